@@ -1,0 +1,101 @@
+# The verbs of this repository. Each installs what it needs into .venv, once: a stamp file says that
+# it is there, and is out of date when pyproject.toml or constraints.txt is newer.
+# Needs git, make and Python 3.11 or newer; PYTHON=/path/to/python chooses one.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint format bench lock clean distclean
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+CODE    := murmur_streams tests $(wildcard benchmarks examples)
+ARGS    ?=
+WORKERS ?= 2
+
+# pyright comes with node as a wheel; these keep it from looking for another one or a newer release.
+export PYRIGHT_PYTHON_GLOBAL_NODE := 0
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help: ## Say what each verb does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) \
+	  | while IFS='|' read -r verb text; do printf '%-16s %s\n' "$$verb" "$$text"; done
+	@echo 'ARGS="..." is passed on: make demo ARGS=src, make test ARGS="-k cursor".'
+
+demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, and the proof
+	@$(BIN)/murmur-streams demo $(ARGS)
+
+test: $(VENV)/.stamp-dev ## Run the tests (WORKERS=2 processes)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+check: lint test ## The one gate: format, lint, types, layers, then the tests
+
+lint: $(VENV)/.stamp-dev ## The gate without the tests
+	@$(BIN)/ruff format --check $(CODE) || { echo "Run 'make format'."; exit 1; }
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.stamp-dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+bench: $(VENV)/.stamp-dev ## Run the benchmarks and print their tables
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Rewrite constraints.txt with the newest releases that fit (needs Python 3.11)
+	@python3.11 -c 'pass' || { echo 'The pins are made on the oldest Python: install 3.11.'; exit 1; }
+	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && set -e; \
+	python3.11 -m venv "$$new/venv"; \
+	"$$new/venv/bin/python" -m pip install --quiet --upgrade pip; \
+	"$$new/venv/bin/python" -m pip install --quiet --group dev '.[all]'; \
+	sed '/^[^#]/,$$d' constraints.txt >"$$new/pins"; \
+	"$$new/venv/bin/python" -m pip freeze --all --exclude murmur-streams --exclude setuptools \
+	  >>"$$new/pins"; \
+	cp "$$new/pins" constraints.txt; git --no-pager diff --stat constraints.txt
+
+clean: ## Remove what tools and builds left behind
+	@rm -rf build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## The same, and .venv with it
+	@rm -rf $(VENV)
+
+# --- installation -------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@python=$$(for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    && { echo "$$candidate"; break; }; done); \
+	if [ -z "$$python" ]; then \
+	  echo 'murmur-streams needs Python 3.11 or newer, and none was found as' \
+	    '$(or $(PYTHON),python3$(comma) python3.13$(comma) python3.12 or python3.11).' >&2; \
+	  echo 'Install one (Debian, Ubuntu: apt-get install python3 python3-venv;' \
+	    'macOS: brew install python), or say PYTHON=/path/to/python.' >&2; \
+	  exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$python cannot make virtual environments: its venv module is not complete." >&2; \
+	  echo 'Install it (Debian, Ubuntu: apt-get install python3-venv),' \
+	    'or say PYTHON=/path/to/another/python.' >&2; \
+	  exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version) ..."; \
+	"$$python" -m venv --clear $(VENV)
+
+# hatchling is installed first and used in place, so that the build is pinned like all the rest.
+$(VENV)/.stamp-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing murmur-streams[all] into $(VENV) (once) ...'
+	@$(INSTALL) hatchling
+	@$(INSTALL) --no-build-isolation --editable '.[all]'
+	@touch $@
+
+# --group came with pip 25.1; the pip of an older Python does not know it.
+$(VENV)/.stamp-dev: $(VENV)/.stamp-demo
+	@echo 'Installing the tools for tests and checks into $(VENV) (once) ...'
+	@$(INSTALL) pip
+	@$(INSTALL) --group dev
+	@touch $@
+
+comma := ,

@@ -1,0 +1,41 @@
+-- Creates a run that waits, all of it visible at once.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 feed       stream  <prefix>:{p}:feed
+--   7 base       prefix  <prefix>:{p}
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 target       text
+--   8 epoch        text
+--   9 input        text
+--   10 input_size   integer
+--   11 input_sha256 text
+--   12 metadata     text
+-- RETURNS
+--   OK version
+--   EXISTS
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers input feed base
+-- COST 1 EXISTS, 1 HSET, 2 XADD, 3 ZADD
+-- include: create
+
+local again = repeated(KEYS[3], ARGV[2], ARGV[3])
+if again then return again end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
+local _, answer = create_run({
+  run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
+  live_ttl_ms = tonumber(ARGV[6]), target = ARGV[7], epoch = ARGV[8], input = ARGV[9],
+  input_size = ARGV[10], input_sha256 = ARGV[11], metadata = ARGV[12], feed = KEYS[6],
+  base = KEYS[7],
+})
+return answer

@@ -1,0 +1,58 @@
+-- Removes a run. The journal stays for a minute as a tombstone that ends with run.deleted, since
+-- a deleted key wakes no blocked reader.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 feed       stream  <prefix>:{p}:feed
+--   7 base       prefix  <prefix>:{p}
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 force        0 or 1
+-- RETURNS
+--   OK version
+--   NOT_TERMINAL state
+--   NOT_FOUND
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers input result feed base
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 3 DEL, 8 ZREM
+-- include: lifecycle
+
+local keys = given_run_keys()
+local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
+local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local force = ARGV[7]
+local TOMBSTONE_MS = 60000
+
+local again = repeated(keys.producers, producer, n)
+if again then return again end
+local run = read_run(keys.run)
+if not run then return {'NOT_FOUND'} end
+local function reply(answer)
+  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+end
+if not TERMINAL[run.state] and force ~= '1' then return reply({'NOT_TERMINAL', run.state}) end
+
+local now = server_ms()
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+add_entry(writer, {'type', 'run.deleted'})
+local answer = reply({'OK', digits(writer.seq)})
+local base, member = KEYS[7], index_member(run.created_ms, run_id)
+redis.call('DEL', keys.run, keys.input, keys.result)
+redis.call('PEXPIREAT', keys.journal, digits(now + TOMBSTONE_MS))
+redis.call('PEXPIREAT', keys.producers, digits(now + TOMBSTONE_MS))
+redis.call('ZREM', index_key(base), member)
+redis.call('ZREM', state_index_key(base, run.state), member)
+redis.call('ZREM', target_index_key(base, run.target), member)
+redis.call('ZREM', expiring_key(base), run.target .. ':' .. member)
+redis.call('ZREM', leases_key(base), run_id)
+redis.call('ZREM', queue_key(base, run.target), run_id)
+return answer

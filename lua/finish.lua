@@ -1,0 +1,69 @@
+-- Ends a run in one step: result, last event, terminal state, seal, and one expiry for all keys.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 feed       stream  <prefix>:{p}:feed
+--   7 base       prefix  <prefix>:{p}
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 state         text
+--   8 ttl_ms        integer
+--   9 claim         text or ''
+--   10 error         text or ''
+--   11 result        text or ''
+--   12 result_size   integer
+--   13 result_sha256 text
+--   14 count         integer
+--   15 events        texts, see include/events.lua
+-- RETURNS
+--   OK version
+--   NO state
+--   NOT_FOUND
+--   FENCED
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers result feed base
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves
+-- include: lifecycle
+
+local keys = given_run_keys()
+local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
+local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local state, ttl_ms, claim = ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local failure, result, size, sha256 = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local events = read_events(15, tonumber(ARGV[14]))
+
+local again = repeated(keys.producers, producer, n)
+if again then return again end
+local run = read_run(keys.run)
+if not run then return {'NOT_FOUND'} end
+local function reply(answer)
+  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+end
+if claim ~= '' and claim ~= run.claim then return reply({'FENCED'}) end
+if TERMINAL[run.state] then return reply({'NO', run.state}) end
+
+local now = server_ms()
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local ending = {state = state, error = failure, seal = true, events = {}, changes = {}}
+if result ~= '' then
+  ending.events[1] = {'type', 'run.result', 'size', size, 'sha256', sha256}
+  ending.changes = {'result_size', size, 'result_sha256', sha256}
+  redis.call('SET', keys.result, result)
+end
+for _, fields in ipairs(events) do
+  if claim ~= '' then set_field(fields, 'attempt', digits(run.attempt)) end
+  ending.events[#ending.events + 1] = fields
+end
+end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
+local answer = reply({'OK', digits(writer.seq)})
+expire_ended(run, keys)
+return answer

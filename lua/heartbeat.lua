@@ -1,0 +1,29 @@
+-- Moves the leases of a worker's runs on and names those it has lost.
+--
+-- KEYS
+--   1 base       prefix  <prefix>:{p}
+-- ARGV
+--   1 lease_ms     integer
+--   2 live_ttl_ms  integer
+--   3 count        integer
+--   4 runs         texts: run_id, claim, for each
+-- RETURNS
+--   OK run_id*  the runs whose claim is over
+-- WRITES base
+-- COST a run: 1 HMGET, 1 ZADD
+-- include: states, time, keys, run
+
+local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local now, answer = server_ms(), {'OK'}
+for i = 1, tonumber(ARGV[3]) do
+  local run_id, claim = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
+  local keys = keys_of_run(base, run_id)
+  local run = read_run(keys.run)
+  if run and run.claim == claim then
+    redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
+    touch_live(run, keys, now, live_ttl_ms)
+  else
+    answer[#answer + 1] = run_id
+  end
+end
+return answer

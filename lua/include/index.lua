@@ -1,0 +1,35 @@
+-- include: keys
+-- The indexes of a partition, and the queue's small change.
+local EXPIRED_PER_CALL = 3
+local WAKE_TOKENS = 64
+
+local function index_member(created_ms, run_id)
+  return string.format('%013.0f', created_ms) .. ':' .. run_id
+end
+
+local function move_state(base, member, from, to)
+  redis.call('ZREM', state_index_key(base, from), member)
+  redis.call('ZADD', state_index_key(base, to), 0, member)
+end
+
+-- Removes what expiry left behind in the indexes; a member is "<target>:<index member>".
+local function remove_expired(base, now_ms, limit)
+  local due = redis.call('ZRANGEBYSCORE', expiring_key(base), '-inf', digits(now_ms),
+    'LIMIT', 0, limit)
+  for _, entry in ipairs(due) do
+    local target, member = string.match(entry, '^([^:]+):(.+)$')
+    redis.call('ZREM', index_key(base), member)
+    redis.call('ZREM', target_index_key(base, target), member)
+    for state in pairs(TERMINAL) do
+      redis.call('ZREM', state_index_key(base, state), member)
+    end
+    redis.call('ZREM', expiring_key(base), entry)
+  end
+  return #due
+end
+
+-- A wake-up token for one idle worker: a hint, so a short stream of them is enough.
+local function enqueue(base, target, run_id, due_ms)
+  redis.call('ZADD', queue_key(base, target), 'NX', digits(due_ms), run_id)
+  redis.call('XADD', wake_key(base, target), 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
+end

@@ -1,0 +1,65 @@
+-- include: states, time, keys, producer, run, journal, events, index
+-- Changes of state: to another live state, or to the end.
+
+-- Enters a live state. extra: what the entry and the hash get besides; claim '' clears it.
+local function enter_state(run, run_id, keys, base, writer, state, extra)
+  local fields = {'type', 'run.state', 'state', state}
+  for i = 1, #extra do fields[#fields + 1] = extra[i] end
+  add_entry(writer, fields)
+  local changes = {'state', state, 'claim', field(extra, 'claim') or ''}
+  local attempt, worker = field(extra, 'attempt'), field(extra, 'worker')
+  if attempt then set_field(changes, 'attempt', attempt) end
+  if worker then set_field(changes, 'worker', worker) end
+  if state == 'running' then
+    redis.call('HSETNX', keys.run, 'started_ms', digits(writer.ms))
+  end
+  local member = index_member(run.created_ms, run_id)
+  move_state(base, member, run.state, state)
+  return changes
+end
+
+local function flush_progress(keys, writer, now)
+  local v = redis.call('HMGET', keys.run, 'progress_dirty', 'progress_total',
+    'progress_completed', 'progress_failed', 'progress_running')
+  if v[1] ~= '1' then return {} end
+  add_entry(writer, {'type', 'run.progress', 'total', v[2], 'completed', v[3], 'failed', v[4],
+    'running', v[5], 'at', digits(now)})
+  return {'progress_dirty', '', 'progress_ms', digits(now)}
+end
+
+-- Ends a run: the last entries, the hash, the indexes, and one expiry for all its keys.
+-- p: state, error, seal, events (written before the end), changes (for the hash besides).
+local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
+  local changes = flush_progress(keys, writer, now)
+  for i = 1, #p.changes do changes[#changes + 1] = p.changes[i] end
+  for _, fields in ipairs(p.events) do
+    add_entry(writer, fields)
+    note_event(run, fields, writer.seq, changes)
+  end
+  if p.state == 'cancelled' and not run.cancel_event then
+    local fields = {'type', 'run_cancelled'}
+    add_entry(writer, fields)
+    note_event(run, fields, writer.seq, changes)
+  end
+  local last = {'type', 'run.state', 'state', p.state, 'at', digits(now)}
+  if p.error ~= '' then
+    set_field(last, 'error', p.error)
+    set_field(changes, 'error', p.error)
+  end
+  if p.seal or p.state == 'cancelled' then set_field(last, 'seal', '1') end
+  add_entry(writer, last)
+  if p.seal or p.state == 'cancelled' then set_field(changes, 'seal', digits(writer.seq)) end
+  local expire_at = ttl_ms > 0 and now + ttl_ms or 0
+  local member = index_member(run.created_ms, run_id)
+  redis.call('HSET', keys.run, 'state', p.state, 'version', digits(writer.seq), 'last_ms',
+    digits(writer.ms), 'ended_ms', digits(now), 'claim', '', 'expire_at', digits(expire_at),
+    unpack(changes))
+  move_state(base, member, run.state, p.state)
+  redis.call('ZREM', leases_key(base), run_id)
+  redis.call('ZREM', queue_key(base, run.target), run_id)
+  if expire_at > 0 then
+    redis.call('ZADD', expiring_key(base), digits(expire_at), run.target .. ':' .. member)
+  end
+  remove_expired(base, now, EXPIRED_PER_CALL)
+  run.expire_at = expire_at
+end

@@ -1,0 +1,45 @@
+-- include: time
+-- What every write reads of a run's hash, and the expiry its keys share.
+local function read_run(key)
+  local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
+    'attempt', 'claim', 'closing', 'cancel_event', 'seal', 'expire_at', 'live_until',
+    'created_ms')
+  if not v[1] then return nil end
+  if not (v[2] and v[3] and v[4] and v[5] and v[13]) then
+    error('DAMAGED the hash ' .. key .. ' lacks version, last_ms, target, epoch or created_ms')
+  end
+  return {
+    key = key, state = v[1], version = tonumber(v[2]), last_ms = tonumber(v[3]),
+    target = v[4], epoch = v[5], attempt = tonumber(v[6] or 0), claim = v[7] or '',
+    closing = v[8], cancel_event = v[9], seal = v[10],
+    expire_at = tonumber(v[11] or 0), live_until = tonumber(v[12] or 0),
+    created_ms = tonumber(v[13]),
+  }
+end
+
+local function deadline_of(run)
+  if run.expire_at > 0 then return run.expire_at end
+  return run.live_until
+end
+
+local function expire_keys(keys, at_ms)
+  local at = digits(at_ms)
+  for _, key in pairs(keys) do redis.call('PEXPIREAT', key, at) end
+end
+
+local function persist_keys(keys)
+  for _, key in pairs(keys) do redis.call('PERSIST', key) end
+end
+
+-- Moves a live run's expiry on when a tenth of it has passed, so that most writes need not.
+local function touch_live(run, keys, now_ms, live_ttl_ms)
+  if run.live_until == 0 or now_ms <= run.live_until - 0.9 * live_ttl_ms then return end
+  run.live_until = server_ms() + live_ttl_ms
+  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
+  expire_keys(keys, run.live_until)
+end
+
+-- Called last by every write to an ended run: whatever it made expires with the rest.
+local function expire_ended(run, keys)
+  if run.expire_at > 0 then expire_keys(keys, run.expire_at) else persist_keys(keys) end
+end

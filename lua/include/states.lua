@@ -1,0 +1,3 @@
+-- Generated from murmur_streams/core/states.py by: python -m murmur_streams.stores.redis.generated
+local TERMINAL = {cancelled = true, completed = true, failed = true}
+local PROGRESS_INTERVAL_MS = 1000

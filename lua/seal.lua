@@ -1,0 +1,52 @@
+-- Seals a run that ended without a closing event, once the time for a late one is over.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 feed       stream  <prefix>:{p}:feed
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 late_ms      integer
+-- RETURNS
+--   OK version
+--   NO state
+--   WAIT milliseconds
+--   NOT_FOUND
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers feed
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
+-- include: states, time, keys, producer, run, journal, events
+
+local keys = given_run_keys()
+local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
+local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local late_ms = tonumber(ARGV[7])
+
+local again = repeated(keys.producers, producer, n)
+if again then return again end
+local run = read_run(keys.run)
+if not run then return {'NOT_FOUND'} end
+local function reply(answer)
+  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+end
+if not TERMINAL[run.state] then return {'NO', run.state} end
+if run.seal then return {'OK', digits(run.version)} end
+local now = server_ms()
+local remaining = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0) + late_ms - now
+if remaining > 0 then return {'WAIT', digits(remaining)} end
+
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
+local version = digits(writer.seq)
+redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), 'seal', version)
+local answer = reply({'OK', version})
+expire_ended(run, keys)
+return answer

@@ -1,0 +1,57 @@
+-- Changes a run's state as the transition table allows; an end without a closing event leaves the
+-- run unsealed.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 feed       stream  <prefix>:{p}:feed
+--   7 base       prefix  <prefix>:{p}
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 state        text
+--   8 ttl_ms       integer
+-- RETURNS
+--   OK version
+--   NO state
+--   NOT_FOUND
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers feed base
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 2 zset moves
+-- include: lifecycle
+
+local keys = given_run_keys()
+local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
+local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local state, ttl_ms = ARGV[7], tonumber(ARGV[8])
+
+local again = repeated(keys.producers, producer, n)
+if again then return again end
+local run = read_run(keys.run)
+if not run then return {'NOT_FOUND'} end
+local function reply(answer)
+  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+end
+if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}) end
+
+local now = server_ms()
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+if TERMINAL[state] then
+  local ending = {state = state, error = '', seal = run.closing, events = {}, changes = {}}
+  end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
+  local answer = reply({'OK', digits(writer.seq)})
+  expire_ended(run, keys)
+  return answer
+end
+local changes = enter_state(run, run_id, keys, KEYS[7], writer, state, {})
+local version = digits(writer.seq)
+redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
+touch_live(run, keys, now_ms, live_ttl_ms)
+return reply({'OK', version})

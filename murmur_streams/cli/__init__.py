@@ -1,0 +1,1 @@
+"""The command line, one command a file: it asks the layers below and prints; no engine code."""

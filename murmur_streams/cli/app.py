@@ -1,0 +1,55 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from murmur_streams.cli import audit, keys, redis, server, settings, show, submit, tail, worker
+from murmur_streams.cli.command import AsJson, Debug, Prefix, Url
+from murmur_streams.cli.demo import command as demo
+from murmur_streams.cli.session import Globals
+from murmur_streams.cli.version import Version, register_version
+
+HELP = """Event-sourced runs on Redis: submit work, watch it live, look inside afterwards.
+
+Without --url or MURMUR_URL, everything happens on the embedded server: the first command starts it,
+and it ends by itself.
+"""
+EPILOG = """Begin here:
+
+$ murmur-streams demo
+
+$ murmur-streams worker app:fleet
+
+$ murmur-streams submit researcher '{"text": "why?"}' --follow
+
+Exit codes: 0 completed, 1 failed, 2 usage or configuration, 3 cancelled, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="murmur-streams",
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def begin(
+    ctx: typer.Context,
+    url: Url = None,
+    prefix: Prefix = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    version: Version = False,  # noqa: ARG001  # it prints and ends before this is called
+) -> None:
+    """Keep the options that stand before the command."""
+    ctx.obj = Globals(url, prefix, as_json, debug)
+
+
+for module in (demo, worker, submit, tail, show, keys, audit, redis, server, settings):
+    module.register(app)
+register_version(app)

@@ -1,0 +1,136 @@
+"""``@command``: a function becomes a command, with the options and errors that all share."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from murmur_streams.cli.printing import tell
+from murmur_streams.cli.session import Globals, Session
+from murmur_streams.core.errors import MurmurError, RunCancelledError, RunFailedError
+
+FAILED, USAGE, CANCELLED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
+SHARED = "Options of every command"
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Where the runs are. [MURMUR_URL, else the embedded server]",
+        rich_help_panel=SHARED,
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        metavar="PREFIX",
+        help="What the keys begin with. [MURMUR_KEY_PREFIX, else murmur:runs]",
+        rich_help_panel=SHARED,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel=SHARED)
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show the traceback behind an error.", rich_help_panel=SHARED
+    ),
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
+
+Function = Callable[..., None]
+
+
+def command(
+    app: typer.Typer, name: str, *, examples: tuple[str, ...] = (), **settings: Any
+) -> Callable[[Function], Function]:
+    """Register a function whose first parameter is the Session; the rest are its own options."""
+
+    def register(function: Function) -> Function:
+        app.command(name, epilog=_epilog(examples), **settings)(_with_shared_options(function))
+        return function
+
+    return register
+
+
+def _epilog(examples: tuple[str, ...]) -> str:
+    # A blank line between them keeps typer from joining the lines.
+    return "\n\n".join(["Examples:", *(f"$ {example}" for example in examples)] if examples else [])
+
+
+def _with_shared_options(function: Function) -> Function:
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+
+    def run(ctx: typer.Context, **values: Any) -> None:
+        shared = Globals(*(values.pop(f"shared_{name}") for name in _SHARED_OPTIONS))
+        before: Globals = ctx.find_root().obj or Globals()
+        invoke(shared.over(before), lambda session: function(session, **values))
+
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *(
+            parameter.replace(
+                annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY
+            )
+            for parameter in own
+        ),
+        *(
+            inspect.Parameter(
+                f"shared_{name}",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=annotation,
+            )
+            for name, (annotation, default) in _SHARED_OPTIONS.items()
+        ),
+    ]
+    run.__doc__ = function.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]  # inspect's own protocol
+    return run
+
+
+_SHARED_OPTIONS: dict[str, tuple[Any, object]] = {
+    "url": (Url, None),
+    "prefix": (Prefix, None),
+    "as_json": (AsJson, False),
+    "debug": (Debug, False),
+}
+
+
+def invoke(given: Globals, body: Callable[[Session], None]) -> None:
+    """Run a command's body; what goes wrong becomes one sentence and an exit code."""
+    try:
+        body(Session.of(given))
+        sys.stdout.flush()
+    except MurmurError as error:
+        if _wants_traceback(given):
+            traceback.print_exc()
+        tell(f"murmur-streams: {error}")
+        raise typer.Exit(_exit_code(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader has gone (`| head`); python's last flush must not complain about that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None
+
+
+def _wants_traceback(given: Globals) -> bool:
+    return given.debug or os.environ.get("MURMUR_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+
+
+def _exit_code(error: MurmurError) -> int:
+    if isinstance(error, RunFailedError):
+        return FAILED
+    return CANCELLED if isinstance(error, RunCancelledError) else USAGE

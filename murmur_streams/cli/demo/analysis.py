@@ -1,0 +1,219 @@
+"""What a Python source file says about itself: pure, from bytes to findings, for any bytes."""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+LONG_FUNCTION_LINES = 60
+DEEP_NESTING = 5
+MAX_SOURCE_BYTES = 4 * 1024 * 1024
+_MAX_MENTION = 200
+
+_WORD = re.compile(r"[^\W\d]\w*")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
+_BLOCKS = (
+    ast.If,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.With,
+    ast.AsyncWith,
+    ast.Try,
+    ast.TryStar,
+    ast.Match,
+)
+# The filters of warnings are the whole process's; ast.parse holds the GIL anyway.
+_PARSING = threading.Lock()
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    LONG_FUNCTION = "long function"
+    DEEP_NESTING = "deep nesting"
+    UNUSED_IMPORT = "unused import"
+    UNPARSABLE = "unparsable"
+
+
+class Finding(BaseModel):
+    """One thing worth a look, and where it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    file: str
+    line: int
+    subject: str
+    """The function, the name, or what is wrong."""
+    size: int = 0
+    """Lines of a function, levels of nesting; else 0."""
+
+    @property
+    def place(self) -> str:
+        """``file:line``."""
+        return f"{self.file}:{self.line}"
+
+
+class FileReport(BaseModel):
+    """What one file says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    lines: int = 0
+    functions: int = 0
+    findings: tuple[Finding, ...] = ()
+    imports: tuple[str, ...] = ()
+    """The top-level modules that it imports, each once; relative imports are left out."""
+
+
+def analyse(source: bytes, file: str) -> FileReport:
+    """Analyse one file's bytes; never raises, whatever they are.
+
+    Args:
+        source: the file's content.
+        file: the name for its findings.
+    """
+    lines = source.count(b"\n") + (not source.endswith(b"\n") and bool(source))
+    if len(source) > MAX_SOURCE_BYTES:
+        return unparsable(file, f"over {MAX_SOURCE_BYTES // 2**20} MiB, left out", lines=lines)
+    try:
+        tree = _parse(source)
+    except SyntaxError as error:
+        # A hostile file's text is in the message; ascii() cannot carry a terminal's escapes.
+        return unparsable(file, _one_line(error.msg), line=error.lineno or 1, lines=lines)
+    except (RecursionError, MemoryError):
+        # The parser says MemoryError, too, when its own stack is full.
+        return unparsable(file, "nested too deeply for the parser", lines=lines)
+    except (ValueError, OverflowError) as error:
+        return unparsable(file, _one_line(str(error)), lines=lines)
+    nodes = list(ast.walk(tree))
+    findings = [
+        *_long_functions(nodes, file),
+        *_deepest(tree, file),
+        *_unused_imports(nodes, file, source.splitlines()),
+    ]
+    return FileReport(
+        file=file,
+        lines=lines,
+        functions=sum(isinstance(node, _FUNCTIONS) for node in nodes),
+        findings=tuple(findings),
+        imports=tuple(sorted(_imported_modules(nodes))),
+    )
+
+
+def unparsable(file: str, why: str, *, line: int = 1, lines: int = 0) -> FileReport:
+    """The report of a file that cannot be read as Python: that is a finding, too."""
+    finding = Finding(kind=Kind.UNPARSABLE, file=file, line=max(1, line), subject=why)
+    return FileReport(file=file, lines=lines, findings=(finding,))
+
+
+def _parse(source: bytes) -> ast.Module:
+    with _PARSING, warnings.catch_warnings():
+        # "\d" in somebody's file is no news here, and an error where warnings are errors.
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:120]
+
+
+def _long_functions(nodes: list[ast.AST], file: str) -> Iterator[Finding]:
+    for node in nodes:
+        if isinstance(node, _FUNCTIONS):
+            size = (node.end_lineno or node.lineno) - node.lineno + 1
+            if size >= LONG_FUNCTION_LINES:
+                yield Finding(
+                    kind=Kind.LONG_FUNCTION,
+                    file=file,
+                    line=node.lineno,
+                    subject=f"{node.name}()",
+                    size=size,
+                )
+
+
+def _deepest(tree: ast.Module, file: str) -> Iterator[Finding]:
+    """The place where blocks are nested most deeply in one function, if that is deep."""
+    deepest, line, subject = 0, 1, ""
+    # A stack of our own: hostile depths must not end in a RecursionError.
+    stack: list[tuple[ast.AST, int, str]] = [(tree, 0, "module")]
+    while stack:
+        node, depth, owner = stack.pop()
+        if isinstance(node, _SCOPES):
+            owner, depth = f"{getattr(node, 'name', 'lambda')}()", 0
+        elif isinstance(node, _BLOCKS):
+            depth += 1
+            if depth > deepest:
+                deepest, line, subject = depth, node.lineno, owner
+        for child in ast.iter_child_nodes(node):
+            stack.append((child, depth - _is_elif(node, child), owner))
+    if deepest >= DEEP_NESTING:
+        yield Finding(
+            kind=Kind.DEEP_NESTING, file=file, line=line, subject=f"in {subject}", size=deepest
+        )
+
+
+def _is_elif(parent: ast.AST, child: ast.AST) -> bool:
+    """An elif is an If in its If's else, at the same column; it is no deeper."""
+    return (
+        isinstance(parent, ast.If)
+        and isinstance(child, ast.If)
+        and parent.orelse == [child]
+        and parent.col_offset == child.col_offset
+    )
+
+
+def _unused_imports(nodes: list[ast.AST], file: str, lines: list[bytes]) -> Iterator[Finding]:
+    """Imported names that nothing in the file mentions; in an ``__init__`` they are its exports."""
+    if file.endswith("__init__.py"):
+        return
+    bound = [found for node in nodes for found in _bound_names(node)]
+    if not bound:
+        return
+    mentioned = _mentioned_names(nodes)
+    for name, line in bound:
+        excused = 0 < line <= len(lines) and b"noqa" in lines[line - 1]
+        if name not in mentioned and not excused:
+            yield Finding(kind=Kind.UNUSED_IMPORT, file=file, line=line, subject=name)
+
+
+def _bound_names(node: ast.AST) -> Iterator[tuple[str, int]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.asname != alias.name:
+                yield alias.asname or alias.name.partition(".")[0], node.lineno
+    elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+        for alias in node.names:
+            if alias.name not in {"*", alias.asname}:
+                yield alias.asname or alias.name, node.lineno
+
+
+def _mentioned_names(nodes: list[ast.AST]) -> set[str]:
+    """Names that are read, and words of short strings: annotations and ``__all__`` are such."""
+    mentioned: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            mentioned.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if len(node.value) <= _MAX_MENTION:
+                mentioned.update(_WORD.findall(node.value))
+    return mentioned
+
+
+def _imported_modules(nodes: list[ast.AST]) -> set[str]:
+    modules: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            modules.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module.partition(".")[0])
+    return modules

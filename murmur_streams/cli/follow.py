@@ -1,0 +1,63 @@
+"""Following one run to its end, for ``tail`` and ``submit --follow``."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import typer
+
+from murmur_streams.cli.command import INTERRUPTED
+from murmur_streams.cli.printing import console, event_json, event_line, print_json, tell
+from murmur_streams.cli.session import Session
+from murmur_streams.stores.redis.store import RedisRunStore
+
+
+@dataclass
+class Follower:
+    """Prints a run's events as they come, and remembers how far it got."""
+
+    session: Session
+    run_id: str | None = None
+    cursor: str | None = None
+
+    async def follow(self, store: RedisRunStore, run_id: str) -> None:
+        """Print every event after the cursor, until the run's stream ends."""
+        self.run_id = run_id
+        screen = console()
+        async for event in store.stream(run_id, after=self.cursor):
+            if self.session.as_json:
+                print_json(event_json(event))
+            else:
+                screen.print(event_line(event))
+            self.cursor = event.id
+
+    def how_to_go_on(self) -> str:
+        """The command that follows the run from here."""
+        words = ["murmur-streams", "tail", self.run_id or ""]
+        words += ["--after", self.cursor] if self.cursor else []
+        words += ["--prefix", self.session.given.prefix] if self.session.given.prefix else []
+        # A URL of the command line may hold a password: it is not repeated.
+        words += ["--url", "..."] if self.session.given.url else []
+        return shlex.join(words)
+
+
+def run_interruptibly(
+    follower: Follower, body: Callable[[], Awaitable[int | None]]
+) -> int | None:
+    """Run to the end; Ctrl-C leaves the run alone and says how to follow it again."""
+
+    async def awaited() -> int | None:
+        return await body()
+
+    try:
+        return asyncio.run(awaited())
+    except KeyboardInterrupt:
+        if follower.run_id is not None:
+            tell(
+                f"\nStopped watching; run {follower.run_id} goes on. "
+                f"Follow it again with:\n  {follower.how_to_go_on()}"
+            )
+        raise typer.Exit(INTERRUPTED) from None

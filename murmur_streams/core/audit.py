@@ -1,0 +1,123 @@
+"""Is what is stored for a run what its journal says? Pure comparison; stores gather the facts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.evolve import fold
+from murmur_streams.core.run import Run, run_from_fields
+
+_NOT_COMPARED = frozenset({"run_id", "progress", "progress_ms", "progress_dirty"})
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found."""
+
+    run_id: str
+    entries: int
+    """How many journal entries were folded."""
+    problems: tuple[str, ...] = ()
+    """Each names one field or entry and both values; empty when all is well."""
+    notes: tuple[str, ...] = ()
+    """What is as designed and good to know, such as progress newer than the journal's."""
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.problems
+
+
+def audit_run(
+    run_id: str,
+    stored: Mapping[str, str],
+    entries: Sequence[JournalEntry],
+    input_json: str | None,
+    result_json: str | None,
+) -> AuditReport:
+    """Compare a run's stored fields and payloads with the fold of its journal.
+
+    Args:
+        run_id: the run.
+        stored: the text fields of its hash.
+        entries: its whole journal, in order.
+        input_json: the stored input, None when there is none.
+        result_json: the stored result, None when there is none.
+    """
+    problems = _order_problems(entries)
+    notes: list[str] = []
+    folded = None
+    try:
+        folded = fold(entries)
+    except (ValueError, KeyError) as error:
+        problems.append(f"the journal cannot be folded: {error!r}")
+    try:
+        run = run_from_fields(run_id, stored)
+    except (ValueError, KeyError) as error:
+        problems.append(f"the run hash cannot be read: {error!r}")
+    else:
+        if folded is None:
+            problems.append("the journal is missing or empty")
+        else:
+            problems += _field_problems(run, folded)
+            problems += _progress_problems(run, folded, notes)
+        problems += _payload_problems("input", run.input_size, run.input_sha256, input_json)
+        problems += _payload_problems("result", run.result_size, run.result_sha256, result_json)
+    return AuditReport(run_id, len(entries), tuple(problems), tuple(notes))
+
+
+def _order_problems(entries: Sequence[JournalEntry]) -> list[str]:
+    problems: list[str] = []
+    for before, after in pairwise(entries):
+        if after.seq != before.seq + 1:
+            problems.append(f"entry {after.id} follows {before.id}: seq is not dense")
+        if after.ms < before.ms:
+            problems.append(f"entry {after.id} follows {before.id}: ms goes back")
+    seals = [entry.seq for entry in entries if entry.is_seal]
+    if len(seals) > 1:
+        problems.append(f"entries {seals} each seal the run; only one may")
+    if seals:
+        late = [
+            entry.id
+            for entry in entries
+            if entry.seq > seals[0] and not entry.is_late and not entry.type.startswith("run.")
+        ]
+        if late:
+            problems.append(f"entries {late} came after the seal and are not marked late")
+    return problems
+
+
+def _field_problems(run: Run, folded: Run) -> list[str]:
+    return [
+        f"{field.name}: the hash has {getattr(run, field.name)!r}, "
+        f"the journal says {getattr(folded, field.name)!r}"
+        for field in fields(Run)
+        if field.name not in _NOT_COMPARED
+        and getattr(run, field.name) != getattr(folded, field.name)
+    ]
+
+
+def _progress_problems(run: Run, folded: Run, notes: list[str]) -> list[str]:
+    if run.progress_dirty and not run.state.is_terminal:
+        notes.append("progress: the hash is newer than the journal, as it may be while a run lives")
+        return []
+    if run.progress == folded.progress and not run.progress_dirty:
+        return []
+    return [f"progress: the hash has {run.progress!r}, the journal says {folded.progress!r}"]
+
+
+def _payload_problems(
+    what: str, size: int | None, sha256: str | None, text: str | None
+) -> list[str]:
+    if size is None:
+        return [] if text is None else [f"{what}: stored, but the journal tells of none"]
+    if text is None:
+        return [f"{what}: the journal tells of {size} bytes, but none are stored"]
+    raw = text.encode()
+    if len(raw) != size or hashlib.sha256(raw).hexdigest() != sha256:
+        return [f"{what}: what is stored is not what the journal's size and hash say"]
+    return []

@@ -1,0 +1,277 @@
+"""``decide(run, command, now) -> Decision``: every rule of a run's life, without I/O.
+
+The Lua scripts are the same rules; a property test drives both and compares answers, states and
+journals. An answer is a tagged tuple of texts, exactly what a script returns:
+
+===================== ==========================================================
+("OK", version)        done, or nothing was left to do
+("NO", state)          refused without error: the run is in this state
+("NOT_FOUND",)         no such run
+("EXISTS",)            the id is taken
+("FENCED",)            the claim is not the one that holds the run
+("TERMINAL", state)    the run has ended
+("WRONG_VERSION", v)   the run is at version v
+("NOT_TERMINAL", st)   the run has not ended
+("WAIT", ms)           too early; ask again after this many milliseconds
+===================== ==========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from murmur_streams.core.commands import (
+    Append,
+    Command,
+    Create,
+    Delete,
+    Finish,
+    Payload,
+    PushEvent,
+    Release,
+    Seal,
+    SetResult,
+    SetState,
+    Start,
+    UpdateProgress,
+)
+from murmur_streams.core.entries import EntryType, Fields, JournalEntry, progress_fields
+from murmur_streams.core.events import RunEventType, is_closing
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import CHANGES, Change, RunProgress, RunState
+
+Answer = tuple[str, ...]
+
+PROGRESS_INTERVAL_MS = 1_000
+"""Progress is journalled at most this often; between, only the hash has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The moment of a command, in Unix milliseconds by two clocks."""
+
+    caller_ms: int
+    server_ms: int
+    late_event_ms: int = 2_000
+    """How long after the end a closing event may still come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a command does: its answer, the entries to append, and progress for the hash alone."""
+
+    answer: Answer
+    entries: tuple[JournalEntry, ...] = ()
+    progress: RunProgress | None = None
+
+
+def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision:
+    """Decide what a command does to a run; None is a run that does not exist."""
+    if isinstance(command, Create):
+        return _create(run, run_id, command, now)
+    if run is None:
+        return Decision(("NOT_FOUND",))
+    if isinstance(command, _FENCED) and command.claim not in {None, run.claim}:
+        return Decision(("FENCED",))
+    return _RULES[type(command)](run, command, now)
+
+
+def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision:
+    if run is not None:
+        return Decision(("EXISTS",))
+    fields = {
+        "type": str(EntryType.CREATED),
+        "target": command.target,
+        "epoch": command.epoch,
+    }
+    if command.input is not None:
+        fields["input_size"] = str(command.input.size)
+        fields["input_sha256"] = command.input.sha256
+    if command.metadata_json is not None:
+        fields["metadata_json"] = command.metadata_json
+    entry = JournalEntry(run_id, command.epoch, now.server_ms, 1, fields)
+    return Decision(("OK", "1"), (entry,))
+
+
+def _append(run: Run, command: Append, now: Now) -> Decision:
+    if run.state.is_terminal:
+        return Decision(("TERMINAL", str(run.state)))
+    if command.expected_version not in {None, run.version}:
+        return Decision(("WRONG_VERSION", str(run.version)))
+    attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
+    return _written(run, now.caller_ms, [{**event, **attempt} for event in command.events])
+
+
+def _push_event(run: Run, command: PushEvent, now: Now) -> Decision:
+    event = dict(command.event)
+    if not run.state.is_terminal:
+        return _written(run, now.caller_ms, [event])
+    if run.seal is not None:
+        return _written(run, now.server_ms, [{**event, "late": "1"}])
+    if _remaining_ms(run, now) == 0:
+        return _written(run, now.server_ms, [_sealed_fields(), {**event, "late": "1"}])
+    if is_closing(event["type"], event.get("agent"), run.target):
+        event["seal"] = "1"
+    return _written(run, now.server_ms, [event])
+
+
+def _set_state(run: Run, command: SetState, now: Now) -> Decision:
+    match CHANGES[run.state, command.state]:
+        case Change.NONE:
+            return Decision(("NO", str(run.state)))
+        case Change.ENTER:
+            fields = {"type": str(EntryType.STATE), "state": str(command.state)}
+            return _written(run, now.server_ms, [fields])
+        case Change.END:
+            return _end(run, command.state, now, seal=run.closing is not None)
+
+
+def _finish(run: Run, command: Finish, now: Now) -> Decision:
+    if run.state.is_terminal:
+        return Decision(("NO", str(run.state)))
+    before: list[Fields] = []
+    if command.result is not None:
+        before.append(_result_fields(command.result))
+    if command.event is not None:
+        attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
+        before.append({**command.event, **attempt})
+    return _end(run, command.state, now, seal=True, before=before, error=command.error)
+
+
+def _end(
+    run: Run,
+    state: RunState,
+    now: Now,
+    *,
+    seal: bool,
+    before: list[Fields] | None = None,
+    error: str | None = None,
+) -> Decision:
+    drafts: list[Fields] = []
+    if run.progress_dirty and run.progress is not None:
+        drafts.append({**progress_fields(run.progress), "at": str(now.server_ms)})
+    drafts.extend(before or [])
+    if state is RunState.CANCELLED:
+        told = any(fields["type"] == RunEventType.RUN_CANCELLED for fields in drafts)
+        if run.cancel_event is None and not told:
+            drafts.append({"type": str(RunEventType.RUN_CANCELLED)})
+        seal = True
+    last = {"type": str(EntryType.STATE), "state": str(state), "at": str(now.server_ms)}
+    if error is not None:
+        last["error"] = error
+    if seal:
+        last["seal"] = "1"
+    drafts.append(last)
+    return _written(run, now.server_ms, drafts)
+
+
+def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
+    if run.state.is_terminal:
+        return Decision(("NO", str(run.state)))
+    # The distance counts both ways: a clock that was set back must not silence the journal.
+    if (
+        run.progress_ms is None
+        or abs(now.caller_ms - run.progress_ms) >= PROGRESS_INTERVAL_MS
+    ):
+        fields = {**progress_fields(command.progress), "at": str(now.caller_ms)}
+        return _written(run, now.caller_ms, [fields])
+    return Decision(("OK", str(run.version)), progress=command.progress)
+
+
+def _set_result(run: Run, command: SetResult, now: Now) -> Decision:
+    if run.state.is_terminal and (
+        run.state is RunState.CANCELLED or run.result_size is not None
+    ):
+        return Decision(("NO", str(run.state)))
+    fields = _result_fields(command.result)
+    if run.seal is not None:
+        fields["late"] = "1"
+    return _written(run, now.server_ms, [fields])
+
+
+def _seal(run: Run, command: Seal, now: Now) -> Decision:
+    del command
+    if not run.state.is_terminal:
+        return Decision(("NO", str(run.state)))
+    if run.seal is not None:
+        return Decision(("OK", str(run.version)))
+    remaining = _remaining_ms(run, now)
+    if remaining > 0:
+        return Decision(("WAIT", str(remaining)))
+    return _written(run, now.server_ms, [_sealed_fields()])
+
+
+def _start(run: Run, command: Start, now: Now) -> Decision:
+    if run.state is not RunState.PENDING:
+        return Decision(("NO", str(run.state)))
+    attempt = str(run.attempt + 1)
+    state = {
+        "type": str(EntryType.STATE),
+        "state": str(RunState.RUNNING),
+        "attempt": attempt,
+        "worker": command.worker,
+        "claim": command.claim,
+    }
+    started = {
+        "type": str(RunEventType.AGENT_STARTED),
+        "agent": run.target,
+        "attempt": attempt,
+    }
+    return _written(run, now.server_ms, [state, started])
+
+
+def _release(run: Run, command: Release, now: Now) -> Decision:
+    if run.state is not RunState.RUNNING:
+        return Decision(("NO", str(run.state)))
+    fields = {
+        "type": str(EntryType.STATE),
+        "state": str(RunState.PENDING),
+        "reason": command.reason,
+    }
+    return _written(run, now.server_ms, [fields])
+
+
+def _delete(run: Run, command: Delete, now: Now) -> Decision:
+    if not run.state.is_terminal and not command.force:
+        return Decision(("NOT_TERMINAL", str(run.state)))
+    return _written(run, now.server_ms, [{"type": str(EntryType.DELETED)}])
+
+
+_FENCED = (Append, Finish, UpdateProgress, Release)
+"""The commands that a worker sends with its claim."""
+
+_RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
+    Append: _append,
+    PushEvent: _push_event,
+    SetState: _set_state,
+    Finish: _finish,
+    UpdateProgress: _update_progress,
+    SetResult: _set_result,
+    Seal: _seal,
+    Start: _start,
+    Release: _release,
+    Delete: _delete,
+}
+
+
+def _written(run: Run, ms: int, drafts: list[Fields]) -> Decision:
+    ms = max(ms, run.last_ms)
+    entries = tuple(
+        JournalEntry(run.run_id, run.epoch, ms, run.version + offset, fields)
+        for offset, fields in enumerate(drafts, start=1)
+    )
+    return Decision(("OK", str(run.version + len(entries))), entries)
+
+
+def _remaining_ms(run: Run, now: Now) -> int:
+    return max(0, (run.ended_ms or 0) + now.late_event_ms - now.server_ms)
+
+
+def _sealed_fields() -> dict[str, str]:
+    return {"type": str(EntryType.SEALED), "seal": "1"}
+
+
+def _result_fields(result: Payload) -> dict[str, str]:
+    return {"type": str(EntryType.RESULT), "size": str(result.size), "sha256": result.sha256}

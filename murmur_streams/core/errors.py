@@ -1,0 +1,228 @@
+"""Every error this package raises on purpose, one tree under one base.
+
+::
+
+    MurmurError
+    ├── RegistryError                   what programs written for ``murmur.runs`` catch
+    │   ├── RunNotFoundError
+    │   └── RunExistsError
+    ├── InvalidInputError (ValueError)  refused before anything was written
+    │   ├── InvalidRunIdError
+    │   ├── InvalidTargetError
+    │   ├── InvalidEventError
+    │   ├── InvalidPayloadError
+    │   ├── PayloadTooLargeError
+    │   └── InvalidCursorError
+    ├── WrongExpectedVersionError
+    ├── RunTerminatedError
+    ├── RunNotTerminalError
+    ├── LeaseLostError
+    ├── CursorError                     carries ``resume_cursor``
+    │   ├── CursorGapError
+    │   └── CursorResetError
+    ├── StoreError
+    │   ├── StoreUnavailableError
+    │   ├── OutcomeUnknownError
+    │   ├── StoreReadOnlyError
+    │   ├── StoreFullError
+    │   ├── StoreClosedError
+    │   └── StoreConfigurationError
+    │       └── EmbeddedServerError
+    ├── AgentNotRegisteredError
+    ├── RunFailedError
+    ├── RunCancelledError
+    └── RemoteAgentError
+"""
+
+from __future__ import annotations
+
+
+class MurmurError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class RegistryError(MurmurError):
+    """A run id is unknown or already taken."""
+
+
+class RunNotFoundError(RegistryError):
+    """No run has this id: it was never created, was deleted, or has expired."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run_id {run_id!r} not found: it was never created, was deleted, or has expired"
+        )
+        self.run_id = run_id
+
+
+class RunExistsError(RegistryError):
+    """A run with this id was created before."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run_id {run_id!r} already exists; choose another, or let new_run_id() draw one"
+        )
+        self.run_id = run_id
+
+
+class InvalidInputError(MurmurError, ValueError):
+    """The caller's input breaks a rule; the text says which. Nothing was written."""
+
+
+class InvalidRunIdError(InvalidInputError):
+    """The run id is outside the grammar."""
+
+
+class InvalidTargetError(InvalidInputError):
+    """The target (the name of an agent or a group) is outside the grammar."""
+
+
+class InvalidEventError(InvalidInputError):
+    """The event cannot be journalled: another run's id, a naive timestamp, or no JSON."""
+
+
+class InvalidPayloadError(InvalidInputError):
+    """An input, output, result or metadata value is no JSON or fits no declared type."""
+
+
+class PayloadTooLargeError(InvalidInputError):
+    """An event, input or result is over its limit in bytes."""
+
+    def __init__(self, what: str, size: int, limit: int, setting: str) -> None:
+        super().__init__(
+            f"{what} is {size:,} bytes, over the limit of {limit:,} ({setting}); "
+            "store large data elsewhere and pass a reference to it"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class InvalidCursorError(InvalidInputError):
+    """The text is no cursor of ours."""
+
+
+class WrongExpectedVersionError(MurmurError):
+    """The run's version is not the one the caller expected; nothing was appended."""
+
+    def __init__(self, run_id: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"run {run_id!r} is at version {actual}, not {expected}: "
+            "read what is new, decide again, then append"
+        )
+        self.run_id = run_id
+        self.expected = expected
+        self.actual = actual
+
+
+class RunTerminatedError(MurmurError):
+    """The run has ended; nothing more can be appended."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(f"run {run_id!r} has ended ({state}); nothing more can be appended to it")
+        self.run_id = run_id
+        self.state = state
+
+
+class RunNotTerminalError(MurmurError):
+    """The run has not ended, and the operation is for ended runs only."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(
+            f"run {run_id!r} is {state}; wait until it has ended, or delete it with force=True"
+        )
+        self.run_id = run_id
+        self.state = state
+
+
+class LeaseLostError(MurmurError):
+    """The worker's claim on the run is over: another worker took it, or the run has ended."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"the claim on run {run_id!r} is over: another worker took it, or it has ended; "
+            "nothing was written"
+        )
+        self.run_id = run_id
+
+
+class CursorError(MurmurError):
+    """A stream cannot go on from its cursor without silence or repeats.
+
+    ``resume_cursor`` is where a caller who accepts that may go on; None means from the start.
+    """
+
+    def __init__(self, message: str, resume_cursor: str | None) -> None:
+        super().__init__(message)
+        self.resume_cursor = resume_cursor
+
+
+class CursorGapError(CursorError):
+    """Entries after the cursor were trimmed away."""
+
+
+class CursorResetError(CursorError):
+    """The cursor is of another run, an earlier life of the id, or beyond the end."""
+
+
+class StoreError(MurmurError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """The server cannot be reached; nothing was written by this call."""
+
+
+class OutcomeUnknownError(StoreError):
+    """The connection failed and retries ran out: the write was applied once, or not at all."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The server takes no writes now (replica, full or failing disk). Nothing was written."""
+
+
+class StoreFullError(StoreError):
+    """The server is out of memory. Nothing was written."""
+
+
+class StoreClosedError(StoreError):
+    """The store was closed before or during the call."""
+
+
+class StoreConfigurationError(StoreError):
+    """The URL, credentials, permissions, server version or key space do not fit."""
+
+
+class EmbeddedServerError(StoreConfigurationError):
+    """The embedded server could not be found, started or reached."""
+
+
+class AgentNotRegisteredError(MurmurError, LookupError):
+    """The fleet has no agent of this name."""
+
+
+class RunFailedError(MurmurError):
+    """The run ended ``failed``; ``error_type`` and ``error`` say why."""
+
+    def __init__(self, run_id: str, error: str, error_type: str | None = None) -> None:
+        super().__init__(f"run {run_id!r} failed: {error}")
+        self.run_id = run_id
+        self.error = error
+        self.error_type = error_type
+
+
+class RunCancelledError(MurmurError):
+    """The run ended ``cancelled``."""
+
+    def __init__(self, run_id: str, reason: str | None = None) -> None:
+        super().__init__(f"run {run_id!r} was cancelled" + (f": {reason}" if reason else ""))
+        self.run_id = run_id
+        self.reason = reason
+
+
+class RemoteAgentError(MurmurError):
+    """An exception that an agent raised in another process, as data: its type and message."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.message = message

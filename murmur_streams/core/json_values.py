@@ -1,0 +1,79 @@
+"""What counts as JSON here: RFC 8259 values that every store and every client reads back alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import cast
+
+from pydantic import JsonValue
+
+from murmur_streams.core.errors import InvalidInputError, InvalidPayloadError
+
+MAX_DEPTH = 100
+MAX_INT_BITS = 1024
+
+
+def encode_json(
+    value: object, what: str, error: type[InvalidInputError] = InvalidPayloadError
+) -> str:
+    """Encode ``value`` as compact JSON text.
+
+    Args:
+        value: None, bool, int (to 1,024 bits), finite float, str, and lists, tuples and
+            dicts (with str keys) of these, at most 100 levels deep.
+        what: what the value is, for the error's text.
+        error: the class to raise.
+
+    Raises:
+        InvalidInputError: (as ``error``) the value is no JSON; the text names the place.
+    """
+    _check(value, what, error)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise error(f"{what} holds a lone surrogate, which is not valid Unicode text") from None
+    return text
+
+
+def decode_json(text: str | bytes) -> JsonValue:
+    """Decode JSON text that this package encoded."""
+    return cast("JsonValue", json.loads(text))
+
+
+def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
+    # A stack of our own: a hostile depth must end in our error, not in a RecursionError.
+    stack: list[tuple[object, int]] = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if item is None or isinstance(item, (bool, str)):
+            continue
+        if isinstance(item, int):
+            if item.bit_length() > MAX_INT_BITS:
+                raise error(f"{what} holds an integer of more than {MAX_INT_BITS} bits")
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise error(f"{what} holds {item!r}, which JSON cannot express")
+        elif isinstance(item, (list, tuple, dict)):
+            if depth > MAX_DEPTH:
+                raise error(f"{what} is nested more than {MAX_DEPTH} levels deep")
+            stack.extend((child, depth + 1) for child in _children(item, what, error))
+        else:
+            raise error(
+                f"{what} holds a value of type {type(item).__name__}, which is no JSON; "
+                "convert it first (for a pydantic model: model_dump(mode='json'))"
+            )
+
+
+def _children(
+    item: list[object] | tuple[object, ...] | dict[object, object],
+    what: str,
+    error: type[InvalidInputError],
+) -> list[object]:
+    if not isinstance(item, dict):
+        return list(item)
+    for key in item:
+        if not isinstance(key, str):
+            raise error(f"{what} has a key of type {type(key).__name__}; JSON keys are strings")
+    return list(item.values())

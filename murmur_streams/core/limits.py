@@ -1,0 +1,57 @@
+"""How large and how many: the bounds that keep one run from hurting all others."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from murmur_streams.core.commands import Payload
+from murmur_streams.core.errors import InvalidInputError, PayloadTooLargeError
+
+MAX_EVENTS_PER_APPEND = 500
+MAX_ERROR_CHARACTERS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes of UTF-8."""
+
+    max_event_bytes: int = 256 * 1024
+    max_result_bytes: int = 16 * 1024 * 1024
+    max_input_bytes: int = 16 * 1024 * 1024
+    max_metadata_bytes: int = 64 * 1024
+
+    def input(self, text: str) -> Payload:
+        """Take an input's JSON text in, or raise PayloadTooLargeError."""
+        return _payload("the input", text, self.max_input_bytes, "max_input_bytes")
+
+    def result(self, text: str) -> Payload:
+        """Take a result's JSON text in, or raise PayloadTooLargeError."""
+        return _payload("the result", text, self.max_result_bytes, "max_result_bytes")
+
+    def metadata(self, text: str) -> str:
+        """Take the metadata's JSON text in, or raise PayloadTooLargeError."""
+        _payload("the metadata", text, self.max_metadata_bytes, "max_metadata_bytes")
+        return text
+
+
+def check_event_count(count: int) -> None:
+    """Refuse an append of no event, or of more than one script call should hold."""
+    if not 1 <= count <= MAX_EVENTS_PER_APPEND:
+        raise InvalidInputError(
+            f"append takes 1 to {MAX_EVENTS_PER_APPEND} events in one step, not {count}"
+        )
+
+
+def error_text(error: str | None) -> str | None:
+    """An error's text as it is stored: cut to its limit, None when empty."""
+    if not error:
+        return None
+    return error.encode("utf-8", "replace").decode()[:MAX_ERROR_CHARACTERS]
+
+
+def _payload(what: str, text: str, limit: int, setting: str) -> Payload:
+    raw = text.encode()
+    if len(raw) > limit:
+        raise PayloadTooLargeError(what, len(raw), limit, setting)
+    return Payload(text, len(raw), hashlib.sha256(raw).hexdigest())

@@ -1,0 +1,117 @@
+"""Results as JSON text: readable by a person, decodable for ever, never pickle.
+
+The format is that of ``murmur-runtime`` 0.1.0 with additions, so that its stored results decode
+here too. Fields are only ever added; a golden test decodes every older form.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
+
+MAX_ERROR_CHARACTERS = 8_192
+
+
+class StoredModel(BaseModel):
+    """A model output read back without its class: the fields as attributes, and model_dump()."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def encode_result(result: RunResult) -> str:
+    """Encode a result as JSON text.
+
+    Raises:
+        InvalidPayloadError: an output is neither a pydantic model nor a JSON value.
+    """
+    if isinstance(result, GroupResult):
+        payload: dict[str, object] = {
+            "kind": "group",
+            "outputs": {name: _encode_agent(leaf) for name, leaf in result.outputs.items()},
+            "metadata": result.metadata.model_dump(mode="json"),
+        }
+    else:
+        payload = _encode_agent(result)
+    return encode_json(payload, "the result")
+
+
+def decode_result(text: str | bytes) -> RunResult:
+    """Decode what ``encode_result`` of this or an older version wrote."""
+    payload = cast("dict[str, Any]", decode_json(text))
+    if payload.get("kind", "agent") != "group":
+        return _decode_agent(payload)
+    return GroupResult(
+        outputs={name: _decode_agent(leaf) for name, leaf in payload["outputs"].items()},
+        metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
+    )
+
+
+def dump_output(output: object) -> JsonValue:
+    """Turn an output into the JSON value that is stored for it."""
+    if not isinstance(output, BaseModel):
+        return cast("JsonValue", output)
+    try:
+        return cast("JsonValue", output.model_dump(mode="json"))
+    except ValueError as error:
+        # pydantic-core's serialisation errors are ValueErrors without a shared public base.
+        raise InvalidPayloadError(
+            f"the output of type {type(output).__name__} cannot be written as JSON: {error}"
+        ) from None
+
+
+def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
+    output = cast("object", result.output)
+    payload: dict[str, object] = {
+        "kind": "agent",
+        "agent_name": result.agent_name,
+        "task_id": result.task_id,
+        "metadata": result.metadata.model_dump(mode="json"),
+        "output": dump_output(output),
+        "error": None,
+    }
+    if isinstance(output, BaseModel):
+        payload["model"] = type(output).__qualname__
+    else:
+        payload["model"] = None
+    if result.error is not None:
+        payload["error"] = error_message(result.error)
+        payload["error_type"] = error_type_name(result.error)
+    return payload
+
+
+def _decode_agent(payload: dict[str, Any]) -> AgentResult[Any]:
+    error = payload.get("error")
+    return AgentResult[Any](
+        output=_decode_output(payload),
+        error=None
+        if error is None
+        else RemoteAgentError(payload.get("error_type") or "RuntimeError", error),
+        metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
+        agent_name=payload["agent_name"],
+        task_id=payload["task_id"],
+    )
+
+
+def _decode_output(payload: dict[str, Any]) -> object:
+    output = payload.get("output")
+    # Results of murmur-runtime carry no "model" key, and their outputs are always models.
+    was_model = payload.get("model", "") is not None
+    if was_model and isinstance(output, dict):
+        return StoredModel.model_validate(output)
+    return cast("object", output)
+
+
+def error_type_name(error: BaseException) -> str:
+    """Name the type of an error, through any number of process borders."""
+    return error.type_name if isinstance(error, RemoteAgentError) else type(error).__name__
+
+
+def error_message(error: BaseException) -> str:
+    """The message of an error, cut to its limit."""
+    text = error.message if isinstance(error, RemoteAgentError) else str(error)
+    return text[:MAX_ERROR_CHARACTERS]

@@ -1,0 +1,164 @@
+"""The state of a run: what its hash holds and what the fold of its journal yields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.states import RunProgress, RunState, RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything known of a run, as one immutable value. Times are Unix milliseconds."""
+
+    run_id: str
+    target: str
+    epoch: str
+    state: RunState = RunState.PENDING
+    version: int = 0
+    """seq of the last journal entry."""
+    last_ms: int = 0
+    """ms of the last journal entry."""
+    created_ms: int = 0
+    started_ms: int | None = None
+    """When it first began to run."""
+    ended_ms: int | None = None
+    """When it became terminal."""
+    progress: RunProgress | None = None
+    progress_ms: int | None = None
+    """When progress was last journalled."""
+    progress_dirty: bool = False
+    """True while the progress here is newer than the journal's."""
+    attempt: int = 0
+    """How often a worker has begun to execute it."""
+    claim: str | None = None
+    """The fencing token of the worker that holds it."""
+    worker: str | None = None
+    """The worker that executes it, or did last."""
+    error: str | None = None
+    closing: int | None = None
+    """seq of the first closing event."""
+    cancel_event: int | None = None
+    """seq of the run_cancelled event."""
+    seal: int | None = None
+    """seq of the entry at which the stream ends."""
+    input_size: int | None = None
+    input_sha256: str | None = None
+    result_size: int | None = None
+    result_sha256: str | None = None
+    metadata_json: str | None = None
+
+    @property
+    def status(self) -> RunStatus:
+        """State and progress, as the interface's value."""
+        return RunStatus(run_id=self.run_id, state=self.state, progress=self.progress)
+
+    @property
+    def metadata(self) -> JsonValue:
+        """What the submitter attached; None when nothing was."""
+        return None if self.metadata_json is None else decode_json(self.metadata_json)
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was created, in UTC."""
+        return _moment(self.created_ms)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When it first began to run, in UTC."""
+        return None if self.started_ms is None else _moment(self.started_ms)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it became terminal, in UTC."""
+        return None if self.ended_ms is None else _moment(self.ended_ms)
+
+
+_INT_FIELDS = frozenset(
+    {
+        "version",
+        "last_ms",
+        "created_ms",
+        "started_ms",
+        "ended_ms",
+        "progress_ms",
+        "attempt",
+        "closing",
+        "cancel_event",
+        "seal",
+        "input_size",
+        "result_size",
+    }
+)
+_TEXT_FIELDS = frozenset(
+    {
+        "target",
+        "epoch",
+        "claim",
+        "worker",
+        "error",
+        "input_sha256",
+        "result_sha256",
+        "metadata_json",
+    }
+)
+PROGRESS_FIELDS = ("total", "completed", "failed", "running")
+FOLDED_FIELDS = (
+    _INT_FIELDS
+    | _TEXT_FIELDS
+    | {"state", "progress_dirty"}
+    | {f"progress_{name}" for name in PROGRESS_FIELDS}
+)
+"""Every hash field that the journal's fold explains."""
+
+
+def run_from_fields(run_id: str, fields: Mapping[str, str]) -> Run:
+    """Read a run from the text fields of its hash; unknown fields are left for newer versions.
+
+    Raises:
+        KeyError, ValueError: the hash is damaged; ``audit`` names the field.
+    """
+    values: dict[str, object] = {}
+    for name, text in fields.items():
+        if text == "":
+            continue
+        if name in _INT_FIELDS:
+            values[name] = int(text)
+        elif name in _TEXT_FIELDS:
+            values[name] = text
+    progress = None
+    if fields.get("progress_total"):
+        progress = RunProgress(
+            **{name: int(fields[f"progress_{name}"]) for name in PROGRESS_FIELDS}
+        )
+    return Run(
+        run_id=run_id,
+        state=RunState(fields["state"]),
+        progress=progress,
+        progress_dirty=fields.get("progress_dirty") == "1",
+        **values,  # pyright: ignore[reportArgumentType]  # names and types come from the sets above
+    )
+
+
+def run_to_fields(run: Run) -> dict[str, str]:
+    """Write a run as the text fields of its hash; unset fields are left out."""
+    fields = {"state": str(run.state)}
+    for name in sorted(_INT_FIELDS | _TEXT_FIELDS):
+        value = getattr(run, name)
+        if value is not None:
+            fields[name] = str(value)
+    if run.progress is not None:
+        for name in PROGRESS_FIELDS:
+            fields[f"progress_{name}"] = str(getattr(run.progress, name))
+    if run.progress_dirty:
+        fields["progress_dirty"] = "1"
+    return fields
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,74 @@
+"""The states of a run, and the table of what each change of state does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from pydantic import BaseModel, ConfigDict
+
+
+class RunState(StrEnum):
+    """Where a run is in its life. The last three are terminal."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True once nothing can change the state any more."""
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES: frozenset[RunState] = frozenset(
+    {RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}
+)
+
+
+class Change(StrEnum):
+    """What ``set_state`` does in one cell of the table."""
+
+    NONE = "none"
+    ENTER = "enter"
+    END = "end"
+
+
+def _table() -> dict[tuple[RunState, RunState], Change]:
+    table: dict[tuple[RunState, RunState], Change] = {}
+    for current in RunState:
+        for wanted in RunState:
+            if current.is_terminal or current is wanted:
+                table[current, wanted] = Change.NONE
+            else:
+                table[current, wanted] = Change.END if wanted.is_terminal else Change.ENTER
+    return table
+
+
+CHANGES: Mapping[tuple[RunState, RunState], Change] = MappingProxyType(_table())
+"""(current, wanted) -> what happens. Lua has the same rules; a property test holds them equal."""
+
+
+class RunProgress(BaseModel):
+    """Counters that a run reports while it works."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    running: int = 0
+
+
+class RunStatus(BaseModel):
+    """A run's state and progress at one moment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    state: RunState
+    progress: RunProgress | None = None
+    """None until the first update."""

@@ -1,0 +1,21 @@
+"""The server that runs when no URL is given: found, started, watched, stopped; never run data."""
+
+from murmur_streams.embedded.folder import default_data_dir, is_kept, set_keep
+from murmur_streams.embedded.server import (
+    EmbeddedServer,
+    ensure_server,
+    ensure_server_async,
+    server_status,
+    stop_server,
+)
+
+__all__ = [
+    "EmbeddedServer",
+    "default_data_dir",
+    "ensure_server",
+    "ensure_server_async",
+    "is_kept",
+    "server_status",
+    "set_keep",
+    "stop_server",
+]

@@ -1,0 +1,177 @@
+"""Agents: functions with a name, a typed input and a typed output."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from murmur_streams.core.errors import InvalidPayloadError
+from murmur_streams.core.identifiers import check_target
+from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.result_codec import StoredModel
+from murmur_streams.fleet.context import RunContext
+
+MAX_SHOWN_ERRORS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A function that runs are executed by.
+
+    Its parameters are, in any order and each optional: one input, and one ``run`` (so named, or
+    annotated RunContext). ``async def`` runs on the worker's event loop, ``def`` in a thread.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    input_name: str | None
+    context_name: str | None
+    input_type: Any
+    output_type: Any
+    _input: TypeAdapter[Any]
+    _output: TypeAdapter[Any]
+
+    @property
+    def is_async(self) -> bool:
+        """True for ``async def``."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def doc(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def encode_input(self, value: object) -> JsonValue:
+        """Check an input and turn it into JSON; InvalidPayloadError says what does not fit."""
+        if self.input_name is None:
+            if value is not None:
+                raise InvalidPayloadError(f"agent {self.name!r} takes no input")
+            return None
+        try:
+            return cast(
+                "JsonValue", self._input.dump_python(self._input.validate_python(value), mode="json")
+            )
+        except ValidationError as error:
+            raise InvalidPayloadError(_explained(f"the input of agent {self.name!r}", error)) from None
+        except ValueError as error:
+            raise InvalidPayloadError(f"the input of agent {self.name!r}: {error}") from None
+
+    def decode_input(self, text: str | None) -> object:
+        """Read a stored input as the declared type; InvalidPayloadError when it does not fit."""
+        try:
+            return self._input.validate_python(None if text is None else decode_json(text))
+        except ValidationError as error:
+            raise InvalidPayloadError(_explained(f"the input of agent {self.name!r}", error)) from None
+
+    def encode_output(self, value: object) -> object:
+        """Turn what the function returned into a model or a JSON value."""
+        if isinstance(value, BaseModel):
+            return value
+        try:
+            return self._output.dump_python(value, mode="json", warnings="none")
+        except ValueError as error:
+            raise InvalidPayloadError(
+                f"the output of agent {self.name!r} cannot be written as JSON: {error}"
+            ) from None
+
+    def decode_output(self, value: object) -> object:
+        """Read a stored output as the declared type; InvalidPayloadError when it does not fit."""
+        plain = value.model_dump() if isinstance(value, StoredModel) else value
+        try:
+            return self._output.validate_python(plain)
+        except ValidationError as error:
+            raise InvalidPayloadError(
+                _explained(f"the output of agent {self.name!r}", error)
+            ) from None
+
+    def arguments(self, value: object, context: RunContext) -> dict[str, object]:
+        """The keyword arguments of one call."""
+        arguments: dict[str, object] = {}
+        if self.input_name is not None:
+            arguments[self.input_name] = value
+        if self.context_name is not None:
+            arguments[self.context_name] = context
+        return arguments
+
+
+def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
+    """Make an agent of a function.
+
+    Raises:
+        InvalidTargetError: its name is outside the grammar.
+        TypeError: it has parameters that nothing can fill, or types without a JSON form.
+    """
+    name = check_target(name or function.__name__)
+    hints = _hints(function)
+    input_name, context_name = _parameters(function, name, hints)
+    input_type = hints.get(input_name or "", Any)
+    output_type = hints.get("return", Any)
+    return Agent(
+        name,
+        function,
+        input_name,
+        context_name,
+        input_type,
+        output_type,
+        _adapter(input_type, name, "input"),
+        _adapter(output_type, name, "output"),
+    )
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"a type in the signature of agent {function.__name__!r} cannot be found ({error}); "
+            "define it at module level, before the agent"
+        ) from None
+
+
+def _parameters(
+    function: Callable[..., Any], name: str, hints: dict[str, Any]
+) -> tuple[str | None, str | None]:
+    context_name: str | None = None
+    inputs: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"agent {name!r}: {parameter.name!r} must not be positional-only")
+        hint = hints.get(parameter.name)
+        if hint is RunContext or (hint is None and parameter.name == "run"):
+            context_name = parameter.name
+        elif not inputs or parameter.default is parameter.empty:
+            inputs.append(parameter.name)
+    if len(inputs) > 1:
+        raise TypeError(
+            f"agent {name!r} takes {' and '.join(inputs)}: an agent has one input; "
+            "put them into one pydantic model"
+        )
+    return (inputs[0] if inputs else None), context_name
+
+
+def _adapter(kind: Any, name: str, what: str) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(kind)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise TypeError(
+            f"the {what} type of agent {name!r}, {kind!r}, has no JSON form "
+            f"({str(error).splitlines()[0]}); use a pydantic model, a dataclass or JSON types"
+        ) from None
+
+
+def _explained(what: str, error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False)
+    shown = "; ".join(
+        f"{'.'.join(str(part) for part in each['loc']) or 'value'}: {each['msg']}"
+        for each in found[:MAX_SHOWN_ERRORS]
+    )
+    more = len(found) - MAX_SHOWN_ERRORS
+    return f"{what} does not fit: {shown}" + (f"; and {more} more" if more > 0 else "")

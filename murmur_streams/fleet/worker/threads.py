@@ -1,0 +1,47 @@
+"""Blocking functions in threads of their own, which never keep a process from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def call_in_thread(name: str, function: Callable[[], T]) -> T:
+    """Call a blocking function in a new daemon thread and wait for what it returns or raises.
+
+    A pool would make the interpreter wait at its end for every agent that is stuck; a cancelled
+    caller stops waiting, and the thread goes on until the function returns.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)  # pyright: ignore[reportArgumentType]  # T when no error
+
+    def run() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = context.run(function)
+        except BaseException as raised:  # noqa: BLE001  # it is raised again in the caller
+            # A StopIteration cannot be raised into a future.
+            error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:
+            # The loop is closed: nobody waits any more.
+            return
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await outcome

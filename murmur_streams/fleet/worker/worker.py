@@ -1,0 +1,206 @@
+"""Worker: the order of its parts. Claim, execute, keep the leases, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+import secrets
+import socket
+from collections.abc import Sequence
+
+from murmur_streams.core.errors import (
+    AgentNotRegisteredError,
+    InvalidInputError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from murmur_streams.fleet.fleet import Fleet
+from murmur_streams.fleet.worker.execution import Execution
+from murmur_streams.fleet.worker.leases import hand_on, keep_leases
+from murmur_streams.stores.redis.queue import Claim, Queue
+
+logger = logging.getLogger("murmur_streams.worker")
+
+IDLE_SECONDS = 5.0
+"""How long an idle worker waits for a wake-up before it looks at the queue by itself."""
+_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class Worker:
+    """Executes a fleet's runs in this process until it is stopped.
+
+    Guarantee: a run is executed at least once and ends once. When this worker dies, its runs are
+    taken over by others after ``lease_seconds``, and nothing that it still writes counts.
+
+    Args:
+        fleet: whose agents; their targets are claimed.
+        concurrency: how many runs at the same time.
+        lease_seconds: how long this worker may be silent before its runs are taken over; >= 1.
+        drain_seconds: how long ``stop`` waits for the runs under way before it hands them back.
+        targets: only these agents; None for all.
+        worker_id: None makes one of host, process id and four random digits.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        concurrency: int = 10,
+        lease_seconds: float = 15.0,
+        drain_seconds: float = 30.0,
+        targets: Sequence[str] | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        if concurrency < 1 or lease_seconds < 1 or drain_seconds < 0:
+            raise InvalidInputError(
+                "a worker needs concurrency >= 1, lease_seconds >= 1 and drain_seconds >= 0"
+            )
+        self.id = worker_id or _new_worker_id()
+        self._fleet = fleet
+        self._targets = _checked_targets(fleet, targets)
+        self._concurrency = concurrency
+        self._lease_seconds = lease_seconds
+        self._drain_seconds = drain_seconds
+        self._held: dict[str, tuple[Claim, asyncio.Task[None]]] = {}
+        self._slot_free = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+
+    @property
+    def held(self) -> list[str]:
+        """The ids of the runs that it executes now."""
+        return list(self._held)
+
+    def stop(self) -> None:
+        """Claim no more and drain; a second call hands the runs under way back at once."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until ``stop`` is called, then drain.
+
+        Raises:
+            StoreConfigurationError: the server does not fit or refuses this user.
+        """
+        store = await self._fleet.store()
+        queue = Queue(store, self._lease_seconds)
+        await queue.prepare(self._targets)
+        logger.info("worker %s executes %s", self.id, ", ".join(self._targets))
+        care = [
+            asyncio.create_task(
+                keep_leases(queue, self._lease_seconds, self._claims, self._lost)
+            ),
+            asyncio.create_task(hand_on(queue, self._lease_seconds)),
+        ]
+        try:
+            await self._work(queue)
+            await self._drain(queue)
+        finally:
+            for task in (*care, *(task for _, task in self._held.values())):
+                task.cancel()
+            await asyncio.gather(*care, return_exceptions=True)
+        logger.info("worker %s has stopped", self.id)
+
+    async def _work(self, queue: Queue) -> None:
+        while not self._stopping.is_set():
+            free = self._concurrency - len(self._held)
+            if free == 0:
+                self._slot_free.clear()
+                await self._until_stopping(self._slot_free.wait())
+                continue
+            try:
+                claims = await self._claim(queue, free)
+                for claim in claims:
+                    self._start(queue, claim)
+                if len(claims) < free:
+                    await self._until_stopping(queue.wait(self._targets, _idle_seconds()))
+            except (StoreUnavailableError, OutcomeUnknownError) as error:
+                logger.warning("worker %s goes on when the server is back: %s", self.id, error)
+
+    async def _claim(self, queue: Queue, count: int) -> list[Claim]:
+        # Another order each time, so that a full queue does not starve the targets behind it.
+        targets = random.sample(self._targets, len(self._targets))
+        return await queue.claim(self.id, targets, count)
+
+    def _start(self, queue: Queue, claim: Claim) -> None:
+        del queue
+        agent = self._fleet.agents[claim.target]
+        task = asyncio.create_task(self._execute(agent.name, claim), name=f"run {claim.run_id}")
+        self._held[claim.run_id] = (claim, task)
+        task.add_done_callback(lambda done: self._ended(claim, done))
+
+    async def _execute(self, agent_name: str, claim: Claim) -> None:
+        agent = self._fleet.agents[agent_name]
+        await Execution(await self._fleet.store(), agent, claim, self.id).run()
+
+    def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        held = self._held.get(claim.run_id)
+        if held is not None and held[1] is task:
+            del self._held[claim.run_id]
+        self._slot_free.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("run %s: the worker could not end it", claim.run_id, exc_info=error)
+
+    def _claims(self) -> list[Claim]:
+        return [claim for claim, _ in self._held.values()]
+
+    def _lost(self, run_id: str) -> None:
+        held = self._held.get(run_id)
+        if held is not None:
+            logger.warning("run %s: the claim is over, its execution is cancelled", run_id)
+            held[1].cancel()
+
+    async def _drain(self, queue: Queue) -> None:
+        if self._held:
+            logger.info("worker %s drains %d runs", self.id, len(self._held))
+            finished = asyncio.ensure_future(
+                asyncio.wait([task for _, task in self._held.values()])
+            )
+            await _first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
+        for claim, task in list(self._held.values()):
+            task.cancel()
+            await asyncio.wait([task], timeout=1.0)
+            await queue.release(claim, "worker_stopped")
+
+    async def _until_stopping(self, waiting: object) -> None:
+        await _first_of(waiting, self._stopping.wait(), seconds=None)
+
+
+async def _first_of(one: object, other: object, *, seconds: float | None) -> None:
+    tasks = [asyncio.ensure_future(each) for each in (one, other)]  # pyright: ignore
+    try:
+        done, _ = await asyncio.wait(
+            tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
+    if not fleet.agents:
+        raise AgentNotRegisteredError(
+            "this fleet has no agents to execute; register one with @fleet.agent"
+        )
+    for target in targets or ():
+        if target not in fleet.agents:
+            raise AgentNotRegisteredError(
+                f"this fleet has no agent {target!r}; it has: {', '.join(sorted(fleet.agents))}"
+            )
+    return list(targets or fleet.agents)
+
+
+def _idle_seconds() -> float:
+    return IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, no secret
+
+
+def _new_worker_id() -> str:
+    host = _NOT_IN_AN_ID.sub("-", socket.gethostname())[:60] or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"

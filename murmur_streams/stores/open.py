@@ -1,0 +1,63 @@
+"""``open_store(url) -> RunStore``: from an address to the store that serves it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.embedded import default_data_dir, ensure_server, ensure_server_async
+from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.redis.connections import redacted
+from murmur_streams.stores.redis.store import RedisRunStore
+
+_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+_SCHEMES = "memory:, redis://, rediss://, unix:// or embedded:"
+
+
+def open_store(url: str, **options: Any) -> InMemoryRunStore | RedisRunStore:
+    """Open the store that a URL names; a Redis is connected at its first use.
+
+    Args:
+        url: ``memory:``, ``redis://host:6379/0``, ``rediss://…``, ``unix:///path/to/socket``,
+            ``embedded:`` (the default folder) or ``embedded:///path/to/folder``. An embedded
+            server is started here if none runs, which blocks for about 0.1 s.
+        options: passed to the store's constructor.
+
+    Raises:
+        StoreConfigurationError: the URL names no store, or is malformed.
+        EmbeddedServerError: the embedded server cannot be started.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise StoreConfigurationError(
+            f"the URL {redacted(url)} is malformed; use {_SCHEMES}"
+        ) from None
+    if parts.scheme in _REDIS_SCHEMES:
+        return RedisRunStore(url, **options)
+    if parts.scheme == "memory" and not parts.netloc and parts.path in {"", "/"}:
+        return InMemoryRunStore(**options)
+    if parts.scheme == "embedded":
+        return _open_embedded(_folder(url, parts.netloc, parts.path), options)
+    raise StoreConfigurationError(f"the URL {redacted(url)} names no store; use {_SCHEMES}")
+
+
+def _folder(url: str, host: str, path: str) -> Path:
+    if host:
+        raise StoreConfigurationError(
+            f"the URL {redacted(url)} names a host; an embedded server is a folder on this "
+            "machine: embedded:///path/to/folder"
+        )
+    return Path(unquote(path)) if path else default_data_dir(os.environ)
+
+
+def _open_embedded(folder: Path, options: dict[str, Any]) -> RedisRunStore:
+    server = ensure_server(folder)
+
+    async def revive() -> None:
+        await ensure_server_async(folder)
+
+    return RedisRunStore(server.url, revive=revive, **options)

@@ -1,0 +1,104 @@
+"""Gathers what an audit compares: hash, journal, payloads, expiry and index rows of one run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from murmur_streams.core.audit import AuditReport, audit_run
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.tail import read_entry
+
+PAGE_ENTRIES = 1_000
+TRIES = 3
+
+
+async def gather_audit(server: Server, run_id: str) -> AuditReport:
+    """Audit one run; a run that is written to meanwhile is read again.
+
+    Raises:
+        RunNotFoundError: no such run.
+    """
+    report = await _audit_once(server, run_id)
+    for _ in range(TRIES - 1):
+        if report.ok:
+            break
+        # The journal is read in pages: a write in between looks like damage, once.
+        report = await _audit_once(server, run_id)
+    return report
+
+
+async def _audit_once(server: Server, run_id: str) -> AuditReport:
+    keys = server.keys
+    entries = await _whole_journal(server, run_id)
+    flat, given, result, *expiries = await server.read_all(
+        ("HGETALL", keys.run(run_id)),
+        ("GET", keys.input(run_id)),
+        ("GET", keys.result(run_id)),
+        *(("PTTL", key) for key in keys.of_run(run_id)),
+    )
+    stored = {text(name): text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    if not stored:
+        raise RunNotFoundError(run_id)
+    report = audit_run(run_id, stored, entries, _text(given), _text(result))
+    problems = [
+        *report.problems,
+        *_expiry_problems(keys.of_run(run_id), expiries, stored),
+        *await _index_problems(server, run_id, stored),
+    ]
+    return replace(report, problems=tuple(problems))
+
+
+async def _whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
+    journal, start = server.keys.journal(run_id), "-"
+    entries: list[JournalEntry] = []
+    while True:
+        page = await server.read("XRANGE", journal, start, "+", "COUNT", PAGE_ENTRIES)
+        for raw in page:
+            entry = read_entry(run_id, "", raw)
+            epoch = entries[0].epoch if entries else entry.fields.get("epoch", "")
+            entries.append(replace(entry, epoch=epoch))
+        if len(page) < PAGE_ENTRIES:
+            return entries
+        start = f"({entries[-1].id}"
+
+
+def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str]) -> list[str]:
+    # PTTL: -2 no key, -1 no expiry. Two keys of one deadline may read a moment apart.
+    found = {key: int(ms) for key, ms in zip(keys, expiries, strict=True) if int(ms) != -2}
+    deadline = int(stored.get("expire_at") or 0) or int(stored.get("live_until") or 0)
+    if stored.get("state") in _ENDED and "expire_at" in stored:
+        deadline = int(stored["expire_at"])
+    if not deadline:
+        return [f"{key}: expires, though the run is kept for ever" for key, ms in found.items() if ms != -1]
+    problems = [f"{key}: has no expiry" for key, ms in found.items() if ms == -1]
+    spread = max(found.values()) - min(found.values())
+    if not problems and spread > _SPREAD_MS:
+        problems.append(f"the keys of the run expire {spread} ms apart: {found}")
+    return problems
+
+
+_ENDED = frozenset(str(state) for state in RunState if state.is_terminal)
+_SPREAD_MS = 1_000
+
+
+async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
+    keys = server.keys
+    member = Keys.index_member(int(stored.get("created_ms") or 0), run_id)
+    state = stored.get("state")
+    rows = {keys.index(): True, keys.index_target(stored.get("target", "")): True}
+    rows |= {keys.index_state(each): str(each) == state for each in RunState}
+    scores = await server.read_all(*(("ZSCORE", row, member) for row in rows))
+    return [
+        f"{row}: {'lacks' if wanted else 'wrongly has'} the run"
+        for (row, wanted), score in zip(rows.items(), scores, strict=True)
+        if (score is not None) != wanted
+    ]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else text(value)

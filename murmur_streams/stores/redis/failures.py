@@ -1,0 +1,95 @@
+"""What an exception of the driver means for a call: try again, unknown, or a clear error."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError as RedisConnectionError,
+    MaxConnectionsError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from murmur_streams.core.errors import (
+    MurmurError,
+    StoreConfigurationError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
+
+
+class Fate(Enum):
+    """What is known of a call that failed."""
+
+    NOT_EXECUTED = "not executed"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+
+
+_LATER = frozenset(
+    {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
+)
+_AUTH = frozenset({"NOAUTH", "WRONGPASS"})
+
+
+def code_of(error: BaseException) -> str:
+    """The code that the server put before its error's text, "" when the error is not its own."""
+    code = getattr(error, "status_code", None)
+    if isinstance(code, str):
+        return code
+    first = str(error).split(" ", 1)[0]
+    return first if isinstance(error, ResponseError) and first.isupper() else ""
+
+
+def fate_of(error: BaseException) -> Fate:
+    """Tell whether the server may have executed the call."""
+    code = code_of(error)
+    if code in _LATER or isinstance(error, (MaxConnectionsError, NoScriptError)):
+        return Fate.NOT_EXECUTED
+    if code or isinstance(error, (AuthenticationError, ResponseError)):
+        return Fate.REFUSED
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
+        return Fate.UNKNOWN
+    if isinstance(error, (TypeError, AttributeError, RuntimeError)):
+        # On some Pythons a write to a socket that the peer closed surfaces as one of these.
+        return Fate.UNKNOWN
+    return Fate.REFUSED
+
+
+def clear_error(error: BaseException, where: str) -> MurmurError:
+    """Turn a refusal of the server into one sentence that says what to do.
+
+    Args:
+        error: what the driver raised.
+        where: the server's address, without a password.
+    """
+    if isinstance(error, MurmurError):
+        return error
+    code, text = code_of(error), str(error)
+    if code == "NOPERM":
+        return StoreConfigurationError(
+            f"{where} does not permit this user what the store needs ({text}); grant it to the user"
+        )
+    if code in _AUTH or isinstance(error, AuthenticationError):
+        return StoreConfigurationError(
+            f"{where} refused the user name or password ({text}); check the URL's credentials"
+        )
+    if code == "READONLY":
+        return StoreReadOnlyError(f"{where} is a read-only replica; use the primary's address")
+    if code == "MISCONF":
+        return StoreReadOnlyError(
+            f"{where} takes no writes because it cannot persist them; "
+            "free disk space or mend the disk, then try again"
+        )
+    if code == "OOM":
+        return StoreFullError(
+            f"{where} is out of memory; raise maxmemory, or let ended runs expire sooner"
+        )
+    if isinstance(error, RedisError):
+        return StoreError(f"{where} answered with an error: {text}")
+    return StoreError(f"the call to {where} failed: {type(error).__name__}: {error}")

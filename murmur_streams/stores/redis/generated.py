@@ -1,0 +1,22 @@
+"""Writes the Lua tables that Python owns: ``python -m murmur_streams.stores.redis.generated``."""
+
+from __future__ import annotations
+
+from murmur_streams.core.decide import PROGRESS_INTERVAL_MS
+from murmur_streams.core.states import TERMINAL_STATES
+from murmur_streams.stores.redis.scripts import script_folder
+
+
+def states_lua() -> str:
+    """The text of ``lua/include/states.lua``; a test says when the file is stale."""
+    terminal = ", ".join(f"{state} = true" for state in sorted(TERMINAL_STATES))
+    return (
+        "-- Generated from murmur_streams/core/states.py by: "
+        "python -m murmur_streams.stores.redis.generated\n"
+        f"local TERMINAL = {{{terminal}}}\n"
+        f"local PROGRESS_INTERVAL_MS = {PROGRESS_INTERVAL_MS}\n"
+    )
+
+
+if __name__ == "__main__":
+    (script_folder() / "include" / "states.lua").write_text(states_lua(), encoding="utf-8")

@@ -1,0 +1,88 @@
+"""The only place in Python that forms a key (ARCHITECTURE section 4; schema version 1)."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.states import RunState
+
+SCHEMA_VERSION = 1
+PARTITION = 0
+"""One partition for now: crc32(run_id) % 1."""
+
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+
+
+class Keys:
+    """Forms every key under one prefix."""
+
+    def __init__(self, prefix: str, partitions: int = 1) -> None:
+        prefix = prefix.rstrip(":")
+        if not _PREFIX.fullmatch(prefix):
+            raise StoreConfigurationError(
+                f"key_prefix {ascii(prefix)[:80]} is refused: use 1 to 64 characters of "
+                "A-Z a-z 0-9 . _ : - that begin with a letter or a digit"
+            )
+        self.prefix = prefix
+        self.partitions = partitions
+        self.meta = f"{prefix}:meta"
+
+    def partition(self, run_id: str) -> int:
+        """The partition whose hash tag all keys of the run share."""
+        return zlib.crc32(run_id.encode()) % self.partitions
+
+    def base(self, partition: int = PARTITION) -> str:
+        """What every key of the partition begins with; scripts form their own keys from it."""
+        return f"{self.prefix}:{{{partition}}}"
+
+    def run(self, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:run:{run_id}"
+
+    def journal(self, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:journal:{run_id}"
+
+    def producers(self, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:producers:{run_id}"
+
+    def input(self, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:input:{run_id}"
+
+    def result(self, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:result:{run_id}"
+
+    def of_run(self, run_id: str) -> list[str]:
+        """The keys that live and expire together, in the order of the scripts' first KEYS."""
+        base = self.base(self.partition(run_id))
+        rows = ("run", "journal", "producers", "input", "result")
+        return [f"{base}:{row}:{run_id}" for row in rows]
+
+    def feed(self, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:feed"
+
+    def leases(self, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:leases"
+
+    def expiring(self, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:expiring"
+
+    def index(self, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:index"
+
+    def index_state(self, state: RunState, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:index:state:{state}"
+
+    def index_target(self, target: str, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:index:target:{target}"
+
+    def queue(self, target: str, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:queue:{target}"
+
+    def wake(self, target: str, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:wake:{target}"
+
+    @staticmethod
+    def index_member(created_ms: int, run_id: str) -> str:
+        """The member by which the indexes know a run: newest first by reverse lex range."""
+        return f"{created_ms:013d}:{run_id}"

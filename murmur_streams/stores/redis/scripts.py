@@ -1,0 +1,74 @@
+"""Finds, composes and hashes the Lua scripts; knows nothing of what they do."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One command of the engine, with everything it includes."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def load_scripts() -> dict[str, Script]:
+    """Load all scripts, by name.
+
+    Raises:
+        FileNotFoundError: neither the wheel's nor the checkout's folder is there, or an include
+            is missing; the text names what was looked for.
+    """
+    folder = script_folder()
+    scripts: dict[str, Script] = {}
+    for path in sorted(folder.glob("*.lua")):
+        text = compose(path, folder)
+        scripts[path.stem] = Script(path.stem, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
+    return scripts
+
+
+def script_folder() -> Path:
+    """The folder of the Lua files: inside the installed package, or beside it in a checkout."""
+    candidates = (_PACKAGE / "_lua", _PACKAGE.parent / "lua")
+    for folder in candidates:
+        if (folder / "append.lua").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"the Lua scripts are neither in {candidates[0]} nor in {candidates[1]}; "
+        "install murmur-streams again"
+    )
+
+
+def compose(path: Path, folder: Path) -> str:
+    """Put a script's includes before it, each once, in the order in which they are named.
+
+    Comments are dropped: the hash names what runs, and every connection loads the text.
+    """
+    parts: list[str] = []
+    _collect(path, folder, parts, set())
+    return "\n".join(parts) + "\n"
+
+
+def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> None:
+    if path in seen:
+        return
+    seen.add(path)
+    source = path.read_text(encoding="utf-8")
+    match = _INCLUDE.search(source)
+    for name in match[1].split(",") if match else ():
+        included = folder / "include" / f"{name.strip()}.lua"
+        if not included.is_file():
+            raise FileNotFoundError(f"{path.name} includes {name.strip()}, but {included} is missing")
+        _collect(included, folder, parts, seen)
+    lines = [line for line in source.splitlines() if line and not line.lstrip().startswith("--")]
+    parts.append("\n".join(lines))

@@ -1,0 +1,128 @@
+"""The shape of the source: sizes, names, docstrings, and the drawn tree of errors."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from murmur_streams.core import errors
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "murmur_streams"
+LUA = ROOT / "lua"
+
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "misc"}
+FUNCTION_LINES = 50
+PYTHON_LINES = 400
+LUA_LINES = 120
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def packages() -> list[Path]:
+    """Every folder that holds Python files; it needs an ``__init__`` that says why it is there."""
+    return sorted({path.parent for path in modules()})
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def line_count(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """The place and the length of each function, its docstring and decorators not counted."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                docstring = node.body[0]
+                length -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+            yield f"{shown(path)}:{node.lineno} {node.name}", length
+
+
+def error_classes() -> dict[str, type[BaseException]]:
+    return {
+        name: value
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, BaseException) and value.__module__ == errors.__name__
+    }
+
+
+def drawn_parents() -> dict[str, str | None]:
+    """Read the tree in the docstring: each error's name and the name it hangs from."""
+    parents: dict[str, str | None] = {}
+    branch: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        drawn = re.match(r"^ {4}([ │├└─]*)(\w+Error)\b", line)
+        if drawn:
+            depth, name = len(drawn[1]) // 4, drawn[2]
+            branch[depth:] = [name]
+            parents[name] = branch[depth - 1] if depth else None
+    return parents
+
+
+def real_parents() -> dict[str, str | None]:
+    """The same from the classes: the base among our own errors, if there is one."""
+    ours = error_classes()
+    return {
+        name: next((base.__name__ for base in cls.__bases__ if base in ours.values()), None)
+        for name, cls in ours.items()
+    }
+
+
+def test_every_error_is_named_an_error() -> None:
+    assert [name for name in error_classes() if not name.endswith("Error")] == []
+
+
+def test_every_error_is_a_murmur_error() -> None:
+    strangers = [
+        name for name, cls in error_classes().items() if not issubclass(cls, errors.MurmurError)
+    ]
+    assert strangers == []
+
+
+def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
+    assert drawn_parents() == real_parents()
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    paths = [*modules(), *packages()]
+    assert [shown(path) for path in paths if path.stem.strip("_") in FORBIDDEN_NAMES] == []
+
+
+def test_every_package_says_what_lives_in_it() -> None:
+    silent = [
+        shown(package)
+        for package in packages()
+        if not (init := package / "__init__.py").exists()
+        or not ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
+    ]
+    assert silent == []
+
+
+def test_no_function_is_over_50_lines() -> None:
+    lengths = [found for path in modules() for found in functions(path)]
+    assert [f"{place}: {lines}" for place, lines in lengths if lines > FUNCTION_LINES] == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern", "limit"),
+    [
+        pytest.param(PACKAGE, "*.py", PYTHON_LINES, id="python"),
+        pytest.param(LUA, "*.lua", LUA_LINES, id="lua"),
+    ],
+)
+def test_no_file_is_over_its_limit(folder: Path, pattern: str, limit: int) -> None:
+    counts = {shown(path): line_count(path) for path in sorted(folder.rglob(pattern))}
+    assert counts, f"no {pattern} under {folder}"
+    assert {path: lines for path, lines in counts.items() if lines > limit} == {}
