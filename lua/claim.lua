@@ -14,7 +14,7 @@
 -- RETURNS
 --   OK (run_id target attempt claim version input)*  all of the runs that were claimed
 -- WRITES base feed
--- COST 1 ZRANGEBYSCORE a target; a run: as set_state, 1 ZADD, 1 GET
+-- COST 1 or 2 ZRANGEBYSCORE a target; a run: as set_state, 1 ZADD, 1 GET
 -- include: lifecycle
 
 local base, feed, worker = KEYS[1], KEYS[2], ARGV[1]
@@ -39,17 +39,18 @@ end
 
 for i = 1, targets do
   local queue = queue_key(base, ARGV[5 + i])
-  local due = {}
-  if claimed < count then
-    due = redis.call('ZRANGEBYSCORE', queue, '-inf', digits(now), 'LIMIT', 0, count - claimed)
-  end
-  for _, run_id in ipairs(due) do
-    local keys = keys_of_run(base, run_id)
-    local run = read_run(keys.run)
-    redis.call('ZREM', queue, run_id)
-    if run and run.state == 'pending' then
-      claimed = claimed + 1
-      start(run, run_id, keys, ARGV[5 + targets + claimed])
+  -- What is removed makes room for more: dead entries must not hide the runs behind them.
+  while claimed < count do
+    local due = redis.call('ZRANGEBYSCORE', queue, '-inf', digits(now), 'LIMIT', 0, count - claimed)
+    if #due == 0 then break end
+    for _, run_id in ipairs(due) do
+      local keys = keys_of_run(base, run_id)
+      local run = read_run(keys.run)
+      redis.call('ZREM', queue, run_id)
+      if run and run.state == 'pending' then
+        claimed = claimed + 1
+        start(run, run_id, keys, ARGV[5 + targets + claimed])
+      end
     end
   end
 end

@@ -1,4 +1,4 @@
--- Moves the leases of a worker's runs on and names those it has lost.
+-- Moves the leases of a worker's claims on and names those that are over.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -8,7 +8,7 @@
 --   3 count        integer
 --   4 runs         texts: run_id, claim, for each
 -- RETURNS
---   OK run_id*  the runs whose claim is over
+--   OK claim*  the claims that are over
 -- WRITES base
 -- COST a run: 1 HMGET, 1 ZADD
 -- include: states, time, keys, run
@@ -23,7 +23,7 @@ for i = 1, tonumber(ARGV[3]) do
     redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
     touch_live(run, keys, now, live_ttl_ms)
   else
-    answer[#answer + 1] = run_id
+    answer[#answer + 1] = claim
   end
 end
 return answer

@@ -41,9 +41,7 @@ AsJson = Annotated[
 ]
 Debug = Annotated[
     bool,
-    typer.Option(
-        "--debug", help="Show the traceback behind an error.", rich_help_panel=SHARED
-    ),
+    typer.Option("--debug", help="Show the traceback behind an error.", rich_help_panel=SHARED),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
 
@@ -79,9 +77,7 @@ def _with_shared_options(function: Function) -> Function:
     parameters = [
         inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         *(
-            parameter.replace(
-                annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY
-            )
+            parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
             for parameter in own
         ),
         *(

@@ -44,9 +44,7 @@ class Follower:
         return shlex.join(words)
 
 
-def run_interruptibly(
-    follower: Follower, body: Callable[[], Awaitable[int | None]]
-) -> int | None:
+def run_interruptibly(follower: Follower, body: Callable[[], Awaitable[int | None]]) -> int | None:
     """Run to the end; Ctrl-C leaves the run alone and says how to follow it again."""
 
     async def awaited() -> int | None:

@@ -28,7 +28,7 @@ def load_fleet(where: str) -> Fleet:
     if not (module_name and colon and attribute):
         raise FleetNotFoundError(f"{where!r} names no fleet; {_FORM}")
     here = os.getcwd()  # noqa: PTH109  # sys.path holds texts
-    if here not in sys.path:
+    if here not in sys.path and not sys.flags.safe_path:
         sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class Session:
         return Path(unquote(path)) if path else default_data_dir(os.environ)
 
     @asynccontextmanager
-    async def store(self) -> AsyncIterator[RedisRunStore]:
+    async def store(self) -> AsyncGenerator[RedisRunStore]:
         """Open the store; it is closed at the end of the block."""
         store = open_store(
             self.url,

@@ -68,7 +68,9 @@ async def _read(
 async def last_entries(store: RedisRunStore, run: Run, count: int) -> list[JournalEntry]:
     """The newest entries of the run's journal, oldest first."""
     journal = store.keys.journal(run.run_id)
-    page = cast("list[Any]", await store.server.read("XREVRANGE", journal, "+", "-", "COUNT", count))
+    page = cast(
+        "list[Any]", await store.server.read("XREVRANGE", journal, "+", "-", "COUNT", count)
+    )
     return [read_entry(run.run_id, run.epoch, raw) for raw in reversed(page)]
 
 
@@ -77,7 +79,7 @@ def _entry_json(entry: JournalEntry) -> dict[str, Any]:
 
 
 def _print_run(run: Run) -> None:
-    ended = run.ended_ms or run.last_ms
+    took = seconds_words(run.started_ms, run.ended_ms)
     rows: list[tuple[str, str | Text]] = [
         ("run", run.run_id),
         ("target", run.target),
@@ -87,7 +89,7 @@ def _print_run(run: Run) -> None:
         ("worker", printable(run.worker or "-")),
         ("created", moment_words(run.created_at)),
         ("started", moment_words(run.started_at)),
-        ("ended", f"{moment_words(run.ended_at)}  {seconds_words(run.started_ms, ended)}".strip()),
+        ("ended", f"{moment_words(run.ended_at)}  {took}".strip()),
         ("journal", f"{run.version} entries"),
     ]
     if run.metadata is not None:

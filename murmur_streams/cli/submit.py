@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -16,10 +15,11 @@ from murmur_streams.cli.follow import Follower, run_interruptibly
 from murmur_streams.cli.loading import load_fleet
 from murmur_streams.cli.outcome import outcome_json, print_outcome
 from murmur_streams.cli.printing import print_json
-from murmur_streams.cli.session import Session
+from murmur_streams.cli.session import RETRY_SECONDS, Session
 from murmur_streams.core.errors import InvalidPayloadError
 from murmur_streams.core.identifiers import new_run_id
 from murmur_streams.core.states import RunState
+from murmur_streams.fleet import Fleet
 from murmur_streams.stores.redis.store import RedisRunStore
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The agent's name.")]
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         app,
         "submit",
         examples=(
-            "murmur-streams submit researcher '{\"text\": \"why?\"}' --follow",
+            'murmur-streams submit researcher \'{"text": "why?"}\' --follow',
             "murmur-streams submit researcher - < question.json",
             "murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json",
         ),
@@ -73,13 +73,12 @@ def register(app: typer.Typer) -> None:
         follower = Follower(session)
 
         async def body() -> int:
-            if app is not None:
-                await _submit_checked(session, app, target, value, chosen)
-            async with session.store() as store:
-                if app is None:
-                    await store.submit(chosen, target, input=value)
+            async with _fleet(session, app) as fleet:
+                await fleet.submit(target, value, run_id=chosen)
                 _print_submitted(session, chosen, target)
-                return await _follow(session, store, follower, chosen) if follow else 0
+                if not follow:
+                    return 0
+                return await _follow(session, await fleet.store(), follower, chosen)
 
         raise typer.Exit(run_interruptibly(follower, body) or 0)
 
@@ -102,14 +101,12 @@ def read_input(given: str | None) -> JsonValue:
         raise InvalidPayloadError(f"the input is no JSON: {error}{hint}") from None
 
 
-async def _submit_checked(
-    session: Session, app: str, target: str, value: JsonValue, run_id: str
-) -> None:
-    """Submit through the user's fleet, which knows its agents and their inputs."""
+def _fleet(session: Session, app: str | None) -> Fleet:
+    """The user's fleet, which knows its agents and their inputs, or one that takes any name."""
+    if app is None:
+        return Fleet(session.url, key_prefix=session.prefix, retry_seconds=RETRY_SECONDS)
     os.environ.update(session.to_environment())
-    fleet = await asyncio.to_thread(load_fleet, app)
-    async with fleet:
-        await fleet.submit(target, value, run_id=run_id)
+    return load_fleet(app)
 
 
 def _print_submitted(session: Session, run_id: str, target: str) -> None:
@@ -119,9 +116,7 @@ def _print_submitted(session: Session, run_id: str, target: str) -> None:
         print(run_id, flush=True)
 
 
-async def _follow(
-    session: Session, store: RedisRunStore, follower: Follower, run_id: str
-) -> int:
+async def _follow(session: Session, store: RedisRunStore, follower: Follower, run_id: str) -> int:
     await follower.follow(store, run_id)
     run = await store.snapshot(run_id)
     result = await store.get_result(run_id)

@@ -171,19 +171,14 @@ def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
     # The distance counts both ways: a clock that was set back must not silence the journal.
-    if (
-        run.progress_ms is None
-        or abs(now.caller_ms - run.progress_ms) >= PROGRESS_INTERVAL_MS
-    ):
+    if run.progress_ms is None or abs(now.caller_ms - run.progress_ms) >= PROGRESS_INTERVAL_MS:
         fields = {**progress_fields(command.progress), "at": str(now.caller_ms)}
         return _written(run, now.caller_ms, [fields])
     return Decision(("OK", str(run.version)), progress=command.progress)
 
 
 def _set_result(run: Run, command: SetResult, now: Now) -> Decision:
-    if run.state.is_terminal and (
-        run.state is RunState.CANCELLED or run.result_size is not None
-    ):
+    if run.state.is_terminal and (run.state is RunState.CANCELLED or run.result_size is not None):
         return Decision(("NO", str(run.state)))
     fields = _result_fields(command.result)
     if run.seal is not None:

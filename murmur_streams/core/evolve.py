@@ -79,9 +79,7 @@ def _progress(run: Run, entry: JournalEntry) -> Run:
 
 
 def _result(run: Run, entry: JournalEntry) -> Run:
-    return replace(
-        run, result_size=int(entry.fields["size"]), result_sha256=entry.fields["sha256"]
-    )
+    return replace(run, result_size=int(entry.fields["size"]), result_sha256=entry.fields["sha256"])
 
 
 def _event(run: Run, entry: JournalEntry) -> Run:

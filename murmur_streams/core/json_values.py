@@ -13,6 +13,8 @@ from murmur_streams.core.errors import InvalidInputError, InvalidPayloadError
 MAX_DEPTH = 100
 MAX_INT_BITS = 1024
 
+_Container = list[object] | tuple[object, ...] | dict[object, object]
+
 
 def encode_json(
     value: object, what: str, error: type[InvalidInputError] = InvalidPayloadError
@@ -58,7 +60,8 @@ def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
         elif isinstance(item, (list, tuple, dict)):
             if depth > MAX_DEPTH:
                 raise error(f"{what} is nested more than {MAX_DEPTH} levels deep")
-            stack.extend((child, depth + 1) for child in _children(item, what, error))
+            children = _children(cast("_Container", item), what, error)
+            stack.extend((child, depth + 1) for child in children)
         else:
             raise error(
                 f"{what} holds a value of type {type(item).__name__}, which is no JSON; "
@@ -66,11 +69,7 @@ def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
             )
 
 
-def _children(
-    item: list[object] | tuple[object, ...] | dict[object, object],
-    what: str,
-    error: type[InvalidInputError],
-) -> list[object]:
+def _children(item: _Container, what: str, error: type[InvalidInputError]) -> list[object]:
     if not isinstance(item, dict):
         return list(item)
     for key in item:

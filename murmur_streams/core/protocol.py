@@ -1,4 +1,4 @@
-"""The interface that programs written for ``murmur.runs`` know, and what every store of ours adds."""
+"""The interface that programs written for ``murmur.runs`` know, and what our stores add."""
 
 from __future__ import annotations
 

@@ -29,7 +29,5 @@ def create_command(
         check_target(target),
         new_epoch(),
         None if given is None else limits.input(encode_json(given, "the input")),
-        None
-        if metadata is None
-        else limits.metadata(encode_json(dict(metadata), "the metadata")),
+        None if metadata is None else limits.metadata(encode_json(dict(metadata), "the metadata")),
     )

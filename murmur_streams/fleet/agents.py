@@ -53,21 +53,22 @@ class Agent:
             if value is not None:
                 raise InvalidPayloadError(f"agent {self.name!r} takes no input")
             return None
+        what = f"the input of agent {self.name!r}"
         try:
-            return cast(
-                "JsonValue", self._input.dump_python(self._input.validate_python(value), mode="json")
-            )
+            checked = self._input.validate_python(value)
+            return cast("JsonValue", self._input.dump_python(checked, mode="json"))
         except ValidationError as error:
-            raise InvalidPayloadError(_explained(f"the input of agent {self.name!r}", error)) from None
+            raise InvalidPayloadError(_explained(what, error)) from None
         except ValueError as error:
-            raise InvalidPayloadError(f"the input of agent {self.name!r}: {error}") from None
+            raise InvalidPayloadError(f"{what} cannot be written as JSON: {error}") from None
 
     def decode_input(self, text: str | None) -> object:
         """Read a stored input as the declared type; InvalidPayloadError when it does not fit."""
+        what = f"the input of agent {self.name!r}"
         try:
             return self._input.validate_python(None if text is None else decode_json(text))
         except ValidationError as error:
-            raise InvalidPayloadError(_explained(f"the input of agent {self.name!r}", error)) from None
+            raise InvalidPayloadError(_explained(what, error)) from None
 
     def encode_output(self, value: object) -> object:
         """Turn what the function returned into a model or a JSON value."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from pydantic import JsonValue
 
+from murmur_streams.core.errors import (
+    LeaseLostError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunProgress
 from murmur_streams.stores.redis.queue import Claim
@@ -22,7 +28,7 @@ class RunContext:
     Every method writes with the execution's fencing token: once another worker has taken the run
     over, it raises LeaseLostError and nothing is written. In an ``async def`` agent, await the
     methods to know that the write is in the journal; un-awaited writes are done in order before
-    the run ends. In a ``def`` agent they block until it is.
+    the run ends, and fail it when one fails. In a ``def`` agent they block until it is.
     """
 
     def __init__(
@@ -37,7 +43,14 @@ class RunContext:
         self._claim = claim
         self._loop = loop
         self._unfinished: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._awaited: set[asyncio.Task[None]] = set()
+        self._unheard: dict[asyncio.Task[None], BaseException] = {}
+        self._store_failed = False
+
+    @property
+    def store_failed(self) -> bool:
+        """True when a write gave up on the server; what the agent makes of that is no verdict."""
+        return self._store_failed
 
     def emit(self, name: str, data: JsonValue = None) -> Awaitable[None]:
         """Tell subscribers something of the application's own.
@@ -63,16 +76,21 @@ class RunContext:
     ) -> Awaitable[None]:
         """Replace the run's counters; a poll sees them at once."""
         progress = RunProgress(total=total, completed=completed, failed=failed, running=running)
+        token = self._claim.token
         return self._perform(
-            self._store.update_progress(self.run_id, progress, claim=self._claim.token)
+            partial(self._store.update_progress, self.run_id, progress, claim=token)
         )
+
+    async def settle(self) -> None:
+        """Wait for the writes that were not awaited, whatever becomes of them."""
+        while self._unfinished:
+            await asyncio.wait(self._unfinished)
 
     async def flush(self) -> None:
         """Wait for the writes that were not awaited; raise the first failure among them."""
-        while self._unfinished:
-            await asyncio.wait(self._unfinished)
-        if self._failures:
-            raise self._failures[0]
+        await self.settle()
+        for error in self._unheard.values():
+            raise error
 
     def _write(
         self, event_type: RunEventType, name: str | None, data: JsonValue
@@ -80,24 +98,61 @@ class RunContext:
         event = RunEvent(
             type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
         )
-        return self._perform(self._append(event))
+        return self._perform(
+            partial(self._store.append, self.run_id, event, claim=self._claim.token)
+        )
 
-    async def _append(self, event: RunEvent) -> None:
-        await self._store.append(self.run_id, event, claim=self._claim.token)
-
-    def _perform(self, write: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    def _perform(self, write: Callable[[], Awaitable[object]]) -> Awaitable[None]:
+        written = self._written(write)
         if _running_loop() is not self._loop:
-            asyncio.run_coroutine_threadsafe(write, self._loop).result()
+            self._block_on(written)
             return _Done()
-        task = self._loop.create_task(write)
+        task = self._loop.create_task(written)
         self._unfinished.add(task)
         task.add_done_callback(self._finished)
-        return task
+        return _UnderWay(task, self._hear)
+
+    async def _written(self, write: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await write()
+        except (StoreUnavailableError, OutcomeUnknownError):
+            self._store_failed = True
+            raise
+
+    def _block_on(self, written: Coroutine[Any, Any, None]) -> None:
+        try:
+            future = asyncio.run_coroutine_threadsafe(written, self._loop)
+        except RuntimeError:
+            # The loop is closed: the worker has stopped and handed the run back.
+            written.close()
+            raise LeaseLostError(self.run_id) from None
+        future.result()
+
+    def _hear(self, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            self._awaited.add(task)
+        self._unheard.pop(task, None)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._unfinished.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failures.append(error)
+        heard = task in self._awaited
+        self._awaited.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not heard:
+            self._unheard[task] = error
+
+
+class _UnderWay:
+    """What an ``async def`` agent gets: who awaits it hears of a failure, and may live with it."""
+
+    def __init__(
+        self, task: asyncio.Task[None], hear: Callable[[asyncio.Task[None]], None]
+    ) -> None:
+        self._task = task
+        self._hear = hear
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._hear(self._task)
+        return self._task.__await__()
 
 
 class _Done:

@@ -43,8 +43,10 @@ class Fleet:
     @overload
     def agent(self, function: F, /) -> F: ...
     @overload
-    def agent(self, *, name: str | None = None) -> Callable[[F], F]: ...
-    def agent(self, function: F | None = None, /, *, name: str | None = None) -> Any:
+    def agent(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
+    def agent(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None
+    ) -> Any:
         """Register a function as an agent: ``@fleet.agent`` or ``@fleet.agent(name="…")``.
 
         The function stays callable as before. ``async def`` runs on the worker's event loop,
@@ -54,7 +56,7 @@ class Fleet:
             TypeError: its parameters or types do not fit, or the name is taken.
         """
 
-        def register(function: F) -> F:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
             agent = make_agent(function, name)
             if agent.name in self._agents:
                 raise TypeError(f"this fleet has an agent named {agent.name!r} already")
@@ -67,7 +69,7 @@ class Fleet:
     async def submit(
         self,
         agent: Callable[..., Awaitable[T]],
-        input: object = None,  # noqa: A002  # the word of the interface
+        input: object = None,
         *,
         run_id: str | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
@@ -76,7 +78,7 @@ class Fleet:
     async def submit(
         self,
         agent: Callable[..., T],
-        input: object = None,  # noqa: A002  # the word of the interface
+        input: object = None,
         *,
         run_id: str | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
@@ -85,7 +87,7 @@ class Fleet:
     async def submit(
         self,
         agent: str,
-        input: object = None,  # noqa: A002  # the word of the interface
+        input: object = None,
         *,
         run_id: str | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
@@ -93,7 +95,7 @@ class Fleet:
     async def submit(
         self,
         agent: Callable[..., Any] | str,
-        input: object = None,
+        input: object = None,  # noqa: A002  # the interface's name
         *,
         run_id: str | None = None,
         metadata: Mapping[str, JsonValue] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Generic, TypeVar, cast
 
 from murmur_streams.core.cursors import Cursor
@@ -44,7 +44,7 @@ class RunHandle(Generic[T]):
         """Everything that is known of the run."""
         return await (await self._stores.get()).snapshot(self.run_id)
 
-    async def stream(self, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    async def stream(self, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when it has ended.
 
         Args:

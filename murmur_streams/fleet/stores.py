@@ -55,11 +55,7 @@ class StoreOfLoop:
         store = await asyncio.to_thread(
             lambda: open_store(
                 url,
-                **(
-                    {**defaults, **self._options}
-                    if not url.startswith("memory:")
-                    else {}
-                ),
+                **({**defaults, **self._options} if not url.startswith("memory:") else {}),
             )
         )
         if not isinstance(store, RedisRunStore):

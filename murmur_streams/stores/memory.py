@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -193,9 +193,7 @@ class InMemoryRunStore:
         command = Finish(
             RunState(state),
             None if result is None else self._limits.result(encode_result(result)),
-            None
-            if event is None
-            else event_fields(event, run_id, self._limits.max_event_bytes),
+            None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
             error_text(error),
             claim,
         )
@@ -205,7 +203,7 @@ class InMemoryRunStore:
         """Everything that is known of the run."""
         return self._record(run_id).run
 
-    async def stream(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed."""
         async for entry in self._entries(run_id, after, follow=True, late=False):
             event = entry.event()
@@ -214,7 +212,7 @@ class InMemoryRunStore:
 
     async def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
-    ) -> AsyncIterator[JournalEntry]:
+    ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries of the journal, late ones included."""
         async for entry in self._entries(run_id, after, follow=follow, late=True):
             yield entry
@@ -256,9 +254,7 @@ class InMemoryRunStore:
             raise RunNotFoundError(run_id)
         return record
 
-    def _execute(
-        self, run_id: str, command: Command, result: RunResult | None = None
-    ) -> Answer:
+    def _execute(self, run_id: str, command: Command, result: RunResult | None = None) -> Answer:
         # No await between decide and store: tasks of one loop cannot interleave here.
         try:
             record = self._record(run_id)
@@ -299,9 +295,7 @@ class InMemoryRunStore:
             self._records.pop(run_id, None)
         return record
 
-    def _keep_payload(
-        self, record: _Record, command: Command, result: RunResult | None
-    ) -> None:
+    def _keep_payload(self, record: _Record, command: Command, result: RunResult | None) -> None:
         if isinstance(command, Create) and command.input is not None:
             record.input_json = command.input.text
         if isinstance(command, (SetResult, Finish)) and command.result is not None:
@@ -310,7 +304,7 @@ class InMemoryRunStore:
 
     async def _entries(
         self, run_id: str, after: str | None, *, follow: bool, late: bool
-    ) -> AsyncIterator[JournalEntry]:
+    ) -> AsyncGenerator[JournalEntry]:
         cursor = None if after is None else Cursor.parse(after)
         record = self._record(run_id)
         at = self._position(record, cursor)
@@ -331,9 +325,7 @@ class InMemoryRunStore:
             return 0
         entries = record.entries
         found = 0 < cursor.seq <= len(entries) and entries[cursor.seq - 1].ms == cursor.ms
-        cursor.check(
-            epoch=record.run.epoch, version=record.run.version, found=found, oldest=None
-        )
+        cursor.check(epoch=record.run.epoch, version=record.run.version, found=found, oldest=None)
         return cursor.seq
 
     @staticmethod

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -96,9 +97,10 @@ def analyse(source: bytes, file: str) -> FileReport:
     except (ValueError, OverflowError) as error:
         return unparsable(file, _one_line(str(error)), lines=lines)
     nodes = list(ast.walk(tree))
+    places = list(_places(tree))
     findings = [
-        *_long_functions(nodes, file),
-        *_deepest(tree, file),
+        *_long_functions(places, file),
+        *_deepest(places, file),
         *_unused_imports(nodes, file, source.splitlines()),
     ]
     return FileReport(
@@ -127,8 +129,37 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:120]
 
 
-def _long_functions(nodes: list[ast.AST], file: str) -> Iterator[Finding]:
-    for node in nodes:
+class _Place(NamedTuple):
+    """A function or a block."""
+
+    node: ast.AST
+    depth: int
+    """How many blocks of its function it is in, itself included; 0 for a function."""
+    owner: str
+    """The qualified name of the function that it is or is in."""
+
+
+def _places(tree: ast.Module) -> Iterator[_Place]:
+    """Every function and block of the module, in the order of the source."""
+    # A stack of our own: hostile depths must not end in a RecursionError.
+    stack: list[_Place] = [_Place(tree, 0, "")]
+    while stack:
+        node, depth, owner = stack.pop()
+        if isinstance(node, _SCOPES):
+            name = getattr(node, "name", "<lambda>")
+            owner, depth = f"{owner}.{name}" if owner else name, 0
+            yield _Place(node, depth, owner)
+        elif isinstance(node, _BLOCKS):
+            depth += 1
+            yield _Place(node, depth, owner)
+        children = list(ast.iter_child_nodes(node))
+        stack.extend(
+            _Place(child, depth - _is_elif(node, child), owner) for child in reversed(children)
+        )
+
+
+def _long_functions(places: list[_Place], file: str) -> Iterator[Finding]:
+    for node, _, owner in places:
         if isinstance(node, _FUNCTIONS):
             size = (node.end_lineno or node.lineno) - node.lineno + 1
             if size >= LONG_FUNCTION_LINES:
@@ -136,29 +167,21 @@ def _long_functions(nodes: list[ast.AST], file: str) -> Iterator[Finding]:
                     kind=Kind.LONG_FUNCTION,
                     file=file,
                     line=node.lineno,
-                    subject=f"{node.name}()",
+                    subject=f"{owner}()",
                     size=size,
                 )
 
 
-def _deepest(tree: ast.Module, file: str) -> Iterator[Finding]:
+def _deepest(places: list[_Place], file: str) -> Iterator[Finding]:
     """The place where blocks are nested most deeply in one function, if that is deep."""
-    deepest, line, subject = 0, 1, ""
-    # A stack of our own: hostile depths must not end in a RecursionError.
-    stack: list[tuple[ast.AST, int, str]] = [(tree, 0, "module")]
-    while stack:
-        node, depth, owner = stack.pop()
-        if isinstance(node, _SCOPES):
-            owner, depth = f"{getattr(node, 'name', 'lambda')}()", 0
-        elif isinstance(node, _BLOCKS):
-            depth += 1
-            if depth > deepest:
-                deepest, line, subject = depth, node.lineno, owner
-        for child in ast.iter_child_nodes(node):
-            stack.append((child, depth - _is_elif(node, child), owner))
-    if deepest >= DEEP_NESTING:
+    deepest = max(places, key=lambda place: place.depth, default=None)
+    if deepest is not None and deepest.depth >= DEEP_NESTING:
         yield Finding(
-            kind=Kind.DEEP_NESTING, file=file, line=line, subject=f"in {subject}", size=deepest
+            kind=Kind.DEEP_NESTING,
+            file=file,
+            line=getattr(deepest.node, "lineno", 1),
+            subject=f"in {deepest.owner}()" if deepest.owner else "in the module",
+            size=deepest.depth,
         )
 
 
@@ -182,7 +205,7 @@ def _unused_imports(nodes: list[ast.AST], file: str, lines: list[bytes]) -> Iter
     mentioned = _mentioned_names(nodes)
     for name, line in bound:
         excused = 0 < line <= len(lines) and b"noqa" in lines[line - 1]
-        if name not in mentioned and not excused:
+        if name not in mentioned and not excused and not name.startswith("__"):
             yield Finding(kind=Kind.UNUSED_IMPORT, file=file, line=line, subject=name)
 
 
@@ -203,8 +226,8 @@ def _mentioned_names(nodes: list[ast.AST]) -> set[str]:
     for node in nodes:
         if isinstance(node, ast.Name):
             mentioned.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if len(node.value) <= _MAX_MENTION:
+        elif isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and len(node.value) <= _MAX_MENTION:
                 mentioned.update(_WORD.findall(node.value))
     return mentioned
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import time
 
@@ -11,6 +12,7 @@ from murmur_streams.core.errors import (
     LeaseLostError,
     MurmurError,
     OutcomeUnknownError,
+    RemoteAgentError,
     RunNotFoundError,
     RunTerminatedError,
     StoreUnavailableError,
@@ -33,30 +35,36 @@ BACKEND = "murmur-streams"
 class Execution:
     """Executes a claimed run and ends it, unless the claim is lost first."""
 
-    def __init__(
-        self, store: RedisRunStore, agent: Agent, claim: Claim, worker: str
-    ) -> None:
+    def __init__(self, store: RedisRunStore, agent: Agent, claim: Claim, worker: str) -> None:
         self.claim = claim
         self._store = store
         self._agent = agent
         self._worker = worker
         self._began = time.monotonic()
+        self._is_ending = False
+
+    @property
+    def is_ending(self) -> bool:
+        """True once its last write is under way: cancelling would only hide the outcome."""
+        return self._is_ending
 
     async def run(self) -> None:
         """Execute to the end. Cancelled: the run is left as it is, for its holder to hand back."""
+        loop = asyncio.get_running_loop()
+        context = RunContext(self._store, self.claim, self._worker, loop)
         try:
-            output = await self._call()
-        except (LeaseLostError, RunTerminatedError, RunNotFoundError) as error:
-            self._give_up(error)
-        except (Exception, SystemExit) as error:
-            logger.info("run %s failed: %r", self.claim.run_id, error)
-            await self._end_failed(error)
+            output = await self._call(context)
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if _is_cancelled():
+                # What a handler makes of its cancellation is no verdict on the run.
+                raise asyncio.CancelledError from error
+            await self._fail(context, error)
         else:
             await self._end_completed(output)
 
-    async def _call(self) -> object:
-        loop = asyncio.get_running_loop()
-        context = RunContext(self._store, self.claim, self._worker, loop)
+    async def _call(self, context: RunContext) -> object:
         value = self._agent.decode_input(self.claim.input_json)
         arguments = self._agent.arguments(value, context)
         if self._agent.is_async:
@@ -64,35 +72,49 @@ class Execution:
         else:
             call = functools.partial(self._agent.function, **arguments)
             output = await call_in_thread(f"run {self.claim.run_id}", call)
+        if inspect.isawaitable(output):
+            output = await output
         await context.flush()
         return self._agent.encode_output(output)
 
+    async def _fail(self, context: RunContext, error: BaseException) -> None:
+        if self._is_loss(error):
+            logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+        elif context.store_failed:
+            # The run did not fail, the server did: when the lease has run out, it is done again.
+            logger.warning("run %s is left to the next worker: %r", self.claim.run_id, error)
+        else:
+            logger.info("run %s failed: %s", self.claim.run_id, type(error).__name__)
+            await context.settle()
+            await self._end_failed(error)
+
     async def _end_completed(self, output: object) -> None:
-        result = self._result(output, None)
         try:
+            result = self._result(output, None)
             await self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED, None)
-        except (LeaseLostError, RunTerminatedError, RunNotFoundError) as error:
-            self._give_up(error)
         except (OutcomeUnknownError, StoreUnavailableError) as error:
             # Were it ended, it stays so; were it not, its lease runs out and it is done again.
             logger.warning("run %s: %s", self.claim.run_id, error)
-        except MurmurError as error:
-            # The result is too large, or no JSON: that is the run's failure, not the worker's.
-            await self._end_failed(error)
+        except Exception as error:  # noqa: BLE001  # an output's own code may raise anything
+            if self._is_loss(error):
+                logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+            else:
+                # The result is too large, or no JSON: the run's failure, not the worker's.
+                await self._end_failed(error)
 
     async def _end_failed(self, error: BaseException) -> None:
-        message = f"{error_type_name(error)}: {error_message(error)}"
+        told = _as_data(error)
         try:
-            result = self._result(None, error)
-            await self._end(RunState.FAILED, result, RunEventType.AGENT_FAILED, message)
-        except (LeaseLostError, RunTerminatedError, RunNotFoundError) as lost:
-            self._give_up(lost)
+            await self._end(
+                RunState.FAILED, self._result(None, told), RunEventType.AGENT_FAILED, str(told)
+            )
         except MurmurError as unwritten:
-            logger.warning("run %s: %s", self.claim.run_id, unwritten)
+            logger.warning("run %s: its failure was not written: %s", self.claim.run_id, unwritten)
 
     async def _end(
         self, state: RunState, result: RunResult, event_type: RunEventType, error: str | None
     ) -> None:
+        self._is_ending = True
         claim = self.claim
         event = RunEvent(
             type=event_type,
@@ -116,5 +138,27 @@ class Execution:
             task_id=self.claim.run_id,
         )
 
-    def _give_up(self, error: MurmurError) -> None:
-        logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+    def _is_loss(self, error: BaseException) -> bool:
+        # An agent may well look for other runs, and fail because one of those is gone.
+        return (
+            isinstance(error, (LeaseLostError, RunTerminatedError, RunNotFoundError))
+            and error.run_id == self.claim.run_id
+        )
+
+
+def _is_cancelled() -> bool:
+    # By the worker: an agent that cancels a task of its own has cancelled nothing here.
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _as_data(error: BaseException) -> RemoteAgentError:
+    """An exception of any make as text that every store takes."""
+    try:
+        message = error_message(error)
+    except Exception:  # noqa: BLE001  # the exception's own __str__ failed
+        message = "(its text cannot be read)"
+    # A path that was read from the file system may hold what is not valid Unicode.
+    return RemoteAgentError(
+        error_type_name(error), message.encode("utf-8", "backslashreplace").decode()
+    )

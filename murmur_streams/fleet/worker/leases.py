@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from murmur_streams.core.errors import OutcomeUnknownError, StoreUnavailableError
+from murmur_streams.core.errors import MurmurError
 from murmur_streams.stores.redis.queue import Claim, Queue
 
 logger = logging.getLogger("murmur_streams.worker")
@@ -19,7 +19,7 @@ async def keep_leases(
     queue: Queue,
     lease_seconds: float,
     held: Callable[[], Sequence[Claim]],
-    lost: Callable[[str], None],
+    lost: Callable[[Claim], None],
 ) -> None:
     """Send heartbeats until cancelled.
 
@@ -27,7 +27,7 @@ async def keep_leases(
         queue: the queue.
         lease_seconds: how long a claim holds without a heartbeat.
         held: the claims to keep.
-        lost: called with the id of each run whose claim is over.
+        lost: called with each claim that is over.
     """
     while True:
         await asyncio.sleep(lease_seconds / HEARTBEATS_PER_LEASE)
@@ -35,22 +35,23 @@ async def keep_leases(
         if not claims:
             continue
         try:
-            for run_id in await queue.heartbeat(claims):
-                lost(run_id)
-        except (StoreUnavailableError, OutcomeUnknownError) as error:
+            for claim in await queue.heartbeat(claims):
+                lost(claim)
+        except MurmurError as error:
+            # A full or read-only server, too: it may take the next one.
             logger.warning("no heartbeat: %s", error)
 
 
 async def hand_on(queue: Queue, lease_seconds: float) -> None:
     """Queue the runs of dead workers again, until cancelled.
 
-    Every worker does it, at most once in half a lease and at moments of its own, so that a
-    dead worker's runs wait for one lease and a half at the longest.
+    Every worker does it, at most once in a quarter of a lease and at moments of its own, so that
+    a dead worker's runs wait for one lease and a half at the longest.
     """
     while True:
         await asyncio.sleep(lease_seconds * random.uniform(0.25, 0.5))  # noqa: S311  # jitter
         try:
             for run_id in await queue.reclaim():
                 logger.warning("run %s: its worker is gone; it is queued again", run_id)
-        except (StoreUnavailableError, OutcomeUnknownError) as error:
+        except MurmurError as error:
             logger.warning("no look at the leases: %s", error)

@@ -9,7 +9,8 @@ import random
 import re
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from murmur_streams.core.errors import (
     AgentNotRegisteredError,
@@ -21,6 +22,7 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.execution import Execution
 from murmur_streams.fleet.worker.leases import hand_on, keep_leases
 from murmur_streams.stores.redis.queue import Claim, Queue
+from murmur_streams.stores.redis.store import RedisRunStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -58,7 +60,7 @@ class Worker:
             raise InvalidInputError(
                 "a worker needs concurrency >= 1, lease_seconds >= 1 and drain_seconds >= 0"
             )
-        self.id = worker_id or _new_worker_id()
+        self.worker_id = worker_id or _new_worker_id()
         self._fleet = fleet
         self._targets = _checked_targets(fleet, targets)
         self._concurrency = concurrency
@@ -89,23 +91,21 @@ class Worker:
         store = await self._fleet.store()
         queue = Queue(store, self._lease_seconds)
         await queue.prepare(self._targets)
-        logger.info("worker %s executes %s", self.id, ", ".join(self._targets))
+        logger.info("worker %s executes %s", self.worker_id, ", ".join(self._targets))
         care = [
-            asyncio.create_task(
-                keep_leases(queue, self._lease_seconds, self._claims, self._lost)
-            ),
+            asyncio.create_task(keep_leases(queue, self._lease_seconds, self._claims, self._lost)),
             asyncio.create_task(hand_on(queue, self._lease_seconds)),
         ]
         try:
-            await self._work(queue)
+            await self._work(store, queue)
             await self._drain(queue)
         finally:
             for task in (*care, *(task for _, task in self._held.values())):
                 task.cancel()
             await asyncio.gather(*care, return_exceptions=True)
-        logger.info("worker %s has stopped", self.id)
+        logger.info("worker %s has stopped", self.worker_id)
 
-    async def _work(self, queue: Queue) -> None:
+    async def _work(self, store: RedisRunStore, queue: Queue) -> None:
         while not self._stopping.is_set():
             free = self._concurrency - len(self._held)
             if free == 0:
@@ -115,27 +115,24 @@ class Worker:
             try:
                 claims = await self._claim(queue, free)
                 for claim in claims:
-                    self._start(queue, claim)
+                    self._start(store, claim)
                 if len(claims) < free:
                     await self._until_stopping(queue.wait(self._targets, _idle_seconds()))
             except (StoreUnavailableError, OutcomeUnknownError) as error:
-                logger.warning("worker %s goes on when the server is back: %s", self.id, error)
+                logger.warning(
+                    "worker %s goes on when the server is back: %s", self.worker_id, error
+                )
 
     async def _claim(self, queue: Queue, count: int) -> list[Claim]:
         # Another order each time, so that a full queue does not starve the targets behind it.
         targets = random.sample(self._targets, len(self._targets))
-        return await queue.claim(self.id, targets, count)
+        return await queue.claim(self.worker_id, targets, count)
 
-    def _start(self, queue: Queue, claim: Claim) -> None:
-        del queue
-        agent = self._fleet.agents[claim.target]
-        task = asyncio.create_task(self._execute(agent.name, claim), name=f"run {claim.run_id}")
+    def _start(self, store: RedisRunStore, claim: Claim) -> None:
+        execution = Execution(store, self._fleet.agents[claim.target], claim, self.worker_id)
+        task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
         self._held[claim.run_id] = (claim, task)
         task.add_done_callback(lambda done: self._ended(claim, done))
-
-    async def _execute(self, agent_name: str, claim: Claim) -> None:
-        agent = self._fleet.agents[agent_name]
-        await Execution(await self._fleet.store(), agent, claim, self.id).run()
 
     def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
         held = self._held.get(claim.run_id)
@@ -156,26 +153,27 @@ class Worker:
 
     async def _drain(self, queue: Queue) -> None:
         if self._held:
-            logger.info("worker %s drains %d runs", self.id, len(self._held))
-            finished = asyncio.ensure_future(
-                asyncio.wait([task for _, task in self._held.values()])
-            )
+            logger.info("worker %s drains %d runs", self.worker_id, len(self._held))
+            finished = asyncio.wait([task for _, task in self._held.values()])
             await _first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
         for claim, task in list(self._held.values()):
             task.cancel()
             await asyncio.wait([task], timeout=1.0)
             await queue.release(claim, "worker_stopped")
 
-    async def _until_stopping(self, waiting: object) -> None:
+    async def _until_stopping(self, waiting: Coroutine[Any, Any, object]) -> None:
         await _first_of(waiting, self._stopping.wait(), seconds=None)
 
 
-async def _first_of(one: object, other: object, *, seconds: float | None) -> None:
-    tasks = [asyncio.ensure_future(each) for each in (one, other)]  # pyright: ignore
+async def _first_of(
+    one: Coroutine[Any, Any, object],
+    other: Coroutine[Any, Any, object],
+    *,
+    seconds: float | None,
+) -> None:
+    tasks = [asyncio.create_task(each) for each in (one, other)]
     try:
-        done, _ = await asyncio.wait(
-            tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:

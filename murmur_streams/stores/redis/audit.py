@@ -15,6 +15,8 @@ from murmur_streams.stores.redis.tail import read_entry
 
 PAGE_ENTRIES = 1_000
 TRIES = 3
+NO_KEY, NO_EXPIRY = -2, -1
+"""What PTTL answers besides milliseconds."""
 
 
 async def gather_audit(server: Server, run_id: str) -> AuditReport:
@@ -68,14 +70,17 @@ async def _whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
 
 
 def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str]) -> list[str]:
-    # PTTL: -2 no key, -1 no expiry. Two keys of one deadline may read a moment apart.
-    found = {key: int(ms) for key, ms in zip(keys, expiries, strict=True) if int(ms) != -2}
+    found = {key: int(ms) for key, ms in zip(keys, expiries, strict=True) if int(ms) != NO_KEY}
     deadline = int(stored.get("expire_at") or 0) or int(stored.get("live_until") or 0)
     if stored.get("state") in _ENDED and "expire_at" in stored:
         deadline = int(stored["expire_at"])
     if not deadline:
-        return [f"{key}: expires, though the run is kept for ever" for key, ms in found.items() if ms != -1]
-    problems = [f"{key}: has no expiry" for key, ms in found.items() if ms == -1]
+        return [
+            f"{key}: expires, though the run is kept for ever"
+            for key, ms in found.items()
+            if ms != -1
+        ]
+    problems = [f"{key}: has no expiry" for key, ms in found.items() if ms == NO_EXPIRY]
     spread = max(found.values()) - min(found.values())
     if not problems and spread > _SPREAD_MS:
         problems.append(f"the keys of the run expire {spread} ms apart: {found}")

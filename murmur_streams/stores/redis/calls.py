@@ -72,46 +72,83 @@ class Calls:
         )
 
     def _arguments(self, command: Command) -> tuple[str, Arguments]:
-        durations = self._durations
-        match command:
-            case Create(target, epoch, given, metadata_json):
-                return "create", [target, epoch, *_payload(given), metadata_json or ""]
-            case Append(events, expected, claim):
-                head = ["" if expected is None else expected, claim or "", len(events)]
-                return "append", [*head, *_flat(events)]
-            case PushEvent(event):
-                return "push_event", [durations.late_event_ms, *_flat([event])]
-            case SetState(state):
-                return "set_state", [str(state), durations.ttl_ms]
-            case Finish():
-                return "finish", self._finish(command)
-            case UpdateProgress(progress, claim):
-                counters = [progress.total, progress.completed, progress.failed, progress.running]
-                return "update_progress", [*counters, claim or ""]
-            case SetResult(result):
-                return "set_result", [*_payload(result)]
-            case Seal():
-                return "seal", [durations.late_event_ms]
-            case Release(reason, claim):
-                return "release", [claim or "", reason]
-            case Delete(force):
-                return "delete", [int(force)]
-            case _:
-                raise TypeError(f"{type(command).__name__} has no script of its own")
-
-    def _finish(self, command: Finish) -> Arguments:
-        events = [] if command.event is None else [command.event]
-        return [
-            str(command.state),
-            self._durations.ttl_ms,
-            command.claim or "",
-            command.error or "",
-            *_payload(command.result),
-            len(events),
-            *_flat(events),
-        ]
+        name, arguments = _SCRIPTS[type(command)]
+        return name, arguments(command, self._durations)
 
 
+def _create(command: Create, durations: Durations) -> Arguments:
+    del durations
+    given = _payload(command.input)
+    return [command.target, command.epoch, *given, command.metadata_json or ""]
+
+
+def _append(command: Append, durations: Durations) -> Arguments:
+    del durations
+    expected = "" if command.expected_version is None else command.expected_version
+    return [expected, command.claim or "", len(command.events), *_flat(command.events)]
+
+
+def _push_event(command: PushEvent, durations: Durations) -> Arguments:
+    return [durations.late_event_ms, *_flat([command.event])]
+
+
+def _set_state(command: SetState, durations: Durations) -> Arguments:
+    return [str(command.state), durations.ttl_ms]
+
+
+def _finish(command: Finish, durations: Durations) -> Arguments:
+    events = [] if command.event is None else [command.event]
+    return [
+        str(command.state),
+        durations.ttl_ms,
+        command.claim or "",
+        command.error or "",
+        *_payload(command.result),
+        len(events),
+        *_flat(events),
+    ]
+
+
+def _update_progress(command: UpdateProgress, durations: Durations) -> Arguments:
+    del durations
+    progress = command.progress
+    counters = [progress.total, progress.completed, progress.failed, progress.running]
+    return [*counters, command.claim or ""]
+
+
+def _set_result(command: SetResult, durations: Durations) -> Arguments:
+    del durations
+    return [*_payload(command.result)]
+
+
+def _seal(command: Seal, durations: Durations) -> Arguments:
+    del command
+    return [durations.late_event_ms]
+
+
+def _release(command: Release, durations: Durations) -> Arguments:
+    del durations
+    return [command.claim or "", command.reason]
+
+
+def _delete(command: Delete, durations: Durations) -> Arguments:
+    del durations
+    return [int(command.force)]
+
+
+_SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]] = {
+    Create: ("create", _create),
+    Append: ("append", _append),
+    PushEvent: ("push_event", _push_event),
+    SetState: ("set_state", _set_state),
+    Finish: ("finish", _finish),
+    UpdateProgress: ("update_progress", _update_progress),
+    SetResult: ("set_result", _set_result),
+    Seal: ("seal", _seal),
+    Release: ("release", _release),
+    Delete: ("delete", _delete),
+}
+"""Each command's script, and its own ARGV in the order of the script's header."""
 _WITH_BASE = frozenset({"create", "set_state", "finish", "release", "delete"})
 
 

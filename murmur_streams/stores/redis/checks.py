@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
-from typing import cast
+import logging
+from typing import Any, cast
+
+from redis.exceptions import RedisError
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.stores.redis.connections import Connections
+from murmur_streams.stores.redis.failures import clear_error, code_of
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 
+logger = logging.getLogger("murmur_streams.redis")
+
 OLDEST_SERVER = (6, 2)
+PROBES: tuple[str, ...] = (
+    "DEL {key}",
+    "EVALSHA 0000000000000000000000000000000000000000 1 {key}",
+    "EXISTS {key}",
+    "GET {key}",
+    "HDEL {key} f",
+    "HGET {key} f",
+    "HGETALL {key}",
+    "HLEN {key}",
+    "HMGET {key} f",
+    "HSCAN {key} 0",
+    "HSET {key} f v f",
+    "HSETNX {key} f",
+    "PERSIST {key}",
+    "PEXPIREAT {key} 1",
+    "PTTL {key}",
+    "SET {key} v XX",
+    "TIME",
+    "XADD {key} NOMKSTREAM * f v",
+    "XINFO STREAM {key}",
+    "XRANGE {key} - + COUNT 1",
+    "XREAD COUNT 1 STREAMS {key} 0",
+    "XREVRANGE {key} + - COUNT 1",
+    "ZADD {key} XX 0 m",
+    "ZRANGEBYSCORE {key} -inf 0 LIMIT 0 1",
+    "ZREM {key} m",
+    "ZSCORE {key} m",
+)
+"""What the store and its scripts call, each in a form that changes nothing on a key that is not
+there: a script that was denied one of them half-way would leave half of its writes."""
 
 
 async def check_server(connections: Connections, keys: Keys, where: str) -> None:
     """Refuse a server that cannot hold the guarantees, and claim the key space's meta hash.
 
     Raises:
-        StoreConfigurationError: older than 6.2, a replica, evicting live runs, or its key space
-            has another number of partitions or a newer schema.
+        StoreConfigurationError: older than 6.2, a replica, evicting live runs, not permitting
+            what the scripts call, or its key space has another number of partitions or a newer
+            schema.
     """
     info = await _info(connections)
     version = info.get("redis_version")
@@ -30,6 +67,9 @@ async def check_server(connections: Connections, keys: Keys, where: str) -> None
             f"{where} evicts any key when memory is full (maxmemory-policy {policy}), so live "
             "runs could vanish; set maxmemory-policy noeviction"
         )
+    if policy.startswith("volatile"):
+        logger.warning("%s may evict ended runs early (maxmemory-policy %s)", where, policy)
+    await _check_permissions(connections, keys, where)
     await _check_meta(connections, keys, where)
 
 
@@ -53,20 +93,53 @@ def _check_version(version: str, where: str) -> None:
         )
 
 
-async def _check_meta(connections: Connections, keys: Keys, where: str) -> None:
-    await connections.call("HSETNX", keys.meta, "schema_version", SCHEMA_VERSION)
-    await connections.call("HSETNX", keys.meta, "partitions", keys.partitions)
-    schema, partitions = await connections.call(
-        "HMGET", keys.meta, "schema_version", "partitions"
+async def _check_permissions(connections: Connections, keys: Keys, where: str) -> None:
+    key = f"{keys.base()}:probe"
+    commands: list[tuple[object, ...]] = [tuple(probe.format(key=key).split()) for probe in PROBES]
+    replies = await connections.every_reply(commands)
+    refused = {
+        str(command[0]).lower(): reply
+        for command, reply in zip(commands, replies, strict=True)
+        if isinstance(reply, RedisError) and code_of(reply) in _PERMISSION
+    }
+    if not refused:
+        return
+    if len(refused) == len(PROBES):
+        raise clear_error(next(iter(refused.values())), where)
+    raise StoreConfigurationError(
+        f"{where} does not permit this user what the store needs: grant "
+        f"{' '.join(f'+{name}' for name in sorted(refused))} on ~{keys.prefix}:*"
     )
-    if int(schema) > SCHEMA_VERSION:
+
+
+_PERMISSION = frozenset({"NOPERM", "NOAUTH"})
+
+
+async def _check_meta(connections: Connections, keys: Keys, where: str) -> None:
+    found: Any = await connections.every_reply(
+        [
+            ("HSETNX", keys.meta, "schema_version", SCHEMA_VERSION),
+            ("HSETNX", keys.meta, "partitions", keys.partitions),
+            ("HMGET", keys.meta, "schema_version", "partitions"),
+        ]
+    )
+    for reply in found:
+        if isinstance(reply, RedisError) and code_of(reply) != "WRONGTYPE":
+            raise reply
+    try:
+        schema, partitions = (int(part) for part in found[-1])
+    except (TypeError, ValueError):
         raise StoreConfigurationError(
-            f"the runs under {keys.prefix!r} on {where} have schema version {int(schema)}, newer "
+            f"the key {keys.meta!r} on {where} is not of murmur-streams; use another key_prefix"
+        ) from None
+    if schema > SCHEMA_VERSION:
+        raise StoreConfigurationError(
+            f"the runs under {keys.prefix!r} on {where} have schema version {schema}, newer "
             f"than this program's {SCHEMA_VERSION}; upgrade murmur-streams, or use another "
             "key_prefix"
         )
-    if int(partitions) != keys.partitions:
+    if partitions != keys.partitions:
         raise StoreConfigurationError(
-            f"the runs under {keys.prefix!r} on {where} were made with partitions="
-            f"{int(partitions)}, this store was opened with {keys.partitions}; use the same number"
+            f"the runs under {keys.prefix!r} on {where} were made with partitions={partitions}, "
+            f"this store was opened with {keys.partitions}; use the same number"
         )

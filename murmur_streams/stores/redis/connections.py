@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncGenerator
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _PINNED: dict[str, Any] = {
@@ -35,7 +37,7 @@ Reply = Any
 
 
 class NeverSentError(Exception):
-    """No connection could be made, so the server cannot have seen the call."""
+    """The server cannot have seen the call; the cause says why, such as no connection."""
 
 
 def client_from_url(url: str) -> Redis:
@@ -45,42 +47,65 @@ def client_from_url(url: str) -> Redis:
         StoreConfigurationError: the URL is malformed; its password is not repeated.
     """
     try:
-        client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
-    except (ValueError, TypeError) as error:
+        client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
+        # A connection that is made and never used tells of options that it does not know.
+        client.connection_pool.make_connection()
+    except (ValueError, TypeError, AttributeError, RedisError) as error:
         raise StoreConfigurationError(
-            f"the URL {redacted(url)} is refused ({error}); "
+            f"the URL {redacted(url)} is refused ({_fault_of(url, error)}); "
             "use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
         ) from None
     return cast("Redis", client)
 
 
 def redacted(url: str) -> str:
-    """Show a URL without its password."""
-    with contextlib.suppress(ValueError):
+    """Show a URL without its password, however malformed it is."""
+    shown = _AUTHORITY.sub(lambda match: f"{match[1]}{match[2].partition(':')[0]}:***@", str(url))
+    return _SECRET_OPTION.sub(r"\1***", shown)
+
+
+# Up to the last @: a password with a slash or a question mark in it is still a password. The bare
+# form is of a URL whose @ was forgotten.
+_AUTHORITY = re.compile(r"^([^/]*:/*)([^@]*:.*)@", re.DOTALL)
+_SECRET_OPTION = re.compile(r"((?:password|passwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+def _fault_of(url: str, error: Exception) -> str:
+    # The driver's own text may repeat a part of the password.
+    option = _UNKNOWN_OPTION.search(str(error))
+    if option:
+        return f"there is no option {option[1]!r}"
+    try:
         parts = urlsplit(url)
-        if parts.password is not None:
-            host = parts.netloc.rpartition("@")[2]
-            parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
-        query = "&".join(
-            "password=***" if item.startswith("password=") else item
-            for item in parts.query.split("&")
-        )
-        return urlunsplit(parts._replace(query=query))
-    return "<a malformed URL>"
+    except ValueError:
+        return "its host is malformed"
+    if parts.scheme not in {"redis", "rediss", "unix"} or "://" not in url:
+        return "it does not begin with one of the known schemes"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "its port is no number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
+    return "one of its options has a value that cannot be read"
 
 
 class Connections:
-    """A bounded pool of connections that share a client's address and credentials."""
+    """At most ``size`` connections that share a client's address and credentials.
+
+    Lending waits for a free one. Giving back never waits, so no cancellation can lose one.
+    """
 
     def __init__(self, client: Redis, *, size: int, deadline_seconds: float) -> None:
         pool = cast("Any", client).connection_pool
         given = cast("dict[str, Any]", pool.connection_kwargs)
         kept = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
-        kept |= _PINNED | {"retry": Retry(NoBackoff(), 0)}
-        self._pool: Any = BlockingConnectionPool(
-            connection_class=pool.connection_class, max_connections=size, timeout=None, **kept
-        )
+        self._class = pool.connection_class
+        self._settings: dict[str, Any] = kept | _PINNED | {"retry": Retry(NoBackoff(), 0)}
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Any] = []
+        self._lent: set[Any] = set()
         self._deadline_seconds = deadline_seconds
+        self._closed = False
 
     async def call(self, *command: object) -> Reply:
         """Send one command and return its reply.
@@ -89,17 +114,22 @@ class Connections:
             NeverSentError: no connection could be made; its cause says why.
             RedisError, OSError, TimeoutError: as the driver raised it.
         """
-        async with self.connection() as connection:
-            async with asyncio.timeout(self._deadline_seconds):
-                await connection.send_command(*command)
-                return await connection.read_response()
+        return (await self.pipeline([command]))[0]
 
     async def pipeline(self, commands: list[tuple[object, ...]]) -> list[Reply]:
-        """Send several reads at once; an error reply is raised after all were read."""
+        """Send several commands at once; an error reply is raised after all were read."""
+        replies = await self.every_reply(commands)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return replies
+
+    async def every_reply(self, commands: list[tuple[object, ...]]) -> list[Reply]:
+        """Send several commands at once; an error reply is an element of the answer."""
         async with self.connection() as connection:
             async with asyncio.timeout(self._deadline_seconds):
                 await connection.send_packed_command(connection.pack_commands(commands))
-                return [await connection.read_response() for _ in commands]
+                return [await _reply_or_error(connection) for _ in commands]
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Send a command that blocks up to ``seconds``."""
@@ -109,22 +139,73 @@ class Connections:
                 return await connection.read_response()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
+    async def connection(self) -> AsyncGenerator[Any]:
         """Lend a connection; whatever interrupts its use closes it, so no reply is misread."""
-        try:
-            connection = await self._pool.get_connection()
-        except Exception as error:
-            raise NeverSentError from error
-        clean = False
-        try:
-            yield connection
-            clean = True
-        finally:
-            if not clean:
-                with contextlib.suppress(Exception):
-                    await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+        async with self._free:
+            connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self._new()
+            self._lent.add(connection)
+            clean = False
+            try:
+                await self._connect(connection)
+                yield connection
+                clean = not self._closed
+            finally:
+                self._lent.discard(connection)
+                if clean:
+                    self._idle.append(connection)
+                else:
+                    await _drop(connection)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._pool.disconnect(inuse_connections=True)
+        """Close all connections; who waits for a reply gets an error."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in (*idle, *self._lent):
+            await _drop(connection)
+
+    def _new(self) -> Any:
+        try:
+            return self._class(**self._settings)
+        except Exception as error:
+            raise NeverSentError from error
+
+    async def _connect(self, connection: Any) -> None:
+        # The handshake has no deadline of its own once the socket is open.
+        self._refuse_when_closed()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                if connection.is_connected and await _is_stale(connection):
+                    await _drop(connection)
+                await connection.connect()
+        except Exception as error:
+            raise NeverSentError from error
+        self._refuse_when_closed()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise NeverSentError from StoreClosedError("the store is closed; open a new one")
+
+
+async def _reply_or_error(connection: Any) -> Reply:
+    try:
+        return await connection.read_response()
+    except ReadOnlyError:
+        # A primary that was demoted: a new connection may find the new one.
+        raise
+    except ResponseError as error:
+        return error
+
+
+async def _is_stale(connection: Any) -> bool:
+    """Whether the server closed the idle connection, or sent what nobody asked for."""
+    try:
+        return bool(await connection.can_read())
+    except (RedisError, OSError):
+        return True
+
+
+async def _drop(connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        await connection.disconnect(nowait=True)

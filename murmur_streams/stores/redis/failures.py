@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from redis.exceptions import (
     AuthenticationError,
-    ConnectionError as RedisConnectionError,
+    InvalidResponse,
     MaxConnectionsError,
     NoScriptError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
@@ -35,13 +41,16 @@ _LATER = frozenset(
     {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 )
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
+# Before 7.0 the error of a script's inner command is wrapped into one of its own.
+_INNER = re.compile(r"@user_script:.*?-([A-Z]+) ")
 
 
 def code_of(error: BaseException) -> str:
     """The code that the server put before its error's text, "" when the error is not its own."""
     code = getattr(error, "status_code", None)
     if isinstance(code, str):
-        return code
+        inner = _INNER.search(str(error)) if code == "ERR" else None
+        return inner[1] if inner else code
     first = str(error).split(" ", 1)[0]
     return first if isinstance(error, ResponseError) and first.isupper() else ""
 
@@ -51,9 +60,12 @@ def fate_of(error: BaseException) -> Fate:
     code = code_of(error)
     if code in _LATER or isinstance(error, (MaxConnectionsError, NoScriptError)):
         return Fate.NOT_EXECUTED
+    if code and type(error) is RedisConnectionError:
+        # "max number of clients reached" comes in place of the answer to whatever was sent.
+        return Fate.NOT_EXECUTED
     if code or isinstance(error, (AuthenticationError, ResponseError)):
         return Fate.REFUSED
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)):
         return Fate.UNKNOWN
     if isinstance(error, (TypeError, AttributeError, RuntimeError)):
         # On some Pythons a write to a socket that the peer closed surfaces as one of these.

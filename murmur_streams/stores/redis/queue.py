@@ -12,7 +12,6 @@ from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.keys import PARTITION
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.server import unavailable
 
 logger = logging.getLogger("murmur_streams.queue")
 
@@ -91,9 +90,9 @@ class Queue:
             )
         ]
 
-    async def heartbeat(self, claims: Sequence[Claim]) -> list[str]:
-        """Move the leases on; the ids of the runs whose claim is over."""
-        lost: list[str] = []
+    async def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Move the leases on; the claims that are over."""
+        over: set[str] = set()
         for first in range(0, len(claims), HEARTBEAT_PAGE):
             page = claims[first : first + HEARTBEAT_PAGE]
             pairs = [part for claim in page for part in (claim.run_id, claim.token)]
@@ -102,17 +101,21 @@ class Queue:
                 [self._keys.base(PARTITION)],
                 [self._lease_ms, self._store.durations.live_ttl_ms, len(page), *pairs],
             )
-            lost.extend(answer[1:])
-        return lost
+            over.update(answer[1:])
+        return [claim for claim in claims if claim.token in over]
 
     async def reclaim(self) -> list[str]:
-        """Queue the runs again whose lease has run out; their ids."""
-        answer = await self._server.idempotent_script(
-            "reclaim",
-            [self._keys.base(PARTITION), self._keys.feed(PARTITION)],
-            [RECLAIM_PAGE, self._store.durations.feed_max_entries],
-        )
-        return list(answer[1:])
+        """Queue the runs again whose lease has run out, all of them; their ids."""
+        queued: list[str] = []
+        while True:
+            answer = await self._server.idempotent_script(
+                "reclaim",
+                [self._keys.base(PARTITION), self._keys.feed(PARTITION)],
+                [RECLAIM_PAGE, self._store.durations.feed_max_entries],
+            )
+            if len(answer) == 1:
+                return queued
+            queued.extend(answer[1:])
 
     async def release(self, claim: Claim, reason: str) -> None:
         """Hand a claimed run back; nothing happens when the claim is over."""
@@ -120,6 +123,10 @@ class Queue:
             await self._store.release(claim.run_id, claim.token, reason)
         except LeaseLostError:
             logger.debug("run %s was no longer ours to hand back", claim.run_id)
+
+    async def recover(self, attempt: int) -> None:
+        """Wait before a further try after a failure, longer each time, to two seconds."""
+        await self._server.recover(attempt)
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         """Wait for a wake-up token, at most ``seconds``; returning early is harmless."""
@@ -137,7 +144,7 @@ class Queue:
                 return
             reason = error.__cause__ if isinstance(error, NeverSentError) else error
             if reason is None:
-                raise unavailable(self._server.where, error) from None
+                raise self._server.unavailable(error) from None
             if fate_of(reason) is Fate.REFUSED:
                 raise clear_error(reason, self._server.where) from None
             await self._server.recover(0)

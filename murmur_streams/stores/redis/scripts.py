@@ -68,7 +68,7 @@ def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> Non
     for name in match[1].split(",") if match else ():
         included = folder / "include" / f"{name.strip()}.lua"
         if not included.is_file():
-            raise FileNotFoundError(f"{path.name} includes {name.strip()}, but {included} is missing")
+            raise FileNotFoundError(f"{path.name} includes {included}, which is missing")
         _collect(included, folder, parts, seen)
     lines = [line for line in source.splitlines() if line and not line.lstrip().startswith("--")]
     parts.append("\n".join(lines))

@@ -1,4 +1,4 @@
-"""One server as the engine sees it: scripts by hash, reads with retries, and a check at the start."""
+"""One server as the engine sees it: scripts by hash, reads with retries, a check at the start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from murmur_streams.core.decide import Answer
 from murmur_streams.core.errors import MurmurError, StoreClosedError, StoreUnavailableError
 from murmur_streams.stores.redis.checks import check_server
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
+from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import load_scripts
 
@@ -23,6 +23,8 @@ logger = logging.getLogger("murmur_streams.redis")
 
 CALL_SECONDS = 5.0
 """A call that takes longer has lost its connection."""
+OPENING_SECONDS = 5.0
+"""A server that was never reached is more often a wrong address than a broken network."""
 COMMAND_CONNECTIONS = 32
 BLOCKING_CONNECTIONS = 1_000
 FIRST_PAUSE_SECONDS = 0.02
@@ -42,18 +44,20 @@ class Server:
         *,
         where: str,
         retry_seconds: float,
+        call_seconds: float = CALL_SECONDS,
         revive: Revive | None = None,
     ) -> None:
         self.keys = keys
         self.where = where
         self.retry_seconds = retry_seconds
         self._commands = Connections(
-            client, size=COMMAND_CONNECTIONS, deadline_seconds=CALL_SECONDS
+            client, size=COMMAND_CONNECTIONS, deadline_seconds=call_seconds
         )
         self._blocking = Connections(
-            client, size=BLOCKING_CONNECTIONS, deadline_seconds=CALL_SECONDS
+            client, size=BLOCKING_CONNECTIONS, deadline_seconds=call_seconds
         )
         self._revive = revive
+        self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -62,12 +66,19 @@ class Server:
 
         Raises:
             StoreConfigurationError: too old, wrong partitions or schema, missing permissions.
+            StoreUnavailableError: not reached within 5 seconds, or ``retry_seconds`` if less.
         """
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
         if self._ready is None or (self._ready.done() and not _succeeded(self._ready)):
-            self._ready = asyncio.create_task(self._check())
-        await asyncio.shield(self._ready)
+            self._ready = asyncio.create_task(self._check(), name="check the server")
+        check = self._ready
+        try:
+            await asyncio.shield(check)
+        except asyncio.CancelledError:
+            if self._closed and check.cancelled() and not is_cancelled():
+                raise StoreClosedError("the store was closed during the call") from None
+            raise
 
     async def read(self, *command: object) -> Reply:
         """Execute one read, again after a lost connection, until ``retry_seconds`` are over."""
@@ -90,13 +101,11 @@ class Server:
         try:
             reply = await self._commands.call("EVALSHA", *command)
         except NoScriptError:
-            await self._load_scripts()
+            await self._prepare_again()
             reply = await self._commands.call("EVALSHA", *command)
         return tuple(text(part) for part in reply)
 
-    async def idempotent_script(
-        self, name: str, keys: list[str], args: list[str | int]
-    ) -> Answer:
+    async def idempotent_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script that may safely run twice, retried like ``read``."""
         await self.ready()
         return await self._retrying(lambda: self.script(name, keys, args))
@@ -112,24 +121,36 @@ class Server:
         try:
             return await self.script(name, keys, args)
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            cause = error.__cause__ if isinstance(error, NeverSentError) else error
-            reason = cause or error
+            reason = reason_of(error)
         if fate_of(reason) is Fate.REFUSED:
             raise clear_error(reason, self.where) from None
-        raise unavailable(self.where, reason) from None
+        raise self.unavailable(reason) from None
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(attempt, 10))
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
-        if self._revive is not None:
+        if self._revive is None or self._closed:
+            return
+        try:
             await self._revive()
+        except MurmurError as error:
+            # The next try may find it running; the last one tells why it does not.
+            logger.debug("%s was not revived: %s", self.where, error)
+            self._not_revived = error
+        else:
+            self._not_revived = None
+
+    def unavailable(self, reason: BaseException) -> MurmurError:
+        """The error for a server that stayed out of reach, and was not revived if it could be."""
+        return self._not_revived or unavailable(self.where, reason)
 
     async def close(self) -> None:
         """Close every connection; calls under way fail, later ones raise StoreClosedError."""
         self._closed = True
-        if self._ready is not None and not self._ready.done():
+        if self._ready is not None:
             self._ready.cancel()
+            await asyncio.gather(self._ready, return_exceptions=True)
         await self._commands.close()
         await self._blocking.close()
 
@@ -141,30 +162,45 @@ class Server:
     async def _check(self) -> None:
         if self._revive is not None:
             await self._revive()
-        await self._retrying(lambda: check_server(self._commands, self.keys, self.where))
-        await self._retrying(self._load_scripts)
+        await self._retrying(self._prepare, min(self.retry_seconds, OPENING_SECONDS))
+
+    async def _prepare(self) -> None:
+        await check_server(self._commands, self.keys, self.where)
+        await self._load_scripts()
+
+    async def _prepare_again(self) -> None:
+        # A server without our scripts is a new or an emptied one: it is checked like the first.
+        try:
+            await self._prepare()
+        except NeverSentError:
+            raise
+        except Exception as error:
+            raise NeverSentError from error
 
     async def _load_scripts(self) -> None:
         await self._commands.pipeline(
             [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
         )
 
-    async def _retrying(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _retrying(
+        self, call: Callable[[], Awaitable[_T]], seconds: float | None = None
+    ) -> _T:
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + self.retry_seconds
-        attempt = 0
+        began, attempt = loop.time(), 0
         while True:
             try:
                 return await call()
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-                cause = error.__cause__ if isinstance(error, NeverSentError) else error
-                reason = cause or error
-            if isinstance(reason, MurmurError) or fate_of(reason) is Fate.REFUSED:
-                raise clear_error(reason, self.where) from None
+                reason = reason_of(error)
             if self._closed:
                 raise StoreClosedError("the store was closed during the call") from None
-            if loop.time() >= give_up:
-                raise unavailable(self.where, reason) from None
+            fate = fate_of(reason)
+            if fate is Fate.REFUSED:
+                raise clear_error(reason, self.where) from None
+            # One that answers "not now" is there: it is worth the longer wait.
+            patience = self.retry_seconds if fate is Fate.NOT_EXECUTED else seconds
+            if loop.time() - began >= (self.retry_seconds if patience is None else patience):
+                raise self.unavailable(reason) from None
             logger.debug("call to %s failed, trying again: %s", self.where, reason)
             await self.recover(attempt)
             attempt += 1
@@ -172,10 +208,25 @@ class Server:
 
 def unavailable(where: str, reason: BaseException) -> StoreUnavailableError:
     """The error for a server that stayed out of reach."""
+    said = str(reason) or type(reason).__name__
+    if fate_of(reason) is Fate.NOT_EXECUTED:
+        return StoreUnavailableError(
+            f"{where} is not ready ({code_of(reason)} {said}); try again later"
+        )
     return StoreUnavailableError(
-        f"{where} cannot be reached ({reason or type(reason).__name__}); "
-        "check that it runs and that the address is right"
+        f"{where} cannot be reached ({said}); check that it runs and that the address is right"
     )
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the running task, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def reason_of(error: BaseException) -> BaseException:
+    """What to judge a failed call by: the driver's error, also when it never left."""
+    return error.__cause__ or error if isinstance(error, NeverSentError) else error
 
 
 def text(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,7 +41,7 @@ from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connections import client_from_url, redacted
 from murmur_streams.stores.redis.keys import PARTITION, Keys
-from murmur_streams.stores.redis.server import Revive, Server, text
+from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
 
@@ -75,13 +75,15 @@ class RedisRunStore:
         ttl_seconds: how long an ended run is kept; 0 or less means for ever.
         live_ttl_seconds: how long a run is kept that nobody writes to.
         late_event_seconds: how long after the end a closing event may still come.
-        retry_seconds: how long a broken connection is retried before a call gives up.
+        retry_seconds: how long a broken connection is retried before a call gives up; the first
+            connection of all is given 5 seconds.
+        call_seconds: how long one try of a call may take before its connection counts as broken.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time, for entry ids.
         revive: called before each retry; starts an embedded server again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the interface's, and one keyword for each setting
         self,
         url: str | None = None,
         *,
@@ -92,6 +94,7 @@ class RedisRunStore:
         late_event_seconds: float = 2.0,
         feed_max_entries: int = 10_000,
         retry_seconds: float = 60.0,
+        call_seconds: float = CALL_SECONDS,
         limits: Limits | None = None,
         clock: Callable[[], int] = _wall_clock_ms,
         revive: Revive | None = None,
@@ -104,7 +107,12 @@ class RedisRunStore:
         self.keys = Keys(key_prefix)
         self.where = redacted(url) if url is not None else "the given client's server"
         self.server = Server(
-            self._client, self.keys, where=self.where, retry_seconds=retry_seconds, revive=revive
+            self._client,
+            self.keys,
+            where=self.where,
+            retry_seconds=retry_seconds,
+            call_seconds=call_seconds,
+            revive=revive,
         )
         self.durations = Durations(
             ttl_ms=max(0, round(ttl_seconds * 1000)),
@@ -180,9 +188,7 @@ class RedisRunStore:
         progress = None
         if values[1]:
             total, completed, failed, running = (int(value) for value in values[1:])
-            progress = RunProgress(
-                total=total, completed=completed, failed=failed, running=running
-            )
+            progress = RunProgress(total=total, completed=completed, failed=failed, running=running)
         return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
 
     async def get_result(self, run_id: str) -> RunResult | None:
@@ -294,7 +300,7 @@ class RedisRunStore:
             raise RunNotFoundError(run_id)
         return run_from_fields(run_id, pairs(flat))
 
-    async def stream(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed.
 
         Nothing is missed and nothing comes twice, for any subscriber in any process; each event
@@ -313,7 +319,7 @@ class RedisRunStore:
 
     async def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
-    ) -> AsyncIterator[JournalEntry]:
+    ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries of the journal, late ones included; errors as ``stream``."""
         check_run_id(run_id)
         cursor = None if after is None else Cursor.parse(after)
@@ -362,9 +368,7 @@ class RedisRunStore:
         return event_fields(event, run_id, self._limits.max_event_bytes)
 
     async def _read_payload(self, run_id: str, key: str) -> str | None:
-        stored, exists = await self.server.read_all(
-            ("GET", key), ("EXISTS", self.keys.run(run_id))
-        )
+        stored, exists = await self.server.read_all(("GET", key), ("EXISTS", self.keys.run(run_id)))
         if not exists:
             raise RunNotFoundError(run_id)
         return None if stored is None else text(stored)

@@ -7,7 +7,7 @@ before it reads, and again after every broken connection; and it checks that seq
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,8 @@ from murmur_streams.core.errors import (
     StoreClosedError,
 )
 from murmur_streams.core.states import TERMINAL_STATES, RunState
-from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
-from murmur_streams.stores.redis.server import Server, text, unavailable
+from murmur_streams.stores.redis.server import Server, reason_of, text
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -65,7 +64,7 @@ class Tails:
         self._server = server
         self._seal = seal
 
-    async def stream(self, run_id: str, after: Cursor | None) -> AsyncIterator[JournalEntry]:
+    async def stream(self, run_id: str, after: Cursor | None) -> AsyncGenerator[JournalEntry]:
         """Yield entries up to the seal, waiting for what is to come.
 
         Raises:
@@ -87,8 +86,8 @@ class Tails:
 
     async def journal(
         self, run_id: str, after: Cursor | None, *, follow: bool
-    ) -> AsyncIterator[JournalEntry]:
-        """Yield all entries, late ones included; with ``follow``, also what comes until the seal."""
+    ) -> AsyncGenerator[JournalEntry]:
+        """Yield all entries, late ones included; with ``follow``, also what comes till the seal."""
         place = await self._open(run_id, after)
         async for entry in self._replay(run_id, place):
             yield entry
@@ -111,16 +110,17 @@ class Tails:
         epoch, state = text(fields[0]), text(fields[2])
         place = _Place(epoch, ended=state in _ENDED, seal=int(fields[3]) if fields[3] else None)
         if after is not None:
+            before = _before(oldest, epoch)
             after.check(
                 epoch=epoch,
                 version=int(fields[1]),
-                found=bool(found),
-                oldest=_before(oldest, epoch),
+                found=bool(found) or _is_at(after, before),
+                oldest=before,
             )
             place.ms, place.seq = after.ms, after.seq
         return place
 
-    async def _replay(self, run_id: str, place: _Place) -> AsyncIterator[JournalEntry]:
+    async def _replay(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
         journal = self._server.keys.journal(run_id)
         while True:
             page = await self._server.read(
@@ -145,7 +145,10 @@ class Tails:
         return [read_entry(run_id, place.epoch, raw) for raw in raws]
 
     async def _seal_when_due(self, run_id: str) -> float:
-        answer = await self._seal(run_id)
+        try:
+            answer = await self._seal(run_id)
+        except RunNotFoundError:
+            return 0.001  # Deleted meanwhile: its journal, or a look at the run, tells.
         return max(0.001, int(answer[1]) / 1000) if answer[0] == "WAIT" else 0.001
 
     async def _block(self, run_id: str, place: _Place, seconds: float) -> list[Any] | None:
@@ -157,13 +160,11 @@ class Tails:
                 *command, "STREAMS", journal, place.entry_id, seconds=seconds
             )
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            reason = error.__cause__ if isinstance(error, NeverSentError) else error
+            reason = reason_of(error)
         else:
             return reply[0][1] if reply else None
         if self._server.closed:
             raise StoreClosedError("the store was closed while a stream was open")
-        if reason is None:
-            raise unavailable(self._server.where, RuntimeError("no connection"))
         if fate_of(reason) is Fate.REFUSED:
             raise clear_error(reason, self._server.where) from None
         logger.debug("the tail of run %s lost its connection: %r", run_id, reason)
@@ -174,6 +175,8 @@ class Tails:
         try:
             fresh = await self._open(run_id, place.cursor if place.seq else None)
         except RunNotFoundError:
+            if await self._was_deleted(run_id, place):
+                return
             raise CursorResetError(
                 f"run {run_id!r} is gone: deleted, expired, or the server lost its data", None
             ) from None
@@ -181,10 +184,23 @@ class Tails:
             raise CursorResetError(f"run {run_id!r} began a new life of its id", None)
         place.ended, place.seal = fresh.ended, fresh.seal
 
+    async def _was_deleted(self, run_id: str, place: _Place) -> bool:
+        # What a deletion leaves for a while ends with the entry that tells of it.
+        last = await self._server.read(
+            "XREVRANGE", self._server.keys.journal(run_id), "+", f"({place.entry_id}", "COUNT", 1
+        )
+        return bool(last) and read_entry(run_id, place.epoch, last[0]).type == EntryType.DELETED
+
     @staticmethod
     def _advance(place: _Place, entry: JournalEntry) -> None:
         if entry.type == EntryType.CREATED and entry.fields["epoch"] != place.epoch:
             raise CursorResetError(f"run {entry.run_id!r} began a new life of its id", None)
+        if place.seq >= entry.seq:
+            raise CursorResetError(
+                f"entry {entry.seq} of run {entry.run_id!r} came after entry {place.seq}: the "
+                "server lost writes; read again from the start",
+                None,
+            )
         if place.seq and entry.seq != place.seq + 1:
             resume = str(Cursor(place.epoch, entry.ms, entry.seq - 1))
             raise CursorGapError(
@@ -203,6 +219,11 @@ def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
     flat = [text(part) for part in raw[1]]
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return JournalEntry(run_id, epoch, int(ms), int(seq), fields)
+
+
+def _is_at(cursor: Cursor, before: Cursor | None) -> bool:
+    # Nothing is missing after the place before the oldest entry, whether or not an entry was there.
+    return before is not None and cursor.seq == before.seq and cursor.ms <= before.ms
 
 
 def _before(oldest: list[Any], epoch: str) -> Cursor | None:

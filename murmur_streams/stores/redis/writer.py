@@ -1,5 +1,7 @@
-"""Writes that are applied once: numbered per producer, one in flight per run, retried with the same
-number until the server's answer is known or time is over."""
+"""Writes that are applied once: numbered per producer, and one in flight per run.
+
+Each is retried with the same number until the server's answer is known or time is over.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from murmur_streams.core.decide import Answer
 from murmur_streams.core.errors import OutcomeUnknownError, StoreClosedError
 from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
-from murmur_streams.stores.redis.server import Server, unavailable
+from murmur_streams.stores.redis.server import Server, is_cancelled, reason_of
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -44,9 +46,16 @@ class Writer:
         self._n = 0
         self._turns: dict[str, _Turn] = {}
         self._under_way: set[asyncio.Task[Answer]] = set()
+        self._closed = False
 
     async def write(
-        self, name: str, run_id: str, keys: list[str], now_ms: int, shared: Arguments, own: Arguments
+        self,
+        name: str,
+        run_id: str,
+        keys: list[str],
+        now_ms: int,
+        shared: Arguments,
+        own: Arguments,
     ) -> Answer:
         """Execute a script for a run, exactly once.
 
@@ -60,20 +69,29 @@ class Writer:
 
         Raises:
             StoreUnavailableError: the server was never reached; nothing was written.
-            OutcomeUnknownError: the connection broke, and retries ran out.
+            OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
             StoreError: the server refused the write; nothing was written.
         """
-        if self._server.closed:
+        if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
         task = asyncio.create_task(
             self._in_turn(name, run_id, keys, [now_ms, *shared, *own]), name=f"{name} {run_id}"
         )
         self._under_way.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._closed and task.cancelled() and not is_cancelled():
+                raise OutcomeUnknownError(
+                    f"the store was closed before the {name} of run {run_id!r} was answered; "
+                    "it was applied once or not at all: read the run to know"
+                ) from None
+            raise
 
     async def close(self, seconds: float) -> None:
-        """Let the calls under way finish, for at most ``seconds``, then cancel them."""
+        """Take no more calls; let those under way finish, for at most ``seconds``, then cancel."""
+        self._closed = True
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=seconds)
         for task in tuple(self._under_way):
@@ -107,20 +125,17 @@ class Writer:
         self._n += 1
         return self._producer, self._n
 
-    async def _until_known(
-        self, name: str, keys: list[str], args: list[str | int]
-    ) -> Answer:
+    async def _until_known(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._server.retry_seconds
         attempt, maybe_applied = 0, False
         while True:
             try:
                 return await self._server.script(name, keys, args)
-            except NeverSentError as error:
-                reason: BaseException = error.__cause__ or error
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-                reason = error
-                maybe_applied |= fate_of(error) is Fate.UNKNOWN
+                reason = reason_of(error)
+                was_sent = not isinstance(error, NeverSentError)
+                maybe_applied |= was_sent and fate_of(error) is Fate.UNKNOWN
             if fate_of(reason) is Fate.REFUSED and not maybe_applied:
                 raise clear_error(reason, self._server.where) from None
             if loop.time() >= give_up or self._server.closed:
@@ -133,10 +148,11 @@ class Writer:
         self, name: str, run_id: object, maybe_applied: bool, reason: BaseException
     ) -> Exception:
         if not maybe_applied:
-            return unavailable(self._server.where, reason)
+            return self._server.unavailable(reason)
+        said = str(reason) or type(reason).__name__
         return OutcomeUnknownError(
             f"the {name} of run {run_id!r} was sent to {self._server.where}, but no answer came "
-            f"back ({reason!r}); it was applied once or not at all: read the run to know"
+            f"back ({said}); it was applied once or not at all: read the run to know"
         )
 
 

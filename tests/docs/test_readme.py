@@ -1,0 +1,97 @@
+"""Every block of the README is run, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from murmur_streams.embedded import stop_server
+from murmur_streams.settings import settings_table
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Path]:
+    """A new folder with the README's programs in it, and nothing else."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for block in blocks("python"):
+        name = re.match(r"# (\w+\.py)\n", block)
+        assert name is not None, f"the block does not say which file it is: {block[:60]}"
+        (folder / name[1]).write_text(block, encoding="utf-8")
+    yield folder
+    stop_server(tmp_path / "data")
+
+
+def run(programs: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  # our own programs
+        command,
+        cwd=programs,
+        env=environment(programs),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def environment(programs: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MURMUR_")}
+    return {**kept, "MURMUR_DATA_DIR": str(programs.parent / "data")}
+
+
+def test_the_ten_lines_run_in_a_worker_and_answer_the_command_line_and_a_program(
+    programs: Path,
+) -> None:
+    lines = [line.split("#")[0].strip() for line in "".join(blocks("sh")).splitlines()]
+    worker = next(line for line in lines if line.startswith("murmur-streams worker"))
+    submit = next(line for line in lines if line.startswith("murmur-streams submit"))
+    process = subprocess.Popen(  # noqa: S602  # the README's own line
+        f"exec {BIN}/{worker.removesuffix('&')}",
+        shell=True,
+        cwd=programs,
+        env=environment(programs),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        told = run(programs, "sh", "-c", f"{BIN}/{submit}")
+        assert told.returncode == 0, told.stderr
+        assert "Hello, Ada!" in told.stdout
+        asked = run(programs, sys.executable, "ask.py")
+        assert asked.returncode == 0, asked.stderr
+        assert asked.stdout.splitlines()[-1] == "Hello, Ada!"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_the_store_program_streams_what_it_appended_and_audits_clean(programs: Path) -> None:
+    done = run(programs, sys.executable, "store.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[1, 2]\n")
+    assert "problems=()" in done.stdout
+
+
+def test_the_settings_table_is_that_of_the_code() -> None:
+    assert settings_table() in README
+
+
+def test_the_first_two_commands_are_verbs_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for verb in re.findall(r"^make (\w+)", blocks("sh")[0], re.MULTILINE):
+        assert re.search(rf"^{verb}:", makefile, re.MULTILINE)

@@ -1,0 +1,95 @@
+"""A server, a proxy before it, and a check that nothing was left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.proxy import FaultProxy
+from tests.stores.faults.waiting import wait_until
+
+CALL_SECONDS = 0.4
+"""What a stalled call costs a test. A slow machine only makes more retries of it."""
+
+StoreMaker = Callable[..., RedisRunStore]
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="murmur-faults-"))
+    yield folder / "data"
+    stop_server(folder / "data")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(server_folder: Path) -> EmbeddedServer:
+    return ensure_server(server_folder)
+
+
+@pytest.fixture
+async def nothing_is_left() -> AsyncIterator[None]:
+    """No task outlives the test, and none dies unheard."""
+    heard: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(context))
+    before = asyncio.all_tasks()
+    yield
+    await wait_until(lambda: asyncio.all_tasks() <= before, "no task outlives the test", 10)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert heard == []
+
+
+@pytest.fixture
+async def admin(server: EmbeddedServer, nothing_is_left: None) -> AsyncIterator[Redis]:
+    """A client that goes around the proxy."""
+    async with Redis.from_url(server.url, protocol=2, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+async def proxy(server: EmbeddedServer, nothing_is_left: None) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(str(server.socket_path)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def make_store(
+    request: pytest.FixtureRequest, nothing_is_left: None
+) -> AsyncIterator[StoreMaker]:
+    """Makes stores with a key prefix of this test's own; they are closed with the test."""
+    stores: list[RedisRunStore] = []
+    prefix = f"faults:{abs(hash(request.node.nodeid)):x}"
+
+    def make(url: str, **options: Any) -> RedisRunStore:
+        defaults = {"key_prefix": prefix, "call_seconds": CALL_SECONDS}
+        store = RedisRunStore(url, **{**defaults, **options})
+        stores.append(store)
+        return store
+
+    yield make
+    for store in stores:
+        await store.close()
+
+
+@pytest.fixture
+def store(proxy: FaultProxy, make_store: StoreMaker) -> RedisRunStore:
+    """A store whose every byte goes through the proxy."""
+    return make_store(proxy.url)
+
+
+@pytest.fixture
+def straight(server: EmbeddedServer, make_store: StoreMaker) -> RedisRunStore:
+    """A store on the same keys that goes around the proxy."""
+    return make_store(server.url)

@@ -1,0 +1,81 @@
+"""Servers with a configuration of the test's choice, on loopback ports, stopped by their pid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from murmur_streams.embedded.binary import find_binary
+from tests.stores.faults.waiting import wait_until
+
+
+class SpareServer:
+    """A server process of this test alone."""
+
+    def __init__(self, folder: Path, *settings: str, password: str | None = None) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._settings = [*settings, *(["requirepass", password] if password else [])]
+        self._password = password
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """For a proxy."""
+        return ("127.0.0.1", self.port)
+
+    def url(self, credentials: str = "") -> str:
+        """For a store; ``credentials`` is what stands before the @."""
+        return f"redis://{credentials + '@' if credentials else ''}127.0.0.1:{self.port}"
+
+    def client(self) -> Redis:
+        """A client that may do everything."""
+        return Redis(host="127.0.0.1", port=self.port, password=self._password, protocol=2)
+
+    async def start(self) -> None:
+        """Start it, and return when it answers."""
+        command = [str(find_binary()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--dir", str(self.folder), "--logfile", "server.log"]
+        for name, value in zip(self._settings[::2], self._settings[1::2], strict=True):
+            command += [f"--{name}", value]
+        self._process = subprocess.Popen(command, cwd=self.folder, start_new_session=True)
+        await wait_until(self._answers, "the server answers")
+
+    async def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+
+    async def _answers(self) -> bool:
+        async with self.client() as client:
+            with contextlib.suppress(Exception):
+                return bool(await client.ping())
+        return False
+
+
+@contextlib.asynccontextmanager
+async def spare_server(
+    folder: Path, *settings: str, password: str | None = None
+) -> AsyncGenerator[SpareServer]:
+    """Start a server with these settings: name, value, name, value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = SpareServer(folder, *settings, password=password)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

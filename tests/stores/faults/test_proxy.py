@@ -1,0 +1,94 @@
+"""The fault proxy does what its faults say."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import InvalidResponse, RedisError
+
+from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, commands, once
+from tests.stores.faults.resp import frame_end, take_frame, words_of
+from tests.stores.faults.waiting import wait_until
+
+KEY = "faults:proxy"
+EXECUTED = {Fault.DROP_REPLY, Fault.CUT_REPLY}
+
+
+@pytest.fixture
+async def client(proxy: FaultProxy, admin: Redis):
+    await admin.delete(KEY)
+    async with Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 0), protocol=2) as client:
+        yield client
+
+
+@pytest.mark.parametrize("fault", CUTS)
+async def test_a_cut_loses_one_answer_and_executes_or_not_as_its_name_says(
+    fault: Fault, proxy: FaultProxy, client: Redis, admin: Redis
+) -> None:
+    proxy.plan = once(fault, commands("INCR"))
+    with pytest.raises(LostError):
+        await client.incr(KEY)
+    assert await admin.get(KEY) == ("1" if fault in EXECUTED else None)
+    assert await client.incr(KEY) == (2 if fault in EXECUTED else 1)
+
+
+async def test_a_stalled_request_is_executed_once_its_caller_has_gone(
+    proxy: FaultProxy, client: Redis, admin: Redis
+) -> None:
+    proxy.plan = once(Fault.STALL, commands("INCR"))
+    call = asyncio.create_task(client.incr(KEY))
+    await wait_until(lambda: proxy.seen == ["STALL"], "the request is stalled")
+    assert await admin.get(KEY) is None
+    call.cancel()
+
+    async def executed() -> bool:
+        return await admin.get(KEY) == "1"
+
+    await wait_until(executed, "the request is executed")
+
+
+async def test_a_late_request_waits_for_the_test(
+    proxy: FaultProxy, client: Redis, admin: Redis
+) -> None:
+    proxy.plan = once(Fault.STALL_LATE, commands("INCR"))
+    call = asyncio.create_task(client.incr(KEY))
+    await wait_until(lambda: bool(proxy.seen), "the request is stalled")
+    call.cancel()
+    await wait_until(lambda: proxy.stalled == 1, "its caller has gone")
+    assert await client.incr(KEY) == 1
+    assert await proxy.execute_stalled() == [b":2\r\n"]
+
+
+@pytest.mark.parametrize("fault", [Fault.BYTE_BY_BYTE, Fault.DELAY])
+async def test_slow_frames_arrive_whole(fault: Fault, proxy: FaultProxy, client: Redis) -> None:
+    proxy.plan = once(fault, commands("ECHO"))
+    assert await client.echo("slow and steady") == b"slow and steady"
+    assert proxy.seen == [fault.name]
+
+
+async def test_garbage_is_no_reply(proxy: FaultProxy, client: Redis, admin: Redis) -> None:
+    proxy.plan = once(Fault.GARBAGE, commands("INCR"))
+    with pytest.raises((InvalidResponse, RedisError)):
+        await client.incr(KEY)
+    assert await admin.get(KEY) == "1"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"+OK\r\n", b"-ERR no\r\n", b":12\r\n", b"$-1\r\n", b"$0\r\n\r\n", b"$4\r\na\r\nb\r\n"]
+    + [b"*-1\r\n", b"*0\r\n", b"*2\r\n$1\r\na\r\n*1\r\n:3\r\n"],
+)
+def test_a_frame_ends_where_it_ends_and_not_before(frame: bytes) -> None:
+    assert [frame_end(frame[:size]) for size in range(1, len(frame))] == [None] * (len(frame) - 1)
+    buffer = bytearray(frame + b":1\r\n")
+    assert take_frame(buffer) == frame
+    assert buffer == b":1\r\n"
+
+
+def test_the_words_of_a_request_may_hold_anything() -> None:
+    assert words_of(b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$0\r\n\r\n") == [b"SET", b"\r\n", b""]
