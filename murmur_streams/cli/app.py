@@ -12,8 +12,8 @@ from murmur_streams.cli.version import Version, register_version
 
 HELP = """Event-sourced runs on Redis: submit work, watch it live, look inside afterwards.
 
-Without --url or MURMUR_URL, everything happens on the embedded server: the first command starts it,
-and it ends by itself.
+Without --url or MURMUR_URL, everything happens on the embedded server: the first command \
+starts it, and it ends by itself.
 """
 EPILOG = """Begin here:
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     help=HELP,
     epilog=EPILOG,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

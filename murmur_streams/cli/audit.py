@@ -14,7 +14,7 @@ from murmur_streams.cli.printing import console, print_json, printable
 from murmur_streams.cli.session import Session
 from murmur_streams.core.audit import AuditReport
 
-Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -23,7 +23,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="Where the runs are. [MURMUR_URL, else the embedded server]",
+        help="Where the runs are. Default: MURMUR_URL, else the embedded server.",
         rich_help_panel=SHARED,
     ),
 ]
@@ -32,7 +32,7 @@ Prefix = Annotated[
     typer.Option(
         "--prefix",
         metavar="PREFIX",
-        help="What the keys begin with. [MURMUR_KEY_PREFIX, else murmur:runs]",
+        help="What the keys begin with. Default: MURMUR_KEY_PREFIX.",
         rich_help_panel=SHARED,
     ),
 ]
@@ -90,10 +90,16 @@ def _with_shared_options(function: Function) -> Function:
             for name, (annotation, default) in _SHARED_OPTIONS.items()
         ),
     ]
-    run.__doc__ = function.__doc__
+    run.__doc__ = _reflowed(function.__doc__ or "")
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]  # inspect's own protocol
     return run
+
+
+def _reflowed(docstring: str) -> str:
+    """Each paragraph on one line: the help is as wide as the terminal, not as our source."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 _SHARED_OPTIONS: dict[str, tuple[Any, object]] = {

@@ -12,6 +12,7 @@ import typer
 from murmur_streams.cli.command import INTERRUPTED
 from murmur_streams.cli.printing import console, event_json, event_line, print_json, tell
 from murmur_streams.cli.session import Session
+from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.store import RedisRunStore
 
 
@@ -39,8 +40,7 @@ class Follower:
         words = ["murmur-streams", "tail", self.run_id or ""]
         words += ["--after", self.cursor] if self.cursor else []
         words += ["--prefix", self.session.given.prefix] if self.session.given.prefix else []
-        # A URL of the command line may hold a password: it is not repeated.
-        words += ["--url", "..."] if self.session.given.url else []
+        words += ["--url", redacted(self.session.given.url)] if self.session.given.url else []
         return shlex.join(words)
 
 

@@ -6,19 +6,20 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 import typer
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from murmur_streams.cli.command import FAILED, command
 from murmur_streams.cli.replies import Reply, for_json, for_pipe, for_terminal
 from murmur_streams.cli.session import Session
-from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.core.errors import InvalidInputError, StoreUnavailableError
 from murmur_streams.stores.redis.connections import Connections, NeverSentError
-from murmur_streams.stores.redis.failures import clear_error
+from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
 from murmur_streams.stores.redis.server import unavailable
 
 CONNECT_SECONDS = 5.0
@@ -26,7 +27,7 @@ _ENDLESS = frozenset({"MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"})
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="COMMAND...", help="A Redis command; without one, stdin is read."),
+    typer.Argument(metavar="COMMAND", help="A Redis command; without one, stdin is read."),
 ]
 
 
@@ -92,32 +93,38 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
                 yield connection
         except NeverSentError as error:
             cause = error.__cause__ or error
-            if isinstance(cause, RedisError) and not isinstance(cause, ConnectionError):
-                raise _refusal(cause, store.where) from None
+            if fate_of(cause) is Fate.REFUSED:
+                raise clear_error(cause, store.where) from None
             raise unavailable(store.where, cause) from None
-        except (RedisError, OSError) as error:
-            raise unavailable(store.where, error) from None
         finally:
             await connections.close()
 
 
-def _refusal(cause: RedisError, where: str) -> Exception:
-    clear = clear_error(cause, where)
-    # A connection that is refused by the kernel is no answer of a server.
-    return unavailable(where, cause) if "answered with an error" in str(clear) else clear
-
-
 async def ask(connection: Any, words: Sequence[str]) -> Reply:
-    """Send one command; an error reply is returned, not raised."""
-    await connection.send_command(*(os.fsencode(word) for word in words))
+    """Send one command; an error reply is returned, not raised.
+
+    Raises:
+        StoreUnavailableError: the connection was lost.
+    """
+    with _lost_connections():
+        await connection.send_command(*(os.fsencode(word) for word in words))
     return await _read(connection)
 
 
 async def _read(connection: Any) -> Reply:
     try:
-        return await connection.read_response()
+        with _lost_connections():
+            return await connection.read_response()
     except ResponseError as error:
         return error
+
+
+@contextmanager
+def _lost_connections() -> Generator[None]:
+    try:
+        yield
+    except (RedisConnectionError, OSError) as error:
+        raise StoreUnavailableError(f"the server closed the connection ({error})") from None
 
 
 def _print(session: Session, reply: Reply, words: Sequence[str]) -> None:

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.embedded import default_data_dir
 from murmur_streams.settings import Settings
 from murmur_streams.stores.open import open_store
-from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.store import RedisRunStore
 
 RETRY_SECONDS = 5.0
@@ -80,18 +80,21 @@ class Session:
     @asynccontextmanager
     async def store(self) -> AsyncGenerator[RedisRunStore]:
         """Open the store; it is closed at the end of the block."""
-        store = open_store(
-            self.url,
-            key_prefix=self.prefix,
-            ttl_seconds=self.settings.ttl_seconds,
-            live_ttl_seconds=self.settings.live_ttl_seconds,
-            **({} if self.url.startswith("memory:") else {"retry_seconds": RETRY_SECONDS}),
-        )
-        if not isinstance(store, RedisRunStore):
+        if self.url.startswith("memory:"):
             raise StoreConfigurationError(
-                f"{redacted(self.url)} lives inside one process, and this is another one; "
+                "memory: lives inside one process, and this is another one; "
                 "give --url or MURMUR_URL a server, or neither for the embedded one"
             )
+        store = cast(
+            "RedisRunStore",
+            open_store(
+                self.url,
+                key_prefix=self.prefix,
+                ttl_seconds=self.settings.ttl_seconds,
+                live_ttl_seconds=self.settings.live_ttl_seconds,
+                retry_seconds=RETRY_SECONDS,
+            ),
+        )
         try:
             yield store
         finally:

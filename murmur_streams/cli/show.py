@@ -101,9 +101,10 @@ def _print_run(run: Run) -> None:
 
 def _print_result(run: Run, result: RunResult | None) -> None:
     found = result_json(result)
-    if found is not None:
+    output = None if found is None else found.get("outputs", found.get("output"))
+    if output is not None:
         console().print(Text("result", style="dim"))
-        print_pretty(found.get("outputs", found.get("output")))
+        print_pretty(output)
     wrong = error_words(run, result)
     if wrong:
         console().print(Text("error     ", style="dim").append(wrong, style="red"))

@@ -31,7 +31,7 @@ Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Print its events until it ends, then its result.")
 ]
 RunIdOption = Annotated[
-    str | None, typer.Option("--run-id", metavar="ID", help="The run's id. [drawn at random]")
+    str | None, typer.Option("--run-id", metavar="ID", help="The run's id. Default: a random one.")
 ]
 App = Annotated[
     str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import typer
 
 from murmur_streams.cli.command import command
 from murmur_streams.cli.loading import load_fleet
-from murmur_streams.cli.printing import print_json, tell
+from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidInputError
 from murmur_streams.fleet import Fleet
@@ -25,7 +26,10 @@ FleetPath = Annotated[
 Concurrency = Annotated[
     int | None,
     typer.Option(
-        min=1, max=10_000, help="Runs at the same time. [MURMUR_CONCURRENCY]", show_default=False
+        min=1,
+        max=10_000,
+        help="Runs at the same time. Default: MURMUR_CONCURRENCY.",
+        show_default=False,
     ),
 ]
 LeaseSeconds = Annotated[
@@ -33,7 +37,7 @@ LeaseSeconds = Annotated[
     typer.Option(
         min=1,
         max=3600,
-        help="How long it may be silent before its runs are taken over. [MURMUR_LEASE_SECONDS]",
+        help="Silent for so long, it loses its runs to others. Default: MURMUR_LEASE_SECONDS.",
     ),
 ]
 DrainSeconds = Annotated[
@@ -41,18 +45,18 @@ DrainSeconds = Annotated[
     typer.Option(
         min=0,
         max=86_400,
-        help="How long it waits for its runs when told to stop. [MURMUR_DRAIN_SECONDS]",
+        help="How long it waits for its runs when told to stop. Default: MURMUR_DRAIN_SECONDS.",
     ),
 ]
 Targets = Annotated[
     list[str] | None,
     typer.Option(
-        "--targets", metavar="NAME,...", help="Only runs of these agents; repeatable. [all]"
+        "--targets", metavar="NAME,...", help="Only runs of these agents; repeatable. Default: all."
     ),
 ]
 WorkerId = Annotated[
     str | None,
-    typer.Option("--id", metavar="ID", help="The worker's name. [drawn at random]"),
+    typer.Option("--id", metavar="ID", help="The worker's name. Default: a random one."),
 ]
 
 
@@ -138,16 +142,14 @@ async def _work(session: Session, fleet: Fleet, options: Options) -> None:
         names = sorted(options.targets or fleet.agents)
         if session.as_json:
             print_json({"worker": worker.worker_id, "pid": os.getpid(), "targets": names})
-        else:
-            tell(f"worker {worker.worker_id} serves {', '.join(names)}; Ctrl-C stops it")
         await worker.run()
     if session.as_json:
         print_json({"worker": worker.worker_id, "stopped": True})
-    else:
-        tell(f"worker {worker.worker_id} has stopped")
 
 
 def _stop_on_signals(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
+        # An event loop on Windows has none: there, Ctrl-C ends the worker at once.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, worker.stop)

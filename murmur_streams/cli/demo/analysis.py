@@ -221,14 +221,13 @@ def _bound_names(node: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def _mentioned_names(nodes: list[ast.AST]) -> set[str]:
-    """Names that are read, and words of short strings: annotations and ``__all__`` are such."""
+    """Names that are read, and the first words of strings: annotations and ``__all__`` are such."""
     mentioned: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Name):
             mentioned.add(node.id)
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str) and len(node.value) <= _MAX_MENTION:
-                mentioned.update(_WORD.findall(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            mentioned.update(_WORD.findall(node.value[:_MAX_MENTION]))
     return mentioned
 
 

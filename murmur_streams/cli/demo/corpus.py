@@ -129,7 +129,8 @@ def _batches(files: list[str]) -> Iterator[Batch]:
         for part in _parts(members, MAX_FILES_PER_RUN):
             yield Batch(_unique(package, named), part)
     for part in _parts(modules, MODULES_PER_RUN):
-        yield Batch(_unique(f"{Path(part[0]).stem}-to-{Path(part[-1]).stem}", named), part)
+        first, last = Path(part[0]).stem.strip("_"), Path(part[-1]).stem.strip("_")
+        yield Batch(_unique(first if first == last else f"{first}-to-{last}", named), part)
 
 
 def _parts(files: list[str], most: int) -> Iterator[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from murmur_streams.cli.demo.agents import fleet, reviewer
 from murmur_streams.cli.demo.corpus import Corpus
 from murmur_streams.cli.demo.crew import Crew, WorkerProcess
 from murmur_streams.cli.demo.reports import Report, Sources
-from murmur_streams.cli.demo.screen import Screen
+from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.demo.watching import Watched
 from murmur_streams.core.errors import MurmurError, RunFailedError
 from murmur_streams.core.states import RunState
@@ -50,6 +50,7 @@ async def play(corpus: Corpus, screen: Screen, environ: Mapping[str, str]) -> St
     tag = secrets.token_hex(2)
     story = Story(corpus, [Watched(batch, f"{batch.name}-{tag}") for batch in corpus.batches])
     store = await fleet.store()
+    await store.sweep()  # what expiry left behind of the last demo
     screen.say(f"server    {store.where}")
     try:
         async with Crew(environ) as crew:
@@ -65,7 +66,7 @@ async def play(corpus: Corpus, screen: Screen, environ: Mapping[str, str]) -> St
     return story
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
+def listed(names: Sequence[str], most: int = 3) -> str:
     """Names for a sentence: not more than fit."""
     if len(names) <= most:
         return ", ".join(names)
@@ -77,7 +78,9 @@ async def _submit(story: Story, screen: Screen) -> None:
     for run in story.runs:
         sources = Sources(root=corpus.root, files=list(run.batch.files))
         await fleet.submit(reviewer, sources, run_id=run.run_id, metadata={"corpus": corpus.title})
-    screen.say(f"submitted {len(story.runs)} runs over {corpus.file_count} files")
+    screen.say(
+        f"submitted {counted(len(story.runs), 'run')} over {counted(corpus.file_count, 'file')}"
+    )
 
 
 async def _watch(story: Story, crew: Crew, screen: Screen, store: RedisRunStore) -> None:
@@ -174,7 +177,7 @@ async def _kill_one(story: Story, crew: Crew, screen: Screen, store: RedisRunSto
             if found.state is RunState.RUNNING and found.worker == name:
                 story.orphans.append(run)
     screen.say(
-        f"killed    {name} (SIGKILL to process {story.killed.pid}) in the middle of "
+        f"killed    {name} (SIGKILL, process {story.killed.pid}) in the middle of "
         + listed([run.name for run in story.orphans]),
         "bold red",
     )

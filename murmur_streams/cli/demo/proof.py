@@ -12,12 +12,13 @@ from typing import Any
 from rich.text import Text
 
 from murmur_streams.cli.demo.play import Story
-from murmur_streams.cli.demo.screen import WIDTH, Screen
+from murmur_streams.cli.demo.screen import WIDTH, Screen, counted
 from murmur_streams.cli.demo.watching import Watched
 from murmur_streams.cli.redis import ask, raw_connection
 from murmur_streams.cli.replies import for_terminal
 from murmur_streams.cli.session import Session
 from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -48,8 +49,8 @@ class Tally:
         return not wrong and not self.problems and self.events > 0
 
 
-async def prove(story: Story, screen: Screen, store: RedisRunStore, session: Session) -> bool:
-    """Check every run and print what came out; True when all claims hold."""
+async def prove(story: Story, screen: Screen, store: RedisRunStore, session: Session) -> Tally:
+    """Check every run and print what came out."""
     tally = Tally()
     async with raw_connection(session) as connection:
         for run in story.runs:
@@ -60,7 +61,7 @@ async def prove(story: Story, screen: Screen, store: RedisRunStore, session: Ses
     unended = [run for run in story.runs if run.state is not RunState.COMPLETED]
     tally.problems += [f"{run.run_id} ended {run.state}" for run in unended]
     _print_tally(story, tally, screen)
-    return tally.holds
+    return tally
 
 
 async def _compare(run: Watched, tally: Tally, store: RedisRunStore, connection: Any) -> None:
@@ -86,16 +87,16 @@ def _print_tally(story: Story, tally: Tally, screen: Screen) -> None:
         screen,
         not tally.miscounted,
         "journals",
-        f"{tally.entries:,} entries in {count} journals, {tally.events:,} of them events",
+        f"{tally.entries:,} entries in {counted(count, 'journal')}, {tally.events:,} are events",
     )
     _claim(
         screen,
         not (tally.missing or tally.twice or tally.unordered or tally.foreign),
         "seen",
-        f"{tally.seen:,} events by {count} subscribers: {tally.missing} missing, "
+        f"{tally.seen:,} events by {counted(count, 'subscriber')}: {tally.missing} missing, "
         f"{tally.twice} twice, {tally.unordered} out of order",
     )
-    _claim(screen, tally.clean == count, "audit", f"{tally.clean} of {count} runs are clean")
+    _claim(screen, tally.clean == count, "audit", f"{tally.clean} of {counted(count, 'run')} clean")
     if story.cut is not None and story.cut.cut is not None:
         cut = story.cut.cut
         words = f"{story.cut.name} after event #{cut.after_seq}; its next event was "
@@ -109,7 +110,7 @@ def _print_tally(story: Story, tally: Tally, screen: Screen) -> None:
             screen,
             ended == len(story.orphans),
             "killed",
-            f"{story.killed.name} in the middle of {len(story.orphans)} runs: "
+            f"{story.killed.name} in the middle of {counted(len(story.orphans), 'run')}: "
             f"{again} taken over, {ended} completed",
         )
     else:
@@ -133,14 +134,19 @@ async def look_by_hand(story: Story, screen: Screen, keys: Keys, session: Sessio
         ("XRANGE", journal, "-", "+", "COUNT", "2"),
         ("PTTL", journal),
     )
+    # Without it, a command goes where MURMUR_URL says, and the demo does not.
+    elsewhere = session.url != (session.settings.url or "embedded:")
+    where = ["--url", redacted(session.url)] if elsewhere else []
     screen.title("Look for yourself: these lines ran just now, and work for an hour")
     async with raw_connection(session) as connection:
         for words in commands:
-            screen.line(Text(f"$ {shlex.join(['murmur-streams', 'redis', *words])}", "bold"))
+            line = ["murmur-streams", "redis", *where, *words]
+            screen.line(Text(f"$ {shlex.join(line)}", "bold"))
             _print_shortened(screen, for_terminal(await ask(connection, words), words))
     screen.line(Text("More of the same:", "dim"))
     for command in ("show", "keys", "tail"):
-        screen.line(f"$ murmur-streams {command} {run.run_id} --prefix {keys.prefix}")
+        line = ["murmur-streams", command, run.run_id, "--prefix", keys.prefix, *where]
+        screen.line(f"$ {shlex.join(line)}")
 
 
 def _print_shortened(screen: Screen, text: str) -> None:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from murmur_streams.cli.demo.analysis import Finding, Kind
 from murmur_streams.cli.demo.reports import Report
-from murmur_streams.cli.demo.screen import Screen
+from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.printing import printable
 
 SHOWN = 5
@@ -22,7 +22,8 @@ _HEADS = {
 def print_ranking(screen: Screen, report: Report) -> None:
     """The first few of each kind."""
     screen.title(
-        f"Found in {report.files:,} files, {report.lines:,} lines, {report.functions:,} functions"
+        f"Found in {counted(report.files, 'file')}, {counted(report.lines, 'line')}, "
+        f"{counted(report.functions, 'function')}"
     )
     for kind, (head, unit) in _HEADS.items():
         count = report.counts.get(kind, 0)

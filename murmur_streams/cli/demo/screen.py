@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from murmur_streams.cli.demo.watching import Watched
-from murmur_streams.cli.printing import STATE_STYLES, printable
+from murmur_streams.cli.printing import STATE_STYLES, PipeConsole, printable
 from murmur_streams.core.states import RunState
 
 WIDTH = 100
@@ -24,17 +23,22 @@ MOST_CELLS = 60
 _ORDER = {RunState.RUNNING: 0, RunState.FAILED: 1, RunState.CANCELLED: 2, RunState.PENDING: 3}
 
 
+def counted(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``, ``1,000 runs``."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
 class Screen:
     """Says what happens, and on a terminal shows all runs while they go on."""
 
-    def __init__(self) -> None:
-        self.console = Console(
-            file=sys.stdout,
+    def __init__(self, file: TextIO) -> None:
+        self.console = PipeConsole(
+            file=file,
             highlight=False,
             markup=False,
             emoji=False,
-            width=None if sys.stdout.isatty() else WIDTH,
-            soft_wrap=not sys.stdout.isatty(),
+            width=None if file.isatty() else WIDTH,
+            soft_wrap=not file.isatty(),
         )
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self._began = time.monotonic()
@@ -96,8 +100,8 @@ class Screen:
         again = f", attempt {run.attempt}" if run.attempt > 1 else ""
         style = STATE_STYLES[run.state]
         self.say(
-            f"{run.state}  {run.name}: {len(run.batch.files)} files, "
-            f"{run.findings} findings{again}",
+            f"{run.state}  {run.name}: {counted(len(run.batch.files), 'file')}, "
+            f"{counted(run.findings, 'finding')}{again}",
             style if run.state is not RunState.COMPLETED else "",
         )
 

@@ -1,0 +1,74 @@
+"""What goes wrong is one clear sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from murmur_streams.cli.app import app
+from tests.cli.conftest import CommandLine
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["show", "nobody"], "run_id 'nobody' not found"),
+        (["show", "a b"], "run_id 'a b' is refused"),
+        (["tail", "nobody"], "run_id 'nobody' not found"),
+        (["tail", "nobody", "--after", "x"], "'x' is no cursor"),
+        (["keys", "nobody"], "not found"),
+        (["audit", "nobody"], "not found"),
+        (["submit", "a/b", "1"], "target 'a/b' is refused"),
+        (["submit", "echo", "why"], "a text is written as '\"why\"'"),
+        (["submit", "echo", "NaN"], "the input"),
+        (["submit", "echo", "[" * 100_000], "the input"),
+        (["submit", "echo", "1", "--run-id", "a b"], "run_id 'a b' is refused"),
+        (["submit", "echo", "1", "--app", "nowhere:fleet"], "no module 'nowhere'"),
+        (["submit", "echo", "1", "--app", "fleet_app"], "names no fleet"),
+        (["worker", "nowhere:fleet"], "no module 'nowhere'"),
+        (["worker", "os:path"], "os:path is of type module, not Fleet"),
+        (["worker", "os:nothing"], "module 'os' has no 'nothing'"),
+        (["show", "a", "--url", "http://x"], "the URL http://x names no store"),
+        (["show", "a", "--url", "memory:"], "memory: lives inside one process"),
+        (["show", "a", "--prefix", "{a}"], "key_prefix '{a}' is refused"),
+        (["--prefix", "{a}", "show", "a"], "key_prefix '{a}' is refused"),
+        (["demo", "/nowhere"], "there is no /nowhere"),
+        (["redis", "--url", "redis://:secret@localhost:1", "PING"], "redis://:***@localhost:1"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words: list[str], why: str) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    assert why in result.stderr
+    assert result.stderr.startswith("murmur-streams: ")
+    assert result.stderr.count("\n") == 1
+    assert "secret" not in result.output
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["show"], ["audit"], ["worker", "a:b", "--x"]])
+def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
+    assert CliRunner().invoke(app, words).exit_code == 2
+
+
+def test_a_variable_that_breaks_its_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MURMUR_CONCURRENCY", "1e3")
+    result = CliRunner().invoke(app, ["show", "a"])
+    assert result.exit_code == 2
+    assert "MURMUR_CONCURRENCY is '1e3'" in result.stderr
+
+
+def test_debug_shows_the_traceback(line: CommandLine) -> None:
+    assert "Traceback" not in line.run("show", "nobody").stderr
+    assert "Traceback" in line.run("show", "nobody", "--debug").stderr
+    assert "Traceback" in line.run("show", "nobody", MURMUR_DEBUG="1").stderr
+
+
+def test_a_fleet_without_agents_is_refused(line: CommandLine) -> None:
+    refused = line.run("worker", "fleet_app:empty")
+    assert (refused.returncode, "no agents" in refused.stderr) == (2, True)
+
+
+def test_control_characters_of_a_mistake_are_shown_escaped() -> None:
+    result = CliRunner().invoke(app, ["worker", "\x1b[31m:x"])
+    assert "\x1b" not in result.stderr

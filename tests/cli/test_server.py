@@ -1,0 +1,63 @@
+"""The embedded server and the commands that go to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import CommandLine
+
+
+def test_a_server_starts_is_there_and_stops(line: CommandLine, data_dir: Path) -> None:
+    before = line.run("server", "status", "--json")
+    assert (before.returncode, json.loads(before.stdout)["running"]) == (1, False)
+    started = json.loads(line.run("server", "start", "--json").stdout)
+    assert (started["running"], started["kept"]) == (True, False)
+    status = line.run("server", "status")
+    assert (status.returncode, str(started["pid"]) in status.stdout) == (0, True)
+    assert line.run("server", "stop").stdout == "stopped\n"
+    assert "no server was running" in line.run("server", "stop").stdout
+    assert data_dir.exists()
+
+
+def test_a_kept_server_says_so(line: CommandLine) -> None:
+    assert "kept until" in line.run("server", "start", "--keep").stdout
+    assert json.loads(line.run("server", "status", "--json").stdout)["kept"] is True
+
+
+def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None:
+    url = f"embedded://{tmp_path / 'other'}"
+    started = json.loads(line.run("server", "start", "--json", "--url", url).stdout)
+    try:
+        assert started["data_dir"] == str(tmp_path.resolve() / "other")
+        assert line.run("redis", "--url", url, "PING").stdout == "PONG\n"
+    finally:
+        line.run("server", "stop", "--url", url)
+
+
+def test_words_that_begin_with_a_dash_are_the_servers(line: CommandLine) -> None:
+    assert line.run("redis", "SET", "--json", "-x").stdout == "OK\n"
+    assert line.run("redis", "GET", "--json").stdout == "-x\n"
+    assert line.run("redis", "--json", "ECHO", "--help").stdout == '"--help"\n'
+
+
+def test_an_error_reply_is_exit_code_1(line: CommandLine) -> None:
+    failed = line.run("redis", "NONSENSE")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("(error) ERR unknown command")
+
+
+def test_commands_can_come_from_stdin(line: CommandLine) -> None:
+    asked = line.run("redis", stdin="SET a 'b c'\n\nGET a\n")
+    assert (asked.returncode, asked.stdout) == (0, "OK\nb c\n")
+
+
+def test_settings_prints_the_table_and_the_values(line: CommandLine) -> None:
+    assert "| `MURMUR_URL` |" in line.run("settings").stdout
+    asked = line.run("settings", "--json", MURMUR_URL="redis://:secret@host")
+    assert json.loads(asked.stdout)["MURMUR_URL"] == "redis://:***@host"
+
+
+def test_the_version_is_told_twice(line: CommandLine) -> None:
+    flag, command = line.run("--version"), line.run("version", "--json")
+    assert flag.stdout == f"murmur-streams {json.loads(command.stdout)['version']}\n"
