@@ -10,7 +10,7 @@
 -- RETURNS
 --   OK claim*  the claims that are over
 -- WRITES base
--- COST a run: 1 HMGET, 1 ZADD
+-- COST a run: 1 HMGET, 1 ZREM, 1 ZADD
 -- include: states, time, keys, run
 
 local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -20,6 +20,9 @@ for i = 1, tonumber(ARGV[3]) do
   local keys = keys_of_run(base, run_id)
   local run = read_run(keys.run)
   if run and run.claim == claim then
+    -- A server that is out of memory refuses a script whose first write could grow: ZADD alone
+    -- would have all runs taken over, and that writes more than keeping them.
+    redis.call('ZREM', leases_key(base), run_id)
     redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
     touch_live(run, keys, now, live_ttl_ms)
   else

@@ -27,7 +27,8 @@ for _, run_id in ipairs(due) do
       unpack(changes))
   end
   if run and not TERMINAL[run.state] then
-    enqueue(base, run.target, run_id, now)
+    -- At its old place, not behind all that came since.
+    enqueue(base, run.target, run_id, run.created_ms)
     answer[#answer + 1] = run_id
   end
 end

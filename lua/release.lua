@@ -48,6 +48,7 @@ local changes = enter_state(run, run_id, keys, KEYS[7], writer, 'pending', {'rea
 local version = digits(writer.seq)
 redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
 redis.call('ZREM', leases_key(KEYS[7]), run_id)
-enqueue(KEYS[7], run.target, run_id, now)
+-- At its old place, not behind all that came since.
+enqueue(KEYS[7], run.target, run_id, run.created_ms)
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', version})

@@ -1,4 +1,4 @@
--- include: time
+-- include: states, time
 -- What every write reads of a run's hash, and the expiry its keys share.
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
@@ -17,8 +17,9 @@ local function read_run(key)
   }
 end
 
+-- When the run's keys expire, 0 for never. What live_until says is over with the end.
 local function deadline_of(run)
-  if run.expire_at > 0 then return run.expire_at end
+  if run.expire_at > 0 or TERMINAL[run.state] then return run.expire_at end
   return run.live_until
 end
 
