@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from murmur_streams.core.errors import InvalidPayloadError
@@ -108,11 +108,13 @@ def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
         InvalidTargetError: its name is outside the grammar.
         TypeError: it has parameters that nothing can fill, or types without a JSON form.
     """
-    name = check_target(name or function.__name__)
-    hints = _hints(function)
+    name = check_target(name or _own_name(function))
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"agent {name!r} yields; stream with run.output(…) and return the whole")
+    hints = _hints(function, name)
     input_name, context_name = _parameters(function, name, hints)
     input_type = hints.get(input_name or "", Any)
-    output_type = hints.get("return", Any)
+    output_type = _awaited(hints.get("return", Any))
     return Agent(
         name,
         function,
@@ -125,12 +127,22 @@ def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
     )
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _own_name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", None)
+    if callable(function) and isinstance(name, str):
+        return name
+    raise TypeError(
+        f"an agent is a function, not {function!r}; "
+        "write @fleet.agent or @fleet.agent(name='…') above one"
+    )
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise TypeError(
-            f"a type in the signature of agent {function.__name__!r} cannot be found ({error}); "
+            f"a type in the signature of agent {name!r} cannot be found ({error}); "
             "define it at module level, before the agent"
         ) from None
 
@@ -158,7 +170,23 @@ def _parameters(
     return (inputs[0] if inputs else None), context_name
 
 
+def _awaited(kind: Any) -> Any:
+    # A plain function that returns a coroutine: its type is what that one returns.
+    if typing.get_origin(kind) in {Awaitable, Coroutine}:
+        return typing.get_args(kind)[-1]
+    return kind
+
+
 def _adapter(kind: Any, name: str, what: str) -> TypeAdapter[Any]:
+    try:
+        # NaN stays NaN, and is refused as no JSON, where it would silently become null.
+        return TypeAdapter(kind, config=ConfigDict(ser_json_inf_nan="constants"))
+    except PydanticUserError:
+        return _adapter_of_model(kind, name, what)
+
+
+def _adapter_of_model(kind: Any, name: str, what: str) -> TypeAdapter[Any]:
+    # Models and dataclasses have a configuration of their own.
     try:
         return TypeAdapter(kind)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.settings import Settings
@@ -20,9 +19,9 @@ class StoreOfLoop:
     def __init__(self, url: str | None, options: Mapping[str, Any]) -> None:
         self._url = url
         self._options = options
-        self._opened: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[int, asyncio.Task[RedisRunStore]]
-        ] = WeakKeyDictionary()
+        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[RedisRunStore]] = {}
+        """By process and loop. A forked child keeps its parent's stores and leaves them alone:
+        closing them would unregister the parent's sockets."""
 
     async def get(self) -> RedisRunStore:
         """The running loop's store.
@@ -30,18 +29,23 @@ class StoreOfLoop:
         Raises:
             StoreConfigurationError, StoreUnavailableError: it cannot be opened.
         """
-        loop, pid = asyncio.get_running_loop(), os.getpid()
-        known = self._opened.get(loop)
-        if known is None or known[0] != pid or _failed(known[1]):
-            known = (pid, loop.create_task(self._open()))
-            self._opened[loop] = known
-        return await asyncio.shield(known[1])
+        here = _here()
+        known = self._opened.get(here)
+        if known is None or _failed(known):
+            self._forget_closed_loops()
+            known = self._opened[here] = here[1].create_task(self._open())
+        return await asyncio.shield(known)
 
     async def close(self) -> None:
         """Close the running loop's store, if there is one."""
-        known = self._opened.pop(asyncio.get_running_loop(), None)
-        if known is not None and known[0] == os.getpid() and not _failed(known[1]):
-            await (await known[1]).close()
+        known = self._opened.pop(_here(), None)
+        if known is not None and not _failed(known):
+            await (await known).close()
+
+    def _forget_closed_loops(self) -> None:
+        for pid, loop in list(self._opened):
+            if pid == os.getpid() and loop.is_closed():
+                del self._opened[pid, loop]
 
     async def _open(self) -> RedisRunStore:
         settings = Settings.from_environment(os.environ)
@@ -64,6 +68,10 @@ class StoreOfLoop:
                 "leave it out for the embedded server"
             )
         return store
+
+
+def _here() -> tuple[int, asyncio.AbstractEventLoop]:
+    return os.getpid(), asyncio.get_running_loop()
 
 
 def _failed(task: asyncio.Task[RedisRunStore]) -> bool:

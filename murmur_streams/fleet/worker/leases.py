@@ -42,16 +42,25 @@ async def keep_leases(
             logger.warning("no heartbeat: %s", error)
 
 
-async def hand_on(queue: Queue, lease_seconds: float) -> None:
+async def hand_on(queue: Queue, lease_seconds: float, queued: Callable[[], None]) -> None:
     """Queue the runs of dead workers again, until cancelled.
 
     Every worker does it, at most once in a quarter of a lease and at moments of its own, so that
     a dead worker's runs wait for one lease and a half at the longest.
+
+    Args:
+        queue: the queue.
+        lease_seconds: how long a claim holds without a heartbeat.
+        queued: called when runs were queued again. Their wake-up tokens may go to the very
+            worker that is frozen, so this one must not wait for another.
     """
     while True:
         await asyncio.sleep(lease_seconds * random.uniform(0.25, 0.5))  # noqa: S311  # jitter
         try:
-            for run_id in await queue.reclaim():
+            reclaimed = await queue.reclaim()
+            if reclaimed:
+                queued()
+            for run_id in reclaimed:
                 logger.warning("run %s: its worker is gone; it is queued again", run_id)
         except MurmurError as error:
             logger.warning("no look at the leases: %s", error)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from murmur_streams.core.errors import RemoteAgentError
+
 T = TypeVar("T")
 
 
@@ -35,8 +37,7 @@ async def call_in_thread(name: str, function: Callable[[], T]) -> T:
         try:
             result = context.run(function)
         except BaseException as raised:  # noqa: BLE001  # it is raised again in the caller
-            # A StopIteration cannot be raised into a future.
-            error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
+            error = _for_the_caller(raised)
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
@@ -45,3 +46,11 @@ async def call_in_thread(name: str, function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await outcome
+
+
+def _for_the_caller(error: BaseException) -> BaseException:
+    # The first cannot be raised into a future; the others would end the worker's loop or task,
+    # though no Ctrl-C ever reaches a thread.
+    if isinstance(error, (StopIteration, KeyboardInterrupt, GeneratorExit)):
+        return RemoteAgentError(type(error).__name__, str(error))
+    return error

@@ -14,9 +14,11 @@ from typing import Any
 
 from murmur_streams.core.errors import (
     AgentNotRegisteredError,
+    EmbeddedServerError,
     InvalidInputError,
-    OutcomeUnknownError,
-    StoreUnavailableError,
+    StoreClosedError,
+    StoreConfigurationError,
+    StoreError,
 )
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.execution import Execution
@@ -28,6 +30,10 @@ logger = logging.getLogger("murmur_streams.worker")
 
 IDLE_SECONDS = 5.0
 """How long an idle worker waits for a wake-up before it looks at the queue by itself."""
+CANCEL_SECONDS = 1.0
+"""How long a cancelled handler may take to clean up."""
+HAND_BACK_SECONDS = 5.0
+"""How long a stopping worker tries to hand its runs back."""
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -36,6 +42,8 @@ class Worker:
 
     Guarantee: a run is executed at least once and ends once. When this worker dies, its runs are
     taken over by others after ``lease_seconds``, and nothing that it still writes counts.
+    A cancelled ``def`` agent goes on in its thread until it returns: it writes nothing more, and
+    its slot is free. Code that keeps the event loop or the GIL for longer than the lease loses it.
 
     Args:
         fleet: whose agents; their targets are claimed.
@@ -66,15 +74,17 @@ class Worker:
         self._concurrency = concurrency
         self._lease_seconds = lease_seconds
         self._drain_seconds = drain_seconds
-        self._held: dict[str, tuple[Claim, asyncio.Task[None]]] = {}
+        self._held: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
+        """By claim token: a run may come back while its lost execution has yet to end."""
         self._slot_free = asyncio.Event()
+        self._handed_on = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
 
     @property
     def held(self) -> list[str]:
         """The ids of the runs that it executes now."""
-        return list(self._held)
+        return [claim.run_id for claim in self._claims()]
 
     def stop(self) -> None:
         """Claim no more and drain; a second call hands the runs under way back at once."""
@@ -94,34 +104,48 @@ class Worker:
         logger.info("worker %s executes %s", self.worker_id, ", ".join(self._targets))
         care = [
             asyncio.create_task(keep_leases(queue, self._lease_seconds, self._claims, self._lost)),
-            asyncio.create_task(hand_on(queue, self._lease_seconds)),
+            asyncio.create_task(hand_on(queue, self._lease_seconds, self._handed_on.set)),
         ]
+        for task in care:
+            # They end by a bug only, and a worker without them is worse than none.
+            task.add_done_callback(lambda _: self._stopping.set())
         try:
             await self._work(store, queue)
             await self._drain(queue)
         finally:
-            for task in (*care, *(task for _, task in self._held.values())):
-                task.cancel()
-            await asyncio.gather(*care, return_exceptions=True)
+            await self._cancel([*care, *self._tasks()])
+        for task in care:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
         logger.info("worker %s has stopped", self.worker_id)
 
     async def _work(self, store: RedisRunStore, queue: Queue) -> None:
+        failures = 0
         while not self._stopping.is_set():
-            free = self._concurrency - len(self._held)
-            if free == 0:
-                self._slot_free.clear()
-                await self._until_stopping(self._slot_free.wait())
-                continue
             try:
-                claims = await self._claim(queue, free)
-                for claim in claims:
-                    self._start(store, claim)
-                if len(claims) < free:
-                    await self._until_stopping(queue.wait(self._targets, _idle_seconds()))
-            except (StoreUnavailableError, OutcomeUnknownError) as error:
-                logger.warning(
-                    "worker %s goes on when the server is back: %s", self.worker_id, error
-                )
+                await self._take(store, queue)
+                failures = 0
+            except StoreError as error:
+                if _is_for_good(error):
+                    raise
+                logger.warning("worker %s tries again to claim runs: %s", self.worker_id, error)
+                await self._until_stopping(queue.recover(failures))
+                failures += 1
+
+    async def _take(self, store: RedisRunStore, queue: Queue) -> None:
+        """Fill the free slots, then wait for a free one or for more to do."""
+        free = self._concurrency - len(self._held)
+        if free <= 0:
+            self._slot_free.clear()
+            await self._until_stopping(self._slot_free.wait())
+            return
+        self._handed_on.clear()
+        claims = await self._claim(queue, free)
+        for claim in claims:
+            self._start(store, claim)
+        if len(claims) < free:
+            wake_up = queue.wait(self._targets, _idle_seconds())
+            await self._until_stopping(_first_of(wake_up, self._handed_on.wait(), seconds=None))
 
     async def _claim(self, queue: Queue, count: int) -> list[Claim]:
         # Another order each time, so that a full queue does not starve the targets behind it.
@@ -131,35 +155,49 @@ class Worker:
     def _start(self, store: RedisRunStore, claim: Claim) -> None:
         execution = Execution(store, self._fleet.agents[claim.target], claim, self.worker_id)
         task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
-        self._held[claim.run_id] = (claim, task)
+        self._held[claim.token] = (execution, task)
         task.add_done_callback(lambda done: self._ended(claim, done))
 
     def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
-        held = self._held.get(claim.run_id)
-        if held is not None and held[1] is task:
-            del self._held[claim.run_id]
+        del self._held[claim.token]
         self._slot_free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("run %s: the worker could not end it", claim.run_id, exc_info=error)
 
     def _claims(self) -> list[Claim]:
-        return [claim for claim, _ in self._held.values()]
+        return [execution.claim for execution, _ in self._held.values()]
 
-    def _lost(self, run_id: str) -> None:
-        held = self._held.get(run_id)
-        if held is not None:
-            logger.warning("run %s: the claim is over, its execution is cancelled", run_id)
-            held[1].cancel()
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for _, task in self._held.values()]
+
+    def _lost(self, claim: Claim) -> None:
+        execution, task = self._held.get(claim.token, (None, None))
+        if execution is None or task is None or execution.is_ending:
+            return
+        logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
+        task.cancel()
 
     async def _drain(self, queue: Queue) -> None:
-        if self._held:
-            logger.info("worker %s drains %d runs", self.worker_id, len(self._held))
-            finished = asyncio.wait([task for _, task in self._held.values()])
-            await _first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
-        for claim, task in list(self._held.values()):
+        if not self._held:
+            return
+        logger.info("worker %s drains %d runs", self.worker_id, len(self._held))
+        finished = asyncio.wait(self._tasks())
+        await _first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
+        claims = self._claims()
+        await self._cancel(self._tasks())
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                await asyncio.gather(*(queue.release(claim, "worker_stopped") for claim in claims))
+        except (StoreError, TimeoutError) as error:
+            logger.warning("runs are handed on when their leases have run out: %r", error)
+
+    @staticmethod
+    async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+        # A handler that will not be cancelled is left behind: nothing that it writes counts.
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task], timeout=1.0)
-            await queue.release(claim, "worker_stopped")
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
     async def _until_stopping(self, waiting: Coroutine[Any, Any, object]) -> None:
         await _first_of(waiting, self._stopping.wait(), seconds=None)
@@ -193,6 +231,14 @@ def _checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
                 f"this fleet has no agent {target!r}; it has: {', '.join(sorted(fleet.agents))}"
             )
     return list(targets or fleet.agents)
+
+
+def _is_for_good(error: StoreError) -> bool:
+    # An embedded server that does not start now may start later, when there is room on the disk.
+    wrong = isinstance(error, StoreConfigurationError) and not isinstance(
+        error, EmbeddedServerError
+    )
+    return wrong or isinstance(error, StoreClosedError)
 
 
 def _idle_seconds() -> float:

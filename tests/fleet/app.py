@@ -1,0 +1,131 @@
+"""The agents that the tests' worker processes execute. What each does is said by its input."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from murmur_streams import Fleet, RunContext
+from murmur_streams.core.errors import LeaseLostError
+
+GATE_LOOK_SECONDS = 0.01
+
+fleet = Fleet()
+
+
+class Job(BaseModel):
+    """What to do."""
+
+    steps: int = 0
+    pause_seconds: float = 0.0
+    gate: str = ""
+    """A file: go on when it exists."""
+    journal: str = ""
+    """A file: write a line for each thing that happens to the agent."""
+
+
+class Report(BaseModel):
+    """What was done."""
+
+    total: int
+    pid: int
+
+
+def is_open(job: Job) -> bool:
+    """Whether the job's gate is open."""
+    return Path(job.gate).exists()
+
+
+def note(job: Job, attempt: int, what: str) -> None:
+    """Append a line to the job's file."""
+    if job.journal:
+        with Path(job.journal).open("a", encoding="utf-8") as file:
+            file.write(f"{attempt} {what}\n")
+
+
+@fleet.agent
+async def counts(job: Job, run: RunContext) -> Report:
+    """Emits its steps, with pauses."""
+    for step in range(job.steps):
+        await run.emit("step", step)
+        run.progress(total=job.steps, completed=step + 1)
+        await asyncio.sleep(job.pause_seconds)
+    return Report(total=sum(range(job.steps)), pid=os.getpid())
+
+
+@fleet.agent
+def counts_blocking(job: Job, run: RunContext) -> Report:
+    """The same in a thread."""
+    for step in range(job.steps):
+        run.emit("step", step)
+        time.sleep(job.pause_seconds)
+    return Report(total=sum(range(job.steps)), pid=os.getpid())
+
+
+@fleet.agent
+def burns(job: Job) -> Report:
+    """Keeps a core busy with Python code."""
+    end, turns = time.monotonic() + job.pause_seconds, 0
+    while time.monotonic() < end:
+        turns += 1
+    return Report(total=turns, pid=os.getpid())
+
+
+@fleet.agent
+async def waits(job: Job, run: RunContext) -> Report:
+    """Begins, and ends when its gate opens."""
+    await run.emit("began")
+    note(job, run.attempt, "began")
+    try:
+        while not is_open(job):  # noqa: ASYNC110  # the gate is a file: nobody could set an Event
+            await asyncio.sleep(GATE_LOOK_SECONDS)
+    except asyncio.CancelledError:
+        note(job, run.attempt, "cancelled")
+        raise
+    await run.emit("went on")
+    return Report(total=run.attempt, pid=os.getpid())
+
+
+@fleet.agent
+def waits_blocking(job: Job, run: RunContext) -> Report:
+    """The same in a thread; tells its file when it may not write any more."""
+    run.emit("began")
+    note(job, run.attempt, "began")
+    while not is_open(job):
+        time.sleep(GATE_LOOK_SECONDS)
+    try:
+        run.emit("went on")
+    except LeaseLostError:
+        note(job, run.attempt, "fenced")
+        raise
+    return Report(total=run.attempt, pid=os.getpid())
+
+
+@fleet.agent
+async def will_not_go(job: Job, run: RunContext) -> Report:
+    """Writes on and on, whatever it is told, until it was both cancelled and fenced."""
+    told: set[str] = set()
+    while not is_open(job) and told != {"cancelled", "fenced"}:
+        try:
+            await run.emit("tick")
+            await asyncio.sleep(GATE_LOOK_SECONDS)
+        except LeaseLostError:
+            told.add("fenced")
+        except asyncio.CancelledError:
+            told.add("cancelled")
+    for word in sorted(told):
+        note(job, run.attempt, word)
+    return Report(total=run.attempt, pid=os.getpid())
+
+
+@fleet.agent
+def dies_once(job: Job, run: RunContext) -> Report:
+    """Takes its process with it, the first time."""
+    run.emit("began")
+    if run.attempt == 1:
+        os._exit(9)
+    return Report(total=run.attempt, pid=os.getpid())

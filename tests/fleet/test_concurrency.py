@@ -1,0 +1,80 @@
+"""How many runs a worker executes at once, and that none of them stalls the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from murmur_streams import RunHandle
+from murmur_streams.core.states import RunState
+from tests.fleet.stage import Stage, wait_until
+
+LEASE_SECONDS = 1.0
+LONG_SECONDS = 3 * LEASE_SECONDS
+
+
+async def states(handles: list[RunHandle[object]]) -> Counter[RunState]:
+    """How many runs are in which state."""
+    return Counter([(await handle.status()).state for handle in handles])
+
+
+@pytest.mark.parametrize("agent", ["waits", "waits_blocking"])
+async def test_a_worker_executes_as_many_runs_as_it_was_told_and_no_more(
+    stage: Stage, agent: str
+) -> None:
+    gate = stage.gate()
+    handles = [await stage.fleet.submit(agent, {"gate": str(gate)}) for _ in range(9)]
+    await stage.ready(stage.start(concurrency=3))
+
+    async def three_run() -> bool:
+        return (await states(handles))[RunState.RUNNING] == 3
+
+    await wait_until(three_run, "three runs are executed")
+    gate.touch()
+    for handle in handles:
+        await handle.output(timeout=30)
+    assert await stage.check(handles) == [1] * 9
+    assert await most_at_once(stage, handles) == 3
+
+
+async def most_at_once(stage: Stage, handles: list[RunHandle[object]]) -> int:
+    """The largest number of runs that were running at the same moment, by the feed's order."""
+    store = await stage.fleet.store()
+    running, most, wanted = set[str](), 0, {handle.run_id for handle in handles}
+    for _, flat in await store.server.read("XRANGE", store.keys.feed(), "-", "+"):
+        fields = dict(zip(*[iter(part.decode() for part in flat)] * 2, strict=True))
+        if fields["type"] != "run.state" or fields["run"] not in wanted:
+            continue
+        if fields["state"] == RunState.RUNNING:
+            running.add(fields["run"])
+        else:
+            running.discard(fields["run"])
+        most = max(most, len(running))
+    return most
+
+
+@pytest.mark.parametrize(
+    ("agent", "job"),
+    [
+        ("counts_blocking", {"steps": 1, "pause_seconds": LONG_SECONDS}),
+        ("burns", {"pause_seconds": LONG_SECONDS}),
+    ],
+)
+async def test_blocking_agents_keep_their_leases_and_stall_nobody(
+    stage: Stage, agent: str, job: dict[str, float]
+) -> None:
+    await stage.ready(stage.start(lease_seconds=LEASE_SECONDS, concurrency=4))
+    await stage.ready(stage.start(lease_seconds=LEASE_SECONDS, concurrency=4))
+    long = [await stage.fleet.submit(agent, job) for _ in range(3)]
+    for handle in long:
+        await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    short = [await stage.fleet.submit("counts", {"steps": 3}) for _ in range(20)]
+    for handle in short:
+        await handle.output(timeout=30)
+    for handle in long:
+        await handle.output(timeout=30)
+    assert await stage.check([*long, *short]) == [1] * 23
+    short_ended = [(await handle.snapshot()).ended_ms or 0 for handle in short]
+    long_ended = [(await handle.snapshot()).ended_ms or 0 for handle in long]
+    assert max(short_ended) < min(long_ended)

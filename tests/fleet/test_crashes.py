@@ -1,0 +1,109 @@
+"""Whatever happens to a worker's process, its runs end once, with the right result."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from murmur_streams import RunHandle
+from murmur_streams.core.states import RunState
+from tests.fleet.app import Job, Report
+from tests.fleet.stage import Stage, WorkerProcess
+
+KILLS = 50
+RUNS_PER_KILL = 3
+
+
+def total(output: object) -> int:
+    """The total of a report, which a fleet without agents decodes as a plain model."""
+    return Report.model_validate(output, from_attributes=True).total
+
+
+async def submit_some(stage: Stage, chance: random.Random) -> dict[RunHandle[object], int]:
+    """Submit runs of mixed length; their handles, with the totals they should report."""
+    submitted: dict[RunHandle[object], int] = {}
+    for _ in range(RUNS_PER_KILL):
+        job = Job(steps=chance.randrange(12), pause_seconds=chance.choice((0.0, 0.01, 0.1)))
+        agent = chance.choice(("counts", "counts_blocking"))
+        handle = await stage.fleet.submit(agent, job.model_dump())
+        submitted[handle] = sum(range(job.steps))
+    return submitted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_fifty_workers_killed_at_random_moments_leave_every_run_ended_once(
+    stage: Stage,
+) -> None:
+    chance = random.Random(20_240_607)
+    workers = [stage.start(lease_seconds=1, concurrency=4, idle_seconds=5) for _ in range(3)]
+    expected: dict[RunHandle[object], int] = {}
+    for _ in range(KILLS):
+        expected |= await submit_some(stage, chance)
+        victim = chance.randrange(len(workers))
+        await stage.ready(workers[victim])
+        await asyncio.sleep(chance.uniform(0, 0.5))
+        workers[victim].kill()
+        workers[victim] = stage.start(lease_seconds=1, concurrency=4, idle_seconds=5)
+    outputs = {handle: await handle.output(timeout=60) for handle in expected}
+    assert {handle: total(output) for handle, output in outputs.items()} == expected
+    attempts = await stage.check(expected)
+    assert sum(attempt > 1 for attempt in attempts) >= 10, "the kills hit runs that were executed"
+
+
+@pytest.mark.parametrize("place", ["claimed", "finishing"])
+async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
+    stage: Stage, place: str
+) -> None:
+    first = await stage.ready(stage.start(lease_seconds=1, die_at=place))
+    handle = await stage.fleet.submit("counts", {"steps": 3})
+    assert await asyncio.to_thread(first.process.wait, 30) == 9
+    await stage.ready(stage.start(lease_seconds=1))
+    assert total(await handle.output(timeout=30)) == 3
+    assert await stage.check([handle]) == [2]
+
+
+async def test_a_worker_that_dies_after_its_run_has_ended_changes_nothing(stage: Stage) -> None:
+    first = await stage.ready(stage.start(lease_seconds=1, die_at="finished"))
+    handle = await stage.fleet.submit("counts", {"steps": 3})
+    assert await asyncio.to_thread(first.process.wait, 30) == 9
+    ended = await handle.snapshot()
+    await stage.ready(stage.start(lease_seconds=1))
+    other = await stage.fleet.submit("counts", {"steps": 3})
+    await other.output(timeout=30)
+    assert await handle.snapshot() == ended
+    assert await stage.check([handle, other]) == [1, 1]
+
+
+async def test_a_handler_that_takes_its_process_with_it_is_executed_elsewhere(
+    stage: Stage,
+) -> None:
+    first = await stage.ready(stage.start(lease_seconds=1))
+    handle = await stage.fleet.submit("dies_once", {})
+    assert await asyncio.to_thread(first.process.wait, 30) == 9
+    await stage.ready(stage.start(lease_seconds=1))
+    assert total(await handle.output(timeout=30)) == 2
+    assert await stage.check([handle]) == [2]
+    reasons = [entry.fields.get("reason") for entry in await stage.journal(handle.run_id)]
+    assert "lease_expired" in reasons
+
+
+async def test_all_runs_of_a_dead_worker_are_handed_on_however_many_they_are(
+    stage: Stage,
+) -> None:
+    gate = stage.gate()
+    first = await stage.ready(stage.start(lease_seconds=1, concurrency=60))
+    handles = [await stage.fleet.submit("waits", {"gate": str(gate)}) for _ in range(60)]
+    for handle in handles:
+        await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    first.kill()
+    second: WorkerProcess = await stage.ready(stage.start(lease_seconds=1, concurrency=60))
+    for handle in handles:
+        await stage.in_state(handle, RunState.RUNNING, attempt=2)
+    gate.touch()
+    for handle in handles:
+        await handle.output(timeout=30)
+    assert await stage.check(handles) == [2] * 60
+    assert second.process.poll() is None

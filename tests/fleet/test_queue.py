@@ -1,0 +1,172 @@
+"""Waking idle workers, and a queue whose parts were lost or tampered with."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+
+from murmur_streams.core.errors import LeaseLostError
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.queue import Claim, Queue
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.stage import Stage, wait_until
+from tests.servers import Space
+
+SECOND_MS = 1_000
+
+
+@pytest.fixture
+async def store(space: Space) -> AsyncIterator[RedisRunStore]:
+    """A store in the test's key space."""
+    async with space.store() as store:
+        yield store
+
+
+async def claimed(store: RedisRunStore, count: int = 1) -> tuple[Queue, list[Claim]]:
+    """A queue, and so many runs of ``work`` that a worker holds."""
+    queue = Queue(store, lease_seconds=60)
+    for _ in range(count):
+        await store.submit(secrets.token_hex(4), "work")
+    return queue, await queue.claim("first", ["work"], count)
+
+
+def expire_leases(space: Space) -> None:
+    """Let all leases be over, as if their workers had been silent for long."""
+    leases = space.keys.leases()
+    run_ids = cast("list[bytes]", space.admin.zrange(leases, 0, -1))
+    space.admin.zadd(leases, dict.fromkeys(run_ids, 1))
+
+
+async def test_idle_workers_are_roused_by_a_submission(stage: Stage) -> None:
+    """By themselves, these workers look at the queue once an hour."""
+    for _ in range(2):
+        await stage.ready(stage.start())
+    for _ in range(10):
+        handle = await stage.fleet.submit("counts", {})
+        await handle.output(timeout=30)
+
+
+async def test_each_token_rouses_one_idle_worker(stage: Stage) -> None:
+    gate = stage.gate()
+    for _ in range(3):
+        await stage.ready(stage.start(concurrency=1))
+    handles = [await stage.fleet.submit("waits", {"gate": str(gate)}) for _ in range(3)]
+    for handle in handles:
+        await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    workers = Counter([(await handle.snapshot()).worker for handle in handles])
+    assert sorted(workers.values()) == [1, 1, 1]
+    gate.touch()
+    for handle in handles:
+        await handle.output(timeout=30)
+
+
+@pytest.mark.parametrize("lost", ["stream", "group"])
+async def test_a_lost_wake_stream_is_made_again(stage: Stage, space: Space, lost: str) -> None:
+    await stage.ready(stage.start())
+    for _ in range(3):
+        handle = await stage.fleet.submit("counts", {})
+        await handle.output(timeout=30)
+        if lost == "stream":
+            space.admin.delete(space.keys.wake("counts"))
+        else:
+            space.admin.xgroup_destroy(space.keys.wake("counts"), "workers")
+    handle = await stage.fleet.submit("counts", {})
+    await handle.output(timeout=30)
+
+
+async def test_leases_that_were_lost_are_rebuilt_by_heartbeats(stage: Stage, space: Space) -> None:
+    gate = stage.gate()
+    await stage.ready(stage.start(lease_seconds=1))
+    handle = await stage.fleet.submit("waits", {"gate": str(gate)})
+    await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    space.admin.delete(space.keys.leases())
+
+    async def is_rebuilt() -> bool:
+        return space.admin.zscore(space.keys.leases(), handle.run_id) is not None
+
+    await wait_until(is_rebuilt, "the lease is back")
+    gate.touch()
+    await handle.output(timeout=30)
+    assert await stage.check([handle]) == [1]
+
+
+async def test_entries_of_runs_that_are_gone_are_removed_and_hide_nothing(
+    space: Space, store: RedisRunStore
+) -> None:
+    queue_key = space.keys.queue("work")
+    space.admin.zadd(queue_key, {f"gone-{number}": number for number in range(500)})
+    await store.create("ended", "work")
+    await store.set_state("ended", RunState.CANCELLED)
+    space.admin.zadd(queue_key, {"ended": 501})
+    queue, claims = await claimed(store)
+    assert [claim.attempt for claim in claims] == [1]
+    assert space.admin.exists(queue_key) == 0
+    assert await queue.claim("first", ["work"], 1) == []
+
+
+async def test_a_worker_takes_no_more_than_it_asked_for_and_the_oldest_first(
+    store: RedisRunStore,
+) -> None:
+    queue = Queue(store, lease_seconds=60)
+    for number in range(5):
+        await store.submit(f"run-{number}", "work")
+        await store.submit(f"other-{number}", "other")
+        await asyncio.sleep(0.002)
+    first = await queue.claim("first", ["work", "other"], 6)
+    assert [claim.run_id for claim in first] == [*(f"run-{n}" for n in range(5)), "other-0"]
+    assert len({claim.token for claim in first}) == 6
+    rest = await queue.claim("second", ["work", "other"], 6)
+    assert [claim.run_id for claim in rest] == [f"other-{n}" for n in range(1, 5)]
+
+
+async def test_of_two_reclaimers_one_wins(space: Space, store: RedisRunStore) -> None:
+    queue, claims = await claimed(store, 30)
+    expire_leases(space)
+    answers = await asyncio.gather(*(queue.reclaim() for _ in range(8)))
+    reclaimed = [run_id for answer in answers for run_id in answer]
+    assert sorted(reclaimed) == sorted(claim.run_id for claim in claims)
+    again = await queue.claim("second", ["work"], 100)
+    assert sorted(claim.run_id for claim in again) == sorted(reclaimed)
+    assert {claim.attempt for claim in again} == {2}
+    assert await queue.reclaim() == []
+
+
+async def test_a_heartbeat_tells_which_claims_are_over(space: Space, store: RedisRunStore) -> None:
+    queue, claims = await claimed(store, 3)
+    assert await queue.heartbeat(claims) == []
+    expire_leases(space)
+    await queue.reclaim()
+    (again,) = await queue.claim("second", ["work"], 1)
+    assert await queue.heartbeat([*claims, again]) == claims
+    assert space.admin.zrange(space.keys.leases(), 0, -1) == [again.run_id.encode()]
+
+
+async def test_an_old_claim_can_write_nothing_and_hand_nothing_back(
+    space: Space, store: RedisRunStore
+) -> None:
+    queue, (old,) = await claimed(store)
+    expire_leases(space)
+    await queue.reclaim()
+    (new,) = await queue.claim("second", ["work"], 1)
+    before = await store.snapshot(old.run_id)
+    with pytest.raises(LeaseLostError):
+        await store.finish(old.run_id, RunState.COMPLETED, claim=old.token)
+    await queue.release(old, "worker_stopped")
+    assert await store.snapshot(old.run_id) == before
+    assert before.claim == new.token
+
+
+async def test_a_lease_is_a_deadline_by_the_servers_clock(
+    space: Space, store: RedisRunStore
+) -> None:
+    queue, (claim,) = await claimed(store)
+    seconds, _ = space.admin.time()
+    deadline = space.admin.zscore(space.keys.leases(), claim.run_id)
+    assert deadline is not None
+    assert abs(deadline - (seconds + 60) * SECOND_MS) < 5 * SECOND_MS
+    assert await queue.reclaim() == []

@@ -1,0 +1,120 @@
+"""Which functions may be agents, and what is said of the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from murmur_streams import Fleet, RunContext
+from murmur_streams.core.errors import (
+    AgentNotRegisteredError,
+    InvalidInputError,
+    InvalidTargetError,
+)
+from murmur_streams.fleet.worker import Worker
+from tests.fleet.app import Job
+
+
+def two_inputs(first: int, second: int) -> None: ...
+def positional(job: Job, /) -> None: ...
+def unresolvable(job: Missing) -> None: ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+def no_json(job: Fleet) -> None: ...
+def no_json_out(job: Job) -> Fleet: ...
+def yields(job: Job) -> Iterator[int]:
+    yield 1
+
+
+async def yields_later(job: Job) -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (two_inputs, "takes first and second: an agent has one input"),
+        (positional, "'job' must not be positional-only"),
+        (unresolvable, "name 'Missing' is not defined"),
+        (no_json, "the input type of agent 'no_json'"),
+        (no_json_out, "the output type of agent 'no_json_out'"),
+        (yields, "yields"),
+        (yields_later, "yields"),
+        ("a name", "an agent is a function, not 'a name'"),
+        (7, "an agent is a function, not 7"),
+    ],
+)
+def test_a_function_that_cannot_be_an_agent_is_refused_with_the_reason(
+    function: Any, said: str
+) -> None:
+    fleet = Fleet()
+    with pytest.raises(TypeError) as caught:
+        fleet.agent(function)
+    assert said in str(caught.value)
+    assert fleet.agents == {}
+
+
+@pytest.mark.parametrize("name", ["with space", "a:b", "a/b", "ä", "x" * 200, "{0}"])
+def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
+    with pytest.raises(InvalidTargetError):
+        Fleet().agent(name=name)(lambda: None)
+
+
+def test_a_lambda_needs_a_name() -> None:
+    with pytest.raises(InvalidTargetError):
+        Fleet().agent(lambda: None)
+
+
+def test_a_name_is_taken_once() -> None:
+    fleet = Fleet()
+    fleet.agent(name="one")(lambda: None)
+    with pytest.raises(TypeError, match="has an agent named 'one' already"):
+        fleet.agent(name="one")(lambda: None)
+
+
+def test_the_function_stays_what_it_was() -> None:
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert Fleet().agent(double) is double
+    assert double(2) == 4
+
+
+def test_input_and_context_are_found_by_name_and_type() -> None:
+    fleet = Fleet()
+
+    @fleet.agent
+    def neither() -> None: ...
+    @fleet.agent
+    def only_run(run: Any = None) -> None: ...
+    @fleet.agent
+    def by_type(context: RunContext, job: Job, extra: int = 1, *more: int, **most: int) -> None: ...
+    @fleet.agent
+    def a_run_as_input(context: RunContext, run: Job) -> None: ...
+
+    found = {name: (agent.input_name, agent.context_name) for name, agent in fleet.agents.items()}
+    assert found == {
+        "neither": (None, None),
+        "only_run": ("run", None),
+        "by_type": ("job", "context"),
+        "a_run_as_input": ("run", "context"),
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{"concurrency": 0}, {"lease_seconds": 0.5}, {"drain_seconds": -1}]
+)
+def test_a_worker_that_cannot_work_is_refused(options: dict[str, float]) -> None:
+    fleet = Fleet()
+    fleet.agent(name="one")(lambda: None)
+    with pytest.raises(InvalidInputError, match="a worker needs"):
+        Worker(fleet, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_worker_executes_agents_that_its_fleet_has() -> None:
+    fleet = Fleet()
+    with pytest.raises(AgentNotRegisteredError, match="has no agents"):
+        Worker(fleet)
+    fleet.agent(name="one")(lambda: None)
+    with pytest.raises(AgentNotRegisteredError, match="has no agent 'two'; it has: one"):
+        Worker(fleet, targets=["one", "two"])

@@ -1,0 +1,131 @@
+"""A worker that is told to stop: it claims no more, drains, and hands the rest back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+
+import pytest
+
+from murmur_streams import Fleet, RunContext, RunHandle
+from murmur_streams.core.states import RunState
+from tests.fleet.stage import Stage, WorkerProcess, wait_until
+from tests.fleet.working import working
+from tests.servers import Space
+
+BLOCKING = ["waits", "waits_blocking"]
+
+
+async def stopped(worker: WorkerProcess) -> int:
+    """Wait for the worker's own end; its exit code."""
+    return await asyncio.to_thread(worker.exit_code)
+
+
+async def waiting_run(stage: Stage, agent: str, gate: str) -> RunHandle[object]:
+    """A run that is executed and waits for its gate."""
+    handle = await stage.fleet.submit(agent, {"gate": gate})
+    await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    return handle
+
+
+async def reasons(stage: Stage, handle: RunHandle[object]) -> list[str]:
+    """Why the run went back into its queue, each time."""
+    journal = await stage.journal(handle.run_id)
+    return [entry.fields["reason"] for entry in journal if "reason" in entry.fields]
+
+
+async def test_an_idle_worker_stops_at_once(stage: Stage) -> None:
+    worker = await stage.ready(stage.start())
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+
+
+async def test_it_finishes_what_ends_in_time_and_claims_no_more(stage: Stage) -> None:
+    gate = stage.gate()
+    worker = await stage.ready(stage.start())
+    begun = await waiting_run(stage, "waits", str(gate))
+    worker.send(signal.SIGTERM)
+    await stage.told(worker, "stopping")
+    later = await stage.fleet.submit("counts", {})
+    gate.touch()
+    assert await stopped(worker) == 0
+    assert await stage.check([begun]) == [1]
+    assert (await later.status()).state is RunState.PENDING
+    await stage.ready(stage.start())
+    await later.output(timeout=30)
+    assert await stage.check([later]) == [1]
+
+
+@pytest.mark.parametrize("agent", BLOCKING)
+async def test_what_does_not_end_in_time_is_handed_back_and_taken_by_another(
+    stage: Stage, agent: str
+) -> None:
+    gate = stage.gate()
+    worker = await stage.ready(stage.start(drain_seconds=0.5))
+    handle = await waiting_run(stage, agent, str(gate))
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+    assert (await handle.status()).state is RunState.PENDING
+    assert await reasons(stage, handle) == ["worker_stopped"]
+    await stage.ready(stage.start())
+    await stage.in_state(handle, RunState.RUNNING, attempt=2)
+    gate.touch()
+    await handle.output(timeout=30)
+    assert await stage.check([handle]) == [2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_hands_everything_back_at_once(
+    stage: Stage, number: signal.Signals
+) -> None:
+    worker = await stage.ready(stage.start(drain_seconds=3600))
+    handles = [await waiting_run(stage, agent, str(stage.gate())) for agent in BLOCKING]
+    worker.send(number)
+    await stage.told(worker, "stopping")
+    worker.send(number)
+    assert await stopped(worker) == 0
+    for handle in handles:
+        assert (await handle.status()).state is RunState.PENDING
+        assert await reasons(stage, handle) == ["worker_stopped"]
+
+
+async def test_what_is_handed_back_wakes_an_idle_worker(stage: Stage) -> None:
+    gate = stage.gate()
+    first = await stage.ready(stage.start(drain_seconds=0))
+    handle = await waiting_run(stage, "waits", str(gate))
+    await stage.ready(stage.start())
+    first.send(signal.SIGTERM)
+    assert await stopped(first) == 0
+    await stage.in_state(handle, RunState.RUNNING, attempt=2)
+    gate.touch()
+    await handle.output(timeout=30)
+    assert await stage.check([handle]) == [2]
+
+
+async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> None:
+    before = (asyncio.all_tasks(), set(threading.enumerate()), connections(space))
+    fleet = Fleet(space.url, key_prefix=space.prefix)
+
+    @fleet.agent
+    async def tells(run: RunContext) -> None:
+        await run.emit("told")
+
+    @fleet.agent
+    def tells_from_a_thread(run: RunContext) -> None:
+        run.emit("told")
+
+    async with fleet, working(fleet):
+        for agent in (tells, tells_from_a_thread) * 5:
+            await (await fleet.submit(agent)).output(timeout=30)
+
+    async def is_as_before() -> bool:
+        threads = {each for each in threading.enumerate() if "asyncio" not in each.name}
+        return (asyncio.all_tasks(), threads, connections(space)) == before
+
+    await wait_until(is_as_before, "tasks, threads and connections are gone")
+
+
+def connections(space: Space) -> int:
+    """How many connections the server has."""
+    return len(space.admin.client_list())

@@ -1,0 +1,77 @@
+"""A worker's process, as an application would write one: ``python -m tests.fleet.worker_process``.
+
+Its argument is JSON: ``worker`` for Worker, ``die_at`` for a place where the process ends as by
+SIGKILL, once, and ``idle_seconds``. It tells on stdout when it works and when it is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+from murmur_streams.fleet.worker import Worker, execution
+from murmur_streams.fleet.worker import worker as worker_module
+from murmur_streams.stores.redis.queue import Queue
+from tests.fleet.app import fleet
+
+KILLED = 9
+
+
+def die_at(place: str) -> None:
+    """Make the process end at a place of the worker's own code."""
+
+    async def dies(*_: Any, **__: Any) -> None:
+        os._exit(KILLED)
+
+    if place == "claimed":
+        execution.Execution.run = dies
+    elif place == "finishing":
+        execution.Execution._end = dies
+    elif place == "finished":
+        end = execution.Execution._end
+
+        async def dies_after(*given: Any, **named: Any) -> None:
+            await end(*given, **named)
+            os._exit(KILLED)
+
+        execution.Execution._end = dies_after
+
+
+def tell_when_ready() -> None:
+    """Print a line when the worker looks for its first run."""
+    prepare = Queue.prepare
+
+    async def prepared(self: Queue, targets: Any) -> None:
+        await prepare(self, targets)
+        print("ready", flush=True)  # noqa: T201  # the test reads it
+
+    Queue.prepare = prepared
+
+
+async def main() -> None:
+    """Work until a signal comes."""
+    options = json.loads(sys.argv[1])
+    die_at(options["die_at"])
+    tell_when_ready()
+    worker_module.IDLE_SECONDS = options["idle_seconds"]
+    worker = Worker(fleet, **options["worker"])
+
+    def stop() -> None:
+        worker.stop()
+        print("stopping", flush=True)  # noqa: T201  # the test reads it
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with fleet:
+        await worker.run()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    asyncio.run(main())
