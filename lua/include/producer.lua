@@ -28,8 +28,10 @@ local function prune_producers(producers_key)
 end
 
 -- Keeps the answer and returns it. deadline_ms: when the run's keys expire, 0 for never.
+-- Its age counts by the server's clock: a slow caller's record would be pruned under its retries.
 local function remember(producers_key, producer, n, now_ms, deadline_ms, answer)
-  local record = n .. ' ' .. now_ms .. ' ' .. table.concat(answer, ' ')
+  local stamp = digits(math.max(tonumber(now_ms), server_ms()))
+  local record = n .. ' ' .. stamp .. ' ' .. table.concat(answer, ' ')
   if redis.call('HSET', producers_key, producer, record) == 1 then
     prune_producers(producers_key)
     if deadline_ms > 0 then

@@ -21,13 +21,13 @@ PROBES: tuple[str, ...] = (
     "EXISTS {key}",
     "GET {key}",
     "HDEL {key} f",
+    "HEXISTS {key} f",
     "HGET {key} f",
     "HGETALL {key}",
     "HLEN {key}",
     "HMGET {key} f",
     "HSCAN {key} 0",
     "HSET {key} f v f",
-    "HSETNX {key} f",
     "PERSIST {key}",
     "PEXPIREAT {key} 1",
     "PTTL {key}",
@@ -44,7 +44,8 @@ PROBES: tuple[str, ...] = (
     "ZSCORE {key} m",
 )
 """What the store and its scripts call, each in a form that changes nothing on a key that is not
-there: a script that was denied one of them half-way would leave half of its writes."""
+there: a script that was denied one of them half-way would leave half of its writes. HSETNX has no
+such form; claiming the meta hash is its probe."""
 
 
 async def check_server(connections: Connections, keys: Keys, where: str) -> None:

@@ -24,6 +24,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 _PINNED: dict[str, Any] = {
     "protocol": 2,
     "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
     "socket_timeout": None,
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "health_check_interval": 0,
@@ -34,6 +36,9 @@ _PINNED: dict[str, Any] = {
 _NOT_CLONED = ("maint_", "orig_", "himport_", "oss_", "event_dispatcher", "retry")
 Reply = Any
 """What the server answered: bytes, int, None, or lists of these."""
+
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class NeverSentError(Exception):
@@ -47,6 +52,8 @@ def client_from_url(url: str) -> Redis:
         StoreConfigurationError: the URL is malformed; its password is not repeated.
     """
     try:
+        if not url.startswith(_SCHEMES):
+            raise ValueError  # noqa: TRY301  # the driver would take "redis:host" for localhost
         client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
         # A connection that is made and never used tells of options that it does not know.
         client.connection_pool.make_connection()
@@ -80,7 +87,7 @@ def _fault_of(url: str, error: Exception) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "its host is malformed"
-    if parts.scheme not in {"redis", "rediss", "unix"} or "://" not in url:
+    if not url.startswith(_SCHEMES):
         return "it does not begin with one of the known schemes"
     try:
         _ = parts.port

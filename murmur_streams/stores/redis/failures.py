@@ -41,6 +41,8 @@ _LATER = frozenset(
     {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 )
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
+# What a server says to a long command before it has a password: its other limits are tighter then.
+_UNAUTHENTICATED = "Protocol error: unauthenticated"
 # Before 7.0 the error of a script's inner command is wrapped into one of its own.
 _INNER = re.compile(r"@user_script:.*?-([A-Z]+) ")
 
@@ -83,6 +85,8 @@ def clear_error(error: BaseException, where: str) -> MurmurError:
     if isinstance(error, MurmurError):
         return error
     code, text = code_of(error), str(error)
+    if text.startswith(_UNAUTHENTICATED):
+        code, text = "NOAUTH", "Authentication required."
     if code == "NOPERM":
         return StoreConfigurationError(
             f"{where} does not permit this user what the store needs ({text}); grant it to the user"

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.errors import OutcomeUnknownError, StoreClosedError
-from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
 from murmur_streams.stores.redis.server import Server, is_cancelled, reason_of
 
@@ -134,8 +133,8 @@ class Writer:
                 return await self._server.script(name, keys, args)
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
                 reason = reason_of(error)
-                was_sent = not isinstance(error, NeverSentError)
-                maybe_applied |= was_sent and fate_of(error) is Fate.UNKNOWN
+                # A NeverSentError has a fate of its own: whatever its reason, nothing was applied.
+                maybe_applied |= fate_of(error) is Fate.UNKNOWN
             if fate_of(reason) is Fate.REFUSED and not maybe_applied:
                 raise clear_error(reason, self._server.where) from None
             if loop.time() >= give_up or self._server.closed:

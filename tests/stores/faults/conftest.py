@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import shutil
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from redis.asyncio import Redis
 from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.proxy import FaultProxy
+from tests.stores.faults.servers import SpareServer, spare_server
 from tests.stores.faults.waiting import wait_until
 
 CALL_SECONDS = 0.4
@@ -43,9 +46,10 @@ async def nothing_is_left() -> AsyncIterator[None]:
     heard: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: heard.append(context))
-    before = asyncio.all_tasks()
     yield
-    await wait_until(lambda: asyncio.all_tasks() <= before, "no task outlives the test", 10)
+    await wait_until(
+        lambda: asyncio.all_tasks() == {asyncio.current_task()}, "no task outlives the test", 10
+    )
     gc.collect()
     await asyncio.sleep(0)
     assert heard == []
@@ -70,10 +74,10 @@ async def make_store(
 ) -> AsyncIterator[StoreMaker]:
     """Makes stores with a key prefix of this test's own; they are closed with the test."""
     stores: list[RedisRunStore] = []
-    prefix = f"faults:{abs(hash(request.node.nodeid)):x}"
+    prefix = f"faults:{zlib.crc32(request.node.nodeid.encode()):x}"
 
     def make(url: str, **options: Any) -> RedisRunStore:
-        defaults = {"key_prefix": prefix, "call_seconds": CALL_SECONDS}
+        defaults: dict[str, Any] = {"key_prefix": prefix, "call_seconds": CALL_SECONDS}
         store = RedisRunStore(url, **{**defaults, **options})
         stores.append(store)
         return store
@@ -93,3 +97,15 @@ def store(proxy: FaultProxy, make_store: StoreMaker) -> RedisRunStore:
 def straight(server: EmbeddedServer, make_store: StoreMaker) -> RedisRunStore:
     """A store on the same keys that goes around the proxy."""
     return make_store(server.url)
+
+
+@pytest.fixture
+async def spare(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[SpareServer]:
+    async with spare_server(tmp_path / "spare") as server:
+        yield server
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG)
+    return caplog

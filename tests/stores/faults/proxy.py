@@ -84,6 +84,8 @@ class FaultProxy:
         self.seen: list[str] = []
         """The faults that happened, by name."""
         self.requests = 0
+        self.url = ""
+        """For the store."""
         self._upstream = upstream
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,22 +94,16 @@ class FaultProxy:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.shut()
         assert self._server is not None
-        self._server.close()
-        self.cut_all()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
-
-    @property
-    def url(self) -> str:
-        """For the store."""
-        assert self._server is not None
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     @property
     def connections(self) -> int:
@@ -118,6 +114,12 @@ class FaultProxy:
         """Cut every connection, whatever is on its way."""
         for writer in tuple(self._writers):
             writer.transport.abort()
+
+    def shut(self) -> None:
+        """Cut every connection and take no new one."""
+        assert self._server is not None
+        self._server.close()
+        self.cut_all()
 
     def cut_some(self, random: random.Random) -> None:
         """Cut about half of the connections."""
@@ -141,7 +143,8 @@ class FaultProxy:
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            with contextlib.suppress(ConnectionError, FileNotFoundError, _CutError):
+            # asyncio's server complains of handlers that were cancelled, so none is.
+            with contextlib.suppress(*_ENDS):
                 await self._serve(reader, writer)
         finally:
             writer.transport.abort()
@@ -214,6 +217,9 @@ class FaultProxy:
 
 class _CutError(Exception):
     """Ends a connection."""
+
+
+_ENDS = (ConnectionError, FileNotFoundError, _CutError, asyncio.CancelledError)
 
 
 class _Store:

@@ -30,6 +30,12 @@ class SpareServer:
         """For a proxy."""
         return ("127.0.0.1", self.port)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, credentials: str = "") -> str:
         """For a store; ``credentials`` is what stands before the @."""
         return f"redis://{credentials + '@' if credentials else ''}127.0.0.1:{self.port}"
@@ -44,7 +50,15 @@ class SpareServer:
         command += ["--save", "", "--dir", str(self.folder), "--logfile", "server.log"]
         for name, value in zip(self._settings[::2], self._settings[1::2], strict=True):
             command += [f"--{name}", value]
-        self._process = subprocess.Popen(command, cwd=self.folder, start_new_session=True)
+        # Python ignores SIGXFSZ; the server shall, too, so that a limit is a full disk to it.
+        self._process = await asyncio.to_thread(
+            subprocess.Popen[bytes],
+            command,
+            cwd=self.folder,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            restore_signals=False,
+        )
         await wait_until(self._answers, "the server answers")
 
     async def kill(self) -> None:
@@ -66,7 +80,7 @@ async def spare_server(
     folder: Path, *settings: str, password: str | None = None
 ) -> AsyncGenerator[SpareServer]:
     """Start a server with these settings: name, value, name, value."""
-    folder.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     server = SpareServer(folder, *settings, password=password)
     try:
         await server.start()

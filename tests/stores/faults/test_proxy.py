@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import RedisError
 
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, commands, once
 from tests.stores.faults.resp import frame_end, take_frame, words_of
@@ -30,7 +30,7 @@ async def client(proxy: FaultProxy, admin: Redis):
 async def test_a_cut_loses_one_answer_and_executes_or_not_as_its_name_says(
     fault: Fault, proxy: FaultProxy, client: Redis, admin: Redis
 ) -> None:
-    proxy.plan = once(fault, commands("INCR"))
+    proxy.plan = once(fault, commands("INCRBY"))
     with pytest.raises(LostError):
         await client.incr(KEY)
     assert await admin.get(KEY) == ("1" if fault in EXECUTED else None)
@@ -40,8 +40,8 @@ async def test_a_cut_loses_one_answer_and_executes_or_not_as_its_name_says(
 async def test_a_stalled_request_is_executed_once_its_caller_has_gone(
     proxy: FaultProxy, client: Redis, admin: Redis
 ) -> None:
-    proxy.plan = once(Fault.STALL, commands("INCR"))
-    call = asyncio.create_task(client.incr(KEY))
+    proxy.plan = once(Fault.STALL, commands("INCRBY"))
+    call = asyncio.ensure_future(client.incr(KEY))
     await wait_until(lambda: proxy.seen == ["STALL"], "the request is stalled")
     assert await admin.get(KEY) is None
     call.cancel()
@@ -55,8 +55,8 @@ async def test_a_stalled_request_is_executed_once_its_caller_has_gone(
 async def test_a_late_request_waits_for_the_test(
     proxy: FaultProxy, client: Redis, admin: Redis
 ) -> None:
-    proxy.plan = once(Fault.STALL_LATE, commands("INCR"))
-    call = asyncio.create_task(client.incr(KEY))
+    proxy.plan = once(Fault.STALL_LATE, commands("INCRBY"))
+    call = asyncio.ensure_future(client.incr(KEY))
     await wait_until(lambda: bool(proxy.seen), "the request is stalled")
     call.cancel()
     await wait_until(lambda: proxy.stalled == 1, "its caller has gone")
@@ -72,16 +72,25 @@ async def test_slow_frames_arrive_whole(fault: Fault, proxy: FaultProxy, client:
 
 
 async def test_garbage_is_no_reply(proxy: FaultProxy, client: Redis, admin: Redis) -> None:
-    proxy.plan = once(Fault.GARBAGE, commands("INCR"))
-    with pytest.raises((InvalidResponse, RedisError)):
+    proxy.plan = once(Fault.GARBAGE, commands("INCRBY"))
+    with pytest.raises(RedisError):
         await client.incr(KEY)
     assert await admin.get(KEY) == "1"
 
 
 @pytest.mark.parametrize(
     "frame",
-    [b"+OK\r\n", b"-ERR no\r\n", b":12\r\n", b"$-1\r\n", b"$0\r\n\r\n", b"$4\r\na\r\nb\r\n"]
-    + [b"*-1\r\n", b"*0\r\n", b"*2\r\n$1\r\na\r\n*1\r\n:3\r\n"],
+    [
+        b"+OK\r\n",
+        b"-ERR no\r\n",
+        b":12\r\n",
+        b"$-1\r\n",
+        b"$0\r\n\r\n",
+        b"$4\r\na\r\nb\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*2\r\n$1\r\na\r\n*1\r\n:3\r\n",
+    ],
 )
 def test_a_frame_ends_where_it_ends_and_not_before(frame: bytes) -> None:
     assert [frame_end(frame[:size]) for size in range(1, len(frame))] == [None] * (len(frame) - 1)

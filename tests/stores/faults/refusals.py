@@ -1,0 +1,46 @@
+"""How a store refuses to work: in one clear sentence, at once, without the driver's traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable
+
+import pytest
+from redis.asyncio import Redis
+
+from murmur_streams.core.errors import (
+    MurmurError,
+)
+from murmur_streams.stores.redis.store import RedisRunStore
+
+PATIENCE_SECONDS = 30.0
+"""Half of the time for which a broken connection would be retried."""
+TRIED_AGAIN = "trying again"
+SECRET = "hunter2"
+"""A password that nothing may show."""
+
+
+async def refusal(call: Awaitable[object], kind: type[MurmurError]) -> str:
+    """The text of the error, which is one sentence of ours and nothing else."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(kind) as caught:
+            await call
+    error = caught.value
+    shown = "".join(traceback.format_exception(error))
+    assert "redis.exceptions" not in shown
+    assert shown.count("Traceback") == 1
+    assert "\n" not in str(error)
+    return str(error)
+
+
+async def opening(store: RedisRunStore) -> None:
+    async with store:
+        pass
+
+
+async def limited(admin: Redis, *rules: str) -> None:
+    """Make the user ``limited`` with these rules."""
+    await admin.execute_command(
+        "ACL", "SETUSER", "limited", "reset", "on", f">{SECRET}", "~faults:*", *rules
+    )

@@ -1,0 +1,153 @@
+"""close() tells everybody who waits, lets go of everything, and may be called again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from murmur_streams.core.errors import OutcomeUnknownError, StoreClosedError
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.events import names_in_journal, names_in_stream, note
+from tests.stores.faults.proxy import Fault, FaultProxy, always, calls, commands
+from tests.stores.faults.waiting import wait_until
+
+
+async def blocked_readers(admin: Redis) -> int:
+    """How many clients of the server wait in a blocking read."""
+    info = await admin.info("clients")
+    return int(info["blocked_clients"])
+
+
+@pytest.fixture
+async def run(store: RedisRunStore) -> str:
+    await store.create("run", "work")
+    await store.append("run", note("run", "first"))
+    return "run"
+
+
+async def wait_for_blocked(admin: Redis, count: int) -> None:
+    async def there() -> bool:
+        return await blocked_readers(admin) == count
+
+    await wait_until(there, f"{count} readers are blocked")
+
+
+async def test_subscribers_are_woken_and_told_that_the_store_was_closed(
+    store: RedisRunStore, run: str, admin: Redis, proxy: FaultProxy
+) -> None:
+    readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
+    await wait_for_blocked(admin, 10)
+    await store.close()
+    ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert {type(end) for end in ends} == {StoreClosedError}
+    await wait_until(lambda: proxy.connections == 0, "every connection is closed")
+
+
+async def test_closing_twice_and_at_the_same_time_is_closing_once(store: RedisRunStore) -> None:
+    await store.create("run", "work")
+    await asyncio.gather(store.close(), store.close())
+    await store.close()
+
+
+async def test_a_closed_store_refuses_every_call(store: RedisRunStore, run: str) -> None:
+    await store.close()
+    for call in (
+        store.append(run, note(run, "late")),
+        store.get_status(run),
+        store.snapshot(run),
+        store.create("another", "work"),
+        names_in_stream(store, run),
+        store.sweep(),
+    ):
+        with pytest.raises(StoreClosedError):
+            await call
+
+
+async def test_writes_under_way_are_finished_first(
+    store: RedisRunStore, run: str, proxy: FaultProxy, straight: RedisRunStore
+) -> None:
+    proxy.plan = always(Fault.DELAY, calls())
+    writes = [asyncio.create_task(store.append(run, note(run, str(n)))) for n in range(10)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert [await write for write in writes] == list(range(3, 13))
+    assert await names_in_journal(straight, run) == ["first", *(str(n) for n in range(10))]
+
+
+async def test_a_write_that_cannot_be_finished_is_told_that_its_outcome_is_unknown(
+    store: RedisRunStore, run: str, proxy: FaultProxy
+) -> None:
+    proxy.plan = always(Fault.DROP_REQUEST, calls())
+    writes = [asyncio.create_task(store.append(run, note(run, str(n)))) for n in range(3)]
+    await wait_until(lambda: bool(proxy.seen), "a write was sent")
+    await store._writer.close(seconds=0.05)
+    ends = await asyncio.gather(*writes, return_exceptions=True)
+    assert {type(end) for end in ends} == {OutcomeUnknownError}
+    with pytest.raises(StoreClosedError):
+        await store.append(run, note(run, "later"))
+
+
+async def test_a_read_that_is_being_retried_is_told_that_the_store_was_closed(
+    store: RedisRunStore, run: str, proxy: FaultProxy
+) -> None:
+    proxy.plan = always(Fault.DROP_REPLY, commands("HMGET"))
+    read = asyncio.create_task(store.get_status(run))
+    await wait_until(lambda: len(proxy.seen) > 2, "the read is being retried")
+    await store.close()
+    with pytest.raises(StoreClosedError):
+        await read
+    await wait_until(lambda: proxy.connections == 0, "every connection is closed")
+
+
+async def test_callers_that_wait_for_the_first_connection_are_told_that_the_store_was_closed(
+    store: RedisRunStore, proxy: FaultProxy
+) -> None:
+    proxy.plan = always(Fault.DROP_REQUEST, commands("INFO"))
+    reads = [asyncio.create_task(store.get_status("run")) for _ in range(3)]
+    await wait_until(lambda: bool(proxy.seen), "the server is being checked")
+    await store.close()
+    ends = await asyncio.gather(*reads, return_exceptions=True)
+    assert {type(end) for end in ends} == {StoreClosedError}
+
+
+async def test_a_cancelled_subscriber_closes_its_connection_and_disturbs_nobody(
+    store: RedisRunStore, run: str, admin: Redis
+) -> None:
+    readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
+    await wait_for_blocked(admin, 10)
+    for reader in readers[:9]:
+        reader.cancel()
+    await asyncio.gather(*readers[:9], return_exceptions=True)
+    await wait_for_blocked(admin, 1)
+    await store.append(run, note(run, "second"))
+    await store.delete(run, force=True)
+    assert await readers[9] == ["first", "second"]
+
+
+async def test_cancelled_readers_leave_no_slot_of_the_pool_taken(
+    store: RedisRunStore, run: str
+) -> None:
+    for turn in range(60):
+        reads = [asyncio.create_task(store.get_status(run)) for _ in range(40)]
+        for _ in range(turn % 12):
+            await asyncio.sleep(0)
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+    assert len(store.server._commands._lent) == 0
+    statuses = await asyncio.gather(*(store.get_status(run) for _ in range(64)))
+    assert {status.run_id for status in statuses} == {run}
+
+
+async def test_a_callers_own_cancellation_stays_a_cancellation_while_the_store_closes(
+    store: RedisRunStore, run: str, proxy: FaultProxy
+) -> None:
+    proxy.plan = always(Fault.DROP_REQUEST, calls())
+    write = asyncio.create_task(store.append(run, note(run, "a")))
+    await wait_until(lambda: bool(proxy.seen), "a write was sent")
+    write.cancel()
+    await store._writer.close(seconds=0.0)
+    with pytest.raises(asyncio.CancelledError):
+        await write

@@ -1,0 +1,224 @@
+"""Each subscriber sees every event exactly once, or an error that says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from murmur_streams.core.errors import CursorGapError, CursorResetError
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis import tail
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.conftest import StoreMaker
+from tests.stores.faults.events import names_in_stream, note
+from tests.stores.faults.proxy import Fault, FaultProxy, always, commands, nothing
+from tests.stores.faults.waiting import wait_until
+
+SUBSCRIBERS = 10
+EVENTS = 60
+
+
+@pytest.fixture
+async def run(store: RedisRunStore) -> str:
+    await store.create("run", "work")
+    return "run"
+
+
+async def wait_for_blocked(admin: Redis, count: int) -> None:
+    async def there() -> bool:
+        return int((await admin.info("clients"))["blocked_clients"]) == count
+
+    await wait_until(there, f"{count} readers are blocked")
+
+
+def names(count: int) -> list[str]:
+    return [f"event {number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_ten_subscribers_whose_connections_are_cut_see_each_event_once_in_order(
+    seed: int, run: str, store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
+) -> None:
+    dice = random.Random(seed)
+    faults = [Fault.DROP_REPLY, Fault.CUT_REPLY, Fault.BYTE_BY_BYTE, Fault.DROP_REQUEST]
+    reads = commands("XREAD", "XRANGE", "HMGET")
+    proxy.plan = lambda words: (
+        dice.choice(faults) if reads(words) and dice.random() < 0.2 else Fault.NONE
+    )
+    readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(SUBSCRIBERS)]
+    for name in names(EVENTS):
+        await straight.append(run, note(run, name))
+        if dice.random() < 0.3:
+            proxy.cut_some(dice)
+        await asyncio.sleep(0)
+    await straight.finish(run, RunState.COMPLETED)
+    seen = await asyncio.gather(*readers)
+    assert seen == [names(EVENTS)] * SUBSCRIBERS
+    assert len(proxy.seen) > SUBSCRIBERS
+
+
+async def test_the_last_event_is_seen_when_the_state_comes_first_and_connections_are_cut(
+    proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
+) -> None:
+    dice = random.Random(7)
+    for number in range(20):
+        run_id = f"run-{number}"
+        await straight.create(run_id, "work")
+        readers = [asyncio.create_task(names_in_stream(store, run_id)) for _ in range(3)]
+        await straight.set_state(run_id, RunState.COMPLETED)
+        proxy.cut_some(dice)
+        last = RunEvent(type=RunEventType.AGENT_COMPLETED, run_id=run_id, name="last")
+        await straight.push_event(run_id, last)
+        assert await asyncio.gather(*readers) == [["last"]] * 3
+
+
+async def test_a_deleted_runs_blocked_subscribers_end(
+    run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
+) -> None:
+    await store.append(run, note(run, "a"))
+    readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(3)]
+    await wait_for_blocked(admin, 3)
+    assert await straight.delete(run, force=True) is True
+    assert await asyncio.gather(*readers) == [["a"]] * 3
+
+
+async def test_a_subscriber_that_is_cut_off_while_its_run_is_deleted_ends_like_the_others(
+    run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis, proxy: FaultProxy
+) -> None:
+    await store.append(run, note(run, "a"))
+    reader = asyncio.create_task(names_in_stream(store, run))
+    await wait_for_blocked(admin, 1)
+    proxy.plan = always(Fault.DROP_REQUEST, commands("XREAD", "HMGET"))
+    proxy.cut_all()
+    await wait_until(lambda: len(proxy.seen) > 1, "the subscriber tries to come back")
+    await straight.append(run, note(run, "b"))
+    await straight.delete(run, force=True)
+    proxy.plan = nothing
+    assert await reader == ["a", "b"]
+
+
+async def test_a_run_that_is_deleted_while_it_waits_for_its_seal_ends_its_subscribers(
+    proxy: FaultProxy, make_store: StoreMaker, straight: RedisRunStore
+) -> None:
+    store = make_store(proxy.url, late_event_seconds=0.05)
+    await store.create("run", "work")
+    await store.set_state("run", RunState.FAILED)
+    # The subscriber's call that would seal the run finds no run any more.
+    proxy.plan = always(Fault.DROP_REQUEST, commands("EVALSHA"))
+    reader = asyncio.create_task(names_in_stream(store, "run"))
+    await wait_until(lambda: bool(proxy.seen), "the subscriber asks for the seal")
+    await straight.delete("run")
+    proxy.plan = nothing
+    assert await reader == []
+
+
+async def test_a_subscriber_of_a_run_whose_hash_vanished_is_told(
+    run: str, store: RedisRunStore, admin: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "BLOCK_SECONDS", 0.1)
+    reader = asyncio.create_task(names_in_stream(store, run))
+    await wait_for_blocked(admin, 1)
+    await admin.delete(store.keys.run(run))
+    with pytest.raises(CursorResetError, match="is gone") as caught:
+        await reader
+    assert caught.value.resume_cursor is None
+
+
+async def test_a_subscriber_of_an_id_that_began_a_new_life_is_told_and_sees_nothing_of_it(
+    run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
+) -> None:
+    readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(3)]
+    await wait_for_blocked(admin, 3)
+    await admin.delete(*store.keys.of_run(run))
+    await straight.create(run, "work")
+    ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert {type(end) for end in ends} == {CursorResetError}
+
+
+async def read_some(store: RedisRunStore, run_id: str, count: int) -> AsyncIterator[RunEvent]:
+    """A subscriber that has seen ``count`` events and is not reading just now."""
+    stream = store.stream(run_id)
+    for _ in range(count):
+        await anext(stream)
+    return stream
+
+
+async def test_entries_trimmed_under_a_stalled_subscriber_are_a_gap_it_can_resume_after(
+    run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
+) -> None:
+    for name in names(3):
+        await straight.append(run, note(run, name))
+    stalled = await read_some(store, run, 3)
+    for name in names(20)[3:]:
+        await straight.append(run, note(run, name))
+    await admin.xtrim(store.keys.journal(run), maxlen=5, approximate=False)
+    with pytest.raises(CursorGapError, match="entries 5 to 16") as caught:
+        await anext(stalled)
+    await straight.finish(run, RunState.COMPLETED)
+    after = caught.value.resume_cursor
+    assert await names_in_stream(store, run, after) == names(20)[15:]
+
+
+async def test_a_cursor_of_a_trimmed_entry_is_a_gap_it_can_resume_after(
+    run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
+) -> None:
+    for name in names(20):
+        await straight.append(run, note(run, name))
+    await straight.finish(run, RunState.COMPLETED)
+    ids = [event.id async for event in straight.stream(run)]
+    await admin.xtrim(store.keys.journal(run), maxlen=6, approximate=False)
+    with pytest.raises(CursorGapError) as caught:
+        await names_in_stream(store, run, ids[3])
+    assert await names_in_stream(store, run, caught.value.resume_cursor) == names(20)[15:]
+    # The entry itself is gone, but nothing after it is.
+    assert await names_in_stream(store, run, ids[14]) == names(20)[15:]
+
+
+async def test_a_cursor_beyond_the_end_is_a_reset(
+    run: str, store: RedisRunStore, straight: RedisRunStore
+) -> None:
+    await straight.append(run, note(run, "a"))
+    event = await anext(straight.stream(run))
+    assert event.id is not None
+    beyond = event.id.rpartition("-")[0] + "-99"
+    with pytest.raises(CursorResetError):
+        await names_in_stream(store, run, beyond)
+
+
+async def rewind(
+    admin: Redis, store: RedisRunStore, run: str, dumps: dict[str, bytes | None]
+) -> None:
+    """What a failover to a replica that lags behind does to a run."""
+    for key, dump in dumps.items():
+        await admin.execute_command("RESTORE", key, 0, dump, "REPLACE")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_journal_that_a_failover_rewound_is_a_reset_and_never_another_history(
+    cut: bool,
+    run: str,
+    store: RedisRunStore,
+    straight: RedisRunStore,
+    admin: Redis,
+    proxy: FaultProxy,
+) -> None:
+    await straight.append(run, note(run, "kept"))
+    raw = Redis(connection_pool=straight.client.connection_pool)
+    keys = [key for key in store.keys.of_run(run) if await admin.exists(key)]
+    dumps = {key: await raw.dump(key) for key in keys}
+    for name in names(5):
+        await straight.append(run, note(run, name))
+    reader = asyncio.create_task(names_in_stream(store, run))
+    await wait_for_blocked(admin, 1)
+    await rewind(admin, store, run, dumps)
+    if cut:
+        proxy.cut_all()
+    else:
+        await straight.append(run, note(run, "another history"))
+    with pytest.raises(CursorResetError):
+        await reader

@@ -1,0 +1,163 @@
+"""A server that cannot keep the promises is refused; one that cannot write says why."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from murmur_streams.core.errors import (
+    StoreConfigurationError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.conftest import StoreMaker
+from tests.stores.faults.events import names_in_journal, note
+from tests.stores.faults.proxy import FaultProxy
+from tests.stores.faults.refusals import SECRET, limited, opening, refusal
+from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.waiting import wait_until
+
+
+async def test_a_replica_is_refused(spare: SpareServer, make_store: StoreMaker) -> None:
+    async with spare.client() as admin:
+        await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        text = await refusal(opening(make_store(spare.url())), StoreConfigurationError)
+        assert "replica" in text
+        # Without the right to INFO the first write tells.
+        await limited(admin, "+@all", "-info")
+        store = make_store(spare.url(f"limited:{SECRET}"))
+        text = await refusal(store.create("run", "work"), StoreError)
+        assert "replica" in text
+
+
+async def test_a_primary_that_becomes_a_replica_refuses_writes_until_it_is_one_again(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    async with spare.client() as admin:
+        store = make_store(spare.url())
+        await store.create("run", "work")
+        await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        text = await refusal(store.append("run", note("run", "a")), StoreReadOnlyError)
+        assert "replica" in text
+        await admin.execute_command("REPLICAOF", "NO", "ONE")
+        assert await store.append("run", note("run", "b")) == 2
+        assert await names_in_journal(store, "run") == ["b"]
+
+
+async def test_a_server_out_of_memory_refuses_writes_and_nothing_is_half_done(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    async with spare.client() as admin:
+        store = make_store(spare.url())
+        await store.create("run", "work")
+        await admin.config_set("maxmemory", 1)
+        calls = (
+            store.append("run", note("run", "a")),
+            store.create("other", "work", input=1),
+            store.set_state("run", RunState.RUNNING),
+            store.finish("run", RunState.COMPLETED),
+            opening(make_store(spare.url(), key_prefix="another")),
+        )
+        for call in calls:
+            text = await refusal(call, StoreFullError)
+            assert "memory" in text
+        assert (await store.get_status("run")).state is RunState.PENDING
+        await admin.config_set("maxmemory", 0)
+        assert await store.append("run", note("run", "b")) == 2
+        assert (await store.audit("run")).problems == ()
+        assert sorted(await admin.keys("*other*")) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
+async def test_a_server_whose_disk_is_full_refuses_writes_goes_on_reading_and_recovers(
+    tmp_path: Path, make_store: StoreMaker, nothing_is_left: None
+) -> None:
+    async with spare_server(tmp_path / "spare", "appendonly", "yes", "logfile", "") as server:
+        store = make_store(server.url())
+        await store.create("run", "work")
+        # A file that may not grow is a full disk, without the need for one.
+        pid = server.pid
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        acknowledged: list[str] = []
+
+        async def fill() -> None:
+            for number in range(1000):
+                await store.append("run", note("run", str(number)))
+                acknowledged.append(str(number))
+
+        text = await refusal(fill(), StoreReadOnlyError)
+        assert "disk" in text
+        assert await names_in_journal(store, "run") == acknowledged
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+        async def writes_again() -> bool:
+            try:
+                await store.append("run", note("run", "after"))
+            except StoreReadOnlyError:
+                return False
+            return True
+
+        await wait_until(writes_again, "the server writes again")
+        assert await names_in_journal(store, "run") == [*acknowledged, "after"]
+        assert (await store.audit("run")).problems == ()
+
+
+async def test_a_server_that_evicts_live_runs_is_refused(
+    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+) -> None:
+    async with spare.client() as admin:
+        for policy in ("allkeys-lru", "allkeys-random"):
+            await admin.config_set("maxmemory-policy", policy)
+            text = await refusal(opening(make_store(spare.url())), StoreConfigurationError)
+            assert policy in text
+        await admin.config_set("maxmemory-policy", "volatile-lru")
+        await opening(make_store(spare.url()))
+        assert "volatile-lru" in log.text
+
+
+@pytest.mark.parametrize("version", ["6.0.16", "5.0.3", "2.8"])
+async def test_a_server_that_is_too_old_is_refused(
+    version: str, proxy: FaultProxy, store: RedisRunStore
+) -> None:
+    info = f"# Server\r\nredis_version:{version}\r\nrole:master\r\n".encode()
+    proxy.answer = lambda words: (
+        b"$%d\r\n%s\r\n" % (len(info), info) if words[0] == b"INFO" else None
+    )
+    text = await refusal(opening(store), StoreConfigurationError)
+    assert version in text
+    assert "6.2" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("partitions", "16", "partitions=16"),
+        ("schema_version", "2", "schema version 2"),
+        ("schema_version", "new", "not of murmur-streams"),
+    ],
+)
+async def test_a_key_space_of_another_kind_is_refused(
+    field: str, value: str, told: str, admin: Redis, straight: RedisRunStore
+) -> None:
+    await admin.hset(straight.keys.meta, field, value)
+    text = await refusal(straight.create("run", "work"), StoreConfigurationError)
+    assert told in text
+    assert await admin.keys(f"{straight.keys.prefix}:*") == [straight.keys.meta]
+    await admin.delete(straight.keys.meta)
+
+
+async def test_a_meta_key_of_another_program_is_refused(
+    admin: Redis, straight: RedisRunStore
+) -> None:
+    await admin.set(straight.keys.meta, "mine")
+    text = await refusal(straight.create("run", "work"), StoreConfigurationError)
+    assert "not of murmur-streams" in text
+    await admin.delete(straight.keys.meta)

@@ -1,0 +1,136 @@
+"""A wrong address or password is told clearly, and no password is ever shown."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murmur_streams.core.errors import (
+    MurmurError,
+    StoreConfigurationError,
+    StoreUnavailableError,
+)
+from murmur_streams.stores.open import open_store
+from murmur_streams.stores.redis import server as server_module
+from tests.stores.faults.conftest import StoreMaker
+from tests.stores.faults.events import note
+from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal
+from tests.stores.faults.servers import SpareServer, spare_server
+
+BAD_URLS = {
+    "http://127.0.0.1:6379": "names no store",
+    "127.0.0.1:6379": "names no store",
+    "": "names no store",
+    "redis:127.0.0.1": "known schemes",
+    "redis://127.0.0.1:port": "port",
+    "redis://127.0.0.1:99999": "port",
+    "redis://[::1": "malformed",
+    "redis://127.0.0.1?socket_keepalive_time=1": "socket_keepalive_time",
+    "redis://127.0.0.1?socket_timeout=soon": "value",
+    "memory://host": "names no store",
+    "embedded://host/path": "names a host",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_malformed_url_is_refused_before_anything_is_connected(url: str) -> None:
+    with pytest.raises(StoreConfigurationError, match=BAD_URLS[url]) as caught:
+        open_store(url)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+SECRET_URLS = [
+    f"redis://user:{SECRET}@127.0.0.1:1",
+    f"redis://:{SECRET}@127.0.0.1:1",
+    f"redis://:{SECRET}@127.0.0.1:port",
+    f"redis://:{SECRET}/x@127.0.0.1:1",
+    f"redis://:x/{SECRET}@127.0.0.1:1",
+    f"redis://:{SECRET}?x@127.0.0.1:1",
+    f"redis://:{SECRET}#x@127.0.0.1:1",
+    f"redis://:x@{SECRET}@127.0.0.1:1",
+    f"redis://127.0.0.1:1?password={SECRET}",
+    f"redis://127.0.0.1:1?db=0&password={SECRET}&nonsense=1",
+    f"rediss://127.0.0.1:1?ssl_password={SECRET}",
+    f"unix:///nowhere.sock?password={SECRET}",
+    f"unix://user:{SECRET}@/nowhere.sock",
+    f"http://user:{SECRET}@127.0.0.1",
+    f"redis:/user:{SECRET}@127.0.0.1",
+    f"redis://user:{SECRET}@[::1",
+    f"embedded://user:{SECRET}@host/path",
+]
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+async def test_a_password_is_shown_nowhere(
+    url: str, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
+) -> None:
+    monkeypatch.setattr(server_module, "OPENING_SECONDS", 0.05)
+    shown: list[str] = []
+    try:
+        store: Any = open_store(url)
+        shown += [repr(store), repr(store.client), store.where, repr(vars(store))]
+        await opening(store)
+    except MurmurError as error:
+        shown += [str(error), repr(error), "".join(traceback.format_exception(error))]
+    assert len(shown) > 2
+    assert SECRET not in "".join(shown)
+    assert SECRET not in log.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:1",
+        "redis://256.256.256.256",
+        "unix:///nowhere/at/all.sock",
+        "rediss://127.0.0.1:1",
+    ],
+)
+async def test_a_server_that_is_not_there_is_given_up_within_seconds(
+    url: str, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "OPENING_SECONDS", 0.1)
+    store = make_store(url)
+    for call in (opening(store), store.get_status("run"), store.create("run", "work")):
+        text = await refusal(call, StoreUnavailableError)
+        assert "cannot be reached" in text
+
+
+async def test_the_first_connection_is_given_five_seconds() -> None:
+    assert server_module.OPENING_SECONDS == 5.0
+
+
+async def test_a_wrong_or_missing_password_is_told_at_once(
+    tmp_path: Path, make_store: StoreMaker, log: pytest.LogCaptureFixture, nothing_is_left: None
+) -> None:
+    async with spare_server(tmp_path / "spare", password=SECRET) as server:
+        for credentials in ("", ":wrong", "nobody:wrong", f"nobody:{SECRET}"):
+            store = make_store(server.url(credentials))
+            text = await refusal(opening(store), StoreConfigurationError)
+            assert "credentials" in text
+        await make_store(server.url(f":{SECRET}")).create("run", "work")
+    assert TRIED_AGAIN not in log.text
+    assert SECRET not in log.text
+
+
+async def test_a_password_for_a_server_that_has_none_is_told_at_once(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    text = await refusal(opening(make_store(spare.url("user:pass"))), StoreConfigurationError)
+    assert "credentials" in text
+
+
+async def test_a_password_that_is_changed_while_the_store_is_open_is_told_and_writes_nothing(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    async with spare.client() as admin:
+        store = make_store(spare.url())
+        await store.create("run", "work")
+        await admin.config_set("requirepass", SECRET)
+        await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        text = await refusal(store.append("run", note("run", "a")), StoreConfigurationError)
+        assert "credentials" in text
