@@ -47,9 +47,7 @@ async def measure(url: str, rounds: int, size: int) -> list[Figure]:
             ),
             "floor: XADD to XREAD BLOCK": floor_delivery,
             "append to subscriber": store_delivery,
-            "replay of 10,000 events": lambda: rate(
-                REPLAYED, lambda: engine.replay(store, run_id)
-            ),
+            "replay of 10,000 events": lambda: rate(REPLAYED, lambda: engine.replay(store, run_id)),
         }
         values = await interleaved(rounds, parts)
         await store.delete(run_id)

@@ -129,11 +129,20 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
             fields[name] = _text(name, value)
     if event.data is not None:
         fields["data"] = encode_json(event.data, "the event's data", InvalidEventError)
-    fields["ts"] = event.timestamp.astimezone(UTC).isoformat()
+    fields["ts"] = _moment(event.timestamp)
     size = sum(len(value.encode()) for value in fields.values())
     if size > max_bytes:
         raise PayloadTooLargeError("the event", size, max_bytes, "max_event_bytes")
     return fields
+
+
+def _moment(timestamp: datetime) -> str:
+    try:
+        return timestamp.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise InvalidEventError(
+            f"the event's timestamp {timestamp} is outside the years 1 to 9999 in UTC"
+        ) from None
 
 
 def _text(name: str, value: str) -> str:

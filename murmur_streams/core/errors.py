@@ -40,6 +40,10 @@ from __future__ import annotations
 class MurmurError(Exception):
     """Base of every error that this package raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Made again from its text, not by its class's arguments: so it can be copied and pickled.
+        return _made_again, (type(self), self.args), self.__dict__
+
 
 class RegistryError(MurmurError):
     """A run id is unknown or already taken."""
@@ -226,3 +230,7 @@ class RemoteAgentError(MurmurError):
         super().__init__(f"{type_name}: {message}" if message else type_name)
         self.type_name = type_name
         self.message = message
+
+
+def _made_again(kind: type[MurmurError], args: tuple[object, ...]) -> MurmurError:
+    return kind.__new__(kind, *args)

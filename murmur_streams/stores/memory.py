@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import JsonValue
 
@@ -41,7 +42,7 @@ from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import Limits, check_event_count, error_text
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import encode_result
-from murmur_streams.core.results import RunResult
+from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run, run_to_fields
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
 
@@ -134,7 +135,7 @@ class InMemoryRunStore:
     async def get_result(self, run_id: str) -> RunResult | None:
         """The result, as deep a copy as was stored; None until there is one."""
         result = self._record(run_id).result
-        return None if result is None else result.model_copy(deep=True)
+        return None if result is None else _copied(result)
 
     async def get_input(self, run_id: str) -> JsonValue:
         """The input; None when there is none."""
@@ -154,7 +155,7 @@ class InMemoryRunStore:
     async def set_result(self, run_id: str, result: RunResult) -> None:
         """Store the result; after the end only once, and never for a cancelled run."""
         payload = self._limits.result(encode_result(result))
-        self._execute(run_id, SetResult(payload), result)
+        self._execute(run_id, SetResult(payload), _copied(result))
 
     async def push_event(self, run_id: str, event: RunEvent) -> None:
         """Add an event, also after the end: after the seal it is kept as a late entry."""
@@ -197,7 +198,8 @@ class InMemoryRunStore:
             error_text(error),
             claim,
         )
-        return self._execute(run_id, command, result)[0] == "OK"
+        kept = None if result is None else _copied(result)
+        return self._execute(run_id, command, kept)[0] == "OK"
 
     async def snapshot(self, run_id: str) -> Run:
         """Everything that is known of the run."""
@@ -300,7 +302,7 @@ class InMemoryRunStore:
             record.input_json = command.input.text
         if isinstance(command, (SetResult, Finish)) and command.result is not None:
             record.result_json = command.result.text
-            record.result = None if result is None else result.model_copy(deep=True)
+            record.result = result
 
     async def _entries(
         self, run_id: str, after: str | None, *, follow: bool, late: bool
@@ -324,7 +326,9 @@ class InMemoryRunStore:
         if cursor is None:
             return 0
         entries = record.entries
-        found = 0 < cursor.seq <= len(entries) and entries[cursor.seq - 1].ms == cursor.ms
+        found = cursor.seq <= len(entries) and (
+            cursor.ms == entries[cursor.seq - 1].ms if cursor.seq else cursor.ms <= entries[0].ms
+        )
         cursor.check(epoch=record.run.epoch, version=record.run.version, found=found, oldest=None)
         return cursor.seq
 
@@ -349,3 +353,15 @@ class InMemoryRunStore:
             raise StoreClosedError("the store was closed while a stream was open")
         if self._records.get(run_id) is not record and not self._is_deleted(record):
             raise CursorResetError(f"run {run_id!r} has expired", None)
+
+
+def _copied(result: RunResult) -> RunResult:
+    # Its errors are shared: not every exception can be copied.
+    if isinstance(result, GroupResult):
+        outputs = {name: _copied_outcome(outcome) for name, outcome in result.outputs.items()}
+        return result.model_copy(update={"outputs": outputs})
+    return _copied_outcome(result)
+
+
+def _copied_outcome(outcome: AgentResult[Any]) -> AgentResult[Any]:
+    return outcome.model_copy(update={"output": copy.deepcopy(outcome.output)})

@@ -38,7 +38,7 @@ def programs(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(programs: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  # our own programs
+    return subprocess.run(  # our own programs
         command,
         cwd=programs,
         env=environment(programs),

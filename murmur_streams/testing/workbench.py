@@ -1,0 +1,168 @@
+"""What the contract's tests work with: stores, runs, subscribers, and an audit of it all."""
+
+# ruff: noqa: S101  # asserts are how a contract speaks
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self
+
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.identifiers import new_run_id
+from murmur_streams.core.protocol import RunStore
+
+StoreFactory = Callable[..., RunStore]
+"""Opens a store. Options, each with the store's own default: ``ttl_seconds``,
+``late_event_seconds``, ``limits`` and ``clock``."""
+
+PATIENCE_SECONDS = 20.0
+TARGET = "researcher"
+
+
+async def wait_until(
+    condition: Callable[[], bool | Awaitable[bool]], why: str, seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Look again and again until ``condition`` holds; AssertionError, with ``why``, if never."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + seconds
+    while True:
+        holds = condition()
+        if holds if isinstance(holds, bool) else await holds:
+            return
+        assert loop.time() < give_up, f"waited {seconds:g} s in vain: {why}"
+        await asyncio.sleep(0.005)
+
+
+def note(run_id: str, number: int = 0) -> RunEvent:
+    """An event that ends nothing and carries a number."""
+    return RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name="note", data=number)
+
+
+def closing(run_id: str) -> RunEvent:
+    """The last word of a run on TARGET."""
+    return RunEvent(type=RunEventType.AGENT_COMPLETED, run_id=run_id, agent=TARGET)
+
+
+def numbers(events: list[RunEvent]) -> list[object]:
+    """What the notes among the events carry, in order."""
+    return [event.data for event in events if event.type is RunEventType.CUSTOM]
+
+
+class Subscriber:
+    """Reads a stream in the background and keeps what it saw."""
+
+    def __init__(self, events: AsyncIterator[RunEvent]) -> None:
+        self.seen: list[RunEvent] = []
+        self._more = asyncio.Event()
+        self._task = asyncio.create_task(self._read(events))
+
+    async def until(self, count: int) -> None:
+        """Wait until it has seen so many events."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(self.seen) < count:
+                assert not self._task.done(), f"ended after {len(self.seen)} events: {self._task}"
+                self._more.clear()
+                await self._more.wait()
+
+    async def ended(self) -> list[RunEvent]:
+        """Wait for the stream's end; what was seen, or the stream's error."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._task
+        return self.seen
+
+    @property
+    def is_done(self) -> bool:
+        """True once the stream has ended, well or not."""
+        return self._task.done()
+
+    async def cancel(self) -> None:
+        """Stop reading."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self, events: AsyncIterator[RunEvent]) -> None:
+        try:
+            async for event in events:
+                self.seen.append(event)
+                self._more.set()
+        finally:
+            self._more.set()
+
+
+class Workbench:
+    """The stores and runs of one test; at its end every run is audited and every store closed."""
+
+    def __init__(self, factory: StoreFactory, *, shares_runs: bool) -> None:
+        self._factory = factory
+        self._shares_runs = shares_runs
+        self._stores: list[RunStore] = []
+        self._subscribers: list[Subscriber] = []
+        self._run_ids: set[str] = set()
+
+    def open(self, **options: Any) -> RunStore:
+        """Open a store."""
+        store = self._factory(**options)
+        self._stores.append(store)
+        return store
+
+    def other(self, store: RunStore, **options: Any) -> RunStore:
+        """Another view of the store's runs; the store itself where they are not shared."""
+        return self.open(**options) if self._shares_runs else store
+
+    async def run(self, store: RunStore, run_id: str | None = None, **given: Any) -> str:
+        """Create a run on TARGET; its id."""
+        run_id = self.new_id() if run_id is None else run_id
+        await store.create(run_id, TARGET, **given)
+        return run_id
+
+    def new_id(self) -> str:
+        """Draw a run id that the end's audit will look at."""
+        run_id = new_run_id()
+        self._run_ids.add(run_id)
+        return run_id
+
+    def subscribe(self, store: RunStore, run_id: str, after: str | None = None) -> Subscriber:
+        """Begin to read a run's stream in the background."""
+        subscriber = Subscriber(store.stream(run_id, after=after))
+        self._subscribers.append(subscriber)
+        return subscriber
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        try:
+            for subscriber in self._subscribers:
+                await subscriber.cancel()
+            if failure[0] is None and self._stores:
+                await self._audit(self._stores[0])
+        finally:
+            for store in self._stores:
+                await store.close()
+
+    async def _audit(self, store: RunStore) -> None:
+        for run_id in sorted(self._run_ids):
+            try:
+                report = await store.audit(run_id)
+            except RunNotFoundError:
+                continue
+            assert report.ok, f"run {run_id}: {report.problems}"
+
+
+async def events_of(store: RunStore, run_id: str, after: str | None = None) -> list[RunEvent]:
+    """Read a stream to its end."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return [event async for event in store.stream(run_id, after=after)]
+
+
+async def journal_of(store: RunStore, run_id: str, after: str | None = None) -> list[JournalEntry]:
+    """Read the journal as it stands."""
+    return [entry async for entry in store.journal(run_id, after=after)]
+
+
+async def types_of(store: RunStore, run_id: str) -> list[str]:
+    """The types of the journal's entries, in order."""
+    return [entry.type for entry in await journal_of(store, run_id)]

@@ -1,0 +1,88 @@
+"""An audit finds what is wrong, and nothing where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from murmur_streams.core.audit import audit_run
+from murmur_streams.core.commands import Append, Finish, Payload, PushEvent, UpdateProgress
+from murmur_streams.core.limits import Limits
+from murmur_streams.core.run import run_to_fields
+from murmur_streams.core.states import RunProgress, RunState
+from tests.core.scenario import RUN_ID, given
+
+RESULT: Payload = Limits().result('{"kind":"agent"}')
+STORY = given(
+    Append(({"type": "log"}, {"type": "custom"})),
+    Finish(RunState.COMPLETED, RESULT, {"type": "group_completed"}),
+    PushEvent({"type": "log"}),
+)
+
+
+def problems(changes: dict[str, str], result: str | None = RESULT.text) -> tuple[str, ...]:
+    stored = {**run_to_fields(STORY.there), **changes}
+    return audit_run(RUN_ID, stored, STORY.journal, None, result).problems
+
+
+def test_a_sound_run_has_no_problem() -> None:
+    assert problems({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("state", "failed"),
+        ("version", "9"),
+        ("target", "other"),
+        ("attempt", "3"),
+        ("error", "x"),
+        ("seal", "2"),
+        ("closing", "2"),
+        ("ended_ms", "5"),
+        ("claim", "c"),
+        ("metadata_json", "{}"),
+    ],
+)
+def test_a_field_that_the_journal_does_not_explain_is_named(field: str, text: str) -> None:
+    assert [problem.split(":")[0] for problem in problems({field: text})] == [field]
+
+
+def test_a_hash_that_cannot_be_read_is_told() -> None:
+    assert "cannot be read" in problems({"version": "many"})[0]
+
+
+def test_an_entry_that_is_missing_is_told() -> None:
+    journal = STORY.journal[:2] + STORY.journal[3:]
+    report = audit_run(RUN_ID, run_to_fields(STORY.there), journal, None, RESULT.text)
+    assert "seq is not dense" in report.problems[0]
+
+
+def test_an_entry_from_the_past_is_told() -> None:
+    journal = (*STORY.journal[:-1], replace(STORY.journal[-1], ms=1))
+    report = audit_run(RUN_ID, run_to_fields(STORY.there), journal, None, RESULT.text)
+    assert any("ms goes back" in problem for problem in report.problems)
+
+
+def test_an_event_after_the_seal_that_is_not_late_is_told() -> None:
+    journal = (*STORY.journal[:-1], replace(STORY.journal[-1], fields={"type": "log"}))
+    report = audit_run(RUN_ID, run_to_fields(STORY.there), journal, None, RESULT.text)
+    assert any("not marked late" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("result", [None, "1", '{"kind":"Agent"}'])
+def test_a_result_that_is_not_the_journals_is_told(result: str | None) -> None:
+    assert [problem.split(":")[0] for problem in problems({}, result)] == ["result"]
+
+
+def test_a_journal_that_is_gone_is_told() -> None:
+    report = audit_run(RUN_ID, run_to_fields(given().there), [], None, None)
+    assert report.problems == ("the journal is missing or empty",)
+
+
+def test_progress_that_is_newer_than_the_journals_is_a_note() -> None:
+    story = given(UpdateProgress(RunProgress(total=1)))
+    story = story.when(UpdateProgress(RunProgress(total=2)), after_ms=1)
+    report = audit_run(RUN_ID, run_to_fields(story.there), story.journal, None, None)
+    assert (report.ok, len(report.notes)) == (True, 1)

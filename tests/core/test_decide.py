@@ -1,0 +1,263 @@
+"""The rules of a run's life."""
+
+from __future__ import annotations
+
+import pytest
+
+from murmur_streams.core.commands import (
+    Append,
+    Command,
+    Delete,
+    Finish,
+    Payload,
+    PushEvent,
+    Release,
+    Seal,
+    SetResult,
+    SetState,
+    Start,
+    UpdateProgress,
+)
+from murmur_streams.core.states import CHANGES, Change, RunProgress, RunState
+from tests.core.scenario import CREATED, EPOCH, NOTHING, RUN_ID, TARGET, given
+
+NOTE = {"type": "custom", "ts": "2026-01-01T00:00:00+00:00"}
+CLOSING = {"type": "agent_completed", "agent": TARGET}
+CANCELLED = {"type": "run_cancelled"}
+RESULT = Payload("1", 1, "sha")
+TERMINAL = [RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED]
+STARTED = Start("w1", "claim-1")
+ON_A_RUN: list[Command] = [
+    Append((NOTE,)),
+    PushEvent(NOTE),
+    SetState(RunState.RUNNING),
+    Finish(RunState.COMPLETED),
+    UpdateProgress(RunProgress()),
+    SetResult(RESULT),
+    Seal(),
+    STARTED,
+    Release("why"),
+    Delete(force=True),
+]
+
+
+def progress(completed: int) -> UpdateProgress:
+    return UpdateProgress(RunProgress(total=9, completed=completed))
+
+
+def test_a_run_begins_with_its_creation() -> None:
+    created = NOTHING.when(CREATED)
+    assert (created.answer, created.written) == (
+        ("OK", "1"),
+        [{"type": "run.created", "target": TARGET, "epoch": EPOCH}],
+    )
+
+
+def test_an_id_is_taken_once() -> None:
+    assert given().when(CREATED).decision.answer == ("EXISTS",)
+
+
+@pytest.mark.parametrize("command", ON_A_RUN, ids=lambda command: type(command).__name__)
+def test_nothing_is_done_to_a_run_that_is_not_there(command: Command) -> None:
+    refused = NOTHING.when(command)
+    assert (refused.answer, refused.written) == (("NOT_FOUND",), [])
+
+
+@pytest.mark.parametrize("wanted", RunState)
+@pytest.mark.parametrize("current", RunState)
+def test_a_state_changes_as_the_table_says(current: RunState, wanted: RunState) -> None:
+    before = given(*[SetState(current)] * (current is not RunState.PENDING))
+    after = before.when(SetState(wanted))
+    if CHANGES[current, wanted] is Change.NONE:
+        assert (after.answer, after.run) == (("NO", str(current)), before.run)
+    else:
+        assert (after.answer[0], after.there.state) == ("OK", wanted)
+
+
+def test_the_table_has_every_cell() -> None:
+    assert len(CHANGES) == len(RunState) ** 2
+
+
+def test_no_terminal_state_is_ever_left() -> None:
+    assert {CHANGES[state, wanted] for state in TERMINAL for wanted in RunState} == {Change.NONE}
+
+
+def test_append_at_the_wrong_version_writes_nothing() -> None:
+    refused = given(Append((NOTE,))).when(Append((NOTE,), expected_version=1))
+    assert (refused.answer, refused.written) == (("WRONG_VERSION", "2"), [])
+
+
+@pytest.mark.parametrize("state", TERMINAL)
+def test_append_after_the_end_writes_nothing(state: RunState) -> None:
+    refused = given(SetState(state)).when(Append((NOTE,)))
+    assert (refused.answer, refused.written) == (("TERMINAL", str(state)), [])
+
+
+def test_a_worker_that_has_the_claim_writes_with_its_attempt() -> None:
+    written = given(STARTED).when(Append((NOTE,), claim="claim-1"))
+    assert written.written == [{**NOTE, "attempt": "1"}]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Append((NOTE,), claim="stale"),
+        Finish(RunState.COMPLETED, claim="stale"),
+        UpdateProgress(RunProgress(), claim="stale"),
+        Release("why", claim="stale"),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+def test_a_worker_without_the_claim_is_fenced(command: Command) -> None:
+    fenced = given(STARTED).when(command)
+    assert (fenced.answer, fenced.written) == (("FENCED",), [])
+
+
+def test_a_fenced_worker_is_told_so_even_after_the_end() -> None:
+    over = given(STARTED, Finish(RunState.COMPLETED, claim="claim-1"))
+    assert over.when(Finish(RunState.FAILED, claim="claim-1")).answer == ("FENCED",)
+
+
+def test_a_start_takes_the_run_with_attempt_worker_and_claim() -> None:
+    run = given(STARTED).there
+    assert (run.state, run.attempt, run.worker, run.claim) == (
+        RunState.RUNNING,
+        1,
+        "w1",
+        "claim-1",
+    )
+
+
+def test_a_second_start_counts_the_attempt() -> None:
+    again = given(STARTED, Release("lease_expired"), Start("w2", "claim-2"))
+    assert (again.there.attempt, again.there.worker) == (2, "w2")
+
+
+def test_a_run_that_does_not_wait_is_not_started() -> None:
+    assert given(STARTED).when(Start("w2", "claim-2")).answer == ("NO", "running")
+
+
+def test_a_release_gives_the_claim_back() -> None:
+    run = given(STARTED, Release("drained", "claim-1")).there
+    assert (run.state, run.claim) == (RunState.PENDING, None)
+
+
+def test_finish_writes_result_event_and_sealed_state_in_this_order() -> None:
+    ended = given().when(Finish(RunState.FAILED, RESULT, NOTE, "why"))
+    assert ended.types == ["run.result", "custom", "run.state"]
+    assert (ended.written[-1]["error"], ended.written[-1]["seal"]) == ("why", "1")
+
+
+def test_the_end_seals_at_its_last_entry() -> None:
+    run = given(Finish(RunState.COMPLETED, event=CLOSING)).there
+    assert (run.seal, run.version) == (3, 3)
+
+
+def test_a_bare_end_without_a_closing_event_does_not_seal() -> None:
+    assert given(SetState(RunState.COMPLETED)).there.seal is None
+
+
+def test_a_bare_end_after_a_closing_event_seals() -> None:
+    assert given(PushEvent(CLOSING), SetState(RunState.COMPLETED)).there.seal == 3
+
+
+def test_a_closing_event_in_time_seals() -> None:
+    sealed = given(SetState(RunState.COMPLETED)).when(PushEvent(CLOSING), after_ms=1_999)
+    assert sealed.there.seal == sealed.there.version == 3
+
+
+def test_a_closing_event_too_late_comes_after_the_seal() -> None:
+    late = given(SetState(RunState.COMPLETED)).when(PushEvent(CLOSING), after_ms=2_000)
+    assert late.types == ["run.sealed", "agent_completed"]
+    assert (late.there.seal, late.written[-1]["late"]) == (3, "1")
+
+
+@pytest.mark.parametrize(("after_ms", "wait"), [(0, "2000"), (1, "1999"), (1_999, "1")])
+def test_a_seal_before_its_time_waits(after_ms: int, wait: str) -> None:
+    early = given(SetState(RunState.FAILED)).when(Seal(), after_ms=after_ms)
+    assert (early.answer, early.written) == (("WAIT", wait), [])
+
+
+def test_a_seal_in_its_time_seals() -> None:
+    assert given(SetState(RunState.FAILED)).when(Seal(), after_ms=2_000).there.seal == 3
+
+
+def test_a_second_seal_writes_nothing() -> None:
+    again = given(Finish(RunState.FAILED)).when(Seal())
+    assert (again.answer, again.written) == (("OK", "2"), [])
+
+
+def test_a_live_run_is_not_sealed() -> None:
+    assert given().when(Seal(), after_ms=10**9).answer == ("NO", "pending")
+
+
+@pytest.mark.parametrize("end", [SetState(RunState.CANCELLED), Finish(RunState.CANCELLED)])
+def test_a_cancellation_is_told_and_seals(end: Command) -> None:
+    cancelled = given().when(end)
+    assert (cancelled.types, cancelled.there.seal) == (["run_cancelled", "run.state"], 3)
+
+
+@pytest.mark.parametrize("end", [SetState(RunState.CANCELLED), Finish(RunState.CANCELLED)])
+def test_a_cancellation_that_was_told_is_not_told_again(end: Command) -> None:
+    assert given(PushEvent(CANCELLED)).when(end).types == ["run.state"]
+
+
+def test_a_cancellation_told_by_finish_is_not_told_again() -> None:
+    ended = given().when(Finish(RunState.CANCELLED, event=CANCELLED))
+    assert ended.types == ["run_cancelled", "run.state"]
+
+
+@pytest.mark.parametrize(("after_ms", "count"), [(0, 0), (999, 0), (1_000, 1), (-1_000, 1)])
+def test_progress_is_journalled_at_most_once_a_second(after_ms: int, count: int) -> None:
+    assert len(given(progress(1)).when(progress(2), after_ms).written) == count
+
+
+def test_progress_between_is_in_the_run_and_marked_as_newer() -> None:
+    run = given(progress(1)).when(progress(2), after_ms=1).there
+    assert run.progress is not None
+    assert (run.progress.completed, run.progress_dirty) == (2, True)
+
+
+def test_progress_that_is_newer_is_journalled_before_the_end() -> None:
+    ended = given(progress(1)).when(progress(2), after_ms=1).when(Finish(RunState.COMPLETED))
+    assert ended.types == ["run.progress", "run.state"]
+    assert not ended.there.progress_dirty
+
+
+@pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.FAILED])
+def test_an_ended_run_takes_one_result(state: RunState) -> None:
+    stored = given(SetState(state)).when(SetResult(RESULT))
+    assert (stored.types, stored.when(SetResult(RESULT)).answer) == (
+        ["run.result"],
+        ("NO", str(state)),
+    )
+
+
+def test_a_cancelled_run_takes_no_result() -> None:
+    assert given(SetState(RunState.CANCELLED)).when(SetResult(RESULT)).answer == (
+        "NO",
+        "cancelled",
+    )
+
+
+def test_a_result_after_the_seal_is_late() -> None:
+    assert given(Finish(RunState.FAILED)).when(SetResult(RESULT)).written[0]["late"] == "1"
+
+
+def test_a_live_run_is_deleted_by_force_only() -> None:
+    assert given().when(Delete()).answer == ("NOT_TERMINAL", "pending")
+    assert given().when(Delete(force=True)).types == ["run.deleted"]
+
+
+def test_entries_are_numbered_densely_and_never_go_back_in_time() -> None:
+    story = given(Append((NOTE, NOTE)), SetState(RunState.RUNNING))
+    story = story.when(PushEvent(NOTE), after_ms=-50_000).when(Finish(RunState.COMPLETED))
+    assert [entry.seq for entry in story.journal] == [1, 2, 3, 4, 5, 6]
+    moments = [entry.ms for entry in story.journal]
+    assert moments == sorted(moments)
+
+
+def test_entries_know_their_run() -> None:
+    assert {(entry.run_id, entry.epoch) for entry in given(Append((NOTE,))).journal} == {
+        (RUN_ID, EPOCH)
+    }

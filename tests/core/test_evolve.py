@@ -1,0 +1,78 @@
+"""The fold of a journal is the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from murmur_streams.core.commands import (
+    Append,
+    Command,
+    Finish,
+    Payload,
+    PushEvent,
+    Release,
+    SetResult,
+    SetState,
+    Start,
+    UpdateProgress,
+)
+from murmur_streams.core.evolve import evolve, fold
+from murmur_streams.core.run import run_from_fields, run_to_fields
+from murmur_streams.core.states import RunProgress, RunState
+from tests.core.scenario import RUN_ID, TARGET, given
+
+LIVES: dict[str, list[Command]] = {
+    "new": [],
+    "claimed": [Start("w", "c")],
+    "released": [Start("w", "c"), Release("why", "c")],
+    "failed": [Start("w", "c"), Finish(RunState.FAILED, Payload("1", 1, "x"), error="e")],
+    "cancelled": [SetState(RunState.CANCELLED)],
+    "closed": [PushEvent({"type": "group_completed"}), SetState(RunState.COMPLETED)],
+    "progress": [UpdateProgress(RunProgress(total=3, failed=1))],
+    "late": [
+        Finish(RunState.COMPLETED),
+        PushEvent({"type": "agent_completed", "agent": TARGET}),
+        SetResult(Payload("1", 1, "x")),
+    ],
+    "appended": [Append(({"type": "log"}, {"type": "run_cancelled"}))],
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_the_fold_of_the_journal_is_the_run(life: str) -> None:
+    story = given(*LIVES[life])
+    assert fold(story.journal) == story.run
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_run_comes_back_from_its_fields(life: str) -> None:
+    run = given(*LIVES[life]).there
+    assert run_from_fields(RUN_ID, run_to_fields(run)) == run
+
+
+def test_fields_of_newer_versions_are_left_alone() -> None:
+    fields = {**run_to_fields(given().there), "colour": "blue"}
+    assert run_from_fields(RUN_ID, fields) == given().there
+
+
+def test_an_empty_journal_folds_to_nothing() -> None:
+    assert fold([]) is None
+
+
+def test_a_journal_that_does_not_begin_with_the_creation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"begins with run\.state"):
+        fold(given(SetState(RunState.RUNNING)).journal[1:])
+
+
+def test_a_late_closing_event_changes_no_more_than_the_version() -> None:
+    story = given(Finish(RunState.COMPLETED))
+    later = story.when(PushEvent({"type": "agent_completed", "agent": TARGET}))
+    assert replace(later.there, version=2, last_ms=story.there.last_ms) == story.run
+
+
+def test_an_entry_of_an_unknown_type_changes_no_more_than_the_version() -> None:
+    story = given()
+    entry = replace(story.journal[0], seq=2, fields={"type": "run.signal"})
+    assert evolve(story.run, entry) == replace(story.there, version=2)

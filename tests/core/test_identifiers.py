@@ -1,0 +1,86 @@
+"""Nothing but the grammar reaches a key."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from murmur_streams.core.errors import InvalidRunIdError, InvalidTargetError
+from murmur_streams.core.identifiers import check_run_id, check_target, new_epoch, new_run_id
+
+FIRST = string.ascii_letters + string.digits
+HOSTILE: list[object] = [
+    "",
+    " a",
+    "a ",
+    "a\n",
+    "\na",
+    "a\x00b",
+    "a\r\nSET x 1",
+    "{a}",
+    "a}b",
+    "a*",
+    "a?",
+    "[a]",
+    "../a",
+    "a/b",
+    "a\\b",
+    "'a'",
+    "é",
+    "а",  # noqa: RUF001  # a Cyrillic letter is the point
+    "\u0661",
+    "a\u200b",
+    "\udc80",
+    ".",
+    "-",
+    "_",
+    ":",
+    "a" * 129,
+    None,
+    0,
+    b"a",
+    ["a"],
+]
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(FIRST), st.text(FIRST + "._:-", max_size=127))
+def test_every_id_of_the_grammar_is_taken(first: str, rest: str) -> None:
+    assert check_run_id(first + rest) == first + rest
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(FIRST), st.text(FIRST + "._-", max_size=127))
+def test_every_target_of_the_grammar_is_taken(first: str, rest: str) -> None:
+    assert check_target(first + rest) == first + rest
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: ascii(value)[:20])
+def test_what_is_outside_the_grammar_is_no_id(value: object) -> None:
+    with pytest.raises(InvalidRunIdError, match="1 to 128 characters"):
+        check_run_id(value)
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "a:b"], ids=lambda value: ascii(value)[:20])
+def test_what_is_outside_the_grammar_is_no_target(value: object) -> None:
+    with pytest.raises(InvalidTargetError, match="1 to 128 characters"):
+        check_target(value)
+
+
+def test_a_refusal_cannot_forge_a_line_of_a_log() -> None:
+    with pytest.raises(InvalidRunIdError) as caught:
+        check_run_id("x\n2026-01-01 ERROR forged\x1b[2J" * 100)
+    text = str(caught.value)
+    assert (text.isprintable(), len(text) < 300) == (True, True)
+
+
+def test_a_new_id_is_of_the_grammar() -> None:
+    assert check_run_id(new_run_id())
+
+
+def test_new_ids_and_epochs_differ() -> None:
+    assert len({new_run_id() for _ in range(1000)}) == 1000
+    assert len({new_epoch() for _ in range(100)}) == 100

@@ -1,0 +1,177 @@
+"""Results as JSON: what any version wrote is read, and nothing is ever pickled."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.result_codec import (
+    MAX_ERROR_CHARACTERS,
+    StoredModel,
+    decode_result,
+    encode_result,
+)
+from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata
+
+GOLDEN = Path(__file__).parent / "golden" / "results"
+_KEPT = {"agent_name", "task_id", "metadata", "output", "error", "error_type"}
+METADATA = ResultMetadata(
+    duration_ms=1, tokens_used=2, cost_usd=0.25, backend="thread", trace_id="abc"
+)
+
+
+class Finding(BaseModel):
+    title: str
+    score: float
+
+
+class Opaque(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    thing: object
+
+
+def golden(name: str) -> str:
+    return (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
+
+
+def agent(text: str) -> AgentResult[Any]:
+    result = decode_result(text)
+    assert isinstance(result, AgentResult)
+    return result
+
+
+def result_of(output: Any = None, error: BaseException | None = None) -> AgentResult[Any]:
+    return AgentResult[Any](
+        output=output, error=error, metadata=METADATA, agent_name="researcher", task_id="t-1"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
+def test_every_older_form_decodes(path: Path) -> None:
+    stored = path.read_bytes()
+    again = json.loads(encode_result(decode_result(stored)))
+    told = {name: again.get(name) for name in json.loads(stored) if name in _KEPT}
+    assert told == {name: text for name, text in json.loads(stored).items() if name in _KEPT}
+
+
+@pytest.mark.parametrize("name", ["murmur_runtime_0_1_0_agent", "without_kind"])
+def test_an_output_of_murmur_runtime_is_a_model(name: str) -> None:
+    result = agent(golden(name))
+    assert isinstance(result.output, StoredModel)
+    assert (result.output.model_dump()["title"], result.is_ok()) == ("Naïve", True)
+    assert (result.agent_name, result.task_id, result.metadata.duration_ms) == (
+        "researcher",
+        "t-1",
+        1200,
+    )
+
+
+def test_an_error_of_murmur_runtime_is_an_error() -> None:
+    result = agent(golden("murmur_runtime_0_1_0_error"))
+    assert isinstance(result.error, RemoteAgentError)
+    assert (result.error.message, result.output) == ("no such page", None)
+
+
+def test_a_group_of_murmur_runtime_is_a_group() -> None:
+    result = decode_result(golden("murmur_runtime_0_1_0_group"))
+    assert isinstance(result, GroupResult)
+    assert {name: leaf.is_ok() for name, leaf in result.outputs.items()} == {
+        "writer": True,
+        "critic": False,
+    }
+    assert result.metadata.tokens_used == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("model", result_of(Finding(title="Naïve", score=0.5))),
+        ("value", result_of({"a": [1, None]})),
+        ("error", result_of(error=ValueError("no such page"))),
+    ],
+)
+def test_the_form_of_this_version_is_pinned(name: str, result: AgentResult[Any]) -> None:
+    assert json.loads(encode_result(result)) == json.loads(golden(f"murmur_streams_0_1_0_{name}"))
+
+
+def test_a_dict_that_was_no_model_stays_a_dict() -> None:
+    assert agent(golden("murmur_streams_0_1_0_value")).output == {"a": [1, None]}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"copy": 1, "model_dump": 2, "json": 3, "model_config": {}, "self": 1},
+        {"__class__": "x", "__dict__": {}, "_private": 1, "": 2, "a b": 3},
+        {"model_extra": 3, "__pydantic_extra__": 1, "model_fields": [], "schema": 1},
+    ],
+)
+def test_a_field_may_have_any_name(output: dict[str, Any]) -> None:
+    text = json.dumps({"agent_name": "a", "task_id": "t", "output": output})
+    assert json.loads(encode_result(agent(text)))["output"] == output
+
+
+def test_a_result_that_was_read_can_be_written_again() -> None:
+    first = encode_result(result_of(Finding(title="x", score=1)))
+    again = encode_result(decode_result(first))
+    assert json.loads(again)["output"] == json.loads(first)["output"]
+
+
+def test_a_root_model_comes_back_as_its_value() -> None:
+    assert agent(encode_result(result_of(RootModel[list[int]]([1, 2])))).output == [1, 2]
+
+
+def test_the_type_of_an_error_comes_back_through_two_processes() -> None:
+    once = agent(encode_result(result_of(error=KeyError("k"))))
+    twice = agent(encode_result(result_of(error=once.error)))
+    assert isinstance(twice.error, RemoteAgentError)
+    assert (twice.error.type_name, twice.error.message) == ("KeyError", "'k'")
+
+
+def test_a_long_error_is_cut() -> None:
+    result = agent(encode_result(result_of(error=ValueError("x" * 100_000))))
+    assert isinstance(result.error, RemoteAgentError)
+    assert len(result.error.message) == MAX_ERROR_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        math.nan,
+        b"bytes",
+        {1: 2},
+        [Finding(title="in a list", score=1)],
+        Finding(title="x", score=math.nan),
+        Opaque(thing=object()),
+    ],
+    ids=lambda output: type(output).__name__,
+)
+def test_an_output_that_is_no_json_is_refused(output: object) -> None:
+    with pytest.raises(InvalidPayloadError):
+        encode_result(result_of(output))
+
+
+def test_an_error_whose_text_is_not_unicode_is_refused_or_kept_as_text() -> None:
+    error = ValueError("\udc80")
+    try:
+        text = encode_result(result_of(error=error))
+    except InvalidPayloadError:
+        return
+    assert text.encode()
+
+
+def test_the_terminal_of_a_group_is_its_only_outcome() -> None:
+    assert GroupResult(outputs={"a": result_of(1)}).terminal.output == 1
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_group_of_none_or_many_has_no_terminal(count: int) -> None:
+    group = GroupResult(outputs={str(number): result_of(1) for number in range(count)})
+    with pytest.raises(ValueError, match=f"has {count} outcomes"):
+        _ = group.terminal

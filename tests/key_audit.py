@@ -1,0 +1,143 @@
+"""The audit after each Redis test: every key is a row of the key table, has the row's type, and
+expires as the row says. The table itself is ``stores/redis/key_table.json``."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+TABLE = Path(__file__).parent / "stores" / "redis" / "key_table.json"
+TOMBSTONE_MS = 60_000
+CLOCKS_APART_MS = 1_000
+ENDED = {"completed", "failed", "cancelled"}
+HOLES = {
+    "prefix": r"(?P<prefix>.+?)",
+    "run_id": r"(?P<run_id>[A-Za-z0-9][A-Za-z0-9._:-]{0,127})",
+    "target": r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+    "state": r"(pending|running|completed|failed|cancelled)",
+    "task_id": r"[^:]+",
+    "worker_id": r"[^:]+",
+    "name": r"[^:{}]+",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the key table."""
+
+    key: str
+    """As it is written: ``<prefix>:{p}:run:<run_id>``."""
+    type: str
+    expires: str
+    """``run``: with its run; ``never``; ``own``: at a time of its own."""
+
+    def matches(self, key: str) -> re.Match[str] | None:
+        pattern = re.escape(self.key).replace(re.escape("{p}"), r"\{[0-9]+\}")
+        for name, hole in HOLES.items():
+            pattern = pattern.replace(re.escape(f"<{name}>"), hole)
+        return re.fullmatch(pattern, key)
+
+
+def key_table() -> list[Row]:
+    """The golden table."""
+    return [Row(**row) for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A key on the server."""
+
+    key: str
+    type: str
+    expires_at: int
+    """Unix milliseconds; -1 never."""
+
+
+def audit_keys(client: Redis, prefix: str) -> list[str]:
+    """What is wrong with the keys on a server that has none but those of ``prefix``."""
+    rows, problems = key_table(), list[str]()
+    of_run: dict[str, list[Found]] = defaultdict(list)
+    for found in _found(client):
+        row, match = _row_of(found.key, rows)
+        if row is None or match is None or match["prefix"] != prefix:
+            problems.append(f"{found.key}: is no row of the key table")
+            continue
+        if found.type != row.type:
+            problems.append(f"{found.key}: is a {found.type}, not a {row.type}")
+        if row.expires == "run":
+            of_run[match["run_id"]].append(found)
+        elif (found.expires_at != -1) != (row.expires == "own"):
+            problems.append(f"{found.key}: expires at {found.expires_at}, not {row.expires}")
+    for run_id, keys in of_run.items():
+        problems += _run_problems(client, f"{prefix}:{{0}}:run:{run_id}", keys)
+    return problems
+
+
+def dump_keys(client: Redis) -> dict[str, object]:
+    """The type, expiry and serialised content of every key."""
+    names = sorted(client.scan_iter(count=1000))
+    with client.pipeline() as pipeline:
+        for name in names:
+            pipeline.type(name)
+            pipeline.pexpiretime(name)
+            pipeline.dump(name)
+        replies = pipeline.execute()
+    return {
+        name.decode(): tuple(replies[3 * place : 3 * place + 3]) for place, name in enumerate(names)
+    }
+
+
+def _found(client: Redis) -> list[Found]:
+    names = sorted(client.scan_iter(count=1000))
+    with client.pipeline() as pipeline:
+        for name in names:
+            pipeline.type(name)
+            pipeline.pexpiretime(name)
+        replies: list[Any] = pipeline.execute()
+    found = [
+        Found(name.decode(), replies[2 * place].decode(), replies[2 * place + 1])
+        for place, name in enumerate(names)
+    ]
+    return [each for each in found if each.expires_at != -2]
+
+
+def _row_of(key: str, rows: list[Row]) -> tuple[Row | None, re.Match[str] | None]:
+    for row in rows:
+        match = row.matches(key)
+        if match:
+            return row, match
+    return None, None
+
+
+def _run_problems(client: Redis, run_key: str, keys: list[Found]) -> list[str]:
+    row: Any = client.hmget(run_key, "state", "live_until", "expire_at")
+    state, live_until, expire_at = row
+    if state is None:
+        return _tombstone_problems(client, run_key, keys)
+    deadline = expire_at if state.decode() in ENDED else live_until
+    wanted = int(deadline or 0) or -1
+    return [
+        f"{found.key}: expires at {found.expires_at}, the run at {wanted}"
+        for found in keys
+        if found.expires_at != wanted
+    ]
+
+
+def _tombstone_problems(client: Redis, run_key: str, keys: list[Found]) -> list[str]:
+    now_ms = time.time_ns() // 1_000_000
+    if any(not re.search(r":(journal|producers):", found.key) for found in keys):
+        if not client.exists(*(found.key for found in keys)):
+            return []  # The run expired while it was looked at.
+        return [f"{run_key}: is gone, but {[found.key for found in keys]} are not"]
+    if {found.expires_at for found in keys} <= set(
+        range(now_ms - 5_000, now_ms + TOMBSTONE_MS + 5)
+    ):
+        return []
+    return [f"{found.key}: a tombstone that expires at {found.expires_at}" for found in keys]

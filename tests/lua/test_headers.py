@@ -1,0 +1,181 @@
+"""Every script says what it takes, answers, writes and costs, and says the truth."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from murmur_streams.stores.redis.generated import states_lua
+from murmur_streams.stores.redis.scripts import load_scripts
+from tests.key_audit import key_table
+from tests.lua.headers import (
+    INCLUDES,
+    SCRIPTS,
+    code_of,
+    header_of,
+    included,
+    path_of,
+    reachable_code,
+)
+
+every_script = pytest.mark.parametrize("script", SCRIPTS)
+ARGUMENT = re.compile(r"(text|texts|integer|0 or 1)( or '')?\b.*")
+ANSWER = re.compile(r"([A-Z_]+)((?: \(?\w+\*?|\s\w+\)\*)*)(?:\s{2,}.+)?")
+WRITING = re.compile(
+    r"redis\.call\('(HSET|HSETNX|HDEL|XADD|SET|DEL|ZADD|ZREM|PEXPIREAT|PERSIST)', ([\w.]+)"
+)
+
+
+def tags_in(code: str) -> set[str]:
+    """Every upper-case tag that begins a table."""
+    return set(re.findall(r"\{'([A-Z_]+)'", code))
+
+
+@every_script
+def test_a_header_begins_with_a_summary(script: str) -> None:
+    assert re.fullmatch(r"[A-Z].*\.", header_of(script).summary)
+
+
+@every_script
+def test_a_header_tells_the_cost(script: str) -> None:
+    assert header_of(script).cost
+
+
+@every_script
+def test_keys_and_arguments_are_numbered_without_a_gap(script: str) -> None:
+    header = header_of(script)
+    for rows in (header.keys, header.argv):
+        assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+
+
+@every_script
+def test_no_two_rows_of_a_section_have_one_name(script: str) -> None:
+    header = header_of(script)
+    for rows in (header.keys, header.argv):
+        assert len({row.name for row in rows}) == len(rows)
+
+
+@every_script
+def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
+    table = {row.key: row.type for row in key_table()}
+    for row in header_of(script).keys:
+        kind, key = row.rest.split()
+        assert (kind, key) == ("prefix", "<prefix>:{p}") or table.get(key) == kind
+
+
+@every_script
+def test_an_argument_has_a_known_type(script: str) -> None:
+    strangers = [row for row in header_of(script).argv if not ARGUMENT.fullmatch(row.rest)]
+    assert strangers == []
+
+
+@every_script
+def test_the_keys_that_are_used_are_those_that_are_declared(script: str) -> None:
+    used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", reachable_code(script))}
+    assert used == {row.number for row in header_of(script).keys}
+
+
+@every_script
+def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) -> None:
+    code, argv = reachable_code(script), header_of(script).argv
+    used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
+    for first in re.findall(r"read_events\((\d+),", code):
+        used.add(int(first))
+    # A list of texts is read by a computed place, ARGV[5 + i], and is always the last row.
+    if argv[-1].rest.startswith("texts") and re.search(r"ARGV\[\d+ \+ ", code):
+        used.add(argv[-1].number)
+    assert used == {row.number for row in argv}
+
+
+@every_script
+def test_only_the_last_argument_is_a_list(script: str) -> None:
+    assert not any(row.rest.startswith("texts") for row in header_of(script).argv[:-1])
+
+
+@every_script
+def test_the_answers_that_are_given_are_those_that_are_declared(script: str) -> None:
+    declared = {line.split()[0] for line in header_of(script).returns}
+    assert tags_in(reachable_code(script)) == declared
+
+
+@every_script
+def test_an_answer_is_a_tag_and_the_names_of_its_fields(script: str) -> None:
+    odd = [line for line in header_of(script).returns if not ANSWER.fullmatch(line)]
+    assert odd == []
+
+
+@every_script
+def test_what_is_written_is_a_declared_key(script: str) -> None:
+    header = header_of(script)
+    assert header.writes
+    assert set(header.writes) <= {row.name for row in header.keys}
+
+
+@every_script
+def test_every_run_key_that_is_written_by_name_is_declared_as_written(script: str) -> None:
+    header = header_of(script)
+    names = {row.name for row in header.keys}
+    written = {key.removeprefix("keys.") for _, key in WRITING.findall(code_of(path_of(script)))}
+    assert {name for name in written if name in names} <= set(header.writes)
+
+
+@every_script
+def test_a_script_includes_what_it_uses(script: str) -> None:
+    text = load_scripts()[script].text
+    for name in INCLUDES:
+        for function in re.findall(
+            r"^local function (\w+)", code_of(path_of(name, include=True)), re.MULTILINE
+        ):
+            if re.search(rf"\b{function}\(", text):
+                assert f"local function {function}(" in text, f"{function} of include/{name}.lua"
+
+
+@every_script
+def test_an_include_comes_before_what_uses_it(script: str) -> None:
+    text = load_scripts()[script].text
+    for match in re.finditer(r"^local function (\w+)\(", text, re.MULTILINE):
+        before = text[: match.start()]
+        assert not re.search(rf"\b{match[1]}\(", before), f"{match[1]} is used before it is there"
+
+
+@pytest.mark.parametrize(
+    ("name", "include"),
+    [(name, False) for name in SCRIPTS] + [(name, True) for name in INCLUDES],
+)
+def test_every_include_exists(name: str, include: bool) -> None:
+    assert set(included(name, include=include)) <= set(INCLUDES)
+
+
+def test_every_include_is_used() -> None:
+    used = {part for name in SCRIPTS for part in included(name)}
+    used |= {part for name in INCLUDES for part in included(name, include=True)}
+    assert used == set(INCLUDES)
+
+
+def test_the_generated_tables_are_not_stale() -> None:
+    assert path_of("states", include=True).read_text(encoding="utf-8") == states_lua()
+
+
+def test_every_script_has_a_hash_of_its_own() -> None:
+    scripts = load_scripts()
+    assert len({script.sha for script in scripts.values()}) == len(scripts) == len(SCRIPTS)
+
+
+@every_script
+def test_a_write_checks_for_a_repeat_before_everything_else(script: str) -> None:
+    if "producers" not in {row.name for row in header_of(script).keys}:
+        return
+    code = code_of(path_of(script))
+    first = min(match.start() for match in re.finditer(r"repeated\(", code))
+    assert "redis.call" not in code[:first]
+
+
+@every_script
+def test_nothing_random_decides(script: str) -> None:
+    assert not re.search(r"math\.random|RANDOMKEY|SRANDMEMBER", load_scripts()[script].text)
+
+
+@every_script
+def test_payloads_are_never_decoded(script: str) -> None:
+    assert "cjson" not in load_scripts()[script].text

@@ -1,0 +1,188 @@
+"""What a partition holds on a real server, in a form that can be compared with the model's."""
+
+from __future__ import annotations
+
+from dataclasses import fields as fields_of
+from typing import Any
+
+from redis import Redis
+
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.evolve import fold
+from murmur_streams.core.run import FOLDED_FIELDS, Run, run_from_fields, run_to_fields
+from murmur_streams.core.states import TERMINAL_STATES
+from murmur_streams.stores.redis.keys import Keys
+from tests.stores.redis.model import Model
+
+TIMES = frozenset({"last_ms", "created_ms", "started_ms", "ended_ms"})
+NOT_FOLDED = {"live_until", "expire_at"}
+BIG_BYTES = 1024
+ENDED = {str(state) for state in TERMINAL_STATES}
+
+
+class Partition:
+    """Reads a partition by plain commands."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client: Any = client
+        self._keys = keys
+
+    def queue(self, target: str) -> list[str]:
+        return [member.decode() for member in self._client.zrange(self._keys.queue(target), 0, -1)]
+
+    def run_hash(self, run_id: str) -> dict[str, str]:
+        return _texts(self._client.hgetall(self._keys.run(run_id)))
+
+    def journal(self, run_id: str) -> list[JournalEntry]:
+        entries: list[JournalEntry] = []
+        for entry_id, fields in self._client.xrange(self._keys.journal(run_id)):
+            ms, seq = entry_id.decode().split("-")
+            epoch = entries[0].epoch if entries else _texts(fields).get("epoch", "")
+            entries.append(JournalEntry(run_id, epoch, int(ms), int(seq), _texts(fields)))
+        return entries
+
+    def run_as_compared(self, run_id: str) -> dict[str, object] | None:
+        """The run's hash and journal, times aside, once the fold has been found to be the hash."""
+        stored = self.run_hash(run_id)
+        if not stored:
+            return None
+        entries = self.journal(run_id)
+        assert set(stored) <= FOLDED_FIELDS | NOT_FOLDED
+        moments = [entry.ms for entry in entries]
+        assert moments == sorted(moments)
+        assert differences(run_from_fields(run_id, stored), fold(entries)) == {}
+        return {
+            "hash": without_times({name: text for name, text in stored.items() if text}),
+            "journal": [(entry.seq, told(entry.fields)) for entry in entries],
+        }
+
+    def dump(self) -> dict[str, object]:
+        """Every key; run hashes by name only, since they were compared command by command."""
+        dumped: dict[str, object] = {}
+        for name in self._client.scan_iter(count=1000):
+            key = name.decode()
+            row = key.split(":")[2]
+            dumped[key] = getattr(self, f"_{row}", self._anything)(key)
+        return dumped
+
+    def _anything(self, key: str) -> object:
+        kind = self._client.type(key).decode()
+        if kind == "zset":
+            return {member.decode() for member in self._client.zrange(key, 0, -1)}
+        if kind == "string":
+            return self._client.get(key).decode()
+        return kind
+
+    def _producers(self, key: str) -> object:
+        records = {name: text.split() for name, text in _texts(self._client.hgetall(key)).items()}
+        return {name: (int(n), tuple(answer)) for name, (n, _, *answer) in records.items()}
+
+    def _wake(self, key: str) -> object:
+        return self._client.xlen(key)
+
+    def _expiring(self, key: str) -> object:
+        rows = self._client.zrange(key, 0, -1, withscores=True)
+        return {member.decode(): int(score) for member, score in rows}
+
+    def _journal(self, key: str) -> object:
+        run_id = key.split(":", 3)[3]
+        return [(entry.seq, told(entry.fields)) for entry in self.journal(run_id)]
+
+    def _feed(self, key: str) -> object:
+        entries = self._client.xrange(key)
+        numbers = [int(entry_id.split(b"-")[1]) for entry_id, _ in entries]
+        assert numbers == list(range(1, len(numbers) + 1)), "n is dense in the feed"
+        found: list[object] = []
+        for _, fields in entries:
+            texts = _texts(fields)
+            run_id, entry = texts.pop("run"), texts.pop("entry")
+            found.append((run_id, texts.pop("target"), int(entry.split("-")[1]), told(texts)))
+        return found
+
+
+def expected_dump(
+    model: Model, partition: Partition, keys: Keys, *, ttl_ms: int
+) -> dict[str, object]:
+    """What the partition should hold; the times in index members are the server's own."""
+    dump: dict[str, object] = {}
+    index: dict[str, set[str]] = {}
+    expiring: dict[str, int] = {}
+    for run_id, life in model.lives.items():
+        stored = partition.run_hash(run_id)
+        member = Keys.index_member(int(stored["created_ms"]), run_id)
+        for key in (
+            keys.index(),
+            keys.index_state(life.run.state),
+            keys.index_target(life.run.target),
+        ):
+            index.setdefault(key, set()).add(member)
+        if life.run.state.is_terminal and ttl_ms:
+            expiring[f"{life.run.target}:{member}"] = int(stored["expire_at"])
+        dump[keys.run(run_id)] = "hash"
+        dump[keys.input(run_id)] = life.input
+        dump[keys.result(run_id)] = life.result
+    for run_id, entries in (
+        *model.tombstones.items(),
+        *((run_id, life.entries) for run_id, life in model.lives.items()),
+    ):
+        dump[keys.journal(run_id)] = [(entry.seq, told(entry.fields)) for entry in entries]
+        dump[keys.producers(run_id)] = model.producers[run_id]
+    dump |= index
+    dump |= {keys.queue(target): members for target, members in model.queues.items()}
+    dump |= {keys.wake(target): count for target, count in model.wakes.items()}
+    dump[keys.expiring()] = expiring
+    dump[keys.leases()] = set(model.leases)
+    dump[keys.feed()] = [
+        (run_id, target, seq, in_feed(fields)) for run_id, target, seq, fields in model.feed
+    ]
+    return {key: content for key, content in dump.items() if content not in (None, {}, set(), [])}
+
+
+def model_as_compared(model: Model, run_id: str) -> dict[str, object] | None:
+    """The same of the model as ``Partition.run_as_compared``."""
+    life = model.lives.get(run_id)
+    if life is None:
+        return None
+    return {
+        "hash": without_times(run_to_fields(life.run)),
+        "journal": [(entry.seq, told(entry.fields)) for entry in life.entries],
+    }
+
+
+def without_times(fields: dict[str, str]) -> dict[str, str]:
+    """Hash fields with each time replaced by the fact that there is one."""
+    hidden = TIMES | ({"progress_ms"} if fields["state"] in ENDED else set())
+    return {
+        name: "a time" if name in hidden else text
+        for name, text in fields.items()
+        if name not in NOT_FOLDED
+    }
+
+
+def told(fields: Any) -> dict[str, str]:
+    """An entry's fields without its time."""
+    return {name: text for name, text in fields.items() if name != "at"}
+
+
+def in_feed(fields: Any) -> dict[str, str]:
+    """An entry's fields as the feed has them: a big one by its type only."""
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in fields.items())
+    if size > BIG_BYTES:
+        return {"big": "1", "type": fields["type"]}
+    # Every entry of the feed has the run's target; that of run.created is the same.
+    return {name: text for name, text in told(fields).items() if name != "target"}
+
+
+def differences(stored: Run, folded: Run | None) -> dict[str, tuple[object, object]]:
+    """Where the hash is not the fold; progress that is newer in the hash is as designed."""
+    skipped = {"progress_dirty"} | ({"progress"} if stored.progress_dirty else set())
+    names = [field.name for field in fields_of(Run) if field.name not in skipped]
+    return {
+        name: (getattr(stored, name), getattr(folded, name, None))
+        for name in names
+        if getattr(stored, name) != getattr(folded, name, None)
+    }
+
+
+def _texts(raw: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): text.decode() for name, text in raw.items()}

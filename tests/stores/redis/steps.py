@@ -1,0 +1,230 @@
+"""Sequences of commands, drawn by hypothesis; symbols are resolved when a step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from hypothesis import strategies as st
+
+from murmur_streams.core.commands import (
+    Append,
+    Command,
+    Create,
+    Delete,
+    Finish,
+    Payload,
+    PushEvent,
+    Release,
+    Seal,
+    SetResult,
+    SetState,
+    UpdateProgress,
+)
+from murmur_streams.core.entries import Fields
+from murmur_streams.core.events import RunEventType
+from murmur_streams.core.identifiers import new_epoch
+from murmur_streams.core.limits import Limits
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import TERMINAL_STATES, RunProgress, RunState
+
+RUN_IDS = ("a", "b:1", "c")
+TARGETS = ("alpha", "beta.2")
+TELLING = (RunEventType.AGENT_COMPLETED, RunEventType.RUN_CANCELLED)
+"""The events that a run remembers: they are drawn more often."""
+Build = Callable[[Run | None], Command]
+
+
+@dataclass(frozen=True)
+class Send:
+    """A command on a run, by the store's writer or by hand.
+
+    ``ahead`` None: through the store. Else: its number is the producer's last one plus this.
+    """
+
+    run_id: str
+    name: str
+    build: Build
+    producer: str = ""
+    ahead: int | None = None
+    enqueue: bool = False
+
+    def __repr__(self) -> str:
+        way = "" if self.ahead is None else f" by {self.producer}{self.ahead:+d}"
+        return f"<{self.name} {self.run_id}{way}>"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker asks for runs; ``lost``: its leases have run out at once."""
+
+    targets: tuple[str, ...]
+    count: int
+    lost: bool
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A worker tells that it is there, for every run, with the claim that holds or a stale one."""
+
+    stale: bool
+    lost: bool
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The caller's clock moves."""
+
+    ms: int
+
+
+Step = Send | Claim | Beat | Tick | Literal["reclaim", "sweep"]
+
+
+def payload(text: str) -> Payload:
+    """A payload as the store makes it."""
+    return Limits().result(text)
+
+
+def claimed(run: Run | None, symbol: str | None) -> str | None:
+    """``held`` is the claim that holds the run."""
+    if symbol != "held":
+        return symbol
+    return (run.claim if run is not None else None) or "nobody"
+
+
+def _event(kind: RunEventType, agent: str | None, data: str | None) -> Fields:
+    fields = {"type": str(kind)}
+    if agent is not None:
+        fields["agent"] = agent
+    if data is not None:
+        fields["data"] = data
+    return {**fields, "ts": "2026-01-01T00:00:00+00:00"}
+
+
+runs = st.sampled_from(("a", "a", "a", "a", "a", *RUN_IDS))
+claims = st.sampled_from((None, None, "held", "held", "stale"))
+events = st.builds(
+    _event,
+    st.sampled_from(TELLING) | st.sampled_from(RunEventType),
+    st.sampled_from((None, "", "other", *TARGETS)),
+    st.sampled_from((None, "1", '"ключ"', f'"{"x" * 1200}"')),
+)
+payloads = st.sampled_from(("1", '{"kind":"agent"}', '"é"')).map(payload)
+progress = st.builds(RunProgress, total=st.integers(0, 3), running=st.integers(0, 2))
+
+
+def _create(target: str, given: Payload | None, metadata: str | None) -> Build:
+    return lambda _: Create(target, new_epoch(), given, metadata)
+
+
+def _append(batch: list[Fields], ahead: int | None, claim: str | None) -> Build:
+    def build(run: Run | None) -> Command:
+        expected = None if ahead is None else (run.version if run is not None else 0) + ahead
+        return Append(tuple(batch), expected, claimed(run, claim))
+
+    return build
+
+
+def _finish(
+    state: RunState,
+    result: Payload | None,
+    event: Fields | None,
+    error: str | None,
+    claim: str | None,
+) -> Build:
+    return lambda run: Finish(state, result, event, error, claimed(run, claim))
+
+
+def _always(command: Command) -> Build:
+    return lambda _: command
+
+
+creates = st.builds(
+    _create, st.sampled_from(TARGETS), st.none() | payloads, st.sampled_from((None, '{"k":1}'))
+)
+BUILDS: dict[str, st.SearchStrategy[Build]] = {
+    "create": creates,
+    "append": st.builds(
+        _append,
+        st.lists(events, min_size=1, max_size=3),
+        st.sampled_from((None, None, 0, 1, -1)),
+        claims,
+    ),
+    "push_event": st.builds(PushEvent, events).map(_always),
+    "set_state": st.builds(SetState, st.sampled_from((*RunState, RunState.CANCELLED))).map(_always),
+    "finish": st.builds(
+        _finish,
+        st.sampled_from(sorted(TERMINAL_STATES)),
+        st.none() | payloads,
+        st.none() | events,
+        st.sampled_from((None, "it broke")),
+        claims,
+    ),
+    "update_progress": st.builds(
+        lambda counters, claim: lambda run: UpdateProgress(counters, claimed(run, claim)),
+        progress,
+        claims,
+    ),
+    "set_result": st.builds(SetResult, payloads).map(_always),
+    "seal": st.just(_always(Seal())),
+    "release": st.sampled_from(("held", "held", "stale")).map(
+        lambda claim: lambda run: Release("drained", claimed(run, claim))
+    ),
+    "delete": st.builds(Delete, st.booleans()).map(_always),
+}
+
+
+@st.composite
+def sends(draw: st.DrawFn) -> Send:
+    name = draw(st.sampled_from(("update_progress", "append", "push_event", "set_state", *BUILDS)))
+    build = draw(BUILDS[name])
+    producer, ahead = draw(
+        st.sampled_from(
+            (("", None), ("", None), ("", None), ("p", 0), ("p", 1), ("p", -1), ("q", 2))
+        )
+    )
+    enqueue = name == "create" and draw(st.booleans())
+    return Send(draw(runs), name, build, producer, ahead, enqueue)
+
+
+KINDS: dict[str, st.SearchStrategy[Step]] = {
+    "send": sends(),
+    "tick": st.builds(Tick, st.sampled_from((0, 400, 1500, -700, -1500))),
+    "claim": st.builds(
+        Claim,
+        st.sampled_from((TARGETS, TARGETS[:1], TARGETS[::-1])),
+        st.integers(1, 4),
+        st.booleans(),
+    ),
+    "beat": st.builds(Beat, st.booleans(), st.booleans()),
+    "upkeep": st.sampled_from(("reclaim", "reclaim", "sweep")),
+}
+# A list of names, since one_of would draw "send" as often as each of the others.
+steps: st.SearchStrategy[Step] = st.sampled_from(
+    [*["send"] * 12, "tick", "tick", "claim", "claim", "beat", "upkeep"]
+).flatmap(KINDS.__getitem__)
+
+
+def _opening(target: str, *, enqueue: bool) -> list[Step]:
+    return [Send("a", "create", _create(target, None, None), enqueue=enqueue)]
+
+
+def _running() -> Step:
+    return Send("a", "set_state", _always(SetState(RunState.RUNNING)))
+
+
+openings: st.SearchStrategy[list[Step]] = st.sampled_from(
+    (
+        [],
+        _opening(TARGETS[0], enqueue=False),
+        _opening(TARGETS[0], enqueue=True),
+        [*_opening(TARGETS[1], enqueue=True), Claim(TARGETS, 1, lost=False)],
+        [*_opening(TARGETS[1], enqueue=True), Claim(TARGETS, 2, lost=True)],
+        [*_opening(TARGETS[0], enqueue=True), _running()],
+    )
+)
+sequences = st.builds(
+    lambda opening, rest: [*opening, *rest], openings, st.lists(steps, min_size=12, max_size=40)
+)

@@ -1,0 +1,215 @@
+"""All keys of a run expire at one moment, whatever was written when; then nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.results import AgentResult
+from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing import wait_until
+from tests.servers import Space
+
+RUN_ID = "run:1"
+RESULT = AgentResult[int](output=1, agent_name="t", task_id="1")
+Ending = Callable[[RedisRunStore], Awaitable[object]]
+
+
+def event(kind: RunEventType = RunEventType.CUSTOM) -> RunEvent:
+    return RunEvent(type=kind, run_id=RUN_ID)
+
+
+async def finish_with_everything(store: RedisRunStore) -> None:
+    await store.append(RUN_ID, event())
+    await store.finish(RUN_ID, RunState.COMPLETED, result=RESULT, event=event())
+
+
+async def result_after_the_end(store: RedisRunStore) -> None:
+    await store.set_state(RUN_ID, RunState.FAILED)
+    await store.set_result(RUN_ID, RESULT)
+
+
+async def late_event(store: RedisRunStore) -> None:
+    await store.finish(RUN_ID, RunState.COMPLETED)
+    await store.push_event(RUN_ID, event())
+
+
+async def closing_event_after_the_state(store: RedisRunStore) -> None:
+    await store.set_state(RUN_ID, RunState.COMPLETED)
+    await store.push_event(RUN_ID, event(RunEventType.GROUP_COMPLETED))
+
+
+async def sealed_by_a_reader(store: RedisRunStore) -> None:
+    await store.set_state(RUN_ID, RunState.COMPLETED)
+    assert [event async for event in store.stream(RUN_ID)] == []
+
+
+ENDINGS: dict[str, Ending] = {
+    "finished with result and event": finish_with_everything,
+    "cancelled before its first event": lambda store: store.set_state(RUN_ID, RunState.CANCELLED),
+    "a result after the end": result_after_the_end,
+    "a late event": late_event,
+    "a closing event after the state": closing_event_after_the_state,
+    "sealed by a reader": sealed_by_a_reader,
+}
+
+
+def expiries(space: Space) -> set[int]:
+    """When the keys of the run expire; -1 never."""
+    found = {space.admin.pexpiretime(key) for key in space.keys.of_run(RUN_ID)}
+    return {int(str(moment)) for moment in found} - {-2}
+
+
+@pytest.fixture
+async def stores(space: Space) -> AsyncIterator[Callable[..., RedisRunStore]]:
+    """Opens stores that are closed at the test's end."""
+    opened: list[RedisRunStore] = []
+
+    def open_store(**options: float) -> RedisRunStore:
+        opened.append(space.store(late_event_seconds=0.01, **options))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        await store.close()
+
+
+Stores = Callable[..., RedisRunStore]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_after_the_end_every_key_of_a_run_has_the_same_expiry(
+    space: Space, stores: Stores, ending: str
+) -> None:
+    store = stores(ttl_seconds=100)
+    await store.create(RUN_ID, "t", input=1)
+    await ENDINGS[ending](store)
+    expire_at = space.admin.hget(space.keys.run(RUN_ID), "expire_at")
+    assert expiries(space) == {int(str(expire_at, "ascii"))}  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_without_a_ttl_no_key_of_an_ended_run_expires(
+    space: Space, stores: Stores, ending: str
+) -> None:
+    store = stores(ttl_seconds=0)
+    await store.create(RUN_ID, "t", input=1)
+    await ENDINGS[ending](store)
+    assert expiries(space) == {-1}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
+    space: Space, stores: Stores, ending: str
+) -> None:
+    store = stores(ttl_seconds=0.3)
+    await store.create(RUN_ID, "t", input=1)
+    await ENDINGS[ending](store)
+    await wait_until(lambda: expiries(space) == set(), "the keys expire")
+    await store.sweep()
+    keys = {key.decode() for key in space.admin.scan_iter()}
+    assert keys == {space.keys.meta, space.keys.feed()}
+
+
+async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
+    space: Space, stores: Stores
+) -> None:
+    store = stores(ttl_seconds=0.2)
+    await store.submit(RUN_ID, "t")
+    await store.set_state(RUN_ID, RunState.CANCELLED)
+    await wait_until(lambda: expiries(space) == set(), "the keys expire")
+    await store.sweep()
+    keys = {key.decode() for key in space.admin.scan_iter()}
+    assert keys == {space.keys.meta, space.keys.feed(), space.keys.wake("t")}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.push_event(RUN_ID, event()),
+        lambda store: store.set_result(RUN_ID, RESULT),
+        lambda store: store.finish(RUN_ID, RunState.COMPLETED),
+        lambda store: store.set_state(RUN_ID, RunState.RUNNING),
+        lambda store: store.update_progress(RUN_ID, RunProgress()),
+    ],
+    ids=["push_event", "set_result", "finish", "set_state", "update_progress"],
+)
+@pytest.mark.parametrize("ttl_seconds", [0, 100])
+async def test_another_process_that_writes_after_the_end_changes_no_expiry(
+    space: Space, stores: Stores, ttl_seconds: float, write: Ending
+) -> None:
+    await stores(ttl_seconds=ttl_seconds).create(RUN_ID, "t", input=1)
+    await stores(ttl_seconds=ttl_seconds).finish(RUN_ID, RunState.COMPLETED)
+    before = expiries(space)
+    await write(stores(ttl_seconds=7777))
+    assert (len(before), expiries(space)) == (1, before)
+
+
+async def test_a_live_run_expires_at_one_moment_too(space: Space, stores: Stores) -> None:
+    store = stores(live_ttl_seconds=1000)
+    await store.create(RUN_ID, "t", input=1)
+    await store.set_result(RUN_ID, RESULT)
+    await stores(live_ttl_seconds=1000).append(RUN_ID, event())
+    assert len(expiries(space)) == 1
+
+
+async def test_a_live_run_without_a_live_ttl_does_not_expire(space: Space, stores: Stores) -> None:
+    store = stores(live_ttl_seconds=0)
+    await store.create(RUN_ID, "t", input=1)
+    await store.set_result(RUN_ID, RESULT)
+    await store.append(RUN_ID, event())
+    assert expiries(space) == {-1}
+
+
+async def test_a_run_without_a_live_ttl_expires_once_it_has_ended(
+    space: Space, stores: Stores
+) -> None:
+    store = stores(live_ttl_seconds=0, ttl_seconds=100)
+    await store.create(RUN_ID, "t", input=1)
+    await finish_with_everything(store)
+    assert len(expiries(space)) == 1
+    assert expiries(space) != {-1}
+
+
+async def test_a_write_moves_the_expiry_of_a_live_run_once_a_tenth_of_it_is_over(
+    space: Space, stores: Stores
+) -> None:
+    store = stores(live_ttl_seconds=1)
+    await store.create(RUN_ID, "t", input=1)
+    first = expiries(space)
+
+    async def moved() -> bool:
+        await store.append(RUN_ID, event())
+        return expiries(space) != first
+
+    await wait_until(moved, "the expiry moves on")
+    assert len(expiries(space)) == 1
+
+
+async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(
+    space: Space, stores: Stores
+) -> None:
+    store = stores()
+    await store.create(RUN_ID, "t", input=1)
+    await finish_with_everything(store)
+    await store.delete(RUN_ID)
+    keys = {key.decode() for key in space.admin.scan_iter()}
+    assert keys == {
+        space.keys.meta,
+        space.keys.feed(),
+        space.keys.journal(RUN_ID),
+        space.keys.producers(RUN_ID),
+    }
+    assert len(expiries(space)) == 1
+
+
+async def test_creating_runs_removes_what_expiry_left_behind(space: Space, stores: Stores) -> None:
+    store = stores(ttl_seconds=0.1)
+    await store.create(RUN_ID, "t")
+    await store.finish(RUN_ID, RunState.COMPLETED)
+    await wait_until(lambda: expiries(space) == set(), "the keys expire")
+    await store.create("another", "t")
+    assert await store.sweep() == 0

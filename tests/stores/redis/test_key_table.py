@@ -1,0 +1,122 @@
+"""The key table is pinned: what forms keys, in Python and in Lua, forms its rows and no others."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import Any
+
+import pytest
+from lupa.lua51 import LuaRuntime
+
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
+from murmur_streams.stores.redis.scripts import script_folder
+from tests.key_audit import TABLE, key_table
+
+BASE = "<prefix>:{p}"
+NAMES = {"run_id": "<run_id>", "target": "<target>", "state": "<state>"}
+NOT_KEYS = {"of_run", "partition", "base", "index_member"}
+
+
+class Shown(Keys):
+    """Forms rows of the table instead of keys."""
+
+    def __init__(self) -> None:
+        self.prefix, self.partitions, self.meta = "<prefix>", 1, "<prefix>:meta"
+
+    def base(self, partition: int = 0) -> str:
+        return BASE
+
+
+def rows_of_python() -> set[str]:
+    keys = Shown()
+    rows = {keys.meta}
+    for name, method in inspect.getmembers(keys, inspect.ismethod):
+        if not name.startswith("_") and name not in NOT_KEYS:
+            names = [each for each in inspect.signature(method).parameters if each in NAMES]
+            rows.add(method(*(NAMES[each] for each in names)))
+    return rows
+
+
+@pytest.fixture
+def lua() -> Any:
+    """Every function of ``include/keys.lua``, by its name."""
+    source = (script_folder() / "include" / "keys.lua").read_text(encoding="utf-8")
+    names = re.findall(r"^local function (\w+)", source, re.MULTILINE)
+    exported = ", ".join(f"{name} = {name}" for name in names)
+    return LuaRuntime(unpack_returned_tuples=True).execute(f"{source}\nreturn {{{exported}}}")
+
+
+def test_the_schema_version_is_that_of_the_table() -> None:
+    assert json.loads(TABLE.read_text(encoding="utf-8"))["schema_version"] == SCHEMA_VERSION
+
+
+def test_python_forms_the_rows_of_the_table_and_no_others() -> None:
+    assert rows_of_python() == {row.key for row in key_table()}
+
+
+def test_the_keys_that_expire_with_a_run_are_those_that_scripts_expire_together() -> None:
+    assert Shown().of_run("<run_id>") == [row.key for row in key_table() if row.expires == "run"]
+
+
+def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
+    formed = lua.keys_of_run(BASE, "<run_id>")
+    names = ("run", "journal", "producers", "input", "result")
+    assert [formed[name] for name in names] == Shown().of_run("<run_id>")
+    assert len(list(formed)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "row"),
+    [
+        ("run_key", ["<run_id>"], Shown().run("<run_id>")),
+        ("queue_key", ["<target>"], Shown().queue("<target>")),
+        ("wake_key", ["<target>"], Shown().wake("<target>")),
+        ("index_key", [], Shown().index()),
+        ("state_index_key", ["pending"], Shown().index_state(RunState.PENDING)),
+        ("target_index_key", ["<target>"], Shown().index_target("<target>")),
+        ("expiring_key", [], Shown().expiring()),
+        ("leases_key", [], Shown().leases()),
+    ],
+)
+def test_lua_forms_the_key_that_python_forms(
+    lua: Any, function: str, arguments: list[str], row: str
+) -> None:
+    assert lua[function](BASE, *arguments) == row
+
+
+def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None:
+    assert {name for name in lua if name.endswith("_key")} == {
+        "run_key",
+        "queue_key",
+        "wake_key",
+        "index_key",
+        "state_index_key",
+        "target_index_key",
+        "expiring_key",
+        "leases_key",
+    }
+
+
+def test_no_script_forms_a_key_elsewhere() -> None:
+    folder = script_folder()
+    formed = re.compile(r"""\.\.\s*':[a-z]|base\s*\.\.""")
+    strangers = [
+        path.name
+        for path in sorted(folder.rglob("*.lua"))
+        if path.name != "keys.lua" and formed.search(path.read_text(encoding="utf-8"))
+    ]
+    assert strangers == []
+
+
+@pytest.mark.parametrize("prefix", ["", ":", "a b", "{a}", "a{", "a\n", "é", "-a", "a" * 65, "a*"])
+def test_a_prefix_that_could_break_a_key_is_refused(prefix: str) -> None:
+    with pytest.raises(StoreConfigurationError, match="key_prefix"):
+        Keys(prefix)
+
+
+def test_a_prefix_may_end_in_a_colon() -> None:
+    assert Keys("team:a:").run("r") == "team:a:{0}:run:r"

@@ -1,0 +1,98 @@
+"""A write is applied once: its producer's record says so, for ten minutes of server time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from murmur_streams.core.commands import PushEvent
+from murmur_streams.core.decide import Answer
+from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.servers import Space
+from tests.stores.redis.hand import HandWriter, calls_by_hand
+
+RUN_ID = "run"
+EVENT = {"type": "log", "ts": "2026-01-01T00:00:00+00:00"}
+MINUTE_MS = 60_000
+MANY = 40
+
+
+class Hand:
+    """Pushes events under any producer, number and clock."""
+
+    def __init__(self, store: RedisRunStore) -> None:
+        self.store = store
+        self.behind_ms = 0
+        self._writer = HandWriter(store)
+        self._calls: Calls = calls_by_hand(
+            self._writer, store, Durations(0, 0, 0, 1000), self._clock
+        )
+
+    async def push(self, producer: str, n: int) -> Answer:
+        self._writer.producer, self._writer.n = producer, n
+        return await self._calls.execute(RUN_ID, PushEvent(EVENT))
+
+    def _clock(self) -> int:
+        return time.time_ns() // 1_000_000 - self.behind_ms
+
+
+@pytest.fixture
+async def hand(space: Space) -> AsyncIterator[Hand]:
+    async with space.store() as store:
+        await store.create(RUN_ID, "t")
+        yield Hand(store)
+
+
+def producers(space: Space) -> set[str]:
+    names: Any = space.admin.hkeys(space.keys.producers(RUN_ID))
+    return {name.decode() for name in names}
+
+
+async def test_a_repeated_call_gets_its_first_answer_and_writes_nothing(hand: Hand) -> None:
+    first = await hand.push("p", 1)
+    await hand.push("q", 1)
+    assert (await hand.push("p", 1), first) == (("OK", "2"), ("OK", "2"))
+    assert (await hand.store.snapshot(RUN_ID)).version == 3
+
+
+async def test_an_older_call_is_dropped(hand: Hand) -> None:
+    await hand.push("p", 5)
+    assert await hand.push("p", 4) == ("DROPPED",)
+    assert (await hand.store.snapshot(RUN_ID)).version == 2
+
+
+async def test_records_of_the_last_ten_minutes_are_kept_however_many(
+    space: Space, hand: Hand
+) -> None:
+    for number in range(MANY):
+        await hand.push(f"p{number}", 1)
+    assert {f"p{number}" for number in range(MANY)} <= producers(space)
+
+
+async def test_records_that_are_older_are_removed_when_there_are_many(
+    space: Space, hand: Hand
+) -> None:
+    for number in range(MANY):
+        await hand.push(f"p{number}", 1)
+    old = time.time_ns() // 1_000_000 - 11 * MINUTE_MS
+    key = space.keys.producers(RUN_ID)
+    for number in range(MANY):
+        space.admin.hset(key, f"p{number}", f"1 {old} OK 2")
+    await hand.push("new", 1)
+    assert "new" in producers(space)
+    assert not {f"p{number}" for number in range(MANY)} & producers(space)
+
+
+async def test_a_caller_whose_clock_is_slow_keeps_its_record(space: Space, hand: Hand) -> None:
+    for number in range(MANY):
+        await hand.push(f"p{number}", 1)
+    hand.behind_ms = 11 * MINUTE_MS
+    first = await hand.push("slow", 1)
+    hand.behind_ms = 0
+    await hand.push("another", 1)
+    hand.behind_ms = 11 * MINUTE_MS
+    assert await hand.push("slow", 1) == first

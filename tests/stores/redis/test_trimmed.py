@@ -1,0 +1,121 @@
+"""Readers of a journal whose oldest entries were trimmed away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from murmur_streams.core.cursors import Cursor
+from murmur_streams.core.errors import CursorGapError, CursorResetError
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.servers import Space
+
+RUN_ID = "run"
+KEPT = 4
+
+
+@pytest.fixture
+async def store(space: Space) -> AsyncIterator[RedisRunStore]:
+    async with space.store() as store:
+        yield store
+
+
+@pytest.fixture
+async def cursors(space: Space, store: RedisRunStore) -> list[str]:
+    """The cursors of ten entries, of which the first six were trimmed away by hand."""
+    await store.create(RUN_ID, "t")
+    await store.append(RUN_ID, *[RunEvent(type=RunEventType.LOG, run_id=RUN_ID)] * 8)
+    await store.finish(RUN_ID, RunState.COMPLETED)
+    cursors = [entry.cursor async for entry in store.journal(RUN_ID)]
+    assert len(cursors) == 10
+    assert space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=KEPT, approximate=False) == 6
+    return cursors
+
+
+async def seqs(store: RedisRunStore, after: str | None) -> list[int]:
+    return [entry.seq async for entry in store.journal(RUN_ID, after=after)]
+
+
+@pytest.mark.parametrize("place", range(5))
+async def test_a_cursor_whose_next_entry_is_gone_has_a_gap(
+    store: RedisRunStore, cursors: list[str], place: int
+) -> None:
+    with pytest.raises(CursorGapError, match=rf"entries {place + 2} to 6 "):
+        await seqs(store, cursors[place])
+
+
+async def test_a_gap_tells_where_to_go_on(store: RedisRunStore, cursors: list[str]) -> None:
+    with pytest.raises(CursorGapError) as caught:
+        await seqs(store, cursors[0])
+    assert await seqs(store, caught.value.resume_cursor) == [7, 8, 9, 10]
+
+
+async def test_a_stream_has_the_same_gap(store: RedisRunStore, cursors: list[str]) -> None:
+    with pytest.raises(CursorGapError) as caught:
+        await anext(aiter(store.stream(RUN_ID, after=cursors[0])))
+    events = [event async for event in store.stream(RUN_ID, after=caught.value.resume_cursor)]
+    assert [event.seq for event in events] == [7, 8, 9]
+
+
+async def test_a_cursor_at_the_last_entry_that_is_gone_has_missed_nothing(
+    store: RedisRunStore, cursors: list[str]
+) -> None:
+    assert await seqs(store, cursors[5]) == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("place", [6, 7, 8, 9])
+async def test_a_cursor_at_a_kept_entry_goes_on(
+    store: RedisRunStore, cursors: list[str], place: int
+) -> None:
+    assert await seqs(store, cursors[place]) == list(range(place + 2, 11))
+
+
+async def test_a_fresh_stream_starts_at_the_oldest_kept_entry(
+    store: RedisRunStore, cursors: list[str]
+) -> None:
+    assert [event.seq async for event in store.stream(RUN_ID)] == [7, 8, 9]
+
+
+async def test_a_cursor_in_a_journal_that_is_gone_is_reset(
+    space: Space, store: RedisRunStore, cursors: list[str]
+) -> None:
+    space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
+    with pytest.raises(CursorResetError):
+        await seqs(store, cursors[7])
+
+
+async def test_a_reader_that_was_trimmed_under_raises_in_mid_stream(
+    space: Space, store: RedisRunStore
+) -> None:
+    await store.create(RUN_ID, "t")
+    event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
+    for _ in range(2):
+        await store.append(RUN_ID, *[event] * 300)
+    stream = aiter(store.stream(RUN_ID))
+    first = await anext(stream)
+    space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=10, approximate=False)
+    with pytest.raises(CursorGapError) as caught:
+        async for _ in stream:
+            pass
+    cursor = Cursor.parse(caught.value.resume_cursor)
+    assert (first.seq, cursor.seq) == (2, 591)
+    assert len([entry async for entry in store.journal(RUN_ID, after=str(cursor))]) == 10
+
+
+async def test_a_reader_whose_journal_was_emptied_raises_when_the_run_goes_on(
+    space: Space, store: RedisRunStore
+) -> None:
+    await store.create(RUN_ID, "t")
+    event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
+    await store.append(RUN_ID, event, event)
+    stream = aiter(store.stream(RUN_ID))
+    await anext(stream)
+    await anext(stream)
+    await store.append(RUN_ID, event)
+    space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
+    await store.append(RUN_ID, event)
+    with pytest.raises(CursorGapError):
+        await anext(stream)

