@@ -1,4 +1,4 @@
--- Appends events to a run that has not ended: all of them, or none.
+-- Appends batches of events to a run that has not ended: of each batch all events, or none.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -14,17 +14,17 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 expected     integer or ''
---   8 claim        text or ''
---   9 count        integer
---   10 events       texts, see include/events.lua
+--   7 batches      integer
+--   8 writes       for each batch: expected version or '', claim or '', count, then count events
+--                  as in include/events.lua
 -- RETURNS
---   OK version
 --   NOT_FOUND
---   FENCED
+--   DROPPED                 an older call of this producer; nobody waits for it
+--   else two texts for each batch:
+--   OK version
+--   FENCED -
 --   TERMINAL state
 --   WRONG_VERSION version
---   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET
 -- include: states, time, keys, producer, run, journal, events
@@ -32,8 +32,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local expected, claim = ARGV[7], ARGV[8]
-local events = read_events(10, tonumber(ARGV[9]))
+local batches = tonumber(ARGV[7])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -42,20 +41,39 @@ if not run then return {'NOT_FOUND'} end
 local function reply(answer)
   return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
 end
-if claim ~= '' and claim ~= run.claim then return reply({'FENCED'}) end
-if TERMINAL[run.state] then return reply({'TERMINAL', run.state}) end
-if expected ~= '' and tonumber(expected) ~= run.version then
-  return reply({'WRONG_VERSION', digits(run.version)})
+
+local writer, changes, answer = nil, {}, {}
+
+-- The refusal of one batch leaves the others as they are.
+local function refusal(expected, claim)
+  if claim ~= '' and claim ~= run.claim then return 'FENCED', '-' end
+  if TERMINAL[run.state] then return 'TERMINAL', run.state end
+  local version = writer and writer.seq or run.version
+  if expected ~= '' and tonumber(expected) ~= version then
+    return 'WRONG_VERSION', digits(version)
+  end
 end
 
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now_ms)
-local changes = {}
-for _, fields in ipairs(events) do
-  if claim ~= '' then set_field(fields, 'attempt', digits(run.attempt)) end
-  add_entry(writer, fields)
-  note_event(run, fields, writer.seq, changes)
+local at = 8
+for _ = 1, batches do
+  local expected, claim, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local events, after = read_events(at + 3, count)
+  at = after
+  local tag, value = refusal(expected, claim)
+  if not tag then
+    writer = writer or open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now_ms)
+    for _, fields in ipairs(events) do
+      if claim ~= '' then set_field(fields, 'attempt', digits(run.attempt)) end
+      add_entry(writer, fields)
+      note_event(run, fields, writer.seq, changes)
+    end
+    tag, value = 'OK', digits(writer.seq)
+  end
+  answer[#answer + 1], answer[#answer + 2] = tag, value
 end
-local version = digits(writer.seq)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
-touch_live(run, keys, now_ms, live_ttl_ms)
-return reply({'OK', version})
+if writer then
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+    unpack(changes))
+  touch_live(run, keys, now_ms, live_ttl_ms)
+end
+return reply(answer)

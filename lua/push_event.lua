@@ -1,5 +1,5 @@
--- Appends one event, also after the end: before the seal it is streamed and may seal, after it
--- it is kept as a late entry.
+-- Appends events, also after the end: before the seal an event is streamed and may seal, after
+-- it it is kept as a late entry.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -15,12 +15,13 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 late_ms      integer
---   8 event        texts, see include/events.lua
+--   7 batches      integer
+--   8 writes       for each: late_ms, then the event as in include/events.lua
 -- RETURNS
---   OK version
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
+--   else two texts for each event:
+--   OK version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
 -- include: states, time, keys, producer, run, journal, events
@@ -28,8 +29,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local late_ms = tonumber(ARGV[7])
-local event = read_events(8, 1)[1]
+local batches, late_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -39,28 +39,41 @@ local function reply(answer)
   return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
 end
 
-local ended, ms, changes = TERMINAL[run.state], now_ms, {}
+local ended, ms, changes, answer = TERMINAL[run.state], now_ms, {}, {}
 if ended then ms = server_ms() end
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, ms)
-if ended and not run.seal then
+
+local function seal_if_late()
   local ended_ms = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0)
-  if ms >= ended_ms + late_ms then
-    add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
-    run.seal = digits(writer.seq)
+  if ms < ended_ms + late_ms then return end
+  add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
+  run.seal = digits(writer.seq)
+  set_field(changes, 'seal', run.seal)
+end
+
+local function push(event)
+  if ended and not run.seal then seal_if_late() end
+  local late = run.seal
+  if late then
+    set_field(event, 'late', '1')
+  elseif ended and is_closing(event, run.target) then
+    set_field(event, 'seal', '1')
+    run.seal = digits(writer.seq + 1)
     set_field(changes, 'seal', run.seal)
   end
+  add_entry(writer, event)
+  if not late then note_event(run, event, writer.seq, changes) end
 end
-local late = run.seal
-if late then
-  set_field(event, 'late', '1')
-elseif ended and is_closing(event, run.target) then
-  set_field(event, 'seal', '1')
-  set_field(changes, 'seal', digits(writer.seq + 1))
+
+local at = 8
+for _ = 1, batches do
+  local events, after = read_events(at + 1, 1)
+  at = after
+  push(events[1])
+  answer[#answer + 1], answer[#answer + 2] = 'OK', digits(writer.seq)
 end
-add_entry(writer, event)
-if not late then note_event(run, event, writer.seq, changes) end
-local version = digits(writer.seq)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
-local answer = reply({'OK', version})
+redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+  unpack(changes))
+answer = reply(answer)
 if ended then expire_ended(run, keys) else touch_live(run, keys, now_ms, live_ttl_ms) end
 return answer

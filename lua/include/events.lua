@@ -8,7 +8,7 @@ local function read_events(first, count)
     events[i] = fields
     at = at + size + 1
   end
-  return events
+  return events, at
 end
 
 local function field(fields, name)

@@ -35,7 +35,7 @@ def check_answer(answer: Answer, run_id: str, expected_version: int | None = Non
             raise RunNotTerminalError(run_id, state)
         case ("WRONG_VERSION", actual):
             raise WrongExpectedVersionError(run_id, expected_version or 0, int(actual))
-        case ("FENCED",):
+        case ("FENCED", *_):
             raise LeaseLostError(run_id)
         case _:
             raise OutcomeUnknownError(f"run {run_id!r}: unexpected answer {answer!r}")

@@ -145,6 +145,21 @@ class Connections:
                 await connection.send_command(*command)
                 return await connection.read_response()
 
+    async def new_connection(self, commands: list[tuple[object, ...]]) -> Any:
+        """Make a connection outside the pool, and send it its first commands."""
+        connection = self._new()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await connection.connect()
+                await connection.send_packed_command(connection.pack_commands(commands))
+                for _ in commands:
+                    await connection.read_response()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await connection.disconnect(nowait=True)
+            raise
+        return connection
+
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[Any]:
         """Lend a connection; whatever interrupts its use closes it, so no reply is misread."""

@@ -82,6 +82,9 @@ class Keys:
     def wake(self, target: str, partition: int = PARTITION) -> str:
         return f"{self.base(partition)}:wake:{target}"
 
+    def control(self, reader: str, partition: int = PARTITION) -> str:
+        return f"{self.base(partition)}:control:{reader}"
+
     @staticmethod
     def index_member(created_ms: int, run_id: str) -> str:
         """The member by which the indexes know a run: newest first by reverse lex range."""

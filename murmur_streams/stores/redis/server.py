@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
@@ -25,7 +25,7 @@ CALL_SECONDS = 5.0
 """A call that takes longer has lost its connection."""
 OPENING_SECONDS = 5.0
 """A server that was never reached is more often a wrong address than a broken network."""
-COMMAND_CONNECTIONS = 32
+COMMAND_CONNECTIONS = 4
 BLOCKING_CONNECTIONS = 1_000
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 2.0
@@ -50,6 +50,7 @@ class Server:
         self.keys = keys
         self.where = where
         self.retry_seconds = retry_seconds
+        self.call_seconds = call_seconds
         self._commands = Connections(
             client, size=COMMAND_CONNECTIONS, deadline_seconds=call_seconds
         )
@@ -94,6 +95,12 @@ class Server:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
         return await self._blocking.blocking(*command, seconds=seconds)
 
+    async def new_connection(self) -> Any:
+        """Make a connection for the caller alone, with all scripts loaded."""
+        return await self._commands.new_connection(
+            [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
+        )
+
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; errors are the driver's, and its fate is the caller's to judge."""
         script = load_scripts()[name]
@@ -101,7 +108,7 @@ class Server:
         try:
             reply = await self._commands.call("EVALSHA", *command)
         except NoScriptError:
-            await self._prepare_again()
+            await self.prepare_again()
             reply = await self._commands.call("EVALSHA", *command)
         return tuple(text(part) for part in reply)
 
@@ -168,7 +175,7 @@ class Server:
         await check_server(self._commands, self.keys, self.where)
         await self._load_scripts()
 
-    async def _prepare_again(self) -> None:
+    async def prepare_again(self) -> None:
         # A server without our scripts is a new or an emptied one: it is checked like the first.
         try:
             await self._prepare()

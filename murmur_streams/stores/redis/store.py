@@ -146,6 +146,7 @@ class RedisRunStore:
         if self.server.closed:
             return
         await self._writer.close(seconds=5.0)
+        await self._tails.close()
         await self.server.close()
         if self._owns_client:
             await self._client.aclose()

@@ -1,4 +1,4 @@
-"""The direct tail of one run: replay with XRANGE, then XREAD BLOCK on its journal.
+"""The tail of one run: replay with XRANGE, then what the live source tells.
 
 A tail is a cursor and nothing else. It checks that the journal still holds what it stands after
 before it reads, and again after every broken connection; and it checks that seq has no hole.
@@ -6,6 +6,7 @@ before it reads, and again after every broken connection; and it checks that seq
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -18,17 +19,16 @@ from murmur_streams.core.errors import (
     CursorGapError,
     CursorResetError,
     RunNotFoundError,
-    StoreClosedError,
 )
 from murmur_streams.core.states import TERMINAL_STATES, RunState
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
-from murmur_streams.stores.redis.server import Server, reason_of, text
+from murmur_streams.stores.redis.live import Live
+from murmur_streams.stores.redis.server import Server, text
 
 logger = logging.getLogger("murmur_streams.redis")
 
 PAGE_ENTRIES = 256
-BLOCK_SECONDS = 20.0
-"""Bounded, since a frozen server or a deleted key wakes nobody."""
+LONGEST_WAIT_SECONDS = 3600.0
+"""For news of a live run; the live source looks after the server and the run itself."""
 
 _ENDED = frozenset(str(state) for state in TERMINAL_STATES)
 Seal = Callable[[str], Awaitable[Answer]]
@@ -43,6 +43,8 @@ class _Place:
     seq: int = 0
     seal: int | None = None
     ended: bool = False
+    last_id: str = "0-0"
+    """Where the journal ended when it was opened."""
 
     @property
     def entry_id(self) -> str:
@@ -63,6 +65,12 @@ class Tails:
     def __init__(self, server: Server, seal: Seal) -> None:
         self._server = server
         self._seal = seal
+        self._live: dict[int, Live] = {}
+
+    async def close(self) -> None:
+        """Wake every subscriber with StoreClosedError."""
+        for live in self._live.values():
+            await live.close()
 
     async def stream(self, run_id: str, after: Cursor | None) -> AsyncGenerator[JournalEntry]:
         """Yield entries up to the seal, waiting for what is to come.
@@ -73,13 +81,10 @@ class Tails:
             StoreUnavailableError: the server stayed out of reach; resume by the last cursor.
         """
         place = await self._open(run_id, after)
-        async for entry in self._replay(run_id, place):
-            yield entry
-            if place.is_past_seal:
-                return
-        while not place.is_past_seal:
-            for entry in await self._next(run_id, place):
-                self._advance(place, entry)
+        if place.is_past_seal:
+            return
+        async with contextlib.aclosing(self._tail(run_id, place)) as entries:
+            async for entry in entries:
                 yield entry
                 if place.is_past_seal:
                     return
@@ -91,24 +96,66 @@ class Tails:
         place = await self._open(run_id, after)
         async for entry in self._replay(run_id, place):
             yield entry
-        while follow and not place.is_past_seal:
-            for entry in await self._next(run_id, place):
-                self._advance(place, entry)
+        if not follow or place.is_past_seal:
+            return
+        async with contextlib.aclosing(self._tail(run_id, place)) as entries:
+            async for entry in entries:
                 yield entry
+
+    async def _tail(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
+        # An ended run's stream is its journal alone: nothing to follow.
+        if place.seal is not None:
+            async for entry in self._replay(run_id, place):
+                yield entry
+            return
+        partition = self._server.keys.partition(run_id)
+        live = self._live.setdefault(partition, Live(self._server, partition))
+        async with live.follow(run_id, place.last_id) as run:
+            rereads, verifies = run.rereads, run.verifies
+            async for entry in self._replay(run_id, place):
+                yield entry
+            while not place.is_past_seal:
+                if run.error is not None:
+                    raise run.error
+                if run.verifies != verifies:
+                    verifies = run.verifies
+                    await self._reopen(run_id, place)
+                    rereads = -1
+                raws = run.since(place.seq)
+                if raws is None or run.rereads != rereads:
+                    rereads = run.rereads
+                    async for entry in self._replay(run_id, place):
+                        yield entry
+                    continue
+                for raw in raws:
+                    entry = read_entry(run_id, place.epoch, raw)
+                    self._advance(place, entry)
+                    yield entry
+                if not raws:
+                    await run.changed(await self._patience(run_id, place))
+
+    async def _patience(self, run_id: str, place: _Place) -> float:
+        """How long to wait for news, in seconds: a run that has ended is sealed in time."""
+        if not place.ended or place.seal is not None:
+            return LONGEST_WAIT_SECONDS
+        return await self._seal_when_due(run_id)
 
     async def _open(self, run_id: str, after: Cursor | None) -> _Place:
         keys = self._server.keys
         run, journal = keys.run(run_id), keys.journal(run_id)
         at = after.entry_id if after is not None else "0-0"
-        fields, found, oldest = await self._server.read_all(
+        fields, found, oldest, newest = await self._server.read_all(
             ("HMGET", run, "epoch", "version", "state", "seal"),
             ("XRANGE", journal, at, at),
             ("XRANGE", journal, "-", "+", "COUNT", 1),
+            ("XREVRANGE", journal, "+", "-", "COUNT", 1),
         )
         if fields[0] is None:
             raise RunNotFoundError(run_id)
         epoch, state = text(fields[0]), text(fields[2])
         place = _Place(epoch, ended=state in _ENDED, seal=int(fields[3]) if fields[3] else None)
+        if newest:
+            place.last_id = text(newest[0][0])
         if after is not None:
             before = _before(oldest, epoch)
             after.check(
@@ -133,43 +180,12 @@ class Tails:
             if len(page) < PAGE_ENTRIES:
                 return
 
-    async def _next(self, run_id: str, place: _Place) -> list[JournalEntry]:
-        """Wait for entries; an empty list means: look again."""
-        seconds = BLOCK_SECONDS
-        if place.ended and place.seal is None:
-            seconds = min(seconds, await self._seal_when_due(run_id))
-        raws = await self._block(run_id, place, seconds)
-        if raws is None:
-            await self._reopen(run_id, place)
-            return []
-        return [read_entry(run_id, place.epoch, raw) for raw in raws]
-
     async def _seal_when_due(self, run_id: str) -> float:
         try:
             answer = await self._seal(run_id)
         except RunNotFoundError:
             return 0.001  # Deleted meanwhile: its journal, or a look at the run, tells.
         return max(0.001, int(answer[1]) / 1000) if answer[0] == "WAIT" else 0.001
-
-    async def _block(self, run_id: str, place: _Place, seconds: float) -> list[Any] | None:
-        # None: nothing came in time, or the connection broke; either way the cursor is checked.
-        command = ("XREAD", "COUNT", PAGE_ENTRIES, "BLOCK", max(1, int(seconds * 1000)))
-        journal = self._server.keys.journal(run_id)
-        try:
-            reply = await self._server.blocking(
-                *command, "STREAMS", journal, place.entry_id, seconds=seconds
-            )
-        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            reason = reason_of(error)
-        else:
-            return reply[0][1] if reply else None
-        if self._server.closed:
-            raise StoreClosedError("the store was closed while a stream was open")
-        if fate_of(reason) is Fate.REFUSED:
-            raise clear_error(reason, self._server.where) from None
-        logger.debug("the tail of run %s lost its connection: %r", run_id, reason)
-        await self._server.recover(0)
-        return None
 
     async def _reopen(self, run_id: str, place: _Place) -> None:
         try:

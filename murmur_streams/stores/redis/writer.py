@@ -1,33 +1,78 @@
-"""Writes that are applied once: numbered per producer, and one in flight per run.
+"""Writes that are applied once, many at a time.
 
-Each is retried with the same number until the server's answer is known or time is over.
+Per run one call is in flight; what its callers want to append meanwhile leaves together in the
+next. Calls of many runs share a few connections and do not wait for each other. Each call carries
+this store's producer id and a number, and is sent again with the same number until its answer is
+known or time is over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
+import zlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from redis.exceptions import NoScriptError
+
 from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import OutcomeUnknownError, StoreClosedError
+from murmur_streams.core.errors import MurmurError, OutcomeUnknownError, StoreClosedError
+from murmur_streams.stores.redis.connections import Reply
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
-from murmur_streams.stores.redis.server import Server, is_cancelled, reason_of
+from murmur_streams.stores.redis.lane import Lane
+from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.server import Server, reason_of, text
 
 logger = logging.getLogger("murmur_streams.redis")
 
 Arguments = Sequence[str | int]
 
+LANES = 2
+MERGED_SCRIPTS = frozenset({"append", "push_event"})
+"""Scripts whose ARGV holds any number of writes, each with an answer of its own."""
+MERGED_WRITES = 200
+MERGED_BYTES = 512 * 1024
+WAITING_WRITES = 10_000
+"""Callers beyond these wait for room: a slow server must not fill our memory."""
+
 
 @dataclass(slots=True)
-class _Turn:
-    """Whose turn it is to write to one run."""
+class _Write:
+    """What one caller wants."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: int = 0
+    script: str
+    keys: list[str]
+    now_ms: int
+    shared: Arguments
+    own: Arguments
+    answer: asyncio.Future[Answer]
+
+    @property
+    def size(self) -> int:
+        return sum(len(part) if isinstance(part, str) else 8 for part in self.own)
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The writes to one run: those that wait, and whether a call is in flight."""
+
+    run_id: str
+    waiting: deque[_Write] = field(default_factory=deque[_Write])
+    busy: bool = False
+
+
+@dataclass(slots=True)
+class _Call:
+    """One numbered call and the writes that it carries."""
+
+    queue: _Queue
+    writes: list[_Write]
+    command: tuple[object, ...]
 
 
 class Writer:
@@ -35,17 +80,25 @@ class Writer:
 
     Guarantee: a call that returns was applied exactly once, and calls of one store to one run are
     applied in the order in which they were made. A call that raises OutcomeUnknownError was
-    applied once or not at all, and never later than its successor. A cancelled caller leaves its
-    call to finish on its own.
+    applied once or not at all, and never later than its successor. A cancelled caller's write goes
+    on without it.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._producer, self._pid = _new_producer(), os.getpid()
         self._n = 0
-        self._turns: dict[str, _Turn] = {}
-        self._under_way: set[asyncio.Task[Answer]] = set()
+        self._queues: dict[str, _Queue] = {}
+        self._lanes = [
+            Lane(server.new_connection, deadline_seconds=server.call_seconds)
+            for _ in range(LANES)
+        ]
+        self._room = asyncio.Semaphore(WAITING_WRITES)
+        self._retries: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closed = False
+        self._abandoned = False
 
     async def write(
         self,
@@ -71,51 +124,67 @@ class Writer:
             OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
             StoreError: the server refused the write; nothing was written.
         """
-        if self._closed:
-            raise StoreClosedError("the store is closed; open a new one")
-        task = asyncio.create_task(
-            self._in_turn(name, run_id, keys, [now_ms, *shared, *own]), name=f"{name} {run_id}"
-        )
-        self._under_way.add(task)
-        task.add_done_callback(self._finished)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if self._closed and task.cancelled() and not is_cancelled():
-                raise OutcomeUnknownError(
-                    f"the store was closed before the {name} of run {run_id!r} was answered; "
-                    "it was applied once or not at all: read the run to know"
-                ) from None
-            raise
+        self._refuse_when_closed()
+        await self._server.ready()
+        async with self._room:
+            self._refuse_when_closed()
+            answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            write = _Write(name, keys, now_ms, shared, own, answer)
+            queue = self._queues.get(run_id)
+            if queue is None:
+                queue = self._queues[run_id] = _Queue(run_id)
+                self._idle.clear()
+            queue.waiting.append(write)
+            if not queue.busy:
+                queue.busy = True
+                # Not at once: what other tasks write in this turn of the loop joins the call.
+                asyncio.get_running_loop().call_soon(self._send_next, queue)
+            return await answer
 
     async def close(self, seconds: float) -> None:
-        """Take no more calls; let those under way finish, for at most ``seconds``, then cancel."""
+        """Take no more writes; let those under way finish, for at most ``seconds``."""
         self._closed = True
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=seconds)
-        for task in tuple(self._under_way):
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
-
-    def _finished(self, task: asyncio.Task[Answer]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # Retrieved here, so that a cancelled caller's failure is told once, in the log.
-            logger.debug("%s ended with %r", task.get_name(), task.exception())
-
-    async def _in_turn(
-        self, name: str, run_id: str, keys: list[str], args: list[str | int]
-    ) -> Answer:
-        turn = self._turns.setdefault(run_id, _Turn())
-        turn.waiting += 1
         try:
-            async with turn.lock:
-                await self._server.ready()
-                return await self._until_known(name, keys, [run_id, *self._number(), *args])
-        finally:
-            turn.waiting -= 1
-            if turn.waiting == 0:
-                self._turns.pop(run_id, None)
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.debug("the store is closed with writes under way; their outcome is unknown")
+        self._abandoned = True
+        for task in tuple(self._retries):
+            task.cancel()
+        for lane in self._lanes:
+            await lane.close()
+        await asyncio.gather(*self._retries, return_exceptions=True)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreClosedError("the store is closed; open a new one")
+
+    def _send_next(self, queue: _Queue) -> None:
+        if not queue.waiting:
+            queue.busy = False
+            self._queues.pop(queue.run_id, None)
+            if not self._queues:
+                self._idle.set()
+            return
+        writes = _take(queue.waiting)
+        self._send(_Call(queue, writes, self._command(queue.run_id, writes)))
+
+    def _send(self, call: _Call) -> None:
+        reply = self._lane(call.queue.run_id).call(*call.command)
+        reply.add_done_callback(functools.partial(self._on_reply, call))
+
+    def _lane(self, run_id: str) -> Lane:
+        return self._lanes[zlib.crc32(run_id.encode()) % LANES]
+
+    def _command(self, run_id: str, writes: list[_Write]) -> tuple[object, ...]:
+        first = writes[0]
+        own: list[str | int] = [len(writes)] if first.script in MERGED_SCRIPTS else []
+        for write in writes:
+            own.extend(write.own)
+        script = load_scripts()[first.script]
+        numbered = (run_id, *self._number(), max(write.now_ms for write in writes))
+        return ("EVALSHA", script.sha, len(first.keys), *first.keys, *numbered, *first.shared, *own)
 
     def _number(self) -> tuple[str, int]:
         if os.getpid() != self._pid:
@@ -124,35 +193,102 @@ class Writer:
         self._n += 1
         return self._producer, self._n
 
-    async def _until_known(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._server.retry_seconds
+    def _on_reply(self, call: _Call, reply: asyncio.Future[Reply]) -> None:
+        error = reply.exception()
+        if error is None:
+            self._settle(call, reply.result())
+        elif self._abandoned:
+            self._fail(call, self._lost(call, error, maybe_applied=True))
+        else:
+            task = asyncio.get_running_loop().create_task(
+                self._until_known(call, error), name=f"retry a write of run {call.queue.run_id}"
+            )
+            self._retries.add(task)
+            task.add_done_callback(self._retries.discard)
+
+    def _settle(self, call: _Call, reply: Reply) -> None:
+        answer = tuple(text(part) for part in reply)
+        merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
+        for place, write in enumerate(call.writes):
+            if write.answer.done():
+                continue
+            if not merged or len(answer) == 1:
+                write.answer.set_result(answer)
+            else:
+                write.answer.set_result(answer[2 * place : 2 * place + 2])
+        self._send_next(call.queue)
+
+    async def _until_known(self, call: _Call, error: BaseException) -> None:
+        """Send a call again, with its number, until its answer is known or time is over."""
+        give_up = asyncio.get_running_loop().time() + self._server.retry_seconds
         attempt, maybe_applied = 0, False
-        while True:
-            try:
-                return await self._server.script(name, keys, args)
-            except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
+        try:
+            while True:
                 reason = reason_of(error)
                 # A NeverSentError has a fate of its own: whatever its reason, nothing was applied.
                 maybe_applied |= fate_of(error) is Fate.UNKNOWN
-            if fate_of(reason) is Fate.REFUSED and not maybe_applied:
-                raise clear_error(reason, self._server.where) from None
-            if loop.time() >= give_up or self._server.closed:
-                raise self._lost(name, args[0], maybe_applied, reason) from None
-            logger.debug("%s failed, trying again with the same number: %r", name, reason)
-            await self._server.recover(attempt)
-            attempt += 1
+                if fate_of(reason) is Fate.REFUSED and not maybe_applied:
+                    self._fail(call, clear_error(reason, self._server.where))
+                    return
+                if asyncio.get_running_loop().time() >= give_up:
+                    self._fail(call, self._lost(call, reason, maybe_applied=maybe_applied))
+                    return
+                logger.debug("a write failed, trying again with its number: %r", reason)
+                try:
+                    await self._prepare_retry(error, attempt)
+                    reply = await self._lane(call.queue.run_id).call(*call.command)
+                except Exception as again:  # noqa: BLE001  # judged at the top of the loop
+                    error = again
+                else:
+                    self._settle(call, reply)
+                    return
+                attempt += 1
+        except asyncio.CancelledError:
+            self._fail(call, self._lost(call, error, maybe_applied=True))
+            raise
 
-    def _lost(
-        self, name: str, run_id: object, maybe_applied: bool, reason: BaseException
-    ) -> Exception:
+    async def _prepare_retry(self, error: BaseException, attempt: int) -> None:
+        if isinstance(error, NoScriptError) and attempt == 0:
+            await self._server.prepare_again()
+        else:
+            await self._server.recover(attempt)
+
+    def _fail(self, call: _Call, error: BaseException) -> None:
+        for write in call.writes:
+            if not write.answer.done():
+                write.answer.set_exception(error)
+        if self._abandoned:
+            for write in call.queue.waiting:
+                if not write.answer.done():
+                    write.answer.set_exception(
+                        StoreClosedError("the store was closed before the write was sent")
+                    )
+            call.queue.waiting.clear()
+        self._send_next(call.queue)
+
+    def _lost(self, call: _Call, reason: BaseException, *, maybe_applied: bool) -> MurmurError:
         if not maybe_applied:
             return self._server.unavailable(reason)
+        script, run_id = call.writes[0].script, call.queue.run_id
         said = str(reason) or type(reason).__name__
         return OutcomeUnknownError(
-            f"the {name} of run {run_id!r} was sent to {self._server.where}, but no answer came "
+            f"the {script} of run {run_id!r} was sent to {self._server.where}, but no answer came "
             f"back ({said}); it was applied once or not at all: read the run to know"
         )
+
+
+def _take(waiting: deque[_Write]) -> list[_Write]:
+    """Take the first write, and those behind it that may leave in the same call."""
+    writes = [waiting.popleft()]
+    script, size = writes[0].script, writes[0].size
+    if script not in MERGED_SCRIPTS:
+        return writes
+    while waiting and waiting[0].script == script and len(writes) < MERGED_WRITES:
+        size += waiting[0].size
+        if size > MERGED_BYTES:
+            break
+        writes.append(waiting.popleft())
+    return writes
 
 
 def _new_producer() -> str:
