@@ -92,11 +92,14 @@ _SPREAD_MS = 1_000
 
 
 async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
-    keys = server.keys
+    keys, partition = server.keys, server.keys.partition(run_id)
     member = Keys.index_member(int(stored.get("created_ms") or 0), run_id)
     state = stored.get("state")
-    rows = {keys.index(): True, keys.index_target(stored.get("target", "")): True}
-    rows |= {keys.index_state(each): str(each) == state for each in RunState}
+    rows = {
+        keys.index(partition): True,
+        keys.index_target(stored.get("target", ""), partition): True,
+    }
+    rows |= {keys.index_state(each, partition): str(each) == state for each in RunState}
     scores = await server.read_all(*(("ZSCORE", row, member) for row in rows))
     return [
         f"{row}: {'lacks' if wanted else 'wrongly has'} the run"

@@ -59,9 +59,10 @@ class Calls:
             The tagged answer, as ``core.decide`` documents it.
         """
         name, arguments = self._arguments(command)
-        keys = [*self._keys.of_run(run_id), self._keys.feed()]
+        partition = self._keys.partition(run_id)
+        keys = [*self._keys.of_run(run_id), self._keys.feed(partition)]
         if name in _WITH_BASE:
-            keys.append(self._keys.base(self._keys.partition(run_id)))
+            keys.append(self._keys.base(partition))
         return await self._writer.write(
             "submit" if enqueue else name,
             run_id,

@@ -95,7 +95,7 @@ def _check_version(version: str, where: str) -> None:
 
 
 async def _check_permissions(connections: Connections, keys: Keys, where: str) -> None:
-    key = f"{keys.base()}:probe"
+    key = f"{keys.base(0)}:probe"
     commands: list[tuple[object, ...]] = [tuple(probe.format(key=key).split()) for probe in PROBES]
     replies = await connections.every_reply(commands)
     refused = {

@@ -9,8 +9,7 @@ from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.core.states import RunState
 
 SCHEMA_VERSION = 1
-PARTITION = 0
-"""One partition for now: crc32(run_id) % 1."""
+MOST_PARTITIONS = 256
 
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
@@ -25,6 +24,10 @@ class Keys:
                 f"key_prefix {ascii(prefix)[:80]} is refused: use 1 to 64 characters of "
                 "A-Z a-z 0-9 . _ : - that begin with a letter or a digit"
             )
+        if not 1 <= partitions <= MOST_PARTITIONS:
+            raise StoreConfigurationError(
+                f"partitions is {partitions}, but must be from 1 to {MOST_PARTITIONS}"
+            )
         self.prefix = prefix
         self.partitions = partitions
         self.meta = f"{prefix}:meta"
@@ -33,7 +36,12 @@ class Keys:
         """The partition whose hash tag all keys of the run share."""
         return zlib.crc32(run_id.encode()) % self.partitions
 
-    def base(self, partition: int = PARTITION) -> str:
+    @property
+    def all_partitions(self) -> range:
+        """Every partition's number."""
+        return range(self.partitions)
+
+    def base(self, partition: int) -> str:
         """What every key of the partition begins with; scripts form their own keys from it."""
         return f"{self.prefix}:{{{partition}}}"
 
@@ -58,31 +66,31 @@ class Keys:
         rows = ("run", "journal", "producers", "input", "result")
         return [f"{base}:{row}:{run_id}" for row in rows]
 
-    def feed(self, partition: int = PARTITION) -> str:
+    def feed(self, partition: int) -> str:
         return f"{self.base(partition)}:feed"
 
-    def leases(self, partition: int = PARTITION) -> str:
+    def leases(self, partition: int) -> str:
         return f"{self.base(partition)}:leases"
 
-    def expiring(self, partition: int = PARTITION) -> str:
+    def expiring(self, partition: int) -> str:
         return f"{self.base(partition)}:expiring"
 
-    def index(self, partition: int = PARTITION) -> str:
+    def index(self, partition: int) -> str:
         return f"{self.base(partition)}:index"
 
-    def index_state(self, state: RunState, partition: int = PARTITION) -> str:
+    def index_state(self, state: RunState, partition: int) -> str:
         return f"{self.base(partition)}:index:state:{state}"
 
-    def index_target(self, target: str, partition: int = PARTITION) -> str:
+    def index_target(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:index:target:{target}"
 
-    def queue(self, target: str, partition: int = PARTITION) -> str:
+    def queue(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:queue:{target}"
 
-    def wake(self, target: str, partition: int = PARTITION) -> str:
+    def wake(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:wake:{target}"
 
-    def control(self, reader: str, partition: int = PARTITION) -> str:
+    def control(self, reader: str, partition: int) -> str:
         return f"{self.base(partition)}:control:{reader}"
 
     @staticmethod

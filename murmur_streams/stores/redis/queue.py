@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from murmur_streams.core.errors import LeaseLostError
 from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
-from murmur_streams.stores.redis.keys import PARTITION
 from murmur_streams.stores.redis.store import RedisRunStore
 
 logger = logging.getLogger("murmur_streams.queue")
@@ -52,11 +52,9 @@ class Queue:
 
     async def prepare(self, targets: Sequence[str]) -> None:
         """Make the wake streams and their group, where they are missing."""
-        for target in targets:
+        for key in self._wake_keys(targets):
             try:
-                await self._server.read(
-                    "XGROUP", "CREATE", self._keys.wake(target), WAKE_GROUP, "0", "MKSTREAM"
-                )
+                await self._server.read("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
             except Exception as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -67,10 +65,22 @@ class Queue:
         A reply that is lost leaves the runs claimed by nobody who knows; they are handed on when
         their leases run out.
         """
+        claims: list[Claim] = []
+        partitions = list(self._keys.all_partitions)
+        # Another order each time, so that no partition waits behind a full one for ever.
+        random.shuffle(partitions)
+        for partition in partitions:
+            if len(claims) < count:
+                claims += await self._claim(worker, targets, count - len(claims), partition)
+        return claims
+
+    async def _claim(
+        self, worker: str, targets: Sequence[str], count: int, partition: int
+    ) -> list[Claim]:
         tokens = [secrets.token_hex(8) for _ in range(count)]
         answer = await self._server.single_script(
             "claim",
-            [self._keys.base(PARTITION), self._keys.feed(PARTITION)],
+            [self._keys.base(partition), self._keys.feed(partition)],
             [
                 worker,
                 self._lease_ms,
@@ -93,29 +103,36 @@ class Queue:
     async def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         """Move the leases on; the claims that are over."""
         over: set[str] = set()
-        for first in range(0, len(claims), HEARTBEAT_PAGE):
-            page = claims[first : first + HEARTBEAT_PAGE]
-            pairs = [part for claim in page for part in (claim.run_id, claim.token)]
-            answer = await self._server.idempotent_script(
-                "heartbeat",
-                [self._keys.base(PARTITION)],
-                [self._lease_ms, self._store.durations.live_ttl_ms, len(page), *pairs],
-            )
-            over.update(answer[1:])
+        for partition in self._keys.all_partitions:
+            held = [claim for claim in claims if self._keys.partition(claim.run_id) == partition]
+            for first in range(0, len(held), HEARTBEAT_PAGE):
+                over |= await self._beat(held[first : first + HEARTBEAT_PAGE], partition)
         return [claim for claim in claims if claim.token in over]
+
+    async def _beat(self, claims: Sequence[Claim], partition: int) -> set[str]:
+        pairs = [part for claim in claims for part in (claim.run_id, claim.token)]
+        answer = await self._server.idempotent_script(
+            "heartbeat",
+            [self._keys.base(partition)],
+            [self._lease_ms, self._store.durations.live_ttl_ms, len(claims), *pairs],
+        )
+        return set(answer[1:])
 
     async def reclaim(self) -> list[str]:
         """Queue the runs again whose lease has run out, all of them; their ids."""
         queued: list[str] = []
-        while True:
-            answer = await self._server.idempotent_script(
-                "reclaim",
-                [self._keys.base(PARTITION), self._keys.feed(PARTITION)],
-                [RECLAIM_PAGE, self._store.durations.feed_max_entries],
-            )
-            if len(answer) == 1:
-                return queued
-            queued.extend(answer[1:])
+        for partition in self._keys.all_partitions:
+            while page := await self._reclaim(partition):
+                queued += page
+        return queued
+
+    async def _reclaim(self, partition: int) -> Sequence[str]:
+        answer = await self._server.idempotent_script(
+            "reclaim",
+            [self._keys.base(partition), self._keys.feed(partition)],
+            [RECLAIM_PAGE, self._store.durations.feed_max_entries],
+        )
+        return answer[1:]
 
     async def release(self, claim: Claim, reason: str) -> None:
         """Hand a claimed run back; nothing happens when the claim is over."""
@@ -130,7 +147,7 @@ class Queue:
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         """Wait for a wake-up token, at most ``seconds``; returning early is harmless."""
-        keys = [self._keys.wake(target) for target in targets]
+        keys = self._wake_keys(targets)
         try:
             await self._server.blocking(
                 "XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1,
@@ -148,3 +165,10 @@ class Queue:
             if fate_of(reason) is Fate.REFUSED:
                 raise clear_error(reason, self._server.where) from None
             await self._server.recover(0)
+
+    def _wake_keys(self, targets: Sequence[str]) -> list[str]:
+        return [
+            self._keys.wake(target, partition)
+            for partition in self._keys.all_partitions
+            for target in targets
+        ]

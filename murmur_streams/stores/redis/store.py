@@ -40,7 +40,7 @@ from murmur_streams.core.states import RunProgress, RunState, RunStatus
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connections import client_from_url, redacted
-from murmur_streams.stores.redis.keys import PARTITION, Keys
+from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
@@ -73,6 +73,8 @@ class RedisRunStore:
             connections share its address and credentials.
         key_prefix: what every key begins with.
         ttl_seconds: how long an ended run is kept; 0 or less means for ever.
+        partitions: over how many hash tags the runs are spread; the same for every program that
+            uses the prefix, and kept there.
         live_ttl_seconds: how long a run is kept that nobody writes to.
         late_event_seconds: how long after the end a closing event may still come.
         retry_seconds: how long a broken connection is retried before a call gives up; the first
@@ -90,6 +92,7 @@ class RedisRunStore:
         client: Redis | None = None,
         key_prefix: str = "murmur:runs",
         ttl_seconds: float = 3600,
+        partitions: int = 1,
         live_ttl_seconds: float = 30 * DAY_SECONDS,
         late_event_seconds: float = 2.0,
         feed_max_entries: int = 10_000,
@@ -104,7 +107,7 @@ class RedisRunStore:
         self._client = client if client is not None else client_from_url(url or "")
         self._owns_client = client is None
         self._limits = limits or Limits()
-        self.keys = Keys(key_prefix)
+        self.keys = Keys(key_prefix, partitions)
         self.where = redacted(url) if url is not None else "the given client's server"
         self.server = Server(
             self._client,
@@ -348,9 +351,14 @@ class RedisRunStore:
 
     async def sweep(self) -> int:
         """Remove what expiry left behind in the indexes; how many runs that were."""
-        base, removed = self.keys.base(PARTITION), 0
+        return sum([await self._sweep(partition) for partition in self.keys.all_partitions])
+
+    async def _sweep(self, partition: int) -> int:
+        removed = 0
         while True:
-            answer = await self.server.idempotent_script("sweep", [base], [SWEEP_PAGE])
+            answer = await self.server.idempotent_script(
+                "sweep", [self.keys.base(partition)], [SWEEP_PAGE]
+            )
             removed += int(answer[1])
             if int(answer[1]) < SWEEP_PAGE:
                 return removed
