@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from murmur_streams.core.events import RunEvent, RunEventType
     from murmur_streams.core.identifiers import new_run_id
     from murmur_streams.core.limits import Limits
+    from murmur_streams.core.pages import RunPage
     from murmur_streams.core.protocol import RunStore
     from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, TaskSpec
     from murmur_streams.core.run import Run
@@ -97,6 +98,7 @@ _MODULES = {
     "RunHandle": "murmur_streams.fleet",
     "RunNotFoundError": "murmur_streams.core.errors",
     "RunNotTerminalError": "murmur_streams.core.errors",
+    "RunPage": "murmur_streams.core.pages",
     "RunProgress": "murmur_streams.core.states",
     "RunState": "murmur_streams.core.states",
     "RunStatus": "murmur_streams.core.states",
@@ -168,6 +170,7 @@ __all__ = [
     "RunHandle",
     "RunNotFoundError",
     "RunNotTerminalError",
+    "RunPage",
     "RunProgress",
     "RunState",
     "RunStatus",

@@ -14,6 +14,7 @@ from rich.text import Text
 from murmur_streams.cli.command import RunId, command
 from murmur_streams.cli.printing import console, print_json
 from murmur_streams.cli.session import Session
+from murmur_streams.core.pages import listing_key
 from murmur_streams.core.run import Run
 from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.keys import Keys
@@ -73,7 +74,7 @@ def looks_inside(keys: Keys, run: Run) -> list[Look]:
     """The commands that show all that the server has of a run."""
     run_id, partition = run.run_id, keys.partition(run.run_id)
     journal = keys.journal(run_id)
-    member = keys.index_member(run.created_ms, run_id)
+    member = listing_key(run.created_ms, run_id)
     looks = [
         Look(("HGETALL", keys.run(run_id)), "the run: state, version, times, attempt, worker"),
         Look(("XLEN", journal), "the journal: how many entries"),

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.events import RunEvent
+from murmur_streams.core.pages import RunPage
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
@@ -82,6 +83,17 @@ class RunStore(Protocol):
 
     async def get_input(self, run_id: str) -> Any:
         """The input as JSON; None when there is none."""
+        ...
+
+    async def list_runs(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Runs, newest first, page by page."""
         ...
 
     def journal(

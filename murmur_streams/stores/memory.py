@@ -40,6 +40,7 @@ from murmur_streams.core.evolve import evolve
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import Limits, check_event_count, error_text
+from murmur_streams.core.pages import RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import encode_result
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
@@ -204,6 +205,27 @@ class InMemoryRunStore:
     async def snapshot(self, run_id: str) -> Run:
         """Everything that is known of the run."""
         return self._record(run_id).run
+
+    async def list_runs(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """List runs, newest first; every run that did not change comes exactly once."""
+        check_listing(limit, cursor)
+        await self.sweep()
+        places = {
+            listing_key(run.created_ms, run_id): run
+            for run_id, run in ((each, record.run) for each, record in self._records.items())
+            if state in {None, run.state} and target in {None, run.target}
+        }
+        after = [place for place in places if cursor is None or place < cursor]
+        page = sorted(after, reverse=True)[:limit]
+        more = page[-1] if len(after) > limit else None
+        return RunPage(tuple(places[place] for place in page), more)
 
     async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed."""

@@ -8,8 +8,8 @@ from typing import Any
 from murmur_streams.core.audit import AuditReport, audit_run
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.pages import listing_key
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.server import Server, text
 from murmur_streams.stores.redis.tail import read_entry
 
@@ -93,7 +93,7 @@ _SPREAD_MS = 1_000
 
 async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
     keys, partition = server.keys, server.keys.partition(run_id)
-    member = Keys.index_member(int(stored.get("created_ms") or 0), run_id)
+    member = listing_key(int(stored.get("created_ms") or 0), run_id)
     state = stored.get("state")
     rows = {
         keys.index(partition): True,

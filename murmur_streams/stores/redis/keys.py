@@ -92,8 +92,3 @@ class Keys:
 
     def control(self, reader: str, partition: int) -> str:
         return f"{self.base(partition)}:control:{reader}"
-
-    @staticmethod
-    def index_member(created_ms: int, run_id: str) -> str:
-        """The member by which the indexes know a run: newest first by reverse lex range."""
-        return f"{created_ms:013d}:{run_id}"

@@ -75,9 +75,9 @@ class Live:
         """Have the right source running, and knowing of every followed run."""
         async with self._changing:
             wanted = self._wanted()
-            if self._reading is None or not isinstance(self._source, wanted):
+            if not isinstance(self._source, wanted):
                 await self._change_to(wanted)
-            elif is_new and self._source is not None:
+            elif is_new:
                 await self._source.rearm()
 
     def _wanted(self) -> type[Source]:

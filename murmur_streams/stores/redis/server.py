@@ -243,3 +243,9 @@ def text(value: object) -> str:
 
 def _succeeded(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is None
+
+
+def pairs(flat: list[Any]) -> dict[str, str]:
+    """Read a flat reply of names and values."""
+    texts = [text(part) for part in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))

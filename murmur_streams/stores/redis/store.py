@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydantic import JsonValue
 from redis.asyncio import Redis
@@ -29,9 +29,10 @@ from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import Fields, JournalEntry, event_fields
 from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.events import RunEvent
-from murmur_streams.core.identifiers import check_run_id
+from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import Limits, check_event_count, error_text
+from murmur_streams.core.pages import RunPage, check_listing
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result, encode_result
 from murmur_streams.core.results import RunResult
@@ -41,7 +42,8 @@ from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connections import client_from_url, redacted
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, text
+from murmur_streams.stores.redis.listing import list_runs
+from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
 
@@ -304,6 +306,31 @@ class RedisRunStore:
             raise RunNotFoundError(run_id)
         return run_from_fields(run_id, pairs(flat))
 
+    async def list_runs(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """List runs, newest first.
+
+        Args:
+            state: only runs in this state.
+            target: only runs of this target.
+            limit: 1 to 500.
+            cursor: of the page before; None for the first.
+
+        Returns:
+            A page; its ``cursor`` is None on the last. Over all pages every run that did not
+            change meanwhile comes exactly once.
+        """
+        check_listing(limit, cursor)
+        wanted = None if state is None else RunState(state)
+        checked = None if target is None else check_target(target)
+        return await list_runs(self.server, wanted, checked, limit, cursor)
+
     async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed.
 
@@ -382,8 +409,3 @@ class RedisRunStore:
             raise RunNotFoundError(run_id)
         return None if stored is None else text(stored)
 
-
-def pairs(flat: list[Any]) -> dict[str, str]:
-    """Read a flat reply of names and values."""
-    texts = [text(part) for part in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
