@@ -14,8 +14,9 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 batches      integer
---   8 writes       for each batch: expected version or '', claim or '', count, then count events
+--   7 max_events   integer
+--   8 batches      integer
+--   9 writes       for each batch: expected version or '', claim or '', count, then count events
 --                  as in include/events.lua
 -- RETURNS
 --   NOT_FOUND
@@ -27,12 +28,12 @@
 --   WRONG_VERSION version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET
--- include: states, time, keys, producer, run, journal, events
+-- include: states, time, keys, producer, run, journal, events, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local batches = tonumber(ARGV[7])
+local max_events, batches = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -54,7 +55,7 @@ local function refusal(expected, claim)
   end
 end
 
-local at = 8
+local at = 9
 for _ = 1, batches do
   local expected, claim, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local events, after = read_events(at + 3, count)
@@ -72,8 +73,10 @@ for _ = 1, batches do
   answer[#answer + 1], answer[#answer + 2] = tag, value
 end
 if writer then
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-    unpack(changes))
+  local before = writer.seq
+  commit(run, keys, writer, changes, max_events, now_ms)
+  -- The snapshot's entry is in the version of whoever wrote last.
+  if answer[#answer] == digits(before) then answer[#answer] = digits(writer.seq) end
   touch_live(run, keys, now_ms, live_ttl_ms)
 end
 return reply(answer)

@@ -15,12 +15,13 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 target       text
---   8 epoch        text
---   9 input        text
---   10 input_size   integer
---   11 input_sha256 text
---   12 metadata     text
+--   7 max_events   integer
+--   8 target       text
+--   9 epoch        text
+--   10 input        text
+--   11 input_size   integer
+--   12 input_sha256 text
+--   13 metadata     text
 -- RETURNS
 --   OK version
 --   EXISTS
@@ -34,8 +35,8 @@ if again then return again end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
 local _, answer = create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
-  live_ttl_ms = tonumber(ARGV[6]), target = ARGV[7], epoch = ARGV[8], input = ARGV[9],
-  input_size = ARGV[10], input_sha256 = ARGV[11], metadata = ARGV[12], feed = KEYS[6],
+  live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
+  input_size = ARGV[11], input_sha256 = ARGV[12], metadata = ARGV[13], feed = KEYS[6],
   base = KEYS[7],
 })
 return answer

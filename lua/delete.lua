@@ -16,7 +16,8 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 force        0 or 1
+--   7 max_events   integer
+--   8 force        0 or 1
 -- RETURNS
 --   OK version
 --   NOT_TERMINAL state
@@ -29,7 +30,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local force = ARGV[7]
+local force = ARGV[8]
 local TOMBSTONE_MS = 60000
 
 local again = repeated(keys.producers, producer, n)

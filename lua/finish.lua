@@ -15,15 +15,16 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 state         text
---   8 ttl_ms        integer
---   9 claim         text or ''
---   10 error         text or ''
---   11 result        text or ''
---   12 result_size   integer
---   13 result_sha256 text
---   14 count         integer
---   15 events        texts, see include/events.lua
+--   7 max_events   integer
+--   8 state         text
+--   9 ttl_ms        integer
+--   10 claim         text or ''
+--   11 error         text or ''
+--   12 result        text or ''
+--   13 result_size   integer
+--   14 result_sha256 text
+--   15 count         integer
+--   16 events        texts, see include/events.lua
 -- RETURNS
 --   OK version
 --   NO state
@@ -37,9 +38,9 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local state, ttl_ms, claim = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local failure, result, size, sha256 = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
-local events = read_events(15, tonumber(ARGV[14]))
+local state, ttl_ms, claim = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local failure, result, size, sha256 = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+local events = read_events(16, tonumber(ARGV[15]))
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end

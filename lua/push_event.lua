@@ -15,8 +15,9 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 batches      integer
---   8 writes       for each: late_ms, then the event as in include/events.lua
+--   7 max_events   integer
+--   8 batches      integer
+--   9 writes       for each: late_ms, then the event as in include/events.lua
 -- RETURNS
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
@@ -24,12 +25,13 @@
 --   OK version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
--- include: states, time, keys, producer, run, journal, events
+-- include: states, time, keys, producer, run, journal, events, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local batches, late_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
+local max_events = tonumber(ARGV[7])
+local batches, late_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -65,15 +67,15 @@ local function push(event)
   if not late then note_event(run, event, writer.seq, changes) end
 end
 
-local at = 8
+local at = 9
 for _ = 1, batches do
   local events, after = read_events(at + 1, 1)
   at = after
   push(events[1])
   answer[#answer + 1], answer[#answer + 2] = 'OK', digits(writer.seq)
 end
-redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-  unpack(changes))
+commit(run, keys, writer, changes, max_events, now_ms)
+answer[#answer] = digits(writer.seq)
 answer = reply(answer)
 if ended then expire_ended(run, keys) else touch_live(run, keys, now_ms, live_ttl_ms) end
 return answer

@@ -15,8 +15,9 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 claim        text
---   8 reason       text
+--   7 max_events   integer
+--   8 claim        text
+--   9 reason       text
 -- RETURNS
 --   OK version
 --   NO state
@@ -30,7 +31,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local claim, reason = ARGV[7], ARGV[8]
+local claim, reason = ARGV[8], ARGV[9]
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end

@@ -14,7 +14,8 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 late_ms      integer
+--   7 max_events   integer
+--   8 late_ms      integer
 -- RETURNS
 --   OK version
 --   NO state
@@ -28,7 +29,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local late_ms = tonumber(ARGV[7])
+local late_ms = tonumber(ARGV[8])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end

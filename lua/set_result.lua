@@ -14,9 +14,10 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 result        text
---   8 result_size   integer
---   9 result_sha256 text
+--   7 max_events   integer
+--   8 result        text
+--   9 result_size   integer
+--   10 result_sha256 text
 -- RETURNS
 --   OK version
 --   NO state
@@ -29,7 +30,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local result, size, sha256 = ARGV[7], ARGV[8], ARGV[9]
+local result, size, sha256 = ARGV[8], ARGV[9], ARGV[10]
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end

@@ -16,8 +16,9 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 state        text
---   8 ttl_ms       integer
+--   7 max_events   integer
+--   8 state        text
+--   9 ttl_ms       integer
 -- RETURNS
 --   OK version
 --   NO state
@@ -30,7 +31,7 @@
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local state, ttl_ms = ARGV[7], tonumber(ARGV[8])
+local state, ttl_ms = ARGV[8], tonumber(ARGV[9])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end

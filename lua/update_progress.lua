@@ -14,11 +14,12 @@
 --   4 now_ms       integer
 --   5 feed_max     integer
 --   6 live_ttl_ms  integer
---   7 total        integer
---   8 completed    integer
---   9 failed       integer
---   10 running      integer
---   11 claim        text or ''
+--   7 max_events   integer
+--   8 total        integer
+--   9 completed    integer
+--   10 failed       integer
+--   11 running      integer
+--   12 claim        text or ''
 -- RETURNS
 --   OK version
 --   NO state
@@ -27,12 +28,13 @@
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 2 HSET; once a second 2 XADD
--- include: states, time, keys, producer, run, journal, events
+-- include: states, time, keys, producer, run, journal, events, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local total, completed, failed, running, claim = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local max_events = tonumber(ARGV[7])
+local total, completed, failed, running, claim = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -52,12 +54,12 @@ if not journalled or math.abs(now_ms - journalled) >= PROGRESS_INTERVAL_MS then
   local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now_ms)
   add_entry(writer, {'type', 'run.progress', 'total', total, 'completed', completed,
     'failed', failed, 'running', running, 'at', ARGV[4]})
-  version = digits(writer.seq)
   changes[#changes] = ''
   set_field(changes, 'progress_ms', ARGV[4])
-  set_field(changes, 'version', version)
-  set_field(changes, 'last_ms', digits(writer.ms))
+  commit(run, keys, writer, changes, max_events, now_ms)
+  version = digits(writer.seq)
+else
+  redis.call('HSET', keys.run, unpack(changes))
 end
-redis.call('HSET', keys.run, unpack(changes))
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', version})

@@ -1,4 +1,4 @@
--- include: states, time, keys, producer, run, journal, events, index
+-- include: states, time, keys, producer, run, journal, events, index, snapshot
 -- Changes of state: to another live state, or to the end.
 
 -- Enters a live state. extra: what the entry and the hash get besides; claim '' clears it.
@@ -16,15 +16,6 @@ local function enter_state(run, run_id, keys, base, writer, state, extra)
   local member = index_member(run.created_ms, run_id)
   move_state(base, member, run.state, state)
   return changes
-end
-
-local function flush_progress(keys, writer, now)
-  local v = redis.call('HMGET', keys.run, 'progress_dirty', 'progress_total',
-    'progress_completed', 'progress_failed', 'progress_running')
-  if v[1] ~= '1' then return {} end
-  add_entry(writer, {'type', 'run.progress', 'total', v[2], 'completed', v[3], 'failed', v[4],
-    'running', v[5], 'at', digits(now)})
-  return {'progress_dirty', '', 'progress_ms', digits(now)}
 end
 
 -- Ends a run: the last entries, the hash, the indexes, and one expiry for all its keys.

@@ -3,7 +3,7 @@
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
     'attempt', 'claim', 'closing', 'cancel_event', 'seal', 'expire_at', 'live_until',
-    'created_ms')
+    'created_ms', 'snapshot')
   if not v[1] then return nil end
   if not (v[2] and v[3] and v[4] and v[5] and v[13]) then
     error('DAMAGED the hash ' .. key .. ' lacks version, last_ms, target, epoch or created_ms')
@@ -13,7 +13,7 @@ local function read_run(key)
     target = v[4], epoch = v[5], attempt = tonumber(v[6] or 0), claim = v[7] or '',
     closing = v[8], cancel_event = v[9], seal = v[10],
     expire_at = tonumber(v[11] or 0), live_until = tonumber(v[12] or 0),
-    created_ms = tonumber(v[13]),
+    created_ms = tonumber(v[13]), snapshot = tonumber(v[14] or 0),
   }
 end
 

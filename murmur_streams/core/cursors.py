@@ -56,7 +56,8 @@ class Cursor:
                 "read again from the start",
                 None,
             )
-        if found:
+        if found or (oldest is not None and self.seq == oldest.seq and self.ms <= oldest.ms):
+            # Nothing is missing after the place before the oldest entry, even if it is trimmed.
             return
         if self.seq > version:
             raise CursorResetError(

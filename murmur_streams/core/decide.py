@@ -39,7 +39,8 @@ from murmur_streams.core.commands import (
 )
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry, progress_fields
 from murmur_streams.core.events import RunEventType, is_closing
-from murmur_streams.core.run import Run
+from murmur_streams.core.evolve import evolve
+from murmur_streams.core.run import Run, run_to_fields
 from murmur_streams.core.states import CHANGES, Change, RunProgress, RunState
 
 Answer = tuple[str, ...]
@@ -56,6 +57,8 @@ class Now:
     server_ms: int
     late_event_ms: int = 2_000
     """How long after the end a closing event may still come."""
+    max_events: int = 0
+    """The journal's cap; a snapshot is written every half of it. 0: no cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,10 @@ def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision
         return Decision(("NOT_FOUND",))
     if isinstance(command, _FENCED) and command.claim not in {None, run.claim}:
         return Decision(("FENCED",))
-    return _RULES[type(command)](run, command, now)
+    decision = _RULES[type(command)](run, command, now)
+    if decision.entries and isinstance(command, _SNAPSHOTTED) and now.max_events:
+        return _with_snapshot(run, decision, now)
+    return decision
 
 
 def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision:
@@ -237,6 +243,9 @@ def _delete(run: Run, command: Delete, now: Now) -> Decision:
 _FENCED = (Append, Finish, UpdateProgress, Release)
 """The commands that a worker sends with its claim."""
 
+_SNAPSHOTTED = (Append, PushEvent, UpdateProgress)
+"""The commands that may come without end."""
+
 _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
     Append: _append,
     PushEvent: _push_event,
@@ -258,6 +267,21 @@ def _written(run: Run, ms: int, drafts: list[Fields]) -> Decision:
         for offset, fields in enumerate(drafts, start=1)
     )
     return Decision(("OK", str(run.version + len(entries))), entries)
+
+
+def _with_snapshot(run: Run, decision: Decision, now: Now) -> Decision:
+    for entry in decision.entries:
+        run = evolve(run, entry)
+    if run.version - (run.snapshot or 0) < now.max_events // 2:
+        return decision
+    flushed: tuple[JournalEntry, ...] = ()
+    if run.progress_dirty and run.progress is not None:
+        fields = {**progress_fields(run.progress), "at": str(now.caller_ms)}
+        flushed = _written(run, run.last_ms, [fields]).entries
+        run = evolve(run, flushed[0])
+    folded = {name: text for name, text in run_to_fields(run).items() if name != "snapshot"}
+    last = _written(run, run.last_ms, [{"type": str(EntryType.SNAPSHOT), **folded}])
+    return Decision(last.answer, (*decision.entries, *flushed, *last.entries))
 
 
 def _remaining_ms(run: Run, now: Now) -> int:

@@ -23,6 +23,7 @@ class EntryType(StrEnum):
     PROGRESS = "run.progress"
     RESULT = "run.result"
     SEALED = "run.sealed"
+    SNAPSHOT = "run.snapshot"
     DELETED = "run.deleted"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from murmur_streams.core.entries import EntryType, JournalEntry
 from murmur_streams.core.events import RunEventType, is_closing
-from murmur_streams.core.run import Run
+from murmur_streams.core.run import Run, run_from_fields
 from murmur_streams.core.states import RunProgress, RunState
 
 
@@ -18,9 +18,10 @@ def evolve(run: Run | None, entry: JournalEntry) -> Run:
         ValueError: the journal does not begin with ``run.created``.
     """
     if run is None:
-        if entry.type != EntryType.CREATED:
-            raise ValueError(f"the journal begins with {entry.type}, not with run.created")
-        run = _created(entry)
+        begin = _BEGINNINGS.get(entry.type)
+        if begin is None:
+            raise ValueError(f"a fold begins with run.created or run.snapshot, not {entry.type}")
+        run = begin(entry)
     else:
         run = _LIFECYCLE.get(entry.type, _event)(run, entry)
     if entry.is_seal:
@@ -29,10 +30,14 @@ def evolve(run: Run | None, entry: JournalEntry) -> Run:
 
 
 def fold(entries: Iterable[JournalEntry]) -> Run | None:
-    """Fold a whole journal; None when it is empty."""
+    """Fold a journal; None when it is empty.
+
+    One that was trimmed is folded from its oldest kept snapshot on.
+    """
     run: Run | None = None
     for entry in entries:
-        run = evolve(run, entry)
+        if run is not None or entry.type in _BEGINNINGS:
+            run = evolve(run, entry)
     return run
 
 
@@ -47,6 +52,15 @@ def _created(entry: JournalEntry) -> Run:
         input_sha256=fields.get("input_sha256"),
         metadata_json=fields.get("metadata_json"),
     )
+
+
+def _from_snapshot(entry: JournalEntry) -> Run:
+    run = run_from_fields(entry.run_id, entry.fields)
+    return replace(run, snapshot=entry.seq)
+
+
+def _snapshot(run: Run, entry: JournalEntry) -> Run:
+    return replace(run, snapshot=entry.seq)
 
 
 def _state(run: Run, entry: JournalEntry) -> Run:
@@ -102,7 +116,13 @@ _LIFECYCLE: dict[str, Callable[[Run, JournalEntry], Run]] = {
     EntryType.PROGRESS: _progress,
     EntryType.RESULT: _result,
     EntryType.SEALED: _unchanged,
+    EntryType.SNAPSHOT: _snapshot,
     EntryType.DELETED: _unchanged,
+}
+
+_BEGINNINGS: dict[str, Callable[[JournalEntry], Run]] = {
+    EntryType.CREATED: _created,
+    EntryType.SNAPSHOT: _from_snapshot,
 }
 
 

@@ -10,6 +10,7 @@ from murmur_streams.core.errors import InvalidInputError, PayloadTooLargeError
 
 MAX_EVENTS_PER_APPEND = 500
 MAX_ERROR_CHARACTERS = 8_192
+LEAST_MAX_EVENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ def check_event_count(count: int) -> None:
         raise InvalidInputError(
             f"append takes 1 to {MAX_EVENTS_PER_APPEND} events in one step, not {count}"
         )
+
+
+def check_max_events(max_events: int) -> int:
+    """Refuse a journal's cap under which it could not be read in peace."""
+    if max_events and max_events < LEAST_MAX_EVENTS:
+        raise InvalidInputError(
+            f"max_events is {max_events}, but must be 0 (no cap) or at least {LEAST_MAX_EVENTS}"
+        )
+    return max_events
 
 
 def error_text(error: str | None) -> str | None:

@@ -49,6 +49,8 @@ class Run:
     """seq of the entry at which the stream ends."""
     input_size: int | None = None
     input_sha256: str | None = None
+    snapshot: int | None = None
+    """seq of the last run.snapshot entry."""
     result_size: int | None = None
     result_sha256: str | None = None
     metadata_json: str | None = None
@@ -91,6 +93,7 @@ _INT_FIELDS = frozenset(
         "closing",
         "cancel_event",
         "seal",
+        "snapshot",
         "input_size",
         "result_size",
     }

@@ -28,8 +28,9 @@ from murmur_streams.core.commands import (
 )
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.decide import Answer, Now, decide
-from murmur_streams.core.entries import JournalEntry, event_fields
+from murmur_streams.core.entries import EntryType, JournalEntry, event_fields
 from murmur_streams.core.errors import (
+    CursorGapError,
     CursorResetError,
     InvalidInputError,
     RunNotFoundError,
@@ -39,7 +40,7 @@ from murmur_streams.core.events import RunEvent
 from murmur_streams.core.evolve import evolve
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import Limits, check_event_count, error_text
+from murmur_streams.core.limits import Limits, check_event_count, check_max_events, error_text
 from murmur_streams.core.pages import RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import encode_result
@@ -60,6 +61,11 @@ class _Record:
     expire_at_ms: int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def after(self, seq: int) -> JournalEntry | None:
+        """The first kept entry whose seq is above ``seq``."""
+        place = max(0, seq - self.entries[0].seq + 1)
+        return self.entries[place] if place < len(self.entries) else None
+
     def wake(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
@@ -74,6 +80,7 @@ class InMemoryRunStore:
 
     Args:
         ttl_seconds: how long an ended run is kept; 0 or less means for ever.
+        max_events: the journal's cap, at least 1,000; 0 for none.
         late_event_seconds: how long after the end a closing event may still come.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time.
@@ -83,11 +90,13 @@ class InMemoryRunStore:
         self,
         *,
         ttl_seconds: float = 3600,
+        max_events: int = 100_000,
         late_event_seconds: float = 2.0,
         limits: Limits | None = None,
         clock: Callable[[], int] = _wall_clock_ms,
     ) -> None:
         self._ttl_ms = max(0, round(ttl_seconds * 1000))
+        self._max_events = check_max_events(max_events)
         self._late_event_ms = max(0, round(late_event_seconds * 1000))
         self._limits = limits or Limits()
         self._clock = clock
@@ -284,7 +293,7 @@ class InMemoryRunStore:
             record = self._record(run_id)
         except RunNotFoundError:
             record = None
-        now = Now(self._clock(), self._clock(), self._late_event_ms)
+        now = Now(self._clock(), self._clock(), self._late_event_ms, self._max_events)
         run = None if record is None else record.run
         decision = decide(run, run_id, command, now)
         expected = command.expected_version if isinstance(command, Append) else None
@@ -313,6 +322,8 @@ class InMemoryRunStore:
         ended_now = run.state.is_terminal and not record.run.state.is_terminal
         record.run = run
         record.entries.extend(entries)
+        if entries[-1].type == EntryType.SNAPSHOT:
+            del record.entries[: -self._max_events]
         if ended_now and self._ttl_ms:
             record.expire_at_ms = self._clock() + self._ttl_ms
         if isinstance(command, Delete):
@@ -331,27 +342,34 @@ class InMemoryRunStore:
     ) -> AsyncGenerator[JournalEntry]:
         cursor = None if after is None else Cursor.parse(after)
         record = self._record(run_id)
-        at = self._position(record, cursor)
+        seq = self._checked_seq(record, cursor)
         while True:
-            while at < len(record.entries):
-                entry = record.entries[at]
+            while (entry := record.after(seq)) is not None:
                 if not late and record.run.seal is not None and entry.seq > record.run.seal:
                     return
-                at += 1
+                if seq and entry.seq != seq + 1:
+                    raise CursorGapError(
+                        f"entries {seq + 1} to {entry.seq - 1} were trimmed away",
+                        str(Cursor(entry.epoch, entry.ms, entry.seq - 1)),
+                    )
+                seq = entry.seq
                 yield entry
             if not follow or record.run.seal is not None or self._is_deleted(record):
                 return
             await self._wait(run_id, record)
 
     @staticmethod
-    def _position(record: _Record, cursor: Cursor | None) -> int:
+    def _checked_seq(record: _Record, cursor: Cursor | None) -> int:
         if cursor is None:
             return 0
-        entries = record.entries
-        found = cursor.seq <= len(entries) and (
-            cursor.ms == entries[cursor.seq - 1].ms if cursor.seq else cursor.ms <= entries[0].ms
+        at = record.after(cursor.seq - 1)
+        first = record.entries[0]
+        cursor.check(
+            epoch=record.run.epoch,
+            version=record.run.version,
+            found=at is not None and (at.seq, at.ms) == (cursor.seq, cursor.ms),
+            oldest=Cursor(first.epoch, first.ms, first.seq - 1),
         )
-        cursor.check(epoch=record.run.epoch, version=record.run.version, found=found, oldest=None)
         return cursor.seq
 
     @staticmethod

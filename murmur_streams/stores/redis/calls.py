@@ -36,6 +36,13 @@ class Durations:
     live_ttl_ms: int
     late_event_ms: int
     feed_max_entries: int
+    max_events: int = 0
+    """The journal's cap; 0 for none."""
+
+    @property
+    def shared(self) -> tuple[int, int, int]:
+        """What every write has as ARGV 5 to 7."""
+        return self.feed_max_entries, self.live_ttl_ms, self.max_events
 
 
 class Calls:
@@ -68,7 +75,7 @@ class Calls:
             run_id,
             keys,
             self._clock(),
-            (self._durations.feed_max_entries, self._durations.live_ttl_ms),
+            self._durations.shared,
             arguments,
         )
 

@@ -67,8 +67,4 @@ async def _runs(
         for run_id, flat in zip(run_ids, hashes, strict=True)
         if flat
     ]
-    return [
-        run
-        for run in runs
-        if state in {None, run.state} and target in {None, run.target}
-    ]
+    return [run for run in runs if state in {None, run.state} and target in {None, run.target}]

@@ -31,7 +31,12 @@ from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import Limits, check_event_count, error_text
+from murmur_streams.core.limits import (
+    Limits,
+    check_event_count,
+    check_max_events,
+    error_text,
+)
 from murmur_streams.core.pages import RunPage, check_listing
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result, encode_result
@@ -77,6 +82,8 @@ class RedisRunStore:
         ttl_seconds: how long an ended run is kept; 0 or less means for ever.
         partitions: over how many hash tags the runs are spread; the same for every program that
             uses the prefix, and kept there.
+        max_events: the journal's cap, at least 1,000; a run keeps about this many of its last
+            entries. 0 for no cap.
         live_ttl_seconds: how long a run is kept that nobody writes to.
         late_event_seconds: how long after the end a closing event may still come.
         retry_seconds: how long a broken connection is retried before a call gives up; the first
@@ -95,6 +102,7 @@ class RedisRunStore:
         key_prefix: str = "murmur:runs",
         ttl_seconds: float = 3600,
         partitions: int = 1,
+        max_events: int = 100_000,
         live_ttl_seconds: float = 30 * DAY_SECONDS,
         late_event_seconds: float = 2.0,
         feed_max_entries: int = 10_000,
@@ -124,6 +132,7 @@ class RedisRunStore:
             live_ttl_ms=max(0, round(live_ttl_seconds * 1000)),
             late_event_ms=max(0, round(late_event_seconds * 1000)),
             feed_max_entries=feed_max_entries,
+            max_events=check_max_events(max_events),
         )
         self._writer = Writer(self.server)
         self.calls = Calls(self._writer, self.keys, self.durations, clock)
@@ -408,4 +417,3 @@ class RedisRunStore:
         if not exists:
             raise RunNotFoundError(run_id)
         return None if stored is None else text(stored)
-

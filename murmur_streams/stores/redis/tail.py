@@ -103,27 +103,23 @@ class Tails:
                 yield entry
 
     async def _tail(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
-        # An ended run's stream is its journal alone: nothing to follow.
         if place.seal is not None:
+            # An ended run's stream is its journal alone: nothing to follow.
             async for entry in self._replay(run_id, place):
                 yield entry
             return
         partition = self._server.keys.partition(run_id)
         live = self._live.setdefault(partition, Live(self._server, partition))
         async with live.follow(run_id, place.last_id) as run:
-            rereads, verifies = run.rereads, run.verifies
-            async for entry in self._replay(run_id, place):
-                yield entry
+            seen = (-1, run.verifies)
             while not place.is_past_seal:
                 if run.error is not None:
                     raise run.error
-                if run.verifies != verifies:
-                    verifies = run.verifies
-                    await self._reopen(run_id, place)
-                    rereads = -1
                 raws = run.since(place.seq)
-                if raws is None or run.rereads != rereads:
-                    rereads = run.rereads
+                if raws is None or (run.rereads, run.verifies) != seen:
+                    if run.verifies != seen[1]:
+                        await self._reopen(run_id, place)
+                    seen = (run.rereads, run.verifies)
                     async for entry in self._replay(run_id, place):
                         yield entry
                     continue
@@ -157,12 +153,11 @@ class Tails:
         if newest:
             place.last_id = text(newest[0][0])
         if after is not None:
-            before = _before(oldest, epoch)
             after.check(
                 epoch=epoch,
                 version=int(fields[1]),
-                found=bool(found) or _is_at(after, before),
-                oldest=before,
+                found=bool(found),
+                oldest=_before(oldest, epoch),
             )
             place.ms, place.seq = after.ms, after.seq
         return place
@@ -235,11 +230,6 @@ def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
     flat = [text(part) for part in raw[1]]
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return JournalEntry(run_id, epoch, int(ms), int(seq), fields)
-
-
-def _is_at(cursor: Cursor, before: Cursor | None) -> bool:
-    # Nothing is missing after the place before the oldest entry, whether or not an entry was there.
-    return before is not None and cursor.seq == before.seq and cursor.ms <= before.ms
 
 
 def _before(oldest: list[Any], epoch: str) -> Cursor | None:

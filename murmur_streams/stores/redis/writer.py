@@ -90,8 +90,7 @@ class Writer:
         self._n = 0
         self._queues: dict[str, _Queue] = {}
         self._lanes = [
-            Lane(server.new_connection, deadline_seconds=server.call_seconds)
-            for _ in range(LANES)
+            Lane(server.new_connection, deadline_seconds=server.call_seconds) for _ in range(LANES)
         ]
         self._room = asyncio.Semaphore(WAITING_WRITES)
         self._retries: set[asyncio.Task[None]] = set()

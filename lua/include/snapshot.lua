@@ -1,0 +1,33 @@
+-- include: time, run, journal, events
+-- Keeps a capped journal foldable: a run.snapshot holds the whole fold, and what is before the
+-- oldest kept one is not needed.
+local NOT_FOLDED = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true}
+
+-- Journals progress that only the hash has; returns what the hash gets for it.
+local function flush_progress(keys, writer, now)
+  local v = redis.call('HMGET', keys.run, 'progress_dirty', 'progress_total',
+    'progress_completed', 'progress_failed', 'progress_running')
+  if v[1] ~= '1' then return {} end
+  add_entry(writer, {'type', 'run.progress', 'total', v[2], 'completed', v[3], 'failed', v[4],
+    'running', v[5], 'at', digits(now)})
+  return {'progress_dirty', '', 'progress_ms', digits(now)}
+end
+
+-- Writes the hash, and a snapshot once half of the cap was written since the last one.
+local function commit(run, keys, writer, changes, max_events, now_ms)
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+    unpack(changes))
+  if max_events == 0 or writer.seq - run.snapshot < math.floor(max_events / 2) then return end
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), unpack(flush_progress(keys, writer,
+    now_ms)))
+  redis.call('HSET', keys.run, 'version', digits(writer.seq))
+  local hash, fields = redis.call('HGETALL', keys.run), {'type', 'run.snapshot'}
+  for i = 1, #hash, 2 do
+    if not NOT_FOLDED[hash[i]] and hash[i + 1] ~= '' then
+      set_field(fields, hash[i], hash[i + 1])
+    end
+  end
+  add_entry(writer, fields)
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'snapshot', digits(writer.seq))
+  redis.call('XTRIM', keys.journal, 'MAXLEN', '~', max_events)
+end
