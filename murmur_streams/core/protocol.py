@@ -106,6 +106,10 @@ class RunStore(Protocol):
         """Compare what is stored with the fold of the journal."""
         ...
 
+    async def rebuild(self, run_id: str) -> None:
+        """Write what is stored anew from the fold of the journal."""
+        ...
+
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove an ended run, or with ``force`` any; False when there is none."""
         ...

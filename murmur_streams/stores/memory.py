@@ -37,7 +37,7 @@ from murmur_streams.core.errors import (
     StoreClosedError,
 )
 from murmur_streams.core.events import RunEvent
-from murmur_streams.core.evolve import evolve
+from murmur_streams.core.evolve import evolve, fold
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import Limits, check_event_count, check_max_events, error_text
@@ -256,6 +256,11 @@ class InMemoryRunStore:
         result_json = record.result_json
         fields = run_to_fields(record.run)
         return audit_run(run_id, fields, record.entries, record.input_json, result_json)
+
+    async def rebuild(self, run_id: str) -> None:
+        """Fold the journal again; here the state is never anything else."""
+        record = self._record(run_id)
+        record.run = fold(record.entries) or record.run
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove an ended run, or with ``force`` any; its subscribers' streams end."""

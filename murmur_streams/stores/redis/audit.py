@@ -36,7 +36,7 @@ async def gather_audit(server: Server, run_id: str) -> AuditReport:
 
 async def _audit_once(server: Server, run_id: str) -> AuditReport:
     keys = server.keys
-    entries = await _whole_journal(server, run_id)
+    entries = await whole_journal(server, run_id)
     flat, given, result, *expiries = await server.read_all(
         ("HGETALL", keys.run(run_id)),
         ("GET", keys.input(run_id)),
@@ -55,7 +55,8 @@ async def _audit_once(server: Server, run_id: str) -> AuditReport:
     return replace(report, problems=tuple(problems))
 
 
-async def _whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
+async def whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
+    """Read all entries that are kept of a run."""
     journal, start = server.keys.journal(run_id), "-"
     entries: list[JournalEntry] = []
     while True:

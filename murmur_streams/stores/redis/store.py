@@ -48,6 +48,7 @@ from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connections import client_from_url, redacted
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
+from murmur_streams.stores.redis.rebuild import rebuild_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
@@ -369,6 +370,15 @@ class RedisRunStore:
     async def audit(self, run_id: str) -> AuditReport:
         """Compare the hash, payloads, expiry and indexes with the fold of the journal."""
         return await gather_audit(self.server, check_run_id(run_id))
+
+    async def rebuild(self, run_id: str) -> None:
+        """Write the run's hash, expiry and index rows anew from the fold of its journal.
+
+        Raises:
+            RunNotFoundError: there is no journal.
+            StoreError: the journal cannot be folded, or is written to all the time.
+        """
+        await rebuild_run(self.server, self.durations, check_run_id(run_id))
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove an ended run, or with ``force`` any; its subscribers' streams end.

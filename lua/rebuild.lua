@@ -1,0 +1,59 @@
+-- Writes a run's hash and index rows anew from the fold of its journal, unless the journal has
+-- grown since it was read.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 base       prefix  <prefix>:{p}
+-- ARGV
+--   1 run_id       text
+--   2 last_id      text     the id of the journal's last entry, as it was folded
+--   3 ttl_ms       integer
+--   4 live_ttl_ms  integer
+--   5 created_ms   integer
+--   6 target       text
+--   7 state        text
+--   8 fields       texts: name, value, for each field of the fold
+-- RETURNS
+--   OK version
+--   WRONG_VERSION id
+-- WRITES run base
+-- COST 1 XREVRANGE, 1 PTTL, 1 DEL, 1 HSET, 7 ZREM, 3 ZADD
+-- include: states, time, keys, run, index
+
+local keys, base = given_run_keys(), KEYS[6]
+local run_id, last_id = ARGV[1], ARGV[2]
+local ttl_ms, live_ttl_ms, created_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local target, state = ARGV[6], ARGV[7]
+local last = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
+if not last or last[1] ~= last_id then return {'WRONG_VERSION', last and last[1] or '-'} end
+local now, left = server_ms(), redis.call('PTTL', keys.journal)
+local fields = {}
+for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
+
+-- The journal's own expiry is the truth of when the run goes; without one it gets a new deadline.
+local span = TERMINAL[state] and ttl_ms or live_ttl_ms
+local deadline = left > 0 and now + left or (span > 0 and now + span or 0)
+redis.call('DEL', keys.run)
+redis.call('HSET', keys.run, 'live_until', TERMINAL[state] and '0' or digits(deadline),
+  unpack(fields))
+local member = index_member(created_ms, run_id)
+for _, each in ipairs({'pending', 'running', 'completed', 'failed', 'cancelled'}) do
+  redis.call('ZREM', state_index_key(base, each), member)
+end
+redis.call('ZADD', index_key(base), 0, member)
+redis.call('ZADD', state_index_key(base, state), 0, member)
+redis.call('ZADD', target_index_key(base, target), 0, member)
+if TERMINAL[state] then
+  redis.call('HSET', keys.run, 'expire_at', digits(deadline))
+  redis.call('ZREM', leases_key(base), run_id)
+  redis.call('ZREM', queue_key(base, target), run_id)
+  if deadline > 0 then
+    redis.call('ZADD', expiring_key(base), digits(deadline), target .. ':' .. member)
+  end
+end
+if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
+return {'OK', string.match(last_id, '-(%d+)$')}
