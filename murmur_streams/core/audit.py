@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.evolve import fold
 from murmur_streams.core.run import Run, run_from_fields
 
@@ -53,12 +54,12 @@ def audit_run(
     folded = None
     try:
         folded = fold(entries)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RunDamagedError) as error:
         problems.append(f"the journal cannot be folded: {error!r}")
     try:
         run = run_from_fields(run_id, stored)
-    except (ValueError, KeyError) as error:
-        problems.append(f"the run hash cannot be read: {error!r}")
+    except RunDamagedError as error:
+        problems.append(str(error))
     else:
         if folded is None:
             problems.append("the journal is missing or empty")

@@ -26,6 +26,7 @@
     │   ├── StoreReadOnlyError
     │   ├── StoreFullError
     │   ├── StoreClosedError
+    │   ├── RunDamagedError
     │   └── StoreConfigurationError
     │       └── EmbeddedServerError
     ├── AgentNotRegisteredError
@@ -190,6 +191,17 @@ class StoreFullError(StoreError):
 
 class StoreClosedError(StoreError):
     """The store was closed before or during the call."""
+
+
+class RunDamagedError(StoreError):
+    """What is stored of the run cannot be read; its journal can mend it."""
+
+    def __init__(self, run_id: str, what: str) -> None:
+        super().__init__(
+            f"the stored state of run {run_id!r} is damaged ({what}); "
+            "`murmur-streams rebuild` makes it anew from the journal"
+        )
+        self.run_id = run_id
 
 
 class StoreConfigurationError(StoreError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import JsonValue
 
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
 
@@ -124,28 +126,29 @@ def run_from_fields(run_id: str, fields: Mapping[str, str]) -> Run:
     """Read a run from the text fields of its hash; unknown fields are left for newer versions.
 
     Raises:
-        KeyError, ValueError: the hash is damaged; ``audit`` names the field.
+        RunDamagedError: a field is missing or no value of its type; the text names it.
     """
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
+    for name in ("target", "epoch", "state", "version", "last_ms", "created_ms"):
+        if not fields.get(name):
+            raise RunDamagedError(run_id, f"{name} is missing")
     for name, text in fields.items():
-        if text == "":
-            continue
-        if name in _INT_FIELDS:
-            values[name] = int(text)
-        elif name in _TEXT_FIELDS:
-            values[name] = text
-    progress = None
-    if fields.get("progress_total"):
-        progress = RunProgress(
-            **{name: int(fields[f"progress_{name}"]) for name in PROGRESS_FIELDS}
-        )
-    return Run(
-        run_id=run_id,
-        state=RunState(fields["state"]),
-        progress=progress,
-        progress_dirty=fields.get("progress_dirty") == "1",
-        **values,  # pyright: ignore[reportArgumentType]  # names and types come from the sets above
-    )
+        if name in FOLDED_FIELDS and text != "":
+            values[name] = _value(run_id, name, text)
+    counters = {name: values.pop(f"progress_{name}", None) for name in PROGRESS_FIELDS}
+    told = {name: count for name, count in counters.items() if count is not None}
+    return Run(run_id=run_id, progress=RunProgress(**told) if told else None, **values)
+
+
+def _value(run_id: str, name: str, text: str) -> object:
+    if name in _TEXT_FIELDS:
+        return text
+    try:
+        if name == "state":
+            return RunState(text)
+        return text == "1" if name == "progress_dirty" else int(text)
+    except ValueError:
+        raise RunDamagedError(run_id, f"{name} is {ascii(text)[:40]}") from None
 
 
 def run_to_fields(run: Run) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from itertools import islice
 
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.pages import RunPage
 from murmur_streams.core.run import Run, run_from_fields
 from murmur_streams.core.states import RunState
@@ -62,9 +64,9 @@ async def _runs(
         return []
     run_ids = [member.partition(":")[2] for member in members]
     hashes = await server.read_all(*(("HGETALL", server.keys.run(each)) for each in run_ids))
-    runs = [
-        run_from_fields(run_id, pairs(flat))
-        for run_id, flat in zip(run_ids, hashes, strict=True)
-        if flat
-    ]
+    runs: list[Run] = []
+    for run_id, flat in zip(run_ids, hashes, strict=True):
+        with contextlib.suppress(RunDamagedError):
+            if flat:
+                runs.append(run_from_fields(run_id, pairs(flat)))
     return [run for run in runs if state in {None, run.state} and target in {None, run.target}]
