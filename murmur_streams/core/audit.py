@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.evolve import fold
-from murmur_streams.core.run import Run, run_from_fields
-
-_NOT_COMPARED = frozenset({"run_id", "progress", "progress_ms", "progress_dirty"})
+from murmur_streams.core.run import FOLDED_FIELDS, PROGRESS_FIELDS, Run, run_to_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +49,19 @@ def audit_run(
     """
     problems = _order_problems(entries)
     notes: list[str] = []
-    folded = None
     try:
         folded = fold(entries)
     except (ValueError, KeyError, RunDamagedError) as error:
         problems.append(f"the journal cannot be folded: {error!r}")
-    try:
-        run = run_from_fields(run_id, stored)
-    except RunDamagedError as error:
-        problems.append(str(error))
+        return AuditReport(run_id, len(entries), tuple(problems))
+    if folded is None:
+        problems.append("the journal is missing, or nothing of it can be folded")
     else:
-        if folded is None:
-            problems.append("the journal is missing or empty")
-        else:
-            problems += _field_problems(run, folded)
-            problems += _progress_problems(run, folded, notes)
-        problems += _payload_problems("input", run.input_size, run.input_sha256, input_json)
-        problems += _payload_problems("result", run.result_size, run.result_sha256, result_json)
+        problems += _field_problems(stored, folded, notes)
+        problems += _payload_problems("input", folded.input_size, folded.input_sha256, input_json)
+        problems += _payload_problems(
+            "result", folded.result_size, folded.result_sha256, result_json
+        )
     return AuditReport(run_id, len(entries), tuple(problems), tuple(notes))
 
 
@@ -92,23 +86,20 @@ def _order_problems(entries: Sequence[JournalEntry]) -> list[str]:
     return problems
 
 
-def _field_problems(run: Run, folded: Run) -> list[str]:
+def _field_problems(stored: Mapping[str, str], folded: Run, notes: list[str]) -> list[str]:
+    expected = run_to_fields(folded)
+    compared = FOLDED_FIELDS
+    if stored.get("progress_dirty") == "1" and not folded.state.is_terminal:
+        notes.append("progress: the hash is newer than the journal, as it may be while a run lives")
+        compared = FOLDED_FIELDS - _PROGRESS
     return [
-        f"{field.name}: the hash has {getattr(run, field.name)!r}, "
-        f"the journal says {getattr(folded, field.name)!r}"
-        for field in fields(Run)
-        if field.name not in _NOT_COMPARED
-        and getattr(run, field.name) != getattr(folded, field.name)
+        f"{name}: the hash has {stored.get(name, '')!r}, the journal says {expected.get(name, '')!r}"
+        for name in sorted(compared)
+        if stored.get(name, "") != expected.get(name, "")
     ]
 
 
-def _progress_problems(run: Run, folded: Run, notes: list[str]) -> list[str]:
-    if run.progress_dirty and not run.state.is_terminal:
-        notes.append("progress: the hash is newer than the journal, as it may be while a run lives")
-        return []
-    if run.progress == folded.progress and not run.progress_dirty:
-        return []
-    return [f"progress: the hash has {run.progress!r}, the journal says {folded.progress!r}"]
+_PROGRESS = frozenset({"progress_dirty", *(f"progress_{name}" for name in PROGRESS_FIELDS)})
 
 
 def _payload_problems(
