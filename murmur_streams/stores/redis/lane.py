@@ -14,8 +14,8 @@ from redis.exceptions import ResponseError
 
 from murmur_streams.stores.redis.connections import NeverSentError, Reply
 
-Connect = Callable[[], Awaitable[Any]]
-"""Makes a connection with all scripts loaded."""
+Connect = Callable[[bool], Awaitable[Any]]
+"""Makes a connection with all scripts loaded; True: there was one before, which broke."""
 
 
 @dataclass(slots=True)
@@ -46,6 +46,7 @@ class Lane:
         self._sent: deque[_Call] = deque()
         self._more = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._broke = False
 
     def call(self, *command: object) -> asyncio.Future[Reply]:
         """Hand in a command; the future yields its reply or raises its error."""
@@ -66,13 +67,14 @@ class Lane:
         connection: Any = None
         failure: BaseException = ConnectionError("the lane was closed")
         try:
-            connection = await self._connect()
+            connection = await self._connect(self._broke)
             await self._use(connection)
         except Exception as error:  # noqa: BLE001  # handed to every caller, who judges it
             failure = error
         finally:
             # No await between here and the end: a call that comes later starts a new lane.
             self._running = None
+            self._broke = True
             self._fail(failure)
             if connection is not None:
                 with contextlib.suppress(Exception):

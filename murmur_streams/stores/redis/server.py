@@ -95,8 +95,15 @@ class Server:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
         return await self._blocking.blocking(*command, seconds=seconds)
 
-    async def new_connection(self) -> Any:
-        """Make a connection for the caller alone, with all scripts loaded."""
+    async def new_connection(self, again: bool) -> Any:
+        """Make a connection for the caller alone, with all scripts loaded.
+
+        Args:
+            again: one was lost before: the server may be another one, and is checked.
+        """
+        await self.ready()
+        if again:
+            await self.prepare_again()
         return await self._commands.new_connection(
             [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
         )
@@ -176,7 +183,7 @@ class Server:
         await self._load_scripts()
 
     async def prepare_again(self) -> None:
-        # A server without our scripts is a new or an emptied one: it is checked like the first.
+        """Check the server like the first time: without our scripts it is a new or emptied one."""
         try:
             await self._prepare()
         except NeverSentError:
