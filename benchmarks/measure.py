@@ -1,24 +1,32 @@
-"""Rounds, medians and spreads."""
+"""Rounds, medians, spreads, and the calls that an event took."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 Round = Callable[[], Awaitable[float]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Figure:
-    """One measured quantity over several rounds."""
+    """One measured quantity, round by round."""
 
     name: str
     unit: str
-    values: tuple[float, ...]
-    floor: str | None = None
-    """The name of the figure that this one is held against."""
+    round: Round
+    floors: tuple[str, ...] = ()
+    """The names of the figures that this one is held against."""
+    events: int = 0
+    """How many events a round writes; 0: its calls are not counted."""
+    values: list[float] = field(default_factory=list[float])
+    calls: list[float] = field(default_factory=list[float])
+    """Script calls an event, round by round; what sets a round up is among them."""
+    server_us: list[float] = field(default_factory=list[float])
+    """The server's time for a script call, by its own count, round by round."""
 
     @property
     def median(self) -> float:
@@ -26,18 +34,21 @@ class Figure:
         return statistics.median(self.values)
 
 
-async def interleaved(rounds: int, parts: dict[str, Round]) -> dict[str, tuple[float, ...]]:
-    """Run the parts in turn, A B A B …, so that a drifting machine drifts for all of them.
+async def interleaved(rounds: int, figures: list[Figure], admin: Any) -> None:
+    """Run all in turn, A B A B …, so that a drifting machine drifts for all of them.
 
     One warm-up of each is not counted.
     """
-    values: dict[str, list[float]] = {name: [] for name in parts}
     for number in range(rounds + 1):
-        for name, part in parts.items():
-            value = await part()
+        for figure in figures:
+            calls, busy_us = await _script_calls(admin)
+            value = await figure.round()
             if number:
-                values[name].append(value)
-    return {name: tuple(found) for name, found in values.items()}
+                figure.values.append(value)
+                if figure.events:
+                    calls_after, busy_us_after = await _script_calls(admin)
+                    figure.calls.append((calls_after - calls) / figure.events)
+                    figure.server_us.append((busy_us_after - busy_us) / (calls_after - calls))
 
 
 async def rate(count: int, work: Callable[[], Awaitable[object]]) -> float:
@@ -45,3 +56,9 @@ async def rate(count: int, work: Callable[[], Awaitable[object]]) -> float:
     began = time.perf_counter()
     await work()
     return count / (time.perf_counter() - began)
+
+
+async def _script_calls(admin: Any) -> tuple[int, int]:
+    stats = await admin.info("commandstats")
+    found = stats.get("cmdstat_evalsha", {})
+    return int(found.get("calls", 0)), int(found.get("usec", 0))

@@ -16,16 +16,14 @@
 --   6 live_ttl_ms  integer
 --   7 max_events   integer
 --   8 batches      integer
---   9 writes       for each batch: expected version or '', claim or '', count, then count events
---                  as in include/events.lua
+--   9 writes       groups: expected integer or '', claim text or '', count integer, events texts
 -- RETURNS
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
---   else two texts for each batch:
---   OK version
---   FENCED -
---   TERMINAL state
---   WRONG_VERSION version
+--   each OK version
+--   each FENCED -
+--   each TERMINAL state
+--   each WRONG_VERSION version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET
 -- include: states, time, keys, producer, run, journal, events, snapshot
@@ -43,7 +41,7 @@ local function reply(answer)
   return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
 end
 
-local writer, changes, answer = nil, {}, {}
+local writer, changes, answer, last_ok = nil, {}, {}, nil
 
 -- The refusal of one batch leaves the others as they are.
 local function refusal(expected, claim)
@@ -71,12 +69,12 @@ for _ = 1, batches do
     tag, value = 'OK', digits(writer.seq)
   end
   answer[#answer + 1], answer[#answer + 2] = tag, value
+  if tag == 'OK' then last_ok = #answer end
 end
 if writer then
-  local before = writer.seq
   commit(run, keys, writer, changes, max_events, now_ms)
-  -- The snapshot's entry is in the version of whoever wrote last.
-  if answer[#answer] == digits(before) then answer[#answer] = digits(writer.seq) end
+  -- A snapshot's entry is in the version of whoever wrote last.
+  answer[last_ok] = digits(writer.seq)
   touch_live(run, keys, now_ms, live_ttl_ms)
 end
 return reply(answer)

@@ -45,7 +45,7 @@ for i = 1, targets do
     if #due == 0 then break end
     for _, run_id in ipairs(due) do
       local keys = keys_of_run(base, run_id)
-      local run = read_run(keys.run)
+      local run = run_if_sound(keys.run)
       redis.call('ZREM', queue, run_id)
       if run and run.state == 'pending' then
         claimed = claimed + 1

@@ -32,8 +32,8 @@
 --   FENCED
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers result feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves
--- include: lifecycle
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
+-- include: overdue
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -67,4 +67,5 @@ end
 end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
 local answer = reply({'OK', digits(writer.seq)})
 expire_ended(run, keys)
+sweep_a_little(KEYS[7], KEYS[6], feed_max, ttl_ms, now)
 return answer

@@ -17,12 +17,11 @@
 --   6 live_ttl_ms  integer
 --   7 max_events   integer
 --   8 batches      integer
---   9 writes       for each: late_ms, then the event as in include/events.lua
+--   9 writes       groups: late_ms integer, event texts
 -- RETURNS
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
---   else two texts for each event:
---   OK version
+--   each OK version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
 -- include: states, time, keys, producer, run, journal, events, snapshot

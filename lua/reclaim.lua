@@ -17,7 +17,7 @@ local now, answer = server_ms(), {'OK'}
 local due = redis.call('ZRANGEBYSCORE', leases_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
 for _, run_id in ipairs(due) do
   local keys = keys_of_run(base, run_id)
-  local run = read_run(keys.run)
+  local run = run_if_sound(keys.run)
   redis.call('ZREM', leases_key(base), run_id)
   if run and run.state == 'running' then
     local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)

@@ -56,7 +56,7 @@ local answer = reply({'OK', version})
 if ended then
   expire_ended(run, keys)
 elseif run.live_until > 0 then
-  expire_keys({keys.result}, run.live_until)
+  expire_keys({keys.result}, deadline_of(run))
   touch_live(run, keys, now_ms, live_ttl_ms)
 end
 return answer

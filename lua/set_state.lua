@@ -19,19 +19,22 @@
 --   7 max_events   integer
 --   8 state        text
 --   9 ttl_ms       integer
+--   10 owner        text or ''
+--   11 owner_lease_ms integer
 -- RETURNS
 --   OK version
 --   NO state
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 2 zset moves
--- include: lifecycle
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 3 zset moves, an end a little of sweep
+-- include: overdue
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local state, ttl_ms = ARGV[8], tonumber(ARGV[9])
+local owner, owner_lease_ms = ARGV[10], tonumber(ARGV[11])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -49,9 +52,15 @@ if TERMINAL[state] then
   end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
   local answer = reply({'OK', digits(writer.seq)})
   expire_ended(run, keys)
+  sweep_a_little(KEYS[7], KEYS[6], feed_max, ttl_ms, now)
   return answer
 end
 local changes = enter_state(run, run_id, keys, KEYS[7], writer, state, {})
+if state == 'running' and owner ~= '' then
+  set_field(changes, 'owner', owner)
+  set_field(changes, 'owner_lease_ms', digits(owner_lease_ms))
+  redis.call('ZADD', owners_key(KEYS[7]), digits(now + owner_lease_ms), run_id)
+end
 local version = digits(writer.seq)
 redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
 touch_live(run, keys, now_ms, live_ttl_ms)

@@ -22,6 +22,7 @@
 --   11 input_size   integer
 --   12 input_sha256 text
 --   13 metadata     text
+--   14 ttl_ms       integer
 -- RETURNS
 --   OK version
 --   EXISTS
@@ -37,7 +38,7 @@ local now, answer = create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
   live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
   input_size = ARGV[11], input_sha256 = ARGV[12], metadata = ARGV[13], feed = KEYS[6],
-  base = KEYS[7],
+  base = KEYS[7], ttl_ms = tonumber(ARGV[14]),
 })
 enqueue(KEYS[7], ARGV[8], ARGV[1], now)
 return answer

@@ -1,13 +1,23 @@
--- Removes a page of what expiry left behind in the indexes.
+-- Does a page of what nobody else does: removes what expiry left behind in the indexes, ends the
+-- live runs that nobody writes to, and those whose owner is gone.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
+--   2 feed       stream  <prefix>:{p}:feed
 -- ARGV
 --   1 limit       integer
+--   2 feed_max    integer
+--   3 ttl_ms      integer
 -- RETURNS
---   OK count  how many runs were removed from the indexes
--- WRITES base
--- COST 1 ZRANGEBYSCORE; a run: 6 ZREM
--- include: states, time, keys, index
+--   OK count more  how many runs it removed or ended; 1 when there may be more to do
+-- WRITES base feed
+-- COST 3 ZRANGEBYSCORE; a run: 8 ZREM, or as finish
+-- include: owners
 
-return {'OK', digits(remove_expired(KEYS[1], server_ms(), tonumber(ARGV[1])))}
+local base, feed, feed_max = KEYS[1], KEYS[2], ARGV[2]
+local limit, ttl_ms, now = tonumber(ARGV[1]), tonumber(ARGV[3]), server_ms()
+local lost, lost_seen = fail_lost(base, feed, feed_max, ttl_ms, now, limit)
+local failed, overdue_seen = fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
+local removed = remove_expired(base, now, limit)
+local more = math.max(lost_seen, overdue_seen, removed) == limit and '1' or '0'
+return {'OK', digits(lost + failed + removed), more}

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         WrongExpectedVersionError,
     )
     from murmur_streams.core.events import RunEvent, RunEventType
+    from murmur_streams.core.feed import FeedEntry
     from murmur_streams.core.identifiers import new_run_id
     from murmur_streams.core.limits import Limits
     from murmur_streams.core.pages import RunPage
@@ -70,6 +71,7 @@ _MODULES = {
     "CursorResetError": "murmur_streams.core.errors",
     "EmbeddedServerError": "murmur_streams.core.errors",
     "EntryType": "murmur_streams.core.entries",
+    "FeedEntry": "murmur_streams.core.feed",
     "Fleet": "murmur_streams.fleet",
     "GroupResult": "murmur_streams.core.results",
     "InMemoryRunStore": "murmur_streams.stores.memory",
@@ -143,6 +145,7 @@ __all__ = [
     "CursorResetError",
     "EmbeddedServerError",
     "EntryType",
+    "FeedEntry",
     "Fleet",
     "GroupResult",
     "InMemoryRunStore",

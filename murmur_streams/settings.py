@@ -139,6 +139,13 @@ VARIABLES: tuple[Variable, ...] = (
         "What every key on the server begins with.",
     ),
     Variable(
+        "partitions",
+        _whole(1, 256),
+        1,
+        "1",
+        "Over how many partitions the runs are spread; the same in every program.",
+    ),
+    Variable(
         "ttl_seconds",
         _whole(0, TEN_YEARS_SECONDS),
         3600,
@@ -150,7 +157,7 @@ VARIABLES: tuple[Variable, ...] = (
         _whole(60, TEN_YEARS_SECONDS),
         30 * DAY_SECONDS,
         str(30 * DAY_SECONDS),
-        "How long a run that has not ended is kept after its last sign of life.",
+        "How long a run that has not ended may be silent before it is failed.",
     ),
     Variable(
         "concurrency",
@@ -198,6 +205,7 @@ class Settings:
     url: str | None = None
     data_dir: Path | None = None
     key_prefix: str = DEFAULT_KEY_PREFIX
+    partitions: int = 1
     ttl_seconds: int = 3600
     live_ttl_seconds: int = 30 * DAY_SECONDS
     concurrency: int = 10

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, settings
 from redis import Redis
 
 from tests.key_audit import audit_keys
-from tests.servers import Space, embedded_valkey
+from tests.running_server import running_server
+from tests.servers import Space
 
 settings.register_profile(
     "dev", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("matrix", settings.get_profile("dev"), max_examples=200)
 settings.register_profile("full", settings.get_profile("dev"), max_examples=2_000)
 # `make test` runs with -n, and always the full number; a plain `pytest` while one works is quick.
 # --hypothesis-profile=full or =dev chooses otherwise.
@@ -22,16 +24,16 @@ settings.load_profile("full" if "PYTEST_XDIST_WORKER" in os.environ else "dev")
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Redis]]:
-    """The embedded Valkey of this worker process: its URL and a client."""
-    with embedded_valkey(tmp_path_factory.mktemp("valkey") / "data") as server:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Redis]]:
+    """The chosen server, one of this worker process: its URL and a client."""
+    with running_server(tmp_path_factory.mktemp("server") / "data") as server:
         yield server
 
 
 @pytest.fixture
-def space(valkey: tuple[str, Redis]) -> Iterator[Space]:
+def space(running: tuple[str, Redis]) -> Iterator[Space]:
     """A clean server; at the test's end its keys are audited and removed."""
-    url, admin = valkey
+    url, admin = running
     admin.flushall()
     space = Space(url, admin)
     yield space

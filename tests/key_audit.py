@@ -6,12 +6,16 @@ from __future__ import annotations
 import json
 import re
 import time
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
+from redis.exceptions import ResponseError
+
+from murmur_streams.core.decide import LIVE_GRACE_MS
 
 TABLE = Path(__file__).parent / "stores" / "redis" / "key_table.json"
 TOMBSTONE_MS = 60_000
@@ -75,9 +79,40 @@ def audit_keys(client: Redis, prefix: str) -> list[str]:
             of_run[match["run_id"]].append(found)
         elif (found.expires_at != -1) != (row.expires == "own"):
             problems.append(f"{found.key}: expires at {found.expires_at}, not {row.expires}")
+    partitions = int(str(client.hget(f"{prefix}:meta", "partitions") or b"1", "ascii"))  # pyright: ignore[reportArgumentType, reportCallIssue]
     for run_id, keys in of_run.items():
-        problems += _run_problems(client, f"{prefix}:{{0}}:run:{run_id}", keys)
+        base = f"{prefix}:{{{zlib.crc32(run_id.encode()) % partitions}}}:"
+        problems += [f"{key.key}: is not under {base}" for key in keys if base not in key.key]
+        problems += _run_problems(client, f"{base}run:{run_id}", keys)
     return problems
+
+
+def expiry_times(client: Redis, names: list[bytes] | list[str]) -> list[int]:
+    """When each key expires, Unix milliseconds; -1 never, -2 no such key."""
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            cast("Any", pipeline).pexpiretime(name)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+    if not any(isinstance(reply, ResponseError) for reply in replies):
+        return replies
+    # Before 7.0 there is no such command.
+    return [int(cast("Any", client).eval(_EXPIRY_TIME, 1, name)) for name in names]
+
+
+# Exact: in the millisecond of the clock's two readings the rest of the time was read, too.
+_EXPIRY_TIME = """
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+while true do
+  local before = clock()
+  local rest = redis.call('PTTL', KEYS[1])
+  if clock() == before then
+    return rest < 0 and rest or before + rest
+  end
+end
+"""
 
 
 def dump_keys(client: Redis) -> dict[str, object]:
@@ -86,11 +121,13 @@ def dump_keys(client: Redis) -> dict[str, object]:
     with client.pipeline() as pipeline:
         for name in names:
             pipeline.type(name)
-            pipeline.pexpiretime(name)
             pipeline.dump(name)
         replies = pipeline.execute()
     return {
-        name.decode(): tuple(replies[3 * place : 3 * place + 3]) for place, name in enumerate(names)
+        name.decode(): (kind, expires_at, content)
+        for name, kind, expires_at, content in zip(
+            names, replies[::2], expiry_times(client, names), replies[1::2], strict=True
+        )
     }
 
 
@@ -99,11 +136,10 @@ def _found(client: Redis) -> list[Found]:
     with client.pipeline() as pipeline:
         for name in names:
             pipeline.type(name)
-            pipeline.pexpiretime(name)
-        replies: list[Any] = pipeline.execute()
+        types: list[bytes] = pipeline.execute()
     found = [
-        Found(name.decode(), replies[2 * place].decode(), replies[2 * place + 1])
-        for place, name in enumerate(names)
+        Found(name.decode(), kind.decode(), expires_at)
+        for name, kind, expires_at in zip(names, types, expiry_times(client, names), strict=True)
     ]
     return [each for each in found if each.expires_at != -2]
 
@@ -123,6 +159,8 @@ def _run_problems(client: Redis, run_key: str, keys: list[Found]) -> list[str]:
         return _tombstone_problems(client, run_key, keys)
     deadline = expire_at if state.decode() in ENDED else live_until
     wanted = int(deadline or 0) or -1
+    if wanted != -1 and state.decode() not in ENDED:
+        wanted += LIVE_GRACE_MS
     return [
         f"{found.key}: expires at {found.expires_at}, the run at {wanted}"
         for found in keys

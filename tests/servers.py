@@ -1,17 +1,13 @@
-"""How tests get a server: the embedded Valkey, one per worker process, a clean one per test."""
+"""What a test gets of its server: a key space of its own, and means to look into it."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
-from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import dump_keys
@@ -37,16 +33,3 @@ class Space:
     def dump(self) -> dict[str, object]:
         """Everything on the server."""
         return dump_keys(self.admin)
-
-
-@contextmanager
-def embedded_valkey(folder: Path) -> Generator[tuple[str, Redis]]:
-    """A server of our own: its URL, and a client that keeps it from ending for want of clients."""
-    server = ensure_server(folder)
-    admin = Redis.from_url(server.url)
-    try:
-        admin.ping()
-        yield server.url, admin
-    finally:
-        admin.close()
-        stop_server(folder)

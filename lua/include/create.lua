@@ -1,4 +1,4 @@
--- include: states, time, keys, producer, run, journal, events, index
+-- include: overdue
 -- The writes that begin a run, for create and submit. A deleted run leaves its journal behind for
 -- a minute as a tombstone; a new life of the id begins after it, so blocked readers see it.
 local function create_run(p)
@@ -33,7 +33,12 @@ local function create_run(p)
   redis.call('ZADD', index_key(p.base), 0, member)
   redis.call('ZADD', state_index_key(p.base, 'pending'), 0, member)
   redis.call('ZADD', target_index_key(p.base, p.target), 0, member)
-  remove_expired(p.base, now, EXPIRED_PER_CALL)
-  if live_until > 0 then expire_keys(keys, live_until) end
-  return now, remember(keys.producers, p.producer, p.n, p.now_ms, live_until, {'OK', '1'})
+  local deadline = live_until > 0 and live_until + LIVE_GRACE_MS or 0
+  if live_until > 0 then
+    redis.call('ZADD', overdue_key(p.base), digits(live_until), removal_row(p.target, member))
+    expire_keys(keys, deadline)
+  end
+  local answer = remember(keys.producers, p.producer, p.n, p.now_ms, deadline, {'OK', '1'})
+  sweep_a_little(p.base, p.feed, p.feed_max, p.ttl_ms, now)
+  return now, answer
 end

@@ -12,6 +12,9 @@ local function move_state(base, member, from, to)
   redis.call('ZADD', state_index_key(base, to), 0, member)
 end
 
+-- A row of overdue or expiring: what is needed to clean up after a hash that is gone.
+local function removal_row(target, member) return target .. ':' .. member end
+
 -- Removes what expiry left behind in the indexes; a member is "<target>:<index member>".
 local function remove_expired(base, now_ms, limit)
   local due = redis.call('ZRANGEBYSCORE', expiring_key(base), '-inf', digits(now_ms),

@@ -8,6 +8,8 @@ local function state_index_key(base, state) return base .. ':index:state:' .. st
 local function target_index_key(base, target) return base .. ':index:target:' .. target end
 local function expiring_key(base) return base .. ':expiring' end
 local function leases_key(base) return base .. ':leases' end
+local function overdue_key(base) return base .. ':overdue' end
+local function owners_key(base) return base .. ':owners' end
 
 -- The keys that live and expire together, in the order of every script's first five KEYS.
 local function keys_of_run(base, run_id)

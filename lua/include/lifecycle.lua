@@ -13,6 +13,10 @@ local function enter_state(run, run_id, keys, base, writer, state, extra)
   if state == 'running' then
     redis.call('HSETNX', keys.run, 'started_ms', digits(writer.ms))
   end
+  if run.owner and run.owner ~= '' then
+    set_field(changes, 'owner', '')
+    redis.call('ZREM', owners_key(base), run_id)
+  end
   local member = index_member(run.created_ms, run_id)
   move_state(base, member, run.state, state)
   return changes
@@ -47,10 +51,11 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
     unpack(changes))
   move_state(base, member, run.state, p.state)
   redis.call('ZREM', leases_key(base), run_id)
+  redis.call('ZREM', owners_key(base), run_id)
+  redis.call('ZREM', overdue_key(base), removal_row(run.target, member))
   redis.call('ZREM', queue_key(base, run.target), run_id)
   if expire_at > 0 then
-    redis.call('ZADD', expiring_key(base), digits(expire_at), run.target .. ':' .. member)
+    redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run.target, member))
   end
-  remove_expired(base, now, EXPIRED_PER_CALL)
   run.expire_at = expire_at
 end

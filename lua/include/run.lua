@@ -3,7 +3,7 @@
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
     'attempt', 'claim', 'closing', 'cancel_event', 'seal', 'expire_at', 'live_until',
-    'created_ms', 'snapshot')
+    'created_ms', 'snapshot', 'owner', 'owner_lease_ms')
   if not v[1] then return nil end
   if not (v[2] and v[3] and v[4] and v[5] and v[13]) then
     error('DAMAGED the hash ' .. key .. ' lacks version, last_ms, target, epoch or created_ms')
@@ -14,13 +14,20 @@ local function read_run(key)
     closing = v[8], cancel_event = v[9], seal = v[10],
     expire_at = tonumber(v[11] or 0), live_until = tonumber(v[12] or 0),
     created_ms = tonumber(v[13]), snapshot = tonumber(v[14] or 0),
+    owner = v[15], owner_lease_ms = tonumber(v[16] or 0),
   }
+end
+
+-- For scripts that go through a row of runs: one damaged hash must not stop the others.
+local function run_if_sound(key)
+  local sound, run = pcall(read_run, key)
+  return sound and run or nil
 end
 
 -- When the run's keys expire, 0 for never. What live_until says is over with the end.
 local function deadline_of(run)
   if run.expire_at > 0 or TERMINAL[run.state] then return run.expire_at end
-  return run.live_until
+  return run.live_until > 0 and run.live_until + LIVE_GRACE_MS or 0
 end
 
 local function expire_keys(keys, at_ms)
@@ -33,11 +40,13 @@ local function persist_keys(keys)
 end
 
 -- Moves a live run's expiry on when a tenth of it has passed, so that most writes need not.
+-- It only ever moves on, so the row in overdue, which is left alone here, is never too late.
 local function touch_live(run, keys, now_ms, live_ttl_ms)
   if run.live_until == 0 or now_ms <= run.live_until - 0.9 * live_ttl_ms then return end
+  if live_ttl_ms == 0 then return end
   run.live_until = server_ms() + live_ttl_ms
   redis.call('HSET', run.key, 'live_until', digits(run.live_until))
-  expire_keys(keys, run.live_until)
+  expire_keys(keys, run.live_until + LIVE_GRACE_MS)
 end
 
 -- Called last by every write to an ended run: whatever it made expires with the rest.

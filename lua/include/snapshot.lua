@@ -1,7 +1,8 @@
 -- include: time, run, journal, events
 -- Keeps a capped journal foldable: a run.snapshot holds the whole fold, and what is before the
 -- oldest kept one is not needed.
-local NOT_FOLDED = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true}
+local NOT_FOLDED = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true,
+  owner = true, owner_lease_ms = true}
 
 -- Journals progress that only the hash has; returns what the hash gets for it.
 local function flush_progress(keys, writer, now)

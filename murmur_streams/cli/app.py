@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from murmur_streams.cli import audit, keys, redis, server, settings, show, submit, tail, worker
+from murmur_streams.cli import (
+    audit,
+    keys,
+    partitions,
+    rebuild,
+    redis,
+    runs,
+    server,
+    settings,
+    show,
+    submit,
+    tail,
+    worker,
+)
 from murmur_streams.cli.command import AsJson, Debug, Prefix, Url
 from murmur_streams.cli.demo import command as demo
 from murmur_streams.cli.session import Globals
@@ -51,6 +64,9 @@ def begin(
     ctx.obj = Globals(url, prefix, as_json, debug)
 
 
-for module in (demo, worker, submit, tail, show, keys, audit, redis, server, settings):
+for module in (
+    *(demo, worker, submit, tail, runs, show, keys, audit, rebuild),
+    *(partitions, redis, server, settings),
+):
     module.register(app)
 register_version(app)

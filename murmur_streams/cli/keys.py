@@ -93,6 +93,8 @@ def looks_inside(keys: Keys, run: Run) -> list[Look]:
         queue, leases = keys.queue(run.target, partition), keys.leases(partition)
         looks.append(Look(("ZSCORE", queue, run_id), "in the queue: since when"))
         looks.append(Look(("ZSCORE", leases, run_id), "the lease: until when"))
+        overdue = ("ZSCORE", keys.overdue(partition), f"{run.target}:{member}")
+        looks.append(Look(overdue, "when it is failed if nobody writes to it"))
     return looks
 
 

@@ -78,8 +78,8 @@ class Session:
         return Path(unquote(path)) if path else default_data_dir(os.environ)
 
     @asynccontextmanager
-    async def store(self) -> AsyncGenerator[RedisRunStore]:
-        """Open the store; it is closed at the end of the block."""
+    async def store(self, partitions: int | None = None) -> AsyncGenerator[RedisRunStore]:
+        """Open the store; it is closed at the end of the block. partitions: None is the setting."""
         if self.url.startswith("memory:"):
             raise StoreConfigurationError(
                 "memory: lives inside one process, and this is another one; "
@@ -90,6 +90,7 @@ class Session:
             open_store(
                 self.url,
                 key_prefix=self.prefix,
+                partitions=partitions or self.settings.partitions,
                 ttl_seconds=self.settings.ttl_seconds,
                 live_ttl_seconds=self.settings.live_ttl_seconds,
                 retry_seconds=RETRY_SECONDS,

@@ -93,7 +93,8 @@ def _field_problems(stored: Mapping[str, str], folded: Run, notes: list[str]) ->
         notes.append("progress: the hash is newer than the journal, as it may be while a run lives")
         compared = FOLDED_FIELDS - _PROGRESS
     return [
-        f"{name}: the hash has {stored.get(name, '')!r}, the journal says {expected.get(name, '')!r}"
+        f"{name}: the hash has {stored.get(name, '')!r}, "
+        f"the journal says {expected.get(name, '')!r}"
         for name in sorted(compared)
         if stored.get(name, "") != expected.get(name, "")
     ]

@@ -48,6 +48,9 @@ Answer = tuple[str, ...]
 PROGRESS_INTERVAL_MS = 1_000
 """Progress is journalled at most this often; between, only the hash has it."""
 
+LIVE_GRACE_MS = 86_400_000
+"""How much longer than its live_until a live run's keys are kept: the sweep must see it first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Now:

@@ -70,7 +70,8 @@ class JournalEntry:
     @property
     def is_seal(self) -> bool:
         """True for the entry at which the run's stream ends."""
-        return "seal" in self.fields
+        # A snapshot's field of that name is the run's: where its stream ended.
+        return "seal" in self.fields and self.type != EntryType.SNAPSHOT
 
     @property
     def attempt(self) -> int | None:

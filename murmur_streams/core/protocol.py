@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.events import RunEvent
+from murmur_streams.core.feed import FeedEntry
 from murmur_streams.core.pages import RunPage
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
@@ -100,6 +101,16 @@ class RunStore(Protocol):
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncIterator[JournalEntry]:
         """All entries of the run's journal, late ones included."""
+        ...
+
+    def feed(
+        self,
+        *,
+        after: str | None = None,
+        targets: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> AsyncIterator[FeedEntry]:
+        """The entries of all runs, from the oldest kept one on; it never ends."""
         ...
 
     async def audit(self, run_id: str) -> AuditReport:

@@ -27,8 +27,8 @@ class Fleet:
 
     Args:
         url: where the runs are; None takes MURMUR_URL, else the embedded server.
-        options: for the store, such as key_prefix and ttl_seconds; what is left out comes from
-            the MURMUR_* variables.
+        options: for the store, such as key_prefix, partitions and ttl_seconds; what is left out
+            comes from the MURMUR_* variables.
     """
 
     def __init__(self, url: str | None = None, **options: Any) -> None:

@@ -52,6 +52,7 @@ class StoreOfLoop:
         url = self._url or settings.url or "embedded:"
         defaults = {
             "key_prefix": settings.key_prefix,
+            "partitions": settings.partitions,
             "ttl_seconds": settings.ttl_seconds,
             "live_ttl_seconds": settings.live_ttl_seconds,
         }

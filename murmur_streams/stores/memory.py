@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +38,7 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.evolve import evolve, fold
+from murmur_streams.core.feed import FeedEntry, FeedFilter
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import Limits, check_event_count, check_max_events, error_text
@@ -47,6 +48,7 @@ from murmur_streams.core.result_codec import encode_result
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run, run_to_fields
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
+from murmur_streams.stores.memory_feed import MemoryFeed
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class _Record:
     result_json: str | None = None
     result: RunResult | None = None
     expire_at_ms: int | None = None
+    live_until_ms: int | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def after(self, seq: int) -> JournalEntry | None:
@@ -81,7 +84,10 @@ class InMemoryRunStore:
     Args:
         ttl_seconds: how long an ended run is kept; 0 or less means for ever.
         max_events: the journal's cap, at least 1,000; 0 for none.
+        live_ttl_seconds: how long nobody may write to a run that has not ended before a sweep
+            fails it; 0 for ever.
         late_event_seconds: how long after the end a closing event may still come.
+        feed_max_entries: how many entries the feed keeps.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time.
     """
@@ -91,16 +97,20 @@ class InMemoryRunStore:
         *,
         ttl_seconds: float = 3600,
         max_events: int = 100_000,
+        live_ttl_seconds: float = 30 * 86_400,
         late_event_seconds: float = 2.0,
+        feed_max_entries: int = 10_000,
         limits: Limits | None = None,
         clock: Callable[[], int] = _wall_clock_ms,
     ) -> None:
         self._ttl_ms = max(0, round(ttl_seconds * 1000))
         self._max_events = check_max_events(max_events)
+        self._live_ttl_ms = max(0, round(live_ttl_seconds * 1000))
         self._late_event_ms = max(0, round(late_event_seconds * 1000))
         self._limits = limits or Limits()
         self._clock = clock
         self._records: dict[str, _Record] = {}
+        self._feed = MemoryFeed(feed_max_entries)
         self._closed = False
 
     @staticmethod
@@ -124,6 +134,7 @@ class InMemoryRunStore:
         self._closed = True
         for record in self._records.values():
             record.wake()
+        self._feed.close()
 
     async def create(
         self,
@@ -250,6 +261,17 @@ class InMemoryRunStore:
         async for entry in self._entries(run_id, after, follow=follow, late=True):
             yield entry
 
+    async def feed(
+        self,
+        *,
+        after: str | None = None,
+        targets: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[FeedEntry]:
+        """Yield the entries of all runs as they come, from the oldest kept; it never ends."""
+        async for entry in self._feed.read(after, FeedFilter.of(targets, types)):
+            yield entry
+
     async def audit(self, run_id: str) -> AuditReport:
         """Compare the state with the fold of the journal."""
         record = self._record(run_id)
@@ -271,8 +293,17 @@ class InMemoryRunStore:
         return True
 
     async def sweep(self) -> int:
-        """Remove the ended runs whose time is over; how many that were."""
+        """Remove the ended runs whose time is over, fail the overdue; how many that were."""
         now = self._clock()
+        overdue = [
+            run_id
+            for run_id, record in self._records.items()
+            if record.live_until_ms is not None and record.live_until_ms <= now
+        ]
+        for run_id in overdue:
+            silent = max(0, now - self._records[run_id].run.last_ms) // 1000
+            words = f"nobody wrote to it for {silent} seconds (live_ttl_seconds)"
+            self._execute(run_id, Finish(RunState.FAILED, error=words))
         due = [
             run_id
             for run_id, record in self._records.items()
@@ -280,7 +311,7 @@ class InMemoryRunStore:
         ]
         for run_id in due:
             self._records.pop(run_id).wake()
-        return len(due)
+        return len(due) + len(overdue)
 
     def _record(self, run_id: str) -> _Record:
         if self._closed:
@@ -327,10 +358,13 @@ class InMemoryRunStore:
         ended_now = run.state.is_terminal and not record.run.state.is_terminal
         record.run = run
         record.entries.extend(entries)
+        self._feed.add(run.target, entries)
         if entries[-1].type == EntryType.SNAPSHOT:
             del record.entries[: -self._max_events]
         if ended_now and self._ttl_ms:
             record.expire_at_ms = self._clock() + self._ttl_ms
+        live = self._live_ttl_ms and not run.state.is_terminal
+        record.live_until_ms = self._clock() + self._live_ttl_ms if live else None
         if isinstance(command, Delete):
             self._records.pop(run_id, None)
         return record

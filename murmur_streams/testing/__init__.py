@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
             "events",
             "expiry",
             "lifecycle",
+            "listing",
             "refusals",
             "results",
             "seals",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from murmur_streams.testing.cursors import CursorContract
 from murmur_streams.testing.events import EventContract
 from murmur_streams.testing.expiry import ExpiryContract
+from murmur_streams.testing.feeds import FeedContract
 from murmur_streams.testing.lifecycle import LifecycleContract
+from murmur_streams.testing.listing import ListingContract
 from murmur_streams.testing.refusals import RefusalContract
 from murmur_streams.testing.results import ResultContract
 from murmur_streams.testing.seals import SealContract
@@ -18,9 +20,11 @@ class StoreContract(
     StreamContract,
     SealContract,
     CursorContract,
+    FeedContract,
     ResultContract,
     RefusalContract,
     ExpiryContract,
+    ListingContract,
 ):
     """Subclass it in a test module, as ``Test…``, and override the fixture ``factory``.
 

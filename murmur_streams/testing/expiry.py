@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.protocol import RunStore
 from murmur_streams.core.states import RunState
 from murmur_streams.testing.room import ContractRoom
-from murmur_streams.testing.workbench import TARGET, Workbench, closing, note, wait_until
+from murmur_streams.testing.workbench import TARGET, Workbench, closing, note, types_of, wait_until
 
 SHORT_SECONDS = 0.05
 
@@ -88,3 +89,41 @@ class ExpiryContract(ContractRoom):
         await store.finish(run_id, RunState.COMPLETED)
         assert await store.sweep() == 0
         assert not await is_gone(store, run_id)
+
+    async def test_a_live_run_that_nobody_writes_to_is_failed_with_an_entry(
+        self, bench: Workbench
+    ) -> None:
+        store = bench.open(live_ttl_seconds=SHORT_SECONDS)
+        run_id = await bench.run(store)
+        subscriber = bench.subscribe(store, run_id)
+
+        async def is_failed() -> bool:
+            await store.sweep()
+            return (await store.get_status(run_id)).state is RunState.FAILED
+
+        await wait_until(is_failed, "a sweep fails the run")
+        assert await subscriber.ended() == []
+        run = await store.snapshot(run_id)
+        assert re.fullmatch(
+            r"nobody wrote to it for \d+ seconds \(live_ttl_seconds\)", run.error or ""
+        )
+        assert (await types_of(store, run_id)) == ["run.created", "run.state"]
+        assert await store.sweep() == 0
+
+    async def test_a_live_run_without_a_live_ttl_stays(self, bench: Workbench) -> None:
+        store = bench.open(live_ttl_seconds=0)
+        run_id = await bench.run(store)
+        assert await store.sweep() == 0
+        assert (await store.get_status(run_id)).state is RunState.PENDING
+
+    async def test_a_new_run_is_reason_enough_to_fail_an_overdue_one(
+        self, bench: Workbench
+    ) -> None:
+        store = bench.open(live_ttl_seconds=SHORT_SECONDS)
+        run_id = await bench.run(store)
+
+        async def is_failed() -> bool:
+            await bench.run(store)
+            return (await store.get_status(run_id)).state is RunState.FAILED
+
+        await wait_until(is_failed, "creating runs fails the overdue one")

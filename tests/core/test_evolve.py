@@ -61,9 +61,13 @@ def test_an_empty_journal_folds_to_nothing() -> None:
     assert fold([]) is None
 
 
-def test_a_journal_that_does_not_begin_with_the_creation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"begins with run\.state"):
-        fold(given(SetState(RunState.RUNNING)).journal[1:])
+def test_a_journal_without_its_creation_and_without_a_snapshot_has_no_fold() -> None:
+    assert fold(given(SetState(RunState.RUNNING)).journal[1:]) is None
+
+
+def test_no_run_begins_with_a_change_of_state() -> None:
+    with pytest.raises(ValueError, match=r"run\.created or run\.snapshot, not run\.state"):
+        evolve(None, given(SetState(RunState.RUNNING)).journal[1])
 
 
 def test_a_late_closing_event_changes_no_more_than_the_version() -> None:

@@ -68,13 +68,15 @@ class Stage:
         url: the server.
         prefix: the test's key prefix.
         place: a folder of the test's own.
+        partitions: of the runs, for the fleet and its workers.
     """
 
-    def __init__(self, url: str, prefix: str, place: Path) -> None:
+    def __init__(self, url: str, prefix: str, place: Path, partitions: int = 1) -> None:
         self.url = url
         self.prefix = prefix
         self.place = place
-        self.fleet = Fleet(url, key_prefix=prefix)
+        self.partitions = partitions
+        self.fleet = Fleet(url, key_prefix=prefix, partitions=partitions)
         self.workers: list[WorkerProcess] = []
 
     def start(
@@ -99,7 +101,11 @@ class Stage:
         module = "tests.fleet.worker_process"
         command = [sys.executable, "-W", "error", "-m", module, json.dumps(options)]
         kept = {name: value for name, value in os.environ.items() if "MURMUR" not in name}
-        environment = kept | {"MURMUR_URL": self.url, "MURMUR_KEY_PREFIX": self.prefix}
+        environment = kept | {
+            "MURMUR_URL": self.url,
+            "MURMUR_KEY_PREFIX": self.prefix,
+            "MURMUR_PARTITIONS": str(self.partitions),
+        }
         log = self.place / f"worker-{len(self.workers)}.log"
         worker = WorkerProcess(command, environment, log)
         self.workers.append(worker)

@@ -42,7 +42,7 @@ async def most_at_once(stage: Stage, handles: list[RunHandle[object]]) -> int:
     """The largest number of runs that were running at the same moment, by the feed's order."""
     store = await stage.fleet.store()
     running, most, wanted = set[str](), 0, {handle.run_id for handle in handles}
-    for _, flat in await store.server.read("XRANGE", store.keys.feed(), "-", "+"):
+    for _, flat in await store.server.read("XRANGE", store.keys.feed(0), "-", "+"):
         fields = dict(zip(*[iter(part.decode() for part in flat)] * 2, strict=True))
         if fields["type"] != "run.state" or fields["run"] not in wanted:
             continue

@@ -99,14 +99,14 @@ async def test_a_lonely_worker_that_was_frozen_ends_its_runs_once(
 
         async def leases_are_over() -> bool:
             seconds, _ = space.admin.time()
-            return not space.admin.zcount(space.keys.leases(), seconds * 1000, "+inf")
+            return not space.admin.zcount(space.keys.leases(0), seconds * 1000, "+inf")
 
         await wait_until(leases_are_over, "the leases run out")
         worker.send(signal.SIGCONT)
         for handle in handles:
 
             async def is_held(run_id: str = handle.run_id) -> bool:
-                score = space.admin.zscore(space.keys.leases(), run_id)
+                score = space.admin.zscore(space.keys.leases(0), run_id)
                 return score is not None and score > space.admin.time()[0] * 1000
 
             await wait_until(is_held, "the worker holds the run again")

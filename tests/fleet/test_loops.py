@@ -51,7 +51,7 @@ def test_a_fleet_serves_one_event_loop_after_another(space: Space) -> None:
             return (await fleet.submit("any", run_id=name)).run_id
 
     assert [asyncio.run(submit(name)) for name in ("one", "two")] == ["one", "two"]
-    assert space.admin.zcard(space.keys.queue("any")) == 2
+    assert space.admin.zcard(space.keys.queue("any", 0)) == 2
 
 
 def test_two_loops_at_the_same_time_have_stores_of_their_own(space: Space) -> None:
@@ -78,7 +78,7 @@ def test_a_forked_child_and_its_parent_do_not_disturb_each_other(space: Space) -
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert space.admin.zcard(space.keys.queue("any")) == 42
+    assert space.admin.zcard(space.keys.queue("any", 0)) == 42
 
 
 async def test_a_fleet_that_was_never_used_has_nothing_to_close() -> None:

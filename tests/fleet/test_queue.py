@@ -37,7 +37,7 @@ async def claimed(store: RedisRunStore, count: int = 1) -> tuple[Queue, list[Cla
 
 def expire_leases(space: Space) -> None:
     """Let all leases be over, as if their workers had been silent for long."""
-    leases = space.keys.leases()
+    leases = space.keys.leases(0)
     run_ids = cast("list[bytes]", space.admin.zrange(leases, 0, -1))
     space.admin.zadd(leases, dict.fromkeys(run_ids, 1))
 
@@ -72,9 +72,9 @@ async def test_a_lost_wake_stream_is_made_again(stage: Stage, space: Space, lost
         handle = await stage.fleet.submit("counts", {})
         await handle.output(timeout=30)
         if lost == "stream":
-            space.admin.delete(space.keys.wake("counts"))
+            space.admin.delete(space.keys.wake("counts", 0))
         else:
-            space.admin.xgroup_destroy(space.keys.wake("counts"), "workers")
+            space.admin.xgroup_destroy(space.keys.wake("counts", 0), "workers")
     handle = await stage.fleet.submit("counts", {})
     await handle.output(timeout=30)
 
@@ -84,10 +84,10 @@ async def test_leases_that_were_lost_are_rebuilt_by_heartbeats(stage: Stage, spa
     await stage.ready(stage.start(lease_seconds=1))
     handle = await stage.fleet.submit("waits", {"gate": str(gate)})
     await stage.in_state(handle, RunState.RUNNING, attempt=1)
-    space.admin.delete(space.keys.leases())
+    space.admin.delete(space.keys.leases(0))
 
     async def is_rebuilt() -> bool:
-        return space.admin.zscore(space.keys.leases(), handle.run_id) is not None
+        return space.admin.zscore(space.keys.leases(0), handle.run_id) is not None
 
     await wait_until(is_rebuilt, "the lease is back")
     gate.touch()
@@ -98,7 +98,7 @@ async def test_leases_that_were_lost_are_rebuilt_by_heartbeats(stage: Stage, spa
 async def test_entries_of_runs_that_are_gone_are_removed_and_hide_nothing(
     space: Space, store: RedisRunStore
 ) -> None:
-    queue_key = space.keys.queue("work")
+    queue_key = space.keys.queue("work", 0)
     space.admin.zadd(queue_key, {f"gone-{number}": number for number in range(500)})
     await store.create("ended", "work")
     await store.set_state("ended", RunState.CANCELLED)
@@ -143,7 +143,7 @@ async def test_a_heartbeat_tells_which_claims_are_over(space: Space, store: Redi
     await queue.reclaim()
     (again,) = await queue.claim("second", ["work"], 1)
     assert await queue.heartbeat([*claims, again]) == claims
-    assert space.admin.zrange(space.keys.leases(), 0, -1) == [again.run_id.encode()]
+    assert space.admin.zrange(space.keys.leases(0), 0, -1) == [again.run_id.encode()]
 
 
 async def test_an_old_claim_can_write_nothing_and_hand_nothing_back(
@@ -166,7 +166,7 @@ async def test_a_lease_is_a_deadline_by_the_servers_clock(
 ) -> None:
     queue, (claim,) = await claimed(store)
     seconds, _ = space.admin.time()
-    deadline = space.admin.zscore(space.keys.leases(), claim.run_id)
+    deadline = space.admin.zscore(space.keys.leases(0), claim.run_id)
     assert deadline is not None
     assert abs(deadline - (seconds + 60) * SECOND_MS) < 5 * SECOND_MS
     assert await queue.reclaim() == []

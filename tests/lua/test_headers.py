@@ -12,6 +12,7 @@ from tests.key_audit import key_table
 from tests.lua.headers import (
     INCLUDES,
     SCRIPTS,
+    Row,
     code_of,
     header_of,
     included,
@@ -21,15 +22,26 @@ from tests.lua.headers import (
 
 every_script = pytest.mark.parametrize("script", SCRIPTS)
 ARGUMENT = re.compile(r"(text|texts|integer|0 or 1)( or '')?\b.*")
+GROUPS = re.compile(r"groups: \w+ (text|integer)( or '')?(, \w+ (text|integer|texts)( or '')?)*")
+"""As often as the row before says: these arguments, of which the last may be a list."""
 ANSWER = re.compile(r"([A-Z_]+)((?: \(?\w+\*?|\s\w+\)\*)*)(?:\s{2,}.+)?")
+ANSWER_OF_EACH = re.compile(r"each ([A-Z_]+) (\w+|-)")
+"""Two texts for each group."""
+SHARED = ("run_id", "producer", "n", "now_ms", "feed_max", "live_ttl_ms", "max_events")
+"""What every numbered write is sent, whether it needs it or not."""
 WRITING = re.compile(
-    r"redis\.call\('(HSET|HSETNX|HDEL|XADD|SET|DEL|ZADD|ZREM|PEXPIREAT|PERSIST)', ([\w.]+)"
+    r"redis\.call\('(HSET|HSETNX|HDEL|XADD|XTRIM|SET|DEL|ZADD|ZREM|PEXPIREAT|PERSIST)', ([\w.]+)"
 )
 
 
 def tags_in(code: str) -> set[str]:
-    """Every upper-case tag that begins a table."""
-    return set(re.findall(r"\{'([A-Z_]+)'", code))
+    """Every upper-case tag that begins a table, or a pair of texts."""
+    return set(re.findall(r"(?:\{|return |= )'([A-Z_]+)'(?=[,}])", code))
+
+
+def is_list(row: Row) -> bool:
+    """Whether the row stands for any number of arguments."""
+    return row.rest.startswith(("texts", "groups"))
 
 
 @every_script
@@ -66,8 +78,20 @@ def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
 
 @every_script
 def test_an_argument_has_a_known_type(script: str) -> None:
-    strangers = [row for row in header_of(script).argv if not ARGUMENT.fullmatch(row.rest)]
+    argv = header_of(script).argv
+    strangers = [
+        row
+        for row in argv
+        if not (ARGUMENT if row.rest[:6] != "groups" else GROUPS).fullmatch(row.rest)
+    ]
     assert strangers == []
+
+
+@every_script
+def test_groups_come_after_their_number(script: str) -> None:
+    argv = header_of(script).argv
+    if argv[-1].rest.startswith("groups"):
+        assert argv[-2].rest == "integer"
 
 
 @every_script
@@ -82,27 +106,41 @@ def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) ->
     used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
     for first in re.findall(r"read_events\((\d+),", code):
         used.add(int(first))
-    # A list of texts is read by a computed place, ARGV[5 + i], and is always the last row.
-    if argv[-1].rest.startswith("texts") and re.search(r"ARGV\[\d+ \+ ", code):
-        used.add(argv[-1].number)
+    # A list is read by a computed place, ARGV[5 + i] or from there on, and is always the last row.
+    last = argv[-1].number
+    if is_list(argv[-1]) and re.search(rf"ARGV\[\d+ \+ |\b(?:at|i) = {last}\b", code):
+        used.add(last)
+    if tuple(row.name for row in argv[: len(SHARED)]) == SHARED:
+        used |= set(range(1, len(SHARED) + 1))
     assert used == {row.number for row in argv}
 
 
 @every_script
 def test_only_the_last_argument_is_a_list(script: str) -> None:
-    assert not any(row.rest.startswith("texts") for row in header_of(script).argv[:-1])
+    assert not any(is_list(row) for row in header_of(script).argv[:-1])
 
 
 @every_script
 def test_the_answers_that_are_given_are_those_that_are_declared(script: str) -> None:
-    declared = {line.split()[0] for line in header_of(script).returns}
+    declared = {line.removeprefix("each ").split()[0] for line in header_of(script).returns}
     assert tags_in(reachable_code(script)) == declared
 
 
 @every_script
 def test_an_answer_is_a_tag_and_the_names_of_its_fields(script: str) -> None:
-    odd = [line for line in header_of(script).returns if not ANSWER.fullmatch(line)]
+    odd = [
+        line
+        for line in header_of(script).returns
+        if not ANSWER.fullmatch(line) and not ANSWER_OF_EACH.fullmatch(line)
+    ]
     assert odd == []
+
+
+@every_script
+def test_a_script_answers_for_each_of_its_groups_or_has_none(script: str) -> None:
+    header = header_of(script)
+    answers_each = any(line.startswith("each ") for line in header.returns)
+    assert answers_each == header.argv[-1].rest.startswith("groups")
 
 
 @every_script
@@ -164,7 +202,7 @@ def test_every_script_has_a_hash_of_its_own() -> None:
 
 @every_script
 def test_a_write_checks_for_a_repeat_before_everything_else(script: str) -> None:
-    if "producers" not in {row.name for row in header_of(script).keys}:
+    if "producer" not in {row.name for row in header_of(script).argv}:
         return
     code = code_of(path_of(script))
     first = min(match.start() for match in re.finditer(r"repeated\(", code))

@@ -12,6 +12,11 @@ from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
 from murmur_streams.stores.memory import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import StoreContract, StoreFactory
+from murmur_streams.testing.expiry import ExpiryContract
+from murmur_streams.testing.lifecycle import LifecycleContract
+from murmur_streams.testing.listing import ListingContract
+from murmur_streams.testing.seals import SealContract
+from murmur_streams.testing.streams import StreamContract
 from tests.key_audit import audit_keys, dump_keys
 from tests.servers import Space
 
@@ -29,6 +34,20 @@ class TestValkey(StoreContract):
     def factory(self, space: Space) -> StoreFactory:
         self.space = space
         return space.store
+
+    async def everything_stored(self) -> object:
+        return self.space.dump()
+
+
+class TestFourPartitions(
+    LifecycleContract, StreamContract, SealContract, ExpiryContract, ListingContract
+):
+    """What the partition of a run could change: the rest of the contract is about one run."""
+
+    @pytest.fixture
+    def factory(self, space: Space) -> StoreFactory:
+        self.space = space
+        return lambda **options: space.store(partitions=4, **options)
 
     async def everything_stored(self) -> object:
         return self.space.dump()

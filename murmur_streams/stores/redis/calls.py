@@ -38,6 +38,8 @@ class Durations:
     feed_max_entries: int
     max_events: int = 0
     """The journal's cap; 0 for none."""
+    owner: tuple[str, int] = ("", 0)
+    """Who owns the runs that this store sets running, and for how long without a word of it."""
 
     @property
     def shared(self) -> tuple[int, int, int]:
@@ -85,9 +87,9 @@ class Calls:
 
 
 def _create(command: Create, durations: Durations) -> Arguments:
-    del durations
     given = _payload(command.input)
-    return [command.target, command.epoch, *given, command.metadata_json or ""]
+    metadata = command.metadata_json or ""
+    return [command.target, command.epoch, *given, metadata, durations.ttl_ms]
 
 
 def _append(command: Append, durations: Durations) -> Arguments:
@@ -101,7 +103,8 @@ def _push_event(command: PushEvent, durations: Durations) -> Arguments:
 
 
 def _set_state(command: SetState, durations: Durations) -> Arguments:
-    return [str(command.state), durations.ttl_ms]
+    owner, lease_ms = durations.owner
+    return [str(command.state), durations.ttl_ms, owner, lease_ms]
 
 
 def _finish(command: Finish, durations: Durations) -> Arguments:

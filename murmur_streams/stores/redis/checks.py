@@ -38,6 +38,7 @@ PROBES: tuple[str, ...] = (
     "XRANGE {key} - + COUNT 1",
     "XREAD COUNT 1 STREAMS {key} 0",
     "XREVRANGE {key} + - COUNT 1",
+    "XTRIM {key} MAXLEN 1",
     "ZADD {key} XX 0 m",
     "ZRANGEBYSCORE {key} -inf 0 LIMIT 0 1",
     "ZREM {key} m",

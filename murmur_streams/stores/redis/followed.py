@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from murmur_streams.core.feed import read_place
+
 TAIL_ENTRIES = 256
 
 
@@ -21,6 +23,8 @@ class Followed:
         self.last_id = last_id
         """Up to where the live source has told, as an entry id."""
         self.followers = 0
+        self.is_armed = False
+        """Whether the live source knows of it."""
         self.rereads = 0
         """Counts up when entries may have been missed: read the journal from the cursor."""
         self.verifies = 0
@@ -31,12 +35,20 @@ class Followed:
 
     def put(self, entry_id: str, raw: Any | None) -> None:
         """Tell of an entry; ``raw`` None when it must be read from the journal."""
+        last_ms, last_seq = read_place(self.last_id)
+        ms, seq = read_place(entry_id)
+        if seq <= last_seq and ms <= last_ms:
+            return  # Told before, by the other source.
         self.last_id = entry_id
-        if raw is None:
+        if seq <= last_seq:
+            # A failover rewound the journal, or the id began a new life.
+            self.verify()
+            return
+        if raw is None or seq != last_seq + 1:
             self._tail.clear()
             self.rereads += 1
-        else:
-            self._tail.append((int(entry_id.partition("-")[2]), raw))
+        if raw is not None:
+            self._tail.append((seq, raw))
         self.wake()
 
     def reread(self) -> None:
@@ -79,11 +91,20 @@ class Followed:
             wanted += 1
         return raws
 
-    async def changed(self, seconds: float) -> None:
+    def oldest(self) -> Any | None:
+        """The oldest entry that is kept here."""
+        return self._tail[0][1] if self._tail else None
+
+    @property
+    def news(self) -> asyncio.Event:
+        """Set by the next news; taken before looking, it misses none that come meanwhile."""
+        return self._changed
+
+    @staticmethod
+    async def changed(news: asyncio.Event, seconds: float) -> None:
         """Wait for news, at most ``seconds``."""
-        changed = self._changed
         try:
             async with asyncio.timeout(seconds):
-                await changed.wait()
+                await news.wait()
         except TimeoutError:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from murmur_streams.core.decide import PROGRESS_INTERVAL_MS
+from murmur_streams.core.decide import LIVE_GRACE_MS, PROGRESS_INTERVAL_MS
 from murmur_streams.core.states import TERMINAL_STATES
 from murmur_streams.stores.redis.scripts import script_folder
 
@@ -15,6 +15,7 @@ def states_lua() -> str:
         "python -m murmur_streams.stores.redis.generated\n"
         f"local TERMINAL = {{{terminal}}}\n"
         f"local PROGRESS_INTERVAL_MS = {PROGRESS_INTERVAL_MS}\n"
+        f"local LIVE_GRACE_MS = {LIVE_GRACE_MS}\n"
     )
 
 

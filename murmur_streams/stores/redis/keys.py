@@ -75,6 +75,12 @@ class Keys:
     def expiring(self, partition: int) -> str:
         return f"{self.base(partition)}:expiring"
 
+    def overdue(self, partition: int) -> str:
+        return f"{self.base(partition)}:overdue"
+
+    def owners(self, partition: int) -> str:
+        return f"{self.base(partition)}:owners"
+
     def index(self, partition: int) -> str:
         return f"{self.base(partition)}:index"
 

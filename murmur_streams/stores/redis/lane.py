@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import hiredis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from murmur_streams.stores.redis.connections import NeverSentError, Reply
+from murmur_streams.stores.redis.failures import code_of
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: there was one before, which broke."""
@@ -22,7 +23,7 @@ Connect = Callable[[bool], Awaitable[Any]]
 class _Call:
     """One command, and who waits for its reply."""
 
-    command: tuple[object, ...]
+    packed: bytes
     reply: asyncio.Future[Reply]
     sent_at: float = 0.0
 
@@ -51,7 +52,13 @@ class Lane:
     def call(self, *command: object) -> asyncio.Future[Reply]:
         """Hand in a command; the future yields its reply or raises its error."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._unsent.append(_Call(command, reply))
+        try:
+            # Here and not when it is sent: what cannot be packed must not break others' calls.
+            packed = _packed(command)
+        except Exception as error:  # noqa: BLE001  # handed to the caller, who judges it
+            reply.set_exception(error)
+            return reply
+        self._unsent.append(_Call(packed, reply))
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="lane")
         self._more.set()
@@ -67,8 +74,13 @@ class Lane:
         connection: Any = None
         failure: BaseException = ConnectionError("the lane was closed")
         try:
-            connection = await self._connect(self._broke)
-            await self._use(connection)
+            while True:
+                connection = await self._connect(self._broke)
+                try:
+                    await self._use(connection)
+                except _StaleError:
+                    self._broke = True
+                    await _drop(connection)
         except Exception as error:  # noqa: BLE001  # handed to every caller, who judges it
             failure = error
         finally:
@@ -77,8 +89,7 @@ class Lane:
             self._broke = True
             self._fail(failure)
             if connection is not None:
-                with contextlib.suppress(Exception):
-                    await connection.disconnect(nowait=True)
+                await _drop(connection)
 
     async def _use(self, connection: Any) -> None:
         parts = [
@@ -100,20 +111,27 @@ class Lane:
         while True:
             await self._more.wait()
             self._more.clear()
+            if not self._sent and _is_stale(connection):
+                raise _StaleError
             calls, self._unsent = self._unsent, []
             now = loop.time()
             for call in calls:
                 call.sent_at = now
             self._sent.extend(calls)
-            # Packed in C: the driver's own packing takes a third of a call's time.
-            await connection.send_packed_command([_packed(call.command) for call in calls])
+            await connection.send_packed_command([call.packed for call in calls])
 
     async def _receive(self, connection: Any) -> None:
         while True:
             try:
                 reply = await connection.read_response()
-            except ResponseError as error:
+            except RedisError as error:
+                # With a code it is the server's answer to one call, whatever class it has.
+                if not isinstance(error, ResponseError) and not code_of(error):
+                    raise
                 self._answered().set_exception(error)
+                if isinstance(error, ReadOnlyError) and not self._sent:
+                    # A primary that was demoted: a new connection may find the new one.
+                    raise
             else:
                 self._answered().set_result(reply)
 
@@ -132,7 +150,7 @@ class Lane:
 
     def _fail(self, failure: BaseException) -> None:
         never_sent = NeverSentError()
-        never_sent.__cause__ = failure
+        never_sent.__cause__ = failure.__cause__ if isinstance(failure, NeverSentError) else failure
         sent, self._sent = self._sent, deque()
         unsent, self._unsent = self._unsent, []
         for call in sent:
@@ -143,4 +161,36 @@ class Lane:
                 call.reply.set_exception(never_sent)
 
 
-_packed = cast("Callable[[tuple[object, ...]], bytes]", cast("Any", hiredis).pack_command)
+class _StaleError(Exception):
+    """The server closed an idle connection; nothing was sent on it."""
+
+
+def _is_stale(connection: Any) -> bool:
+    """Whether an idle connection has something to read: its end, or what nobody asked for."""
+    info = getattr(connection._writer, "get_extra_info", None)
+    if info is None:
+        return False  # fakeredis has no socket that could close.
+    poll = select.poll()
+    poll.register(info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _drop(connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        await connection.disconnect(nowait=True)
+
+
+def pack_plainly(command: tuple[object, ...]) -> bytes:
+    """Write a command as the protocol has it, where hiredis is not there to do it."""
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    lines = [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
+    return b"".join([b"*%d\r\n" % len(parts), *lines])
+
+
+try:
+    import hiredis
+except ImportError:
+    _packed = pack_plainly
+else:
+    # The driver's own packing takes a third of a call's time.
+    _packed = cast("Callable[[tuple[object, ...]], bytes]", cast("Any", hiredis).pack_command)

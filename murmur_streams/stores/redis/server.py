@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -61,6 +61,8 @@ class Server:
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = False
+        self.when_ready: Callable[[], None] | None = None
+        """Called once the server has been checked."""
 
     async def ready(self) -> None:
         """Check the server once, before the first use.
@@ -177,6 +179,8 @@ class Server:
         if self._revive is not None:
             await self._revive()
         await self._retrying(self._prepare, min(self.retry_seconds, OPENING_SECONDS))
+        if self.when_ready is not None:
+            self.when_ready()
 
     async def _prepare(self) -> None:
         await check_server(self._commands, self.keys, self.where)
@@ -236,6 +240,15 @@ def is_cancelled() -> bool:
     """Whether somebody cancelled the running task, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: Python 3.11's wait_for can swallow a cancellation."""
+    running = {task for task in tasks if task is not asyncio.current_task() and not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.1)
 
 
 def reason_of(error: BaseException) -> BaseException:

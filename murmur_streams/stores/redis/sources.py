@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from murmur_streams.core.feed import read_place
 from murmur_streams.stores.redis.followed import Followed
 from murmur_streams.stores.redis.server import Server, text
 
@@ -36,14 +37,18 @@ class DirectSource:
     async def rearm(self) -> None:
         """Wake the blocked read, so that it takes newly followed runs in."""
         await self._server.read_all(
+            ("MULTI",),
             ("XADD", self._control, "MAXLEN", 1, "*", "wake", "1"),
             ("PEXPIRE", self._control, CONTROL_TTL_MS),
+            ("EXEC",),
         )
 
     async def read(self) -> None:
         """Wait for entries once, and hand them to their runs."""
         runs = {self._server.keys.journal(run_id): run for run_id, run in self._followed.items()}
         ids = [run.last_id for run in runs.values()]
+        for run in runs.values():
+            run.is_armed = True
         reply = await self._server.blocking(
             *("XREAD", "COUNT", JOURNAL_PAGE, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"),
             *(self._control, *runs, self._control_id, *ids),
@@ -59,6 +64,7 @@ class DirectSource:
 
     async def recover(self) -> None:
         """After a broken connection: every cursor is checked by its subscriber."""
+        self._control_id = "0-0"
         for run in self._followed.values():
             run.verify()
 
@@ -77,11 +83,15 @@ class FeedSource:
         self._at = "0-0"
 
     async def start(self) -> None:
-        """Find where the feed ends; what comes later will be told."""
+        """Find where the feed ends; what came before is read from the journals."""
         self._at = await self._end()
+        for run in self._followed.values():
+            run.reread()
 
     async def rearm(self) -> None:
         """The feed has every run already."""
+        for run in self._followed.values():
+            run.is_armed = True
 
     async def read(self) -> None:
         """Wait for entries once, and hand them to the followed among their runs."""
@@ -105,11 +115,10 @@ class FeedSource:
 
     def _take(self, raw: Any) -> None:
         feed_id, fields = text(raw[0]), raw[1]
-        expected = _n(self._at) + 1
-        if _n(feed_id) != expected and self._at != "0-0":
+        if read_place(feed_id)[1] != read_place(self._at)[1] + 1:
             logger.info("the feed broke after %s (now %s): reading the journals", self._at, feed_id)
             for run in self._followed.values():
-                run.reread()
+                run.verify()
         self._at = feed_id
         run = self._followed.get(text(fields[1]))
         if run is None:
@@ -119,7 +128,7 @@ class FeedSource:
 
     async def _check_end(self) -> None:
         end = await self._end()
-        if _place(end) < _place(self._at):
+        if read_place(end) < read_place(self._at):
             logger.info("the feed ends at %s, before %s: reading the journals", end, self._at)
             self._at = end
             for run in self._followed.values():
@@ -131,12 +140,3 @@ class FeedSource:
 
 
 Source = DirectSource | FeedSource
-
-
-def _n(entry_id: str) -> int:
-    return int(entry_id.partition("-")[2])
-
-
-def _place(entry_id: str) -> tuple[int, int]:
-    ms, _, n = entry_id.partition("-")
-    return int(ms), int(n)

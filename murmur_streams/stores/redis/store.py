@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,7 @@ from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import Fields, JournalEntry, event_fields
 from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.events import RunEvent
+from murmur_streams.core.feed import FeedEntry, FeedFilter
 from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import (
@@ -46,15 +48,16 @@ from murmur_streams.core.states import RunProgress, RunState, RunStatus
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connections import client_from_url, redacted
+from murmur_streams.stores.redis.feed import Feeds
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
+from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.rebuild import rebuild_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
 
 DAY_SECONDS = 86_400
-SWEEP_PAGE = 200
 STATUS_FIELDS = (
     "state",
     "progress_total",
@@ -85,7 +88,11 @@ class RedisRunStore:
             uses the prefix, and kept there.
         max_events: the journal's cap, at least 1,000; a run keeps about this many of its last
             entries. 0 for no cap.
-        live_ttl_seconds: how long a run is kept that nobody writes to.
+        live_ttl_seconds: how long nobody may write to a run that has not ended before a sweep
+            fails it; 0 for ever.
+        owner_lease_seconds: for programs without workers. What this store sets running it keeps
+            alive in the background; when it is gone, closed included, and nobody wrote for that
+            long, any store with a lease fails the run with the error ``owner_lost``.
         late_event_seconds: how long after the end a closing event may still come.
         retry_seconds: how long a broken connection is retried before a call gives up; the first
             connection of all is given 5 seconds.
@@ -105,6 +112,7 @@ class RedisRunStore:
         partitions: int = 1,
         max_events: int = 100_000,
         live_ttl_seconds: float = 30 * DAY_SECONDS,
+        owner_lease_seconds: float | None = None,
         late_event_seconds: float = 2.0,
         feed_max_entries: int = 10_000,
         retry_seconds: float = 60.0,
@@ -134,10 +142,14 @@ class RedisRunStore:
             late_event_ms=max(0, round(late_event_seconds * 1000)),
             feed_max_entries=feed_max_entries,
             max_events=check_max_events(max_events),
+            owner=new_owner(owner_lease_seconds),
         )
         self._writer = Writer(self.server)
         self.calls = Calls(self._writer, self.keys, self.durations, clock)
         self._tails = Tails(self.server, self._seal)
+        self._feeds = Feeds(self.server)
+        self._owners = Owners(self.server, self.durations)
+        self.server.when_ready = self._owners.start
 
     @property
     def client(self) -> Redis:
@@ -160,7 +172,9 @@ class RedisRunStore:
         """Finish the writes under way, wake every subscriber, close what the store made."""
         if self.server.closed:
             return
+        await self._owners.close()
         await self._writer.close(seconds=5.0)
+        await self._feeds.close()
         await self._tails.close()
         await self.server.close()
         if self._owns_client:
@@ -234,7 +248,10 @@ class RedisRunStore:
 
         An end without a closing event leaves the stream open for one, for late_event_seconds.
         """
-        await self._execute(run_id, SetState(RunState(state)))
+        command = SetState(RunState(state))
+        if command.state is RunState.RUNNING:
+            self._owners.take(run_id)
+        await self._execute(run_id, command)
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
         """Store the result; after the end only once, and never for a cancelled run."""
@@ -353,10 +370,11 @@ class RedisRunStore:
         """
         check_run_id(run_id)
         cursor = None if after is None else Cursor.parse(after)
-        async for entry in self._tails.stream(run_id, cursor):
-            event = entry.event()
-            if event is not None:
-                yield event
+        async with aclosing(self._tails.stream(run_id, cursor)) as entries:
+            async for entry in entries:
+                event = entry.event()
+                if event is not None:
+                    yield event
 
     async def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
@@ -364,8 +382,34 @@ class RedisRunStore:
         """Yield all entries of the journal, late ones included; errors as ``stream``."""
         check_run_id(run_id)
         cursor = None if after is None else Cursor.parse(after)
-        async for entry in self._tails.journal(run_id, cursor, follow=follow):
-            yield entry
+        async with aclosing(self._tails.journal(run_id, cursor, follow=follow)) as entries:
+            async for entry in entries:
+                yield entry
+
+    async def feed(
+        self,
+        *,
+        after: str | None = None,
+        targets: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[FeedEntry]:
+        """Yield the entries of all runs as they come, from the oldest kept; it never ends.
+
+        A run's entries come in order; between runs of different partitions there is no order.
+
+        Args:
+            after: the ``.cursor`` of the last entry seen; None for the oldest kept entry.
+            targets: only of runs of these targets.
+            types: only entries of these types, EntryType or RunEventType.
+
+        Raises:
+            InvalidCursorError: at the first entry.
+            CursorGapError, CursorResetError: going on would be silence or repeats; how much is
+                kept is ``feed_max_entries``.
+        """
+        async with aclosing(self._feeds.read(after, FeedFilter.of(targets, types))) as entries:
+            async for entry in entries:
+                yield entry
 
     async def audit(self, run_id: str) -> AuditReport:
         """Compare the hash, payloads, expiry and indexes with the fold of the journal."""
@@ -396,18 +440,12 @@ class RedisRunStore:
         return True
 
     async def sweep(self) -> int:
-        """Remove what expiry left behind in the indexes; how many runs that were."""
-        return sum([await self._sweep(partition) for partition in self.keys.all_partitions])
+        """Do what expiry leaves to do; every begin and end of a run does a little of it.
 
-    async def _sweep(self, partition: int) -> int:
-        removed = 0
-        while True:
-            answer = await self.server.idempotent_script(
-                "sweep", [self.keys.base(partition)], [SWEEP_PAGE]
-            )
-            removed += int(answer[1])
-            if int(answer[1]) < SWEEP_PAGE:
-                return removed
+        Ended runs whose time is over leave the indexes; live ones that nobody wrote to for
+        live_ttl_seconds, or whose owner is gone, fail. How many runs that were.
+        """
+        return await sweep(self.server, self.durations)
 
     async def _execute(
         self, run_id: str, command: Command, expected_version: int | None = None

@@ -21,8 +21,10 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
 )
 from murmur_streams.core.states import TERMINAL_STATES, RunState
+from murmur_streams.stores.redis.followed import Followed
 from murmur_streams.stores.redis.live import Live
 from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.shared import SharedReads
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -66,6 +68,12 @@ class Tails:
         self._server = server
         self._seal = seal
         self._live: dict[int, Live] = {}
+        self._shared = SharedReads()
+
+    @property
+    def followers(self) -> int:
+        """How many subscribers wait for news."""
+        return sum(live.followers for live in self._live.values())
 
     async def close(self) -> None:
         """Wake every subscriber with StoreClosedError."""
@@ -83,7 +91,9 @@ class Tails:
         place = await self._open(run_id, after)
         if place.is_past_seal:
             return
-        async with contextlib.aclosing(self._tail(run_id, place)) as entries:
+        # An ended run's stream is its journal alone: nothing to follow.
+        read = self._tail if place.seal is None else self._replay
+        async with contextlib.aclosing(read(run_id, place)) as entries:
             async for entry in entries:
                 yield entry
                 if place.is_past_seal:
@@ -103,11 +113,6 @@ class Tails:
                 yield entry
 
     async def _tail(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
-        if place.seal is not None:
-            # An ended run's stream is its journal alone: nothing to follow.
-            async for entry in self._replay(run_id, place):
-                yield entry
-            return
         partition = self._server.keys.partition(run_id)
         live = self._live.setdefault(partition, Live(self._server, partition))
         async with live.follow(run_id, place.last_id) as run:
@@ -115,20 +120,29 @@ class Tails:
             while not place.is_past_seal:
                 if run.error is not None:
                     raise run.error
+                news, now = run.news, (run.rereads, run.verifies)
                 raws = run.since(place.seq)
-                if raws is None or (run.rereads, run.verifies) != seen:
-                    if run.verifies != seen[1]:
+                if raws is None or now != seen:
+                    if now[1] != seen[1]:
                         await self._reopen(run_id, place)
-                    seen = (run.rereads, run.verifies)
+                    seen, before = now, place.seq
                     async for entry in self._replay(run_id, place):
                         yield entry
+                    if raws is None and place.seq == before:
+                        self._refuse_hole(run, place)
                     continue
                 for raw in raws:
                     entry = read_entry(run_id, place.epoch, raw)
                     self._advance(place, entry)
                     yield entry
                 if not raws:
-                    await run.changed(await self._patience(run_id, place))
+                    await run.changed(news, await self._patience(run_id, place))
+
+    def _refuse_hole(self, run: Followed, place: _Place) -> None:
+        """Raise when entries were told of, but the journal no longer has those before them."""
+        oldest = run.oldest()
+        if oldest is not None and run.since(place.seq) is None:
+            self._advance(place, read_entry(run.run_id, place.epoch, oldest))
 
     async def _patience(self, run_id: str, place: _Place) -> float:
         """How long to wait for news, in seconds: a run that has ended is sealed in time."""
@@ -140,11 +154,14 @@ class Tails:
         keys = self._server.keys
         run, journal = keys.run(run_id), keys.journal(run_id)
         at = after.entry_id if after is not None else "0-0"
-        fields, found, oldest, newest = await self._server.read_all(
+        commands = (
             ("HMGET", run, "epoch", "version", "state", "seal"),
             ("XRANGE", journal, at, at),
             ("XRANGE", journal, "-", "+", "COUNT", 1),
             ("XREVRANGE", journal, "+", "-", "COUNT", 1),
+        )
+        fields, found, oldest, newest = await self._shared.read(
+            commands, lambda: self._server.read_all(*commands)
         )
         if fields[0] is None:
             raise RunNotFoundError(run_id)
@@ -165,8 +182,9 @@ class Tails:
     async def _replay(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
         journal = self._server.keys.journal(run_id)
         while True:
-            page = await self._server.read(
-                "XRANGE", journal, f"({place.entry_id}", "+", "COUNT", PAGE_ENTRIES
+            command = ("XRANGE", journal, f"({place.entry_id}", "+", "COUNT", PAGE_ENTRIES)
+            page = await self._shared.read(
+                command, lambda command=command: self._server.read(*command)
             )
             for raw in page:
                 entry = read_entry(run_id, place.epoch, raw)
@@ -177,7 +195,7 @@ class Tails:
 
     async def _seal_when_due(self, run_id: str) -> float:
         try:
-            answer = await self._seal(run_id)
+            answer = await self._shared.read(("seal", run_id), lambda: self._seal(run_id))
         except RunNotFoundError:
             return 0.001  # Deleted meanwhile: its journal, or a look at the run, tells.
         return max(0.001, int(answer[1]) / 1000) if answer[0] == "WAIT" else 0.001

@@ -21,7 +21,12 @@ from dataclasses import dataclass, field
 from redis.exceptions import NoScriptError
 
 from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import MurmurError, OutcomeUnknownError, StoreClosedError
+from murmur_streams.core.errors import (
+    InvalidInputError,
+    MurmurError,
+    OutcomeUnknownError,
+    StoreClosedError,
+)
 from murmur_streams.stores.redis.connections import Reply
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
 from murmur_streams.stores.redis.lane import Lane
@@ -50,11 +55,8 @@ class _Write:
     now_ms: int
     shared: Arguments
     own: Arguments
+    size: int
     answer: asyncio.Future[Answer]
-
-    @property
-    def size(self) -> int:
-        return sum(len(part) if isinstance(part, str) else 8 for part in self.own)
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Writer:
         ]
         self._room = asyncio.Semaphore(WAITING_WRITES)
         self._retries: set[asyncio.Task[None]] = set()
+        self._preparing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -119,26 +122,30 @@ class Writer:
             own: the script's own ARGV.
 
         Raises:
+            InvalidInputError: a text that cannot be sent; nothing was written.
             StoreUnavailableError: the server was never reached; nothing was written.
             OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
+        size = _size(own)
         await self._server.ready()
-        async with self._room:
+        await self._room.acquire()
+        if self._closed:
+            self._room.release()
             self._refuse_when_closed()
-            answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            write = _Write(name, keys, now_ms, shared, own, answer)
-            queue = self._queues.get(run_id)
-            if queue is None:
-                queue = self._queues[run_id] = _Queue(run_id)
-                self._idle.clear()
-            queue.waiting.append(write)
-            if not queue.busy:
-                queue.busy = True
-                # Not at once: what other tasks write in this turn of the loop joins the call.
-                asyncio.get_running_loop().call_soon(self._send_next, queue)
-            return await answer
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        write = _Write(name, keys, now_ms, shared, own, size, answer)
+        queue = self._queues.get(run_id)
+        if queue is None:
+            queue = self._queues[run_id] = _Queue(run_id)
+            self._idle.clear()
+        queue.waiting.append(write)
+        if not queue.busy:
+            queue.busy = True
+            # Not at once: what other tasks write in this turn of the loop joins the call.
+            asyncio.get_running_loop().call_soon(self._send_next, queue)
+        return await answer
 
     async def close(self, seconds: float) -> None:
         """Take no more writes; let those under way finish, for at most ``seconds``."""
@@ -160,6 +167,10 @@ class Writer:
             raise StoreClosedError("the store is closed; open a new one")
 
     def _send_next(self, queue: _Queue) -> None:
+        if self._abandoned:
+            for write in queue.waiting:
+                self._finish(write, StoreClosedError("the store was closed before the write"))
+            queue.waiting.clear()
         if not queue.waiting:
             queue.busy = False
             self._queues.pop(queue.run_id, None)
@@ -208,14 +219,20 @@ class Writer:
     def _settle(self, call: _Call, reply: Reply) -> None:
         answer = tuple(text(part) for part in reply)
         merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
+        shared = not merged or len(answer) == 1
         for place, write in enumerate(call.writes):
-            if write.answer.done():
-                continue
-            if not merged or len(answer) == 1:
-                write.answer.set_result(answer)
-            else:
-                write.answer.set_result(answer[2 * place : 2 * place + 2])
+            self._finish(write, answer if shared else answer[2 * place : 2 * place + 2])
         self._send_next(call.queue)
+
+    def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
+        # The room of a caller that went away is free only now: its write was still to be done.
+        self._room.release()
+        if write.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            write.answer.set_exception(answer)
+        else:
+            write.answer.set_result(answer)
 
     async def _until_known(self, call: _Call, error: BaseException) -> None:
         """Send a call again, with its number, until its answer is known or time is over."""
@@ -247,22 +264,23 @@ class Writer:
             raise
 
     async def _prepare_retry(self, error: BaseException, attempt: int) -> None:
-        if isinstance(error, NoScriptError) and attempt == 0:
-            await self._server.prepare_again()
-        else:
+        if attempt > 0 or not isinstance(error, NoScriptError):
             await self._server.recover(attempt)
+        if isinstance(error, NoScriptError):
+            await asyncio.shield(self._prepare_once())
+
+    def _prepare_once(self) -> asyncio.Task[None]:
+        """Prepare the server for all calls that found it without our scripts."""
+        if self._preparing is None or self._preparing.done():
+            loop = asyncio.get_running_loop()
+            self._preparing = loop.create_task(self._server.prepare_again(), name="prepare again")
+            self._retries.add(self._preparing)
+            self._preparing.add_done_callback(self._retries.discard)
+        return self._preparing
 
     def _fail(self, call: _Call, error: BaseException) -> None:
         for write in call.writes:
-            if not write.answer.done():
-                write.answer.set_exception(error)
-        if self._abandoned:
-            for write in call.queue.waiting:
-                if not write.answer.done():
-                    write.answer.set_exception(
-                        StoreClosedError("the store was closed before the write was sent")
-                    )
-            call.queue.waiting.clear()
+            self._finish(write, error)
         self._send_next(call.queue)
 
     def _lost(self, call: _Call, reason: BaseException, *, maybe_applied: bool) -> MurmurError:
@@ -288,6 +306,14 @@ def _take(waiting: deque[_Write]) -> list[_Write]:
             break
         writes.append(waiting.popleft())
     return writes
+
+
+def _size(own: Arguments) -> int:
+    try:
+        return sum(len(part.encode()) if isinstance(part, str) else 8 for part in own)
+    except UnicodeEncodeError as error:
+        # In a call with others it would have them refused too.
+        raise InvalidInputError(f"{ascii(error.object)[:60]} is no text: {error.reason}") from None
 
 
 def _new_producer() -> str:

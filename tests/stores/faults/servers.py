@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from murmur_streams.embedded.binary import find_binary
+from tests.server_choice import server_binary
 from tests.stores.faults.waiting import wait_until
 
 
@@ -46,7 +46,7 @@ class SpareServer:
 
     async def start(self) -> None:
         """Start it, and return when it answers."""
-        command = [str(find_binary()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [str(server_binary()), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--dir", str(self.folder), "--logfile", "server.log"]
         for name, value in zip(self._settings[::2], self._settings[1::2], strict=True):
             command += [f"--{name}", value]

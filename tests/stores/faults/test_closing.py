@@ -11,13 +11,7 @@ from murmur_streams.core.errors import OutcomeUnknownError, StoreClosedError
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.proxy import Fault, FaultProxy, always, calls, commands
-from tests.stores.faults.waiting import wait_until
-
-
-async def blocked_readers(admin: Redis) -> int:
-    """How many clients of the server wait in a blocking read."""
-    info = await admin.info("clients")
-    return int(info["blocked_clients"])
+from tests.stores.faults.waiting import wait_for_subscribers, wait_until
 
 
 @pytest.fixture
@@ -27,18 +21,11 @@ async def run(store: RedisRunStore) -> str:
     return "run"
 
 
-async def wait_for_blocked(admin: Redis, count: int) -> None:
-    async def there() -> bool:
-        return await blocked_readers(admin) == count
-
-    await wait_until(there, f"{count} readers are blocked")
-
-
 async def test_subscribers_are_woken_and_told_that_the_store_was_closed(
     store: RedisRunStore, run: str, admin: Redis, proxy: FaultProxy
 ) -> None:
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
-    await wait_for_blocked(admin, 10)
+    await wait_for_subscribers(store, admin, 10)
     await store.close()
     ends = await asyncio.gather(*readers, return_exceptions=True)
     assert {type(end) for end in ends} == {StoreClosedError}
@@ -112,15 +99,15 @@ async def test_callers_that_wait_for_the_first_connection_are_told_that_the_stor
     assert {type(end) for end in ends} == {StoreClosedError}
 
 
-async def test_a_cancelled_subscriber_closes_its_connection_and_disturbs_nobody(
+async def test_cancelled_subscribers_disturb_nobody(
     store: RedisRunStore, run: str, admin: Redis
 ) -> None:
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
-    await wait_for_blocked(admin, 10)
+    await wait_for_subscribers(store, admin, 10)
     for reader in readers[:9]:
         reader.cancel()
     await asyncio.gather(*readers[:9], return_exceptions=True)
-    await wait_for_blocked(admin, 1)
+    await wait_for_subscribers(store, admin, 1)
     await store.append(run, note(run, "second"))
     await store.delete(run, force=True)
     assert await readers[9] == ["first", "second"]

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
 
 from murmur_streams.core.errors import CursorResetError, RunNotFoundError
 from murmur_streams.core.states import RunState
@@ -19,7 +18,7 @@ from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import CALL_SECONDS, StoreMaker
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.servers import spare_server
-from tests.stores.faults.waiting import wait_until
+from tests.stores.faults.waiting import wait_for_subscribers, wait_until
 
 KILLS = 4
 RUNS = 3
@@ -87,7 +86,7 @@ async def test_a_server_that_comes_back_empty_tells_every_subscriber_and_hangs_n
         await store.append("run", note("run", "a"))
         readers = [asyncio.create_task(names_in_stream(store, "run")) for _ in range(SUBSCRIBERS)]
         async with server.client() as client:
-            await wait_until_blocked(client, SUBSCRIBERS)
+            await wait_for_subscribers(store, client, SUBSCRIBERS)
         await server.kill()
         await server.start()
         ends = await asyncio.gather(*readers, return_exceptions=True)
@@ -101,13 +100,6 @@ async def test_a_server_that_comes_back_empty_tells_every_subscriber_and_hangs_n
             assert await client.hget(store.keys.meta, "partitions") == b"1"
 
 
-async def wait_until_blocked(client: Redis, count: int) -> None:
-    async def there() -> bool:
-        return int((await client.info("clients"))["blocked_clients"]) == count
-
-    await wait_until(there, f"{count} readers are blocked")
-
-
 async def test_a_new_life_on_an_emptied_server_is_not_taken_for_the_old_one(
     tmp_path: Path, make_store: StoreMaker
 ) -> None:
@@ -117,7 +109,7 @@ async def test_a_new_life_on_an_emptied_server_is_not_taken_for_the_old_one(
         await store.append("run", note("run", "a"))
         reader = asyncio.create_task(names_in_stream(store, "run"))
         async with server.client() as client:
-            await wait_until_blocked(client, 1)
+            await wait_for_subscribers(store, client, 1)
             await client.flushall()
         await other.create("run", "work")
         await other.append("run", note("run", "b"))

@@ -246,7 +246,7 @@ async def test_a_claimed_run_is_handed_back_once(
 ) -> None:
     run_id, target = f"release-{fault.name}", f"work-{fault.name}"
     await store.submit(run_id, target)
-    base, feed = store.keys.base(), store.keys.feed()
+    base, feed = store.keys.base(0), store.keys.feed(0)
     claimed = await store.server.single_script(
         "claim", [base, feed], ["worker", 60_000, 1000, 1, 1, target, "token"]
     )

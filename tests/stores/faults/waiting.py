@@ -6,6 +6,10 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
+from redis.asyncio import Redis
+
+from murmur_streams.stores.redis.store import RedisRunStore
+
 LONGEST_SECONDS = 30.0
 
 
@@ -23,3 +27,13 @@ async def wait_until(
             return
         assert loop.time() < deadline, f"waited {seconds:g} s in vain: {why}"
         await asyncio.sleep(0.005)
+
+
+async def wait_for_subscribers(store: RedisRunStore, admin: Redis, count: int) -> None:
+    """Return when ``count`` subscribers of the store wait, on its one connection for all."""
+
+    async def there() -> bool:
+        clients = await admin.info("clients")
+        return store._tails.followers == count and int(clients["blocked_clients"]) == 1
+
+    await wait_until(there, f"{count} subscribers wait")

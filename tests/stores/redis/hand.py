@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 
 from murmur_streams.core.decide import Answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.writer import Arguments, Writer
+from murmur_streams.stores.redis.writer import MERGED_SCRIPTS, Arguments, Writer
 
 
 class HandWriter:
-    """Sends a call once, under the producer and number that the test chose."""
+    """Sends a call once, under the producer and number that the test chose.
+
+    What is written in one turn of the loop leaves in one call, as from the writer; it is up to the
+    test that only writes to one run, of one script that merges, are written together.
+    """
 
     def __init__(self, store: RedisRunStore) -> None:
         self._store = store
         self.producer, self.n = "", 0
+        self.answer: Answer = ()
+        """The last call's answer as it came, of which each write's is a part."""
+        self._owns: list[Arguments] = []
+        self._sending: asyncio.Task[Answer] | None = None
 
     async def write(
         self,
@@ -27,8 +36,20 @@ class HandWriter:
         shared: Arguments,
         own: Arguments,
     ) -> Answer:
-        arguments = [run_id, self.producer, self.n, now_ms, *shared, *own]
-        return await self._store.server.script(name, keys, arguments)
+        place = len(self._owns)
+        self._owns.append(own)
+        if self._sending is None:
+            first = [run_id, self.producer, self.n, now_ms, *shared]
+            self._sending = asyncio.create_task(self._send(name, keys, first))
+        answer = await self._sending
+        return answer if len(answer) == 1 else answer[2 * place : 2 * place + 2]
+
+    async def _send(self, name: str, keys: list[str], first: list[str | int]) -> Answer:
+        owns, self._owns, self._sending = self._owns, [], None
+        count = [len(owns)] if name in MERGED_SCRIPTS else []
+        arguments = [*first, *count, *(part for own in owns for part in own)]
+        self.answer = await self._store.server.script(name, keys, arguments)
+        return self.answer
 
 
 def calls_by_hand(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from murmur_streams.core.commands import (
+    Append,
     Command,
     Create,
     Delete,
     Finish,
+    PushEvent,
     Release,
     Seal,
     SetResult,
@@ -18,10 +22,12 @@ from murmur_streams.core.commands import (
 )
 from murmur_streams.core.decide import Answer, Decision, Now, decide
 from murmur_streams.core.entries import Fields, JournalEntry
-from murmur_streams.core.evolve import evolve
+from murmur_streams.core.evolve import evolve, fold
 from murmur_streams.core.run import Run
 
 WAKE_TOKENS = 64
+MERGED = (Append, PushEvent)
+"""The commands that may come together in one call."""
 
 
 @dataclass
@@ -40,6 +46,7 @@ class Model:
 
     late_event_ms: int
     caller_ms: int
+    max_events: int = 0
     lives: dict[str, Life] = field(default_factory=dict)
     tombstones: dict[str, list[JournalEntry]] = field(default_factory=dict)
     producers: dict[str, dict[str, tuple[int, Answer]]] = field(
@@ -60,10 +67,11 @@ class Model:
         self, run_id: str, command: Command, producer: str, n: int, *, enqueue: bool = False
     ) -> Answer:
         """Send a numbered command: the producer rule first, then the core."""
-        last, answer = self.producers[run_id].get(producer, (-1, ()))
-        if n <= last:
-            return answer if n == last else ("DROPPED",)
-        decision = self._decide(run_id, command)
+        if isinstance(command, MERGED):
+            return self.execute_together(run_id, [command], producer, n)
+        if (repeat := self._repeated(run_id, producer, n)) is not None:
+            return repeat
+        decision = self._decide(run_id, command, self.run(run_id))
         self._apply(run_id, command, decision)
         if isinstance(command, Release) and decision.entries:
             self.leases.pop(run_id, None)
@@ -73,6 +81,39 @@ class Model:
         if _is_remembered(command, decision):
             self.producers[run_id][producer] = (n, decision.answer)
         return decision.answer
+
+    def execute_together(
+        self, run_id: str, commands: Sequence[Command], producer: str, n: int
+    ) -> Answer:
+        """Send commands in one numbered call: two texts of answer for each, or one for all."""
+        if (repeat := self._repeated(run_id, producer, n)) is not None:
+            return repeat
+        run = self.run(run_id)
+        if run is None:
+            return ("NOT_FOUND",)
+        decisions: list[Decision] = []
+        written: list[tuple[int, Run]] = []
+        for place, command in enumerate(commands):
+            decisions.append(self._decide(run_id, command, run, max_events=0))
+            if decisions[-1].entries:
+                written.append((place, run))
+            for entry in decisions[-1].entries:
+                run = evolve(run, entry)
+        if written:
+            # A call has one snapshot at most, after all that it writes.
+            place, before = written[-1]
+            decisions[place] = self._decide(run_id, commands[place], before)
+        for command, decision in zip(commands, decisions, strict=True):
+            self._apply(run_id, command, decision)
+        pairs = [(*decision.answer, "-")[:2] for decision in decisions]
+        answer = tuple(itertools.chain.from_iterable(pairs))
+        self.producers[run_id][producer] = (n, answer)
+        return answer
+
+    def rebuild(self, run_id: str) -> None:
+        """Fold the journal: progress that only the hash had is gone."""
+        life = self.lives[run_id]
+        life.run = fold(life.entries) or life.run
 
     def claim(
         self,
@@ -88,7 +129,7 @@ class Model:
         for target in targets:
             for run_id in order[target][: len(free)]:
                 self.queues[target].discard(run_id)
-                decision = self._decide(run_id, Start(worker, free[0]))
+                decision = self._decide(run_id, Start(worker, free[0]), self.run(run_id))
                 if not decision.entries:
                     continue
                 claim = free.pop(0)
@@ -120,12 +161,21 @@ class Model:
         for run_id in run_ids:
             del self.leases[run_id]
             command = Release("lease_expired")
-            self._apply(run_id, command, self._decide(run_id, command))
+            self._apply(run_id, command, self._decide(run_id, command, self.run(run_id)))
             self._enqueue(run_id)
 
-    def _decide(self, run_id: str, command: Command) -> Decision:
-        now = Now(self.caller_ms, time.time_ns() // 1_000_000, self.late_event_ms)
-        return decide(self.run(run_id), run_id, command, now)
+    def _repeated(self, run_id: str, producer: str, n: int) -> Answer | None:
+        last, answer = self.producers[run_id].get(producer, (-1, ()))
+        if n > last:
+            return None
+        return answer if n == last else ("DROPPED",)
+
+    def _decide(
+        self, run_id: str, command: Command, run: Run | None, max_events: int | None = None
+    ) -> Decision:
+        cap = self.max_events if max_events is None else max_events
+        now = Now(self.caller_ms, time.time_ns() // 1_000_000, self.late_event_ms, cap)
+        return decide(run, run_id, command, now)
 
     def _apply(self, run_id: str, command: Command, decision: Decision) -> None:
         if decision.progress is not None:

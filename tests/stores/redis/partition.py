@@ -7,8 +7,9 @@ from typing import Any
 
 from redis import Redis
 
-from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.entries import EntryType, JournalEntry
 from murmur_streams.core.evolve import fold
+from murmur_streams.core.pages import listing_key
 from murmur_streams.core.run import FOLDED_FIELDS, Run, run_from_fields, run_to_fields
 from murmur_streams.core.states import TERMINAL_STATES
 from murmur_streams.stores.redis.keys import Keys
@@ -17,6 +18,7 @@ from tests.stores.redis.model import Model
 TIMES = frozenset({"last_ms", "created_ms", "started_ms", "ended_ms"})
 NOT_FOLDED = {"live_until", "expire_at"}
 BIG_BYTES = 1024
+PARTITION = 0
 ENDED = {str(state) for state in TERMINAL_STATES}
 
 
@@ -28,7 +30,10 @@ class Partition:
         self._keys = keys
 
     def queue(self, target: str) -> list[str]:
-        return [member.decode() for member in self._client.zrange(self._keys.queue(target), 0, -1)]
+        return [
+            member.decode()
+            for member in self._client.zrange(self._keys.queue(target, PARTITION), 0, -1)
+        ]
 
     def run_hash(self, run_id: str) -> dict[str, str]:
         return _texts(self._client.hgetall(self._keys.run(run_id)))
@@ -41,6 +46,11 @@ class Partition:
             entries.append(JournalEntry(run_id, epoch, int(ms), int(seq), _texts(fields)))
         return entries
 
+    def oldest(self, run_id: str) -> int:
+        """The seq of the oldest entry that is kept; 0 when there is none."""
+        first = self._client.xrange(self._keys.journal(run_id), count=1)
+        return int(first[0][0].split(b"-")[1]) if first else 0
+
     def run_as_compared(self, run_id: str) -> dict[str, object] | None:
         """The run's hash and journal, times aside, once the fold has been found to be the hash."""
         stored = self.run_hash(run_id)
@@ -50,7 +60,8 @@ class Partition:
         assert set(stored) <= FOLDED_FIELDS | NOT_FOLDED
         moments = [entry.ms for entry in entries]
         assert moments == sorted(moments)
-        assert differences(run_from_fields(run_id, stored), fold(entries)) == {}
+        found = differences(run_from_fields(run_id, stored), fold(entries))
+        assert found == {}
         return {
             "hash": without_times({name: text for name, text in stored.items() if text}),
             "journal": [(entry.seq, told(entry.fields)) for entry in entries],
@@ -109,13 +120,15 @@ def expected_dump(
     expiring: dict[str, int] = {}
     for run_id, life in model.lives.items():
         stored = partition.run_hash(run_id)
-        member = Keys.index_member(int(stored["created_ms"]), run_id)
+        member = listing_key(int(stored["created_ms"]), run_id)
         for key in (
-            keys.index(),
-            keys.index_state(life.run.state),
-            keys.index_target(life.run.target),
+            keys.index(PARTITION),
+            keys.index_state(life.run.state, PARTITION),
+            keys.index_target(life.run.target, PARTITION),
         ):
             index.setdefault(key, set()).add(member)
+        if not life.run.state.is_terminal and stored["live_until"] != "0":
+            index.setdefault(keys.overdue(PARTITION), set()).add(f"{life.run.target}:{member}")
         if life.run.state.is_terminal and ttl_ms:
             expiring[f"{life.run.target}:{member}"] = int(stored["expire_at"])
         dump[keys.run(run_id)] = "hash"
@@ -125,28 +138,34 @@ def expected_dump(
         *model.tombstones.items(),
         *((run_id, life.entries) for run_id, life in model.lives.items()),
     ):
-        dump[keys.journal(run_id)] = [(entry.seq, told(entry.fields)) for entry in entries]
+        kept = since(entries, partition.oldest(run_id))
+        dump[keys.journal(run_id)] = [(entry.seq, told(entry.fields)) for entry in kept]
         dump[keys.producers(run_id)] = model.producers[run_id]
     dump |= index
-    dump |= {keys.queue(target): members for target, members in model.queues.items()}
-    dump |= {keys.wake(target): count for target, count in model.wakes.items()}
-    dump[keys.expiring()] = expiring
-    dump[keys.leases()] = set(model.leases)
-    dump[keys.feed()] = [
+    dump |= {keys.queue(target, PARTITION): members for target, members in model.queues.items()}
+    dump |= {keys.wake(target, PARTITION): count for target, count in model.wakes.items()}
+    dump[keys.expiring(PARTITION)] = expiring
+    dump[keys.leases(PARTITION)] = set(model.leases)
+    dump[keys.feed(PARTITION)] = [
         (run_id, target, seq, in_feed(fields)) for run_id, target, seq, fields in model.feed
     ]
     return {key: content for key, content in dump.items() if content not in (None, {}, set(), [])}
 
 
-def model_as_compared(model: Model, run_id: str) -> dict[str, object] | None:
-    """The same of the model as ``Partition.run_as_compared``."""
+def model_as_compared(model: Model, run_id: str, oldest: int) -> dict[str, object] | None:
+    """The same of the model as ``Partition.run_as_compared``, from the oldest kept entry on."""
     life = model.lives.get(run_id)
     if life is None:
         return None
     return {
         "hash": without_times(run_to_fields(life.run)),
-        "journal": [(entry.seq, told(entry.fields)) for entry in life.entries],
+        "journal": [(entry.seq, told(entry.fields)) for entry in since(life.entries, oldest)],
     }
+
+
+def since(entries: list[JournalEntry], oldest: int) -> list[JournalEntry]:
+    """The entries from this seq on."""
+    return [entry for entry in entries if entry.seq >= oldest]
 
 
 def without_times(fields: dict[str, str]) -> dict[str, str]:
@@ -160,7 +179,9 @@ def without_times(fields: dict[str, str]) -> dict[str, str]:
 
 
 def told(fields: Any) -> dict[str, str]:
-    """An entry's fields without its time."""
+    """An entry's fields without its time; a snapshot's are those of a hash."""
+    if fields["type"] == EntryType.SNAPSHOT:
+        return without_times(fields)
     return {name: text for name, text in fields.items() if name != "at"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from hypothesis import strategies as st
 
@@ -28,6 +28,7 @@ from murmur_streams.core.identifiers import new_epoch
 from murmur_streams.core.limits import Limits
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import TERMINAL_STATES, RunProgress, RunState
+from murmur_streams.stores.redis.writer import MERGED_SCRIPTS
 
 RUN_IDS = ("a", "b:1", "c")
 TARGETS = ("alpha", "beta.2")
@@ -38,21 +39,22 @@ Build = Callable[[Run | None], Command]
 
 @dataclass(frozen=True)
 class Send:
-    """A command on a run, by the store's writer or by hand.
+    """Commands on a run in one call, by the store's writer or by hand; of most scripts only one.
 
     ``ahead`` None: through the store. Else: its number is the producer's last one plus this.
     """
 
     run_id: str
     name: str
-    build: Build
+    builds: tuple[Build, ...]
     producer: str = ""
     ahead: int | None = None
     enqueue: bool = False
 
     def __repr__(self) -> str:
         way = "" if self.ahead is None else f" by {self.producer}{self.ahead:+d}"
-        return f"<{self.name} {self.run_id}{way}>"
+        times = "" if len(self.builds) == 1 else f"{len(self.builds)} "
+        return f"<{times}{self.name} {self.run_id}{way}>"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,16 @@ class Tick:
     ms: int
 
 
-Step = Send | Claim | Beat | Tick | Literal["reclaim", "sweep"]
+@dataclass(frozen=True)
+class Rebuild:
+    """Somebody damages a run's hash or its index rows, and has it rebuilt."""
+
+    run_id: str
+    damage: Damage
+
+
+Damage = Literal["hash gone", "state", "version", "stranger", "index gone", "wrong index"]
+Step = Send | Claim | Beat | Tick | Rebuild | Literal["reclaim", "sweep"]
 
 
 def payload(text: str) -> Payload:
@@ -149,7 +160,7 @@ BUILDS: dict[str, st.SearchStrategy[Build]] = {
     "append": st.builds(
         _append,
         st.lists(events, min_size=1, max_size=3),
-        st.sampled_from((None, None, 0, 1, -1)),
+        st.sampled_from((None, None, 0, 1, 2, -1)),
         claims,
     ),
     "push_event": st.builds(PushEvent, events).map(_always),
@@ -179,14 +190,15 @@ BUILDS: dict[str, st.SearchStrategy[Build]] = {
 @st.composite
 def sends(draw: st.DrawFn) -> Send:
     name = draw(st.sampled_from(("update_progress", "append", "push_event", "set_state", *BUILDS)))
-    build = draw(BUILDS[name])
+    most = 4 if name in MERGED_SCRIPTS and draw(st.booleans()) else 1
+    builds = draw(st.lists(BUILDS[name], min_size=1, max_size=most).map(tuple))
     producer, ahead = draw(
         st.sampled_from(
             (("", None), ("", None), ("", None), ("p", 0), ("p", 1), ("p", -1), ("q", 2))
         )
     )
     enqueue = name == "create" and draw(st.booleans())
-    return Send(draw(runs), name, build, producer, ahead, enqueue)
+    return Send(draw(runs), name, builds, producer, ahead, enqueue)
 
 
 KINDS: dict[str, st.SearchStrategy[Step]] = {
@@ -199,20 +211,21 @@ KINDS: dict[str, st.SearchStrategy[Step]] = {
         st.booleans(),
     ),
     "beat": st.builds(Beat, st.booleans(), st.booleans()),
+    "rebuild": st.builds(Rebuild, runs, st.sampled_from(get_args(Damage))),
     "upkeep": st.sampled_from(("reclaim", "reclaim", "sweep")),
 }
 # A list of names, since one_of would draw "send" as often as each of the others.
 steps: st.SearchStrategy[Step] = st.sampled_from(
-    [*["send"] * 12, "tick", "tick", "claim", "claim", "beat", "upkeep"]
+    [*["send"] * 12, "tick", "tick", "claim", "claim", "beat", "rebuild", "upkeep"]
 ).flatmap(KINDS.__getitem__)
 
 
 def _opening(target: str, *, enqueue: bool) -> list[Step]:
-    return [Send("a", "create", _create(target, None, None), enqueue=enqueue)]
+    return [Send("a", "create", (_create(target, None, None),), enqueue=enqueue)]
 
 
 def _running() -> Step:
-    return Send("a", "set_state", _always(SetState(RunState.RUNNING)))
+    return Send("a", "set_state", (_always(SetState(RunState.RUNNING)),))
 
 
 openings: st.SearchStrategy[list[Step]] = st.sampled_from(

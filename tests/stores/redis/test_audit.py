@@ -44,12 +44,12 @@ TAMPERS: dict[str, tuple[Tamper, str]] = {
         "ms apart",
     ),
     "an index without the run": (
-        lambda client, keys: client.delete(keys.index()),
+        lambda client, keys: client.delete(keys.index(0)),
         ":index: lacks the run",
     ),
     "a wrong index of a state": (
         lambda client, keys: client.rename(
-            keys.index_state(RunState.COMPLETED), keys.index_state(RunState.FAILED)
+            keys.index_state(RunState.COMPLETED, 0), keys.index_state(RunState.FAILED, 0)
         ),
         ":index:state:failed: wrongly has the run",
     ),

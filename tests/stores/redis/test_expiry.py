@@ -11,6 +11,7 @@ from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
+from tests.key_audit import expiry_times
 from tests.servers import Space
 
 RUN_ID = "run:1"
@@ -59,7 +60,7 @@ ENDINGS: dict[str, Ending] = {
 
 def expiries(space: Space) -> set[int]:
     """When the keys of the run expire; -1 never."""
-    found = {space.admin.pexpiretime(key) for key in space.keys.of_run(RUN_ID)}
+    found = set(expiry_times(space.admin, space.keys.of_run(RUN_ID)))
     return {int(str(moment)) for moment in found} - {-2}
 
 
@@ -111,7 +112,7 @@ async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
     await wait_until(lambda: expiries(space) == set(), "the keys expire")
     await store.sweep()
     keys = {key.decode() for key in space.admin.scan_iter()}
-    assert keys == {space.keys.meta, space.keys.feed()}
+    assert keys == {space.keys.meta, space.keys.feed(0)}
 
 
 async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
@@ -123,7 +124,7 @@ async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
     await wait_until(lambda: expiries(space) == set(), "the keys expire")
     await store.sweep()
     keys = {key.decode() for key in space.admin.scan_iter()}
-    assert keys == {space.keys.meta, space.keys.feed(), space.keys.wake("t")}
+    assert keys == {space.keys.meta, space.keys.feed(0), space.keys.wake("t", 0)}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(
     keys = {key.decode() for key in space.admin.scan_iter()}
     assert keys == {
         space.keys.meta,
-        space.keys.feed(),
+        space.keys.feed(0),
         space.keys.journal(RUN_ID),
         space.keys.producers(RUN_ID),
     }

@@ -17,8 +17,14 @@ from murmur_streams.stores.redis.scripts import script_folder
 from tests.key_audit import TABLE, key_table
 
 BASE = "<prefix>:{p}"
-NAMES = {"run_id": "<run_id>", "target": "<target>", "state": "<state>"}
-NOT_KEYS = {"of_run", "partition", "base", "index_member"}
+NAMES: dict[str, Any] = {
+    "run_id": "<run_id>",
+    "target": "<target>",
+    "state": "<state>",
+    "reader": "<worker_id>",
+    "partition": 0,
+}
+NOT_KEYS = {"of_run", "partition", "base"}
 
 
 class Shown(Keys):
@@ -36,7 +42,7 @@ def rows_of_python() -> set[str]:
     rows = {keys.meta}
     for name, method in inspect.getmembers(keys, inspect.ismethod):
         if not name.startswith("_") and name not in NOT_KEYS:
-            names = [each for each in inspect.signature(method).parameters if each in NAMES]
+            names = [*inspect.signature(method).parameters]
             rows.add(method(*(NAMES[each] for each in names)))
     return rows
 
@@ -73,13 +79,15 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
     ("function", "arguments", "row"),
     [
         ("run_key", ["<run_id>"], Shown().run("<run_id>")),
-        ("queue_key", ["<target>"], Shown().queue("<target>")),
-        ("wake_key", ["<target>"], Shown().wake("<target>")),
-        ("index_key", [], Shown().index()),
-        ("state_index_key", ["pending"], Shown().index_state(RunState.PENDING)),
-        ("target_index_key", ["<target>"], Shown().index_target("<target>")),
-        ("expiring_key", [], Shown().expiring()),
-        ("leases_key", [], Shown().leases()),
+        ("queue_key", ["<target>"], Shown().queue("<target>", 0)),
+        ("wake_key", ["<target>"], Shown().wake("<target>", 0)),
+        ("index_key", [], Shown().index(0)),
+        ("state_index_key", ["pending"], Shown().index_state(RunState.PENDING, 0)),
+        ("target_index_key", ["<target>"], Shown().index_target("<target>", 0)),
+        ("expiring_key", [], Shown().expiring(0)),
+        ("leases_key", [], Shown().leases(0)),
+        ("overdue_key", [], Shown().overdue(0)),
+        ("owners_key", [], Shown().owners(0)),
     ],
 )
 def test_lua_forms_the_key_that_python_forms(
@@ -98,6 +106,8 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
         "target_index_key",
         "expiring_key",
         "leases_key",
+        "overdue_key",
+        "owners_key",
     }
 
 

@@ -26,7 +26,7 @@ from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import script_folder
-from murmur_streams.stores.redis.writer import Arguments, Writer
+from murmur_streams.stores.redis.writer import MERGED_SCRIPTS, Arguments, Writer
 
 EVENT = {"type": "log", "ts": "2026-01-01T00:00:00+00:00"}
 COMMANDS: dict[str, Command] = {
@@ -59,7 +59,8 @@ class Recorder:
         shared: Arguments,
         own: Arguments,
     ) -> tuple[str, ...]:
-        self.calls.append((name, keys, [run_id, "producer", 1, now_ms, *shared, *own]))
+        count = [1] if name in MERGED_SCRIPTS else []
+        self.calls.append((name, keys, [run_id, "producer", 1, now_ms, *shared, *count, *own]))
         return ("OK", "1")
 
 
@@ -90,11 +91,15 @@ def recorded(command: Command, run_id: str) -> tuple[str, list[str], list[Any]]:
 
 
 def declared(script: str, section: str) -> list[tuple[str, str]]:
-    """Name and type of each row of a section in a script's header."""
+    """Name and type of each row of a section in a script's header, groups row by row."""
     source = (script_folder() / f"{script}.lua").read_text(encoding="utf-8")
     body = re.search(rf"^-- {section}\n((?:--   .*\n)+)", source, re.MULTILINE)
     assert body is not None
-    return re.findall(r"^--   \d+ (\w+)\s+(.*)$", body[1], re.MULTILINE)
+    rows = re.findall(r"^--   \d+ (\w+)\s+(.*)$", body[1], re.MULTILINE)
+    if not rows[-1][1].startswith("groups: "):
+        return rows
+    groups = rows[-1][1].removeprefix("groups: ").split(", ")
+    return [*rows[:-1], *(tuple(group.split(" ", 1)) for group in groups)]
 
 
 def test_the_slots_are_those_of_the_cluster_specification() -> None:

@@ -12,6 +12,7 @@ from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
+from tests.stores.faults.waiting import wait_until
 
 RUN_ID = "run"
 KEPT = 4
@@ -105,8 +106,9 @@ async def test_a_reader_that_was_trimmed_under_raises_in_mid_stream(
     assert len([entry async for entry in store.journal(RUN_ID, after=str(cursor))]) == 10
 
 
-async def test_a_reader_whose_journal_was_emptied_raises_when_the_run_goes_on(
-    space: Space, store: RedisRunStore
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_slow_reader_whose_journal_was_emptied_raises(
+    space: Space, store: RedisRunStore, goes_on: bool
 ) -> None:
     await store.create(RUN_ID, "t")
     event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
@@ -114,8 +116,28 @@ async def test_a_reader_whose_journal_was_emptied_raises_when_the_run_goes_on(
     stream = aiter(store.stream(RUN_ID))
     await anext(stream)
     await anext(stream)
-    await store.append(RUN_ID, event)
+    # More than the live source keeps in memory for those who do not read.
+    await store.append(RUN_ID, *[event] * 400)
+    followed = store._tails._live[0]._followed[RUN_ID]
+    await wait_until(lambda: followed.last_id.endswith("-403"), "the live source has told")
     space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
-    await store.append(RUN_ID, event)
+    if goes_on:
+        await store.append(RUN_ID, event)
     with pytest.raises(CursorGapError):
         await anext(stream)
+
+
+async def test_what_was_told_before_the_journal_was_emptied_is_still_delivered(
+    space: Space, store: RedisRunStore
+) -> None:
+    await store.create(RUN_ID, "t")
+    event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
+    await store.append(RUN_ID, event)
+    stream = aiter(store.stream(RUN_ID))
+    assert (await anext(stream)).seq == 2
+    await store.append(RUN_ID, event)
+    followed = store._tails._live[0]._followed[RUN_ID]
+    await wait_until(lambda: followed.last_id.endswith("-3"), "the live source has told")
+    space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
+    await store.append(RUN_ID, event)
+    assert [(await anext(stream)).seq, (await anext(stream)).seq] == [3, 4]

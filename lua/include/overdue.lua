@@ -1,0 +1,57 @@
+-- include: lifecycle
+-- Ends the live runs that nobody cares for any more, and removes what expiry left behind.
+local OVERDUE_PER_CALL = 1
+
+local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why)
+  local keys = keys_of_run(base, run_id)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local ending = {state = 'failed', error = why, seal = true, events = {}, changes = {}}
+  end_run(run, run_id, keys, base, writer, ending, now, ttl_ms)
+  expire_ended(run, keys)
+end
+
+-- The hash is gone. Another life of the id keeps its place in the queue and its leases.
+local function remove_gone(base, target, member, run_id, reborn)
+  redis.call('ZREM', index_key(base), member)
+  redis.call('ZREM', target_index_key(base, target), member)
+  for _, state in ipairs({'pending', 'running', 'completed', 'failed', 'cancelled'}) do
+    redis.call('ZREM', state_index_key(base, state), member)
+  end
+  if reborn then return end
+  redis.call('ZREM', queue_key(base, target), run_id)
+  redis.call('ZREM', leases_key(base), run_id)
+  redis.call('ZREM', owners_key(base), run_id)
+end
+
+-- Goes through a page of what may be overdue. A write moves live_until only in the hash, so a row
+-- may be early; a damaged hash is left to audit and rebuild. Returns how many it changed and saw.
+local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
+  local changed, due = 0, redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now),
+    'LIMIT', 0, limit)
+  for _, row in ipairs(due) do
+    local target, member = string.match(row, '^([^:]+):(.+)$')
+    local run_id = string.match(member, '^[^:]+:(.+)$')
+    local key = run_key(base, run_id)
+    local run = run_if_sound(key)
+    local same = run and index_member(run.created_ms, run_id) == member
+    redis.call('ZREM', overdue_key(base), row)
+    if same and not TERMINAL[run.state] and run.live_until > now then
+      redis.call('ZADD', overdue_key(base), digits(run.live_until), row)
+    elseif same and not TERMINAL[run.state] and run.live_until > 0 then
+      local seconds = digits(math.floor((now - math.min(run.last_ms, now)) / 1000))
+      fail_run(base, feed, feed_max, ttl_ms, run, run_id, now,
+        'nobody wrote to it for ' .. seconds .. ' seconds (live_ttl_seconds)')
+      changed = changed + 1
+    elseif not same and (run or redis.call('EXISTS', key) == 0) then
+      remove_gone(base, target, member, run_id, run)
+      changed = changed + 1
+    end
+  end
+  return changed, #due
+end
+
+-- What every begin and every end of a run does of sweep, so that it needs nobody to call it.
+local function sweep_a_little(base, feed, feed_max, ttl_ms, now)
+  remove_expired(base, now, EXPIRED_PER_CALL)
+  fail_overdue(base, feed, feed_max, ttl_ms, now, OVERDUE_PER_CALL)
+end

@@ -1,0 +1,22 @@
+-- include: overdue
+-- Runs that a store's own process executes, without a worker's claim: the owner says that it lives.
+
+-- Ends a page of the runs whose owner is gone: it did not say that it lives, and nobody wrote.
+local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
+  local changed, due = 0, redis.call('ZRANGEBYSCORE', owners_key(base), '-inf', digits(now),
+    'LIMIT', 0, limit)
+  for _, run_id in ipairs(due) do
+    local run = run_if_sound(run_key(base, run_id))
+    redis.call('ZREM', owners_key(base), run_id)
+    if run and run.state == 'running' and run.owner and run.owner ~= '' then
+      local until_ms = math.min(run.last_ms, now) + run.owner_lease_ms
+      if until_ms > now then
+        redis.call('ZADD', owners_key(base), digits(until_ms), run_id)
+      else
+        fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, 'owner_lost')
+        changed = changed + 1
+      end
+    end
+  end
+  return changed, #due
+end

@@ -1,0 +1,37 @@
+-- Says that the owner of runs lives, and ends a few runs whose owner does not.
+--
+-- KEYS
+--   1 base       prefix  <prefix>:{p}
+--   2 feed       stream  <prefix>:{p}:feed
+-- ARGV
+--   1 owner        text
+--   2 lease_ms     integer
+--   3 live_ttl_ms  integer
+--   4 feed_max     integer
+--   5 ttl_ms       integer
+--   6 limit        integer
+--   7 runs         texts: the ids of the owner's runs
+-- RETURNS
+--   OK run_id*  those that are not the owner's, or not running, any more
+-- WRITES base feed
+-- COST 1 ZRANGEBYSCORE; a run: 1 HMGET, 1 ZREM, 1 ZADD; a lost one: as finish
+-- include: owners
+
+local base, feed, owner, lease_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+local live_ttl_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local limit, now, answer = tonumber(ARGV[6]), server_ms(), {'OK'}
+for i = 1, #ARGV - 6 do
+  local run_id = ARGV[6 + i]
+  local keys = keys_of_run(base, run_id)
+  local run = run_if_sound(keys.run)
+  if run and run.state == 'running' and run.owner == owner then
+    -- As heartbeats do: without it, a full server would let all runs be lost.
+    redis.call('ZREM', owners_key(base), run_id)
+    redis.call('ZADD', owners_key(base), digits(now + lease_ms), run_id)
+    touch_live(run, keys, now, live_ttl_ms)
+  else
+    answer[#answer + 1] = run_id
+  end
+end
+fail_lost(base, feed, feed_max, ttl_ms, now, limit)
+return answer

@@ -1,0 +1,121 @@
+"""Keeps the runs alive that a program executes itself, and ends those whose program is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+
+from murmur_streams.core.errors import InvalidInputError, MurmurError
+from murmur_streams.stores.redis.calls import Durations
+from murmur_streams.stores.redis.server import Server
+
+logger = logging.getLogger("murmur_streams.owners")
+
+BEATS_PER_LEASE = 3
+BEAT_PAGE = 100
+SWEEP_PAGE = 200
+LOST_PAGE = 20
+
+
+def new_owner(lease_seconds: float | None) -> tuple[str, int]:
+    """Draw an owner's id; with it its lease in milliseconds, 0 for none.
+
+    Raises:
+        InvalidInputError: the lease is too short to be kept.
+    """
+    if lease_seconds is None:
+        return "", 0
+    if not lease_seconds >= SHORTEST_LEASE_SECONDS:
+        raise InvalidInputError(
+            f"owner_lease_seconds is {lease_seconds}, but must be None or at least "
+            f"{SHORTEST_LEASE_SECONDS}"
+        )
+    return secrets.token_hex(8), round(lease_seconds * 1000)
+
+
+SHORTEST_LEASE_SECONDS = 0.1
+
+
+class Owners:
+    """Says, a few times a lease, that this store lives; without a lease it does nothing."""
+
+    def __init__(self, server: Server, durations: Durations) -> None:
+        self._server = server
+        self._durations = durations
+        self._owner, self._lease_ms = durations.owner
+        self._taken: dict[str, float] = {}
+        """Run id -> when it was last set running here, by the loop's clock."""
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to beat, once; also with no runs of its own, for those of others that are gone."""
+        if self._lease_ms and self._beating is None:
+            self._beating = asyncio.create_task(self._beat_for_ever(), name="keep owned runs")
+
+    def take(self, run_id: str) -> None:
+        """Keep a run alive from now on; called before it is set running."""
+        if self._lease_ms:
+            self._taken[run_id] = asyncio.get_running_loop().time()
+
+    async def close(self) -> None:
+        """Beat no more: the runs that are still running end when the lease is over."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_ms / 1000 / BEATS_PER_LEASE)
+            for partition in self._server.keys.all_partitions:
+                try:
+                    await self._beat(partition)
+                except MurmurError as error:
+                    logger.warning("no word to the owned runs: %s", error)
+
+    async def _beat(self, partition: int) -> None:
+        keys = self._server.keys
+        mine = [run_id for run_id in self._taken if keys.partition(run_id) == partition]
+        for first in range(0, max(1, len(mine)), BEAT_PAGE):
+            answer = await self._server.idempotent_script(
+                "own",
+                [keys.base(partition), keys.feed(partition)],
+                [
+                    self._owner,
+                    self._lease_ms,
+                    self._durations.live_ttl_ms,
+                    self._durations.feed_max_entries,
+                    self._durations.ttl_ms,
+                    LOST_PAGE,
+                    *mine[first : first + BEAT_PAGE],
+                ],
+            )
+            self._forget(answer[1:])
+
+    def _forget(self, over: tuple[str, ...]) -> None:
+        # A run that was taken a moment ago may not be running yet: its call may still be sent.
+        patience = self._server.retry_seconds + self._server.call_seconds
+        now = asyncio.get_running_loop().time()
+        for run_id in over:
+            if now - self._taken.get(run_id, now) > patience:
+                del self._taken[run_id]
+
+
+async def sweep(server: Server, durations: Durations) -> int:
+    """Go through all partitions in pages; how many runs were removed or ended."""
+    return sum(
+        [await _sweep(server, durations, partition) for partition in server.keys.all_partitions]
+    )
+
+
+async def _sweep(server: Server, durations: Durations, partition: int) -> int:
+    keys, changed = server.keys, 0
+    while True:
+        answer = await server.idempotent_script(
+            "sweep",
+            [keys.base(partition), keys.feed(partition)],
+            [SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms],
+        )
+        changed += int(answer[1])
+        if answer[2] == "0":
+            return changed

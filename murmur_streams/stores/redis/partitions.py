@@ -1,0 +1,61 @@
+"""Raises the number of partitions of a key space that holds no runs; docs/partitions.md."""
+
+from __future__ import annotations
+
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.pages import MOST_RUNS
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+
+
+async def raise_partitions(
+    store: RedisRunStore, number: int, *, delete_ended: bool = False
+) -> None:
+    """Keep another number of partitions in the key space; a run's partition would change with it.
+
+    Args:
+        store: opened with the present number.
+        number: the new one.
+        delete_ended: delete the ended runs first.
+
+    Raises:
+        StoreConfigurationError: it is no raise, or there are runs.
+    """
+    keys = store.keys
+    if number <= keys.partitions:
+        raise StoreConfigurationError(
+            f"the runs under {keys.prefix!r} have {keys.partitions} partitions; "
+            f"{number} would be no raise"
+        )
+    await store.sweep()
+    live, ended = await count_runs(store)
+    if live:
+        raise StoreConfigurationError(
+            f"{live} runs under {keys.prefix!r} have not ended; with another number of partitions "
+            "nobody would find them: stop what submits runs and let the workers finish first"
+        )
+    if ended and not delete_ended:
+        raise StoreConfigurationError(
+            f"{ended} ended runs under {keys.prefix!r} are still kept; with another number of "
+            "partitions nobody would find them: wait until they expire, or say --delete-ended"
+        )
+    for state in RunState:
+        if state.is_terminal:
+            await _delete_all(store, state)
+    await store.server.read("HSET", keys.meta, "partitions", number)
+
+
+async def count_runs(store: RedisRunStore) -> tuple[int, int]:
+    """How many runs have not ended, and how many have, by the indexes."""
+    live = ended = 0
+    for state in RunState:
+        rows = [store.keys.index_state(state, each) for each in store.keys.all_partitions]
+        count = sum(map(int, await store.server.read_all(*(("ZCARD", row) for row in rows))))
+        live, ended = (live, ended + count) if state.is_terminal else (live + count, ended)
+    return live, ended
+
+
+async def _delete_all(store: RedisRunStore, state: RunState) -> None:
+    while page := (await store.list_runs(state=state, limit=MOST_RUNS)).runs:
+        for run in page:
+            await store.delete(run.run_id)

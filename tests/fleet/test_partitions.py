@@ -1,0 +1,113 @@
+"""A fleet over three partitions: claims, heartbeats, take-overs and wake-ups find all of them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from murmur_streams import Fleet
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.queue import Queue
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.stage import Stage
+from tests.servers import Space
+
+PARTITIONS = 3
+
+
+@pytest.fixture
+async def wide(space: Space, tmp_path: Path) -> AsyncIterator[Stage]:
+    """Workers and a fleet over three partitions."""
+    stage = Stage(space.url, space.prefix, tmp_path, partitions=PARTITIONS)
+    yield stage
+    stage.close()
+    await stage.fleet.close()
+
+
+@pytest.fixture
+async def store(space: Space) -> AsyncIterator[RedisRunStore]:
+    """A store over three partitions."""
+    async with space.store(partitions=PARTITIONS) as store:
+        yield store
+
+
+def one_of_each() -> list[str]:
+    """Two run ids of each partition."""
+    keys = Keys("any", PARTITIONS)
+    ids = [f"r-{number}" for number in range(100)]
+    by_place = [[each for each in ids if keys.partition(each) == place] for place in range(3)]
+    return [run_id for place in by_place for run_id in place[:2]]
+
+
+async def test_an_idle_worker_is_roused_by_a_run_of_every_partition(wide: Stage) -> None:
+    """By itself, this worker looks at its queues once an hour."""
+    await wide.ready(wide.start())
+    for run_id in one_of_each():
+        handle = await wide.fleet.submit("counts", {"steps": 2}, run_id=run_id)
+        await handle.output(timeout=30)
+
+
+async def test_a_dead_workers_runs_are_taken_over_in_every_partition(wide: Stage) -> None:
+    gate = wide.gate()
+    first = await wide.ready(wide.start(lease_seconds=1))
+    handles = [
+        await wide.fleet.submit("waits", {"gate": str(gate)}, run_id=run_id)
+        for run_id in one_of_each()
+    ]
+    for handle in handles:
+        await wide.in_state(handle, RunState.RUNNING, attempt=1)
+    first.send(signal.SIGKILL)
+    await wide.ready(wide.start(lease_seconds=1))
+    for handle in handles:
+        await wide.in_state(handle, RunState.RUNNING, attempt=2)
+    gate.touch()
+    for handle in handles:
+        await handle.output(timeout=30)
+    assert await wide.check(handles) == [2] * len(handles)
+
+
+async def test_heartbeats_move_the_leases_of_every_partition(
+    space: Space, store: RedisRunStore
+) -> None:
+    queue = Queue(store, lease_seconds=60)
+    for run_id in one_of_each():
+        await store.submit(run_id, "work")
+    claims = await queue.claim("w", ["work"], 10)
+    assert sorted(claim.run_id for claim in claims) == sorted(one_of_each())
+    leases = [store.keys.leases(place) for place in range(PARTITIONS)]
+    for claim in claims:
+        space.admin.zadd(store.keys.leases(store.keys.partition(claim.run_id)), {claim.run_id: 1})
+    assert await queue.heartbeat(claims) == []
+    assert [space.admin.zcount(lease, 2, "+inf") for lease in leases] == [2, 2, 2]
+    assert await queue.reclaim() == []
+
+
+async def test_a_claim_takes_no_more_than_was_asked_for_over_all_partitions(
+    store: RedisRunStore,
+) -> None:
+    queue = Queue(store, lease_seconds=60)
+    for run_id in one_of_each():
+        await store.submit(run_id, "work")
+    assert [len(await queue.claim("w", ["work"], 4)) for _ in range(3)] == [4, 2, 0]
+
+
+async def test_a_fleet_that_says_another_number_refuses_to_start(wide: Stage) -> None:
+    await wide.fleet.store()
+    handle = await wide.fleet.submit("counts", {})
+    async with Fleet(wide.url, key_prefix=wide.prefix, partitions=2) as fleet:
+        with pytest.raises(StoreConfigurationError, match="partitions=3"):
+            await fleet.submit("counts", {})
+    assert (await handle.snapshot()).state is RunState.PENDING
+
+
+async def test_the_environment_says_the_number(
+    wide: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MURMUR_PARTITIONS", str(PARTITIONS))
+    async with Fleet(wide.url, key_prefix=wide.prefix) as fleet:
+        assert (await fleet.store()).keys.partitions == PARTITIONS

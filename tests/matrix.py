@@ -1,0 +1,105 @@
+"""``python -m tests.matrix``: the tests that a server's version can break, on every other server.
+
+A server that cannot be had here is named in a line ``NOT RUN``; nothing is left out silently.
+``python -m tests.matrix redis-6.2`` runs one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from tests.server_choice import BINARIES, DOCKER, VARIABLE, NoServerError, server_binary
+
+IMAGES = ("redis:8", "valkey/valkey:9")
+"""What runs where there is a container engine."""
+WHAT = (
+    "tests/stores/test_contract.py::TestValkey",
+    "tests/stores/redis",
+    "tests/fleet/test_queue.py",
+)
+"""The contract, properties with 200 sequences, expiry, slots, audit; claim, heartbeat, reclaim."""
+OWN_SERVERS = ("tests/stores/faults/test_permissions.py",)
+"""What starts servers with settings of its own: not in containers."""
+_TOTAL = re.compile(r"\d+ (?:passed|failed|error).* in .*", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the tests went on one server."""
+
+    server: str
+    said: str
+    ok: bool
+
+
+def main(names: list[str]) -> int:
+    """Run the tests on each server, and say for each what ran; 1 when anything failed."""
+    everything = [*BINARIES, *(DOCKER + image for image in IMAGES)]
+    outcomes = [run_on(name) for name in names or everything]
+    print("\nThe server matrix; fakeredis and Valkey 9 ran in `make test`:")
+    for outcome in outcomes:
+        print(f"  {outcome.server:24} {outcome.said}")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def run_on(name: str) -> Outcome:
+    """Run the tests on one server."""
+    missing = why_not(name)
+    if missing is not None:
+        shown = name.replace(":", " ", 1) if name.startswith(DOCKER) else name.replace("-", " ")
+        print(f"NOT RUN: {shown} ({missing})", flush=True)
+        return Outcome(name, f"NOT RUN: {missing}", ok=True)
+    what = WHAT if name.startswith(DOCKER) else WHAT + OWN_SERVERS
+    command = [sys.executable, "-m", "pytest", *what, "--hypothesis-profile=matrix", "-q"]
+    command += ["-n", os.environ.get("WORKERS", "2"), "--maxfail=10"]
+    command += ["-p", "no:cacheprovider", "--timeout=60"]
+    began = time.monotonic()
+    done = subprocess.run(
+        command,
+        env=os.environ | {VARIABLE: name},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    total = (_TOTAL.findall(done.stdout) or ["nothing was counted"])[-1]
+    if done.returncode:
+        print(done.stdout)
+    print(f"{name}: {total} ({time.monotonic() - began:.0f} s)", flush=True)
+    return Outcome(name, total, ok=done.returncode == 0)
+
+
+def why_not(name: str) -> str | None:
+    """Why a server cannot be had here; None: it can."""
+    if name.startswith(DOCKER):
+        return None if _docker_answers() else "no container engine answers"
+    try:
+        server_binary(name)
+    except NoServerError as error:
+        return str(error)
+    return None
+
+
+def _docker_answers() -> bool:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        engine = docker.from_env(timeout=5)
+    except DockerException:
+        return False
+    try:
+        return bool(engine.ping())
+    except DockerException:
+        return False
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

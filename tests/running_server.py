@@ -1,0 +1,90 @@
+"""The chosen server, running: on a socket in a temporary folder, or in a container."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, cast
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from murmur_streams.embedded import ensure_server, stop_server
+from murmur_streams.embedded.config_file import config_text
+from tests.server_choice import DOCKER, EMBEDDED, chosen, server_binary
+
+PATIENCE_SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def running_server(folder: Path) -> Generator[tuple[str, Redis]]:
+    """The chosen server: its URL, and a client that may do everything."""
+    name = chosen()
+    if name == EMBEDDED:
+        place = _embedded(folder)
+    elif name.startswith(DOCKER):
+        place = _container(name.removeprefix(DOCKER))
+    else:
+        place = _process(server_binary(name))
+    with place as url:
+        # This client also keeps the embedded server from ending for want of clients.
+        admin = Redis.from_url(url)
+        try:
+            _wait_for(admin)
+            yield url, admin
+        finally:
+            admin.close()
+
+
+@contextlib.contextmanager
+def _embedded(folder: Path) -> Generator[str]:
+    try:
+        yield ensure_server(folder).url
+    finally:
+        stop_server(folder)
+
+
+@contextlib.contextmanager
+def _process(binary: Path) -> Generator[str]:
+    # A folder of its own with a short name: a socket's path has about a hundred bytes.
+    folder = Path(tempfile.mkdtemp(prefix="murmur-test-"))
+    socket, config = folder / "s", folder / "server.conf"
+    # Each of its settings is known to every version.
+    config.write_text(config_text(folder, socket), encoding="latin-1")
+    process = subprocess.Popen(
+        [str(binary), str(config)], cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield f"unix://{socket}"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _container(image: str) -> Generator[str]:
+    from testcontainers.core.container import DockerContainer
+
+    container: Any = DockerContainer(image).with_exposed_ports(6379)
+    with container:
+        host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
+        yield f"redis://{host}:{port}/0"
+
+
+def _wait_for(admin: Redis) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            cast("Any", admin).ping()
+        except (RedisError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

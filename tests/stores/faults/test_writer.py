@@ -1,0 +1,381 @@
+"""Many writers at once: each gets its own answer, and each write is there once or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+import pytest
+from redis import Redis as PlainRedis
+from redis.asyncio import Redis
+
+from murmur_streams.core.errors import (
+    InvalidInputError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    RunNotFoundError,
+    RunTerminatedError,
+    StoreClosedError,
+    WrongExpectedVersionError,
+)
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.embedded import EmbeddedServer
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.events import names_in_journal, note
+from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Plan, Words, calls, once
+from tests.stores.faults.waiting import wait_until
+
+TASKS = 1_000
+RUNS = [f"run-{number}" for number in range(20)]
+ROOM = 8
+BIG = "x" * 60_000
+PROGRESS = RunProgress(total=1)
+
+
+def nth(fault: Fault, place: int, which: Callable[[Words], bool]) -> Plan:
+    """The fault for one request of this kind, counted from 0."""
+    seen = iter(range(1_000_000))
+    return lambda words: fault if which(words) and next(seen) == place else Fault.NONE
+
+
+def some(dice: random.Random, share: float) -> Plan:
+    """Cuts of this share of all calls."""
+    is_call = calls()
+    return lambda words: (
+        dice.choice(CUTS) if is_call(words) and dice.random() < share else Fault.NONE
+    )
+
+
+async def in_journal(store: RedisRunStore, run_id: str) -> dict[str, list[int]]:
+    """The seqs at which each named event stands."""
+    found: dict[str, list[int]] = defaultdict(list)
+    async for entry in store.journal(run_id):
+        if "name" in entry.fields:
+            found[entry.fields["name"]].append(entry.seq)
+    return found
+
+
+class Crowd:
+    """Tasks that write events to many runs, of which some are cancelled on the way."""
+
+    def __init__(self, store: RedisRunStore, dice: random.Random) -> None:
+        self.store, self.dice = store, dice
+        self.answered: dict[str, int | None] = {}
+        """The seq that each returned write was told; None of push_event, which tells none."""
+        self.unknown: set[str] = set()
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.run_of: dict[str, str] = {}
+
+    def start(self, number: int) -> asyncio.Task[None]:
+        name = f"{number:05d}"
+        self.run_of[name] = self.dice.choice(RUNS)
+        self.tasks[name] = asyncio.create_task(self._write(name, push=self.dice.random() < 0.3))
+        return self.tasks[name]
+
+    async def run(self, count: int, share_cancelled: float) -> None:
+        """Start the tasks a few at a time; a cancelled one is so after some turns of the loop."""
+        due: dict[int, list[asyncio.Task[None]]] = defaultdict(list)
+        number = turn = 0
+        while number < count or due:
+            for _ in range(min(self.dice.randint(0, 20), count - number)):
+                task = self.start(number)
+                number += 1
+                if self.dice.random() < share_cancelled:
+                    due[turn + self.dice.randint(0, 60)].append(task)
+            for task in due.pop(turn, ()):
+                task.cancel()
+            turn += 1
+            await asyncio.sleep(0)
+        ends = await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        strangers = [end for end in ends if isinstance(end, Exception)]
+        assert strangers == []
+
+    async def check(self, straight: RedisRunStore) -> None:
+        """Everybody was told the truth, and writes of one kind to one run kept their order."""
+        for run_id in RUNS:
+            found = await in_journal(straight, run_id)
+            assert Counter(len(seqs) for seqs in found.values()).keys() <= {1}
+            assert list(found) == sorted(found)
+            names = {name for name, where in self.run_of.items() if where == run_id}
+            assert set(found) <= names
+            for name in names & self.answered.keys():
+                told = self.answered[name]
+                assert found[name] == [told] or (told is None and len(found[name]) == 1)
+            for name in names - found.keys():
+                assert name in self.unknown or self.tasks[name].cancelled()
+            assert (await straight.audit(run_id)).problems == ()
+
+    async def _write(self, name: str, *, push: bool) -> None:
+        event = note(self.run_of[name], name)
+        try:
+            if push:
+                await self.store.push_event(event.run_id, event)
+                self.answered[name] = None
+            else:
+                self.answered[name] = await self.store.append(event.run_id, event)
+        except OutcomeUnknownError:
+            self.unknown.add(name)
+
+
+@pytest.fixture
+async def runs(store: RedisRunStore) -> list[str]:
+    await asyncio.gather(*(store.create(run_id, "work") for run_id in RUNS))
+    return RUNS
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_1000_tasks_of_which_many_are_cancelled_at_random_awaits_are_told_the_truth(
+    seed: int, runs: list[str], proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
+) -> None:
+    dice = random.Random(seed)
+    proxy.plan = some(dice, 0.02)
+    crowd = Crowd(store, dice)
+    await crowd.run(TASKS, share_cancelled=0.5)
+    # The last call of each run comes after all others, those of cancelled callers included.
+    await asyncio.gather(*(store.update_progress(run_id, PROGRESS) for run_id in runs))
+    assert sum(task.cancelled() for task in crowd.tasks.values()) > TASKS / 10
+    await crowd.check(straight)
+
+
+async def test_callers_whose_retries_run_out_are_told_that_their_outcome_is_unknown(
+    proxy: FaultProxy, make_store: Callable[..., RedisRunStore], straight: RedisRunStore
+) -> None:
+    store = make_store(proxy.url, retry_seconds=0.05)
+    await asyncio.gather(*(store.create(run_id, "work") for run_id in RUNS))
+    dice = random.Random(1)
+    proxy.plan = some(dice, 0.6)
+    crowd = Crowd(store, dice)
+    await crowd.run(TASKS, share_cancelled=0.3)
+    proxy.plan = lambda _: Fault.NONE
+    await asyncio.gather(*(store.update_progress(run_id, PROGRESS) for run_id in RUNS))
+    assert crowd.unknown
+    await crowd.check(straight)
+
+
+async def test_writes_of_one_store_to_one_run_keep_their_order_large_and_small(
+    store: RedisRunStore, straight: RedisRunStore, proxy: FaultProxy
+) -> None:
+    await store.create("run", "work")
+    proxy.plan = some(random.Random(3), 0.1)
+    names = [f"{number}{BIG if number % 7 == 0 else ''}" for number in range(200)]
+    events = [RunEvent(type=RunEventType.LOG, run_id="run", data=name) for name in names]
+    answers = await asyncio.gather(*(store.append("run", event) for event in events))
+    assert answers == list(range(2, 202))
+    entries = [entry async for entry in straight.journal("run")]
+    found = [event.data for event in (entry.event() for entry in entries) if event is not None]
+    assert found == names
+
+
+async def test_each_caller_of_a_merged_call_gets_its_own_answer(
+    store: RedisRunStore, proxy: FaultProxy
+) -> None:
+    await store.create("run", "work")
+    sent: list[Words] = []
+    is_append = calls("append")
+    proxy.plan = lambda words: (
+        (sent.append(words), Fault.NONE)[1] if is_append(words) else Fault.NONE
+    )
+    event = note("run", "a")
+    answers = await asyncio.gather(
+        store.append("run", event, event),
+        store.append("run", event, expected_version=2),
+        store.append("run", event, expected_version=3),
+        store.append("run", event, claim="nobody's"),
+        store.append("run", event),
+        return_exceptions=True,
+    )
+    assert len(sent) == 1
+    first, wrong, right, fenced, last = answers
+    assert (first, right, last) == (3, 4, 5)
+    assert isinstance(wrong, WrongExpectedVersionError)
+    assert (wrong.expected, wrong.actual) == (2, 3)
+    assert isinstance(fenced, LeaseLostError)
+    assert (await store.snapshot("run")).version == 5
+
+
+async def test_a_text_that_cannot_be_sent_is_refused_alone(
+    store: RedisRunStore, straight: RedisRunStore
+) -> None:
+    await store.create("run", "work")
+    answers = await asyncio.gather(
+        store.append("run", note("run", "a")),
+        store.append("run", note("run", "\ud800")),
+        store.append("run", note("run", "b")),
+        return_exceptions=True,
+    )
+    assert (answers[0], answers[2]) == (2, 3)
+    assert isinstance(answers[1], InvalidInputError)
+    assert await names_in_journal(straight, "run") == ["a", "b"]
+
+
+async def test_a_run_that_ends_between_two_appends_refuses_the_second(
+    store: RedisRunStore, straight: RedisRunStore
+) -> None:
+    await store.create("run", "work")
+    answers = await asyncio.gather(
+        store.append("run", note("run", "before")),
+        store.finish("run", RunState.COMPLETED),
+        store.append("run", note("run", "after")),
+        store.push_event("run", note("run", "late")),
+        return_exceptions=True,
+    )
+    assert answers[:2] == [2, True]
+    assert isinstance(answers[2], RunTerminatedError)
+    assert await names_in_journal(straight, "run") == ["before", "late"]
+
+
+async def test_callers_beyond_the_room_wait_their_turn_and_nobody_starves(
+    runs: list[str], store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
+) -> None:
+    writer = store._writer
+    writer._room = asyncio.Semaphore(ROOM)
+    proxy.plan = some(random.Random(5), 0.05)
+    crowd, most = Crowd(store, random.Random(5)), 0
+    tasks = [crowd.start(number) for number in range(300)]
+    for task in tasks[::3]:
+        task.cancel()
+    while not all(task.done() for task in tasks):
+        most = max(most, sum(len(queue.waiting) for queue in writer._queues.values()))
+        await asyncio.sleep(0)
+    await asyncio.gather(*(store.update_progress(run_id, PROGRESS) for run_id in runs))
+    assert 0 < most <= ROOM
+    assert len(crowd.answered) == 200
+    await crowd.check(straight)
+
+
+async def test_writes_whose_callers_went_away_still_take_room(
+    store: RedisRunStore, proxy: FaultProxy
+) -> None:
+    await store.create("run", "work")
+    writer = store._writer
+    writer._room = asyncio.Semaphore(ROOM)
+    proxy.plan = lambda words: Fault.DROP_REQUEST if calls("append")(words) else Fault.NONE
+    for number in range(5 * ROOM):
+        task = asyncio.create_task(store.append("run", note("run", str(number))))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert writer._queues["run"].waiting
+    assert len(writer._queues["run"].waiting) <= ROOM
+    proxy.plan = lambda _: Fault.NONE
+    await store.append("run", note("run", "last"))
+
+
+async def test_calls_of_many_runs_are_under_way_at_once_on_two_connections(
+    store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
+) -> None:
+    many = [f"many-{number}" for number in range(100)]
+    await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
+    lanes = store._writer._lanes
+    is_append = calls("append")
+    proxy.plan = lambda words: (
+        Fault.STALL if len(proxy.seen) < 2 and is_append(words) else Fault.NONE
+    )
+    writes = [asyncio.create_task(store.append(run_id, note(run_id, "a"))) for run_id in many]
+    await wait_until(lambda: sum(len(lane._sent) for lane in lanes) == 100, "all calls were sent")
+    # No reply has come; then both lanes give up, and every call is sent again with its number.
+    assert await asyncio.gather(*writes) == [2] * 100
+    for run_id in many:
+        assert await names_in_journal(straight, run_id) == ["a"]
+
+
+@pytest.mark.parametrize("place", [0, 7, 39])
+@pytest.mark.parametrize("fault", [*CUTS, Fault.GARBAGE, Fault.STALL])
+async def test_a_lane_that_breaks_in_the_middle_of_a_pipeline_loses_and_doubles_nothing(
+    fault: Fault, place: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
+) -> None:
+    many = [f"{fault.name}-{place}-{number}" for number in range(40)]
+    await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
+    proxy.plan = nth(fault, place, calls("append"))
+    writes = [store.append(run_id, note(run_id, "a")) for run_id in many]
+    assert await asyncio.gather(*writes) == [2] * 40
+    assert proxy.seen == [fault.name]
+    for run_id in many:
+        assert await names_in_journal(straight, run_id) == ["a"]
+
+
+async def test_scripts_that_are_flushed_under_many_writers_change_no_order(
+    runs: list[str], store: RedisRunStore, straight: RedisRunStore, admin: Redis
+) -> None:
+    crowd = Crowd(store, random.Random(7))
+    writing = asyncio.create_task(crowd.run(TASKS, share_cancelled=0.0))
+    for _ in range(20):
+        await admin.script_flush()
+        answered = len(crowd.answered)
+        await wait_until(
+            lambda told=answered: len(crowd.answered) > told or writing.done(), "a write was told"
+        )
+    await writing
+    assert len(crowd.answered) == TASKS
+    await crowd.check(straight)
+
+
+async def test_scripts_that_are_gone_when_a_broken_call_is_sent_again_are_loaded(
+    store: RedisRunStore, proxy: FaultProxy, server: EmbeddedServer
+) -> None:
+    await store.create("run", "work")
+    is_append, tries = calls("append"), iter(range(100))
+
+    def cut_then_forget(words: Words) -> Fault:
+        if not is_append(words):
+            return Fault.NONE
+        number = next(tries)
+        if number in {1, 2}:
+            with PlainRedis(unix_socket_path=str(server.socket_path)) as plain:
+                plain.script_flush()
+        return Fault.DROP_REQUEST if number == 0 else Fault.NONE
+
+    proxy.plan = cut_then_forget
+    assert await store.append("run", note("run", "a")) == 2
+    assert next(tries) == 4
+
+
+async def test_a_server_that_was_emptied_is_prepared_again(
+    store: RedisRunStore, admin: Redis
+) -> None:
+    await store.create("run", "work")
+    await admin.flushall()
+    await admin.script_flush()
+    with pytest.raises(RunNotFoundError):
+        await store.append("run", note("run", "a"))
+    assert await admin.exists(store.keys.meta)
+    await store.create("run", "work")
+    assert await store.append("run", note("run", "a")) == 2
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 5.0])
+async def test_closing_under_many_writers_tells_each_the_truth(
+    seconds: float,
+    runs: list[str],
+    store: RedisRunStore,
+    proxy: FaultProxy,
+    straight: RedisRunStore,
+) -> None:
+    proxy.plan = once(Fault.STALL if seconds < 5 else Fault.DROP_REPLY, calls("append"))
+    writes = {
+        f"{number}": asyncio.create_task(
+            store.append(RUNS[number % 20], note(RUNS[number % 20], f"{number}"))
+        )
+        for number in range(400)
+    }
+    await wait_until(lambda: bool(proxy.seen), "the writers are at it")
+    await store._writer.close(seconds)
+    await store.close()
+    await asyncio.gather(*writes.values(), return_exceptions=True)
+    found: dict[str, list[int]] = {}
+    for run_id in runs:
+        found |= await in_journal(straight, run_id)
+    for name, write in writes.items():
+        error = write.exception()
+        match error:
+            case None:
+                assert found[name] == [write.result()]
+            case OutcomeUnknownError():
+                assert len(found.get(name, [])) <= 1
+            case _:
+                assert isinstance(error, StoreClosedError)
+                assert name not in found
+    assert seconds < 5 or not any(write.exception() for write in writes.values())

@@ -1,0 +1,37 @@
+"""Damage to a run's hash and index rows, as a slip of the hand in redis-cli would do it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+
+from murmur_streams.core.pages import listing_key
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.keys import Keys
+from tests.stores.redis.steps import Damage
+
+PARTITION = 0
+
+
+def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
+    """Do it."""
+    client: Any = admin
+    key = keys.run(run_id)
+    member = listing_key(int(client.hget(key, "created_ms")), run_id)
+    target = client.hget(key, "target").decode()
+    match what:
+        case "hash gone":
+            client.delete(key)
+        case "state":
+            client.hset(key, "state", "failed")
+        case "version":
+            client.hset(key, mapping={"version": 1, "last_ms": 1, "seal": 1})
+        case "stranger":
+            client.hset(key, "nobody_knows", "x")
+        case "index gone":
+            client.zrem(keys.index(PARTITION), member)
+            client.zrem(keys.index_target(target, PARTITION), member)
+        case "wrong index":
+            for state in RunState:
+                client.zadd(keys.index_state(state, PARTITION), {member: 0})

@@ -1,0 +1,76 @@
+"""Listing many runs page by page while others begin, change, end and expire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from murmur_streams.core.pages import RunPage
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.servers import Space
+
+RUNS = 5_000
+TOGETHER = 250
+STILL_TARGET, BUSY_TARGET = "still", "busy"
+FILTERS: dict[str, dict[str, Any]] = {
+    "no filter": {},
+    "by state": {"state": RunState.RUNNING},
+    "by target": {"target": STILL_TARGET},
+    "by both": {"state": RunState.RUNNING, "target": STILL_TARGET},
+}
+
+
+async def in_groups(store: RedisRunStore, names: list[str], target: str) -> None:
+    """Create running runs, many at a time."""
+    for first in range(0, len(names), TOGETHER):
+        group = names[first : first + TOGETHER]
+        await asyncio.gather(*(store.create(name, target) for name in group))
+        await asyncio.gather(*(store.set_state(name, RunState.RUNNING) for name in group))
+
+
+async def disturb(store: RedisRunStore, names: list[str], prefix: str, done: asyncio.Event) -> int:
+    """End, delete and create runs until told to stop; how many times."""
+    turns = 0
+    while not done.is_set():
+        for name in (names.pop() for _ in range(min(3, len(names)))):
+            await store.finish(name, RunState.COMPLETED)
+        await in_groups(store, [f"{prefix}-{turns}-{place}" for place in range(2)], BUSY_TARGET)
+        await store.delete(f"{prefix}-{turns}-0", force=True)
+        turns += 1
+        await asyncio.sleep(0)
+    return turns
+
+
+async def pages(store: RedisRunStore, **filters: Any) -> list[RunPage]:
+    """Read all pages."""
+    found = [await store.list_runs(limit=100, **filters)]
+    while found[-1].cursor is not None:
+        found.append(await store.list_runs(limit=100, cursor=found[-1].cursor, **filters))
+    return found
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_each_of_5000_runs_that_did_not_change_is_listed_once_whatever_others_do(
+    space: Space, partitions: int
+) -> None:
+    async with space.store(partitions=partitions, ttl_seconds=0.2) as store:
+        still = [f"still-{place}" for place in range(RUNS // 2)]
+        busy = [f"busy-{place}" for place in range(RUNS // 2)]
+        for first in range(0, RUNS // 2, TOGETHER):  # Mixed, so that each page has both.
+            await in_groups(store, still[first : first + TOGETHER], STILL_TARGET)
+            await in_groups(store, busy[first : first + TOGETHER], BUSY_TARGET)
+        for name, filters in FILTERS.items():
+            done = asyncio.Event()
+            disturbing = asyncio.create_task(disturb(store, busy, name.replace(" ", "-"), done))
+            found = await pages(store, **filters)
+            done.set()
+            assert await disturbing > 1
+            seen = Counter(run.run_id for page in found for run in page.runs)
+            assert {seen[run_id] for run_id in still} == {1}, name
+            assert set(seen.values()) == {1}, name
+        await store.sweep()

@@ -1,0 +1,274 @@
+"""The live sources: few connections, few commands, and every event exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from murmur_streams.core.errors import CursorGapError, CursorResetError
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis import live, sources
+from murmur_streams.stores.redis.live import MOST_DIRECT
+from murmur_streams.stores.redis.sources import DirectSource, FeedSource
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.servers import Space
+from tests.stores.faults.waiting import wait_until
+
+SUBSCRIBERS = 200
+EVENTS = 400
+IDLE_SECONDS = 5.0
+
+
+@pytest.fixture
+async def store(space: Space) -> AsyncIterator[RedisRunStore]:
+    async with space.store() as store:
+        yield store
+
+
+@pytest.fixture
+async def writer(space: Space) -> AsyncIterator[RedisRunStore]:
+    async with space.store() as store:
+        yield store
+
+
+def note(run_id: str, number: int) -> RunEvent:
+    return RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name="note", data=number)
+
+
+async def numbers(store: RedisRunStore, run_id: str) -> list[object]:
+    return [event.data async for event in store.stream(run_id)]
+
+
+def source_of(store: RedisRunStore) -> object:
+    return store._tails._live[0]._source
+
+
+async def wait_for(store: RedisRunStore, followers: int, kind: type) -> None:
+    await wait_until(
+        lambda: store._tails.followers == followers and isinstance(source_of(store), kind),
+        f"{followers} subscribers wait, by {kind.__name__}",
+    )
+
+
+async def idle_runs(store: RedisRunStore, count: int) -> list[str]:
+    ids = [f"idle-{number}" for number in range(count)]
+    await asyncio.gather(*(store.create(run_id, "t") for run_id in ids))
+    return ids
+
+
+async def cancel(tasks: list[asyncio.Task[list[object]]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_two_hundred_subscribers_that_join_at_random_moments_see_each_event_once(
+    space: Space, store: RedisRunStore, writer: RedisRunStore
+) -> None:
+    dice = random.Random(1)
+    await writer.create("run", "t")
+    # Half of them in a process that follows many runs, and so reads the feed.
+    async with space.store() as by_feed:
+        idle = await idle_runs(writer, MOST_DIRECT + 1)
+        others = [asyncio.create_task(numbers(by_feed, run_id)) for run_id in idle]
+        await wait_for(by_feed, len(others), FeedSource)
+        joins = sorted(dice.randrange(EVENTS) for _ in range(SUBSCRIBERS))
+        readers: list[asyncio.Task[list[object]]] = []
+        for number in range(EVENTS):
+            while joins and joins[0] == number:
+                joins.pop(0)
+                reader = by_feed if len(readers) % 2 else store
+                readers.append(asyncio.create_task(numbers(reader, "run")))
+            await writer.append("run", note("run", number))
+        await writer.finish("run", RunState.COMPLETED)
+        seen = await asyncio.gather(*readers)
+        assert isinstance(source_of(by_feed), FeedSource)
+        await cancel(others)
+    assert len(seen) == SUBSCRIBERS
+    assert all(each == list(range(EVENTS)) for each in seen)
+
+
+async def test_changing_between_direct_and_feed_while_events_flow_loses_and_repeats_nothing(
+    store: RedisRunStore, writer: RedisRunStore
+) -> None:
+    await writer.create("run", "t")
+    idle = await idle_runs(writer, MOST_DIRECT + 1)
+    reader = asyncio.create_task(numbers(store, "run"))
+    written, sources_seen = 0, set[type]()
+    changing = True
+
+    async def write() -> None:
+        nonlocal written
+        while changing:
+            await writer.append("run", note("run", written))
+            written += 1
+
+    writing = asyncio.create_task(write())
+    for _ in range(6):
+        others = [asyncio.create_task(numbers(store, run_id)) for run_id in idle]
+        await wait_for(store, len(others) + 1, FeedSource)
+        sources_seen.add(type(source_of(store)))
+        await cancel(others)
+        await wait_for(store, 1, DirectSource)
+        sources_seen.add(type(source_of(store)))
+    changing = False
+    await writing
+    await writer.finish("run", RunState.COMPLETED)
+    assert await reader == list(range(written))
+    assert sources_seen == {DirectSource, FeedSource}
+
+
+async def test_a_thousand_idle_subscriptions_cost_next_to_nothing(
+    space: Space, writer: RedisRunStore
+) -> None:
+    idle = await idle_runs(writer, 1_000)
+    before = len(space.admin.client_list())
+    async with space.store() as store:
+        readers = [asyncio.create_task(numbers(store, run_id)) for run_id in idle]
+        await wait_for(store, 1_000, FeedSource)
+        await wait_until(lambda: is_quiet(space), "every replay is over")
+        commands = commands_of(space)
+        await asyncio.sleep(IDLE_SECONDS)
+        # One of them is the count itself.
+        assert commands_of(space) - commands - 1 < 5 * IDLE_SECONDS
+        assert len(space.admin.client_list()) - before <= 8
+        await cancel(readers)
+        await wait_until(lambda: not store._tails.followers, "everybody left")
+        assert not store._tails._live[0]._tasks
+
+
+def commands_of(space: Space) -> int:
+    return int(space.admin.info("stats")["total_commands_processed"])
+
+
+async def is_quiet(space: Space) -> bool:
+    before = commands_of(space)
+    await asyncio.sleep(0.3)
+    return commands_of(space) - before == 1
+
+
+async def test_a_wave_of_subscribers_of_one_run_costs_a_few_reads(
+    space: Space, store: RedisRunStore, writer: RedisRunStore
+) -> None:
+    await writer.create("run", "t")
+    await writer.append("run", note("run", 0))
+    before = commands_of(space)
+    readers = [asyncio.create_task(numbers(store, "run")) for _ in range(500)]
+    await wait_until(lambda: store._tails.followers == 500, "everybody follows")
+    await writer.finish("run", RunState.COMPLETED)
+    assert await asyncio.gather(*readers) == [[0]] * 500
+    assert commands_of(space) - before < 100
+
+
+async def test_a_feed_that_is_deleted_by_hand_makes_followers_read_their_journals(
+    space: Space, store: RedisRunStore, writer: RedisRunStore
+) -> None:
+    idle = await idle_runs(writer, MOST_DIRECT + 1)
+    readers = [asyncio.create_task(numbers(store, run_id)) for run_id in idle]
+    await wait_for(store, len(readers), FeedSource)
+    space.admin.delete(space.keys.feed(0))
+    for run_id in idle:
+        await writer.append(run_id, note(run_id, 1))
+        await writer.finish(run_id, RunState.COMPLETED)
+    assert await asyncio.gather(*readers) == [[1]] * len(idle)
+
+
+@pytest.mark.parametrize("row", ["run", "journal"])
+@pytest.mark.parametrize("count", [1, MOST_DIRECT + 1])
+async def test_a_hash_or_a_journal_deleted_under_blocked_readers_is_told(
+    space: Space,
+    store: RedisRunStore,
+    writer: RedisRunStore,
+    monkeypatch: pytest.MonkeyPatch,
+    row: str,
+    count: int,
+) -> None:
+    monkeypatch.setattr(live, "EXISTS_SECONDS", 0.2)
+    idle = await idle_runs(writer, count)
+    seen = {run_id: await first_cursor(writer, run_id) for run_id in idle}
+    readers = [asyncio.create_task(after(store, run_id, seen[run_id])) for run_id in idle]
+    await wait_for(store, count, DirectSource if count == 1 else FeedSource)
+    space.admin.delete(*(getattr(space.keys, row)(run_id) for run_id in idle))
+    async with asyncio.timeout(20):
+        ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert {type(end) for end in ends} == {CursorResetError}
+    for run_id in idle:
+        space.admin.delete(*space.keys.of_run(run_id))
+
+
+async def first_cursor(store: RedisRunStore, run_id: str) -> str:
+    entry = await anext(aiter(store.journal(run_id)))
+    return entry.cursor
+
+
+async def after(store: RedisRunStore, run_id: str, cursor: str) -> list[object]:
+    return [event.data async for event in store.stream(run_id, after=cursor)]
+
+
+async def test_a_journal_trimmed_under_a_stalled_process_that_reads_the_feed_is_a_gap(
+    space: Space, store: RedisRunStore, writer: RedisRunStore
+) -> None:
+    idle = await idle_runs(writer, MOST_DIRECT + 1)
+    readers = [asyncio.create_task(numbers(store, run_id)) for run_id in idle]
+    await wait_for(store, len(readers), FeedSource)
+    followed = store._tails._live[0]
+    await wait_until(lambda: bool(followed._tasks), "the source reads")
+    # Nothing is read while the process stalls: a thread writes, and trims what was written.
+    stall(space, idle[0])
+    with pytest.raises(CursorGapError) as caught:
+        await readers[0]
+    resumed = await after(store, idle[0], caught.value.resume_cursor or "")
+    assert resumed == list(range(290, 300))
+    await cancel(readers[1:])
+
+
+def stall(space: Space, run_id: str) -> None:
+    async def work() -> None:
+        async with space.store() as other:
+            await other.append(run_id, note(run_id, 0))
+            await other.append(run_id, *(note(run_id, number) for number in range(1, 300)))
+            await other.finish(run_id, RunState.COMPLETED)
+            space.admin.xtrim(space.keys.feed(0), maxlen=5, approximate=False)
+            space.admin.xtrim(space.keys.journal(run_id), maxlen=11, approximate=False)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    thread.join()
+
+
+async def test_a_slow_subscriber_costs_bounded_memory_and_loses_nothing(
+    store: RedisRunStore, writer: RedisRunStore
+) -> None:
+    await writer.create("run", "t")
+    await writer.append("run", note("run", 0))
+    slow = store.stream("run")
+    assert (await anext(slow)).data == 0
+    for first in range(1, 5_001, 500):
+        await writer.append("run", *(note("run", first + number) for number in range(500)))
+    await writer.finish("run", RunState.COMPLETED)
+    run = store._tails._live[0]._followed["run"]
+    await wait_until(lambda: run.last_id.endswith("-5003"), "all of it was told")
+    assert len(run._tail) == 256
+    assert [event.data async for event in slow] == list(range(1, 5_001))
+
+
+async def test_the_bounded_read_finds_a_feed_that_was_deleted_and_stays_quiet(
+    space: Space, writer: RedisRunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK_SECONDS", 0.2)
+    await writer.create("run", "t")
+    feed = writer.feed()
+    await anext(feed)
+    waiting = asyncio.ensure_future(anext(feed))
+    space.admin.delete(space.keys.feed(0))
+    with pytest.raises(CursorResetError) as caught:
+        await waiting
+    resumed = writer.feed(after=caught.value.resume_cursor)
+    await writer.append("run", note("run", 5))
+    assert (await anext(resumed)).entry.fields["data"] == "5"
+    await resumed.aclose()
