@@ -31,7 +31,6 @@ from murmur_streams.core.decide import Answer, Now, decide
 from murmur_streams.core.entries import JournalEntry, event_fields
 from murmur_streams.core.errors import (
     CursorResetError,
-    InvalidInputError,
     RunNotFoundError,
     StoreClosedError,
 )
@@ -39,7 +38,15 @@ from murmur_streams.core.events import RunEvent
 from murmur_streams.core.evolve import evolve
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import Limits, check_event_count, error_text
+from murmur_streams.core.limits import (
+    Limits,
+    check_end,
+    check_event_count,
+    check_expected_version,
+    check_progress,
+    check_state,
+    error_text,
+)
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import encode_result
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
@@ -146,11 +153,11 @@ class InMemoryRunStore:
         self, run_id: str, progress: RunProgress, *, claim: str | None = None
     ) -> None:
         """Replace the counters; nothing happens after the end."""
-        self._execute(run_id, UpdateProgress(progress, claim))
+        self._execute(run_id, UpdateProgress(check_progress(progress), claim))
 
     async def set_state(self, run_id: str, state: RunState) -> None:
         """Change the state as the table allows; elsewhere nothing happens."""
-        self._execute(run_id, SetState(RunState(state)))
+        self._execute(run_id, SetState(check_state(state)))
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
         """Store the result; after the end only once, and never for a cancelled run."""
@@ -171,6 +178,7 @@ class InMemoryRunStore:
     ) -> int:
         """Add events to a run that has not ended, all or none; the new version."""
         check_event_count(len(events))
+        check_expected_version(expected_version)
         limit = self._limits.max_event_bytes
         fields = tuple(event_fields(event, run_id, limit) for event in events)
         answer = self._execute(run_id, Append(fields, expected_version, claim))
@@ -187,12 +195,8 @@ class InMemoryRunStore:
         claim: str | None = None,
     ) -> bool:
         """End a run in one step; False when it had ended before."""
-        if not RunState(state).is_terminal:
-            raise InvalidInputError(
-                f"finish ends a run: state must be completed, failed or cancelled, not {state}"
-            )
         command = Finish(
-            RunState(state),
+            check_end(state),
             None if result is None else self._limits.result(encode_result(result)),
             None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
             error_text(error),

@@ -13,7 +13,7 @@ from tests.lua.headers import SCRIPTS
 
 ALLOWED = {
     *("redis", "KEYS", "ARGV", "string", "table", "math"),
-    *("tonumber", "tostring", "ipairs", "pairs", "unpack", "error", "type"),
+    *("tonumber", "tostring", "ipairs", "pairs", "unpack", "error", "pcall", "type"),
 }
 KEYWORDS = {
     *("and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in"),

@@ -82,13 +82,17 @@ class Queue:
             ],
         )
         flat = answer[1:]
-        return [
+        claims = [
             Claim(run_id, target, int(attempt), token, int(version), given or None)
             for run_id, target, attempt, token, version, given in zip(
                 *(flat[place::_FIELDS_PER_CLAIM] for place in range(_FIELDS_PER_CLAIM)),
                 strict=True,
             )
         ]
+        for claim in claims:
+            if claim.attempt == 0:
+                _tell_damaged(claim.run_id)
+        return [claim for claim in claims if claim.attempt]
 
     async def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         """Move the leases on; the claims that are over."""
@@ -115,7 +119,11 @@ class Queue:
             )
             if len(answer) == 1:
                 return queued
-            queued.extend(answer[1:])
+            for run_id, fate in zip(answer[1::2], answer[2::2], strict=True):
+                if fate == "queued":
+                    queued.append(run_id)
+                else:
+                    _tell_damaged(run_id)
 
     async def release(self, claim: Claim, reason: str) -> None:
         """Hand a claimed run back; nothing happens when the claim is over."""
@@ -148,3 +156,12 @@ class Queue:
             if fate_of(reason) is Fate.REFUSED:
                 raise clear_error(reason, self._server.where) from None
             await self._server.recover(0)
+
+
+def _tell_damaged(run_id: str) -> None:
+    logger.error(
+        "run %s is damaged and was taken out of the queue: its hash or journal was changed by "
+        "hand; `murmur-streams audit %s` says how",
+        run_id,
+        run_id,
+    )

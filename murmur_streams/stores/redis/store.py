@@ -27,11 +27,19 @@ from murmur_streams.core.commands import (
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import Fields, JournalEntry, event_fields
-from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
+from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.identifiers import check_run_id
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import Limits, check_event_count, error_text
+from murmur_streams.core.limits import (
+    Limits,
+    check_end,
+    check_event_count,
+    check_expected_version,
+    check_progress,
+    check_state,
+    error_text,
+)
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result, encode_result
 from murmur_streams.core.results import RunResult
@@ -211,14 +219,14 @@ class RedisRunStore:
 
         The journal gets them at most once a second and before the end; a poll sees them at once.
         """
-        await self._execute(run_id, UpdateProgress(progress, claim))
+        await self._execute(run_id, UpdateProgress(check_progress(progress), claim))
 
     async def set_state(self, run_id: str, state: RunState) -> None:
         """Change the state as the table allows; elsewhere nothing happens.
 
         An end without a closing event leaves the stream open for one, for late_event_seconds.
         """
-        await self._execute(run_id, SetState(RunState(state)))
+        await self._execute(run_id, SetState(check_state(state)))
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
         """Store the result; after the end only once, and never for a cancelled run."""
@@ -252,6 +260,7 @@ class RedisRunStore:
                 nothing was written.
         """
         check_event_count(len(events))
+        check_expected_version(expected_version)
         fields = tuple(self._event(run_id, event) for event in events)
         answer = await self._execute(
             run_id, Append(fields, expected_version, claim), expected_version
@@ -276,12 +285,8 @@ class RedisRunStore:
         Raises:
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
-        if not RunState(state).is_terminal:
-            raise InvalidInputError(
-                f"finish ends a run: state must be completed, failed or cancelled, not {state}"
-            )
         command = Finish(
-            RunState(state),
+            check_end(state),
             None if result is None else self._limits.result(encode_result(result)),
             None if event is None else self._event(run_id, event),
             error_text(error),
