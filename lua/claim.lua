@@ -1,5 +1,5 @@
 -- Hands waiting runs to a worker: pops them, takes the leases, starts them. An entry of the queue
--- whose run is gone or no longer waits is removed.
+-- whose run is gone or no longer waits is removed; one whose run is damaged too, and told.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -12,7 +12,7 @@
 --   5 targets     integer
 --   6 names       texts: the targets, then count claim tokens
 -- RETURNS
---   OK (run_id target attempt claim version input)*  all of the runs that were claimed
+--   OK (run_id target attempt claim version input)*  the runs that were claimed; those of attempt 0 are damaged
 -- WRITES base feed
 -- COST 1 or 2 ZRANGEBYSCORE a target; a run: as set_state, 1 ZADD, 1 GET
 -- include: lifecycle
@@ -45,8 +45,13 @@ for i = 1, targets do
     if #due == 0 then break end
     for _, run_id in ipairs(due) do
       local keys = keys_of_run(base, run_id)
-      local run = run_if_sound(keys.run)
+      local run, damaged = try_run(keys)
       redis.call('ZREM', queue, run_id)
+      if damaged then
+        for _, text in ipairs({run_id, ARGV[5 + i], '0', '', '0', ''}) do
+          answer[#answer + 1] = text
+        end
+      end
       if run and run.state == 'pending' then
         claimed = claimed + 1
         start(run, run_id, keys, ARGV[5 + targets + claimed])

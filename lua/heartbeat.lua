@@ -18,8 +18,11 @@ local now, answer = server_ms(), {'OK'}
 for i = 1, tonumber(ARGV[3]) do
   local run_id, claim = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
   local keys = keys_of_run(base, run_id)
-  local run = run_if_sound(keys.run)
-  if run and run.claim == claim then
+  local run, damaged = try_run(keys)
+  if damaged then
+    -- Neither kept nor lost: its lease runs out, and who takes it back tells of it.
+    redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
+  elseif run and run.claim == claim then
     -- A server that is out of memory refuses a script whose first write could grow: ZADD alone
     -- would have all runs taken over, and that writes more than keeping them.
     redis.call('ZREM', leases_key(base), run_id)

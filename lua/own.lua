@@ -23,7 +23,7 @@ local limit, now, answer = tonumber(ARGV[6]), server_ms(), {'OK'}
 for i = 1, #ARGV - 6 do
   local run_id = ARGV[6 + i]
   local keys = keys_of_run(base, run_id)
-  local run = run_if_sound(keys.run)
+  local run = try_run(keys)
   if run and run.state == 'running' and run.owner == owner then
     -- As heartbeats do: without it, a full server would let all runs be lost.
     redis.call('ZREM', owners_key(base), run_id)

@@ -7,7 +7,7 @@
 --   1 limit       integer
 --   2 feed_max    integer
 -- RETURNS
---   OK run_id*  the runs that were queued again
+--   OK (run_id fate)*  the runs whose lease ran out and that are: queued again, or damaged
 -- WRITES base feed
 -- COST 1 ZRANGEBYSCORE; a run: as release
 -- include: lifecycle
@@ -17,7 +17,7 @@ local now, answer = server_ms(), {'OK'}
 local due = redis.call('ZRANGEBYSCORE', leases_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
 for _, run_id in ipairs(due) do
   local keys = keys_of_run(base, run_id)
-  local run = run_if_sound(keys.run)
+  local run, damaged = try_run(keys)
   redis.call('ZREM', leases_key(base), run_id)
   if run and run.state == 'running' then
     local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
@@ -29,7 +29,9 @@ for _, run_id in ipairs(due) do
   if run and not TERMINAL[run.state] then
     -- At its old place, not behind all that came since.
     enqueue(base, run.target, run_id, run.created_ms)
-    answer[#answer + 1] = run_id
+    answer[#answer + 1], answer[#answer + 2] = run_id, 'queued'
+  elseif damaged then
+    answer[#answer + 1], answer[#answer + 2] = run_id, 'damaged'
   end
 end
 return answer

@@ -32,7 +32,7 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
     local target, member = string.match(row, '^([^:]+):(.+)$')
     local run_id = string.match(member, '^[^:]+:(.+)$')
     local key = run_key(base, run_id)
-    local run = run_if_sound(key)
+    local run = try_run(keys_of_run(base, run_id))
     local same = run and index_member(run.created_ms, run_id) == member
     redis.call('ZREM', overdue_key(base), row)
     if same and not TERMINAL[run.state] and run.live_until > now then

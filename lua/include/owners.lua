@@ -6,7 +6,7 @@ local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
   local changed, due = 0, redis.call('ZRANGEBYSCORE', owners_key(base), '-inf', digits(now),
     'LIMIT', 0, limit)
   for _, run_id in ipairs(due) do
-    local run = run_if_sound(run_key(base, run_id))
+    local run = try_run(keys_of_run(base, run_id))
     redis.call('ZREM', owners_key(base), run_id)
     if run and run.state == 'running' and run.owner and run.owner ~= '' then
       local until_ms = math.min(run.last_ms, now) + run.owner_lease_ms

@@ -18,10 +18,21 @@ local function read_run(key)
   }
 end
 
--- For scripts that go through a row of runs: one damaged hash must not stop the others.
-local function run_if_sound(key)
-  local sound, run = pcall(read_run, key)
-  return sound and run or nil
+-- Whether the journal ends where the hash says: only then can an entry be appended.
+local function journal_fits(run, journal_key)
+  local last = redis.call('XREVRANGE', journal_key, '+', '-', 'COUNT', 1)[1]
+  return last and last[1] == digits(run.last_ms) .. '-' .. digits(run.version)
+end
+
+-- Like read_run, for scripts that serve many runs: one that was damaged by hand costs only itself.
+-- The second value is true when there is something, but nothing that can be written to.
+local function try_run(keys)
+  local readable, run = pcall(read_run, keys.run)
+  if not readable then return nil, true end
+  if not run then return nil, false end
+  local checked, fits = pcall(journal_fits, run, keys.journal)
+  if not (checked and fits) then return nil, true end
+  return run, false
 end
 
 -- When the run's keys expire, 0 for never. What live_until says is over with the end.

@@ -6,6 +6,8 @@ import contextlib
 import io
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line; without its extra, say what to install."""
@@ -25,4 +27,7 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        # The imports take half a second; from then on, typer and the commands see to it.
+        raise SystemExit(INTERRUPTED) from None
     app(prog_name="murmur-streams")

@@ -49,8 +49,8 @@ class JournalEntry:
 
     @property
     def type(self) -> str:
-        """An EntryType or a RunEventType, as text."""
-        return self.fields["type"]
+        """An EntryType or a RunEventType, as text; "" for an entry that somebody else wrote."""
+        return self.fields.get("type", "")
 
     @property
     def id(self) -> str:

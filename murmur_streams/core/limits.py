@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import cast
 
 from murmur_streams.core.commands import Payload
 from murmur_streams.core.errors import InvalidInputError, PayloadTooLargeError
+from murmur_streams.core.states import RunProgress, RunState
 
 MAX_EVENTS_PER_APPEND = 500
 MAX_ERROR_CHARACTERS = 8_192
 LEAST_MAX_EVENTS = 1_000
+MAX_COUNT = 2**53 - 1
+"""The largest integer that Lua and JavaScript hold exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,46 @@ def check_max_events(max_events: int) -> int:
             f"max_events is {max_events}, but must be 0 (no cap) or at least {LEAST_MAX_EVENTS}"
         )
     return max_events
+
+
+def check_expected_version(version: object) -> int | None:
+    """Refuse what is no version: only None and plain integers from 0 on are."""
+    if version is None:
+        return None
+    if type(version) is int and abs(version) <= MAX_COUNT:
+        return version
+    raise InvalidInputError(
+        f"expected_version is {ascii(version)[:40]}, but must be a version (an integer) or None"
+    )
+
+
+def check_progress(progress: RunProgress) -> RunProgress:
+    """Refuse counters that are negative, or larger than every reader can hold."""
+    for name in ("total", "completed", "failed", "running"):
+        if not 0 <= getattr(progress, name) <= MAX_COUNT:
+            raise InvalidInputError(
+                f"progress.{name} must be from 0 to {MAX_COUNT}, not {getattr(progress, name)}"
+            )
+    return progress
+
+
+def check_state(state: object) -> RunState:
+    """Refuse what is no state of a run."""
+    try:
+        return RunState(cast("str", state))
+    except ValueError:
+        states = ", ".join(RunState)
+        raise InvalidInputError(f"state {ascii(state)[:40]} is none of {states}") from None
+
+
+def check_end(state: object) -> RunState:
+    """Refuse a state that does not end a run."""
+    checked = check_state(state)
+    if not checked.is_terminal:
+        raise InvalidInputError(
+            f"finish ends a run: state must be completed, failed or cancelled, not {checked}"
+        )
+    return checked
 
 
 def error_text(error: str | None) -> str | None:

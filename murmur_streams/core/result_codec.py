@@ -35,8 +35,12 @@ def encode_result(result: RunResult) -> str:
             "outputs": {name: _encode_agent(leaf) for name, leaf in result.outputs.items()},
             "metadata": result.metadata.model_dump(mode="json"),
         }
-    else:
+    elif isinstance(cast("object", result), AgentResult):
         payload = _encode_agent(result)
+    else:
+        raise InvalidPayloadError(
+            f"a result is an AgentResult or a GroupResult, not {type(result).__name__}"
+        )
     return encode_json(payload, "the result")
 
 

@@ -13,6 +13,7 @@ from murmur_streams.core.errors import EmbeddedServerError
 from murmur_streams.embedded.keeper import KEEP, LOCK
 
 _NAME = "murmur-streams"
+_OURS = frozenset({LOCK, "server.sock", "appendonlydir"})
 _ELSEWHERE = "choose another folder with MURMUR_DATA_DIR, or set MURMUR_URL to a running server"
 _WHAT_TO_DO = {
     errno.EROFS: "it is on a read-only file system; " + _ELSEWHERE,
@@ -99,6 +100,13 @@ def folder_exists(folder: Path) -> bool:
 
 def _tighten(folder: Path) -> None:
     try:
+        names = {path.name for path in folder.iterdir()}
+        if names and not names & _OURS:
+            # Somebody's shared folder, such as /tmp: closing it would lock everybody else out.
+            raise EmbeddedServerError(
+                f"the data folder {str(folder)!r} is open to other users and holds other files; "
+                f"name a folder of its own, such as {str(folder / _NAME)!r}"
+            )
         folder.chmod(0o700)
     except OSError as error:
         raise unusable(folder, error) from None

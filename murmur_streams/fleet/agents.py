@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from murmur_streams.core.result_codec import StoredModel
 from murmur_streams.fleet.context import RunContext
 
 MAX_SHOWN_ERRORS = 5
+NO_INPUT = object()
+"""In the place of an input: the parameter's default is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,8 @@ class Agent:
     """A function that runs are executed by.
 
     Its parameters are, in any order and each optional: one input, and one ``run`` (so named, or
-    annotated RunContext). ``async def`` runs on the worker's event loop, ``def`` in a thread.
+    annotated RunContext). An input of None is none, and leaves the parameter its default.
+    ``async def`` runs on the worker's event loop, ``def`` in a thread.
     """
 
     name: str
@@ -34,6 +39,8 @@ class Agent:
     context_name: str | None
     input_type: Any
     output_type: Any
+    has_default: bool
+    """Whether it can be called without an input."""
     _input: TypeAdapter[Any]
     _output: TypeAdapter[Any]
 
@@ -53,6 +60,8 @@ class Agent:
             if value is not None:
                 raise InvalidPayloadError(f"agent {self.name!r} takes no input")
             return None
+        if value is None and self.has_default:
+            return None
         what = f"the input of agent {self.name!r}"
         try:
             checked = self._input.validate_python(value)
@@ -63,7 +72,12 @@ class Agent:
             raise InvalidPayloadError(f"{what} cannot be written as JSON: {error}") from None
 
     def decode_input(self, text: str | None) -> object:
-        """Read a stored input as the declared type; InvalidPayloadError when it does not fit."""
+        """Read a stored input as the declared type; InvalidPayloadError when it does not fit.
+
+        NO_INPUT when there is none and the parameter has a default.
+        """
+        if text is None and self.has_default:
+            return NO_INPUT
         what = f"the input of agent {self.name!r}"
         try:
             return self._input.validate_python(None if text is None else decode_json(text))
@@ -94,7 +108,7 @@ class Agent:
     def arguments(self, value: object, context: RunContext) -> dict[str, object]:
         """The keyword arguments of one call."""
         arguments: dict[str, object] = {}
-        if self.input_name is not None:
+        if self.input_name is not None and value is not NO_INPUT:
             arguments[self.input_name] = value
         if self.context_name is not None:
             arguments[self.context_name] = context
@@ -106,14 +120,17 @@ def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
 
     Raises:
         InvalidTargetError: its name is outside the grammar.
-        TypeError: it has parameters that nothing can fill, or types without a JSON form.
+        TypeError: it is no function, has parameters that nothing can fill, or types without a JSON
+            form.
     """
-    name = check_target(name or _own_name(function))
+    _check_function(function)
+    name = check_target(name or function.__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"agent {name!r} yields; stream with run.output(…) and return the whole")
     hints = _hints(function, name)
     input_name, context_name = _parameters(function, name, hints)
     input_type = hints.get(input_name or "", Any)
+    has_default = input_name is not None and _default(function, input_name)
     output_type = _awaited(hints.get("return", Any))
     return Agent(
         name,
@@ -122,19 +139,22 @@ def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
         context_name,
         input_type,
         output_type,
+        has_default,
         _adapter(input_type, name, "input"),
         _adapter(output_type, name, "output"),
     )
 
 
-def _own_name(function: Callable[..., Any]) -> str:
-    name = getattr(function, "__name__", None)
-    if callable(function) and isinstance(name, str):
-        return name
-    raise TypeError(
-        f"an agent is a function, not {function!r}; "
-        "write @fleet.agent or @fleet.agent(name='…') above one"
-    )
+def _check_function(function: Any) -> None:
+    if not callable(function):
+        raise TypeError(
+            f"an agent is a function, not {function!r}; "
+            "write @fleet.agent or @fleet.agent(name='…') above one"
+        )
+    # Of other callables, neither the types nor whether they are async can be told for certain.
+    is_function = inspect.isroutine(function) and hasattr(function, "__name__")
+    if not is_function or isinstance(function, (type, functools.partial)):
+        raise TypeError(f"an agent is a function, not {function!r}: wrap it in a function")
 
 
 def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
@@ -154,11 +174,15 @@ def _parameters(
     inputs: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
-            continue
+            shown = str(parameter).partition(":")[0]
+            raise TypeError(
+                f"agent {name!r} takes {shown}, which nothing fills: "
+                "wrap it in a function that names its input"
+            )
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(f"agent {name!r}: {parameter.name!r} must not be positional-only")
         hint = hints.get(parameter.name)
-        if hint is RunContext or (hint is None and parameter.name == "run"):
+        if _is_context(hint) or (hint is None and parameter.name == "run"):
             context_name = parameter.name
         elif not inputs or parameter.default is parameter.empty:
             inputs.append(parameter.name)
@@ -168,6 +192,22 @@ def _parameters(
             "put them into one pydantic model"
         )
     return (inputs[0] if inputs else None), context_name
+
+
+def _default(function: Callable[..., Any], parameter_name: str) -> bool:
+    parameter = inspect.signature(function).parameters[parameter_name]
+    return parameter.default is not parameter.empty
+
+
+def _is_context(hint: Any) -> bool:
+    """RunContext, also with None or in Annotated."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _is_context(typing.get_args(hint)[0])
+    if origin in {typing.Union, types.UnionType}:
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        return all(_is_context(kind) for kind in kinds)
+    return hint is RunContext
 
 
 def _awaited(kind: Any) -> Any:

@@ -23,7 +23,8 @@ class Fleet:
     """Agents by name, and a way to submit runs to them.
 
     Does no I/O until it is used, so it may be made at import time; every event loop and every
-    forked process gets connections of its own.
+    forked process gets connections of its own. Close it when the loop has no more use for it:
+    ``async with fleet:`` or ``await fleet.close()``; used again, it opens new connections.
 
     Args:
         url: where the runs are; None takes MURMUR_URL, else the embedded server.
@@ -105,7 +106,8 @@ class Fleet:
         Args:
             agent: the function, or its name. A fleet without agents of its own submits to any
                 name; one that has some knows the others for mistakes.
-            input: checked against the agent's declared type.
+            input: checked against the agent's declared type. None is no input: an agent whose
+                parameter has a default is called with that.
             run_id: None draws one.
             metadata: JSON by name, kept with the run.
 

@@ -20,19 +20,15 @@ from murmur_streams.core.commands import (
     Create,
     Delete,
     Finish,
-    PushEvent,
     Seal,
     SetResult,
-    SetState,
-    UpdateProgress,
 )
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.decide import Answer, Now, decide
-from murmur_streams.core.entries import EntryType, JournalEntry, event_fields
+from murmur_streams.core.entries import EntryType, JournalEntry
 from murmur_streams.core.errors import (
     CursorGapError,
     CursorResetError,
-    InvalidInputError,
     RunNotFoundError,
     StoreClosedError,
 )
@@ -41,14 +37,17 @@ from murmur_streams.core.evolve import evolve, fold
 from murmur_streams.core.feed import FeedEntry, FeedFilter
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import Limits, check_event_count, check_max_events, error_text
+from murmur_streams.core.limits import (
+    Limits,
+    check_max_events,
+)
 from murmur_streams.core.pages import RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
-from murmur_streams.core.result_codec import encode_result
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run, run_to_fields
-from murmur_streams.core.states import RunProgress, RunState, RunStatus
+from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.stores.memory_feed import MemoryFeed
+from murmur_streams.stores.writes import RunWrites
 
 
 @dataclass(slots=True)
@@ -78,7 +77,7 @@ def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class InMemoryRunStore:
+class InMemoryRunStore(RunWrites):
     """Runs in this process's memory; every store's behaviour, nobody else's runs.
 
     Args:
@@ -147,7 +146,7 @@ class InMemoryRunStore:
         """Begin a run that waits; RunExistsError when the id is taken."""
         command = create_command(run_id, target, input, metadata, self._limits)
         await self.sweep()
-        self._execute(run_id, command)
+        self._perform(run_id, command)
 
     async def get_status(self, run_id: str) -> RunStatus:
         """State and progress."""
@@ -162,65 +161,6 @@ class InMemoryRunStore:
         """The input; None when there is none."""
         given = self._record(run_id).input_json
         return None if given is None else decode_json(given)
-
-    async def update_progress(
-        self, run_id: str, progress: RunProgress, *, claim: str | None = None
-    ) -> None:
-        """Replace the counters; nothing happens after the end."""
-        self._execute(run_id, UpdateProgress(progress, claim))
-
-    async def set_state(self, run_id: str, state: RunState) -> None:
-        """Change the state as the table allows; elsewhere nothing happens."""
-        self._execute(run_id, SetState(RunState(state)))
-
-    async def set_result(self, run_id: str, result: RunResult) -> None:
-        """Store the result; after the end only once, and never for a cancelled run."""
-        payload = self._limits.result(encode_result(result))
-        self._execute(run_id, SetResult(payload), _copied(result))
-
-    async def push_event(self, run_id: str, event: RunEvent) -> None:
-        """Add an event, also after the end: after the seal it is kept as a late entry."""
-        fields = event_fields(event, run_id, self._limits.max_event_bytes)
-        self._execute(run_id, PushEvent(fields))
-
-    async def append(
-        self,
-        run_id: str,
-        *events: RunEvent,
-        expected_version: int | None = None,
-        claim: str | None = None,
-    ) -> int:
-        """Add events to a run that has not ended, all or none; the new version."""
-        check_event_count(len(events))
-        limit = self._limits.max_event_bytes
-        fields = tuple(event_fields(event, run_id, limit) for event in events)
-        answer = self._execute(run_id, Append(fields, expected_version, claim))
-        return int(answer[1])
-
-    async def finish(
-        self,
-        run_id: str,
-        state: RunState,
-        *,
-        result: RunResult | None = None,
-        event: RunEvent | None = None,
-        error: str | None = None,
-        claim: str | None = None,
-    ) -> bool:
-        """End a run in one step; False when it had ended before."""
-        if not RunState(state).is_terminal:
-            raise InvalidInputError(
-                f"finish ends a run: state must be completed, failed or cancelled, not {state}"
-            )
-        command = Finish(
-            RunState(state),
-            None if result is None else self._limits.result(encode_result(result)),
-            None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
-            error_text(error),
-            claim,
-        )
-        kept = None if result is None else _copied(result)
-        return self._execute(run_id, command, kept)[0] == "OK"
 
     async def snapshot(self, run_id: str) -> Run:
         """Everything that is known of the run."""
@@ -284,14 +224,6 @@ class InMemoryRunStore:
         record = self._record(run_id)
         record.run = fold(record.entries) or record.run
 
-    async def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """Remove an ended run, or with ``force`` any; its subscribers' streams end."""
-        try:
-            self._execute(run_id, Delete(force))
-        except RunNotFoundError:
-            return False
-        return True
-
     async def sweep(self) -> int:
         """Remove the ended runs whose time is over, fail the overdue; how many that were."""
         now = self._clock()
@@ -303,7 +235,7 @@ class InMemoryRunStore:
         for run_id in overdue:
             silent = max(0, now - self._records[run_id].run.last_ms) // 1000
             words = f"nobody wrote to it for {silent} seconds (live_ttl_seconds)"
-            self._execute(run_id, Finish(RunState.FAILED, error=words))
+            self._perform(run_id, Finish(RunState.FAILED, error=words))
         due = [
             run_id
             for run_id, record in self._records.items()
@@ -323,7 +255,12 @@ class InMemoryRunStore:
             raise RunNotFoundError(run_id)
         return record
 
-    def _execute(self, run_id: str, command: Command, result: RunResult | None = None) -> Answer:
+    async def _execute(
+        self, run_id: str, command: Command, result: RunResult | None = None
+    ) -> Answer:
+        return self._perform(run_id, command, None if result is None else _copied(result))
+
+    def _perform(self, run_id: str, command: Command, result: RunResult | None = None) -> Answer:
         # No await between decide and store: tasks of one loop cannot interleave here.
         try:
             record = self._record(run_id)
@@ -419,7 +356,7 @@ class InMemoryRunStore:
         changed = record.changed
         seconds: float | None = None
         if record.run.state.is_terminal:
-            answer = self._execute(run_id, Seal())
+            answer = self._perform(run_id, Seal())
             if answer[0] != "WAIT":
                 return
             seconds = int(answer[1]) / 1000

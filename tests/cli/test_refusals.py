@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -67,6 +70,38 @@ def test_debug_shows_the_traceback(line: CommandLine) -> None:
 def test_a_fleet_without_agents_is_refused(line: CommandLine) -> None:
     refused = line.run("worker", "fleet_app:empty")
     assert (refused.returncode, "no agents" in refused.stderr) == (2, True)
+
+
+def test_a_worker_id_outside_the_grammar_is_refused(line: CommandLine) -> None:
+    refused = line.run("worker", "fleet_app:fleet", "--id", "a b")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("murmur-streams: worker id 'a b' is refused")
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+from murmur_streams.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["murmur_streams.cli.app", "typer", "pydantic", "redis"])
+def test_ctrl_c_while_the_command_line_loads_ends_it_without_a_traceback(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_control_characters_of_a_mistake_are_shown_escaped() -> None:

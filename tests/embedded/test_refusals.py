@@ -63,6 +63,15 @@ def test_a_folder_of_another_user(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(folder.iterdir()) == []
 
 
+def test_a_shared_folder_with_other_files_is_left_as_it_is(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "somebodys.txt").touch()
+    with pytest.raises(EmbeddedServerError, match="name a folder of its own"):
+        ensure_server(folder)
+    assert folder.stat().st_mode & 0o7777 == 0o1777
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

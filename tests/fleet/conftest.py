@@ -9,9 +9,22 @@ from urllib.parse import quote
 
 import pytest
 
+from murmur_streams import Fleet
 from murmur_streams.embedded import ensure_server, stop_server
 from tests.fleet.stage import Stage
 from tests.servers import Space
+
+
+@pytest.fixture
+async def fleet(space: Space) -> AsyncIterator[Fleet]:
+    """A fleet with one agent, in the test's key space; see ``outcome``."""
+    async with Fleet(space.url, key_prefix=space.prefix) as fleet:
+
+        @fleet.agent
+        async def fine(number: int) -> int:
+            return number + 1
+
+        yield fleet
 
 
 @pytest.fixture

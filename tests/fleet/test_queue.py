@@ -170,3 +170,48 @@ async def test_a_lease_is_a_deadline_by_the_servers_clock(
     assert deadline is not None
     assert abs(deadline - (seconds + 60) * SECOND_MS) < 5 * SECOND_MS
     assert await queue.reclaim() == []
+
+
+DAMAGES = {
+    "a hash without its last_ms": lambda keys, run_id: [("HDEL", keys.run(run_id), "last_ms")],
+    "a foreign entry in the journal": lambda keys, run_id: [
+        ("XADD", keys.journal(run_id), "9999999999999-1", "somebody", "else")
+    ],
+    "a string for a hash": lambda keys, run_id: [
+        ("DEL", keys.run(run_id)),
+        ("SET", keys.run(run_id), "x"),
+    ],
+    "no journal": lambda keys, run_id: [("DEL", keys.journal(run_id))],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_run_costs_only_itself_when_it_is_claimed(
+    store: RedisRunStore, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for run_id in ("before", "bad", "after"):
+        await store.submit(run_id, "work")
+    for command in DAMAGES[damage](store.keys, "bad"):
+        await store.server.read(*command)
+    queue = Queue(store, lease_seconds=60)
+    claims = await queue.claim("worker", ["work"], 10)
+    assert sorted(claim.run_id for claim in claims) == ["after", "before"]
+    assert "run bad is damaged" in caplog.text
+    assert await queue.claim("worker", ["work"], 10) == []
+    await store.server.read("DEL", *store.keys.of_run("bad"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_run_costs_only_itself_when_it_is_taken_back(
+    store: RedisRunStore, space: Space, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue, claims = await claimed(store, 3)
+    bad = claims[1].run_id
+    for command in DAMAGES[damage](store.keys, bad):
+        await store.server.read(*command)
+    assert await queue.heartbeat(claims) == []
+    expire_leases(space)
+    assert sorted(await queue.reclaim()) == sorted({each.run_id for each in claims} - {bad})
+    assert f"run {bad} is damaged" in caplog.text
+    assert await queue.reclaim() == []
+    await store.server.read("DEL", *store.keys.of_run(bad))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any, Optional
 
 import pytest
 
@@ -26,6 +27,28 @@ def yields(job: Job) -> Iterator[int]:
     yield 1
 
 
+def takes_more(job: Job, *more: int) -> None: ...
+def takes_most(job: Job, **most: int) -> None: ...
+def two_contexts_or_a_job(run: RunContext | Job) -> None: ...
+async def takes_two(job: Job, factor: int) -> int:
+    return factor
+
+
+class Bound:
+    """A callable that also binds to objects, as methods do."""
+
+    def __get__(self, owner: object, kind: type | None = None) -> Bound:
+        return self
+
+    def __call__(self, job: Job) -> None: ...
+
+
+class AnAgent:
+    """What is called like a function, and is none."""
+
+    async def __call__(self, job: Job) -> None: ...
+
+
 async def yields_later(job: Job) -> AsyncIterator[int]:
     yield 1
 
@@ -42,6 +65,13 @@ async def yields_later(job: Job) -> AsyncIterator[int]:
         (yields_later, "yields"),
         ("a name", "an agent is a function, not 'a name'"),
         (7, "an agent is a function, not 7"),
+        (takes_more, "takes *more, which nothing fills: wrap it in a function"),
+        (takes_most, "takes **most, which nothing fills: wrap it in a function"),
+        (two_contexts_or_a_job, "the input type of agent 'two_contexts_or_a_job'"),
+        (AnAgent, "AnAgent'>: wrap it in a function"),
+        (Bound(), ": wrap it in a function"),
+        (AnAgent(), ": wrap it in a function"),
+        (functools.partial(takes_two, factor=2), ": wrap it in a function"),
     ],
 )
 def test_a_function_that_cannot_be_an_agent_is_refused_with_the_reason(
@@ -88,9 +118,15 @@ def test_input_and_context_are_found_by_name_and_type() -> None:
     @fleet.agent
     def only_run(run: Any = None) -> None: ...
     @fleet.agent
-    def by_type(context: RunContext, job: Job, extra: int = 1, *more: int, **most: int) -> None: ...
+    def by_type(context: RunContext, job: Job, extra: int = 1) -> None: ...
     @fleet.agent
     def a_run_as_input(context: RunContext, run: Job) -> None: ...
+    @fleet.agent
+    def or_none(job: Job, context: RunContext | None) -> None: ...
+    @fleet.agent
+    def optional(context: Optional[RunContext] = None) -> None: ...  # noqa: UP045  # old code's
+    @fleet.agent
+    def annotated(context: Annotated[RunContext | None, "ours"], job: Job) -> None: ...
 
     found = {name: (agent.input_name, agent.context_name) for name, agent in fleet.agents.items()}
     assert found == {
@@ -98,7 +134,18 @@ def test_input_and_context_are_found_by_name_and_type() -> None:
         "only_run": ("run", None),
         "by_type": ("job", "context"),
         "a_run_as_input": ("run", "context"),
+        "or_none": ("job", "context"),
+        "optional": (None, "context"),
+        "annotated": ("job", "context"),
     }
+
+
+def test_a_method_is_an_agent_and_an_object_is_none() -> None:
+    fleet = Fleet()
+    fleet.agent(name="method")(AnAgent().__call__)
+    assert fleet.agents["method"].is_async
+    with pytest.raises(TypeError, match="wrap it in a function"):
+        fleet.agent(name="object")(AnAgent())
 
 
 @pytest.mark.parametrize(
@@ -109,6 +156,25 @@ def test_a_worker_that_cannot_work_is_refused(options: dict[str, float]) -> None
     fleet.agent(name="one")(lambda: None)
     with pytest.raises(InvalidInputError, match="a worker needs"):
         Worker(fleet, **options)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("worker_id", ["", "a b", "a:b", "-a", ".", "ä", "a\n", "x" * 129])
+def test_a_worker_id_outside_the_grammar_is_refused(worker_id: str) -> None:
+    fleet = Fleet()
+    fleet.agent(name="one")(lambda: None)
+    with pytest.raises(InvalidInputError, match="is refused: use 1 to 128"):
+        Worker(fleet, worker_id=worker_id)
+
+
+@pytest.mark.parametrize("host", ["box", "_-.box", "Ärger", "ä", "", "h" * 200])
+def test_a_worker_names_itself_inside_the_grammar(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    fleet = Fleet()
+    fleet.agent(name="one")(lambda: None)
+    drawn = Worker(fleet).worker_id
+    assert Worker(fleet, worker_id=drawn).worker_id == drawn
 
 
 def test_a_worker_executes_agents_that_its_fleet_has() -> None:

@@ -23,6 +23,7 @@ from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
+from murmur_streams.fleet.worker.tasks import begin_run
 from murmur_streams.fleet.worker.threads import call_in_thread
 from murmur_streams.stores.redis.queue import Claim
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -42,27 +43,65 @@ class Execution:
         self._worker = worker
         self._began = time.monotonic()
         self._is_ending = False
+        self._cancelled_by_worker = False
+        self._task: asyncio.Task[None] | None = None
+        self._output: object = None
+        self._error: BaseException | None = asyncio.CancelledError()
+        """None once the agent has returned; a task may be cancelled before its first step."""
 
     @property
     def is_ending(self) -> bool:
         """True once its last write is under way: cancelling would only hide the outcome."""
         return self._is_ending
 
+    def cancel(self) -> None:
+        """Cancel the agent: whatever it makes of that, its run is not ended.
+
+        An agent that has come to its end already is past that: its outcome stands.
+        """
+        if self._task is not None and self._task.done():
+            return
+        self._cancelled_by_worker = True
+        if self._task is not None:
+            self._task.cancel()
+
     async def run(self) -> None:
         """Execute to the end. Cancelled: the run is left as it is, for its holder to hand back."""
         loop = asyncio.get_running_loop()
         context = RunContext(self._store, self.claim, self._worker, loop)
-        try:
-            output = await self._call(context)
-        except (GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            if _is_cancelled():
-                # What a handler makes of its cancellation is no verdict on the run.
-                raise asyncio.CancelledError from error
-            await self._fail(context, error)
+        await self._execute(context)
+        if self._error is None:
+            try:
+                await context.flush()
+            except Exception as error:  # noqa: BLE001  # of a write that the agent left to us
+                self._error = error
+        if self._error is None:
+            await self._end_completed(self._output)
         else:
-            await self._end_completed(output)
+            await self._fail(context, self._error)
+
+    async def _execute(self, context: RunContext) -> None:
+        # In a task of its own: an agent, and the timers it forgets, may cancel the task that
+        # they run in, but must not cancel the writes that end the run.
+        begin_run(self.claim.run_id)
+        if not self._cancelled_by_worker:
+            self._task = asyncio.create_task(self._work(context), name=f"run {self.claim.run_id}")
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        if self._cancelled_by_worker:
+            # What a handler makes of its cancellation is no verdict on the run.
+            raise asyncio.CancelledError
+
+    async def _work(self, context: RunContext) -> None:
+        try:
+            self._output = await self._call(context)
+        except BaseException as error:  # noqa: BLE001  # an agent may raise anything
+            self._error = error
+        else:
+            self._error = None
 
     async def _call(self, context: RunContext) -> object:
         value = self._agent.decode_input(self.claim.input_json)
@@ -74,7 +113,6 @@ class Execution:
             output = await call_in_thread(f"run {self.claim.run_id}", call)
         if inspect.isawaitable(output):
             output = await output
-        await context.flush()
         return self._agent.encode_output(output)
 
     async def _fail(self, context: RunContext, error: BaseException) -> None:
@@ -144,12 +182,6 @@ class Execution:
             isinstance(error, (LeaseLostError, RunTerminatedError, RunNotFoundError))
             and error.run_id == self.claim.run_id
         )
-
-
-def _is_cancelled() -> bool:
-    # By the worker: an agent that cancels a task of its own has cancelled nothing here.
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _as_data(error: BaseException) -> RemoteAgentError:

@@ -23,6 +23,7 @@ from murmur_streams.core.errors import (
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.execution import Execution
 from murmur_streams.fleet.worker.leases import hand_on, keep_leases
+from murmur_streams.fleet.worker.tasks import guard_tasks
 from murmur_streams.stores.redis.queue import Claim, Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -34,6 +35,7 @@ CANCEL_SECONDS = 1.0
 """How long a cancelled handler may take to clean up."""
 HAND_BACK_SECONDS = 5.0
 """How long a stopping worker tries to hand its runs back."""
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -51,7 +53,8 @@ class Worker:
         lease_seconds: how long this worker may be silent before its runs are taken over; >= 1.
         drain_seconds: how long ``stop`` waits for the runs under way before it hands them back.
         targets: only these agents; None for all.
-        worker_id: None makes one of host, process id and four random digits.
+        worker_id: 1 to 128 characters of A-Z a-z 0-9 . _ - that begin with a letter or a digit;
+            None makes one of host, process id and four random digits.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Worker:
             raise InvalidInputError(
                 "a worker needs concurrency >= 1, lease_seconds >= 1 and drain_seconds >= 0"
             )
-        self.worker_id = worker_id or _new_worker_id()
+        self.worker_id = _new_worker_id() if worker_id is None else _checked_id(worker_id)
         self._fleet = fleet
         self._targets = _checked_targets(fleet, targets)
         self._concurrency = concurrency
@@ -98,6 +101,7 @@ class Worker:
         Raises:
             StoreConfigurationError: the server does not fit or refuses this user.
         """
+        guard_tasks(asyncio.get_running_loop())
         store = await self._fleet.store()
         queue = Queue(store, self._lease_seconds)
         await queue.prepare(self._targets)
@@ -113,7 +117,7 @@ class Worker:
             await self._work(store, queue)
             await self._drain(queue)
         finally:
-            await self._cancel([*care, *self._tasks()])
+            await asyncio.gather(self._cancel_held(), _cancel(care))
         for task in care:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
@@ -171,11 +175,11 @@ class Worker:
         return [task for _, task in self._held.values()]
 
     def _lost(self, claim: Claim) -> None:
-        execution, task = self._held.get(claim.token, (None, None))
-        if execution is None or task is None or execution.is_ending:
+        execution, _ = self._held.get(claim.token, (None, None))
+        if execution is None or execution.is_ending:
             return
         logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
-        task.cancel()
+        execution.cancel()
 
     async def _drain(self, queue: Queue) -> None:
         if not self._held:
@@ -184,23 +188,31 @@ class Worker:
         finished = asyncio.wait(self._tasks())
         await _first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
         claims = self._claims()
-        await self._cancel(self._tasks())
+        await self._cancel_held()
         try:
             async with asyncio.timeout(HAND_BACK_SECONDS):
                 await asyncio.gather(*(queue.release(claim, "worker_stopped") for claim in claims))
         except (StoreError, TimeoutError) as error:
             logger.warning("runs are handed on when their leases have run out: %r", error)
 
-    @staticmethod
-    async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-        # A handler that will not be cancelled is left behind: nothing that it writes counts.
-        for task in tasks:
-            task.cancel()
+    async def _cancel_held(self) -> None:
+        tasks = self._tasks()
+        for execution, _ in self._held.values():
+            execution.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+        # A handler that will not be cancelled is left behind: nothing that it writes counts.
+        await _cancel(tasks)
 
     async def _until_stopping(self, waiting: Coroutine[Any, Any, object]) -> None:
         await _first_of(waiting, self._stopping.wait(), seconds=None)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
 async def _first_of(
@@ -233,6 +245,15 @@ def _checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
     return list(targets or fleet.agents)
 
 
+def _checked_id(worker_id: str) -> str:
+    if _ID.fullmatch(worker_id):
+        return worker_id
+    raise InvalidInputError(
+        f"worker id {ascii(worker_id)[:60]} is refused: use 1 to 128 characters of "
+        "A-Z a-z 0-9 . _ - that begin with a letter or a digit"
+    )
+
+
 def _is_for_good(error: StoreError) -> bool:
     # An embedded server that does not start now may start later, when there is room on the disk.
     wrong = isinstance(error, StoreConfigurationError) and not isinstance(
@@ -246,5 +267,5 @@ def _idle_seconds() -> float:
 
 
 def _new_worker_id() -> str:
-    host = _NOT_IN_AN_ID.sub("-", socket.gethostname())[:60] or "host"
+    host = _NOT_IN_AN_ID.sub("-", socket.gethostname()).lstrip("._-")[:60] or "host"
     return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"

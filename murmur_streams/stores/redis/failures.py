@@ -62,6 +62,8 @@ def fate_of(error: BaseException) -> Fate:
     code = code_of(error)
     if code in _LATER or isinstance(error, (MaxConnectionsError, NoScriptError)):
         return Fate.NOT_EXECUTED
+    if code in _AUTH:
+        return Fate.REFUSED
     if code and type(error) is RedisConnectionError:
         # "max number of clients reached" comes in place of the answer to whatever was sent.
         return Fate.NOT_EXECUTED

@@ -92,13 +92,17 @@ class Queue:
             ],
         )
         flat = answer[1:]
-        return [
+        claims = [
             Claim(run_id, target, int(attempt), token, int(version), given or None)
             for run_id, target, attempt, token, version, given in zip(
                 *(flat[place::_FIELDS_PER_CLAIM] for place in range(_FIELDS_PER_CLAIM)),
                 strict=True,
             )
         ]
+        for claim in claims:
+            if claim.attempt == 0:
+                _tell_damaged(claim.run_id)
+        return [claim for claim in claims if claim.attempt]
 
     async def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         """Move the leases on; the claims that are over."""
@@ -123,7 +127,11 @@ class Queue:
         queued: list[str] = []
         for partition in self._keys.all_partitions:
             while page := await self._reclaim(partition):
-                queued += page
+                for run_id, fate in zip(page[::2], page[1::2], strict=True):
+                    if fate == "queued":
+                        queued.append(run_id)
+                    else:
+                        _tell_damaged(run_id)
         return queued
 
     async def _reclaim(self, partition: int) -> Sequence[str]:
@@ -172,3 +180,12 @@ class Queue:
             for partition in self._keys.all_partitions
             for target in targets
         ]
+
+
+def _tell_damaged(run_id: str) -> None:
+    logger.error(
+        "run %s is damaged and was taken out of the queue: its hash or journal was changed by "
+        "hand; `murmur-streams audit %s` says how",
+        run_id,
+        run_id,
+    )

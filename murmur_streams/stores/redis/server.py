@@ -258,7 +258,8 @@ def reason_of(error: BaseException) -> BaseException:
 
 def text(value: object) -> str:
     """Read a reply's part as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    # Ours is always UTF-8; what a stranger wrote must not end a reader with a UnicodeDecodeError.
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:

@@ -16,32 +16,25 @@ from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.commands import (
     Append,
     Command,
-    Delete,
-    Finish,
-    PushEvent,
     Release,
     Seal,
-    SetResult,
     SetState,
-    UpdateProgress,
 )
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.decide import Answer
-from murmur_streams.core.entries import Fields, JournalEntry, event_fields
-from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.feed import FeedEntry, FeedFilter
 from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import (
     Limits,
-    check_event_count,
     check_max_events,
-    error_text,
 )
 from murmur_streams.core.pages import RunPage, check_listing
 from murmur_streams.core.requests import create_command
-from murmur_streams.core.result_codec import decode_result, encode_result
+from murmur_streams.core.result_codec import decode_result
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run, run_from_fields
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
@@ -56,6 +49,7 @@ from murmur_streams.stores.redis.rebuild import rebuild_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.writes import RunWrites
 
 DAY_SECONDS = 86_400
 STATUS_FIELDS = (
@@ -71,7 +65,7 @@ def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class RedisRunStore:
+class RedisRunStore(RunWrites):
     """Runs in Redis or Valkey, shared by every process that names the same server and prefix.
 
     Guarantees: a write that returned is in the journal exactly once; a write that raised
@@ -234,94 +228,6 @@ class RedisRunStore:
         stored = await self._read_payload(run_id, self.keys.input(check_run_id(run_id)))
         return None if stored is None else decode_json(stored)
 
-    async def update_progress(
-        self, run_id: str, progress: RunProgress, *, claim: str | None = None
-    ) -> None:
-        """Replace the counters; nothing happens after the end.
-
-        The journal gets them at most once a second and before the end; a poll sees them at once.
-        """
-        await self._execute(run_id, UpdateProgress(progress, claim))
-
-    async def set_state(self, run_id: str, state: RunState) -> None:
-        """Change the state as the table allows; elsewhere nothing happens.
-
-        An end without a closing event leaves the stream open for one, for late_event_seconds.
-        """
-        command = SetState(RunState(state))
-        if command.state is RunState.RUNNING:
-            self._owners.take(run_id)
-        await self._execute(run_id, command)
-
-    async def set_result(self, run_id: str, result: RunResult) -> None:
-        """Store the result; after the end only once, and never for a cancelled run."""
-        payload = self._limits.result(encode_result(result))
-        await self._execute(run_id, SetResult(payload))
-
-    async def push_event(self, run_id: str, event: RunEvent) -> None:
-        """Add an event, also after the end: after the seal it is kept as a late entry."""
-        await self._execute(run_id, PushEvent(self._event(run_id, event)))
-
-    async def append(
-        self,
-        run_id: str,
-        *events: RunEvent,
-        expected_version: int | None = None,
-        claim: str | None = None,
-    ) -> int:
-        """Add events to a run that has not ended, all or none.
-
-        Args:
-            run_id: the run.
-            events: 1 to 500 of them.
-            expected_version: the version the run must have; None for any.
-            claim: the fencing token of the worker that holds the run.
-
-        Returns:
-            The run's new version: the seq of the last event.
-
-        Raises:
-            WrongExpectedVersionError, RunTerminatedError, LeaseLostError, RunNotFoundError:
-                nothing was written.
-        """
-        check_event_count(len(events))
-        fields = tuple(self._event(run_id, event) for event in events)
-        answer = await self._execute(
-            run_id, Append(fields, expected_version, claim), expected_version
-        )
-        return int(answer[1])
-
-    async def finish(
-        self,
-        run_id: str,
-        state: RunState,
-        *,
-        result: RunResult | None = None,
-        event: RunEvent | None = None,
-        error: str | None = None,
-        claim: str | None = None,
-    ) -> bool:
-        """End a run in one step: result, last event, state, seal.
-
-        Returns:
-            True when this call ended it, False when it had ended before.
-
-        Raises:
-            LeaseLostError: ``claim`` does not hold the run; nothing was written.
-        """
-        if not RunState(state).is_terminal:
-            raise InvalidInputError(
-                f"finish ends a run: state must be completed, failed or cancelled, not {state}"
-            )
-        command = Finish(
-            RunState(state),
-            None if result is None else self._limits.result(encode_result(result)),
-            None if event is None else self._event(run_id, event),
-            error_text(error),
-            claim,
-        )
-        return (await self._execute(run_id, command))[0] == "OK"
-
     async def release(self, run_id: str, claim: str, reason: str) -> bool:
         """Hand a claimed run back: it waits in its queue again. False when it is not running."""
         return (await self._execute(run_id, Release(reason, claim)))[0] == "OK"
@@ -424,21 +330,6 @@ class RedisRunStore:
         """
         await rebuild_run(self.server, self.durations, check_run_id(run_id))
 
-    async def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """Remove an ended run, or with ``force`` any; its subscribers' streams end.
-
-        Returns:
-            False when there is no such run.
-
-        Raises:
-            RunNotTerminalError: it has not ended.
-        """
-        try:
-            await self._execute(run_id, Delete(force))
-        except RunNotFoundError:
-            return False
-        return True
-
     async def sweep(self) -> int:
         """Do what expiry leaves to do; every begin and end of a run does a little of it.
 
@@ -448,17 +339,18 @@ class RedisRunStore:
         return await sweep(self.server, self.durations)
 
     async def _execute(
-        self, run_id: str, command: Command, expected_version: int | None = None
+        self, run_id: str, command: Command, result: RunResult | None = None
     ) -> Answer:
+        del result  # Redis keeps its JSON, which the command has.
         check_run_id(run_id)
+        if isinstance(command, SetState) and command.state is RunState.RUNNING:
+            self._owners.take(run_id)
         answer = await self.calls.execute(run_id, command)
-        return check_answer(answer, run_id, expected_version)
+        expected = command.expected_version if isinstance(command, Append) else None
+        return check_answer(answer, run_id, expected)
 
     async def _seal(self, run_id: str) -> Answer:
         return await self._execute(run_id, Seal())
-
-    def _event(self, run_id: str, event: RunEvent) -> Fields:
-        return event_fields(event, run_id, self._limits.max_event_bytes)
 
     async def _read_payload(self, run_id: str, key: str) -> str | None:
         stored, exists = await self.server.read_all(("GET", key), ("EXISTS", self.keys.run(run_id)))

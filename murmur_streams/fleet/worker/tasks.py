@@ -1,0 +1,100 @@
+"""What an agent's own tasks may not do: end the process that executes other runs beside it.
+
+A task that raises SystemExit or KeyboardInterrupt raises it out of the event loop as well, and the
+worker would be gone. Ctrl-C comes by a signal handler, and needs no such thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any
+
+from murmur_streams.core.errors import RemoteAgentError
+
+logger = logging.getLogger("murmur_streams.worker")
+
+_EXECUTED: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "murmur_streams_executed_run", default=None
+)
+"""The run that is executed here; tasks inherit it from what creates them."""
+
+
+def begin_run(run_id: str) -> None:
+    """Say that the running task and all that it creates execute this run."""
+    _EXECUTED.set(run_id)
+
+
+def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Guard the tasks that executions create on this loop, from now on; no other task notices."""
+    before: Any = loop.get_task_factory()
+    if isinstance(before, _Factory):
+        return
+    loop.set_task_factory(_Factory(before))
+
+
+class _Factory:
+    """Creates tasks as the factory before it did; those of an execution are guarded."""
+
+    def __init__(self, before: Callable[..., Any] | None) -> None:
+        self._before = before
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        run_id = _EXECUTED.get()
+        if run_id is not None:
+            coroutine = _Guarded(coroutine, run_id)
+        if self._before is not None:
+            return self._before(loop, coroutine, **options)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+
+class _Guarded(Coroutine[Any, Any, Any]):
+    """A coroutine, step by step.
+
+    An ``async def`` around it would leave it never awaited when the task is cancelled before its
+    first step.
+    """
+
+    def __init__(self, guarded: Coroutine[Any, Any, Any], run_id: str) -> None:
+        self._guarded: Any = guarded
+        self._run_id = run_id
+
+    def send(self, value: Any, /) -> Any:
+        try:
+            return self._guarded.send(value)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise self._ordinary(error) from error
+
+    def throw(
+        self,
+        kind: Any,
+        value: BaseException | object = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> Any:
+        # The three arguments are deprecated; whoever throws one exception gets it thrown as such.
+        given = (kind,) if value is None and traceback is None else (kind, value, traceback)
+        try:
+            return self._guarded.throw(*given)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise self._ordinary(error) from error
+
+    def close(self) -> None:
+        self._guarded.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._guarded.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        # Its name, frame and state, for a task's repr and for libraries that look at them.
+        return getattr(self._guarded, name)
+
+    def _ordinary(self, error: BaseException) -> RemoteAgentError:
+        kind = type(error).__name__
+        logger.error("run %s: a task of its agent raised %s(%s)", self._run_id, kind, error)
+        return RemoteAgentError(kind, str(error))

@@ -1,0 +1,42 @@
+"""What is refused before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from murmur_streams import InvalidInputError, RunProgress, RunState
+from murmur_streams.core.limits import (
+    MAX_COUNT,
+    check_end,
+    check_expected_version,
+    check_progress,
+    check_state,
+)
+
+
+@pytest.mark.parametrize("version", [True, "1", 1.0, 2**80, b"1"])
+def test_an_expected_version_is_a_plain_integer(version: object) -> None:
+    with pytest.raises(InvalidInputError, match="expected_version is"):
+        check_expected_version(version)
+
+
+@pytest.mark.parametrize("version", [None, 0, 7, MAX_COUNT])
+def test_a_version_passes(version: int | None) -> None:
+    assert check_expected_version(version) == version
+
+
+@pytest.mark.parametrize("progress", [{"total": -1}, {"running": 2**53}])
+def test_counters_are_neither_negative_nor_too_large(progress: dict[str, int]) -> None:
+    with pytest.raises(InvalidInputError, match=f"{next(iter(progress))} must be from 0"):
+        check_progress(RunProgress(**progress))
+
+
+def test_a_state_that_is_none_is_refused_with_the_states_that_are() -> None:
+    with pytest.raises(InvalidInputError, match="pending, running, completed, failed, cancelled"):
+        check_state("nonsense")
+
+
+def test_only_an_end_ends_a_run() -> None:
+    assert check_end("failed") is RunState.FAILED
+    with pytest.raises(InvalidInputError, match="not running"):
+        check_end(RunState.RUNNING)
