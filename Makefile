@@ -32,7 +32,7 @@ test: $(VENV)/.stamp-dev ## Run the tests (WORKERS=2 processes)
 matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)
 
-check: lint test matrix ## The one gate: format, lint, types, layers, tests, other servers
+check: lint matrix test ## The one gate: format, lint, types, layers, other servers, tests
 
 lint: $(VENV)/.stamp-dev ## The gate without the tests
 	@$(BIN)/ruff format --check $(CODE) || { echo "Run 'make format'."; exit 1; }

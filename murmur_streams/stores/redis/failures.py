@@ -77,6 +77,11 @@ def fate_of(error: BaseException) -> Fate:
     return Fate.REFUSED
 
 
+def is_credentials(error: BaseException) -> bool:
+    """Whether the server refused the user's name or password."""
+    return code_of(error) in _AUTH or isinstance(error, AuthenticationError)
+
+
 def clear_error(error: BaseException, where: str) -> MurmurError:
     """Turn a refusal of the server into one sentence that says what to do.
 
@@ -93,7 +98,7 @@ def clear_error(error: BaseException, where: str) -> MurmurError:
         return StoreConfigurationError(
             f"{where} does not permit this user what the store needs ({text}); grant it to the user"
         )
-    if code in _AUTH or isinstance(error, AuthenticationError):
+    if code in _AUTH or is_credentials(error):
         return StoreConfigurationError(
             f"{where} refused the user name or password ({text}); check the URL's credentials"
         )

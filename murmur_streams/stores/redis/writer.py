@@ -28,7 +28,7 @@ from murmur_streams.core.errors import (
     StoreClosedError,
 )
 from murmur_streams.stores.redis.connections import Reply
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
+from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of, is_credentials
 from murmur_streams.stores.redis.lane import Lane
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.server import Server, reason_of, text
@@ -246,7 +246,9 @@ class Writer:
                 if fate_of(reason) is Fate.REFUSED and not maybe_applied:
                     self._fail(call, clear_error(reason, self._server.where))
                     return
-                if asyncio.get_running_loop().time() >= give_up:
+                # A password that is refused stays refused: no later try can learn the answer.
+                over = asyncio.get_running_loop().time() >= give_up or is_credentials(reason)
+                if over:
                     self._fail(call, self._lost(call, reason, maybe_applied=maybe_applied))
                     return
                 logger.debug("a write failed, trying again with its number: %r", reason)

@@ -19,6 +19,7 @@ from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal
 from tests.stores.faults.servers import SpareServer, spare_server
+from tests.stores.faults.waiting import wait_until
 
 BAD_URLS = {
     "http://127.0.0.1:6379": "names no store",
@@ -132,5 +133,12 @@ async def test_a_password_that_is_changed_while_the_store_is_open_is_told_and_wr
         await store.create("run", "work")
         await admin.config_set("requirepass", SECRET)
         await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        async def alone() -> bool:
+            return len(await admin.client_list()) == 1
+
+        await wait_until(
+            alone, "the killed connections are closed, so that nothing is sent on them"
+        )
         text = await refusal(store.append("run", note("run", "a")), StoreConfigurationError)
         assert "credentials" in text
