@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis import Redis
 
-from tests.key_audit import audit_keys
+from tests.key_audit import audit_keys, left_by_hand
 from tests.running_server import running_server
 from tests.servers import Space
 
@@ -31,12 +31,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Red
 
 
 @pytest.fixture
-def space(running: tuple[str, Redis]) -> Iterator[Space]:
+def space(request: pytest.FixtureRequest, running: tuple[str, Redis]) -> Iterator[Space]:
     """A clean server; at the test's end its keys are audited and removed."""
     url, admin = running
     admin.flushall()
     space = Space(url, admin)
     yield space
-    problems = audit_keys(admin, space.prefix)
+    problems = audit_keys(admin, space.prefix, left_by_hand(request))
     admin.flushall()
     assert problems == [], "the key audit"

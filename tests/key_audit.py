@@ -8,14 +8,19 @@ import re
 import time
 import zlib
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
 from murmur_streams.core.decide import LIVE_GRACE_MS
+from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.embedded import server_status
 
 TABLE = Path(__file__).parent / "stores" / "redis" / "key_table.json"
 TOMBSTONE_MS = 60_000
@@ -43,7 +48,7 @@ class Row:
     """``run``: with its run; ``never``; ``own``: at a time of its own."""
 
     def matches(self, key: str) -> re.Match[str] | None:
-        pattern = re.escape(self.key).replace(re.escape("{p}"), r"\{[0-9]+\}")
+        pattern = re.escape(self.key).replace(re.escape("{p}"), r"(?P<tag>\{[0-9]+\})")
         for name, hole in HOLES.items():
             pattern = pattern.replace(re.escape(f"<{name}>"), hole)
         return re.fullmatch(pattern, key)
@@ -64,26 +69,58 @@ class Found:
     """Unix milliseconds; -1 never."""
 
 
-def audit_keys(client: Redis, prefix: str) -> list[str]:
-    """What is wrong with the keys on a server that has none but those of ``prefix``."""
+def audit_server(url: str, **options: Any) -> None:
+    """Assert that nothing is wrong with the keys of this server; see ``audit_keys``."""
+    with Redis.from_url(url) as client:
+        problems = audit_keys(client, **options)
+    assert problems == [], f"the key audit: {problems}"
+
+
+def audit_folder(folder: Path, **options: Any) -> None:
+    """The same for the embedded server of this folder, if there is one that runs."""
+    try:
+        server = server_status(folder)
+    except EmbeddedServerError:
+        return  # No server can run there.
+    if server is not None:
+        audit_server(server.url, **options)
+
+
+def left_by_hand(request: pytest.FixtureRequest) -> list[str]:
+    """The keys that the test says it leaves, by ``@pytest.mark.leaves(key, ...)``."""
+    return [str(key) for mark in request.node.iter_markers("leaves") for key in mark.args]
+
+
+def audit_keys(client: Redis, prefix: str | None = None, others: Collection[str] = ()) -> list[str]:
+    """What is wrong with the keys on a server.
+
+    Args:
+        client: of bytes.
+        prefix: none may have another one; by default any.
+        others: keys (or ``fnmatch`` patterns) that a test leaves by its own hand.
+    """
     rows, problems = key_table(), list[str]()
-    of_run: dict[str, list[Found]] = defaultdict(list)
+    of_run: dict[tuple[str, str, str], list[Found]] = defaultdict(list)
     for found in _found(client):
+        if any(fnmatchcase(found.key, pattern) for pattern in others):
+            continue
         row, match = _row_of(found.key, rows)
-        if row is None or match is None or match["prefix"] != prefix:
+        if row is None or match is None or prefix not in {None, match["prefix"]}:
             problems.append(f"{found.key}: is no row of the key table")
             continue
         if found.type != row.type:
             problems.append(f"{found.key}: is a {found.type}, not a {row.type}")
         if row.expires == "run":
-            of_run[match["run_id"]].append(found)
+            of_run[match["prefix"], match["tag"], match["run_id"]].append(found)
         elif (found.expires_at != -1) != (row.expires == "own"):
             problems.append(f"{found.key}: expires at {found.expires_at}, not {row.expires}")
-    partitions = int(str(client.hget(f"{prefix}:meta", "partitions") or b"1", "ascii"))  # pyright: ignore[reportArgumentType, reportCallIssue]
-    for run_id, keys in of_run.items():
-        base = f"{prefix}:{{{zlib.crc32(run_id.encode()) % partitions}}}:"
-        problems += [f"{key.key}: is not under {base}" for key in keys if base not in key.key]
-        problems += _run_problems(client, f"{base}run:{run_id}", keys)
+    for (of_prefix, tag, run_id), keys in of_run.items():
+        run_key = f"{of_prefix}:{tag}:run:{run_id}"
+        problems += _run_problems(client, run_key, keys)
+        partition = zlib.crc32(run_id.encode()) % _partitions(client, of_prefix)
+        # A tombstone outlives a change of the number of partitions.
+        if client.exists(run_key) and tag != f"{{{partition}}}":
+            problems.append(f"{run_key}: is not in partition {partition}")
     return problems
 
 
@@ -142,6 +179,11 @@ def _found(client: Redis) -> list[Found]:
         for name, kind, expires_at in zip(names, types, expiry_times(client, names), strict=True)
     ]
     return [each for each in found if each.expires_at != -2]
+
+
+def _partitions(client: Redis, prefix: str) -> int:
+    stored: Any = client.hget(f"{prefix}:meta", "partitions")
+    return int(stored or 1)
 
 
 def _row_of(key: str, rows: list[Row]) -> tuple[Row | None, re.Match[str] | None]:

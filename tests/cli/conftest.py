@@ -16,13 +16,16 @@ import pytest
 from murmur_streams.embedded import stop_server
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.redis.store import RedisRunStore
+from tests.key_audit import audit_folder, left_by_hand
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def data_dir(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """The folder of the test's embedded server, which is stopped at the end."""
     for name in [name for name in os.environ if name.startswith("MURMUR_")]:
         monkeypatch.delenv(name)
@@ -32,7 +35,10 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     yield folder
-    stop_server(folder)
+    try:
+        audit_folder(folder, others=left_by_hand(request))
+    finally:
+        stop_server(folder)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import CommandLine
 
 
@@ -35,6 +37,7 @@ def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None
         line.run("server", "stop", "--url", url)
 
 
+@pytest.mark.leaves("--json")
 def test_words_that_begin_with_a_dash_are_the_servers(line: CommandLine) -> None:
     assert line.run("redis", "SET", "--json", "-x").stdout == "OK\n"
     assert line.run("redis", "GET", "--json").stdout == "-x\n"
@@ -47,6 +50,7 @@ def test_an_error_reply_is_exit_code_1(line: CommandLine) -> None:
     assert failed.stderr.startswith("(error) ERR unknown command")
 
 
+@pytest.mark.leaves("a")
 def test_commands_can_come_from_stdin(line: CommandLine) -> None:
     asked = line.run("redis", stdin="SET a 'b c'\n\nGET a\n")
     assert (asked.returncode, asked.stdout) == (0, "OK\nb c\n")

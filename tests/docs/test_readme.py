@@ -14,6 +14,7 @@ import pytest
 
 from murmur_streams.embedded import stop_server
 from murmur_streams.settings import settings_table
+from tests.key_audit import audit_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +35,10 @@ def programs(tmp_path: Path) -> Iterator[Path]:
         assert name is not None, f"the block does not say which file it is: {block[:60]}"
         (folder / name[1]).write_text(block, encoding="utf-8")
     yield folder
-    stop_server(tmp_path / "data")
+    try:
+        audit_folder(tmp_path / "data")
+    finally:
+        stop_server(tmp_path / "data")
 
 
 def run(programs: Path, *command: str) -> subprocess.CompletedProcess[str]:

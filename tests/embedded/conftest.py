@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.key_audit import audit_folder, left_by_hand
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CLIENT = """
@@ -195,6 +197,8 @@ def stage(tmp_path: Path, short_place: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def folder(short_place: Path, stage: Stage) -> Path:
-    """A data folder that does not exist yet; its server ends with the test."""
-    return short_place / "data"
+def folder(request: pytest.FixtureRequest, short_place: Path, stage: Stage) -> Iterator[Path]:
+    """A data folder that does not exist yet; its server ends with the test, its keys audited."""
+    folder = short_place / "data"
+    yield folder
+    audit_folder(folder, others=["log", *left_by_hand(request)])

@@ -120,6 +120,7 @@ def test_garbage_in_the_middle_of_the_journal(stage: Stage, folder: Path) -> Non
     stage.wait_until(lambda: stage.gone(folder), "nothing is left of the failed start")
 
 
+@pytest.mark.leaves("key-*")
 def test_a_journal_cut_at_its_end_loses_only_the_last_write(stage: Stage, folder: Path) -> None:
     fill(folder)
     path = journal(folder)

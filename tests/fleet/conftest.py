@@ -12,6 +12,7 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.embedded import ensure_server, stop_server
 from tests.fleet.stage import Stage
+from tests.key_audit import audit_folder
 from tests.servers import Space
 
 
@@ -42,7 +43,10 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("own") / "data"
     ensure_server(folder)
     yield folder
-    stop_server(folder)
+    try:
+        audit_folder(folder)
+    finally:
+        stop_server(folder)
 
 
 @pytest.fixture

@@ -32,25 +32,44 @@ async def submit_some(stage: Stage, chance: random.Random) -> dict[RunHandle[obj
     return submitted
 
 
+async def holder(stage: Stage, handle: RunHandle[object]) -> WorkerProcess:
+    """Wait until the run is executed; the worker that does."""
+    await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    worker_id = (await handle.snapshot()).worker or ""
+    return next(each for each in stage.workers if f"-{each.pid}-" in worker_id)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_fifty_workers_killed_at_random_moments_leave_every_run_ended_once(
     stage: Stage,
 ) -> None:
+    def start() -> WorkerProcess:
+        return stage.start(lease_seconds=1, concurrency=4, idle_seconds=5)
+
     chance = random.Random(20_240_607)
-    workers = [stage.start(lease_seconds=1, concurrency=4, idle_seconds=5) for _ in range(3)]
+    workers = [start() for _ in range(3)]
     expected: dict[RunHandle[object], int] = {}
-    for _ in range(KILLS):
+    bereft: list[RunHandle[object]] = []
+    for kill in range(KILLS):
         expected |= await submit_some(stage, chance)
-        victim = chance.randrange(len(workers))
-        await stage.ready(workers[victim])
+        victim = workers[chance.randrange(len(workers))]
+        gate = stage.gate()
+        if kill % 5 == 0:
+            # Here the kill hits for certain a worker that executes a run.
+            bereft.append(await stage.fleet.submit("waits", {"gate": str(gate)}))
+            victim = await holder(stage, bereft[-1])
+        await stage.ready(victim)
         await asyncio.sleep(chance.uniform(0, 0.5))
-        workers[victim].kill()
-        workers[victim] = stage.start(lease_seconds=1, concurrency=4, idle_seconds=5)
+        victim.kill()
+        gate.touch()
+        workers[workers.index(victim)] = start()
     outputs = {handle: await handle.output(timeout=60) for handle in expected}
     assert {handle: total(output) for handle, output in outputs.items()} == expected
-    attempts = await stage.check(expected)
-    assert sum(attempt > 1 for attempt in attempts) >= 10, "the kills hit runs that were executed"
+    for handle in bereft:
+        await handle.output(timeout=60)
+    await stage.check(expected)
+    assert all(attempt > 1 for attempt in await stage.check(bereft))
 
 
 @pytest.mark.parametrize("place", ["claimed", "finishing"])

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
 from murmur_streams.stores.redis.store import RedisRunStore
+from tests.key_audit import audit_folder, left_by_hand
 from tests.stores.faults.proxy import FaultProxy
 from tests.stores.faults.servers import SpareServer, spare_server
 from tests.stores.faults.waiting import wait_until
@@ -36,8 +38,13 @@ def server_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def server(server_folder: Path) -> EmbeddedServer:
-    return ensure_server(server_folder)
+def server(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[EmbeddedServer]:
+    """A clean server; the keys are audited, if the test has left it alive."""
+    server = ensure_server(server_folder)
+    with BlockingRedis.from_url(server.url) as client:
+        client.flushall()
+    yield server
+    audit_folder(server_folder, others=left_by_hand(request))
 
 
 @pytest.fixture

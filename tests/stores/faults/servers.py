@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from tests.key_audit import audit_server
 from tests.server_choice import server_binary
 from tests.stores.faults.waiting import wait_until
 
@@ -61,6 +62,11 @@ class SpareServer:
         )
         await wait_until(self._answers, "the server answers")
 
+    def audit(self) -> None:
+        """Audit its keys, if it still runs."""
+        if self._process is not None and self._process.poll() is None:
+            audit_server(self.url(f":{self._password}" if self._password else ""))
+
     async def kill(self) -> None:
         """End it with SIGKILL."""
         if self._process is not None:
@@ -85,6 +91,7 @@ async def spare_server(
     try:
         await server.start()
         yield server
+        await asyncio.to_thread(server.audit)
     finally:
         await server.kill()
 

@@ -16,6 +16,7 @@ from tests.stores.faults.resp import frame_end, take_frame, words_of
 from tests.stores.faults.waiting import wait_until
 
 KEY = "faults:proxy"
+pytestmark = pytest.mark.leaves(KEY)
 EXECUTED = {Fault.DROP_REPLY, Fault.CUT_REPLY}
 
 
