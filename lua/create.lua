@@ -34,10 +34,9 @@
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
-local _, answer = create_run({
+return create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
   live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
   input_size = ARGV[11], input_sha256 = ARGV[12], metadata = ARGV[13], feed = KEYS[6],
   base = KEYS[7], ttl_ms = tonumber(ARGV[14]),
 })
-return answer

@@ -23,8 +23,10 @@
 --   12 result        text or ''
 --   13 result_size   integer
 --   14 result_sha256 text
---   15 count         integer
---   16 events        texts, see include/events.lua
+--   15 dead          text or '' why it goes to the dead letters
+--   16 stopped       text or '' what made a cancelled execution stop
+--   17 count         integer
+--   18 events        texts, see include/events.lua
 -- RETURNS
 --   OK version
 --   NO state
@@ -32,7 +34,7 @@
 --   FENCED
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers result feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
 -- include: overdue
 
 local keys = given_run_keys()
@@ -40,7 +42,8 @@ local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local state, ttl_ms, claim = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local failure, result, size, sha256 = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
-local events = read_events(16, tonumber(ARGV[15]))
+local dead, stopped = ARGV[15], ARGV[16]
+local events = read_events(18, tonumber(ARGV[17]))
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -54,7 +57,18 @@ if TERMINAL[run.state] then return reply({'NO', run.state}) end
 
 local now = server_ms()
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
-local ending = {state = state, error = failure, seal = true, events = {}, changes = {}}
+read_work(run)
+if claim ~= '' and run.cancel_requested then
+  -- Whoever was told that the cancel was requested is sure that the run ends cancelled.
+  if stopped == '' then stopped = 'handler' end
+  if state ~= 'cancelled' then
+    state, failure, result, events, dead = 'cancelled', '', '', {}, ''
+  end
+end
+local ending = {state = state, error = failure, seal = true, events = {}, changes = {},
+  told = claim ~= '' and execution(run) or {}, dead = dead ~= '' and dead or nil}
+if stopped ~= '' then set_field(ending.told, 'stopped', stopped) end
+if dead ~= '' then set_field(ending.told, 'reason', dead) end
 if result ~= '' then
   ending.events[1] = {'type', 'run.result', 'size', size, 'sha256', sha256}
   ending.changes = {'result_size', size, 'result_sha256', sha256}

@@ -1,35 +1,59 @@
--- Moves the leases of a worker's claims on and names those that are over.
+-- Moves the leases of a worker's claims on, and says what there is to say of them: lost, cancel
+-- (again and again until the run ends), or silent (once a silence).
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
+--   2 feed       stream  <prefix>:{p}:feed
 -- ARGV
 --   1 lease_ms     integer
 --   2 live_ttl_ms  integer
---   3 count        integer
---   4 runs         texts: run_id, claim, for each
+--   3 feed_max     integer
+--   4 count        integer
+--   5 runs         texts: run_id, claim and silent_ms (0: never silent) of each
 -- RETURNS
---   OK claim*  the claims that are over
--- WRITES base
--- COST a run: 1 HMGET, 1 ZREM, 1 ZADD
--- include: states, time, keys, run
+--   OK (claim what)*
+-- WRITES base feed
+-- COST a run: 2 HMGET, 1 ZREM, 1 ZADD
+-- include: states, time, keys, run, journal, queue
 
 local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local feed, feed_max = KEYS[2], ARGV[3]
 local now, answer = server_ms(), {'OK'}
-for i = 1, tonumber(ARGV[3]) do
-  local run_id, claim = ARGV[2 + 2 * i], ARGV[3 + 2 * i]
+
+local function note_silence(run, run_id, keys)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  add_entry(writer, {'type', 'run.silent', 'attempt', digits(run.attempt), 'worker', run.worker,
+    'seconds', digits(math.floor((now - run.last_ms) / 1000))})
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+    'silent', digits(writer.seq))
+end
+
+local function keep(run, run_id, keys, silent_ms)
+  -- A server that is out of memory refuses a script whose first write could grow: ZADD alone
+  -- would have all runs taken over, and that writes more than keeping them.
+  redis.call('ZREM', leases_key(base), run_id)
+  redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
+  touch_live(run, keys, now, live_ttl_ms)
+  read_work(run)
+  if run.cancel_requested then return 'cancel' end
+  local is_silent = silent_ms ~= 0 and now - run.last_ms > silent_ms and run.silent ~= run.version
+  if not is_silent then return nil end
+  note_silence(run, run_id, keys)
+  return 'silent'
+end
+
+for i = 1, tonumber(ARGV[4]) do
+  local run_id, claim, silent_ms = ARGV[2 + 3 * i], ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i])
   local keys = keys_of_run(base, run_id)
   local run, damaged = try_run(keys)
+  local what = 'lost'
   if damaged then
     -- Neither kept nor lost: its lease runs out, and who takes it back tells of it.
     redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
-  elseif run and run.claim == claim then
-    -- A server that is out of memory refuses a script whose first write could grow: ZADD alone
-    -- would have all runs taken over, and that writes more than keeping them.
-    redis.call('ZREM', leases_key(base), run_id)
-    redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
-    touch_live(run, keys, now, live_ttl_ms)
-  else
-    answer[#answer + 1] = claim
+    what = nil
+  elseif run and run.state == 'running' and run.claim == claim then
+    what = keep(run, run_id, keys, silent_ms)
   end
+  if what then answer[#answer + 1], answer[#answer + 2] = claim, what end
 end
 return answer

@@ -1,5 +1,5 @@
--- Writes a run's hash and index rows anew from the fold of its journal, unless the journal has
--- grown since it was read.
+-- Writes a run's hash and its rows in indexes, queue and leases anew from the fold of its journal,
+-- unless the journal has grown since it was read.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -21,8 +21,8 @@
 --   OK version
 --   WRONG_VERSION id
 -- WRITES run base
--- COST 1 XREVRANGE, 1 PTTL, 1 HMGET, 1 DEL, 2 HSET, 9 ZREM, 4 ZADD
--- include: states, time, keys, run, index
+-- COST 1 XREVRANGE, 1 PTTL, 3 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD
+-- include: states, time, keys, run, index, queue
 
 local keys, base = given_run_keys(), KEYS[6]
 local run_id, last_id = ARGV[1], ARGV[2]
@@ -54,12 +54,25 @@ redis.call('ZADD', state_index_key(base, state), 0, member)
 redis.call('ZADD', target_index_key(base, target), 0, member)
 local row = removal_row(target, member)
 redis.call('ZREM', overdue_key(base), row)
-if live_until > 0 then redis.call('ZADD', overdue_key(base), digits(live_until), row) end
+local run = read_run(keys.run)
+read_work(run)
+local overdue = ended and 0 or overdue_at(run, state)
+if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end
+redis.call('ZREM', queue_key(base, target), run_id)
+if state == 'pending' and run.queued then enqueue(base, run, run_id, now) end
+if state == 'running' and run.claim ~= '' then
+  -- Its worker's next heartbeat moves it on; without a worker it is handed on.
+  redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
+else
+  redis.call('ZREM', leases_key(base), run_id)
+end
+if run.owner and run.owner ~= '' and state == 'running' then
+  redis.call('ZADD', owners_key(base), 'NX', digits(now + run.owner_lease_ms), run_id)
+else
+  redis.call('ZREM', owners_key(base), run_id)
+end
 if ended then
   redis.call('HSET', keys.run, 'expire_at', digits(deadline))
-  redis.call('ZREM', leases_key(base), run_id)
-  redis.call('ZREM', queue_key(base, target), run_id)
-  redis.call('ZREM', owners_key(base), run_id)
   if deadline > 0 then
     redis.call('ZADD', expiring_key(base), digits(deadline), row)
   end

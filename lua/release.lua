@@ -1,4 +1,4 @@
--- Takes a running run back from its worker and queues it again.
+-- Takes a running run back from its worker: it waits again, or ends if its cancel was requested.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -18,20 +18,24 @@
 --   7 max_events   integer
 --   8 claim        text
 --   9 reason       text
+--   10 delay_ms     integer
+--   11 error        text or ''
+--   12 ttl_ms       integer
 -- RETURNS
---   OK version
+--   OK state                the state afterwards
 --   NO state
 --   NOT_FOUND
 --   FENCED
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, 4 zset moves
--- include: lifecycle
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, 5 zset moves, or as finish
+-- include: cancel
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local claim, reason = ARGV[8], ARGV[9]
+local claim, reason, delay_ms = ARGV[8], ARGV[9], tonumber(ARGV[10])
+local failure, ttl_ms = ARGV[11], tonumber(ARGV[12])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -40,16 +44,18 @@ if not run then return {'NOT_FOUND'} end
 local function reply(answer)
   return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
 end
-if claim ~= run.claim then return reply({'FENCED'}) end
+if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 if run.state ~= 'running' then return reply({'NO', run.state}) end
 
 local now = server_ms()
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
-local changes = enter_state(run, run_id, keys, KEYS[7], writer, 'pending', {'reason', reason})
-local version = digits(writer.seq)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
-redis.call('ZREM', leases_key(KEYS[7]), run_id)
--- At its old place, not behind all that came since.
-enqueue(KEYS[7], run.target, run_id, run.created_ms)
+read_work(run)
+local p = {reason = reason, due_ms = delay_ms > 0 and now + delay_ms or 0, error = failure}
+if let_go(run, run_id, keys, KEYS[7], writer, 'handler', p, now, ttl_ms) then
+  local answer = reply({'OK', 'cancelled'})
+  expire_ended(run, keys)
+  return answer
+end
 touch_live(run, keys, now_ms, live_ttl_ms)
-return reply({'OK', version})
+live_until_due(run, keys, live_ttl_ms)
+return reply({'OK', 'pending'})

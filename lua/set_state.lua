@@ -27,7 +27,7 @@
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 3 zset moves, an end a little of sweep
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 4 zset moves, an end a little of sweep
 -- include: overdue
 
 local keys = given_run_keys()
@@ -47,21 +47,32 @@ if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}
 
 local now = server_ms()
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
-if TERMINAL[state] then
-  local ending = {state = state, error = '', seal = run.closing, events = {}, changes = {}}
-  end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
+read_work(run)
+local never_again = state == 'pending' and run.cancel_requested
+if TERMINAL[state] or never_again then
+  if never_again then
+    local ending = {told = {}, stopped = 'pending'}
+    end_cancelled(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
+  else
+    local ending = {state = state, error = '', seal = run.closing}
+    end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
+  end
   local answer = reply({'OK', digits(writer.seq)})
   expire_ended(run, keys)
   sweep_a_little(KEYS[7], KEYS[6], feed_max, ttl_ms, now)
   return answer
 end
-local changes = enter_state(run, run_id, keys, KEYS[7], writer, state, {})
-if state == 'running' and owner ~= '' then
-  set_field(changes, 'owner', owner)
-  set_field(changes, 'owner_lease_ms', digits(owner_lease_ms))
-  redis.call('ZADD', owners_key(KEYS[7]), digits(now + owner_lease_ms), run_id)
+if state == 'pending' then
+  wait_again(run, run_id, keys, KEYS[7], writer, {due_ms = 0, error = ''}, now)
+else
+  local changes = enter_state(run, run_id, keys, KEYS[7], writer, state, {})
+  if owner ~= '' then
+    set_field(changes, 'owner', owner)
+    set_field(changes, 'owner_lease_ms', digits(owner_lease_ms))
+    redis.call('ZADD', owners_key(KEYS[7]), digits(now + owner_lease_ms), run_id)
+  end
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+    unpack(changes))
 end
-local version = digits(writer.seq)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
 touch_live(run, keys, now_ms, live_ttl_ms)
-return reply({'OK', version})
+return reply({'OK', digits(writer.seq)})

@@ -14,10 +14,11 @@ DAY_SECONDS = 86_400
 TEN_YEARS_SECONDS = 3_650 * DAY_SECONDS
 DEFAULT_KEY_PREFIX = "murmur:runs"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOOPS = ("auto", "asyncio", "uvloop")
 
 _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+KEY_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -91,15 +92,18 @@ def _read_path(text: str) -> Path:
 
 
 def _read_prefix(text: str) -> str:
-    if not _PREFIX.fullmatch(text):
+    if not KEY_PREFIX.fullmatch(text):
         raise ValueError
     return text
 
 
-def _read_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError
-    return text.lower()
+def _one_of(words: tuple[str, ...]) -> Rule:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError
+        return text.lower()
+
+    return Rule(f"one of {', '.join(words)}", read)
 
 
 def _read_switch(text: str) -> bool:
@@ -113,8 +117,17 @@ _FOLDER = Rule("a folder", _read_path, may_be_empty=True)
 _PREFIX_RULE = Rule(
     "1 to 64 characters of A-Z a-z 0-9 . _ : - that begin with a letter or a digit", _read_prefix
 )
-_LEVEL = Rule(f"one of {', '.join(LOG_LEVELS)}", _read_level)
+_FILE = Rule("a file", _read_path, may_be_empty=True)
+_ADDRESS = Rule("a name or an address of this machine", _read_text, may_be_empty=True)
 _SWITCH = Rule("0 or 1", _read_switch, may_be_empty=True)
+
+DATA_DIR = Variable(
+    "data_dir",
+    _FOLDER,
+    None,
+    "the user's data folder",
+    "The embedded server's folder: its data, its log, its socket.",
+)
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -124,13 +137,7 @@ VARIABLES: tuple[Variable, ...] = (
         "the embedded server",
         "Where the runs are: `redis://`, `rediss://`, `unix://`, `embedded:` or `memory:`.",
     ),
-    Variable(
-        "data_dir",
-        _FOLDER,
-        None,
-        "the user's data folder",
-        "The embedded server's folder: its data, its log, its socket.",
-    ),
+    DATA_DIR,
     Variable(
         "key_prefix",
         _PREFIX_RULE,
@@ -167,6 +174,20 @@ VARIABLES: tuple[Variable, ...] = (
         "How many runs one worker process executes at the same time.",
     ),
     Variable(
+        "processes",
+        _whole(1, 256),
+        1,
+        "1",
+        "How many worker processes one `worker` command keeps.",
+    ),
+    Variable(
+        "loop",
+        _one_of(LOOPS),
+        "auto",
+        "auto",
+        "The event loop of a worker: `asyncio`, `uvloop`, or `auto`: uvloop where it is installed.",
+    ),
+    Variable(
         "lease_seconds",
         _decimal(1, 3600),
         15.0,
@@ -182,10 +203,31 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         "log_level",
-        _LEVEL,
+        _one_of(LOG_LEVELS),
         "info",
         "info",
         "What the command line's workers log to stderr.",
+    ),
+    Variable(
+        "health_file",
+        _FILE,
+        None,
+        "none",
+        "A file that a worker touches at each heartbeat, and removes at its end.",
+    ),
+    Variable(
+        "health_port",
+        _whole(0, 65_535),
+        None,
+        "none",
+        "Where a worker answers `GET /livez` and `/readyz`; 0 takes a free port.",
+    ),
+    Variable(
+        "health_host",
+        _ADDRESS,
+        "127.0.0.1",
+        "127.0.0.1",
+        "The address of that port; `0.0.0.0` answers other machines, too.",
     ),
     Variable(
         "debug",
@@ -209,9 +251,14 @@ class Settings:
     ttl_seconds: int = 3600
     live_ttl_seconds: int = 30 * DAY_SECONDS
     concurrency: int = 10
+    processes: int = 1
+    loop: str = "auto"
     lease_seconds: float = 15.0
     drain_seconds: float = 30.0
     log_level: str = "info"
+    health_file: Path | None = None
+    health_port: int | None = None
+    health_host: str = "127.0.0.1"
     debug: bool = False
 
     @classmethod

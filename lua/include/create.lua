@@ -1,17 +1,41 @@
 -- include: overdue
--- The writes that begin a run, for create and submit. A deleted run leaves its journal behind for
+-- What a queued run holds besides; p.delay_ms counts from now, p.deadline_ms from when it is due.
+local function read_order(run, p, now)
+  run.queued, run.priority = p.queued, p.priority or 0
+  run.due_ms = (p.delay_ms or 0) > 0 and now + p.delay_ms or p.due_ms or 0
+  run.deadline_ms = (p.deadline_ms or 0) > 0 and math.max(now, run.due_ms) + p.deadline_ms or 0
+end
+
+local function write_order(run, p, fields, hash)
+  local told = {{'queued', 'queued', run.queued and '1' or ''},
+    {'priority', 'priority', run.priority ~= 0 and digits(run.priority) or ''},
+    {'due', 'due_ms', run.due_ms > 0 and digits(run.due_ms) or ''},
+    {'deadline', 'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms) or ''},
+    {'traceparent', 'traceparent', p.traceparent or ''},
+    {'tracestate', 'tracestate', p.tracestate or ''}}
+  for _, each in ipairs(told) do
+    if each[3] ~= '' then
+      set_field(fields, each[1], each[3])
+      set_field(hash, each[2], each[3])
+    end
+  end
+end
+
+-- The writes that begin a run, for create, submit and requeue. A deleted run leaves its journal behind for
 -- a minute as a tombstone; a new life of the id begins after it, so blocked readers see it.
 local function create_run(p)
   local keys = given_run_keys()
   local now = server_ms()
   local tombstone = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
-  local ms = now
-  if tombstone then
-    ms = math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1)
-    redis.call('DEL', keys.journal, keys.producers)
-  end
-  local live_until = p.live_ttl_ms > 0 and now + p.live_ttl_ms or 0
-  local run = {target = p.target, version = 0, last_ms = 0}
+  local ms = tombstone and math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1) or now
+  local run = {target = p.target, version = 0, last_ms = 0, created_ms = ms}
+  read_order(run, p, now)
+  local live_until = p.live_ttl_ms > 0 and math.max(now, run.due_ms) + p.live_ttl_ms or 0
+  run.live_until = live_until
+  -- Before the first write: it refuses what is no journal and no feed.
+  local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, ms)
+  -- The producers stay: a retry of the delete must not find that it never was.
+  if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}
   local hash = {'target', p.target, 'state', 'pending', 'version', '1', 'epoch', p.epoch,
     'last_ms', digits(ms), 'created_ms', digits(ms), 'attempt', '0'}
@@ -26,19 +50,22 @@ local function create_run(p)
     set_field(fields, 'metadata_json', p.metadata)
     set_field(hash, 'metadata_json', p.metadata)
   end
+  write_order(run, p, fields, hash)
   set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
-  add_entry(open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, ms), fields)
+  add_entry(writer, fields)
   local member = index_member(ms, p.run_id)
   redis.call('ZADD', index_key(p.base), 0, member)
   redis.call('ZADD', state_index_key(p.base, 'pending'), 0, member)
   redis.call('ZADD', target_index_key(p.base, p.target), 0, member)
   local deadline = live_until > 0 and live_until + LIVE_GRACE_MS or 0
-  if live_until > 0 then
-    redis.call('ZADD', overdue_key(p.base), digits(live_until), removal_row(p.target, member))
-    expire_keys(keys, deadline)
+  local overdue = overdue_at(run, 'pending')
+  if overdue > 0 then
+    redis.call('ZADD', overdue_key(p.base), digits(overdue), removal_row(p.target, member))
   end
+  if run.queued then enqueue(p.base, run, p.run_id, now) end
   local answer = remember(keys.producers, p.producer, p.n, p.now_ms, deadline, {'OK', '1'})
+  if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
   sweep_a_little(p.base, p.feed, p.feed_max, p.ttl_ms, now)
-  return now, answer
+  return answer
 end

@@ -1,7 +1,6 @@
 -- include: keys
--- The indexes of a partition, and the queue's small change.
+-- The indexes of a partition.
 local EXPIRED_PER_CALL = 3
-local WAKE_TOKENS = 64
 
 local function index_member(created_ms, run_id)
   return string.format('%013.0f', created_ms) .. ':' .. run_id
@@ -29,10 +28,4 @@ local function remove_expired(base, now_ms, limit)
     redis.call('ZREM', expiring_key(base), entry)
   end
   return #due
-end
-
--- A wake-up token for one idle worker: a hint, so a short stream of them is enough.
-local function enqueue(base, target, run_id, due_ms)
-  redis.call('ZADD', queue_key(base, target), 'NX', digits(due_ms), run_id)
-  redis.call('XADD', wake_key(base, target), 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
 end

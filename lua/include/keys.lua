@@ -10,8 +10,13 @@ local function expiring_key(base) return base .. ':expiring' end
 local function leases_key(base) return base .. ':leases' end
 local function overdue_key(base) return base .. ':overdue' end
 local function owners_key(base) return base .. ':owners' end
+local function dead_key(base, target) return base .. ':dead:' .. target end
+local function dead_targets_key(base) return base .. ':dead' end
+local function paused_key(base) return base .. ':paused' end
+local function sweeper_key(base) return base .. ':sweeper' end
+local function control_key(base, worker) return base .. ':control:' .. worker end
 
--- The keys that live and expire together, in the order of every script's first five KEYS.
+-- The keys that live and expire together.
 local function keys_of_run(base, run_id)
   return {
     run = run_key(base, run_id),
@@ -19,11 +24,14 @@ local function keys_of_run(base, run_id)
     producers = base .. ':producers:' .. run_id,
     input = base .. ':input:' .. run_id,
     result = base .. ':result:' .. run_id,
+    checkpoint = base .. ':checkpoint:' .. run_id,
   }
 end
 
 local function given_run_keys()
   return {
     run = KEYS[1], journal = KEYS[2], producers = KEYS[3], input = KEYS[4], result = KEYS[5],
+    -- Neither a prefix nor a run id has braces.
+    checkpoint = (string.gsub(KEYS[1], '({%d+}):run:', '%1:checkpoint:', 1)),
   }
 end

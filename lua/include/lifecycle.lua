@@ -1,61 +1,76 @@
--- include: states, time, keys, producer, run, journal, events, index, snapshot
--- Changes of state: to another live state, or to the end.
+-- include: states, time, keys, producer, run, journal, events, index, queue, snapshot
+-- Changes to another live state; they want read_work first, as does the end.
+local ERRORS_BYTES = 4000
+local EXCUSED = {worker_stopped = true, retry_later = true}
 
 -- Enters a live state. extra: what the entry and the hash get besides; claim '' clears it.
 local function enter_state(run, run_id, keys, base, writer, state, extra)
   local fields = {'type', 'run.state', 'state', state}
   for i = 1, #extra do fields[#fields + 1] = extra[i] end
   add_entry(writer, fields)
-  local changes = {'state', state, 'claim', field(extra, 'claim') or ''}
-  local attempt, worker = field(extra, 'attempt'), field(extra, 'worker')
-  if attempt then set_field(changes, 'attempt', attempt) end
-  if worker then set_field(changes, 'worker', worker) end
+  local claim = field(extra, 'claim') or ''
+  local changes = {'state', state, 'claim', claim}
+  for _, name in ipairs({'attempt', 'worker', 'host'}) do
+    local text = field(extra, name)
+    if text then set_field(changes, name, text) end
+  end
   if state == 'running' then
     redis.call('HSETNX', keys.run, 'started_ms', digits(writer.ms))
+    redis.call('ZREM', queue_key(base, run.target), run_id)
+    -- Only what is queued is claimed: without its word for it, the claim says so.
+    if claim ~= '' and not run.queued then set_field(changes, 'queued', '1') end
+  else
+    redis.call('ZREM', leases_key(base), run_id)
   end
   if run.owner and run.owner ~= '' then
     set_field(changes, 'owner', '')
     redis.call('ZREM', owners_key(base), run_id)
   end
-  local member = index_member(run.created_ms, run_id)
-  move_state(base, member, run.state, state)
+  move_state(base, index_member(run.created_ms, run_id), run.state, state)
   return changes
 end
 
--- Ends a run: the last entries, the hash, the indexes, and one expiry for all its keys.
--- p: state, error, seal, events (written before the end), changes (for the hash besides).
-local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
-  local changes = flush_progress(keys, writer, now)
-  for i = 1, #p.changes do changes[#changes + 1] = p.changes[i] end
-  for _, fields in ipairs(p.events) do
-    add_entry(writer, fields)
-    note_event(run, fields, writer.seq, changes)
+-- Keeps the text of a failure while those before are short.
+local function note_error(run, changes, failure)
+  local before = redis.call('HGET', run.key, 'errors') or ''
+  run.errors = before
+  if failure == '' or #before >= ERRORS_BYTES then return end
+  local line = digits(run.attempt) .. ' ' .. string.gsub(failure, '\n', ' ')
+  run.errors = before == '' and line or before .. '\n' .. line
+  set_field(changes, 'errors', run.errors)
+end
+
+-- Lets a run wait: again in its queue if it was submitted, and under its deadline.
+-- p: reason (nil when no execution is over), due_ms (0: its old place), error.
+local function wait_again(run, run_id, keys, base, writer, p, now)
+  local extra, counted = {}, {}
+  if p.reason then
+    extra = {'reason', p.reason, 'attempt', digits(run.attempt)}
+    if p.reason == 'failed' then set_field(counted, 'failures', digits(run.failures + 1)) end
+    if EXCUSED[p.reason] then set_field(counted, 'excused', digits(run.excused + 1)) end
+    note_error(run, counted, p.error)
   end
-  if p.state == 'cancelled' and not run.cancel_event then
-    local fields = {'type', 'run_cancelled'}
-    add_entry(writer, fields)
-    note_event(run, fields, writer.seq, changes)
+  if p.error ~= '' then set_field(extra, 'error', p.error) end
+  if p.due_ms > 0 then
+    run.due_ms = p.due_ms
+    set_field(extra, 'due', digits(p.due_ms))
+    set_field(counted, 'due_ms', digits(p.due_ms))
   end
-  local last = {'type', 'run.state', 'state', p.state, 'at', digits(now)}
-  if p.error ~= '' then
-    set_field(last, 'error', p.error)
-    set_field(changes, 'error', p.error)
-  end
-  if p.seal or p.state == 'cancelled' then set_field(last, 'seal', '1') end
-  add_entry(writer, last)
-  if p.seal or p.state == 'cancelled' then set_field(changes, 'seal', digits(writer.seq)) end
-  local expire_at = ttl_ms > 0 and now + ttl_ms or 0
-  local member = index_member(run.created_ms, run_id)
-  redis.call('HSET', keys.run, 'state', p.state, 'version', digits(writer.seq), 'last_ms',
-    digits(writer.ms), 'ended_ms', digits(now), 'claim', '', 'expire_at', digits(expire_at),
+  local changes = enter_state(run, run_id, keys, base, writer, 'pending', extra)
+  for i = 1, #counted do changes[#changes + 1] = counted[i] end
+  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
     unpack(changes))
-  move_state(base, member, run.state, p.state)
-  redis.call('ZREM', leases_key(base), run_id)
-  redis.call('ZREM', owners_key(base), run_id)
-  redis.call('ZREM', overdue_key(base), removal_row(run.target, member))
-  redis.call('ZREM', queue_key(base, run.target), run_id)
-  if expire_at > 0 then
-    redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run.target, member))
+  if run.queued or run.claim ~= '' then enqueue(base, run, run_id, now) end
+  if run.deadline_ms > 0 then
+    redis.call('ZADD', overdue_key(base), digits(overdue_at(run, 'pending')),
+      removal_row(run.target, index_member(run.created_ms, run_id)))
   end
-  run.expire_at = expire_at
+end
+
+-- Which execution of the run it is that an entry tells of.
+local function execution(run)
+  local told = {'attempt', digits(run.attempt)}
+  if run.worker ~= '' then set_field(told, 'worker', run.worker) end
+  if run.host ~= '' then set_field(told, 'host', run.host) end
+  return told
 end

@@ -1,13 +1,29 @@
--- include: lifecycle
+-- include: cancel
 -- Ends the live runs that nobody cares for any more, and removes what expiry left behind.
 local OVERDUE_PER_CALL = 1
 
-local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why)
+-- What was queued goes to the dead letters, for the reason; a cancel that was requested is kept.
+local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
   local keys = keys_of_run(base, run_id)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
-  local ending = {state = 'failed', error = why, seal = true, events = {}, changes = {}}
-  end_run(run, run_id, keys, base, writer, ending, now, ttl_ms)
+  if run.cancel_requested and run.claim ~= '' then
+    let_go(run, run_id, keys, base, writer, 'worker_lost', {}, now, ttl_ms)
+  elseif run.queued and reason then
+    end_dead(run, run_id, keys, base, writer, reason, why, now, ttl_ms)
+  else
+    local ending = {state = 'failed', error = why, seal = true}
+    end_run(run, run_id, keys, base, writer, ending, now, ttl_ms)
+  end
   expire_ended(run, keys)
+end
+
+local function fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
+  local why, reason = 'deadline_exceeded', 'deadline_exceeded'
+  if run.state ~= 'pending' or run.deadline_ms == 0 or run.deadline_ms > now then
+    local seconds = digits(math.floor((now - math.min(run.last_ms, now)) / 1000))
+    why, reason = 'nobody wrote to it for ' .. seconds .. ' seconds (live_ttl_seconds)', 'overdue'
+  end
+  fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
 end
 
 -- The hash is gone. Another life of the id keeps its place in the queue and its leases.
@@ -24,10 +40,11 @@ local function remove_gone(base, target, member, run_id, reborn)
 end
 
 -- Goes through a page of what may be overdue. A write moves live_until only in the hash, so a row
--- may be early; a damaged hash is left to audit and rebuild. Returns how many it changed and saw.
+-- may be early; a damaged hash is left to audit and rebuild. Returns how many it changed and saw,
+-- and the ids of those that it ended.
 local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
-  local changed, due = 0, redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now),
-    'LIMIT', 0, limit)
+  local changed, ended = 0, {}
+  local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
   for _, row in ipairs(due) do
     local target, member = string.match(row, '^([^:]+):(.+)$')
     local run_id = string.match(member, '^[^:]+:(.+)$')
@@ -35,19 +52,21 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
     local run = try_run(keys_of_run(base, run_id))
     local same = run and index_member(run.created_ms, run_id) == member
     redis.call('ZREM', overdue_key(base), row)
-    if same and not TERMINAL[run.state] and run.live_until > now then
-      redis.call('ZADD', overdue_key(base), digits(run.live_until), row)
-    elseif same and not TERMINAL[run.state] and run.live_until > 0 then
-      local seconds = digits(math.floor((now - math.min(run.last_ms, now)) / 1000))
-      fail_run(base, feed, feed_max, ttl_ms, run, run_id, now,
-        'nobody wrote to it for ' .. seconds .. ' seconds (live_ttl_seconds)')
-      changed = changed + 1
+    if same and not TERMINAL[run.state] then
+      read_work(run)
+      local at = overdue_at(run, run.state)
+      if at > now then
+        redis.call('ZADD', overdue_key(base), digits(at), row)
+      elseif at > 0 then
+        fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
+        changed, ended[#ended + 1] = changed + 1, run_id
+      end
     elseif not same and (run or redis.call('EXISTS', key) == 0) then
       remove_gone(base, target, member, run_id, run)
       changed = changed + 1
     end
   end
-  return changed, #due
+  return changed, #due, ended
 end
 
 -- What every begin and every end of a run does of sweep, so that it needs nobody to call it.

@@ -3,7 +3,7 @@
 
 -- Ends a page of the runs whose owner is gone: it did not say that it lives, and nobody wrote.
 local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
-  local changed, due = 0, redis.call('ZRANGEBYSCORE', owners_key(base), '-inf', digits(now),
+  local ended, due = {}, redis.call('ZRANGEBYSCORE', owners_key(base), '-inf', digits(now),
     'LIMIT', 0, limit)
   for _, run_id in ipairs(due) do
     local run = try_run(keys_of_run(base, run_id))
@@ -13,10 +13,11 @@ local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
       if until_ms > now then
         redis.call('ZADD', owners_key(base), digits(until_ms), run_id)
       else
+        read_work(run)
         fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, 'owner_lost')
-        changed = changed + 1
+        ended[#ended + 1] = run_id
       end
     end
   end
-  return changed, #due
+  return #ended, #due, ended
 end

@@ -6,10 +6,16 @@ import typer
 
 from murmur_streams.cli import (
     audit,
+    cancel,
+    dead,
+    dev,
     keys,
     partitions,
+    pause,
     rebuild,
     redis,
+    result,
+    retry,
     runs,
     server,
     settings,
@@ -17,6 +23,7 @@ from murmur_streams.cli import (
     submit,
     tail,
     worker,
+    workers,
 )
 from murmur_streams.cli.command import AsJson, Debug, Prefix, Url
 from murmur_streams.cli.demo import command as demo
@@ -65,8 +72,9 @@ def begin(
 
 
 for module in (
-    *(demo, worker, submit, tail, runs, show, keys, audit, rebuild),
-    *(partitions, redis, server, settings),
+    *(demo, dev, worker, workers, pause),
+    *(submit, tail, result, cancel, retry, runs, show, dead),
+    *(keys, audit, rebuild, partitions, redis, server, settings),
 ):
     module.register(app)
 register_version(app)

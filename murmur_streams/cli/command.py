@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 import traceback
@@ -14,8 +15,11 @@ import typer
 from murmur_streams.cli.printing import tell
 from murmur_streams.cli.session import Globals, Session
 from murmur_streams.core.errors import MurmurError, RunCancelledError, RunFailedError
+from murmur_streams.core.states import RunState
 
 FAILED, USAGE, CANCELLED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
+EXIT_CODES = {RunState.COMPLETED: 0, RunState.FAILED: FAILED, RunState.CANCELLED: CANCELLED}
+"""By how a run ended."""
 SHARED = "Options of every command"
 
 Url = Annotated[
@@ -116,10 +120,8 @@ def invoke(given: Globals, body: Callable[[Session], None]) -> None:
         body(Session.of(given))
         sys.stdout.flush()
     except MurmurError as error:
-        if _wants_traceback(given):
-            traceback.print_exc()
-        tell(f"murmur-streams: {error}")
-        raise typer.Exit(_exit_code(error)) from None
+        tell_error(given, error)
+        raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
@@ -128,11 +130,29 @@ def invoke(given: Globals, body: Callable[[Session], None]) -> None:
         raise typer.Exit(BROKEN_PIPE) from None
 
 
+def tell_error(given: Globals, error: Exception) -> None:
+    """Say on stderr what went wrong: a sentence, or JSON with --json; a bug has its traceback."""
+    if _wants_traceback(given) or not isinstance(error, MurmurError):
+        traceback.print_exception(error)
+    if given.as_json:
+        print(error_json(type(error).__name__, str(error), exit_code(error)), file=sys.stderr)
+    else:
+        tell(f"murmur-streams: {error}")
+
+
+def error_json(kind: str, message: str, code: int) -> str:
+    """An error for programs, on one line."""
+    return json.dumps({"error": kind, "message": message, "exit_code": code}, ensure_ascii=False)
+
+
+def exit_code(error: BaseException) -> int:
+    """What a command ends with that failed so."""
+    if isinstance(error, RunCancelledError):
+        return CANCELLED
+    return (
+        FAILED if isinstance(error, RunFailedError) or not isinstance(error, MurmurError) else USAGE
+    )
+
+
 def _wants_traceback(given: Globals) -> bool:
     return given.debug or os.environ.get("MURMUR_DEBUG", "").lower() in {"1", "true", "yes", "on"}
-
-
-def _exit_code(error: MurmurError) -> int:
-    if isinstance(error, RunFailedError):
-        return FAILED
-    return CANCELLED if isinstance(error, RunCancelledError) else USAGE

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import typer
 
-from murmur_streams.cli.command import INTERRUPTED
+from murmur_streams.cli.command import EXIT_CODES, INTERRUPTED
+from murmur_streams.cli.outcome import outcome_json, print_outcome
 from murmur_streams.cli.printing import console, event_json, event_line, print_json, tell
 from murmur_streams.cli.session import Session
 from murmur_streams.stores.redis.connections import redacted
@@ -42,6 +43,20 @@ class Follower:
         words += ["--prefix", self.session.given.prefix] if self.session.given.prefix else []
         words += ["--url", redacted(self.session.given.url)] if self.session.given.url else []
         return shlex.join(words)
+
+
+async def follow_to_end(
+    session: Session, store: RedisRunStore, follower: Follower, run_id: str
+) -> int:
+    """Print a run's events, then its outcome; returns the exit code."""
+    await follower.follow(store, run_id)
+    run = await store.snapshot(run_id)
+    result = await store.get_result(run_id)
+    if session.as_json:
+        print_json(outcome_json(run, result))
+    else:
+        print_outcome(run, result)
+    return EXIT_CODES[run.state]
 
 
 def run_interruptibly(follower: Follower, body: Callable[[], Awaitable[int | None]]) -> int | None:

@@ -16,6 +16,7 @@ from murmur_streams.cli.printing import console, print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.core.pages import listing_key
 from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -86,15 +87,33 @@ def looks_inside(keys: Keys, run: Run) -> list[Look]:
         Look(("PTTL", keys.run(run_id)), "milliseconds until it expires; -1: never"),
         Look(("ZSCORE", keys.index(partition), member), "its place in the list of runs"),
     ]
-    if run.state.is_terminal:
-        entry = f"{run.target}:{member}"
-        looks.append(Look(("ZSCORE", keys.expiring(partition), entry), "when all of it expires"))
-    else:
-        queue, leases = keys.queue(run.target, partition), keys.leases(partition)
-        looks.append(Look(("ZSCORE", queue, run_id), "in the queue: since when"))
-        looks.append(Look(("ZSCORE", leases, run_id), "the lease: until when"))
-        overdue = ("ZSCORE", keys.overdue(partition), f"{run.target}:{member}")
-        looks.append(Look(overdue, "when it is failed if nobody writes to it"))
+    if run.checkpoint_size is not None:
+        looks.append(Look(("GET", keys.checkpoint(run_id)), "its last checkpoint, as JSON"))
+    return looks + (_when_ended(keys, run) if run.state.is_terminal else _while_live(keys, run))
+
+
+def _when_ended(keys: Keys, run: Run) -> list[Look]:
+    partition = keys.partition(run.run_id)
+    entry = f"{run.target}:{listing_key(run.created_ms, run.run_id)}"
+    looks = [Look(("ZSCORE", keys.expiring(partition), entry), "when all of it expires")]
+    if run.state is RunState.FAILED and run.queued:
+        dead = keys.dead(run.target, partition)
+        looks.append(Look(("XREVRANGE", dead, "+", "-", "COUNT", "5"), "its agent's dead letters"))
+    return looks
+
+
+def _while_live(keys: Keys, run: Run) -> list[Look]:
+    partition = keys.partition(run.run_id)
+    queue, leases = keys.queue(run.target, partition), keys.leases(partition)
+    overdue = f"{run.target}:{listing_key(run.created_ms, run.run_id)}"
+    looks = [
+        Look(("ZSCORE", queue, run.run_id), "in the queue: its place, in milliseconds"),
+        Look(("ZSCORE", leases, run.run_id), "the lease: until when"),
+        Look(("ZSCORE", keys.overdue(partition), overdue), "when it is failed if nobody writes"),
+        Look(("SMEMBERS", keys.paused(partition)), "the agents that are paused"),
+    ]
+    if run.worker is not None:
+        looks.append(Look(("HGETALL", keys.worker(run.worker)), "the worker that has it"))
     return looks
 
 

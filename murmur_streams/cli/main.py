@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Callable
 
 INTERRUPTED = 130
 
@@ -30,4 +31,20 @@ def main() -> None:
     except KeyboardInterrupt:
         # The imports take half a second; from then on, typer and the commands see to it.
         raise SystemExit(INTERRUPTED) from None
-    app(prog_name="murmur-streams")
+    if "--json" not in sys.argv[1:]:
+        app(prog_name="murmur-streams")
+    raise SystemExit(_answer_in_json(app))
+
+
+def _answer_in_json(app: Callable[..., int | None]) -> int:
+    """Run a command for a program: a mistake in its words is told as JSON, too."""
+    try:
+        return app(prog_name="murmur-streams", standalone_mode=False) or 0
+    except Exception as error:
+        words: Callable[[], str] | None = getattr(error, "format_message", None)
+        if words is None:
+            raise
+        from murmur_streams.cli.command import USAGE, error_json
+
+        print(error_json("UsageError", words(), USAGE), file=sys.stderr)
+        return USAGE

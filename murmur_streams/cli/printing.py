@@ -124,12 +124,38 @@ def run_json(run: Run) -> dict[str, Any]:
         "version": run.version,
         "progress": None if run.progress is None else run.progress.model_dump(),
         "attempt": run.attempt,
+        "failures": run.failures,
+        "errors": error_lines(run),
         "worker": run.worker,
+        "host": run.host,
         "created_at": run.created_at.isoformat(),
-        "started_at": None if run.started_at is None else run.started_at.isoformat(),
-        "ended_at": None if run.ended_at is None else run.ended_at.isoformat(),
+        "due_at": moment_json(run.due_ms),
+        "deadline_at": moment_json(run.deadline_ms),
+        "started_at": moment_json(run.started_ms),
+        "ended_at": moment_json(run.ended_ms),
+        "priority": run.priority,
+        "cancel_requested_at": moment_json(run.cancel_requested),
+        "cancel_delivered_at": moment_json(run.cancel_delivered),
+        "cancel_reason": run.cancel_reason,
         "error": run.error,
         "metadata": run.metadata,
         "input_size": run.input_size,
         "result_size": run.result_size,
+        "checkpoint_size": run.checkpoint_size,
     }
+
+
+def error_lines(run: Run) -> list[str]:
+    """The errors of its failed attempts, each with the attempt's number before it."""
+    return run.errors.splitlines() if run.errors else []
+
+
+def moment_of_ms(ms: int | None) -> datetime | None:
+    """A server's time as a moment in UTC."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def moment_json(ms: int | None) -> str | None:
+    """The same for programs, in ISO 8601."""
+    moment = moment_of_ms(ms)
+    return None if moment is None else moment.isoformat()

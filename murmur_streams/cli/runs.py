@@ -30,7 +30,10 @@ from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 
 WATCH_SECONDS = 1.0
-NEW_LINE_FIELDS = ("state", "progress", "attempt", "worker", "error")
+NEW_LINE_FIELDS = (
+    *("state", "progress", "attempt", "failures", "worker", "error"),
+    *("cancel_requested", "cancel_delivered"),
+)
 """What has to change before a watched run gets another line."""
 
 State = Annotated[RunState | None, typer.Option("--state", help="Only runs in this state.")]
@@ -153,5 +156,11 @@ def _words(run: Run) -> str:
     words = [] if run.progress is None else [progress_words(run.progress)]
     if run.attempt > 1:
         words.append(f"attempt {run.attempt}")
+    if run.failures:
+        words.append(f"{run.failures} failed")
+    if run.state is RunState.PENDING and run.due_ms is not None and run.due_ms > now_ms:
+        words.append(f"due in {seconds_words(now_ms, run.due_ms)}")
+    if run.cancel_requested is not None and not run.state.is_terminal:
+        words.append("to be cancelled")
     took = seconds_words(run.started_ms, run.ended_ms or now_ms)
     return "  ".join([*words, took] if took else words)

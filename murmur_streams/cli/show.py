@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
@@ -14,6 +16,8 @@ from murmur_streams.cli.outcome import error_words, print_pretty, result_json
 from murmur_streams.cli.printing import (
     compact,
     console,
+    error_lines,
+    moment_of_ms,
     moment_words,
     print_json,
     printable,
@@ -24,14 +28,27 @@ from murmur_streams.cli.printing import (
 )
 from murmur_streams.cli.session import Session
 from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.dead import DeadLetter, DeadLetters
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.tail import read_entry
 
 Last = Annotated[
     int, typer.Option("--last", metavar="N", min=0, max=10_000, help="Journal entries to show.")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of a run."""
+
+    run: Run
+    result: RunResult | None
+    letter: DeadLetter | None
+    entries: list[JournalEntry]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,26 +60,43 @@ def register(app: typer.Typer) -> None:
         examples=("murmur-streams show my-run", "murmur-streams show my-run --json | jq .state"),
     )
     def show(session: Session, run: RunId, last: Last = 5) -> None:
-        """Print what is known of a run: state, progress, times, worker, result, last entries."""
-        found, result, entries = asyncio.run(_read(session, run, last))
+        """Print what is known of a run: state, progress, times, worker, result, last entries.
+
+        And what became of it: retries, a cancel, its dead letter.
+        """
+        found = asyncio.run(_read(session, run, last))
         if session.as_json:
             print_json(
-                run_json(found)
-                | {"result": result_json(result), "journal": [_entry_json(e) for e in entries]}
+                run_json(found.run)
+                | {
+                    "result": result_json(found.result),
+                    "dead": None if found.letter is None else found.letter.reason,
+                    "journal": [_entry_json(each) for each in found.entries],
+                }
             )
             return
-        _print_run(found)
-        _print_result(found, result)
-        _print_entries(entries, found.version)
+        _print_run(found.run, found.letter)
+        _print_result(found.run, found.result)
+        _print_entries(found.entries, found.run.version)
 
 
-async def _read(
-    session: Session, run_id: str, last: int
-) -> tuple[Run, RunResult | None, list[JournalEntry]]:
+async def _read(session: Session, run_id: str, last: int) -> Found:
     async with session.store() as store:
         run = await store.snapshot(run_id)
-        result = await store.get_result(run_id)
-        return run, result, await last_entries(store, run, last) if last else []
+        return Found(
+            run,
+            await store.get_result(run_id),
+            await _letter_of(store, run),
+            await last_entries(store, run, last) if last else [],
+        )
+
+
+async def _letter_of(store: RedisRunStore, run: Run) -> DeadLetter | None:
+    if run.state is not RunState.FAILED:
+        return None
+    with contextlib.suppress(RunNotFoundError):
+        return await DeadLetters(store).get(run.run_id)
+    return None
 
 
 async def last_entries(store: RedisRunStore, run: Run, count: int) -> list[JournalEntry]:
@@ -74,40 +108,85 @@ async def last_entries(store: RedisRunStore, run: Run, count: int) -> list[Journ
     return [read_entry(run.run_id, run.epoch, raw) for raw in reversed(page)]
 
 
+def shown_fields(entry: JournalEntry) -> dict[str, str]:
+    """An entry's fields without the fencing token: whoever has that can write as the worker."""
+    return {name: value for name, value in entry.fields.items() if name != "claim"}
+
+
 def _entry_json(entry: JournalEntry) -> dict[str, Any]:
-    return {"id": entry.id, "cursor": entry.cursor, "seq": entry.seq, **entry.fields}
+    return {"id": entry.id, "cursor": entry.cursor, "seq": entry.seq, **shown_fields(entry)}
 
 
-def _print_run(run: Run) -> None:
+def _print_run(run: Run, letter: DeadLetter | None) -> None:
     took = seconds_words(run.started_ms, run.ended_ms)
     rows: list[tuple[str, str | Text]] = [
         ("run", run.run_id),
         ("target", run.target),
         ("state", state_text(run.state)),
         ("progress", progress_words(run.progress)),
-        ("attempt", str(run.attempt)),
-        ("worker", printable(run.worker or "-")),
+        ("attempt", _attempt_words(run)),
+        (
+            "worker",
+            printable(run.worker or "-") + (f" on {printable(run.host)}" if run.host else ""),
+        ),
         ("created", moment_words(run.created_at)),
         ("started", moment_words(run.started_at)),
         ("ended", f"{moment_words(run.ended_at)}  {took}".strip()),
+        *_plans(run),
+        *_cancel_rows(run),
         ("journal", f"{run.version} entries"),
     ]
+    if run.checkpoint_size is not None:
+        rows.append(("saved", f"a checkpoint of {run.checkpoint_size:,} bytes"))
+    if letter is not None:
+        rows.append(("dead", f"{printable(letter.reason)}; murmur-streams dead show {run.run_id}"))
     if run.metadata is not None:
         rows.append(("metadata", compact(run.metadata)))
     screen = console()
     for name, value in rows:
-        screen.print(Text(f"{name:<9} ", style="dim").append(value))
+        told = Text(value) if isinstance(value, str) else value
+        screen.print(Text.assemble((f"{name:<9} ", "dim"), told))
+
+
+def _attempt_words(run: Run) -> str:
+    words = f", {run.failures} failed" if run.failures else ""
+    return f"{run.attempt}{words}"
+
+
+def _plans(run: Run) -> list[tuple[str, str]]:
+    """What the submitter or a retry asked for."""
+    rows: list[tuple[str, str]] = []
+    if run.due_ms is not None:
+        rows.append(("due", moment_words(moment_of_ms(run.due_ms))))
+    if run.deadline_ms is not None:
+        rows.append(("deadline", moment_words(moment_of_ms(run.deadline_ms))))
+    if run.priority:
+        rows.append(("priority", str(run.priority)))
+    return rows
+
+
+def _cancel_rows(run: Run) -> list[tuple[str, str]]:
+    if run.cancel_requested is None:
+        return []
+    reason = f"  {printable(run.cancel_reason)}" if run.cancel_reason else ""
+    rows = [("cancel", f"requested {moment_words(moment_of_ms(run.cancel_requested))}{reason}")]
+    if run.cancel_delivered is not None:
+        rows.append(("", f"delivered {moment_words(moment_of_ms(run.cancel_delivered))}"))
+    return rows
 
 
 def _print_result(run: Run, result: RunResult | None) -> None:
     found = result_json(result)
     output = None if found is None else found.get("outputs", found.get("output"))
+    screen = console()
     if output is not None:
-        console().print(Text("result", style="dim"))
+        screen.print(Text("result", style="dim"))
         print_pretty(output)
     wrong = error_words(run, result)
     if wrong:
-        console().print(Text("error     ", style="dim").append(wrong, style="red"))
+        screen.print(Text("error     ", style="dim").append(wrong, style="red"))
+    for line in error_lines(run):
+        screen.print(Text("attempt   ", style="dim").append(printable(line), style="none"))
 
 
 def _print_entries(entries: list[JournalEntry], version: int) -> None:
@@ -119,7 +198,7 @@ def _print_entries(entries: list[JournalEntry], version: int) -> None:
         moment = datetime.fromtimestamp(entry.ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
         words = "  ".join(
             f"{name}={compact(value)}"
-            for name, value in entry.fields.items()
+            for name, value in shown_fields(entry).items()
             if name not in {"type", "ts"}
         )
         screen.print(

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from datetime import datetime
 from typing import Annotated, cast
 
 import typer
 from pydantic import JsonValue
 
-from murmur_streams.cli.command import CANCELLED, FAILED, command
-from murmur_streams.cli.follow import Follower, run_interruptibly
-from murmur_streams.cli.loading import load_fleet
-from murmur_streams.cli.outcome import outcome_json, print_outcome
+from murmur_streams.cli.command import command
+from murmur_streams.cli.durations import moment_of, seconds_of
+from murmur_streams.cli.follow import Follower, follow_to_end, run_interruptibly
+from murmur_streams.cli.opening import App, open_fleet
 from murmur_streams.cli.printing import print_json
-from murmur_streams.cli.session import RETRY_SECONDS, Session
+from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidPayloadError
-from murmur_streams.core.identifiers import new_run_id
-from murmur_streams.core.states import RunState
-from murmur_streams.fleet import Fleet
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.core.requests import MOST_PRIORITY
+from murmur_streams.fleet.submission import SubmitOptions
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The agent's name.")]
 Input = Annotated[
@@ -33,54 +31,101 @@ Follow = Annotated[
 RunIdOption = Annotated[
     str | None, typer.Option("--run-id", metavar="ID", help="The run's id. Default: a random one.")
 ]
-App = Annotated[
+Delay = Annotated[
+    float | None,
+    typer.Option(
+        "--delay", metavar="TIME", parser=seconds_of, help="Begin after so long, such as 90 or 5m."
+    ),
+]
+At = Annotated[
+    datetime | None,
+    typer.Option(
+        "--at",
+        metavar="MOMENT",
+        parser=moment_of,
+        help="Begin then: 2030-01-31T09:00, in this machine's zone unless it names one.",
+    ),
+]
+Priority = Annotated[
+    int,
+    typer.Option(
+        "--priority",
+        min=-MOST_PRIORITY,
+        max=MOST_PRIORITY,
+        help="A step is worth a minute of waiting, so that nothing starves.",
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        parser=seconds_of,
+        help="Fail it when it has not ended so long after it may begin, retries included.",
+    ),
+]
+IdempotencyKey = Annotated[
     str | None,
     typer.Option(
-        "--app", metavar="MODULE:FLEET", help="Check target and input against this fleet first."
+        "--idempotency-key",
+        metavar="KEY",
+        help="The same key and input again is the same run, and not another one.",
     ),
 ]
 
-EXIT_CODES = {RunState.COMPLETED: 0, RunState.FAILED: FAILED, RunState.CANCELLED: CANCELLED}
+
+EXAMPLES = (
+    'murmur-streams submit researcher \'{"text": "why?"}\' --follow',
+    "murmur-streams submit researcher - < question.json",
+    "murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json",
+    "murmur-streams submit report --at 2030-01-31T09:00 --deadline 2h",
+    "murmur-streams submit invoice '{\"order\": 7}' --idempotency-key order-7",
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    command(app, "submit", examples=EXAMPLES)(submit)
 
-    @command(
-        app,
-        "submit",
-        examples=(
-            'murmur-streams submit researcher \'{"text": "why?"}\' --follow',
-            "murmur-streams submit researcher - < question.json",
-            "murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json",
-        ),
+
+def submit(  # noqa: PLR0913, PLR0917  # one for each option
+    session: Session,
+    target: Target,
+    given: Input = None,
+    follow: Follow = False,
+    run_id: RunIdOption = None,
+    app: App = None,
+    delay: Delay = None,
+    at: At = None,
+    priority: Priority = 0,
+    deadline: Deadline = None,
+    idempotency_key: IdempotencyKey = None,
+) -> None:
+    """Submit a run to whatever worker serves TARGET, and print its id.
+
+    With --follow the exit code tells how it ended: 0 completed, 1 failed, 3 cancelled. Ctrl-C
+    leaves the run alone and prints how to follow it again.
+    """
+    value = read_input(given)
+    options = SubmitOptions(
+        run_id=run_id,
+        delay=delay,
+        at=at,
+        priority=priority,
+        deadline=deadline,
+        idempotency_key=idempotency_key,
     )
-    def submit(
-        session: Session,
-        target: Target,
-        given: Input = None,
-        follow: Follow = False,
-        run_id: RunIdOption = None,
-        app: App = None,
-    ) -> None:
-        """Submit a run to whatever worker serves TARGET, and print its id.
+    follower = Follower(session)
 
-        With --follow the exit code tells how it ended: 0 completed, 1 failed, 3 cancelled. Ctrl-C
-        leaves the run alone and prints how to follow it again.
-        """
-        value = read_input(given)
-        chosen = run_id or new_run_id()
-        follower = Follower(session)
+    async def body() -> int:
+        async with open_fleet(session, app) as fleet:
+            handle = await fleet.submit(target, value, **options)
+            _print_submitted(session, handle.run_id, target)
+            if not follow:
+                return 0
+            return await follow_to_end(session, await fleet.store(), follower, handle.run_id)
 
-        async def body() -> int:
-            async with _fleet(session, app) as fleet:
-                await fleet.submit(target, value, run_id=chosen)
-                _print_submitted(session, chosen, target)
-                if not follow:
-                    return 0
-                return await _follow(session, await fleet.store(), follower, chosen)
-
-        raise typer.Exit(run_interruptibly(follower, body) or 0)
+    raise typer.Exit(run_interruptibly(follower, body) or 0)
 
 
 def read_input(given: str | None) -> JsonValue:
@@ -101,27 +146,8 @@ def read_input(given: str | None) -> JsonValue:
         raise InvalidPayloadError(f"the input is no JSON: {error}{hint}") from None
 
 
-def _fleet(session: Session, app: str | None) -> Fleet:
-    """The user's fleet, which knows its agents and their inputs, or one that takes any name."""
-    if app is None:
-        return Fleet(session.url, key_prefix=session.prefix, retry_seconds=RETRY_SECONDS)
-    os.environ.update(session.to_environment())
-    return load_fleet(app)
-
-
 def _print_submitted(session: Session, run_id: str, target: str) -> None:
     if session.as_json:
         print_json({"run_id": run_id, "target": target, "submitted": True})
     else:
         print(run_id, flush=True)
-
-
-async def _follow(session: Session, store: RedisRunStore, follower: Follower, run_id: str) -> int:
-    await follower.follow(store, run_id)
-    run = await store.snapshot(run_id)
-    result = await store.get_result(run_id)
-    if session.as_json:
-        print_json(outcome_json(run, result))
-    else:
-        print_outcome(run, result)
-    return EXIT_CODES.get(run.state, FAILED)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
-import signal
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from murmur_streams.cli.command import command
-from murmur_streams.cli.loading import load_fleet
-from murmur_streams.cli.printing import print_json
+from murmur_streams.cli.processes.keeping import keep_processes
+from murmur_streams.cli.processes.loops import Loop
+from murmur_streams.cli.processes.options import Options, Probes
+from murmur_streams.cli.processes.working import work
 from murmur_streams.cli.session import Session
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.fleet import Fleet
-from murmur_streams.fleet.worker import Worker
+from murmur_streams.fleet.logs import RunLogFilter
+from murmur_streams.settings import Settings
+
+MOST_PROCESSES = 256
+PROCESSES = "Processes"
+PROBES = "Probes"
 
 FleetPath = Annotated[
     str, typer.Argument(metavar="MODULE:FLEET", help="Where the fleet is, such as app:fleet.")
@@ -28,7 +30,7 @@ Concurrency = Annotated[
     typer.Option(
         min=1,
         max=10_000,
-        help="Runs at the same time. Default: MURMUR_CONCURRENCY.",
+        help="Runs at the same time, in each process. Default: MURMUR_CONCURRENCY.",
         show_default=False,
     ),
 ]
@@ -56,100 +58,149 @@ Targets = Annotated[
 ]
 WorkerId = Annotated[
     str | None,
-    typer.Option("--id", metavar="ID", help="The worker's name. Default: a random one."),
+    typer.Option(
+        "--id",
+        metavar="ID",
+        help="The worker's name; -1, -2, ... follow it when there are more. Default: a random one.",
+    ),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_PROCESSES,
+        help="Worker processes; one that dies is replaced. Default: MURMUR_PROCESSES.",
+        rich_help_panel=PROCESSES,
+    ),
+]
+Reload = Annotated[
+    bool,
+    typer.Option(
+        "--reload",
+        help="Start again, drained, when a Python file under the current folder changes.",
+        rich_help_panel=PROCESSES,
+    ),
+]
+EventLoop = Annotated[
+    Loop | None,
+    typer.Option(
+        help="auto is uvloop where it is installed. Default: MURMUR_LOOP.",
+        rich_help_panel=PROCESSES,
+    ),
+]
+HealthFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Touched at each heartbeat that the server took, removed at the end. "
+        "Default: MURMUR_HEALTH_FILE.",
+        rich_help_panel=PROBES,
+    ),
+]
+HealthPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65_535,
+        help="Answer GET /livez and /readyz here; 0 takes a free port. "
+        "Default: MURMUR_HEALTH_PORT.",
+        rich_help_panel=PROBES,
+    ),
+]
+HealthHost = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="The address of that port. Default: MURMUR_HEALTH_HOST, else this machine only.",
+        rich_help_panel=PROBES,
+    ),
+]
+ParentSocket = Annotated[int | None, typer.Option("--parent", hidden=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a worker is started with."""
-
-    concurrency: int
-    lease_seconds: float
-    drain_seconds: float
-    targets: tuple[str, ...] | None
-    worker_id: str | None
+EXAMPLES = (
+    "murmur-streams worker app:fleet",
+    "murmur-streams worker app:fleet --concurrency 50 --targets researcher,writer",
+    "murmur-streams worker app:fleet --url redis://redis.internal:6379/0",
+    "murmur-streams worker app:fleet --processes 4 --health-port 8080",
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    command(app, "worker", examples=EXAMPLES)(worker)
 
-    @command(
-        app,
-        "worker",
-        examples=(
-            "murmur-streams worker app:fleet",
-            "murmur-streams worker app:fleet --concurrency 50 --targets researcher,writer",
-            "murmur-streams worker app:fleet --url redis://redis.internal:6379/0",
-        ),
+
+def worker(  # noqa: PLR0913, PLR0917  # one for each option
+    session: Session,
+    fleet: FleetPath,
+    concurrency: Concurrency = None,
+    lease_seconds: LeaseSeconds = None,
+    drain_seconds: DrainSeconds = None,
+    targets: Targets = None,
+    id: WorkerId = None,  # noqa: A002  # the option's name
+    processes: Processes = None,
+    reload: Reload = False,
+    loop: EventLoop = None,
+    health_file: HealthFile = None,
+    health_port: HealthPort = None,
+    health_host: HealthHost = None,
+    parent: ParentSocket = None,
+) -> None:
+    """Execute the runs of a fleet's agents until told to stop.
+
+    Ctrl-C or SIGTERM drains: no new runs, and those under way may end. A second one hands
+    them back at once; other workers take them over. --url and --prefix are for fleets that
+    name none in their code.
+
+    With --processes or --reload this process keeps others that work: it passes the signals
+    on, replaces a process that died, and a third signal kills them all.
+    """
+    given = session.settings
+    options = Options(
+        fleet=fleet,
+        concurrency=concurrency or given.concurrency,
+        lease_seconds=given.lease_seconds if lease_seconds is None else lease_seconds,
+        drain_seconds=given.drain_seconds if drain_seconds is None else drain_seconds,
+        targets=_names(targets),
+        worker_id=id,
+        processes=1 if parent is not None else processes or given.processes,
+        reload=reload,
+        loop=str(loop or given.loop),
+        probes=Probes()
+        if parent is not None
+        else _probes(given, health_file, health_port, health_host),
+        parent=parent,
     )
-    def worker(
-        session: Session,
-        fleet: FleetPath,
-        concurrency: Concurrency = None,
-        lease_seconds: LeaseSeconds = None,
-        drain_seconds: DrainSeconds = None,
-        targets: Targets = None,
-        id: WorkerId = None,  # noqa: A002  # the option's name
-    ) -> None:
-        """Execute the runs of a fleet's agents until told to stop.
-
-        Ctrl-C or SIGTERM drains: no new runs, and those under way may end. A second one hands
-        them back at once; other workers take them over. --url and --prefix are for fleets that
-        name none in their code.
-        """
-        settings = session.settings
-        # The user's module reads its settings from the environment, and it is not imported yet.
-        os.environ.update(session.to_environment())
-        begin_logging(settings.log_level)
-        options = Options(
-            concurrency=concurrency or settings.concurrency,
-            lease_seconds=settings.lease_seconds if lease_seconds is None else lease_seconds,
-            drain_seconds=settings.drain_seconds if drain_seconds is None else drain_seconds,
-            targets=_names(targets),
-            worker_id=id,
-        )
-        asyncio.run(_work(session, load_fleet(fleet), options))
+    begin(session)
+    if options.needs_parent:
+        raise typer.Exit(keep_processes(session, options))
+    work(session, options)
 
 
-def begin_logging(level: str) -> None:
-    """Log to stderr, from ``level`` up."""
+def begin(session: Session) -> None:
+    """Log, and tell the user's module and processes that we start what was given."""
+    # The user's module reads its settings from the environment, and it is not imported yet.
+    os.environ.update(session.to_environment())
+    handler = logging.StreamHandler()
+    # Of an agent's own records, it is told which run and attempt they are of.
+    handler.addFilter(RunLogFilter())
     logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)-7s %(name)s%(execution)s: %(message)s",
+        handlers=[handler],
     )
-    logging.getLogger("murmur_streams").setLevel(level.upper())
+    logging.getLogger("murmur_streams").setLevel(session.settings.log_level.upper())
+
+
+def _probes(given: Settings, file: Path | None, port: int | None, host: str | None) -> Probes:
+    return Probes(
+        file=file or given.health_file,
+        port=given.health_port if port is None else port,
+        host=host or given.health_host,
+    )
 
 
 def _names(given: list[str] | None) -> tuple[str, ...] | None:
     if not given:
         return None
     return tuple(name for words in given for name in words.split(",") if name)
-
-
-async def _work(session: Session, fleet: Fleet, options: Options) -> None:
-    if not fleet.agents:
-        raise InvalidInputError("the fleet has no agents; decorate a function with @fleet.agent")
-    async with fleet:
-        worker = Worker(
-            fleet,
-            concurrency=options.concurrency,
-            lease_seconds=options.lease_seconds,
-            drain_seconds=options.drain_seconds,
-            targets=options.targets,
-            worker_id=options.worker_id,
-        )
-        _stop_on_signals(worker)
-        names = sorted(options.targets or fleet.agents)
-        if session.as_json:
-            print_json({"worker": worker.worker_id, "pid": os.getpid(), "targets": names})
-        await worker.run()
-    if session.as_json:
-        print_json({"worker": worker.worker_id, "stopped": True})
-
-
-def _stop_on_signals(worker: Worker) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # An event loop on Windows has none: there, Ctrl-C ends the worker at once.
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, worker.stop)

@@ -37,6 +37,7 @@ def audit_run(
     entries: Sequence[JournalEntry],
     input_json: str | None,
     result_json: str | None,
+    checkpoint_json: str | None = None,
 ) -> AuditReport:
     """Compare a run's stored fields and payloads with the fold of its journal.
 
@@ -46,6 +47,7 @@ def audit_run(
         entries: its whole journal, in order.
         input_json: the stored input, None when there is none.
         result_json: the stored result, None when there is none.
+        checkpoint_json: the stored checkpoint, None when there is none.
     """
     problems = _order_problems(entries)
     notes: list[str] = []
@@ -61,6 +63,9 @@ def audit_run(
         problems += _payload_problems("input", folded.input_size, folded.input_sha256, input_json)
         problems += _payload_problems(
             "result", folded.result_size, folded.result_sha256, result_json
+        )
+        problems += _payload_problems(
+            "checkpoint", folded.checkpoint_size, folded.checkpoint_sha256, checkpoint_json
         )
     return AuditReport(run_id, len(entries), tuple(problems), tuple(notes))
 

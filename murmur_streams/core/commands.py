@@ -19,12 +19,23 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Begin a run."""
+    """Begin a run. What it holds besides is only of use to one that is queued."""
 
     target: str
     epoch: str
     input: Payload | None = None
     metadata_json: str | None = None
+    queued: bool = False
+    """Whether it waits in its target's queue for a worker."""
+    priority: int = 0
+    delay_ms: int = 0
+    """How long from now on nobody may start it."""
+    due_ms: int | None = None
+    """Before when nobody may start it, instead of a delay."""
+    deadline_ms: int = 0
+    """How long after it is due it fails if it has not ended; 0 for never."""
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,10 @@ class Finish:
     event: Fields | None = None
     error: str | None = None
     claim: str | None = None
+    dead: str | None = None
+    """Why the run goes to the dead letters."""
+    stopped: str | None = None
+    """What made a cancelled execution stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +98,58 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Hand a pending run to a worker."""
+    """Hand a pending run to a worker, or end one that may not be started any more."""
 
     worker: str
     claim: str
+    host: str | None = None
+    max_attempts: int = 0
+    """How many executions may begin that are not excused; 0 for any number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Take a running run back from its worker: it waits again.
-
-    ``claim`` None is the reclaim of an expired lease.
-    """
+    """Hand a running run back: it waits again, or ends if its cancel was requested."""
 
     reason: str
-    claim: str | None = None
+    claim: str
+    delay_ms: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """Take a run back from a worker whose lease has run out."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancel:
+    """Ask that a run end cancelled: at once when it waits, else by the hand of its worker."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverCancel:
+    """Tell that the execution has learnt of the request."""
+
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Keep a value for the next execution."""
+
+    value: Payload
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSilence:
+    """Tell that an execution whose worker lives has written nothing for this long."""
+
+    claim: str
+    silent_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +170,10 @@ Command = (
     | Seal
     | Start
     | Release
+    | Reclaim
+    | RequestCancel
+    | DeliverCancel
+    | Checkpoint
+    | NoteSilence
     | Delete
 )

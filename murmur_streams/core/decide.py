@@ -5,6 +5,7 @@ journals. An answer is a tagged tuple of texts, exactly what a script returns:
 
 ===================== ==========================================================
 ("OK", version)        done, or nothing was left to do
+("OK", state)          of Release, Reclaim and RequestCancel: the state afterwards
 ("NO", state)          refused without error: the run is in this state
 ("NOT_FOUND",)         no such run
 ("EXISTS",)            the id is taken
@@ -19,58 +20,44 @@ journals. An answer is a tagged tuple of texts, exactly what a script returns:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from murmur_streams.core import executions
 from murmur_streams.core.commands import (
     Append,
+    Checkpoint,
     Command,
     Create,
     Delete,
+    DeliverCancel,
     Finish,
+    NoteSilence,
     Payload,
     PushEvent,
+    Reclaim,
     Release,
+    RequestCancel,
     Seal,
     SetResult,
     SetState,
     Start,
     UpdateProgress,
 )
+from murmur_streams.core.decision import Answer, Decision, Now, ended, written
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry, progress_fields
-from murmur_streams.core.events import RunEventType, is_closing
+from murmur_streams.core.events import is_closing
 from murmur_streams.core.evolve import evolve
 from murmur_streams.core.run import Run, run_to_fields
-from murmur_streams.core.states import CHANGES, Change, RunProgress, RunState
+from murmur_streams.core.states import CHANGES, Change, RunState
 
-Answer = tuple[str, ...]
+__all__ = ["LIVE_GRACE_MS", "PROGRESS_INTERVAL_MS", "Answer", "Decision", "Now", "decide"]
 
 PROGRESS_INTERVAL_MS = 1_000
 """Progress is journalled at most this often; between, only the hash has it."""
 
 LIVE_GRACE_MS = 86_400_000
 """How much longer than its live_until a live run's keys are kept: the sweep must see it first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """The moment of a command, in Unix milliseconds by two clocks."""
-
-    caller_ms: int
-    server_ms: int
-    late_event_ms: int = 2_000
-    """How long after the end a closing event may still come."""
-    max_events: int = 0
-    """The journal's cap; a snapshot is written every half of it. 0: no cap."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a command does: its answer, the entries to append, and progress for the hash alone."""
-
-    answer: Answer
-    entries: tuple[JournalEntry, ...] = ()
-    progress: RunProgress | None = None
 
 
 def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision:
@@ -100,8 +87,24 @@ def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision
         fields["input_sha256"] = command.input.sha256
     if command.metadata_json is not None:
         fields["metadata_json"] = command.metadata_json
+    fields |= _work_fields(command, now)
     entry = JournalEntry(run_id, command.epoch, now.server_ms, 1, fields)
     return Decision(("OK", "1"), (entry,))
+
+
+def _work_fields(command: Create, now: Now) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    due_ms = now.server_ms + command.delay_ms if command.delay_ms > 0 else command.due_ms
+    if command.queued:
+        fields["queued"] = "1"
+    if command.priority:
+        fields["priority"] = str(command.priority)
+    if due_ms is not None:
+        fields["due"] = str(due_ms)
+    if command.deadline_ms:
+        fields["deadline"] = str(max(now.server_ms, due_ms or 0) + command.deadline_ms)
+    trace = {"traceparent": command.traceparent, "tracestate": command.tracestate}
+    return fields | {name: text for name, text in trace.items() if text is not None}
 
 
 def _append(run: Run, command: Append, now: Now) -> Decision:
@@ -110,20 +113,20 @@ def _append(run: Run, command: Append, now: Now) -> Decision:
     if command.expected_version not in {None, run.version}:
         return Decision(("WRONG_VERSION", str(run.version)))
     attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
-    return _written(run, now.caller_ms, [{**event, **attempt} for event in command.events])
+    return written(run, now.caller_ms, [{**event, **attempt} for event in command.events])
 
 
 def _push_event(run: Run, command: PushEvent, now: Now) -> Decision:
     event = dict(command.event)
     if not run.state.is_terminal:
-        return _written(run, now.caller_ms, [event])
+        return written(run, now.caller_ms, [event])
     if run.seal is not None:
-        return _written(run, now.server_ms, [{**event, "late": "1"}])
+        return written(run, now.server_ms, [{**event, "late": "1"}])
     if _remaining_ms(run, now) == 0:
-        return _written(run, now.server_ms, [_sealed_fields(), {**event, "late": "1"}])
+        return written(run, now.server_ms, [_sealed_fields(), {**event, "late": "1"}])
     if is_closing(event["type"], event.get("agent"), run.target):
         event["seal"] = "1"
-    return _written(run, now.server_ms, [event])
+    return written(run, now.server_ms, [event])
 
 
 def _set_state(run: Run, command: SetState, now: Now) -> Decision:
@@ -131,49 +134,42 @@ def _set_state(run: Run, command: SetState, now: Now) -> Decision:
         case Change.NONE:
             return Decision(("NO", str(run.state)))
         case Change.ENTER:
+            if command.state is RunState.PENDING and run.cancel_requested is not None:
+                # It would never be started again.
+                told = {"stopped": "pending"}
+                return ended(run, RunState.CANCELLED, now, seal=True, told=told)
             fields = {"type": str(EntryType.STATE), "state": str(command.state)}
-            return _written(run, now.server_ms, [fields])
+            return written(run, now.server_ms, [fields])
         case Change.END:
-            return _end(run, command.state, now, seal=run.closing is not None)
+            return ended(run, command.state, now, seal=run.closing is not None)
 
 
 def _finish(run: Run, command: Finish, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
+    if command.claim is not None and run.cancel_requested is not None:
+        command = _overruled(command)
+    told = {} if command.claim is None else executions.execution(run)
     before: list[Fields] = []
     if command.result is not None:
         before.append(_result_fields(command.result))
     if command.event is not None:
         attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
         before.append({**command.event, **attempt})
-    return _end(run, command.state, now, seal=True, before=before, error=command.error)
+    if command.stopped is not None:
+        told["stopped"] = command.stopped
+    if command.dead is not None:
+        told["reason"] = command.dead
+    end = ended(run, command.state, now, seal=True, before=before, error=command.error, told=told)
+    return replace(end, dead=command.dead)
 
 
-def _end(
-    run: Run,
-    state: RunState,
-    now: Now,
-    *,
-    seal: bool,
-    before: list[Fields] | None = None,
-    error: str | None = None,
-) -> Decision:
-    drafts: list[Fields] = []
-    if run.progress_dirty and run.progress is not None:
-        drafts.append({**progress_fields(run.progress), "at": str(now.server_ms)})
-    drafts.extend(before or [])
-    if state is RunState.CANCELLED:
-        told = any(fields["type"] == RunEventType.RUN_CANCELLED for fields in drafts)
-        if run.cancel_event is None and not told:
-            drafts.append({"type": str(RunEventType.RUN_CANCELLED)})
-        seal = True
-    last = {"type": str(EntryType.STATE), "state": str(state), "at": str(now.server_ms)}
-    if error is not None:
-        last["error"] = error
-    if seal:
-        last["seal"] = "1"
-    drafts.append(last)
-    return _written(run, now.server_ms, drafts)
+def _overruled(command: Finish) -> Finish:
+    """Whoever was told that the cancel was requested is sure that the run ends cancelled."""
+    stopped = command.stopped or "handler"
+    if command.state is RunState.CANCELLED:
+        return replace(command, stopped=stopped)
+    return Finish(RunState.CANCELLED, claim=command.claim, stopped=stopped)
 
 
 def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
@@ -182,7 +178,7 @@ def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
     # The distance counts both ways: a clock that was set back must not silence the journal.
     if run.progress_ms is None or abs(now.caller_ms - run.progress_ms) >= PROGRESS_INTERVAL_MS:
         fields = {**progress_fields(command.progress), "at": str(now.caller_ms)}
-        return _written(run, now.caller_ms, [fields])
+        return written(run, now.caller_ms, [fields])
     return Decision(("OK", str(run.version)), progress=command.progress)
 
 
@@ -192,7 +188,7 @@ def _set_result(run: Run, command: SetResult, now: Now) -> Decision:
     fields = _result_fields(command.result)
     if run.seal is not None:
         fields["late"] = "1"
-    return _written(run, now.server_ms, [fields])
+    return written(run, now.server_ms, [fields])
 
 
 def _seal(run: Run, command: Seal, now: Now) -> Decision:
@@ -204,49 +200,27 @@ def _seal(run: Run, command: Seal, now: Now) -> Decision:
     remaining = _remaining_ms(run, now)
     if remaining > 0:
         return Decision(("WAIT", str(remaining)))
-    return _written(run, now.server_ms, [_sealed_fields()])
-
-
-def _start(run: Run, command: Start, now: Now) -> Decision:
-    if run.state is not RunState.PENDING:
-        return Decision(("NO", str(run.state)))
-    attempt = str(run.attempt + 1)
-    state = {
-        "type": str(EntryType.STATE),
-        "state": str(RunState.RUNNING),
-        "attempt": attempt,
-        "worker": command.worker,
-        "claim": command.claim,
-    }
-    started = {
-        "type": str(RunEventType.AGENT_STARTED),
-        "agent": run.target,
-        "attempt": attempt,
-    }
-    return _written(run, now.server_ms, [state, started])
-
-
-def _release(run: Run, command: Release, now: Now) -> Decision:
-    if run.state is not RunState.RUNNING:
-        return Decision(("NO", str(run.state)))
-    fields = {
-        "type": str(EntryType.STATE),
-        "state": str(RunState.PENDING),
-        "reason": command.reason,
-    }
-    return _written(run, now.server_ms, [fields])
+    return written(run, now.server_ms, [_sealed_fields()])
 
 
 def _delete(run: Run, command: Delete, now: Now) -> Decision:
     if not run.state.is_terminal and not command.force:
         return Decision(("NOT_TERMINAL", str(run.state)))
-    return _written(run, now.server_ms, [{"type": str(EntryType.DELETED)}])
+    return written(run, now.server_ms, [{"type": str(EntryType.DELETED)}])
 
 
-_FENCED = (Append, Finish, UpdateProgress, Release)
+_FENCED = (
+    Append,
+    Finish,
+    UpdateProgress,
+    Release,
+    DeliverCancel,
+    Checkpoint,
+    NoteSilence,
+)
 """The commands that a worker sends with its claim."""
 
-_SNAPSHOTTED = (Append, PushEvent, UpdateProgress)
+_SNAPSHOTTED = (Append, PushEvent, UpdateProgress, Checkpoint)
 """The commands that may come without end."""
 
 _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
@@ -257,19 +231,15 @@ _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
     UpdateProgress: _update_progress,
     SetResult: _set_result,
     Seal: _seal,
-    Start: _start,
-    Release: _release,
+    Start: executions.start,
+    Release: executions.release,
+    Reclaim: executions.reclaim,
+    RequestCancel: executions.request_cancel,
+    DeliverCancel: executions.deliver_cancel,
+    Checkpoint: executions.checkpoint,
+    NoteSilence: executions.note_silence,
     Delete: _delete,
 }
-
-
-def _written(run: Run, ms: int, drafts: list[Fields]) -> Decision:
-    ms = max(ms, run.last_ms)
-    entries = tuple(
-        JournalEntry(run.run_id, run.epoch, ms, run.version + offset, fields)
-        for offset, fields in enumerate(drafts, start=1)
-    )
-    return Decision(("OK", str(run.version + len(entries))), entries)
 
 
 def _with_snapshot(run: Run, decision: Decision, now: Now) -> Decision:
@@ -280,10 +250,10 @@ def _with_snapshot(run: Run, decision: Decision, now: Now) -> Decision:
     flushed: tuple[JournalEntry, ...] = ()
     if run.progress_dirty and run.progress is not None:
         fields = {**progress_fields(run.progress), "at": str(now.caller_ms)}
-        flushed = _written(run, run.last_ms, [fields]).entries
+        flushed = written(run, run.last_ms, [fields]).entries
         run = evolve(run, flushed[0])
     folded = {name: text for name, text in run_to_fields(run).items() if name != "snapshot"}
-    last = _written(run, run.last_ms, [{"type": str(EntryType.SNAPSHOT), **folded}])
+    last = written(run, run.last_ms, [{"type": str(EntryType.SNAPSHOT), **folded}])
     return Decision(last.answer, (*decision.entries, *flushed, *last.entries))
 
 

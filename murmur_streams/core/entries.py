@@ -24,6 +24,10 @@ class EntryType(StrEnum):
     RESULT = "run.result"
     SEALED = "run.sealed"
     SNAPSHOT = "run.snapshot"
+    CANCEL_REQUESTED = "run.cancel_requested"
+    CANCEL_DELIVERED = "run.cancel_delivered"
+    SILENT = "run.silent"
+    CHECKPOINT = "run.checkpoint"
     DELETED = "run.deleted"
 
 

@@ -5,7 +5,8 @@
     MurmurError
     ├── RegistryError                   what programs written for ``murmur.runs`` catch
     │   ├── RunNotFoundError
-    │   └── RunExistsError
+    │   ├── RunExistsError
+    │   └── IdempotencyConflictError
     ├── InvalidInputError (ValueError)  refused before anything was written
     │   ├── InvalidRunIdError
     │   ├── InvalidTargetError
@@ -32,6 +33,7 @@
     ├── AgentNotRegisteredError
     ├── RunFailedError
     ├── RunCancelledError
+    ├── NonRetryableError               what agents raise to fail for good
     └── RemoteAgentError
 """
 
@@ -68,6 +70,19 @@ class RunExistsError(RegistryError):
             f"run_id {run_id!r} already exists; choose another, or let new_run_id() draw one"
         )
         self.run_id = run_id
+
+
+class IdempotencyConflictError(RegistryError):
+    """The idempotency key was used before, with another input; nothing was submitted."""
+
+    def __init__(self, run_id: str, target: str, key: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} of {target!r} belongs to run {run_id!r}, which has another "
+            "input; use a new key for new work"
+        )
+        self.run_id = run_id
+        self.target = target
+        self.key = key
 
 
 class InvalidInputError(MurmurError, ValueError):
@@ -217,13 +232,16 @@ class AgentNotRegisteredError(MurmurError, LookupError):
 
 
 class RunFailedError(MurmurError):
-    """The run ended ``failed``; ``error_type`` and ``error`` say why."""
+    """The run ended ``failed``; ``error_type``, ``error`` and ``traceback`` say why."""
 
-    def __init__(self, run_id: str, error: str, error_type: str | None = None) -> None:
+    def __init__(
+        self, run_id: str, error: str, error_type: str | None = None, traceback: str | None = None
+    ) -> None:
         super().__init__(f"run {run_id!r} failed: {error}")
         self.run_id = run_id
         self.error = error
         self.error_type = error_type
+        self.traceback = traceback
 
 
 class RunCancelledError(MurmurError):
@@ -235,13 +253,21 @@ class RunCancelledError(MurmurError):
         self.reason = reason
 
 
-class RemoteAgentError(MurmurError):
-    """An exception that an agent raised in another process, as data: its type and message."""
+class NonRetryableError(MurmurError):
+    """Raised by an agent: the run fails at once, however many retries it has left."""
 
-    def __init__(self, type_name: str, message: str) -> None:
+
+class RemoteAgentError(MurmurError):
+    """An exception that an agent raised in another process, as data.
+
+    Its type, its message, and the end of its traceback when the worker told one.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str | None = None) -> None:
         super().__init__(f"{type_name}: {message}" if message else type_name)
         self.type_name = type_name
         self.message = message
+        self.traceback = traceback
 
 
 def _made_again(kind: type[MurmurError], args: tuple[object, ...]) -> MurmurError:

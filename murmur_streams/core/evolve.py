@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from murmur_streams.core.entries import EntryType, JournalEntry
+from murmur_streams.core.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.events import RunEventType, is_closing
 from murmur_streams.core.run import Run, run_from_fields
 from murmur_streams.core.states import RunProgress, RunState
+
+FAILED = "failed"
+"""Why an execution is over when it failed and the run is tried again."""
+EXCUSED = frozenset({"worker_stopped", "retry_later"})
+"""Why an execution may be over without counting against the most attempts."""
+ERRORS_BYTES = 4_000
+"""Another failure's text is kept while those before are shorter than this."""
 
 
 def evolve(run: Run | None, entry: JournalEntry) -> Run:
@@ -51,6 +58,12 @@ def _created(entry: JournalEntry) -> Run:
         input_size=_int(fields.get("input_size")),
         input_sha256=fields.get("input_sha256"),
         metadata_json=fields.get("metadata_json"),
+        queued=fields.get("queued") == "1",
+        priority=_int(fields.get("priority")) or 0,
+        due_ms=_int(fields.get("due")),
+        deadline_ms=_int(fields.get("deadline")),
+        traceparent=fields.get("traceparent"),
+        tracestate=fields.get("tracestate"),
     )
 
 
@@ -67,18 +80,61 @@ def _state(run: Run, entry: JournalEntry) -> Run:
     fields = entry.fields
     state = RunState(fields["state"])
     if state is RunState.RUNNING:
+        claim = fields.get("claim")
         return replace(
             run,
             state=state,
             started_ms=run.started_ms if run.started_ms is not None else entry.ms,
             attempt=_int(fields.get("attempt")) or run.attempt,
-            claim=fields.get("claim"),
+            claim=claim,
             worker=fields.get("worker") or run.worker,
+            host=fields.get("host") or run.host,
+            # Only what is queued is claimed: without its word for it, the claim says so.
+            queued=run.queued or claim is not None,
         )
     run = replace(run, state=state, claim=None)
-    if state.is_terminal:
-        return replace(run, ended_ms=int(fields["at"]), error=fields.get("error"))
+    if state is RunState.PENDING:
+        return _waiting_again(run, fields)
+    run = replace(run, ended_ms=int(fields["at"]), error=fields.get("error"))
+    if state is RunState.FAILED and "attempt" in fields:
+        return _with_error(replace(run, failures=run.failures + 1), fields.get("error"))
     return run
+
+
+def _waiting_again(run: Run, fields: Fields) -> Run:
+    reason = fields.get("reason")
+    return replace(
+        _with_error(run, fields.get("error")),
+        failures=run.failures + (reason == FAILED),
+        excused=run.excused + (reason in EXCUSED),
+        due_ms=_int(fields.get("due")) or run.due_ms,
+    )
+
+
+def _with_error(run: Run, error: str | None) -> Run:
+    before = run.errors or ""
+    if error is None or len(before.encode()) >= ERRORS_BYTES:
+        return run
+    line = f"{run.attempt} " + error.replace("\n", " ")
+    return replace(run, errors=f"{before}\n{line}" if before else line)
+
+
+def _cancel_requested(run: Run, entry: JournalEntry) -> Run:
+    fields = entry.fields
+    return replace(run, cancel_requested=int(fields["at"]), cancel_reason=fields.get("reason"))
+
+
+def _cancel_delivered(run: Run, entry: JournalEntry) -> Run:
+    return replace(run, cancel_delivered=int(entry.fields["at"]))
+
+
+def _silent(run: Run, entry: JournalEntry) -> Run:
+    return replace(run, silent=entry.seq)
+
+
+def _checkpoint(run: Run, entry: JournalEntry) -> Run:
+    size, sha256 = int(entry.fields["size"]), entry.fields["sha256"]
+    return replace(run, checkpoint_size=size, checkpoint_sha256=sha256)
 
 
 def _progress(run: Run, entry: JournalEntry) -> Run:
@@ -118,6 +174,10 @@ _LIFECYCLE: dict[str, Callable[[Run, JournalEntry], Run]] = {
     EntryType.SEALED: _unchanged,
     EntryType.SNAPSHOT: _snapshot,
     EntryType.DELETED: _unchanged,
+    EntryType.CANCEL_REQUESTED: _cancel_requested,
+    EntryType.CANCEL_DELIVERED: _cancel_delivered,
+    EntryType.SILENT: _silent,
+    EntryType.CHECKPOINT: _checkpoint,
 }
 
 _BEGINNINGS: dict[str, Callable[[JournalEntry], Run]] = {

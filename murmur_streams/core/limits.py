@@ -34,6 +34,10 @@ class Limits:
         """Take a result's JSON text in, or raise PayloadTooLargeError."""
         return _payload("the result", text, self.max_result_bytes, "max_result_bytes")
 
+    def checkpoint(self, text: str) -> Payload:
+        """Take a checkpoint's JSON text in, or raise PayloadTooLargeError; limited as results."""
+        return _payload("the checkpoint", text, self.max_result_bytes, "max_result_bytes")
+
     def metadata(self, text: str) -> str:
         """Take the metadata's JSON text in, or raise PayloadTooLargeError."""
         _payload("the metadata", text, self.max_metadata_bytes, "max_metadata_bytes")

@@ -78,6 +78,10 @@ class RunStore(Protocol):
         """End a run in one step; False when it had ended before."""
         ...
 
+    async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
+        """Ask that a run end cancelled: at once when it waits; the state afterwards."""
+        ...
+
     async def snapshot(self, run_id: str) -> Run:
         """Everything that is known of the run."""
         ...

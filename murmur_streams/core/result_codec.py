@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
 from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
 
-MAX_ERROR_CHARACTERS = 8_192
+MAX_TRACEBACK_BYTES = 8_192
 
 
 class StoredModel(BaseModel):
@@ -85,6 +86,8 @@ def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
     if result.error is not None:
         payload["error"] = error_message(result.error)
         payload["error_type"] = error_type_name(result.error)
+        if (told := error_traceback(result.error)) is not None:
+            payload["error_traceback"] = told
     return payload
 
 
@@ -94,7 +97,9 @@ def _decode_agent(payload: dict[str, Any]) -> AgentResult[Any]:
         output=_decode_output(payload),
         error=None
         if error is None
-        else RemoteAgentError(payload.get("error_type") or "RuntimeError", error),
+        else RemoteAgentError(
+            payload.get("error_type") or "RuntimeError", error, payload.get("error_traceback")
+        ),
         metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
         agent_name=payload["agent_name"],
         task_id=payload["task_id"],
@@ -119,3 +124,12 @@ def error_message(error: BaseException) -> str:
     """The message of an error, cut to its limit."""
     text = error.message if isinstance(error, RemoteAgentError) else str(error)
     return text[:MAX_ERROR_CHARACTERS]
+
+
+def error_traceback(error: BaseException) -> str | None:
+    """The end of the traceback that was told of an error in another process; None for others."""
+    told = error.traceback if isinstance(error, RemoteAgentError) else None
+    if not told:
+        return None
+    # The end is kept: it has the innermost frames and the error itself.
+    return told.encode("utf-8", "replace")[-MAX_TRACEBACK_BYTES:].decode("utf-8", "ignore")

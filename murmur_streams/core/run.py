@@ -42,6 +42,33 @@ class Run:
     """The fencing token of the worker that holds it."""
     worker: str | None = None
     """The worker that executes it, or did last."""
+    host: str | None = None
+    """The host of that worker."""
+    queued: bool = False
+    """Whether it was submitted to be executed by workers."""
+    priority: int = 0
+    """A step is worth a minute of waiting."""
+    due_ms: int | None = None
+    """Before when nobody may start it; None: at once."""
+    deadline_ms: int | None = None
+    """When it fails if it has not ended."""
+    failures: int = 0
+    """How many executions failed."""
+    excused: int = 0
+    """How many executions do not count against the most attempts."""
+    errors: str | None = None
+    """The first failures' texts, a line each: the attempt, a space, the error."""
+    cancel_requested: int | None = None
+    """When somebody asked that it end cancelled."""
+    cancel_reason: str | None = None
+    cancel_delivered: int | None = None
+    """When its execution learnt of that."""
+    silent: int | None = None
+    """seq of the last run.silent entry."""
+    checkpoint_size: int | None = None
+    checkpoint_sha256: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
     error: str | None = None
     closing: int | None = None
     """seq of the first closing event."""
@@ -56,6 +83,12 @@ class Run:
     result_size: int | None = None
     result_sha256: str | None = None
     metadata_json: str | None = None
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """The W3C trace context that the submitter passed, by header name; empty without one."""
+        texts = {"traceparent": self.traceparent, "tracestate": self.tracestate}
+        return {name: text for name, text in texts.items() if text is not None}
 
     @property
     def status(self) -> RunStatus:
@@ -98,8 +131,19 @@ _INT_FIELDS = frozenset(
         "snapshot",
         "input_size",
         "result_size",
+        "priority",
+        "due_ms",
+        "deadline_ms",
+        "failures",
+        "excused",
+        "cancel_requested",
+        "cancel_delivered",
+        "silent",
+        "checkpoint_size",
     }
 )
+_LEFT_OUT_WHEN_ZERO = frozenset({"priority", "failures", "excused"})
+_FLAGS = frozenset({"progress_dirty", "queued"})
 _TEXT_FIELDS = frozenset(
     {
         "target",
@@ -110,13 +154,20 @@ _TEXT_FIELDS = frozenset(
         "input_sha256",
         "result_sha256",
         "metadata_json",
+        "host",
+        "errors",
+        "cancel_reason",
+        "checkpoint_sha256",
+        "traceparent",
+        "tracestate",
     }
 )
 PROGRESS_FIELDS = ("total", "completed", "failed", "running")
 FOLDED_FIELDS = (
     _INT_FIELDS
     | _TEXT_FIELDS
-    | {"state", "progress_dirty"}
+    | _FLAGS
+    | {"state"}
     | {f"progress_{name}" for name in PROGRESS_FIELDS}
 )
 """Every hash field that the journal's fold explains."""
@@ -146,7 +197,7 @@ def _value(run_id: str, name: str, text: str) -> object:
     try:
         if name == "state":
             return RunState(text)
-        return text == "1" if name == "progress_dirty" else int(text)
+        return text == "1" if name in _FLAGS else int(text)
     except ValueError:
         raise RunDamagedError(run_id, f"{name} is {ascii(text)[:40]}") from None
 
@@ -156,13 +207,12 @@ def run_to_fields(run: Run) -> dict[str, str]:
     fields = {"state": str(run.state)}
     for name in sorted(_INT_FIELDS | _TEXT_FIELDS):
         value = getattr(run, name)
-        if value is not None:
+        if value is not None and not (value == 0 and name in _LEFT_OUT_WHEN_ZERO):
             fields[name] = str(value)
     if run.progress is not None:
         for name in PROGRESS_FIELDS:
             fields[f"progress_{name}"] = str(getattr(run.progress, name))
-    if run.progress_dirty:
-        fields["progress_dirty"] = "1"
+    fields |= {name: "1" for name in sorted(_FLAGS) if getattr(run, name)}
     return fields
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from murmur_streams.core.errors import EmbeddedServerError
 from murmur_streams.embedded.keeper import KEEP, LOCK
+from murmur_streams.settings import DATA_DIR
 
 _NAME = "murmur-streams"
 _OURS = frozenset({LOCK, "server.sock", "appendonlydir"})
@@ -32,9 +33,9 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
 
     Creates nothing. Raises EmbeddedServerError when the user has no home folder.
     """
-    chosen = environ.get("MURMUR_DATA_DIR")
-    if chosen:
-        return _expanded(Path(chosen))
+    chosen = DATA_DIR.read(environ)
+    if isinstance(chosen, Path):
+        return _expanded(chosen)
     if sys.platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or _home(environ) / "AppData" / "Local") / _NAME
     if sys.platform == "darwin":

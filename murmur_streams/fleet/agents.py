@@ -18,6 +18,7 @@ from murmur_streams.core.identifiers import check_target
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.result_codec import StoredModel
 from murmur_streams.fleet.context import RunContext
+from murmur_streams.fleet.policy import Policy
 
 MAX_SHOWN_ERRORS = 5
 NO_INPUT = object()
@@ -41,6 +42,8 @@ class Agent:
     output_type: Any
     has_default: bool
     """Whether it can be called without an input."""
+    policy: Policy
+    """Its retries, limits of time, and what is done when it fails."""
     _input: TypeAdapter[Any]
     _output: TypeAdapter[Any]
 
@@ -115,7 +118,9 @@ class Agent:
         return arguments
 
 
-def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
+def make_agent(
+    function: Callable[..., Any], name: str | None, policy: Policy | None = None
+) -> Agent:
     """Make an agent of a function.
 
     Raises:
@@ -140,6 +145,7 @@ def make_agent(function: Callable[..., Any], name: str | None) -> Agent:
         input_type,
         output_type,
         has_default,
+        policy or Policy(),
         _adapter(input_type, name, "input"),
         _adapter(output_type, name, "output"),
     )

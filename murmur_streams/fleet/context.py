@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import JsonValue
 
 from murmur_streams.core.errors import (
     LeaseLostError,
-    OutcomeUnknownError,
-    StoreUnavailableError,
+    RunDamagedError,
+    StoreError,
 )
 from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.states import RunProgress
 from murmur_streams.stores.redis.queue import Claim
 from murmur_streams.stores.redis.store import RedisRunStore
 
+_REFUSAL_SECONDS = 0.05
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -37,8 +41,11 @@ class RunContext:
         self.run_id = claim.run_id
         self.agent = claim.target
         self.attempt = claim.attempt
-        """1 for the first execution, more after a take-over."""
+        """Which execution of the run this is, from 1: retries, take-overs and those that ended
+        with a stopped worker are counted alike."""
         self.worker = worker
+        self.trace: Mapping[str, str] = MappingProxyType(dict(claim.trace))
+        """``traceparent`` and ``tracestate`` of whoever submitted the run; empty without."""
         self._store = store
         self._claim = claim
         self._loop = loop
@@ -46,6 +53,35 @@ class RunContext:
         self._awaited: set[asyncio.Task[None]] = set()
         self._unheard: dict[asyncio.Task[None], BaseException] = {}
         self._store_failed = False
+        self._is_cancelled = claim.cancel_requested
+        self._is_over = False
+        self._last_checkpoint: JsonValue = (
+            None if claim.checkpoint_json is None else decode_json(claim.checkpoint_json)
+        )
+
+    @property
+    def cancelled(self) -> bool:
+        """True once this execution is to end.
+
+        Its run is cancelled, its time is over, its claim is lost, or its worker stops. A ``def``
+        agent looks here; an ``async def`` one is told by asyncio's cancellation. From then on
+        there is the agent's grace time.
+        """
+        return self._is_cancelled
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the run as a whole must have ended, in UTC; None for never."""
+        deadline_ms = self._claim.deadline_ms
+        return None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1000, UTC)
+
+    @property
+    def last_checkpoint(self) -> JsonValue:
+        """The value of the run's last checkpoint, of this attempt or of one before it.
+
+        None when there is none.
+        """
+        return self._last_checkpoint
 
     @property
     def store_failed(self) -> bool:
@@ -81,10 +117,27 @@ class RunContext:
             partial(self._store.update_progress, self.run_id, progress, claim=token)
         )
 
+    def checkpoint(self, value: JsonValue) -> Awaitable[None]:
+        """Keep a value for the next attempt, in the place of the one before.
+
+        Args:
+            value: any JSON value, to the limit of a result.
+        """
+        return self._perform(partial(self._keep, value))
+
+    def cancel(self) -> None:
+        """Let the agent see that it is to end; the worker's to call."""
+        self._is_cancelled = True
+
+    def end(self) -> None:
+        """Refuse every further write: the execution is over, whatever its code still does."""
+        self._is_cancelled = self._is_over = True
+
     async def settle(self) -> None:
         """Wait for the writes that were not awaited, whatever becomes of them."""
-        while self._unfinished:
-            await asyncio.wait(self._unfinished)
+        # Those of now: code that the agent left behind may go on to write for ever.
+        if self._unfinished:
+            await asyncio.wait(set(self._unfinished))
 
     async def flush(self) -> None:
         """Wait for the writes that were not awaited; raise the first failure among them."""
@@ -102,6 +155,10 @@ class RunContext:
             partial(self._store.append, self.run_id, event, claim=self._claim.token)
         )
 
+    async def _keep(self, value: JsonValue) -> None:
+        await self._store.checkpoint(self.run_id, value, self._claim.token)
+        self._last_checkpoint = value
+
     def _perform(self, write: Callable[[], Awaitable[object]]) -> Awaitable[None]:
         written = self._written(write)
         if _running_loop() is not self._loop:
@@ -113,9 +170,16 @@ class RunContext:
         return _UnderWay(task, self._hear)
 
     async def _written(self, write: Callable[[], Awaitable[object]]) -> None:
+        if self._is_over:
+            # Code that writes on and on and is never refused by a server must not keep the loop.
+            await asyncio.sleep(_REFUSAL_SECONDS)
+            raise LeaseLostError(self.run_id)
         try:
             await write()
-        except (StoreUnavailableError, OutcomeUnknownError):
+        except RunDamagedError:
+            raise
+        except StoreError:
+            # The server's failure, and not the agent's: no verdict on the run.
             self._store_failed = True
             raise
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from pydantic import JsonValue
 
 from murmur_streams.core.errors import AgentNotRegisteredError
-from murmur_streams.core.identifiers import check_run_id, new_run_id
+from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.fleet.agents import Agent, make_agent
+from murmur_streams.fleet.dead import DeadRuns
 from murmur_streams.fleet.handle import RunHandle
+from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
+from murmur_streams.fleet.policy import Backoff, make_policy
 from murmur_streams.fleet.stores import StoreOfLoop
+from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
+from murmur_streams.fleet.sync import SyncFleet
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.workers import WorkerInfo, Workers
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -44,21 +50,73 @@ class Fleet:
     @overload
     def agent(self, function: F, /) -> F: ...
     @overload
-    def agent(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
     def agent(
-        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        backoff: Backoff | None = None,
+        never_retry: tuple[type[BaseException], ...] = (),
+        max_attempts: int | None = None,
+        silent_after_seconds: float | None = None,
+        cancel_grace_seconds: float = 10.0,
+    ) -> Callable[[F], F]: ...
+    def agent(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        backoff: Backoff | None = None,
+        never_retry: tuple[type[BaseException], ...] = (),
+        max_attempts: int | None = None,
+        silent_after_seconds: float | None = None,
+        cancel_grace_seconds: float = 10.0,
     ) -> Any:
-        """Register a function as an agent: ``@fleet.agent`` or ``@fleet.agent(name="…")``.
+        """Register a function as an agent: ``@fleet.agent`` or ``@fleet.agent(retries=3, …)``.
 
         The function stays callable as before. ``async def`` runs on the worker's event loop,
         ``def`` in a thread of its own, so that blocking never stalls a heartbeat.
 
+        Args:
+            function: the agent, when there are no options.
+            name: what runs are submitted to; None takes the function's.
+            retries: how often a failed execution is followed by another; 0 never.
+            timeout: seconds for one execution; then it has failed with a TimeoutError.
+            deadline: seconds for the whole run, from when it is due; told to runs that are
+                submitted by a fleet that has the agent. Then the run fails.
+            backoff: the waits before retries; None for ``Backoff()``.
+            never_retry: errors after which the run fails at once, as after NonRetryableError.
+            max_attempts: how many executions may begin, those included that ended with their
+                worker; None for retries + 10, 0 for no limit.
+            silent_after_seconds: a run that writes nothing for so long, though its worker lives,
+                gets an entry that says so; None never.
+            cancel_grace_seconds: how long a cancelled handler may take to end; then the run is
+                cancelled without it.
+
         Raises:
             TypeError: its parameters or types do not fit, or the name is taken.
+            InvalidInputError: an option is out of bounds.
         """
+        policy = make_policy(
+            retries=retries,
+            timeout=timeout,
+            deadline=deadline,
+            backoff=backoff,
+            never_retry=never_retry,
+            max_attempts=max_attempts,
+            silent_after_seconds=silent_after_seconds,
+            cancel_grace_seconds=cancel_grace_seconds,
+        )
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            agent = make_agent(function, name)
+            agent = make_agent(function, name, policy)
             if agent.name in self._agents:
                 raise TypeError(f"this fleet has an agent named {agent.name!r} already")
             self._agents[agent.name] = agent
@@ -71,35 +129,21 @@ class Fleet:
         self,
         agent: Callable[..., Awaitable[T]],
         input: object = None,
-        *,
-        run_id: str | None = None,
-        metadata: Mapping[str, JsonValue] | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> RunHandle[T]: ...
     @overload
     async def submit(
-        self,
-        agent: Callable[..., T],
-        input: object = None,
-        *,
-        run_id: str | None = None,
-        metadata: Mapping[str, JsonValue] | None = None,
+        self, agent: Callable[..., T], input: object = None, **options: Unpack[SubmitOptions]
     ) -> RunHandle[T]: ...
     @overload
     async def submit(
-        self,
-        agent: str,
-        input: object = None,
-        *,
-        run_id: str | None = None,
-        metadata: Mapping[str, JsonValue] | None = None,
+        self, agent: str, input: object = None, **options: Unpack[SubmitOptions]
     ) -> RunHandle[Any]: ...
     async def submit(
         self,
         agent: Callable[..., Any] | str,
         input: object = None,  # noqa: A002  # the interface's name
-        *,
-        run_id: str | None = None,
-        metadata: Mapping[str, JsonValue] | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> RunHandle[Any]:
         """Create a run and queue it, in one step; a worker's process executes it.
 
@@ -108,21 +152,115 @@ class Fleet:
                 name; one that has some knows the others for mistakes.
             input: checked against the agent's declared type. None is no input: an agent whose
                 parameter has a default is called with that.
-            run_id: None draws one.
-            metadata: JSON by name, kept with the run.
+            options: each may be left out.
+
+                - run_id: None draws one.
+                - metadata: JSON by name, kept with the run.
+                - idempotency_key: the run id is made of target and key: the same key with the
+                  same input gives a handle on the run that there is, whatever the other options.
+                - delay (seconds or timedelta) or at (a datetime with its zone): when it is due.
+                - priority: -100 to 100; a step is worth a minute of waiting, so nothing starves.
+                - deadline: seconds or timedelta for the whole run, from when it is due; None
+                  takes the agent's.
+                - trace: traceparent and tracestate of W3C; None takes OpenTelemetry's current
+                  span when the program uses that library.
 
         Raises:
             AgentNotRegisteredError: the fleet has no such agent.
-            InvalidInputError: input, run id or metadata break a rule; nothing was written.
+            InvalidInputError: input, run id, metadata or an option breaks a rule; nothing was
+                written.
             RunExistsError: the run id is taken.
+            IdempotencyConflictError: the key was used with another input.
         """
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
         given = cast("JsonValue", input) if known is None else known.encode_input(input)
-        run_id = new_run_id() if run_id is None else check_run_id(run_id)
-        store = await self.store()
-        await store.submit(run_id, name, input=given, metadata=metadata)
+        if known is not None and options.get("deadline") is None:
+            options["deadline"] = known.policy.deadline_seconds
+        run_id = await submit_run(await self.store(), name, given, **options)
         return RunHandle(run_id, self._stores, known)
+
+    async def retry(self, run_id: str) -> RunHandle[Any]:
+        """Submit a failed or cancelled run again, as a new run with the same input.
+
+        Its metadata has the old run's id as ``retry_of``.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            RunNotTerminalError: it has not ended.
+            InvalidInputError: it completed.
+        """
+        deadlines = {name: agent.policy.deadline_seconds for name, agent in self._agents.items()}
+        again, target = await retry_run(await self.store(), check_run_id(run_id), deadlines)
+        return RunHandle(again, self._stores, self._agents.get(target))
+
+    async def pause(self, agent: Callable[..., Any] | str) -> None:
+        """Let no worker begin runs of this agent, until ``resume``; those under way go on."""
+        await (await self.store()).pause(self._name(agent))
+
+    async def resume(self, agent: Callable[..., Any] | str) -> None:
+        """Let workers begin runs of this agent again."""
+        await (await self.store()).resume(self._name(agent))
+
+    async def paused(self) -> set[str]:
+        """The names of the agents that are paused."""
+        return await (await self.store()).paused()
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The live workers, with what they execute."""
+        return await Workers(await self.store()).list()
+
+    @property
+    def dead(self) -> DeadRuns:
+        """The dead letters: runs that failed for good."""
+        return DeadRuns(self._stores, self._agents)
+
+    @property
+    def sync(self) -> SyncFleet:
+        """The same calls for programs without an event loop; they block until they are done."""
+        return SyncFleet(self)
+
+    @overload
+    async def run_inline(
+        self,
+        agent: Callable[..., Awaitable[T]],
+        input: object = None,
+        **options: Unpack[InlineOptions],
+    ) -> InlineRun[T]: ...
+    @overload
+    async def run_inline(
+        self, agent: Callable[..., T], input: object = None, **options: Unpack[InlineOptions]
+    ) -> InlineRun[T]: ...
+    @overload
+    async def run_inline(
+        self, agent: str, input: object = None, **options: Unpack[InlineOptions]
+    ) -> InlineRun[Any]: ...
+    async def run_inline(
+        self,
+        agent: Callable[..., Any] | str,
+        input: object = None,  # noqa: A002  # the interface's name
+        **options: Unpack[InlineOptions],
+    ) -> InlineRun[Any]:
+        """Execute an agent once in this process, without server and worker: for unit tests.
+
+        Its RunContext writes into a store in memory, by the rules of every other. Nothing is tried
+        again and no timeout is kept: what an agent raises is the result.
+
+        Args:
+            agent: the function, or its name.
+            input: checked against the agent's declared type.
+            options: ``attempt`` (1) and ``last_checkpoint`` (None), as the agent sees them.
+
+        Raises:
+            AgentNotRegisteredError: the fleet has no such agent.
+            InvalidInputError: the input does not fit.
+        """
+        known = self._find(agent)
+        if known is None:
+            raise AgentNotRegisteredError(
+                "this fleet has no agents; register one with @fleet.agent"
+            )
+        return await run_inline(known, input, **options)
 
     def handle(self, run_id: str, agent: Callable[..., Any] | str | None = None) -> RunHandle[Any]:
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
@@ -148,6 +286,10 @@ class Fleet:
     ) -> None:
         await self.close()
 
+    def _name(self, agent: Callable[..., Any] | str) -> str:
+        known = self._find(agent)
+        return known.name if known is not None else check_target(cast("str", agent))
+
     def _find(self, agent: Callable[..., Any] | str) -> Agent | None:
         if isinstance(agent, str):
             if agent in self._agents or not self._agents:
@@ -155,7 +297,7 @@ class Fleet:
             wanted = repr(agent)
         else:
             for known in self._agents.values():
-                if known.function is agent:
+                if known.function == agent:
                     return known
             wanted = getattr(agent, "__name__", repr(agent))
         names = ", ".join(sorted(self._agents)) or "none"

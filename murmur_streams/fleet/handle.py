@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.entries import EntryType
 from murmur_streams.core.errors import (
+    MurmurError,
     RemoteAgentError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
 )
 from murmur_streams.core.events import RunEvent
-from murmur_streams.core.result_codec import error_message, error_type_name
-from murmur_streams.core.results import AgentResult
+from murmur_streams.core.result_codec import error_message, error_traceback, error_type_name
+from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.cancellation import TELLING, Cancellation, known_of, told_by
 from murmur_streams.fleet.stores import StoreOfLoop
+from murmur_streams.stores.redis.store import RedisRunStore
 
 T = TypeVar("T")
 
 
 class RunHandle(Generic[T]):
-    """Polls and streams one run. Holds nothing but its id: make as many as you like."""
+    """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
 
     def __init__(self, run_id: str, stores: StoreOfLoop, agent: Agent | None) -> None:
         self.run_id = run_id
@@ -51,30 +56,66 @@ class RunHandle(Generic[T]):
             after: the ``.id`` of the last event seen; None for the start.
         """
         store = await self._stores.get()
-        async for event in store.stream(self.run_id, after=after):
-            yield event
+        async with aclosing(store.stream(self.run_id, after=after)) as events:
+            async for event in events:
+                yield event
+
+    async def cancel(
+        self, *, reason: str | None = None, wait: float | bool = False
+    ) -> Cancellation:
+        """Ask that the run end cancelled, and tell how far that has come.
+
+        A run that waits ends at once and never starts. One that runs: its worker cancels the
+        handler within milliseconds, gives it the agent's grace time, and then ends the run
+        whatever the handler does. After the request, no run ends in another way. A run that had
+        ended stays as it is, and asking twice is asking once.
+
+        Args:
+            reason: a line for people, kept with the run.
+            wait: False asks only; True waits until the run has ended; a number waits so many
+                seconds at most. However long it waits, nothing is raised when that was too short.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        store = await self._stores.get()
+        run = await store.snapshot(self.run_id)
+        if run.state.is_terminal:
+            return await self._told(store, known_of(run), None)
+        before = _cursor(run)
+        state = await store.request_cancel(self.run_id, reason=reason)
+        if not state.is_terminal and wait is not False:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if wait is True else wait):
+                    await self._ended()
+        return await self._told(store, known_of(run), before)
 
     async def result(self, timeout: float | None = None) -> AgentResult[T]:
         """Wait for the end, then read the result: an output, or an error as data.
 
+        A run that ended without a result, such as a cancelled one, has one here all the same: with
+        a RunCancelledError, or with a RemoteAgentError that says why it failed.
+
         Args:
             timeout: seconds; None waits as long as it takes. TimeoutError leaves the run alone.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            MurmurError: the run is of a group.
         """
         async with asyncio.timeout(timeout):
             await self._ended()
         store = await self._stores.get()
         result = await store.get_result(self.run_id)
-        if isinstance(result, AgentResult):
+        if isinstance(result, GroupResult):
+            raise MurmurError(
+                f"run {self.run_id!r} left the result of a group, and a handle reads an agent's; "
+                "read it with `await (await fleet.store()).get_result(run_id)`"
+            )
+        if result is not None:
             return cast("AgentResult[T]", self._typed(result))
         run = await store.snapshot(self.run_id)
-        error = (
-            RunCancelledError(self.run_id, run.error)
-            if run.state is RunState.CANCELLED
-            else RemoteAgentError("RunFailed", run.error or "")
-            if run.state is RunState.FAILED
-            else None
-        )
-        return AgentResult[Any](error=error, agent_name=run.target, task_id=self.run_id)
+        return AgentResult[Any](error=_error_of(run), agent_name=run.target, task_id=self.run_id)
 
     async def output(self, timeout: float | None = None) -> T:
         """Wait for the end and return the output.
@@ -89,22 +130,43 @@ class RunHandle(Generic[T]):
             return cast("T", result.output)
         if isinstance(error, RunCancelledError):
             raise error
-        raise RunFailedError(self.run_id, error_message(error), error_type_name(error))
+        raise RunFailedError(
+            self.run_id, error_message(error), error_type_name(error), error_traceback(error)
+        )
 
     async def _ended(self) -> None:
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
             return
-        here = str(Cursor(run.epoch, run.last_ms, run.version))
-        async for entry in store.journal(self.run_id, after=here, follow=True):
-            if entry.type == EntryType.DELETED:
-                raise RunNotFoundError(self.run_id)
-            if entry.type == EntryType.STATE and RunState(entry.fields["state"]).is_terminal:
-                return
+        async with aclosing(store.journal(self.run_id, after=_cursor(run), follow=True)) as entries:
+            async for entry in entries:
+                if entry.type == EntryType.DELETED:
+                    raise RunNotFoundError(self.run_id)
+                if entry.type == EntryType.STATE and RunState(entry.fields["state"]).is_terminal:
+                    return
+
+    async def _told(
+        self, store: RedisRunStore, known: Cancellation, before: str | None
+    ) -> Cancellation:
+        async with aclosing(store.journal(self.run_id, after=before)) as entries:
+            return told_by([entry async for entry in entries if entry.type in TELLING], known)
 
     def _typed(self, result: AgentResult[Any]) -> AgentResult[Any]:
         if self._agent is None or result.error is not None:
             return result
         output = self._agent.decode_output(cast("object", result.output))
         return result.model_copy(update={"output": output})
+
+
+def _cursor(run: Run) -> str:
+    return str(Cursor(run.epoch, run.last_ms, run.version))
+
+
+def _error_of(run: Run) -> MurmurError | None:
+    """Why a run without a result has none; None for one that completed."""
+    if run.state is RunState.CANCELLED:
+        return RunCancelledError(run.run_id, run.cancel_reason or run.error)
+    if run.state is RunState.FAILED:
+        return RemoteAgentError("RunFailed", run.error or "")
+    return None

@@ -10,6 +10,7 @@ from typing import Any
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.settings import Settings
 from murmur_streams.stores.open import open_store
+from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.store import RedisRunStore
 
 
@@ -33,7 +34,7 @@ class StoreOfLoop:
         known = self._opened.get(here)
         if known is None or _failed(known):
             self._forget_closed_loops()
-            known = self._opened[here] = here[1].create_task(self._open())
+            known = self._opened[here] = start_task(self._open(), "open the store")
         return await asyncio.shield(known)
 
     async def close(self) -> None:
@@ -45,7 +46,8 @@ class StoreOfLoop:
     def _forget_closed_loops(self) -> None:
         for pid, loop in list(self._opened):
             if pid == os.getpid() and loop.is_closed():
-                del self._opened[pid, loop]
+                # Threads with loops of their own may both be here.
+                self._opened.pop((pid, loop), None)
 
     async def _open(self) -> RedisRunStore:
         settings = Settings.from_environment(os.environ)

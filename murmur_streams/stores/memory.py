@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +46,8 @@ from murmur_streams.core.requests import create_command
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run, run_to_fields
 from murmur_streams.core.states import RunState, RunStatus
+from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.memory_feed import MemoryFeed
 from murmur_streams.stores.writes import RunWrites
 
@@ -73,10 +75,6 @@ class _Record:
         self.changed = asyncio.Event()
 
 
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class InMemoryRunStore(RunWrites):
     """Runs in this process's memory; every store's behaviour, nobody else's runs.
 
@@ -96,11 +94,11 @@ class InMemoryRunStore(RunWrites):
         *,
         ttl_seconds: float = 3600,
         max_events: int = 100_000,
-        live_ttl_seconds: float = 30 * 86_400,
+        live_ttl_seconds: float = 30 * DAY_SECONDS,
         late_event_seconds: float = 2.0,
         feed_max_entries: int = 10_000,
         limits: Limits | None = None,
-        clock: Callable[[], int] = _wall_clock_ms,
+        clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._ttl_ms = max(0, round(ttl_seconds * 1000))
         self._max_events = check_max_events(max_events)
@@ -189,17 +187,19 @@ class InMemoryRunStore(RunWrites):
 
     async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed."""
-        async for entry in self._entries(run_id, after, follow=True, late=False):
-            event = entry.event()
-            if event is not None:
-                yield event
+        async with aclosing(self._entries(run_id, after, follow=True, late=False)) as entries:
+            async for entry in entries:
+                event = entry.event()
+                if event is not None:
+                    yield event
 
     async def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries of the journal, late ones included."""
-        async for entry in self._entries(run_id, after, follow=follow, late=True):
-            yield entry
+        async with aclosing(self._entries(run_id, after, follow=follow, late=True)) as entries:
+            async for entry in entries:
+                yield entry
 
     async def feed(
         self,
@@ -209,8 +209,9 @@ class InMemoryRunStore(RunWrites):
         types: Collection[str] | None = None,
     ) -> AsyncGenerator[FeedEntry]:
         """Yield the entries of all runs as they come, from the oldest kept; it never ends."""
-        async for entry in self._feed.read(after, FeedFilter.of(targets, types)):
-            yield entry
+        async with aclosing(self._feed.read(after, FeedFilter.of(targets, types))) as entries:
+            async for entry in entries:
+                yield entry
 
     async def audit(self, run_id: str) -> AuditReport:
         """Compare the state with the fold of the journal."""
@@ -350,7 +351,7 @@ class InMemoryRunStore(RunWrites):
 
     @staticmethod
     def _is_deleted(record: _Record) -> bool:
-        return record.entries[-1].type == "run.deleted"
+        return record.entries[-1].type == EntryType.DELETED
 
     async def _wait(self, run_id: str, record: _Record) -> None:
         changed = record.changed

@@ -10,13 +10,14 @@ from murmur_streams.core.commands import (
     Delete,
     Finish,
     PushEvent,
+    RequestCancel,
     SetResult,
     SetState,
     UpdateProgress,
 )
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import event_fields
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.limits import (
     Limits,
@@ -53,7 +54,7 @@ class RunWrites(ABC):
 
         The journal gets them at most once a second and before the end; a poll sees them at once.
         """
-        await self._execute(run_id, UpdateProgress(check_progress(progress), claim))
+        await self._execute(run_id, UpdateProgress(check_progress(progress), check_claim(claim)))
 
     async def set_state(self, run_id: str, state: RunState) -> None:
         """Change the state as the table allows; elsewhere nothing happens.
@@ -98,7 +99,7 @@ class RunWrites(ABC):
         check_expected_version(expected_version)
         limit = self._limits.max_event_bytes
         fields = tuple(event_fields(event, run_id, limit) for event in events)
-        answer = await self._execute(run_id, Append(fields, expected_version, claim))
+        answer = await self._execute(run_id, Append(fields, expected_version, check_claim(claim)))
         return int(answer[1])
 
     async def finish(
@@ -110,8 +111,22 @@ class RunWrites(ABC):
         event: RunEvent | None = None,
         error: str | None = None,
         claim: str | None = None,
+        dead: str | None = None,
+        stopped: str | None = None,
     ) -> bool:
         """End a run in one step: result, last event, state, seal.
+
+        A claim's holder ends a run whose cancel was requested as cancelled, whatever it asks for.
+
+        Args:
+            run_id: the run.
+            state: completed, failed or cancelled.
+            result: its result.
+            event: its last event.
+            error: why it failed.
+            claim: the fencing token of the worker that holds the run.
+            dead: why the run, which must end failed, goes to the dead letters; None: it does not.
+            stopped: what made a cancelled run's execution stop: ``handler`` or ``grace``.
 
         Returns:
             True when this call ended it, False when it had ended before.
@@ -119,14 +134,31 @@ class RunWrites(ABC):
         Raises:
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
+        if dead is not None and state != RunState.FAILED:
+            raise InvalidInputError(f"only failed runs go to the dead letters, not {state} ones")
         command = Finish(
             check_end(state),
             None if result is None else self._limits.result(encode_result(result)),
             None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
             error_text(error),
-            claim,
+            check_claim(claim),
+            error_text(dead),
+            error_text(stopped),
         )
         return (await self._execute(run_id, command, result))[0] == "OK"
+
+    async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
+        """Ask that a run end cancelled.
+
+        One that waits, in a queue or for its delay or next try, ends at once and never starts.
+        One that runs goes on until its worker, which is woken, has stopped it; from then on it
+        can only end cancelled by that worker's hand. Asking again changes nothing.
+
+        Returns:
+            The run's state after the call: cancelled, running, or the one in which it had ended.
+        """
+        answer = await self._execute(run_id, RequestCancel(error_text(reason)))
+        return RunState(answer[1])
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove an ended run, or with ``force`` any; its subscribers' streams end.
@@ -142,3 +174,10 @@ class RunWrites(ABC):
         except RunNotFoundError:
             return False
         return True
+
+
+def check_claim(claim: str | None) -> str | None:
+    """Refuse the empty text, which is no fencing token."""
+    if claim == "":
+        raise InvalidInputError("claim is empty, but must be a fencing token or None")
+    return claim

@@ -1,6 +1,6 @@
-"""The contract of a store as tests that other stores can run; never anything that a run needs.
+"""What tests use: a store's contract, a pytest plugin for users; never anything that a run needs.
 
-Needs pytest and pytest-asyncio. In a test module of yours::
+Needs pytest, and the contract pytest-asyncio. In a test module of yours::
 
     from murmur_streams.testing import StoreContract, StoreFactory
 
@@ -10,32 +10,39 @@ Needs pytest and pytest-asyncio. In a test module of yours::
             return lambda **options: MyStore(tmp_path / "runs", **options)
 """
 
-import pytest
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-pytest.register_assert_rewrite(
-    *(
-        f"murmur_streams.testing.{name}"
-        for name in (
-            "cursors",
-            "events",
-            "expiry",
-            "lifecycle",
-            "listing",
-            "refusals",
-            "results",
-            "seals",
-            "streams",
-            "workbench",
-        )
+if TYPE_CHECKING:
+    from murmur_streams.testing.contract import StoreContract
+    from murmur_streams.testing.workbench import StoreFactory, Subscriber, Workbench, wait_until
+
+_REWRITTEN = (
+    "cancels",
+    "cursors",
+    "events",
+    "expiry",
+    "lifecycle",
+    "listing",
+    "refusals",
+    "results",
+    "seals",
+    "streams",
+    "workbench",
+)
+
+
+def __getattr__(name: str) -> object:
+    # Not before it is asked for: pytest loads the plugin beside it in every session.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module("pytest").register_assert_rewrite(
+        *(f"murmur_streams.testing.{module}" for module in _REWRITTEN)
     )
-)
+    home = "contract" if name == "StoreContract" else "workbench"
+    value = getattr(import_module(f"murmur_streams.testing.{home}"), name)
+    globals()[name] = value
+    return value
 
-from murmur_streams.testing.contract import StoreContract  # noqa: E402  # after the rewrite
-from murmur_streams.testing.workbench import (  # noqa: E402  # after the rewrite
-    StoreFactory,
-    Subscriber,
-    Workbench,
-    wait_until,
-)
 
 __all__ = ["StoreContract", "StoreFactory", "Subscriber", "Workbench", "wait_until"]

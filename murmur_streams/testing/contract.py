@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from murmur_streams.testing.cancels import CancelContract
 from murmur_streams.testing.cursors import CursorContract
 from murmur_streams.testing.events import EventContract
 from murmur_streams.testing.expiry import ExpiryContract
@@ -25,6 +26,7 @@ class StoreContract(
     RefusalContract,
     ExpiryContract,
     ListingContract,
+    CancelContract,
 ):
     """Subclass it in a test module, as ``Test…``, and override the fixture ``factory``.
 

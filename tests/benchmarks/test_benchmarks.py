@@ -25,5 +25,9 @@ def test_a_quick_benchmark_prints_every_figure_beside_its_floors() -> None:
         "append to subscriber",
         "replay of",
         "idle subscriptions",
+        "no-op runs, one worker process",
+        "submit to start",
+        "cancel() to CancelledError",
+        "an idle worker",
     ):
         assert figure in done.stdout

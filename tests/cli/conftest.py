@@ -68,7 +68,7 @@ class CommandLine:
             timeout=90,
         )
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, cwd: Path = HERE) -> subprocess.Popen[str]:
         """Start a command with pipes on its stdout and stderr."""
         process = subprocess.Popen(
             [sys.executable, "-m", "murmur_streams", *words],
@@ -76,16 +76,16 @@ class CommandLine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=HERE,
+            cwd=cwd,
             # A shell's background job ignores SIGINT, and so would all that it starts.
             preexec_fn=_heed_sigint,  # noqa: PLW1509  # no threads are started before exec
         )
         self._started.append(process)
         return process
 
-    def worker(self) -> subprocess.Popen[str]:
+    def worker(self, *words: str) -> subprocess.Popen[str]:
         """Start a worker of the tests' fleet and wait until it works."""
-        process = self.start("worker", "fleet_app:fleet", "--lease-seconds", "2", "--json")
+        process = self.start("worker", "fleet_app:fleet", "--lease-seconds", "2", "--json", *words)
         assert process.stdout is not None
         assert '"worker"' in process.stdout.readline()
         return process

@@ -1,5 +1,7 @@
 """The fleet of the tests: what a user's app.py would be."""
 
+import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -37,6 +39,22 @@ def gated(run: RunContext) -> str:
     while not Path(os.environ["TEST_GATE"]).exists():
         time.sleep(0.01)
     return "through"
+
+
+@fleet.agent
+async def waits(run: RunContext) -> None:
+    """Begin, and wait until it is cancelled."""
+    await run.emit("begun")
+    await asyncio.Event().wait()
+
+
+@fleet.agent(cancel_grace_seconds=0.1)
+async def stubborn(run: RunContext) -> None:
+    """Begin, and never end, whatever it is told."""
+    await run.emit("begun")
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
 
 
 empty = Fleet()

@@ -25,7 +25,7 @@ def described(command: Any, name: str) -> Iterator[str]:
         return
     yield f"{name}: {command.help}\n"
     for parameter in command.params:
-        if parameter.name not in SHARED:
+        if parameter.name not in SHARED and not getattr(parameter, "hidden", False):
             names = ", ".join(parameter.opts) if parameter.param_type_name == "option" else ""
             names = names or parameter.metavar
             yield f"    {names}: {parameter.help}\n"
@@ -48,9 +48,15 @@ def test_every_command_takes_the_shared_options() -> None:
         assert {parameter.name for parameter in command.params} >= SHARED
 
 
-@pytest.mark.parametrize("command", ["submit", "worker", "redis", "keys", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("submit", "worker", "dev", "redis", "keys", "demo", "cancel", "result", "retry"),
+        *("workers", "pause", "resume", "dead requeue"),
+    ],
+)
 def test_help_teaches_by_examples(line: CommandLine, command: str) -> None:
-    shown = line.run(command, "--help")
+    shown = line.run(*command.split(), "--help")
     assert shown.returncode == 0
     assert f"$ murmur-streams {command}" in shown.stdout
 

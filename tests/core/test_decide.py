@@ -6,12 +6,17 @@ import pytest
 
 from murmur_streams.core.commands import (
     Append,
+    Checkpoint,
     Command,
     Delete,
+    DeliverCancel,
     Finish,
+    NoteSilence,
     Payload,
     PushEvent,
+    Reclaim,
     Release,
+    RequestCancel,
     Seal,
     SetResult,
     SetState,
@@ -36,7 +41,12 @@ ON_A_RUN: list[Command] = [
     SetResult(RESULT),
     Seal(),
     STARTED,
-    Release("why"),
+    Release("why", "claim-1"),
+    Reclaim(),
+    RequestCancel(),
+    DeliverCancel("claim-1"),
+    Checkpoint(RESULT, "claim-1"),
+    NoteSilence("claim-1", 1),
     Delete(force=True),
 ]
 
@@ -104,7 +114,7 @@ def test_a_worker_that_has_the_claim_writes_with_its_attempt() -> None:
         Append((NOTE,), claim="stale"),
         Finish(RunState.COMPLETED, claim="stale"),
         UpdateProgress(RunProgress(), claim="stale"),
-        Release("why", claim="stale"),
+        Release("why", "stale"),
     ],
     ids=lambda command: type(command).__name__,
 )
@@ -129,7 +139,7 @@ def test_a_start_takes_the_run_with_attempt_worker_and_claim() -> None:
 
 
 def test_a_second_start_counts_the_attempt() -> None:
-    again = given(STARTED, Release("lease_expired"), Start("w2", "claim-2"))
+    again = given(STARTED, Reclaim(), Start("w2", "claim-2"))
     assert (again.there.attempt, again.there.worker) == (2, "w2")
 
 

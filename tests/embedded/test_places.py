@@ -16,6 +16,7 @@ from murmur_streams.embedded.config_file import config_text, quoted
     [
         ("linux", {"MURMUR_DATA_DIR": "/x", "XDG_DATA_HOME": "/y", "HOME": "/h"}, "/x"),
         ("linux", {"MURMUR_DATA_DIR": "", "XDG_DATA_HOME": "/y", "HOME": "/h"}, "/y/NAME"),
+        ("linux", {"MURMUR_DATA_DIR": " ", "XDG_DATA_HOME": "/y", "HOME": "/h"}, "/y/NAME"),
         ("linux", {"XDG_DATA_HOME": "relative", "HOME": "/h"}, "/h/.local/share/NAME"),
         ("linux", {"HOME": "/h"}, "/h/.local/share/NAME"),
         ("darwin", {"XDG_DATA_HOME": "/y", "HOME": "/h"}, "/h/Library/Application Support/NAME"),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 from pydantic import BaseModel
 
@@ -47,7 +48,7 @@ def note(job: Job, attempt: int, what: str) -> None:
             file.write(f"{attempt} {what}\n")
 
 
-@fleet.agent
+@fleet.agent(max_attempts=0)
 async def counts(job: Job, run: RunContext) -> Report:
     """Emits its steps, with pauses."""
     for step in range(job.steps):
@@ -57,7 +58,7 @@ async def counts(job: Job, run: RunContext) -> Report:
     return Report(total=sum(range(job.steps)), pid=os.getpid())
 
 
-@fleet.agent
+@fleet.agent(max_attempts=0)
 def counts_blocking(job: Job, run: RunContext) -> Report:
     """The same in a thread."""
     for step in range(job.steps):
@@ -129,3 +130,43 @@ def dies_once(job: Job, run: RunContext) -> Report:
     if run.attempt == 1:
         os._exit(9)
     return Report(total=run.attempt, pid=os.getpid())
+
+
+@fleet.agent(max_attempts=0)
+async def blocks_the_loop(job: Job, run: RunContext) -> Report:
+    """Keeps its worker's event loop from everything, the first time."""
+    if run.attempt == 1:
+        note(job, run.attempt, "blocked")
+        time.sleep(job.pause_seconds)  # noqa: ASYNC251  # that is the fault
+    await run.emit("went on")
+    return Report(total=sum(range(job.steps)), pid=os.getpid())
+
+
+@fleet.agent
+async def keeps_its_place(job: Job, run: RunContext) -> Report:
+    """Keeps a checkpoint, the first time, and waits for its gate."""
+    if run.last_checkpoint is None:
+        await run.checkpoint({"step": 1})
+    while not is_open(job):  # noqa: ASYNC110  # the gate is a file: nobody could set an Event
+        await asyncio.sleep(GATE_LOOK_SECONDS)
+    kept = cast("dict[str, int]", run.last_checkpoint)
+    return Report(total=10 * run.attempt + kept["step"], pid=os.getpid())
+
+
+@fleet.agent(cancel_grace_seconds=0.2)
+async def swallows_everything(job: Job, run: RunContext) -> Report:
+    """Never ends, whatever it is told."""
+    await run.emit("began")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            note(job, run.attempt, "cancelled")
+
+
+@fleet.agent(cancel_grace_seconds=0.2)
+def sleeps_on(job: Job, run: RunContext) -> Report:
+    """Never ends either, in its thread."""
+    run.emit("began")
+    while True:
+        time.sleep(3600)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+from typing import Any, cast
 
 from murmur_streams import Fleet
+from murmur_streams.fleet.stores import StoreOfLoop
 from tests.fleet.stage import ROOT
 from tests.servers import Space
 
@@ -79,6 +82,22 @@ def test_a_forked_child_and_its_parent_do_not_disturb_each_other(space: Space) -
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert space.admin.zcard(space.keys.queue("any", 0)) == 42
+
+
+async def test_two_threads_may_forget_the_same_closed_loop_at_the_same_time() -> None:
+    stores = StoreOfLoop("redis://127.0.0.1:1", {})
+
+    class Closed:
+        """A loop whose end another thread notices at this very moment."""
+
+        def is_closed(self) -> bool:
+            stores._opened.clear()
+            return True
+
+    gone: Any = Closed()
+    stores._opened[os.getpid(), gone] = cast("Any", None)
+    await stores.get()
+    await stores.close()
 
 
 async def test_a_fleet_that_was_never_used_has_nothing_to_close() -> None:

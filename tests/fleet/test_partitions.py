@@ -14,6 +14,7 @@ from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.queueing import hand_on, over, take
 from tests.fleet.stage import Stage
 from tests.servers import Space
 
@@ -77,14 +78,14 @@ async def test_heartbeats_move_the_leases_of_every_partition(
     queue = Queue(store, lease_seconds=60)
     for run_id in one_of_each():
         await store.submit(run_id, "work")
-    claims = await queue.claim("w", ["work"], 10)
+    claims = await take(queue, "w", 10)
     assert sorted(claim.run_id for claim in claims) == sorted(one_of_each())
     leases = [store.keys.leases(place) for place in range(PARTITIONS)]
     for claim in claims:
         space.admin.zadd(store.keys.leases(store.keys.partition(claim.run_id)), {claim.run_id: 1})
-    assert await queue.heartbeat(claims) == []
+    assert await over(queue, claims) == []
     assert [space.admin.zcount(lease, 2, "+inf") for lease in leases] == [2, 2, 2]
-    assert await queue.reclaim() == []
+    assert await hand_on(queue) == []
 
 
 async def test_a_claim_takes_no_more_than_was_asked_for_over_all_partitions(
@@ -93,7 +94,7 @@ async def test_a_claim_takes_no_more_than_was_asked_for_over_all_partitions(
     queue = Queue(store, lease_seconds=60)
     for run_id in one_of_each():
         await store.submit(run_id, "work")
-    assert [len(await queue.claim("w", ["work"], 4)) for _ in range(3)] == [4, 2, 0]
+    assert [len(await take(queue, "w", 4)) for _ in range(3)] == [4, 2, 0]
 
 
 async def test_a_fleet_that_says_another_number_refuses_to_start(wide: Stage) -> None:

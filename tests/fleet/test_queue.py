@@ -14,6 +14,7 @@ from murmur_streams.core.errors import LeaseLostError
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.queue import Claim, Queue
 from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.queueing import hand_on, over, take
 from tests.fleet.stage import Stage, wait_until
 from tests.servers import Space
 
@@ -32,7 +33,7 @@ async def claimed(store: RedisRunStore, count: int = 1) -> tuple[Queue, list[Cla
     queue = Queue(store, lease_seconds=60)
     for _ in range(count):
         await store.submit(secrets.token_hex(4), "work")
-    return queue, await queue.claim("first", ["work"], count)
+    return queue, await take(queue, "first", count)
 
 
 def expire_leases(space: Space) -> None:
@@ -106,7 +107,7 @@ async def test_entries_of_runs_that_are_gone_are_removed_and_hide_nothing(
     queue, claims = await claimed(store)
     assert [claim.attempt for claim in claims] == [1]
     assert space.admin.exists(queue_key) == 0
-    assert await queue.claim("first", ["work"], 1) == []
+    assert await take(queue, "first", 1) == []
 
 
 async def test_a_worker_takes_no_more_than_it_asked_for_and_the_oldest_first(
@@ -117,32 +118,32 @@ async def test_a_worker_takes_no_more_than_it_asked_for_and_the_oldest_first(
         await store.submit(f"run-{number}", "work")
         await store.submit(f"other-{number}", "other")
         await asyncio.sleep(0.002)
-    first = await queue.claim("first", ["work", "other"], 6)
+    first = await take(queue, "first", 6, "work", "other")
     assert [claim.run_id for claim in first] == [*(f"run-{n}" for n in range(5)), "other-0"]
     assert len({claim.token for claim in first}) == 6
-    rest = await queue.claim("second", ["work", "other"], 6)
+    rest = await take(queue, "second", 6, "work", "other")
     assert [claim.run_id for claim in rest] == [f"other-{n}" for n in range(1, 5)]
 
 
 async def test_of_two_reclaimers_one_wins(space: Space, store: RedisRunStore) -> None:
     queue, claims = await claimed(store, 30)
     expire_leases(space)
-    answers = await asyncio.gather(*(queue.reclaim() for _ in range(8)))
+    answers = await asyncio.gather(*(hand_on(queue, f"tender-{number}") for number in range(8)))
     reclaimed = [run_id for answer in answers for run_id in answer]
     assert sorted(reclaimed) == sorted(claim.run_id for claim in claims)
-    again = await queue.claim("second", ["work"], 100)
+    again = await take(queue, "second", 100)
     assert sorted(claim.run_id for claim in again) == sorted(reclaimed)
     assert {claim.attempt for claim in again} == {2}
-    assert await queue.reclaim() == []
+    assert await hand_on(queue) == []
 
 
 async def test_a_heartbeat_tells_which_claims_are_over(space: Space, store: RedisRunStore) -> None:
     queue, claims = await claimed(store, 3)
-    assert await queue.heartbeat(claims) == []
+    assert await over(queue, claims) == []
     expire_leases(space)
-    await queue.reclaim()
-    (again,) = await queue.claim("second", ["work"], 1)
-    assert await queue.heartbeat([*claims, again]) == claims
+    await hand_on(queue)
+    (again,) = await take(queue, "second", 1)
+    assert await over(queue, [*claims, again]) == claims
     assert space.admin.zrange(space.keys.leases(0), 0, -1) == [again.run_id.encode()]
 
 
@@ -151,8 +152,8 @@ async def test_an_old_claim_can_write_nothing_and_hand_nothing_back(
 ) -> None:
     queue, (old,) = await claimed(store)
     expire_leases(space)
-    await queue.reclaim()
-    (new,) = await queue.claim("second", ["work"], 1)
+    await hand_on(queue)
+    (new,) = await take(queue, "second", 1)
     before = await store.snapshot(old.run_id)
     with pytest.raises(LeaseLostError):
         await store.finish(old.run_id, RunState.COMPLETED, claim=old.token)
@@ -169,7 +170,7 @@ async def test_a_lease_is_a_deadline_by_the_servers_clock(
     deadline = space.admin.zscore(space.keys.leases(0), claim.run_id)
     assert deadline is not None
     assert abs(deadline - (seconds + 60) * SECOND_MS) < 5 * SECOND_MS
-    assert await queue.reclaim() == []
+    assert await hand_on(queue) == []
 
 
 DAMAGES = {
@@ -194,10 +195,10 @@ async def test_a_damaged_run_costs_only_itself_when_it_is_claimed(
     for command in DAMAGES[damage](store.keys, "bad"):
         await store.server.read(*command)
     queue = Queue(store, lease_seconds=60)
-    claims = await queue.claim("worker", ["work"], 10)
+    claims = await take(queue, "worker", 10)
     assert sorted(claim.run_id for claim in claims) == ["after", "before"]
     assert "run bad is damaged" in caplog.text
-    assert await queue.claim("worker", ["work"], 10) == []
+    assert await take(queue, "worker", 10) == []
     await store.server.read("DEL", *store.keys.of_run("bad"))
 
 
@@ -209,9 +210,9 @@ async def test_a_damaged_run_costs_only_itself_when_it_is_taken_back(
     bad = claims[1].run_id
     for command in DAMAGES[damage](store.keys, bad):
         await store.server.read(*command)
-    assert await queue.heartbeat(claims) == []
+    assert await over(queue, claims) == []
     expire_leases(space)
-    assert sorted(await queue.reclaim()) == sorted({each.run_id for each in claims} - {bad})
+    assert sorted(await hand_on(queue)) == sorted({each.run_id for each in claims} - {bad})
     assert f"run {bad} is damaged" in caplog.text
-    assert await queue.reclaim() == []
+    assert await hand_on(queue) == []
     await store.server.read("DEL", *store.keys.of_run(bad))

@@ -35,6 +35,17 @@ async def reasons(stage: Stage, handle: RunHandle[object]) -> list[str]:
     return [entry.fields["reason"] for entry in journal if "reason" in entry.fields]
 
 
+async def begun(stage: Stage, handle: RunHandle[object]) -> None:
+    """Wait until the run's handler has said that it began."""
+
+    async def has_begun() -> bool:
+        return any(
+            entry.fields.get("name") == "began" for entry in await stage.journal(handle.run_id)
+        )
+
+    await wait_until(has_begun, f"the handler of {handle.run_id} begins")
+
+
 async def test_an_idle_worker_stops_at_once(stage: Stage) -> None:
     worker = await stage.ready(stage.start())
     worker.send(signal.SIGTERM)
@@ -129,3 +140,45 @@ async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> 
 def connections(space: Space) -> int:
     """How many connections the server has."""
     return len(space.admin.client_list())
+
+
+@pytest.mark.parametrize("agent", ["swallows_everything", "sleeps_on"])
+async def test_a_handler_that_never_ends_keeps_no_process_from_ending(
+    stage: Stage, agent: str
+) -> None:
+    worker = await stage.ready(stage.start(concurrency=1))
+    handle = await stage.fleet.submit(agent, {})
+    await begun(stage, handle)
+    cancellation = await handle.cancel(wait=True)
+    assert (cancellation.state, cancellation.how) == (RunState.CANCELLED, "grace")
+    other = await stage.fleet.submit("counts", {})
+    await other.output(timeout=30)
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+    assert await stage.check([handle, other]) == [1, 1]
+
+
+@pytest.mark.parametrize("agent", ["swallows_everything", "sleeps_on"])
+async def test_a_handler_that_never_ends_is_handed_back_all_the_same(
+    stage: Stage, agent: str
+) -> None:
+    worker = await stage.ready(stage.start(drain_seconds=0))
+    handle = await stage.fleet.submit(agent, {})
+    await begun(stage, handle)
+    worker.send(signal.SIGTERM)
+    assert await stopped(worker) == 0
+    assert (await handle.status()).state is RunState.PENDING
+    assert await reasons(stage, handle) == ["worker_stopped"]
+    await handle.cancel()
+
+
+async def test_a_run_that_was_deleted_meanwhile_does_not_break_the_drain(stage: Stage) -> None:
+    worker = await stage.ready(stage.start(drain_seconds=1))
+    gone = await waiting_run(stage, "waits", str(stage.gate()))
+    kept = await waiting_run(stage, "waits", str(stage.gate()))
+    worker.send(signal.SIGTERM)
+    await stage.told(worker, "stopping")
+    await (await stage.fleet.store()).delete(gone.run_id, force=True)
+    assert await stopped(worker) == 0
+    assert (await kept.status()).state is RunState.PENDING
+    assert await reasons(stage, kept) == ["worker_stopped"]

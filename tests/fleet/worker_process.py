@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from murmur_streams.fleet.worker import Worker, execution
+from murmur_streams.fleet.worker import Worker, endings, execution
 from murmur_streams.fleet.worker import worker as worker_module
 from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.app import fleet
@@ -25,21 +25,21 @@ KILLED = 9
 def die_at(place: str) -> None:
     """Make the process end at a place of the worker's own code."""
 
-    async def dies(*_: Any, **__: Any) -> None:
+    async def dies(*_: Any, **__: Any) -> endings.Outcome:
         os._exit(KILLED)
 
     if place == "claimed":
         execution.Execution.run = dies
     elif place == "finishing":
-        execution.Execution._end = dies
+        endings.Endings._end = dies
     elif place == "finished":
-        end = execution.Execution._end
+        end = endings.Endings._end
 
-        async def dies_after(*given: Any, **named: Any) -> None:
+        async def dies_after(*given: Any, **named: Any) -> endings.Outcome:
             await end(*given, **named)
             os._exit(KILLED)
 
-        execution.Execution._end = dies_after
+        endings.Endings._end = dies_after
 
 
 def tell_when_ready() -> None:

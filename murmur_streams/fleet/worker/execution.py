@@ -1,4 +1,4 @@
-"""One execution of one run: decode, call the agent, end the run."""
+"""One execution of one run: call the agent, see that it ends, write how it ended."""
 
 from __future__ import annotations
 
@@ -7,190 +7,265 @@ import functools
 import inspect
 import logging
 import time
+from enum import Enum, auto
 
-from murmur_streams.core.errors import (
-    LeaseLostError,
-    MurmurError,
-    OutcomeUnknownError,
-    RemoteAgentError,
-    RunNotFoundError,
-    RunTerminatedError,
-    StoreUnavailableError,
-)
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.result_codec import error_message, error_type_name
-from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
-from murmur_streams.core.states import RunState
+from murmur_streams.core.errors import NonRetryableError
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.worker.tasks import begin_run
+from murmur_streams.fleet.logs import begin_execution
+from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
+from murmur_streams.fleet.trace import enter_trace
+from murmur_streams.fleet.worker.endings import Endings, Outcome
+from murmur_streams.fleet.worker.tasks import leave_behind
 from murmur_streams.fleet.worker.threads import call_in_thread
 from murmur_streams.stores.redis.queue import Claim
 from murmur_streams.stores.redis.store import RedisRunStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
-BACKEND = "murmur-streams"
+STOP_SECONDS = 1.0
+"""How long a handler may take to end when its worker stops."""
+
+
+class Verdict(Enum):
+    """Why an execution is to end before its handler does; what the handler makes of it is none."""
+
+    CANCELLED = auto()
+    TIMED_OUT = auto()
+    DEADLINE = auto()
+    HANDED_BACK = auto()
+    LOST = auto()
 
 
 class Execution:
-    """Executes a claimed run and ends it, unless the claim is lost first."""
+    """Executes a claimed run and writes its end, unless the claim is lost first.
+
+    The first verdict stands; only the loss of the claim overrules it. With a verdict the handler
+    is cancelled, may take its grace time, and is left behind when it has not ended by then: it
+    writes nothing more, and nobody waits for it.
+    """
 
     def __init__(self, store: RedisRunStore, agent: Agent, claim: Claim, worker: str) -> None:
+        loop = asyncio.get_running_loop()
         self.claim = claim
-        self._store = store
         self._agent = agent
-        self._worker = worker
-        self._began = time.monotonic()
+        self._endings = Endings(store, agent, claim)
+        self._context = RunContext(store, claim, worker, loop)
+        self._verdict = Verdict.CANCELLED if claim.cancel_requested else None
+        self._told: asyncio.Future[None] = loop.create_future()
+        self._hurried: asyncio.Future[None] = loop.create_future()
+        self._handler: asyncio.Task[None] | None = None
+        self._in_thread = False
         self._is_ending = False
-        self._cancelled_by_worker = False
-        self._task: asyncio.Task[None] | None = None
+        self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
         """None once the agent has returned; a task may be cancelled before its first step."""
 
     @property
-    def is_ending(self) -> bool:
-        """True once its last write is under way: cancelling would only hide the outcome."""
-        return self._is_ending
+    def holds(self) -> bool:
+        """Whether its claim is to be kept alive."""
+        return self._verdict is not Verdict.LOST
 
-    def cancel(self) -> None:
-        """Cancel the agent: whatever it makes of that, its run is not ended.
+    @property
+    def left_behind(self) -> asyncio.Task[None] | None:
+        """The handler's task, when it did not end in its grace time and has not since."""
+        task = self._handler if self._left_behind else None
+        return None if task is None or task.done() else task
 
-        An agent that has come to its end already is past that: its outcome stands.
-        """
-        if self._task is not None and self._task.done():
+    def tell(self, verdict: Verdict) -> bool:
+        """Cancel the handler. False when that changes nothing: it has ended, or was told before."""
+        if self._is_ending or (self._handler is not None and self._handler.done()):
+            return False
+        if self._verdict is not None:
+            return self._tell_more(verdict)
+        self._verdict = verdict
+        self._context.cancel()
+        if self._handler is not None and not self._in_thread:
+            self._handler.cancel()
+        if not self._told.done():
+            self._told.set_result(None)
+        return True
+
+    def _tell_more(self, verdict: Verdict) -> bool:
+        if verdict is Verdict.LOST and self._verdict is not Verdict.LOST:
+            self._verdict = verdict
+            return True
+        if verdict is Verdict.HANDED_BACK and not self._hurried.done():
+            self._hurried.set_result(None)
+        return False
+
+    async def run(self) -> Outcome:
+        """Execute to the end. Cancelled itself, it leaves the run as it is."""
+        await self._execute()
+        delivery = None
+        try:
+            if self._verdict is Verdict.CANCELLED:
+                delivery = asyncio.create_task(self._endings.deliver_cancel())
+            await self._grant_grace()
+            if delivery is not None and (lost := await delivery) is not None:
+                return lost
+        except asyncio.CancelledError:
+            if delivery is not None:
+                delivery.cancel()
+            self._leave()
+            raise
+        return await self._conclude()
+
+    async def _execute(self) -> None:
+        """Run the handler until it has ended, its time is over, or a verdict is told."""
+        if self._verdict is not None:
             return
-        self._cancelled_by_worker = True
-        if self._task is not None:
-            self._task.cancel()
-
-    async def run(self) -> None:
-        """Execute to the end. Cancelled: the run is left as it is, for its holder to hand back."""
-        loop = asyncio.get_running_loop()
-        context = RunContext(self._store, self.claim, self._worker, loop)
-        await self._execute(context)
-        if self._error is None:
-            try:
-                await context.flush()
-            except Exception as error:  # noqa: BLE001  # of a write that the agent left to us
-                self._error = error
-        if self._error is None:
-            await self._end_completed(self._output)
-        else:
-            await self._fail(context, self._error)
-
-    async def _execute(self, context: RunContext) -> None:
         # In a task of its own: an agent, and the timers it forgets, may cancel the task that
         # they run in, but must not cancel the writes that end the run.
-        begin_run(self.claim.run_id)
-        if not self._cancelled_by_worker:
-            self._task = asyncio.create_task(self._work(context), name=f"run {self.claim.run_id}")
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
-        if self._cancelled_by_worker:
-            # What a handler makes of its cancellation is no verdict on the run.
-            raise asyncio.CancelledError
-
-    async def _work(self, context: RunContext) -> None:
+        begin_execution(self.claim.run_id, self.claim.attempt)
+        self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
+        seconds, verdict = self._limit()
         try:
-            self._output = await self._call(context)
+            await asyncio.wait(
+                (self._handler, self._told),
+                timeout=seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+        if not self._handler.done() and self._verdict is None:
+            self.tell(verdict)
+
+    def _limit(self) -> tuple[float | None, Verdict]:
+        """How long the handler may take, and what it means when it takes longer."""
+        timeout, deadline_ms = self._agent.policy.timeout_seconds, self.claim.deadline_ms
+        if deadline_ms is None:
+            return timeout, Verdict.TIMED_OUT
+        left = max(0.0, deadline_ms / 1000 - time.time())
+        if timeout is not None and timeout < left:
+            return timeout, Verdict.TIMED_OUT
+        return left, Verdict.DEADLINE
+
+    async def _grant_grace(self) -> None:
+        handler = self._handler
+        if handler is None or handler.done() or self._verdict is None:
+            return
+        seconds = self._agent.policy.cancel_grace_seconds
+        if self._verdict is Verdict.HANDED_BACK:
+            seconds = min(seconds, STOP_SECONDS)
+        if self._verdict is Verdict.LOST and self._in_thread:
+            # It is fenced, and nobody waits for what it says.
+            seconds = 0.0
+        await asyncio.wait(
+            (handler, self._hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if handler.done():
+            return
+        self._leave()
+        if self.holds:
+            logger.warning(
+                "run %s: its handler was cancelled, did not end within its grace time, and is "
+                "left behind",
+                self.claim.run_id,
+            )
+
+    def _leave(self) -> None:
+        """Wait no longer for the handler, if it has not ended."""
+        self._context.end()
+        if self._handler is None or self._handler.done():
+            return
+        self._left_behind = True
+        # Once more: many swallow one cancellation. One that waits for its thread ends by this.
+        self._handler.cancel()
+        if not self._in_thread:
+            leave_behind(self._handler)
+
+    async def _conclude(self) -> Outcome:
+        """Write the end."""
+        if self._verdict is None and self._error is None:
+            try:
+                await self._context.flush()
+            except Exception as error:  # noqa: BLE001  # of a write that the agent left to us
+                self._error = error
+        else:
+            await self._context.settle()
+        self._is_ending = True
+        match self._verdict:
+            case None:
+                return await self._end_as_handled()
+            case Verdict.LOST:
+                return Outcome.LOST
+            case Verdict.CANCELLED:
+                return await self._endings.cancel("grace" if self._left_behind else "handler")
+            case Verdict.HANDED_BACK:
+                return await self._endings.hand_back()
+            case Verdict.TIMED_OUT:
+                seconds = self._agent.policy.timeout_seconds or 0
+                error = self._overtime(f"this attempt took longer than {seconds:g} s")
+                return await self._endings.fail(error)
+            case Verdict.DEADLINE:
+                error = self._overtime("the run did not end before its deadline")
+                return await self._endings.exceed_deadline(error)
+
+    def _overtime(self, message: str) -> TimeoutError:
+        error = TimeoutError(message)
+        if self._handler is not None and self._handler.done():
+            # Where the handler was when it was cancelled.
+            error.__cause__ = self._error
+        return error
+
+    async def _end_as_handled(self) -> Outcome:
+        error = self._error
+        if error is None:
+            return await self._endings.complete(self._output)
+        if self._endings.is_loss(error):
+            logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+            return Outcome.LOST
+        if self._context.store_failed:
+            # The run did not fail, the server did: when the lease has run out, it is done again.
+            logger.warning("run %s is left to the next worker: %r", self.claim.run_id, error)
+            return Outcome.LEFT
+        if isinstance(error, _WrongInputError):
+            return await self._endings.fail(error.reason, verdict=Dead(NOT_RETRYABLE))
+        return await self._endings.fail(error)
+
+    async def _work(self) -> None:
+        try:
+            enter_trace(self.claim.trace)
+            self._output = await self._call()
         except BaseException as error:  # noqa: BLE001  # an agent may raise anything
             self._error = error
         else:
             self._error = None
 
-    async def _call(self, context: RunContext) -> object:
-        value = self._agent.decode_input(self.claim.input_json)
-        arguments = self._agent.arguments(value, context)
+    async def _call(self) -> object:
+        try:
+            value = self._agent.decode_input(self.claim.input_json)
+        except Exception as error:
+            # It will fit no better next time.
+            raise _WrongInputError(error) from error
+        arguments = self._agent.arguments(value, self._context)
         if self._agent.is_async:
             output = await self._agent.function(**arguments)
         else:
-            call = functools.partial(self._agent.function, **arguments)
-            output = await call_in_thread(f"run {self.claim.run_id}", call)
+            output = await self._call_blocking(functools.partial(self._agent.function, **arguments))
         if inspect.isawaitable(output):
             output = await output
         return self._agent.encode_output(output)
 
-    async def _fail(self, context: RunContext, error: BaseException) -> None:
-        if self._is_loss(error):
-            logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
-        elif context.store_failed:
-            # The run did not fail, the server did: when the lease has run out, it is done again.
-            logger.warning("run %s is left to the next worker: %r", self.claim.run_id, error)
-        else:
-            logger.info("run %s failed: %s", self.claim.run_id, type(error).__name__)
-            await context.settle()
-            await self._end_failed(error)
-
-    async def _end_completed(self, output: object) -> None:
+    async def _call_blocking(self, call: functools.partial[object]) -> object:
+        self._in_thread = True
         try:
-            result = self._result(output, None)
-            await self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED, None)
-        except (OutcomeUnknownError, StoreUnavailableError) as error:
-            # Were it ended, it stays so; were it not, its lease runs out and it is done again.
-            logger.warning("run %s: %s", self.claim.run_id, error)
-        except Exception as error:  # noqa: BLE001  # an output's own code may raise anything
-            if self._is_loss(error):
-                logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
-            else:
-                # The result is too large, or no JSON: the run's failure, not the worker's.
-                await self._end_failed(error)
-
-    async def _end_failed(self, error: BaseException) -> None:
-        told = _as_data(error)
-        try:
-            await self._end(
-                RunState.FAILED, self._result(None, told), RunEventType.AGENT_FAILED, str(told)
-            )
-        except MurmurError as unwritten:
-            logger.warning("run %s: its failure was not written: %s", self.claim.run_id, unwritten)
-
-    async def _end(
-        self, state: RunState, result: RunResult, event_type: RunEventType, error: str | None
-    ) -> None:
-        self._is_ending = True
-        claim = self.claim
-        event = RunEvent(
-            type=event_type,
-            run_id=claim.run_id,
-            agent=claim.target,
-            task_id=claim.run_id,
-            error=error,
-        )
-        ended = await self._store.finish(
-            claim.run_id, state, result=result, event=event, error=error, claim=claim.token
-        )
-        logger.debug("run %s %s (this call: %s)", claim.run_id, state, ended)
-
-    def _result(self, output: object, error: BaseException | None) -> RunResult:
-        duration_ms = round((time.monotonic() - self._began) * 1000)
-        return AgentResult[object](
-            output=output,
-            error=error,
-            metadata=ResultMetadata(duration_ms=duration_ms, backend=BACKEND),
-            agent_name=self.claim.target,
-            task_id=self.claim.run_id,
-        )
-
-    def _is_loss(self, error: BaseException) -> bool:
-        # An agent may well look for other runs, and fail because one of those is gone.
-        return (
-            isinstance(error, (LeaseLostError, RunTerminatedError, RunNotFoundError))
-            and error.run_id == self.claim.run_id
-        )
+            output = await call_in_thread(f"run {self.claim.run_id}", call)
+        finally:
+            self._in_thread = False
+        if self._verdict is not None:
+            if inspect.iscoroutine(output):
+                output.close()
+            raise asyncio.CancelledError
+        return output
 
 
-def _as_data(error: BaseException) -> RemoteAgentError:
-    """An exception of any make as text that every store takes."""
-    try:
-        message = error_message(error)
-    except Exception:  # noqa: BLE001  # the exception's own __str__ failed
-        message = "(its text cannot be read)"
-    # A path that was read from the file system may hold what is not valid Unicode.
-    return RemoteAgentError(
-        error_type_name(error), message.encode("utf-8", "backslashreplace").decode()
-    )
+class _WrongInputError(NonRetryableError):
+    """The stored input does not fit the agent's declared type."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason

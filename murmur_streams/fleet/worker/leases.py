@@ -1,4 +1,4 @@
-"""Keeps a worker's leases alive, and hands dead workers' runs on."""
+"""Keeps a worker's leases alive, and does for dead workers what they left undone."""
 
 from __future__ import annotations
 
@@ -8,59 +8,78 @@ import random
 from collections.abc import Callable, Sequence
 
 from murmur_streams.core.errors import MurmurError
-from murmur_streams.stores.redis.queue import Claim, Queue
+from murmur_streams.stores.redis.queue import Beat, Queue, Told
 
 logger = logging.getLogger("murmur_streams.worker")
 
 HEARTBEATS_PER_LEASE = 3
+TENDINGS_PER_LEASE = 4
+
+
+def heartbeat_seconds(lease_seconds: float, live_ttl_ms: int) -> float:
+    """How often to send heartbeats: they also keep the runs from being swept as forgotten."""
+    shortest = min(lease_seconds, live_ttl_ms / 1000) if live_ttl_ms else lease_seconds
+    return shortest / HEARTBEATS_PER_LEASE
 
 
 async def keep_leases(
     queue: Queue,
-    lease_seconds: float,
-    held: Callable[[], Sequence[Claim]],
-    lost: Callable[[Claim], None],
+    seconds: float,
+    held: Callable[[], Sequence[Beat]],
+    told: Callable[[Told], None],
 ) -> None:
     """Send heartbeats until cancelled.
 
     Args:
         queue: the queue.
-        lease_seconds: how long a claim holds without a heartbeat.
+        seconds: how often.
         held: the claims to keep.
-        lost: called with each claim that is over.
+        told: called with each answer that is more than "go on".
     """
     while True:
-        await asyncio.sleep(lease_seconds / HEARTBEATS_PER_LEASE)
-        claims = held()
-        if not claims:
+        await asyncio.sleep(seconds)
+        beats = held()
+        if not beats:
             continue
         try:
-            for claim in await queue.heartbeat(claims):
-                lost(claim)
+            for answer in await queue.heartbeat(beats):
+                told(answer)
         except MurmurError as error:
             # A full or read-only server, too: it may take the next one.
             logger.warning("no heartbeat: %s", error)
 
 
-async def hand_on(queue: Queue, lease_seconds: float, queued: Callable[[], None]) -> None:
-    """Queue the runs of dead workers again, until cancelled.
+async def tend(
+    queue: Queue,
+    worker: str,
+    targets: Sequence[str],
+    lease_seconds: float,
+    queued: Callable[[], None],
+) -> None:
+    """Look after what nobody holds, until cancelled: expired leases, lost queues, late runs.
 
-    Every worker does it, at most once in a quarter of a lease and at moments of its own, so that
-    a dead worker's runs wait for one lease and a half at the longest.
+    Of all workers one does it in each partition, at most once in a quarter of a lease and at
+    moments of its own, so that a dead worker's runs wait for one lease and a half at the longest.
 
     Args:
         queue: the queue.
+        worker: this one's name.
+        targets: what it executes.
         lease_seconds: how long a claim holds without a heartbeat.
         queued: called when runs were queued again. Their wake-up tokens may go to the very
             worker that is frozen, so this one must not wait for another.
     """
+    interval = lease_seconds / TENDINGS_PER_LEASE
     while True:
-        await asyncio.sleep(lease_seconds * random.uniform(0.25, 0.5))  # noqa: S311  # jitter
+        await asyncio.sleep(interval * random.uniform(1, 2))  # noqa: S311  # jitter, no secret
         try:
-            reclaimed = await queue.reclaim()
-            if reclaimed:
-                queued()
-            for run_id in reclaimed:
-                logger.warning("run %s: its worker is gone; it is queued again", run_id)
+            tended = await queue.tend(worker, targets, interval)
         except MurmurError as error:
             logger.warning("no look at the leases: %s", error)
+            continue
+        if tended.handed_on:
+            queued()
+        for run_id in tended.handed_on:
+            logger.warning("run %s: its worker is gone; it is queued again", run_id)
+        for run_id in tended.ended:
+            logger.warning("run %s: nobody held it any more; it has ended", run_id)

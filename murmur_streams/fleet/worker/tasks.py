@@ -7,25 +7,26 @@ worker would be gone. Ctrl-C comes by a signal handler, and needs no such thing.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any
 
 from murmur_streams.core.errors import RemoteAgentError
+from murmur_streams.fleet.logs import executed
 
 logger = logging.getLogger("murmur_streams.worker")
 
-_EXECUTED: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-    "murmur_streams_executed_run", default=None
-)
-"""The run that is executed here; tasks inherit it from what creates them."""
 
+def leave_behind(task: asyncio.Task[Any]) -> None:
+    """Take a task that will not end off the loop's list: nobody waits for it at the end.
 
-def begin_run(run_id: str) -> None:
-    """Say that the running task and all that it creates execute this run."""
-    _EXECUTED.set(run_id)
+    It goes on while the loop does; ``asyncio.run`` would wait for it for ever.
+    """
+    unlisted: Any = task
+    unlisted._log_destroy_pending = False
+    # Documented, underscore and all, for what manages the lifetime of tasks by itself.
+    asyncio._unregister_task(task)
 
 
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -45,9 +46,9 @@ class _Factory:
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
     ) -> asyncio.Task[Any]:
-        run_id = _EXECUTED.get()
-        if run_id is not None:
-            coroutine = _Guarded(coroutine, run_id)
+        execution = executed()
+        if execution is not None:
+            coroutine = _Guarded(coroutine, execution.run_id)
         if self._before is not None:
             return self._before(loop, coroutine, **options)
         return asyncio.Task(coroutine, loop=loop, **options)

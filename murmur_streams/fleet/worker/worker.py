@@ -1,4 +1,4 @@
-"""Worker: the order of its parts. Claim, execute, keep the leases, drain."""
+"""Worker: the order of its parts. Claim, execute, keep the leases, listen, drain."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import logging
 import os
 import random
-import re
-import secrets
-import socket
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from murmur_streams.core.errors import (
-    AgentNotRegisteredError,
     EmbeddedServerError,
     InvalidInputError,
     StoreClosedError,
@@ -21,22 +19,27 @@ from murmur_streams.core.errors import (
     StoreError,
 )
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.worker.execution import Execution
-from murmur_streams.fleet.worker.leases import hand_on, keep_leases
+from murmur_streams.fleet.worker.control import listen
+from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
+from murmur_streams.fleet.worker.held import Held
+from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
+from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
+from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
 from murmur_streams.fleet.worker.tasks import guard_tasks
-from murmur_streams.stores.redis.queue import Claim, Queue
+from murmur_streams.fleet.worker.waits import end_tasks, first_of
+from murmur_streams.stores.redis.queue import ControlMessage, Queue, TargetRule, Told, Word
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.workers import WorkerInfo, Workers
 
 logger = logging.getLogger("murmur_streams.worker")
 
 IDLE_SECONDS = 5.0
 """How long an idle worker waits for a wake-up before it looks at the queue by itself."""
-CANCEL_SECONDS = 1.0
-"""How long a cancelled handler may take to clean up."""
+REGISTER_SECONDS = 5.0
 HAND_BACK_SECONDS = 5.0
 """How long a stopping worker tries to hand its runs back."""
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
+UNREGISTER_SECONDS = 1.0
+MOST_RUNS_TOLD = 100
 
 
 class Worker:
@@ -44,8 +47,9 @@ class Worker:
 
     Guarantee: a run is executed at least once and ends once. When this worker dies, its runs are
     taken over by others after ``lease_seconds``, and nothing that it still writes counts.
-    A cancelled ``def`` agent goes on in its thread until it returns: it writes nothing more, and
-    its slot is free. Code that keeps the event loop or the GIL for longer than the lease loses it.
+    A handler that does not end in its grace time after it was cancelled is left behind: it writes
+    nothing more, its slot is free, and neither ``run`` nor ``asyncio.run`` waits for it. Code that
+    keeps the event loop or the GIL for longer than the lease loses it.
 
     Args:
         fleet: whose agents; their targets are claimed.
@@ -55,6 +59,8 @@ class Worker:
         targets: only these agents; None for all.
         worker_id: 1 to 128 characters of A-Z a-z 0-9 . _ - that begin with a letter or a digit;
             None makes one of host, process id and four random digits.
+        on_beat: called on the event loop each time that the server has heard of this worker, some
+            seconds apart: for probes.
     """
 
     def __init__(
@@ -66,34 +72,58 @@ class Worker:
         drain_seconds: float = 30.0,
         targets: Sequence[str] | None = None,
         worker_id: str | None = None,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         if concurrency < 1 or lease_seconds < 1 or drain_seconds < 0:
             raise InvalidInputError(
                 "a worker needs concurrency >= 1, lease_seconds >= 1 and drain_seconds >= 0"
             )
-        self.worker_id = _new_worker_id() if worker_id is None else _checked_id(worker_id)
+        self.worker_id = worker_id_of(worker_id)
+        self.name = life_of(self.worker_id)
+        """What its runs and the list of workers call it: no other process has the same."""
         self._fleet = fleet
-        self._targets = _checked_targets(fleet, targets)
+        self._targets = checked_targets(fleet, targets)
         self._concurrency = concurrency
         self._lease_seconds = lease_seconds
         self._drain_seconds = drain_seconds
-        self._held: dict[str, tuple[Execution, asyncio.Task[None]]] = {}
-        """By claim token: a run may come back while its lost execution has yet to end."""
+        self._on_beat = on_beat
         self._slot_free = asyncio.Event()
         self._handed_on = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._held = Held(self.name, self._slot_free.set)
+        self._started_ms = time.time_ns() // 1_000_000
 
     @property
     def held(self) -> list[str]:
         """The ids of the runs that it executes now."""
-        return [claim.run_id for claim in self._claims()]
+        return self._held.run_ids
+
+    @property
+    def left_behind(self) -> int:
+        """How many handlers go on in this process though they were given up.
+
+        A process that ends with some should flush its logs and call ``os._exit``: threads of
+        theirs may keep the interpreter from ending.
+        """
+        return self._held.left_behind
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often what happened to its executions.
+
+        claimed, completed, failed, retried, cancelled, handed_back, lost (the claim was over),
+        left (the store failed), left_behind (a handler did not end), silent.
+        """
+        return dict(self._held.counts)
 
     def stop(self) -> None:
         """Claim no more and drain; a second call hands the runs under way back at once."""
         if self._stopping.is_set():
             self._hurrying.set()
         self._stopping.set()
+        self._changed.set()
 
     async def run(self) -> None:
         """Work until ``stop`` is called, then drain.
@@ -103,25 +133,38 @@ class Worker:
         """
         guard_tasks(asyncio.get_running_loop())
         store = await self._fleet.store()
-        queue = Queue(store, self._lease_seconds)
+        queue, workers = Queue(store, self._lease_seconds), Workers(store, REGISTER_SECONDS)
         await queue.prepare(self._targets)
-        logger.info("worker %s executes %s", self.worker_id, ", ".join(self._targets))
-        care = [
-            asyncio.create_task(keep_leases(queue, self._lease_seconds, self._claims, self._lost)),
-            asyncio.create_task(hand_on(queue, self._lease_seconds, self._handed_on.set)),
-        ]
-        for task in care:
-            # They end by a bug only, and a worker without them is worse than none.
-            task.add_done_callback(lambda _: self._stopping.set())
+        logger.info("worker %s executes %s", self.name, ", ".join(self._targets))
+        care = self._care(store, queue, workers)
         try:
             await self._work(store, queue)
-            await self._drain(queue)
+            await self._let_finish()
         finally:
-            await asyncio.gather(self._cancel_held(), _cancel(care))
+            await self._hand_back()
+            await end_tasks(care, STOP_SECONDS)
+            await unregister(workers, self.name, UNREGISTER_SECONDS)
         for task in care:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-        logger.info("worker %s has stopped", self.worker_id)
+        logger.info("worker %s has stopped", self.name)
+
+    def _care(
+        self, store: RedisRunStore, queue: Queue, workers: Workers
+    ) -> list[asyncio.Task[None]]:
+        lease, agents = self._lease_seconds, dict(self._fleet.agents)
+        beat = heartbeat_seconds(lease, store.durations.live_ttl_ms)
+        care = [
+            keep_leases(queue, beat, lambda: self._held.beats(agents), self._told),
+            tend(queue, self.name, self._targets, lease, self._handed_on.set),
+            listen(queue, self.name, self._notified),
+            keep_registered(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),
+        ]
+        tasks = [asyncio.create_task(each) for each in care]
+        for task in tasks:
+            # They end by a bug only, and a worker without them is worse than none.
+            task.add_done_callback(lambda _: self._stopping.set())
+        return tasks
 
     async def _work(self, store: RedisRunStore, queue: Queue) -> None:
         failures = 0
@@ -132,7 +175,7 @@ class Worker:
             except StoreError as error:
                 if _is_for_good(error):
                     raise
-                logger.warning("worker %s tries again to claim runs: %s", self.worker_id, error)
+                logger.warning("worker %s tries again to claim runs: %s", self.name, error)
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
 
@@ -144,114 +187,70 @@ class Worker:
             await self._until_stopping(self._slot_free.wait())
             return
         self._handed_on.clear()
-        claims = await self._claim(queue, free)
-        for claim in claims:
-            self._start(store, claim)
-        if len(claims) < free:
-            wake_up = queue.wait(self._targets, _idle_seconds())
-            await self._until_stopping(_first_of(wake_up, self._handed_on.wait(), seconds=None))
+        claimed = await queue.claim(self.name, self._rules(), free, host_name())
+        for claim in claimed.claims:
+            self._held.start(store, self._fleet.agents[claim.target], claim)
+        if len(claimed.claims) < free and claimed.next_due_seconds != 0:
+            wake_up = queue.wait(self._targets, _idle_seconds(claimed.next_due_seconds))
+            await self._until_stopping(first_of(wake_up, self._handed_on.wait()))
 
-    async def _claim(self, queue: Queue, count: int) -> list[Claim]:
+    def _rules(self) -> list[TargetRule]:
         # Another order each time, so that a full queue does not starve the targets behind it.
         targets = random.sample(self._targets, len(self._targets))
-        return await queue.claim(self.worker_id, targets, count)
+        agents = self._fleet.agents
+        return [TargetRule(target, agents[target].policy.max_attempts) for target in targets]
 
-    def _start(self, store: RedisRunStore, claim: Claim) -> None:
-        execution = Execution(store, self._fleet.agents[claim.target], claim, self.worker_id)
-        task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
-        self._held[claim.token] = (execution, task)
-        task.add_done_callback(lambda done: self._ended(claim, done))
+    def _told(self, told: Told) -> None:
+        """What a heartbeat answered of a claim."""
+        claim = told.claim
+        if told.what is Word.SILENT:
+            self._held.counts["silent"] += 1
+            logger.warning("run %s: its handler has written nothing for long", claim.run_id)
+        elif told.what is Word.CANCEL:
+            self._held.tell(claim.token, Verdict.CANCELLED)
+        elif self._held.tell(claim.token, Verdict.LOST):
+            logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
 
-    def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
-        del self._held[claim.token]
-        self._slot_free.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("run %s: the worker could not end it", claim.run_id, exc_info=error)
+    def _notified(self, message: ControlMessage) -> None:
+        if message.kind == "cancel":
+            self._held.tell(message.claim, Verdict.CANCELLED)
 
-    def _claims(self) -> list[Claim]:
-        return [execution.claim for execution, _ in self._held.values()]
+    def _info(self) -> WorkerInfo:
+        held = self._held.run_ids
+        return WorkerInfo(
+            id=self.name,
+            host=host_name(),
+            pid=os.getpid(),
+            version=version("murmur-streams"),
+            python=PYTHON,
+            targets=sorted(self._targets),
+            concurrency=self._concurrency,
+            started_ms=self._started_ms,
+            state="draining" if self._stopping.is_set() else "working",
+            held=len(held),
+            runs=held[:MOST_RUNS_TOLD],
+        )
 
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        return [task for _, task in self._held.values()]
-
-    def _lost(self, claim: Claim) -> None:
-        execution, _ = self._held.get(claim.token, (None, None))
-        if execution is None or execution.is_ending:
-            return
-        logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
-        execution.cancel()
-
-    async def _drain(self, queue: Queue) -> None:
+    async def _let_finish(self) -> None:
         if not self._held:
             return
-        logger.info("worker %s drains %d runs", self.worker_id, len(self._held))
-        finished = asyncio.wait(self._tasks())
-        await _first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
-        claims = self._claims()
-        await self._cancel_held()
-        try:
-            async with asyncio.timeout(HAND_BACK_SECONDS):
-                await asyncio.gather(*(queue.release(claim, "worker_stopped") for claim in claims))
-        except (StoreError, TimeoutError) as error:
-            logger.warning("runs are handed on when their leases have run out: %r", error)
+        logger.info("worker %s drains %d runs", self.name, len(self._held))
+        finished = asyncio.wait(self._held.tasks())
+        await first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
 
-    async def _cancel_held(self) -> None:
-        tasks = self._tasks()
-        for execution, _ in self._held.values():
-            execution.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
-        # A handler that will not be cancelled is left behind: nothing that it writes counts.
-        await _cancel(tasks)
+    async def _hand_back(self) -> None:
+        """End what is still under way: the handlers, the runs' claims, at last the waiting."""
+        tasks = self._held.tasks()
+        if not tasks:
+            return
+        self._held.tell_all(Verdict.HANDED_BACK)
+        _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS + HAND_BACK_SECONDS)
+        if late:
+            logger.warning("%d runs are handed on when their leases have run out", len(late))
+        await end_tasks(list(late), STOP_SECONDS)
 
     async def _until_stopping(self, waiting: Coroutine[Any, Any, object]) -> None:
-        await _first_of(waiting, self._stopping.wait(), seconds=None)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
-
-
-async def _first_of(
-    one: Coroutine[Any, Any, object],
-    other: Coroutine[Any, Any, object],
-    *,
-    seconds: float | None,
-) -> None:
-    tasks = [asyncio.create_task(each) for each in (one, other)]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
-    if not fleet.agents:
-        raise AgentNotRegisteredError(
-            "this fleet has no agents to execute; register one with @fleet.agent"
-        )
-    for target in targets or ():
-        if target not in fleet.agents:
-            raise AgentNotRegisteredError(
-                f"this fleet has no agent {target!r}; it has: {', '.join(sorted(fleet.agents))}"
-            )
-    return list(targets or fleet.agents)
-
-
-def _checked_id(worker_id: str) -> str:
-    if _ID.fullmatch(worker_id):
-        return worker_id
-    raise InvalidInputError(
-        f"worker id {ascii(worker_id)[:60]} is refused: use 1 to 128 characters of "
-        "A-Z a-z 0-9 . _ - that begin with a letter or a digit"
-    )
+        await first_of(waiting, self._stopping.wait())
 
 
 def _is_for_good(error: StoreError) -> bool:
@@ -262,10 +261,6 @@ def _is_for_good(error: StoreError) -> bool:
     return wrong or isinstance(error, StoreClosedError)
 
 
-def _idle_seconds() -> float:
-    return IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, no secret
-
-
-def _new_worker_id() -> str:
-    host = _NOT_IN_AN_ID.sub("-", socket.gethostname()).lstrip("._-")[:60] or "host"
-    return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+def _idle_seconds(next_due_seconds: float | None) -> float:
+    idle = IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, no secret
+    return idle if next_due_seconds is None else min(idle, next_due_seconds)

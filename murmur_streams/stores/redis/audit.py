@@ -9,7 +9,7 @@ from murmur_streams.core.audit import AuditReport, audit_run
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.pages import listing_key
-from murmur_streams.core.states import RunState
+from murmur_streams.core.states import TERMINAL_STATES, RunState
 from murmur_streams.stores.redis.server import Server, text
 from murmur_streams.stores.redis.tail import read_entry
 
@@ -37,20 +37,22 @@ async def gather_audit(server: Server, run_id: str) -> AuditReport:
 async def _audit_once(server: Server, run_id: str) -> AuditReport:
     keys = server.keys
     entries = await whole_journal(server, run_id)
-    flat, given, result, *expiries = await server.read_all(
+    flat, given, result, checkpoint, *expiries = await server.read_all(
         ("HGETALL", keys.run(run_id)),
         ("GET", keys.input(run_id)),
         ("GET", keys.result(run_id)),
+        ("GET", keys.checkpoint(run_id)),
         *(("PTTL", key) for key in keys.of_run(run_id)),
     )
     stored = {text(name): text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     if not stored:
         raise RunNotFoundError(run_id)
-    report = audit_run(run_id, stored, entries, _text(given), _text(result))
+    report = audit_run(run_id, stored, entries, _text(given), _text(result), _text(checkpoint))
     problems = [
         *report.problems,
         *_expiry_problems(keys.of_run(run_id), expiries, stored),
         *await _index_problems(server, run_id, stored),
+        *await _work_problems(server, run_id, stored),
     ]
     return replace(report, problems=tuple(problems))
 
@@ -73,7 +75,7 @@ async def whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
 def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str]) -> list[str]:
     found = {key: int(ms) for key, ms in zip(keys, expiries, strict=True) if int(ms) != NO_KEY}
     deadline = int(stored.get("expire_at") or 0) or int(stored.get("live_until") or 0)
-    if stored.get("state") in _ENDED and "expire_at" in stored:
+    if stored.get("state") in TERMINAL_STATES and "expire_at" in stored:
         deadline = int(stored["expire_at"])
     if not deadline:
         return [
@@ -88,7 +90,6 @@ def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str
     return problems
 
 
-_ENDED = frozenset(str(state) for state in RunState if state.is_terminal)
 _SPREAD_MS = 1_000
 
 
@@ -105,6 +106,32 @@ async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -
     return [
         f"{row}: {'lacks' if wanted else 'wrongly has'} the run"
         for (row, wanted), score in zip(rows.items(), scores, strict=True)
+        if (score is not None) != wanted
+    ]
+
+
+async def _work_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
+    """Compare the rows of queue, leases and overdue with the hash."""
+    keys, partition, target = server.keys, server.keys.partition(run_id), stored.get("target", "")
+    state, member = stored.get("state"), listing_key(int(stored.get("created_ms") or 0), run_id)
+    rows = [
+        (
+            keys.queue(target, partition),
+            run_id,
+            state == RunState.PENDING and stored.get("queued") == "1",
+        ),
+        (keys.leases(partition), run_id, state == RunState.RUNNING and bool(stored.get("claim"))),
+    ]
+    is_live = state not in TERMINAL_STATES
+    is_kept_for_ever = is_live and stored.get("live_until", "0") == "0"
+    if not (is_kept_for_ever and stored.get("deadline_ms")):
+        # Of the others, one that began to run before its deadline may have kept its row.
+        row = keys.overdue(partition)
+        rows.append((row, f"{target}:{member}", is_live and not is_kept_for_ever))
+    scores = await server.read_all(*(("ZSCORE", row, name) for row, name, _ in rows))
+    return [
+        f"{row}: {'lacks' if wanted else 'wrongly has'} the run"
+        for (row, _, wanted), score in zip(rows, scores, strict=True)
         if (score is not None) != wanted
     ]
 

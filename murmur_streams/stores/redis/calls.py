@@ -8,13 +8,16 @@ from typing import Any
 
 from murmur_streams.core.commands import (
     Append,
+    Checkpoint,
     Command,
     Create,
     Delete,
+    DeliverCancel,
     Finish,
     Payload,
     PushEvent,
     Release,
+    RequestCancel,
     Seal,
     SetResult,
     SetState,
@@ -56,40 +59,58 @@ class Calls:
         self._durations = durations
         self._clock = clock
 
-    async def execute(self, run_id: str, command: Command, *, enqueue: bool = False) -> Answer:
+    async def execute(self, run_id: str, command: Command) -> Answer:
         """Execute a command on a run, exactly once.
 
         Args:
             run_id: the run.
             command: what to do; every rule is decided by its script.
-            enqueue: with Create, also put the run into its target's queue.
 
         Returns:
             The tagged answer, as ``core.decide`` documents it.
         """
-        name, arguments = self._arguments(command)
+        name, arguments = _SCRIPTS[type(command)]
+        own = arguments(command, self._durations)
+        if isinstance(command, Create) and command.queued:
+            name, own = "submit", [*own, *_order(command)]
+        return await self._write(name, run_id, own)
+
+    async def requeue(self, run_id: str, command: Create, letter_id: str) -> Answer:
+        """Submit a run in the place of a dead letter, exactly once.
+
+        Args:
+            run_id: the new run, in the partition of the letter.
+            command: how the run begins.
+            letter_id: the letter's place in the stream of the run's target.
+
+        Returns:
+            The tagged answer; NOT_FOUND when there is no such letter.
+        """
+        own = [*_create(command, self._durations), *_order(command), letter_id]
+        dead = self._keys.dead(command.target, self._keys.partition(run_id))
+        return await self._write("requeue", run_id, own, dead)
+
+    async def _write(self, name: str, run_id: str, own: Arguments, *more: str) -> Answer:
         partition = self._keys.partition(run_id)
-        keys = [*self._keys.of_run(run_id), self._keys.feed(partition)]
+        keys = [*self._keys.given(run_id), self._keys.feed(partition)]
         if name in _WITH_BASE:
             keys.append(self._keys.base(partition))
+        keys += more
         return await self._writer.write(
-            "submit" if enqueue else name,
-            run_id,
-            keys,
-            self._clock(),
-            self._durations.shared,
-            arguments,
+            name, run_id, keys, self._clock(), self._durations.shared, own
         )
-
-    def _arguments(self, command: Command) -> tuple[str, Arguments]:
-        name, arguments = _SCRIPTS[type(command)]
-        return name, arguments(command, self._durations)
 
 
 def _create(command: Create, durations: Durations) -> Arguments:
     given = _payload(command.input)
     metadata = command.metadata_json or ""
     return [command.target, command.epoch, *given, metadata, durations.ttl_ms]
+
+
+def _order(command: Create) -> Arguments:
+    due_ms = 0 if command.due_ms is None else command.due_ms
+    trace = [command.traceparent or "", command.tracestate or ""]
+    return [command.priority, command.delay_ms, due_ms, command.deadline_ms, *trace]
 
 
 def _append(command: Append, durations: Durations) -> Arguments:
@@ -115,6 +136,8 @@ def _finish(command: Finish, durations: Durations) -> Arguments:
         command.claim or "",
         command.error or "",
         *_payload(command.result),
+        command.dead or "",
+        command.stopped or "",
         len(events),
         *_flat(events),
     ]
@@ -138,8 +161,22 @@ def _seal(command: Seal, durations: Durations) -> Arguments:
 
 
 def _release(command: Release, durations: Durations) -> Arguments:
+    error = command.error or ""
+    return [command.claim, command.reason, command.delay_ms, error, durations.ttl_ms]
+
+
+def _request_cancel(command: RequestCancel, durations: Durations) -> Arguments:
+    return [command.reason or "", durations.ttl_ms]
+
+
+def _deliver_cancel(command: DeliverCancel, durations: Durations) -> Arguments:
     del durations
-    return [command.claim or "", command.reason]
+    return [command.claim]
+
+
+def _checkpoint(command: Checkpoint, durations: Durations) -> Arguments:
+    del durations
+    return [command.claim, *_payload(command.value)]
 
 
 def _delete(command: Delete, durations: Durations) -> Arguments:
@@ -157,10 +194,15 @@ _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]]
     SetResult: ("set_result", _set_result),
     Seal: ("seal", _seal),
     Release: ("release", _release),
+    RequestCancel: ("request_cancel", _request_cancel),
+    DeliverCancel: ("deliver_cancel", _deliver_cancel),
+    Checkpoint: ("checkpoint", _checkpoint),
     Delete: ("delete", _delete),
 }
 """Each command's script, and its own ARGV in the order of the script's header."""
-_WITH_BASE = frozenset({"create", "set_state", "finish", "release", "delete"})
+_WITH_BASE = frozenset(
+    {"create", "submit", "requeue", "set_state", "finish", "release", "request_cancel", "delete"}
+)
 
 
 def _payload(payload: Payload | None) -> tuple[str, int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, cast
 
 from redis.exceptions import RedisError
@@ -32,21 +33,46 @@ PROBES: tuple[str, ...] = (
     "PEXPIREAT {key} 1",
     "PTTL {key}",
     "SET {key} v XX",
+    "SISMEMBER {key} m",
     "TIME",
     "XADD {key} NOMKSTREAM * f v",
+    "XDEL {key} 1-1",
     "XINFO STREAM {key}",
     "XRANGE {key} - + COUNT 1",
     "XREAD COUNT 1 STREAMS {key} 0",
     "XREVRANGE {key} + - COUNT 1",
     "XTRIM {key} MAXLEN 1",
     "ZADD {key} XX 0 m",
+    "ZRANGEBYLEX {key} - + LIMIT 0 1",
     "ZRANGEBYSCORE {key} -inf 0 LIMIT 0 1",
     "ZREM {key} m",
     "ZSCORE {key} m",
+    "MULTI",
+    "SADD {key} m",
+    "SREM {key} m",
+    "DISCARD",
 )
-"""What the store and its scripts call, each in a form that changes nothing on a key that is not
-there: a script that was denied one of them half-way would leave half of its writes. HSETNX has no
-such form; claiming the meta hash is its probe."""
+"""What the scripts call, each in a form that changes nothing on a key that is not there: a script
+that was denied one of them half-way would leave half of its writes. HSETNX has no such form;
+claiming the meta hash is its probe. SADD has none either: it is queued and discarded."""
+OWN_PROBES: tuple[str, ...] = (
+    "PING",
+    "SMEMBERS {key}",
+    "ZCARD {key}",
+    "ZRANGE {key} 0 0",
+    "ZREVRANGEBYLEX {key} + - LIMIT 0 1",
+    "MULTI",
+    "PEXPIRE {key} 1",
+    "EXEC",
+)
+"""What the store calls itself, beside some of those: a subscriber that was denied its wake-up would
+wait in vain for news."""
+WORKER_PROBES: tuple[str, ...] = (
+    "XGROUP CREATE {key} g 0",
+    "XREADGROUP GROUP g c COUNT 1 STREAMS {key} >",
+    "ZREMRANGEBYSCORE {key} -inf 0",
+)
+"""What only workers call."""
 
 
 async def check_server(connections: Connections, keys: Keys, where: str) -> None:
@@ -71,7 +97,7 @@ async def check_server(connections: Connections, keys: Keys, where: str) -> None
         )
     if policy.startswith("volatile"):
         logger.warning("%s may evict ended runs early (maxmemory-policy %s)", where, policy)
-    await _check_permissions(connections, keys, where)
+    await check_permissions(connections, keys, where, PROBES + OWN_PROBES)
     await _check_meta(connections, keys, where)
 
 
@@ -95,23 +121,35 @@ def _check_version(version: str, where: str) -> None:
         )
 
 
-async def _check_permissions(connections: Connections, keys: Keys, where: str) -> None:
+async def check_permissions(
+    connections: Connections, keys: Keys, where: str, probes: Sequence[str]
+) -> None:
+    """Refuse a user who may not do what one of the probes does; they change nothing.
+
+    Raises:
+        StoreConfigurationError: all that is missing, by name.
+    """
     key = f"{keys.base(0)}:probe"
-    commands: list[tuple[object, ...]] = [tuple(probe.format(key=key).split()) for probe in PROBES]
+    commands: list[tuple[object, ...]] = [tuple(probe.format(key=key).split()) for probe in probes]
     replies = await connections.every_reply(commands)
     refused = {
         str(command[0]).lower(): reply
         for command, reply in zip(commands, replies, strict=True)
-        if isinstance(reply, RedisError) and code_of(reply) in _PERMISSION
+        if isinstance(reply, RedisError) and _is_denied(reply)
     }
     if not refused:
         return
-    if len(refused) == len(PROBES):
+    if len(refused) == len(probes):
         raise clear_error(next(iter(refused.values())), where)
     raise StoreConfigurationError(
         f"{where} does not permit this user what the store needs: grant "
         f"{' '.join(f'+{name}' for name in sorted(refused))} on ~{keys.prefix}:*"
     )
+
+
+def _is_denied(error: RedisError) -> bool:
+    # An EXEC that is denied ends its transaction, and its error says that first.
+    return code_of(error) in _PERMISSION or "NOPERM" in str(error)
 
 
 _PERMISSION = frozenset({"NOPERM", "NOAUTH"})

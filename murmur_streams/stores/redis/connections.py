@@ -155,8 +155,7 @@ class Connections:
                 for _ in commands:
                     await connection.read_response()
         except BaseException:
-            with contextlib.suppress(Exception):
-                await connection.disconnect(nowait=True)
+            await drop_connection(connection)
             raise
         return connection
 
@@ -178,14 +177,14 @@ class Connections:
                 if clean:
                     self._idle.append(connection)
                 else:
-                    await _drop(connection)
+                    await drop_connection(connection)
 
     async def close(self) -> None:
         """Close all connections; who waits for a reply gets an error."""
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in (*idle, *self._lent):
-            await _drop(connection)
+            await drop_connection(connection)
 
     def _new(self) -> Any:
         try:
@@ -199,7 +198,7 @@ class Connections:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 if connection.is_connected and await _is_stale(connection):
-                    await _drop(connection)
+                    await drop_connection(connection)
                 await connection.connect()
         except Exception as error:
             raise NeverSentError from error
@@ -228,6 +227,7 @@ async def _is_stale(connection: Any) -> bool:
         return True
 
 
-async def _drop(connection: Any) -> None:
+async def drop_connection(connection: Any) -> None:
+    """Close a connection, whatever state it is in."""
     with contextlib.suppress(Exception):
         await connection.disconnect(nowait=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.core.states import RunState
+from murmur_streams.settings import KEY_PREFIX
 
 SCHEMA_VERSION = 1
 MOST_PARTITIONS = 256
-
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
 class Keys:
@@ -19,7 +17,7 @@ class Keys:
 
     def __init__(self, prefix: str, partitions: int = 1) -> None:
         prefix = prefix.rstrip(":")
-        if not _PREFIX.fullmatch(prefix):
+        if not KEY_PREFIX.fullmatch(prefix):
             raise StoreConfigurationError(
                 f"key_prefix {ascii(prefix)[:80]} is refused: use 1 to 64 characters of "
                 "A-Z a-z 0-9 . _ : - that begin with a letter or a digit"
@@ -31,6 +29,7 @@ class Keys:
         self.prefix = prefix
         self.partitions = partitions
         self.meta = f"{prefix}:meta"
+        self.workers = f"{prefix}:workers"
 
     def partition(self, run_id: str) -> int:
         """The partition whose hash tag all keys of the run share."""
@@ -60,8 +59,15 @@ class Keys:
     def result(self, run_id: str) -> str:
         return f"{self.base(self.partition(run_id))}:result:{run_id}"
 
+    def checkpoint(self, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:checkpoint:{run_id}"
+
     def of_run(self, run_id: str) -> list[str]:
-        """The keys that live and expire together, in the order of the scripts' first KEYS."""
+        """The keys that live and expire together."""
+        return [*self.given(run_id), self.checkpoint(run_id)]
+
+    def given(self, run_id: str) -> list[str]:
+        """The first KEYS of every script that changes a run; the rest it forms by itself."""
         base = self.base(self.partition(run_id))
         rows = ("run", "journal", "producers", "input", "result")
         return [f"{base}:{row}:{run_id}" for row in rows]
@@ -80,6 +86,21 @@ class Keys:
 
     def owners(self, partition: int) -> str:
         return f"{self.base(partition)}:owners"
+
+    def dead(self, target: str, partition: int) -> str:
+        return f"{self.base(partition)}:dead:{target}"
+
+    def dead_targets(self, partition: int) -> str:
+        return f"{self.base(partition)}:dead"
+
+    def paused(self, partition: int) -> str:
+        return f"{self.base(partition)}:paused"
+
+    def sweeper(self, partition: int) -> str:
+        return f"{self.base(partition)}:sweeper"
+
+    def worker(self, worker_id: str) -> str:
+        return f"{self.prefix}:worker:{worker_id}"
 
     def index(self, partition: int) -> str:
         return f"{self.base(partition)}:index"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import select
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -12,8 +11,9 @@ from typing import Any, cast
 
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from murmur_streams.stores.redis.connections import NeverSentError, Reply
+from murmur_streams.stores.redis.connections import NeverSentError, Reply, drop_connection
 from murmur_streams.stores.redis.failures import code_of
+from murmur_streams.stores.redis.own_tasks import start_task
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: there was one before, which broke."""
@@ -60,7 +60,7 @@ class Lane:
             return reply
         self._unsent.append(_Call(packed, reply))
         if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="lane")
+            self._running = start_task(self._run(), "lane")
         self._more.set()
         return reply
 
@@ -80,7 +80,7 @@ class Lane:
                     await self._use(connection)
                 except _StaleError:
                     self._broke = True
-                    await _drop(connection)
+                    await drop_connection(connection)
         except Exception as error:  # noqa: BLE001  # handed to every caller, who judges it
             failure = error
         finally:
@@ -89,7 +89,7 @@ class Lane:
             self._broke = True
             self._fail(failure)
             if connection is not None:
-                await _drop(connection)
+                await drop_connection(connection)
 
     async def _use(self, connection: Any) -> None:
         parts = [
@@ -170,14 +170,16 @@ def _is_stale(connection: Any) -> bool:
     info = getattr(connection._writer, "get_extra_info", None)
     if info is None:
         return False  # fakeredis has no socket that could close.
+    return _is_readable(info("socket"))
+
+
+def _is_readable(socket: Any) -> bool:
+    if not hasattr(select, "poll"):
+        # Windows: its select knows sockets of any number.
+        return bool(select.select([socket], [], [], 0)[0])
     poll = select.poll()
-    poll.register(info("socket"), select.POLLIN)
+    poll.register(socket, select.POLLIN)
     return bool(poll.poll(0))
-
-
-async def _drop(connection: Any) -> None:
-    with contextlib.suppress(Exception):
-        await connection.disconnect(nowait=True)
 
 
 def pack_plainly(command: tuple[object, ...]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from murmur_streams.core.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
 from murmur_streams.stores.redis.followed import Followed
+from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.server import Server, end_tasks, reason_of
 from murmur_streams.stores.redis.sources import DirectSource, FeedSource, Source
 
@@ -91,7 +92,7 @@ class Live:
             self._waking = self._start(self._wake(), "live wake")
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
+        task = start_task(work, name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

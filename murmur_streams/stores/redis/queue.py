@@ -1,16 +1,30 @@
-"""The queue as a worker sees it: claim, heartbeat, reclaim, and waiting for a wake-up token."""
+"""The queue as a worker sees it: claim, heartbeat, tend, and waiting for a wake-up."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from murmur_streams.core.errors import LeaseLostError
+from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
+from murmur_streams.stores.redis.claims import (
+    Beat,
+    Claim,
+    Claimed,
+    ControlMessage,
+    TargetRule,
+    Tended,
+    Told,
+    Word,
+    read_claim,
+    read_groups,
+    read_message,
+)
 from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
+from murmur_streams.stores.redis.server import text
 from murmur_streams.stores.redis.store import RedisRunStore
 
 logger = logging.getLogger("murmur_streams.queue")
@@ -19,21 +33,9 @@ WAKE_GROUP = "workers"
 WAKE_CONSUMER = "any"
 """One name for all workers: tokens are hints without acks, and a name a worker would leak."""
 HEARTBEAT_PAGE = 100
-RECLAIM_PAGE = 20
-_FIELDS_PER_CLAIM = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A run that a worker holds."""
-
-    run_id: str
-    target: str
-    attempt: int
-    token: str
-    """The fencing token: every write of this execution carries it."""
-    version: int
-    input_json: str | None
+TEND_PAGE = 20
+CONTROL_PAGE = 100
+FIRST_CONTROL = "0-0"
 
 
 class Queue:
@@ -49,9 +51,17 @@ class Queue:
         self._server = store.server
         self._keys = store.keys
         self._lease_ms = round(lease_seconds * 1000)
+        self._scrubbed: dict[int, str] = {}
+        """Partition -> how far its runs were compared with queues and leases."""
+        self._woken: list[int] = []
+        """Partitions whose wake-up tokens came last: they are claimed from first."""
 
     async def prepare(self, targets: Sequence[str]) -> None:
         """Make the wake streams and their group, where they are missing."""
+        await self._server.check_worker()
+        await self._make_wake_streams(targets)
+
+    async def _make_wake_streams(self, targets: Sequence[str]) -> None:
         for key in self._wake_keys(targets):
             try:
                 await self._server.read("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
@@ -59,94 +69,156 @@ class Queue:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def claim(self, worker: str, targets: Sequence[str], count: int) -> list[Claim]:
-        """Take up to ``count`` waiting runs and their leases, the oldest of each target first.
+    async def claim(
+        self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
+    ) -> Claimed:
+        """Take up to ``count`` waiting runs and their leases, the first of each target first.
 
         A reply that is lost leaves the runs claimed by nobody who knows; they are handed on when
-        their leases run out.
+        their leases run out. Runs that may not be started any more end on the way.
+
+        Args:
+            worker: a name that no other process has: its control streams are found by it.
+            targets: in the order in which they are asked; paused ones are passed over.
+            count: how many at most.
+            host: where the worker runs, for the journal.
         """
         claims: list[Claim] = []
-        partitions = list(self._keys.all_partitions)
-        # Another order each time, so that no partition waits behind a full one for ever.
-        random.shuffle(partitions)
-        for partition in partitions:
+        waits: list[float] = []
+        for partition in self._partitions_to_claim():
             if len(claims) < count:
-                claims += await self._claim(worker, targets, count - len(claims), partition)
-        return claims
+                found, wait = await self._claim(
+                    worker, targets, count - len(claims), host, partition
+                )
+                claims += found
+                waits += [] if wait is None else [wait]
+        return Claimed(claims, min(waits, default=None))
+
+    def _partitions_to_claim(self) -> list[int]:
+        # Another order each time, so that no partition waits behind a full one for ever.
+        partitions = [*self._keys.all_partitions]
+        random.shuffle(partitions)
+        woken, self._woken = self._woken, []
+        return [*woken, *(each for each in partitions if each not in woken)]
 
     async def _claim(
-        self, worker: str, targets: Sequence[str], count: int, partition: int
-    ) -> list[Claim]:
+        self, worker: str, targets: Sequence[TargetRule], count: int, host: str, partition: int
+    ) -> tuple[list[Claim], float | None]:
+        durations = self._store.durations
+        rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
         tokens = [secrets.token_hex(8) for _ in range(count)]
         answer = await self._server.single_script(
             "claim",
             [self._keys.base(partition), self._keys.feed(partition)],
             [
-                worker,
-                self._lease_ms,
-                self._store.durations.feed_max_entries,
-                count,
-                len(targets),
-                *targets,
-                *tokens,
+                *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
+                *(count, len(targets), *rules, *tokens),
             ],
         )
-        flat = answer[1:]
-        claims = [
-            Claim(run_id, target, int(attempt), token, int(version), given or None)
-            for run_id, target, attempt, token, version, given in zip(
-                *(flat[place::_FIELDS_PER_CLAIM] for place in range(_FIELDS_PER_CLAIM)),
-                strict=True,
+        claims: list[Claim] = []
+        for kind, fields in read_groups(answer[3:]):
+            if kind == "claimed":
+                claims.append(read_claim(fields))
+            elif kind == "damaged":
+                _tell_damaged(fields["run_id"])
+            else:
+                logger.info("run %s was not started: %s", fields["run_id"], fields["reason"])
+        more, next_due_ms = answer[1] == "1", int(answer[2])
+        if more:
+            return claims, 0.0
+        return claims, None if next_due_ms < 0 else next_due_ms / 1000
+
+    async def heartbeat(self, beats: Sequence[Beat]) -> list[Told]:
+        """Move the leases on; what there is to say of the claims."""
+        by_partition: dict[int, list[Beat]] = {}
+        for beat in beats:
+            partition = self._keys.partition(beat.claim.run_id)
+            by_partition.setdefault(partition, []).append(beat)
+        pages = [
+            self._beat(held[first : first + HEARTBEAT_PAGE], partition)
+            for partition, held in by_partition.items()
+            for first in range(0, len(held), HEARTBEAT_PAGE)
+        ]
+        said = {token: what for page in await asyncio.gather(*pages) for token, what in page}
+        return [
+            Told(beat.claim, Word(said[beat.claim.token]))
+            for beat in beats
+            if beat.claim.token in said
+        ]
+
+    async def _beat(self, beats: Sequence[Beat], partition: int) -> list[tuple[str, str]]:
+        durations = self._store.durations
+        told = [
+            part
+            for beat in beats
+            for part in (
+                *(beat.claim.run_id, beat.claim.token),
+                round((beat.silent_after_seconds or 0) * 1000),
             )
         ]
-        for claim in claims:
-            if claim.attempt == 0:
-                _tell_damaged(claim.run_id)
-        return [claim for claim in claims if claim.attempt]
-
-    async def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Move the leases on; the claims that are over."""
-        over: set[str] = set()
-        for partition in self._keys.all_partitions:
-            held = [claim for claim in claims if self._keys.partition(claim.run_id) == partition]
-            for first in range(0, len(held), HEARTBEAT_PAGE):
-                over |= await self._beat(held[first : first + HEARTBEAT_PAGE], partition)
-        return [claim for claim in claims if claim.token in over]
-
-    async def _beat(self, claims: Sequence[Claim], partition: int) -> set[str]:
-        pairs = [part for claim in claims for part in (claim.run_id, claim.token)]
         answer = await self._server.idempotent_script(
             "heartbeat",
-            [self._keys.base(partition)],
-            [self._lease_ms, self._store.durations.live_ttl_ms, len(claims), *pairs],
-        )
-        return set(answer[1:])
-
-    async def reclaim(self) -> list[str]:
-        """Queue the runs again whose lease has run out, all of them; their ids."""
-        queued: list[str] = []
-        for partition in self._keys.all_partitions:
-            while page := await self._reclaim(partition):
-                for run_id, fate in zip(page[::2], page[1::2], strict=True):
-                    if fate == "queued":
-                        queued.append(run_id)
-                    else:
-                        _tell_damaged(run_id)
-        return queued
-
-    async def _reclaim(self, partition: int) -> Sequence[str]:
-        answer = await self._server.idempotent_script(
-            "reclaim",
             [self._keys.base(partition), self._keys.feed(partition)],
-            [RECLAIM_PAGE, self._store.durations.feed_max_entries],
+            [
+                *(self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries),
+                *(len(beats), *told),
+            ],
         )
-        return answer[1:]
+        return list(zip(answer[1::2], answer[2::2], strict=True))
+
+    async def tend(self, worker: str, targets: Sequence[str], interval_seconds: float) -> Tended:
+        """Do for all what nobody does for himself; of all workers one at a time does it.
+
+        Runs whose lease has run out wait again, overdue ones end, idle workers of ``targets`` are
+        woken while there is work, and a few rows of queues and leases that were lost are made
+        again from the runs: with every call the next ones.
+
+        Args:
+            worker: who calls, by the name it claims with.
+            targets: whose idle workers are woken.
+            interval_seconds: how long after a call of this worker no other one's does anything.
+        """
+        parts = await asyncio.gather(
+            *(
+                self._tend(worker, targets, round(interval_seconds * 1000), partition)
+                for partition in self._keys.all_partitions
+            )
+        )
+        fates = [fate for part in parts for fate in part]
+        for run_id, fate in fates:
+            if fate == "damaged":
+                _tell_damaged(run_id)
+        return Tended(
+            [run_id for run_id, fate in fates if fate == "queued"],
+            [run_id for run_id, fate in fates if fate == "ended"],
+        )
+
+    async def _tend(
+        self, worker: str, targets: Sequence[str], interval_ms: int, partition: int
+    ) -> list[tuple[str, str]]:
+        durations, fates = self._store.durations, list[tuple[str, str]]()
+        while True:
+            answer = await self._server.idempotent_script(
+                "tend",
+                [self._keys.base(partition), self._keys.feed(partition)],
+                [
+                    *(worker, max(1, interval_ms), self._lease_ms, durations.feed_max_entries),
+                    *(durations.ttl_ms, TEND_PAGE, self._scrubbed.get(partition, "")),
+                    *targets,
+                ],
+            )
+            if answer[0] != "OK":
+                return fates
+            self._scrubbed[partition] = answer[2]
+            fates += zip(answer[3::2], answer[4::2], strict=True)
+            if answer[1] == "0":
+                return fates
 
     async def release(self, claim: Claim, reason: str) -> None:
-        """Hand a claimed run back; nothing happens when the claim is over."""
+        """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""
         try:
             await self._store.release(claim.run_id, claim.token, reason)
-        except LeaseLostError:
+        except (LeaseLostError, RunNotFoundError):
             logger.debug("run %s was no longer ours to hand back", claim.run_id)
 
     async def recover(self, attempt: int) -> None:
@@ -154,10 +226,14 @@ class Queue:
         await self._server.recover(attempt)
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
-        """Wait for a wake-up token, at most ``seconds``; returning early is harmless."""
+        """Wait for a wake-up token, at most ``seconds``; returning early is harmless.
+
+        One call may take a token of every target: what it does not claim afterwards is left to
+        those whom ``tend`` wakes.
+        """
         keys = self._wake_keys(targets)
         try:
-            await self._server.blocking(
+            reply = await self._server.blocking(
                 "XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1,
                 "BLOCK", max(1, round(seconds * 1000)), "NOACK",
                 "STREAMS", *keys, *(">" for _ in keys),
@@ -165,14 +241,54 @@ class Queue:
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
             if code_of(error) in {"NOGROUP", "UNBLOCKED", "WRONGTYPE"}:
-                await self.prepare(targets)
+                await self._make_wake_streams(targets)
                 return
-            reason = error.__cause__ if isinstance(error, NeverSentError) else error
-            if reason is None:
-                raise self._server.unavailable(error) from None
-            if fate_of(reason) is Fate.REFUSED:
-                raise clear_error(reason, self._server.where) from None
-            await self._server.recover(0)
+            await self._judge(error)
+        else:
+            places = {text(key) for key, _ in reply or ()}
+            found = {keys.index(place) // len(targets) for place in places if place in keys}
+            self._woken = sorted(found, key=lambda _: random.random())  # noqa: S311  # no secret
+
+    async def control(
+        self, worker: str, after: str, seconds: float
+    ) -> tuple[list[ControlMessage], str]:
+        """Wait for what a worker is woken with, at most ``seconds``, on a connection of its own.
+
+        Args:
+            worker: by the name it claims with.
+            after: "" for all there is, then what the call before returned.
+            seconds: how long to wait.
+
+        Returns:
+            The messages, and where to go on. A broken connection yields none.
+        """
+        keys = [self._keys.control(worker, each) for each in self._keys.all_partitions]
+        places = after.split(",") if after else [FIRST_CONTROL for _ in keys]
+        messages: list[ControlMessage] = []
+        try:
+            reply = await self._server.blocking(
+                *("XREAD", "COUNT", CONTROL_PAGE, "BLOCK", max(1, round(seconds * 1000))),
+                *("STREAMS", *keys, *places),
+                seconds=seconds,
+            )
+        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
+            await self._judge(error)
+            return [], after
+        for key, entries in reply or ():
+            places[keys.index(text(key))] = text(entries[-1][0])
+            messages += (read_message(raw) for _, raw in entries)
+        return messages, ",".join(places)
+
+    async def _judge(self, error: Exception) -> None:
+        """Raise what no later try can mend; otherwise wait a moment."""
+        if code_of(error) == "UNBLOCKED":
+            return
+        reason = error.__cause__ if isinstance(error, NeverSentError) else error
+        if reason is None:
+            raise self._server.unavailable(error) from None
+        if fate_of(reason) is Fate.REFUSED:
+            raise clear_error(reason, self._server.where) from None
+        await self._server.recover(0)
 
     def _wake_keys(self, targets: Sequence[str]) -> list[str]:
         return [
@@ -185,7 +301,8 @@ class Queue:
 def _tell_damaged(run_id: str) -> None:
     logger.error(
         "run %s is damaged and was taken out of the queue: its hash or journal was changed by "
-        "hand; `murmur-streams audit %s` says how",
+        "hand; `murmur-streams audit %s` says how, `murmur-streams rebuild %s` mends it",
+        run_id,
         run_id,
         run_id,
     )

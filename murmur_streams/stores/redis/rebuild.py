@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from murmur_streams.core.entries import EntryType
 from murmur_streams.core.errors import RunNotFoundError, StoreError
 from murmur_streams.core.evolve import fold
 from murmur_streams.core.run import run_to_fields
@@ -29,7 +30,7 @@ async def rebuild_run(server: Server, durations: Durations, run_id: str) -> None
 
 async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bool:
     entries = await whole_journal(server, run_id)
-    if not entries or entries[-1].type == "run.deleted":
+    if not entries or entries[-1].type == EntryType.DELETED:
         raise RunNotFoundError(run_id)
     try:
         run = fold(entries)
@@ -43,7 +44,7 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
     fields = [part for pair in run_to_fields(run).items() for part in pair]
     answer = await server.idempotent_script(
         "rebuild",
-        [*server.keys.of_run(run_id), server.keys.base(server.keys.partition(run_id))],
+        [*server.keys.given(run_id), server.keys.base(server.keys.partition(run_id))],
         [
             run_id,
             entries[-1].id,

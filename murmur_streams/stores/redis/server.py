@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
@@ -12,11 +13,17 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import MurmurError, StoreClosedError, StoreUnavailableError
-from murmur_streams.stores.redis.checks import check_server
+from murmur_streams.core.errors import (
+    InvalidInputError,
+    MurmurError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
+from murmur_streams.stores.redis.checks import WORKER_PROBES, check_permissions, check_server
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.scripts import load_scripts
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -25,6 +32,8 @@ CALL_SECONDS = 5.0
 """A call that takes longer has lost its connection."""
 OPENING_SECONDS = 5.0
 """A server that was never reached is more often a wrong address than a broken network."""
+LONGEST_RETRY_SECONDS = 300.0
+"""What a retried write is known by is kept for ten minutes: later, it would be applied twice."""
 COMMAND_CONNECTIONS = 4
 BLOCKING_CONNECTIONS = 1_000
 FIRST_PAUSE_SECONDS = 0.02
@@ -35,7 +44,14 @@ Revive = Callable[[], Awaitable[None]]
 
 
 class Server:
-    """Calls with clear errors; ``revive`` starts an embedded server again before a retry."""
+    """Calls with clear errors; ``revive`` starts an embedded server again before a retry.
+
+    It belongs to the event loop and the process that use it first: sockets and tasks cannot be
+    shared with others, so these are refused at once.
+
+    Raises:
+        InvalidInputError: ``retry_seconds`` is out of bounds.
+    """
 
     def __init__(
         self,
@@ -47,6 +63,10 @@ class Server:
         call_seconds: float = CALL_SECONDS,
         revive: Revive | None = None,
     ) -> None:
+        if not 0 <= retry_seconds <= LONGEST_RETRY_SECONDS:
+            raise InvalidInputError(
+                f"retry_seconds is {retry_seconds}, but must be from 0 to {LONGEST_RETRY_SECONDS:g}"
+            )
         self.keys = keys
         self.where = where
         self.retry_seconds = retry_seconds
@@ -61,6 +81,8 @@ class Server:
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = False
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        """The process and the event loop that it belongs to, once it is used."""
         self.when_ready: Callable[[], None] | None = None
         """Called once the server has been checked."""
 
@@ -70,11 +92,13 @@ class Server:
         Raises:
             StoreConfigurationError: too old, wrong partitions or schema, missing permissions.
             StoreUnavailableError: not reached within 5 seconds, or ``retry_seconds`` if less.
+            StoreClosedError: closed, or of another event loop or process.
         """
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
+        self._refuse_strangers()
         if self._ready is None or (self._ready.done() and not _succeeded(self._ready)):
-            self._ready = asyncio.create_task(self._check(), name="check the server")
+            self._ready = start_task(self._check(), "check the server")
         check = self._ready
         try:
             await asyncio.shield(check)
@@ -82,6 +106,13 @@ class Server:
             if self._closed and check.cancelled() and not is_cancelled():
                 raise StoreClosedError("the store was closed during the call") from None
             raise
+
+    async def check_worker(self) -> None:
+        """Check what a worker needs beside; StoreConfigurationError names what is missing."""
+        await self.ready()
+        await self._retrying(
+            lambda: check_permissions(self._commands, self.keys, self.where, WORKER_PROBES)
+        )
 
     async def read(self, *command: object) -> Reply:
         """Execute one read, again after a lost connection, until ``retry_seconds`` are over."""
@@ -95,6 +126,7 @@ class Server:
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
+        self._refuse_strangers()
         return await self._blocking.blocking(*command, seconds=seconds)
 
     async def new_connection(self, again: bool) -> Any:
@@ -172,8 +204,21 @@ class Server:
 
     @property
     def closed(self) -> bool:
-        """True once ``close`` was called."""
-        return self._closed
+        """True once ``close`` was called, and for other event loops and processes.
+
+        They have nothing to close: it would unregister the sockets of those that use the store.
+        """
+        return self._closed or self._is_elsewhere()
+
+    def _refuse_strangers(self) -> None:
+        if self._home is None:
+            self._home = os.getpid(), asyncio.get_running_loop()
+        elif self._is_elsewhere():
+            what = "event loop" if self._home[0] == os.getpid() else "process (before a fork)"
+            raise StoreClosedError(f"the store belongs to another {what}; open one here")
+
+    def _is_elsewhere(self) -> bool:
+        return self._home is not None and self._home != (os.getpid(), _running_loop())
 
     async def _check(self) -> None:
         if self._revive is not None:
@@ -260,6 +305,13 @@ def text(value: object) -> str:
     """Read a reply's part as text."""
     # Ours is always UTF-8; what a stranger wrote must not end a reader with a UnicodeDecodeError.
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:

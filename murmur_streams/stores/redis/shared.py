@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
+from murmur_streams.stores.redis.own_tasks import start_task
+
 
 class _Read:
     """One read that callers wait for; it can be joined until it was sent."""
@@ -19,7 +21,7 @@ class _Read:
         self.is_sent = False
         before = reads.get(key)
         reads[key] = self
-        self.task = asyncio.create_task(self._run(before, ask), name="shared read")
+        self.task = start_task(self._run(before, ask), "shared read")
 
     def forget(self) -> None:
         """Let who comes next ask anew."""

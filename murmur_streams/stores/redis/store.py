@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from types import TracebackType
@@ -16,7 +15,6 @@ from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.commands import (
     Append,
     Command,
-    Release,
     Seal,
     SetState,
 )
@@ -38,6 +36,8 @@ from murmur_streams.core.result_codec import decode_result
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run, run_from_fields
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
+from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connections import client_from_url, redacted
@@ -45,13 +45,12 @@ from murmur_streams.stores.redis.feed import Feeds
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
+from murmur_streams.stores.redis.queued import QueuedRuns
 from murmur_streams.stores.redis.rebuild import rebuild_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
-from murmur_streams.stores.writes import RunWrites
 
-DAY_SECONDS = 86_400
 STATUS_FIELDS = (
     "state",
     "progress_total",
@@ -61,11 +60,7 @@ STATUS_FIELDS = (
 )
 
 
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class RedisRunStore(RunWrites):
+class RedisRunStore(QueuedRuns):
     """Runs in Redis or Valkey, shared by every process that names the same server and prefix.
 
     Guarantees: a write that returned is in the journal exactly once; a write that raised
@@ -88,8 +83,8 @@ class RedisRunStore(RunWrites):
             alive in the background; when it is gone, closed included, and nobody wrote for that
             long, any store with a lease fails the run with the error ``owner_lost``.
         late_event_seconds: how long after the end a closing event may still come.
-        retry_seconds: how long a broken connection is retried before a call gives up; the first
-            connection of all is given 5 seconds.
+        retry_seconds: how long a broken connection is retried before a call gives up, at most
+            300; the first connection of all is given 5 seconds.
         call_seconds: how long one try of a call may take before its connection counts as broken.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time, for entry ids.
@@ -112,7 +107,7 @@ class RedisRunStore(RunWrites):
         retry_seconds: float = 60.0,
         call_seconds: float = CALL_SECONDS,
         limits: Limits | None = None,
-        clock: Callable[[], int] = _wall_clock_ms,
+        clock: Callable[[], int] = wall_clock_ms,
         revive: Revive | None = None,
     ) -> None:
         if (url is None) == (client is None):
@@ -144,6 +139,11 @@ class RedisRunStore(RunWrites):
         self._feeds = Feeds(self.server)
         self._owners = Owners(self.server, self.durations)
         self.server.when_ready = self._owners.start
+
+    @property
+    def limits(self) -> Limits:
+        """The sizes that it takes."""
+        return self._limits
 
     @property
     def client(self) -> Redis:
@@ -191,18 +191,6 @@ class RedisRunStore(RunWrites):
         command = create_command(run_id, target, input, metadata, self._limits)
         await self._execute(run_id, command)
 
-    async def submit(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-    ) -> None:
-        """Begin a run and put it into its target's queue, in one step; errors as ``create``."""
-        command = create_command(run_id, target, input, metadata, self._limits)
-        check_answer(await self.calls.execute(run_id, command, enqueue=True), run_id)
-
     async def get_status(self, run_id: str) -> RunStatus:
         """Read state and progress: one round trip, whatever the size of the run."""
         key = self.keys.run(check_run_id(run_id))
@@ -227,10 +215,6 @@ class RedisRunStore(RunWrites):
         """Read the input; None when there is none."""
         stored = await self._read_payload(run_id, self.keys.input(check_run_id(run_id)))
         return None if stored is None else decode_json(stored)
-
-    async def release(self, run_id: str, claim: str, reason: str) -> bool:
-        """Hand a claimed run back: it waits in its queue again. False when it is not running."""
-        return (await self._execute(run_id, Release(reason, claim)))[0] == "OK"
 
     async def snapshot(self, run_id: str) -> Run:
         """Read everything the run's hash knows, typed."""
@@ -351,9 +335,3 @@ class RedisRunStore(RunWrites):
 
     async def _seal(self, run_id: str) -> Answer:
         return await self._execute(run_id, Seal())
-
-    async def _read_payload(self, run_id: str, key: str) -> str | None:
-        stored, exists = await self.server.read_all(("GET", key), ("EXISTS", self.keys.run(run_id)))
-        if not exists:
-            raise RunNotFoundError(run_id)
-        return None if stored is None else text(stored)

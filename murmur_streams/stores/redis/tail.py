@@ -32,7 +32,6 @@ PAGE_ENTRIES = 256
 LONGEST_WAIT_SECONDS = 3600.0
 """For news of a live run; the live source looks after the server and the run itself."""
 
-_ENDED = frozenset(str(state) for state in TERMINAL_STATES)
 Seal = Callable[[str], Awaitable[Answer]]
 
 
@@ -166,7 +165,9 @@ class Tails:
         if fields[0] is None:
             raise RunNotFoundError(run_id)
         epoch, state = text(fields[0]), text(fields[2])
-        place = _Place(epoch, ended=state in _ENDED, seal=int(fields[3]) if fields[3] else None)
+        place = _Place(
+            epoch, ended=state in TERMINAL_STATES, seal=int(fields[3]) if fields[3] else None
+        )
         if newest:
             place.last_id = text(newest[0][0])
         if after is not None:

@@ -30,6 +30,8 @@ from murmur_streams.core.errors import (
 from murmur_streams.stores.redis.connections import Reply
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of, is_credentials
 from murmur_streams.stores.redis.lane import Lane
+from murmur_streams.stores.redis.own_tasks import start_task
+from murmur_streams.stores.redis.room import Room
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.server import Server, reason_of, text
 
@@ -43,6 +45,7 @@ MERGED_SCRIPTS = frozenset({"append", "push_event"})
 MERGED_WRITES = 200
 MERGED_BYTES = 512 * 1024
 WAITING_WRITES = 10_000
+WAITING_BYTES = 64 * 1024 * 1024
 """Callers beyond these wait for room: a slow server must not fill our memory."""
 
 
@@ -94,7 +97,7 @@ class Writer:
         self._lanes = [
             Lane(server.new_connection, deadline_seconds=server.call_seconds) for _ in range(LANES)
         ]
-        self._room = asyncio.Semaphore(WAITING_WRITES)
+        self._room = Room(WAITING_WRITES, WAITING_BYTES)
         self._retries: set[asyncio.Task[None]] = set()
         self._preparing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
@@ -130,9 +133,9 @@ class Writer:
         self._refuse_when_closed()
         size = _size(own)
         await self._server.ready()
-        await self._room.acquire()
+        await self._room.enter(size)
         if self._closed:
-            self._room.release()
+            self._room.leave(size)
             self._refuse_when_closed()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         write = _Write(name, keys, now_ms, shared, own, size, answer)
@@ -210,8 +213,8 @@ class Writer:
         elif self._abandoned:
             self._fail(call, self._lost(call, error, maybe_applied=True))
         else:
-            task = asyncio.get_running_loop().create_task(
-                self._until_known(call, error), name=f"retry a write of run {call.queue.run_id}"
+            task = start_task(
+                self._until_known(call, error), f"retry a write of run {call.queue.run_id}"
             )
             self._retries.add(task)
             task.add_done_callback(self._retries.discard)
@@ -226,7 +229,7 @@ class Writer:
 
     def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
         # The room of a caller that went away is free only now: its write was still to be done.
-        self._room.release()
+        self._room.leave(write.size)
         if write.answer.done():
             return
         if isinstance(answer, BaseException):
@@ -274,8 +277,7 @@ class Writer:
     def _prepare_once(self) -> asyncio.Task[None]:
         """Prepare the server for all calls that found it without our scripts."""
         if self._preparing is None or self._preparing.done():
-            loop = asyncio.get_running_loop()
-            self._preparing = loop.create_task(self._server.prepare_again(), name="prepare again")
+            self._preparing = start_task(self._server.prepare_again(), "prepare again")
             self._retries.add(self._preparing)
             self._preparing.add_done_callback(self._retries.discard)
         return self._preparing

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import re
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -12,14 +15,32 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.checks import PROBES
+from murmur_streams.stores import redis as store_modules
+from murmur_streams.stores.redis.checks import OWN_PROBES, PROBES, WORKER_PROBES
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.scripts import load_scripts
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited, refusal
 from tests.stores.faults.servers import SpareServer
 
-PROBED = sorted({probe.split()[0] for probe in PROBES} | {"HSETNX"})
+SOURCES = Path(str(store_modules.__file__)).parent
+PROBED = sorted({probe.split()[0] for probe in PROBES + OWN_PROBES} | {"HSETNX"})
+WORKER_PROBED = sorted({probe.split()[0] for probe in WORKER_PROBES})
+OPTIONAL = {"INFO", "SCRIPT"}
+"""What is probed by being called, with a clear error or none."""
+
+
+def words_of_python() -> set[str]:
+    """The upper-case words that begin a call or a tuple in the store's modules."""
+    found: set[str] = set()
+    for path in SOURCES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.args if isinstance(node, ast.Call) else getattr(node, "elts", None)
+            first = parts[0] if parts else None
+            if isinstance(first, ast.Constant) and re.fullmatch("[A-Z]{3,}", str(first.value)):
+                found.add(str(first.value))
+    return found
 
 
 async def test_every_permission_that_is_missing_is_found_before_anything_is_written(
@@ -74,6 +95,60 @@ async def test_the_permissions_that_are_checked_are_all_that_a_run_needs(
         assert await store.sweep() == 0
 
 
+async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    async with spare.client() as admin:
+        for command in WORKER_PROBED:
+            await limited(admin, "+@all", f"-{command.lower()}")
+            store = make_store(spare.url(f"limited:{SECRET}"))
+            await store.submit(f"for-{command}", "work")
+            queue = Queue(store, lease_seconds=1)
+            text = await refusal(queue.prepare(["work"]), StoreConfigurationError)
+            assert f"+{command.lower()}" in text
+
+
+async def test_a_user_with_the_permissions_that_are_checked_follows_lists_and_works(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    async with spare.client() as admin:
+        granted = [f"+{command.lower()}" for command in PROBED + WORKER_PROBED]
+        await limited(admin, "-@all", *granted, "+script|load")
+        store = make_store(spare.url(f"limited:{SECRET}"))
+        for name in ("one", "two"):
+            await store.submit(name, "work")
+        readers = [asyncio.create_task(names_in_stream(store, name)) for name in ("one", "two")]
+        queue = Queue(store, lease_seconds=15)
+        await queue.prepare(["work"])
+        await queue.wait(["work"], 0.01)
+        for name in ("one", "two"):
+            await store.append(name, note(name, "a"))
+            await store.finish(name, RunState.COMPLETED)
+        assert await asyncio.gather(*readers) == [["a"], ["a"]]
+        assert len((await store.list_runs()).runs) == 2
+
+
+async def test_every_command_that_is_called_from_python_is_checked_for_permission(
+    admin: Redis,
+) -> None:
+    commands = {str(name).upper() for name in await admin.command()}
+    called = words_of_python() & commands
+    assert {"XREADGROUP", "ZREVRANGEBYLEX", "MULTI", "EVALSHA"} <= called
+    assert called - set(PROBED) - set(WORKER_PROBED) - OPTIONAL == set()
+
+
+async def test_a_connection_whose_transaction_was_denied_is_not_used_again(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    async with spare.client() as admin:
+        await limited(admin, "+@all", "-exec")
+        store = make_store(spare.url(f"limited:{SECRET}"))
+        await refusal(store.create("run", "work"), StoreConfigurationError)
+        await limited(admin, "+@all")
+        await store.create("run", "work")
+        assert (await store.get_status("run")).state is RunState.PENDING
+
+
 def test_every_command_of_every_script_is_checked_for_permission() -> None:
     called = {
         command
@@ -88,7 +163,7 @@ async def test_looking_for_permissions_changes_nothing(
     admin: Redis, make_store: StoreMaker
 ) -> None:
     key = "faults:nothing:probe"
-    for probe in PROBES:
+    for probe in PROBES + OWN_PROBES + WORKER_PROBES:
         await admin.execute_command("EVAL", _PCALL, 0, *probe.format(key=key).split())
     assert await admin.exists(key) == 0
 

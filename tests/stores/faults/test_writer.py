@@ -23,7 +23,9 @@ from murmur_streams.core.errors import (
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
+from murmur_streams.stores.redis.room import Room
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.writer import WAITING_BYTES
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Plan, Words, calls, once
 from tests.stores.faults.waiting import wait_until
@@ -231,7 +233,7 @@ async def test_callers_beyond_the_room_wait_their_turn_and_nobody_starves(
     runs: list[str], store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
     writer = store._writer
-    writer._room = asyncio.Semaphore(ROOM)
+    writer._room = Room(ROOM, WAITING_BYTES)
     proxy.plan = some(random.Random(5), 0.05)
     crowd, most = Crowd(store, random.Random(5)), 0
     tasks = [crowd.start(number) for number in range(300)]
@@ -246,12 +248,32 @@ async def test_callers_beyond_the_room_wait_their_turn_and_nobody_starves(
     await crowd.check(straight)
 
 
+async def test_callers_with_large_writes_wait_for_room_in_bytes(
+    store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
+) -> None:
+    await store.create("run", "work")
+    writer = store._writer
+    writer._room = Room(1_000, 2 * len(BIG))
+    proxy.plan = some(random.Random(9), 0.05)
+    events = [
+        RunEvent(type=RunEventType.LOG, run_id="run", data=f"{number}{BIG}") for number in range(30)
+    ]
+    tasks = [asyncio.create_task(store.append("run", event)) for event in events]
+    most = 0
+    while not all(task.done() for task in tasks):
+        under_way = sum(len(queue.waiting) for queue in writer._queues.values())
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+    assert [task.result() for task in tasks] == list(range(2, 32))
+    assert most <= 2
+
+
 async def test_writes_whose_callers_went_away_still_take_room(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
     await store.create("run", "work")
     writer = store._writer
-    writer._room = asyncio.Semaphore(ROOM)
+    writer._room = Room(ROOM, WAITING_BYTES)
     proxy.plan = lambda words: Fault.DROP_REQUEST if calls("append")(words) else Fault.NONE
     for number in range(5 * ROOM):
         task = asyncio.create_task(store.append("run", note("run", str(number))))

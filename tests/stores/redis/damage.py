@@ -29,6 +29,10 @@ def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
             client.hset(key, mapping={"version": 1, "last_ms": 1, "seal": 1})
         case "stranger":
             client.hset(key, "nobody_knows", "x")
+        case "queue gone":
+            client.zrem(keys.queue(target, PARTITION), run_id)
+        case "lease gone":
+            client.zrem(keys.leases(PARTITION), run_id)
         case "index gone":
             client.zrem(keys.index(PARTITION), member)
             client.zrem(keys.index_target(target, PARTITION), member)

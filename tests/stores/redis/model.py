@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 
 from murmur_streams.core.commands import (
     Append,
+    Checkpoint,
     Command,
     Create,
     Delete,
     Finish,
+    NoteSilence,
     PushEvent,
-    Release,
+    Reclaim,
+    RequestCancel,
     Seal,
     SetResult,
     Start,
@@ -24,6 +27,7 @@ from murmur_streams.core.decide import Answer, Decision, Now, decide
 from murmur_streams.core.entries import Fields, JournalEntry
 from murmur_streams.core.evolve import evolve, fold
 from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
 
 WAKE_TOKENS = 64
 MERGED = (Append, PushEvent)
@@ -38,6 +42,7 @@ class Life:
     entries: list[JournalEntry] = field(default_factory=list)
     input: str | None = None
     result: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass
@@ -55,6 +60,11 @@ class Model:
     queues: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     leases: dict[str, bool] = field(default_factory=dict)
     """run id -> whether the lease has run out."""
+    dead: dict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """target -> its letters."""
+    controls: dict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """worker -> what it was woken with."""
+    sweeper: str | None = None
     wakes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     feed: list[tuple[str, str, int, Fields]] = field(default_factory=list)
     """run id, target, seq, fields of every entry."""
@@ -63,9 +73,7 @@ class Model:
         life = self.lives.get(run_id)
         return None if life is None else life.run
 
-    def execute(
-        self, run_id: str, command: Command, producer: str, n: int, *, enqueue: bool = False
-    ) -> Answer:
+    def execute(self, run_id: str, command: Command, producer: str, n: int) -> Answer:
         """Send a numbered command: the producer rule first, then the core."""
         if isinstance(command, MERGED):
             return self.execute_together(run_id, [command], producer, n)
@@ -73,11 +81,6 @@ class Model:
             return repeat
         decision = self._decide(run_id, command, self.run(run_id))
         self._apply(run_id, command, decision)
-        if isinstance(command, Release) and decision.entries:
-            self.leases.pop(run_id, None)
-            self._enqueue(run_id)
-        if enqueue and decision.entries:
-            self._enqueue(run_id)
         if _is_remembered(command, decision):
             self.producers[run_id][producer] = (n, decision.answer)
         return decision.answer
@@ -114,55 +117,77 @@ class Model:
         """Fold the journal: progress that only the hash had is gone."""
         life = self.lives[run_id]
         life.run = fold(life.entries) or life.run
+        if life.run.state is RunState.PENDING and life.run.queued:
+            self._enqueue(run_id)
+        if life.run.claim is not None:
+            # A lease that was lost is made anew, and is over at once.
+            self.leases.setdefault(run_id, True)
+
+    def heal(self) -> None:
+        """Queues and leases were deleted, and are made again from the runs."""
+        self.leases.clear()
+        for run_id, life in self.lives.items():
+            if life.run.state is RunState.PENDING and life.run.queued:
+                self._enqueue(run_id)
+            if life.run.claim is not None:
+                self.leases[run_id] = False
 
     def claim(
         self,
-        worker: str,
+        start: Start,
         targets: list[str],
         tokens: list[str],
         order: dict[str, list[str]],
         *,
         lost: bool,
-    ) -> list[str]:
-        """Pop the queues in the order the server has them; the flat answer of the script."""
-        answer, free = ["OK"], list(tokens)
-        for target in targets:
-            for run_id in order[target][: len(free)]:
-                self.queues[target].discard(run_id)
-                decision = self._decide(run_id, Start(worker, free[0]), self.run(run_id))
-                if not decision.entries:
-                    continue
-                claim = free.pop(0)
-                self._apply(run_id, Start(worker, claim), decision)
-                self.leases[run_id] = lost
-                life = self.lives[run_id]
-                run = life.run
-                answer += [run_id, run.target, str(run.attempt), claim, str(run.version)]
-                answer.append(life.input or "")
-        return answer
+    ) -> list[tuple[str, dict[str, str]]]:
+        """Pop the queues in the order the server has them; what the script tells of each run."""
+        told: list[tuple[str, dict[str, str]]] = []
+        free = list(tokens)
+        for run_id in itertools.chain.from_iterable(order[target] for target in targets):
+            if not free:
+                break
+            command = replace(start, claim=free[0])
+            decision = self._decide(run_id, command, self.run(run_id))
+            self._apply(run_id, command, decision)
+            life = self.lives[run_id]
+            if decision.dead is not None:
+                told.append(("ended", {"run_id": run_id, "reason": decision.dead}))
+                continue
+            self.leases[run_id] = lost
+            told.append(("claimed", _claimed(life, free.pop(0))))
+        return told
 
-    def heartbeat(self, beats: list[tuple[str, str]], *, lost: bool) -> list[str]:
+    def heartbeat(self, beats: list[tuple[str, str]], silent_ms: int, *, lost: bool) -> list[str]:
         """Move leases on; the flat answer of the script."""
         answer = ["OK"]
         for run_id, claim in beats:
             run = self.run(run_id)
-            if run is not None and run.claim == claim:
-                self.leases[run_id] = lost
-            else:
-                answer.append(claim)
+            if run is None or run.claim != claim:
+                answer += [claim, "lost"]
+                continue
+            self.leases[run_id] = lost
+            if run.cancel_requested is not None:
+                answer += [claim, "cancel"]
+            elif silent_ms:
+                command = NoteSilence(claim, silent_ms)
+                decision = self._decide(run_id, command, run)
+                self._apply(run_id, command, decision)
+                answer += [claim, "silent"] if decision.entries else []
         return answer
 
     def due(self) -> set[str]:
         """The runs whose lease has run out."""
         return {run_id for run_id, lost in self.leases.items() if lost}
 
-    def reclaim(self, run_ids: list[str]) -> None:
-        """Take runs back, in this order."""
+    def reclaim(self, run_ids: list[str]) -> list[str]:
+        """Take runs back, in this order; what became of each."""
+        fates: list[str] = []
         for run_id in run_ids:
-            del self.leases[run_id]
-            command = Release("lease_expired")
-            self._apply(run_id, command, self._decide(run_id, command, self.run(run_id)))
-            self._enqueue(run_id)
+            decision = self._decide(run_id, Reclaim(), self.run(run_id))
+            self._apply(run_id, Reclaim(), decision)
+            fates.append("queued" if decision.answer == ("OK", "pending") else "ended")
+        return fates
 
     def _repeated(self, run_id: str, producer: str, n: int) -> Answer | None:
         last, answer = self.producers[run_id].get(producer, (-1, ()))
@@ -183,23 +208,43 @@ class Model:
             life.run = replace(life.run, progress=decision.progress, progress_dirty=True)
         if not decision.entries:
             return
+        before = self.run(run_id)
         life = self._life(run_id, command, decision)
         for entry in decision.entries:
             life.run = evolve(life.run, entry)
             self.feed.append((run_id, life.run.target, entry.seq, entry.fields))
         life.entries += decision.entries
-        if isinstance(command, SetResult | Finish) and command.result is not None:
-            life.result = command.result.text
+        self._keep_payload(life, command, decision)
+        if isinstance(command, RequestCancel) and before is not None and before.claim is not None:
+            message = {"kind": "cancel", "run": run_id, "claim": before.claim}
+            self.controls[before.worker or ""].append(message)
         if isinstance(command, Delete):
             self.tombstones[run_id] = self.lives.pop(run_id).entries
-        if isinstance(command, Delete) or life.run.state.is_terminal:
+        self._move_rows(run_id, before, life)
+
+    def _keep_payload(self, life: Life, command: Command, decision: Decision) -> None:
+        # What the core dropped of a command leaves no entry.
+        told = {entry.type for entry in decision.entries}
+        if isinstance(command, SetResult | Finish) and command.result is not None:
+            life.result = command.result.text if "run.result" in told else life.result
+        if isinstance(command, Checkpoint):
+            life.checkpoint = command.value.text
+        if decision.dead is not None:
+            self.dead[life.run.target].append(_letter(life, decision.dead))
+
+    def _move_rows(self, run_id: str, before: Run | None, life: Life) -> None:
+        run = life.run
+        waits = run.state is RunState.PENDING and run_id in self.lives
+        if run.claim is None or run_id not in self.lives:
             self.leases.pop(run_id, None)
-            self.queues[life.run.target].discard(run_id)
+        if not waits:
+            self.queues[run.target].discard(run_id)
+        elif run.queued and (before is None or before.state is not RunState.PENDING):
+            self._enqueue(run_id)
 
     def _life(self, run_id: str, command: Command, decision: Decision) -> Life:
         if isinstance(command, Create):
-            if self.tombstones.pop(run_id, None) is not None:
-                self.producers[run_id].clear()
+            self.tombstones.pop(run_id, None)
             run = evolve(None, decision.entries[0])
             given = None if command.input is None else command.input.text
             self.lives[run_id] = Life(replace(run, version=0), [], given)
@@ -216,3 +261,37 @@ def _is_remembered(command: Command, decision: Decision) -> bool:
     if decision.answer[0] in {"NOT_FOUND", "EXISTS"}:
         return False
     return bool(decision.entries) or not isinstance(command, Seal)
+
+
+def _claimed(life: Life, claim: str) -> dict[str, str]:
+    run = life.run
+    deadline = None if run.deadline_ms is None else str(run.deadline_ms)
+    told = {
+        "run_id": run.run_id,
+        "target": run.target,
+        "attempt": str(run.attempt),
+        "claim": claim,
+        "version": str(run.version),
+        "failures": str(run.failures),
+        "excused": str(run.excused),
+        "input": life.input,
+        "checkpoint": life.checkpoint,
+        "deadline_ms": deadline,
+        **run.trace,
+    }
+    return {name: text for name, text in told.items() if text is not None}
+
+
+def _letter(life: Life, reason: str) -> dict[str, str]:
+    run = life.run
+    told = {
+        "run_id": run.run_id,
+        "reason": reason,
+        "attempts": str(run.attempt),
+        "failures": str(run.failures),
+        "error": run.error,
+        "errors": run.errors,
+        "input": life.input,
+        "metadata_json": run.metadata_json,
+    }
+    return {name: text for name, text in told.items() if text is not None}

@@ -15,7 +15,14 @@ from murmur_streams.core.states import TERMINAL_STATES
 from murmur_streams.stores.redis.keys import Keys
 from tests.stores.redis.model import Model
 
-TIMES = frozenset({"last_ms", "created_ms", "started_ms", "ended_ms"})
+TIMES = frozenset(
+    {
+        *("last_ms", "created_ms", "started_ms", "ended_ms", "due_ms", "deadline_ms"),
+        *("cancel_requested", "cancel_delivered"),
+    }
+)
+TOLD_TIMES = frozenset({"at", "due", "deadline", "seconds"})
+DELAYED = 10**13
 NOT_FOLDED = {"live_until", "expire_at"}
 BIG_BYTES = 1024
 PARTITION = 0
@@ -34,6 +41,11 @@ class Partition:
             member.decode()
             for member in self._client.zrange(self._keys.queue(target, PARTITION), 0, -1)
         ]
+
+    def ready(self, target: str) -> list[str]:
+        """The runs of a queue that are due, in the order in which they are taken."""
+        key = self._keys.queue(target, PARTITION)
+        return [member.decode() for member in self._client.zrangebyscore(key, "-inf", DELAYED)]
 
     def run_hash(self, run_id: str) -> dict[str, str]:
         return _texts(self._client.hgetall(self._keys.run(run_id)))
@@ -88,6 +100,16 @@ class Partition:
         records = {name: text.split() for name, text in _texts(self._client.hgetall(key)).items()}
         return {name: (int(n), tuple(answer)) for name, (n, _, *answer) in records.items()}
 
+    def _dead(self, key: str) -> object:
+        if self._client.type(key) == b"set":
+            return {member.decode() for member in self._client.smembers(key)}
+        letters = [_texts(fields) for _, fields in self._client.xrange(key)]
+        assert all(letter.pop("at") for letter in letters)
+        return letters
+
+    def _control(self, key: str) -> object:
+        return [_texts(fields) for _, fields in self._client.xrange(key)]
+
     def _wake(self, key: str) -> object:
         return self._client.xlen(key)
 
@@ -134,6 +156,7 @@ def expected_dump(
         dump[keys.run(run_id)] = "hash"
         dump[keys.input(run_id)] = life.input
         dump[keys.result(run_id)] = life.result
+        dump[keys.checkpoint(run_id)] = life.checkpoint
     for run_id, entries in (
         *model.tombstones.items(),
         *((run_id, life.entries) for run_id, life in model.lives.items()),
@@ -144,6 +167,10 @@ def expected_dump(
     dump |= index
     dump |= {keys.queue(target, PARTITION): members for target, members in model.queues.items()}
     dump |= {keys.wake(target, PARTITION): count for target, count in model.wakes.items()}
+    dump |= {keys.dead(target, PARTITION): letters for target, letters in model.dead.items()}
+    dump[keys.dead_targets(PARTITION)] = set(model.dead)
+    dump |= {keys.control(worker, PARTITION): told for worker, told in model.controls.items()}
+    dump[keys.sweeper(PARTITION)] = model.sweeper
     dump[keys.expiring(PARTITION)] = expiring
     dump[keys.leases(PARTITION)] = set(model.leases)
     dump[keys.feed(PARTITION)] = [
@@ -180,9 +207,9 @@ def without_times(fields: dict[str, str]) -> dict[str, str]:
 
 def told(fields: Any) -> dict[str, str]:
     """An entry's fields without its time; a snapshot's are those of a hash."""
-    if fields["type"] == EntryType.SNAPSHOT:
+    if fields["type"] == EntryType.SNAPSHOT and "big" not in fields:
         return without_times(fields)
-    return {name: text for name, text in fields.items() if name != "at"}
+    return {name: text for name, text in fields.items() if name not in TOLD_TIMES}
 
 
 def in_feed(fields: Any) -> dict[str, str]:

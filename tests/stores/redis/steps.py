@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 from hypothesis import strategies as st
 
 from murmur_streams.core.commands import (
     Append,
+    Checkpoint,
     Command,
     Create,
     Delete,
+    DeliverCancel,
     Finish,
     Payload,
     PushEvent,
     Release,
+    RequestCancel,
     Seal,
     SetResult,
     SetState,
@@ -49,7 +52,6 @@ class Send:
     builds: tuple[Build, ...]
     producer: str = ""
     ahead: int | None = None
-    enqueue: bool = False
 
     def __repr__(self) -> str:
         way = "" if self.ahead is None else f" by {self.producer}{self.ahead:+d}"
@@ -64,6 +66,7 @@ class Claim:
     targets: tuple[str, ...]
     count: int
     lost: bool
+    max_attempts: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Beat:
 
     stale: bool
     lost: bool
+    silent_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,20 @@ class Rebuild:
     damage: Damage
 
 
-Damage = Literal["hash gone", "state", "version", "stranger", "index gone", "wrong index"]
-Step = Send | Claim | Beat | Tick | Rebuild | Literal["reclaim", "sweep"]
+Damage = Literal[
+    "hash gone",
+    "state",
+    "version",
+    "stranger",
+    "index gone",
+    "wrong index",
+    "queue gone",
+    "lease gone",
+]
+Step = Send | Claim | Beat | Tick | Rebuild | Literal["tend", "heal", "sweep"]
+HOUR_MS = 3_600_000
+AT_ONCE_MS = -1_000_000_000
+"""A silence that is over before it began."""
 
 
 def payload(text: str) -> Payload:
@@ -130,6 +146,10 @@ def _create(target: str, given: Payload | None, metadata: str | None) -> Build:
     return lambda _: Create(target, new_epoch(), given, metadata)
 
 
+def _submit(created: Build, order: dict[str, Any]) -> Build:
+    return lambda run: replace(cast("Create", created(run)), queued=True, **order)
+
+
 def _append(batch: list[Fields], ahead: int | None, claim: str | None) -> Build:
     def build(run: Run | None) -> Command:
         expected = None if ahead is None else (run.version if run is not None else 0) + ahead
@@ -144,8 +164,18 @@ def _finish(
     event: Fields | None,
     error: str | None,
     claim: str | None,
+    dead: str | None,
+    stopped: str | None,
 ) -> Build:
-    return lambda run: Finish(state, result, event, error, claimed(run, claim))
+    buried = dead if state is RunState.FAILED else None
+    return lambda run: Finish(state, result, event, error, claimed(run, claim), buried, stopped)
+
+
+def _by_holder(make: Callable[[str], Command]) -> st.SearchStrategy[Build]:
+    def build(symbol: str) -> Build:
+        return lambda run: make(claimed(run, symbol) or "")
+
+    return st.sampled_from(("held", "held", "stale")).map(build)
 
 
 def _always(command: Command) -> Build:
@@ -155,8 +185,19 @@ def _always(command: Command) -> Build:
 creates = st.builds(
     _create, st.sampled_from(TARGETS), st.none() | payloads, st.sampled_from((None, '{"k":1}'))
 )
+orders = st.fixed_dictionaries(
+    {
+        "priority": st.sampled_from((0, 0, 5, -100)),
+        "delay_ms": st.sampled_from((0, 0, 0, HOUR_MS)),
+        "due_ms": st.sampled_from((None, None, 1_000_000, 4_000_000_000_000)),
+        "deadline_ms": st.sampled_from((0, HOUR_MS)),
+        "traceparent": st.sampled_from((None, "00-0af7-b7ad-01")),
+    }
+)
+submits = st.builds(_submit, creates, st.just({}) | orders)
 BUILDS: dict[str, st.SearchStrategy[Build]] = {
     "create": creates,
+    "submit": submits,
     "append": st.builds(
         _append,
         st.lists(events, min_size=1, max_size=3),
@@ -172,6 +213,8 @@ BUILDS: dict[str, st.SearchStrategy[Build]] = {
         st.none() | events,
         st.sampled_from((None, "it broke")),
         claims,
+        st.sampled_from((None, "not_retryable")),
+        st.sampled_from((None, "grace")),
     ),
     "update_progress": st.builds(
         lambda counters, claim: lambda run: UpdateProgress(counters, claimed(run, claim)),
@@ -180,8 +223,18 @@ BUILDS: dict[str, st.SearchStrategy[Build]] = {
     ),
     "set_result": st.builds(SetResult, payloads).map(_always),
     "seal": st.just(_always(Seal())),
-    "release": st.sampled_from(("held", "held", "stale")).map(
-        lambda claim: lambda run: Release("drained", claimed(run, claim))
+    "release": st.builds(
+        lambda reason, delay_ms, error: _by_holder(
+            lambda claim: Release(reason, claim, delay_ms, error)
+        ),
+        st.sampled_from(("failed", "failed", "worker_stopped", "retry_later", "lost")),
+        st.sampled_from((0, 0, 0, HOUR_MS)),
+        st.sampled_from((None, "it\nbroke", "x" * 3_990)),
+    ).flatmap(lambda built: built),
+    "request_cancel": st.sampled_from((None, "why")).map(RequestCancel).map(_always),
+    "deliver_cancel": _by_holder(DeliverCancel),
+    "checkpoint": payloads.flatmap(
+        lambda value: _by_holder(lambda claim: Checkpoint(value, claim))
     ),
     "delete": st.builds(Delete, st.booleans()).map(_always),
 }
@@ -197,8 +250,7 @@ def sends(draw: st.DrawFn) -> Send:
             (("", None), ("", None), ("", None), ("p", 0), ("p", 1), ("p", -1), ("q", 2))
         )
     )
-    enqueue = name == "create" and draw(st.booleans())
-    return Send(draw(runs), name, builds, producer, ahead, enqueue)
+    return Send(draw(runs), name, builds, producer, ahead)
 
 
 KINDS: dict[str, st.SearchStrategy[Step]] = {
@@ -209,10 +261,11 @@ KINDS: dict[str, st.SearchStrategy[Step]] = {
         st.sampled_from((TARGETS, TARGETS[:1], TARGETS[::-1])),
         st.integers(1, 4),
         st.booleans(),
+        st.sampled_from((0, 0, 2)),
     ),
-    "beat": st.builds(Beat, st.booleans(), st.booleans()),
+    "beat": st.builds(Beat, st.booleans(), st.booleans(), st.sampled_from((0, AT_ONCE_MS))),
     "rebuild": st.builds(Rebuild, runs, st.sampled_from(get_args(Damage))),
-    "upkeep": st.sampled_from(("reclaim", "reclaim", "sweep")),
+    "upkeep": st.sampled_from(("tend", "tend", "tend", "heal", "sweep")),
 }
 # A list of names, since one_of would draw "send" as often as each of the others.
 steps: st.SearchStrategy[Step] = st.sampled_from(
@@ -221,7 +274,10 @@ steps: st.SearchStrategy[Step] = st.sampled_from(
 
 
 def _opening(target: str, *, enqueue: bool) -> list[Step]:
-    return [Send("a", "create", (_create(target, None, None),), enqueue=enqueue)]
+    created = _create(target, None, None)
+    if not enqueue:
+        return [Send("a", "create", (created,))]
+    return [Send("a", "submit", (_submit(created, {}),))]
 
 
 def _running() -> Step:
@@ -236,6 +292,11 @@ openings: st.SearchStrategy[list[Step]] = st.sampled_from(
         [*_opening(TARGETS[1], enqueue=True), Claim(TARGETS, 1, lost=False)],
         [*_opening(TARGETS[1], enqueue=True), Claim(TARGETS, 2, lost=True)],
         [*_opening(TARGETS[0], enqueue=True), _running()],
+        [
+            *_opening(TARGETS[0], enqueue=True),
+            Claim(TARGETS, 1, lost=True),
+            Send("a", "request_cancel", (_always(RequestCancel()),)),
+        ],
     )
 )
 sequences = st.builds(

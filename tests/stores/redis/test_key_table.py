@@ -22,16 +22,18 @@ NAMES: dict[str, Any] = {
     "target": "<target>",
     "state": "<state>",
     "reader": "<worker_id>",
+    "worker_id": "<worker_id>",
     "partition": 0,
 }
-NOT_KEYS = {"of_run", "partition", "base"}
+NOT_KEYS = {"of_run", "given", "partition", "base"}
 
 
 class Shown(Keys):
     """Forms rows of the table instead of keys."""
 
     def __init__(self) -> None:
-        self.prefix, self.partitions, self.meta = "<prefix>", 1, "<prefix>:meta"
+        self.prefix, self.partitions = "<prefix>", 1
+        self.meta, self.workers = "<prefix>:meta", "<prefix>:workers"
 
     def base(self, partition: int = 0) -> str:
         return BASE
@@ -39,7 +41,7 @@ class Shown(Keys):
 
 def rows_of_python() -> set[str]:
     keys = Shown()
-    rows = {keys.meta}
+    rows = {keys.meta, keys.workers}
     for name, method in inspect.getmembers(keys, inspect.ismethod):
         if not name.startswith("_") and name not in NOT_KEYS:
             names = [*inspect.signature(method).parameters]
@@ -70,7 +72,7 @@ def test_the_keys_that_expire_with_a_run_are_those_that_scripts_expire_together(
 
 def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
     formed = lua.keys_of_run(BASE, "<run_id>")
-    names = ("run", "journal", "producers", "input", "result")
+    names = ("run", "journal", "producers", "input", "result", "checkpoint")
     assert [formed[name] for name in names] == Shown().of_run("<run_id>")
     assert len(list(formed)) == len(names)
 
@@ -88,12 +90,27 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
         ("leases_key", [], Shown().leases(0)),
         ("overdue_key", [], Shown().overdue(0)),
         ("owners_key", [], Shown().owners(0)),
+        ("dead_key", ["<target>"], Shown().dead("<target>", 0)),
+        ("dead_targets_key", [], Shown().dead_targets(0)),
+        ("paused_key", [], Shown().paused(0)),
+        ("sweeper_key", [], Shown().sweeper(0)),
+        ("control_key", ["<worker_id>"], Shown().control("<worker_id>", 0)),
     ],
 )
 def test_lua_forms_the_key_that_python_forms(
     lua: Any, function: str, arguments: list[str], row: str
 ) -> None:
     assert lua[function](BASE, *arguments) == row
+
+
+@pytest.mark.parametrize("prefix", ["murmur:runs", "a:run:b"])
+def test_lua_forms_the_key_of_a_checkpoint_from_that_of_its_run(prefix: str) -> None:
+    source = (script_folder() / "include" / "keys.lua").read_text(encoding="utf-8")
+    keys = Keys(prefix)
+    given = f"KEYS = {{'{keys.run('a:run:b')}'}}"
+    lua: Any = LuaRuntime(unpack_returned_tuples=True)
+    formed = lua.execute(f"{given}\n{source}\nreturn given_run_keys().checkpoint")
+    assert formed == keys.checkpoint("a:run:b")
 
 
 def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None:
@@ -108,6 +125,11 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
         "leases_key",
         "overdue_key",
         "owners_key",
+        "dead_key",
+        "dead_targets_key",
+        "paused_key",
+        "sweeper_key",
+        "control_key",
     }
 
 

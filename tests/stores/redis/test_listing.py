@@ -74,3 +74,35 @@ async def test_each_of_5000_runs_that_did_not_change_is_listed_once_whatever_oth
             assert {seen[run_id] for run_id in still} == {1}, name
             assert set(seen.values()) == {1}, name
         await store.sweep()
+
+
+async def test_a_page_beside_many_rows_that_do_not_match_costs_few_round_trips(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with space.store() as store:
+        await store.create("wanted", STILL_TARGET)
+        await store.set_state("wanted", RunState.RUNNING)
+        names = [f"other-{place}" for place in range(300)]
+        await asyncio.gather(*(store.create(name, STILL_TARGET) for name in names))
+        trips = 0
+        read_all = store.server.read_all
+
+        async def counted(*commands: tuple[object, ...]) -> list[Any]:
+            nonlocal trips
+            trips += 1
+            return await read_all(*commands)
+
+        monkeypatch.setattr(store.server, "read_all", counted)
+        page = await store.list_runs(state=RunState.RUNNING, target=STILL_TARGET, limit=4)
+        assert ([run.run_id for run in page.runs], page.cursor) == (["wanted"], None)
+        assert trips <= 10
+
+
+async def test_the_last_page_has_no_cursor_also_when_it_is_full(space: Space) -> None:
+    async with space.store() as store:
+        for place in range(4):
+            await store.create(f"run-{place}", STILL_TARGET)
+        first = await store.list_runs(limit=2)
+        assert first.cursor is not None
+        last = await store.list_runs(limit=2, cursor=first.cursor)
+        assert (len(last.runs), last.cursor) == (2, None)

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from murmur_streams.core.commands import Start
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.claims import read_groups
 from murmur_streams.stores.redis.rebuild import rebuild_run
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import audit_keys
@@ -25,7 +27,17 @@ from tests.stores.redis.damage import damage
 from tests.stores.redis.hand import HandWriter, calls_by_hand
 from tests.stores.redis.model import Model
 from tests.stores.redis.partition import Partition, expected_dump, model_as_compared
-from tests.stores.redis.steps import RUN_IDS, Beat, Claim, Rebuild, Send, Step, Tick, sequences
+from tests.stores.redis.steps import (
+    RUN_IDS,
+    TARGETS,
+    Beat,
+    Claim,
+    Rebuild,
+    Send,
+    Step,
+    Tick,
+    sequences,
+)
 
 LIVE_TTL_MS = 3_600_000
 FEED_MAX = 100_000
@@ -67,8 +79,10 @@ class Twins:
                 self.model.caller_ms += step.ms
             case Rebuild():
                 await self._rebuild(step)
-            case "reclaim":
-                await self._reclaim()
+            case "tend":
+                await self._tend()
+            case "heal":
+                await self._heal()
             case "sweep":
                 assert await self.store.sweep() == 0
 
@@ -104,12 +118,12 @@ class Twins:
             calls, producer, n = self.hand_calls, step.producer, last + step.ahead
             self.hand.producer, self.hand.n = producer, n
         answers = await asyncio.gather(
-            *(calls.execute(step.run_id, command, enqueue=step.enqueue) for command in commands)
+            *(calls.execute(step.run_id, command) for command in commands)
         )
         # However many there are, they left in one call.
         assert step.ahead is not None or self.writer._n == n
         if len(commands) == 1:
-            wanted = self.model.execute(step.run_id, commands[0], producer, n, enqueue=step.enqueue)
+            wanted = self.model.execute(step.run_id, commands[0], producer, n)
         else:
             wanted = self.model.execute_together(step.run_id, commands, producer, n)
         told = answers[0] if len(wanted) == 1 else tuple(itertools.chain.from_iterable(answers))
@@ -125,6 +139,8 @@ class Twins:
                 await rebuild_run(self.store.server, self.durations, run_id)
             return
         damage(self.admin, self.store.keys, run_id, step.damage)
+        if step.damage == "lease gone":
+            self.model.leases.pop(run_id, None)
         await rebuild_run(self.store.server, self.durations, run_id)
         self.model.rebuild(run_id)
         self.compare((run_id,))
@@ -133,17 +149,22 @@ class Twins:
     async def _claim(self, step: Claim) -> None:
         targets = list(step.targets)
         tokens = [f"claim-{next(self._tokens)}" for _ in range(step.count)]
-        order = {target: self.partition.queue(target) for target in targets}
-        assert {target: set(ids) for target, ids in order.items()} == {
-            target: self.model.queues[target] for target in targets
-        }
+        queues = {target: set(self.partition.queue(target)) for target in targets}
+        assert queues == {target: self.model.queues[target] for target in targets}
+        order = {target: self.partition.ready(target) for target in targets}
         lease_ms = LOST_MS if step.lost else HELD_MS
-        answer = await self._script(
-            "claim",
-            ["w1", lease_ms, FEED_MAX, step.count, len(targets), *targets, *tokens],
-            feed=True,
+        rules = itertools.chain.from_iterable((target, step.max_attempts) for target in targets)
+        own = ["w1", "host", lease_ms, FEED_MAX, self.ttl_ms, step.count, len(targets)]
+        answer = await self._script("claim", [*own, *rules, *tokens], feed=True)
+        start = Start("w1", "", "host", step.max_attempts)
+        wanted = self.model.claim(start, targets, tokens, order, lost=step.lost)
+        assert [_in_any_time(each) for each in read_groups(tuple(answer[3:]))] == [
+            _in_any_time(each) for each in wanted
+        ]
+        delayed = sum(
+            len(self.partition.queue(each)) > len(self.partition.ready(each)) for each in targets
         )
-        assert answer == self.model.claim("w1", targets, tokens, order, lost=step.lost)
+        assert (answer[:2], int(answer[2]) > 0) == (["OK", "0"], delayed > 0)
         self.compare(RUN_IDS)
 
     async def _beat(self, step: Beat) -> None:
@@ -153,22 +174,40 @@ class Twins:
             held = run.claim if run is not None else None
             beats.append((run_id, held if held and not step.stale else "stale"))
         lease_ms = LOST_MS if step.lost else HELD_MS
-        flat = itertools.chain.from_iterable(beats)
-        answer = await self._script("heartbeat", [lease_ms, LIVE_TTL_MS, len(beats), *flat])
-        assert answer == self.model.heartbeat(beats, lost=step.lost)
+        flat = itertools.chain.from_iterable((*beat, step.silent_ms) for beat in beats)
+        own = [lease_ms, LIVE_TTL_MS, FEED_MAX, len(beats)]
+        answer = await self._script("heartbeat", [*own, *flat], feed=True)
+        assert answer == self.model.heartbeat(beats, step.silent_ms, lost=step.lost)
         self.compare(RUN_IDS)
 
-    async def _reclaim(self) -> None:
-        answer = await self._script("reclaim", [100, FEED_MAX], feed=True)
-        queued, fates = answer[1::2], set(answer[2::2])
-        assert (answer[0], sorted(queued)) == ("OK", sorted(self.model.due()))
-        assert fates <= {"queued"}
-        self.model.reclaim(queued)
+    async def _tend(self, cursor: str = "") -> str:
+        self.model.sweeper = "w1"
+        own = ["w1", HELD_MS, HELD_MS, FEED_MAX, self.ttl_ms, 100, cursor]
+        answer = await self._script("tend", own, feed=True)
+        run_ids, fates = answer[3::2], answer[4::2]
+        assert (answer[:2], sorted(run_ids)) == (["OK", "0"], sorted(self.model.due()))
+        assert fates == self.model.reclaim(run_ids)
         self.compare(RUN_IDS)
+        return answer[2]
+
+    async def _heal(self) -> None:
+        keys = self.store.keys
+        self.admin.delete(keys.leases(0), *(keys.queue(target, 0) for target in TARGETS))
+        self.model.heal()
+        due = {**self.model.leases}
+        self.model.leases = {}
+        cursor = await self._tend("pending ")
+        self.model.leases = due
+        assert await self._tend(cursor) == "pending "
 
     async def _script(self, name: str, arguments: list[Any], *, feed: bool = False) -> list[str]:
         keys = [self.store.keys.base(0), *([self.store.keys.feed(0)] if feed else [])]
         return list(await self.store.server.script(name, keys, arguments))
+
+
+def _in_any_time(told: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
+    kind, fields = told
+    return kind, {name: text for name, text in fields.items() if name != "deadline_ms"}
 
 
 def _times_aside(answer: Answer) -> Answer:

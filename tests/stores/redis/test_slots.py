@@ -10,13 +10,16 @@ import pytest
 
 from murmur_streams.core.commands import (
     Append,
+    Checkpoint,
     Command,
     Create,
     Delete,
+    DeliverCancel,
     Finish,
     Payload,
     PushEvent,
     Release,
+    RequestCancel,
     Seal,
     SetResult,
     SetState,
@@ -39,6 +42,10 @@ COMMANDS: dict[str, Command] = {
     "set_result": SetResult(Payload("1", 1, "sha")),
     "seal": Seal(),
     "release": Release("why", "claim"),
+    "submit": Create("t", "epoch", queued=True, priority=1, traceparent="x"),
+    "request_cancel": RequestCancel("why"),
+    "deliver_cancel": DeliverCancel("claim"),
+    "checkpoint": Checkpoint(Payload("1", 1, "sha"), "claim"),
     "delete": Delete(),
 }
 OWN_EVENT_ARGUMENTS = 1 + 2 * len(EVENT)
@@ -120,6 +127,7 @@ def test_all_keys_of_a_partition_share_a_slot(partitions: int) -> None:
         here = keys.partition(run_id)
         of_partition = [keys.base(here), keys.feed(here), keys.leases(here), keys.index(here)]
         of_partition += [keys.queue("t", here), keys.wake("t", here), keys.expiring(here)]
+        of_partition += [keys.dead("t", here), keys.paused(here), keys.control("w", here)]
         assert len({slot(key) for key in [*keys.of_run(run_id), *of_partition]}) == 1
 
 

@@ -1,0 +1,54 @@
+-- include: lifecycle, dead
+-- The end of a run.
+local function write_ends(run, writer, p, now, changes)
+  for _, fields in ipairs(p.events or {}) do
+    add_entry(writer, fields)
+    note_event(run, fields, writer.seq, changes)
+  end
+  if p.state == 'cancelled' and not run.cancel_event then
+    local fields = {'type', 'run_cancelled'}
+    add_entry(writer, fields)
+    note_event(run, fields, writer.seq, changes)
+  end
+  local last = {'type', 'run.state', 'state', p.state, 'at', digits(now)}
+  if p.error ~= '' then
+    set_field(last, 'error', p.error)
+    set_field(changes, 'error', p.error)
+  end
+  if p.seal or p.state == 'cancelled' then set_field(last, 'seal', '1') end
+  for i = 1, #(p.told or {}) do last[#last + 1] = p.told[i] end
+  add_entry(writer, last)
+  if p.seal or p.state == 'cancelled' then set_field(changes, 'seal', digits(writer.seq)) end
+end
+
+-- Ends a run: the last entries, the hash, the indexes, and one expiry for all its keys.
+-- p: state, error, seal, events (written before the end), changes (for the hash besides),
+-- told (in the last entry besides), dead (why it goes to the dead letters).
+local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
+  local counted = {}
+  if p.state == 'failed' and p.told and field(p.told, 'attempt') then
+    run.failures = run.failures + 1
+    set_field(counted, 'failures', digits(run.failures))
+    note_error(run, counted, p.error)
+  end
+  if p.dead then bury(base, run, run_id, keys, p.dead, p.error, now) end
+  local changes = flush_progress(keys, writer, now)
+  for _, more in ipairs({p.changes or {}, counted}) do
+    for i = 1, #more do changes[#changes + 1] = more[i] end
+  end
+  write_ends(run, writer, p, now, changes)
+  local expire_at = ttl_ms > 0 and now + ttl_ms or 0
+  local member = index_member(run.created_ms, run_id)
+  redis.call('HSET', keys.run, 'state', p.state, 'version', digits(writer.seq), 'last_ms',
+    digits(writer.ms), 'ended_ms', digits(now), 'claim', '', 'expire_at', digits(expire_at),
+    unpack(changes))
+  move_state(base, member, run.state, p.state)
+  redis.call('ZREM', leases_key(base), run_id)
+  redis.call('ZREM', owners_key(base), run_id)
+  redis.call('ZREM', overdue_key(base), removal_row(run.target, member))
+  redis.call('ZREM', queue_key(base, run.target), run_id)
+  if expire_at > 0 then
+    redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run.target, member))
+  end
+  run.expire_at = expire_at
+end

@@ -1,0 +1,87 @@
+-- include: states, time, keys, run, events, index
+-- The queue of a target: ready runs by their place, behind them the delayed ones by their due time.
+local DELAYED = 10000000000000
+local PRIORITY_STEP_MS = 60000
+local WAKE_TOKENS = 64
+
+-- What only the scripts of the fleet need of a run's hash; every other write is spared it.
+local function read_work(run)
+  local v = redis.call('HMGET', run.key, 'queued', 'priority', 'due_ms', 'deadline_ms',
+    'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host', 'silent')
+  run.queued = v[1] == '1'
+  run.priority, run.due_ms = tonumber(v[2] or '') or 0, tonumber(v[3] or '') or 0
+  run.deadline_ms = tonumber(v[4] or '') or 0
+  run.failures, run.excused = tonumber(v[5] or '') or 0, tonumber(v[6] or '') or 0
+  run.cancel_requested = v[7] and v[7] ~= ''
+  run.cancel_delivered = v[8] and v[8] ~= ''
+  run.worker, run.host, run.silent = v[9] or '', v[10] or '', tonumber(v[11] or '') or 0
+end
+
+-- A run that was handed back without a new due time has its old place, not one behind all others.
+local function ready_score(run)
+  local place = run.due_ms > 0 and run.due_ms or run.created_ms
+  return digits(place - run.priority * PRIORITY_STEP_MS)
+end
+
+local function queue_score(run, now)
+  return run.due_ms > now and digits(DELAYED + run.due_ms) or ready_score(run)
+end
+
+-- A wake-up token for one idle worker: a hint, so a short stream of them is enough.
+local function wake(base, target, run_id)
+  redis.call('XADD', wake_key(base, target), 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
+end
+
+-- A delayed run wakes a worker too, which then knows until when it may sleep.
+local function enqueue(base, run, run_id, now)
+  redis.call('ZADD', queue_key(base, run.target), queue_score(run, now), run_id)
+  wake(base, run.target, run_id)
+end
+
+-- When a run that nobody cared for until then ends; 0 for never.
+local function overdue_at(run, state)
+  if state ~= 'pending' or run.deadline_ms == 0 then return run.live_until end
+  return run.live_until == 0 and run.deadline_ms or math.min(run.live_until, run.deadline_ms)
+end
+
+-- Nobody need write to a run that is not due.
+local function live_until_due(run, keys, live_ttl_ms)
+  if run.live_until == 0 or run.due_ms + live_ttl_ms <= run.live_until then return end
+  run.live_until = run.due_ms + live_ttl_ms
+  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
+  expire_keys(keys, run.live_until + LIVE_GRACE_MS)
+end
+
+local function ready_runs(base, target, limit)
+  return redis.call('ZRANGEBYSCORE', queue_key(base, target), '-inf', '(' .. digits(DELAYED),
+    'LIMIT', 0, limit)
+end
+
+-- Gives delayed runs that are due their place among the ready ones. What a hash of a damaged run
+-- says is looked at later, by whoever takes it.
+local function move_due(base, target, now, limit)
+  local queue = queue_key(base, target)
+  local due = redis.call('ZRANGEBYSCORE', queue, digits(DELAYED), digits(DELAYED + now),
+    'WITHSCORES', 'LIMIT', 0, limit)
+  for i = 1, #due, 2 do
+    local run = {due_ms = tonumber(due[i + 1]) - DELAYED}
+    local readable, priority = pcall(redis.call, 'HGET', run_key(base, due[i]), 'priority')
+    run.priority = tonumber(readable and priority or '') or 0
+    redis.call('ZADD', queue, ready_score(run), due[i])
+  end
+end
+
+-- How long until the next delayed run of a target is due; -1 when there is none.
+local function next_due_ms(base, target, now)
+  local first = redis.call('ZRANGEBYSCORE', queue_key(base, target), digits(DELAYED), '+inf',
+    'WITHSCORES', 'LIMIT', 0, 1)
+  if #first == 0 then return -1 end
+  return math.max(0, tonumber(first[2]) - DELAYED - now)
+end
+
+-- One worker more for a target that has work: a token may have gone to one that is gone.
+local function wake_if_ready(base, target, now)
+  if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
+  local next_due = next_due_ms(base, target, now)
+  if next_due == 0 or #ready_runs(base, target, 1) > 0 then wake(base, target, '') end
+end

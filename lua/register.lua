@@ -1,0 +1,18 @@
+-- Keeps what a worker tells of itself, for as long as it goes on telling it.
+--
+-- KEYS
+--   1 worker     hash    <prefix>:worker:<worker_id>
+-- ARGV
+--   1 keep_ms    integer
+--   2 fields     texts: name, value, for each
+-- RETURNS
+--   OK now_ms
+-- WRITES worker
+-- COST 1 HSET, 1 PEXPIREAT
+-- include: time
+
+local now, fields = server_ms(), {}
+for i = 2, #ARGV do fields[#fields + 1] = ARGV[i] end
+redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('PEXPIREAT', KEYS[1], digits(now + tonumber(ARGV[1])))
+return {'OK', digits(now)}

@@ -1,0 +1,56 @@
+-- Submits a run in the place of a dead letter, in one step: the letter goes, the run comes.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 feed       stream  <prefix>:{p}:feed
+--   7 base       prefix  <prefix>:{p}
+--   8 dead       stream  <prefix>:{p}:dead:<target>
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 max_events   integer
+--   8 target       text
+--   9 epoch        text
+--   10 input        text
+--   11 input_size   integer
+--   12 input_sha256 text
+--   13 metadata     text
+--   14 ttl_ms       integer
+--   15 priority     integer
+--   16 delay_ms     integer
+--   17 due_ms       integer  used when there is no delay; 0 for now
+--   18 deadline_ms  integer  from when it is due; 0 for none
+--   19 traceparent  text or ''
+--   20 tracestate   text or ''
+--   21 letter       text
+-- RETURNS
+--   OK version
+--   EXISTS
+--   NOT_FOUND               there is no such letter
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers input feed base dead
+-- COST as submit, 1 XRANGE, 1 XDEL
+-- include: create
+
+local again = repeated(KEYS[3], ARGV[2], ARGV[3])
+if again then return again end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
+if #redis.call('XRANGE', KEYS[8], ARGV[21], ARGV[21]) == 0 then return {'NOT_FOUND'} end
+local answer = create_run({
+  run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
+  live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
+  input_size = ARGV[11], input_sha256 = ARGV[12], metadata = ARGV[13], feed = KEYS[6],
+  base = KEYS[7], ttl_ms = tonumber(ARGV[14]), queued = true, priority = tonumber(ARGV[15]),
+  delay_ms = tonumber(ARGV[16]), due_ms = tonumber(ARGV[17]), deadline_ms = tonumber(ARGV[18]),
+  traceparent = ARGV[19], tracestate = ARGV[20],
+})
+redis.call('XDEL', KEYS[8], ARGV[21])
+return answer

@@ -1,0 +1,27 @@
+"""The fleet that a command submits to, asks and tells."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from murmur_streams.cli.loading import load_fleet
+from murmur_streams.cli.session import RETRY_SECONDS, Session
+from murmur_streams.fleet import Fleet
+
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="MODULE:FLEET", help="Check target and input against this fleet first."
+    ),
+]
+
+
+def open_fleet(session: Session, app: str | None = None) -> Fleet:
+    """The user's fleet, which knows its agents and their inputs, or one that takes any name."""
+    if app is None:
+        return Fleet(session.url, key_prefix=session.prefix, retry_seconds=RETRY_SECONDS)
+    os.environ.update(session.to_environment())
+    return load_fleet(app)

@@ -1,0 +1,1 @@
+"""Worker processes: one that works, the parent that keeps several, and what probes are told."""

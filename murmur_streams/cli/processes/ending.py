@@ -1,0 +1,47 @@
+"""A worker that is done ends, whatever its agents left running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+
+logger = logging.getLogger("murmur_streams.worker")
+
+CANCEL_SECONDS = 1.0
+"""How long what is left may take to hear of its cancellation."""
+END_SECONDS = 5.0
+"""How long the interpreter may take to end: threads that are not daemons hold it up for ever."""
+
+
+async def cancel_leftovers() -> int:
+    """Cancel every other task of this loop; returns how many did not end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if not others:
+        return 0
+    _, left = await asyncio.wait(others, timeout=CANCEL_SECONDS)
+    return len(left)
+
+
+def end_soon(code: int) -> None:
+    """End the process in a moment, if it has not ended by then: nothing more is expected of it."""
+
+    def last_resort() -> None:
+        time.sleep(END_SECONDS)
+        logger.warning("threads of agents hold the process up; it ends without them")
+        end_now(code)
+
+    threading.Thread(target=last_resort, name="last resort", daemon=True).start()
+
+
+def end_now(code: int) -> None:
+    """Flush what was logged and printed, and end without waiting for anybody."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,129 @@
+"""One process that works."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from murmur_streams.cli.command import exit_code, tell_error
+from murmur_streams.cli.loading import load_fleet
+from murmur_streams.cli.printing import print_json
+from murmur_streams.cli.processes.ending import cancel_leftovers, end_now, end_soon
+from murmur_streams.cli.processes.health import Health, HealthFile, fresh_seconds
+from murmur_streams.cli.processes.loops import Loop, loop_factory
+from murmur_streams.cli.processes.options import Options
+from murmur_streams.cli.processes.probes import serve_probes
+from murmur_streams.cli.processes.reports import TICK_SECONDS, Reporter
+from murmur_streams.cli.session import Session
+from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.fleet import Fleet
+from murmur_streams.fleet.worker import Worker
+
+
+def work(session: Session, options: Options) -> None:
+    """Execute runs in this process until told to stop.
+
+    Guarantee: it returns, or ends the process with the code that returning would have led to,
+    whatever its agents made of their cancellation.
+    """
+    reporter = None
+    if options.parent is not None:
+        # First of all: loading the user's code may take long enough to become an orphan.
+        reporter = Reporter(options.parent, options.drain_seconds)
+    fleet = load_fleet(options.fleet)
+    if not fleet.agents:
+        raise InvalidInputError("the fleet has no agents; decorate a function with @fleet.agent")
+    with asyncio.Runner(loop_factory=loop_factory(Loop(options.loop))) as runner:
+        runner.run(_work(session, fleet, options, reporter))
+
+
+async def _work(
+    session: Session, fleet: Fleet, options: Options, reporter: Reporter | None
+) -> None:
+    try:
+        await _until_stopped(session, fleet, options, reporter)
+    except Exception as error:
+        if await cancel_leftovers():
+            tell_error(session.given, error)
+            end_now(exit_code(error))
+        end_soon(exit_code(error))
+        raise
+    if await cancel_leftovers():
+        end_now(0)
+    end_soon(0)
+
+
+async def _until_stopped(
+    session: Session, fleet: Fleet, options: Options, reporter: Reporter | None
+) -> None:
+    health = Health(fresh_seconds(options.lease_seconds))
+    async with (
+        fleet,
+        _told(health, options, reporter),
+        serve_probes(options.probes, health) as address,
+    ):
+        worker = Worker(
+            fleet,
+            concurrency=options.concurrency,
+            lease_seconds=options.lease_seconds,
+            drain_seconds=options.drain_seconds,
+            targets=options.targets,
+            worker_id=options.worker_id,
+            on_beat=health.beat,
+        )
+        health.worker = worker.worker_id
+        health.targets = tuple(sorted(options.targets or fleet.agents))
+        _stop_on_signals(worker, health)
+        if session.as_json:
+            told = {"worker": worker.worker_id, "name": worker.name, "pid": os.getpid()}
+            told |= {"targets": health.targets}
+            print_json(told | ({"health": address} if address else {}))
+        await worker.run()
+    if session.as_json:
+        print_json({"worker": worker.worker_id, "stopped": True})
+
+
+@asynccontextmanager
+async def _told(
+    health: Health, options: Options, reporter: Reporter | None
+) -> AsyncGenerator[None]:
+    """Tell who wants to know how the worker is: a file, the parent."""
+    if reporter is not None:
+        health.changed = reporter.send
+        ticking = asyncio.create_task(_tick(health, reporter))
+        try:
+            yield
+        finally:
+            ticking.cancel()
+    elif options.probes.file is not None:
+        file = HealthFile(options.probes.file)
+        health.changed = lambda health: file.touch() if health.is_ready else None
+        try:
+            yield
+        finally:
+            health.changed = lambda _: None
+            file.remove()
+    else:
+        yield
+
+
+async def _tick(health: Health, reporter: Reporter) -> None:
+    while True:
+        reporter.send(health)
+        await asyncio.sleep(TICK_SECONDS)
+
+
+def _stop_on_signals(worker: Worker, health: Health) -> None:
+    def stop() -> None:
+        health.drains()
+        worker.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # An event loop on Windows has none: there, Ctrl-C ends the worker at once.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop)

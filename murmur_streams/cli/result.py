@@ -1,0 +1,82 @@
+"""``murmur-streams result RUN``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from murmur_streams.cli.command import EXIT_CODES, INTERRUPTED, RunId, command
+from murmur_streams.cli.opening import open_fleet
+from murmur_streams.cli.outcome import error_words, outcome_json, print_pretty, result_json
+from murmur_streams.cli.printing import print_json, tell
+from murmur_streams.cli.session import Session
+from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.results import RunResult
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
+
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until it has ended; Ctrl-C leaves it running.")
+]
+
+
+class RunNotEndedError(MurmurError):
+    """The run has no result yet."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "result",
+        examples=(
+            "murmur-streams result my-run --wait",
+            "murmur-streams result my-run | jq .answer",
+        ),
+    )
+    def result(session: Session, run: RunId, wait: Wait = False) -> None:
+        """Print the output of a run as JSON; its error goes to stderr.
+
+        Exit code 0 when it completed, 1 when it failed, 3 when it was cancelled, 2 when it has
+        not ended yet.
+        """
+        try:
+            found, left = asyncio.run(_read(session, run, wait=wait))
+        except KeyboardInterrupt:
+            tell(f"\nStopped waiting; run {run} goes on.")
+            raise typer.Exit(INTERRUPTED) from None
+        if session.as_json:
+            print_json(outcome_json(found, left))
+        else:
+            _print(found, left)
+        raise typer.Exit(EXIT_CODES[found.state])
+
+
+async def _read(session: Session, run_id: str, *, wait: bool) -> tuple[Run, RunResult | None]:
+    async with open_fleet(session) as fleet:
+        store = await fleet.store()
+        run = await store.snapshot(run_id)
+        if not run.state.is_terminal and not wait:
+            raise RunNotEndedError(
+                f"run {run_id!r} is {run.state} and has no result yet; --wait waits for it"
+            )
+        if not run.state.is_terminal:
+            async for _ in store.stream(run_id):
+                pass
+            run = await store.snapshot(run_id)
+        return run, await store.get_result(run_id)
+
+
+def _print(run: Run, result: RunResult | None) -> None:
+    found = result_json(result)
+    if found is not None and "outputs" in found:
+        print_pretty({name: leaf["output"] for name, leaf in found["outputs"].items()})
+    elif found is not None and run.state is RunState.COMPLETED:
+        print_pretty(found["output"])
+    if run.state is RunState.COMPLETED:
+        return
+    words = error_words(run, result) or run.cancel_reason
+    tell(f"{run.state}: {words}" if words else str(run.state))

@@ -1,0 +1,41 @@
+"""``murmur-streams retry RUN``."""
+
+from __future__ import annotations
+
+import typer
+
+from murmur_streams.cli.command import RunId, command
+from murmur_streams.cli.follow import Follower, follow_to_end, run_interruptibly
+from murmur_streams.cli.opening import open_fleet
+from murmur_streams.cli.printing import print_json
+from murmur_streams.cli.session import Session
+from murmur_streams.cli.submit import Follow
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "retry",
+        examples=("murmur-streams retry my-run", "murmur-streams retry my-run --follow"),
+    )
+    def retry(session: Session, run: RunId, follow: Follow = False) -> None:
+        """Submit a failed or cancelled run again: a new run with the same input. Prints its id.
+
+        With --follow the exit code tells how the new run ended, as that of submit does.
+        """
+        follower = Follower(session)
+
+        async def body() -> int:
+            async with open_fleet(session) as fleet:
+                handle = await fleet.retry(run)
+                if session.as_json:
+                    print_json({"run_id": handle.run_id, "retry_of": run, "submitted": True})
+                else:
+                    print(handle.run_id, flush=True)
+                if not follow:
+                    return 0
+                return await follow_to_end(session, await fleet.store(), follower, handle.run_id)
+
+        raise typer.Exit(run_interruptibly(follower, body) or 0)

@@ -1,0 +1,210 @@
+"""The event loop of a process's blocking callers, in a thread that never keeps it from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from murmur_streams.core.errors import StoreClosedError
+
+CLOSE_SECONDS = 10.0
+"""How long the end of the process waits for writes under way."""
+# On Windows, Ctrl-C does not interrupt a wait for a lock: it is seen between two of them.
+_LOOK_SECONDS = 0.2 if sys.platform == "win32" else None
+
+T = TypeVar("T")
+Cleanup = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Closable(Protocol):
+    """What has connections on the loop, such as a fleet."""
+
+    async def close(self) -> None:
+        """Close those of the running loop; it may be used again."""
+
+
+class Background:
+    """One event loop and its thread; ``background`` gives the running process's."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._loop = asyncio.SelectorEventLoop()
+        self._users: set[Closable] = set()
+        self._kept: set[Cleanup] = set()
+        self._cleaning: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="murmur-streams sync", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a child that was forked off, where the thread is not."""
+        return self._pid == os.getpid()
+
+    def call(self, user: Closable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Execute a coroutine on the loop and wait for what it returns or raises.
+
+        Args:
+            user: whose connections it uses; they are closed at the end of the process.
+            work: makes the coroutine.
+
+        Raises:
+            RuntimeError: called on the loop's own thread, which would wait for itself.
+            StoreClosedError: the process ends.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("fleet.sync was called on its own event loop: use the async API")
+        if self._is_closed:
+            raise _ended()
+        self._users.add(user)
+        future = self._start(work())
+        try:
+            while not future.done():
+                concurrent.futures.wait([future], timeout=_LOOK_SECONDS)
+            if self._is_closed:
+                # Only daemon threads can be here: they end with the process, and tell of nothing.
+                threading.Event().wait()
+            return future.result()
+        finally:
+            # After Ctrl-C nobody waits any more.
+            future.cancel()
+
+    def keep(self, cleanup: Cleanup) -> None:
+        """Execute a coroutine at the end of the process, unless ``leave`` comes first."""
+        self._kept.add(cleanup)
+
+    def leave(self, cleanup: Cleanup) -> None:
+        """Execute what was kept, now; from anywhere, also from a garbage collection."""
+        self._kept.discard(cleanup)
+        if not self.is_ours or self._is_closed:
+            return
+
+        def start() -> None:
+            task = self._loop.create_task(cleanup())
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
+
+        with contextlib.suppress(RuntimeError):  # The loop is closed at this very moment.
+            self._loop.call_soon_threadsafe(start)
+
+    def disconnect(self) -> None:
+        """Close all connections; a later call makes new ones."""
+        for user in tuple(self._users):
+            self.call(user, user.close)
+            self._users.discard(user)
+
+    def close(self) -> None:
+        """Finish the writes under way, close all stores, and end the thread."""
+        if not self.is_ours or self._is_closed:
+            return
+        closing = self._start(self._close_all())
+        self._is_closed = True
+        concurrent.futures.wait([closing], timeout=CLOSE_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked child: keep what ends here from reaching the parent's sockets.
+
+        Both share the kernel's list of watched sockets: a connection of the parent's that is
+        collected here must not take itself off it. A closed loop is not asked to, but ours cannot
+        be closed: to its own knowledge, it runs.
+        """
+        self._is_closed = True
+        loop: Any = self._loop
+        for task in asyncio.all_tasks(loop):
+            unended: Any = task
+            unended._log_destroy_pending = False
+        loop._closed = True
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise _ended() from None
+
+    async def _close_all(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for user in tuple(self._users):
+            with contextlib.suppress(Exception):  # A server that is gone needs no goodbye.
+                await user.close()
+        # Asyncio would close a generator and those that it reads from at the same time.
+        for cleanup in tuple(self._kept):
+            with contextlib.suppress(Exception):
+                await cleanup()
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=1.0)
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
+
+
+def _ended() -> StoreClosedError:
+    return StoreClosedError("fleet.sync was closed: the process ends")
+
+
+class _OfProcess:
+    """The background of this process, made at first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._background: Background | None = None
+        self._of_parents: list[Background] = []
+        """Never collected before the end of a child."""
+
+    def get(self) -> Background:
+        known = self._background
+        if known is not None and not known.is_ours:
+            # A fork that Python was not told of.
+            self.forked()
+        with self._lock:
+            if self._background is None:
+                self._background = Background()
+            return self._background
+
+    def known(self) -> Background | None:
+        return self._background
+
+    def forked(self) -> None:
+        """In the child: another thread may have held the lock, and the loop has no thread."""
+        self._lock = threading.Lock()
+        if self._background is not None:
+            self._background.abandon()
+            self._of_parents.append(self._background)
+            self._background = None
+
+    def close(self) -> None:
+        if self._background is not None:
+            self._background.close()
+
+
+_of_process = _OfProcess()
+atexit.register(_of_process.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_process.forked)
+
+
+def background() -> Background:
+    """The running process's; started at first use."""
+    return _of_process.get()
+
+
+def disconnect() -> None:
+    """Close the connections of this process's blocking callers, if there are any."""
+    known = _of_process.known()
+    if known is not None and known.is_ours:
+        known.disconnect()

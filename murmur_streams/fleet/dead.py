@@ -1,0 +1,64 @@
+"""The fleet's dead letters: runs that failed for good, to be looked at and tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.handle import RunHandle
+from murmur_streams.fleet.stores import StoreOfLoop
+from murmur_streams.stores.redis.dead import DeadLetter, DeadLetterPage, DeadLetters
+
+
+class DeadRuns:
+    """``fleet.dead``. A letter has all that is needed to try its run again, and never expires."""
+
+    def __init__(self, stores: StoreOfLoop, agents: Mapping[str, Agent]) -> None:
+        self._stores = stores
+        self._agents = agents
+
+    async def list(
+        self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> DeadLetterPage:
+        """Read a page of letters, target by target, the newest first.
+
+        Args:
+            target: only of this agent.
+            limit: 1 to 500.
+            cursor: of the page before; None for the first.
+        """
+        return await (await self._letters()).list(target, limit=limit, cursor=cursor)
+
+    async def get(self, run_id: str) -> DeadLetter:
+        """Read the letter of a run; RunNotFoundError when there is none."""
+        return await (await self._letters()).get(run_id)
+
+    async def requeue(self, run_id: str) -> RunHandle[Any]:
+        """Submit the run again as a new one, and remove its letter, in one step.
+
+        The new run's metadata has the old one's id as ``requeued_from``.
+
+        Raises:
+            RunNotFoundError: there is no such letter (any more).
+        """
+        letters = await self._letters()
+        target = (await letters.get(run_id)).target
+        again = await letters.requeue(run_id)
+        return RunHandle(again, self._stores, self._agents.get(target))
+
+    async def purge(
+        self,
+        *,
+        run_id: str | None = None,
+        target: str | None = None,
+        older_than_seconds: float | None = None,
+    ) -> int:
+        """Remove letters: one run's, an agent's, those of an age, or all; how many there were."""
+        letters = await self._letters()
+        return await letters.purge(
+            run_id=run_id, target=target, older_than_seconds=older_than_seconds
+        )
+
+    async def _letters(self) -> DeadLetters:
+        return DeadLetters(await self._stores.get())

@@ -1,0 +1,46 @@
+"""Log records that tell which run they are of, whoever writes them."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from typing import NamedTuple
+
+
+class Executed(NamedTuple):
+    """One execution of one run."""
+
+    run_id: str
+    attempt: int
+
+
+_EXECUTED: contextvars.ContextVar[Executed | None] = contextvars.ContextVar(
+    "murmur_streams_executed", default=None
+)
+"""What is executed here; tasks inherit it from what creates them, threads of agents too."""
+
+
+def begin_execution(run_id: str, attempt: int) -> None:
+    """Say that the running task and all that it creates execute this run."""
+    _EXECUTED.set(Executed(run_id, attempt))
+
+
+def executed() -> Executed | None:
+    """What the running task or thread executes; None outside of agents."""
+    return _EXECUTED.get()
+
+
+class RunLogFilter(logging.Filter):
+    """Puts ``run_id``, ``attempt`` and ``execution`` on every record that passes.
+
+    Add it to a handler, not to a logger, so that the records of all libraries that an agent calls
+    pass it. ``execution`` is both for people, such as `` [7f3a #2]``. Outside of an execution it
+    is empty and the others are ``-``, so a format may always name them.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        execution = _EXECUTED.get()
+        record.run_id = execution.run_id if execution else "-"
+        record.attempt = execution.attempt if execution else "-"
+        record.execution = f" [{execution.run_id} #{execution.attempt}]" if execution else ""
+        return True

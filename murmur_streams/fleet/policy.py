@@ -1,0 +1,225 @@
+"""What is done about an execution that failed: pure rules, without a clock or a store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from murmur_streams.core.errors import InvalidInputError, MurmurError, NonRetryableError
+from murmur_streams.core.limits import MAX_COUNT
+
+RETRIES_EXHAUSTED = "retries_exhausted"
+NOT_RETRYABLE = "not_retryable"
+DEADLINE_EXCEEDED = "deadline_exceeded"
+FAILED = "failed"
+RETRY_LATER = "retry_later"
+SPARE_ATTEMPTS = 10
+"""How many executions beyond its retries may end without a word: by dead or lost workers."""
+LONGEST_SECONDS = 10 * 365 * 86_400.0
+MOST_RETRIES = 1_000_000
+_CANCEL_GRACE_SECONDS = 10.0
+
+
+class RetryLater(MurmurError):  # noqa: N818  # a request, and no error
+    """Raised by an agent: execute the run again later; this attempt is not counted as a failure.
+
+    Args:
+        delay_seconds: how long to wait, at least 0.
+        reason: a line for people, kept with the run.
+    """
+
+    def __init__(self, delay_seconds: float, reason: str | None = None) -> None:
+        checked_seconds("RetryLater's delay_seconds", delay_seconds, least=0)
+        super().__init__(
+            f"again in {delay_seconds:g} s" + (f": {reason}" if reason is not None else "")
+        )
+        self.delay_seconds = float(delay_seconds)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before a retry: longer after each failure, and never in step with others.
+
+    Args:
+        first_seconds: the wait after the first failure.
+        factor: by how much each wait is longer than the one before, at least 1.
+        most_seconds: no wait is longer.
+        jitter: 0 to 1, the part of each wait that is left to chance: 0.5 waits for between a half
+            and the whole of it.
+
+    Raises:
+        InvalidInputError: a number is out of bounds.
+    """
+
+    first_seconds: float = 1.0
+    factor: float = 2.0
+    most_seconds: float = 300.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        checked_seconds("Backoff's first_seconds", self.first_seconds, least=0)
+        checked_seconds("Backoff's most_seconds", self.most_seconds, least=0)
+        if not (_is_number(self.factor) and 1 <= self.factor <= MAX_COUNT):
+            raise InvalidInputError(f"Backoff's factor is {self.factor!r}, but must be at least 1")
+        if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
+            raise InvalidInputError(f"Backoff's jitter is {self.jitter!r}, but must be from 0 to 1")
+
+    def delay_seconds(self, failures: int, draw: Callable[[], float]) -> float:
+        """How long to wait.
+
+        Args:
+            failures: how many executions have failed, this one included.
+            draw: a random number from 0 to 1.
+        """
+        try:
+            whole = self.first_seconds * self.factor ** max(0, failures - 1)
+        except OverflowError:
+            whole = math.inf if self.first_seconds else 0.0
+        return min(self.most_seconds, whole) * (1 - self.jitter * draw())
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an agent's runs are executed; the options of ``@fleet.agent``.
+
+    Args:
+        retries: how often a failed execution is followed by another.
+        timeout_seconds: for one execution; None for no limit.
+        deadline_seconds: for the whole run, from when it is due; None for no limit.
+        backoff: the waits between failures and retries.
+        never_retry: errors after which the run fails at once.
+        max_attempts: how many executions a run may begin, those included that ended with their
+            worker; 0 for no limit.
+        silent_after_seconds: a run that writes nothing for so long is told to be silent; None
+            never.
+        cancel_grace_seconds: how long a handler that was cancelled may take to end.
+    """
+
+    retries: int = 0
+    timeout_seconds: float | None = None
+    deadline_seconds: float | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+    never_retry: tuple[type[BaseException], ...] = ()
+    max_attempts: int = SPARE_ATTEMPTS
+    silent_after_seconds: float | None = None
+    cancel_grace_seconds: float = _CANCEL_GRACE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The run waits, and is executed again."""
+
+    delay_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The run fails, and goes to the dead letters."""
+
+    reason: str
+
+
+def decide_failure(
+    error: BaseException,
+    policy: Policy,
+    *,
+    failures: int,
+    deadline_ms: int | None,
+    now_ms: int,
+    draw: Callable[[], float],
+) -> Retry | Dead:
+    """Decide what becomes of a run whose execution failed.
+
+    Args:
+        error: what the execution ended with.
+        policy: the agent's.
+        failures: how many executions had failed before this one.
+        deadline_ms: the run's, in Unix milliseconds; None for none.
+        now_ms: the present, likewise.
+        draw: a random number from 0 to 1.
+    """
+    if isinstance(error, RetryLater):
+        decision = Retry(error.delay_seconds, RETRY_LATER)
+    elif isinstance(error, (NonRetryableError, *policy.never_retry)):
+        return Dead(NOT_RETRYABLE)
+    elif failures >= policy.retries:
+        return Dead(RETRIES_EXHAUSTED)
+    else:
+        decision = Retry(policy.backoff.delay_seconds(failures + 1, draw), FAILED)
+    if deadline_ms is not None and now_ms + decision.delay_seconds * 1000 >= deadline_ms:
+        return Dead(DEADLINE_EXCEEDED)
+    return decision
+
+
+def make_policy(
+    *,
+    retries: int,
+    timeout: float | None,
+    deadline: float | None,
+    backoff: Backoff | None,
+    never_retry: tuple[type[BaseException], ...],
+    max_attempts: int | None,
+    silent_after_seconds: float | None,
+    cancel_grace_seconds: float,
+) -> Policy:
+    """Check an agent's options.
+
+    Raises:
+        InvalidInputError: one is out of bounds; its text names it.
+    """
+    _checked_count("retries", retries, least=0)
+    if max_attempts is not None:
+        _checked_count("max_attempts", max_attempts, least=0)
+    for name, seconds in (
+        ("timeout", timeout),
+        ("deadline", deadline),
+        ("silent_after_seconds", silent_after_seconds),
+    ):
+        if seconds is not None:
+            checked_seconds(name, seconds, least=0.001)
+    checked_seconds("cancel_grace_seconds", cancel_grace_seconds, least=0)
+    if backoff is not None and not isinstance(cast("object", backoff), Backoff):
+        raise InvalidInputError(f"backoff is {backoff!r}, but must be a Backoff(…)")
+    return Policy(
+        retries=retries,
+        timeout_seconds=timeout,
+        deadline_seconds=deadline,
+        backoff=backoff or Backoff(),
+        never_retry=_checked_types(never_retry),
+        max_attempts=retries + SPARE_ATTEMPTS if max_attempts is None else max_attempts,
+        silent_after_seconds=silent_after_seconds,
+        cancel_grace_seconds=cancel_grace_seconds,
+    )
+
+
+def checked_seconds(name: str, seconds: object, *, least: float) -> float:
+    """Refuse what is no length of time from ``least`` to ten years."""
+    if _is_number(seconds) and least <= cast("float", seconds) <= LONGEST_SECONDS:
+        return float(cast("float", seconds))
+    raise InvalidInputError(
+        f"{name} is {seconds!r}, but must be a number of seconds, at least {least:g}"
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _checked_count(name: str, count: object, *, least: int) -> None:
+    if type(count) is not int or not least <= count <= MOST_RETRIES:
+        raise InvalidInputError(
+            f"{name} is {count!r}, but must be an integer from {least} to {MOST_RETRIES:,}"
+        )
+
+
+def _checked_types(given: object) -> tuple[type[BaseException], ...]:
+    many = isinstance(given, (tuple, list, set, frozenset))
+    kinds: tuple[Any, ...] = tuple(cast("tuple[Any, ...]", given)) if many else (given,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise InvalidInputError(f"never_retry holds {kind!r}, but must hold exception classes")
+    return kinds

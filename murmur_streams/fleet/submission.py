@@ -1,0 +1,154 @@
+"""What a run is submitted with beside its input, checked; and submission that may be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TypedDict
+
+from pydantic import JsonValue
+
+from murmur_streams.core.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    RunExistsError,
+    RunNotFoundError,
+    RunNotTerminalError,
+)
+from murmur_streams.core.identifiers import check_run_id, new_run_id
+from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
+from murmur_streams.fleet.policy import checked_seconds
+from murmur_streams.fleet.trace import trace_to_carry
+from murmur_streams.stores.redis.store import RedisRunStore
+
+MOST_KEY_CHARACTERS = 1_024
+_TRIES = 3
+
+
+class SubmitOptions(TypedDict, total=False):
+    """The keywords of ``Fleet.submit``; see there."""
+
+    run_id: str | None
+    metadata: Mapping[str, JsonValue] | None
+    idempotency_key: str | None
+    delay: float | timedelta | None
+    at: datetime | None
+    priority: int
+    deadline: float | timedelta | None
+    trace: Mapping[str, str] | None
+
+
+async def submit_run(  # noqa: PLR0913  # one for each option of a submission
+    store: RedisRunStore,
+    target: str,
+    given: JsonValue,
+    *,
+    run_id: str | None = None,
+    metadata: Mapping[str, JsonValue] | None = None,
+    idempotency_key: str | None = None,
+    delay: float | timedelta | None = None,
+    at: datetime | None = None,
+    priority: int = 0,
+    deadline: float | timedelta | None = None,
+    trace: Mapping[str, str] | None = None,
+) -> str:
+    """Submit a run; its id. The options are those of ``Fleet.submit``, and so are the errors."""
+    if idempotency_key is not None and run_id is not None:
+        raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
+    if delay is not None and at is not None:
+        raise InvalidInputError("pass delay or at, not both")
+    drawn = new_run_id() if run_id is None else check_run_id(run_id)
+    wanted = drawn if idempotency_key is None else idempotent_run_id(target, idempotency_key)
+    delay_seconds = 0.0 if delay is None else _seconds("delay", delay, least=0)
+    deadline_seconds = None if deadline is None else _seconds("deadline", deadline, least=0.001)
+    carried = trace_to_carry(trace)
+    for _ in range(_TRIES):
+        try:
+            await store.submit(
+                wanted,
+                target,
+                input=given,
+                metadata=metadata,
+                priority=priority,
+                delay_seconds=delay_seconds,
+                at=at,
+                deadline_seconds=deadline_seconds,
+                trace=carried,
+            )
+            return wanted
+        except RunExistsError:
+            if idempotency_key is None:
+                raise
+        try:
+            _check_same(await store.snapshot(wanted), target, given, idempotency_key)
+            return wanted
+        except RunNotFoundError:
+            # It expired in between: the key is free again.
+            continue
+    raise RunExistsError(wanted)
+
+
+def idempotent_run_id(target: str, key: str) -> str:
+    """The run id that belongs to an idempotency key of a target.
+
+    Raises:
+        InvalidInputError: the key is empty or longer than 1,024 characters.
+    """
+    if not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidInputError(
+            f"idempotency_key has {len(key):,} characters, but must have 1 to "
+            f"{MOST_KEY_CHARACTERS:,}"
+        )
+    # A tenant's name will stand before the first separator; no target has one in it.
+    told = f"\0{target}\0{key}".encode("utf-8", "surrogatepass")
+    return f"idem-{hashlib.sha256(told).hexdigest()[:32]}"
+
+
+async def retry_run(
+    store: RedisRunStore, run_id: str, deadlines: Mapping[str, float | None]
+) -> tuple[str, str]:
+    """Submit a failed or cancelled run again as a new one; the new id, and the target.
+
+    Args:
+        store: whose run.
+        run_id: the run.
+        deadlines: the seconds that runs of an agent may take, by its name.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunNotTerminalError: it has not ended.
+        InvalidInputError: it completed.
+    """
+    run = await store.snapshot(run_id)
+    if not run.state.is_terminal:
+        raise RunNotTerminalError(run_id, str(run.state))
+    if run.state is RunState.COMPLETED:
+        raise InvalidInputError(f"run {run_id!r} completed: submit new work as a new run")
+    given = await store.get_input(run_id)
+    kept = run.metadata if isinstance(run.metadata, dict) else {}
+    again = new_run_id()
+    await store.submit(
+        again,
+        run.target,
+        input=given,
+        metadata={**kept, "retry_of": run_id},
+        priority=run.priority,
+        deadline_seconds=deadlines.get(run.target),
+        trace=trace_to_carry(None),
+    )
+    return again, run.target
+
+
+def _check_same(run: Run, target: str, given: JsonValue, key: str | None) -> None:
+    text = None if given is None else encode_json(given, "the input")
+    sha256 = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+    if run.input_sha256 != sha256 or run.target != target:
+        raise IdempotencyConflictError(run.run_id, target, key or "")
+
+
+def _seconds(name: str, given: float | timedelta, *, least: float) -> float:
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    return checked_seconds(name, seconds, least=least)

@@ -1,0 +1,47 @@
+"""Listens for what concerns the runs that this worker holds: a cancel takes milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from murmur_streams.core.errors import StoreClosedError, StoreError
+from murmur_streams.stores.redis.queue import ControlMessage, Queue
+
+logger = logging.getLogger("murmur_streams.worker")
+
+BLOCK_SECONDS = 20.0
+"""How long one read waits: nothing depends on it, an idle worker sends that many fewer commands."""
+FROM_THE_START = ""
+
+
+async def listen(queue: Queue, worker: str, told: Callable[[ControlMessage], None]) -> None:
+    """Pass messages on, until cancelled.
+
+    After an error it goes on from where it was. What is lost meanwhile is told by the heartbeat:
+    late, but never lost.
+
+    Args:
+        queue: the queue.
+        worker: whose messages.
+        told: called with each.
+    """
+    clock = asyncio.get_running_loop().time
+    after, failures = FROM_THE_START, 0
+    while True:
+        began, messages = clock(), list[ControlMessage]()
+        try:
+            messages, after = await queue.control(worker, after, BLOCK_SECONDS)
+        except StoreClosedError:
+            return
+        except StoreError as error:
+            logger.info("worker %s listens again: %s", worker, error)
+        for message in messages:
+            told(message)
+        if messages or clock() - began >= BLOCK_SECONDS / 2:
+            failures = 0
+        else:
+            # An early answer without a message is a broken connection's.
+            await queue.recover(failures)
+            failures += 1

@@ -1,0 +1,59 @@
+"""What a worker is called, and which of a fleet's agents it executes."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import Sequence
+
+from murmur_streams.core.errors import AgentNotRegisteredError, InvalidInputError
+from murmur_streams.fleet.fleet import Fleet
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def host_name() -> str:
+    """This machine's name, with only what a worker's id may have."""
+    return _NOT_IN_AN_ID.sub("-", socket.gethostname()).lstrip("._-")[:60] or "host"
+
+
+def worker_id_of(given: str | None) -> str:
+    """The id that the user gave, checked, or a drawn one.
+
+    Raises:
+        InvalidInputError: it is outside the grammar.
+    """
+    if given is None:
+        return f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
+    if _ID.fullmatch(given):
+        return given
+    raise InvalidInputError(
+        f"worker id {ascii(given)[:60]} is refused: use 1 to 128 characters of "
+        "A-Z a-z 0-9 . _ - that begin with a letter or a digit"
+    )
+
+
+def life_of(worker_id: str) -> str:
+    """A name that no other process has, even one with the same id: for its control stream."""
+    return f"{worker_id}.{secrets.token_hex(4)}"
+
+
+def checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
+    """The names of the agents that a worker executes.
+
+    Raises:
+        AgentNotRegisteredError: the fleet has none, or not one of these.
+    """
+    if not fleet.agents:
+        raise AgentNotRegisteredError(
+            "this fleet has no agents to execute; register one with @fleet.agent"
+        )
+    for target in targets or ():
+        if target not in fleet.agents:
+            raise AgentNotRegisteredError(
+                f"this fleet has no agent {target!r}; it has: {', '.join(sorted(fleet.agents))}"
+            )
+    return list(targets or fleet.agents)

@@ -1,0 +1,112 @@
+"""The workers that say that they are there; nothing that runs depends on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.stores.redis.server import pairs
+from murmur_streams.stores.redis.store import RedisRunStore
+
+MOST_RUNS_TOLD = 100
+BEATS_KEPT = 4
+"""A worker that was silent for so many beats is no longer listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker tells of itself."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    """Of this package."""
+    python: str
+    targets: Sequence[str]
+    concurrency: int
+    started_ms: int
+    """Unix milliseconds, by the worker's clock."""
+    state: str
+    """``working`` or ``draining``."""
+    held: int
+    """How many runs it executes."""
+    runs: Sequence[str]
+    """The ids of those runs, up to 100."""
+    last_beat_ms: int = 0
+    """When it was heard of last, Unix milliseconds by the server's clock."""
+
+
+class Workers:
+    """Who is there, by their own word.
+
+    Args:
+        store: whose workers.
+        interval_seconds: how often each of them calls ``beat``.
+    """
+
+    def __init__(self, store: RedisRunStore, interval_seconds: float = 5.0) -> None:
+        self._server = store.server
+        self._keys = store.keys
+        self._kept_ms = round(BEATS_KEPT * interval_seconds * 1000)
+
+    async def beat(self, info: WorkerInfo) -> None:
+        """Say that a worker is there; it is listed until four intervals after its last beat."""
+        if not info.id:
+            raise InvalidInputError("a worker needs an id")
+        fields: list[str | int] = [
+            *("host", info.host, "pid", info.pid, "version", info.version),
+            *("python", info.python, "targets", json.dumps([*info.targets])),
+            *("concurrency", info.concurrency, "started_ms", info.started_ms),
+            *("state", info.state, "held", info.held),
+            *("runs", json.dumps([*info.runs][:MOST_RUNS_TOLD])),
+        ]
+        answer = await self._server.idempotent_script(
+            "register", [self._keys.worker(info.id)], [self._kept_ms, *fields]
+        )
+        now_ms = int(answer[1])
+        await self._server.read_all(
+            ("ZADD", self._keys.workers, now_ms, info.id),
+            ("ZREMRANGEBYSCORE", self._keys.workers, "-inf", f"({now_ms - self._kept_ms}"),
+        )
+
+    async def remove(self, worker_id: str) -> None:
+        """Take a worker that has stopped off the list."""
+        await self._server.read_all(
+            ("DEL", self._keys.worker(worker_id)), ("ZREM", self._keys.workers, worker_id)
+        )
+
+    async def list(self) -> list[WorkerInfo]:
+        """Read who is there, by id."""
+        flat = await self._server.read("ZRANGE", self._keys.workers, 0, -1, "WITHSCORES")
+        beats = {worker_id: int(float(ms)) for worker_id, ms in pairs(flat).items()}
+        if not beats:
+            return []
+        hashes = await self._server.read_all(
+            *(("HGETALL", self._keys.worker(worker_id)) for worker_id in beats)
+        )
+        found = [
+            _read(worker_id, beats[worker_id], pairs(fields))
+            for worker_id, fields in zip(beats, hashes, strict=True)
+            if fields
+        ]
+        return sorted(found, key=lambda info: info.id)
+
+
+def _read(worker_id: str, last_beat_ms: int, fields: dict[str, str]) -> WorkerInfo:
+    return WorkerInfo(
+        id=worker_id,
+        host=fields["host"],
+        pid=int(fields["pid"]),
+        version=fields["version"],
+        python=fields["python"],
+        targets=json.loads(fields["targets"]),
+        concurrency=int(fields["concurrency"]),
+        started_ms=int(fields["started_ms"]),
+        state=fields["state"],
+        held=int(fields["held"]),
+        runs=json.loads(fields["runs"]),
+        last_beat_ms=last_beat_ms,
+    )

@@ -1,0 +1,192 @@
+"""fleet.run_inline: one execution of an agent, by a worker's rules and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from murmur_streams import Fleet, RunContext
+from murmur_streams.core.errors import (
+    AgentNotRegisteredError,
+    InvalidInputError,
+    InvalidPayloadError,
+    LeaseLostError,
+    RunFailedError,
+)
+from murmur_streams.core.events import RunEventType
+from murmur_streams.core.states import RunProgress, RunState
+
+
+class Question(BaseModel):
+    text: str
+
+
+@dataclass
+class Answer:
+    words: tuple[str, ...]
+
+
+fleet = Fleet("redis://127.0.0.1:1")
+"""No server is there: whoever asked for one would fail."""
+
+
+@fleet.agent
+async def answers(question: Question, run: RunContext) -> Answer:
+    await run.emit("asked", question.text)
+    run.output("a piece")
+    run.progress(total=1, completed=1)
+    await run.checkpoint(question.text)
+    assert run.cancelled is False
+    return Answer(tuple(question.text.split()))
+
+
+@fleet.agent
+def in_a_thread(question: Question, run: RunContext) -> str:
+    run.emit("asked", question.text)
+    return threading.current_thread().name
+
+
+@fleet.agent
+async def breaks(run: RunContext) -> None:
+    await run.log("now")
+    raise ValueError("broken")
+
+
+async def test_its_events_progress_checkpoint_and_output_are_those_of_a_run() -> None:
+    done = await fleet.run_inline(answers, {"text": "why not"})
+    assert done.output == Answer(("why", "not"))
+    assert done.result.output == done.output
+    assert (done.state, done.progress) == (
+        RunState.COMPLETED,
+        RunProgress(total=1, completed=1),
+    )
+    assert done.checkpoint == "why not"
+    assert [(event.type, event.data) for event in done.events] == [
+        (RunEventType.CUSTOM, "why not"),
+        (RunEventType.AGENT_OUTPUT, "a piece"),
+        (RunEventType.AGENT_COMPLETED, None),
+    ]
+
+
+async def test_a_plain_function_runs_in_a_thread() -> None:
+    done = await fleet.run_inline("in_a_thread", Question(text="a"))
+    assert done.output.startswith("run ")
+    assert done.events[0].data == "a"
+
+
+async def test_what_it_raises_is_its_result_with_the_exception_itself() -> None:
+    done = await fleet.run_inline(breaks)
+    assert isinstance(done.result.error, ValueError)
+    assert (done.state, done.progress, done.checkpoint) == (RunState.FAILED, None, None)
+    assert done.events[-1].error == "ValueError: broken"
+    with pytest.raises(RunFailedError, match="broken") as caught:
+        _ = done.output
+    assert caught.value.__cause__ is done.result.error
+    assert caught.value.error_type == "ValueError"
+
+
+async def test_an_input_that_does_not_fit_is_refused_before_anything() -> None:
+    with pytest.raises(InvalidInputError, match="text"):
+        await fleet.run_inline(answers, {"words": 1})
+    with pytest.raises(AgentNotRegisteredError):
+        await fleet.run_inline("nobody")
+    with pytest.raises(AgentNotRegisteredError):
+        await Fleet().run_inline("nobody")
+
+
+async def test_a_second_attempt_sees_what_the_first_kept() -> None:
+    seen: list[Any] = []
+    local = Fleet()
+
+    @local.agent
+    async def resumes(run: RunContext) -> None:
+        seen.append((run.attempt, run.last_checkpoint))
+        await run.checkpoint({"page": 8})
+        seen.append(run.last_checkpoint)
+
+    done = await local.run_inline(resumes, attempt=2, last_checkpoint={"page": 7})
+    assert seen == [(2, {"page": 7}), {"page": 8}]
+    assert done.checkpoint == {"page": 8}
+
+
+async def test_what_no_run_could_store_fails_here_too() -> None:
+    local = Fleet()
+
+    @local.agent
+    async def no_json() -> Any:
+        return object()
+
+    @local.agent
+    async def no_event(run: RunContext) -> None:
+        run.emit("much", "x" * 300_000)
+
+    for agent in (no_json, no_event):
+        done = await local.run_inline(agent)
+        assert isinstance(done.result.error, InvalidInputError)
+        assert done.state is RunState.FAILED
+    assert isinstance((await local.run_inline(no_json)).result.error, InvalidPayloadError)
+
+
+async def test_an_output_of_another_type_than_declared_is_told_as_a_handle_tells_it() -> None:
+    local = Fleet()
+
+    @local.agent
+    async def lies() -> int:
+        return "two"  # pyright: ignore[reportReturnType]
+
+    with pytest.raises(InvalidPayloadError, match="output of agent 'lies'"):
+        await local.run_inline(lies)
+
+
+async def test_a_context_that_outlives_its_run_writes_nothing_more() -> None:
+    kept: list[RunContext] = []
+    local = Fleet()
+
+    @local.agent
+    async def leaks(run: RunContext) -> None:
+        kept.append(run)
+
+    await local.run_inline(leaks)
+    with pytest.raises(LeaseLostError):
+        await kept[0].emit("late")
+
+
+async def test_an_agent_that_ends_the_interpreter_has_failed() -> None:
+    local = Fleet()
+
+    @local.agent
+    async def ends() -> None:
+        raise SystemExit(3)
+
+    @local.agent
+    async def cancels_itself() -> None:
+        raise asyncio.CancelledError
+
+    for agent in (ends, cancels_itself):
+        assert (await local.run_inline(agent)).state is RunState.FAILED
+
+
+async def test_who_is_cancelled_while_the_agent_works_stops_waiting() -> None:
+    local, begun = Fleet(), asyncio.Event()
+
+    @local.agent
+    async def waits() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(local.run_inline(waits))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_without_an_event_loop_it_is_the_same() -> None:
+    done = fleet.sync.run_inline(answers, Question(text="why"))
+    assert done.output == Answer(("why",))
+    assert fleet.sync.run_inline("breaks").state is RunState.FAILED

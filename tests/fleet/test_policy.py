@@ -1,0 +1,166 @@
+"""What is done about a failure: the rules alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater
+from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.fleet.policy import Dead, Policy, Retry, decide_failure
+
+NEVER_JITTERED = Backoff(first_seconds=1, factor=2, most_seconds=60, jitter=0)
+POLICY = Policy(retries=3, backoff=NEVER_JITTERED, never_retry=(KeyError,))
+
+seconds = st.floats(min_value=0, max_value=1e8, allow_nan=False)
+backoffs = st.builds(
+    Backoff,
+    first_seconds=seconds,
+    factor=st.floats(min_value=1, max_value=1e15),
+    most_seconds=seconds,
+    jitter=st.floats(min_value=0, max_value=1),
+)
+draws = st.floats(min_value=0, max_value=1)
+
+
+def decided(error: BaseException, failures: int = 0, **options: Any) -> Retry | Dead:
+    """The decision under POLICY, at second 1,000."""
+    given: dict[str, Any] = {"deadline_ms": None, "now_ms": 1_000_000, "draw": lambda: 0.5}
+    return decide_failure(error, POLICY, failures=failures, **(given | options))
+
+
+@pytest.mark.parametrize(("failures", "delay"), [(0, 1.0), (1, 2.0), (2, 4.0)])
+def test_each_wait_is_longer_than_the_one_before(failures: int, delay: float) -> None:
+    assert decided(ValueError(), failures) == Retry(delay, "failed")
+
+
+def test_the_run_is_dead_when_its_retries_are_exhausted() -> None:
+    assert decided(ValueError(), failures=3) == Dead("retries_exhausted")
+
+
+def test_without_retries_the_first_failure_is_the_last() -> None:
+    decision = decide_failure(
+        ValueError(), Policy(), failures=0, deadline_ms=None, now_ms=0, draw=lambda: 0
+    )
+    assert decision == Dead("retries_exhausted")
+
+
+@pytest.mark.parametrize("error", [NonRetryableError("no"), KeyError("k")])
+def test_some_errors_are_never_retried(error: BaseException) -> None:
+    assert decided(error) == Dead("not_retryable")
+
+
+def test_later_is_no_failure_however_many_there_were() -> None:
+    assert decided(RetryLater(7, "busy"), failures=99) == Retry(7.0, "retry_later")
+
+
+@pytest.mark.parametrize("error", [ValueError(), RetryLater(1)])
+def test_nothing_is_tried_again_after_the_deadline(error: BaseException) -> None:
+    assert decided(error, deadline_ms=1_001_000) == Dead("deadline_exceeded")
+    assert isinstance(decided(error, deadline_ms=1_001_001), Retry)
+
+
+@given(backoffs, st.integers(min_value=1, max_value=1_000_000), draws)
+def test_a_wait_is_within_its_bounds(backoff: Backoff, failures: int, drawn: float) -> None:
+    delay = backoff.delay_seconds(failures, lambda: drawn)
+    whole = Backoff(backoff.first_seconds, backoff.factor, backoff.most_seconds, 0)
+    most = whole.delay_seconds(failures, lambda: drawn)
+    assert math.isfinite(delay)
+    assert most * (1 - backoff.jitter) <= delay <= most <= backoff.most_seconds
+
+
+@given(backoffs, st.integers(min_value=1, max_value=1_000), draws)
+def test_no_wait_is_shorter_than_the_one_before(
+    backoff: Backoff, failures: int, drawn: float
+) -> None:
+    waits = [backoff.delay_seconds(count, lambda: drawn) for count in (failures, failures + 1)]
+    assert waits == sorted(waits)
+
+
+@given(
+    st.integers(min_value=0, max_value=50),
+    st.integers(min_value=0, max_value=50),
+    st.none() | st.integers(min_value=0, max_value=10**13),
+    draws,
+)
+def test_a_failing_run_dies_after_exactly_its_retries_unless_its_time_is_over(
+    retries: int, failures: int, deadline_ms: int | None, drawn: float
+) -> None:
+    decision = decide_failure(
+        ValueError(),
+        Policy(retries=retries),
+        failures=failures,
+        deadline_ms=deadline_ms,
+        now_ms=10**12,
+        draw=lambda: drawn,
+    )
+    if failures >= retries:
+        assert decision == Dead("retries_exhausted")
+    elif isinstance(decision, Dead):
+        assert decision.reason == "deadline_exceeded"
+        assert deadline_ms is not None
+    else:
+        assert deadline_ms is None or 10**12 + decision.delay_seconds * 1000 < deadline_ms
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"retries": -1}, "retries is -1"),
+        ({"retries": 1.5}, "retries is 1.5"),
+        ({"retries": True}, "retries is True"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"timeout": math.nan}, "timeout is nan"),
+        ({"timeout": "5"}, "timeout is '5'"),
+        ({"deadline": -2}, "deadline is -2"),
+        ({"deadline": math.inf}, "deadline is inf"),
+        ({"backoff": 5}, r"must be a Backoff"),
+        ({"never_retry": (ValueError, "KeyError")}, "never_retry holds 'KeyError'"),
+        ({"never_retry": int}, "must hold exception classes"),
+        ({"max_attempts": -1}, "max_attempts is -1"),
+        ({"silent_after_seconds": 0}, "silent_after_seconds is 0"),
+        ({"cancel_grace_seconds": -1}, "cancel_grace_seconds is -1"),
+    ],
+)
+def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidInputError, match=word):
+        Fleet().agent(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"first_seconds": -1}, "first_seconds is -1"),
+        ({"factor": 0.5}, "factor is 0.5"),
+        ({"most_seconds": math.inf}, "most_seconds is inf"),
+        ({"jitter": 1.5}, "jitter is 1.5"),
+    ],
+)
+def test_a_backoff_out_of_bounds_is_refused(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidInputError, match=word):
+        Backoff(**options)
+
+
+@pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "soon"])
+def test_later_must_be_a_length_of_time(delay: Any) -> None:
+    with pytest.raises(InvalidInputError, match="delay_seconds"):
+        RetryLater(delay)
+
+
+def test_an_agent_has_what_it_was_registered_with() -> None:
+    fleet = Fleet()
+
+    @fleet.agent(retries=2, timeout=5, deadline=60, never_retry=(KeyError,))
+    def one() -> None: ...
+
+    @fleet.agent(max_attempts=0)
+    def two() -> None: ...
+
+    policy = fleet.agents["one"].policy
+    assert (policy.retries, policy.timeout_seconds, policy.deadline_seconds) == (2, 5, 60)
+    assert (policy.never_retry, policy.max_attempts) == ((KeyError,), 12)
+    assert fleet.agents["two"].policy == Policy(max_attempts=0)

@@ -1,0 +1,333 @@
+"""A failed execution: tried again, later, or never; and what is left of a run that died."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater, RunContext, RunHandle
+from murmur_streams.core.errors import (
+    InvalidInputError,
+    RemoteAgentError,
+    RunFailedError,
+    RunNotFoundError,
+    RunNotTerminalError,
+)
+from murmur_streams.core.result_codec import MAX_TRACEBACK_BYTES
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.dead import DeadLetter
+from murmur_streams.stores.redis.queue import Queue
+from tests.fleet.queueing import take
+from tests.fleet.stage import wait_until
+from tests.fleet.working import working
+from tests.servers import Space
+
+AT_ONCE = Backoff(first_seconds=0)
+
+
+async def ended(handle: RunHandle[Any]) -> Run:
+    """Wait for the end; the run, which must be sound."""
+    await handle.result(timeout=30)
+    report = await (await handle._stores.get()).audit(handle.run_id)
+    assert report.ok, report
+    return await handle.snapshot()
+
+
+async def reasons(fleet: Fleet, handle: RunHandle[Any]) -> list[str]:
+    """Why the run went back into its queue, each time."""
+    journal = (await fleet.store()).journal(handle.run_id)
+    return [entry.fields["reason"] async for entry in journal if "reason" in entry.fields]
+
+
+async def letter_of(fleet: Fleet, handle: RunHandle[Any]) -> DeadLetter:
+    """The run's only dead letter."""
+    page = await fleet.dead.list()
+    (letter,) = (letter for letter in page.letters if letter.run_id == handle.run_id)
+    assert letter == await fleet.dead.get(handle.run_id)
+    return letter
+
+
+async def test_a_failed_run_is_tried_again_until_it_completes(fleet: Fleet) -> None:
+    @fleet.agent(retries=2, backoff=AT_ONCE)
+    async def third_time(run: RunContext) -> int:
+        if run.attempt < 3:
+            raise ValueError(f"not at {run.attempt}")
+        return run.attempt
+
+    async with working(fleet):
+        handle = await fleet.submit(third_time)
+        assert await handle.output(timeout=30) == 3
+    run = await ended(handle)
+    assert (run.state, run.attempt, run.failures) == (RunState.COMPLETED, 3, 2)
+    assert run.errors == "1 ValueError: not at 1\n2 ValueError: not at 2"
+    assert await reasons(fleet, handle) == ["failed", "failed"]
+    assert (await fleet.dead.list()).letters == ()
+
+
+@pytest.mark.parametrize("in_thread", [False, True], ids=["async", "def"])
+async def test_a_run_that_fails_too_often_dies_and_tells_why(
+    fleet: Fleet, *, in_thread: bool
+) -> None:
+    @fleet.agent(name="async", retries=1, backoff=AT_ONCE)
+    async def fails(number: int, run: RunContext) -> None:
+        raise ValueError(f"never {number}")
+
+    @fleet.agent(name="def", retries=1, backoff=AT_ONCE)
+    def fails_in_thread(number: int, run: RunContext) -> None:
+        raise ValueError(f"never {number}")
+
+    async with working(fleet):
+        handle = await fleet.submit(fails_in_thread if in_thread else fails, 7, metadata={"a": 1})
+        with pytest.raises(RunFailedError, match="never 7") as caught:
+            await handle.output(timeout=30)
+    assert caught.value.error_type == "ValueError"
+    told = caught.value.traceback or ""
+    assert told.startswith("Traceback")
+    assert told.endswith("ValueError: never 7\n")
+    assert "in fails" in told
+    assert "execution.py" not in told
+    run = await ended(handle)
+    assert (run.state, run.attempt, run.failures) == (RunState.FAILED, 2, 2)
+    letter = await letter_of(fleet, handle)
+    assert (letter.reason, letter.attempts, letter.failures) == ("retries_exhausted", 2, 2)
+    assert (letter.input, letter.metadata, letter.error) == (7, {"a": 1}, "ValueError: never 7")
+    assert letter.errors[0] == "1 ValueError: never 7"
+
+
+async def test_a_long_traceback_is_cut_to_its_end(fleet: Fleet) -> None:
+    @fleet.agent
+    async def digs(depth: int) -> None:
+        dig(depth)
+
+    def dig(depth: int) -> None:
+        if not depth:
+            raise ValueError("ä" * 5_000)
+        other(depth)
+
+    def other(depth: int) -> None:
+        dig(depth - 1)
+
+    async with working(fleet):
+        result = await (await fleet.submit(digs, 100)).result(timeout=30)
+    assert isinstance(result.error, RemoteAgentError)
+    told = result.error.traceback or ""
+    assert MAX_TRACEBACK_BYTES - 2 <= len(told.encode()) <= MAX_TRACEBACK_BYTES
+    assert told.endswith("ä\n")
+
+
+@pytest.mark.parametrize("error", [NonRetryableError("no"), KeyError("k")], ids=["ours", "listed"])
+async def test_some_errors_end_the_run_at_once(fleet: Fleet, error: Exception) -> None:
+    @fleet.agent(retries=5, never_retry=(KeyError,))
+    async def fails() -> None:
+        raise error
+
+    async with working(fleet):
+        handle = await fleet.submit(fails)
+        run = await ended(handle)
+    assert (run.state, run.attempt) == (RunState.FAILED, 1)
+    assert (await letter_of(fleet, handle)).reason == "not_retryable"
+
+
+async def test_an_input_that_does_not_fit_is_not_tried_again(fleet: Fleet, space: Space) -> None:
+    @fleet.agent(retries=5)
+    async def takes(number: int) -> int:
+        return number
+
+    async with Fleet(space.url, key_prefix=space.prefix) as elsewhere, working(fleet):
+        handle = await elsewhere.submit("takes", "many")
+        run = await ended(handle)
+        result = await handle.result()
+    assert (run.attempt, (await letter_of(fleet, handle)).reason) == (1, "not_retryable")
+    assert isinstance(result.error, RemoteAgentError)
+    assert result.error.type_name == "InvalidPayloadError"
+
+
+async def test_later_is_no_failure(fleet: Fleet) -> None:
+    @fleet.agent(max_attempts=1)
+    async def busy(run: RunContext) -> int:
+        if run.attempt < 4:
+            raise RetryLater(0, "not yet")
+        return run.attempt
+
+    async with working(fleet):
+        handle = await fleet.submit(busy)
+        assert await handle.output(timeout=30) == 4
+    run = await ended(handle)
+    assert (run.failures, run.excused) == (0, 3)
+    assert await reasons(fleet, handle) == ["retry_later"] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "least_ms", "most_ms"),
+    [(ValueError("no"), 1_800_000, 3_600_000), (RetryLater(7_200), 7_200_000, 7_200_000)],
+    ids=["failed", "later"],
+)
+async def test_between_two_tries_the_run_waits(
+    fleet: Fleet, error: Exception, least_ms: int, most_ms: int
+) -> None:
+    @fleet.agent(retries=1, backoff=Backoff(first_seconds=3600, most_seconds=3600))
+    async def fails() -> None:
+        raise error
+
+    async with working(fleet):
+        handle = await fleet.submit(fails)
+
+        async def waits() -> bool:
+            run = await handle.snapshot()
+            return (run.state, run.attempt) == (RunState.PENDING, 1)
+
+        await wait_until(waits, "the run waits for its next try")
+        run = await handle.snapshot()
+        assert least_ms <= (run.due_ms or 0) - run.last_ms <= most_ms
+        assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
+        assert (await handle.snapshot()).attempt == 1
+
+
+@pytest.mark.parametrize("in_thread", [False, True], ids=["async", "def"])
+async def test_an_attempt_that_takes_too_long_has_failed(fleet: Fleet, *, in_thread: bool) -> None:
+    @fleet.agent(name="async", retries=1, timeout=0.05, backoff=AT_ONCE)
+    async def lingers(run: RunContext) -> int:
+        if run.attempt == 1:
+            await asyncio.sleep(3600)
+        return run.attempt
+
+    @fleet.agent(name="def", retries=1, timeout=0.05, backoff=AT_ONCE)
+    def lingers_in_thread(run: RunContext) -> int:
+        while run.attempt == 1 and not run.cancelled:
+            time.sleep(0.01)
+        return run.attempt
+
+    async with working(fleet):
+        handle = await fleet.submit(lingers_in_thread if in_thread else lingers)
+        assert await handle.output(timeout=30) == 2
+    run = await ended(handle)
+    assert run.errors == "1 TimeoutError: this attempt took longer than 0.05 s"
+
+
+async def test_the_error_of_a_timeout_tells_where_the_handler_was(fleet: Fleet) -> None:
+    @fleet.agent(timeout=0.05)
+    async def lingers() -> None:
+        await the_slow_part()
+
+    async def the_slow_part() -> None:
+        await asyncio.sleep(3600)
+
+    async with working(fleet):
+        handle = await fleet.submit(lingers)
+        result = await handle.result(timeout=30)
+    assert isinstance(result.error, RemoteAgentError)
+    assert result.error.type_name == "TimeoutError"
+    assert "in the_slow_part" in (result.error.traceback or "")
+    assert (await letter_of(fleet, handle)).reason == "retries_exhausted"
+
+
+async def test_a_run_that_does_not_end_before_its_deadline_dies(fleet: Fleet) -> None:
+    deadlines: list[datetime | None] = []
+
+    @fleet.agent(retries=99, backoff=AT_ONCE, deadline=1)
+    async def lingers(run: RunContext) -> None:
+        deadlines.append(run.deadline)
+        await asyncio.sleep(3600)
+
+    async with working(fleet):
+        handle = await fleet.submit(lingers)
+        run = await ended(handle)
+    assert (run.state, run.attempt) == (RunState.FAILED, 1)
+    assert run.deadline_ms is not None
+    (told,) = deadlines
+    assert told is not None
+    assert round(told.timestamp() * 1000) == run.deadline_ms
+    assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
+
+
+async def test_nothing_is_tried_again_after_its_deadline(fleet: Fleet) -> None:
+    @fleet.agent(retries=5, backoff=Backoff(first_seconds=3600, most_seconds=3600))
+    async def fails() -> None:
+        raise ValueError("no")
+
+    async with working(fleet):
+        handle = await fleet.submit(fails, deadline=60)
+        run = await ended(handle)
+    assert (run.state, run.attempt) == (RunState.FAILED, 1)
+    assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
+
+
+async def test_a_run_that_nobody_starts_before_its_deadline_dies(fleet: Fleet) -> None:
+    async with working(fleet, lease_seconds=1):
+        await fleet.pause("fine")
+        handle = await fleet.submit("fine", 1, deadline=0.05)
+        run = await ended(handle)
+    assert (run.state, run.attempt) == (RunState.FAILED, 0)
+    assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
+
+
+async def test_a_run_whose_workers_die_on_it_dies_in_the_end(fleet: Fleet, space: Space) -> None:
+    @fleet.agent(max_attempts=2)
+    async def deadly() -> None: ...
+
+    handle = await fleet.submit(deadly)
+    queue = Queue(await fleet.store(), lease_seconds=1)
+    for attempt in (1, 2):
+        (claim,) = await take(queue, "ghost", 1, "deadly")
+        assert claim.attempt == attempt
+        space.admin.zadd(space.keys.leases(0), {handle.run_id: 1})
+        assert (await queue.tend("tender", ["deadly"], 0.001)).handed_on == [handle.run_id]
+    async with working(fleet):
+        run = await ended(handle)
+    assert (run.state, run.attempt) == (RunState.FAILED, 2)
+    assert (await letter_of(fleet, handle)).reason == "attempts_exhausted"
+
+
+async def test_a_dead_run_can_be_requeued_once(fleet: Fleet) -> None:
+    mended = asyncio.Event()
+
+    @fleet.agent
+    async def fails(number: int) -> int:
+        if not mended.is_set():
+            raise ValueError("not mended")
+        return number
+
+    async with working(fleet):
+        dead = await fleet.submit(fails, 7, metadata={"a": 1})
+        assert (await ended(dead)).state is RunState.FAILED
+        mended.set()
+        again = await fleet.dead.requeue(dead.run_id)
+        assert await again.output(timeout=30) == 7
+        assert (await again.snapshot()).metadata == {"a": 1, "requeued_from": dead.run_id}
+        with pytest.raises(RunNotFoundError):
+            await fleet.dead.requeue(dead.run_id)
+
+
+async def test_dead_letters_can_be_purged(fleet: Fleet) -> None:
+    @fleet.agent
+    async def fails() -> None:
+        raise ValueError("no")
+
+    async with working(fleet):
+        for _ in range(3):
+            await ended(await fleet.submit(fails))
+    assert len((await fleet.dead.list("fails")).letters) == 3
+    assert await fleet.dead.purge(target="fine") == 0
+    assert await fleet.dead.purge(target="fails") == 3
+    assert (await fleet.dead.list()).letters == ()
+
+
+async def test_an_ended_run_can_be_submitted_again(fleet: Fleet) -> None:
+    cancelled = await fleet.submit("fine", 7, metadata={"a": 1}, priority=3)
+    with pytest.raises(RunNotTerminalError):
+        await fleet.retry(cancelled.run_id)
+    await cancelled.cancel()
+    again = await fleet.retry(cancelled.run_id)
+    async with working(fleet):
+        assert await again.output(timeout=30) == 8
+    run = await again.snapshot()
+    assert (run.metadata, run.priority) == ({"a": 1, "retry_of": cancelled.run_id}, 3)
+    with pytest.raises(InvalidInputError, match="completed"):
+        await fleet.retry(again.run_id)
+    with pytest.raises(RunNotFoundError):
+        await fleet.retry("unknown")

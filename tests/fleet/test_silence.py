@@ -1,0 +1,55 @@
+"""A handler whose worker lives and that writes nothing: told, and left to go on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from murmur_streams import Fleet, RunContext
+from murmur_streams.core.entries import EntryType, JournalEntry
+from murmur_streams.core.states import RunState
+from tests.fleet.stage import wait_until
+from tests.fleet.working import working
+
+
+async def test_a_silence_is_told_once_and_ends_with_the_next_word(fleet: Fleet) -> None:
+    began, spoken, opened = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @fleet.agent(silent_after_seconds=0.5)
+    async def is_silent(run: RunContext) -> int:
+        began.set()
+        await spoken.wait()
+        await run.emit("a word")
+        await opened.wait()
+        return run.attempt
+
+    @fleet.agent
+    async def may_be_silent() -> None:
+        await opened.wait()
+
+    async with working(fleet, lease_seconds=1) as worker:
+        handle, other = await fleet.submit(is_silent), await fleet.submit(may_be_silent)
+        await began.wait()
+
+        async def silences() -> list[JournalEntry]:
+            journal = (await fleet.store()).journal(handle.run_id)
+            return [entry async for entry in journal if entry.type == EntryType.SILENT]
+
+        async def told_once() -> bool:
+            return len(await silences()) == 1
+
+        async def told_twice() -> bool:
+            return len(await silences()) == 2
+
+        await wait_until(told_once, "the silence is told")
+        (first,) = await silences()
+        assert (first.attempt, first.fields["worker"]) == (1, worker.name)
+        run = await handle.snapshot()
+        assert (run.state, run.attempt) == (RunState.RUNNING, 1)
+        spoken.set()
+        await wait_until(told_twice, "the next silence is told, too")
+        opened.set()
+        assert await handle.output(timeout=30) == 1
+        await other.result(timeout=30)
+        assert worker.counts["silent"] == 2
+    report = await (await fleet.store()).audit(handle.run_id)
+    assert report.ok, report

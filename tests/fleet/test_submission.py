@@ -1,0 +1,211 @@
+"""When and before what a run is executed, and submissions that may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from murmur_streams import Fleet, RunContext
+from murmur_streams.core.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    RegistryError,
+    RunExistsError,
+    RunNotFoundError,
+)
+from murmur_streams.core.states import RunState
+from murmur_streams.fleet.submission import idempotent_run_id
+from murmur_streams.stores.redis.queue import Queue, TargetRule
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.queueing import take
+from tests.fleet.working import working
+from tests.servers import Space
+
+
+async def test_the_same_key_and_input_is_the_same_run(fleet: Fleet, space: Space) -> None:
+    first = await fleet.submit("fine", 1, idempotency_key="order 7", metadata={"a": 1})
+    before = space.dump()
+    again = await fleet.submit("fine", 1, idempotency_key="order 7", metadata={"a": 2})
+    assert again.run_id == first.run_id
+    assert space.dump() == before
+    async with working(fleet):
+        assert await again.output(timeout=30) == 2
+        ended = await fleet.submit("fine", 1, idempotency_key="order 7")
+        assert await ended.output(timeout=30) == 2
+    assert (await ended.snapshot()).attempt == 1
+
+
+async def test_many_at_once_submit_one_run(fleet: Fleet) -> None:
+    handles = await asyncio.gather(
+        *(fleet.submit("fine", 1, idempotency_key="key") for _ in range(20))
+    )
+    assert len({handle.run_id for handle in handles}) == 1
+    page = await (await fleet.store()).list_runs()
+    assert len(page.runs) == 1
+
+
+async def test_the_same_key_with_another_input_is_refused(fleet: Fleet, space: Space) -> None:
+    first = await fleet.submit("fine", 1, idempotency_key="order 7")
+    before = space.dump()
+    with pytest.raises(IdempotencyConflictError, match="'order 7' of 'fine'") as caught:
+        await fleet.submit("fine", 2, idempotency_key="order 7")
+    assert caught.value.run_id == first.run_id
+    assert isinstance(caught.value, RegistryError)
+    assert space.dump() == before
+
+
+async def test_a_key_belongs_to_its_target(space: Space) -> None:
+    async with Fleet(space.url, key_prefix=space.prefix) as fleet:
+        one = await fleet.submit("one", idempotency_key="key")
+        two = await fleet.submit("two", idempotency_key="key")
+    assert one.run_id != two.run_id
+    assert idempotent_run_id("one", "key") == one.run_id
+
+
+async def test_a_key_whose_run_has_just_gone_is_free(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await fleet.submit("fine", 1, idempotency_key="key")
+    snapshot: Callable[..., Any] = RedisRunStore.snapshot
+    asked: list[str] = []
+
+    async def is_gone_by_then(self: RedisRunStore, run_id: str) -> Any:
+        if not asked:
+            asked.append(run_id)
+            await self.delete(run_id, force=True)
+            raise RunNotFoundError(run_id)
+        return await snapshot(self, run_id)
+
+    monkeypatch.setattr(RedisRunStore, "snapshot", is_gone_by_then)
+    again = await fleet.submit("fine", 2, idempotency_key="key")
+    assert asked == [first.run_id] == [again.run_id]
+    assert await (await fleet.store()).get_input(again.run_id) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"idempotency_key": ""}, "1 to 1,024"),
+        ({"idempotency_key": "x" * 1_025}, "1,025 characters"),
+        ({"idempotency_key": "a", "run_id": "b"}, "not both"),
+        ({"delay": 1, "at": datetime.now(tz=UTC)}, "not both"),
+        ({"delay": -1}, "delay is -1"),
+        ({"delay": "soon"}, "delay is 'soon'"),
+        ({"at": datetime(2030, 1, 1)}, "zone"),  # noqa: DTZ001  # that is what is refused
+        ({"deadline": 0}, "deadline is 0"),
+        ({"priority": 101}, "priority is 101"),
+        ({"priority": 0.5}, "priority is 0.5"),
+    ],
+)
+async def test_an_option_out_of_bounds_is_refused_and_nothing_is_written(
+    fleet: Fleet, space: Space, options: dict[str, Any], word: str
+) -> None:
+    await fleet.submit("fine", 1)
+    before = space.dump()
+    with pytest.raises(InvalidInputError, match=word):
+        await fleet.submit("fine", 1, **options)
+    assert space.dump() == before
+
+
+async def test_an_unknown_option_is_a_mistake(fleet: Fleet) -> None:
+    with pytest.raises(TypeError, match="dealy"):
+        await fleet.submit("fine", 1, dealy=5)  # pyright: ignore[reportCallIssue]
+
+
+async def test_a_delayed_run_starts_when_it_is_due_and_no_sooner(fleet: Fleet) -> None:
+    """The idle worker is told when that is: by itself, it would look much later."""
+    async with working(fleet):
+        delayed = await fleet.submit("fine", 1, delay=timedelta(seconds=0.4))
+        at = await fleet.submit("fine", 1, at=datetime.now(tz=UTC) + timedelta(seconds=0.4))
+        far = await fleet.submit("fine", 1, delay=3600)
+        for handle in (delayed, at):
+            assert await handle.output(timeout=30) == 2
+            run = await handle.snapshot()
+            assert run.due_ms is not None
+            assert run.started_ms is not None
+            assert run.started_ms >= run.due_ms > run.created_ms
+        assert (await far.snapshot()).state is RunState.PENDING
+
+
+async def test_a_deadline_counts_from_when_the_run_is_due(fleet: Fleet) -> None:
+    @fleet.agent(deadline=60)
+    async def hurried() -> None: ...
+
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({}, 60),
+        ({"delay": 100}, 160),
+        ({"deadline": timedelta(seconds=7)}, 7),
+        ({"delay": 100, "deadline": 7}, 107),
+    ]
+    for options, seconds in cases:
+        run = await (await fleet.submit(hurried, **options)).snapshot()
+        assert run.deadline_ms is not None
+        assert abs(run.deadline_ms - run.created_ms - seconds * 1000) <= 1
+
+
+async def test_the_more_urgent_runs_come_first(fleet: Fleet) -> None:
+    priorities = [0, -100, 5, 100, 1]
+    for priority in priorities:
+        await fleet.submit("fine", 1, run_id=f"p{priority}", priority=priority)
+    claims = await take(Queue(await fleet.store(), 60), "worker", 9, "fine")
+    assert [claim.run_id for claim in claims] == ["p100", "p5", "p1", "p0", "p-100"]
+
+
+async def test_nothing_starves(fleet: Fleet, space: Space) -> None:
+    """A step of priority is worth a minute: what has waited longer than that is before it."""
+    await fleet.submit("fine", 1, run_id="old")
+    await fleet.submit("fine", 1, run_id="urgent", priority=1)
+    queue = space.keys.queue("fine", 0)
+    score = space.admin.zscore(queue, "old")
+    assert score is not None
+    space.admin.zadd(queue, {"old": score - 61_000})
+    claims = await take(Queue(await fleet.store(), 60), "worker", 9, "fine")
+    assert [claim.run_id for claim in claims] == ["old", "urgent"]
+
+
+async def test_a_paused_agents_runs_wait_and_others_do_not(fleet: Fleet) -> None:
+    @fleet.agent
+    async def other(number: int) -> int:
+        return -number
+
+    await fleet.pause(other)
+    await fleet.pause(other)
+    assert await fleet.paused() == {"other"}
+    async with working(fleet):
+        paused = await fleet.submit(other, 7)
+        assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
+        queue = Queue(await fleet.store(), 60)
+        claimed = await queue.claim("asks", [TargetRule("other")], 1)
+        assert (claimed.claims, claimed.next_due_seconds) == ([], None)
+        assert (await paused.snapshot()).attempt == 0
+        await fleet.resume("other")
+        assert await paused.output(timeout=30) == -7
+    assert await fleet.paused() == set()
+
+
+async def test_what_is_under_way_goes_on_when_its_agent_is_paused(fleet: Fleet) -> None:
+    began, opened = asyncio.Event(), asyncio.Event()
+
+    @fleet.agent
+    async def waits(run: RunContext) -> int:
+        began.set()
+        await opened.wait()
+        return run.attempt
+
+    async with working(fleet):
+        handle = await fleet.submit(waits)
+        await began.wait()
+        await fleet.pause(waits)
+        opened.set()
+        assert await handle.output(timeout=30) == 1
+        await fleet.resume(waits)
+
+
+async def test_a_run_id_is_still_taken_once(fleet: Fleet) -> None:
+    await fleet.submit("fine", 1, run_id="mine")
+    with pytest.raises(RunExistsError):
+        await fleet.submit("fine", 1, run_id="mine")

@@ -1,0 +1,186 @@
+"""A cancel that was requested is never lost, whatever the run does at that moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.results import AgentResult
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.queue import Beat, ControlMessage, Queue, Word
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.servers import Space
+from tests.stores.redis.working import claimed, entries, expire_leases, take
+
+END = RunState.CANCELLED
+HOLDER = {"attempt": "1", "worker": "first", "host": "host-1"}
+
+
+async def ends_of(store: RedisRunStore, run_id: str) -> list[dict[str, str]]:
+    """What the entries that cancelled the run say of it."""
+    found = await entries(store, run_id, "run.state")
+    return [
+        {name: text for name, text in fields.items() if name not in {"state", "seal"}}
+        for fields in found
+        if fields["state"] == END
+    ]
+
+
+@pytest.mark.parametrize("delay_seconds", [0, 3600])
+async def test_a_run_that_waits_ends_at_once_and_never_starts(
+    store: RedisRunStore, queue: Queue, delay_seconds: float
+) -> None:
+    await store.submit("run", "work", delay_seconds=delay_seconds)
+    assert await store.request_cancel("run", reason="no need") is END
+    run = await store.snapshot("run")
+    assert (run.state, run.cancel_reason, run.cancel_requested) == (END, "no need", run.ended_ms)
+    assert await entries(store, "run", "run.cancel_requested") == [
+        {"attempt": "0", "reason": "no need"}
+    ]
+    assert await ends_of(store, "run") == [{"stopped": "pending"}]
+    answer = await take(queue)
+    assert answer == []
+
+
+async def test_a_run_in_backoff_ends_at_once(store: RedisRunStore, queue: Queue) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.release(claim.run_id, claim.token, "failed", delay_seconds=3600)
+    assert await store.request_cancel(claim.run_id) is END
+    assert await ends_of(store, claim.run_id) == [{"stopped": "pending"}]
+
+
+async def test_the_worker_of_a_run_is_woken_and_told_with_every_heartbeat(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    claim, other = await claimed(store, queue, 2)
+    assert await queue.control("first", "", 0.01) == ([], "0-0")
+    assert await store.request_cancel(claim.run_id) is RunState.RUNNING
+    messages, place = await queue.control("first", "", 5)
+    assert messages == [ControlMessage("cancel", claim.run_id, claim.token)]
+    assert await queue.control("first", place, 0.01) == ([], place)
+    for _ in range(2):
+        (told,) = await queue.heartbeat([Beat(claim), Beat(other)])
+        assert (told.claim, told.what) == (claim, Word.CANCEL)
+
+
+async def test_a_request_is_kept_once(store: RedisRunStore, queue: Queue) -> None:
+    (claim,) = await claimed(store, queue)
+    for reason in ("first", "second"):
+        state = await store.request_cancel(claim.run_id, reason=reason)
+        assert state is RunState.RUNNING
+    told = await entries(store, claim.run_id, "run.cancel_requested")
+    assert told == [{"attempt": "1", "host": "host-1", "reason": "first"}]
+    assert (await store.snapshot(claim.run_id)).cancel_reason == "first"
+
+
+async def test_its_delivery_is_kept_once_and_only_from_the_holder(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.deliver_cancel(claim.run_id, claim.token)
+    assert await entries(store, claim.run_id, "run.cancel_delivered") == []
+    await store.request_cancel(claim.run_id)
+    with pytest.raises(LeaseLostError):
+        await store.deliver_cancel(claim.run_id, "stale")
+    for _ in range(2):
+        await store.deliver_cancel(claim.run_id, claim.token)
+    assert await entries(store, claim.run_id, "run.cancel_delivered") == [HOLDER]
+    assert (await store.snapshot(claim.run_id)).cancel_delivered is not None
+
+
+@pytest.mark.parametrize("stopped", [None, "grace"])
+@pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.FAILED, END])
+async def test_whatever_its_worker_asks_for_the_run_ends_cancelled(
+    store: RedisRunStore, queue: Queue, state: RunState, stopped: str | None
+) -> None:
+    (claim,) = await claimed(store, queue)
+    run_id = claim.run_id
+    await store.request_cancel(run_id)
+    is_failed = state is RunState.FAILED
+    ended = await store.finish(
+        run_id,
+        state,
+        result=None if state is END else AgentResult[int](output=1, agent_name="work", task_id="1"),
+        event=RunEvent(type=RunEventType.AGENT_COMPLETED, run_id=run_id, agent="work"),
+        error="it broke" if is_failed else None,
+        claim=claim.token,
+        dead="not_retryable" if is_failed else None,
+        stopped=stopped if state is END else None,
+    )
+    assert ended
+    run = await store.snapshot(run_id)
+    assert (run.state, run.error, run.result_size, run.failures) == (END, None, None, 0)
+    wanted = stopped if state is END and stopped else "handler"
+    assert await ends_of(store, run_id) == [{**HOLDER, "stopped": wanted}]
+    with pytest.raises(RunNotFoundError):
+        await DeadLetters(store).get(run_id)
+
+
+async def test_a_program_without_workers_ends_its_run_as_it_likes(store: RedisRunStore) -> None:
+    await store.create("run", "work")
+    await store.set_state("run", RunState.RUNNING)
+    assert await store.request_cancel("run") is RunState.RUNNING
+    assert (await store.snapshot("run")).cancel_requested is not None
+    await store.finish("run", RunState.COMPLETED)
+    assert (await store.get_status("run")).state is RunState.COMPLETED
+
+
+async def test_a_run_that_is_set_waiting_after_the_request_ends(store: RedisRunStore) -> None:
+    await store.create("run", "work")
+    await store.set_state("run", RunState.RUNNING)
+    await store.request_cancel("run")
+    await store.set_state("run", RunState.PENDING)
+    assert (await store.get_status("run")).state is END
+
+
+@pytest.mark.parametrize("reason", ["failed", "worker_stopped", "retry_later"])
+async def test_a_run_that_is_handed_back_after_the_request_ends(
+    store: RedisRunStore, queue: Queue, reason: str
+) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.request_cancel(claim.run_id)
+    assert await store.release(claim.run_id, claim.token, reason, delay_seconds=5) is END
+    assert await ends_of(store, claim.run_id) == [{**HOLDER, "stopped": "handler"}]
+    assert await take(queue) == []
+
+
+async def test_a_run_whose_worker_is_lost_after_the_request_ends(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.request_cancel(claim.run_id)
+    expire_leases(space)
+    tended = await queue.tend("second", [], 60)
+    assert (tended.handed_on, tended.ended) == ([], [claim.run_id])
+    assert await ends_of(store, claim.run_id) == [{**HOLDER, "stopped": "worker_lost"}]
+
+
+@pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.FAILED, END])
+async def test_a_request_after_the_end_changes_nothing(
+    store: RedisRunStore, queue: Queue, state: RunState
+) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.finish(claim.run_id, state, claim=claim.token)
+    before = await store.snapshot(claim.run_id)
+    assert await store.request_cancel(claim.run_id) is state
+    assert await store.snapshot(claim.run_id) == before
+
+
+async def test_a_worker_that_lost_its_run_learns_it_though_the_run_was_cancelled(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.request_cancel(claim.run_id)
+    expire_leases(space)
+    await queue.tend("second", [], 60)
+    (told,) = await queue.heartbeat([Beat(claim)])
+    assert told.what is Word.LOST
+    with pytest.raises(LeaseLostError):
+        await store.finish(claim.run_id, END, claim=claim.token)
+
+
+async def test_nobody_can_cancel_what_is_not_there(store: RedisRunStore) -> None:
+    with pytest.raises(RunNotFoundError):
+        await store.request_cancel("nobody")

@@ -1,0 +1,173 @@
+"""What failed for good is kept, listed, tried again once, or purged."""
+
+from __future__ import annotations
+
+import pytest
+
+from murmur_streams.core.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
+from murmur_streams.core.requests import Order, create_command, submit_command
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.queue import Queue
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.servers import Space
+from tests.stores.redis.hand import HandWriter, calls_by_hand
+from tests.stores.redis.working import claimed, entries, ids, take
+
+
+@pytest.fixture
+def dead(store: RedisRunStore) -> DeadLetters:
+    """The store's dead letters."""
+    return DeadLetters(store)
+
+
+async def fail(store: RedisRunStore, queue: Queue, *run_ids: str, target: str = "work") -> None:
+    """Let new runs end up among the dead letters."""
+    for run_id in run_ids:
+        await store.submit(run_id, target, input={"n": 1}, metadata={"who": "me"})
+        await store.finish(run_id, RunState.FAILED, error="it broke", dead="not_retryable")
+
+
+async def test_a_letter_holds_what_is_needed_to_judge_and_to_try_again(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await store.submit("run", "work", input={"n": 1}, metadata={"who": "me"})
+    (claim,) = await take(queue)
+    await store.release("run", claim.token, "failed", error="first")
+    (claim,) = await take(queue)
+    await store.finish(
+        "run", RunState.FAILED, error="second", claim=claim.token, dead="retries_exhausted"
+    )
+    letter = await dead.get("run")
+    assert (letter.run_id, letter.target, letter.reason) == ("run", "work", "retries_exhausted")
+    assert (letter.attempts, letter.failures, letter.error) == (2, 2, "second")
+    assert letter.errors == ("1 first", "2 second")
+    assert (letter.input, letter.metadata) == ({"n": 1}, {"who": "me"})
+    run = await store.snapshot("run")
+    assert (letter.at_ms, run.failures) == (run.ended_ms, 2)
+    last = (await entries(store, "run", "run.state"))[-1]
+    assert (last["reason"], last["attempt"]) == ("retries_exhausted", "2")
+
+
+async def test_the_first_errors_are_kept_and_the_rest_is_not(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    await claimed(store, queue, 0)
+    await store.submit("run", "work")
+    for _ in range(6):
+        (claim,) = await take(queue)
+        await store.release("run", claim.token, "failed", error="é" * 600)
+    run = await store.snapshot("run")
+    assert run.failures == 6
+    assert [line[:3] for line in (run.errors or "").split("\n")] == ["1 é", "2 é", "3 é", "4 é"]
+
+
+async def test_only_failed_runs_have_a_letter(store: RedisRunStore) -> None:
+    await store.submit("run", "work")
+    with pytest.raises(InvalidInputError, match="dead letters"):
+        await store.finish("run", RunState.COMPLETED, dead="why")
+    await store.finish("run", RunState.FAILED, error="of its own")
+    with pytest.raises(RunNotFoundError):
+        await DeadLetters(store).get("run")
+
+
+async def test_letters_are_listed_page_by_page(space: Space) -> None:
+    async with space.store(partitions=3) as store:
+        dead, queue = DeadLetters(store), Queue(store, 60)
+        names = [f"run-{number}" for number in range(12)]
+        await fail(store, queue, *names[:6])
+        await fail(store, queue, *names[6:], target="other")
+        found: list[str] = []
+        cursor, pages = None, 0
+        while pages == 0 or cursor:
+            page = await dead.list(limit=5, cursor=cursor)
+            found += [letter.run_id for letter in page.letters]
+            cursor, pages = page.cursor, pages + 1
+        assert (sorted(found), len(found), pages) == (sorted(names), 12, 3)
+        of_one = await dead.list("work")
+        assert {letter.run_id for letter in of_one.letters} == set(names[:6])
+        assert (await dead.get("run-11")).target == "other"
+
+
+async def test_of_one_partition_the_newest_letter_comes_first(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await fail(store, queue, "a", "b", "c")
+    assert [letter.run_id for letter in (await dead.list()).letters] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "work:0", "work:x:1-1", "work:0:x"])
+async def test_what_is_no_cursor_is_refused(dead: DeadLetters, cursor: str) -> None:
+    with pytest.raises(InvalidCursorError):
+        await dead.list(cursor=cursor)
+
+
+async def test_a_requeued_run_is_a_new_one_with_the_same_input(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await fail(store, queue, "run")
+    new_id = await dead.requeue("run")
+    (claim,) = await take(queue)
+    assert (claim.run_id, claim.input_json) == (new_id, '{"n":1}')
+    assert (await store.snapshot(new_id)).metadata == {"who": "me", "requeued_from": "run"}
+    assert (await dead.list()).letters == ()
+    with pytest.raises(RunNotFoundError):
+        await dead.requeue("run")
+
+
+async def test_a_letter_outlives_its_run(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await fail(store, queue, "run")
+    await store.delete("run")
+    assert (await dead.get("run")).input == {"n": 1}
+    assert (await store.snapshot(await dead.requeue("run"))).state is RunState.PENDING
+
+
+async def test_a_requeued_run_lies_in_the_partition_of_its_letter(space: Space) -> None:
+    async with space.store(partitions=7) as store:
+        dead, queue = DeadLetters(store), Queue(store, 60)
+        for number in range(5):
+            await fail(store, queue, f"run-{number}")
+            new_id = await dead.requeue(f"run-{number}")
+            assert store.keys.partition(new_id) == store.keys.partition(f"run-{number}")
+        assert len(await take(queue, 10)) == 5
+
+
+async def test_a_requeue_whose_answer_was_lost_is_done_once(
+    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await fail(store, queue, "run")
+    letter = await dead.get("run")
+    hand = HandWriter(store)
+    hand.producer, hand.n = "p", 1
+    calls = calls_by_hand(hand, store, store.durations, lambda: 1)
+    command = submit_command(create_command("new", "work", 1, None, store.limits), Order())
+    first = await calls.requeue("new", command, letter.letter_id)
+    assert await calls.requeue("new", command, letter.letter_id) == first == ("OK", "1")
+    hand.n = 2
+    assert await calls.requeue("newer", command, letter.letter_id) == ("NOT_FOUND",)
+    assert ids(await take(queue, 5)) == ["new"]
+
+
+async def test_letters_are_purged_by_run_target_or_age(
+    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await fail(store, queue, "a", "b", "c")
+    await fail(store, queue, "d", target="other")
+    assert await dead.purge(run_id="a") == 1
+    assert await dead.purge(run_id="a") == 0
+    assert await dead.purge(older_than_seconds=3600) == 0
+    assert await dead.purge(target="other") == 1
+    assert {letter.run_id for letter in (await dead.list()).letters} == {"b", "c"}
+    assert await dead.purge(older_than_seconds=-60) == 2
+    assert await dead.purge() == 0
+
+
+async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> None:
+    async with space.store(live_ttl_seconds=0.001) as store:
+        await store.submit("run", "work")
+        while not await store.sweep():
+            pass
+        letter = await DeadLetters(store).get("run")
+        assert letter.reason == "overdue"

@@ -1,0 +1,281 @@
+"""Who is handed out when: order, priority, delays, pauses, the most attempts, the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from murmur_streams.core.errors import InvalidInputError, LeaseLostError
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.queue import Claim, Queue, TargetRule
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing import wait_until
+from tests.servers import Space
+from tests.stores.redis.working import (
+    WORK,
+    claimed,
+    entries,
+    expire_leases,
+    handed_on,
+    ids,
+    let_an_hour_pass,
+    take,
+)
+
+
+async def test_a_claim_tells_all_that_the_execution_needs(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    trace = {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=b", "baggage": "x"}
+    await store.submit("run", "work", input={"n": 1}, deadline_seconds=3600, trace=trace)
+    (claim,) = await take(queue)
+    run = await store.snapshot("run")
+    assert run.deadline_ms == run.created_ms + 3_600_000
+    assert run.trace == {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=b"}
+    assert (run.worker, run.host, run.claim) == ("first", "host-1", claim.token)
+    assert claim == Claim(
+        "run", "work", 1, claim.token, run.version, '{"n":1}', 0, 0, run.deadline_ms, False, None,
+        run.trace,
+    )  # fmt: skip
+
+
+async def test_a_run_of_higher_priority_is_taken_first(store: RedisRunStore, queue: Queue) -> None:
+    for name, priority in (("low", -5), ("plain", 0), ("high", 5), ("highest", 100)):
+        await store.submit(name, "work", priority=priority)
+    assert ids(await take(queue, 4)) == ["highest", "high", "plain", "low"]
+
+
+async def test_a_step_of_priority_is_a_minute_so_that_nothing_starves(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    await store.submit("old", "work", at=datetime.now(tz=UTC) - timedelta(minutes=6))
+    await store.submit("young", "work", priority=5)
+    await store.submit("urgent", "work", priority=7)
+    assert ids(await take(queue, 3)) == ["urgent", "old", "young"]
+
+
+async def test_a_delayed_run_is_taken_when_it_is_due(store: RedisRunStore, queue: Queue) -> None:
+    await store.submit("later", "work", delay_seconds=0.3)
+    await store.submit("of-others", "other", delay_seconds=0.1)
+    answer = await queue.claim("first", WORK, 1)
+    assert answer.claims == []
+    assert answer.next_due_seconds is not None
+    assert 0 <= answer.next_due_seconds <= 0.3
+    found: list[Claim] = []
+
+    async def is_due() -> bool:
+        found.extend(await take(queue))
+        return bool(found)
+
+    await wait_until(is_due, "it is due")
+    run = await store.snapshot("later")
+    assert run.due_ms is not None
+    assert run.started_ms is not None
+    assert run.started_ms >= run.due_ms
+    assert (await queue.claim("first", WORK, 1)).next_due_seconds is None
+
+
+async def test_a_run_that_is_due_takes_its_place_by_priority(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    for name, priority in (("plain", 0), ("high", 9)):
+        await store.submit(name, "work", priority=priority, delay_seconds=3599)
+    assert await take(queue, 2) == []
+    let_an_hour_pass(space)
+    assert ids(await take(queue, 2)) == ["high", "plain"]
+
+
+async def test_nobody_need_write_to_a_run_that_is_not_due(space: Space) -> None:
+    async with space.store(live_ttl_seconds=60) as store:
+        await store.submit("later", "work", delay_seconds=3600)
+        run = await store.snapshot("later")
+        live_until = int(space.admin.hget(space.keys.run("later"), "live_until") or 0)
+        assert run.due_ms is not None
+        assert live_until == run.due_ms + 60_000
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"priority": 101},
+        {"priority": True},
+        {"priority": 1.0},
+        {"delay_seconds": -1},
+        {"delay_seconds": float("nan")},
+        {"deadline_seconds": -1},
+        {"deadline_seconds": float("inf")},
+        {"at": datetime(2026, 1, 1)},  # noqa: DTZ001  # that is the point
+        {"at": datetime(9999, 1, 1, tzinfo=UTC)},
+        {"at": datetime.now(tz=UTC), "delay_seconds": 1},
+    ],
+    ids=str,
+)
+async def test_an_order_that_makes_no_sense_is_refused(
+    store: RedisRunStore, order: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError):
+        await store.submit("run", "work", **order)
+    assert (await store.list_runs()).runs == ()
+
+
+async def test_a_paused_target_is_passed_over_until_it_is_resumed(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    await store.submit("run", "work")
+    await store.submit("later", "work", delay_seconds=3600)
+    await store.submit("other", "other")
+    await store.pause("work")
+    await store.pause("work")
+    assert await store.paused() == {"work"}
+    answer = await queue.claim("first", [*WORK, TargetRule("other")], 5)
+    assert (ids(answer.claims), answer.next_due_seconds) == (["other"], None)
+    tokens = space.admin.xlen(space.keys.wake("work", 0))
+    await store.resume("work")
+    assert await store.paused() == set()
+    assert space.admin.xlen(space.keys.wake("work", 0)) > tokens
+    assert ids(await take(queue, 5)) == ["run"]
+
+
+async def test_a_run_that_is_handed_back_keeps_its_old_place(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    for number in range(3):
+        await store.submit(f"run-{number}", "work")
+        await asyncio.sleep(0.002)
+    (first,) = await take(queue)
+    state = await store.release(first.run_id, first.token, "failed", error="no\nluck")
+    assert state is RunState.PENDING
+    (again,) = await take(queue)
+    assert (again.run_id, again.attempt, again.failures) == ("run-0", 2, 1)
+    assert (await store.snapshot("run-0")).errors == "1 no luck"
+
+
+async def test_a_run_that_is_tried_again_later_is_not_taken_before(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    (claim,) = await claimed(store, queue)
+    await store.release(claim.run_id, claim.token, "retry_later", delay_seconds=3599)
+    answer = await queue.claim("first", WORK, 1)
+    assert answer.claims == []
+    assert answer.next_due_seconds is not None
+    assert 3500 < answer.next_due_seconds <= 3599
+    let_an_hour_pass(space)
+    (again,) = await take(queue)
+    assert (again.attempt, again.failures, again.excused) == (2, 0, 1)
+
+
+async def test_executions_that_are_not_excused_count_against_the_most_attempts(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    rules = [TargetRule("work", max_attempts=2)]
+    await store.submit("run", "work", input=1)
+    for reason in ("worker_stopped", "failed", "retry_later"):
+        (claim,) = (await queue.claim("first", rules, 1)).claims
+        await store.release("run", claim.token, reason)
+    (claim,) = (await queue.claim("first", rules, 1)).claims
+    expire_leases(space)
+    assert await handed_on(queue) == ["run"]
+    assert (await queue.claim("first", rules, 1)).claims == []
+    run = await store.snapshot("run")
+    assert (run.state, run.error, run.attempt) == (RunState.FAILED, "attempts_exhausted", 4)
+    letter = await DeadLetters(store).get("run")
+    assert (letter.reason, letter.attempts, letter.failures) == ("attempts_exhausted", 4, 1)
+
+
+@pytest.mark.parametrize("by", ["claim", "tend", "sweep"])
+async def test_a_run_whose_deadline_is_over_is_not_started(
+    store: RedisRunStore, queue: Queue, by: str
+) -> None:
+    await store.submit("in-time", "work", deadline_seconds=3600)
+    await store.submit("run", "work", deadline_seconds=0.001)
+    await asyncio.sleep(0.01)
+    if by == "claim":
+        assert ids(await take(queue, 5)) == ["in-time"]
+    elif by == "tend":
+        assert (await queue.tend("first", [], 60)).ended == ["run"]
+    else:
+        assert await store.sweep() == 1
+    run = await store.snapshot("run")
+    assert (run.state, run.error, run.attempt) == (RunState.FAILED, "deadline_exceeded", 0)
+    assert (await DeadLetters(store).get("run")).reason == "deadline_exceeded"
+
+
+async def test_a_deadline_counts_from_when_the_run_is_due(store: RedisRunStore) -> None:
+    await store.submit("run", "work", delay_seconds=100, deadline_seconds=5)
+    run = await store.snapshot("run")
+    assert run.due_ms is not None
+    assert run.deadline_ms == run.due_ms + 5_000
+
+
+async def test_a_large_input_leaves_the_rest_to_the_next_claim(
+    store: RedisRunStore, queue: Queue
+) -> None:
+    for number in range(3):
+        await store.submit(f"run-{number}", "work", input="x" * 700_000)
+    answer = await queue.claim("first", WORK, 3)
+    assert (len(answer.claims), answer.next_due_seconds) == (2, 0.0)
+    assert len(await take(queue, 3)) == 1
+
+
+async def test_so_many_dead_entries_that_one_call_would_last_are_left_to_the_next(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    space.admin.zadd(space.keys.queue("work", 0), {f"gone-{n}": n for n in range(1200)})
+    await store.submit("run", "work")
+    found: list[Claim] = []
+    calls = 0
+    while not found:
+        answer = await queue.claim("first", WORK, 1)
+        found, calls = answer.claims, calls + 1
+        assert found or answer.next_due_seconds == 0.0
+    assert (ids(found), calls) == (["run"], 3)
+
+
+async def test_a_stale_claim_hands_nothing_back(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    (old,) = await claimed(store, queue)
+    expire_leases(space)
+    await handed_on(queue)
+    (new,) = await take(queue, worker="second")
+    before = await store.snapshot(old.run_id)
+    with pytest.raises(LeaseLostError):
+        await store.release(old.run_id, old.token, "failed")
+    with pytest.raises(LeaseLostError):
+        await store.checkpoint(old.run_id, 1, old.token)
+    await queue.release(old, "worker_stopped")
+    assert await store.snapshot(old.run_id) == before
+    assert before.claim == new.token
+
+
+@pytest.mark.parametrize("claim", ["", None])
+async def test_what_is_no_claim_is_refused(store: RedisRunStore, queue: Queue, claim: Any) -> None:
+    await store.submit("run", "work")
+    await take(queue)
+    with pytest.raises(InvalidInputError, match="claim is"):
+        await store.release("run", claim, "failed")
+    with pytest.raises(InvalidInputError, match="claim is"):
+        await store.deliver_cancel("run", claim)
+
+
+async def test_a_checkpoint_is_there_for_the_next_execution_and_expires_with_the_run(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    (claim,) = await claimed(store, queue)
+    run_id = claim.run_id
+    assert await store.last_checkpoint(run_id) is None
+    await store.checkpoint(run_id, 1, claim.token)
+    await store.checkpoint(run_id, {"at": 2}, claim.token)
+    assert await store.last_checkpoint(run_id) == {"at": 2}
+    await store.release(run_id, claim.token, "failed")
+    (again,) = await take(queue)
+    assert again.checkpoint_json == '{"at":2}'
+    assert len(await entries(store, run_id, "run.checkpoint")) == 2
+    await store.finish(run_id, RunState.COMPLETED, claim=again.token)
+    assert space.admin.exists(space.keys.checkpoint(run_id))
+    await store.delete(run_id)
+    assert not space.admin.exists(space.keys.checkpoint(run_id))
