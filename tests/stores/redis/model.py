@@ -127,7 +127,9 @@ class Model:
         """Pop the queues in the order the server has them; the flat answer of the script."""
         answer, free = ["OK"], list(tokens)
         for target in targets:
-            for run_id in order[target][: len(free)]:
+            for run_id in order[target]:
+                if not free:
+                    break
                 self.queues[target].discard(run_id)
                 decision = self._decide(run_id, Start(worker, free[0]), self.run(run_id))
                 if not decision.entries:
