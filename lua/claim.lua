@@ -24,7 +24,7 @@ local now, claimed, answer = server_ms(), 0, {'OK'}
 
 local function start(run, run_id, keys, claim)
   local attempt = digits(run.attempt + 1)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   local changes = enter_state(run, run_id, keys, base, writer, 'running',
     {'attempt', attempt, 'worker', worker, 'claim', claim})
   add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})

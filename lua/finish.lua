@@ -32,7 +32,7 @@
 --   FENCED
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers result feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
 -- include: overdue
 
 local keys = given_run_keys()
@@ -44,16 +44,16 @@ local events = read_events(16, tonumber(ARGV[15]))
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim ~= '' and claim ~= run.claim then return reply({'FENCED'}) end
 if TERMINAL[run.state] then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local ending = {state = state, error = failure, seal = true, events = {}, changes = {}}
 if result ~= '' then
   ending.events[1] = {'type', 'run.result', 'size', size, 'sha256', sha256}
@@ -61,7 +61,7 @@ if result ~= '' then
   redis.call('SET', keys.result, result)
 end
 for _, fields in ipairs(events) do
-  if claim ~= '' then set_field(fields, 'attempt', digits(run.attempt)) end
+  if claim ~= '' then set_field(fields, 'attempt', run.attempt) end
   ending.events[#ending.events + 1] = fields
 end
 end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)

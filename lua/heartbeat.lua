@@ -10,7 +10,7 @@
 -- RETURNS
 --   OK claim*  the claims that are over
 -- WRITES base
--- COST a run: 1 HMGET, 1 ZREM, 1 ZADD
+-- COST a run: 2 HMGET, 1 XREVRANGE, 1 ZREM, 1 ZADD
 -- include: states, time, keys, run
 
 local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -21,7 +21,7 @@
 --   OK version
 --   WRONG_VERSION id
 -- WRITES run base
--- COST 1 XREVRANGE, 1 PTTL, 1 HMGET, 1 DEL, 2 HSET, 9 ZREM, 4 ZADD
+-- COST 1 XREVRANGE, 1 PTTL, 1 HMGET, 1 DEL, 2 HSET, 10 ZREM, 5 ZADD
 -- include: states, time, keys, run, index
 
 local keys, base = given_run_keys(), KEYS[6]
@@ -40,10 +40,14 @@ local span = ended and ttl_ms or (live_ttl_ms > 0 and live_ttl_ms + LIVE_GRACE_M
 local deadline = left > 0 and now + left or (span > 0 and now + span or 0)
 local live_until = (ended or deadline == 0) and 0 or math.max(now, deadline - LIVE_GRACE_MS)
 local owned = redis.call('HMGET', keys.run, 'owner', 'owner_lease_ms')
+local owner, lease_ms = owned[1] or '', tonumber(owned[2] or '')
 redis.call('DEL', keys.run)
 redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
-if owned[1] and owned[2] and state == 'running' then
-  redis.call('HSET', keys.run, 'owner', owned[1], 'owner_lease_ms', owned[2])
+redis.call('ZREM', owners_key(base), run_id)
+if owner ~= '' and lease_ms and state == 'running' then
+  redis.call('HSET', keys.run, 'owner', owner, 'owner_lease_ms', digits(lease_ms))
+  -- A whole lease anew: a sweep that found the run damaged has forgotten it.
+  redis.call('ZADD', owners_key(base), digits(now + lease_ms), run_id)
 end
 local member = index_member(created_ms, run_id)
 for _, each in ipairs({'pending', 'running', 'completed', 'failed', 'cancelled'}) do
@@ -54,12 +58,12 @@ redis.call('ZADD', state_index_key(base, state), 0, member)
 redis.call('ZADD', target_index_key(base, target), 0, member)
 local row = removal_row(target, member)
 redis.call('ZREM', overdue_key(base), row)
+redis.call('ZREM', expiring_key(base), row)
 if live_until > 0 then redis.call('ZADD', overdue_key(base), digits(live_until), row) end
 if ended then
   redis.call('HSET', keys.run, 'expire_at', digits(deadline))
   redis.call('ZREM', leases_key(base), run_id)
   redis.call('ZREM', queue_key(base, target), run_id)
-  redis.call('ZREM', owners_key(base), run_id)
   if deadline > 0 then
     redis.call('ZADD', expiring_key(base), digits(deadline), row)
   end

@@ -20,7 +20,7 @@ for _, run_id in ipairs(due) do
   local run, damaged = try_run(keys)
   redis.call('ZREM', leases_key(base), run_id)
   if run and run.state == 'running' then
-    local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+    local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
     local changes = enter_state(run, run_id, keys, base, writer, 'pending',
       {'reason', 'lease_expired'})
     redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),

@@ -25,7 +25,7 @@
 --   FENCED
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, 4 zset moves
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, 4 zset moves
 -- include: lifecycle
 
 local keys = given_run_keys()
@@ -35,16 +35,16 @@ local claim, reason = ARGV[8], ARGV[9]
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim ~= run.claim then return reply({'FENCED'}) end
 if run.state ~= 'running' then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local changes = enter_state(run, run_id, keys, KEYS[7], writer, 'pending', {'reason', reason})
 local version = digits(writer.seq)
 redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))

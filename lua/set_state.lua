@@ -27,7 +27,7 @@
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 3 zset moves, an end a little of sweep
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 3 zset moves, an end a little of sweep
 -- include: overdue
 
 local keys = given_run_keys()
@@ -38,15 +38,15 @@ local owner, owner_lease_ms = ARGV[10], tonumber(ARGV[11])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 if TERMINAL[state] then
   local ending = {state = state, error = '', seal = run.closing, events = {}, changes = {}}
   end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)

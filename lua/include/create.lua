@@ -28,7 +28,7 @@ local function create_run(p)
   end
   set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
-  add_entry(open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, ms), fields)
+  add_entry(open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, digits(ms)), fields)
   local member = index_member(ms, p.run_id)
   redis.call('ZADD', index_key(p.base), 0, member)
   redis.call('ZADD', state_index_key(p.base, 'pending'), 0, member)
@@ -38,7 +38,7 @@ local function create_run(p)
     redis.call('ZADD', overdue_key(p.base), digits(live_until), removal_row(p.target, member))
     expire_keys(keys, deadline)
   end
-  local answer = remember(keys.producers, p.producer, p.n, p.now_ms, deadline, {'OK', '1'})
+  local answer = remember(keys.producers, p.producer, p.n, deadline, {'OK', '1'})
   sweep_a_little(p.base, p.feed, p.feed_max, p.ttl_ms, now)
   return now, answer
 end

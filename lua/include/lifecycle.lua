@@ -29,12 +29,12 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   for i = 1, #p.changes do changes[#changes + 1] = p.changes[i] end
   for _, fields in ipairs(p.events) do
     add_entry(writer, fields)
-    note_event(run, fields, writer.seq, changes)
+    note_event(run, writer.seq, changes, fields, 1, #fields)
   end
   if p.state == 'cancelled' and not run.cancel_event then
     local fields = {'type', 'run_cancelled'}
     add_entry(writer, fields)
-    note_event(run, fields, writer.seq, changes)
+    note_event(run, writer.seq, changes, fields, 1, #fields)
   end
   local last = {'type', 'run.state', 'state', p.state, 'at', digits(now)}
   if p.error ~= '' then

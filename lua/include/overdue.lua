@@ -4,7 +4,7 @@ local OVERDUE_PER_CALL = 1
 
 local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why)
   local keys = keys_of_run(base, run_id)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   local ending = {state = 'failed', error = why, seal = true, events = {}, changes = {}}
   end_run(run, run_id, keys, base, writer, ending, now, ttl_ms)
   expire_ended(run, keys)
