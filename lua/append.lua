@@ -25,7 +25,7 @@
 --   each TERMINAL state
 --   each WRONG_VERSION version
 -- WRITES run journal producers feed
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET; one event in 32 an XTRIM
 -- include: states, time, keys, producer, run, journal, events, snapshot
 
 local keys = given_run_keys()
@@ -37,44 +37,47 @@ local again = repeated(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
-local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
-end
+local writer, changes, answer, last_ok, version = nil, {}, {}, nil, run.version
 
-local writer, changes, answer, last_ok = nil, {}, {}, nil
-
--- The refusal of one batch leaves the others as they are.
-local function refusal(expected, claim)
-  if claim ~= '' and claim ~= run.claim then return 'FENCED', '-' end
-  if TERMINAL[run.state] then return 'TERMINAL', run.state end
-  local version = writer and writer.seq or run.version
-  if expected ~= '' and tonumber(expected) ~= version then
-    return 'WRONG_VERSION', digits(version)
-  end
-end
-
+-- No functions here and below: each call of the script would make them anew.
 local at = 9
-for _ = 1, batches do
+for i = 1, 2 * batches, 2 do
   local expected, claim, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local events, after = read_events(at + 3, count)
-  at = after
-  local tag, value = refusal(expected, claim)
-  if not tag then
-    writer = writer or open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now_ms)
-    for _, fields in ipairs(events) do
-      if claim ~= '' then set_field(fields, 'attempt', digits(run.attempt)) end
-      add_entry(writer, fields)
-      note_event(run, fields, writer.seq, changes)
-    end
-    tag, value = 'OK', digits(writer.seq)
+  local tag, value = nil, nil
+  at = at + 3
+  -- The refusal of one batch leaves the others as they are.
+  if claim ~= '' and claim ~= run.claim then
+    tag, value = 'FENCED', '-'
+  elseif TERMINAL[run.state] then
+    tag, value = 'TERMINAL', run.state
+  elseif expected ~= '' and tonumber(expected) ~= version then
+    tag, value = 'WRONG_VERSION', digits(version)
+  elseif not writer then
+    writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, ARGV[4])
   end
-  answer[#answer + 1], answer[#answer + 2] = tag, value
-  if tag == 'OK' then last_ok = #answer end
+  for _ = 1, count do
+    local list, first, last = ARGV, at + 1, at + ARGV[at]
+    at = last + 1
+    if not tag then
+      if claim ~= '' then
+        list = {unpack(ARGV, first, last)}
+        set_field(list, 'attempt', run.attempt)
+        first, last = 1, #list
+      end
+      add_entry(writer, list, first, last)
+      note_event(run, writer.seq, changes, list, first, last)
+    end
+  end
+  if not tag then
+    version, last_ok = writer.seq, i + 1
+    tag, value = 'OK', digits(version)
+  end
+  answer[i], answer[i + 1] = tag, value
 end
 if writer then
   commit(run, keys, writer, changes, max_events, now_ms)
   -- A snapshot's entry is in the version of whoever wrote last.
-  answer[last_ok] = digits(writer.seq)
+  if writer.seq > version then answer[last_ok] = digits(writer.seq) end
   touch_live(run, keys, now_ms, live_ttl_ms)
 end
-return reply(answer)
+return remember(keys.producers, producer, n, deadline_of(run), answer)

@@ -39,11 +39,11 @@ if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now_ms)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, ARGV[4])
 add_entry(writer, {'type', 'run.checkpoint', 'attempt', digits(run.attempt), 'size', size,
   'sha256', sha256})
 redis.call('SET', keys.checkpoint, value)

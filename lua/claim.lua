@@ -74,7 +74,7 @@ local function take(target, run_id, max_attempts)
   if damaged then tell('damaged', {'run_id', run_id}) end
   if not run or run.state ~= 'pending' then return end
   read_work(run)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   local reason = refusal(run, max_attempts)
   if reason then
     end_dead(run, run_id, keys, base, writer, reason, reason, now, ttl_ms)

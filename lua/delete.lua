@@ -24,7 +24,7 @@
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input result feed base
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 3 DEL, 10 ZREM
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 3 DEL, 10 ZREM
 -- include: lifecycle
 
 local keys = given_run_keys()
@@ -35,15 +35,15 @@ local TOMBSTONE_MS = 60000
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if not TERMINAL[run.state] and force ~= '1' then return reply({'NOT_TERMINAL', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 add_entry(writer, {'type', 'run.deleted'})
 local answer = reply({'OK', digits(writer.seq)})
 local base, member = KEYS[7], index_member(run.created_ms, run_id)

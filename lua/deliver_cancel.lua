@@ -36,7 +36,7 @@ if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 read_work(run)
@@ -44,7 +44,7 @@ if not run.cancel_requested then return reply({'NO', run.state}) end
 if run.cancel_delivered then return reply({'OK', digits(run.version)}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local fields, told = {'type', 'run.cancel_delivered'}, execution(run)
 for i = 1, #told do fields[#fields + 1] = told[i] end
 set_field(fields, 'at', digits(now))

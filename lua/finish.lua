@@ -47,16 +47,16 @@ local events = read_events(18, tonumber(ARGV[17]))
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim ~= '' and claim ~= run.claim then return reply({'FENCED'}) end
 if TERMINAL[run.state] then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 read_work(run)
 if claim ~= '' and run.cancel_requested then
   -- Whoever was told that the cancel was requested is sure that the run ends cancelled.

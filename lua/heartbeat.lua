@@ -21,7 +21,7 @@ local feed, feed_max = KEYS[2], ARGV[3]
 local now, answer = server_ms(), {'OK'}
 
 local function note_silence(run, run_id, keys)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   add_entry(writer, {'type', 'run.silent', 'attempt', digits(run.attempt), 'worker', run.worker,
     'seconds', digits(math.floor((now - run.last_ms) / 1000))})
   redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),

@@ -14,7 +14,7 @@
 -- RETURNS
 --   OK run_id*  those that are not the owner's, or not running, any more
 -- WRITES base feed
--- COST 1 ZRANGEBYSCORE; a run: 1 HMGET, 1 ZREM, 1 ZADD; a lost one: as finish
+-- COST 1 ZRANGEBYSCORE; a run: 2 HMGET, 1 XREVRANGE, 1 ZREM, 1 ZADD; a lost one: as finish
 -- include: owners
 
 local base, feed, owner, lease_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])

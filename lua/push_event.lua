@@ -23,7 +23,7 @@
 --   DROPPED                 an older call of this producer; nobody waits for it
 --   each OK version
 -- WRITES run journal producers feed
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET; one event in 32 an XTRIM
 -- include: states, time, keys, producer, run, journal, events, snapshot
 
 local keys = given_run_keys()
@@ -36,45 +36,41 @@ local again = repeated(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
-local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
-end
+local ended, moment, changes, answer = TERMINAL[run.state], ARGV[4], {}, {}
+if ended then moment = digits(server_ms()) end
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, moment)
 
-local ended, ms, changes, answer = TERMINAL[run.state], now_ms, {}, {}
-if ended then ms = server_ms() end
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, ms)
-
-local function seal_if_late()
+-- No functions here and below: each call of the script would make them anew.
+if ended and not run.seal then
   local ended_ms = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0)
-  if ms < ended_ms + late_ms then return end
-  add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
-  run.seal = digits(writer.seq)
-  set_field(changes, 'seal', run.seal)
+  if tonumber(moment) >= ended_ms + late_ms then
+    add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
+    run.seal = digits(writer.seq)
+    set_field(changes, 'seal', run.seal)
+  end
 end
-
-local function push(event)
-  if ended and not run.seal then seal_if_late() end
-  local late = run.seal
+local at = 9
+for i = 1, 2 * batches, 2 do
+  local list, first, last, late = ARGV, at + 2, at + 1 + ARGV[at + 1], run.seal
+  at = last + 1
   if late then
-    set_field(event, 'late', '1')
-  elseif ended and is_closing(event, run.target) then
-    set_field(event, 'seal', '1')
+    list = {unpack(ARGV, first, last)}
+    set_field(list, 'late', '1')
+    first, last = 1, #list
+  elseif ended and is_closing(run.target, list, first, last) then
+    list = {unpack(ARGV, first, last)}
+    set_field(list, 'seal', '1')
+    first, last = 1, #list
     run.seal = digits(writer.seq + 1)
     set_field(changes, 'seal', run.seal)
   end
-  add_entry(writer, event)
-  if not late then note_event(run, event, writer.seq, changes) end
+  add_entry(writer, list, first, last)
+  if not late then note_event(run, writer.seq, changes, list, first, last) end
+  answer[i], answer[i + 1] = 'OK', digits(writer.seq)
 end
-
-local at = 9
-for _ = 1, batches do
-  local events, after = read_events(at + 1, 1)
-  at = after
-  push(events[1])
-  answer[#answer + 1], answer[#answer + 2] = 'OK', digits(writer.seq)
-end
+local version = writer.seq
 commit(run, keys, writer, changes, max_events, now_ms)
-answer[#answer] = digits(writer.seq)
-answer = reply(answer)
+if writer.seq > version then answer[#answer] = digits(writer.seq) end
+remember(keys.producers, producer, n, deadline_of(run), answer)
 if ended then expire_ended(run, keys) else touch_live(run, keys, now_ms, live_ttl_ms) end
 return answer

@@ -40,10 +40,14 @@ local span = ended and ttl_ms or (live_ttl_ms > 0 and live_ttl_ms + LIVE_GRACE_M
 local deadline = left > 0 and now + left or (span > 0 and now + span or 0)
 local live_until = (ended or deadline == 0) and 0 or math.max(now, deadline - LIVE_GRACE_MS)
 local owned = redis.call('HMGET', keys.run, 'owner', 'owner_lease_ms')
+local owner, owner_lease_ms = owned[1] or '', tonumber(owned[2] or '')
 redis.call('DEL', keys.run)
 redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
-if owned[1] and owned[2] and state == 'running' then
-  redis.call('HSET', keys.run, 'owner', owned[1], 'owner_lease_ms', owned[2])
+redis.call('ZREM', owners_key(base), run_id)
+if owner ~= '' and owner_lease_ms and state == 'running' then
+  redis.call('HSET', keys.run, 'owner', owner, 'owner_lease_ms', digits(owner_lease_ms))
+  -- A whole lease anew: a sweep that found the run damaged has forgotten it.
+  redis.call('ZADD', owners_key(base), digits(now + owner_lease_ms), run_id)
 end
 local member = index_member(created_ms, run_id)
 for _, each in ipairs({'pending', 'running', 'completed', 'failed', 'cancelled'}) do
@@ -54,6 +58,7 @@ redis.call('ZADD', state_index_key(base, state), 0, member)
 redis.call('ZADD', target_index_key(base, target), 0, member)
 local row = removal_row(target, member)
 redis.call('ZREM', overdue_key(base), row)
+redis.call('ZREM', expiring_key(base), row)
 local run = read_run(keys.run)
 read_work(run)
 local overdue = ended and 0 or overdue_at(run, state)
@@ -65,11 +70,6 @@ if state == 'running' and run.claim ~= '' then
   redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
 else
   redis.call('ZREM', leases_key(base), run_id)
-end
-if run.owner and run.owner ~= '' and state == 'running' then
-  redis.call('ZADD', owners_key(base), 'NX', digits(now + run.owner_lease_ms), run_id)
-else
-  redis.call('ZREM', owners_key(base), run_id)
 end
 if ended then
   redis.call('HSET', keys.run, 'expire_at', digits(deadline))

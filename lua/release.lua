@@ -39,16 +39,16 @@ local failure, ttl_ms = ARGV[11], tonumber(ARGV[12])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 if run.state ~= 'running' then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 read_work(run)
 local p = {reason = reason, due_ms = delay_ms > 0 and now + delay_ms or 0, error = failure}
 if let_go(run, run_id, keys, KEYS[7], writer, 'handler', p, now, ttl_ms) then

@@ -35,17 +35,17 @@ local reason, ttl_ms = ARGV[8], tonumber(ARGV[9])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if TERMINAL[run.state] then return reply({'NO', run.state}) end
 read_work(run)
 if run.cancel_requested then return reply({'OK', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local requested = {'type', 'run.cancel_requested', 'attempt', digits(run.attempt)}
 local changes = {'cancel_requested', digits(now)}
 if run.host ~= '' then set_field(requested, 'host', run.host) end

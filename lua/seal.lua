@@ -23,7 +23,7 @@
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers feed
--- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
+-- COST 2 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
 -- include: states, time, keys, producer, run, journal, events
 
 local keys = given_run_keys()
@@ -36,7 +36,7 @@ if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if not TERMINAL[run.state] then return {'NO', run.state} end
 if run.seal then return {'OK', digits(run.version)} end
@@ -44,7 +44,7 @@ local now = server_ms()
 local remaining = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0) + late_ms - now
 if remaining > 0 then return {'WAIT', digits(remaining)} end
 
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
 local version = digits(writer.seq)
 redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), 'seal', version)

@@ -37,14 +37,14 @@ if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 local ended = TERMINAL[run.state]
 if ended and (run.state == 'cancelled' or redis.call('HEXISTS', keys.run, 'result_size') == 1) then
   return reply({'NO', run.state})
 end
 
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, server_ms())
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(server_ms()))
 local fields = {'type', 'run.result', 'size', size, 'sha256', sha256}
 if run.seal then set_field(fields, 'late', '1') end
 add_entry(writer, fields)

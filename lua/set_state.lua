@@ -38,15 +38,15 @@ local owner, owner_lease_ms = ARGV[10], tonumber(ARGV[11])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
-local run = read_run(keys.run)
+local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, ARGV[4], deadline_of(run), answer)
+  return remember(keys.producers, producer, n, deadline_of(run), answer)
 end
 if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, now)
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 read_work(run)
 local never_again = state == 'pending' and run.cancel_requested
 if TERMINAL[state] or never_again then

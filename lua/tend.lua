@@ -35,7 +35,7 @@ local function tell(run_id, fate)
 end
 
 local function take_back(run, run_id, keys)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   read_work(run)
   local p = {reason = 'lease_expired', due_ms = 0, error = ''}
   if let_go(run, run_id, keys, base, writer, 'worker_lost', p, now, ttl_ms) then

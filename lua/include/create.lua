@@ -33,7 +33,7 @@ local function create_run(p)
   local live_until = p.live_ttl_ms > 0 and math.max(now, run.due_ms) + p.live_ttl_ms or 0
   run.live_until = live_until
   -- Before the first write: it refuses what is no journal and no feed.
-  local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, ms)
+  local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, digits(ms))
   -- The producers stay: a retry of the delete must not find that it never was.
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}
@@ -64,7 +64,7 @@ local function create_run(p)
     redis.call('ZADD', overdue_key(p.base), digits(overdue), removal_row(p.target, member))
   end
   if run.queued then enqueue(p.base, run, p.run_id, now) end
-  local answer = remember(keys.producers, p.producer, p.n, p.now_ms, deadline, {'OK', '1'})
+  local answer = remember(keys.producers, p.producer, p.n, deadline, {'OK', '1'})
   if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
   sweep_a_little(p.base, p.feed, p.feed_max, p.ttl_ms, now)
   return answer

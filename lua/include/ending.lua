@@ -3,12 +3,12 @@
 local function write_ends(run, writer, p, now, changes)
   for _, fields in ipairs(p.events or {}) do
     add_entry(writer, fields)
-    note_event(run, fields, writer.seq, changes)
+    note_event(run, writer.seq, changes, fields, 1, #fields)
   end
   if p.state == 'cancelled' and not run.cancel_event then
     local fields = {'type', 'run_cancelled'}
     add_entry(writer, fields)
-    note_event(run, fields, writer.seq, changes)
+    note_event(run, writer.seq, changes, fields, 1, #fields)
   end
   local last = {'type', 'run.state', 'state', p.state, 'at', digits(now)}
   if p.error ~= '' then

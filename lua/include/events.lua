@@ -1,19 +1,20 @@
--- Events as they come in ARGV: each is a count of texts, then that many: name, value, name, value.
+-- An event is a part of a flat list: name, value, name, value, and the first name is 'type'. As it
+-- comes, the list is ARGV: a count of texts, then that many. To copy it would cost as much as XADD.
+
+-- The events of a script that keeps them all, each a list of its own.
 local function read_events(first, count)
   local events, at = {}, first
   for i = 1, count do
-    local size = tonumber(ARGV[at])
-    local fields = {}
-    for j = 1, size do fields[j] = ARGV[at + j] end
-    events[i] = fields
-    at = at + size + 1
+    local last = at + ARGV[at]
+    events[i] = {unpack(ARGV, at + 1, last)}
+    at = last + 1
   end
-  return events, at
+  return events
 end
 
-local function field(fields, name)
-  for i = 1, #fields, 2 do
-    if fields[i] == name then return fields[i + 1] end
+local function field(list, name, first, last)
+  for i = first or 1, last or #list, 2 do
+    if list[i] == name then return list[i + 1] end
   end
   return nil
 end
@@ -24,21 +25,23 @@ local function set_field(fields, name, value)
 end
 
 -- The last word of a run: of its group, or of an agent that is the run's target or unnamed.
-local function is_closing(fields, target)
-  local kind = fields[2]
+local function is_closing(target, list, first, last)
+  local kind = list[first + 1]
   if kind == 'group_completed' then return true end
   if kind ~= 'agent_completed' and kind ~= 'agent_failed' then return false end
-  local agent = field(fields, 'agent')
+  local agent = field(list, 'agent', first, last)
   return agent == nil or agent == '' or agent == target
 end
 
 -- Remembers where the first closing and the first run_cancelled event are.
-local function note_event(run, fields, seq, changes)
-  if not run.closing and is_closing(fields, run.target) then
-    run.closing = digits(seq)
-    set_field(changes, 'closing', run.closing)
-  elseif not run.cancel_event and fields[2] == 'run_cancelled' then
-    run.cancel_event = digits(seq)
-    set_field(changes, 'cancel_event', run.cancel_event)
-  end
+local function note_event(run, seq, changes, list, first, last)
+  local place = nil
+  if list[first + 1] == 'run_cancelled' then place = 'cancel_event' end
+  if is_closing(run.target, list, first, last) then place = 'closing' end
+  if not place then return end
+  -- So few events are one of these that no other write reads for them.
+  if run[place] == nil then run[place] = redis.call('HGET', run.key, place) end
+  if run[place] then return end
+  run[place] = digits(seq)
+  set_field(changes, place, run[place])
 end

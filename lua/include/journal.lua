@@ -1,6 +1,7 @@
 -- include: time
 -- Appends entries to a run's journal and to the partition's feed.
 local FEED_INLINE_BYTES = 1024
+local FEED_TRIM_EVERY = 32
 
 -- An emptied stream keeps its last id, and refuses what is not above it.
 local function last_feed_id(feed_key)
@@ -14,29 +15,38 @@ local function last_feed_id(feed_key)
 end
 
 -- ms never decreases within a journal; n never skips within the feed, whatever the clocks do.
-local function open_journal(run, run_id, journal_key, feed_key, feed_max, ms)
-  local writer = {
-    key = journal_key, feed = feed_key, feed_max = feed_max, run_id = run_id,
-    target = run.target, ms = math.max(ms, run.last_ms), seq = run.version,
+-- moment: the entries' ms as text, since most callers have it so.
+local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment)
+  local feed_moment, feed_n = string.match(last_feed_id(feed_key), '^(%d+)-(%d+)$')
+  local ms = tonumber(moment)
+  if ms < run.last_ms then
+    ms, moment = run.last_ms, digits(run.last_ms)
+  end
+  if ms > tonumber(feed_moment) then feed_moment = moment end
+  return {
+    key = journal_key, feed = feed_key, feed_max = feed_max, run_id = run_id, target = run.target,
+    ms = ms, moment = moment, seq = run.version, feed_moment = feed_moment, feed_n = feed_n,
   }
-  local feed_ms, feed_n = string.match(last_feed_id(feed_key), '^(%d+)-(%d+)$')
-  writer.feed_ms, writer.feed_n = math.max(tonumber(feed_ms), writer.ms), tonumber(feed_n)
-  return writer
 end
 
--- fields: a flat list that begins with 'type'.
-local function add_entry(writer, fields)
-  writer.seq, writer.feed_n = writer.seq + 1, writer.feed_n + 1
-  local id = digits(writer.ms) .. '-' .. digits(writer.seq)
-  local feed_id = digits(writer.feed_ms) .. '-' .. digits(writer.feed_n)
+-- list, first, last: an event (see events.lua), or without places a list that is one.
+local function add_entry(writer, list, first, last)
+  first, last = first or 1, last or #list
+  local seq, feed_n = writer.seq + 1, writer.feed_n + 1
+  writer.seq, writer.feed_n = seq, feed_n
+  local id = string.format('%s-%d', writer.moment, seq)
+  local feed_id = string.format('%s-%d', writer.feed_moment, feed_n)
   local size = 0
-  for i = 1, #fields do size = size + #fields[i] end
-  redis.call('XADD', writer.key, id, unpack(fields))
+  for i = first, last, 2 do size = size + #list[i] + #list[i + 1] end
+  redis.call('XADD', writer.key, id, unpack(list, first, last))
   if size > FEED_INLINE_BYTES then
-    redis.call('XADD', writer.feed, 'MAXLEN', '~', writer.feed_max, feed_id,
-      'run', writer.run_id, 'entry', id, 'target', writer.target, 'big', '1', fields[1], fields[2])
+    redis.call('XADD', writer.feed, feed_id, 'run', writer.run_id, 'entry', id,
+      'target', writer.target, 'big', '1', list[first], list[first + 1])
   else
-    redis.call('XADD', writer.feed, 'MAXLEN', '~', writer.feed_max, feed_id,
-      'run', writer.run_id, 'entry', id, 'target', writer.target, unpack(fields))
+    redis.call('XADD', writer.feed, feed_id, 'run', writer.run_id, 'entry', id,
+      'target', writer.target, unpack(list, first, last))
+  end
+  if feed_n % FEED_TRIM_EVERY == 0 then
+    redis.call('XTRIM', writer.feed, 'MAXLEN', '~', writer.feed_max)
   end
 end

@@ -5,7 +5,7 @@ local OVERDUE_PER_CALL = 1
 -- What was queued goes to the dead letters, for the reason; a cancel that was requested is kept.
 local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
   local keys = keys_of_run(base, run_id)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, now)
+  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   if run.cancel_requested and run.claim ~= '' then
     let_go(run, run_id, keys, base, writer, 'worker_lost', {}, now, ttl_ms)
   elseif run.queued and reason then

@@ -1,5 +1,7 @@
 -- include: time
 -- Every write is applied once: the last answer per producer is kept, and a repeat gets it again.
+-- A record is "<n> <stamp> <answer>". A write leaves '-' as the stamp and needs no clock; pruning
+-- puts the server's time there when it first sees it, and removes the record ten minutes later.
 local PRODUCER_KEEP_MS = 600000
 local PRODUCERS_UNPRUNED = 16
 
@@ -7,31 +9,33 @@ local PRODUCERS_UNPRUNED = 16
 local function repeated(producers_key, producer, n)
   local record = redis.call('HGET', producers_key, producer)
   if not record then return nil end
-  local parts = {}
-  for part in string.gmatch(record, '%S+') do parts[#parts + 1] = part end
-  local last = tonumber(parts[1])
-  if tonumber(n) > last then return nil end
-  if tonumber(n) < last then return {'DROPPED'} end
+  local ahead = tonumber(n) - tonumber(string.match(record, '^%d+'))
+  if ahead > 0 then return nil end
+  if ahead < 0 then return {'DROPPED'} end
   local answer = {}
-  for i = 3, #parts do answer[#answer + 1] = parts[i] end
+  for part in string.gmatch(string.match(record, '^%d+ %S+ (.*)$'), '%S+') do
+    answer[#answer + 1] = part
+  end
   return answer
 end
 
 local function prune_producers(producers_key)
   if redis.call('HLEN', producers_key) <= PRODUCERS_UNPRUNED then return end
-  local oldest = server_ms() - PRODUCER_KEEP_MS
+  local now = server_ms()
   local records = redis.call('HSCAN', producers_key, '0', 'COUNT', 200)[2]
   for i = 1, #records, 2 do
-    local stamp = tonumber(string.match(records[i + 1], '^%S+ (%S+)'))
-    if stamp < oldest then redis.call('HDEL', producers_key, records[i]) end
+    local n, stamp, answer = string.match(records[i + 1], '^(%d+) (%S+) (.*)$')
+    if stamp == '-' then
+      redis.call('HSET', producers_key, records[i], n .. ' ' .. digits(now) .. ' ' .. answer)
+    elseif tonumber(stamp) < now - PRODUCER_KEEP_MS then
+      redis.call('HDEL', producers_key, records[i])
+    end
   end
 end
 
 -- Keeps the answer and returns it. deadline_ms: when the run's keys expire, 0 for never.
--- Its age counts by the server's clock: a slow caller's record would be pruned under its retries.
-local function remember(producers_key, producer, n, now_ms, deadline_ms, answer)
-  local stamp = digits(math.max(tonumber(now_ms), server_ms()))
-  local record = n .. ' ' .. stamp .. ' ' .. table.concat(answer, ' ')
+local function remember(producers_key, producer, n, deadline_ms, answer)
+  local record = n .. ' - ' .. table.concat(answer, ' ')
   if redis.call('HSET', producers_key, producer, record) == 1 then
     prune_producers(producers_key)
     if deadline_ms > 0 then

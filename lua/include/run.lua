@@ -2,36 +2,45 @@
 -- What every write reads of a run's hash, and the expiry its keys share.
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
-    'attempt', 'claim', 'closing', 'cancel_event', 'seal', 'expire_at', 'live_until',
-    'created_ms', 'snapshot', 'owner', 'owner_lease_ms')
+    'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at')
   if not v[1] then return nil end
-  if not (v[2] and v[3] and v[4] and v[5] and v[13]) then
+  if not (v[2] and v[3] and v[4] and v[5] and v[6]) then
     error('DAMAGED the hash ' .. key .. ' lacks version, last_ms, target, epoch or created_ms')
   end
   return {
-    key = key, state = v[1], version = tonumber(v[2]), last_ms = tonumber(v[3]),
-    target = v[4], epoch = v[5], attempt = tonumber(v[6] or 0), claim = v[7] or '',
-    closing = v[8], cancel_event = v[9], seal = v[10],
-    expire_at = tonumber(v[11] or 0), live_until = tonumber(v[12] or 0),
-    created_ms = tonumber(v[13]), snapshot = tonumber(v[14] or 0),
-    owner = v[15], owner_lease_ms = tonumber(v[16] or 0),
+    key = key, state = v[1], version = tonumber(v[2]), last_ms = tonumber(v[3]), target = v[4],
+    created_ms = v[6], attempt = v[7] or '0', claim = v[8] or '',
+    live_until = v[9] and tonumber(v[9]) or 0, seal = v[10], snapshot = v[11] or '0',
+    expire_at = v[12] and tonumber(v[12]) or 0,
   }
 end
 
--- Whether the journal ends where the hash says: only then can an entry be appended.
-local function journal_fits(run, journal_key)
+-- With what only changes of state need: the hot scripts would pay for each field.
+local function read_whole_run(key)
+  local run = read_run(key)
+  if not run then return nil end
+  local v = redis.call('HMGET', key, 'closing', 'cancel_event', 'owner', 'owner_lease_ms')
+  run.closing, run.cancel_event, run.owner = v[1], v[2], v[3]
+  run.owner_lease_ms = tonumber(v[4] or 0)
+  return run
+end
+
+-- Whether the hash holds numbers where they are needed, and the journal ends where it says: only
+-- then can an entry be appended.
+local function is_sound(run, journal_key)
+  if not (tonumber(run.created_ms) and run.owner_lease_ms) then return false end
   local last = redis.call('XREVRANGE', journal_key, '+', '-', 'COUNT', 1)[1]
   return last and last[1] == digits(run.last_ms) .. '-' .. digits(run.version)
 end
 
--- Like read_run, for scripts that serve many runs: one that was damaged by hand costs only itself.
--- The second value is true when there is something, but nothing that can be written to.
+-- Like read_whole_run, for scripts that serve many runs: one that was damaged by hand costs only
+-- itself. The second value is true when there is something, but nothing that can be written to.
 local function try_run(keys)
-  local readable, run = pcall(read_run, keys.run)
+  local readable, run = pcall(read_whole_run, keys.run)
   if not readable then return nil, true end
   if not run then return nil, false end
-  local checked, fits = pcall(journal_fits, run, keys.journal)
-  if not (checked and fits) then return nil, true end
+  local checked, sound = pcall(is_sound, run, keys.journal)
+  if not (checked and sound) then return nil, true end
   return run, false
 end
 

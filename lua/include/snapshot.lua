@@ -1,8 +1,6 @@
 -- include: time, run, journal, events
 -- Keeps a capped journal foldable: a run.snapshot holds the whole fold, and what is before the
 -- oldest kept one is not needed.
-local NOT_FOLDED = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true,
-  owner = true, owner_lease_ms = true}
 
 -- Journals progress that only the hash has; returns what the hash gets for it.
 local function flush_progress(keys, writer, now)
@@ -14,21 +12,27 @@ local function flush_progress(keys, writer, now)
   return {'progress_dirty', '', 'progress_ms', digits(now)}
 end
 
--- Writes the hash, and a snapshot once half of the cap was written since the last one.
-local function commit(run, keys, writer, changes, max_events, now_ms)
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-    unpack(changes))
-  if max_events == 0 or writer.seq - run.snapshot < math.floor(max_events / 2) then return end
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), unpack(flush_progress(keys, writer,
-    now_ms)))
-  redis.call('HSET', keys.run, 'version', digits(writer.seq))
+-- Journals the whole fold, and lets go of what is before the oldest kept one.
+local function write_snapshot(keys, writer, max_events, now_ms)
+  local not_folded = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true,
+    owner = true, owner_lease_ms = true}
+  redis.call('HSET', keys.run, 'version', writer.seq, unpack(flush_progress(keys, writer, now_ms)))
+  redis.call('HSET', keys.run, 'version', writer.seq)
   local hash, fields = redis.call('HGETALL', keys.run), {'type', 'run.snapshot'}
   for i = 1, #hash, 2 do
-    if not NOT_FOLDED[hash[i]] and hash[i + 1] ~= '' then
+    if not not_folded[hash[i]] and hash[i + 1] ~= '' then
       set_field(fields, hash[i], hash[i + 1])
     end
   end
   add_entry(writer, fields)
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'snapshot', digits(writer.seq))
+  redis.call('HSET', keys.run, 'version', writer.seq, 'snapshot', writer.seq)
   redis.call('XTRIM', keys.journal, 'MAXLEN', '~', max_events)
+end
+
+-- Writes the hash, and a snapshot once half of the cap was written since the last one.
+local function commit(run, keys, writer, changes, max_events, now_ms)
+  redis.call('HSET', keys.run, 'version', writer.seq, 'last_ms', writer.ms, unpack(changes))
+  if max_events > 0 and writer.seq - run.snapshot >= math.floor(max_events / 2) then
+    write_snapshot(keys, writer, max_events, now_ms)
+  end
 end

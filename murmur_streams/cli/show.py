@@ -197,12 +197,12 @@ def _print_entries(entries: list[JournalEntry], version: int) -> None:
     for entry in entries:
         moment = datetime.fromtimestamp(entry.ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
         words = "  ".join(
-            f"{name}={compact(value)}"
+            f"{printable(name)}={compact(value)}"
             for name, value in shown_fields(entry).items()
             if name not in {"type", "ts"}
         )
         screen.print(
             Text(f"  {moment}  #{entry.seq:<4} ", style="dim")
-            .append(f"{entry.type:<15} ", style="cyan")
+            .append(f"{printable(entry.type):<15} ", style="cyan")
             .append(words)
         )

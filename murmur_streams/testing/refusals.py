@@ -246,6 +246,18 @@ class RefusalContract(ContractRoom):
             store, lambda run_id: store.finish(run_id, RunState.COMPLETED, result=result), run_id
         )
 
+    @pytest.mark.parametrize("given", [{"output": 1}, "done", 1, []], ids=repr)
+    async def test_what_is_no_result_is_refused(
+        self, bench: Workbench, store: RunStore, given: Any
+    ) -> None:
+        run_id = await bench.run(store)
+        await self._refused(store, lambda run_id: store.set_result(run_id, given), run_id)
+        await self._refused(
+            store, lambda run_id: store.finish(run_id, RunState.COMPLETED, result=given), run_id
+        )
+        with pytest.raises(ValueError, match="is an AgentResult or a GroupResult, not "):
+            await store.set_result(run_id, given)
+
     async def test_a_result_over_its_limit_is_refused(self, bench: Workbench) -> None:
         store = bench.open(limits=SMALL)
         result, run_id = agent_result("é" * 500), await bench.run(store)

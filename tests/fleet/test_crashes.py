@@ -40,7 +40,7 @@ async def holder(stage: Stage, handle: RunHandle[object]) -> WorkerProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_fifty_workers_killed_at_random_moments_leave_every_run_ended_once(
     stage: Stage,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +54,7 @@ async def _audit_once(server: Server, run_id: str) -> AuditReport:
         *_expiry_problems(keys.of_run(run_id), expiries, stored),
         *await _index_problems(server, run_id, stored),
         *await _work_problems(server, run_id, stored),
+        *await _due_problems(server, run_id, stored),
     ]
     return replace(report, problems=tuple(problems))
 
@@ -74,9 +76,9 @@ async def whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
 
 def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str]) -> list[str]:
     found = {key: int(ms) for key, ms in zip(keys, expiries, strict=True) if int(ms) != NO_KEY}
-    deadline = int(stored.get("expire_at") or 0) or int(stored.get("live_until") or 0)
+    deadline = _number(stored, "expire_at") or _number(stored, "live_until")
     if stored.get("state") in TERMINAL_STATES and "expire_at" in stored:
-        deadline = int(stored["expire_at"])
+        deadline = _number(stored, "expire_at")
     if not deadline:
         return [
             f"{key}: expires, though the run is kept for ever"
@@ -95,7 +97,7 @@ _SPREAD_MS = 1_000
 
 async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
     keys, partition = server.keys, server.keys.partition(run_id)
-    member = listing_key(int(stored.get("created_ms") or 0), run_id)
+    member = listing_key(_number(stored, "created_ms"), run_id)
     state = stored.get("state")
     rows = {
         keys.index(partition): True,
@@ -111,29 +113,72 @@ async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -
 
 
 async def _work_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
-    """Compare the rows of queue, leases and overdue with the hash."""
+    """Compare the rows of queue and leases with the hash."""
     keys, partition, target = server.keys, server.keys.partition(run_id), stored.get("target", "")
-    state, member = stored.get("state"), listing_key(int(stored.get("created_ms") or 0), run_id)
-    rows = [
-        (
-            keys.queue(target, partition),
-            run_id,
-            state == RunState.PENDING and stored.get("queued") == "1",
-        ),
-        (keys.leases(partition), run_id, state == RunState.RUNNING and bool(stored.get("claim"))),
-    ]
-    is_live = state not in TERMINAL_STATES
-    is_kept_for_ever = is_live and stored.get("live_until", "0") == "0"
-    if not (is_kept_for_ever and stored.get("deadline_ms")):
-        # Of the others, one that began to run before its deadline may have kept its row.
-        row = keys.overdue(partition)
-        rows.append((row, f"{target}:{member}", is_live and not is_kept_for_ever))
-    scores = await server.read_all(*(("ZSCORE", row, name) for row, name, _ in rows))
+    waits = stored.get("state") == RunState.PENDING and stored.get("queued") == "1"
+    is_held = stored.get("state") == RunState.RUNNING and bool(stored.get("claim"))
+    rows = ((keys.queue(target, partition), waits), (keys.leases(partition), is_held))
+    scores = await server.read_all(*(("ZSCORE", row, run_id) for row, _ in rows))
     return [
         f"{row}: {'lacks' if wanted else 'wrongly has'} the run"
-        for (row, _, wanted), score in zip(rows, scores, strict=True)
+        for (row, wanted), score in zip(rows, scores, strict=True)
         if (score is not None) != wanted
     ]
+
+
+async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
+    """Compare the rows that sweeps go by with what the hash says of when the run is due."""
+    keys, partition = server.keys, server.keys.partition(run_id)
+    state, target = stored.get("state"), stored.get("target", "")
+    row = f"{target}:{listing_key(_number(stored, 'created_ms'), run_id)}"
+    is_owned = state == RunState.RUNNING and bool(stored.get("owner"))
+    # The clock last: a lease that is moved on meanwhile is none that is too long.
+    *scores, clock = await server.read_all(
+        ("ZSCORE", keys.expiring(partition), row),
+        ("ZSCORE", keys.overdue(partition), row),
+        ("ZSCORE", keys.owners(partition), run_id),
+        ("TIME",),
+    )
+    expiring, overdue, owners = (None if each is None else float(each) for each in scores)
+    expire_at = _number(stored, "expire_at") if state in TERMINAL_STATES else 0
+    live_until = 0 if state in TERMINAL_STATES else _number(stored, "live_until")
+    kept_until = int(clock[0]) * 1000 + int(clock[1]) // 1000 + _number(stored, "owner_lease_ms")
+    early = "or before"
+    # One that is kept for ever, and began to run before its deadline, may have kept its row.
+    is_live = state not in TERMINAL_STATES
+    may_be_overdue = is_live and not live_until and bool(_number(stored, "deadline_ms"))
+    found = [
+        _due_problem(keys.expiring(partition), expiring, expire_at),
+        # A write moves on only the hash, a word of an owner only the row.
+        "" if may_be_overdue else _due_problem(keys.overdue(partition), overdue, live_until, early),
+        _due_problem(keys.owners(partition), owners, kept_until if is_owned else 0, early),
+    ]
+    return [f"{name}: {stored[name]!r} is no number" for name in _DUE if _is_odd(stored, name)] + [
+        problem for problem in found if problem
+    ]
+
+
+_DUE = ("expire_at", "live_until", "owner_lease_ms")
+
+
+def _due_problem(row: str, score: float | None, due: int, early: str = "") -> str:
+    """What is wrong with the run's score in one row; ``due`` 0: it has no business there."""
+    if score is None:
+        return f"{row}: lacks the run" if due else ""
+    if not due:
+        return f"{row}: wrongly has the run"
+    if score == due or (early and score < due):
+        return ""
+    return f"{row}: has the run at {score:.0f}, the hash says {f'{due} {early}'.strip()}"
+
+
+def _is_odd(stored: dict[str, str], name: str) -> bool:
+    return not re.fullmatch("[0-9]*", stored.get(name, ""), re.ASCII)
+
+
+def _number(stored: dict[str, str], name: str) -> int:
+    """A number of the hash; 0 for what is none, which another line of the report tells."""
+    return 0 if _is_odd(stored, name) else int(stored.get(name) or 0)
 
 
 def _text(value: Any) -> str | None:

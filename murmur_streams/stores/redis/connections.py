@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
 
@@ -154,9 +155,12 @@ class Connections:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 for _ in commands:
                     await connection.read_response()
-        except BaseException:
+        except BaseException as error:
             await drop_connection(connection)
-            raise
+            told = _told(error)
+            if told is error:
+                raise
+            raise told from None
         return connection
 
     @contextlib.asynccontextmanager
@@ -200,8 +204,8 @@ class Connections:
                 if connection.is_connected and await _is_stale(connection):
                     await drop_connection(connection)
                 await connection.connect()
-        except Exception as error:
-            raise NeverSentError from error
+        except Exception as error:  # noqa: BLE001  # it is the cause of ours
+            raise NeverSentError from _told(error)
         self._refuse_when_closed()
 
     def _refuse_when_closed(self) -> None:
@@ -217,6 +221,13 @@ async def _reply_or_error(connection: Any) -> Reply:
         raise
     except ResponseError as error:
         return error
+
+
+def _told(error: BaseException) -> BaseException:
+    """What the server said: over a unix socket the driver hides it behind a broken connection."""
+    cause = error.__cause__
+    is_hidden = isinstance(cause, (AuthenticationError, ResponseError))
+    return cause if type(error) is RedisConnectionError and cause and is_hidden else error
 
 
 async def _is_stale(connection: Any) -> bool:

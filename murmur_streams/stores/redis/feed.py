@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry
-from murmur_streams.core.errors import MurmurError, StoreClosedError
+from murmur_streams.core.errors import CursorResetError, MurmurError, StoreClosedError
 from murmur_streams.core.feed import START, FeedCursor, FeedEntry, FeedFilter, Place, read_place
 from murmur_streams.stores.redis import sources
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
@@ -95,7 +95,7 @@ class FeedReader:
             self._forget_epochs()
             # A row's check comes in its turn: what precedes a break is still delivered.
             for row in await self._completed(rows):
-                self._cursor = self._cursor.after(row.partition, row.place)
+                self._cursor = await self._after(row)
                 self._learn_epoch(row)
                 if row.is_wanted:
                     yield FeedEntry(str(self._cursor), row.run_id, row.target, self._entry(row))
@@ -109,6 +109,14 @@ class FeedReader:
             if oldest:
                 ms, n = read_place(text(oldest[0][0]))
                 self._cursor = self._cursor.moved(partition, (ms, n - 1))
+
+    async def _after(self, row: _Row) -> FeedCursor:
+        try:
+            return self._cursor.after(row.partition, row.place)
+        except CursorResetError:
+            # Which cursor goes on in a feed that went back only the feed can tell.
+            await self._check()
+            raise
 
     async def _check(self) -> None:
         """Refuse to go on where a feed no longer holds what the cursor stands after."""

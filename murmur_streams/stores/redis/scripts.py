@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+_CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
+_FUNCTION = re.compile(r"^local function (\w+)\(.*(?: end|(?:\n .*)+\nend)\n", re.MULTILINE)
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -52,11 +54,12 @@ def script_folder() -> Path:
 def compose(path: Path, folder: Path) -> str:
     """Put a script's includes before it, each once, in the order in which they are named.
 
-    Comments are dropped: the hash names what runs, and every connection loads the text.
+    Comments are dropped: the hash names what runs, and every connection loads the text. So is what
+    each call would make only to throw it away: functions without a caller, names of numbers.
     """
     parts: list[str] = []
     _collect(path, folder, parts, set())
-    return "\n".join(parts) + "\n"
+    return _without_unused(_with_numbers("\n".join(parts) + "\n"))
 
 
 def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> None:
@@ -72,3 +75,22 @@ def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> Non
         _collect(included, folder, parts, seen)
     lines = [line for line in source.splitlines() if line and not line.lstrip().startswith("--")]
     parts.append("\n".join(lines))
+
+
+def _with_numbers(code: str) -> str:
+    """Put numbers in the place of their names."""
+    for name, number in _CONSTANT.findall(code):
+        code = re.sub(rf"\b{name}\b", number, _CONSTANT.sub("", code, count=1))
+    return code
+
+
+def _without_unused(code: str) -> str:
+    """Leave out functions until each has a caller."""
+    while unused := [
+        function
+        for function in _FUNCTION.finditer(code)
+        if len(re.findall(rf"\b{function[1]}\b", code)) == 1
+    ]:
+        for function in reversed(unused):
+            code = code[: function.start()] + code[function.end() :]
+    return code

@@ -135,7 +135,7 @@ class Tails:
                     self._advance(place, entry)
                     yield entry
                 if not raws:
-                    await run.changed(news, await self._patience(run_id, place))
+                    await run.changed(news, await self._patience(run, place))
 
     def _refuse_hole(self, run: Followed, place: _Place) -> None:
         """Raise when entries were told of, but the journal no longer has those before them."""
@@ -143,11 +143,11 @@ class Tails:
         if oldest is not None and run.since(place.seq) is None:
             self._advance(place, read_entry(run.run_id, place.epoch, oldest))
 
-    async def _patience(self, run_id: str, place: _Place) -> float:
+    async def _patience(self, run: Followed, place: _Place) -> float:
         """How long to wait for news, in seconds: a run that has ended is sealed in time."""
         if not place.ended or place.seal is not None:
             return LONGEST_WAIT_SECONDS
-        return await self._seal_when_due(run_id)
+        return await self._seal_when_due(run)
 
     async def _open(self, run_id: str, after: Cursor | None) -> _Place:
         keys = self._server.keys
@@ -178,6 +178,13 @@ class Tails:
                 oldest=_before(oldest, epoch),
             )
             place.ms, place.seq = after.ms, after.seq
+        if not newest:
+            # No trim empties a journal; what is waited for may never come.
+            raise CursorResetError(
+                f"the journal of run {run_id!r} is gone: deleted or emptied by hand, or the server "
+                f"lost its data; its hash tells of {text(fields[1])} entries",
+                None,
+            )
         return place
 
     async def _replay(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
@@ -194,11 +201,14 @@ class Tails:
             if len(page) < PAGE_ENTRIES:
                 return
 
-    async def _seal_when_due(self, run_id: str) -> float:
+    async def _seal_when_due(self, run: Followed) -> float:
+        run_id = run.run_id
         try:
             answer = await self._shared.read(("seal", run_id), lambda: self._seal(run_id))
         except RunNotFoundError:
-            return 0.001  # Deleted meanwhile: its journal, or a look at the run, tells.
+            # Deleted or expired meanwhile: only a deletion leaves an entry that tells of it.
+            run.verify()
+            return 0.001
         return max(0.001, int(answer[1]) / 1000) if answer[0] == "WAIT" else 0.001
 
     async def _reopen(self, run_id: str, place: _Place) -> None:

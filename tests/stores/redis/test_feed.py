@@ -50,6 +50,19 @@ async def test_what_was_trimmed_after_a_cursor_is_a_gap_it_can_resume_after(
     assert await take(store, 4, seen[5].cursor) == seen[6:]
 
 
+async def test_a_feed_stays_near_its_bound(space: Space) -> None:
+    async with space.store(feed_max_entries=100) as store:
+        await store.create("run", "t")
+        event = RunEvent(type=RunEventType.LOG, run_id="run")
+        for _ in range(20):
+            await store.append("run", *[event] * 50)
+        seen = await take(store, 100)
+    length: Any = space.admin.xlen(space.keys.feed(0))
+    # By every 32nd entry, and by whole nodes, which hold at most a hundred.
+    assert 100 <= length < 100 + 32 + 100
+    assert [each.entry.seq for each in seen] == list(range(1002 - length, 1102 - length))
+
+
 async def test_what_is_trimmed_under_a_reader_is_a_gap(space: Space, store: RedisRunStore) -> None:
     await write(store, 1)
     async with aclosing(store.feed()) as feed:

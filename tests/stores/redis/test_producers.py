@@ -96,3 +96,16 @@ async def test_a_caller_whose_clock_is_slow_keeps_its_record(space: Space, hand:
     await hand.push("another", 1)
     hand.behind_ms = 11 * MINUTE_MS
     assert await hand.push("slow", 1) == first
+
+
+async def test_a_record_gets_the_servers_time_when_pruning_first_sees_it(
+    space: Space, hand: Hand
+) -> None:
+    hand.behind_ms = -MANY * MINUTE_MS
+    for number in range(MANY):
+        await hand.push(f"p{number}", 1)
+    records: Any = space.admin.hvals(space.keys.producers(RUN_ID))
+    stamps = [record.decode().split()[1] for record in records]
+    times = [int(stamp) for stamp in stamps if stamp != "-"]
+    assert stamps.count("-") < MANY / 2
+    assert all(abs(moment - time.time() * 1000) < MINUTE_MS for moment in times)

@@ -110,7 +110,7 @@ async def test_nobody_need_write_to_a_run_that_is_not_due(space: Space) -> None:
         {"deadline_seconds": float("inf")},
         {"at": datetime(2026, 1, 1)},  # noqa: DTZ001  # that is the point
         {"at": datetime(9999, 1, 1, tzinfo=UTC)},
-        {"at": datetime.now(tz=UTC), "delay_seconds": 1},
+        {"at": datetime(2026, 1, 1, tzinfo=UTC), "delay_seconds": 1},
     ],
     ids=str,
 )
