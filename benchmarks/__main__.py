@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import engine, figures, floors
+from benchmarks import engine, figures, floors, soak
 from benchmarks.fleet import PREFIX, fleet_figures, idle_worker, worker_process
 from benchmarks.idle import Idle, idle_cost
 from benchmarks.measure import Figure, interleaved
@@ -71,6 +71,12 @@ async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> tuple[Idle, tupl
             return idle, await idle_worker(admin, sizes.idle_seconds)
 
 
+async def soak_on(server: EmbeddedServer, runs: int) -> soak.Soak:
+    """Many runs through one worker process."""
+    async with floors.driver(server.url) as admin:
+        return await soak.soak(server.url, admin, runs)
+
+
 def show(found: list[Figure], idle: Idle, worker: tuple[float, int]) -> None:
     """Print the figures as a table, each with its ratio to its floors.
 
@@ -105,6 +111,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
     parser.add_argument("--size", type=int, default=2_000, help="appends a round (default 2,000)")
     parser.add_argument("--quick", action="store_true", help="a smoke test; no number means much")
+    parser.add_argument(
+        "--soak", type=int, metavar="RUNS", help="only this: so many no-op runs, and what is left"
+    )
     options = parser.parse_args()
     sizes = (
         QUICK
@@ -120,6 +129,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = ensure_server(Path(folder))
         try:
+            if options.soak:
+                soak.show(asyncio.run(soak_on(server, options.soak)))
+                return
             found = asyncio.run(measure(server, sizes))
             show(found, *asyncio.run(measure_idle(server, sizes)))
         finally:

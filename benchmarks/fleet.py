@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -11,24 +12,28 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from benchmarks.fleet_app import noop
 from benchmarks.idle import others
 from benchmarks.measure import Figure, rate
-from murmur_streams import Fleet, RunHandle
+from murmur_streams import Fleet, RunHandle, RunState
 from murmur_streams.core.errors import RunCancelledError
 
 PREFIX = "bench-fleet"
 CONCURRENCY = 100
 SUBMITTERS = 100
+SETTLING_SECONDS = 3.0
+LOOK_SECONDS = 0.005
 
 
 @contextlib.asynccontextmanager
-async def worker_process(url: str) -> AsyncGenerator[subprocess.Popen[str]]:
+async def worker_process(
+    url: str, ttl_seconds: int = 3600
+) -> AsyncGenerator[subprocess.Popen[str]]:
     """A worker in a process of its own, as an operator starts it, ready to work."""
+    environment = os.environ | {"MURMUR_TTL_SECONDS": str(ttl_seconds)}
     command = [sys.executable, "-m", "murmur_streams", "worker", "benchmarks.fleet_app:fleet"]
     command += ["--url", url, "--prefix", PREFIX, "--concurrency", str(CONCURRENCY), "--json"]
     process = await asyncio.to_thread(
-        subprocess.Popen[str], command, stdout=subprocess.PIPE, text=True
+        subprocess.Popen[str], command, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -39,25 +44,19 @@ async def worker_process(url: str) -> AsyncGenerator[subprocess.Popen[str]]:
         await asyncio.to_thread(process.communicate)
 
 
-async def submit_noops(fleet: Fleet, count: int) -> list[RunHandle[None]]:
-    """Submit runs from many tasks at the same time."""
-    handles: list[RunHandle[None]] = []
+async def run_noops(fleet: Fleet, count: int) -> None:
+    """Submit runs from many tasks at the same time, and wait until none waits or runs."""
 
     async def submitter() -> None:
         for _ in range(count // SUBMITTERS):
-            handles.append(await fleet.submit(noop))  # noqa: PERF401  # many tasks share it
+            await fleet.submit("noop")
 
     await asyncio.gather(*(submitter() for _ in range(SUBMITTERS)))
-    return handles
-
-
-async def run_noops(fleet: Fleet, count: int) -> None:
-    """Submit runs and wait until the last has ended."""
-    left = {handle.run_id for handle in await submit_noops(fleet, count)}
     store = await fleet.store()
-    while left:
-        page = await asyncio.gather(*(store.snapshot(run_id) for run_id in list(left)[:500]))
-        left -= {run.run_id for run in page if run.state.is_terminal}
+    for state in (RunState.PENDING, RunState.RUNNING):
+        # Only the server knows: nothing here could set an Event.
+        while (await store.list_runs(state=state, limit=1)).runs:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def start_ms(fleet: Fleet, count: int) -> list[float]:
@@ -110,8 +109,16 @@ def fleet_figures(fleet: Fleet, runs: int, deliveries: int) -> list[Figure]:
 
 async def idle_worker(admin: Any, seconds: float) -> tuple[float, int]:
     """Commands a second, and connections, of a worker that has nothing to do."""
-    commands, _ = await others(admin)
-    began = time.perf_counter()
-    await asyncio.sleep(seconds)
-    sent, connections = await others(admin)
-    return max(0, sent - commands) / (time.perf_counter() - began), connections
+    await asyncio.sleep(SETTLING_SECONDS)
+    sent, began = 0, time.perf_counter()
+    # What a client counts holds the commands inside its scripts, too.
+    async with admin.monitor() as monitor:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    command = await monitor.next_command()
+                    is_keepers = str(command["command"]).startswith("INFO")
+                    sent += command["client_type"] != "lua" and not is_keepers
+    watched = time.perf_counter() - began
+    _, connections = await others(admin)
+    return sent / watched, connections

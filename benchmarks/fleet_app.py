@@ -24,8 +24,9 @@ async def clock() -> float:
 @fleet.agent
 async def sleeper(run: RunContext) -> None:
     """Waits to be cancelled and tells when it was."""
-    await run.emit("began")
     try:
+        # A cancel may come before the answer to this.
+        await run.emit("began")
         await asyncio.Event().wait()
     except asyncio.CancelledError:
         await run.emit("cancelled", time.time())

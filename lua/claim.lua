@@ -1,6 +1,7 @@
 -- Hands waiting runs to a worker: pops them, takes the leases, starts them. Delayed runs that are
 -- due become ready first. An entry of the queue whose run is gone or no longer waits is removed;
--- one whose run is damaged too, and told; one that may not be started any more ends.
+-- one whose run is damaged too, and told; one that may not be started any more ends. A target
+-- whose queue cannot be read is passed over, and told.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -17,8 +18,8 @@
 -- RETURNS
 --   OK more next_due_ms (kind size fields)*  more: 1 when there may be more to take; -1: none is delayed
 -- WRITES base feed
--- COST 1 SISMEMBER, 3 ZRANGEBYSCORE a target; a run: as set_state, 1 ZADD, 2 GET
--- include: cancel
+-- COST 1 SISMEMBER, 3 ZRANGEBYSCORE a target, 7 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
+-- include: claiming
 
 local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
 local base, feed, worker, host = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
@@ -32,14 +33,17 @@ local function tell(kind, fields)
   for i = 1, #fields do answer[#answer + 1] = fields[i] end
 end
 
-local function tell_claimed(run, run_id, keys, attempt, claim, version)
+local function start(run, run_id, keys, writer, claim, payloads)
+  local attempt = digits(run.attempt + 1)
+  local extra = {'attempt', attempt, 'worker', worker, 'claim', claim}
+  if host ~= '' then set_field(extra, 'host', host) end
+  local changes = enter_state(run, run_id, keys, base, writer, 'running', extra)
+  add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})
+  keep_head(run, writer, changes)
+  redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
   local fields = {'run_id', run_id, 'target', run.target, 'attempt', attempt, 'claim', claim,
-    'version', version, 'failures', digits(run.failures), 'excused', digits(run.excused)}
-  local trace = redis.call('HMGET', keys.run, 'traceparent', 'tracestate')
-  local more = {{'input', redis.call('GET', keys.input)},
-    {'checkpoint', redis.call('GET', keys.checkpoint)}, {'traceparent', trace[1]},
-    {'tracestate', trace[2]}, {'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms)}}
-  for _, each in ipairs(more) do
+    'version', digits(writer.seq), 'failures', digits(run.failures), 'excused', digits(run.excused)}
+  for _, each in ipairs(payloads) do
     if each[2] and each[2] ~= '' then
       set_field(fields, each[1], each[2])
       bytes = bytes + #each[2]
@@ -48,63 +52,50 @@ local function tell_claimed(run, run_id, keys, attempt, claim, version)
   tell('claimed', fields)
 end
 
-local function start(run, run_id, keys, writer, claim)
-  local attempt = digits(run.attempt + 1)
-  local extra = {'attempt', attempt, 'worker', worker, 'claim', claim}
-  if host ~= '' then set_field(extra, 'host', host) end
-  local changes = enter_state(run, run_id, keys, base, writer, 'running', extra)
-  add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})
-  local version = digits(writer.seq)
-  redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), unpack(changes))
-  redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
-  tell_claimed(run, run_id, keys, attempt, claim, version)
-end
-
-local function refusal(run, max_attempts)
-  if run.deadline_ms > 0 and now >= run.deadline_ms then return 'deadline_exceeded' end
-  if max_attempts > 0 and run.attempt - run.excused >= max_attempts then
-    return 'attempts_exhausted'
-  end
-end
-
 local function take(target, run_id, max_attempts)
   local keys = keys_of_run(base, run_id)
   local run, damaged = try_run(keys)
-  redis.call('ZREM', queue_key(base, target), run_id)
-  if damaged then tell('damaged', {'run_id', run_id}) end
-  if not run or run.state ~= 'pending' then return end
+  if not run or run.state ~= 'pending' then return not damaged end
   read_work(run)
+  local payloads = read_payloads(run, keys, now)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
-  local reason = refusal(run, max_attempts)
+  local reason, why = refusal(run, max_attempts, now)
   if reason then
-    end_dead(run, run_id, keys, base, writer, reason, reason, now, ttl_ms)
+    end_dead(run, run_id, keys, base, writer, reason, why, now, ttl_ms)
     expire_ended(run, keys)
     tell('ended', {'run_id', run_id, 'reason', reason})
   else
     claimed = claimed + 1
-    start(run, run_id, keys, writer, ARGV[7 + 2 * targets + claimed])
+    start(run, run_id, keys, writer, ARGV[7 + 2 * targets + claimed], payloads)
   end
+  return true
 end
 
 local function is_over() return looked_at >= LOOKED_AT or bytes >= REPLY_BYTES end
 
-for i = 1, targets do
-  local target, max_attempts = ARGV[6 + 2 * i], tonumber(ARGV[7 + 2 * i])
-  if redis.call('SISMEMBER', paused_key(base), target) == 0 then
-    move_due(base, target, now, MOVED)
-    -- What is removed makes room for more: dead entries must not hide the runs behind them.
-    while claimed < count and not is_over() do
-      local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
-      if #ready == 0 then break end
-      for _, run_id in ipairs(ready) do
-        looked_at = looked_at + 1
-        take(target, run_id, max_attempts)
-        if is_over() then break end
-      end
+local function serve(target, max_attempts)
+  if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
+  move_due(base, target, now, MOVED)
+  -- What is removed makes room for more: dead entries must not hide the runs behind them.
+  while claimed < count and not is_over() do
+    local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
+    if #ready == 0 then break end
+    for _, run_id in ipairs(ready) do
+      looked_at = looked_at + 1
+      redis.call('ZREM', queue_key(base, target), run_id)
+      local done, sound = try(take, target, run_id, max_attempts)
+      if not (done and sound) then tell('damaged', {'run_id', run_id}) end
+      if is_over() then break end
     end
-    local due = next_due_ms(base, target, now)
-    if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
   end
+  local due = next_due_ms(base, target, now)
+  if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
+end
+
+check_partition(base, feed)
+for i = 1, targets do
+  local target = ARGV[6 + 2 * i]
+  if not try(serve, target, tonumber(ARGV[7 + 2 * i])) then tell('unserved', {'target', target}) end
 end
 if is_over() and claimed < count then answer[2] = '1' end
 answer[3] = digits(next_due)

@@ -29,8 +29,7 @@
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
-local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local force = ARGV[8]
+local feed_max, force = ARGV[5], ARGV[8]
 local TOMBSTONE_MS = 60000
 
 local again = repeated(keys.producers, producer, n)

@@ -49,8 +49,6 @@ local fields, told = {'type', 'run.cancel_delivered'}, execution(run)
 for i = 1, #told do fields[#fields + 1] = told[i] end
 set_field(fields, 'at', digits(now))
 add_entry(writer, fields)
-local version = digits(writer.seq)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms),
-  'cancel_delivered', digits(now))
+keep_head(run, writer, {'cancel_delivered', digits(now)})
 touch_live(run, keys, now_ms, live_ttl_ms)
-return reply({'OK', version})
+return reply({'OK', digits(writer.seq)})

@@ -39,8 +39,7 @@
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
-local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local state, ttl_ms, claim = ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local feed_max, state, ttl_ms, claim = ARGV[5], ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local failure, result, size, sha256 = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local dead, stopped = ARGV[15], ARGV[16]
 local events = read_events(18, tonumber(ARGV[17]))

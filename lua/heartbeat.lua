@@ -24,8 +24,7 @@ local function note_silence(run, run_id, keys)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   add_entry(writer, {'type', 'run.silent', 'attempt', digits(run.attempt), 'worker', run.worker,
     'seconds', digits(math.floor((now - run.last_ms) / 1000))})
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-    'silent', digits(writer.seq))
+  keep_head(run, writer, {'silent', digits(writer.seq)})
 end
 
 local function keep(run, run_id, keys, silent_ms)
@@ -42,17 +41,20 @@ local function keep(run, run_id, keys, silent_ms)
   return 'silent'
 end
 
-for i = 1, tonumber(ARGV[4]) do
-  local run_id, claim, silent_ms = ARGV[2 + 3 * i], ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i])
+local function look_at(run_id, claim, silent_ms)
   local keys = keys_of_run(base, run_id)
   local run, damaged = try_run(keys)
-  local what = 'lost'
-  if damaged then
+  if damaged then error('DAMAGED') end
+  if not run or run.state ~= 'running' or run.claim ~= claim then return 'lost' end
+  return keep(run, run_id, keys, silent_ms)
+end
+
+for i = 1, tonumber(ARGV[4]) do
+  local run_id, claim, silent_ms = ARGV[2 + 3 * i], ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i])
+  local done, what = try(look_at, run_id, claim, silent_ms)
+  if not done then
     -- Neither kept nor lost: its lease runs out, and who takes it back tells of it.
     redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
-    what = nil
-  elseif run and run.state == 'running' and run.claim == claim then
-    what = keep(run, run_id, keys, silent_ms)
   end
   if what then answer[#answer + 1], answer[#answer + 2] = claim, what end
 end

@@ -50,9 +50,7 @@ if owner ~= '' and owner_lease_ms and state == 'running' then
   redis.call('ZADD', owners_key(base), digits(now + owner_lease_ms), run_id)
 end
 local member = index_member(created_ms, run_id)
-for _, each in ipairs({'pending', 'running', 'completed', 'failed', 'cancelled'}) do
-  redis.call('ZREM', state_index_key(base, each), member)
-end
+leave_states(base, member)
 redis.call('ZADD', index_key(base), 0, member)
 redis.call('ZADD', state_index_key(base, state), 0, member)
 redis.call('ZADD', target_index_key(base, target), 0, member)

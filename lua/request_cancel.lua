@@ -18,6 +18,7 @@
 --   7 max_events   integer
 --   8 reason       text or ''
 --   9 ttl_ms       integer
+--   10 host         text or '' of who asks
 -- RETURNS
 --   OK state                the state afterwards
 --   NO state
@@ -31,7 +32,7 @@ local CONTROL_MESSAGES, CONTROL_MS = 100, 3600000
 local keys, base = given_run_keys(), KEYS[7]
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local reason, ttl_ms = ARGV[8], tonumber(ARGV[9])
+local reason, ttl_ms, host = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -48,7 +49,7 @@ local now = server_ms()
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local requested = {'type', 'run.cancel_requested', 'attempt', digits(run.attempt)}
 local changes = {'cancel_requested', digits(now)}
-if run.host ~= '' then set_field(requested, 'host', run.host) end
+if host ~= '' then set_field(requested, 'host', host) end
 if reason ~= '' then
   set_field(requested, 'reason', reason)
   set_field(changes, 'cancel_reason', reason)
@@ -68,7 +69,6 @@ if run.claim ~= '' then
   redis.call('PEXPIREAT', control, digits(now + CONTROL_MS))
 end
 add_entry(writer, requested)
-redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-  unpack(changes))
+keep_head(run, writer, changes)
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', run.state})

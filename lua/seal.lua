@@ -28,8 +28,7 @@
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
-local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local late_ms = tonumber(ARGV[8])
+local feed_max, late_ms = ARGV[5], tonumber(ARGV[8])
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
@@ -47,7 +46,7 @@ if remaining > 0 then return {'WAIT', digits(remaining)} end
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
 local version = digits(writer.seq)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms), 'seal', version)
+keep_head(run, writer, {'seal', version})
 local answer = reply({'OK', version})
 expire_ended(run, keys)
 return answer

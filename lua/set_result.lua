@@ -50,8 +50,7 @@ if run.seal then set_field(fields, 'late', '1') end
 add_entry(writer, fields)
 local version = digits(writer.seq)
 redis.call('SET', keys.result, result)
-redis.call('HSET', keys.run, 'version', version, 'last_ms', digits(writer.ms),
-  'result_size', size, 'result_sha256', sha256)
+keep_head(run, writer, {'result_size', size, 'result_sha256', sha256})
 local answer = reply({'OK', version})
 if ended then
   expire_ended(run, keys)

@@ -71,8 +71,7 @@ else
     set_field(changes, 'owner_lease_ms', digits(owner_lease_ms))
     redis.call('ZADD', owners_key(KEYS[7]), digits(now + owner_lease_ms), run_id)
   end
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-    unpack(changes))
+  keep_head(run, writer, changes)
 end
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', digits(writer.seq)})

@@ -1,5 +1,5 @@
 -- Does a page of what nobody else does: removes what expiry left behind in the indexes, ends the
--- live runs that nobody writes to, and those whose owner is gone.
+-- live runs that nobody writes to, and those whose owner is gone, and trims the feed by time.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -11,7 +11,7 @@
 -- RETURNS
 --   OK count more  how many runs it removed or ended; 1 when there may be more to do
 -- WRITES base feed
--- COST 3 ZRANGEBYSCORE; a run: 8 ZREM, or as finish
+-- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM, or as finish
 -- include: owners
 
 local base, feed, feed_max = KEYS[1], KEYS[2], ARGV[2]
@@ -19,5 +19,6 @@ local limit, ttl_ms, now = tonumber(ARGV[1]), tonumber(ARGV[3]), server_ms()
 local lost, lost_seen = fail_lost(base, feed, feed_max, ttl_ms, now, limit)
 local failed, overdue_seen = fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
 local removed = remove_expired(base, now, limit)
+trim_feed(feed, now, ttl_ms)
 local more = math.max(lost_seen, overdue_seen, removed) == limit and '1' or '0'
 return {'OK', digits(lost + failed + removed), more}

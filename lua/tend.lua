@@ -1,5 +1,6 @@
 -- Does for all what nobody does for himself: hands on the runs of workers that are gone, ends what
--- is overdue, wakes workers where there is work, and heals queues and leases from the runs.
+-- is overdue, wakes workers where there is work, heals queues and leases from the runs, and trims
+-- the feed by time.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -46,7 +47,7 @@ local function take_back(run, run_id, keys)
 end
 
 local expired = redis.call('ZRANGEBYSCORE', leases_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
-for _, run_id in ipairs(expired) do
+local function hand_on(run_id)
   local keys = keys_of_run(base, run_id)
   local run, damaged = try_run(keys)
   redis.call('ZREM', leases_key(base), run_id)
@@ -56,12 +57,17 @@ for _, run_id in ipairs(expired) do
     tell(run_id, take_back(run, run_id, keys))
   end
 end
+
+for _, run_id in ipairs(expired) do
+  if not try(hand_on, run_id) then tell(run_id, 'damaged') end
+end
 local _, lost_seen, lost = fail_lost(base, feed, feed_max, ttl_ms, now, limit)
 local _, overdue_seen, overdue = fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
 for _, run_id in ipairs(lost) do tell(run_id, 'ended') end
 for _, run_id in ipairs(overdue) do tell(run_id, 'ended') end
 local removed = remove_expired(base, now, limit)
 cursor = scrub(base, cursor, now, lease_ms)
-for i = 8, #ARGV do wake_if_ready(base, ARGV[i], now) end
+for i = 8, #ARGV do try(wake_if_ready, base, ARGV[i], now) end
+try(trim_feed, feed, now, ttl_ms)
 local most = math.max(#expired, lost_seen, overdue_seen, removed)
 return {'OK', most == limit and '1' or '0', cursor, unpack(fates)}

@@ -33,6 +33,7 @@ HOLES = {
     "state": r"(pending|running|completed|failed|cancelled)",
     "task_id": r"[^:]+",
     "worker_id": r"[^:]+",
+    "reader_id": r"[^:]+",
     "name": r"[^:{}]+",
 }
 

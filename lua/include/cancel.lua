@@ -19,6 +19,8 @@ local function let_go(run, run_id, keys, base, writer, stopped, p, now, ttl_ms)
   return true
 end
 
+local DEADLINE_TEXT = 'the run did not end before its deadline'
+
 -- Ends a run that may not be started any more, or has waited too long.
 local function end_dead(run, run_id, keys, base, writer, reason, failure, now, ttl_ms)
   local ending = {state = 'failed', error = failure, seal = true, told = {'reason', reason},

@@ -3,6 +3,8 @@
 local function read_order(run, p, now)
   run.queued, run.priority = p.queued, p.priority or 0
   run.due_ms = (p.delay_ms or 0) > 0 and now + p.delay_ms or p.due_ms or 0
+  -- A moment that is over would be a head start, ahead of every priority.
+  if run.due_ms <= now then run.due_ms = 0 end
   run.deadline_ms = (p.deadline_ms or 0) > 0 and math.max(now, run.due_ms) + p.deadline_ms or 0
 end
 
@@ -11,6 +13,7 @@ local function write_order(run, p, fields, hash)
     {'priority', 'priority', run.priority ~= 0 and digits(run.priority) or ''},
     {'due', 'due_ms', run.due_ms > 0 and digits(run.due_ms) or ''},
     {'deadline', 'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms) or ''},
+    {'deadline_span', 'deadline_span_ms', run.deadline_ms > 0 and digits(p.deadline_ms) or ''},
     {'traceparent', 'traceparent', p.traceparent or ''},
     {'tracestate', 'tracestate', p.tracestate or ''}}
   for _, each in ipairs(told) do

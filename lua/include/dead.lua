@@ -2,19 +2,31 @@
 -- The dead letters of a target: what failed for good, with what is needed to try it again.
 local DEAD_LETTERS = 10000
 
--- Before the writes that end the run: a key of a wrong type must refuse them all.
+local function are_sound(base, target)
+  redis.call('XREVRANGE', dead_key(base, target), '+', '-', 'COUNT', 1)
+  redis.call('SISMEMBER', dead_targets_key(base), target)
+end
+
+-- Returns the letter's id; nil where a key of a wrong type is in the way: a run without a letter is
+-- better than one without an end.
 local function bury(base, run, run_id, keys, reason, failure, now)
-  local kept = redis.call('HMGET', keys.run, 'errors', 'metadata_json')
+  if not try(are_sound, base, run.target) then return nil end
+  local _, given = try(redis.call, 'GET', keys.input)
+  local kept = redis.call('HMGET', keys.run, 'errors', 'metadata_json', 'deadline_span_ms',
+    'traceparent', 'tracestate')
   local letter = {'run_id', run_id, 'reason', reason, 'attempts', digits(run.attempt),
     'failures', digits(run.failures), 'at', digits(now)}
   local more = {error = failure, errors = run.errors or kept[1], metadata_json = kept[2],
-    input = redis.call('GET', keys.input)}
+    input = given, deadline_span = kept[3], traceparent = kept[4],
+    tracestate = kept[5], priority = run.priority ~= 0 and digits(run.priority)}
   for name, text in pairs(more) do
     if text and text ~= '' then
       letter[#letter + 1] = name
       letter[#letter + 1] = text
     end
   end
-  redis.call('XADD', dead_key(base, run.target), 'MAXLEN', '~', DEAD_LETTERS, '*', unpack(letter))
+  local letter_id = redis.call('XADD', dead_key(base, run.target), 'MAXLEN', '~', DEAD_LETTERS, '*',
+    unpack(letter))
   redis.call('SADD', dead_targets_key(base), run.target)
+  return letter_id
 end

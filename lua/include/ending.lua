@@ -31,7 +31,10 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
     set_field(counted, 'failures', digits(run.failures))
     note_error(run, counted, p.error)
   end
-  if p.dead then bury(base, run, run_id, keys, p.dead, p.error, now) end
+  if p.dead then
+    local letter_id = bury(base, run, run_id, keys, p.dead, p.error, now)
+    if letter_id then set_field(counted, 'letter', letter_id) end
+  end
   local changes = flush_progress(keys, writer, now)
   for _, more in ipairs({p.changes or {}, counted}) do
     for i = 1, #more do changes[#changes + 1] = more[i] end
@@ -46,7 +49,7 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   redis.call('ZREM', leases_key(base), run_id)
   redis.call('ZREM', owners_key(base), run_id)
   redis.call('ZREM', overdue_key(base), removal_row(run.target, member))
-  redis.call('ZREM', queue_key(base, run.target), run_id)
+  leave_queue(base, run.target, run_id)
   if expire_at > 0 then
     redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run.target, member))
   end

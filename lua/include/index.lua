@@ -1,4 +1,4 @@
--- include: keys
+-- include: states, keys
 -- The indexes of a partition.
 local EXPIRED_PER_CALL = 3
 
@@ -9,6 +9,12 @@ end
 local function move_state(base, member, from, to)
   redis.call('ZREM', state_index_key(base, from), member)
   redis.call('ZADD', state_index_key(base, to), 0, member)
+end
+
+local function leave_states(base, member)
+  for _, state in ipairs(all_states()) do
+    redis.call('ZREM', state_index_key(base, state), member)
+  end
 end
 
 -- A row of overdue or expiring: what is needed to clean up after a hash that is gone.

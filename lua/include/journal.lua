@@ -14,6 +14,16 @@ local function last_feed_id(feed_key)
   end
 end
 
+-- Removes what is older than the runs that have expired. The newest entry stays whatever its age:
+-- whoever has read all finds his place, and n goes on after it.
+local function trim_feed(feed_key, now, ttl_ms)
+  local newest = redis.call('XREVRANGE', feed_key, '+', '-', 'COUNT', 1)[1]
+  if ttl_ms == 0 or not newest then return end
+  local oldest_ms = math.max(0, now - ttl_ms)
+  local is_kept = tonumber(string.match(newest[1], '^%d+')) >= oldest_ms
+  redis.call('XTRIM', feed_key, 'MINID', is_kept and digits(oldest_ms) or newest[1])
+end
+
 -- ms never decreases within a journal; n never skips within the feed, whatever the clocks do.
 -- moment: the entries' ms as text, since most callers have it so.
 local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment)
@@ -27,6 +37,12 @@ local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment
     key = journal_key, feed = feed_key, feed_max = feed_max, run_id = run_id, target = run.target,
     ms = ms, moment = moment, seq = run.version, feed_moment = feed_moment, feed_n = feed_n,
   }
+end
+
+-- What every write that is not hot leaves in the hash; changes: names and values besides.
+local function keep_head(run, writer, changes)
+  redis.call('HSET', run.key, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+    unpack(changes))
 end
 
 -- list, first, last: an event (see events.lua), or without places a list that is one.

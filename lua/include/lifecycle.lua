@@ -16,7 +16,7 @@ local function enter_state(run, run_id, keys, base, writer, state, extra)
   end
   if state == 'running' then
     redis.call('HSETNX', keys.run, 'started_ms', digits(writer.ms))
-    redis.call('ZREM', queue_key(base, run.target), run_id)
+    leave_queue(base, run.target, run_id)
     -- Only what is queued is claimed: without its word for it, the claim says so.
     if claim ~= '' and not run.queued then set_field(changes, 'queued', '1') end
   else
@@ -48,7 +48,7 @@ local function wait_again(run, run_id, keys, base, writer, p, now)
     extra = {'reason', p.reason, 'attempt', digits(run.attempt)}
     if p.reason == 'failed' then set_field(counted, 'failures', digits(run.failures + 1)) end
     if EXCUSED[p.reason] then set_field(counted, 'excused', digits(run.excused + 1)) end
-    note_error(run, counted, p.error)
+    if p.reason == 'failed' then note_error(run, counted, p.error) end
   end
   if p.error ~= '' then set_field(extra, 'error', p.error) end
   if p.due_ms > 0 then
@@ -58,8 +58,7 @@ local function wait_again(run, run_id, keys, base, writer, p, now)
   end
   local changes = enter_state(run, run_id, keys, base, writer, 'pending', extra)
   for i = 1, #counted do changes[#changes + 1] = counted[i] end
-  redis.call('HSET', keys.run, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
-    unpack(changes))
+  keep_head(run, writer, changes)
   if run.queued or run.claim ~= '' then enqueue(base, run, run_id, now) end
   if run.deadline_ms > 0 then
     redis.call('ZADD', overdue_key(base), digits(overdue_at(run, 'pending')),

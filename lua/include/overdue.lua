@@ -18,7 +18,7 @@ local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, rea
 end
 
 local function fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
-  local why, reason = 'deadline_exceeded', 'deadline_exceeded'
+  local why, reason = DEADLINE_TEXT, 'deadline_exceeded'
   if run.state ~= 'pending' or run.deadline_ms == 0 or run.deadline_ms > now then
     local seconds = digits(math.floor((now - math.min(run.last_ms, now)) / 1000))
     why, reason = 'nobody wrote to it for ' .. seconds .. ' seconds (live_ttl_seconds)', 'overdue'
@@ -30,11 +30,9 @@ end
 local function remove_gone(base, target, member, run_id, reborn)
   redis.call('ZREM', index_key(base), member)
   redis.call('ZREM', target_index_key(base, target), member)
-  for _, state in ipairs({'pending', 'running', 'completed', 'failed', 'cancelled'}) do
-    redis.call('ZREM', state_index_key(base, state), member)
-  end
+  leave_states(base, member)
   if reborn then return end
-  redis.call('ZREM', queue_key(base, target), run_id)
+  leave_queue(base, target, run_id)
   redis.call('ZREM', leases_key(base), run_id)
   redis.call('ZREM', owners_key(base), run_id)
 end
@@ -45,7 +43,7 @@ end
 local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   local changed, ended = 0, {}
   local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
-  for _, row in ipairs(due) do
+  local function look_at(row)
     local target, member = string.match(row, '^([^:]+):(.+)$')
     local run_id = string.match(member, '^[^:]+:(.+)$')
     local key = run_key(base, run_id)
@@ -66,11 +64,12 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
       changed = changed + 1
     end
   end
+  for _, row in ipairs(due) do try(look_at, row) end
   return changed, #due, ended
 end
 
 -- What every begin and every end of a run does of sweep, so that it needs nobody to call it.
 local function sweep_a_little(base, feed, feed_max, ttl_ms, now)
-  remove_expired(base, now, EXPIRED_PER_CALL)
-  fail_overdue(base, feed, feed_max, ttl_ms, now, OVERDUE_PER_CALL)
+  try(remove_expired, base, now, EXPIRED_PER_CALL)
+  try(fail_overdue, base, feed, feed_max, ttl_ms, now, OVERDUE_PER_CALL)
 end

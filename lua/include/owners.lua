@@ -5,7 +5,7 @@
 local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
   local ended, due = {}, redis.call('ZRANGEBYSCORE', owners_key(base), '-inf', digits(now),
     'LIMIT', 0, limit)
-  for _, run_id in ipairs(due) do
+  local function look_at(run_id)
     local run = try_run(keys_of_run(base, run_id))
     redis.call('ZREM', owners_key(base), run_id)
     if run and run.state == 'running' and run.owner and run.owner ~= '' then
@@ -19,5 +19,6 @@ local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
       end
     end
   end
+  for _, run_id in ipairs(due) do try(look_at, run_id) end
   return #ended, #due, ended
 end

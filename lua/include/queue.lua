@@ -32,10 +32,15 @@ local function wake(base, target, run_id)
   redis.call('XADD', wake_key(base, target), 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
 end
 
--- A delayed run wakes a worker too, which then knows until when it may sleep.
+-- A delayed run wakes a worker too, which then knows until when it may sleep. A queue that is no
+-- queue must not leave the run half-written: tend puts it there once there is one again.
 local function enqueue(base, run, run_id, now)
-  redis.call('ZADD', queue_key(base, run.target), queue_score(run, now), run_id)
-  wake(base, run.target, run_id)
+  try(redis.call, 'ZADD', queue_key(base, run.target), queue_score(run, now), run_id)
+  try(wake, base, run.target, run_id)
+end
+
+local function leave_queue(base, target, run_id)
+  try(redis.call, 'ZREM', queue_key(base, target), run_id)
 end
 
 -- When a run that nobody cared for until then ends; 0 for never.

@@ -1,5 +1,7 @@
 -- include: states, time
 -- What every write reads of a run's hash, and the expiry its keys share.
+local BUSY_MS = 2000
+
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
     'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at')
@@ -28,7 +30,7 @@ end
 -- Whether the hash holds numbers where they are needed, and the journal ends where it says: only
 -- then can an entry be appended.
 local function is_sound(run, journal_key)
-  if not (tonumber(run.created_ms) and run.owner_lease_ms) then return false end
+  if not (tonumber(run.created_ms) and tonumber(run.attempt) and run.owner_lease_ms) then return false end
   local last = redis.call('XREVRANGE', journal_key, '+', '-', 'COUNT', 1)[1]
   return last and last[1] == digits(run.last_ms) .. '-' .. digits(run.version)
 end
@@ -61,10 +63,17 @@ end
 
 -- Moves a live run's expiry on when a tenth of it has passed, so that most writes need not.
 -- It only ever moves on, so the row in overdue, which is left alone here, is never too late.
+-- The caller's clock may be any: it only saves busy runs a TIME, and not when it is proved wrong,
+-- which it is before the moment when the server moved the expiry last.
 local function touch_live(run, keys, now_ms, live_ttl_ms)
-  if run.live_until == 0 or now_ms <= run.live_until - 0.9 * live_ttl_ms then return end
-  if live_ttl_ms == 0 then return end
-  run.live_until = server_ms() + live_ttl_ms
+  if run.live_until == 0 or live_ttl_ms == 0 then return end
+  local moved_ms = run.live_until - live_ttl_ms
+  local next_ms = moved_ms + 0.1 * live_ttl_ms
+  local is_busy = now_ms >= run.last_ms and now_ms - run.last_ms <= BUSY_MS
+  if is_busy and now_ms >= moved_ms and now_ms <= next_ms then return end
+  local now = server_ms()
+  if now <= next_ms then return end
+  run.live_until = now + live_ttl_ms
   redis.call('HSET', run.key, 'live_until', digits(run.live_until))
   expire_keys(keys, run.live_until + LIVE_GRACE_MS)
 end

@@ -16,7 +16,7 @@ local function scrub_row(base, run_id, now, lease_ms)
 end
 
 -- Walks past the next rows of the live runs; cursor: a state and the member last looked at.
--- Returns where to go on.
+-- Returns where to go on: it ends with a space where the walk past a state is over.
 local function scrub(base, cursor, now, lease_ms)
   local state, last = string.match(cursor, '^(%a+) (.*)$')
   if state ~= 'running' then state = 'pending' end
@@ -24,7 +24,7 @@ local function scrub(base, cursor, now, lease_ms)
   local rows = redis.call('ZRANGEBYLEX', state_index_key(base, state), from, '+',
     'LIMIT', 0, SCRUBBED)
   for _, member in ipairs(rows) do
-    scrub_row(base, string.match(member, '^[^:]+:(.+)$'), now, lease_ms)
+    try(scrub_row, base, string.match(member, '^[^:]+:(.+)$'), now, lease_ms)
   end
   if #rows == SCRUBBED then return state .. ' ' .. rows[#rows] end
   return state == 'pending' and 'running ' or 'pending '

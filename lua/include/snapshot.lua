@@ -15,7 +15,7 @@ end
 -- Journals the whole fold, and lets go of what is before the oldest kept one.
 local function write_snapshot(keys, writer, max_events, now_ms)
   local not_folded = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true,
-    owner = true, owner_lease_ms = true}
+    owner = true, owner_lease_ms = true, letter = true}
   redis.call('HSET', keys.run, 'version', writer.seq, unpack(flush_progress(keys, writer, now_ms)))
   redis.call('HSET', keys.run, 'version', writer.seq)
   local hash, fields = redis.call('HGETALL', keys.run), {'type', 'run.snapshot'}

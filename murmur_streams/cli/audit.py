@@ -1,20 +1,29 @@
-"""``murmur-streams audit RUN...``."""
+"""``murmur-streams audit RUN...`` and ``audit --all``."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from murmur_streams.cli.command import FAILED, command
 from murmur_streams.cli.printing import console, print_json, printable
 from murmur_streams.cli.session import Session
 from murmur_streams.core.audit import AuditReport
+from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.pages import MOST_RUNS
+from murmur_streams.stores.redis.store import RedisRunStore
 
 Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs.")]
+AnyRuns = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)
+]
+Every = Annotated[bool, typer.Option("--all", help="All runs of the listing, instead of ids.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,18 +32,21 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "audit",
-        examples=("murmur-streams audit my-run", "murmur-streams audit run-1 run-2 --json"),
+        examples=("murmur-streams audit my-run", "murmur-streams audit --all --json"),
     )
-    def audit(session: Session, runs: Runs) -> None:
+    def audit(session: Session, runs: AnyRuns = None, every: Every = False) -> None:
         """Check that what is stored for a run is what its journal says.
 
-        Exit code 0 when all of them are clean, 1 when not.
+        With --all those that are clean are only counted; with --json each has a line. Exit code 0
+        when all of them are clean, 1 when not.
         """
-        if not asyncio.run(_audit_all(session, runs)):
+        if bool(runs) == every:
+            raise typer.BadParameter("name runs, or --all")
+        if not asyncio.run(_audit_every(session) if every else _audit(session, runs or [])):
             raise typer.Exit(FAILED)
 
 
-async def _audit_all(session: Session, runs: list[str]) -> bool:
+async def _audit(session: Session, runs: list[str]) -> bool:
     all_clean = True
     async with session.store() as store:
         for run_id in runs:
@@ -45,6 +57,45 @@ async def _audit_all(session: Session, runs: list[str]) -> bool:
             else:
                 _print_report(report)
     return all_clean
+
+
+async def _audit_every(session: Session) -> bool:
+    count = unclean = 0
+    screen = Console(stderr=True)
+    async with session.store() as store:
+        # On a terminal only, and gone at the end.
+        with screen.status("") as status:
+            async for report in _reports(store):
+                count += 1
+                unclean += not report.ok
+                if session.as_json:
+                    print_json(asdict(report) | {"ok": report.ok})
+                elif not report.ok:
+                    _print_report(report)
+                status.update(_summary(count, unclean))
+    if not session.as_json:
+        print(_summary(count, unclean))
+    return not unclean
+
+
+async def _reports(store: RedisRunStore) -> AsyncGenerator[AuditReport]:
+    cursor: str | None = None
+    while True:
+        page = await store.list_runs(limit=MOST_RUNS, cursor=cursor)
+        for run in page.runs:
+            try:
+                report = await store.audit(run.run_id)
+            except RunNotFoundError:
+                # It has expired, or was deleted, since it was listed.
+                continue
+            yield report
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _summary(count: int, unclean: int) -> str:
+    return f"{count:,} runs audited, {unclean:,} not clean"
 
 
 def _print_report(report: AuditReport) -> None:

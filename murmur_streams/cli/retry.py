@@ -23,6 +23,8 @@ def register(app: typer.Typer) -> None:
     def retry(session: Session, run: RunId, follow: Follow = False) -> None:
         """Submit a failed or cancelled run again: a new run with the same input. Prints its id.
 
+        Called twice, it makes two runs.
+
         With --follow the exit code tells how the new run ended, as that of submit does.
         """
         follower = Follower(session)

@@ -203,4 +203,9 @@ def _probes(given: Settings, file: Path | None, port: int | None, host: str | No
 def _names(given: list[str] | None) -> tuple[str, ...] | None:
     if not given:
         return None
-    return tuple(name for words in given for name in words.split(",") if name)
+    names = tuple(name.strip() for words in given for name in words.split(","))
+    if not all(names):
+        raise typer.BadParameter(
+            "--targets has an empty name; name agents, or leave it out to serve all of them"
+        )
+    return names

@@ -127,6 +127,8 @@ class RequestCancel:
     """Ask that a run end cancelled: at once when it waits, else by the hand of its worker."""
 
     reason: str | None = None
+    host: str | None = None
+    """Where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

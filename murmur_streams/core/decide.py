@@ -95,6 +95,9 @@ def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision
 def _work_fields(command: Create, now: Now) -> dict[str, str]:
     fields: dict[str, str] = {}
     due_ms = now.server_ms + command.delay_ms if command.delay_ms > 0 else command.due_ms
+    if due_ms is not None and due_ms <= now.server_ms:
+        # A moment that is over would be a head start, ahead of every priority.
+        due_ms = None
     if command.queued:
         fields["queued"] = "1"
     if command.priority:
@@ -103,6 +106,7 @@ def _work_fields(command: Create, now: Now) -> dict[str, str]:
         fields["due"] = str(due_ms)
     if command.deadline_ms:
         fields["deadline"] = str(max(now.server_ms, due_ms or 0) + command.deadline_ms)
+        fields["deadline_span"] = str(command.deadline_ms)
     trace = {"traceparent": command.traceparent, "tracestate": command.tracestate}
     return fields | {name: text for name, text in trace.items() if text is not None}
 

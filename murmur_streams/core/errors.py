@@ -5,6 +5,7 @@
     MurmurError
     ├── RegistryError                   what programs written for ``murmur.runs`` catch
     │   ├── RunNotFoundError
+    │   │   └── DeadLetterNotFoundError
     │   ├── RunExistsError
     │   └── IdempotencyConflictError
     ├── InvalidInputError (ValueError)  refused before anything was written
@@ -58,6 +59,18 @@ class RunNotFoundError(RegistryError):
     def __init__(self, run_id: str) -> None:
         super().__init__(
             f"run_id {run_id!r} not found: it was never created, was deleted, or has expired"
+        )
+        self.run_id = run_id
+
+
+class DeadLetterNotFoundError(RunNotFoundError):
+    """There is no dead letter of this run; there may well be the run."""
+
+    def __init__(self, run_id: str) -> None:
+        RegistryError.__init__(
+            self,
+            f"no dead letter of run {run_id!r}: it was requeued or purged, or the run has not "
+            "failed for good in a worker's hands",
         )
         self.run_id = run_id
 
@@ -146,10 +159,8 @@ class RunTerminatedError(MurmurError):
 class RunNotTerminalError(MurmurError):
     """The run has not ended, and the operation is for ended runs only."""
 
-    def __init__(self, run_id: str, state: str) -> None:
-        super().__init__(
-            f"run {run_id!r} is {state}; wait until it has ended, or delete it with force=True"
-        )
+    def __init__(self, run_id: str, state: str, instead: str = "delete it with force=True") -> None:
+        super().__init__(f"run {run_id!r} is {state}; wait until it has ended, or {instead}")
         self.run_id = run_id
         self.state = state
 

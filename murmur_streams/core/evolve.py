@@ -62,6 +62,7 @@ def _created(entry: JournalEntry) -> Run:
         priority=_int(fields.get("priority")) or 0,
         due_ms=_int(fields.get("due")),
         deadline_ms=_int(fields.get("deadline")),
+        deadline_span_ms=_int(fields.get("deadline_span")),
         traceparent=fields.get("traceparent"),
         tracestate=fields.get("tracestate"),
     )
@@ -103,8 +104,9 @@ def _state(run: Run, entry: JournalEntry) -> Run:
 
 def _waiting_again(run: Run, fields: Fields) -> Run:
     reason = fields.get("reason")
+    failed = _with_error(run, fields.get("error")) if reason == FAILED else run
     return replace(
-        _with_error(run, fields.get("error")),
+        failed,
         failures=run.failures + (reason == FAILED),
         excused=run.excused + (reason in EXCUSED),
         due_ms=_int(fields.get("due")) or run.due_ms,

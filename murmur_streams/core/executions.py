@@ -28,6 +28,7 @@ from murmur_streams.core.states import RunState
 
 ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 DEADLINE_EXCEEDED = "deadline_exceeded"
+DEADLINE_TEXT = "the run did not end before its deadline"
 LEASE_EXPIRED = "lease_expired"
 
 
@@ -38,7 +39,7 @@ def start(run: Run, command: Start, now: Now) -> Decision:
     reason = _refusal(run, command, now)
     if reason is not None:
         told = {"reason": reason}
-        end = ended(run, RunState.FAILED, now, seal=True, error=reason, told=told)
+        end = ended(run, RunState.FAILED, now, seal=True, error=_in_words(reason, run), told=told)
         return replace(end, dead=reason)
     attempt = str(run.attempt + 1)
     state = {
@@ -56,6 +57,12 @@ def start(run: Run, command: Start, now: Now) -> Decision:
         "attempt": attempt,
     }
     return written(run, now.server_ms, [state, started])
+
+
+def _in_words(reason: str, run: Run) -> str:
+    if reason == DEADLINE_EXCEEDED:
+        return DEADLINE_TEXT
+    return f"given up after {run.attempt} attempt{'' if run.attempt == 1 else 's'}"
 
 
 def _refusal(run: Run, command: Start, now: Now) -> str | None:
@@ -112,8 +119,8 @@ def request_cancel(run: Run, command: RequestCancel, now: Now) -> Decision:
     if run.cancel_requested is not None:
         return Decision(("OK", str(run.state)))
     fields = {"type": str(EntryType.CANCEL_REQUESTED), "attempt": str(run.attempt)}
-    if run.host is not None:
-        fields["host"] = run.host
+    if command.host is not None:
+        fields["host"] = command.host
     if command.reason is not None:
         fields["reason"] = command.reason
     fields["at"] = str(now.server_ms)

@@ -52,6 +52,8 @@ class Run:
     """Before when nobody may start it; None: at once."""
     deadline_ms: int | None = None
     """When it fails if it has not ended."""
+    deadline_span_ms: int | None = None
+    """How long that is after it was first due."""
     failures: int = 0
     """How many executions failed."""
     excused: int = 0
@@ -134,6 +136,7 @@ _INT_FIELDS = frozenset(
         "priority",
         "due_ms",
         "deadline_ms",
+        "deadline_span_ms",
         "failures",
         "excused",
         "cancel_requested",

@@ -53,7 +53,7 @@ class RunContext:
         self._awaited: set[asyncio.Task[None]] = set()
         self._unheard: dict[asyncio.Task[None], BaseException] = {}
         self._store_failed = False
-        self._is_cancelled = claim.cancel_requested
+        self._is_cancelled = False
         self._is_over = False
         self._last_checkpoint: JsonValue = (
             None if claim.checkpoint_json is None else decode_json(claim.checkpoint_json)

@@ -31,7 +31,7 @@ class DeadRuns:
         return await (await self._letters()).list(target, limit=limit, cursor=cursor)
 
     async def get(self, run_id: str) -> DeadLetter:
-        """Read the letter of a run; RunNotFoundError when there is none."""
+        """Read the letter of a run; DeadLetterNotFoundError when there is none."""
         return await (await self._letters()).get(run_id)
 
     async def requeue(self, run_id: str) -> RunHandle[Any]:
@@ -40,7 +40,7 @@ class DeadRuns:
         The new run's metadata has the old one's id as ``requeued_from``.
 
         Raises:
-            RunNotFoundError: there is no such letter (any more).
+            DeadLetterNotFoundError: there is no such letter (any more).
         """
         letters = await self._letters()
         target = (await letters.get(run_id)).target

@@ -180,18 +180,26 @@ class Fleet:
         run_id = await submit_run(await self.store(), name, given, **options)
         return RunHandle(run_id, self._stores, known)
 
-    async def retry(self, run_id: str) -> RunHandle[Any]:
+    async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:
         """Submit a failed or cancelled run again, as a new run with the same input.
 
-        Its metadata has the old run's id as ``retry_of``.
+        Called twice, it makes two runs; ``new_run_id`` prevents that.
+
+        It has the old run's priority, trace and metadata, with its id as ``retry_of`` besides, and
+        its deadline counts anew.
+
+        Args:
+            run_id: the failed or cancelled run.
+            new_run_id: None draws one, so that each call submits a run; with an id, a call that is
+                repeated because its answer was lost submits no second one.
 
         Raises:
             RunNotFoundError: there is no such run.
+            RunExistsError: the new run's id is taken, as by a call before this one.
             RunNotTerminalError: it has not ended.
             InvalidInputError: it completed.
         """
-        deadlines = {name: agent.policy.deadline_seconds for name, agent in self._agents.items()}
-        again, target = await retry_run(await self.store(), check_run_id(run_id), deadlines)
+        again, target = await retry_run(await self.store(), check_run_id(run_id), new_run_id)
         return RunHandle(again, self._stores, self._agents.get(target))
 
     async def pause(self, agent: Callable[..., Any] | str) -> None:

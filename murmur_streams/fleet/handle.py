@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.entries import EntryType
 from murmur_streams.core.errors import (
+    InvalidInputError,
     MurmurError,
     RemoteAgentError,
     RunCancelledError,
@@ -24,6 +25,7 @@ from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.cancellation import TELLING, Cancellation, known_of, told_by
+from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -77,7 +79,12 @@ class RunHandle(Generic[T]):
 
         Raises:
             RunNotFoundError: there is no such run.
+            InvalidInputError: the reason is no text, or wait no length of time.
         """
+        if reason is not None and not isinstance(cast("object", reason), str):
+            raise InvalidInputError(f"reason is {reason!r}, but must be text")
+        if not isinstance(wait, bool):
+            checked_seconds("wait", wait, least=0)
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:

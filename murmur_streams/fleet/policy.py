@@ -15,6 +15,9 @@ NOT_RETRYABLE = "not_retryable"
 DEADLINE_EXCEEDED = "deadline_exceeded"
 FAILED = "failed"
 RETRY_LATER = "retry_later"
+LATER_LEAST_SECONDS = 0.1
+LATER_OFTEN = 10
+LATER_OFTEN_LEAST_SECONDS = 1.0
 SPARE_ATTEMPTS = 10
 """How many executions beyond its retries may end without a word: by dead or lost workers."""
 LONGEST_SECONDS = 10 * 365 * 86_400.0
@@ -24,6 +27,8 @@ _CANCEL_GRACE_SECONDS = 10.0
 
 class RetryLater(MurmurError):  # noqa: N818  # a request, and no error
     """Raised by an agent: execute the run again later; this attempt is not counted as a failure.
+
+    The run waits for 0.1 s at least, and for 1 s once ten of its executions were not counted.
 
     Args:
         delay_seconds: how long to wait, at least 0.
@@ -128,8 +133,8 @@ def decide_failure(
     policy: Policy,
     *,
     failures: int,
-    deadline_ms: int | None,
-    now_ms: int,
+    excused: int,
+    left_seconds: float | None,
     draw: Callable[[], float],
 ) -> Retry | Dead:
     """Decide what becomes of a run whose execution failed.
@@ -138,19 +143,21 @@ def decide_failure(
         error: what the execution ended with.
         policy: the agent's.
         failures: how many executions had failed before this one.
-        deadline_ms: the run's, in Unix milliseconds; None for none.
-        now_ms: the present, likewise.
+        excused: how many before it do not count against the most attempts.
+        left_seconds: how long until the run's deadline; None for no deadline.
         draw: a random number from 0 to 1.
     """
     if isinstance(error, RetryLater):
-        decision = Retry(error.delay_seconds, RETRY_LATER)
+        # Nothing else limits how often: an agent that says 0 would keep a slot and the server busy.
+        least = LATER_LEAST_SECONDS if excused < LATER_OFTEN else LATER_OFTEN_LEAST_SECONDS
+        decision = Retry(max(least, error.delay_seconds), RETRY_LATER)
     elif isinstance(error, (NonRetryableError, *policy.never_retry)):
         return Dead(NOT_RETRYABLE)
     elif failures >= policy.retries:
         return Dead(RETRIES_EXHAUSTED)
     else:
         decision = Retry(policy.backoff.delay_seconds(failures + 1, draw), FAILED)
-    if deadline_ms is not None and now_ms + decision.delay_seconds * 1000 >= deadline_ms:
+    if left_seconds is not None and decision.delay_seconds >= left_seconds:
         return Dead(DEADLINE_EXCEEDED)
     return decision
 
@@ -201,7 +208,8 @@ def checked_seconds(name: str, seconds: object, *, least: float) -> float:
     if _is_number(seconds) and least <= cast("float", seconds) <= LONGEST_SECONDS:
         return float(cast("float", seconds))
     raise InvalidInputError(
-        f"{name} is {seconds!r}, but must be a number of seconds, at least {least:g}"
+        f"{name} is {seconds!r}, but must be a number of seconds from {least:g} to "
+        f"{LONGEST_SECONDS:,.0f} (ten years)"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from pydantic import JsonValue
 
@@ -60,6 +60,8 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
         raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
     if delay is not None and at is not None:
         raise InvalidInputError("pass delay or at, not both")
+    if metadata is not None and not isinstance(cast("object", metadata), Mapping):
+        raise InvalidInputError(f"metadata is {metadata!r}, but must be a mapping of names to JSON")
     drawn = new_run_id() if run_id is None else check_run_id(run_id)
     wanted = drawn if idempotency_key is None else idempotent_run_id(target, idempotency_key)
     delay_seconds = 0.0 if delay is None else _seconds("delay", delay, least=0)
@@ -95,8 +97,10 @@ def idempotent_run_id(target: str, key: str) -> str:
     """The run id that belongs to an idempotency key of a target.
 
     Raises:
-        InvalidInputError: the key is empty or longer than 1,024 characters.
+        InvalidInputError: the key is no text, empty, or longer than 1,024 characters.
     """
+    if not isinstance(cast("object", key), str):
+        raise InvalidInputError(f"idempotency_key is {key!r}, but must be text")
     if not 1 <= len(key) <= MOST_KEY_CHARACTERS:
         raise InvalidInputError(
             f"idempotency_key has {len(key):,} characters, but must have 1 to "
@@ -108,36 +112,38 @@ def idempotent_run_id(target: str, key: str) -> str:
 
 
 async def retry_run(
-    store: RedisRunStore, run_id: str, deadlines: Mapping[str, float | None]
+    store: RedisRunStore, run_id: str, new_id: str | None = None
 ) -> tuple[str, str]:
     """Submit a failed or cancelled run again as a new one; the new id, and the target.
 
     Args:
         store: whose run.
         run_id: the run.
-        deadlines: the seconds that runs of an agent may take, by its name.
+        new_id: of the new run; None draws one.
 
     Raises:
         RunNotFoundError: there is no such run.
+        RunExistsError: the new id is taken.
         RunNotTerminalError: it has not ended.
         InvalidInputError: it completed.
     """
     run = await store.snapshot(run_id)
     if not run.state.is_terminal:
-        raise RunNotTerminalError(run_id, str(run.state))
+        raise RunNotTerminalError(run_id, str(run.state), "cancel it")
     if run.state is RunState.COMPLETED:
         raise InvalidInputError(f"run {run_id!r} completed: submit new work as a new run")
     given = await store.get_input(run_id)
     kept = run.metadata if isinstance(run.metadata, dict) else {}
-    again = new_run_id()
+    span_ms = run.deadline_span_ms
+    again = new_run_id() if new_id is None else check_run_id(new_id)
     await store.submit(
         again,
         run.target,
         input=given,
         metadata={**kept, "retry_of": run_id},
         priority=run.priority,
-        deadline_seconds=deadlines.get(run.target),
-        trace=trace_to_carry(None),
+        deadline_seconds=None if span_ms is None else span_ms / 1000,
+        trace=run.trace or trace_to_carry(None),
     )
     return again, run.target
 

@@ -71,9 +71,10 @@ class SyncFleet:
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
         return SyncRunHandle(self._fleet.handle(run_id, agent), self._fleet)
 
-    def retry(self, run_id: str) -> SyncRunHandle[Any]:
-        """Submit a failed or cancelled run again; errors as ``Fleet.retry``."""
-        return SyncRunHandle(self.run(lambda: self._fleet.retry(run_id)), self._fleet)
+    def retry(self, run_id: str, *, new_run_id: str | None = None) -> SyncRunHandle[Any]:
+        """Submit a failed or cancelled run again; arguments and errors as ``Fleet.retry``."""
+        again = self.run(lambda: self._fleet.retry(run_id, new_run_id=new_run_id))
+        return SyncRunHandle(again, self._fleet)
 
     def pause(self, agent: Callable[..., Any] | str) -> None:
         """Let no worker begin runs of this agent, until ``resume``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 
 from murmur_streams.core.commands import (
@@ -157,7 +158,7 @@ class RunWrites(ABC):
         Returns:
             The run's state after the call: cancelled, running, or the one in which it had ended.
         """
-        answer = await self._execute(run_id, RequestCancel(error_text(reason)))
+        answer = await self._execute(run_id, RequestCancel(error_text(reason), _host()))
         return RunState(answer[1])
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
@@ -174,6 +175,10 @@ class RunWrites(ABC):
         except RunNotFoundError:
             return False
         return True
+
+
+def _host() -> str | None:
+    return socket.gethostname() or None
 
 
 def check_claim(claim: str | None) -> str | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import next_object, objects, wait_until
@@ -32,6 +35,21 @@ def test_a_worker_is_ready_once_the_server_has_heard_of_it(line: CommandLine) ->
     assert (code, told["ok"], told["status"]) == (200, True, "working")
     assert asked(address, "/")[0] == 404
     assert asked(address, "/readyz", "POST")[0] == 405
+
+
+@pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
+def test_the_port_that_was_free_is_told(line: CommandLine, more: tuple[str, ...]) -> None:
+    process = line.start("worker", "fleet_app:fleet", "--health-port", "0", *more)
+    assert process.stderr is not None
+    found = None
+    while found is None:
+        told = process.stderr.readline()
+        assert told, "no address was told"
+        found = re.search(r"http://127.0.0.1:[0-9]+", told)
+    assert asked(found[0], "/livez")[0] == 200
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_a_worker_that_drains_is_live_and_not_ready(line: CommandLine, gate: Path) -> None:

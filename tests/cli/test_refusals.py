@@ -72,6 +72,12 @@ def test_a_fleet_without_agents_is_refused(line: CommandLine) -> None:
     assert (refused.returncode, "no agents" in refused.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("names", ["", ",", "echo,", " "])
+def test_a_worker_for_an_agent_without_a_name_is_refused(line: CommandLine, names: str) -> None:
+    refused = line.run("worker", "fleet_app:fleet", "--targets", names)
+    assert (refused.returncode, "--targets has an empty name" in refused.stderr) == (2, True)
+
+
 def test_a_worker_id_outside_the_grammar_is_refused(line: CommandLine) -> None:
     refused = line.run("worker", "fleet_app:fleet", "--id", "a b")
     assert (refused.returncode, refused.stdout) == (2, "")

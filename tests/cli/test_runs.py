@@ -155,6 +155,24 @@ def test_audit_is_exit_code_1_when_something_is_wrong(line: CommandLine) -> None
     assert (damaged["ok"], "somebody" in str(damaged["problems"])) == (False, True)
 
 
+def test_all_runs_can_be_audited(line: CommandLine) -> None:
+    for number in range(3):
+        line.run("submit", "nobody", "--run-id", f"r-{number}")
+    clean = line.run("audit", "--all")
+    assert (clean.returncode, clean.stderr) == (0, "")
+    assert clean.stdout == "3 runs audited, 0 not clean\n"
+    line.run("redis", "HSET", "murmur:runs:{0}:run:r-1", "target", "somebody")
+    wrong = line.run("audit", "--all")
+    assert wrong.returncode == 1
+    assert wrong.stdout.startswith("r-1  NOT CLEAN")
+    assert wrong.stdout.endswith("3 runs audited, 1 not clean\n")
+    told = objects(line.run("audit", "--all", "--json").stdout)
+    assert {each["run_id"]: each["ok"] for each in told} == {"r-0": True, "r-1": False, "r-2": True}
+    for words in ([], ["r-1", "--all"]):
+        refused = line.run("audit", *words)
+        assert (refused.returncode, "name runs, or --all" in refused.stderr) == (2, True)
+
+
 def test_a_prefix_is_another_world(line: CommandLine) -> None:
     line.run("submit", "nobody", "--run-id", "r-1", "--prefix", "team:a")
     assert line.run("show", "r-1").returncode == 2

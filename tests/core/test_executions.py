@@ -21,6 +21,7 @@ from murmur_streams.core.commands import (
     Start,
 )
 from murmur_streams.core.evolve import ERRORS_BYTES, fold
+from murmur_streams.core.executions import DEADLINE_TEXT
 from murmur_streams.core.run import run_from_fields, run_to_fields
 from murmur_streams.core.states import RunState
 from tests.core.scenario import CREATED, NOTHING, RUN_ID, given
@@ -66,7 +67,7 @@ def test_a_run_is_started_before_its_deadline_and_failed_after_it() -> None:
     waiting = NOTHING.when(replace(QUEUED, deadline_ms=1_000))
     assert waiting.when(STARTED, after_ms=999).there.state is RunState.RUNNING
     late = waiting.when(STARTED, after_ms=1_000)
-    assert (late.there.state, late.there.error) == (RunState.FAILED, "deadline_exceeded")
+    assert (late.there.state, late.there.error) == (RunState.FAILED, DEADLINE_TEXT)
     assert late.decision.dead == "deadline_exceeded"
 
 
@@ -90,6 +91,26 @@ def test_failures_and_their_texts_are_counted() -> None:
     tries = [STARTED, Release("failed", "c1", error="a\nb")] * 2
     run = given(*tries, STARTED, Finish(RunState.FAILED, error="c", claim="c1")).there
     assert (run.failures, run.excused, run.errors) == (3, 0, "1 a b\n2 a b\n3 c")
+
+
+def test_texts_of_what_is_no_failure_are_not_kept() -> None:
+    asked = given(STARTED, Release("retry_later", "c1", 500, "the bank is closed"))
+    assert (asked.written[0]["error"], asked.there.errors) == ("the bank is closed", None)
+    failed = asked.when(STARTED).when(Release("failed", "c1", error="it broke"))
+    assert failed.there.errors == "2 it broke"
+
+
+def test_a_moment_that_is_over_is_no_due_time() -> None:
+    now_ms = NOTHING.now_ms + 1_000
+    assert NOTHING.when(replace(QUEUED, due_ms=now_ms)).there.due_ms is None
+    past = NOTHING.when(replace(QUEUED, due_ms=1, deadline_ms=2_000)).there
+    assert (past.due_ms, past.deadline_ms) == (None, now_ms + 2_000)
+    assert NOTHING.when(replace(QUEUED, due_ms=now_ms + 1)).there.due_ms == now_ms + 1
+
+
+def test_why_nobody_starts_a_run_again_is_a_sentence() -> None:
+    again = given(STARTED, Reclaim()).when(Start("w2", "c2", max_attempts=1)).there
+    assert again.error == "given up after 1 attempt"
 
 
 def test_texts_of_failures_are_kept_while_they_are_short() -> None:
@@ -118,9 +139,9 @@ def test_a_request_for_a_waiting_run_ends_it() -> None:
 
 
 def test_a_request_for_a_run_that_runs_is_kept_once() -> None:
-    asked = given(STARTED).when(RequestCancel("why"))
+    asked = given(STARTED).when(RequestCancel("why", "desk"))
     assert (asked.answer, asked.types) == (("OK", "running"), ["run.cancel_requested"])
-    assert (asked.written[0]["host"], asked.written[0]["attempt"]) == ("host", "1")
+    assert (asked.written[0]["host"], asked.written[0]["attempt"]) == ("desk", "1")
     again = asked.when(RequestCancel("other"))
     assert (again.answer, again.written) == (("OK", "running"), [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import pytest
 
 from murmur_streams import Backoff, Cancellation, Fleet, RunContext, RunHandle
-from murmur_streams.core.errors import RunCancelledError, RunNotFoundError
+from murmur_streams.core.errors import InvalidInputError, RunCancelledError, RunNotFoundError
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.endings import Endings
 from murmur_streams.stores.redis.queue import Claimed, Queue
 from tests.fleet.queueing import take
-from tests.fleet.stage import wait_until
+from tests.fleet.stage import PATIENCE_SECONDS, wait_until
 from tests.fleet.working import working
 from tests.servers import Space
+
+WAKE_UP = threading.Event()
 
 
 async def fields_of(handle: RunHandle[Any], entry_type: str) -> list[dict[str, str]]:
@@ -110,8 +113,17 @@ async def test_a_handler_is_cancelled_and_may_clean_up(fleet: Fleet) -> None:
         await check_cancelled(handle, cancellation, how="handler", delivered=True)
         events = [event async for event in handle.stream()]
         assert [event.name for event in events if event.name] == ["cleaned up"]
-        assert worker.counts["cancelled"] == 1
+        await counted(worker, cancelled=1)
         assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
+
+
+async def counted(worker: Worker, **counts: int) -> None:
+    """Wait until the worker, which hears of a run's end after all others, has counted so many."""
+
+    async def are_counted() -> bool:
+        return worker.held == [] and counts.items() <= worker.counts.items()
+
+    await wait_until(are_counted, f"the worker counts {counts}")
 
 
 async def test_a_blocking_handler_looks_whether_it_is_cancelled(fleet: Fleet) -> None:
@@ -159,7 +171,7 @@ async def raises() -> None:
 
 
 def sleeps_on() -> None:
-    time.sleep(3)
+    WAKE_UP.wait(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +181,9 @@ def sleeps_on() -> None:
 async def test_the_run_ends_cancelled_whatever_its_handler_does(
     fleet: Fleet, handler: Callable[..., Any], how: str
 ) -> None:
-    fleet.agent(cancel_grace_seconds=0.1)(handler)
+    WAKE_UP.clear()
+    # Who heeds its cancellation has all the time that it needs.
+    fleet.agent(cancel_grace_seconds=0.1 if how == "grace" else 3600)(handler)
     async with working(fleet, concurrency=1) as worker:
         handle = await fleet.submit(handler)
         await in_state(handle, RunState.RUNNING, 1)
@@ -178,17 +192,18 @@ async def test_the_run_ends_cancelled_whatever_its_handler_does(
         await check_cancelled(handle, cancellation, how=how, delivered=True)
         # Its slot is free, also of what will not end.
         assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
-        assert worker.held == []
-        assert worker.counts["cancelled"] == 1
+        await counted(worker, cancelled=1, completed=1)
+        WAKE_UP.set()
 
 
 async def begun(worker: Worker) -> None:
     """Wait until the worker's only execution has called its handler."""
 
     async def has_begun() -> bool:
-        ((execution, _),) = worker._held._under_way.values()
-        return execution._handler is not None and (
-            execution._in_thread or execution._handler.get_stack() != []
+        return any(
+            execution._handler is not None
+            and (execution._in_thread or execution._handler.get_stack() != [])
+            for execution, _ in worker._held._under_way.values()
         )
 
     await wait_until(has_begun, "the handler is called")
@@ -216,22 +231,27 @@ async def test_what_was_left_behind_writes_nothing_more(fleet: Fleet) -> None:
         await began.wait()
         cancellation = await handle.cancel(wait=True)
         await check_cancelled(handle, cancellation, how="grace", delivered=True)
-        assert worker.left_behind == 1
+        await left_behind(worker, 1)
         before = await handle.snapshot()
         opened.set()
         await refused.wait()
-
-        async def has_ended() -> bool:
-            return worker.left_behind == 0
-
-        await wait_until(has_ended, "what was left behind has ended")
+        await left_behind(worker, 0)
         assert await handle.snapshot() == before
+
+
+async def left_behind(worker: Worker, count: int) -> None:
+    """Wait until so many handlers go on though they were given up."""
+
+    async def are_left() -> bool:
+        return worker.left_behind == count
+
+    await wait_until(are_left, f"{count} handlers are left behind")
 
 
 async def test_asking_twice_is_asking_once(fleet: Fleet) -> None:
     began, opened = asyncio.Event(), asyncio.Event()
 
-    @fleet.agent
+    @fleet.agent(cancel_grace_seconds=3600)
     async def cleans_up_for_long() -> None:
         try:
             began.set()
@@ -266,18 +286,41 @@ async def test_a_run_that_has_ended_stays_as_it_is(fleet: Fleet) -> None:
         await fleet.handle("unknown").cancel()
 
 
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"reason": 5}, "reason is 5, but must be text"),
+        ({"wait": -1}, "wait is -1, but must be a number of seconds from 0"),
+        ({"wait": "1m"}, "wait is '1m'"),
+    ],
+)
+async def test_an_option_of_a_cancel_out_of_bounds_is_refused(
+    fleet: Fleet, options: dict[str, Any], word: str
+) -> None:
+    handle = await fleet.submit("fine", 1)
+    with pytest.raises(InvalidInputError, match=word):
+        await handle.cancel(**options)
+    assert (await handle.status()).state is RunState.PENDING
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["completing", "failing"])
 async def test_a_cancel_while_the_run_ends_is_not_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *, fails: bool
 ) -> None:
     """The handler has ended, and its last write is under way: who was told "running" is right."""
     told: list[Cancellation] = []
+    heard: list[Endings] = []
     end: Callable[..., Awaitable[Any]] = Endings._end
 
     async def ends(self: Endings, *given: Any, **named: Any) -> Any:
         if not told:
             told.append(await fleet.handle(self._claim.run_id).cancel())
+            heard.append(self)
+            await wait_until(has_heard, "the worker hears of the cancel")
         return await end(self, *given, **named)
+
+    async def has_heard() -> bool:
+        return heard[0].cancel_told
 
     monkeypatch.setattr(Endings, "_end", ends)
 
@@ -287,10 +330,11 @@ async def test_a_cancel_while_the_run_ends_is_not_lost(
             raise ValueError("no")
         return 1
 
-    async with working(fleet):
+    async with working(fleet) as worker:
         handle = await fleet.submit(ends_soon)
         with pytest.raises(RunCancelledError):
             await handle.output(timeout=30)
+    assert (worker.counts["cancelled"], worker.counts["claimed"]) == (1, 1)
     assert [each.state for each in told] == [RunState.RUNNING]
     await check_cancelled(handle, await handle.cancel(), how="handler", delivered=False)
     assert (await fleet.dead.list()).letters == ()
@@ -410,6 +454,11 @@ async def test_a_cancelled_run_whose_worker_stops_is_not_handed_on(fleet: Fleet)
         handle = await fleet.submit(stays)
         await began.wait()
         assert (await handle.cancel()).state is RunState.RUNNING
+
+        async def is_told() -> bool:
+            return (await handle.cancel()).delivered is not None
+
+        await wait_until(is_told, "the handler is told before its worker stops")
     await check_cancelled(handle, await handle.cancel(), how="grace", delivered=True)
 
 

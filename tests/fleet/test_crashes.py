@@ -76,20 +76,20 @@ async def test_fifty_workers_killed_at_random_moments_leave_every_run_ended_once
 async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
     stage: Stage, place: str
 ) -> None:
-    first = await stage.ready(stage.start(lease_seconds=1, die_at=place))
+    first = await stage.ready(stage.start(lease_seconds=3, die_at=place))
     handle = await stage.fleet.submit("counts", {"steps": 3})
     assert await asyncio.to_thread(first.process.wait, 30) == 9
-    await stage.ready(stage.start(lease_seconds=1))
+    await stage.ready(stage.start(lease_seconds=3))
     assert total(await handle.output(timeout=30)) == 3
     assert await stage.check([handle]) == [2]
 
 
 async def test_a_worker_that_dies_after_its_run_has_ended_changes_nothing(stage: Stage) -> None:
-    first = await stage.ready(stage.start(lease_seconds=1, die_at="finished"))
+    first = await stage.ready(stage.start(lease_seconds=3, die_at="finished"))
     handle = await stage.fleet.submit("counts", {"steps": 3})
     assert await asyncio.to_thread(first.process.wait, 30) == 9
     ended = await handle.snapshot()
-    await stage.ready(stage.start(lease_seconds=1))
+    await stage.ready(stage.start(lease_seconds=3))
     other = await stage.fleet.submit("counts", {"steps": 3})
     await other.output(timeout=30)
     assert await handle.snapshot() == ended
@@ -99,10 +99,10 @@ async def test_a_worker_that_dies_after_its_run_has_ended_changes_nothing(stage:
 async def test_a_handler_that_takes_its_process_with_it_is_executed_elsewhere(
     stage: Stage,
 ) -> None:
-    first = await stage.ready(stage.start(lease_seconds=1))
+    first = await stage.ready(stage.start(lease_seconds=3))
     handle = await stage.fleet.submit("dies_once", {})
     assert await asyncio.to_thread(first.process.wait, 30) == 9
-    await stage.ready(stage.start(lease_seconds=1))
+    await stage.ready(stage.start(lease_seconds=3))
     assert total(await handle.output(timeout=30)) == 2
     assert await stage.check([handle]) == [2]
     reasons = [entry.fields.get("reason") for entry in await stage.journal(handle.run_id)]
@@ -113,12 +113,12 @@ async def test_all_runs_of_a_dead_worker_are_handed_on_however_many_they_are(
     stage: Stage,
 ) -> None:
     gate = stage.gate()
-    first = await stage.ready(stage.start(lease_seconds=1, concurrency=60))
+    first = await stage.ready(stage.start(lease_seconds=3, concurrency=60))
     handles = [await stage.fleet.submit("waits", {"gate": str(gate)}) for _ in range(60)]
     for handle in handles:
         await stage.in_state(handle, RunState.RUNNING, attempt=1)
     first.kill()
-    second: WorkerProcess = await stage.ready(stage.start(lease_seconds=1, concurrency=60))
+    second: WorkerProcess = await stage.ready(stage.start(lease_seconds=3, concurrency=60))
     for handle in handles:
         await stage.in_state(handle, RunState.RUNNING, attempt=2)
     gate.touch()

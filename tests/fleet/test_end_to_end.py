@@ -133,7 +133,13 @@ async def test_a_run_id_is_taken_once(typed: Fleet) -> None:
 async def test_many_runs_on_two_workers_all_end(stage: Stage) -> None:
     for _ in range(2):
         await stage.ready(stage.start())
-    handles = [await stage.fleet.submit("counts", {"steps": 2}) for _ in range(200)]
+    gate = stage.gate()
+    handles = [await stage.fleet.submit("waits", {"gate": str(gate)}) for _ in range(20)]
+    for handle in handles:
+        # One worker alone has room for ten.
+        await stage.in_state(handle, RunState.RUNNING, attempt=1)
+    handles += [await stage.fleet.submit("counts", {"steps": 2}) for _ in range(180)]
+    gate.touch()
     pids = {(await handle.output(timeout=30)).pid for handle in handles}
     assert pids == {worker.pid for worker in stage.workers}
     assert await stage.check(handles) == [1] * 200

@@ -10,6 +10,9 @@ from murmur_streams.core.states import RunState
 from tests.fleet.stage import Stage, wait_until
 from tests.servers import Space
 
+LEASE_SECONDS = 3
+"""Long enough for a worker that works on a slow machine to keep its runs."""
+
 
 def notes(journal: Path) -> list[str]:
     """What the agents wrote into their file."""
@@ -27,12 +30,12 @@ async def until_noted(journal: Path, line: str) -> None:
 
 async def taken_over(stage: Stage, agent: str, job: dict[str, str]) -> RunHandle[object]:
     """Submit a run, freeze its worker until another has it, and let the first go on."""
-    frozen = await stage.ready(stage.start(lease_seconds=1))
+    frozen = await stage.ready(stage.start(lease_seconds=LEASE_SECONDS))
     handle = await stage.fleet.submit(agent, job)
     await stage.in_state(handle, RunState.RUNNING, attempt=1)
     await until_events(stage, handle, 2)
     frozen.send(signal.SIGSTOP)
-    await stage.ready(stage.start(lease_seconds=1))
+    await stage.ready(stage.start(lease_seconds=LEASE_SECONDS))
     await stage.in_state(handle, RunState.RUNNING, attempt=2)
     frozen.send(signal.SIGCONT)
     return handle

@@ -55,7 +55,7 @@ async def test_an_idle_worker_is_roused_by_a_run_of_every_partition(wide: Stage)
 
 async def test_a_dead_workers_runs_are_taken_over_in_every_partition(wide: Stage) -> None:
     gate = wide.gate()
-    first = await wide.ready(wide.start(lease_seconds=1))
+    first = await wide.ready(wide.start(lease_seconds=3))
     handles = [
         await wide.fleet.submit("waits", {"gate": str(gate)}, run_id=run_id)
         for run_id in one_of_each()
@@ -63,7 +63,7 @@ async def test_a_dead_workers_runs_are_taken_over_in_every_partition(wide: Stage
     for handle in handles:
         await wide.in_state(handle, RunState.RUNNING, attempt=1)
     first.send(signal.SIGKILL)
-    await wide.ready(wide.start(lease_seconds=1))
+    await wide.ready(wide.start(lease_seconds=3))
     for handle in handles:
         await wide.in_state(handle, RunState.RUNNING, attempt=2)
     gate.touch()

@@ -82,7 +82,7 @@ async def test_a_lost_wake_stream_is_made_again(stage: Stage, space: Space, lost
 
 async def test_leases_that_were_lost_are_rebuilt_by_heartbeats(stage: Stage, space: Space) -> None:
     gate = stage.gate()
-    await stage.ready(stage.start(lease_seconds=1))
+    await stage.ready(stage.start(lease_seconds=3))
     handle = await stage.fleet.submit("waits", {"gate": str(gate)})
     await stage.in_state(handle, RunState.RUNNING, attempt=1)
     space.admin.delete(space.keys.leases(0))

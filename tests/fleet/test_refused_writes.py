@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from murmur_streams import Fleet, RunContext
 from murmur_streams.core.errors import StoreError, StoreFullError, StoreReadOnlyError
 from murmur_streams.core.states import RunState
+from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.leases import heartbeat_seconds
 from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 
 REFUSALS = [StoreFullError("out of memory"), StoreReadOnlyError("a replica")]
@@ -32,6 +35,94 @@ def refuse_once(monkeypatch: pytest.MonkeyPatch, method: str, error: StoreError)
     monkeypatch.setattr(RedisRunStore, method, refuses)
 
 
+@by_error
+@pytest.mark.parametrize("fails", [False, True], ids=["completing", "failing"])
+async def test_an_end_that_the_server_does_not_take_is_written_later(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: StoreError, *, fails: bool
+) -> None:
+    @fleet.agent
+    async def ends(run: RunContext) -> int:
+        if fails:
+            raise ValueError("no")
+        return run.attempt
+
+    refuse_once(monkeypatch, "finish", error)
+    async with working(fleet) as worker:
+        handle = await fleet.submit(ends)
+        await handle.result(timeout=30)
+    state = RunState.FAILED if fails else RunState.COMPLETED
+    run = await handle.snapshot()
+    assert (run.state, run.attempt) == (state, 1)
+    assert worker.counts == {"claimed": 1, state: 1}
+
+
+async def test_an_end_outlasts_its_lease_while_the_server_takes_none(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, tried = asyncio.Event(), asyncio.Event()
+    finish: Callable[..., Any] = RedisRunStore.finish
+
+    async def refuses(self: RedisRunStore, *given: Any, **named: Any) -> Any:
+        if opened.is_set():
+            return await finish(self, *given, **named)
+        tried.set()
+        raise StoreFullError("out of memory")
+
+    monkeypatch.setattr(RedisRunStore, "finish", refuses)
+    async with working(fleet, lease_seconds=1):
+        handle = await fleet.submit("fine", 1)
+        await tried.wait()
+        # Without its heartbeats it would have been handed on by now.
+        await asyncio.sleep(2.5)
+        opened.set()
+        assert await handle.output(timeout=30) == 2
+    assert (await handle.snapshot()).attempt == 1
+
+
+async def test_an_end_whose_claim_is_over_is_tried_no_more(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    async def refuses(*given: Any, **named: Any) -> Any:
+        tried.set()
+        raise StoreFullError("out of memory")
+
+    async with working(fleet, lease_seconds=1) as worker:
+        with monkeypatch.context() as patch:
+            patch.setattr(RedisRunStore, "finish", refuses)
+            handle = await fleet.submit("fine", 1)
+            await tried.wait()
+            await (await fleet.store()).delete(handle.run_id, force=True)
+
+            async def is_given_up() -> bool:
+                return worker.held == []
+
+            await wait_until(is_given_up, "the worker hears that its claim is over")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_worker_that_stops_leaves_an_end_that_no_server_takes(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, signals: int
+) -> None:
+    tried = asyncio.Event()
+
+    async def refuses(*given: Any, **named: Any) -> Any:
+        tried.set()
+        raise StoreFullError("out of memory")
+
+    monkeypatch.setattr(RedisRunStore, "finish", refuses)
+    worker = Worker(fleet, drain_seconds=0.1 if signals == 1 else 3600)
+    task = asyncio.create_task(worker.run())
+    handle = await fleet.submit("fine", 1)
+    await tried.wait()
+    for _ in range(signals):
+        worker.stop()
+    await asyncio.wait_for(task, 30)
+    assert (worker.counts["left"], worker.held) == (1, [])
+    assert (await handle.status()).state is RunState.RUNNING
+
+
 async def is_done_again(fleet: Fleet, agent: Callable[..., Any]) -> None:
     """Execute a run of the agent: the first attempt is lost, and the second completes it."""
     async with working(fleet, lease_seconds=1) as worker:
@@ -40,18 +131,6 @@ async def is_done_again(fleet: Fleet, agent: Callable[..., Any]) -> None:
         assert worker.counts["left"] == 1
     run = await handle.snapshot()
     assert (run.state, run.attempt, run.failures) == (RunState.COMPLETED, 2, 0)
-
-
-@by_error
-async def test_an_output_that_the_server_does_not_take_is_no_failure(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: StoreError
-) -> None:
-    @fleet.agent
-    async def counts(run: RunContext) -> int:
-        return run.attempt
-
-    refuse_once(monkeypatch, "finish", error)
-    await is_done_again(fleet, counts)
 
 
 @by_error

@@ -26,7 +26,7 @@ async def test_a_silence_is_told_once_and_ends_with_the_next_word(fleet: Fleet) 
     async def may_be_silent() -> None:
         await opened.wait()
 
-    async with working(fleet, lease_seconds=1) as worker:
+    async with working(fleet, lease_seconds=4) as worker:
         handle, other = await fleet.submit(is_silent), await fleet.submit(may_be_silent)
         await began.wait()
 
@@ -50,6 +50,11 @@ async def test_a_silence_is_told_once_and_ends_with_the_next_word(fleet: Fleet) 
         opened.set()
         assert await handle.output(timeout=30) == 1
         await other.result(timeout=30)
-        assert worker.counts["silent"] == 2
+
+        async def counted_both() -> bool:
+            return worker.counts["silent"] == 2
+
+        # The worker hears of it after the journal's readers.
+        await wait_until(counted_both, "the worker counts both")
     report = await (await fleet.store()).audit(handle.run_id)
     assert report.ok, report

@@ -91,7 +91,9 @@ async def test_a_key_whose_run_has_just_gone_is_free(
     [
         ({"idempotency_key": ""}, "1 to 1,024"),
         ({"idempotency_key": "x" * 1_025}, "1,025 characters"),
+        ({"idempotency_key": 5}, "idempotency_key is 5, but must be text"),
         ({"idempotency_key": "a", "run_id": "b"}, "not both"),
+        ({"metadata": ["a"]}, r"metadata is \['a'\], but must be a mapping"),
         ({"delay": 1, "at": datetime.now(tz=UTC)}, "not both"),
         ({"delay": -1}, "delay is -1"),
         ({"delay": "soon"}, "delay is 'soon'"),

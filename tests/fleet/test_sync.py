@@ -266,8 +266,12 @@ def test_ctrl_c_interrupts_a_call_that_waits(space: Space, tmp_path: Path) -> No
     text = """
 handle = fleet.sync.submit("any", 1)
 
+main = threading.main_thread().ident
+
 def tell():
     while fleet.sync.run(fleet.store)._tails.followers < 1:
+        time.sleep(0.01)
+    while sys._current_frames()[main].f_code.co_name != "wait":
         time.sleep(0.01)
     print("ready", flush=True)
 

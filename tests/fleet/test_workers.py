@@ -6,7 +6,10 @@ import asyncio
 import platform
 import signal
 
+import pytest
+
 from murmur_streams import Fleet
+from murmur_streams.core.errors import InvalidInputError
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.stores.redis.workers import WorkerInfo
@@ -24,6 +27,11 @@ async def listed(fleet: Fleet, count: int) -> list[WorkerInfo]:
 
     await wait_until(are_there, f"{count} workers are listed")
     return await fleet.workers()
+
+
+def test_a_worker_for_no_agent_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="targets is empty"):
+        Worker(app.fleet, targets=[])
 
 
 async def test_a_worker_is_listed_with_what_it_holds_until_it_has_stopped(stage: Stage) -> None:

@@ -28,7 +28,7 @@ async def working(fleet: Fleet, **options: Any) -> AsyncGenerator[Worker]:
 
 async def outcome(fleet: Fleet, agent: Callable[..., Any]) -> tuple[RunState, RemoteAgentError]:
     """Execute a run of the agent, and another one after it; how the first ended."""
-    async with working(fleet, lease_seconds=1):
+    async with working(fleet):
         handle = await fleet.submit(agent)
         result = await handle.result(timeout=30)
         assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2

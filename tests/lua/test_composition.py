@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.stores.redis.scripts import compose, load_scripts
-from tests.lua.headers import SCRIPTS
+from murmur_streams.stores.redis.scripts import compose, load_scripts, script_folder
+from tests.lua.headers import SCRIPTS, path_of
 
 USED = """-- include: tools
 local function first(x)
@@ -41,6 +41,31 @@ def test_every_function_has_a_caller(script: str) -> None:
     text = load_scripts()[script].text
     names = re.findall(r"local function (\w+)", text)
     assert [name for name in names if len(re.findall(rf"\b{name}\b", text)) == 1] == []
+
+
+def names_without_use(code: str) -> list[str]:
+    """The locals that are only declared."""
+    declared = re.findall(r"\blocal ([\w, ]+?) *=", code)
+    names = {name for names in declared for name in re.split(r", *", names)} - {"_"}
+    return sorted(name for name in names if len(re.findall(rf"\b{name}\b", code)) == 1)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_local_of_a_script_has_a_use(script: str) -> None:
+    code = "\n".join(
+        line for line in path_of(script).read_text().splitlines() if not line.startswith("--")
+    )
+    assert names_without_use(code) == []
+
+
+def test_the_check_sees_a_local_without_use() -> None:
+    assert names_without_use("local a, b = 1, 2\nlocal _, c = f(b)\nreturn c") == ["a"]
+
+
+def test_the_states_are_spelled_out_where_they_are_generated_and_nowhere_else() -> None:
+    spelled = re.compile(r"'completed', 'failed', 'cancelled'|completed = true")
+    paths = [path for path in script_folder().rglob("*.lua") if spelled.search(path.read_text())]
+    assert [path.name for path in paths] == ["states.lua"]
 
 
 def test_what_nothing_calls_is_left_out_and_numbers_stand_for_their_names(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from murmur_streams.cli.processes.options import Probes
 from murmur_streams.core.errors import InvalidInputError
+
+logger = logging.getLogger("murmur_streams.processes")
 
 REQUEST_SECONDS = 5.0
 """How long a client may take to say what it wants."""
@@ -57,7 +60,9 @@ async def serve_probes(probes: Probes, health: Probed) -> AsyncGenerator[str | N
         raise InvalidInputError(f"{where}: {error.strerror or error}") from None
     try:
         host, port = server.sockets[0].getsockname()[:2]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        logger.info("probes are answered at %s/livez and %s/readyz", address, address)
+        yield address
     finally:
         server.close()
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import TracebackType
 
 from murmur_streams.core.errors import (
+    DeadLetterNotFoundError,
     LeaseLostError,
     MurmurError,
     RemoteAgentError,
@@ -25,6 +26,7 @@ from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.policy import DEADLINE_EXCEEDED, FAILED, Dead, Retry, decide_failure
+from murmur_streams.fleet.worker.repeating import Repeater
 from murmur_streams.stores.redis.queue import Claim
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -32,7 +34,7 @@ logger = logging.getLogger("murmur_streams.worker")
 
 BACKEND = "murmur-streams"
 WORKER_STOPPED = "worker_stopped"
-_OUR_FILES = ("execution.py", "endings.py", "threads.py", "tasks.py")
+_OUR_FILES = ("execution.py", "endings.py", "repeating.py", "threads.py", "tasks.py")
 
 
 class Outcome(StrEnum):
@@ -50,19 +52,36 @@ class Outcome(StrEnum):
 
 
 class Endings:
-    """Writes the end of one execution."""
+    """Writes the end of one execution; made as soon as its claim has come.
+
+    While the server takes no writes, they are repeated, until the claim is over or ``hurry``.
+    """
 
     def __init__(self, store: RedisRunStore, agent: Agent, claim: Claim) -> None:
         self._store = store
         self._agent = agent
         self._claim = claim
         self._began = time.monotonic()
+        self._repeater = Repeater(f"run {claim.run_id}", store.server.recover)
+        self.cancel_told = False
+        """Whether the run's cancel was heard of: then the store may end it otherwise than asked."""
+
+    @property
+    def deadline_left_seconds(self) -> float | None:
+        """How long until the run's deadline; None without one. No clock of this host is asked."""
+        left = self._claim.deadline_left_seconds
+        return None if left is None else max(0.0, left - (time.monotonic() - self._began))
+
+    def hurry(self) -> None:
+        """Repeat no writes any more: the claim is over, or the worker stops."""
+        self._repeater.hurry()
 
     async def complete(self, output: object) -> Outcome:
         """End the run with its output; an output that cannot be stored is its failure."""
         try:
-            return await self._end(
-                RunState.COMPLETED, self._result(output, None), RunEventType.AGENT_COMPLETED
+            result = self._result(output, None)
+            return await self._repeater.write(
+                lambda: self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED)
             )
         except Exception as error:  # noqa: BLE001  # an output's own code may raise anything
             outcome = self._unwritten(error)
@@ -75,17 +94,18 @@ class Endings:
             error,
             self._agent.policy,
             failures=self._claim.failures,
-            deadline_ms=self._claim.deadline_ms,
-            now_ms=time.time_ns() // 1_000_000,
+            excused=self._claim.excused,
+            left_seconds=self.deadline_left_seconds,
             draw=random.random,
         )
         self._log(told, decision)
         if isinstance(decision, Retry):
             return await self._try(lambda: self._retry(decision, told))
+        result = self._result(None, told)
         return await self._try(
             lambda: self._end(
                 RunState.FAILED,
-                self._result(None, told),
+                result,
                 RunEventType.AGENT_FAILED,
                 error=str(told),
                 dead=decision.reason,
@@ -98,8 +118,11 @@ class Endings:
 
     async def deliver_cancel(self) -> Outcome | None:
         """Write that the handler was told; None when that is written."""
+        claim = self._claim
         try:
-            await self._store.deliver_cancel(self._claim.run_id, self._claim.token)
+            await self._repeater.write(
+                lambda: self._store.deliver_cancel(claim.run_id, claim.token)
+            )
         except MurmurError as error:
             return self._unwritten(error)
         return None
@@ -158,12 +181,22 @@ class Endings:
             dead=dead,
             stopped=stopped,
         )
-        logger.debug("run %s %s", claim.run_id, state)
-        return Outcome(state)
+        ended = await self._ended(state)
+        logger.debug("run %s %s", claim.run_id, ended)
+        return Outcome(ended)
+
+    async def _ended(self, asked: RunState) -> RunState:
+        """How the run has ended: a cancel that was requested before overrules what was asked."""
+        if not self.cancel_told:
+            return asked
+        try:
+            return (await self._store.get_status(self._claim.run_id)).state
+        except MurmurError:
+            return asked
 
     async def _try(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
         try:
-            return await write()
+            return await self._repeater.write(write)
         except MurmurError as error:
             outcome = self._unwritten(error)
             if outcome is None:
@@ -186,6 +219,7 @@ class Endings:
         # An agent may well look for other runs, and fail because one of those is gone.
         return (
             isinstance(error, (LeaseLostError, RunTerminatedError, RunNotFoundError))
+            and not isinstance(error, DeadLetterNotFoundError)
             and error.run_id == self._claim.run_id
         )
 

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import logging
-import time
 from enum import Enum, auto
 
 from murmur_streams.core.errors import NonRetryableError
@@ -51,7 +50,7 @@ class Execution:
         self._agent = agent
         self._endings = Endings(store, agent, claim)
         self._context = RunContext(store, claim, worker, loop)
-        self._verdict = Verdict.CANCELLED if claim.cancel_requested else None
+        self._verdict: Verdict | None = None
         self._told: asyncio.Future[None] = loop.create_future()
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._handler: asyncio.Task[None] | None = None
@@ -75,7 +74,11 @@ class Execution:
 
     def tell(self, verdict: Verdict) -> bool:
         """Cancel the handler. False when that changes nothing: it has ended, or was told before."""
+        if verdict is Verdict.CANCELLED:
+            self._endings.cancel_told = True
         if self._is_ending or (self._handler is not None and self._handler.done()):
+            if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
+                self._endings.hurry()
             return False
         if self._verdict is not None:
             return self._tell_more(verdict)
@@ -88,6 +91,8 @@ class Execution:
         return True
 
     def _tell_more(self, verdict: Verdict) -> bool:
+        if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
+            self._endings.hurry()
         if verdict is Verdict.LOST and self._verdict is not Verdict.LOST:
             self._verdict = verdict
             return True
@@ -135,10 +140,9 @@ class Execution:
 
     def _limit(self) -> tuple[float | None, Verdict]:
         """How long the handler may take, and what it means when it takes longer."""
-        timeout, deadline_ms = self._agent.policy.timeout_seconds, self.claim.deadline_ms
-        if deadline_ms is None:
+        timeout, left = self._agent.policy.timeout_seconds, self._endings.deadline_left_seconds
+        if left is None:
             return timeout, Verdict.TIMED_OUT
-        left = max(0.0, deadline_ms / 1000 - time.time())
         if timeout is not None and timeout < left:
             return timeout, Verdict.TIMED_OUT
         return left, Verdict.DEADLINE

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from murmur_streams.core.errors import MurmurError
+from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.stores.redis.queue import Beat, Queue, Told
 
 logger = logging.getLogger("murmur_streams.worker")
@@ -36,17 +37,21 @@ async def keep_leases(
         held: the claims to keep.
         told: called with each answer that is more than "go on".
     """
+    trouble = Trouble(logger, "no heartbeat")
     while True:
         await asyncio.sleep(seconds)
         beats = held()
         if not beats:
             continue
         try:
-            for answer in await queue.heartbeat(beats):
-                told(answer)
+            answers = await queue.heartbeat(beats)
         except MurmurError as error:
             # A full or read-only server, too: it may take the next one.
-            logger.warning("no heartbeat: %s", error)
+            trouble.tell(error)
+            continue
+        trouble.over()
+        for answer in answers:
+            told(answer)
 
 
 async def tend(
@@ -69,17 +74,18 @@ async def tend(
         queued: called when runs were queued again. Their wake-up tokens may go to the very
             worker that is frozen, so this one must not wait for another.
     """
-    interval = lease_seconds / TENDINGS_PER_LEASE
+    interval, trouble = lease_seconds / TENDINGS_PER_LEASE, Trouble(logger, "no look at the leases")
     while True:
         await asyncio.sleep(interval * random.uniform(1, 2))  # noqa: S311  # jitter, no secret
         try:
             tended = await queue.tend(worker, targets, interval)
         except MurmurError as error:
-            logger.warning("no look at the leases: %s", error)
+            trouble.tell(error)
             continue
+        trouble.over()
         if tended.handed_on:
             queued()
         for run_id in tended.handed_on:
-            logger.warning("run %s: its worker is gone; it is queued again", run_id)
+            logger.warning("run %s: its lease ran out; it is queued again", run_id)
         for run_id in tended.ended:
             logger.warning("run %s: nobody held it any more; it has ended", run_id)

@@ -46,11 +46,14 @@ def checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
 
     Raises:
         AgentNotRegisteredError: the fleet has none, or not one of these.
+        InvalidInputError: it is an empty list.
     """
     if not fleet.agents:
         raise AgentNotRegisteredError(
             "this fleet has no agents to execute; register one with @fleet.agent"
         )
+    if targets is not None and not targets:
+        raise InvalidInputError("targets is empty: name an agent, or pass None for all of them")
     for target in targets or ():
         if target not in fleet.agents:
             raise AgentNotRegisteredError(

@@ -26,6 +26,7 @@ from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, t
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
 from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
 from murmur_streams.fleet.worker.tasks import guard_tasks
+from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.fleet.worker.waits import end_tasks, first_of
 from murmur_streams.stores.redis.queue import ControlMessage, Queue, TargetRule, Told, Word
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -56,7 +57,7 @@ class Worker:
         concurrency: how many runs at the same time.
         lease_seconds: how long this worker may be silent before its runs are taken over; >= 1.
         drain_seconds: how long ``stop`` waits for the runs under way before it hands them back.
-        targets: only these agents; None for all.
+        targets: only these agents, one at least; None for all.
         worker_id: 1 to 128 characters of A-Z a-z 0-9 . _ - that begin with a letter or a digit;
             None makes one of host, process id and four random digits.
         on_beat: called on the event loop each time that the server has heard of this worker, some
@@ -167,19 +168,19 @@ class Worker:
         return tasks
 
     async def _work(self, store: RedisRunStore, queue: Queue) -> None:
-        failures = 0
+        failures, trouble = 0, Trouble(logger, f"worker {self.name} tries again to claim runs")
         while not self._stopping.is_set():
             try:
-                await self._take(store, queue)
+                await self._take(store, queue, trouble)
                 failures = 0
             except StoreError as error:
                 if _is_for_good(error):
                     raise
-                logger.warning("worker %s tries again to claim runs: %s", self.name, error)
+                trouble.tell(error)
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
 
-    async def _take(self, store: RedisRunStore, queue: Queue) -> None:
+    async def _take(self, store: RedisRunStore, queue: Queue, trouble: Trouble) -> None:
         """Fill the free slots, then wait for a free one or for more to do."""
         free = self._concurrency - len(self._held)
         if free <= 0:
@@ -188,6 +189,7 @@ class Worker:
             return
         self._handed_on.clear()
         claimed = await queue.claim(self.name, self._rules(), free, host_name())
+        trouble.over()
         for claim in claimed.claims:
             self._held.start(store, self._fleet.agents[claim.target], claim)
         if len(claimed.claims) < free and claimed.next_due_seconds != 0:

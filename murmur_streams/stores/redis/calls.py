@@ -166,7 +166,7 @@ def _release(command: Release, durations: Durations) -> Arguments:
 
 
 def _request_cancel(command: RequestCancel, durations: Durations) -> Arguments:
-    return [command.reason or "", durations.ttl_ms]
+    return [command.reason or "", durations.ttl_ms, command.host or ""]
 
 
 def _deliver_cancel(command: DeliverCancel, durations: Durations) -> Arguments:

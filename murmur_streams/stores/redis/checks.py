@@ -50,11 +50,13 @@ PROBES: tuple[str, ...] = (
     "MULTI",
     "SADD {key} m",
     "SREM {key} m",
+    "HSETNX {key} f v",
+    "HDEL {key} f",
     "DISCARD",
 )
 """What the scripts call, each in a form that changes nothing on a key that is not there: a script
-that was denied one of them half-way would leave half of its writes. HSETNX has no such form;
-claiming the meta hash is its probe. SADD has none either: it is queued and discarded."""
+that was denied one of them half-way would leave half of its writes. HSETNX and SADD have no such
+form: they are queued and discarded."""
 OWN_PROBES: tuple[str, ...] = (
     "PING",
     "SMEMBERS {key}",
@@ -156,13 +158,17 @@ _PERMISSION = frozenset({"NOPERM", "NOAUTH"})
 
 
 async def _check_meta(connections: Connections, keys: Keys, where: str) -> None:
-    found: Any = await connections.every_reply(
-        [
-            ("HSETNX", keys.meta, "schema_version", SCHEMA_VERSION),
-            ("HSETNX", keys.meta, "partitions", keys.partitions),
-            ("HMGET", keys.meta, "schema_version", "partitions"),
-        ]
-    )
+    read = ("HMGET", keys.meta, "schema_version", "partitions")
+    found: Any = await connections.every_reply([read])
+    if isinstance(found[0], list) and None in found[0]:
+        # Only then: a server that is full refuses writes, and would refuse every reader.
+        found = await connections.every_reply(
+            [
+                ("HSETNX", keys.meta, "schema_version", SCHEMA_VERSION),
+                ("HSETNX", keys.meta, "partitions", keys.partitions),
+                read,
+            ]
+        )
     for reply in found:
         if isinstance(reply, RedisError) and code_of(reply) != "WRONGTYPE":
             raise reply

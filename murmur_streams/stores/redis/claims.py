@@ -37,11 +37,12 @@ class Claim:
     """How many executions before this one do not count against the most attempts."""
     deadline_ms: int | None = None
     """When the run fails if it has not ended, Unix milliseconds."""
-    cancel_requested: bool = False
     checkpoint_json: str | None = None
     """What an execution before this one kept."""
     trace: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     """The W3C headers that the submitter passed."""
+    deadline_left_seconds: float | None = None
+    """How long it was to ``deadline_ms`` at the moment of the claim, by the server's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def read_groups(flat: Answer) -> Iterator[tuple[str, dict[str, str]]]:
 
 def read_claim(fields: Mapping[str, str]) -> Claim:
     """Read a claim from the fields that the script told."""
-    deadline = fields.get("deadline_ms")
+    deadline, left = fields.get("deadline_ms"), fields.get("deadline_left_ms")
     return Claim(
         run_id=fields["run_id"],
         target=fields["target"],
@@ -127,7 +128,7 @@ def read_claim(fields: Mapping[str, str]) -> Claim:
         failures=int(fields.get("failures", 0)),
         excused=int(fields.get("excused", 0)),
         deadline_ms=None if deadline is None else int(deadline),
-        cancel_requested="cancel_requested" in fields,
+        deadline_left_seconds=None if left is None else int(left) / 1000,
         checkpoint_json=fields.get("checkpoint"),
         trace={name: fields[name] for name in ("traceparent", "tracestate") if name in fields},
     )

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from murmur_streams.core.answers import check_answer
-from murmur_streams.core.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
+from murmur_streams.core.errors import (
+    DeadLetterNotFoundError,
+    InvalidCursorError,
+    InvalidInputError,
+)
 from murmur_streams.core.identifiers import check_run_id, check_target, new_run_id
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.requests import Order, create_command, submit_command
+from murmur_streams.core.requests import (
+    TRACE_NAMES,
+    Order,
+    create_command,
+    submit_command,
+)
 from murmur_streams.stores.redis.server import pairs, text
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -46,6 +55,11 @@ class DeadLetter:
     """When the run ended, Unix milliseconds."""
     letter_id: str
     """Its place in its target's stream."""
+    priority: int = 0
+    deadline_seconds: float | None = None
+    """How long after it was due it would have failed; None: for ever."""
+    trace: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    """The W3C headers that the submitter passed."""
 
     @property
     def input(self) -> JsonValue:
@@ -106,28 +120,37 @@ class DeadLetters:
     async def get(self, run_id: str) -> DeadLetter:
         """Read the dead letter of a run.
 
+        Two round trips while the run is kept. Once it has expired, was deleted or rebuilt, and when
+        there is no letter, those of its partition are gone through, the newest first, 50 at a time.
+
         Raises:
-            RunNotFoundError: there is none: it did not die, was requeued or purged.
+            DeadLetterNotFoundError: there is none: it did not die, was requeued or purged.
         """
         partition = self._keys.partition(check_run_id(run_id))
-        # The run itself knows its target, unless it has expired.
-        known = await self._server.read("HGET", self._keys.run(run_id), "target")
-        places = await self._places(None if known is None else text(known), partition)
-        for place in places:
+        kept = await self._server.read("HMGET", self._keys.run(run_id), "target", "letter")
+        target, letter_id = (None if each is None else text(each) for each in kept)
+        if target is not None and letter_id is not None:
+            key = self._keys.dead(target, partition)
+            for _, flat in await self._server.read("XRANGE", key, letter_id, letter_id):
+                return _read(target, letter_id, pairs(flat))
+        # Of all targets: an id that lives again may have a letter of a life before.
+        for place in await self._places(None, partition):
             async with aclosing(self._letters(*place, "+")) as found:
                 async for letter in found:
                     if letter.run_id == run_id:
                         return letter
-        raise RunNotFoundError(run_id)
+        raise DeadLetterNotFoundError(run_id)
 
     async def requeue(self, run_id: str) -> str:
         """Submit the run again under a new id and remove its letter, in one step.
+
+        It has the old one's input, priority and trace, and its deadline's span, from now on.
 
         Returns:
             The new run's id. Its metadata holds the old one as ``requeued_from``.
 
         Raises:
-            RunNotFoundError: there is no such letter (any more).
+            DeadLetterNotFoundError: there is no such letter (any more).
         """
         letter = await self.get(run_id)
         partition = self._keys.partition(run_id)
@@ -137,10 +160,13 @@ class DeadLetters:
             new_id = new_run_id()
         metadata = {**cast("dict[str, JsonValue]", letter.metadata or {}), "requeued_from": run_id}
         created = create_command(new_id, letter.target, letter.input, metadata, self._store.limits)
-        command = submit_command(created, Order())
+        order = Order(
+            priority=letter.priority, deadline_seconds=letter.deadline_seconds, trace=letter.trace
+        )
+        command = submit_command(created, order)
         answer = await self._store.calls.requeue(new_id, command, letter.letter_id)
         if answer[0] == "NOT_FOUND":
-            raise RunNotFoundError(run_id)
+            raise DeadLetterNotFoundError(run_id)
         check_answer(answer, new_id)
         return new_id
 
@@ -156,16 +182,25 @@ class DeadLetters:
         Args:
             run_id: only this run's.
             target: only of this target.
-            older_than_seconds: only of runs that ended longer ago.
+            older_than_seconds: only of runs that ended longer ago, by the server's clock.
 
         Returns:
             How many there were.
+
+        Raises:
+            InvalidInputError: the age is negative or no number; nothing is removed.
         """
+        if older_than_seconds is not None and not 0 <= older_than_seconds < math.inf:
+            raise InvalidInputError(
+                f"older_than_seconds is {older_than_seconds}, but must be a number from 0 on"
+            )
         if run_id is not None:
             return await self._remove(run_id)
         how: tuple[object, ...] = ("MAXLEN", 0)
         if older_than_seconds is not None:
-            how = ("MINID", max(0, round((time.time() - older_than_seconds) * 1000)))
+            seconds, micros = (int(part) for part in await self._server.read("TIME"))
+            now_ms = seconds * 1000 + micros // 1000
+            how = ("MINID", max(0, now_ms - round(older_than_seconds * 1000)))
         count = 0
         for name, partition in await self._places(target):
             count += int(await self._server.read("XTRIM", self._keys.dead(name, partition), *how))
@@ -174,7 +209,7 @@ class DeadLetters:
     async def _remove(self, run_id: str) -> int:
         try:
             letter = await self.get(run_id)
-        except RunNotFoundError:
+        except DeadLetterNotFoundError:
             return 0
         key = self._keys.dead(letter.target, self._keys.partition(run_id))
         return int(await self._server.read("XDEL", key, letter.letter_id))
@@ -221,7 +256,7 @@ def _parse(cursor: str) -> tuple[str, int, str]:
 
 
 def _read(target: str, letter_id: str, fields: dict[str, str]) -> DeadLetter:
-    errors = fields.get("errors")
+    errors, span = fields.get("errors"), fields.get("deadline_span")
     return DeadLetter(
         run_id=fields["run_id"],
         target=target,
@@ -234,4 +269,7 @@ def _read(target: str, letter_id: str, fields: dict[str, str]) -> DeadLetter:
         metadata_json=fields.get("metadata_json"),
         at_ms=int(fields["at"]),
         letter_id=letter_id,
+        priority=int(fields.get("priority", 0)),
+        deadline_seconds=None if span is None else int(span) / 1000,
+        trace={name: fields[name] for name in TRACE_NAMES if name in fields},
     )

@@ -113,6 +113,16 @@ def clear_error(error: BaseException, where: str) -> MurmurError:
         return StoreFullError(
             f"{where} is out of memory; raise maxmemory, or let ended runs expire sooner"
         )
+    return StoreError(_other_error(code, text, error, where))
+
+
+def _other_error(code: str, text: str, error: BaseException, where: str) -> str:
+    if code == "WRONGTYPE":
+        return (
+            f"a key on {where} has another type than the key table gives it, so something else "
+            f"wrote it ({text}); `murmur-streams audit RUN` and `murmur-streams keys RUN` name a "
+            "run's keys, `redis-cli TYPE KEY` tells what one is (embedded: `murmur-streams redis`)"
+        )
     if isinstance(error, RedisError):
-        return StoreError(f"{where} answered with an error: {text}")
-    return StoreError(f"the call to {where} failed: {type(error).__name__}: {error}")
+        return f"{where} answered with an error: {text}"
+    return f"the call to {where} failed: {type(error).__name__}: {error}"

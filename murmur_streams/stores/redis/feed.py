@@ -14,6 +14,7 @@ from murmur_streams.core.errors import CursorResetError, MurmurError, StoreClose
 from murmur_streams.core.feed import START, FeedCursor, FeedEntry, FeedFilter, Place, read_place
 from murmur_streams.stores.redis import sources
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
+from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.server import Server, end_tasks, is_cancelled, reason_of, text
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -158,13 +159,13 @@ class FeedReader:
             raise StoreClosedError(_CLOSED)
         seconds = sources.BLOCK_SECONDS
         places = [f"{ms}-{n}" for ms, n in self._cursor.places]
-        self._blocked = asyncio.create_task(
+        self._blocked = start_task(
             self._server.blocking(
                 *("XREAD", "COUNT", sources.FEED_PAGE, "BLOCK", int(seconds * 1000)),
                 *("STREAMS", *self._feeds, *places),
                 seconds=seconds,
             ),
-            name="feed",
+            "feed",
         )
         try:
             return await self._blocked

@@ -117,5 +117,8 @@ class Keys:
     def wake(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:wake:{target}"
 
-    def control(self, reader: str, partition: int) -> str:
-        return f"{self.base(partition)}:control:{reader}"
+    def control(self, worker_id: str, partition: int) -> str:
+        return f"{self.base(partition)}:control:{worker_id}"
+
+    def tail(self, reader_id: str, partition: int) -> str:
+        return f"{self.base(partition)}:tail:{reader_id}"

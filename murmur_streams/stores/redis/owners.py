@@ -8,6 +8,7 @@ import secrets
 
 from murmur_streams.core.errors import InvalidInputError, MurmurError
 from murmur_streams.stores.redis.calls import Durations
+from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.owners")
@@ -51,7 +52,7 @@ class Owners:
     def start(self) -> None:
         """Begin to beat, once; also with no runs of its own, for those of others that are gone."""
         if self._lease_ms and self._beating is None:
-            self._beating = asyncio.create_task(self._beat_for_ever(), name="keep owned runs")
+            self._beating = start_task(self._beat_for_ever(), "keep owned runs")
 
     def take(self, run_id: str) -> None:
         """Keep a run alive from now on; called before it is set running."""

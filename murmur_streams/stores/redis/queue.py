@@ -35,6 +35,8 @@ WAKE_CONSUMER = "any"
 HEARTBEAT_PAGE = 100
 TEND_PAGE = 20
 CONTROL_PAGE = 100
+SCRUB_PAGES = 20
+"""Of fifty runs each, at most so many a call: a lost queue is made again in little time."""
 FIRST_CONTROL = "0-0"
 
 
@@ -53,6 +55,7 @@ class Queue:
         self._lease_ms = round(lease_seconds * 1000)
         self._scrubbed: dict[int, str] = {}
         """Partition -> how far its runs were compared with queues and leases."""
+        self._unserved: dict[int, set[str]] = {}
         self._woken: list[int] = []
         """Partitions whose wake-up tokens came last: they are claimed from first."""
 
@@ -115,18 +118,34 @@ class Queue:
                 *(count, len(targets), *rules, *tokens),
             ],
         )
-        claims: list[Claim] = []
+        claims, unserved = list[Claim](), set[str]()
         for kind, fields in read_groups(answer[3:]):
             if kind == "claimed":
                 claims.append(read_claim(fields))
             elif kind == "damaged":
                 _tell_damaged(fields["run_id"])
+            elif kind == "unserved":
+                unserved.add(fields["target"])
             else:
                 logger.info("run %s was not started: %s", fields["run_id"], fields["reason"])
+        self._tell_unserved(partition, unserved)
         more, next_due_ms = answer[1] == "1", int(answer[2])
         if more:
             return claims, 0.0
         return claims, None if next_due_ms < 0 else next_due_ms / 1000
+
+    def _tell_unserved(self, partition: int, targets: set[str]) -> None:
+        """Log once what cannot be served, until it was served again."""
+        for target in sorted(targets - self._unserved.get(partition, set())):
+            logger.error(
+                "no run of %s in partition %d can be taken: the type of %s or of %s was changed "
+                "by hand; `redis-cli TYPE KEY` tells it, and a queue that is deleted is made again",
+                target,
+                partition,
+                self._keys.queue(target, partition),
+                self._keys.paused(partition),
+            )
+        self._unserved[partition] = targets
 
     async def heartbeat(self, beats: Sequence[Beat]) -> list[Told]:
         """Move the leases on; what there is to say of the claims."""
@@ -170,8 +189,8 @@ class Queue:
         """Do for all what nobody does for himself; of all workers one at a time does it.
 
         Runs whose lease has run out wait again, overdue ones end, idle workers of ``targets`` are
-        woken while there is work, and a few rows of queues and leases that were lost are made
-        again from the runs: with every call the next ones.
+        woken while there is work, and rows of queues and leases that were lost are made again from
+        the runs, a thousand at most: with every call the next ones. The feed is trimmed by time.
 
         Args:
             worker: who calls, by the name it claims with.
@@ -196,7 +215,7 @@ class Queue:
     async def _tend(
         self, worker: str, targets: Sequence[str], interval_ms: int, partition: int
     ) -> list[tuple[str, str]]:
-        durations, fates = self._store.durations, list[tuple[str, str]]()
+        durations, fates, pages = self._store.durations, list[tuple[str, str]](), 0
         while True:
             answer = await self._server.idempotent_script(
                 "tend",
@@ -211,7 +230,9 @@ class Queue:
                 return fates
             self._scrubbed[partition] = answer[2]
             fates += zip(answer[3::2], answer[4::2], strict=True)
-            if answer[1] == "0":
+            pages += 1
+            is_walking = not answer[2].endswith(" ") and pages < SCRUB_PAGES
+            if answer[1] == "0" and not is_walking:
                 return fates
 
     async def release(self, claim: Claim, reason: str) -> None:
@@ -300,7 +321,7 @@ class Queue:
 
 def _tell_damaged(run_id: str) -> None:
     logger.error(
-        "run %s is damaged and was taken out of the queue: its hash or journal was changed by "
+        "run %s is damaged and was taken out of the queue: one of its keys was changed by "
         "hand; `murmur-streams audit %s` says how, `murmur-streams rebuild %s` mends it",
         run_id,
         run_id,

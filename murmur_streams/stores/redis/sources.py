@@ -17,7 +17,7 @@ BLOCK_SECONDS = 20.0
 """Bounded, since a frozen server or a deleted key wakes nobody."""
 JOURNAL_PAGE = 256
 FEED_PAGE = 1_000
-CONTROL_TTL_MS = 120_000
+WAKE_TTL_MS = 120_000
 _FEED_HEAD = 6
 """run, entry, target and their values come before an entry's own fields."""
 
@@ -28,8 +28,8 @@ class DirectSource:
     def __init__(self, server: Server, partition: int, followed: Mapping[str, Followed]) -> None:
         self._server = server
         self._followed = followed
-        self._control = server.keys.control(f"tail-{secrets.token_hex(6)}", partition)
-        self._control_id = "0-0"
+        self._wake = server.keys.tail(secrets.token_hex(6), partition)
+        self._wake_id = "0-0"
 
     async def start(self) -> None:
         """Nothing to find out first: each run knows where its journal ended."""
@@ -38,8 +38,8 @@ class DirectSource:
         """Wake the blocked read, so that it takes newly followed runs in."""
         await self._server.read_all(
             ("MULTI",),
-            ("XADD", self._control, "MAXLEN", 1, "*", "wake", "1"),
-            ("PEXPIRE", self._control, CONTROL_TTL_MS),
+            ("XADD", self._wake, "MAXLEN", 1, "*", "wake", "1"),
+            ("PEXPIRE", self._wake, WAKE_TTL_MS),
             ("EXEC",),
         )
 
@@ -51,20 +51,20 @@ class DirectSource:
             run.is_armed = True
         reply = await self._server.blocking(
             *("XREAD", "COUNT", JOURNAL_PAGE, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"),
-            *(self._control, *runs, self._control_id, *ids),
+            *(self._wake, *runs, self._wake_id, *ids),
             seconds=BLOCK_SECONDS,
         )
         for key, entries in reply or ():
             run = runs.get(text(key))
             if run is None:
-                self._control_id = text(entries[-1][0])
+                self._wake_id = text(entries[-1][0])
                 continue
             for raw in entries:
                 run.put(text(raw[0]), raw)
 
     async def recover(self) -> None:
         """After a broken connection: every cursor is checked by its subscriber."""
-        self._control_id = "0-0"
+        self._wake_id = "0-0"
         for run in self._followed.values():
             run.verify()
 

@@ -69,6 +69,9 @@ async def test_a_server_out_of_memory_refuses_writes_and_nothing_is_half_done(
             text = await refusal(call, StoreFullError)
             assert "memory" in text
         assert (await store.get_status("run")).state is RunState.PENDING
+        # Who only reads can open it all the same.
+        reader = make_store(spare.url())
+        assert (await reader.get_status("run")).state is RunState.PENDING
         await admin.config_set("maxmemory", 0)
         assert await store.append("run", note("run", "b")) == 2
         assert (await store.audit("run")).problems == ()

@@ -23,7 +23,7 @@ TIMES = frozenset(
 )
 TOLD_TIMES = frozenset({"at", "due", "deadline", "seconds"})
 DELAYED = 10**13
-NOT_FOLDED = {"live_until", "expire_at"}
+NOT_FOLDED = {"live_until", "expire_at", "letter"}
 BIG_BYTES = 1024
 PARTITION = 0
 ENDED = {str(state) for state in TERMINAL_STATES}

@@ -231,7 +231,9 @@ BUILDS: dict[str, st.SearchStrategy[Build]] = {
         st.sampled_from((0, 0, 0, HOUR_MS)),
         st.sampled_from((None, "it\nbroke", "x" * 3_990)),
     ).flatmap(lambda built: built),
-    "request_cancel": st.sampled_from((None, "why")).map(RequestCancel).map(_always),
+    "request_cancel": st.sampled_from(((None, None), ("why", "desk")))
+    .map(lambda given: RequestCancel(*given))
+    .map(_always),
     "deliver_cancel": _by_holder(DeliverCancel),
     "checkpoint": payloads.flatmap(
         lambda value: _by_holder(lambda claim: Checkpoint(value, claim))

@@ -9,6 +9,7 @@ import os
 import select
 import subprocess
 import sys
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ OWN_TASKS = {
     "prepare again",
     "retry a write of run run",
     "shared read",
+    "feed",
+    "keep owned runs",
 }
 FORK = """
 import asyncio, os, sys
@@ -102,13 +105,15 @@ async def test_no_task_of_the_store_inherits_what_its_caller_set(space: Space) -
 
     asyncio.get_running_loop().set_task_factory(factory)
     CALLER.set("an agent")
-    async with space.store() as store:
+    async with space.store(owner_lease_seconds=3600) as store:
         await store.create("run", "t")
         space.admin.script_flush()
         event = RunEvent(type=RunEventType.LOG, run_id="run", data="a")
         await store.append("run", event)
         stream = store.stream("run")
         assert (await anext(stream)).data == "a"
+        async with aclosing(store.feed()) as feed:
+            await anext(feed)
         waiting = asyncio.ensure_future(anext(stream))
         await wait_until(
             lambda: any(task.get_name() == "live source" for task in tasks), "it is followed"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
+from typing import Any
+
 import pytest
 
 from murmur_streams.core.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
@@ -10,9 +14,10 @@ from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing import wait_until
 from tests.servers import Space
 from tests.stores.redis.hand import HandWriter, calls_by_hand
-from tests.stores.redis.working import claimed, entries, ids, take
+from tests.stores.redis.working import claimed, entries, ids, server_ms, take
 
 
 @pytest.fixture
@@ -115,6 +120,52 @@ async def test_a_requeued_run_is_a_new_one_with_the_same_input(
         await dead.requeue("run")
 
 
+async def test_a_requeued_run_has_priority_trace_and_the_deadlines_span_of_the_old_one(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    trace = {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=1"}
+    await store.submit("run", "work", priority=7, deadline_seconds=7200, trace=trace)
+    (claim,) = await take(queue)
+    # A retry's due time moves what is due, and not the span.
+    await store.release("run", claim.token, "failed", delay_seconds=600)
+    await store.finish("run", RunState.FAILED, dead="not_retryable")
+    letter = await dead.get("run")
+    assert (letter.priority, letter.deadline_seconds, letter.trace) == (7, 7200, trace)
+    new = await store.snapshot(await dead.requeue("run"))
+    assert (new.priority, new.trace, new.due_ms) == (7, trace, None)
+    assert (new.deadline_ms or 0) - new.created_ms == 7_200_000
+
+
+async def test_a_letter_of_a_run_that_is_kept_is_found_whatever_else_there_is(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
+    read, sent = store.server.read, list[object]()
+
+    async def counted(*command: object) -> Any:
+        sent.append(command[0])
+        return await read(*command)
+
+    monkeypatch.setattr(store.server, "read", counted)
+    assert (await dead.get("run")).run_id == "run"
+    assert sent == ["HMGET", "XRANGE"]
+
+
+async def test_a_letter_is_found_by_whoever_has_the_id_now(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
+    await store.rebuild("run")
+    assert (await dead.get("run")).target == "work"
+    await store.delete("run")
+    await store.submit("run", "other")
+    assert (await dead.get("run")).target == "work"
+    await store.finish("run", RunState.FAILED, dead="why")
+    assert (await dead.get("run")).target == "other"
+    assert await dead.purge(run_id="run") == 1
+    assert (await dead.get("run")).target == "work"
+
+
 async def test_a_letter_outlives_its_run(
     store: RedisRunStore, queue: Queue, dead: DeadLetters
 ) -> None:
@@ -160,8 +211,48 @@ async def test_letters_are_purged_by_run_target_or_age(
     assert await dead.purge(older_than_seconds=3600) == 0
     assert await dead.purge(target="other") == 1
     assert {letter.run_id for letter in (await dead.list()).letters} == {"b", "c"}
-    assert await dead.purge(older_than_seconds=-60) == 2
+    left = server_ms(space) + 1
+
+    async def is_later() -> bool:
+        return server_ms(space) > left
+
+    await wait_until(is_later, "the letters are older than nothing")
+    assert await dead.purge(older_than_seconds=0) == 2
     assert await dead.purge() == 0
+
+
+@pytest.mark.parametrize("age", [-1, -0.001, math.nan, math.inf])
+async def test_an_age_that_is_none_purges_nothing(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters, age: float
+) -> None:
+    await fail(store, queue, "a")
+    with pytest.raises(InvalidInputError, match="older_than_seconds"):
+        await dead.purge(older_than_seconds=age)
+    assert (await dead.get("a")).run_id == "a"
+
+
+async def test_the_age_of_a_letter_goes_by_the_servers_clock(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fail(store, queue, "a")
+    an_hour_ahead = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: an_hour_ahead)
+    assert await dead.purge(older_than_seconds=600) == 0
+
+
+async def test_a_run_ends_though_its_letter_has_no_place(
+    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    for key in (space.keys.dead("work", 0), space.keys.dead_targets(0)):
+        await store.submit("run", "work")
+        space.admin.set(key, "x")
+        (claim,) = await take(queue)
+        assert await store.finish("run", RunState.FAILED, claim=claim.token, dead="why")
+        assert (await store.snapshot("run")).state is RunState.FAILED
+        assert (await store.audit("run")).problems == ()
+        space.admin.delete(key)
+        assert (await dead.list()).letters == ()
+        await store.delete("run")
 
 
 async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
 from tests.key_audit import expiry_times
@@ -69,7 +71,7 @@ async def stores(space: Space) -> AsyncIterator[Callable[..., RedisRunStore]]:
     """Opens stores that are closed at the test's end."""
     opened: list[RedisRunStore] = []
 
-    def open_store(**options: float) -> RedisRunStore:
+    def open_store(**options: Any) -> RedisRunStore:
         opened.append(space.store(late_event_seconds=0.01, **options))
         return opened[-1]
 
@@ -188,6 +190,39 @@ async def test_a_write_moves_the_expiry_of_a_live_run_once_a_tenth_of_it_is_over
 
     await wait_until(moved, "the expiry moves on")
     assert len(expiries(space)) == 1
+
+
+LIVE_TTL_MS = 100_000
+
+
+def live_until(space: Space) -> int:
+    return int(str(space.admin.hget(space.keys.run(RUN_ID), "live_until"), "ascii"))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def let_pass(space: Space, milliseconds: int) -> int:
+    """Let the expiry of the run be as if it had been moved so long ago; what it is then."""
+    seconds, _ = space.admin.time()
+    moment = seconds * 1000 + LIVE_TTL_MS - milliseconds
+    space.admin.hset(space.keys.run(RUN_ID), "live_until", str(moment))
+    return moment
+
+
+@pytest.mark.parametrize("behind_ms", [0, 30_000, 45_000, 51_000, 3_600_000, -3_600_000])
+async def test_a_busy_run_is_kept_whatever_its_writers_clock_says(
+    space: Space, stores: Stores, behind_ms: int
+) -> None:
+    store = stores(live_ttl_seconds=LIVE_TTL_MS / 1000, clock=lambda: wall_clock_ms() - behind_ms)
+    await store.create(RUN_ID, "t")
+    for passed_ms in (50_000, 99_000):
+        before = let_pass(space, passed_ms)
+        await store.append(RUN_ID, event())
+        assert live_until(space) > before + passed_ms - 5_000
+        await store.append(RUN_ID, event())
+    before = let_pass(space, 100)
+    await store.append(RUN_ID, event())
+    assert live_until(space) == before
+    # What was done to its expiry by hand is no concern of the key audit.
+    await store.delete(RUN_ID, force=True)
 
 
 async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(

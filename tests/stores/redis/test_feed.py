@@ -12,7 +12,10 @@ import pytest
 from murmur_streams.core.errors import CursorGapError, CursorResetError, InvalidCursorError
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.feed import FeedCursor, FeedEntry
+from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing import wait_until
 from tests.servers import Space
 
 
@@ -61,6 +64,40 @@ async def test_a_feed_stays_near_its_bound(space: Space) -> None:
     # By every 32nd entry, and by whole nodes, which hold at most a hundred.
     assert 100 <= length < 100 + 32 + 100
     assert [each.entry.seq for each in seen] == list(range(1002 - length, 1102 - length))
+
+
+@pytest.mark.parametrize("by", ["sweep", "tend"])
+async def test_what_is_older_than_ended_runs_are_kept_is_trimmed_though_nothing_comes(
+    space: Space, by: str
+) -> None:
+    feed = space.keys.feed(0)
+    length: Any = space.admin.xlen
+    async with space.store(ttl_seconds=0.05) as store:
+        await write(store, 3)
+        await store.finish("run", RunState.COMPLETED)
+        seen = await take(store, length(feed))
+
+        async def is_trimmed() -> bool:
+            await (store.sweep() if by == "sweep" else Queue(store, 60).tend("w", [], 60))
+            return length(feed) == 1
+
+        await wait_until(is_trimmed, "only the last entry is kept")
+        with pytest.raises(CursorGapError):
+            await take(store, 1, seen[1].cursor)
+        # Who has read all goes on without a gap, and so does n.
+        async with asyncio.timeout(20), aclosing(store.feed(after=seen[-1].cursor)) as entries:
+            coming = asyncio.ensure_future(anext(entries))
+            await store.create("other", "t")
+            after = await coming
+    assert (after.run_id, after.entry.type) == ("other", "run.created")
+
+
+async def test_a_feed_of_runs_that_are_kept_for_ever_is_not_trimmed_by_time(space: Space) -> None:
+    async with space.store(ttl_seconds=0) as store:
+        await write(store, 3)
+        await asyncio.sleep(0.02)
+        await store.sweep()
+        assert len(await take(store, 4)) == 4
 
 
 async def test_what_is_trimmed_under_a_reader_is_a_gap(space: Space, store: RedisRunStore) -> None:

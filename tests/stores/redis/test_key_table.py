@@ -21,7 +21,7 @@ NAMES: dict[str, Any] = {
     "run_id": "<run_id>",
     "target": "<target>",
     "state": "<state>",
-    "reader": "<worker_id>",
+    "reader_id": "<reader_id>",
     "worker_id": "<worker_id>",
     "partition": 0,
 }

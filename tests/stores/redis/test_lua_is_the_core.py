@@ -44,6 +44,8 @@ FEED_MAX = 100_000
 LOST_MS = -1_000
 HELD_MS = 1_000_000
 NODE_ENTRIES = 3
+LEFT = {"deadline_ms", "deadline_left_ms"}
+"""What a claim tells that goes by the clock."""
 
 
 class Twins:
@@ -207,7 +209,7 @@ class Twins:
 
 def _in_any_time(told: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
     kind, fields = told
-    return kind, {name: text for name, text in fields.items() if name != "deadline_ms"}
+    return kind, {name: text for name, text in fields.items() if name not in LEFT}
 
 
 def _times_aside(answer: Answer) -> Answer:

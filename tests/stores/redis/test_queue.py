@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from murmur_streams.core.errors import InvalidInputError, LeaseLostError
+from murmur_streams.core.executions import DEADLINE_TEXT
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Claim, Queue, TargetRule
@@ -23,6 +24,7 @@ from tests.stores.redis.working import (
     handed_on,
     ids,
     let_an_hour_pass,
+    server_ms,
     take,
 )
 
@@ -38,9 +40,23 @@ async def test_a_claim_tells_all_that_the_execution_needs(
     assert run.trace == {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=b"}
     assert (run.worker, run.host, run.claim) == ("first", "host-1", claim.token)
     assert claim == Claim(
-        "run", "work", 1, claim.token, run.version, '{"n":1}', 0, 0, run.deadline_ms, False, None,
-        run.trace,
+        "run", "work", 1, claim.token, run.version, '{"n":1}', 0, 0, run.deadline_ms, None,
+        run.trace, claim.deadline_left_seconds,
     )  # fmt: skip
+
+
+async def test_how_long_is_left_to_a_deadline_is_told_by_the_servers_clock(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    await store.submit("run", "work", deadline_seconds=3600)
+    await store.submit("for-ever", "work")
+    before = server_ms(space)
+    run, for_ever = await take(queue, 2)
+    assert run.deadline_ms is not None
+    assert run.deadline_left_seconds is not None
+    claimed_ms = run.deadline_ms - run.deadline_left_seconds * 1000
+    assert before <= round(claimed_ms) <= server_ms(space)
+    assert for_ever.deadline_left_seconds is None
 
 
 async def test_a_run_of_higher_priority_is_taken_first(store: RedisRunStore, queue: Queue) -> None:
@@ -50,12 +66,21 @@ async def test_a_run_of_higher_priority_is_taken_first(store: RedisRunStore, que
 
 
 async def test_a_step_of_priority_is_a_minute_so_that_nothing_starves(
-    store: RedisRunStore, queue: Queue
+    space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
-    await store.submit("old", "work", at=datetime.now(tz=UTC) - timedelta(minutes=6))
+    await store.submit("old", "work", delay_seconds=3240)
+    let_an_hour_pass(space)
     await store.submit("young", "work", priority=5)
     await store.submit("urgent", "work", priority=7)
     assert ids(await take(queue, 3)) == ["urgent", "old", "young"]
+
+
+async def test_a_moment_that_is_over_is_no_head_start(store: RedisRunStore, queue: Queue) -> None:
+    await store.submit("first", "work")
+    await store.submit("urgent", "work", priority=100)
+    await store.submit("past", "work", at=datetime.now(tz=UTC) - timedelta(days=3650))
+    assert (await store.snapshot("past")).due_ms is None
+    assert ids(await take(queue, 3)) == ["urgent", "first", "past"]
 
 
 async def test_a_delayed_run_is_taken_when_it_is_due(store: RedisRunStore, queue: Queue) -> None:
@@ -181,7 +206,7 @@ async def test_executions_that_are_not_excused_count_against_the_most_attempts(
     assert await handed_on(queue) == ["run"]
     assert (await queue.claim("first", rules, 1)).claims == []
     run = await store.snapshot("run")
-    assert (run.state, run.error, run.attempt) == (RunState.FAILED, "attempts_exhausted", 4)
+    assert (run.state, run.error, run.attempt) == (RunState.FAILED, "given up after 4 attempts", 4)
     letter = await DeadLetters(store).get("run")
     assert (letter.reason, letter.attempts, letter.failures) == ("attempts_exhausted", 4, 1)
 
@@ -200,7 +225,7 @@ async def test_a_run_whose_deadline_is_over_is_not_started(
     else:
         assert await store.sweep() == 1
     run = await store.snapshot("run")
-    assert (run.state, run.error, run.attempt) == (RunState.FAILED, "deadline_exceeded", 0)
+    assert (run.state, run.error, run.attempt) == (RunState.FAILED, DEADLINE_TEXT, 0)
     assert (await DeadLetters(store).get("run")).reason == "deadline_exceeded"
 
 

@@ -98,6 +98,18 @@ async def test_more_runs_than_are_looked_at_in_a_call_are_healed_too(
     assert len(await take(queue, 200)) == 120
 
 
+async def test_a_thousand_runs_are_healed_in_a_call_and_no_more(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    await asyncio.gather(*(store.submit(f"run-{number}", "work") for number in range(1020)))
+    key = space.keys.queue("work", 0)
+    space.admin.delete(key)
+    await handed_on(queue)
+    assert space.admin.zcard(key) == 1000
+    await handed_on(queue)
+    assert space.admin.zcard(key) == 1020
+
+
 async def test_a_worker_is_woken_while_there_is_work(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:

@@ -45,6 +45,12 @@ def let_an_hour_pass(space: Space) -> None:
     space.admin.zadd(queue, {name: score - HOUR_MS for name, score in rows})
 
 
+def server_ms(space: Space) -> int:
+    """What the server's clock says, Unix milliseconds."""
+    seconds, micros = space.admin.time()
+    return seconds * 1000 + micros // 1000
+
+
 async def handed_on(queue: Queue, worker: str = "first") -> list[str]:
     """Tend; whose leases had run out."""
     return (await queue.tend(worker, [], INTERVAL_SECONDS)).handed_on

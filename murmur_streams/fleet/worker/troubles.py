@@ -1,0 +1,51 @@
+"""Tells of a trouble that lasts: at once, then now and then, and when it is over."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+TOLD_AGAIN_SECONDS = 60.0
+MOST_TEXTS = 20
+"""Errors whose texts differ each time are no reason to remember more of them."""
+
+
+class Trouble:
+    """Logs what fails again and again, without a line for each time.
+
+    Args:
+        logger: where.
+        what: the line's beginning; the error's text follows it.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, what: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._what = what
+        self._clock = clock
+        self._began: float | None = None
+        self._told: dict[str, float] = {}
+
+    def tell(self, error: BaseException) -> None:
+        """It failed: a warning, unless the same was told in the last minute."""
+        now, said = self._clock(), str(error)
+        if self._began is None:
+            self._began = now
+        before = self._told.get(said)
+        if before is not None and now - before < TOLD_AGAIN_SECONDS:
+            return
+        if len(self._told) >= MOST_TEXTS:
+            self._told.clear()
+        self._told[said] = now
+        self._logger.warning("%s: %s", self._what, said)
+
+    def over(self) -> None:
+        """It works; a line, if it did not before."""
+        if self._began is None:
+            return
+        lasted, self._began = self._clock() - self._began, None
+        self._told.clear()
+        self._logger.warning("%s: over after %.1f s", self._what, lasted)

@@ -1,0 +1,240 @@
+"""docs/fleet.md: its programs run, its commands exist, its tables are those of the code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from murmur_streams import Fleet
+from murmur_streams.cli.app import app
+from murmur_streams.core.executions import ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED
+from murmur_streams.embedded import stop_server
+from murmur_streams.fleet.policy import NOT_RETRYABLE, RETRIES_EXHAUSTED
+from murmur_streams.fleet.submission import SubmitOptions
+from tests.cli.waiting import wait_until
+from tests.key_audit import audit_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+PROGRAM = re.compile(r"^```python\n(# (\w+\.py)\n.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAMS = {name: text for text, name in PROGRAM.findall(PAGE)}
+WHY = "the wrong bird"
+
+
+def table(header: str) -> list[list[str]]:
+    """The rows of the table that begins with this cell."""
+    rows = re.search(rf"^\| {header} \|.*\n\|[- |]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert rows is not None, header
+    return [[cell.strip() for cell in row.split(" | ")] for row in rows[1].splitlines()]
+
+
+def named(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def lines(program: str) -> list[list[str]]:
+    """The lines of the page that call this program, without it and without comments."""
+    found = re.findall(rf"^    {program} (.+)$", PAGE, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+class Fleets:
+    """A folder with the page's programs, a server, and a worker of `jobs.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.folder = folder / "programs"
+        self.folder.mkdir()
+        for name, text in PROGRAMS.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("MURMUR_")}
+        self.environ = {**kept, "MURMUR_DATA_DIR": str(self.data)}
+
+    def program(self, name: str) -> subprocess.CompletedProcess[str]:
+        return self._run(sys.executable, "-W", "error", name)
+
+    def told(self, *words: str, given: str | None = None) -> list[Any]:
+        """What a command tells as JSON, a value a line."""
+        done = self._run(str(BIN / "murmur-streams"), *words, given=given)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def _run(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words,
+            cwd=self.folder,
+            env=self.environ,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
+    made = Fleets(tmp_path_factory.mktemp("fleet"))
+    worker = subprocess.Popen(
+        [str(BIN / "murmur-streams"), "worker", "jobs:fleet"],
+        cwd=made.folder,
+        env=made.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: bool(made.told("workers", "--json")), "the worker is listed")
+        yield made
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+        audit_folder(made.data)
+    finally:
+        worker.kill()
+        worker.wait()
+        stop_server(made.data)
+
+
+def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
+    assert len(PROGRAMS) == PAGE.count("```python")
+    assert set(PROGRAMS) == {"jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py"}
+
+
+def test_orders_are_idempotent_retried_delayed_and_resumed(fleets: Fleets) -> None:
+    done = fleets.program("orders.py")
+    assert done.returncode == 0, done.stderr
+    same, output, counters, later, pages = done.stdout.splitlines()
+    assert (same, output) == ("True", "invoice 7")
+    assert counters == "3 1 1 ['2 ConnectionError: the bank hung up']"
+    assert "cancelled" in later
+    assert "how='pending'" in later
+    assert pages == "['a', 'b', 'c', 'd']"
+
+
+def test_the_desk_requeues_purges_and_pauses(fleets: Fleets) -> None:
+    done = fleets.program("desk.py")
+    assert done.returncode == 0, done.stderr
+    error, letter, origin, purged, paused, worker = done.stdout.splitlines()
+    assert error == "NonRetryableError there is no order -1"
+    assert letter == "not_retryable 1 -1"
+    assert origin == "True"
+    assert re.fullmatch(r"\d+ letters purged", purged)
+    assert int(purged.split()[0]) >= 2
+    assert paused == "{'invoice'}"
+    assert " working " in worker
+
+
+def test_a_running_run_is_cancelled_by_its_handler(fleets: Fleets) -> None:
+    done = fleets.program("stop.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "cancelled handler True\n"
+
+
+def test_a_program_without_a_loop_cancels_a_thread(fleets: Fleets) -> None:
+    done = fleets.program("view.py")
+    assert done.returncode == 0, done.stderr
+    how, runs, letters = done.stdout.splitlines()
+    assert (how, int(runs) >= 1, letters[0]) == ("handler", True, "(")
+
+
+def test_a_record_outside_of_a_run_says_so(fleets: Fleets) -> None:
+    done = fleets.program("logs.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "- - INFO outside of a run\n"
+
+
+def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
+    fleets.told("submit", "research", '"storks"', "--run-id", "storks", "--json")
+
+    def runs() -> bool:
+        return fleets.told("show", "storks", "--json")[0]["state"] == "running"
+
+    wait_until(runs, "the run is executed")
+    fleets.told("cancel", "storks", "--reason", WHY, "--wait", "60", "--json")
+    command = "XRANGE murmur:runs:{0}:journal:storks - +"
+    (journal,) = fleets.told("redis", "--json", given=command)
+    entries = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in journal]
+    told = {entry["type"]: set(entry) for entry in entries}
+    for kind, fields, _ in table("entry"):
+        (name,) = named(kind)
+        assert set(named(fields)) <= told[name], name
+        assert told[name] - set(named(fields)) <= {"type", "seal"}, name
+
+
+def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
+    fleets.told("submit", "invoice", "1", "--delay", "1h", "--json")
+    fleets.told("submit", "invoice", '"no order"', "--run-id", "dead-1", "--json")
+
+    def died() -> bool:
+        return fleets.told("show", "dead-1", "--json")[0]["state"] == "failed"
+
+    wait_until(died, "the run has failed")
+    worker = fleets.told("workers", "--json")[0]["id"]
+    commands = [
+        shlex.join(words).replace("RUN", "dead-1").replace("WORKER", worker)
+        for words in lines("redis-cli")
+    ]
+    replies = fleets.told("redis", "--json", given="\n".join(commands))
+    said = dict(zip(commands, replies, strict=True))
+
+    def reply(part: str) -> Any:
+        (found,) = [said[line] for line in said if part in line]
+        return found
+
+    assert reply("-inf '(10000000000000'") == 0
+    assert reply("ZCOUNT 'murmur:runs:{0}:queue:invoice' 10000000000000") >= 1
+    assert reply("ZRANGEBYSCORE")
+    assert "invoice" in reply("SMEMBERS 'murmur:runs:{0}:dead'")
+    assert reply("XLEN") >= 1
+    assert "dead-1" in reply("dead:invoice' + -")[0][1]
+    assert reply("HMGET")[:2] == ["failed", "1"]
+    assert worker in reply("murmur:runs:workers")
+    assert "working" in reply("murmur:runs:worker:")
+    assert reply("journal:dead-1")
+
+
+def test_every_command_of_the_page_is_one_with_these_options() -> None:
+    found = lines("murmur-streams")
+    assert len(found) >= 8
+    for words in found:
+        command: Any = typer.main.get_command(app)
+        rest = list(words)
+        while hasattr(command, "commands"):
+            command = command.commands[rest.pop(0)]
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= options, words
+
+
+def test_the_table_of_agent_options_is_the_signature() -> None:
+    parameters = inspect.signature(Fleet.agent).parameters.values()
+    defaults = {
+        each.name: repr(each.default) for each in parameters if each.kind == each.KEYWORD_ONLY
+    }
+    told = {named(row[0])[0]: "".join(named(row[1])) for row in table("option")}
+    assert list(told) == list(defaults)
+    assert {**told, "name": "None"} == defaults
+
+
+def test_the_table_of_submit_options_has_all_of_them() -> None:
+    rows = re.search(r"^\| option \| meaning \|\n.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert rows is not None
+    told = [name for row in rows[1].splitlines() for name in named(row.split(" | ")[0])]
+    assert sorted(told) == sorted(SubmitOptions.__annotations__)
+
+
+def test_the_table_of_dead_letters_has_every_reason() -> None:
+    told = {named(row[0])[0] for row in table("reason")}
+    ours = {RETRIES_EXHAUSTED, NOT_RETRYABLE, ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED}
+    assert told == ours | {"overdue"}

@@ -1,0 +1,58 @@
+"""What lasts is told at once, then now and then, and when it is over."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from murmur_streams.fleet.worker.troubles import MOST_TEXTS, Trouble
+
+
+class Watched:
+    """A trouble, a clock that the test moves, and the lines."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.now = 0.0
+        self._caplog = caplog
+        self.trouble = Trouble(logging.getLogger("trouble"), "no heartbeat", lambda: self.now)
+
+    def lines(self) -> list[str]:
+        """The lines since the last look."""
+        found = [record.getMessage() for record in self._caplog.records]
+        self._caplog.clear()
+        return found
+
+
+@pytest.fixture
+def watched(caplog: pytest.LogCaptureFixture) -> Watched:
+    return Watched(caplog)
+
+
+def test_the_same_is_told_once_a_minute_and_its_end_once(watched: Watched) -> None:
+    for second in range(121):
+        watched.now = second
+        watched.trouble.tell(ValueError("full"))
+    assert watched.lines() == ["no heartbeat: full"] * 3
+    watched.trouble.over()
+    watched.trouble.over()
+    assert watched.lines() == ["no heartbeat: over after 120.0 s"]
+    watched.trouble.tell(ValueError("full"))
+    assert watched.lines() == ["no heartbeat: full"]
+
+
+def test_another_error_is_told_at_once(watched: Watched) -> None:
+    for text in ("full", "gone", "full", "gone"):
+        watched.trouble.tell(ValueError(text))
+    assert watched.lines() == ["no heartbeat: full", "no heartbeat: gone"]
+
+
+def test_no_end_is_told_of_what_never_began(watched: Watched) -> None:
+    watched.trouble.over()
+    assert watched.lines() == []
+
+
+def test_errors_that_are_never_the_same_fill_no_memory(watched: Watched) -> None:
+    for number in range(10 * MOST_TEXTS):
+        watched.trouble.tell(ValueError(str(number)))
+    assert len(watched.trouble._told) <= MOST_TEXTS
