@@ -74,7 +74,13 @@ async def test_leases_are_kept_though_the_server_is_out_of_memory(
     gate = own_stage.gate()
     await own_stage.ready(own_stage.start(lease_seconds=3))
     handle = await own_stage.fleet.submit("waits", {"gate": str(gate)})
-    await own_stage.in_state(handle, RunState.RUNNING, attempt=1)
+
+    async def has_begun() -> bool:
+        return any(
+            entry.fields.get("name") == "began" for entry in await own_stage.journal(handle.run_id)
+        )
+
+    await wait_until(has_begun, "the agent's own write is done")
     with Redis.from_url(ensure_server(own_folder).url) as admin:
         admin.config_set("maxmemory", "1")
         with pytest.raises(StoreFullError):
