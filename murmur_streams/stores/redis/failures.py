@@ -44,7 +44,7 @@ _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # What a server says to a long command before it has a password: its other limits are tighter then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
 # Before 7.0 the error of a script's inner command is wrapped into one of its own.
-_INNER = re.compile(r"@user_script:.*?-([A-Z]+) ")
+_INNER = re.compile(r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) ")
 
 
 def code_of(error: BaseException) -> str:
@@ -52,7 +52,7 @@ def code_of(error: BaseException) -> str:
     code = getattr(error, "status_code", None)
     if isinstance(code, str):
         inner = _INNER.search(str(error)) if code == "ERR" else None
-        return inner[1] if inner else code
+        return (inner[1] or inner[2]) if inner else code
     first = str(error).split(" ", 1)[0]
     return first if isinstance(error, ResponseError) and first.isupper() else ""
 
