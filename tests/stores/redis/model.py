@@ -200,8 +200,7 @@ class Model:
 
     def _life(self, run_id: str, command: Command, decision: Decision) -> Life:
         if isinstance(command, Create):
-            if self.tombstones.pop(run_id, None) is not None:
-                self.producers[run_id].clear()
+            self.tombstones.pop(run_id, None)
             run = evolve(None, decision.entries[0])
             given = None if command.input is None else command.input.text
             self.lives[run_id] = Life(replace(run, version=0), [], given)

@@ -1,0 +1,50 @@
+"""A run begins whole or not at all, and a new life of an id leaves the old one's writes alone."""
+
+from __future__ import annotations
+
+import pytest
+from redis.exceptions import ResponseError
+
+from murmur_streams.core.commands import Create, Delete
+from murmur_streams.stores.redis.calls import Durations
+from tests.servers import Space
+from tests.stores.redis.hand import HandWriter, calls_by_hand
+
+DURATIONS = Durations(3_600_000, 3_600_000, 2_000, 10_000)
+
+
+async def test_a_retried_delete_does_not_remove_the_next_life_of_the_id(space: Space) -> None:
+    async with space.store() as store:
+        await store.create("run", "t")
+        hand = HandWriter(store)
+        hand.producer, hand.n = "a", 1
+        calls = calls_by_hand(hand, store, DURATIONS, lambda: 1)
+        first = await calls.execute("run", Delete(force=True))
+        await store.create("run", "t")
+        assert await calls.execute("run", Delete(force=True)) == first
+        assert (await store.snapshot("run")).version == 1
+
+
+@pytest.mark.parametrize("live_ttl_seconds", [0, 60])
+async def test_what_is_kept_of_the_old_life_expires_with_the_new_one(
+    space: Space, live_ttl_seconds: float
+) -> None:
+    async with space.store(live_ttl_seconds=live_ttl_seconds) as store:
+        await store.create("run", "t")
+        await store.delete("run", force=True)
+        await store.create("run", "t")
+        assert (await store.audit("run")).problems == ()
+
+
+@pytest.mark.leaves("*:feed")
+async def test_a_run_whose_first_entry_cannot_be_told_does_not_begin(space: Space) -> None:
+    async with space.store() as store:
+        await store.sweep()
+        space.admin.set(space.keys.feed(0), "x")
+        hand = HandWriter(store)
+        hand.producer, hand.n = "a", 1
+        calls = calls_by_hand(hand, store, DURATIONS, lambda: 1)
+        answer = calls.execute("run", Create("t", "epoch"), enqueue=True)
+        with pytest.raises(ResponseError):
+            await answer
+        assert not space.admin.exists(space.keys.run("run"), space.keys.queue("t", 0))
