@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from murmur_streams.core.errors import (
     LeaseLostError,
-    OutcomeUnknownError,
-    StoreUnavailableError,
+    RunDamagedError,
+    StoreError,
 )
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunProgress
@@ -115,8 +115,8 @@ class RunContext:
     async def _written(self, write: Callable[[], Awaitable[object]]) -> None:
         try:
             await write()
-        except (StoreUnavailableError, OutcomeUnknownError):
-            self._store_failed = True
+        except Exception as error:
+            self._store_failed = self._store_failed or is_the_stores(error)
             raise
 
     def _block_on(self, written: Coroutine[Any, Any, None]) -> None:
@@ -161,6 +161,11 @@ class _Done:
     def __await__(self) -> Generator[None]:
         return
         yield
+
+
+def is_the_stores(error: BaseException) -> bool:
+    """Whether a write failed for a reason of the server's: it says nothing of the run."""
+    return isinstance(error, StoreError) and not isinstance(error, RunDamagedError)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -11,18 +11,16 @@ import time
 from murmur_streams.core.errors import (
     LeaseLostError,
     MurmurError,
-    OutcomeUnknownError,
     RemoteAgentError,
     RunNotFoundError,
     RunTerminatedError,
-    StoreUnavailableError,
 )
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.result_codec import error_message, error_type_name
 from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.context import RunContext
+from murmur_streams.fleet.context import RunContext, is_the_stores
 from murmur_streams.fleet.worker.tasks import begin_run
 from murmur_streams.fleet.worker.threads import call_in_thread
 from murmur_streams.stores.redis.queue import Claim
@@ -130,12 +128,12 @@ class Execution:
         try:
             result = self._result(output, None)
             await self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED, None)
-        except (OutcomeUnknownError, StoreUnavailableError) as error:
-            # Were it ended, it stays so; were it not, its lease runs out and it is done again.
-            logger.warning("run %s: %s", self.claim.run_id, error)
         except Exception as error:  # noqa: BLE001  # an output's own code may raise anything
             if self._is_loss(error):
                 logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+            elif is_the_stores(error):
+                # Were it ended, it stays so; were it not, its lease runs out and it is done again.
+                logger.warning("run %s: %s", self.claim.run_id, error)
             else:
                 # The result is too large, or no JSON: the run's failure, not the worker's.
                 await self._end_failed(error)

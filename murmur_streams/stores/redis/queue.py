@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from murmur_streams.core.errors import LeaseLostError
+from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
 from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -146,7 +146,7 @@ class Queue:
         """Hand a claimed run back; nothing happens when the claim is over."""
         try:
             await self._store.release(claim.run_id, claim.token, reason)
-        except LeaseLostError:
+        except (LeaseLostError, RunNotFoundError):
             logger.debug("run %s was no longer ours to hand back", claim.run_id)
 
     async def recover(self, attempt: int) -> None:
