@@ -12,7 +12,7 @@ from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.redis import ask, raw_connection
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.stores.redis.keys import MOST_PARTITIONS
+from murmur_streams.stores.redis.keys import MOST_PARTITIONS, Keys
 from murmur_streams.stores.redis.partitions import raise_partitions
 
 Number = Annotated[
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
 async def _show(session: Session) -> int:
     # Past the store's own check, which refuses whoever does not know the number yet.
     async with raw_connection(session) as connection:
-        found = await ask(connection, ["HGET", f"{session.prefix}:meta", "partitions"])
+        found = await ask(connection, ["HGET", Keys(session.prefix).meta, "partitions"])
     if isinstance(found, bytes) and found.isdigit():
         return int(found)
     raise StoreConfigurationError(f"there are no runs under {session.prefix!r} yet")
