@@ -62,7 +62,7 @@ def check_max_events(max_events: int) -> int:
 
 
 def check_expected_version(version: object) -> int | None:
-    """Refuse what is no version: only None and plain integers from 0 on are."""
+    """Refuse what no run can be compared with: all but None and integers that Lua holds."""
     if version is None:
         return None
     if type(version) is int and abs(version) <= MAX_COUNT:

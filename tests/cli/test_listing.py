@@ -139,6 +139,12 @@ def test_partitions_are_never_lowered(line: CommandLine) -> None:
         assert (refused.returncode, "no raise" in refused.stderr) == (2, True)
 
 
+def test_a_prefix_that_ends_with_a_colon_is_the_same_without(line: CommandLine) -> None:
+    line.run("runs", MURMUR_PARTITIONS="4")
+    shown = line.run("partitions", "show", MURMUR_KEY_PREFIX="murmur:runs:")
+    assert (shown.returncode, shown.stdout) == (0, "4\n"), shown.stderr
+
+
 def test_an_empty_place_has_no_partitions_yet(line: CommandLine) -> None:
     shown = line.run("partitions", "show")
     assert (shown.returncode, "no runs" in shown.stderr) == (2, True)
