@@ -12,7 +12,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 CODE    := murmur_streams tests $(wildcard benchmarks examples)
 ARGS    ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 # pyright comes with node as a wheel; these keep it from looking for another one or a newer release.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
@@ -26,8 +26,8 @@ help: ## Say what each verb does
 demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, and the proof
 	@$(BIN)/murmur-streams demo $(ARGS)
 
-test: $(VENV)/.stamp-dev ## Run the tests (WORKERS=2 processes)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+test: $(VENV)/.stamp-dev ## Run the tests (WORKERS=3 processes)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)

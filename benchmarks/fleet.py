@@ -29,7 +29,10 @@ async def worker_process(
     url: str, ttl_seconds: int = 3600
 ) -> AsyncGenerator[subprocess.Popen[str]]:
     """A worker in a process of its own, as an operator starts it, ready to work."""
-    environment = os.environ | {"MURMUR_TTL_SECONDS": str(ttl_seconds)}
+    environment = os.environ | {
+        "MURMUR_TTL_SECONDS": str(ttl_seconds),
+        "MURMUR_LOG_LEVEL": "warning",
+    }
     command = [sys.executable, "-m", "murmur_streams", "worker", "benchmarks.fleet_app:fleet"]
     command += ["--url", url, "--prefix", PREFIX, "--concurrency", str(CONCURRENCY), "--json"]
     process = await asyncio.to_thread(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from murmur_streams.embedded import stop_server
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import audit_folder, left_by_hand
+from tests.warm import WarmProcess
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
@@ -57,16 +59,32 @@ class CommandLine:
         self, *words: str, stdin: str = "", cwd: Path = HERE, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "murmur_streams", *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=cwd,
-            env={**os.environ, **environ},
-            check=False,
-            timeout=90,
-        )
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write(stdin.encode())
+            given.seek(0)
+            process = WarmProcess(
+                "murmur_streams",
+                *words,
+                cwd=cwd,
+                env={**os.environ, **environ},
+                stdin=given,
+                stdout=out,
+                stderr=err,
+            )
+            try:
+                process.wait(90)
+            finally:
+                process.kill()
+            code = process.wait()
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(
+                words, code, out.read().decode(), err.read().decode()
+            )
 
     def start(self, *words: str, cwd: Path = HERE) -> subprocess.Popen[str]:
         """Start a command with pipes on its stdout and stderr."""

@@ -7,8 +7,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import Any
 from murmur_streams import Fleet, RunHandle
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.states import RunState
+from tests.warm import ROOT, WarmProcess
 
-ROOT = Path(__file__).resolve().parents[2]
 LEAKS = ("Exception ignored", "Traceback", "never awaited", "never retrieved", "was destroyed")
 PATIENCE_SECONDS = 45.0
 
@@ -26,11 +24,17 @@ PATIENCE_SECONDS = 45.0
 class WorkerProcess:
     """A worker, and what it has told."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, options: str, environment: dict[str, str], log: Path) -> None:
         self.log = log
-        with log.open("w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        with Path(os.devnull).open("rb") as nothing, log.open("wb") as file:
+            self.process = WarmProcess(
+                "tests.fleet.worker_process",
+                options,
+                cwd=ROOT,
+                env=environment,
+                stdin=nothing,
+                stdout=file,
+                stderr=file,
             )
 
     @property
@@ -98,8 +102,6 @@ class Stage:
             "die_at": die_at,
             "idle_seconds": idle_seconds,
         }
-        module = "tests.fleet.worker_process"
-        command = [sys.executable, "-W", "error", "-m", module, json.dumps(options)]
         kept = {name: value for name, value in os.environ.items() if "MURMUR" not in name}
         environment = kept | {
             "MURMUR_URL": self.url,
@@ -107,7 +109,7 @@ class Stage:
             "MURMUR_PARTITIONS": str(self.partitions),
         }
         log = self.place / f"worker-{len(self.workers)}.log"
-        worker = WorkerProcess(command, environment, log)
+        worker = WorkerProcess(json.dumps(options), environment, log)
         self.workers.append(worker)
         return worker
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from murmur_streams import Fleet
 from murmur_streams.fleet.stores import StoreOfLoop
-from tests.fleet.stage import ROOT
+from tests.warm import ROOT
 from tests.servers import Space
 
 FORK = """

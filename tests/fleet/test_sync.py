@@ -21,7 +21,8 @@ from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.background import background, disconnect
 from murmur_streams.fleet.worker import Worker
-from tests.fleet.stage import PATIENCE_SECONDS, ROOT
+from tests.fleet.stage import PATIENCE_SECONDS
+from tests.warm import ROOT
 from tests.servers import Space
 
 # Python 3.12 warns of any fork beside threads, which is the point here.
@@ -287,6 +288,8 @@ except KeyboardInterrupt:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores SIGINT, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads are started before exec
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

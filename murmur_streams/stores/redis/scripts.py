@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (\w+)\(.*(?: end|(?:\n .*)+\nend)\n", re.MULTILINE)
+_WORD = re.compile(r"\w+")
+_CAPITALS = re.compile(r"\b[A-Z_]+\b")
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -79,18 +82,21 @@ def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> Non
 
 def _with_numbers(code: str) -> str:
     """Put numbers in the place of their names."""
-    for name, number in _CONSTANT.findall(code):
-        code = re.sub(rf"\b{name}\b", number, _CONSTANT.sub("", code, count=1))
-    return code
+    numbers = dict(_CONSTANT.findall(code))
+    return _CAPITALS.sub(lambda word: numbers.get(word[0], word[0]), _CONSTANT.sub("", code))
 
 
 def _without_unused(code: str) -> str:
     """Leave out functions until each has a caller."""
-    while unused := [
-        function
-        for function in _FUNCTION.finditer(code)
-        if len(re.findall(rf"\b{function[1]}\b", code)) == 1
-    ]:
-        for function in reversed(unused):
-            code = code[: function.start()] + code[function.end() :]
+    # Each word is counted once: a command line that begins would wait for a search by function.
+    words = Counter(_WORD.findall(code))
+    functions = list(_FUNCTION.finditer(code))
+    unused: list[re.Match[str]] = []
+    while found := [each for each in functions if words[each[1]] == 1]:
+        functions = [each for each in functions if words[each[1]] > 1]
+        for function in found:
+            words.subtract(_WORD.findall(function[0]))
+        unused += found
+    for function in sorted(unused, key=re.Match[str].start, reverse=True):
+        code = code[: function.start()] + code[function.end() :]
     return code

@@ -1,0 +1,195 @@
+"""Processes that begin as copies of one that has imported the package already.
+
+Most of what a short command costs are Python's imports. A copy is a process like any other, with its
+own id, signals, exit code and files, and its module runs as by ``python -m``; it begins in milliseconds.
+``python -m tests.warm FD`` is the process that is copied; one serves a test run's process, and ends
+with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_NUMBER = struct.Struct("!i")
+_COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
+"""What is read once, at an import."""
+
+
+class WarmProcess:
+    """``python -W error -m MODULE WORDS ...``, copied; as much of subprocess.Popen as tests need.
+
+    Args:
+        module: what to run.
+        words: its arguments.
+        cwd: its folder, which is also the first place where it looks for modules.
+        env: its whole environment.
+        stdin: a real file or pipe, like the next two.
+        stdout: the same.
+        stderr: the same.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *words: str,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdin: IO[Any],
+        stdout: IO[Any],
+        stderr: IO[Any],
+    ) -> None:
+        self._lock = threading.Lock()
+        self._told, tells = os.pipe()
+        order = {"module": module, "words": words, "cwd": str(cwd), "env": dict(env)}
+        text = json.dumps(order).encode()
+        files = [stdin.fileno(), stdout.fileno(), stderr.fileno(), tells]
+        original = _original()
+        with original.lock:
+            socket.send_fds(original.line, [_NUMBER.pack(len(text))], files)
+            original.line.sendall(text)
+        os.close(tells)
+        self.returncode: int | None = None
+        self.pid = self._number()
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+        with self._lock:
+            if self.returncode is None:
+                ended = select.poll()
+                ended.register(self._told, select.POLLIN)
+                if not ended.poll(None if timeout is None else timeout * 1000):
+                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+                self.returncode = self._number()
+                os.close(self._told)
+            return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def _number(self) -> int:
+        return _NUMBER.unpack(os.read(self._told, _NUMBER.size))[0]
+
+
+class _Original:
+    """The process that is copied, and the line on which it is told to."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.line, its_end = socket.socketpair()
+        with its_end:
+            command = [sys.executable, "-W", "error", "-m", "tests.warm", str(its_end.fileno())]
+            env = {name: text for name, text in os.environ.items() if name not in _COLOURS}
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=env, pass_fds=[its_end.fileno()], stdin=subprocess.DEVNULL
+            )
+
+
+@functools.cache
+def _original() -> _Original:
+    return _Original()
+
+
+class _Copier:
+    """Copies this process at each order, and tells how the copies end."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._copies: dict[int, int] = {}
+        self._wakes, wake = socket.socketpair()
+        self._wakes.setblocking(False)
+        wake.setblocking(False)
+        self._wake = wake
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Copy no more."""
+        signal.set_wakeup_fd(-1)
+        for each in (self._line, self._wakes, self._wake):
+            each.close()
+
+    def serve(self) -> dict[str, Any] | None:
+        """Copy this process until the line is closed. Returns in a copy, with its order."""
+        while True:
+            readable, _, _ = select.select([self._line, self._wakes], [], [])
+            if self._wakes in readable:
+                self._wakes.recv(4096)
+                self._tell_ends()
+            if self._line in readable:
+                head, files, _, _ = socket.recv_fds(self._line, _NUMBER.size, 4)
+                if not head:
+                    self.close()
+                    return None
+                order = self._line.recv(_NUMBER.unpack(head)[0], socket.MSG_WAITALL)
+                if self._is_copy(files):
+                    return json.loads(order)
+
+    def _is_copy(self, files: list[int]) -> bool:
+        *standard, tells = files
+        pid = os.fork()
+        if pid:
+            self._copies[pid] = tells
+            os.write(tells, _NUMBER.pack(pid))
+        else:
+            self.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number, file in enumerate(standard):
+                os.dup2(file, number)
+        for file in standard if pid else [*files, *self._copies.values()]:
+            os.close(file)
+        return not pid
+
+    def _tell_ends(self) -> None:
+        for pid, tells in list(self._copies.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                os.write(tells, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
+                os.close(self._copies.pop(pid))
+
+
+def main() -> None:
+    """Import what the copies will want, and make them."""
+    import murmur_streams.cli.app
+    import murmur_streams.fleet.worker
+    import murmur_streams.testing  # noqa: F401  # for the copies
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    order = _Copier(socket.socket(fileno=int(sys.argv[1]))).serve()
+    if order is not None:
+        os.chdir(order["cwd"])
+        os.environ.clear()
+        os.environ.update(order["env"])
+        sys.path[0] = order["cwd"]
+        sys.argv = [order["module"], *order["words"]]
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
