@@ -1,15 +1,16 @@
 """Processes that begin as copies of one that has imported the package already.
 
-Most of what a short command costs are Python's imports. A copy is a process like any other, with its
-own id, signals, exit code and files, and its module runs as by ``python -m``; it begins in milliseconds.
-``python -m tests.warm FD`` is the process that is copied; one serves a test run's process, and ends
-with it.
+Most of what a short command costs are Python's imports. A copy is a process like any other, with
+its own id, signals, exit code and files, and its module runs as by ``python -m``; it begins in
+milliseconds. ``python -m tests.warm FD`` is the process that is copied; one serves a test run's
+process, and ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -26,6 +27,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _NUMBER = struct.Struct("!i")
+IMPORTED = ("murmur_streams.cli.app", "murmur_streams.fleet.worker", "murmur_streams.testing")
 _COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
 """What is read once, at an import."""
 
@@ -176,10 +178,8 @@ class _Copier:
 
 def main() -> None:
     """Import what the copies will want, and make them."""
-    import murmur_streams.cli.app
-    import murmur_streams.fleet.worker
-    import murmur_streams.testing  # noqa: F401  # for the copies
-
+    for module in IMPORTED:
+        importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     order = _Copier(socket.socket(fileno=int(sys.argv[1]))).serve()
     if order is not None:

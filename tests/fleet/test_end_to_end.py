@@ -21,8 +21,8 @@ from murmur_streams.fleet import Agent
 from tests.fleet import app
 from tests.fleet.app import Job, Report
 from tests.fleet.stage import Stage
-from tests.warm import ROOT
 from tests.servers import Space
+from tests.warm import ROOT
 
 FOLLOW = """
 import asyncio, sys

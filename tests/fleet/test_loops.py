@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from murmur_streams import Fleet
 from murmur_streams.fleet.stores import StoreOfLoop
-from tests.warm import ROOT
 from tests.servers import Space
+from tests.warm import ROOT
 
 FORK = """
 import asyncio, os, sys

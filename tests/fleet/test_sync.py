@@ -22,8 +22,8 @@ from murmur_streams.core.states import RunState
 from murmur_streams.fleet.background import background, disconnect
 from murmur_streams.fleet.worker import Worker
 from tests.fleet.stage import PATIENCE_SECONDS
-from tests.warm import ROOT
 from tests.servers import Space
+from tests.warm import ROOT
 
 # Python 3.12 warns of any fork beside threads, which is the point here.
 WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
