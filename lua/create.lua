@@ -23,12 +23,13 @@
 --   12 input_sha256 text
 --   13 metadata     text
 --   14 ttl_ms       integer
+--   15 tenant       text or ''
 -- RETURNS
 --   OK version
 --   EXISTS
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input feed base
--- COST 1 EXISTS, 1 HSET, 2 XADD, 4 ZADD, a little of sweep
+-- COST 1 EXISTS, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
 -- include: create
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
@@ -38,5 +39,5 @@ return create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
   live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
   input_size = ARGV[11], input_sha256 = ARGV[12], metadata = ARGV[13], feed = KEYS[6],
-  base = KEYS[7], ttl_ms = tonumber(ARGV[14]),
+  base = KEYS[7], ttl_ms = tonumber(ARGV[14]), tenant = ARGV[15],
 })

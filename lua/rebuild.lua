@@ -21,7 +21,7 @@
 --   OK version
 --   WRONG_VERSION id
 -- WRITES run base
--- COST 1 XREVRANGE, 1 PTTL, 3 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD
+-- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
 -- include: states, time, keys, run, index, queue
 
 local keys, base = given_run_keys(), KEYS[6]
@@ -54,10 +54,11 @@ leave_states(base, member)
 redis.call('ZADD', index_key(base), 0, member)
 redis.call('ZADD', state_index_key(base, state), 0, member)
 redis.call('ZADD', target_index_key(base, target), 0, member)
-local row = removal_row(target, member)
+local run = read_whole_run(keys.run)
+if run.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, run.tenant), 0, member) end
+local row = removal_row(run, member)
 redis.call('ZREM', overdue_key(base), row)
 redis.call('ZREM', expiring_key(base), row)
-local run = read_run(keys.run)
 read_work(run)
 local overdue = ended and 0 or overdue_at(run, state)
 if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end

@@ -24,13 +24,14 @@
 --   12 input_sha256 text
 --   13 metadata     text
 --   14 ttl_ms       integer
---   15 priority     integer
---   16 delay_ms     integer
---   17 due_ms       integer  used when there is no delay; 0 for now
---   18 deadline_ms  integer  from when it is due; 0 for none
---   19 traceparent  text or ''
---   20 tracestate   text or ''
---   21 letter       text
+--   15 tenant       text or ''
+--   16 priority     integer
+--   17 delay_ms     integer
+--   18 due_ms       integer  used when there is no delay; 0 for now
+--   19 deadline_ms  integer  from when it is due; 0 for none
+--   20 traceparent  text or ''
+--   21 tracestate   text or ''
+--   22 letter       text
 -- RETURNS
 --   OK version
 --   EXISTS
@@ -43,14 +44,14 @@
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
-if #redis.call('XRANGE', KEYS[8], ARGV[21], ARGV[21]) == 0 then return {'NOT_FOUND'} end
+if #redis.call('XRANGE', KEYS[8], ARGV[22], ARGV[22]) == 0 then return {'NOT_FOUND'} end
 local answer = create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
   live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
   input_size = ARGV[11], input_sha256 = ARGV[12], metadata = ARGV[13], feed = KEYS[6],
-  base = KEYS[7], ttl_ms = tonumber(ARGV[14]), queued = true, priority = tonumber(ARGV[15]),
-  delay_ms = tonumber(ARGV[16]), due_ms = tonumber(ARGV[17]), deadline_ms = tonumber(ARGV[18]),
-  traceparent = ARGV[19], tracestate = ARGV[20],
+  base = KEYS[7], ttl_ms = tonumber(ARGV[14]), tenant = ARGV[15], queued = true,
+  priority = tonumber(ARGV[16]), delay_ms = tonumber(ARGV[17]), due_ms = tonumber(ARGV[18]),
+  deadline_ms = tonumber(ARGV[19]), traceparent = ARGV[20], tracestate = ARGV[21],
 })
-redis.call('XDEL', KEYS[8], ARGV[21])
+redis.call('XDEL', KEYS[8], ARGV[22])
 return answer

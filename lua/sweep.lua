@@ -11,7 +11,7 @@
 -- RETURNS
 --   OK count more  how many runs it removed or ended; 1 when there may be more to do
 -- WRITES base feed
--- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM, or as finish
+-- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM (with a tenant 9), or as finish
 -- include: owners
 
 local base, feed, feed_max = KEYS[1], KEYS[2], ARGV[2]

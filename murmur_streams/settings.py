@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,10 @@ LOOPS = ("auto", "asyncio", "uvloop")
 _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 KEY_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+# As browsers send it: in lower case, no path, no port that is the scheme's own.
+_ORIGIN = re.compile(r"(http|https)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_OWN_PORTS = {("http", ":80"), ("https", ":443")}
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -31,6 +35,8 @@ class Rule:
     read: Callable[[str], object]
     may_be_empty: bool = False
     """True: an empty text means the default. A number that is empty is a mistake."""
+    is_secret: bool = False
+    """True: the text is in no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,9 @@ class Variable:
         try:
             return self.rule.read(text.strip())
         except ValueError:
+            shown = "set" if self.rule.is_secret else ascii(text)[:60]
             raise StoreConfigurationError(
-                f"{self.name} is {ascii(text)[:60]}, but must be {self.rule.words}; "
+                f"{self.name} is {shown}, but must be {self.rule.words}; "
                 f"without it, it is {self.default_words}"
             ) from None
 
@@ -87,6 +94,12 @@ def _read_text(text: str) -> str:
     return text
 
 
+def _read_token(text: str) -> str:
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError
+    return text
+
+
 def _read_path(text: str) -> Path:
     return Path(_read_text(text))
 
@@ -112,7 +125,31 @@ def _read_switch(text: str) -> bool:
     return text.lower() in _TRUE
 
 
+def check_origin(text: str) -> str:
+    """Return what is an origin as browsers send it, else raise ValueError."""
+    found = _ORIGIN.fullmatch(text)
+    if found is None or (found[1], found[3]) in _OWN_PORTS:
+        raise ValueError(f"{ascii(text)[:60]} must be {ORIGIN_WORDS}")
+    return text
+
+
+def check_root_path(text: str) -> str:
+    """Return what is a path without a slash at its end, else raise ValueError."""
+    if not _ROOT_PATH.fullmatch(text):
+        raise ValueError(f"{ascii(text)[:60]} must be {ROOT_PATH_WORDS}")
+    return text
+
+
+def _read_origins(text: str) -> tuple[str, ...]:
+    return tuple(check_origin(origin.strip()) for origin in text.split(","))
+
+
+ORIGIN_WORDS = "an origin such as https://app.example.com, exact and in lower case"
+ROOT_PATH_WORDS = "a path such as /runs-api, without a slash at its end"
+_ORIGINS = Rule(f"{ORIGIN_WORDS}; several with commas between them", _read_origins, True)
+_ROOT = Rule(ROOT_PATH_WORDS, check_root_path, may_be_empty=True)
 _URL = Rule("a URL", _read_text, may_be_empty=True)
+_TOKEN = Rule("text without spaces", _read_token, may_be_empty=True, is_secret=True)
 _FOLDER = Rule("a folder", _read_path, may_be_empty=True)
 _PREFIX_RULE = Rule(
     "1 to 64 characters of A-Z a-z 0-9 . _ : - that begin with a letter or a digit", _read_prefix
@@ -230,6 +267,69 @@ VARIABLES: tuple[Variable, ...] = (
         "The address of that port; `0.0.0.0` answers other machines, too.",
     ),
     Variable(
+        "host",
+        _ADDRESS,
+        "127.0.0.1",
+        "127.0.0.1",
+        "The address that `serve` listens on; one that others can reach needs a tokens file.",
+    ),
+    Variable(
+        "port",
+        _whole(0, 65_535),
+        8421,
+        "8421",
+        "The port of `serve`; 0 takes a free one.",
+    ),
+    Variable(
+        "tokens_file",
+        _FILE,
+        None,
+        "none",
+        "Who may use `serve`, by tokens; `murmur-streams token` draws them.",
+    ),
+    Variable(
+        "ticket_secret_file",
+        _FILE,
+        None,
+        "drawn at the start",
+        "What stream tickets are signed with, 32 bytes or more; the same on every pod.",
+    ),
+    Variable(
+        "cors_origins",
+        _ORIGINS,
+        (),
+        "none",
+        "Origins whose pages may use `serve` from a browser, with commas between them.",
+    ),
+    Variable(
+        "root_path",
+        _ROOT,
+        "",
+        "none",
+        "The path under which a proxy shows `serve` to the world.",
+    ),
+    Variable(
+        "server",
+        _URL,
+        None,
+        "none",
+        "The HTTP server that commands ask for runs, in the place of a store.",
+    ),
+    Variable(
+        "token",
+        _TOKEN,
+        None,
+        "none",
+        "The token for that server.",
+    ),
+    Variable(
+        "token_file",
+        _FILE,
+        None,
+        "none",
+        "A file with the token, when MURMUR_TOKEN has none.",
+    ),
+    Variable(
         "debug",
         _SWITCH,
         False,
@@ -259,6 +359,15 @@ class Settings:
     health_file: Path | None = None
     health_port: int | None = None
     health_host: str = "127.0.0.1"
+    host: str = "127.0.0.1"
+    port: int = 8421
+    tokens_file: Path | None = None
+    ticket_secret_file: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    root_path: str = ""
+    server: str | None = None
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
     debug: bool = False
 
     @classmethod
@@ -276,6 +385,7 @@ def settings_table() -> str:
     """The variables as a Markdown table, as it stands in the README."""
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for row in VARIABLES:
-        default = row.default_words if row.default is None else f"`{row.default_words}`"
+        is_told = row.default is None or row.default in {"", ()}
+        default = row.default_words if is_told else f"`{row.default_words}`"
         lines.append(f"| `{row.name}` | {default} | {row.meaning} |")
     return "\n".join(lines) + "\n"

@@ -30,6 +30,7 @@ HOLES = {
     "prefix": r"(?P<prefix>.+?)",
     "run_id": r"(?P<run_id>[A-Za-z0-9][A-Za-z0-9._:-]{0,127})",
     "target": r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+    "tenant": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "state": r"(pending|running|completed|failed|cancelled)",
     "task_id": r"[^:]+",
     "worker_id": r"[^:]+",

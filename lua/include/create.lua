@@ -31,7 +31,7 @@ local function create_run(p)
   local now = server_ms()
   local tombstone = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
   local ms = tombstone and math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1) or now
-  local run = {target = p.target, version = 0, last_ms = 0, created_ms = ms}
+  local run = {target = p.target, tenant = p.tenant, version = 0, last_ms = 0, created_ms = ms}
   read_order(run, p, now)
   local live_until = p.live_ttl_ms > 0 and math.max(now, run.due_ms) + p.live_ttl_ms or 0
   run.live_until = live_until
@@ -53,6 +53,10 @@ local function create_run(p)
     set_field(fields, 'metadata_json', p.metadata)
     set_field(hash, 'metadata_json', p.metadata)
   end
+  if p.tenant ~= '' then
+    set_field(fields, 'tenant', p.tenant)
+    set_field(hash, 'tenant', p.tenant)
+  end
   write_order(run, p, fields, hash)
   set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
@@ -61,10 +65,11 @@ local function create_run(p)
   redis.call('ZADD', index_key(p.base), 0, member)
   redis.call('ZADD', state_index_key(p.base, 'pending'), 0, member)
   redis.call('ZADD', target_index_key(p.base, p.target), 0, member)
+  if p.tenant ~= '' then redis.call('ZADD', tenant_index_key(p.base, p.tenant), 0, member) end
   local deadline = live_until > 0 and live_until + LIVE_GRACE_MS or 0
   local overdue = overdue_at(run, 'pending')
   if overdue > 0 then
-    redis.call('ZADD', overdue_key(p.base), digits(overdue), removal_row(p.target, member))
+    redis.call('ZADD', overdue_key(p.base), digits(overdue), removal_row(run, member))
   end
   if run.queued then enqueue(p.base, run, p.run_id, now) end
   local answer = remember(keys.producers, p.producer, p.n, deadline, {'OK', '1'})

@@ -13,12 +13,12 @@ local function bury(base, run, run_id, keys, reason, failure, now)
   if not try(are_sound, base, run.target) then return nil end
   local _, given = try(redis.call, 'GET', keys.input)
   local kept = redis.call('HMGET', keys.run, 'errors', 'metadata_json', 'deadline_span_ms',
-    'traceparent', 'tracestate')
+    'traceparent', 'tracestate', 'tenant')
   local letter = {'run_id', run_id, 'reason', reason, 'attempts', digits(run.attempt),
     'failures', digits(run.failures), 'at', digits(now)}
   local more = {error = failure, errors = run.errors or kept[1], metadata_json = kept[2],
     input = given, deadline_span = kept[3], traceparent = kept[4],
-    tracestate = kept[5], priority = run.priority ~= 0 and digits(run.priority)}
+    tracestate = kept[5], tenant = kept[6], priority = run.priority ~= 0 and digits(run.priority)}
   for name, text in pairs(more) do
     if text and text ~= '' then
       letter[#letter + 1] = name

@@ -48,10 +48,10 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   move_state(base, member, run.state, p.state)
   redis.call('ZREM', leases_key(base), run_id)
   redis.call('ZREM', owners_key(base), run_id)
-  redis.call('ZREM', overdue_key(base), removal_row(run.target, member))
+  redis.call('ZREM', overdue_key(base), removal_row(run, member))
   leave_queue(base, run.target, run_id)
   if expire_at > 0 then
-    redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run.target, member))
+    redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run, member))
   end
   run.expire_at = expire_at
 end

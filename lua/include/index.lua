@@ -17,17 +17,31 @@ local function leave_states(base, member)
   end
 end
 
--- A row of overdue or expiring: what is needed to clean up after a hash that is gone.
-local function removal_row(target, member) return target .. ':' .. member end
+-- A row of overdue or expiring: what is needed to clean up after a hash that is gone. It is
+-- "<target>:<index member>", or "<target>/<tenant>:<index member>".
+local function removal_row(run, member)
+  return run.target .. (run.tenant ~= '' and '/' .. run.tenant or '') .. ':' .. member
+end
 
--- Removes what expiry left behind in the indexes; a member is "<target>:<index member>".
+-- Returns target, tenant ('' for none) and index member.
+local function read_removal_row(row)
+  return string.match(row, '^([^:/]+)/?([^:]*):(.+)$')
+end
+
+-- Takes a run out of the indexes that it is in from its first moment to its last.
+local function leave_indexes(base, target, tenant, member)
+  redis.call('ZREM', index_key(base), member)
+  redis.call('ZREM', target_index_key(base, target), member)
+  if tenant ~= '' then redis.call('ZREM', tenant_index_key(base, tenant), member) end
+end
+
+-- Removes what expiry left behind in the indexes.
 local function remove_expired(base, now_ms, limit)
   local due = redis.call('ZRANGEBYSCORE', expiring_key(base), '-inf', digits(now_ms),
     'LIMIT', 0, limit)
   for _, entry in ipairs(due) do
-    local target, member = string.match(entry, '^([^:]+):(.+)$')
-    redis.call('ZREM', index_key(base), member)
-    redis.call('ZREM', target_index_key(base, target), member)
+    local target, tenant, member = read_removal_row(entry)
+    leave_indexes(base, target, tenant, member)
     for state in pairs(TERMINAL) do
       redis.call('ZREM', state_index_key(base, state), member)
     end

@@ -6,6 +6,7 @@ local function wake_key(base, target) return base .. ':wake:' .. target end
 local function index_key(base) return base .. ':index' end
 local function state_index_key(base, state) return base .. ':index:state:' .. state end
 local function target_index_key(base, target) return base .. ':index:target:' .. target end
+local function tenant_index_key(base, tenant) return base .. ':index:tenant:' .. tenant end
 local function expiring_key(base) return base .. ':expiring' end
 local function leases_key(base) return base .. ':leases' end
 local function overdue_key(base) return base .. ':overdue' end

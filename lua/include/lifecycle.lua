@@ -62,7 +62,7 @@ local function wait_again(run, run_id, keys, base, writer, p, now)
   if run.queued or run.claim ~= '' then enqueue(base, run, run_id, now) end
   if run.deadline_ms > 0 then
     redis.call('ZADD', overdue_key(base), digits(overdue_at(run, 'pending')),
-      removal_row(run.target, index_member(run.created_ms, run_id)))
+      removal_row(run, index_member(run.created_ms, run_id)))
   end
 end
 

@@ -27,9 +27,9 @@ local function fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
 end
 
 -- The hash is gone. Another life of the id keeps its place in the queue and its leases.
-local function remove_gone(base, target, member, run_id, reborn)
-  redis.call('ZREM', index_key(base), member)
-  redis.call('ZREM', target_index_key(base, target), member)
+local function remove_gone(base, row, run_id, reborn)
+  local target, tenant, member = read_removal_row(row)
+  leave_indexes(base, target, tenant, member)
   leave_states(base, member)
   if reborn then return end
   leave_queue(base, target, run_id)
@@ -44,7 +44,7 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   local changed, ended = 0, {}
   local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
   local function look_at(row)
-    local target, member = string.match(row, '^([^:]+):(.+)$')
+    local _, _, member = read_removal_row(row)
     local run_id = string.match(member, '^[^:]+:(.+)$')
     local key = run_key(base, run_id)
     local run = try_run(keys_of_run(base, run_id))
@@ -60,7 +60,7 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
         changed, ended[#ended + 1] = changed + 1, run_id
       end
     elseif not same and (run or redis.call('EXISTS', key) == 0) then
-      remove_gone(base, target, member, run_id, run)
+      remove_gone(base, row, run_id, run)
       changed = changed + 1
     end
   end

@@ -21,9 +21,9 @@ end
 local function read_whole_run(key)
   local run = read_run(key)
   if not run then return nil end
-  local v = redis.call('HMGET', key, 'closing', 'cancel_event', 'owner', 'owner_lease_ms')
+  local v = redis.call('HMGET', key, 'closing', 'cancel_event', 'owner', 'owner_lease_ms', 'tenant')
   run.closing, run.cancel_event, run.owner = v[1], v[2], v[3]
-  run.owner_lease_ms = tonumber(v[4] or 0)
+  run.owner_lease_ms, run.tenant = tonumber(v[4] or 0), v[5] or ''
   return run
 end
 

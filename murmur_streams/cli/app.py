@@ -17,15 +17,17 @@ from murmur_streams.cli import (
     result,
     retry,
     runs,
+    serve,
     server,
     settings,
     show,
     submit,
     tail,
+    token,
     worker,
     workers,
 )
-from murmur_streams.cli.command import AsJson, Debug, Prefix, Url
+from murmur_streams.cli.command import AsJson, Debug, Prefix, Server, TokenFile, Url
 from murmur_streams.cli.demo import command as demo
 from murmur_streams.cli.session import Globals
 from murmur_streams.cli.version import Version, register_version
@@ -65,14 +67,16 @@ def begin(
     prefix: Prefix = None,
     as_json: AsJson = False,
     debug: Debug = False,
+    server_url: Server = None,
+    token_file: TokenFile = None,
     version: Version = False,  # noqa: ARG001  # it prints and ends before this is called
 ) -> None:
     """Keep the options that stand before the command."""
-    ctx.obj = Globals(url, prefix, as_json, debug)
+    ctx.obj = Globals(url, prefix, as_json, debug, server_url, token_file)
 
 
 for module in (
-    *(demo, dev, worker, workers, pause),
+    *(demo, dev, worker, workers, pause, serve, token),
     *(submit, tail, result, cancel, retry, runs, show, dead),
     *(keys, audit, rebuild, partitions, redis, server, settings),
 ):

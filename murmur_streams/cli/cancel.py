@@ -9,11 +9,11 @@ import typer
 
 from murmur_streams.cli.command import FAILED, INTERRUPTED, RunId, command
 from murmur_streams.cli.durations import seconds_of
-from murmur_streams.cli.opening import open_fleet
+from murmur_streams.cli.places import open_place
 from murmur_streams.cli.printing import print_json, tell
 from murmur_streams.cli.session import Session
+from murmur_streams.core.cancellation import Cancellation
 from murmur_streams.core.states import RunState
-from murmur_streams.fleet.cancellation import Cancellation
 
 STOPPED_BY = {
     "handler": "its handler ended",
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "cancel",
+        over_http=True,
         examples=(
             "murmur-streams cancel my-run",
             'murmur-streams cancel my-run --reason "wrong customer" --wait 30',
@@ -70,9 +71,8 @@ def register(app: typer.Typer) -> None:
 async def _cancel(
     session: Session, run_id: str, reason: str | None, wait: float | None
 ) -> Cancellation:
-    async with open_fleet(session) as fleet:
-        handle = fleet.handle(run_id)
-        return await handle.cancel(reason=reason, wait=False if wait is None else wait)
+    async with open_place(session) as place:
+        return await place.cancel(run_id, reason=reason, wait=False if wait is None else wait)
 
 
 def _as_json(run_id: str, found: Cancellation) -> dict[str, str | None]:

@@ -8,13 +8,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from murmur_streams.cli.printing import tell
-from murmur_streams.cli.session import Globals, Session
-from murmur_streams.core.errors import MurmurError, RunCancelledError, RunFailedError
+from murmur_streams.cli.session import NEEDS_STORE, Globals, Session
+from murmur_streams.core.errors import (
+    MurmurError,
+    RunCancelledError,
+    RunFailedError,
+    StoreConfigurationError,
+)
 from murmur_streams.core.states import RunState
 
 FAILED, USAGE, CANCELLED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
@@ -40,6 +46,24 @@ Prefix = Annotated[
         rich_help_panel=SHARED,
     ),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Ask this HTTP server instead. Default: MURMUR_SERVER.",
+        rich_help_panel=SHARED,
+    ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="Where the token for the server stands. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
+        rich_help_panel=SHARED,
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel=SHARED)
 ]
@@ -53,12 +77,26 @@ Function = Callable[..., None]
 
 
 def command(
-    app: typer.Typer, name: str, *, examples: tuple[str, ...] = (), **settings: Any
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: tuple[str, ...] = (),
+    over_http: bool = False,
+    **settings: Any,
 ) -> Callable[[Function], Function]:
-    """Register a function whose first parameter is the Session; the rest are its own options."""
+    """Register a function whose first parameter is the Session; the rest are its own options.
+
+    Args:
+        app: of which it becomes a command.
+        name: of the command.
+        examples: shown by --help.
+        over_http: whether it can do its work through a server, too.
+        settings: typer's.
+    """
 
     def register(function: Function) -> Function:
-        app.command(name, epilog=_epilog(examples), **settings)(_with_shared_options(function))
+        whole = _with_shared_options(function, over_http=over_http)
+        app.command(name, epilog=_epilog(examples), **settings)(whole)
         return function
 
     return register
@@ -69,14 +107,20 @@ def _epilog(examples: tuple[str, ...]) -> str:
     return "\n\n".join(["Examples:", *(f"$ {example}" for example in examples)] if examples else [])
 
 
-def _with_shared_options(function: Function) -> Function:
+def _with_shared_options(function: Function, *, over_http: bool) -> Function:
     hints = get_type_hints(function, include_extras=True)
     own = list(inspect.signature(function).parameters.values())[1:]
 
     def run(ctx: typer.Context, **values: Any) -> None:
         shared = Globals(*(values.pop(f"shared_{name}") for name in _SHARED_OPTIONS))
         before: Globals = ctx.find_root().obj or Globals()
-        invoke(shared.over(before), lambda session: function(session, **values))
+
+        def body(session: Session) -> None:
+            if session.given.server and not over_http:
+                raise StoreConfigurationError(NEEDS_STORE)
+            function(session, **values)
+
+        invoke(shared.over(before), body)
 
     parameters = [
         inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
@@ -111,6 +155,8 @@ _SHARED_OPTIONS: dict[str, tuple[Any, object]] = {
     "prefix": (Prefix, None),
     "as_json": (AsJson, False),
     "debug": (Debug, False),
+    "server": (Server, None),
+    "token_file": (TokenFile, None),
 }
 
 

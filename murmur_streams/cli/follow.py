@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import typer
 
 from murmur_streams.cli.command import EXIT_CODES, INTERRUPTED
 from murmur_streams.cli.outcome import outcome_json, print_outcome
+from murmur_streams.cli.places import Place
 from murmur_streams.cli.printing import console, event_json, event_line, print_json, tell
 from murmur_streams.cli.session import Session
 from murmur_streams.stores.redis.connections import redacted
-from murmur_streams.stores.redis.store import RedisRunStore
 
 
 @dataclass
@@ -25,33 +26,35 @@ class Follower:
     run_id: str | None = None
     cursor: str | None = None
 
-    async def follow(self, store: RedisRunStore, run_id: str) -> None:
+    async def follow(self, place: Place, run_id: str) -> None:
         """Print every event after the cursor, until the run's stream ends."""
         self.run_id = run_id
         screen = console()
-        async for event in store.stream(run_id, after=self.cursor):
-            if self.session.as_json:
-                print_json(event_json(event))
-            else:
-                screen.print(event_line(event))
-            self.cursor = event.id
+        async with aclosing(place.stream(run_id, after=self.cursor)) as events:
+            async for event in events:
+                if self.session.as_json:
+                    print_json(event_json(event))
+                else:
+                    screen.print(event_line(event))
+                self.cursor = event.id
 
     def how_to_go_on(self) -> str:
         """The command that follows the run from here."""
         words = ["murmur-streams", "tail", self.run_id or ""]
         words += ["--after", self.cursor] if self.cursor else []
-        words += ["--prefix", self.session.given.prefix] if self.session.given.prefix else []
-        words += ["--url", redacted(self.session.given.url)] if self.session.given.url else []
+        given = self.session.given
+        words += ["--prefix", given.prefix] if given.prefix else []
+        words += ["--url", redacted(given.url)] if given.url else []
+        words += ["--server", given.server] if given.server else []
+        words += ["--token-file", str(given.token_file)] if given.token_file else []
         return shlex.join(words)
 
 
-async def follow_to_end(
-    session: Session, store: RedisRunStore, follower: Follower, run_id: str
-) -> int:
+async def follow_to_end(session: Session, place: Place, follower: Follower, run_id: str) -> int:
     """Print a run's events, then its outcome; returns the exit code."""
-    await follower.follow(store, run_id)
-    run = await store.snapshot(run_id)
-    result = await store.get_result(run_id)
+    await follower.follow(place, run_id)
+    run = await place.snapshot(run_id)
+    result = await place.result(run)
     if session.as_json:
         print_json(outcome_json(run, result))
     else:

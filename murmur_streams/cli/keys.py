@@ -18,7 +18,7 @@ from murmur_streams.core.pages import listing_key
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.connections import redacted
-from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.keys import Keys, removal_row
 from murmur_streams.stores.redis.store import RedisRunStore
 
 
@@ -94,7 +94,7 @@ def looks_inside(keys: Keys, run: Run) -> list[Look]:
 
 def _when_ended(keys: Keys, run: Run) -> list[Look]:
     partition = keys.partition(run.run_id)
-    entry = f"{run.target}:{listing_key(run.created_ms, run.run_id)}"
+    entry = removal_row(run.target, run.created_ms, run.run_id, run.tenant)
     looks = [Look(("ZSCORE", keys.expiring(partition), entry), "when all of it expires")]
     if run.state is RunState.FAILED and run.queued:
         dead = keys.dead(run.target, partition)
@@ -105,7 +105,7 @@ def _when_ended(keys: Keys, run: Run) -> list[Look]:
 def _while_live(keys: Keys, run: Run) -> list[Look]:
     partition = keys.partition(run.run_id)
     queue, leases = keys.queue(run.target, partition), keys.leases(partition)
-    overdue = f"{run.target}:{listing_key(run.created_ms, run.run_id)}"
+    overdue = removal_row(run.target, run.created_ms, run.run_id, run.tenant)
     looks = [
         Look(("ZSCORE", queue, run.run_id), "in the queue: its place, in milliseconds"),
         Look(("ZSCORE", leases, run.run_id), "the lease: until when"),

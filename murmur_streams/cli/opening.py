@@ -21,6 +21,7 @@ App = Annotated[
 
 def open_fleet(session: Session, app: str | None = None) -> Fleet:
     """The user's fleet, which knows its agents and their inputs, or one that takes any name."""
+    session.check_is_store()
     if app is None:
         return Fleet(session.url, key_prefix=session.prefix, retry_seconds=RETRY_SECONDS)
     os.environ.update(session.to_environment())

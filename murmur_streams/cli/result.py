@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Annotated
 
 import typer
 
 from murmur_streams.cli.command import EXIT_CODES, INTERRUPTED, RunId, command
-from murmur_streams.cli.opening import open_fleet
 from murmur_streams.cli.outcome import error_words, outcome_json, print_pretty, result_json
+from murmur_streams.cli.places import open_place
 from murmur_streams.cli.printing import print_json, tell
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import MurmurError
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "result",
+        over_http=True,
         examples=(
             "murmur-streams result my-run --wait",
             "murmur-streams result my-run | jq .answer",
@@ -56,18 +58,18 @@ def register(app: typer.Typer) -> None:
 
 
 async def _read(session: Session, run_id: str, *, wait: bool) -> tuple[Run, RunResult | None]:
-    async with open_fleet(session) as fleet:
-        store = await fleet.store()
-        run = await store.snapshot(run_id)
+    async with open_place(session) as place:
+        run = await place.snapshot(run_id)
         if not run.state.is_terminal and not wait:
             raise RunNotEndedError(
                 f"run {run_id!r} is {run.state} and has no result yet; --wait waits for it"
             )
         if not run.state.is_terminal:
-            async for _ in store.stream(run_id):
-                pass
-            run = await store.snapshot(run_id)
-        return run, await store.get_result(run_id)
+            async with aclosing(place.stream(run_id, after=None)) as events:
+                async for _ in events:
+                    pass
+            run = await place.snapshot(run_id)
+        return run, await place.result(run)
 
 
 def _print(run: Run, result: RunResult | None) -> None:

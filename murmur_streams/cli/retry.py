@@ -7,6 +7,7 @@ import typer
 from murmur_streams.cli.command import RunId, command
 from murmur_streams.cli.follow import Follower, follow_to_end, run_interruptibly
 from murmur_streams.cli.opening import open_fleet
+from murmur_streams.cli.places import StorePlace
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.cli.submit import Follow
@@ -38,6 +39,6 @@ def register(app: typer.Typer) -> None:
                     print(handle.run_id, flush=True)
                 if not follow:
                     return 0
-                return await follow_to_end(session, await fleet.store(), follower, handle.run_id)
+                return await follow_to_end(session, StorePlace(fleet), follower, handle.run_id)
 
         raise typer.Exit(run_interruptibly(follower, body) or 0)

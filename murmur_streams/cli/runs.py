@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from murmur_streams.cli.command import command
+from murmur_streams.cli.places import Place, open_place
 from murmur_streams.cli.printing import (
     console,
     moment_words,
@@ -27,7 +28,6 @@ from murmur_streams.cli.session import Session
 from murmur_streams.core.pages import MOST_RUNS
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.store import RedisRunStore
 
 WATCH_SECONDS = 1.0
 NEW_LINE_FIELDS = (
@@ -55,6 +55,7 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "runs",
+        over_http=True,
         examples=(
             "murmur-streams runs --state running --watch",
             "murmur-streams runs --target researcher --all --json | jq -r .run_id",
@@ -85,14 +86,14 @@ class _Look:
     def __init__(self, state: RunState | None, target: str | None, limit: int) -> None:
         self._state, self._target, self._limit = state, target, limit
 
-    async def newest(self, store: RedisRunStore) -> tuple[Run, ...]:
-        page = await store.list_runs(state=self._state, target=self._target, limit=self._limit)
+    async def newest(self, place: Place) -> tuple[Run, ...]:
+        page = await place.list_runs(state=self._state, target=self._target, limit=self._limit)
         return page.runs
 
-    async def every(self, store: RedisRunStore) -> AsyncGenerator[Run]:
+    async def every(self, place: Place) -> AsyncGenerator[Run]:
         cursor: str | None = None
         while True:
-            page = await store.list_runs(
+            page = await place.list_runs(
                 state=self._state, target=self._target, limit=MOST_RUNS, cursor=cursor
             )
             for run in page.runs:
@@ -104,26 +105,26 @@ class _Look:
 
 async def _list(session: Session, look: _Look, *, every: bool) -> None:
     screen = console()
-    async with session.store() as store:
+    async with open_place(session) as place:
         if every:
-            async for run in look.every(store):
+            async for run in look.every(place):
                 _print_run(session, screen, run)
             return
-        for run in await look.newest(store):
+        for run in await look.newest(place):
             _print_run(session, screen, run)
 
 
 async def _watch(session: Session, look: _Look) -> None:
     screen = console()
-    async with session.store() as store:
+    async with open_place(session) as place:
         if screen.is_terminal and not session.as_json:
             with Live(console=screen, auto_refresh=False) as live:
                 while True:
-                    live.update(_table(await look.newest(store)), refresh=True)
+                    live.update(_table(await look.newest(place)), refresh=True)
                     await asyncio.sleep(WATCH_SECONDS)
         told: dict[str, object] = {}
         while True:
-            for run in reversed(await look.newest(store)):
+            for run in reversed(await look.newest(place)):
                 news = [getattr(run, name) for name in NEW_LINE_FIELDS]
                 if told.get(run.run_id) != news:
                     told[run.run_id] = news

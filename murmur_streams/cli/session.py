@@ -18,6 +18,9 @@ from murmur_streams.stores.redis.store import RedisRunStore
 
 RETRY_SECONDS = 5.0
 """A person waits for the answer; a fleet retries for longer."""
+NEEDS_STORE = (
+    "this command looks into the store, and a server does not show that: give --url or MURMUR_URL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Globals:
     prefix: str | None = None
     as_json: bool = False
     debug: bool = False
+    server: str | None = None
+    token_file: Path | None = None
 
     def over(self, other: Globals) -> Globals:
         """These options, and where they say nothing, ``other``."""
@@ -36,6 +41,8 @@ class Globals:
             prefix=self.prefix or other.prefix,
             as_json=self.as_json or other.as_json,
             debug=self.debug or other.debug,
+            server=self.server or other.server,
+            token_file=self.token_file or other.token_file,
         )
 
 
@@ -49,12 +56,56 @@ class Session:
     @classmethod
     def of(cls, given: Globals) -> Session:
         """Read the environment; StoreConfigurationError for a value that breaks its rule."""
+        if given.server and (given.url or given.prefix):
+            raise StoreConfigurationError(
+                "--server asks a server for runs, --url and --prefix look into a store: "
+                "leave one of them out"
+            )
         return cls(given, Settings.from_environment(os.environ))
 
     @property
     def as_json(self) -> bool:
         """Whether a program reads what is printed."""
         return self.given.as_json
+
+    @property
+    def server(self) -> str | None:
+        """--server, else MURMUR_SERVER unless --url says otherwise; None: there is a store."""
+        if self.given.url or self.given.prefix:
+            return None
+        return self.given.server or self.settings.server
+
+    @property
+    def token(self) -> str | None:
+        """What --token-file has, else MURMUR_TOKEN, else what MURMUR_TOKEN_FILE has.
+
+        Raises:
+            StoreConfigurationError: the file cannot be read.
+        """
+        if self.given.token_file is None and self.settings.token is not None:
+            return self.settings.token
+        path = self.given.token_file or self.settings.token_file
+        if path is None:
+            return None
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None
+
+    def check_is_store(self) -> None:
+        """Refuse a place that is no store which other processes can reach.
+
+        Raises:
+            StoreConfigurationError: the runs are behind a server, or in one process's memory.
+        """
+        if self.server is not None and self.settings.url is None:
+            raise StoreConfigurationError(NEEDS_STORE)
+        if self.url.startswith("memory:"):
+            raise StoreConfigurationError(
+                "memory: lives inside one process, and this is another one; "
+                "give --url or MURMUR_URL a server, or neither for the embedded one"
+            )
 
     @property
     def url(self) -> str:
@@ -80,11 +131,7 @@ class Session:
     @asynccontextmanager
     async def store(self, partitions: int | None = None) -> AsyncGenerator[RedisRunStore]:
         """Open the store; it is closed at the end of the block. partitions: None is the setting."""
-        if self.url.startswith("memory:"):
-            raise StoreConfigurationError(
-                "memory: lives inside one process, and this is another one; "
-                "give --url or MURMUR_URL a server, or neither for the embedded one"
-            )
+        self.check_is_store()
         store = cast(
             "RedisRunStore",
             open_store(

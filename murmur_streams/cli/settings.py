@@ -32,4 +32,6 @@ def register(app: typer.Typer) -> None:
         values = asdict(session.settings)
         if session.settings.url:
             values["url"] = redacted(session.settings.url)
+        if session.settings.token is not None:
+            values |= {"token": "***"}
         print_json({row.name: values[row.field] for row in VARIABLES})

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from murmur_streams.cli.command import RunId, command
 from murmur_streams.cli.outcome import error_words, print_pretty, result_json
+from murmur_streams.cli.places import open_place
 from murmur_streams.cli.printing import (
     compact,
     console,
@@ -28,13 +28,8 @@ from murmur_streams.cli.printing import (
 )
 from murmur_streams.cli.session import Session
 from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.dead import DeadLetter, DeadLetters
-from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.tail import read_entry
 
 Last = Annotated[
     int, typer.Option("--last", metavar="N", min=0, max=10_000, help="Journal entries to show.")
@@ -47,7 +42,8 @@ class Found:
 
     run: Run
     result: RunResult | None
-    letter: DeadLetter | None
+    dead_reason: str | None
+    """Why it is a dead letter."""
     entries: list[JournalEntry]
 
 
@@ -57,6 +53,7 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "show",
+        over_http=True,
         examples=("murmur-streams show my-run", "murmur-streams show my-run --json | jq .state"),
     )
     def show(session: Session, run: RunId, last: Last = 5) -> None:
@@ -70,42 +67,25 @@ def register(app: typer.Typer) -> None:
                 run_json(found.run)
                 | {
                     "result": result_json(found.result),
-                    "dead": None if found.letter is None else found.letter.reason,
+                    "dead": found.dead_reason,
                     "journal": [_entry_json(each) for each in found.entries],
                 }
             )
             return
-        _print_run(found.run, found.letter)
+        _print_run(found.run, found.dead_reason)
         _print_result(found.run, found.result)
         _print_entries(found.entries, found.run.version)
 
 
 async def _read(session: Session, run_id: str, last: int) -> Found:
-    async with session.store() as store:
-        run = await store.snapshot(run_id)
+    async with open_place(session) as place:
+        run = await place.snapshot(run_id)
         return Found(
             run,
-            await store.get_result(run_id),
-            await _letter_of(store, run),
-            await last_entries(store, run, last) if last else [],
+            await place.result(run),
+            await place.dead_reason(run),
+            await place.last_entries(run, last) if last else [],
         )
-
-
-async def _letter_of(store: RedisRunStore, run: Run) -> DeadLetter | None:
-    if run.state is not RunState.FAILED:
-        return None
-    with contextlib.suppress(RunNotFoundError):
-        return await DeadLetters(store).get(run.run_id)
-    return None
-
-
-async def last_entries(store: RedisRunStore, run: Run, count: int) -> list[JournalEntry]:
-    """The newest entries of the run's journal, oldest first."""
-    journal = store.keys.journal(run.run_id)
-    page = cast(
-        "list[Any]", await store.server.read("XREVRANGE", journal, "+", "-", "COUNT", count)
-    )
-    return [read_entry(run.run_id, run.epoch, raw) for raw in reversed(page)]
 
 
 def shown_fields(entry: JournalEntry) -> dict[str, str]:
@@ -117,7 +97,7 @@ def _entry_json(entry: JournalEntry) -> dict[str, Any]:
     return {"id": entry.id, "cursor": entry.cursor, "seq": entry.seq, **shown_fields(entry)}
 
 
-def _print_run(run: Run, letter: DeadLetter | None) -> None:
+def _print_run(run: Run, dead_reason: str | None) -> None:
     took = seconds_words(run.started_ms, run.ended_ms)
     rows: list[tuple[str, str | Text]] = [
         ("run", run.run_id),
@@ -138,8 +118,8 @@ def _print_run(run: Run, letter: DeadLetter | None) -> None:
     ]
     if run.checkpoint_size is not None:
         rows.append(("saved", f"a checkpoint of {run.checkpoint_size:,} bytes"))
-    if letter is not None:
-        rows.append(("dead", f"{printable(letter.reason)}; murmur-streams dead show {run.run_id}"))
+    if dead_reason is not None:
+        rows.append(("dead", f"{printable(dead_reason)}; murmur-streams dead show {run.run_id}"))
     if run.metadata is not None:
         rows.append(("metadata", compact(run.metadata)))
     screen = console()

@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from murmur_streams.cli.command import command
 from murmur_streams.cli.durations import moment_of, seconds_of
 from murmur_streams.cli.follow import Follower, follow_to_end, run_interruptibly
-from murmur_streams.cli.opening import App, open_fleet
+from murmur_streams.cli.opening import App
+from murmur_streams.cli.places import open_place
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidPayloadError
@@ -85,7 +86,7 @@ EXAMPLES = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "submit", examples=EXAMPLES)(submit)
+    command(app, "submit", examples=EXAMPLES, over_http=True)(submit)
 
 
 def submit(  # noqa: PLR0913, PLR0917  # one for each option
@@ -118,12 +119,12 @@ def submit(  # noqa: PLR0913, PLR0917  # one for each option
     follower = Follower(session)
 
     async def body() -> int:
-        async with open_fleet(session, app) as fleet:
-            handle = await fleet.submit(target, value, **options)
-            _print_submitted(session, handle.run_id, target)
+        async with open_place(session, app) as place:
+            made = await place.submit(target, value, options)
+            _print_submitted(session, made, target)
             if not follow:
                 return 0
-            return await follow_to_end(session, await fleet.store(), follower, handle.run_id)
+            return await follow_to_end(session, place, follower, made)
 
     raise typer.Exit(run_interruptibly(follower, body) or 0)
 

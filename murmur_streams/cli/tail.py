@@ -8,6 +8,7 @@ import typer
 
 from murmur_streams.cli.command import RunId, command
 from murmur_streams.cli.follow import Follower, run_interruptibly
+from murmur_streams.cli.places import open_place
 from murmur_streams.cli.session import Session
 
 After = Annotated[
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "tail",
+        over_http=True,
         examples=(
             "murmur-streams tail my-run",
             "murmur-streams tail my-run --json | jq .data",
@@ -39,7 +41,7 @@ def register(app: typer.Typer) -> None:
         follower = Follower(session, cursor=after)
 
         async def body() -> None:
-            async with session.store() as store:
-                await follower.follow(store, run)
+            async with open_place(session) as place:
+                await follower.follow(place, run)
 
         run_interruptibly(follower, body)

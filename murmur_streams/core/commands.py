@@ -19,12 +19,14 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Begin a run. What it holds besides is only of use to one that is queued."""
+    """Begin a run. What it holds from ``queued`` on is only of use to one that is."""
 
     target: str
     epoch: str
     input: Payload | None = None
     metadata_json: str | None = None
+    tenant: str | None = None
+    """Whose run it is."""
     queued: bool = False
     """Whether it waits in its target's queue for a worker."""
     priority: int = 0

@@ -87,6 +87,8 @@ def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision
         fields["input_sha256"] = command.input.sha256
     if command.metadata_json is not None:
         fields["metadata_json"] = command.metadata_json
+    if command.tenant is not None:
+        fields["tenant"] = command.tenant
     fields |= _work_fields(command, now)
     entry = JournalEntry(run_id, command.epoch, now.server_ms, 1, fields)
     return Decision(("OK", "1"), (entry,))

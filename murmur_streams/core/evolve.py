@@ -58,6 +58,7 @@ def _created(entry: JournalEntry) -> Run:
         input_size=_int(fields.get("input_size")),
         input_sha256=fields.get("input_sha256"),
         metadata_json=fields.get("metadata_json"),
+        tenant=fields.get("tenant"),
         queued=fields.get("queued") == "1",
         priority=_int(fields.get("priority")) or 0,
         due_ms=_int(fields.get("due")),

@@ -1,14 +1,15 @@
-"""The grammar of run ids and targets: nothing else ever reaches a key."""
+"""The grammar of run ids, targets and tenants: nothing else ever reaches a key."""
 
 from __future__ import annotations
 
 import re
 import secrets
 
-from murmur_streams.core.errors import InvalidRunIdError, InvalidTargetError
+from murmur_streams.core.errors import InvalidInputError, InvalidRunIdError, InvalidTargetError
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHOWN = 60
 
 EPOCH_BYTES = 4
@@ -30,6 +31,16 @@ def check_target(target: object) -> str:
         return target
     raise InvalidTargetError(
         f"target {_shown(target)} is refused: use 1 to 128 characters of A-Z a-z 0-9 . _ - "
+        "that begin with a letter or a digit"
+    )
+
+
+def check_tenant(tenant: object) -> str | None:
+    """Return ``tenant`` if it is None or inside the grammar, else raise InvalidInputError."""
+    if tenant is None or (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
+        return tenant
+    raise InvalidInputError(
+        f"tenant {_shown(tenant)} is refused: use 1 to 64 characters of A-Z a-z 0-9 . _ - "
         "that begin with a letter or a digit"
     )
 

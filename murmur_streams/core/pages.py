@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from murmur_streams.core.errors import InvalidCursorError, InvalidInputError
+from murmur_streams.core.identifiers import check_target, check_tenant
+from murmur_streams.core.limits import check_state
 from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
 
 MOST_RUNS = 500
 
@@ -20,6 +24,36 @@ class RunPage:
     runs: tuple[Run, ...]
     cursor: str | None
     """Pass it to get the next page; None when this was the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs a listing is of; None lets all through."""
+
+    state: RunState | None = None
+    target: str | None = None
+    tenant: str | None = None
+
+    @classmethod
+    def of(cls, state: RunState | None, target: str | None, tenant: str | None) -> Self:
+        """Check what a caller wants.
+
+        Raises:
+            InvalidInputError: what is no state, target or tenant.
+        """
+        return cls(
+            None if state is None else check_state(state),
+            None if target is None else check_target(target),
+            check_tenant(tenant),
+        )
+
+    def wants(self, run: Run) -> bool:
+        """Whether the run is one of them."""
+        return (
+            self.state in {None, run.state}
+            and self.target in {None, run.target}
+            and self.tenant in {None, run.tenant}
+        )
 
 
 def listing_key(created_ms: int, run_id: str) -> str:

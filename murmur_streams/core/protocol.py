@@ -28,8 +28,9 @@ class RunStore(Protocol):
         *,
         input: JsonValue = None,  # noqa: A002  # the interface's name
         metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
     ) -> None:
-        """Begin a run that waits."""
+        """Begin a run that waits; ``tenant``: whose it is, None for nobody's."""
         ...
 
     async def get_status(self, run_id: str) -> RunStatus:
@@ -95,10 +96,11 @@ class RunStore(Protocol):
         *,
         state: RunState | None = None,
         target: str | None = None,
+        tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Runs, newest first, page by page."""
+        """Runs, newest first, page by page; a filter that is None lets all through."""
         ...
 
     def journal(

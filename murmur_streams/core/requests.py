@@ -11,7 +11,12 @@ from pydantic import JsonValue
 
 from murmur_streams.core.commands import Create
 from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.identifiers import check_run_id, check_target, new_epoch
+from murmur_streams.core.identifiers import (
+    check_run_id,
+    check_target,
+    check_tenant,
+    new_epoch,
+)
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.limits import Limits
 
@@ -22,11 +27,13 @@ def create_command(
     given: JsonValue,
     metadata: Mapping[str, JsonValue] | None,
     limits: Limits,
+    *,
+    tenant: str | None = None,
 ) -> Create:
     """Check what a run is created with.
 
     Raises:
-        InvalidInputError: an id, target, input or metadata breaks a rule.
+        InvalidInputError: an id, target, input, metadata or tenant breaks a rule.
     """
     check_run_id(run_id)
     return Create(
@@ -34,6 +41,7 @@ def create_command(
         new_epoch(),
         None if given is None else limits.input(encode_json(given, "the input")),
         None if metadata is None else limits.metadata(encode_json(dict(metadata), "the metadata")),
+        check_tenant(tenant),
     )
 
 

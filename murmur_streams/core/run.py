@@ -71,6 +71,8 @@ class Run:
     checkpoint_sha256: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    tenant: str | None = None
+    """Whose it is, where runs of several tenants share a store; None: nobody's."""
     error: str | None = None
     closing: int | None = None
     """seq of the first closing event."""
@@ -163,6 +165,7 @@ _TEXT_FIELDS = frozenset(
         "checkpoint_sha256",
         "traceparent",
         "tracestate",
+        "tenant",
     }
 )
 PROGRESS_FIELDS = ("total", "completed", "failed", "running")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
 from pydantic import JsonValue
 
@@ -20,6 +21,9 @@ from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
 from murmur_streams.fleet.sync import SyncFleet
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.workers import WorkerInfo, Workers
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -156,8 +160,10 @@ class Fleet:
 
                 - run_id: None draws one.
                 - metadata: JSON by name, kept with the run.
-                - idempotency_key: the run id is made of target and key: the same key with the
-                  same input gives a handle on the run that there is, whatever the other options.
+                - tenant: whose run it is, by which runs can be listed; None for nobody's.
+                - idempotency_key: the run id is made of tenant, target and key: the same key with
+                  the same input gives a handle on the run that there is, whatever the other
+                  options.
                 - delay (seconds or timedelta) or at (a datetime with its zone): when it is due.
                 - priority: -100 to 100; a step is worth a minute of waiting, so nothing starves.
                 - deadline: seconds or timedelta for the whole run, from when it is due; None
@@ -185,8 +191,8 @@ class Fleet:
 
         Called twice, it makes two runs; ``new_run_id`` prevents that.
 
-        It has the old run's priority, trace and metadata, with its id as ``retry_of`` besides, and
-        its deadline counts anew.
+        It has the old run's tenant, priority, trace and metadata, with its id as ``retry_of``
+        besides, and its deadline counts anew.
 
         Args:
             run_id: the failed or cancelled run.
@@ -274,6 +280,31 @@ class Fleet:
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
         known = None if agent is None else self._find(agent)
         return RunHandle(check_run_id(run_id), self._stores, known)
+
+    def asgi(self, **options: Any) -> FastAPI:
+        """The HTTP server as an ASGI app: for uvicorn and its like, or to be mounted in another.
+
+        Does no I/O until it is asked something. Each call makes an app of its own.
+
+        Args:
+            options: the fields of ``murmur_streams.server.options.ServerOptions``, such as
+                authenticator and max_streams.
+
+        Raises:
+            ImportError: the extra ``server`` is not installed.
+        """
+        # By name: the server's layer is above this one.
+        server = "murmur_streams.server"
+        try:
+            app = import_module(f"{server}.app")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("murmur_streams"):
+                raise
+            raise ImportError(
+                f"the HTTP server needs {error.name}: pip install 'murmur-streams[server]'"
+            ) from error
+        made = import_module(f"{server}.options").ServerOptions(**options)
+        return app.make_app(self, made)
 
     async def store(self) -> RedisRunStore:
         """The running event loop's store, opened at first use."""

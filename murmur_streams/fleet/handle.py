@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
+from murmur_streams.core.cancellation import TELLING, Cancellation, known_of, told_by
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.entries import EntryType
 from murmur_streams.core.errors import (
@@ -24,7 +25,6 @@ from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.cancellation import TELLING, Cancellation, known_of, told_by
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.stores.redis.store import RedisRunStore

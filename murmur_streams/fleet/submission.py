@@ -16,7 +16,7 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
     RunNotTerminalError,
 )
-from murmur_streams.core.identifiers import check_run_id, new_run_id
+from murmur_streams.core.identifiers import check_run_id, check_tenant, new_run_id
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
@@ -33,6 +33,7 @@ class SubmitOptions(TypedDict, total=False):
 
     run_id: str | None
     metadata: Mapping[str, JsonValue] | None
+    tenant: str | None
     idempotency_key: str | None
     delay: float | timedelta | None
     at: datetime | None
@@ -48,6 +49,7 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     *,
     run_id: str | None = None,
     metadata: Mapping[str, JsonValue] | None = None,
+    tenant: str | None = None,
     idempotency_key: str | None = None,
     delay: float | timedelta | None = None,
     at: datetime | None = None,
@@ -56,14 +58,11 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     trace: Mapping[str, str] | None = None,
 ) -> str:
     """Submit a run; its id. The options are those of ``Fleet.submit``, and so are the errors."""
-    if idempotency_key is not None and run_id is not None:
-        raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
     if delay is not None and at is not None:
         raise InvalidInputError("pass delay or at, not both")
     if metadata is not None and not isinstance(cast("object", metadata), Mapping):
         raise InvalidInputError(f"metadata is {metadata!r}, but must be a mapping of names to JSON")
-    drawn = new_run_id() if run_id is None else check_run_id(run_id)
-    wanted = drawn if idempotency_key is None else idempotent_run_id(target, idempotency_key)
+    wanted = _wanted_id(target, run_id, idempotency_key, tenant)
     delay_seconds = 0.0 if delay is None else _seconds("delay", delay, least=0)
     deadline_seconds = None if deadline is None else _seconds("deadline", deadline, least=0.001)
     carried = trace_to_carry(trace)
@@ -74,6 +73,7 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
                 target,
                 input=given,
                 metadata=metadata,
+                tenant=tenant,
                 priority=priority,
                 delay_seconds=delay_seconds,
                 at=at,
@@ -85,7 +85,7 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
             if idempotency_key is None:
                 raise
         try:
-            _check_same(await store.snapshot(wanted), target, given, idempotency_key)
+            _check_same(await store.snapshot(wanted), target, given, tenant, idempotency_key)
             return wanted
         except RunNotFoundError:
             # It expired in between: the key is free again.
@@ -93,11 +93,20 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     raise RunExistsError(wanted)
 
 
-def idempotent_run_id(target: str, key: str) -> str:
-    """The run id that belongs to an idempotency key of a target.
+def _wanted_id(target: str, run_id: str | None, key: str | None, tenant: str | None) -> str:
+    if key is None:
+        return new_run_id() if run_id is None else check_run_id(run_id)
+    if run_id is not None:
+        raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
+    return idempotent_run_id(target, key, tenant)
+
+
+def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
+    """The run id that belongs to an idempotency key of a target, and of a tenant if there is one.
 
     Raises:
-        InvalidInputError: the key is no text, empty, or longer than 1,024 characters.
+        InvalidInputError: the key is no text, empty, or longer than 1,024 characters; the tenant
+            is none.
     """
     if not isinstance(cast("object", key), str):
         raise InvalidInputError(f"idempotency_key is {key!r}, but must be text")
@@ -106,8 +115,8 @@ def idempotent_run_id(target: str, key: str) -> str:
             f"idempotency_key has {len(key):,} characters, but must have 1 to "
             f"{MOST_KEY_CHARACTERS:,}"
         )
-    # A tenant's name will stand before the first separator; no target has one in it.
-    told = f"\0{target}\0{key}".encode("utf-8", "surrogatepass")
+    # Neither a tenant's name nor a target has a separator in it.
+    told = f"{check_tenant(tenant) or ''}\0{target}\0{key}".encode("utf-8", "surrogatepass")
     return f"idem-{hashlib.sha256(told).hexdigest()[:32]}"
 
 
@@ -141,6 +150,7 @@ async def retry_run(
         run.target,
         input=given,
         metadata={**kept, "retry_of": run_id},
+        tenant=run.tenant,
         priority=run.priority,
         deadline_seconds=None if span_ms is None else span_ms / 1000,
         trace=run.trace or trace_to_carry(None),
@@ -148,10 +158,12 @@ async def retry_run(
     return again, run.target
 
 
-def _check_same(run: Run, target: str, given: JsonValue, key: str | None) -> None:
+def _check_same(
+    run: Run, target: str, given: JsonValue, tenant: str | None, key: str | None
+) -> None:
     text = None if given is None else encode_json(given, "the input")
     sha256 = None if text is None else hashlib.sha256(text.encode()).hexdigest()
-    if run.input_sha256 != sha256 or run.target != target:
+    if (run.input_sha256, run.target, run.tenant) != (sha256, target, tenant):
         raise IdempotencyConflictError(run.run_id, target, key or "")
 
 

@@ -7,13 +7,13 @@ import builtins
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
+from murmur_streams.core.cancellation import Cancellation
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.pages import RunPage
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.fleet.background import background
-from murmur_streams.fleet.cancellation import Cancellation
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.inline import InlineOptions, InlineRun
 from murmur_streams.fleet.submission import SubmitOptions
@@ -97,6 +97,7 @@ class SyncFleet:
         *,
         state: RunState | None = None,
         target: str | None = None,
+        tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
@@ -104,7 +105,9 @@ class SyncFleet:
 
         async def read() -> RunPage:
             store = await self._fleet.store()
-            return await store.list_runs(state=state, target=target, limit=limit, cursor=cursor)
+            return await store.list_runs(
+                state=state, target=target, tenant=tenant, limit=limit, cursor=cursor
+            )
 
         return self.run(read)
 

@@ -41,7 +41,7 @@ from murmur_streams.core.limits import (
     Limits,
     check_max_events,
 )
-from murmur_streams.core.pages import RunPage, check_listing, listing_key
+from murmur_streams.core.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run, run_to_fields
@@ -140,9 +140,10 @@ class InMemoryRunStore(RunWrites):
         *,
         input: JsonValue = None,  # noqa: A002  # the interface's name
         metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Begin a run that waits; RunExistsError when the id is taken."""
-        command = create_command(run_id, target, input, metadata, self._limits)
+        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
         await self.sweep()
         self._perform(run_id, command)
 
@@ -169,16 +170,18 @@ class InMemoryRunStore(RunWrites):
         *,
         state: RunState | None = None,
         target: str | None = None,
+        tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
         """List runs, newest first; every run that did not change comes exactly once."""
         check_listing(limit, cursor)
+        wanted = RunFilter.of(state, target, tenant)
         await self.sweep()
         places = {
             listing_key(run.created_ms, run_id): run
             for run_id, run in ((each, record.run) for each, record in self._records.items())
-            if state in {None, run.state} and target in {None, run.target}
+            if wanted.wants(run)
         }
         after = [place for place in places if cursor is None or place < cursor]
         page = sorted(after, reverse=True)[:limit]

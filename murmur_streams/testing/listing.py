@@ -14,6 +14,7 @@ from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import TARGET, Workbench, wait_until
 
 OTHER_TARGET = "writer"
+TENANT, OTHER_TENANT = "acme", "acme.2"
 
 
 async def listed(store: RunStore, limit: int = 3, **filters: object) -> list[Run]:
@@ -84,8 +85,71 @@ class ListingContract(ContractRoom):
         assert len(await listed(store, target=OTHER_TARGET)) == 4
         assert await listed(store, target="nobody") == []
 
+    async def test_a_tenant_selects_its_runs_and_no_tenant_all(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
+        made = {
+            tenant: [await bench.run(store, tenant=tenant) for _ in range(count)]
+            for tenant, count in ((TENANT, 5), (OTHER_TENANT, 2), (None, 3))
+        }
+        for tenant in (TENANT, OTHER_TENANT):
+            found = await listed(store, limit=2, tenant=tenant)
+            assert sorted(ids(found)) == sorted(made[tenant])
+            assert {run.tenant for run in found} == {tenant}
+        assert await listed(store, tenant="nobody") == []
+        found = await listed(store)
+        assert sorted(ids(found)) == sorted(run_id for each in made.values() for run_id in each)
+        assert {run.run_id for run in found if run.tenant is None} == set(made[None])
+
+    async def test_tenant_target_and_state_together_select_all_three(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
+        made: dict[tuple[str, str, RunState], list[str]] = {}
+        for number in range(16):
+            tenant = TENANT if number % 2 else OTHER_TENANT
+            target = TARGET if number % 4 < 2 else OTHER_TARGET
+            state = RunState.RUNNING if number % 8 < 4 else RunState.FAILED
+            run_id = bench.new_id()
+            await store.create(run_id, target, tenant=tenant)
+            await store.set_state(run_id, state)
+            made.setdefault((tenant, target, state), []).append(run_id)
+        assert len(made) == 8
+        for (tenant, target, state), run_ids in made.items():
+            found = await listed(store, limit=1, tenant=tenant, target=target, state=state)
+            assert sorted(ids(found)) == sorted(run_ids)
+        running = await listed(store, limit=1, tenant=TENANT, state=RunState.RUNNING)
+        assert len(running) == 4
+
+    async def test_a_run_that_is_gone_is_not_listed_of_its_tenant(self, bench: Workbench) -> None:
+        store = bench.open(ttl_seconds=0.05)
+        deleted, expired, kept = [await bench.run(store, tenant=TENANT) for _ in range(3)]
+        await store.delete(deleted, force=True)
+        await store.finish(expired, RunState.COMPLETED)
+
+        async def only_the_kept() -> bool:
+            return ids(await listed(store, tenant=TENANT)) == [kept]
+
+        await wait_until(only_the_kept, "the ended run is listed no more")
+
+    async def test_an_id_that_lives_again_is_of_its_new_tenant(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
+        run_id = await bench.run(store, tenant=TENANT)
+        await store.delete(run_id, force=True)
+        await bench.run(store, run_id, tenant=OTHER_TENANT)
+        assert await listed(store, tenant=TENANT) == []
+        assert ids(await listed(store, tenant=OTHER_TENANT)) == [run_id]
+
+    async def test_a_rebuilt_run_is_still_its_tenants(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
+        run_id = await bench.run(store, tenant=TENANT)
+        await store.rebuild(run_id)
+        assert (await store.snapshot(run_id)).tenant == TENANT
+        assert ids(await listed(store, tenant=TENANT)) == [run_id]
+
     async def test_a_listed_run_is_its_snapshot(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store, metadata={"who": "me"})
+        run_id = await bench.run(store, metadata={"who": "me"}, tenant=TENANT)
         await store.set_state(run_id, RunState.RUNNING)
         assert await listed(store) == [await store.snapshot(run_id)]
 

@@ -48,6 +48,7 @@ HOSTILE_IDS: list[object] = [
     b"a",
 ]
 HOSTILE_TARGETS: list[object] = [*HOSTILE_IDS, "a:b"]
+HOSTILE_TENANTS: list[object] = [*(each for each in HOSTILE_TARGETS if each is not None), "a" * 65]
 
 
 def nested(depth: int) -> list[Any]:
@@ -159,6 +160,23 @@ class RefusalContract(ContractRoom):
         await self._refused(
             store, lambda _: store.create(bench.new_id(), hostile), await bench.run(store)
         )
+
+    @pytest.mark.parametrize("hostile", HOSTILE_TENANTS, ids=lambda value: ascii(value)[:20])
+    async def test_a_tenant_outside_the_grammar_is_refused(
+        self, bench: Workbench, store: RunStore, hostile: Any
+    ) -> None:
+        run_id = await bench.run(store)
+        await self._refused(
+            store, lambda _: store.create(bench.new_id(), TARGET, tenant=hostile), run_id
+        )
+        await self._refused(store, lambda _: store.list_runs(tenant=hostile), run_id)
+
+    @pytest.mark.parametrize("tenant", ["a", "0", "A.b_c-9", "a" * 64])
+    async def test_a_tenant_inside_the_grammar_is_taken(
+        self, bench: Workbench, store: RunStore, tenant: str
+    ) -> None:
+        run_id = await bench.run(store, tenant=tenant)
+        assert (await store.snapshot(run_id)).tenant == tenant
 
     @pytest.mark.parametrize("what", BAD_EVENTS)
     @pytest.mark.parametrize("name", EVENT_CALLS)

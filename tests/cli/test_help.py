@@ -13,7 +13,10 @@ from murmur_streams.cli.app import app
 from tests.cli.conftest import CommandLine
 
 GOLDEN = Path(__file__).parent / "golden" / "commands.txt"
-SHARED = {"shared_url", "shared_prefix", "shared_as_json", "shared_debug"}
+SHARED = {
+    *("shared_url", "shared_prefix", "shared_as_json", "shared_debug"),
+    *("shared_server", "shared_token_file"),
+}
 
 
 def described(command: Any, name: str) -> Iterator[str]:
@@ -52,6 +55,7 @@ def test_every_command_takes_the_shared_options() -> None:
     "command",
     [
         *("submit", "worker", "dev", "redis", "keys", "demo", "cancel", "result", "retry"),
+        *("serve", "token"),
         *("workers", "pause", "resume", "dead requeue"),
     ],
 )

@@ -50,6 +50,18 @@ def test_the_fold_of_the_journal_is_the_run_and_its_fields_are_it_too(life: str)
     assert run_from_fields(RUN_ID, run_to_fields(story.there)) == story.run
 
 
+@pytest.mark.parametrize("tenant", ["acme", None])
+def test_the_tenant_is_told_when_there_is_one_and_kept_with_the_run(tenant: str | None) -> None:
+    story = NOTHING.when(replace(CREATED, tenant=tenant))
+    assert story.there.tenant == tenant
+    told = {} if tenant is None else {"tenant": tenant}
+    assert story.written == [{**NOTHING.when(CREATED).written[0], **told}]
+    assert story.when(STARTED).when(Reclaim()).there.tenant == tenant
+    assert set(run_to_fields(story.there)) - set(run_to_fields(NOTHING.when(CREATED).there)) == (
+        set(told)
+    )
+
+
 def test_what_is_submitted_is_kept_with_the_run() -> None:
     order = replace(QUEUED, priority=-3, delay_ms=500, deadline_ms=2_000, traceparent="tp")
     run = NOTHING.when(order).there

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmur_streams.core.errors import InvalidRunIdError, InvalidTargetError
-from murmur_streams.core.identifiers import check_run_id, check_target, new_epoch, new_run_id
+from murmur_streams.core.errors import InvalidInputError, InvalidRunIdError, InvalidTargetError
+from murmur_streams.core.identifiers import (
+    check_run_id,
+    check_target,
+    check_tenant,
+    new_epoch,
+    new_run_id,
+)
 
 FIRST = string.ascii_letters + string.digits
 HOSTILE: list[object] = [
@@ -56,6 +62,26 @@ def test_every_id_of_the_grammar_is_taken(first: str, rest: str) -> None:
 @given(st.sampled_from(FIRST), st.text(FIRST + "._-", max_size=127))
 def test_every_target_of_the_grammar_is_taken(first: str, rest: str) -> None:
     assert check_target(first + rest) == first + rest
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(FIRST), st.text(FIRST + "._-", max_size=63))
+def test_every_tenant_of_the_grammar_is_taken(first: str, rest: str) -> None:
+    assert check_tenant(first + rest) == first + rest
+
+
+def test_no_tenant_is_taken_too() -> None:
+    assert check_tenant(None) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [*(each for each in HOSTILE if each is not None), "a:b", "a" * 65],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_what_is_outside_the_grammar_is_no_tenant(value: object) -> None:
+    with pytest.raises(InvalidInputError, match="1 to 64 characters"):
+        check_tenant(value)
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: ascii(value)[:20])

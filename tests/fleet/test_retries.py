@@ -343,7 +343,7 @@ async def test_dead_letters_can_be_purged(fleet: Fleet) -> None:
 
 
 async def test_an_ended_run_can_be_submitted_again(fleet: Fleet) -> None:
-    cancelled = await fleet.submit("fine", 7, metadata={"a": 1}, priority=3)
+    cancelled = await fleet.submit("fine", 7, metadata={"a": 1}, priority=3, tenant="acme")
     with pytest.raises(RunNotTerminalError, match="is pending; wait until it has ended, or cancel"):
         await fleet.retry(cancelled.run_id)
     await cancelled.cancel()
@@ -352,6 +352,7 @@ async def test_an_ended_run_can_be_submitted_again(fleet: Fleet) -> None:
         assert await again.output(timeout=30) == 8
     run = await again.snapshot()
     assert (run.metadata, run.priority) == ({"a": 1, "retry_of": cancelled.run_id}, 3)
+    assert run.tenant == "acme"
     with pytest.raises(InvalidInputError, match="completed"):
         await fleet.retry(again.run_id)
     with pytest.raises(RunNotFoundError):

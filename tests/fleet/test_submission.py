@@ -66,6 +66,38 @@ async def test_a_key_belongs_to_its_target(space: Space) -> None:
     assert idempotent_run_id("one", "key") == one.run_id
 
 
+async def test_a_key_belongs_to_its_tenant(fleet: Fleet) -> None:
+    runs = {
+        tenant: await fleet.submit("fine", 1, idempotency_key="key", tenant=tenant)
+        for tenant in (None, "acme", "acme.2")
+    }
+    assert len({run.run_id for run in runs.values()}) == 3
+    for tenant, run in runs.items():
+        again = await fleet.submit("fine", 1, idempotency_key="key", tenant=tenant)
+        assert again.run_id == run.run_id == idempotent_run_id("fine", "key", tenant)
+        assert (await again.snapshot()).tenant == tenant
+
+
+def test_a_key_of_no_tenant_makes_the_id_that_it_always_made() -> None:
+    assert idempotent_run_id("fine", "order 7") == "idem-16e45d85b64dbd417c6cd250663cc87e"
+
+
+async def test_another_tenants_run_under_the_id_of_a_key_is_nobodys_to_have(fleet: Fleet) -> None:
+    wanted = idempotent_run_id("fine", "key", "acme")
+    await fleet.submit("fine", 1, run_id=wanted, tenant="beta")
+    with pytest.raises(IdempotencyConflictError):
+        await fleet.submit("fine", 1, idempotency_key="key", tenant="acme")
+
+
+async def test_the_fleet_lists_the_runs_of_a_tenant(fleet: Fleet) -> None:
+    mine = await fleet.submit("fine", 1, tenant="acme")
+    await fleet.submit("fine", 1, tenant="beta")
+    await fleet.submit("fine", 1)
+    listed = await asyncio.to_thread(fleet.sync.list, tenant="acme")
+    await asyncio.to_thread(fleet.sync.close)
+    assert [run.run_id for run in listed.runs] == [mine.run_id]
+
+
 async def test_a_key_whose_run_has_just_gone_is_free(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +131,9 @@ async def test_a_key_whose_run_has_just_gone_is_free(
         ({"delay": "soon"}, "delay is 'soon'"),
         ({"at": datetime(2030, 1, 1)}, "zone"),  # noqa: DTZ001  # that is what is refused
         ({"deadline": 0}, "deadline is 0"),
+        ({"tenant": "a b"}, "tenant 'a b' is refused"),
+        ({"tenant": "a/b", "idempotency_key": "a"}, "tenant 'a/b' is refused"),
+        ({"tenant": ""}, "tenant '' is refused"),
         ({"priority": 101}, "priority is 101"),
         ({"priority": 0.5}, "priority is 0.5"),
     ],

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from murmur_streams.cli.command import exit_code, tell_error
@@ -38,14 +38,13 @@ def work(session: Session, options: Options) -> None:
     if not fleet.agents:
         raise InvalidInputError("the fleet has no agents; decorate a function with @fleet.agent")
     with asyncio.Runner(loop_factory=loop_factory(Loop(options.loop))) as runner:
-        runner.run(_work(session, fleet, options, reporter))
+        runner.run(to_the_end(session, _until_stopped(session, fleet, options, reporter)))
 
 
-async def _work(
-    session: Session, fleet: Fleet, options: Options, reporter: Reporter | None
-) -> None:
+async def to_the_end(session: Session, body: Awaitable[None]) -> None:
+    """Await what a process is for, then have the process end, whatever agents left running."""
     try:
-        await _until_stopped(session, fleet, options, reporter)
+        await body
     except Exception as error:
         if await cancel_leftovers():
             tell_error(session.given, error)
@@ -77,7 +76,12 @@ async def _until_stopped(
         )
         health.worker = worker.worker_id
         health.targets = tuple(sorted(options.targets or fleet.agents))
-        _stop_on_signals(worker, health)
+
+        def stop() -> None:
+            health.drains()
+            worker.stop()
+
+        call_on_signals(stop)
         if session.as_json:
             told = {"worker": worker.worker_id, "name": worker.name, "pid": os.getpid()}
             told |= {"targets": health.targets}
@@ -117,13 +121,10 @@ async def _tick(health: Health, reporter: Reporter) -> None:
         await asyncio.sleep(TICK_SECONDS)
 
 
-def _stop_on_signals(worker: Worker, health: Health) -> None:
-    def stop() -> None:
-        health.drains()
-        worker.stop()
-
+def call_on_signals(stop: Callable[[], None]) -> None:
+    """Call it at each SIGTERM and SIGINT from now on."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        # An event loop on Windows has none: there, Ctrl-C ends the worker at once.
+        # An event loop on Windows has none: there, Ctrl-C ends the process at once.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop)

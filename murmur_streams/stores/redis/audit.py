@@ -11,6 +11,7 @@ from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.pages import listing_key
 from murmur_streams.core.states import TERMINAL_STATES, RunState
+from murmur_streams.stores.redis.keys import removal_row
 from murmur_streams.stores.redis.server import Server, text
 from murmur_streams.stores.redis.tail import read_entry
 
@@ -103,6 +104,8 @@ async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -
         keys.index(partition): True,
         keys.index_target(stored.get("target", ""), partition): True,
     }
+    if tenant := stored.get("tenant"):
+        rows[keys.index_tenant(tenant, partition)] = True
     rows |= {keys.index_state(each, partition): str(each) == state for each in RunState}
     scores = await server.read_all(*(("ZSCORE", row, member) for row in rows))
     return [
@@ -129,8 +132,8 @@ async def _work_problems(server: Server, run_id: str, stored: dict[str, str]) ->
 async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
     """Compare the rows that sweeps go by with what the hash says of when the run is due."""
     keys, partition = server.keys, server.keys.partition(run_id)
-    state, target = stored.get("state"), stored.get("target", "")
-    row = f"{target}:{listing_key(_number(stored, 'created_ms'), run_id)}"
+    state, created_ms = stored.get("state"), _number(stored, "created_ms")
+    row = removal_row(stored.get("target", ""), created_ms, run_id, stored.get("tenant"))
     is_owned = state == RunState.RUNNING and bool(stored.get("owner"))
     # The clock last: a lease that is moved on meanwhile is none that is too long.
     *scores, clock = await server.read_all(

@@ -104,7 +104,8 @@ class Calls:
 def _create(command: Create, durations: Durations) -> Arguments:
     given = _payload(command.input)
     metadata = command.metadata_json or ""
-    return [command.target, command.epoch, *given, metadata, durations.ttl_ms]
+    tenant = command.tenant or ""
+    return [command.target, command.epoch, *given, metadata, durations.ttl_ms, tenant]
 
 
 def _order(command: Create) -> Arguments:

@@ -60,6 +60,8 @@ class DeadLetter:
     """How long after it was due it would have failed; None: for ever."""
     trace: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     """The W3C headers that the submitter passed."""
+    tenant: str | None = None
+    """Whose run it was."""
 
     @property
     def input(self) -> JsonValue:
@@ -144,7 +146,8 @@ class DeadLetters:
     async def requeue(self, run_id: str) -> str:
         """Submit the run again under a new id and remove its letter, in one step.
 
-        It has the old one's input, priority and trace, and its deadline's span, from now on.
+        It has the old one's input, tenant, priority and trace, and its deadline's span, from now
+        on.
 
         Returns:
             The new run's id. Its metadata holds the old one as ``requeued_from``.
@@ -159,7 +162,10 @@ class DeadLetters:
         while self._keys.partition(new_id) != partition:
             new_id = new_run_id()
         metadata = {**cast("dict[str, JsonValue]", letter.metadata or {}), "requeued_from": run_id}
-        created = create_command(new_id, letter.target, letter.input, metadata, self._store.limits)
+        limits = self._store.limits
+        created = create_command(
+            new_id, letter.target, letter.input, metadata, limits, tenant=letter.tenant
+        )
         order = Order(
             priority=letter.priority, deadline_seconds=letter.deadline_seconds, trace=letter.trace
         )
@@ -272,4 +278,5 @@ def _read(target: str, letter_id: str, fields: dict[str, str]) -> DeadLetter:
         priority=int(fields.get("priority", 0)),
         deadline_seconds=None if span is None else int(span) / 1000,
         trace={name: fields[name] for name in TRACE_NAMES if name in fields},
+        tenant=fields.get("tenant"),
     )

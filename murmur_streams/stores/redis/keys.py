@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.pages import listing_key
 from murmur_streams.core.states import RunState
 from murmur_streams.settings import KEY_PREFIX
 
@@ -111,6 +112,9 @@ class Keys:
     def index_target(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:index:target:{target}"
 
+    def index_tenant(self, tenant: str, partition: int) -> str:
+        return f"{self.base(partition)}:index:tenant:{tenant}"
+
     def queue(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:queue:{target}"
 
@@ -122,3 +126,9 @@ class Keys:
 
     def tail(self, reader_id: str, partition: int) -> str:
         return f"{self.base(partition)}:tail:{reader_id}"
+
+
+def removal_row(target: str, created_ms: int, run_id: str, tenant: str | None = None) -> str:
+    """A run's member of ``expiring`` and ``overdue``: it names every index that the run is in."""
+    whose = f"{target}/{tenant}" if tenant else target
+    return f"{whose}:{listing_key(created_ms, run_id)}"

@@ -7,18 +7,16 @@ import heapq
 from itertools import islice
 
 from murmur_streams.core.errors import RunDamagedError
-from murmur_streams.core.pages import RunPage
+from murmur_streams.core.pages import RunFilter, RunPage
 from murmur_streams.core.run import Run, run_from_fields
-from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.server import Server, pairs, text
 
 LEAST_PAGE = 100
 """Rows of the index in one read, once the first did not suffice: two round trips for each read."""
 
 
-async def list_runs(
-    server: Server, state: RunState | None, target: str | None, limit: int, cursor: str | None
-) -> RunPage:
+async def list_runs(server: Server, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
     """Read one page.
 
     The index is read in pages of its own: by two filters, or beside much that has expired, most
@@ -28,11 +26,12 @@ async def list_runs(
     the cursor is the place of the last run looked at, and places never move.
     """
     found: list[tuple[str, Run]] = []
+    indexes = await _indexes(server, wanted)
     # One more than asked for tells whether there is a next page.
     count = limit + 1
     while True:
-        members = await _members(server, state, target, count, cursor)
-        found += await _runs(server, members, state, target)
+        members = await _members(server, indexes, count, cursor)
+        found += await _runs(server, members, wanted)
         runs = tuple(run for _, run in found[:limit])
         if len(found) > limit:
             return RunPage(runs, found[limit - 1][0])
@@ -44,32 +43,39 @@ async def list_runs(
         count = max(count, LEAST_PAGE)
 
 
-async def _members(
-    server: Server, state: RunState | None, target: str | None, count: int, cursor: str | None
-) -> list[str]:
+async def _indexes(server: Server, wanted: RunFilter) -> list[str]:
+    """The index of each partition that has the fewest rows besides those that are wanted.
+
+    Every index has the same places, so a cursor goes on in another one as well.
+    """
+    choices = [_choices(server.keys, wanted, each) for each in server.keys.all_partitions]
+    if len(choices[0]) == 1:
+        return [names[0] for names in choices]
+    counts = iter(await server.read_all(*(("ZCARD", name) for names in choices for name in names)))
+    return [min((int(next(counts)), name) for name in names)[1] for names in choices]
+
+
+def _choices(keys: Keys, wanted: RunFilter, partition: int) -> list[str]:
+    choices: list[str] = []
+    if wanted.tenant is not None:
+        choices.append(keys.index_tenant(wanted.tenant, partition))
+    if wanted.target is not None:
+        choices.append(keys.index_target(wanted.target, partition))
+    if wanted.state is not None:
+        choices.append(keys.index_state(wanted.state, partition))
+    return choices or [keys.index(partition)]
+
+
+async def _members(server: Server, indexes: list[str], count: int, cursor: str | None) -> list[str]:
     top = "+" if cursor is None else f"({cursor}"
     pages = await server.read_all(
-        *(
-            ("ZREVRANGEBYLEX", _index(server, state, target, each), top, "-", "LIMIT", 0, count)
-            for each in server.keys.all_partitions
-        )
+        *(("ZREVRANGEBYLEX", index, top, "-", "LIMIT", 0, count) for index in indexes)
     )
     merged = heapq.merge(*([text(member) for member in page] for page in pages), reverse=True)
     return list(islice(merged, count))
 
 
-def _index(server: Server, state: RunState | None, target: str | None, partition: int) -> str:
-    # Both filters: the target's runs are fewer as a rule, and the state is in the hash.
-    if target is not None:
-        return server.keys.index_target(target, partition)
-    if state is not None:
-        return server.keys.index_state(state, partition)
-    return server.keys.index(partition)
-
-
-async def _runs(
-    server: Server, members: list[str], state: RunState | None, target: str | None
-) -> list[tuple[str, Run]]:
+async def _runs(server: Server, members: list[str], wanted: RunFilter) -> list[tuple[str, Run]]:
     """The matching runs, each behind its member of the index."""
     if not members:
         return []
@@ -80,8 +86,4 @@ async def _runs(
         with contextlib.suppress(RunDamagedError):
             if flat:
                 runs.append((member, run_from_fields(run_id, pairs(flat))))
-    return [
-        (member, run)
-        for member, run in runs
-        if state in {None, run.state} and target in {None, run.target}
-    ]
+    return [(member, run) for member, run in runs if wanted.wants(run)]

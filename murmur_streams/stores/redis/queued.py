@@ -37,6 +37,7 @@ class QueuedRuns(RunWrites):
         *,
         input: JsonValue = None,  # noqa: A002  # the interface's name
         metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
         priority: int = 0,
         delay_seconds: float = 0.0,
         at: datetime | None = None,
@@ -50,6 +51,7 @@ class QueuedRuns(RunWrites):
             target: the name of an agent.
             input: its input, as JSON.
             metadata: what the submitter attaches.
+            tenant: whose run it is; None for nobody's.
             priority: from -100 to 100; a step is worth a minute of waiting, so nothing starves.
             delay_seconds: how long from now on nobody may start it, by the server's clock.
             at: when it is due, with a time zone; instead of a delay.
@@ -60,7 +62,7 @@ class QueuedRuns(RunWrites):
             RunExistsError: the id is taken.
             InvalidInputError: something breaks a rule; nothing is written.
         """
-        created = create_command(run_id, target, input, metadata, self._limits)
+        created = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
         order = Order(priority, delay_seconds, at, deadline_seconds, trace or {})
         check_answer(await self.calls.execute(run_id, submit_command(created, order)), run_id)
 

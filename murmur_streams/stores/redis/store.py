@@ -24,13 +24,13 @@ from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.feed import FeedEntry, FeedFilter
-from murmur_streams.core.identifiers import check_run_id, check_target
+from murmur_streams.core.identifiers import check_run_id
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import (
     Limits,
     check_max_events,
 )
-from murmur_streams.core.pages import RunPage, check_listing
+from murmur_streams.core.pages import RunFilter, RunPage, check_listing
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result
 from murmur_streams.core.results import RunResult
@@ -181,14 +181,16 @@ class RedisRunStore(QueuedRuns):
         *,
         input: JsonValue = None,  # noqa: A002  # the interface's name
         metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Begin a run that waits, all of it visible at once.
 
         Raises:
             RunExistsError: the id is taken.
-            InvalidInputError: an id, target, input or metadata breaks a rule; nothing is written.
+            InvalidInputError: an id, target, input, metadata or tenant breaks a rule; nothing is
+                written.
         """
-        command = create_command(run_id, target, input, metadata, self._limits)
+        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
         await self._execute(run_id, command)
 
     async def get_status(self, run_id: str) -> RunStatus:
@@ -228,6 +230,7 @@ class RedisRunStore(QueuedRuns):
         *,
         state: RunState | None = None,
         target: str | None = None,
+        tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
@@ -236,6 +239,7 @@ class RedisRunStore(QueuedRuns):
         Args:
             state: only runs in this state.
             target: only runs of this target.
+            tenant: only runs of this tenant; None: whoever they are of.
             limit: 1 to 500.
             cursor: of the page before; None for the first.
 
@@ -244,9 +248,7 @@ class RedisRunStore(QueuedRuns):
             change meanwhile comes exactly once.
         """
         check_listing(limit, cursor)
-        wanted = None if state is None else RunState(state)
-        checked = None if target is None else check_target(target)
-        return await list_runs(self.server, wanted, checked, limit, cursor)
+        return await list_runs(self.server, RunFilter.of(state, target, tenant), limit, cursor)
 
     async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed.

@@ -18,8 +18,6 @@ def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
     """Do it."""
     client: Any = admin
     key = keys.run(run_id)
-    member = listing_key(int(client.hget(key, "created_ms")), run_id)
-    target = client.hget(key, "target").decode()
     match what:
         case "hash gone":
             client.delete(key)
@@ -29,6 +27,16 @@ def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
             client.hset(key, mapping={"version": 1, "last_ms": 1, "seal": 1})
         case "stranger":
             client.hset(key, "nobody_knows", "x")
+        case "tenant gone":
+            client.hdel(key, "tenant")
+        case _:
+            _damage_rows(client, keys, run_id, what)
+
+
+def _damage_rows(client: Any, keys: Keys, run_id: str, what: Damage) -> None:
+    created_ms, target, tenant = client.hmget(keys.run(run_id), "created_ms", "target", "tenant")
+    member, target = listing_key(int(created_ms), run_id), target.decode()
+    match what:
         case "queue gone":
             client.zrem(keys.queue(target, PARTITION), run_id)
         case "lease gone":
@@ -36,6 +44,7 @@ def damage(admin: Redis, keys: Keys, run_id: str, what: Damage) -> None:
         case "index gone":
             client.zrem(keys.index(PARTITION), member)
             client.zrem(keys.index_target(target, PARTITION), member)
-        case "wrong index":
+            client.zrem(keys.index_tenant((tenant or b"").decode(), PARTITION), member)
+        case _:
             for state in RunState:
                 client.zadd(keys.index_state(state, PARTITION), {member: 0})

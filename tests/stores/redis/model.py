@@ -293,6 +293,7 @@ def _letter(life: Life, reason: str) -> dict[str, str]:
         "errors": run.errors,
         "input": life.input,
         "metadata_json": run.metadata_json,
+        "tenant": run.tenant,
         "priority": str(run.priority) if run.priority else None,
         "deadline_span": None if run.deadline_span_ms is None else str(run.deadline_span_ms),
         **run.trace,

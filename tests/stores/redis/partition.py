@@ -143,6 +143,10 @@ def expected_dump(
     for run_id, life in model.lives.items():
         stored = partition.run_hash(run_id)
         member = listing_key(int(stored["created_ms"]), run_id)
+        whose, row = life.run.tenant, f"{life.run.target}:{member}"
+        if whose is not None:
+            index.setdefault(keys.index_tenant(whose, PARTITION), set()).add(member)
+            row = f"{life.run.target}/{whose}:{member}"
         for key in (
             keys.index(PARTITION),
             keys.index_state(life.run.state, PARTITION),
@@ -150,9 +154,9 @@ def expected_dump(
         ):
             index.setdefault(key, set()).add(member)
         if not life.run.state.is_terminal and stored["live_until"] != "0":
-            index.setdefault(keys.overdue(PARTITION), set()).add(f"{life.run.target}:{member}")
+            index.setdefault(keys.overdue(PARTITION), set()).add(row)
         if life.run.state.is_terminal and ttl_ms:
-            expiring[f"{life.run.target}:{member}"] = int(stored["expire_at"])
+            expiring[row] = int(stored["expire_at"])
         dump[keys.run(run_id)] = "hash"
         dump[keys.input(run_id)] = life.input
         dump[keys.result(run_id)] = life.result

@@ -35,6 +35,7 @@ from murmur_streams.stores.redis.writer import MERGED_SCRIPTS
 
 RUN_IDS = ("a", "b:1", "c")
 TARGETS = ("alpha", "beta.2")
+TENANTS = (None, None, None, "acme", "beta.2")
 TELLING = (RunEventType.AGENT_COMPLETED, RunEventType.RUN_CANCELLED)
 """The events that a run remembers: they are drawn more often."""
 Build = Callable[[Run | None], Command]
@@ -100,6 +101,7 @@ Damage = Literal[
     "stranger",
     "index gone",
     "wrong index",
+    "tenant gone",
     "queue gone",
     "lease gone",
 ]
@@ -142,8 +144,8 @@ payloads = st.sampled_from(("1", '{"kind":"agent"}', '"é"')).map(payload)
 progress = st.builds(RunProgress, total=st.integers(0, 3), running=st.integers(0, 2))
 
 
-def _create(target: str, given: Payload | None, metadata: str | None) -> Build:
-    return lambda _: Create(target, new_epoch(), given, metadata)
+def _create(target: str, given: Payload | None, metadata: str | None, tenant: str | None) -> Build:
+    return lambda _: Create(target, new_epoch(), given, metadata, tenant)
 
 
 def _submit(created: Build, order: dict[str, Any]) -> Build:
@@ -183,7 +185,11 @@ def _always(command: Command) -> Build:
 
 
 creates = st.builds(
-    _create, st.sampled_from(TARGETS), st.none() | payloads, st.sampled_from((None, '{"k":1}'))
+    _create,
+    st.sampled_from(TARGETS),
+    st.none() | payloads,
+    st.sampled_from((None, '{"k":1}')),
+    st.sampled_from(TENANTS),
 )
 orders = st.fixed_dictionaries(
     {
@@ -275,8 +281,8 @@ steps: st.SearchStrategy[Step] = st.sampled_from(
 ).flatmap(KINDS.__getitem__)
 
 
-def _opening(target: str, *, enqueue: bool) -> list[Step]:
-    created = _create(target, None, None)
+def _opening(target: str, *, enqueue: bool, tenant: str | None) -> list[Step]:
+    created = _create(target, None, None, tenant)
     if not enqueue:
         return [Send("a", "create", (created,))]
     return [Send("a", "submit", (_submit(created, {}),))]
@@ -286,20 +292,27 @@ def _running() -> Step:
     return Send("a", "set_state", (_always(SetState(RunState.RUNNING)),))
 
 
-openings: st.SearchStrategy[list[Step]] = st.sampled_from(
-    (
+def _openings(tenant: str | None) -> tuple[list[Step], ...]:
+    created = _opening(TARGETS[0], enqueue=False, tenant=tenant)
+    submitted = _opening(TARGETS[0], enqueue=True, tenant=tenant)
+    other = _opening(TARGETS[1], enqueue=True, tenant=tenant)
+    return (
         [],
-        _opening(TARGETS[0], enqueue=False),
-        _opening(TARGETS[0], enqueue=True),
-        [*_opening(TARGETS[1], enqueue=True), Claim(TARGETS, 1, lost=False)],
-        [*_opening(TARGETS[1], enqueue=True), Claim(TARGETS, 2, lost=True)],
-        [*_opening(TARGETS[0], enqueue=True), _running()],
+        created,
+        submitted,
+        [*other, Claim(TARGETS, 1, lost=False)],
+        [*other, Claim(TARGETS, 2, lost=True)],
+        [*submitted, _running()],
         [
-            *_opening(TARGETS[0], enqueue=True),
+            *submitted,
             Claim(TARGETS, 1, lost=True),
             Send("a", "request_cancel", (_always(RequestCancel()),)),
         ],
     )
+
+
+openings: st.SearchStrategy[list[Step]] = (
+    st.sampled_from(TENANTS).map(_openings).flatmap(st.sampled_from)
 )
 sequences = st.builds(
     lambda opening, rest: [*opening, *rest], openings, st.lists(steps, min_size=12, max_size=40)

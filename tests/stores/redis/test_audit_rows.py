@@ -29,7 +29,9 @@ class Hand:
         self.run_id = run_id
         self.run = self.keys.run(run_id)
         created_ms = int(self.client.hget(self.run, "created_ms"))
-        self.row = f"t:{listing_key(created_ms, run_id)}"
+        tenant = self.client.hget(self.run, "tenant")
+        whose = f"t/{tenant.decode()}" if tenant else "t"
+        self.row = f"{whose}:{listing_key(created_ms, run_id)}"
 
     def drop(self, key: str) -> None:
         self.client.zrem(key, self.run_id if key == self.keys.owners(0) else self.row)
@@ -123,12 +125,12 @@ TAMPERS: dict[str, tuple[str, Tamper, str]] = {
 }
 
 
-@pytest.fixture
-async def store(space: Space) -> AsyncIterator[RedisRunStore]:
-    """A store with an ended run, one that waits, and one that it owns."""
+@pytest.fixture(params=[None, "acme"])
+async def store(space: Space, request: pytest.FixtureRequest) -> AsyncIterator[RedisRunStore]:
+    """A store with an ended run, one that waits, and one that it owns; nobody's, or a tenant's."""
     async with space.store(owner_lease_seconds=LEASE_SECONDS) as store:
         for run_id in (ENDED, WAITING, OWNED):
-            await store.create(run_id, "t")
+            await store.create(run_id, "t", tenant=request.param)
         await store.finish(ENDED, RunState.COMPLETED)
         await store.set_state(OWNED, RunState.RUNNING)
         yield store

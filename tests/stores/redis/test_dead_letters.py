@@ -136,6 +136,20 @@ async def test_a_requeued_run_has_priority_trace_and_the_deadlines_span_of_the_o
     assert (new.deadline_ms or 0) - new.created_ms == 7_200_000
 
 
+@pytest.mark.parametrize("tenant", ["acme", None])
+async def test_a_requeued_run_is_of_the_same_tenant_also_when_the_old_one_is_gone(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters, tenant: str | None
+) -> None:
+    await store.submit("run", "work", tenant=tenant)
+    await store.finish("run", RunState.FAILED, dead="why")
+    await store.delete("run")
+    assert (await dead.get("run")).tenant == tenant
+    new_id = await dead.requeue("run")
+    assert (await store.snapshot(new_id)).tenant == tenant
+    assert [run.run_id for run in (await store.list_runs(tenant=tenant)).runs] == [new_id]
+    assert (await store.audit(new_id)).problems == ()
+
+
 async def test_a_letter_of_a_run_that_is_kept_is_found_whatever_else_there_is(
     store: RedisRunStore, queue: Queue, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:

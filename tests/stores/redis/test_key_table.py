@@ -20,6 +20,7 @@ BASE = "<prefix>:{p}"
 NAMES: dict[str, Any] = {
     "run_id": "<run_id>",
     "target": "<target>",
+    "tenant": "<tenant>",
     "state": "<state>",
     "reader_id": "<reader_id>",
     "worker_id": "<worker_id>",
@@ -86,6 +87,7 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
         ("index_key", [], Shown().index(0)),
         ("state_index_key", ["pending"], Shown().index_state(RunState.PENDING, 0)),
         ("target_index_key", ["<target>"], Shown().index_target("<target>", 0)),
+        ("tenant_index_key", ["<tenant>"], Shown().index_tenant("<tenant>", 0)),
         ("expiring_key", [], Shown().expiring(0)),
         ("leases_key", [], Shown().leases(0)),
         ("overdue_key", [], Shown().overdue(0)),
@@ -121,6 +123,7 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
         "index_key",
         "state_index_key",
         "target_index_key",
+        "tenant_index_key",
         "expiring_key",
         "leases_key",
         "overdue_key",

@@ -33,7 +33,7 @@ from murmur_streams.stores.redis.writer import MERGED_SCRIPTS, Arguments, Writer
 
 EVENT = {"type": "log", "ts": "2026-01-01T00:00:00+00:00"}
 COMMANDS: dict[str, Command] = {
-    "create": Create("t", "epoch"),
+    "create": Create("t", "epoch", tenant="acme"),
     "append": Append((EVENT, EVENT)),
     "push_event": PushEvent(EVENT),
     "set_state": SetState(RunState.RUNNING),
@@ -127,6 +127,7 @@ def test_all_keys_of_a_partition_share_a_slot(partitions: int) -> None:
         here = keys.partition(run_id)
         of_partition = [keys.base(here), keys.feed(here), keys.leases(here), keys.index(here)]
         of_partition += [keys.queue("t", here), keys.wake("t", here), keys.expiring(here)]
+        of_partition += [keys.index_target("t", here), keys.index_tenant("acme", here)]
         of_partition += [keys.dead("t", here), keys.paused(here), keys.control("w", here)]
         assert len({slot(key) for key in [*keys.of_run(run_id), *of_partition]}) == 1
 

@@ -1,0 +1,139 @@
+"""Where a command finds runs: in a store, or behind a server; what it prints is the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, cast
+
+from pydantic import JsonValue
+
+from murmur_streams.cli.opening import open_fleet
+from murmur_streams.cli.session import RETRY_SECONDS, Session
+from murmur_streams.core.cancellation import Cancellation
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunNotFoundError, StoreConfigurationError
+from murmur_streams.core.events import RunEvent
+from murmur_streams.core.pages import RunPage
+from murmur_streams.core.results import RunResult
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
+from murmur_streams.fleet import Fleet
+from murmur_streams.fleet.submission import SubmitOptions
+from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.tail import read_entry
+
+
+class Place(Protocol):
+    """What commands do with runs. Errors are the library's, wherever the runs are."""
+
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> str:
+        """Submit a run; its id."""
+        ...
+
+    async def snapshot(self, run_id: str) -> Run:
+        """What is known of a run."""
+        ...
+
+    def stream(self, run_id: str, *, after: str | None) -> AsyncGenerator[RunEvent]:
+        """The run's events until it has ended."""
+        ...
+
+    async def result(self, run: Run) -> RunResult | None:
+        """What a run left; None when that is nothing."""
+        ...
+
+    async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
+        """Ask that a run end cancelled."""
+        ...
+
+    async def list_runs(
+        self, *, state: RunState | None, target: str | None, limit: int, cursor: str | None = None
+    ) -> RunPage:
+        """A page of runs, newest first."""
+        ...
+
+    async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
+        """The newest entries of the run's journal, oldest first."""
+        ...
+
+    async def dead_reason(self, run: Run) -> str | None:
+        """Why the run is a dead letter; None when it is none, or nobody tells."""
+        ...
+
+
+@asynccontextmanager
+async def open_place(session: Session, app: str | None = None) -> AsyncGenerator[Place]:
+    """Open what the options name; it is closed at the end of the block."""
+    if session.server is None:
+        async with open_fleet(session, app) as fleet:
+            yield StorePlace(fleet)
+        return
+    if app is not None:
+        raise StoreConfigurationError(
+            "--app checks by a fleet of this machine; a server checks itself"
+        )
+    async with _over_http(session.server, session.token) as place:
+        yield place
+
+
+class StorePlace:
+    """The runs of a store."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> str:
+        return (await self._fleet.submit(target, given, **options)).run_id
+
+    async def snapshot(self, run_id: str) -> Run:
+        return await (await self._fleet.store()).snapshot(run_id)
+
+    async def stream(self, run_id: str, *, after: str | None) -> AsyncGenerator[RunEvent]:
+        store = await self._fleet.store()
+        async with contextlib.aclosing(store.stream(run_id, after=after)) as events:
+            async for event in events:
+                yield event
+
+    async def result(self, run: Run) -> RunResult | None:
+        return await (await self._fleet.store()).get_result(run.run_id)
+
+    async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
+        return await self._fleet.handle(run_id).cancel(reason=reason, wait=wait)
+
+    async def list_runs(
+        self, *, state: RunState | None, target: str | None, limit: int, cursor: str | None = None
+    ) -> RunPage:
+        store = await self._fleet.store()
+        return await store.list_runs(state=state, target=target, limit=limit, cursor=cursor)
+
+    async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
+        return await last_entries(await self._fleet.store(), run, count)
+
+    async def dead_reason(self, run: Run) -> str | None:
+        if run.state is RunState.FAILED:
+            with contextlib.suppress(RunNotFoundError):
+                return (await DeadLetters(await self._fleet.store()).get(run.run_id)).reason
+        return None
+
+
+async def last_entries(store: RedisRunStore, run: Run, count: int) -> list[JournalEntry]:
+    """The newest entries of the run's journal, oldest first."""
+    journal = store.keys.journal(run.run_id)
+    page = cast(
+        "list[Any]", await store.server.read("XREVRANGE", journal, "+", "-", "COUNT", count)
+    )
+    return [read_entry(run.run_id, run.epoch, raw) for raw in reversed(page)]
+
+
+@asynccontextmanager
+async def _over_http(server: str, token: str | None) -> AsyncGenerator[Place]:
+    try:
+        from murmur_streams.cli.server_place import ServerPlace
+        from murmur_streams.client import AsyncClient
+    except ImportError as error:
+        raise StoreConfigurationError(str(error)) from error
+    async with AsyncClient(server, token=token, retry_seconds=RETRY_SECONDS) as client:
+        yield ServerPlace(client)

@@ -1,0 +1,240 @@
+"""AsyncClient: the fleet's calls over HTTP, for programs with an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx
+
+from murmur_streams.client import calls, following
+from murmur_streams.client.answers import EventPage, JournalPage, Ticket
+from murmur_streams.client.async_shell import AsyncShell
+from murmur_streams.client.requests import SubmitOptions
+from murmur_streams.client.wire import ClientOptions, Server
+from murmur_streams.core.cancellation import Cancellation
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.events import RunEvent
+from murmur_streams.core.feed import FeedEntry
+from murmur_streams.core.identifiers import check_run_id
+from murmur_streams.core.pages import RunPage
+from murmur_streams.core.results import AgentResult, RunResult
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState, RunStatus
+
+
+class AsyncClient:
+    """Submits runs to a server and follows them, as a Fleet does without one.
+
+    Does no I/O until it is used. Every call is asked again, with growing waits, while the server
+    cannot be reached, is busy or shuts down; none is done twice by that. What the server refuses
+    raises the library's own exceptions; what they do not know is an HTTPError.
+
+    Args:
+        base_url: ``http://host:port``, or with a path in front of the routes.
+        token: who asks; sent in a header, and shown nowhere.
+        transport: of httpx, in the place of the network.
+        options: times in seconds, sizes in bytes.
+
+            - timeout_seconds (30): how long one request may take.
+            - retry_seconds (30): how long a call, or a stream without a connection, asks again.
+            - silence_seconds (45): a stream that says nothing for so long is opened anew; three
+              heartbeats of the server.
+            - max_response_bytes (64 MiB): of one answer, or of one message of a stream.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        self._shell = AsyncShell(Server.of(base_url, token, options), transport)
+        self._patience = self._shell.server.patience
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._shell.server.url!r})"
+
+    async def submit(
+        self,
+        target: str,
+        input: object = None,  # noqa: A002  # the interface's name
+        **options: Unpack[SubmitOptions],
+    ) -> AsyncHandle:
+        """Create a run and queue it; a worker's process executes it.
+
+        Args:
+            target: the agent's name.
+            input: any JSON value; the server checks it against the agent's declared type.
+            options: as those of ``Fleet.submit``; and ``wait``: let the answer come when the run
+                has ended, or after so many seconds.
+
+        Raises:
+            AgentNotRegisteredError: the server has no such agent.
+            InvalidInputError: input, run id, metadata or an option breaks a rule; nothing was
+                written.
+            RunExistsError: the run id is taken.
+            IdempotencyConflictError: the key was used with another input.
+            OutcomeUnknownError: there was no answer for as long as was tried.
+        """
+        steps = calls.submit(self._patience, target, input, options)
+        return self.handle(await self._shell.call(steps))
+
+    def handle(self, run_id: str) -> AsyncHandle:
+        """A handle on a run that was submitted anywhere."""
+        return AsyncHandle(check_run_id(run_id), self._shell)
+
+    async def list_runs(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Runs, newest first, page by page; arguments as the store's ``list_runs``."""
+        return await self._shell.call(calls.list_runs(self._patience, state, target, limit, cursor))
+
+    async def agents(self) -> list[str]:
+        """The names of the server's agents."""
+        return await self._shell.call(calls.agents(self._patience))
+
+    async def ticket(self, run_id: str) -> Ticket:
+        """A way into the run's stream for who can send no headers: a browser's EventSource."""
+        return await self._shell.call(calls.ticket(self._patience, run_id))
+
+    def stream_many(
+        self, run_ids: Iterable[str], *, after: str | None = None
+    ) -> AsyncGenerator[RunEvent]:
+        """Replay the events of several runs, follow them live, end when all have ended."""
+        return self._shell.follow(following.stream_many(self._patience, run_ids, after))
+
+    def feed(
+        self,
+        *,
+        after: str | None = None,
+        targets: Iterable[str] = (),
+        types: Iterable[str] = (),
+    ) -> AsyncGenerator[FeedEntry]:
+        """The entries of all runs from the oldest kept one, then live, without an end.
+
+        Args:
+            after: the ``.cursor`` of the last entry seen; None for the oldest kept one.
+            targets: only runs of these agents; none named: of all.
+            types: only entries of these types; none named: all.
+        """
+        return self._shell.follow(following.feed(self._patience, after, targets, types))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._shell.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncHandle:
+    """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
+
+    def __init__(self, run_id: str, shell: AsyncShell) -> None:
+        self.run_id = run_id
+        self._shell = shell
+        self._patience = shell.server.patience
+
+    def __repr__(self) -> str:
+        return f"AsyncHandle({self.run_id!r})"
+
+    async def status(self) -> RunStatus:
+        """State and progress; RunNotFoundError when it was deleted or has expired."""
+        return await self._shell.call(calls.status(self._patience, self.run_id))
+
+    async def snapshot(self) -> Run:
+        """Everything that the server tells of the run: no fencing token, no hash of its input."""
+        return await self._shell.call(calls.snapshot(self._patience, self.run_id))
+
+    async def result(self, timeout: float | None = None) -> AgentResult[Any]:
+        """Wait for the end, then read the result: an output, or an error as data.
+
+        Args:
+            timeout: seconds; None waits as long as it takes. TimeoutError leaves the run alone.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            MurmurError: the run is of a group; ``any_result`` reads it.
+        """
+        return await self._shell.call(calls.result(self._patience, self.run_id, timeout))
+
+    async def any_result(self, timeout: float | None = None) -> RunResult:
+        """The same for a run of an agent or of a group."""
+        return await self._shell.call(calls.any_result(self._patience, self.run_id, timeout))
+
+    async def output(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the output.
+
+        Raises:
+            RunFailedError, RunCancelledError: that is how it ended.
+            TimeoutError: not ended within ``timeout`` seconds; the run goes on.
+        """
+        return await self._shell.call(calls.output(self._patience, self.run_id, timeout))
+
+    def stream(self, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
+        """Replay the run's events, follow live, end when it has ended; each event once.
+
+        It goes on by itself after a lost connection, a restart of the server or on another one.
+
+        Args:
+            after: the ``.id`` of the last event seen; None for the start.
+
+        Raises:
+            CursorGapError, CursorResetError: it cannot go on from its cursor; the error's
+                ``resume_cursor`` is where a caller may.
+        """
+        steps = following.stream(self._patience, self.run_id, after)
+        return self._shell.follow(steps)
+
+    async def events(
+        self, *, after: str | None = None, limit: int | None = None, wait: float = 0.0
+    ) -> EventPage:
+        """A page of the run's events.
+
+        Args:
+            after: the page's ``.cursor``, or an event's ``.id``; None for the start.
+            limit: how many at most; None leaves it to the server.
+            wait: seconds to wait for events when there are none yet.
+        """
+        return await self._shell.call(calls.events(self._patience, self.run_id, after, limit, wait))
+
+    async def journal(self, *, after: str | None = None, limit: int = 100) -> JournalPage:
+        """A page of all the run's entries."""
+        return await self._shell.call(calls.journal(self._patience, self.run_id, after, limit))
+
+    async def last_entries(self, count: int) -> list[JournalEntry]:
+        """The newest entries of the run, oldest first."""
+        return await self._shell.call(calls.last_entries(self._patience, self.run_id, count))
+
+    async def cancel(
+        self, *, reason: str | None = None, wait: float | bool = False
+    ) -> Cancellation:
+        """Ask that the run end cancelled, and tell how far that has come.
+
+        Args:
+            reason: a line for people, kept with the run.
+            wait: False asks only; True waits until the run has ended; a number waits so many
+                seconds at most.
+        """
+        return await self._shell.call(calls.cancel(self._patience, self.run_id, reason, wait))
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Delete the run; RunNotTerminalError when it has not ended, unless forced."""
+        await self._shell.call(calls.delete(self._patience, self.run_id, force=force))

@@ -1,0 +1,233 @@
+"""The calls of a client, each as steps that a shell takes; see ``steps``. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from murmur_streams.client import answers, requests
+from murmur_streams.client.answers import EventPage, JournalPage, Ticket, read
+from murmur_streams.client.patience import Patience, Retrying, answered
+from murmur_streams.client.requests import SubmitOptions
+from murmur_streams.client.steps import Ask, Steps, Wait
+from murmur_streams.core.cancellation import Cancellation
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import (
+    MurmurError,
+    OutcomeUnknownError,
+    RemoteAgentError,
+    RunCancelledError,
+    RunExistsError,
+    RunFailedError,
+    RunNotFoundError,
+    RunNotTerminalError,
+)
+from murmur_streams.core.identifiers import new_run_id
+from murmur_streams.core.pages import RunPage, check_listing
+from murmur_streams.core.result_codec import error_message, error_traceback, error_type_name
+from murmur_streams.core.results import AgentResult, GroupResult, RunResult
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState, RunStatus
+
+T = TypeVar("T")
+
+WAIT_SECONDS = 25.0
+"""How long one request waits for something; below what proxies cut."""
+LOOK_SECONDS = 0.1
+"""Between looks when a wait was shorter than it was asked to be."""
+MOST_ENTRIES = 500
+
+
+def submit(patience: Patience, target: str, given: object, options: SubmitOptions) -> Steps[str]:
+    """Submit a run once, however often the request has to be sent; its id.
+
+    Without an id and a key of the caller's a key is drawn, so that the server knows a second
+    request for what it is.
+    """
+    run_id = options.get("run_id")
+    if run_id is None and options.get("idempotency_key") is None:
+        options = {**options, "idempotency_key": new_run_id()}
+    retrying = Retrying(patience)
+    try:
+        answer = yield from answered(requests.submit(target, given, **options), retrying)
+    except RunExistsError:
+        if run_id is None or not retrying.is_unclear:
+            raise
+        raise OutcomeUnknownError(
+            f"an answer was lost, and then run_id {run_id!r} was taken: by this submission or by "
+            "one before it; with an idempotency_key instead there is no such doubt"
+        ) from None
+    return read(answer, answers.run_id_of)
+
+
+def status(patience: Patience, run_id: str) -> Steps[RunStatus]:
+    """State and progress."""
+    return (yield from _read(patience, requests.status(run_id), answers.status_of))
+
+
+def snapshot(patience: Patience, run_id: str) -> Steps[Run]:
+    """Everything that is told of a run."""
+    return (yield from _read(patience, requests.snapshot(run_id), answers.run_of))
+
+
+def events(
+    patience: Patience, run_id: str, after: str | None, limit: int | None, wait: float
+) -> Steps[EventPage]:
+    """A page of events."""
+    ask = requests.events(run_id, after, limit, wait)
+    return (yield from _read(patience, ask, answers.events_of))
+
+
+def journal(patience: Patience, run_id: str, after: str | None, limit: int) -> Steps[JournalPage]:
+    """A page of a journal."""
+    ask = requests.journal(run_id, after, limit)
+    return (yield from _read(patience, ask, partial(answers.journal_of, run_id)))
+
+
+def last_entries(patience: Patience, run_id: str, count: int) -> Steps[list[JournalEntry]]:
+    """The newest entries of a journal, oldest first: there is no way but to read it through."""
+    newest: deque[JournalEntry] = deque(maxlen=count)
+    cursor: str | None = None
+    while True:
+        page = yield from journal(patience, run_id, cursor, MOST_ENTRIES)
+        newest.extend(page.entries)
+        cursor = page.cursor
+        if cursor is None or not page.entries:
+            return list(newest)
+
+
+def list_runs(
+    patience: Patience, state: RunState | None, target: str | None, limit: int, cursor: str | None
+) -> Steps[RunPage]:
+    """A page of runs, newest first."""
+    check_listing(limit, cursor)
+    ask = requests.list_runs(state, target, limit, cursor)
+    return (yield from _read(patience, ask, answers.page_of))
+
+
+def agents(patience: Patience) -> Steps[list[str]]:
+    """The names of the agents."""
+    return (yield from _read(patience, requests.agents(), answers.names_of))
+
+
+def ticket(patience: Patience, run_id: str) -> Steps[Ticket]:
+    """A way into the run's stream."""
+    return (yield from _read(patience, requests.ticket(run_id), answers.ticket_of))
+
+
+def delete(patience: Patience, run_id: str, *, force: bool) -> Steps[None]:
+    """Delete a run. One that was gone when a lost answer was asked for again is deleted."""
+    retrying = Retrying(patience)
+    try:
+        yield from answered(requests.delete(run_id, force=force), retrying)
+    except RunNotFoundError:
+        if not retrying.is_unclear:
+            raise
+
+
+def result(patience: Patience, run_id: str, timeout: float | None) -> Steps[AgentResult[Any]]:
+    """Wait for the end, then read the result of one agent."""
+    found = yield from any_result(patience, run_id, timeout)
+    if isinstance(found, GroupResult):
+        raise MurmurError(
+            f"run {run_id!r} left the result of a group, and a handle reads an agent's"
+        )
+    return found
+
+
+def any_result(patience: Patience, run_id: str, timeout: float | None) -> Steps[RunResult]:
+    """Wait for the end, then read what the run left."""
+    until = None if timeout is None else patience.now() + timeout
+    cursor: str | None = None
+    while True:
+        found = yield from _result_or_none(patience, run_id, until)
+        if found is not None:
+            return found
+        if until is not None and patience.now() >= until:
+            raise TimeoutError(f"run {run_id!r} has not ended within {timeout:g} seconds")
+        cursor = yield from _some_time(patience, run_id, cursor, until)
+
+
+def output(patience: Patience, run_id: str, timeout: float | None) -> Steps[Any]:
+    """Wait for the end, then the output or what became of it."""
+    found = yield from result(patience, run_id, timeout)
+    if found.error is None:
+        return found.output
+    if isinstance(found.error, RunCancelledError):
+        raise found.error
+    error = found.error
+    raise RunFailedError(
+        run_id, error_message(error), error_type_name(error), error_traceback(error)
+    )
+
+
+def cancel(
+    patience: Patience, run_id: str, reason: str | None, wait: float | bool
+) -> Steps[Cancellation]:
+    """Ask that a run end cancelled, and tell how far that has come."""
+    until = _until(patience, wait)
+    while True:
+        left = math.inf if until is None else until - patience.now()
+        asked = None if wait is False else math.ceil(max(0.0, min(left, WAIT_SECONDS)))
+        began = patience.now()
+        answer = yield from answered(requests.cancel(run_id, reason, asked), Retrying(patience))
+        run = yield from snapshot(patience, run_id)
+        found = read(answer, partial(answers.cancellation_of, run=run))
+        is_late = until is not None and patience.now() >= until
+        if wait is False or found.state.is_terminal or is_late:
+            return found
+        if patience.now() - began < LOOK_SECONDS:
+            yield Wait(LOOK_SECONDS)
+
+
+def _until(patience: Patience, wait: float | bool) -> float | None:
+    if isinstance(wait, bool):
+        return None
+    requests.checked_seconds("wait", wait)
+    return patience.now() + wait
+
+
+def _read(
+    patience: Patience, ask: Ask, reader: Callable[[Any], T], until: float | None = None
+) -> Steps[T]:
+    answer = yield from answered(ask, Retrying(patience, until))
+    return read(answer, reader)
+
+
+def _result_or_none(
+    patience: Patience, run_id: str, until: float | None
+) -> Steps[RunResult | None]:
+    try:
+        answer = yield from answered(requests.result(run_id), Retrying(patience, until))
+    except RunNotTerminalError:
+        return None
+    found = read(answer, answers.result_of)
+    if isinstance(found, GroupResult) or not isinstance(found.error, RemoteAgentError):
+        return found
+    run = yield from snapshot(patience, run_id)
+    if run.state is not RunState.CANCELLED:
+        return found
+    # A run that was cancelled leaves no result: what was answered is made of its state.
+    error = RunCancelledError(run_id, run.cancel_reason or run.error)
+    return found.model_copy(update={"error": error})
+
+
+def _some_time(
+    patience: Patience, run_id: str, cursor: str | None, until: float | None
+) -> Steps[str | None]:
+    """Let time pass until the run may have ended; from where to wait on."""
+    began = patience.now()
+    if cursor is None:
+        run = yield from _read(patience, requests.snapshot(run_id), answers.run_of, until)
+        if run.state.is_terminal:
+            return None
+        cursor = answers.cursor_of(run)
+    left = WAIT_SECONDS if until is None else max(0.0, min(WAIT_SECONDS, until - patience.now()))
+    ask = requests.events(run_id, cursor, MOST_ENTRIES, left)
+    page = yield from _read(patience, ask, answers.events_of, until)
+    if not page.events and patience.now() - began < LOOK_SECONDS:
+        yield Wait(min(LOOK_SECONDS, left))
+    return page.cursor or cursor

@@ -1,0 +1,196 @@
+"""What goes wrong on the way: problem documents become the library's own exceptions.
+
+::
+
+    MurmurError
+    ├── HTTPError                       an answer that means no exception of the library
+    │   ├── UnauthorizedError           401
+    │   ├── ForbiddenError              403
+    │   └── UnreadableAnswerError       too large, or not what such a server answers
+    └── … those of ``murmur_streams.core.errors``, as if the runs were here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from murmur_streams.core import errors
+from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
+
+TYPE_PREFIX = "urn:murmur-streams:problem:"
+
+
+class HTTPError(MurmurError):
+    """The server answered with a problem that is no other exception of the library."""
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        problem: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """The answer's; None when there was none that could be read."""
+        self.problem: dict[str, Any] = dict(problem or {})
+        """The problem document; empty when the answer was none."""
+        self.request_id = request_id
+        """What the server's log knows the request by."""
+
+
+class UnauthorizedError(HTTPError):
+    """The server asks for a token, or does not know this one."""
+
+
+class ForbiddenError(HTTPError):
+    """The token does not cover this."""
+
+
+class UnreadableAnswerError(HTTPError):
+    """The answer is too large, or not what a server of runs answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An answer that is no success, as far as it could be read."""
+
+    status: int
+    document: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    request_id: str | None = None
+    run_id: str = ""
+    """The run that was asked for; "" when it was none."""
+    target: str = ""
+    key: str = ""
+    """The idempotency key that was sent."""
+
+    @property
+    def slug(self) -> str:
+        """Its kind; "" for an answer that names none of ours."""
+        kind = self.document.get("type")
+        return kind.removeprefix(TYPE_PREFIX) if isinstance(kind, str) else ""
+
+    @property
+    def detail(self) -> str:
+        """What it says to people."""
+        for name in ("detail", "message", "title"):
+            text = self.document.get(name)
+            if isinstance(text, str) and text:
+                return text[:MAX_ERROR_CHARACTERS]
+        return f"the server answered {self.status}"
+
+
+BY_SLUG: dict[str, type[BaseException]] = {
+    "bad-request": errors.InvalidInputError,
+    "bad-json": errors.InvalidPayloadError,
+    "bad-cursor": errors.InvalidCursorError,
+    "unauthorized": UnauthorizedError,
+    "forbidden": ForbiddenError,
+    "not-found": HTTPError,
+    "run-not-found": errors.RunNotFoundError,
+    "agent-not-registered": errors.AgentNotRegisteredError,
+    "group-not-registered": errors.AgentNotRegisteredError,
+    "method-not-allowed": HTTPError,
+    "not-acceptable": HTTPError,
+    "body-timeout": HTTPError,
+    "run-exists": errors.RunExistsError,
+    "run-not-ended": errors.RunNotTerminalError,
+    "run-ended": errors.RunTerminatedError,
+    "wrong-version": errors.WrongExpectedVersionError,
+    "idempotency-in-flight": errors.OutcomeUnknownError,
+    "cursor-gap": errors.CursorGapError,
+    "cursor-reset": errors.CursorResetError,
+    "too-large": errors.PayloadTooLargeError,
+    "url-too-long": errors.InvalidInputError,
+    "media-type": HTTPError,
+    "invalid": errors.InvalidInputError,
+    "idempotency-conflict": errors.IdempotencyConflictError,
+    "too-many": HTTPError,
+    "headers-too-large": HTTPError,
+    "internal": HTTPError,
+    "run-damaged": errors.RunDamagedError,
+    "unavailable": errors.StoreUnavailableError,
+    "outcome-unknown": errors.OutcomeUnknownError,
+    "shutting-down": errors.StoreUnavailableError,
+    "timeout": TimeoutError,
+}
+"""The exception of each kind of problem that the server knows."""
+
+BY_NAME: dict[str, type[BaseException]] = {
+    "RegistryError": errors.RegistryError,
+    "ServerShuttingDown": errors.StoreUnavailableError,
+    "SpecValidationError": errors.InvalidInputError,
+    "TrustViolationError": ForbiddenError,
+    "Unauthorized": UnauthorizedError,
+}
+"""By ``error``, the name in the answers of servers that write no problem documents."""
+
+_BY_STATUS: dict[int, type[BaseException]] = {401: UnauthorizedError, 403: ForbiddenError}
+
+
+def error_of(problem: Problem) -> BaseException:
+    """The exception that an answer means. The request's id is a note on it."""
+    kind = _kind(problem)
+    error = _http_error(kind, problem) if issubclass(kind, HTTPError) else _told(kind, problem)
+    if problem.request_id:
+        error.add_note(f"request id: {problem.request_id}")
+    return error
+
+
+def _kind(problem: Problem) -> type[BaseException]:
+    kind = BY_SLUG.get(problem.slug)
+    if kind is not None:
+        return kind
+    name = problem.document.get("error")
+    kind = BY_NAME.get(name) if isinstance(name, str) else None
+    if kind is errors.RegistryError and problem.run_id and problem.status == _NOT_FOUND:
+        return errors.RunNotFoundError
+    return kind or _BY_STATUS.get(problem.status, HTTPError)
+
+
+_NOT_FOUND = 404
+
+
+def _http_error(kind: type[HTTPError], problem: Problem) -> HTTPError:
+    text = f"{problem.detail} (HTTP {problem.status})"
+    return kind(text, problem.status, problem.document, problem.request_id)
+
+
+def _told(kind: type[BaseException], problem: Problem) -> BaseException:
+    # Made of the server's text, not by its class's arguments: those are not all told.
+    error = kind.__new__(kind, problem.detail)
+    for name, value in _attributes(kind, problem).items():
+        setattr(error, name, value)
+    return error
+
+
+def _attributes(kind: type[BaseException], problem: Problem) -> dict[str, Any]:
+    told = problem.document
+    run_id = problem.run_id
+    if issubclass(kind, errors.CursorError):
+        return {"resume_cursor": _text(told, "resume_cursor")}
+    if issubclass(kind, errors.WrongExpectedVersionError):
+        expected, actual = _number(told, "expected_version"), _number(told, "actual_version")
+        return {"run_id": run_id, "expected": expected, "actual": actual}
+    if issubclass(kind, errors.PayloadTooLargeError):
+        return {"size": _number(told, "size"), "limit": _number(told, "limit")}
+    if issubclass(kind, errors.IdempotencyConflictError):
+        taken = _text(told, "run_id") or run_id
+        return {"run_id": taken, "target": problem.target, "key": problem.key}
+    if issubclass(kind, (errors.RunNotTerminalError, errors.RunTerminatedError)):
+        return {"run_id": run_id, "state": _text(told, "state") or ""}
+    of_a_run = (errors.RunNotFoundError, errors.RunExistsError, errors.RunDamagedError)
+    return {"run_id": run_id} if issubclass(kind, of_a_run) else {}
+
+
+def _text(told: Mapping[str, Any], name: str) -> str | None:
+    value = cast("object", told.get(name))
+    return value if isinstance(value, str) else None
+
+
+def _number(told: Mapping[str, Any], name: str) -> int:
+    value = cast("object", told.get(name))
+    return value if type(value) is int else 0

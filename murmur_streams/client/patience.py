@@ -1,0 +1,161 @@
+"""How long a call goes on asking, and what it waits between."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from murmur_streams.client.errors import Problem, error_of
+from murmur_streams.client.steps import Answer, Ask, LostError, Steps, Wait
+from murmur_streams.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from murmur_streams.core.json_values import decode_json
+
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 5.0
+BUSY = frozenset({429, 502, 503, 504})
+"""Another try may well be answered otherwise."""
+_UNCLEAR = frozenset({502, 504})
+"""A proxy's: the server may have done what was asked."""
+_NO_SUCCESS = 300
+_SERVER_FAILURE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """The times and sizes of one client. Times are seconds."""
+
+    timeout_seconds: float = 30.0
+    retry_seconds: float = 30.0
+    silence_seconds: float = 45.0
+    max_response_bytes: int = 64 * 1024 * 1024
+    now: Callable[[], float] = time.monotonic
+    # A spread of waits is no secret.
+    draw: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_seconds", "silence_seconds"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InvalidInputError(f"{name} is {getattr(self, name)}, but must be positive")
+        if not self.retry_seconds >= 0:
+            raise InvalidInputError(
+                f"retry_seconds is {self.retry_seconds}, but must not be negative"
+            )
+        if self.max_response_bytes < 1:
+            raise InvalidInputError("max_response_bytes must be positive")
+
+
+class Retrying:
+    """The tries of one call, or of one stream since it was last answered.
+
+    Args:
+        patience: the client's.
+        until: by ``patience.now``; no try begins after it. None: only ``retry_seconds`` count.
+    """
+
+    def __init__(self, patience: Patience, until: float | None = None) -> None:
+        self.is_unclear = False
+        """Whether a try without an answer may have been done."""
+        self._patience = patience
+        ends = patience.now() + patience.retry_seconds
+        self._until = ends if until is None else min(until, ends)
+        self._tries = 0
+
+    def wait_after(self, error: BaseException, least: float | None = None) -> float:
+        """Seconds until the next try, or the error when there is no time for one.
+
+        Args:
+            error: what the last try ended with.
+            least: what the server asked to wait.
+        """
+        draw = self._patience.draw()
+        wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self._tries) * (0.5 + draw / 2)
+        self._tries = min(self._tries + 1, 10)
+        if least is not None:
+            # Never less than was asked for; a little more, so that not all come back at once.
+            wait = least * (1 + draw / 4)
+        if self._patience.now() + wait > self._until:
+            raise error
+        return wait
+
+
+def answered(ask: Ask, retrying: Retrying) -> Steps[Answer]:
+    """Ask until there is an answer that another try would not change.
+
+    Raises:
+        StoreUnavailableError: no connection, for as long as was tried.
+        OutcomeUnknownError: no answer, to a request that may have been done.
+        MurmurError: what the answer means when it is no success.
+    """
+    while True:
+        try:
+            answer: Answer = yield ask
+        except LostError as lost:
+            retrying.is_unclear |= lost.may_have_arrived and not ask.is_read
+            wait = retrying.wait_after(lost_for_good(lost, is_unclear=retrying.is_unclear))
+        else:
+            if answer.status < _NO_SUCCESS:
+                return answer
+            wait = wait_after_answer(ask, answer, retrying)
+        yield Wait(wait)
+
+
+def wait_after_answer(
+    ask: Ask, answer: Answer, retrying: Retrying, *, also_failures: bool = False
+) -> float:
+    """Seconds to wait when the answer may change, else the error that it is.
+
+    Args:
+        ask: the request.
+        answer: no success.
+        retrying: its tries.
+        also_failures: whether every failure of the server is worth another try: so for streams,
+            where a try costs nothing.
+    """
+    problem = problem_of(ask, answer)
+    error = error_of(problem)
+    may_change = answer.status in BUSY or problem.slug == "idempotency-in-flight"
+    if not (may_change or (also_failures and answer.status >= _SERVER_FAILURE)):
+        raise error
+    unclear = answer.status in _UNCLEAR or problem.slug == "outcome-unknown"
+    retrying.is_unclear |= unclear and not ask.is_read
+    return retrying.wait_after(error, retry_after(answer))
+
+
+def lost_for_good(lost: LostError, *, is_unclear: bool) -> BaseException:
+    """What the caller is told when there was no answer for too long."""
+    if is_unclear:
+        return OutcomeUnknownError(f"{lost}; what was asked for was done once, or not at all")
+    return StoreUnavailableError(str(lost))
+
+
+def problem_of(ask: Ask, answer: Answer) -> Problem:
+    """The problem that an answer tells of, whatever stands in its body."""
+    document: object = None
+    with contextlib.suppress(ValueError, RecursionError):
+        document = decode_json(answer.body)
+    return Problem(
+        answer.status,
+        document if isinstance(document, dict) else {},
+        answer.headers.get("x-request-id"),
+        ask.run_id,
+        ask.target,
+        ask.key,
+    )
+
+
+def retry_after(answer: Answer) -> float | None:
+    """The seconds that Retry-After tells, as a number or as a date; None without one."""
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    with contextlib.suppress(ValueError, TypeError):
+        moment = parsedate_to_datetime(text)
+        at = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    return None

@@ -1,0 +1,256 @@
+"""The requests that a server of runs knows, made of checked arguments. No I/O."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, cast
+from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from murmur_streams.client.steps import Ask
+from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.core.identifiers import check_run_id, check_target
+from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.limits import check_state
+from murmur_streams.core.requests import TRACE_NAMES, milliseconds
+from murmur_streams.core.states import RunState
+
+MOST_KEY_CHARACTERS = 255
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MOST_KEY_CHARACTERS}}}")
+EVENT_STREAM = "text/event-stream"
+
+
+class SubmitOptions(TypedDict, total=False):
+    """The keywords of a client's ``submit``; see ``Submission``."""
+
+    run_id: str | None
+    metadata: Mapping[str, JsonValue] | None
+    idempotency_key: str | None
+    delay: float | timedelta | None
+    at: datetime | None
+    priority: int
+    deadline: float | timedelta | None
+    trace: Mapping[str, str] | None
+    wait: float | None
+
+
+def submit(  # noqa: PLR0913  # one for each option of a submission
+    target: str,
+    given: object,
+    *,
+    run_id: str | None = None,
+    metadata: Mapping[str, JsonValue] | None = None,
+    idempotency_key: str | None = None,
+    delay: float | timedelta | None = None,
+    at: datetime | None = None,
+    priority: int = 0,
+    deadline: float | timedelta | None = None,
+    trace: Mapping[str, str] | None = None,
+    wait: float | None = None,
+) -> Ask:
+    """POST /submit. The options are those of ``Fleet.submit``; and ``wait``, in seconds.
+
+    Raises:
+        InvalidInputError: an argument breaks a rule that needs no server.
+    """
+    _check_together(run_id, idempotency_key, delay, at)
+    task = {"input": given, "metadata": _metadata(metadata)}
+    body = _present(
+        target=check_target(target),
+        task={name: value for name, value in task.items() if value is not None},
+        run_id=None if run_id is None else check_run_id(run_id),
+        delay=None if delay is None else _seconds("the delay", delay),
+        at=None if at is None else at.isoformat(),
+        priority=priority or None,
+        deadline=None if deadline is None else _seconds("the deadline", deadline),
+    )
+    key = None if idempotency_key is None else _key(idempotency_key)
+    waited = 0.0 if wait is None else checked_seconds("wait", wait)
+    headers = _present(
+        **{"Idempotency-Key": key, "Prefer": None if wait is None else _prefer(waited)}
+    )
+    return Ask(
+        method="POST",
+        path="/submit",
+        headers={**_trace(trace or {}), **headers},
+        body=encode_json(body, "the submission").encode(),
+        wait_seconds=waited,
+        run_id=run_id or "",
+        target=target,
+        key=idempotency_key or "",
+    )
+
+
+def status(run_id: str) -> Ask:
+    """GET /runs/{run_id}/status."""
+    return _of(run_id, "/status")
+
+
+def snapshot(run_id: str) -> Ask:
+    """GET /runs/{run_id}."""
+    return _of(run_id, "")
+
+
+def result(run_id: str) -> Ask:
+    """GET /runs/{run_id}/result."""
+    return _of(run_id, "/result")
+
+
+def events(run_id: str, after: str | None, limit: int | None, wait: float) -> Ask:
+    """GET /runs/{run_id}/events."""
+    seconds = checked_seconds("wait", wait)
+    query = _query(after=after, limit=limit, wait=f"{seconds:g}" if seconds else None)
+    return _of(run_id, "/events", query=query, wait_seconds=seconds)
+
+
+def journal(run_id: str, after: str | None, limit: int) -> Ask:
+    """GET /runs/{run_id}/journal."""
+    return _of(run_id, "/journal", query=_query(after=after, limit=limit))
+
+
+def cancel(run_id: str, reason: str | None, wait: float | None) -> Ask:
+    """POST /runs/{run_id}/cancel."""
+    if reason is not None and not isinstance(cast("object", reason), str):
+        raise InvalidInputError(f"reason is {reason!r}, but must be text")
+    return _of(
+        run_id,
+        "/cancel",
+        method="POST",
+        body=None if reason is None else encode_json({"reason": reason}, "the reason").encode(),
+        headers={} if wait is None else {"Prefer": _prefer(wait)},
+        wait_seconds=wait or 0.0,
+    )
+
+
+def delete(run_id: str, *, force: bool) -> Ask:
+    """DELETE /runs/{run_id}."""
+    return _of(run_id, "", method="DELETE", query=(("force", "true"),) if force else ())
+
+
+def list_runs(state: RunState | None, target: str | None, limit: int, cursor: str | None) -> Ask:
+    """GET /runs."""
+    return Ask(
+        path="/runs",
+        query=_query(
+            state=None if state is None else str(check_state(state)),
+            target=None if target is None else check_target(target),
+            limit=limit,
+            cursor=cursor,
+        ),
+    )
+
+
+def agents() -> Ask:
+    """GET /agents."""
+    return Ask(path="/agents")
+
+
+def ticket(run_id: str) -> Ask:
+    """POST /runs/{run_id}/ticket."""
+    return _of(run_id, "/ticket", method="POST")
+
+
+def stream(run_id: str, after: str | None) -> Ask:
+    """GET /runs/{run_id}/stream."""
+    return _of(run_id, "/stream", query=(("control", "1"),), headers=_resumed(after))
+
+
+def stream_many(run_ids: Iterable[str], after: str | None) -> Ask:
+    """GET /stream."""
+    runs = [("run", check_run_id(run_id)) for run_id in run_ids]
+    if not runs:
+        raise InvalidInputError("stream_many needs the id of at least one run")
+    return Ask(path="/stream", query=(*runs, ("control", "1")), headers=_resumed(after))
+
+
+def feed(after: str | None, targets: Iterable[str], types: Iterable[str]) -> Ask:
+    """GET /events/stream."""
+    query = [("target", check_target(target)) for target in targets]
+    query += [("type", str(each)) for each in types]
+    return Ask(path="/events/stream", query=(*query, ("control", "1")), headers=_resumed(after))
+
+
+def _of(run_id: str, rest: str, **parts: Any) -> Ask:
+    return Ask(path=f"/runs/{quote(check_run_id(run_id), safe='')}{rest}", run_id=run_id, **parts)
+
+
+def _query(**values: object) -> tuple[tuple[str, str], ...]:
+    return tuple((name, str(value)) for name, value in values.items() if value is not None)
+
+
+def _resumed(after: str | None) -> dict[str, str]:
+    told = {"Accept": EVENT_STREAM, "Cache-Control": "no-store"}
+    return told if after is None else {**told, "Last-Event-ID": _header("the cursor", after)}
+
+
+def _metadata(given: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+    if given is None:
+        return None
+    if not isinstance(cast("object", given), Mapping):
+        raise InvalidInputError(f"metadata is {given!r}, but must be a mapping of names to JSON")
+    return dict(given)
+
+
+def _check_together(
+    run_id: str | None, key: str | None, delay: float | timedelta | None, at: datetime | None
+) -> None:
+    if key is not None and run_id is not None:
+        raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
+    if delay is not None and at is not None:
+        raise InvalidInputError("pass delay or at, not both")
+    if at is not None and at.utcoffset() is None:
+        raise InvalidInputError("at has no time zone; use datetime.now(tz=UTC) + timedelta(...)")
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _prefer(seconds: float) -> str:
+    # The header knows whole seconds only.
+    return f"wait={math.ceil(seconds)}"
+
+
+def _trace(given: Mapping[str, str]) -> dict[str, str]:
+    # What a caller passes on from strangers must not cost him the submission.
+    told = {name: given.get(name, "") for name in TRACE_NAMES}
+    return {name: text for name, text in told.items() if text and _travels(text)}
+
+
+def _key(key: str) -> str:
+    """The key as the header's draft wants it: a quoted string of structured fields."""
+    if not isinstance(cast("object", key), str) or not _KEY.fullmatch(key):
+        raise InvalidInputError(
+            f"idempotency_key must be 1 to {MOST_KEY_CHARACTERS} visible ASCII characters "
+            "to travel by HTTP"
+        )
+    return '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
+
+
+def _header(what: str, text: str) -> str:
+    # What a header cannot hold would be changed or refused on the way, with words of httpx.
+    if not _travels(text):
+        raise InvalidInputError(
+            f"{what} is {ascii(text)[:60]}, but must be visible ASCII characters to travel by HTTP"
+        )
+    return text
+
+
+def _travels(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def _seconds(what: str, given: float | timedelta) -> float:
+    return checked_seconds(what, given.total_seconds() if isinstance(given, timedelta) else given)
+
+
+def checked_seconds(what: str, seconds: object) -> float:
+    """Refuse what is no length of time from 0 to ten years."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise InvalidInputError(f"{what} is {seconds!r}, but must be a number of seconds")
+    milliseconds(what, seconds)
+    return float(seconds)

@@ -1,0 +1,98 @@
+"""What a call wants done, as values: the pure core yields them, a shell does them with httpx.
+
+A call is a generator. It yields an ``Ask`` and is sent the ``Answer``, or is thrown a ``LostError``
+when there is none; it yields a ``Wait`` and is sent nothing. What it returns is the call's value. A
+stream yields ``Open``, ``Read``, ``Close`` and ``Wait``, and a ``Tell`` for each of its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request, without the server's address and the credentials."""
+
+    method: str = "GET"
+    path: str
+    """Below the base URL, percent-encoded."""
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = None
+    """JSON text."""
+    wait_seconds: float = 0.0
+    """How long the server was asked to take over its answer."""
+    run_id: str = ""
+    """Which run it is about, for the error."""
+    target: str = ""
+    key: str = ""
+    """The idempotency key, for the error."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing is changed by it."""
+        return self.method == "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: bytes = b""
+
+
+class LostError(Exception):
+    """There was no answer, or not a whole one: a fault of the connection."""
+
+    def __init__(self, message: str, *, may_have_arrived: bool) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
+        """False when the server cannot have seen the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let this time pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Begin a stream; its Answer has a body only when its status is none of a stream."""
+
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The next bytes of the open stream; none at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the open stream's connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell(Generic[T]):
+    """A value for the caller."""
+
+    value: T
+
+
+Steps = Generator[Ask | Wait, Any, T]
+StreamSteps = Generator[Open | Read | Close | Wait | Tell[T], Any, None]
+
+
+def resume(steps: Generator[T, Any, Any], outcome: object) -> T:
+    """Tell what came of the last step, None before the first; the next step."""
+    return steps.throw(outcome) if isinstance(outcome, LostError) else steps.send(outcome)

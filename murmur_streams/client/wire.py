@@ -1,0 +1,177 @@
+"""Between the pure core and httpx: addresses, credentials, requests, sizes and faults."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TypedDict
+from urllib.parse import urlsplit
+
+import httpx
+
+from murmur_streams.client.errors import UnreadableAnswerError
+from murmur_streams.client.patience import Patience
+from murmur_streams.client.requests import EVENT_STREAM
+from murmur_streams.client.steps import Answer, Ask, LostError
+from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
+
+CONNECT_SECONDS = 10.0
+OPENED = 200
+# Streams are connections of their own: the only bound on them is the server's.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+_BEFORE_SENDING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keywords of both clients; see ``AsyncClient``."""
+
+    timeout_seconds: float
+    retry_seconds: float
+    silence_seconds: float
+    max_response_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where requests go, and with what."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    patience: Patience = field(repr=False)
+
+    @classmethod
+    def of(cls, base_url: str, token: str | None, options: ClientOptions) -> Server:
+        """Check a caller's address and token.
+
+        Raises:
+            InvalidInputError: the address is no plain http(s) URL, or the token cannot travel in
+                a header; the token itself is in no error.
+        """
+        headers = {
+            "Accept": "application/json",
+            # What is packed could unpack to any size.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"murmur-streams/{version('murmur-streams')}",
+        }
+        if token is not None:
+            headers["Authorization"] = f"Bearer {_checked_token(token)}"
+        return cls(_checked_url(base_url), headers, Patience(**options))
+
+    def request(
+        self, client: httpx.Client | httpx.AsyncClient, ask: Ask, *, is_stream: bool = False
+    ) -> httpx.Request:
+        """A request as httpx sends it."""
+        seconds = self.patience.timeout_seconds
+        read = self.patience.silence_seconds if is_stream else seconds + ask.wait_seconds
+        headers = dict(ask.headers)
+        if ask.body is not None:
+            headers["Content-Type"] = "application/json"
+        return client.build_request(
+            ask.method,
+            ask.path,
+            params=list(ask.query) or None,
+            headers=headers,
+            content=ask.body,
+            timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds), read=read),
+        )
+
+    def lost(self, error: httpx.TransportError) -> LostError:
+        """What a fault of the connection means.
+
+        Raises:
+            StoreConfigurationError: the server's certificate is not trusted: no retry helps.
+        """
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+        if _is_untrusted(error):
+            raise StoreConfigurationError(f"{self.url} is not trusted ({words})") from None
+        return LostError(
+            f"{self.url} gave no answer ({words})",
+            may_have_arrived=not isinstance(error, _BEFORE_SENDING),
+        )
+
+
+class Body:
+    """An answer's body as it comes, up to a size."""
+
+    def __init__(self, response: httpx.Response, patience: Patience) -> None:
+        self._chunks: list[bytes] = []
+        self._left = patience.max_response_bytes
+        self._limit = patience.max_response_bytes
+        told = response.headers.get("content-length", "")
+        if told.isascii() and told.isdigit() and len(told) < len(str(self._limit)) + 2:
+            self._check(int(told))
+
+    def add(self, chunk: bytes) -> None:
+        """Take the next bytes in; UnreadableAnswerError when they are too many."""
+        self._check(len(chunk))
+        self._left -= len(chunk)
+        self._chunks.append(chunk)
+
+    @property
+    def whole(self) -> bytes:
+        """All of it."""
+        return b"".join(self._chunks)
+
+    def _check(self, size: int) -> None:
+        if size > self._left:
+            raise UnreadableAnswerError(
+                f"the answer is over {self._limit:,} bytes (max_response_bytes)"
+            )
+
+
+def answer_of(response: httpx.Response, body: bytes = b"") -> Answer:
+    """An answer as the core reads it."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, body)
+
+
+def check_encoding(response: httpx.Response) -> None:
+    """Refuse what was packed though nobody asked for it."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnreadableAnswerError(
+            f"the answer is packed as {ascii(coding)[:40]}, which was not asked for",
+            response.status_code,
+        )
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether its body is to be read bit by bit."""
+    kind = response.headers.get("content-type", "")
+    return response.status_code == OPENED and kind.lower().startswith(EVENT_STREAM)
+
+
+def _checked_token(token: object) -> str:
+    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+        raise InvalidInputError("the token must be text of visible ASCII characters")
+    if " " in token:
+        raise InvalidInputError("the token must not hold a space")
+    return token
+
+
+def _checked_url(base_url: object) -> str:
+    text = base_url if isinstance(base_url, str) else ""
+    try:
+        parts = urlsplit(text)
+        is_plain = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        is_plain = is_plain and (parts.port is None or parts.port > 0) and text.isprintable()
+    except ValueError:
+        is_plain = False
+        parts = urlsplit("")
+    if parts.username or parts.password or "@" in parts.netloc:
+        # The URL is printed and logged.
+        raise InvalidInputError("credentials do not belong into the server's URL; pass token=")
+    if not is_plain or parts.query or parts.fragment:
+        raise InvalidInputError(
+            f"{ascii(text)[:80]} is no server's address; use http://host:port or https://host/path"
+        )
+    return text.rstrip("/")
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,56 @@
+"""Answers that are made by hand: problems, JSON of a model, and conditional requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from murmur_streams.server.problems import MEDIA_TYPE, problem_of
+
+logger = logging.getLogger("murmur_streams.server")
+
+_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def problem_answer(error: BaseException, request_id: str) -> Response:
+    """The answer to a request that failed; what may not be told is logged here."""
+    problem = problem_of(error)
+    if not problem.kind.is_told:
+        logger.error("request %s: %s", request_id, problem.kind.title, exc_info=error)
+    content = json.dumps(problem.document(request_id), ensure_ascii=False).encode()
+    return Response(content, problem.kind.status, problem.all_headers, MEDIA_TYPE)
+
+
+def request_id_of(request: Request) -> str:
+    """The request's id; the guard has put it there."""
+    return str(request.state.request_id)
+
+
+def json_answer(model: BaseModel, *, without: set[str] | None = None) -> Response:
+    """A model as it is, but for the members that are left out."""
+    return Response(_bytes(model, without), media_type="application/json")
+
+
+def conditional_answer(request: Request, model: BaseModel) -> Response:
+    """A model under a strong ETag, or 304 for a client that has these very bytes."""
+    content = _bytes(model, None)
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if _has(request.headers.getlist("If-None-Match"), tag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def _bytes(model: BaseModel, without: set[str] | None) -> bytes:
+    return model.model_dump_json(exclude=without).encode()
+
+
+def _has(given: list[str], tag: str) -> bool:
+    text = ", ".join(given)
+    # A weak comparison: the mark of a weak validator does not count.
+    return text.strip() == "*" or tag in _TAG.findall(text)

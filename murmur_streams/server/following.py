@@ -1,0 +1,220 @@
+"""What event streams tell of a run or of all runs, and where their reader is after each message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from murmur_streams.core.entries import EntryType
+from murmur_streams.core.errors import CursorError, CursorResetError, RunNotFoundError
+from murmur_streams.core.events import RunEventType
+from murmur_streams.core.feed import FeedCursor, FeedEntry, Place, read_place
+from murmur_streams.server.sse import Message
+from murmur_streams.stores.redis.server import text
+from murmur_streams.stores.redis.store import RedisRunStore
+
+GAP, RESET, END = "gap", "reset", "end"
+_KNOWN_TYPES = frozenset({*map(str, RunEventType), *map(str, EntryType)})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One message, before it is bytes."""
+
+    run_id: str | None
+    """Of which run it tells; None: of the feed as a whole."""
+    event: str | None
+    """Its type; ``gap``, ``reset`` and ``end`` are for ``?control=1``. None: of no known type."""
+    data: str | dict[str, Any]
+    """JSON text, or what becomes it."""
+    cursor: str | None
+    """Where a reader is after it; None: at the start."""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing of the run comes after it."""
+        return self.event == END
+
+    @property
+    def is_break(self) -> bool:
+        """Whether what follows does not come next after what was before."""
+        return self.event in {GAP, RESET}
+
+
+Render = Callable[[Told], bytes]
+
+
+def encode(told: Told) -> bytes:
+    """As a message, after which its reader is at its cursor."""
+    data = told.data
+    text = data if isinstance(data, str) else _to_json(data)
+    return Message(told.event, text, told.cursor or "").encode()
+
+
+class Telling:
+    """What is told, as encoded messages; close it, even if nothing was taken from it."""
+
+    def __init__(
+        self, told: AsyncGenerator[Told], *, control: bool, render: Render = encode
+    ) -> None:
+        self._told = told
+        self._control = control
+        self._render = render
+        self._ahead: list[Told] = []
+
+    async def has_any(self) -> bool:
+        """Whether anything but ends is told: waits for the first."""
+        async for told in self._told:
+            self._ahead.append(told)
+            if not told.is_end:
+                return True
+        return False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            told = self._ahead.pop(0) if self._ahead else await anext(self._told)
+            # Rendered in any case: what stands for several runs remembers who has ended.
+            message = self._render(told)
+            if self._control or not told.is_end:
+                return message
+
+    async def aclose(self) -> None:
+        """End it."""
+        await self._told.aclose()
+
+
+async def follow_run(
+    store: RedisRunStore, run_id: str, after: str | None, *, control: bool
+) -> AsyncGenerator[Told]:
+    """Tell a run's events, and at last its end; its state is told with ``control`` only.
+
+    With ``control`` a gap or reset is told, and it goes on from where the rest is; without, and
+    where two come without an event between them, it raises.
+
+    Raises:
+        RunNotFoundError, StoreError: as the store's stream.
+        CursorGapError, CursorResetError: it cannot go on.
+    """
+    broke: CursorError | None = None
+    while True:
+        try:
+            async with aclosing(store.stream(run_id, after=after)) as events:
+                async for event in events:
+                    after, broke = event.id, None
+                    yield Told(run_id, str(event.type), event.model_dump_json(), after)
+            break
+        except CursorError as error:
+            if not control or broke is not None:
+                raise
+            broke, after = error, error.resume_cursor
+        except RunNotFoundError:
+            if broke is None:
+                raise
+            break  # What was reset is gone: its end can be told.
+        yield _break(broke, run_id)
+    state = await _state_of(store, run_id) if control else None
+    yield Told(run_id, END, {"state": state}, after)
+
+
+async def follow_feed(
+    store: RedisRunStore,
+    after: str | None,
+    targets: Collection[str] | None,
+    types: Collection[str] | None,
+    *,
+    control: bool,
+) -> AsyncGenerator[Told]:
+    """Tell the feed's entries; breaks as in ``follow_run``."""
+    broke: CursorError | None = None
+    while True:
+        try:
+            feed = store.feed(after=after, targets=targets, types=types)
+            async with aclosing(feed) as entries:
+                async for entry in entries:
+                    after, broke = entry.cursor, None
+                    yield _told_of(entry)
+            return
+        except CursorError as error:
+            if not control or broke is not None:
+                raise
+            broke, after = error, error.resume_cursor
+        yield _break(broke, None)
+
+
+async def check_run_cursor(store: RedisRunStore, run_id: str, after: str | None) -> None:
+    """Refuse a cursor from which the run's stream cannot go on, without waiting for news.
+
+    Raises:
+        InvalidCursorError, CursorGapError, CursorResetError: as the store's stream.
+    """
+    if after is not None:
+        async with aclosing(store.journal(run_id, after=after)) as entries:
+            await anext(entries, None)
+
+
+async def check_feed_cursor(store: RedisRunStore, after: str | None) -> None:
+    """Refuse a cursor from which the feed cannot go on, without waiting for news.
+
+    Raises:
+        InvalidCursorError, CursorGapError, CursorResetError: as the store's feed.
+    """
+    if after is None:
+        return
+    partitions = store.keys.all_partitions
+    cursor = FeedCursor.parse(after, len(partitions))
+    commands: list[tuple[object, ...]] = []
+    for partition in partitions:
+        feed, (ms, n) = store.keys.feed(partition), cursor.places[partition]
+        commands.append(("XRANGE", feed, f"{ms}-{n}", f"{ms}-{n}"))
+        commands.append(("XRANGE", feed, "-", "+", "COUNT", 1))
+        commands.append(("XREVRANGE", feed, "+", "-", "COUNT", 1))
+    replies = await store.server.read_all(*commands)
+    for partition in partitions:
+        found, oldest, newest = replies[3 * partition : 3 * partition + 3]
+        cursor.check(
+            partition, found=bool(found), oldest=_place_of(oldest), newest=_place_of(newest)
+        )
+
+
+def _told_of(entry: FeedEntry) -> Told:
+    found = entry.entry
+    at = datetime.fromtimestamp(found.ms / 1000, UTC)
+    data = {
+        "run_id": entry.run_id,
+        "target": entry.target,
+        "seq": found.seq,
+        "type": found.type,
+        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "fields": {name: value for name, value in found.fields.items() if name != "type"},
+    }
+    # What somebody else wrote into the stream is data, and no name of an event.
+    name = found.type if found.type in _KNOWN_TYPES else None
+    return Told(entry.run_id, name, data, entry.cursor)
+
+
+def _break(error: CursorError, run_id: str | None) -> Told:
+    name = RESET if isinstance(error, CursorResetError) else GAP
+    return Told(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
+
+
+def _to_json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+async def _state_of(store: RedisRunStore, run_id: str) -> str | None:
+    """The run's state; None when the run is gone, too."""
+    try:
+        return str((await store.get_status(run_id)).state)
+    except RunNotFoundError:
+        return None
+
+
+def _place_of(entries: list[Any]) -> Place | None:
+    return read_place(text(entries[0][0])) if entries else None

@@ -1,0 +1,80 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from murmur_streams.core.errors import MurmurError
+from murmur_streams.server.access import Reader, pod_of
+from murmur_streams.server.bodies import Health
+from murmur_streams.server.metrics import Metrics
+from murmur_streams.server.pod import Pod
+from murmur_streams.stores.redis.scripts import load_scripts
+
+logger = logging.getLogger("murmur_streams.server")
+router = APIRouter(tags=["health"])
+
+READY_SECONDS = 2.0
+"""Who asks whether the pod is ready does not wait for a store that is slow to say so."""
+READY = "ready"
+_UNREADY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Health, "description": "It is not, and why"}
+}
+
+
+@router.get("/healthz")
+async def is_alive() -> Health:
+    """Whether the process answers."""
+    return Health(status="ok")
+
+
+@router.get("/health")
+async def is_alive_too() -> Health:
+    """The same, under its older name."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", response_model=Health, responses=_UNREADY)
+async def is_ready(request: Request) -> Response:
+    """Whether it may be sent requests: its store is there with our scripts, and it does not end."""
+    status = await _readiness(pod_of(request))
+    content = Health(status=status).model_dump_json()
+    if status == READY:
+        return Response(content, media_type="application/json")
+    headers = {"Retry-After": "5" if status == "shutting_down" else "1"}
+    return Response(content, 503, headers, media_type="application/json")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def read_metrics(who: Reader, request: Request) -> Response:
+    """The pod's counters, as Prometheus reads them."""
+    del who
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _readiness(pod: Pod) -> str:
+    if pod.drain.is_set():
+        return "shutting_down"
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await _check_store(pod)
+    except (MurmurError, TimeoutError) as error:
+        logger.warning("not ready: %s", error or "the store did not answer in time")
+        return "store_unreachable"
+    return READY
+
+
+async def _check_store(pod: Pod) -> None:
+    server = (await pod.store()).server
+    hashes = [script.sha for script in load_scripts().values()]
+    _, found = await server.read_all(("PING",), ("SCRIPT", "EXISTS", *hashes))
+    if not all(found):
+        # An emptied server: the next call would load them, too.
+        await server.prepare_again()

@@ -1,0 +1,165 @@
+"""Strict JSON: what RFC 8259 allows and every reader understands alike; all else is a 400."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+from fastapi import Request
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from murmur_streams.server.access import pod_of
+from murmur_streams.server.problems import BAD_JSON, INVALID, TOO_LARGE, ProblemError
+
+MOST_DIGITS = 310
+"""An integer of more has over 1,024 bits, or leading zeros."""
+MOST_MEMBERS = 8_192
+"""In one object: more is data that belongs into a list, or an attack."""
+LONGEST_NAME = 1_024
+MOST_SHOWN = 5
+_SHOWN_CHARACTERS = 100
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def parse_json(raw: bytes, max_depth: int) -> JsonValue:
+    """Parse a JSON text.
+
+    Numbers come out as sent: an integer to its last digit, other numbers as the nearest double.
+
+    Args:
+        raw: UTF-8 without a byte order mark.
+        max_depth: how deep arrays and objects may be nested.
+
+    Raises:
+        ProblemError: it is no JSON, has a member twice, a number that is none or has no end, or a
+            lone surrogate, or is nested too deep (400); or it has too many or too long names (413).
+    """
+    try:
+        value = _DECODER.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ProblemError(BAD_JSON, "the body is not UTF-8") from None
+    except RecursionError:
+        raise ProblemError(BAD_JSON, f"the body is nested deeper than {max_depth}") from None
+    except json.JSONDecodeError as error:
+        where = f"at line {error.lineno}, column {error.colno}"
+        raise ProblemError(BAD_JSON, f"the body is no JSON: {error.msg} {where}") from None
+    _check(value, max_depth)
+    return value
+
+
+def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
+    """A dependency that yields the request's body as this model."""
+
+    async def body(request: Request) -> _Model:
+        raw = await request.body()
+        if not raw:
+            raise ProblemError(BAD_JSON, "the body is empty, but must be a JSON object")
+        return _read(model, raw, request)
+
+    return body
+
+
+def optional_body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model | None]]:
+    """The same for a body that may be left out."""
+
+    async def body(request: Request) -> _Model | None:
+        raw = await request.body()
+        return _read(model, raw, request) if raw else None
+
+    return body
+
+
+def _read(model: type[_Model], raw: bytes, request: Request) -> _Model:
+    value = parse_json(raw, pod_of(request).options.max_json_depth)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid("the body", cast("list[Any]", error.errors(include_url=False))) from None
+
+
+def invalid(what: str, errors: list[Any]) -> ProblemError:
+    """The problem of values that break rules; it names places and rules, and repeats no value."""
+    shown = [{"at": _place(each["loc"]), "rule": _clean(each["msg"])} for each in errors]
+    first = "; ".join(f"{each['at']}: {each['rule']}" for each in shown[:MOST_SHOWN])
+    more = len(shown) - MOST_SHOWN
+    detail = f"{what} does not fit: {first}" + (f"; and {more} more" if more > 0 else "")
+    return ProblemError(INVALID, detail, errors=shown[:MOST_SHOWN])
+
+
+def _place(loc: tuple[object, ...]) -> str:
+    return _clean(".".join(str(part) for part in loc)) or "value"
+
+
+def _clean(text: str) -> str:
+    return ascii(text)[1:-1][:_SHOWN_CHARACTERS]
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_MEMBERS:
+        raise ProblemError(TOO_LARGE, f"an object of the body has over {MOST_MEMBERS:,} members")
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ProblemError(BAD_JSON, "an object of the body has two members of the same name")
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    if len(digits) > MOST_DIGITS:
+        raise ProblemError(BAD_JSON, "the body has an integer of too many digits")
+    # An integer knows no negative zero.
+    return -0.0 if digits == "-0" else int(digits)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ProblemError(BAD_JSON, "the body has a number that is too large")
+    return number
+
+
+def _constant(name: str) -> float:
+    raise ProblemError(BAD_JSON, f"the body has {name}, which JSON does not know")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members,
+    parse_int=_integer,
+    parse_float=_float,
+    parse_constant=_constant,
+)
+
+
+def _check(value: JsonValue, max_depth: int) -> None:
+    # A stack of our own: the depth of the data must not be the depth of our calls.
+    stack: list[tuple[JsonValue, int]] = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, str):
+            _check_text(item)
+        elif isinstance(item, (list, dict)):
+            if depth > max_depth:
+                raise ProblemError(BAD_JSON, f"the body is nested deeper than {max_depth}")
+            if isinstance(item, dict):
+                _check_names(item)
+                stack.extend((child, depth + 1) for child in item.values())
+            else:
+                stack.extend((child, depth + 1) for child in item)
+
+
+def _check_names(item: dict[str, JsonValue]) -> None:
+    for name in item:
+        if len(name) > LONGEST_NAME:
+            raise ProblemError(
+                TOO_LARGE, f"a name in the body has over {LONGEST_NAME:,} characters"
+            )
+        _check_text(name)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ProblemError(BAD_JSON, "the body has a lone surrogate, which is no text") from None

@@ -1,0 +1,51 @@
+"""What a pod counts for Prometheus. No label holds what a client chose."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from murmur_streams.server.pod import Pod
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """The counters of one app, in a registry of its own."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "murmur_http_requests",
+            "Requests that were answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "murmur_http_request_seconds",
+            "From a request's headers to those of its answer.",
+            ("method", "route"),
+            registry=self._registry,
+        )
+        self._submitted = Counter(
+            "murmur_runs_submitted", "Runs that were submitted here.", registry=self._registry
+        )
+        streams = Gauge(
+            "murmur_open_streams",
+            "Open streams, and requests that wait for a run.",
+            registry=self._registry,
+        )
+        streams.set_function(pod.streams.total)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request by its route's template."""
+        known = method if method in _METHODS else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(known, route).observe(seconds)
+
+    def submitted(self) -> None:
+        """Count a run that was submitted."""
+        self._submitted.inc()
+
+    def text(self) -> bytes:
+        """All of them, as Prometheus reads them."""
+        return generate_latest(self._registry)

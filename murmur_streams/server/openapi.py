@@ -1,0 +1,172 @@
+"""The OpenAPI document: FastAPI's, with every problem of every route and the bodies we read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from murmur_streams.server import bodies
+from murmur_streams.server.problems import (
+    BAD_JSON,
+    BAD_REQUEST,
+    DRAINING,
+    FORBIDDEN,
+    INTERNAL,
+    INVALID,
+    LONG_HEADERS,
+    LONG_URL,
+    MEDIA,
+    MEDIA_TYPE,
+    RUN_NOT_FOUND,
+    SLOW_BODY,
+    TOO_LARGE,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    Kind,
+)
+
+_MODELS: tuple[type[BaseModel], ...] = (
+    bodies.Problem,
+    bodies.SubmitRequest,
+    bodies.RunRequest,
+    bodies.GatherRequest,
+    bodies.CancelRequest,
+)
+"""What no route's signature tells of."""
+_TEMPLATE = "#/components/schemas/{model}"
+_EVERYWHERE = (BAD_REQUEST, LONG_URL, LONG_HEADERS, INTERNAL)
+_OF_CALLERS = (UNAUTHORIZED, FORBIDDEN, DRAINING, UNAVAILABLE)
+_OF_POSTS = (SLOW_BODY, TOO_LARGE, MEDIA)
+_GRAMMARS = {
+    "run_id": "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}",
+    "name": "[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+}
+"""Of what is named in a path."""
+
+
+def problems(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """The ``responses=`` of a route for these problems."""
+    return {status: _answer(found) for status, found in _by_status(kinds).items()}
+
+
+def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """The ``openapi_extra=`` of a route that reads this body by ``body_of``."""
+    schema = {"$ref": _TEMPLATE.format(model=model.__name__)}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def preferring(*more: str) -> dict[str, Any]:
+    """The ``openapi_extra=`` of a route that reads Prefer, and these headers."""
+    wait = "wait=N: answer when the run has ended, or after N seconds."
+    headers = {"Prefer": wait, "Idempotency-Key": "1 to 255 visible characters."}
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": False,
+                "description": headers[name],
+                "schema": {"type": "string"},
+            }
+            for name in ("Prefer", *more)
+        ]
+    }
+
+
+def say_status(router: APIRouter) -> None:
+    """Give each route the status that FastAPI would look for in its response class.
+
+    It finds none in the class of event streams, which takes none.
+    """
+    for route in router.routes:
+        if isinstance(route, APIRoute) and route.status_code is None:
+            route.status_code = 200
+
+
+def describe(app: FastAPI) -> None:
+    """Let the app's document have what FastAPI does not know."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        return _completed(plain())
+
+    # FastAPI's own documentation replaces it so, too.
+    app.openapi = openapi  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _, made = models_json_schema(
+        [(model, "validation") for model in _MODELS], ref_template=_TEMPLATE
+    )
+    schemas.update({name: schema for name, schema in made["$defs"].items() if name not in schemas})
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _complete(operation, _kinds_of(method, path, operation))
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    return document
+
+
+def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Kind]:
+    """The problems that an operation may answer with, whatever its route is for."""
+    kinds, parameters = list(_EVERYWHERE), operation.get("parameters", ())
+    if "security" in operation:
+        kinds += _OF_CALLERS
+    if method == "post":
+        kinds += _OF_POSTS
+    if "requestBody" in operation:
+        kinds += (BAD_JSON, INVALID)
+    if "{run_id}" in path:
+        kinds.append(RUN_NOT_FOUND)
+    if "{name}" in path or any(each["in"] == "query" for each in parameters):
+        kinds.append(INVALID)
+    return kinds
+
+
+def _complete(operation: dict[str, Any], kinds: list[Kind]) -> None:
+    answers: dict[str, Any] = operation["responses"]
+    if _is_fastapis(answers.get("422")):
+        del answers["422"]
+    for status, found in _by_status(kinds).items():
+        told = answers.setdefault(str(status), _answer(()))
+        _add(told, found)
+    operation["responses"] = dict(sorted(answers.items()))
+    for each in operation.get("parameters", ()):
+        if each["in"] == "path" and each["name"] in _GRAMMARS:
+            # Told, but not checked by FastAPI: its answer would be another one.
+            each["schema"]["pattern"] = f"^{_GRAMMARS[each['name']]}$"
+
+
+def _is_fastapis(answer: dict[str, Any] | None) -> bool:
+    return answer is not None and "HTTPValidationError" in str(answer)
+
+
+def _by_status(kinds: Iterable[Kind]) -> dict[int, list[Kind]]:
+    found: dict[int, list[Kind]] = defaultdict(list)
+    for kind in kinds:
+        found[kind.status].append(kind)
+    return found
+
+
+def _answer(kinds: Iterable[Kind]) -> dict[str, Any]:
+    schema = {"$ref": _TEMPLATE.format(model=bodies.Problem.__name__)}
+    answer: dict[str, Any] = {"description": "", "content": {MEDIA_TYPE: {"schema": schema}}}
+    _add(answer, kinds)
+    return answer
+
+
+def _add(answer: dict[str, Any], kinds: Iterable[Kind]) -> None:
+    told = [line for line in answer["description"].split("; ") if line]
+    told += [line for kind in kinds if (line := f"{kind.slug}: {kind.title}") not in told]
+    answer["description"] = "; ".join(told)

@@ -1,0 +1,66 @@
+"""What all routes of one pod share: the fleet, the limits, who asks, and the open streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.run import Run
+from murmur_streams.fleet.fleet import Fleet
+from murmur_streams.server.options import ServerOptions
+from murmur_streams.server.principal import Principal
+from murmur_streams.server.problems import DRAINING, TOO_MANY, ProblemError
+from murmur_streams.stores.redis.store import RedisRunStore
+
+
+class Pod:
+    """One server process's side of the routes. Makes no I/O until it is used."""
+
+    def __init__(self, fleet: Fleet, options: ServerOptions) -> None:
+        self.fleet = fleet
+        self.options = options
+        self.drain = asyncio.Event()
+        """Set: no new work is taken, and open streams let their clients go."""
+        self.streams: Counter[str] = Counter()
+        """Open streams by caller."""
+        self.in_flight: set[tuple[str | None, str]] = set()
+        """Tenant and key of submissions with an idempotency key that are under way here."""
+
+    async def store(self) -> RedisRunStore:
+        """The store of the running loop."""
+        return await self.fleet.store()
+
+    async def find(self, who: Principal, run_id: str) -> Run:
+        """The run, when it is there for this caller.
+
+        Raises:
+            RunNotFoundError: there is none, or it is another tenant's: both look the same.
+        """
+        run = await (await self.store()).snapshot(run_id)
+        if not who.sees(run_id, run.tenant):
+            raise RunNotFoundError(run_id)
+        return run
+
+    @contextmanager
+    def streaming(self, who: Principal) -> Generator[None]:
+        """Count one open stream while the context is.
+
+        Raises:
+            ProblemError: the pod is draining (503), or there are too many (429).
+        """
+        if self.drain.is_set():
+            raise ProblemError(DRAINING)
+        if self.streams[who.name] >= self.options.max_streams_per_caller:
+            raise ProblemError(TOO_MANY, "these credentials have too many open streams")
+        if self.streams.total() >= self.options.max_streams:
+            raise ProblemError(TOO_MANY, "this pod has too many open streams; ask another")
+        self.streams[who.name] += 1
+        try:
+            yield
+        finally:
+            self.streams[who.name] -= 1
+            if not self.streams[who.name]:
+                del self.streams[who.name]

@@ -1,0 +1,158 @@
+"""A pod that listens: uvicorn with our limits, our signals and our drain."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import math
+import socket
+from collections.abc import Callable, Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.protocol import limited_protocol
+
+KEEP_ALIVE_SECONDS = 5
+BACKLOG = 2_048
+
+
+class PodServer(uvicorn.Server):
+    """One pod on its sockets.
+
+    It leaves the process's signals alone: who runs it calls ``stop``.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        pod: Pod,
+        *,
+        root_path: str = "",
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        drain = math.ceil(pod.options.drain_seconds)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=limited_protocol(pod.options),
+                ws="none",
+                lifespan="off",  # the fleet is closed by who opened it: a worker may still need it
+                log_config=None,
+                log_level="error",
+                access_log=False,  # the guard's has no query strings, and so no tickets
+                proxy_headers=False,  # nobody is believed about who the client is
+                server_header=False,
+                root_path=root_path,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=drain,
+                backlog=BACKLOG,
+            )
+        )
+        self._pod = pod
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+    def stop(self) -> None:
+        """Drain: take no new connections, let streams go, wait for requests under way.
+
+        A second call ends those, too.
+        """
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._pod.drain.set()
+        if self.force_exit:
+            self._end_connections()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """What uvicorn would do with signals is not done."""
+        yield
+
+    def _end_connections(self) -> None:
+        # From Python 3.12 on, a server's end waits for all its connections.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for task in self.server_state.tasks:
+            task.cancel()
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address that the name has; port 0 takes one free port for all of them.
+
+    Raises:
+        StoreConfigurationError: there is no such address here, or the port is taken.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in _addresses(host, port):
+            known_port = sockets[0].getsockname()[1] if sockets else port
+            sockets.append(_bound(family, address, known_port))
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        raise StoreConfigurationError(_refused(host, port, error)) from None
+    return sockets
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there.
+
+    Raises:
+        StoreConfigurationError: there is no such address.
+    """
+    try:
+        found = _addresses(host, 0)
+    except OSError as error:
+        raise StoreConfigurationError(_refused(host, 0, error)) from None
+    return all(ipaddress.ip_address(address.split("%")[0]).is_loopback for _, address in found)
+
+
+def url_of(listening: socket.socket, host: str) -> str:
+    """Where a client on this machine finds it."""
+    address, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(address.split("%")[0]).is_unspecified:
+        host = "127.0.0.1" if listening.family == socket.AF_INET else "::1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    usable = [(family, str(address[0])) for family, _, _, _, address in found if _is_here(family)]
+    return list(dict.fromkeys(usable))
+
+
+def _is_here(family: int) -> bool:
+    # A name may have addresses of version 6 on a machine that does not speak it.
+    try:
+        socket.socket(family).close()
+    except OSError:
+        return False
+    return True
+
+
+def _bound(family: int, address: str, port: int) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((address, port))
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    made.setblocking(False)
+    return made
+
+
+def _refused(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is taken; end what listens there, or choose another --port"
+    return f"cannot listen on {host}, port {port}: {error.strerror or error}"

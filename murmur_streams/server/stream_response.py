@@ -1,0 +1,333 @@
+"""The response that is an event stream, made for thousands of them in one process.
+
+A stream is the task that answers the request, a second one that waits for the client to go, and
+one timer; idle, it runs only for its heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from enum import Enum, auto
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from murmur_streams.core.errors import MurmurError
+from murmur_streams.server.options import ServerOptions
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.principal import Principal
+from murmur_streams.server.sse import HEARTBEAT, Message
+from murmur_streams.stores.redis.own_tasks import start_task
+
+logger = logging.getLogger("murmur_streams.server")
+
+ABORT = "murmur_streams.abort"
+"""The ASGI extension that ends a connection without waiting for its reader: a callable."""
+_LATER = "murmur_streams.later"
+"""The scope's key for what takes the answers of streams."""
+FAREWELL_SECONDS = 5.0
+"""How long the last bytes of a stream may take."""
+CROWD = 5.0
+"""Who is let go together comes back within so many times ``retry_ms``."""
+
+
+class Messages(Protocol):
+    """Encoded messages as they come."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
+Source = Callable[[], Awaitable[Messages | None]]
+"""Finds what is to be streamed; what it raises is answered as a problem. None: there is nothing
+more and never will be."""
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Ending(Enum):
+    """Why a stream ended before its messages did."""
+
+    GONE = auto()
+    """The client has closed the connection."""
+    STUCK = auto()
+    """The client took nothing for ``send_seconds``, or the connection refused what was sent."""
+    OVER = auto()
+    """Its time, or that of its reader's credentials, is over."""
+    DRAINED = auto()
+    """The pod shuts down."""
+    BROKEN = auto()
+    """Its messages could not go on."""
+
+
+class EventStream(Response):
+    """Answers with 204, or with messages until they end, the client goes, or its time is over.
+
+    Guarantee: however it ends, the messages are closed and the pod's count is as before.
+    """
+
+    media_type = "text/event-stream"
+    background: BackgroundTask | None
+
+    def __init__(self, pod: Pod, who: Principal, source: Source) -> None:
+        # Response's own would make headers for a body that is known.
+        self.status_code = 200
+        self.background = None
+        self._pod = pod
+        self._who = who
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        later: Callable[[ASGIApp], None] | None = scope.get(_LATER)
+        if later is None:
+            await self._answer(scope, receive, send)
+        else:
+            later(self._answer)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._pod.streaming(self._who):
+            messages = await self._source()
+            if messages is None:
+                nothing = Response(status_code=204, headers={"Cache-Control": "no-store"})
+                await nothing(scope, receive, send)
+                return
+            async with aclosing(messages):
+                stream = _Stream(self._pod.options, self._who, scope, send)
+                await stream.serve(messages, receive, _leaving_of(self._pod))
+
+
+class Unwound:
+    """Middleware, the innermost: streams are answered here, where the router has returned.
+
+    What routing, parameters and the request itself hold is a quarter of an open stream's memory.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for answer in await self._streams(scope, receive, send):
+            await answer(scope, receive, send)
+
+    async def _streams(self, scope: Scope, receive: Receive, send: Send) -> list[ASGIApp]:
+        """Route and answer; what is a stream is left to be answered."""
+        streams: list[ASGIApp] = []
+        kept = {*scope, "route"}  # logs tell of the route
+        scope[_LATER] = streams.append
+        await self._app(scope, receive, send)
+        for name in scope.keys() - kept:
+            del scope[name]
+        return streams
+
+
+class _Stream:
+    """One open stream: all that may end it does so through ``end``."""
+
+    __slots__ = (
+        "_abort",
+        "_beat",
+        "_ending",
+        "_ends_at",
+        "_loop",
+        "_options",
+        "_pause",
+        "_quiet_since",
+        "_scope",
+        "_send",
+        "_stuck_since",
+        "_timer",
+        "_writing",
+    )
+
+    def __init__(self, options: ServerOptions, who: Principal, scope: Scope, send: Send) -> None:
+        self._options = options
+        self._send = send
+        extensions: dict[str, Any] = scope.get("extensions") or {}
+        self._abort: Callable[[], None] | None = extensions.get(ABORT)
+        self._loop = asyncio.get_running_loop()
+        self._writing = asyncio.Lock()
+        self._ending: Ending | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._beat: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stuck_since: float | None = None
+        """Since when a write has been under way."""
+        self._quiet_since = now = self._loop.time()
+        # Streams that began together must neither beat nor end together.
+        self._pause = options.heartbeat_seconds * random.uniform(0.75, 1)  # noqa: S311
+        seconds = options.stream_seconds * random.uniform(0.9, 1)  # noqa: S311
+        if who.expires_at is not None:
+            seconds = min(seconds, who.expires_at - time.time())
+        self._ends_at = now + seconds
+
+    async def serve(self, messages: Messages, receive: Receive, leaving: _Leaving) -> None:
+        """Answer with the messages."""
+        listener = start_task(self._listen(receive), "event stream's client")
+        leaving.add(self)
+        self._look()
+        try:
+            if await self._has_begun():
+                await self._tell(messages)
+            await self._finish(listener)
+        finally:
+            leaving.remove(self)
+            if self._timer is not None:
+                self._timer.cancel()
+            listener.cancel()
+            if self._beat is not None:
+                self._beat.cancel()
+
+    def end(self, ending: Ending) -> None:
+        """Stop telling; the first reason counts."""
+        if self._ending is None:
+            self._ending = ending
+            if self._scope is not None:
+                self._scope.reschedule(self._loop.time())
+
+    async def _has_begun(self) -> bool:
+        """Send the first bytes, before there is any message."""
+        start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
+        try:
+            async with asyncio.timeout(self._options.send_seconds):
+                await self._put(start)
+                await self._write(_retry(self._options, 0.5, 1.5))
+        except OSError as error:
+            logger.debug("an event stream's client took no first bytes: %r", error)
+            self._ending = Ending.STUCK
+        return self._ending is None
+
+    async def _tell(self, messages: Messages) -> None:
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                async for message in messages:
+                    await self._write(message)
+        except OSError as error:
+            # The scope's own TimeoutError is one, too: then somebody has called ``end``.
+            if self._ending is None:
+                logger.debug("an event stream's client is gone: %r", error)
+                self._ending = Ending.STUCK
+        except MurmurError as error:
+            logger.info("an event stream cannot go on and is closed: %s", error)
+            self._ending = self._ending or Ending.BROKEN
+        finally:
+            self._scope = None
+
+    async def _finish(self, listener: asyncio.Task[None]) -> None:
+        if self._ending is Ending.GONE:
+            return
+        if self._ending is not Ending.STUCK:
+            last = b"" if self._ending is None else self._farewell()
+            try:
+                async with asyncio.timeout(min(FAREWELL_SECONDS, self._options.send_seconds)):
+                    await self._put({"type": "http.response.body", "body": last})
+                    return
+            except OSError as error:
+                logger.debug("an event stream's client took no last bytes: %r", error)
+        if self._abort is not None:
+            self._abort()
+            await asyncio.wait([listener], timeout=1)
+
+    def _farewell(self) -> bytes:
+        # One whose hour is over comes alone; the others come back all together.
+        return _retry(self._options, 1, 1.5 if self._ending is Ending.OVER else CROWD)
+
+    async def _listen(self, receive: Receive) -> None:
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.end(Ending.GONE)
+        except Exception as error:  # noqa: BLE001  # what refuses the request's body
+            logger.debug("an event stream's request was refused: %r", error)
+            self.end(Ending.BROKEN)
+
+    def _look(self) -> None:
+        """The timer: is the stream's time over, its client stuck, or a heartbeat due?"""
+        now = self._loop.time()
+        if now >= self._ends_at:
+            self.end(Ending.OVER)
+            return
+        due = now + self._pause
+        if self._stuck_since is not None:
+            stuck_at = self._stuck_since + self._options.send_seconds
+            if now >= stuck_at:
+                self.end(Ending.STUCK)
+                return
+            due = min(due, stuck_at)
+        elif now >= self._quiet_since + self._pause:
+            self._beat = start_task(self._send_beat(), "heartbeat")
+        else:
+            due = self._quiet_since + self._pause
+        due = min(due, now + self._options.send_seconds, self._ends_at)
+        self._timer = self._loop.call_at(due, self._look)
+
+    async def _send_beat(self) -> None:
+        try:
+            await self._write(HEARTBEAT)
+        except OSError:
+            self.end(Ending.GONE)
+
+    async def _write(self, data: bytes) -> None:
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _put(self, message: dict[str, Any]) -> None:
+        async with self._writing:
+            self._stuck_since = self._loop.time()
+            try:
+                await self._send(message)
+            finally:
+                self._stuck_since = None
+                self._quiet_since = self._loop.time()
+
+
+class _Leaving:
+    """The open streams of one pod, which its drain ends; one task for all of them."""
+
+    def __init__(self, drain: asyncio.Event) -> None:
+        self._drain = drain
+        self._open: set[_Stream] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, stream: _Stream) -> None:
+        self._open.add(stream)
+        if self._drain.is_set():
+            stream.end(Ending.DRAINED)
+        elif self._task is None:
+            self._task = start_task(self._wait(), "drain of event streams")
+
+    def remove(self, stream: _Stream) -> None:
+        self._open.discard(stream)
+        if not self._open and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _wait(self) -> None:
+        await self._drain.wait()
+        for stream in list(self._open):
+            stream.end(Ending.DRAINED)
+
+
+_leaving: WeakKeyDictionary[Pod, _Leaving] = WeakKeyDictionary()
+
+
+def _leaving_of(pod: Pod) -> _Leaving:
+    found = _leaving.get(pod)
+    if found is None:
+        found = _leaving[pod] = _Leaving(pod.drain)
+    return found
+
+
+def _retry(options: ServerOptions, least: float, most: float) -> bytes:
+    wait_ms = round(options.retry_ms * random.uniform(least, most))  # noqa: S311
+    return Message(retry=wait_ms).encode()

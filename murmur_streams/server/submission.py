@@ -1,0 +1,239 @@
+"""From a checked body to a run: its input, its trace, and the key that makes it one run only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import Request
+from pydantic import JsonValue
+
+from murmur_streams.core.entries import EntryType, JournalEntry
+from murmur_streams.core.errors import (
+    InvalidInputError,
+    InvalidPayloadError,
+    RunExistsError,
+    RunNotFoundError,
+)
+from murmur_streams.core.identifiers import check_target
+from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.run import Run
+from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.submission import SubmitOptions, idempotent_run_id
+from murmur_streams.server.access import pod_of
+from murmur_streams.server.bodies import SubmitRequest
+from murmur_streams.server.json_body import parse_json
+from murmur_streams.server.metrics import Metrics
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.principal import Principal
+from murmur_streams.server.problems import (
+    BAD_REQUEST,
+    IN_FLIGHT,
+    KEY_REUSED,
+    NO_AGENT,
+    NO_GROUP,
+    ProblemError,
+)
+
+LONGEST_KEY = 255
+MOST_PAST = timedelta(days=1)
+"""A start that lies further back is a slip, and not a request that was late."""
+_KEY = re.compile(r"[\x21-\x7e]+")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run that was asked for."""
+
+    run_id: str
+    is_replay: bool = False
+    """It was there: the key was used before, for the same work."""
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key of a request, with or without the quotes of a structured field.
+
+    Raises:
+        ProblemError: it is empty, too long, or has other than visible characters.
+    """
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return None
+    quoted = _QUOTED.fullmatch(given)
+    is_bare = quoted is None and '"' not in given
+    key = given if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
+    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= LONGEST_KEY:
+        return key
+    raise ProblemError(
+        BAD_REQUEST, f"Idempotency-Key must have 1 to {LONGEST_KEY} visible characters of ASCII"
+    )
+
+
+async def submit(
+    request: Request, who: Principal, body: SubmitRequest, key: str | None
+) -> Submission:
+    """Submit a run; with a key, the same work again is the run that there is.
+
+    Raises:
+        ProblemError: no such agent or group; with a key also: it is of other work, or in flight.
+        InvalidInputError: a value breaks a rule.
+        RunExistsError: the run id is taken.
+    """
+    pod = pod_of(request)
+    agent = _agent(pod, body)
+    work = _Work(pod, who, body, agent, _input(agent, body, pod), _trace(request))
+    if key is None:
+        made = Submission(await work.submit(body.run_id))
+    else:
+        made = await _once(work, key)
+    if not made.is_replay:
+        metrics: Metrics = request.app.state.metrics
+        metrics.submitted()
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    pod: Pod
+    who: Principal
+    body: SubmitRequest
+    agent: Agent | None
+    given: JsonValue
+    trace: Mapping[str, str] | None
+
+    async def submit(self, run_id: str | None) -> str:
+        body = self.body
+        if body.at is not None and body.at < datetime.now(UTC) - MOST_PAST:
+            raise InvalidInputError("at is over for more than a day; leave it out to start at once")
+        options = SubmitOptions(
+            run_id=run_id,
+            metadata=body.task.metadata,
+            tenant=self.who.tenant,
+            delay=body.delay,
+            at=body.at,
+            priority=body.priority,
+            deadline=body.deadline,
+            trace=self.trace,
+        )
+        return (await self.pod.fleet.submit(body.target, self.given, **options)).run_id
+
+
+async def _once(work: _Work, key: str) -> Submission:
+    if work.body.run_id is not None:
+        raise InvalidInputError("send run_id or Idempotency-Key, not both: the key makes the id")
+    # Not of the target, which no empty name is: the same key for another one is other work.
+    run_id = idempotent_run_id("", key, work.who.tenant)
+    flight = (work.who.tenant, key)
+    if flight in work.pod.in_flight:
+        raise ProblemError(IN_FLIGHT)
+    work.pod.in_flight.add(flight)
+    try:
+        return await _made_or_found(work, run_id)
+    finally:
+        work.pod.in_flight.discard(flight)
+
+
+async def _made_or_found(work: _Work, run_id: str) -> Submission:
+    store = await work.pod.store()
+    for _ in range(_TRIES):
+        try:
+            # First: what was taken once is taken again, whatever is allowed by now.
+            await _check_same(work, await store.snapshot(run_id))
+            return Submission(run_id, is_replay=True)
+        except RunNotFoundError:
+            pass
+        try:
+            return Submission(await work.submit(run_id))
+        except RunExistsError:
+            # Another pod was quicker.
+            continue
+    raise RunExistsError(run_id)
+
+
+async def _check_same(work: _Work, run: Run) -> None:
+    body, given = work.body, work.given
+    encoded = given if work.agent is None else work.agent.encode_input(given)
+    text = None if encoded is None else encode_json(encoded, "the input")
+    is_same = (
+        run.target == body.target
+        and run.input_sha256
+        == (None if text is None else hashlib.sha256(text.encode()).hexdigest())
+        and _sorted(run.metadata) == _sorted(body.task.metadata)
+        and run.priority == body.priority
+        # Without one, the agent's own counts, which may have changed.
+        and (body.deadline is None or run.deadline_span_ms == max(1, round(body.deadline * 1000)))
+        and await _is_due_alike(work, run)
+    )
+    if not is_same:
+        raise ProblemError(KEY_REUSED, "this Idempotency-Key was used for other work")
+
+
+async def _is_due_alike(work: _Work, run: Run) -> bool:
+    """Compare with the run's first entry: a retry moves the time in the run itself."""
+    first = await _first_entry(work.pod, run.run_id)
+    if first is None or first.type != EntryType.CREATED:
+        return True  # Trimmed away: it is the only thing that cannot be told any more.
+    due, body = int(first.fields.get("due", "0")), work.body
+    if body.at is not None:
+        wanted = math.ceil(body.at.timestamp() * 1000)
+        return due == (wanted if wanted > first.ms else 0)
+    return due == (first.ms + round(body.delay * 1000) if body.delay else 0)
+
+
+async def _first_entry(pod: Pod, run_id: str) -> JournalEntry | None:
+    async with aclosing((await pod.store()).journal(run_id)) as entries:
+        async for entry in entries:
+            return entry
+    return None
+
+
+def _sorted(value: JsonValue | Mapping[str, JsonValue]) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _agent(pod: Pod, body: SubmitRequest) -> Agent | None:
+    """The agent; None for a fleet that has none of its own, which submits to any name."""
+    target = check_target(body.target)
+    if body.is_group:
+        raise ProblemError(NO_GROUP, f"there is no group {target!r}")
+    agents = pod.fleet.agents
+    if agents and target not in agents:
+        raise ProblemError(NO_AGENT, f"there is no agent {target!r}", agent=target)
+    return agents.get(target)
+
+
+def _input(agent: Agent | None, body: SubmitRequest, pod: Pod) -> JsonValue:
+    given = body.task.input
+    if agent is None or not isinstance(given, str):
+        return given
+    if agent.input_name is None and not given:
+        return None
+    try:
+        agent.encode_input(given)
+    except InvalidPayloadError:
+        # Clients of murmur-runtime send every input as text.
+        return _decoded(given, pod)
+    return given
+
+
+def _decoded(text: str, pod: Pod) -> JsonValue:
+    try:
+        return parse_json(text.encode(), pod.options.max_json_depth)
+    except ProblemError:
+        return text
+
+
+def _trace(request: Request) -> dict[str, str] | None:
+    names = ("traceparent", "tracestate")
+    found: dict[str, Any] = {name: ",".join(request.headers.getlist(name)) for name in names}
+    # Without one, the server's own span is the run's parent.
+    return {name: text for name, text in found.items() if text} or None

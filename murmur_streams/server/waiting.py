@@ -1,0 +1,106 @@
+"""Requests that wait: ``Prefer: wait``, for how long, and what ends the wait besides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import re
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+
+from murmur_streams.core.cursors import Cursor
+from murmur_streams.core.errors import CursorGapError
+from murmur_streams.core.run import Run
+from murmur_streams.server.access import pod_of
+from murmur_streams.server.principal import Principal
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.stores.redis.own_tasks import start_task
+from murmur_streams.stores.redis.server import end_tasks
+from murmur_streams.stores.redis.store import RedisRunStore
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TEXT = rf'(?:{_WORD}|"(?:[^"\\]|\\.)*")'
+_PREFERENCE = re.compile(
+    rf"\s*({_WORD})\s*(?:=\s*({_TEXT})\s*)?(?:;\s*(?:{_WORD}\s*(?:=\s*{_TEXT}\s*)?)?)*(?:,|$)"
+)
+_LONGEST_NUMBER = 9
+
+
+def preferred_wait(request: Request, most_seconds: float) -> int | None:
+    """The whole seconds of ``Prefer: wait=N`` (RFC 7240), at most as many as are granted.
+
+    None without one. A preference that cannot be read is no preference.
+    """
+    text, at = ",".join(request.headers.getlist("Prefer")), 0
+    while at < len(text):
+        found = _PREFERENCE.match(text, at)
+        if found is None:
+            return None
+        if found[1].lower() == "wait":
+            # When one comes twice, the first counts.
+            return _seconds((found[2] or "").strip('"'), most_seconds)
+        at = found.end()
+    return None
+
+
+def _seconds(text: str, most_seconds: float) -> int | None:
+    if not (text.isascii() and text.isdigit()):
+        return None
+    most = math.floor(most_seconds)
+    return most if len(text.lstrip("0")) > _LONGEST_NUMBER else min(int(text), most)
+
+
+async def until(request: Request, work: Coroutine[Any, Any, object], seconds: float) -> bool:
+    """Wait for something, whose errors are raised; whether it was done before the wait ended.
+
+    The wait ends when its time is over, the pod drains, or the client is gone.
+    """
+    doing = start_task(work, "wait for a run")
+    drain = start_task(pod_of(request).drain.wait(), "wait for the drain")
+    gone = start_task(_gone(request), "wait for the client's end")
+    try:
+        await asyncio.wait(
+            {doing, drain, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not doing.done():
+            return False
+        await doing
+        return True
+    finally:
+        await end_tasks({doing, drain, gone})
+
+
+async def until_ended(request: Request, who: Principal, run: Run, seconds: float) -> bool:
+    """Wait for a run's end, when the pod has room for one who waits; whether it was seen."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(pod_of(request).streaming(who))
+        except ProblemError:
+            # What was asked for is done: only the wait is not granted.
+            return False
+        return await until(request, ended(await pod_of(request).store(), run), seconds)
+
+
+async def ended(store: RedisRunStore, run: Run) -> None:
+    """Return when the run's stream has ended."""
+    while not run.state.is_terminal:
+        # What was trimmed away meanwhile is of no interest here.
+        with contextlib.suppress(CursorGapError):
+            async with aclosing(store.stream(run.run_id, after=cursor_of(run))) as events:
+                async for _ in events:
+                    pass
+        run = await store.snapshot(run.run_id)
+
+
+def cursor_of(run: Run) -> str:
+    """After everything that is known of the run here."""
+    return str(Cursor(run.epoch, run.last_ms, run.version))
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

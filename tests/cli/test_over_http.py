@@ -1,0 +1,229 @@
+"""Commands that ask a server print what they print of a store, with the same exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from murmur_streams.cli.app import app
+from murmur_streams.cli.session import Globals, Session
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.settings import Settings
+from tests.cli.conftest import CommandLine
+
+WHY = '{"text": "why?"}'
+SECRET = "a-token-that-nobody-may-see"
+NOT_TOLD = {"failures", "errors", "cancel_delivered_at", "input_size", "result_size", "dead"}
+"""What a server may leave out of what a store tells."""
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def server(line: CommandLine) -> Iterator[str]:
+    """The address of a server with a worker, over the test's own store."""
+    process = line.start(
+        *("serve", "fleet_app:fleet", "--with-worker", "--port", "0", "--json"),
+        *("--drain-seconds", "0"),
+    )
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())["url"]
+    process.send_signal(signal.SIGINT)
+
+
+def test_submit_and_follow(line: CommandLine, server: str) -> None:
+    words = ("submit", "echo", WHY, "--follow", "--json", "--server", server)
+    done = line.run(*words)
+    assert done.returncode == 0, done.stderr
+    first, *events, last = objects(done.stdout)
+    assert first == {"run_id": first["run_id"], "target": "echo", "submitted": True}
+    assert [event["type"] for event in events] == [
+        *("agent_started", "agent_output", "agent_completed"),
+    ]
+    assert (last["state"], last["result"]["output"]) == ("completed", {"answer": "why?"})
+    assert objects(line.run("tail", first["run_id"], "--json").stdout) == events
+
+
+def test_what_is_printed_is_the_same(line: CommandLine, server: str) -> None:
+    line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1", "--server", server)
+    line.run("submit", "boom", WHY, "--follow", "--run-id", "r-2", "--server", server)
+    for words in (
+        *(("tail", "r-1"), ("tail", "r-1", "--json"), ("result", "r-1"), ("tail", "r-2")),
+        *(("result", "r-1", "--json"), ("runs", "--state", "completed"), ("cancel", "r-1")),
+        *(("runs", "--target", "echo"), ("runs", "--target", "x"), ("cancel", "r-1", "--json")),
+    ):
+        here, there = line.run(*words), line.run(*words, "--server", server)
+        assert (there.stdout, there.returncode) == (here.stdout, here.returncode), words
+
+
+@pytest.mark.parametrize("words", [("show", "r-1", "--json"), ("runs", "--json", "--all")])
+def test_json_has_the_same_members(line: CommandLine, server: str, words: tuple[str, ...]) -> None:
+    line.run("submit", "boom", WHY, "--follow", "--run-id", "r-1", "--server", server)
+    [here] = objects(line.run(*words).stdout)
+    [there] = objects(line.run(*words, "--server", server).stdout)
+    assert list(there) == list(here)
+    different = {name for name in here if there[name] != here[name]}
+    assert different <= NOT_TOLD | {"result"}
+    if "result" in here:
+        assert there["result"]["error"] == here["result"]["error"] == "why?"
+
+
+def test_exit_codes_tell_how_a_run_ended(line: CommandLine, server: str) -> None:
+    line.run("submit", "boom", WHY, "--run-id", "r-1", "--server", server)
+    failed = line.run("result", "r-1", "--wait", "--server", server)
+    assert (failed.returncode, "why?" in failed.stderr) == (1, True)
+    line.run("submit", "echo", WHY, "--run-id", "r-2", "--delay", "1h", "--server", server)
+    waits = line.run("result", "r-2", "--server", server)
+    assert (waits.returncode, "has no result yet" in waits.stderr) == (2, True)
+    told = line.run("cancel", "r-2", "--reason", "no", "--wait", "30", "--server", server)
+    assert (told.returncode, told.stdout) == (0, "r-2 is cancelled: it was not running\n")
+    cancelled = line.run("result", "r-2", "--server", server)
+    assert (cancelled.returncode, cancelled.stderr) == (3, "cancelled: no\n")
+    again = line.run("submit", "echo", WHY, "--run-id", "r-2", "--server", server)
+    assert (again.returncode, "already exists" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("show", "nobody"), "run_id 'nobody' not found"),
+        (("tail", "nobody"), "run_id 'nobody' not found"),
+        (("submit", "ecko", WHY), "there is no agent 'ecko'"),
+        (("submit", "echo", '{"txt": 1}'), "text: Field required"),
+    ],
+)
+def test_what_the_server_refuses_is_one_sentence(
+    line: CommandLine, server: str, words: tuple[str, ...], why: str
+) -> None:
+    refused = line.run(*words, "--server", server)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert why in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_the_variable_stands_for_the_option(line: CommandLine, server: str) -> None:
+    line.run("submit", "echo", WHY, "--run-id", "r-1", MURMUR_SERVER=server)
+    told = line.run("result", "r-1", "--wait", MURMUR_SERVER=server, MURMUR_URL="redis://x:1")
+    assert json.loads(told.stdout) == {"answer": "why?"}
+
+
+def test_ctrl_c_tells_how_to_go_on_over_http(
+    line: CommandLine, server: str, gate: Path, tmp_path: Path
+) -> None:
+    process = line.start("submit", "gated", "--follow", "--server", server)
+    assert process.stdout is not None
+    _wait_for(process, "begun")
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    command = told.strip().splitlines()[-1].split()
+    assert process.returncode == 130
+    assert command[-2:] == ["--server", server]
+    gate.touch()
+    rest = line.run(*command[1:], "--json")
+    assert [event["type"] for event in objects(rest.stdout)] == ["agent_completed"]
+
+
+def _wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    assert any(word in found for found in process.stdout)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("dead", "list"), ("retry", "r-1"), ("workers",), ("audit", "r-1"), ("keys", "r-1")),
+        *(("pause", "echo"), ("rebuild", "r-1"), ("redis", "PING"), ("worker", "fleet_app:fleet")),
+    ],
+)
+def test_commands_that_look_into_the_store_say_so(words: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(app, ["--server", "http://localhost:1", *words])
+    assert told.exit_code == 2
+    assert "give --url or MURMUR_URL" in told.stderr
+
+
+def test_the_variable_alone_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MURMUR_SERVER", "http://localhost:1")
+    told = CliRunner().invoke(app, ["retry", "r-1"])
+    assert (told.exit_code, "give --url or MURMUR_URL" in told.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--url", "redis://x"], "leave one of them out"),
+        (["--prefix", "mine"], "leave one of them out"),
+        (["--token-file", "/nowhere"], "the token file /nowhere cannot be read"),
+    ],
+)
+def test_options_that_do_not_fit_together(words: list[str], why: str) -> None:
+    for order in (["show", "r-1", *words], [*words, "show", "r-1"]):
+        told = CliRunner().invoke(app, ["--server", "http://localhost:1", *order])
+        assert told.exit_code == 2
+        assert why in told.stderr
+
+
+def test_a_url_on_the_command_line_is_stronger_than_the_servers_variable() -> None:
+    known = Settings(server="http://s", url="redis://r")
+    assert Session(Globals(), known).server == "http://s"
+    assert Session(Globals(url="redis://u"), known).server is None
+    assert Session(Globals(prefix="mine"), known).server is None
+    assert Session(Globals(server="http://t"), known).server == "http://t"
+
+
+def test_an_app_is_no_option_beside_a_server() -> None:
+    words = ["submit", "echo", WHY, "--app", "fleet_app:fleet", "--server", "http://localhost:1"]
+    told = CliRunner().invoke(app, words)
+    assert (told.exit_code, "--app checks by a fleet" in told.stderr) == (2, True)
+
+
+def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{SECRET}\n")
+    assert Session(Globals(token_file=file), Settings(token="other")).token == SECRET
+    assert Session(Globals(), Settings(token="other", token_file=file)).token == "other"
+    assert Session(Globals(), Settings(token_file=file)).token == SECRET
+    assert Session(Globals(), Settings()).token is None
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(StoreConfigurationError, match="it is no text"):
+        assert Session(Globals(token_file=file), Settings()).token
+
+
+def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MURMUR_TOKEN", SECRET)
+    assert SECRET not in repr(Settings(token=SECRET))
+    assert SECRET not in CliRunner().invoke(app, ["settings", "--json"]).output
+    monkeypatch.setenv("MURMUR_TOKEN", f"{SECRET} with spaces")
+    told = CliRunner().invoke(app, ["--debug", "settings"])
+    assert (told.exit_code, SECRET in told.output) == (2, False)
+    assert "MURMUR_TOKEN is set, but must be" in told.stderr
+
+
+def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: Path) -> None:
+    [drawn] = objects(line.run("token", "tester", "--scope", "read", "--json").stdout)
+    token = drawn["token"]
+    records = tmp_path / "tokens.toml"
+    records.write_text(drawn["record"])
+    process = line.start(
+        *("serve", "fleet_app:fleet", "--port", "0", "--json", "--tokens-file", str(records)),
+        *("--drain-seconds", "0"),
+    )
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    own = tmp_path / "token"
+    own.write_text(token)
+    assert line.run("runs", "--server", url, "--token-file", str(own)).returncode == 0
+    assert line.run("runs", "--server", url, MURMUR_TOKEN=token).returncode == 0
+    refused = line.run("runs", "--server", url)
+    assert (refused.returncode, "HTTP 401" in refused.stderr) == (2, True)
+    forbidden = line.run("submit", "echo", WHY, "--server", url, MURMUR_TOKEN=token)
+    assert (forbidden.returncode, "HTTP 403" in forbidden.stderr) == (2, True)
+    assert token not in refused.stderr + forbidden.stderr

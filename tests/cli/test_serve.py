@@ -1,0 +1,358 @@
+"""`serve`: the pod as a process: what it refuses to begin, how it answers, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+
+from murmur_streams.cli.processes.options import Options
+from murmur_streams.cli.processes.pod import PodOptions, serve, server_options
+from murmur_streams.cli.session import Session
+from murmur_streams.core.errors import StoreConfigurationError
+from tests.cli.conftest import CommandLine
+from tests.cli.waiting import PATIENCE_SECONDS, next_object, objects, wait_until
+from tests.stores.faults.servers import spare_server
+
+RECORD = '[[tokens]]\nname = "web"\ntoken = "a-token-0123456789"\nscopes = ["read"]\n'
+APP = """
+from murmur_streams import Fleet
+
+fleet = Fleet(retry_seconds=1)
+
+
+@fleet.agent
+async def echo(text: str) -> str:
+    return text
+"""
+
+
+def serving(
+    line: CommandLine, *words: str, fleet: str = "fleet_app:fleet", **where: Path
+) -> tuple[subprocess.Popen[str], str]:
+    """A pod on a free port, and its URL."""
+    process = line.start("serve", fleet, "--port", "0", "--json", *words, **where)
+    return process, str(next_object(process, "url")["url"])
+
+
+def ask(
+    url: str, body: object = None, method: str | None = None, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  # our own
+    if data is not None:
+        request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def stream(url: str, path: str) -> tuple[HTTPConnection, HTTPResponse]:
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_SECONDS)
+    connection.request("GET", path)
+    return connection, connection.getresponse()
+
+
+def submit(url: str, target: str, given: object = None, **more: object) -> str:
+    code, found = ask(f"{url}/submit", {"target": target, "task": {"input": given}, **more})
+    assert code == 200, found
+    return str(found["run_id"])
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    file = tmp_path / "tokens.toml"
+    file.write_text(RECORD)
+    return file
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--host", "0.0.0.0"), "give --tokens-file"),  # noqa: S104  # it is refused
+        (("--host", "::"), "give --tokens-file"),
+        (("--host", "no.such.host.invalid"), "cannot listen on no.such.host.invalid"),
+        (("--tokens-file", "nowhere.toml"), "the tokens file nowhere.toml: No such file"),
+        (("--ticket-secret-file", "nowhere"), "the ticket secret nowhere: No such file"),
+        (("--ticket-secret-file", "/dev/null"), "must have 32 bytes or more"),
+        (("--cors-origin", "*"), "must be an origin such as https://app.example.com"),
+        (("--root-path", "api/"), "must be a path such as /runs-api"),
+        (("--port", "65536"), "less than or equal to 65535"),
+    ],
+)
+def test_it_refuses_to_begin(line: CommandLine, words: tuple[str, ...], why: str) -> None:
+    refused = line.run("serve", "fleet_app:fleet", "--json", *words)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    [told] = objects(refused.stderr)
+    assert why in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "why"), [("nowhere:fleet", "no module"), ("fleet_app:not_a_fleet", "not Fleet")]
+)
+def test_it_needs_a_fleet(line: CommandLine, fleet: str, why: str) -> None:
+    refused = line.run("serve", fleet)
+    assert refused.returncode == 2
+    assert why in refused.stderr
+
+
+def test_a_worker_needs_agents(line: CommandLine) -> None:
+    refused = line.run("serve", "fleet_app:empty", "--with-worker", "--port", "0")
+    assert refused.returncode == 2
+    assert "the fleet has no agents" in refused.stderr
+
+
+def test_a_port_that_is_taken_is_told(line: CommandLine, taken: int) -> None:
+    refused = line.run("serve", "fleet_app:fleet", "--port", str(taken))
+    assert refused.returncode == 2
+    assert f"port {taken} of 127.0.0.1 is taken" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10"])
+def test_who_is_on_this_machine_needs_no_tokens(host: str) -> None:
+    made = server_options(options(), PodOptions(host, 0))
+    assert made.authenticator is None
+
+
+def options() -> Options:
+    return Options("app:fleet", concurrency=1, lease_seconds=15, drain_seconds=7)
+
+
+def test_beyond_this_machine_tokens_are_needed_or_the_users_word(tokens: Path) -> None:
+    anywhere = "0.0.0.0"  # noqa: S104  # nothing listens
+    with pytest.raises(StoreConfigurationError, match="--insecure"):
+        server_options(options(), PodOptions(anywhere, 0))
+    assert server_options(options(), PodOptions(anywhere, 0, insecure=True)).authenticator is None
+    made = server_options(options(), PodOptions(anywhere, 0, tokens_file=tokens))
+    assert made.authenticator is not None
+    assert made.drain_seconds == 7
+
+
+def test_every_pod_has_the_secret_of_the_file_or_one_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s" * 32 + "\n")
+    made = server_options(options(), PodOptions("127.0.0.1", 0, ticket_secret_file=file))
+    assert made.ticket_secret == b"s" * 32
+    alone = [server_options(options(), PodOptions("127.0.0.1", 0)).ticket_secret for _ in range(2)]
+    assert alone[0] != alone[1]
+    assert all(secret is not None and len(secret) == 32 for secret in alone)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "murmur_streams.server.serving", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(StoreConfigurationError, match=r"pip install 'murmur-streams\[server\]'"):
+        serve(cast("Session", None), options(), PodOptions("127.0.0.1", 0))
+
+
+def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) -> None:
+    for words, who in (
+        ((), "nobody is asked who they are; try: curl http://127.0.0.1:"),
+        (("--tokens-file", str(tokens)), "a token is asked for; try: curl http://127.0.0.1:"),
+    ):
+        process = line.start("serve", "fleet_app:fleet", "--port", "0", *words)
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert who in told
+        assert ('-H "Authorization: Bearer $TOKEN"' in told) is bool(words)
+        process.terminate()
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+def test_it_answers_and_others_execute(line: CommandLine) -> None:
+    process, url = serving(line)
+    line.worker()
+    run_id = submit(url, "echo", {"text": "a"})
+    connection, answer = stream(url, f"/runs/{run_id}/stream")
+    text = answer.read().decode()
+    connection.close()
+    assert "event: agent_completed" in text
+    code, result = ask(f"{url}/runs/{run_id}/result")
+    assert (code, result["output"]) == (200, {"answer": "a"})
+    process.terminate()
+    printed, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, objects(printed)) == (0, [{"url": url, "stopped": True}]), told
+
+
+def test_with_a_worker_one_process_is_all_there_is(line: CommandLine, gate: Path) -> None:
+    process, url = serving(line, "--with-worker", "--concurrency", "2")
+    run_id = submit(url, "echo", {"text": "a"})
+    connection, answer = stream(url, f"/runs/{run_id}/stream")
+    assert "event: agent_completed" in answer.read().decode()
+    connection.close()
+    held = submit(url, "gated")
+    wait_until(lambda: ask(f"{url}/runs/{held}")[1]["state"] == "running", "the run has begun")
+    process.terminate()
+    wait_until(lambda: not listens(url), "the pod takes no more connections")
+    gate.touch()
+    _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, told
+    [found] = objects(line.run("show", held, "--json").stdout)
+    assert found["state"] == "completed", "the worker's drain was cut short"
+
+
+def listens(url: str) -> bool:
+    where = urlsplit(url)
+    with socket.socket() as probe:
+        return probe.connect_ex((where.hostname, where.port)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_open_streams_go_and_ends(line: CommandLine, number: signal.Signals) -> None:
+    process, url = serving(line)
+    run_id = submit(url, "gated")
+    connection, answer = stream(url, f"/runs/{run_id}/stream")
+    first = answer.readline()
+    assert first.startswith(b"retry: ")
+    process.send_signal(number)
+    assert b"retry: " in answer.read(), "it is not told when to come back"
+    connection.close()
+    _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("words", [(), ("--with-worker",)], ids=["alone", "with a worker"])
+def test_a_signal_lets_a_request_end(line: CommandLine, words: tuple[str, ...]) -> None:
+    process, url = serving(line, *words)
+    body = json.dumps({"target": "gated", "task": {"input": None}}).encode()
+    connection = half_sent(url, body)
+    process.terminate()
+    wait_until(lambda: not listens(url), "the pod takes no more connections")
+    connection.sendall(body[1:])
+    answer = connection.makefile("rb").read()
+    connection.close()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert b"connection: close" in answer.lower()
+    assert process.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+def half_sent(url: str, body: bytes) -> socket.socket:
+    """A request that the pod has begun to read."""
+    where = urlsplit(url)
+    connection = socket.create_connection((where.hostname, where.port), PATIENCE_SECONDS)
+    head = f"POST /submit HTTP/1.1\r\nHost: pod\r\nContent-Length: {len(body)}\r\n"
+    connection.sendall(
+        f"{head}Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode()
+    )
+    assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(body[:1])
+    return connection
+
+
+def test_a_second_signal_ends_at_once(line: CommandLine) -> None:
+    process, url = serving(line, "--drain-seconds", "86400")
+    connection = half_sent(url, b"{}")
+    process.terminate()
+    wait_until(lambda: not listens(url), "the pod takes no more connections")
+    process.terminate()
+    _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, told
+    with contextlib.suppress(ConnectionError):
+        assert connection.recv(1_000) == b"", "the request was waited for"
+    connection.close()
+
+
+def test_tokens_are_asked_for_and_change_without_a_restart(line: CommandLine, tokens: Path) -> None:
+    _, url = serving(line, "--tokens-file", str(tokens))
+    assert ask(f"{url}/runs")[0] == 401
+    assert ask(f"{url}/runs", Authorization="Bearer a-token-0123456789")[0] == 200
+    drawn = line.run("token", "other", "--scope", "read", "--json")
+    [made] = objects(drawn.stdout)
+    tokens.write_text(RECORD + made["record"])
+    assert ask(f"{url}/runs", Authorization=f"Bearer {made['token']}")[0] == 200
+    tokens.write_text(made["record"])
+    assert ask(f"{url}/runs", Authorization="Bearer a-token-0123456789")[0] == 401
+    assert ask(f"{url}/healthz")[0] == 200
+
+
+def test_the_environment_says_what_the_options_do_not(
+    line: CommandLine, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MURMUR_TOKENS_FILE", str(tokens))
+    monkeypatch.setenv("MURMUR_PORT", "0")
+    process = line.start("serve", "fleet_app:fleet", "--json")
+    told = next_object(process, "url")
+    assert told["auth"] == "tokens"
+    assert ask(f"{told['url']}/runs")[0] == 401
+
+
+def test_a_proxy_may_show_it_under_a_path(line: CommandLine) -> None:
+    _, url = serving(line, "--root-path", "/runs-api")
+    code, document = ask(f"{url}/openapi.json")
+    assert (code, document["servers"]) == (200, [{"url": "/runs-api"}])
+    assert ask(f"{url}/healthz")[0] == 200
+
+
+async def test_a_server_that_is_gone_is_told_and_its_return_is_noticed(
+    line: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    async with spare_server(tmp_path / "spare") as server:
+        process, url = serving(line, "--url", server.url(), fleet="app:fleet", cwd=tmp_path)
+        await asyncio.to_thread(submit, url, "echo", "a")
+        await server.kill()
+        for path in ("/runs", "/runs/r-1"):
+            code, problem = await asyncio.to_thread(ask, url + path)
+            assert (code, problem["type"]) == (503, "urn:murmur-streams:problem:unavailable")
+        assert (await asyncio.to_thread(ask, f"{url}/readyz"))[0] == 503
+        assert (await asyncio.to_thread(ask, f"{url}/healthz"))[0] == 200
+        await server.start()
+        await asyncio.to_thread(
+            wait_until, lambda: ask(f"{url}/readyz")[0] == 200, "the pod is ready again"
+        )
+        await asyncio.to_thread(submit, url, "echo", "b")
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
+
+
+def test_a_drawn_token_is_told_once_and_its_record_has_its_hash(line: CommandLine) -> None:
+    drawn = line.run("token", "web", "--tenant", "acme", "--expires", "90d", "--scope", "read")
+    assert drawn.returncode == 0
+    token = drawn.stderr.split()[-1]
+    assert token.startswith("mst_")
+    assert token not in drawn.stdout
+    [record] = tomllib.loads(drawn.stdout)["tokens"]
+    assert (record["name"], record["tenant"], record["scopes"]) == ("web", "acme", ["read"])
+    assert "expires" in record
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a b",),
+        ("web", "--tenant", "a b"),
+        ("web", "--expires", "0"),
+        ("web", "--expires", "99999d"),
+        ("web", "--scope", "root"),
+    ],
+)
+def test_a_token_for_nobody_is_not_drawn(line: CommandLine, words: tuple[str, ...]) -> None:
+    refused = line.run("token", *words)
+    assert (refused.returncode, refused.stdout) == (2, "")

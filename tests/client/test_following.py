@@ -1,0 +1,221 @@
+"""Streams over many connections: what is opened, from where, after which wait, and what is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murmur_streams.client import following
+from murmur_streams.client.errors import HTTPError, UnreadableAnswerError
+from murmur_streams.client.steps import Answer
+from murmur_streams.core import errors
+from tests.client.stepping import GONE, HEAD, NEVER_SENT, Outcome, Play, answer, problem
+
+END = b'event: end\ndata: {"state":"completed"}\n\n'
+
+
+def cursor(seq: int, epoch: str = "0a1b2c3d") -> str:
+    return f"{epoch}-1700000000000-{seq}"
+
+
+def message(seq: int, run_id: str = "r-1", last_id: str | None = None, kind: str = "log") -> bytes:
+    data = {"type": kind, "run_id": run_id, "id": cursor(seq), "seq": seq}
+    told = {**data, "timestamp": "2026-01-01T00:00:00Z"}
+    return f"event: {kind}\nid: {last_id or cursor(seq)}\ndata: {json.dumps(told)}\n\n".encode()
+
+
+def follow(*outcomes: Outcome, after: str | None = None, **options: Any) -> Play:
+    play = Play()
+    play.act(following.stream(play.patience(**options), "r-1", after), outcomes)
+    return play
+
+
+def seqs(play: Play) -> list[int]:
+    return [event.seq for event in play.told]
+
+
+def resumed(play: Play) -> list[str | None]:
+    return [ask.headers.get("Last-Event-ID") for ask in play.asks]
+
+
+def test_a_stream_ends_with_its_end() -> None:
+    play = follow(HEAD, b"retry: 20\n" + message(1) + message(2), END)
+    assert seqs(play) == [1, 2]
+    assert play.asks[0].query == (("control", "1"),)
+    assert resumed(play) == [None]
+
+
+@pytest.mark.parametrize("broken", [b"", GONE])
+def test_a_stream_that_breaks_goes_on_after_the_last_whole_message(broken: Outcome) -> None:
+    half = message(3)[:-10]
+    play = follow(
+        *(HEAD, b"retry: 20\n" + message(1) + message(2) + half, broken),
+        *(HEAD, message(3) + END),
+    )
+    assert seqs(play) == [1, 2, 3]
+    assert resumed(play) == [None, cursor(2)]
+    assert play.waits == [0.02]
+    assert play.closed == 1
+
+
+def test_nothing_more_is_an_end() -> None:
+    assert seqs(follow(HEAD, message(1), GONE, answer(204))) == [1]
+    assert seqs(follow(answer(204), after=cursor(9))) == []
+
+
+def test_the_servers_wait_is_kept_until_it_tells_another() -> None:
+    play = follow(
+        *(HEAD, b"retry: 300\n\n", b"", HEAD, b"", HEAD, b"retry: 7\n", b"", HEAD, END),
+    )
+    assert play.waits == [0.3, 0.3, 0.007]
+
+
+def test_without_word_from_the_server_the_wait_is_a_second_and_at_most_ones_patience() -> None:
+    play = follow(HEAD, b"", HEAD, b"retry: 999999999\n", b"", HEAD, END, retry_seconds=12)
+    assert play.waits == [1.0, 12]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        *(GONE, NEVER_SENT, answer(500), answer(502), answer(503), answer(504), answer(429)),
+        *(problem("shutting-down", 503), problem("internal", 500), problem("unavailable", 503)),
+    ],
+)
+def test_every_trouble_of_the_server_is_outlived(trouble: Any) -> None:
+    play = follow(HEAD, b"retry: 0\n" + message(1), b"", trouble, trouble, HEAD, message(2) + END)
+    assert seqs(play) == [1, 2]
+    assert resumed(play)[1:] == [cursor(1)] * 3
+    assert play.waits == [0.0, 0.05, 0.1]
+
+
+def test_patience_ends_without_a_connection_and_begins_anew_with_each() -> None:
+    busy = answer(503, retry_after="20")
+    play = follow(busy, HEAD, b"", busy, HEAD, END, retry_seconds=30)
+    assert play.waits == [20.0, 1.0, 20.0]
+    with pytest.raises(errors.StoreUnavailableError):
+        follow(NEVER_SENT, NEVER_SENT, retry_seconds=0.05)
+    with pytest.raises(HTTPError):
+        follow(HEAD, b"", busy, busy, retry_seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (problem("run-not-found", 404), errors.RunNotFoundError),
+        (problem("bad-cursor", 400), errors.InvalidCursorError),
+        (problem("cursor-gap", 410, resume_cursor=cursor(5)), errors.CursorGapError),
+        (problem("forbidden", 403), HTTPError),
+        (answer(200, {}, content_type="application/json"), UnreadableAnswerError),
+        (answer(200), UnreadableAnswerError),
+        (answer(301), HTTPError),
+    ],
+)
+def test_what_no_reconnect_changes_is_raised(refusal: Any, kind: type[BaseException]) -> None:
+    with pytest.raises(kind):
+        follow(refusal)
+
+
+def test_a_gap_and_a_reset_are_raised_with_the_way_on() -> None:
+    told = json.dumps({"resume_cursor": cursor(5)}).encode()
+    with pytest.raises(errors.CursorGapError) as gap:
+        follow(HEAD, b"event: gap\ndata: " + told + b"\n\n", after=cursor(1))
+    assert gap.value.resume_cursor == cursor(5)
+    with pytest.raises(errors.CursorResetError) as reset:
+        follow(HEAD, b'event: reset\nid\ndata: {"resume_cursor":null}\n\n', after=cursor(1))
+    assert reset.value.resume_cursor is None
+
+
+def test_what_was_told_before_is_not_told_again() -> None:
+    play = follow(
+        HEAD, message(1) + message(2), b"", HEAD, message(1) + message(2) + message(3) + END
+    )
+    assert seqs(play) == [1, 2, 3]
+
+
+def test_what_only_newer_servers_tell_is_passed_over_and_counted() -> None:
+    play = follow(HEAD, message(1) + message(2, kind="from_the_future"), b"", HEAD, END)
+    assert seqs(play) == [1]
+    assert resumed(play)[1] == cursor(2)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        *(b"data: {}\n\n", b"data: no json\n\n", b"data: 7\n\n", b"data: \xff\n\n"),
+        *(b"data: " + b"[" * 100_000 + b"\n\n", b"event: gap\ndata: 7\n\n"),
+        b'data: {"type":"log","run_id":"r-1","id":"no cursor"}\n\n',
+        b'data: {"type":"log","run_id":7,"id":"0a1b2c3d-1-1"}\n\n',
+        b"data: " + b"x" * 2_000_000,
+    ],
+)
+def test_hostile_messages_are_an_error_and_no_crash(hostile: bytes) -> None:
+    with pytest.raises(UnreadableAnswerError):
+        follow(HEAD, hostile, max_response_bytes=1_000_000)
+
+
+def test_many_runs_end_with_the_last_and_go_on_by_the_messages_id() -> None:
+    def end(run_id: str) -> bytes:
+        return f'event: end\nid: x\ndata: {{"run_id":"{run_id}","state":"failed"}}\n\n'.encode()
+
+    play = Play()
+    steps = following.stream_many(play.patience(), ["a", "b", "a"], None)
+    first = message(1, "a", "runs.1.-") + message(1, "b", "runs.1.1") + end("a")
+    play.act(steps, [HEAD, first, GONE, HEAD, message(2, "b", "runs.end.2") + end("b")])
+    assert [(event.run_id, event.id) for event in play.told] == [
+        *(("a", "runs.1.-"), ("b", "runs.1.1"), ("b", "runs.end.2")),
+    ]
+    assert resumed(play) == [None, "x"]
+    assert play.asks[0].query == (("run", "a"), ("run", "b"), ("control", "1"))
+
+
+def test_no_runs_are_no_stream() -> None:
+    play = Play()
+    with pytest.raises(errors.InvalidInputError, match="at least one run"):
+        play.act(following.stream_many(play.patience(), [], None), [])
+
+
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.integers(0, 2_000), st.sampled_from(["end", "cut", "503"])), max_size=12),
+    st.integers(1, 50),
+)
+def test_however_a_stream_is_cut_each_event_comes_once(
+    count: int, cuts: list[tuple[int, str]], size: int
+) -> None:
+    """A server that answers from where it is asked, cut after so many bytes."""
+    left = list(cuts)
+    play = Play()
+    steps = following.stream(play.patience(), "r-1", None)
+    connection: list[Outcome] = []
+
+    def open_stream() -> Answer:
+        if left and left[0][1] == "503":
+            left.pop(0)
+            return answer(503)
+        after = play.asks[-1].headers.get("Last-Event-ID")
+        seen = 0 if after is None else int(after.rpartition("-")[2])
+        whole = b"".join(message(seq) for seq in range(seen + 1, count + 1)) + END
+        how = "end"
+        if left:
+            room, how = left.pop(0)
+            whole = whole[:room]
+        chunks: list[Outcome] = [whole[at : at + size] for at in range(0, len(whole), size)]
+        connection[:] = [*chunks, GONE if how == "cut" else b""]
+        return HEAD
+
+    def outcomes() -> Any:
+        opened = 0
+        while True:
+            if len(play.asks) > opened:
+                opened = len(play.asks)
+                yield open_stream()
+            else:
+                yield connection.pop(0)
+
+    play.drive(steps, outcomes())
+    assert seqs(play) == list(range(1, count + 1))

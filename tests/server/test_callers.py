@@ -1,0 +1,94 @@
+"""Who may use which route, and whose runs are there for whom."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from murmur_streams.server.principal import Scope
+from tests.server.serving import Callers, check_problem, task, unchanged
+from tests.servers import Space
+
+NEEDED = [
+    ("POST", "/submit", Scope.SUBMIT),
+    ("POST", "/agents/fine/run", Scope.SUBMIT),
+    ("POST", "/agents/fine/gather", Scope.SUBMIT),
+    ("POST", "/groups/crew/run", Scope.SUBMIT),
+    ("GET", "/runs", Scope.READ),
+    ("GET", "/runs/r", Scope.READ),
+    ("GET", "/runs/r/status", Scope.READ),
+    ("GET", "/runs/r/result", Scope.READ),
+    ("GET", "/runs/r/events", Scope.READ),
+    ("GET", "/runs/r/journal", Scope.READ),
+    ("GET", "/agents", Scope.READ),
+    ("GET", "/agents/fine/schema", Scope.READ),
+    ("GET", "/groups", Scope.READ),
+    ("GET", "/groups/crew/topology", Scope.READ),
+    ("POST", "/runs/r/cancel", Scope.CANCEL),
+    ("DELETE", "/runs/r", Scope.ADMIN),
+]
+OF_RUNS = [(method, path) for method, path, _ in NEEDED if path.startswith("/runs/r")]
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), NEEDED)
+async def test_a_route_needs_its_scope(
+    guarded: httpx.AsyncClient, callers: Callers, space: Space, method: str, path: str, scope: Scope
+) -> None:
+    others = [each for each in Scope if each not in {scope, Scope.ADMIN}]
+    without = callers.add("without", others)
+    with unchanged(space):
+        response = await guarded.request(method, path)
+        check_problem(response, 401, "unauthorized")
+        assert response.headers["WWW-Authenticate"].startswith("Bearer")
+        check_problem(await guarded.request(method, path, headers=without), 403, "forbidden")
+
+
+@pytest.mark.parametrize("path", ["/submit", "/agents/fine/run"])
+async def test_who_has_no_credentials_has_no_body_read(
+    guarded: httpx.AsyncClient, space: Space, path: str
+) -> None:
+    with unchanged(space):
+        response = await guarded.post(
+            path, content=b"{", headers={"Content-Type": "application/json"}
+        )
+        check_problem(response, 401)
+
+
+@pytest.mark.parametrize(("method", "path"), OF_RUNS)
+async def test_anothers_run_is_as_if_it_were_not_there(
+    guarded: httpx.AsyncClient, callers: Callers, space: Space, method: str, path: str
+) -> None:
+    scopes = [Scope.SUBMIT, Scope.READ, Scope.CANCEL]
+    owner, other = callers.add("a", scopes, "a"), callers.add("b", scopes, "b")
+    nobody = callers.add("n", scopes)
+    await guarded.post("/submit", json=task(run_id="r"), headers=owner)
+    told = []
+    with unchanged(space):
+        for who, name in ((other, "r"), (nobody, "r"), (other, "x"), (nobody, "x")):
+            headers = who | {"X-Request-Id": "same"}
+            place = path.replace("/runs/r", f"/runs/{name}")
+            response = await guarded.request(method, place, headers=headers)
+            # A delete is an admin's, who sees all.
+            check_problem(response, 403 if method == "DELETE" else 404)
+            told.append((response.text.replace("'x'", "'r'"), response.status_code))
+    assert len(set(told)) == 1
+
+
+async def test_a_run_is_its_owners_and_every_admins(
+    guarded: httpx.AsyncClient, callers: Callers
+) -> None:
+    owner = callers.add("a", [Scope.SUBMIT, Scope.READ], "a")
+    admin = callers.add("root", [Scope.ADMIN])
+    await guarded.post("/submit", json=task(run_id="r"), headers=owner)
+    for who in (owner, admin):
+        told = (await guarded.get("/runs/r", headers=who)).json()
+        assert told["tenant"] == "a"
+    assert (await guarded.delete("/runs/r?force=true", headers=admin)).status_code == 204
+
+
+async def test_a_waiting_submitter_gets_its_own_run(
+    guarded: httpx.AsyncClient, callers: Callers
+) -> None:
+    owner = callers.add("a", [Scope.SUBMIT], "a")
+    response = await guarded.post("/submit", json=task(), headers=owner | {"Prefer": "wait=0"})
+    assert response.json()["state"] == "pending"

@@ -1,0 +1,113 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from murmur_streams import Fleet
+from murmur_streams.server import health
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.principal import Principal, Scope
+from tests.server.serving import Callers, check_problem, client_of, submitted
+from tests.servers import Space
+
+
+async def numbers(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
+    """The metrics, by name and the values of their labels."""
+    response = await client.get("/metrics")
+    assert response.headers["Content-Type"].startswith("text/plain")
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz"])
+async def test_a_process_that_answers_is_alive(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_a_pod_with_a_store_is_ready(client: httpx.AsyncClient) -> None:
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+async def test_a_pod_that_drains_is_not_ready(client: httpx.AsyncClient, pod: Pod) -> None:
+    pod.drain.set()
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"status": "shutting_down"})
+    assert response.headers["Retry-After"]
+
+
+async def test_a_pod_without_its_store_is_alive_but_not_ready(space: Space) -> None:
+    fleet = Fleet("redis://127.0.0.1:1", key_prefix=space.prefix)
+    async with fleet, client_of(fleet.asgi()) as client:
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()) == (503, {"status": "store_unreachable"})
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_store_that_does_not_answer_in_time_is_not_waited_for(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "READY_SECONDS", 0)
+    assert (await client.get("/readyz")).json() == {"status": "store_unreachable"}
+
+
+async def test_scripts_that_are_gone_are_loaded_again(
+    client: httpx.AsyncClient, space: Space
+) -> None:
+    space.admin.script_flush()
+    assert (await client.get("/readyz")).json() == {"status": "ready"}
+    hashes = [script.sha for script in health.load_scripts().values()]
+    assert all(space.admin.script_exists(*hashes))
+
+
+async def test_requests_are_counted_by_the_template_of_their_route(
+    client: httpx.AsyncClient,
+) -> None:
+    run_ids = [await submitted(client) for _ in range(2)]
+    for run_id in run_ids:
+        await client.get(f"/runs/{run_id}")
+    await client.get("/nowhere")
+    await client.request("BREW", "/runs")
+    found = await numbers(client)
+    requests = "murmur_http_requests_total"
+    # By method, route and status.
+    assert found[requests, "POST", "/submit", "200"] == 2
+    assert found[requests, "GET", "/runs/{run_id}", "200"] == 2
+    assert found[requests, "GET", "unmatched", "404"] == 1
+    assert found[requests, "other", "unmatched", "405"] == 1
+    assert found["murmur_http_request_seconds_count", "GET", "/runs/{run_id}"] == 2
+    assert found["murmur_runs_submitted_total",] == 2
+    text = (await client.get("/metrics")).text
+    assert not [run_id for run_id in run_ids if run_id in text]
+
+
+async def test_open_streams_are_told(client: httpx.AsyncClient, pod: Pod) -> None:
+    who = Principal("somebody", frozenset({Scope.READ}))
+    with pod.streaming(who), pod.streaming(who):
+        assert (await numbers(client))["murmur_open_streams",] == 2
+    assert (await numbers(client))["murmur_open_streams",] == 0
+
+
+async def test_each_app_counts_for_itself(fleet: Fleet, client: httpx.AsyncClient) -> None:
+    await submitted(client)
+    async with client_of(fleet.asgi()) as other:
+        assert (await numbers(other))["murmur_runs_submitted_total",] == 0
+
+
+async def test_metrics_need_the_scope_to_read_where_there_are_tokens(
+    guarded: httpx.AsyncClient, callers: Callers
+) -> None:
+    check_problem(await guarded.get("/metrics"), 401)
+    submitter = callers.add("submitter", [Scope.SUBMIT])
+    check_problem(await guarded.get("/metrics", headers=submitter), 403)
+    reader = callers.add("reader", [Scope.READ])
+    assert (await guarded.get("/metrics", headers=reader)).status_code == 200
+    for path in ("/health", "/healthz", "/readyz"):
+        assert (await guarded.get(path)).status_code == 200

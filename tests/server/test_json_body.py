@@ -1,0 +1,115 @@
+"""The strict decoder of bodies: what is JSON here, and that it comes out as it was sent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murmur_streams.server.json_body import LONGEST_NAME, MOST_MEMBERS, parse_json
+from murmur_streams.server.problems import ProblemError
+
+REFUSED = {
+    "empty": b"",
+    "blank": b"  ",
+    "cut off": b"{",
+    "nested 100,000 deep": b"[" * 100_000,
+    "nested one too deep": b"[" * 65 + b"]" * 65,
+    "objects one too deep": b'{"a":' * 65 + b"1" + b"}" * 65,
+    "NaN": b'{"a": NaN}',
+    "Infinity": b"Infinity",
+    "minus Infinity": b"[-Infinity]",
+    "1e999": b"1e999",
+    "an integer of 5,000 digits": b"1" * 5_000,
+    "a member twice": b'{"target":"a","target":"b"}',
+    "a member twice, escaped": b'{"a":1,"\\u0061":2}',
+    "no UTF-8": b'{"a":"\xff"}',
+    "UTF-8 of a surrogate": b'"\xed\xa0\x80"',
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"a":1}'.encode("utf-16"),
+    "UTF-16 without its mark": '{"a":1}'.encode("utf-16-le"),
+    "a lone surrogate": b'"\\ud800"',
+    "a lone surrogate in a name": b'{"\\udfff":1}',
+    "a bare newline in text": b'"a\nb"',
+    "a NUL in text": b'"a\x00b"',
+    "two values": b"{}{}",
+    "a comma at the end": b"[1,]",
+    "single quotes": b"{'a':1}",
+    "a comment": b"{} // no",
+    "a leading zero": b"01",
+    "a plus": b"+1",
+}
+TOO_LARGE = {
+    "a name of a megabyte": b'{"' + b"k" * 1_000_000 + b'":1}',
+    "10,000 members": json.dumps({str(number): 1 for number in range(10_000)}).encode(),
+}
+KEPT = [
+    "0.1",
+    "1e-07",
+    "9007199254740993",
+    "-9223372036854775809",
+    "18446744073709551616",
+    "-0.0",
+    "[]",
+    "{}",
+    "null",
+    '"\\u0000\\u0001\\u202e"',
+    '{"__proto__": {"constructor": 1}, "": "nameless"}',
+    "\"cos\\nsystem\\n(S'id'\\ntR.\"",
+    '"!!python/object/apply:os.system [id]"',
+    '"*1\\r\\n$8\\r\\nFLUSHALL\\r\\n"',
+]
+
+
+@pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_no_strict_json_is_a_bad_request(raw: bytes) -> None:
+    with pytest.raises(ProblemError) as caught:
+        parse_json(raw, 64)
+    assert caught.value.kind.status == 400
+
+
+@pytest.mark.parametrize("raw", TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_names_are_limited_in_length_and_number(raw: bytes) -> None:
+    with pytest.raises(ProblemError) as caught:
+        parse_json(raw, 64)
+    assert caught.value.kind.status == 413
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_values_come_out_as_they_were_sent(text: str) -> None:
+    assert json.dumps(parse_json(text.encode(), 64)) == text
+
+
+def test_a_negative_zero_stays_one() -> None:
+    assert str(parse_json(b"-0", 64)) == "-0.0"
+
+
+def test_what_is_just_small_enough_is_taken() -> None:
+    assert parse_json(b"[" * 64 + b"]" * 64, 64)
+    assert parse_json(json.dumps({"k" * LONGEST_NAME: 1}).encode(), 64)
+    assert parse_json(json.dumps({str(n): 1 for n in range(MOST_MEMBERS)}).encode(), 64)
+
+
+_TEXT = st.text(st.characters(codec="utf-8"))
+_NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | _NUMBERS | _TEXT,
+        lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner),
+        max_leaves=20,
+    )
+)
+def test_every_json_value_is_read_back(value: object) -> None:
+    for ensure_ascii in (True, False):
+        assert parse_json(json.dumps(value, ensure_ascii=ensure_ascii).encode(), 100) == value
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_but_a_problem(raw: bytes) -> None:
+    with contextlib.suppress(ProblemError):
+        parse_json(raw, 8)

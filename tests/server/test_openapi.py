@@ -1,0 +1,123 @@
+"""The OpenAPI document: what it tells is so, and it changes only on purpose."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from murmur_streams import Fleet
+from murmur_streams.server.problems import MEDIA_TYPE
+
+GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
+REF = "#/components/schemas/"
+
+
+@pytest.fixture
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Method, path and operation of each route."""
+    return [
+        (method, path, operation)
+        for path, found in document["paths"].items()
+        for method, operation in found.items()
+    ]
+
+
+def references(part: Any) -> set[str]:
+    """All the schemas that a part of the document names."""
+    if isinstance(part, dict):
+        own = {part["$ref"]} if isinstance(part.get("$ref"), str) else set[str]()
+        return own.union(*(references(each) for each in part.values()))
+    return (
+        set[str]().union(*(references(each) for each in part)) if isinstance(part, list) else set()
+    )
+
+
+def test_it_is_the_golden_one(document: dict[str, Any]) -> None:
+    # A change on purpose is written there, and told in the change log.
+    document["info"]["version"] = "0"
+    assert json.loads(GOLDEN.read_text(encoding="utf-8")) == document
+
+
+async def test_it_is_served_without_a_page_around_it(
+    client: httpx.AsyncClient, document: dict[str, Any]
+) -> None:
+    assert (await client.get("/openapi.json")).json() == document
+    assert document["openapi"].startswith("3.1")
+
+
+def test_everything_it_names_is_in_it(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert {ref.removeprefix(REF) for ref in references(document)} <= schemas.keys()
+    assert "HTTPValidationError" not in schemas
+
+
+def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if int(status) < 400 or (path, status) == ("/readyz", "503"):
+                continue
+            assert answer["content"] == {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}}, path
+            assert answer["description"], (method, path, status)
+
+
+def test_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+
+
+def test_what_reads_a_body_says_which(document: dict[str, Any]) -> None:
+    bodies = {
+        path: operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        for method, path, operation in operations(document)
+        if method == "post" and "requestBody" in operation
+    }
+    assert bodies == {
+        "/submit": f"{REF}SubmitRequest",
+        "/runs/{run_id}/cancel": f"{REF}CancelRequest",
+        "/agents/{name}/run": f"{REF}RunRequest",
+        "/agents/{name}/gather": f"{REF}GatherRequest",
+        "/groups/{name}/run": f"{REF}RunRequest",
+    }
+
+
+def test_every_operation_but_a_probe_says_that_it_asks_who_calls(document: dict[str, Any]) -> None:
+    open_to_all = {path for _, path, each in operations(document) if "security" not in each}
+    assert open_to_all == {"/health", "/healthz", "/readyz"}
+
+
+def test_making_an_app_does_no_input_or_output() -> None:
+    fleet = Fleet("redis://no.such.host.invalid:1")
+    assert fleet.asgi().state.pod.fleet is fleet
+
+
+def test_an_app_is_made_with_options(fleet: Fleet) -> None:
+    assert fleet.asgi(max_streams=7).state.pod.options.max_streams == 7
+    with pytest.raises(TypeError, match="no_such_option"):
+        fleet.asgi(no_such_option=1)
+
+
+def test_a_missing_extra_is_told_by_what_to_type(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "murmur_streams.server.app")
+    plain = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == "fastapi":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="fastapi")
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'murmur-streams\[server\]'"):
+        fleet.asgi()

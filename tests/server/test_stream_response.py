@@ -1,0 +1,225 @@
+"""The response alone, in the hands of a server that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from murmur_streams import Fleet
+from murmur_streams.core.errors import StoreUnavailableError
+from murmur_streams.server.options import ServerOptions
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.principal import ANYONE
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.sse import HEARTBEAT
+from murmur_streams.server.stream_response import ABORT, EventStream
+from tests.stores.faults.waiting import wait_until
+
+FAST = 0.02
+
+
+class Told:
+    """Messages of the test's choice."""
+
+    def __init__(self, *messages: bytes, then: BaseException | None = None) -> None:
+        self.waiting = list(messages)
+        self.then = then
+        self.closed = 0
+        self.more = asyncio.Event()
+
+    def __aiter__(self) -> Told:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.waiting:
+            return self.waiting.pop(0)
+        if self.then is not None:
+            raise self.then
+        await self.more.wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Server:
+    """What is sent to it; ``on_send`` may wait or raise."""
+
+    def __init__(self, **options: Any) -> None:
+        self.pod = Pod(Fleet("redis://localhost:1"), ServerOptions(**options))
+        self.sent: list[dict[str, Any]] = []
+        self.gone = asyncio.Event()
+        self.on_send: Callable[[], Awaitable[None]] | None = None
+        self.aborted = 0
+        self.collisions = 0
+        """How often it was to send two at a time."""
+        self._sending = False
+
+    async def answer(self, told: Told | None) -> None:
+        async def source() -> Told | None:
+            return told
+
+        scope = {"type": "http", "method": "GET", "extensions": {ABORT: self._abort}}
+        await EventStream(self.pod, ANYONE, source)(scope, self._receive, self._send)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.sent[-1].get("more_body", False) and len(self.sent) > 1
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.collisions += self._sending
+        self._sending = True
+        try:
+            if self.on_send is not None:
+                await self.on_send()
+            self.sent.append(message)
+        finally:
+            self._sending = False
+
+    def _abort(self) -> None:
+        self.aborted += 1
+        self.gone.set()
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def refuse() -> None:
+    raise ConnectionResetError("gone")
+
+
+async def test_nothing_more_is_204() -> None:
+    server = Server()
+    await server.answer(None)
+    assert server.sent[0]["status"] == 204
+    assert not server.pod.streams
+
+
+async def test_messages_are_sent_as_they_are_and_the_answer_ends_with_them() -> None:
+    server, told = Server(), Told(b"a", b"b", then=StopAsyncIteration())
+    await server.answer(told)
+    assert server.sent[0]["status"] == 200
+    assert server.body.endswith(b"ab")
+    assert server.is_complete
+    assert (told.closed, server.aborted) == (1, 0)
+    assert not server.pod.streams
+
+
+async def test_a_server_that_refuses_to_send_ends_the_stream() -> None:
+    server, told = Server(), Told(b"a")
+    answering = asyncio.create_task(server.answer(told))
+    await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
+    server.on_send = refuse
+    told.waiting.append(b"b")
+    told.then = StopAsyncIteration()
+    told.more.set()
+    await answering
+    assert told.closed == 1
+    assert not server.pod.streams
+
+
+async def test_a_heartbeat_that_is_refused_ends_the_stream() -> None:
+    server, told = Server(heartbeat_seconds=FAST), Told()
+    answering = asyncio.create_task(server.answer(told))
+    await wait_until(lambda: server.body.endswith(HEARTBEAT), "there is a heartbeat")
+    server.on_send = refuse
+    await answering
+    assert told.closed == 1
+
+
+async def test_no_heartbeat_is_sent_while_a_message_is_under_way() -> None:
+    server, told = Server(heartbeat_seconds=FAST), Told()
+    for _ in range(20):
+        told.waiting.append(b"a")
+
+    async def slowly() -> None:
+        await asyncio.sleep(FAST * 1.2)
+
+    server.on_send = slowly
+    told.then = StopAsyncIteration()
+    await server.answer(told)
+    assert (server.body.count(b"a"), server.collisions) == (20, 0)
+
+
+@pytest.mark.parametrize("messages", [[], [b"a"]])
+async def test_a_client_that_takes_nothing_is_cut_off(messages: list[bytes]) -> None:
+    server, told = Server(send_seconds=FAST, heartbeat_seconds=FAST), Told(*messages)
+    answering = asyncio.create_task(server.answer(told))
+    await wait_until(lambda: len(server.sent) >= 2 + len(messages), "it has begun")
+    server.on_send = never
+    await answering
+    assert (server.aborted, told.closed) == (1, 1)
+    assert not server.is_complete
+    assert not server.pod.streams
+
+
+async def test_a_client_that_takes_not_even_the_first_bytes_is_cut_off() -> None:
+    server, told = Server(send_seconds=FAST), Told(b"a")
+    server.on_send = never
+    await server.answer(told)
+    assert (server.sent, server.aborted, told.closed) == ([], 1, 1)
+
+
+async def test_a_client_that_goes_is_sent_nothing_more() -> None:
+    server, told = Server(), Told(b"a")
+    answering = asyncio.create_task(server.answer(told))
+    await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
+    server.gone.set()
+    await answering
+    assert not server.is_complete
+    assert (server.aborted, told.closed) == (0, 1)
+
+
+async def test_a_pod_that_drains_while_a_stream_is_opened_lets_it_go() -> None:
+    server, told = Server(retry_ms=1_000), Told(b"a")
+
+    async def source() -> Told:
+        server.pod.drain.set()
+        return told
+
+    scope = {"type": "http", "method": "GET"}
+    await EventStream(server.pod, ANYONE, source)(scope, server._receive, server._send)
+    assert server.body.count(b"retry: ") == 2
+    assert b"a" not in server.body
+    assert server.is_complete
+    assert told.closed == 1
+    with pytest.raises(ProblemError):
+        await server.answer(told)
+
+
+async def test_a_store_that_fails_in_the_middle_ends_the_stream_with_a_wait() -> None:
+    server, told = Server(), Told(b"a", then=StoreUnavailableError("no server"))
+    await server.answer(told)
+    assert server.body.count(b"retry: ") == 2
+    assert server.is_complete
+
+
+async def test_a_mistake_of_ours_is_raised_and_everything_released() -> None:
+    server, told = Server(), Told(b"a", then=ValueError("mistake"))
+    with pytest.raises(ValueError, match="mistake"):
+        await server.answer(told)
+    assert told.closed == 1
+    assert not server.pod.streams
+
+
+async def test_a_request_that_is_cancelled_releases_everything() -> None:
+    server, told = Server(), Told(b"a")
+    answering = asyncio.create_task(server.answer(told))
+    await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert told.closed == 1
+    assert not server.pod.streams

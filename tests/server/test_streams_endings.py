@@ -1,0 +1,310 @@
+"""How a stream ends before its run does: whatever it is, everything is released."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from typing import Any, cast
+
+import pytest
+from fastapi import Request
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.states import RunState
+from murmur_streams.server.following import Telling
+from murmur_streams.server.principal import Principal, Scope
+from murmur_streams.server.protocol import LimitedProtocol
+from murmur_streams.server.stream_response import EventStream
+from murmur_streams.stores.redis.followed import Followed
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.server.wire import (
+    PATIENCE_SECONDS,
+    RunningPod,
+    Wire,
+    get,
+    running_pod,
+    send_request,
+    stream,
+)
+from tests.servers import Space
+from tests.stores.faults.waiting import wait_until
+
+RUN = "run-1"
+PATH = f"/runs/{RUN}/stream"
+FAST = 0.05
+NEVER = 3_600.0
+BIG = "x" * 100_000
+
+
+def log(data: str) -> RunEvent:
+    return RunEvent(type=RunEventType.LOG, run_id=RUN, data=data)
+
+
+async def following(pod: RunningPod, count: int) -> None:
+    store = await pod.store()
+    await wait_until(lambda: store._tails.followers == count, f"{count} streams follow")
+
+
+async def test_a_quiet_stream_has_heartbeats(space: Space) -> None:
+    async with running_pod(space, heartbeat_seconds=FAST) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        async with await stream(pod.port, PATH) as wire:
+            while wire.source.comments < 3:
+                assert wire.source.feed(await wire.chunk()) == []
+            await store.append(RUN, log("after"))
+            assert (await wire.some(1))[0].type == "log"
+        await pod.released()
+
+
+async def test_a_client_that_goes_is_noticed_though_nothing_is_sent(space: Space) -> None:
+    async with running_pod(space, heartbeat_seconds=NEVER) as pod:
+        await (await pod.store()).create(RUN, "t")
+        cut, closed, half = [await stream(pod.port, PATH) for _ in range(3)]
+        await following(pod, 3)
+        cut.cut()
+        await following(pod, 2)
+        closed.writer.close()
+        await following(pod, 1)
+        half.writer.write_eof()
+        await pod.released()
+        half.cut()
+
+
+async def test_a_client_that_goes_before_the_first_byte_is_released(space: Space) -> None:
+    async with running_pod(space) as pod:
+        await (await pod.store()).create(RUN, "t")
+        for _ in range(20):
+            (await send_request(pod.port, PATH)).cut()
+        async with await stream(pod.port, PATH) as last:
+            assert last.status == 200
+        await pod.released()
+
+
+async def read_of(store: RedisRunStore) -> list[str | None]:
+    return [event.id async for event in store.stream(RUN)]
+
+
+async def test_a_reader_that_takes_nothing_is_let_go_and_can_resume(space: Space) -> None:
+    count = 200
+    async with running_pod(space, send_seconds=0.5, heartbeat_seconds=NEVER) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        stuck = await send_request(pod.port, PATH, receive_bytes=4_096)
+        await stuck.read_head()
+        await following(pod, 1)
+        connection = next(iter(pod.server.server_state.connections))
+        for _ in range(count):
+            await store.append(RUN, log(BIG))
+        held = connection.transport.get_write_buffer_size()
+        await store.finish(RUN, RunState.COMPLETED)
+        # Of 20 MB, what uvicorn lets wait and one message.
+        assert held < 64 * 1024 + 2 * len(BIG)
+        await pod.released()
+        await wait_until(
+            lambda: not pod.server.server_state.connections, "the connection is given up"
+        )
+        found = await events_until_lost(stuck)
+        assert 0 < len(found) < count
+        async with (
+            running_pod(space) as other,
+            await stream(other.port, PATH, found[-1]) as wire,
+        ):
+            found += [event.last_event_id for event in await wire.rest()]
+        assert found == await read_of(store)
+
+
+async def events_until_lost(wire: Wire) -> list[str]:
+    """The ids that still arrive on a connection that was given up."""
+    found: list[str] = []
+    try:
+        while (event := await wire.event()) is not None:
+            found.append(event.last_event_id)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        wire.cut()
+    return found
+
+
+async def test_a_slow_reader_gets_everything(space: Space) -> None:
+    count = 50
+    async with running_pod(space, send_seconds=PATIENCE_SECONDS) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        slow = await send_request(pod.port, PATH, receive_bytes=4_096)
+        await slow.read_head()
+        for _ in range(count):
+            await store.append(RUN, log(BIG))
+        await store.finish(RUN, RunState.COMPLETED)
+        assert [event.last_event_id for event in await slow.rest()] == await read_of(store)
+        slow.cut()
+        await pod.released()
+
+
+@pytest.mark.parametrize("path", [PATH, f"/stream?run={RUN}", "/events/stream"])
+async def test_a_drain_lets_all_go_at_once_with_different_waits(space: Space, path: str) -> None:
+    async with running_pod(space, heartbeat_seconds=NEVER, retry_ms=1_000) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        wires = [await stream(pod.port, path) for _ in range(10)]
+        await wait_until(lambda: pod.pod.streams.total() == len(wires), "all are open")
+        pod.pod.drain.set()
+        for wire in wires:
+            await wire.rest()
+            assert wire.is_over
+            wire.cut()
+        waits = [wire.source.reconnection_ms or 0 for wire in wires]
+        assert all(1_000 <= wait <= 5_000 for wait in waits)
+        assert len(set(waits)) > 1
+        await pod.released()
+        async with await get(pod.port, path) as refused:
+            assert refused.status == 503
+            assert "retry-after" in refused.headers
+
+
+async def test_a_stream_that_takes_nothing_does_not_hold_a_drain_up(space: Space) -> None:
+    async with running_pod(space, send_seconds=1.0, heartbeat_seconds=NEVER) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        stuck = await send_request(pod.port, PATH, receive_bytes=4_096)
+        await stuck.read_head()
+        await following(pod, 1)
+        connection = next(iter(pod.server.server_state.connections))
+        while not cast("LimitedProtocol", connection).flow.write_paused:
+            await store.append(RUN, log(BIG))
+        pod.pod.drain.set()
+        await pod.released()
+        await wait_until(
+            lambda: not pod.server.server_state.connections, "the connection is given up"
+        )
+        stuck.cut()
+
+
+async def test_a_stream_ends_with_its_time_and_goes_on_where_it_was(space: Space) -> None:
+    async with running_pod(space, stream_seconds=0.5, heartbeat_seconds=NEVER) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        await store.append(RUN, log("before"))
+        async with await stream(pod.port, PATH) as wire:
+            events = await wire.rest()
+            assert [json.loads(event.data)["data"] for event in events] == ["before"]
+            assert wire.is_over
+            assert wire.source.reconnection_ms is not None
+        await pod.released()
+        await store.append(RUN, log("between"))
+        async with await stream(pod.port, PATH, events[-1].last_event_id) as wire:
+            again = await wire.rest()
+            assert [json.loads(event.data)["data"] for event in again] == ["between"]
+
+
+async def test_a_stream_ends_with_its_readers_credentials(space: Space) -> None:
+    async def soon_over(_: object) -> Principal:
+        return Principal("someone", frozenset(Scope), expires_at=time.time() + 0.3)
+
+    async with running_pod(space, authenticator=soon_over, heartbeat_seconds=NEVER) as pod:
+        await (await pod.store()).create(RUN, "t")
+        async with await stream(pod.port, PATH) as wire:
+            assert await wire.rest() == []
+            assert wire.is_over
+        await pod.released()
+
+
+async def by_name(headers: list[tuple[bytes, bytes]]) -> Principal:
+    token = dict(headers).get(b"authorization", b"").decode()
+    return Principal(token, frozenset({Scope.READ}), tenant=token.partition("@")[2] or None)
+
+
+async def test_too_many_streams_of_one_caller_are_refused_until_one_ends(space: Space) -> None:
+    limits: dict[str, Any] = {"max_streams_per_caller": 2, "max_streams": 3}
+    async with running_pod(space, authenticator=by_name, **limits) as pod:
+        await (await pod.store()).create(RUN, "t")
+        one, two = {"Authorization": "one"}, {"Authorization": "two"}
+        wires = [await get(pod.port, PATH, one) for _ in range(2)]
+        async with await get(pod.port, PATH, one) as refused:
+            assert refused.status == 429
+            assert int(refused.headers["retry-after"]) > 0
+        wires.append(await get(pod.port, PATH, two))
+        async with await get(pod.port, PATH, two) as refused:
+            assert refused.status == 429
+        wires[0].cut()
+        await wait_until(lambda: pod.pod.streams.total() == 2, "one stream has ended")
+        wires.append(await get(pod.port, PATH, one))
+        assert wires[-1].status == 200
+        for wire in wires:
+            wire.cut()
+        await pod.released()
+
+
+@pytest.mark.parametrize("path", [PATH, f"/stream?run={RUN}"])
+async def test_another_tenants_run_is_as_unknown_as_none(space: Space, path: str) -> None:
+    async with running_pod(space, authenticator=by_name) as pod:
+        await (await pod.store()).create(RUN, "t", tenant="a")
+        async with await get(pod.port, path, {"Authorization": "one@b"}) as foreign:
+            assert foreign.status == 404
+            told = await foreign.json()
+        unknown_path = path.replace(RUN, "run-2")
+        async with await get(pod.port, unknown_path, {"Authorization": "one@b"}) as unknown:
+            assert unknown.status == 404
+            other = await unknown.json()
+        assert {**told, "request_id": "", "detail": "", "message": ""} == {
+            **other,
+            "request_id": "",
+            "detail": "",
+            "message": "",
+        }
+        assert told["detail"].replace(RUN, "run-2") == other["detail"]
+        async with await get(pod.port, path, {"Authorization": "one@a"}) as own:
+            assert own.status == 200
+
+
+async def test_a_store_that_is_closed_ends_its_streams(space: Space) -> None:
+    async with running_pod(space, heartbeat_seconds=NEVER) as pod:
+        await (await pod.store()).create(RUN, "t")
+        async with await stream(pod.port, PATH) as wire:
+            await following(pod, 1)
+            await pod.fleet.close()
+            assert await wire.rest() == []
+            assert wire.is_over
+        await wait_until(lambda: not pod.pod.streams, "the stream is released")
+
+
+def alive(*kinds: type) -> list[object]:
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
+async def test_an_open_stream_keeps_no_request_and_a_closed_one_nothing(space: Space) -> None:
+    async with running_pod(space, heartbeat_seconds=NEVER) as pod:
+        await (await pod.store()).create(RUN, "t")
+        wires = [await stream(pod.port, PATH) for _ in range(10)]
+        await following(pod, 10)
+        assert alive(Request) == []
+        assert len(alive(Telling)) == 10
+        for wire in wires:
+            wire.cut()
+        await pod.released()
+        await wait_until(lambda: not pod.server.server_state.tasks, "the requests are over")
+        assert alive(Telling, Followed, EventStream, RequestResponseCycle) == []
+
+
+async def test_a_stream_works_in_an_app_that_does_not_unwind(space: Space) -> None:
+    async with running_pod(space, unwound=False, heartbeat_seconds=NEVER) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        async with await stream(pod.port, PATH) as wire:
+            await store.append(RUN, log("x"))
+            await wire.some(1)
+        await pod.released()
+
+
+async def test_a_body_that_does_not_come_ends_the_stream(space: Space) -> None:
+    async with running_pod(space, body_seconds=FAST, heartbeat_seconds=NEVER) as pod:
+        await (await pod.store()).create(RUN, "t")
+        wire = await send_request(pod.port, PATH, {"Content-Length": "5"})
+        await wire.read_head()
+        assert wire.status == 200
+        assert await wire.rest() == []
+        wire.cut()
+        await pod.released()
