@@ -9,10 +9,9 @@ from pydantic import JsonValue
 from murmur_streams.client import AsyncClient
 from murmur_streams.core.cancellation import Cancellation
 from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunCancelledError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.pages import RunPage
-from murmur_streams.core.results import AgentResult, RunResult
+from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.submission import SubmitOptions
@@ -36,12 +35,10 @@ class ServerPlace:
         return self._client.handle(run_id).stream(after=after)
 
     async def result(self, run: Run) -> RunResult | None:
-        if not run.state.is_terminal:
+        # Where it has left none, the server makes one of its state, which says nothing more.
+        if not run.state.is_terminal or run.result_size is None:
             return None
-        found = await self._client.handle(run.run_id).any_result()
-        # What was made of the run's state says nothing that the run does not.
-        is_made = isinstance(found, AgentResult) and isinstance(found.error, RunCancelledError)
-        return None if is_made else found
+        return await self._client.handle(run.run_id).any_result()
 
     async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
         return await self._client.handle(run_id).cancel(reason=reason, wait=wait)

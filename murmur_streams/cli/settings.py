@@ -30,8 +30,9 @@ def register(app: typer.Typer) -> None:
             print(settings_table(), end="")
             return
         values = asdict(session.settings)
-        if session.settings.url:
-            values["url"] = redacted(session.settings.url)
+        for name in ("url", "server"):
+            if values[name]:
+                values[name] = redacted(values[name])
         if session.settings.token is not None:
             values |= {"token": "***"}
         print_json({row.name: values[row.field] for row in VARIABLES})

@@ -25,6 +25,8 @@ from murmur_streams.fleet.trace import trace_to_carry
 from murmur_streams.stores.redis.store import RedisRunStore
 
 MOST_KEY_CHARACTERS = 1_024
+KEYED = "idem-"
+"""What the ids begin with that keys make."""
 _TRIES = 3
 
 
@@ -117,7 +119,7 @@ def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
         )
     # Neither a tenant's name nor a target has a separator in it.
     told = f"{check_tenant(tenant) or ''}\0{target}\0{key}".encode("utf-8", "surrogatepass")
-    return f"idem-{hashlib.sha256(told).hexdigest()[:32]}"
+    return f"{KEYED}{hashlib.sha256(told).hexdigest()[:32]}"
 
 
 async def retry_run(

@@ -30,6 +30,7 @@ from murmur_streams.server.problems import (
     ProblemError,
 )
 from murmur_streams.server.stream_response import Unwound
+from murmur_streams.settings import check_origin
 
 _ROUTERS = (
     submitting.router,
@@ -48,8 +49,13 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
 
     Mounted in another app it needs nothing of that one's life. On its own, the end of its lifespan
     lets go of the open streams and closes the fleet's store.
+
+    Raises:
+        ValueError: one of ``cors_origins`` is no origin, ``*`` for one.
     """
     pod = Pod(fleet, options or ServerOptions())
+    # Middleware is made at the first request, which is too late to say so.
+    origins = tuple(check_origin(origin) for origin in pod.options.cors_origins)
     app = FastAPI(
         title="murmur-streams",
         version=version("murmur-streams"),
@@ -72,7 +78,7 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     # The last one is the outermost.
     app.add_middleware(Unwound)
     app.add_middleware(Limits, pod=pod, allowed=app.state.allowed)
-    app.add_middleware(with_cors, origins=pod.options.cors_origins)
+    app.add_middleware(with_cors, origins=origins)
     app.add_middleware(Identity, metrics=app.state.metrics)
     return app
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.events import RunEvent
-from murmur_streams.core.result_codec import dump_output, error_message
+from murmur_streams.core.result_codec import dump_output, error_message, error_type_name
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunProgress, RunState
@@ -109,11 +109,12 @@ class AgentOutcome(BaseModel):
     success: bool
     output: JsonValue = None
     error: str | None
+    error_type: str | None = Field(None, description="The name of the error's type.")
     metadata: ResultMetadata
 
     @classmethod
     def of(cls, result: AgentResult[Any]) -> Self:
-        """As it is told of a result; of an error its message alone."""
+        """As it is told of a result; of an error its type's name and its message alone."""
         error = result.error
         return cls(
             agent_name=result.agent_name,
@@ -121,6 +122,7 @@ class AgentOutcome(BaseModel):
             success=error is None,
             output=dump_output(result.output),
             error=None if error is None else error_message(error),
+            error_type=None if error is None else error_type_name(error),
             metadata=result.metadata,
         )
 
@@ -176,13 +178,21 @@ class RunSnapshot(BaseModel):
     due_at: datetime | None
     deadline_at: datetime | None
     error: str | None
+    failures: int = Field(description="How many executions failed.")
+    errors: list[str] = Field(
+        description="Of the first that failed: the attempt's number, a space, the error."
+    )
     cancel_requested_at: datetime | None
+    cancel_delivered_at: datetime | None = Field(description="When its execution learnt of that.")
     cancel_reason: str | None
     worker: str | None
     host: str | None
     priority: int
     metadata: JsonValue
     tenant: str | None
+    input_size: int | None = Field(description="In bytes, as are the other two.")
+    result_size: int | None = Field(description="Null: it has left no result of its own.")
+    checkpoint_size: int | None
     cursor: str = Field(description="Read on after what this snapshot knows of.")
 
     @classmethod
@@ -201,13 +211,19 @@ class RunSnapshot(BaseModel):
             due_at=_moment(run.due_ms),
             deadline_at=_moment(run.deadline_ms),
             error=run.error,
+            failures=run.failures,
+            errors=run.errors.split("\n") if run.errors else [],
             cancel_requested_at=_moment(run.cancel_requested),
+            cancel_delivered_at=_moment(run.cancel_delivered),
             cancel_reason=run.cancel_reason,
             worker=run.worker,
             host=run.host,
             priority=run.priority,
             metadata=run.metadata,
             tenant=run.tenant,
+            input_size=run.input_size,
+            result_size=run.result_size,
+            checkpoint_size=run.checkpoint_size,
             cursor=str(Cursor(run.epoch, run.last_ms, run.version)),
         )
 

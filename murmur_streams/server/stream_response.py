@@ -17,10 +17,12 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from starlette.background import BackgroundTask
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from murmur_streams.core.errors import MurmurError
+from murmur_streams.server.access import is_still_good
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Principal
@@ -65,7 +67,7 @@ class Ending(Enum):
     STUCK = auto()
     """The client took nothing for ``send_seconds``, or the connection refused what was sent."""
     OVER = auto()
-    """Its time, or that of its reader's credentials, is over."""
+    """Its time is over, or its reader's credentials are good no more."""
     DRAINED = auto()
     """The pod shuts down."""
     BROKEN = auto()
@@ -137,6 +139,7 @@ class _Stream:
 
     __slots__ = (
         "_abort",
+        "_asked",
         "_beat",
         "_ending",
         "_ends_at",
@@ -148,11 +151,14 @@ class _Stream:
         "_send",
         "_stuck_since",
         "_timer",
+        "_who",
         "_writing",
     )
 
     def __init__(self, options: ServerOptions, who: Principal, scope: Scope, send: Send) -> None:
         self._options = options
+        self._who = who
+        self._asked = scope
         self._send = send
         extensions: dict[str, Any] = scope.get("extensions") or {}
         self._abort: Callable[[], None] | None = extensions.get(ABORT)
@@ -176,7 +182,7 @@ class _Stream:
         """Answer with the messages."""
         listener = start_task(self._listen(receive), "event stream's client")
         leaving.add(self)
-        self._look()
+        self._look_later(self._loop.time())
         try:
             if await self._has_begun():
                 await self._tell(messages)
@@ -253,30 +259,53 @@ class _Stream:
             self.end(Ending.BROKEN)
 
     def _look(self) -> None:
-        """The timer: is the stream's time over, its client stuck, or a heartbeat due?"""
+        """The timer: is the stream's time over, its client stuck, or a heartbeat due?
+
+        A busy stream has no heartbeats, but its credentials are looked at as often.
+        """
         now = self._loop.time()
         if now >= self._ends_at:
             self.end(Ending.OVER)
             return
+        stuck_since = self._stuck_since
+        if stuck_since is not None and now >= stuck_since + self._options.send_seconds:
+            self.end(Ending.STUCK)
+            return
+        is_quiet = stuck_since is None and now >= self._quiet_since + self._pause
+        is_beating = self._beat is not None and not self._beat.done()
+        if not is_beating and (is_quiet or self._options.authenticator is not None):
+            self._beat = start_task(self._send_beat(is_quiet=is_quiet), "heartbeat")
+        self._look_later(now)
+
+    def _look_later(self, now: float) -> None:
         due = now + self._pause
         if self._stuck_since is not None:
-            stuck_at = self._stuck_since + self._options.send_seconds
-            if now >= stuck_at:
-                self.end(Ending.STUCK)
-                return
-            due = min(due, stuck_at)
-        elif now >= self._quiet_since + self._pause:
-            self._beat = start_task(self._send_beat(), "heartbeat")
-        else:
+            due = min(due, self._stuck_since + self._options.send_seconds)
+        elif now < self._quiet_since + self._pause:
             due = self._quiet_since + self._pause
         due = min(due, now + self._options.send_seconds, self._ends_at)
         self._timer = self._loop.call_at(due, self._look)
 
-    async def _send_beat(self) -> None:
+    async def _send_beat(self, *, is_quiet: bool) -> None:
+        if not await self._is_let_in():
+            self.end(Ending.OVER)
+            return
         try:
-            await self._write(HEARTBEAT)
+            if is_quiet:
+                await self._write(HEARTBEAT)
         except OSError:
             self.end(Ending.GONE)
+
+    async def _is_let_in(self) -> bool:
+        """Whether the reader's credentials are still good; while nobody can tell, they are."""
+        if self._options.authenticator is None:
+            return True
+        try:
+            async with asyncio.timeout(self._options.heartbeat_seconds):
+                return await is_still_good(HTTPConnection(self._asked), self._who)
+        except Exception:
+            logger.exception("the credentials of an open event stream cannot be checked")
+            return True
 
     async def _write(self, data: bytes) -> None:
         await self._put({"type": "http.response.body", "body": data, "more_body": True})

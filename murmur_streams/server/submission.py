@@ -26,7 +26,7 @@ from murmur_streams.core.identifiers import check_target
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.run import Run
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.submission import SubmitOptions, idempotent_run_id
+from murmur_streams.fleet.submission import KEYED, SubmitOptions, idempotent_run_id
 from murmur_streams.server.access import pod_of
 from murmur_streams.server.bodies import SubmitRequest
 from murmur_streams.server.json_body import parse_json
@@ -92,6 +92,9 @@ async def submit(
     agent = _agent(pod, body)
     work = _Work(pod, who, body, agent, _input(agent, body, pod), _trace(request))
     if key is None:
+        if body.run_id is not None and body.run_id.startswith(KEYED):
+            # Who guesses another's key could take its place.
+            raise InvalidInputError(f"ids that begin with {KEYED} are made by keys; choose another")
         made = Submission(await work.submit(body.run_id))
     else:
         made = await _once(work, key)
@@ -147,7 +150,11 @@ async def _made_or_found(work: _Work, run_id: str) -> Submission:
     for _ in range(_TRIES):
         try:
             # First: what was taken once is taken again, whatever is allowed by now.
-            await _check_same(work, await store.snapshot(run_id))
+            run = await store.snapshot(run_id)
+            if run.tenant != work.who.tenant:
+                # Somebody else has worked out the key's id, and asked for a run of that id.
+                raise RunExistsError(run_id)
+            await _check_same(work, run)
             return Submission(run_id, is_replay=True)
         except RunNotFoundError:
             pass

@@ -20,8 +20,8 @@ from tests.cli.conftest import CommandLine
 
 WHY = '{"text": "why?"}'
 SECRET = "a-token-that-nobody-may-see"
-NOT_TOLD = {"failures", "errors", "cancel_delivered_at", "input_size", "result_size", "dead"}
-"""What a server may leave out of what a store tells."""
+NOT_TOLD = {"dead"}
+"""What a server leaves out of what a store tells."""
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -60,9 +60,28 @@ def test_what_is_printed_is_the_same(line: CommandLine, server: str) -> None:
         *(("tail", "r-1"), ("tail", "r-1", "--json"), ("result", "r-1"), ("tail", "r-2")),
         *(("result", "r-1", "--json"), ("runs", "--state", "completed"), ("cancel", "r-1")),
         *(("runs", "--target", "echo"), ("runs", "--target", "x"), ("cancel", "r-1", "--json")),
+        *(("runs",), ("runs", "--json"), ("result", "r-2"), ("result", "r-2", "--json")),
     ):
         here, there = line.run(*words), line.run(*words, "--server", server)
-        assert (there.stdout, there.returncode) == (here.stdout, here.returncode), words
+        assert told_by(there) == told_by(here), words
+    assert "1 failed" in line.run("runs", "--server", server).stdout
+    assert line.run("result", "r-2", "--server", server).stderr == "failed: RuntimeError: why?\n"
+
+
+def told_by(done: subprocess.CompletedProcess[str]) -> tuple[str, str, int]:
+    return done.stdout, done.stderr, done.returncode
+
+
+def test_a_run_that_left_no_result_is_told_the_same(line: CommandLine, server: str) -> None:
+    line.run("submit", "echo", WHY, "--run-id", "r-1", "--delay", "1h", "--deadline", "2h")
+    line.run("cancel", "r-1", "--reason", "no", "--wait", "30")
+    line.run("submit", "waits", "--run-id", "r-2", "--deadline", "0.1s", "--follow")
+    for words in (
+        *(("result", "r-1"), ("result", "r-1", "--json"), ("runs", "--json")),
+        *(("result", "r-2"), ("result", "r-2", "--json"), ("show", "r-1", "--last", "0")),
+    ):
+        here, there = line.run(*words), line.run(*words, "--server", server)
+        assert told_by(there) == told_by(here), words
 
 
 @pytest.mark.parametrize("words", [("show", "r-1", "--json"), ("runs", "--json", "--all")])
@@ -72,9 +91,8 @@ def test_json_has_the_same_members(line: CommandLine, server: str, words: tuple[
     [there] = objects(line.run(*words, "--server", server).stdout)
     assert list(there) == list(here)
     different = {name for name in here if there[name] != here[name]}
-    assert different <= NOT_TOLD | {"result"}
-    if "result" in here:
-        assert there["result"]["error"] == here["result"]["error"] == "why?"
+    assert different <= NOT_TOLD
+    assert (there["failures"], there["errors"]) == (1, ["1 RuntimeError: why?"])
 
 
 def test_exit_codes_tell_how_a_run_ended(line: CommandLine, server: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,19 @@ def test_settings_prints_the_table_and_the_values(line: CommandLine) -> None:
     assert "| `MURMUR_URL` |" in line.run("settings").stdout
     asked = line.run("settings", "--json", MURMUR_URL="redis://:secret@host")
     assert json.loads(asked.stdout)["MURMUR_URL"] == "redis://:***@host"
+
+
+def test_settings_print_no_secret(line: CommandLine) -> None:
+    secrets: dict[str, Any] = {
+        "MURMUR_TOKEN": "secret-of-a-token",
+        "MURMUR_SERVER": "http://me:secret-of-a-server@host",
+    }
+    for words in (("settings",), ("settings", "--json"), ("--debug", "settings", "--json")):
+        asked = line.run(*words, **secrets)
+        assert (asked.returncode, "secret-of" in asked.stdout + asked.stderr) == (0, False)
+    told = json.loads(line.run("settings", "--json", **secrets).stdout)
+    assert (told["MURMUR_TOKEN"], told["MURMUR_SERVER"]) == ("***", "http://me:***@host")
+    assert json.loads(line.run("settings", "--json").stdout)["MURMUR_TOKEN"] is None
 
 
 def test_the_version_is_told_twice(line: CommandLine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ import pytest
 
 from murmur_streams.embedded import stop_server
 from murmur_streams.settings import settings_table
+from tests.cli.waiting import wait_until
 from tests.key_audit import audit_folder
+from tests.pods.balancer import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,11 +44,11 @@ def programs(tmp_path: Path) -> Iterator[Path]:
         stop_server(tmp_path / "data")
 
 
-def run(programs: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run(programs: Path, *command: str, port: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # our own programs
         command,
         cwd=programs,
-        env=environment(programs),
+        env=environment(programs, port),
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,9 +56,19 @@ def run(programs: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def environment(programs: Path) -> dict[str, str]:
+def environment(programs: Path, port: int | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MURMUR_")}
-    return {**kept, "MURMUR_DATA_DIR": str(programs.parent / "data")}
+    kept |= {} if port is None else {"MURMUR_PORT": str(port)}
+    path = f"{BIN}{os.pathsep}{kept['PATH']}"
+    return {**kept, "MURMUR_DATA_DIR": str(programs.parent / "data"), "PATH": path}
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_the_ten_lines_run_in_a_worker_and_answer_the_command_line_and_a_program(
@@ -82,6 +95,41 @@ def test_the_ten_lines_run_in_a_worker_and_answer_the_command_line_and_a_program
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_the_lines_over_http_stream_a_run_with_curl_and_with_python(programs: Path) -> None:
+    (block,) = (block for block in blocks("sh") if "curl" in block)
+    lines = block.splitlines()
+    assert len(lines) <= 10
+    serve = next(line for line in lines if line.startswith("murmur-streams serve"))
+    asking = "\n".join(lines[lines.index(serve) + 1 :])
+    (port,) = free_ports(1)
+    pod = subprocess.Popen(  # noqa: S602  # the README's own line
+        f"exec {serve.split('#')[0].strip().removesuffix('&')}",
+        shell=True,
+        cwd=programs,
+        env=environment(programs, port),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: is_listening(port), "the pod listens")
+        asked = run(programs, "sh", "-eu", "-c", asking.replace("8421", str(port)), port=port)
+        assert asked.returncode == 0, asked.stderr
+        assert asked.stdout.startswith('{"run_id":"hello-1"}')
+        assert re.findall(r"^event: (\w+)$", asked.stdout, re.MULTILINE) == [
+            "agent_started",
+            "agent_output",
+            "agent_output",
+            "agent_completed",
+        ]
+        program = programs / "over_http.py"
+        program.write_text(program.read_text(encoding="utf-8").replace("8421", str(port)))
+        done = run(programs, sys.executable, program.name)
+        assert (done.returncode, done.stdout) == (0, "Hello, Ada!\n"), done.stderr
+    finally:
+        pod.send_signal(signal.SIGTERM)
+        assert pod.wait(30) == 0
 
 
 def test_the_store_program_streams_what_it_appended_and_audits_clean(programs: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pods behind one address, taken in turn: haproxy where it is installed, else a small one of ours."""
+"""Pods behind one address, taken in turn: by haproxy where it is installed, else by our own."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+def started(told: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start a program that tells into a file."""
+    with told.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file)
+
+
 @asynccontextmanager
 async def balanced(ports: list[int], folder: Path) -> AsyncGenerator[int]:
     """The port at which the pods are taken in turn."""
@@ -58,8 +64,7 @@ async def _haproxy(program: str, ports: list[int], folder: Path) -> AsyncGenerat
     servers = "\n".join(f"  server pod{each} 127.0.0.1:{each}" for each in ports)
     config = folder / "haproxy.cfg"
     config.write_text(_CONFIG.format(port=port, servers=servers), encoding="utf-8")
-    with (folder / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen([program, "-db", "-f", str(config)], stdout=log, stderr=log)
+    process = started(folder / "haproxy.log", program, "-db", "-f", str(config))
     try:
         while not await _answers(port):
             assert process.poll() is None, (folder / "haproxy.log").read_text(encoding="utf-8")

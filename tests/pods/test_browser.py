@@ -1,4 +1,4 @@
-"""The browser's own EventSource, cut again and again, assembles a run's events once each."""
+"""The browser's own EventSource sees each event once, though pods die and connections are cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 import shutil
-import subprocess
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunState
+from tests.pods.balancer import balanced, started
 from tests.pods.conftest import PATIENCE_SECONDS, Pods
 from tests.servers import Space
 
@@ -109,21 +110,26 @@ async def test_an_event_source_that_is_cut_sees_each_event_once(
     page = Page()
     site = await asyncio.start_server(page.answer, "127.0.0.1", 0)
     origin = f"http://127.0.0.1:{site.sockets[0].getsockname()[1]}"
-    (port,) = await pods.started(1, "--cors-origin", origin)
-    async with space.store() as store, cut_again_and_again(port, random.Random(7)) as cut:
+    begun = await pods.started(3, "--cors-origin", origin)
+    killed, drained, _ = begun.values()
+    async with (
+        space.store() as store,
+        balanced(list(begun), tmp_path) as port,
+        cut_again_and_again(port, random.Random(7)) as cut,
+    ):
         await store.create("run", "counts")
         page.url = f"http://127.0.0.1:{cut}/runs/run/stream"
-        with (tmp_path / "chromium.log").open("wb") as log:
-            browser = subprocess.Popen(
-                [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", origin],
-                stdout=log,
-                stderr=log,
-            )
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        browser = started(tmp_path / "chromium.log", str(CHROMIUM), *FLAGS, profile, origin)
         try:
             for number in range(EVENTS):
                 event = RunEvent(type=RunEventType.CUSTOM, run_id="run", name="step", data=number)
                 await store.append("run", event)
                 await asyncio.sleep(BETWEEN_SECONDS)
+                if number == EVENTS // 3:
+                    killed.kill()
+                if number == EVENTS // 2:
+                    drained.send_signal(signal.SIGTERM)
             await store.finish("run", RunState.COMPLETED)
             found = await asyncio.wait_for(page.found, PATIENCE_SECONDS)
         finally:

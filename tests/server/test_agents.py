@@ -11,8 +11,10 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.core.states import RunState
 from murmur_streams.server.pod import Pod
+from murmur_streams.server.submission import Submission, submit
 from tests.fleet.working import working
 from tests.server.serving import Gate, check_problem, client_of, exchange
+from tests.stores.faults.waiting import wait_until
 
 AGENTS = ["broken", "echo", "fine", "greet", "idle", "patient", "study"]
 
@@ -65,7 +67,9 @@ async def test_a_run_answers_with_its_outcome(client: httpx.AsyncClient, fleet: 
         response = await client.post("/agents/study/run", json={"task": {"input": '{"topic":"x"}'}})
     assert response.status_code == 200
     told = response.json()
-    assert told.keys() == {"agent_name", "task_id", "success", "output", "error", "metadata"}
+    assert told.keys() == {
+        *("agent_name", "task_id", "success", "output", "error", "error_type", "metadata")
+    }
     assert (told["success"], told["output"]) == (True, "x 1")
 
 
@@ -73,10 +77,10 @@ async def test_a_run_that_fails_is_an_answer_too(client: httpx.AsyncClient, flee
     async with working(fleet):
         response = await client.post("/agents/broken/run", json={"task": {"input": "x"}})
     assert response.status_code == 200
-    assert (response.json()["success"], response.json()["error"]) == (
-        False,
-        "secret of the inside x",
-    )
+    told = response.json()
+    assert (told["success"], told["error"]) == (False, "secret of the inside x")
+    assert told["error_type"] == "ValueError"
+    assert "Traceback" not in response.text
 
 
 async def test_a_run_that_takes_too_long_is_named_and_goes_on(
@@ -139,14 +143,38 @@ async def test_a_gathering_of_nothing_is_empty(client: httpx.AsyncClient) -> Non
 
 
 async def test_a_gathering_submits_no_more_than_it_may_at_a_time(
-    client: httpx.AsyncClient, fleet: Fleet
+    client: httpx.AsyncClient, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store, begun = await fleet.store(), 0
+    at_once: list[int] = []
+
+    async def counted(*args: Any) -> Submission:
+        nonlocal begun
+        begun += 1
+        ended = await store.list_runs(state=RunState.COMPLETED)
+        at_once.append(begun - len(ended.runs))
+        return await submit(*args)
+
+    monkeypatch.setattr("murmur_streams.server.agents.submit", counted)
     body: dict[str, Any] = {"tasks": [{"input": 1}] * 5, "max_concurrency": 2}
-    response = await client.post("/agents/fine/gather", json=body, headers={"Prefer": "wait=1"})
-    document = check_problem(response, 504, "timeout")
-    page = await (await fleet.store()).list_runs()
-    assert sorted(document["run_ids"]) == sorted(run.run_id for run in page.runs)
-    assert len(page.runs) == 2
+    async with working(fleet):
+        response = await client.post("/agents/fine/gather", json=body)
+    assert [each["output"] for each in response.json()] == [2] * 5
+    assert (len(at_once), max(at_once)) == (5, 2)
+
+
+async def test_a_gathering_that_is_given_up_tells_what_it_submitted(
+    client: httpx.AsyncClient, fleet: Fleet, pod: Pod
+) -> None:
+    store = await fleet.store()
+    body: dict[str, Any] = {"tasks": [{"input": 1}] * 5, "max_concurrency": 2}
+    waiting = asyncio.create_task(client.post("/agents/fine/gather", json=body))
+    await wait_until(lambda: store._tails.followers == 2, "two runs are waited for")
+    pod.drain.set()
+    document = check_problem(await waiting, 503, "shutting-down")
+    runs = (await store.list_runs()).runs
+    assert sorted(document["run_ids"]) == sorted(run.run_id for run in runs)
+    assert len(runs) == 2
 
 
 async def test_a_gathering_ends_with_the_first_problem(

@@ -74,6 +74,24 @@ async def test_anothers_run_is_as_if_it_were_not_there(
     assert len(set(told)) == 1
 
 
+async def test_a_run_id_that_is_taken_is_told_the_same_whoever_has_it(
+    guarded: httpx.AsyncClient, callers: Callers, space: Space
+) -> None:
+    owner, other = (callers.add(name, [Scope.SUBMIT], name) for name in ("a", "b"))
+    nobody = callers.add("n", [Scope.SUBMIT])
+    body = task(run_id="taken")
+    assert (await guarded.post("/submit", json=body, headers=owner)).status_code == 200
+    with unchanged(space):
+        answers = [
+            await guarded.post("/submit", json=each, headers=who | {"X-Request-Id": "same"})
+            for who in (owner, other, nobody)
+            for each in (body, task("other", "echo", run_id="taken", priority=3))
+        ]
+    for answer in answers:
+        check_problem(answer, 409, "run-exists")
+    assert len({(answer.text, tuple(answer.headers.items())) for answer in answers}) == 1
+
+
 async def test_a_run_is_its_owners_and_every_admins(
     guarded: httpx.AsyncClient, callers: Callers
 ) -> None:

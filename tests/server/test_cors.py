@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from murmur_streams import Fleet
 from murmur_streams.server.auth import BearerTokens
-from murmur_streams.server.cors import SEEN, with_cors
+from murmur_streams.server.cors import SEEN
 from tests.server.serving import client_of, task, unchanged
 from tests.servers import Space
 
@@ -133,6 +132,6 @@ async def test_who_is_no_page_is_answered_as_ever(browser: httpx.AsyncClient) ->
         *("https://APP.example.com", "https://app.example.com:443", "ftp://app.example.com"),
     ],
 )
-def test_what_no_browser_sends_is_no_origin(app: FastAPI, origin: str) -> None:
+def test_no_app_is_made_for_what_no_browser_sends(fleet: Fleet, origin: str) -> None:
     with pytest.raises(ValueError, match="must be an origin such as"):
-        with_cors(app, (origin,))
+        fleet.asgi(cors_origins=(PAGE, origin))

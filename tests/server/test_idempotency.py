@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
+from murmur_streams.fleet.submission import idempotent_run_id
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Scope
 from tests.fleet.working import working
@@ -34,6 +35,16 @@ async def test_the_same_request_is_the_same_run(client: httpx.AsyncClient, space
     assert again.status_code == 200
     assert again.json() == first.json()
     assert again.headers["Idempotent-Replayed"] == "true"
+
+
+async def test_nobody_takes_the_id_that_a_key_will_make(
+    client: httpx.AsyncClient, space: Space
+) -> None:
+    taken = idempotent_run_id("", "order-66", None)
+    with unchanged(space):
+        refused = await client.post("/submit", json=task(run_id=taken))
+    check_problem(refused, 422, "invalid")
+    assert (await client.post("/submit", json=task(), headers=KEY)).json() == {"run_id": taken}
 
 
 @pytest.mark.parametrize("key", ['"order-66"', "order-66"])
@@ -170,6 +181,18 @@ async def test_a_key_is_one_of_its_tenant(guarded: httpx.AsyncClient, callers: C
         for who in (*tenants, nobodys)
     ]
     assert len({answer.json()["run_id"] for answer in answers}) == 3
+
+
+async def test_a_run_of_the_keys_id_is_not_the_keys_when_another_tenant_has_it(
+    guarded: httpx.AsyncClient, callers: Callers, space: Space, fleet: Fleet
+) -> None:
+    owner = callers.add("a", [Scope.SUBMIT], "a")
+    guessed = idempotent_run_id("", KEY["Idempotency-Key"], "a")
+    await fleet.submit("fine", 1, run_id=guessed, tenant="b")
+    with unchanged(space):
+        for number in (1, 2):
+            answer = await guarded.post("/submit", json=task(number), headers=KEY | owner)
+            check_problem(answer, 409, "run-exists")
 
 
 async def test_a_gathering_has_a_key_for_each_task(client: httpx.AsyncClient, fleet: Fleet) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,8 +15,10 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunState
+from murmur_streams.server.auth import BearerTokens
 from murmur_streams.server.following import Telling
 from murmur_streams.server.principal import Principal, Scope
+from murmur_streams.server.problems import UNAUTHORIZED, ProblemError
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.stores.redis.followed import Followed
@@ -209,6 +212,79 @@ async def test_a_stream_ends_with_its_readers_credentials(space: Space) -> None:
             assert await wire.rest() == []
             assert wire.is_over
         await pod.released()
+
+
+@pytest.mark.parametrize("path", [PATH, f"/stream?run={RUN}", "/events/stream"])
+@pytest.mark.parametrize("unwound", [True, False])
+async def test_a_token_that_is_withdrawn_ends_its_open_stream(
+    space: Space, tmp_path: Path, path: str, unwound: bool
+) -> None:
+    file, lost, kept = tmp_path / "tokens.toml", "lost-token-0123456789", "kept-token-0123456789"
+    record = '[[tokens]]\nname = "{0}"\ntoken = "{0}"\nscopes = ["admin"]\n'
+    file.write_text(record.format(lost) + record.format(kept))
+    asks: dict[str, Any] = {"authenticator": BearerTokens.of_file(file), "unwound": unwound}
+    async with running_pod(space, heartbeat_seconds=FAST, **asks) as pod:
+        await (await pod.store()).create(RUN, "t")
+        bearers = [{"Authorization": f"Bearer {token}"} for token in (lost, kept)]
+        withdrawn, other = [await get(pod.port, path, headers) for headers in bearers]
+        while withdrawn.source.comments < 2:
+            withdrawn.source.feed(await withdrawn.chunk())
+        withdrawn.source.reconnection_ms = None
+        file.write_text(record.format(kept))
+        while data := await withdrawn.chunk():
+            withdrawn.source.feed(data)
+        assert withdrawn.is_over
+        assert withdrawn.source.reconnection_ms is not None
+        async with await get(pod.port, path, bearers[0]) as refused:
+            assert refused.status == 401
+        beats = other.source.comments
+        while other.source.comments < beats + 3:
+            other.source.feed(await other.chunk())
+        other.cut()
+        withdrawn.cut()
+        await pod.released()
+
+
+async def test_a_withdrawn_token_ends_a_stream_that_is_never_quiet(space: Space) -> None:
+    known = {b"good"}
+
+    async def asked(headers: list[tuple[bytes, bytes]]) -> Principal:
+        if dict(headers).get(b"authorization") not in known:
+            raise ProblemError(UNAUTHORIZED)
+        return Principal("someone", frozenset({Scope.READ}))
+
+    async with running_pod(space, authenticator=asked, heartbeat_seconds=1.0) as pod:
+        store = await pod.store()
+        await store.create(RUN, "t")
+        async with await get(pod.port, PATH, {"Authorization": "good"}) as wire:
+            known.clear()
+            while not wire.is_over:
+                await store.append(RUN, log("x"))
+                wire.source.feed(await wire.chunk())
+            assert wire.source.comments == 0
+        await pod.released()
+
+
+async def test_who_cannot_be_asked_after_is_not_thrown_out(
+    space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    async def once(_: object) -> Principal:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise OSError("no directory")
+        return Principal("someone", frozenset({Scope.READ}))
+
+    async with running_pod(space, authenticator=once, heartbeat_seconds=FAST) as pod:
+        await (await pod.store()).create(RUN, "t")
+        async with await stream(pod.port, PATH) as wire:
+            while wire.source.comments < 2:
+                wire.source.feed(await wire.chunk())
+        await pod.released()
+    assert asked > 2
+    assert "cannot be checked" in caplog.text
 
 
 async def by_name(headers: list[tuple[bytes, bytes]]) -> Principal:

@@ -88,6 +88,9 @@ class Live:
         if not self._tasks:
             self._start(self._read(), "live source")
             self._start(self._check_existence(), "live check")
+        elif isinstance(self._source, FeedSource):
+            # The feed has every run already: a wave of new ones costs nothing here.
+            run.is_armed = True
         elif not run.is_armed and (self._waking is None or self._waking.done()):
             self._waking = self._start(self._wake(), "live wake")
 
