@@ -23,13 +23,22 @@ local function read_payloads(run, keys, now)
     {'deadline_left_ms', deadline and digits(run.deadline_ms - now)}}
 end
 
+local function giving_up(run)
+  local times = digits(run.attempt)
+  local words = 'given up after ' .. times .. (times == '1' and ' attempt' or ' attempts')
+  -- What neither failed nor was excused ended without a word.
+  local lost = run.attempt - run.failures - run.excused
+  if lost <= 0 then return words end
+  local each = times == '1' and 'its lease' or 'the lease of each'
+  return words .. ': ' .. (lost == run.attempt and each or 'the lease of ' .. digits(lost)) ..
+    ' ran out'
+end
+
 local function refusal(run, max_attempts, now)
   if run.deadline_ms > 0 and now >= run.deadline_ms then
     return 'deadline_exceeded', DEADLINE_TEXT
   end
   if max_attempts > 0 and run.attempt - run.excused >= max_attempts then
-    local times = digits(run.attempt)
-    return 'attempts_exhausted',
-      'given up after ' .. times .. (times == '1' and ' attempt' or ' attempts')
+    return 'attempts_exhausted', giving_up(run)
   end
 end

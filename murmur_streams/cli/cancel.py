@@ -15,6 +15,7 @@ from murmur_streams.cli.session import Session
 from murmur_streams.core.cancellation import Cancellation
 from murmur_streams.core.states import RunState
 
+BEING_TOLD = "its worker is being told"
 STOPPED_BY = {
     "handler": "its handler ended",
     "grace": "its handler did not end, and was left behind",
@@ -53,26 +54,30 @@ def register(app: typer.Typer) -> None:
 
         A run that waits never starts. One that runs is told at once, has its agent's grace time
         to clean up, and ends cancelled whatever it does. Exit code 0 when it is cancelled or will
-        be; 1 when it had ended otherwise, or --wait was too short.
+        be; 1 when it had ended otherwise, or --wait was too short. When its worker is gone, it ends
+        as soon as another one is there.
         """
         try:
-            found = asyncio.run(_cancel(session, run, reason, wait))
+            found, missing = asyncio.run(_cancel(session, run, reason, wait))
         except KeyboardInterrupt:
             tell(f"\nStopped waiting; ask `murmur-streams show {run}` what became of it.")
             raise typer.Exit(INTERRUPTED) from None
         if session.as_json:
             print_json(_as_json(run, found))
         else:
-            print(_words(run, found))
+            print(_words(run, found, missing))
         if not _is_well(found, waited=wait is not None):
             raise typer.Exit(FAILED)
 
 
 async def _cancel(
     session: Session, run_id: str, reason: str | None, wait: float | None
-) -> Cancellation:
+) -> tuple[Cancellation, str | None]:
+    """What came of it, and why nobody may be there to be told."""
     async with open_place(session) as place:
-        return await place.cancel(run_id, reason=reason, wait=False if wait is None else wait)
+        found = await place.cancel(run_id, reason=reason, wait=False if wait is None else wait)
+        is_told = found.state.is_terminal or found.delivered is not None
+        return found, None if is_told else await place.missing_worker(run_id)
 
 
 def _as_json(run_id: str, found: Cancellation) -> dict[str, str | None]:
@@ -89,11 +94,11 @@ def _is_well(found: Cancellation, *, waited: bool) -> bool:
     return found.state is RunState.CANCELLED or not (waited or found.state.is_terminal)
 
 
-def _words(run_id: str, found: Cancellation) -> str:
+def _words(run_id: str, found: Cancellation, missing: str | None) -> str:
     if found.state is RunState.CANCELLED:
         how = STOPPED_BY.get(found.how or "")
         return f"{run_id} is cancelled" + (f": {how}" if how else "")
     if found.state.is_terminal:
         return f"{run_id} had ended before: {found.state}"
-    told = "its handler has been told" if found.delivered else "its worker is being told"
+    told = "its handler has been told" if found.delivered else missing or BEING_TOLD
     return f"{run_id} will be cancelled: {told}"

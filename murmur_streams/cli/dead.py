@@ -137,7 +137,7 @@ def purge(
             count = sum([await letters.purge(run_id=run_id) for run_id in runs])
         else:
             _confirm(f"Remove all dead letters {_whose(target)}?", yes=yes)
-            count = await letters.purge(target=target)
+            count = await letters.purge(target=target, all=every)
         if session.as_json:
             print_json({"purged": count})
         else:

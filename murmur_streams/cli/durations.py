@@ -7,7 +7,9 @@ from datetime import datetime
 
 import typer
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)?")
+from murmur_streams.fleet.policy import LONGEST_SECONDS
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -16,9 +18,13 @@ def seconds_of(text: str) -> float:
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise typer.BadParameter(
-            f"{text!r} is no duration: write seconds, or a number with s, m, h or d, such as 5m"
+            f"{text!r} is no duration: write seconds, or a number with s, m, h or d, such as 5m, "
+            "from 0 to ten years"
         )
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    if seconds > LONGEST_SECONDS:
+        raise typer.BadParameter(f"{text!r} is too long: it must be from 0 to ten years (3650d)")
+    return seconds
 
 
 def moment_of(text: str) -> datetime:

@@ -14,7 +14,9 @@ from murmur_streams.fleet import Fleet
 App = Annotated[
     str | None,
     typer.Option(
-        "--app", metavar="MODULE:FLEET", help="Check target and input against this fleet first."
+        "--app",
+        metavar="MODULE:FLEET",
+        help="Check target and input against this fleet first, and take the agent's deadline.",
     ),
 ]
 

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
         What is submitted meanwhile waits. Without TARGET the paused agents are listed.
         """
-        paused = asyncio.run(_do(session, target, pause=True))
+        paused, _ = asyncio.run(_do(session, target, pause=True))
         if target is not None:
             _print(session, target, paused)
         elif session.as_json:
@@ -44,23 +44,28 @@ def register(app: typer.Typer) -> None:
     @command(app, "resume", examples=("murmur-streams resume researcher",))
     def resume(session: Session, target: Target) -> None:
         """Let workers begin runs of a paused agent again."""
-        _print(session, target, asyncio.run(_do(session, target, pause=False)))
+        paused, before = asyncio.run(_do(session, target, pause=False))
+        _print(session, target, paused, was_paused=target in before)
 
 
-async def _do(session: Session, target: str | None, *, pause: bool) -> set[str]:
+async def _do(session: Session, target: str | None, *, pause: bool) -> tuple[set[str], set[str]]:
+    """What is paused now, and what was."""
     async with open_fleet(session) as fleet:
-        if target is not None:
-            await _set(fleet, target, pause=pause)
-        return await fleet.paused()
+        before = await fleet.paused()
+        if target is None:
+            return before, before
+        await _set(fleet, target, pause=pause)
+        return await fleet.paused(), before
 
 
 async def _set(fleet: Fleet, target: str, *, pause: bool) -> None:
     await (fleet.pause(target) if pause else fleet.resume(target))
 
 
-def _print(session: Session, target: str, paused: set[str]) -> None:
+def _print(session: Session, target: str, paused: set[str], *, was_paused: bool = True) -> None:
     is_paused = target in paused
     if session.as_json:
         print_json({"target": target, "paused": is_paused})
     else:
-        print(f"{target} is paused" if is_paused else f"{target} runs")
+        runs = f"{target} runs" if was_paused else f"{target} was not paused: it runs"
+        print(f"{target} is paused" if is_paused else runs)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 from pydantic import JsonValue
 
+from murmur_streams.cli.missing import missing_worker
 from murmur_streams.cli.opening import open_fleet
 from murmur_streams.cli.session import RETRY_SECONDS, Session
 from murmur_streams.core.cancellation import Cancellation
@@ -47,6 +48,10 @@ class Place(Protocol):
 
     async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
         """Ask that a run end cancelled."""
+        ...
+
+    async def missing_worker(self, run_id: str) -> str | None:
+        """Why a running run's worker seems to be gone; None when it does not, or nobody tells."""
         ...
 
     async def list_runs(
@@ -102,6 +107,9 @@ class StorePlace:
 
     async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
         return await self._fleet.handle(run_id).cancel(reason=reason, wait=wait)
+
+    async def missing_worker(self, run_id: str) -> str | None:
+        return await missing_worker(await self._fleet.store(), run_id)
 
     async def list_runs(
         self, *, state: RunState | None, target: str | None, limit: int, cursor: str | None = None

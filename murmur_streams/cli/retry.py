@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from murmur_streams.cli.command import RunId, command
@@ -12,6 +14,11 @@ from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.cli.submit import Follow
 
+RunIdOption = Annotated[
+    str | None,
+    typer.Option("--run-id", metavar="ID", help="The new run's id. Default: a random one."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -19,12 +26,18 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "retry",
-        examples=("murmur-streams retry my-run", "murmur-streams retry my-run --follow"),
+        examples=(
+            "murmur-streams retry my-run",
+            "murmur-streams retry my-run --follow",
+            "murmur-streams retry my-run --run-id my-run-2",
+        ),
     )
-    def retry(session: Session, run: RunId, follow: Follow = False) -> None:
+    def retry(
+        session: Session, run: RunId, follow: Follow = False, run_id: RunIdOption = None
+    ) -> None:
         """Submit a failed or cancelled run again: a new run with the same input. Prints its id.
 
-        Called twice, it makes two runs.
+        Called twice, it makes two runs; with --run-id, the second call is refused.
 
         With --follow the exit code tells how the new run ended, as that of submit does.
         """
@@ -32,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
         async def body() -> int:
             async with open_fleet(session) as fleet:
-                handle = await fleet.retry(run)
+                handle = await fleet.retry(run, new_run_id=run_id)
                 if session.as_json:
                     print_json({"run_id": handle.run_id, "retry_of": run, "submitted": True})
                 else:

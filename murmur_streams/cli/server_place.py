@@ -43,6 +43,9 @@ class ServerPlace:
     async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
         return await self._client.handle(run_id).cancel(reason=reason, wait=wait)
 
+    async def missing_worker(self, run_id: str) -> str | None:  # noqa: ARG002  # nobody tells
+        return None
+
     async def list_runs(
         self, *, state: RunState | None, target: str | None, limit: int, cursor: str | None = None
     ) -> RunPage:

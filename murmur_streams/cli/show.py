@@ -31,6 +31,9 @@ from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
 
+FAILURES_AT_EACH_END = 3
+"""So many of the first and of the last failures are printed."""
+
 Last = Annotated[
     int, typer.Option("--last", metavar="N", min=0, max=10_000, help="Journal entries to show.")
 ]
@@ -165,8 +168,17 @@ def _print_result(run: Run, result: RunResult | None) -> None:
     wrong = error_words(run, result)
     if wrong:
         screen.print(Text("error     ", style="dim").append(wrong, style="red"))
-    for line in error_lines(run):
+    for line in _first_and_last(error_lines(run)):
         screen.print(Text("attempt   ", style="dim").append(printable(line), style="none"))
+
+
+def _first_and_last(lines: list[str]) -> list[str]:
+    """The lines, without the middle where they are many; --json has them all."""
+    left_out = len(lines) - 2 * FAILURES_AT_EACH_END
+    if left_out <= 0:
+        return lines
+    first, last = lines[:FAILURES_AT_EACH_END], lines[-FAILURES_AT_EACH_END:]
+    return [*first, f"… and {left_out} more", *last]
 
 
 def _print_entries(entries: list[JournalEntry], version: int) -> None:

@@ -62,7 +62,8 @@ Deadline = Annotated[
         "--deadline",
         metavar="TIME",
         parser=seconds_of,
-        help="Fail it when it has not ended so long after it may begin, retries included.",
+        help="Fail it when it has not ended so long after it may begin, retries included. "
+        "Default: the agent's, which is only known with --app; else none.",
     ),
 ]
 IdempotencyKey = Annotated[

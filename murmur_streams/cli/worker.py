@@ -15,7 +15,7 @@ from murmur_streams.cli.processes.loops import Loop
 from murmur_streams.cli.processes.options import Options, Probes
 from murmur_streams.cli.processes.working import work
 from murmur_streams.cli.session import Session
-from murmur_streams.fleet.logs import RunLogFilter
+from murmur_streams.fleet.logs import RunLogFilter, loggable
 from murmur_streams.settings import Settings
 
 MOST_PROCESSES = 256
@@ -184,12 +184,19 @@ def begin(session: Session) -> None:
     handler = logging.StreamHandler()
     # Of an agent's own records, it is told which run and attempt they are of.
     handler.addFilter(RunLogFilter())
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)-7s %(name)s%(execution)s: %(message)s",
-        handlers=[handler],
+    handler.setFormatter(
+        _Harmless("%(asctime)s %(levelname)-7s %(name)s%(execution)s: %(message)s")
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("murmur_streams").setLevel(session.settings.log_level.upper())
+
+
+class _Harmless(logging.Formatter):
+    """Shows the control characters of our own records; agents may colour theirs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = super().format(record)
+        return loggable(shown) if record.name.startswith("murmur_streams") else shown
 
 
 def _probes(given: Settings, file: Path | None, port: int | None, host: str | None) -> Probes:

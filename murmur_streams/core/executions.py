@@ -62,7 +62,13 @@ def start(run: Run, command: Start, now: Now) -> Decision:
 def _in_words(reason: str, run: Run) -> str:
     if reason == DEADLINE_EXCEEDED:
         return DEADLINE_TEXT
-    return f"given up after {run.attempt} attempt{'' if run.attempt == 1 else 's'}"
+    words = f"given up after {run.attempt} attempt{'' if run.attempt == 1 else 's'}"
+    # What neither failed nor was excused ended without a word.
+    lost = run.attempt - run.failures - run.excused
+    if lost <= 0:
+        return words
+    each = "its lease" if run.attempt == 1 else "the lease of each"
+    return f"{words}: {each if lost == run.attempt else f'the lease of {lost}'} ran out"
 
 
 def _refusal(run: Run, command: Start, now: Now) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 from murmur_streams.core.errors import InvalidCursorError, InvalidInputError
 from murmur_streams.core.identifiers import check_target, check_tenant
@@ -61,6 +61,14 @@ def listing_key(created_ms: int, run_id: str) -> str:
     return f"{created_ms:013d}:{run_id}"
 
 
+def check_limit(limit: object, most: int) -> None:
+    """Refuse a limit that no page has, with an InvalidInputError."""
+    if type(limit) is not int or not 1 <= limit <= most:
+        raise InvalidInputError(
+            f"limit is {ascii(limit)[:40]}, but must be an integer from 1 to {most}"
+        )
+
+
 def check_listing(limit: int, cursor: str | None) -> None:
     """Refuse a limit or a cursor that no listing has.
 
@@ -68,9 +76,10 @@ def check_listing(limit: int, cursor: str | None) -> None:
         InvalidInputError: ``limit`` is not from 1 to 500.
         InvalidCursorError: ``cursor`` is none of a listing.
     """
-    if not 1 <= limit <= MOST_RUNS:
-        raise InvalidInputError(f"limit is {limit}, but must be from 1 to {MOST_RUNS}")
-    if cursor is not None and not _CURSOR.fullmatch(cursor):
+    check_limit(limit, MOST_RUNS)
+    if cursor is not None and not (
+        isinstance(cast("object", cursor), str) and _CURSOR.fullmatch(cursor)
+    ):
         raise InvalidCursorError(
             f"{ascii(cursor)[:60]} is no cursor of a listing; pass RunPage.cursor, or None"
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -110,6 +111,10 @@ def _priority(priority: object) -> int:
 
 
 def _due_ms(at: datetime) -> int:
+    if not isinstance(cast("object", at), datetime):
+        raise InvalidInputError(
+            f"at is {ascii(at)[:40]}, but must be a datetime; a number of seconds is a delay"
+        )
     if at.utcoffset() is None:
         raise InvalidInputError("at has no time zone; use datetime.now(tz=UTC) + timedelta(...)")
     ms = math.ceil(at.timestamp() * 1000)

@@ -40,6 +40,7 @@ class Background:
         self._kept: set[Cleanup] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="murmur-streams sync", daemon=True)
         self._thread.start()
 
@@ -57,6 +58,7 @@ class Background:
 
         Raises:
             RuntimeError: called on the loop's own thread, which would wait for itself.
+            BaseException: whatever the coroutine raises, SystemExit too; the loop goes on.
             StoreClosedError: the process ends.
         """
         if threading.current_thread() is self._thread:
@@ -107,7 +109,7 @@ class Background:
         closing = self._start(self._close_all())
         self._is_closed = True
         concurrent.futures.wait([closing], timeout=CLOSE_SECONDS)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop)
         self._thread.join(CLOSE_SECONDS)
 
     def abandon(self) -> None:
@@ -126,8 +128,16 @@ class Background:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while not self._is_stopped:
+            # Asyncio gives these to whoever awaits the task, and raises them out of the loop as
+            # well: one caller's sys.exit() must not leave all the others waiting for ever.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
         self._loop.close()
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+        self._loop.stop()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         try:

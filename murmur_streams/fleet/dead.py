@@ -53,11 +53,16 @@ class DeadRuns:
         run_id: str | None = None,
         target: str | None = None,
         older_than_seconds: float | None = None,
+        all: bool = False,  # noqa: A002  # the command line's word
     ) -> int:
-        """Remove letters: one run's, an agent's, those of an age, or all; how many there were."""
+        """Remove letters: one run's, an agent's, those of an age, or all; how many there were.
+
+        Raises:
+            InvalidInputError: nothing says which, or ``all`` is passed beside something that does.
+        """
         letters = await self._letters()
         return await letters.purge(
-            run_id=run_id, target=target, older_than_seconds=older_than_seconds
+            run_id=run_id, target=target, older_than_seconds=older_than_seconds, all=all
         )
 
     async def _letters(self) -> DeadLetters:

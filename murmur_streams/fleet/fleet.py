@@ -40,6 +40,10 @@ class Fleet:
         url: where the runs are; None takes MURMUR_URL, else the embedded server.
         options: for the store, such as key_prefix, partitions and ttl_seconds; what is left out
             comes from the MURMUR_* variables.
+
+    Raises:
+        InvalidInputError: the URL is no text.
+        TypeError: there is no such option.
     """
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
@@ -267,7 +271,7 @@ class Fleet:
 
         Raises:
             AgentNotRegisteredError: the fleet has no such agent.
-            InvalidInputError: the input does not fit.
+            InvalidInputError: the input does not fit, or the attempt is no integer from 1 on.
         """
         known = self._find(agent)
         if known is None:

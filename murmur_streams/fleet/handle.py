@@ -63,7 +63,7 @@ class RunHandle(Generic[T]):
                 yield event
 
     async def cancel(
-        self, *, reason: str | None = None, wait: float | bool = False
+        self, *, reason: str | None = None, wait: float | bool | None = False
     ) -> Cancellation:
         """Ask that the run end cancelled, and tell how far that has come.
 
@@ -74,8 +74,9 @@ class RunHandle(Generic[T]):
 
         Args:
             reason: a line for people, kept with the run.
-            wait: False asks only; True waits until the run has ended; a number waits so many
-                seconds at most. However long it waits, nothing is raised when that was too short.
+            wait: False and None ask only; True waits until the run has ended; a number waits so
+                many seconds at most. However long it waits, nothing is raised when that was too
+                short.
 
         Raises:
             RunNotFoundError: there is no such run.
@@ -83,6 +84,7 @@ class RunHandle(Generic[T]):
         """
         if reason is not None and not isinstance(cast("object", reason), str):
             raise InvalidInputError(f"reason is {reason!r}, but must be text")
+        wait = False if wait is None else wait
         if not isinstance(wait, bool):
             checked_seconds("wait", wait, least=0)
         store = await self._stores.get()
@@ -104,14 +106,17 @@ class RunHandle(Generic[T]):
         a RunCancelledError, or with a RemoteAgentError that says why it failed.
 
         Args:
-            timeout: seconds; None waits as long as it takes. TimeoutError leaves the run alone.
+            timeout: seconds; None waits as long as it takes.
 
         Raises:
             RunNotFoundError: there is no such run.
             MurmurError: the run is of a group.
+            InvalidInputError: timeout is no length of time.
+            TimeoutError: not ended within ``timeout`` seconds; the run goes on.
         """
-        async with asyncio.timeout(timeout):
-            await self._ended()
+        if timeout is not None:
+            checked_seconds("timeout", timeout, least=0)
+        await self._ended_within(timeout)
         store = await self._stores.get()
         result = await store.get_result(self.run_id)
         if isinstance(result, GroupResult):
@@ -141,17 +146,35 @@ class RunHandle(Generic[T]):
             self.run_id, error_message(error), error_type_name(error), error_traceback(error)
         )
 
-    async def _ended(self) -> None:
+    async def _ended_within(self, seconds: float | None) -> None:
+        seen: list[RunState] = []
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await self._ended(seen)
+        except TimeoutError:
+            if seconds is None or not limit.expired():
+                raise
+            # By the last word that came: another question might take as long again.
+            told = f"is still {seen[-1]}" if seen else "could not be asked for its state"
+            raise TimeoutError(f"run {self.run_id!r} {told} after {seconds:g} s") from None
+
+    async def _ended(self, seen: list[RunState] | None = None) -> None:
+        """Wait for the end; ``seen`` gets each state that is heard of meanwhile."""
+        seen = [] if seen is None else seen
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
+        seen.append(run.state)
         if run.state.is_terminal:
             return
         async with aclosing(store.journal(self.run_id, after=_cursor(run), follow=True)) as entries:
             async for entry in entries:
                 if entry.type == EntryType.DELETED:
                     raise RunNotFoundError(self.run_id)
-                if entry.type == EntryType.STATE and RunState(entry.fields["state"]).is_terminal:
-                    return
+                if entry.type == EntryType.STATE:
+                    seen[:] = [RunState(entry.fields["state"])]
+                    if seen[-1].is_terminal:
+                        return
 
     async def _told(
         self, store: RedisRunStore, known: Cancellation, before: str | None

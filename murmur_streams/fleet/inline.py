@@ -25,6 +25,7 @@ from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
+from murmur_streams.fleet.policy import checked_count
 from murmur_streams.stores.memory import InMemoryRunStore
 from murmur_streams.stores.redis.queue import Claim
 
@@ -73,6 +74,7 @@ async def run_inline(
     agent: Agent, given: object, *, attempt: int = 1, last_checkpoint: JsonValue = None
 ) -> InlineRun[Any]:
     """Execute an agent once; arguments and errors as ``Fleet.run_inline``."""
+    checked_count("attempt", attempt, least=1)
     encoded = agent.encode_input(given)
     async with _InlineStore() as store:
         run_id = store.new_run_id()
@@ -138,9 +140,10 @@ async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentRes
         output = await _call(agent, claim, context)
         await context.flush()
         _as_stored(agent, claim.run_id, output)
-    except (KeyboardInterrupt, GeneratorExit):
+    except GeneratorExit:
         raise
     except BaseException as error:  # an agent may raise anything
+        # So does Ctrl-C end the caller: asyncio cancels the task that it runs first of all.
         if _is_cancelled():
             raise
         failure = error

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import re
 from typing import NamedTuple
+
+_CONTROLS = re.compile(
+    # All but the tab and the line feed; and those that reorder or split a line on a screen.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def loggable(text: str) -> str:
+    """A text with its control characters shown: what an error says must not drive a terminal."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class Executed(NamedTuple):

@@ -50,7 +50,7 @@ class Backoff:
 
     Args:
         first_seconds: the wait after the first failure.
-        factor: by how much each wait is longer than the one before, at least 1.
+        factor: by how much each wait is longer than the one before, from 1 on.
         most_seconds: no wait is longer.
         jitter: 0 to 1, the part of each wait that is left to chance: 0.5 waits for between a half
             and the whole of it.
@@ -68,7 +68,9 @@ class Backoff:
         checked_seconds("Backoff's first_seconds", self.first_seconds, least=0)
         checked_seconds("Backoff's most_seconds", self.most_seconds, least=0)
         if not (_is_number(self.factor) and 1 <= self.factor <= MAX_COUNT):
-            raise InvalidInputError(f"Backoff's factor is {self.factor!r}, but must be at least 1")
+            raise InvalidInputError(
+                f"Backoff's factor is {self.factor!r}, but must be from 1 to {MAX_COUNT:,}"
+            )
         if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
             raise InvalidInputError(f"Backoff's jitter is {self.jitter!r}, but must be from 0 to 1")
 
@@ -178,9 +180,9 @@ def make_policy(
     Raises:
         InvalidInputError: one is out of bounds; its text names it.
     """
-    _checked_count("retries", retries, least=0)
+    checked_count("retries", retries, least=0)
     if max_attempts is not None:
-        _checked_count("max_attempts", max_attempts, least=0)
+        checked_count("max_attempts", max_attempts, least=0)
     for name, seconds in (
         ("timeout", timeout),
         ("deadline", deadline),
@@ -217,7 +219,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _checked_count(name: str, count: object, *, least: int) -> None:
+def checked_count(name: str, count: object, *, least: int) -> None:
+    """Refuse what is no integer from ``least`` to a million."""
     if type(count) is not int or not least <= count <= MOST_RETRIES:
         raise InvalidInputError(
             f"{name} is {count!r}, but must be an integer from {least} to {MOST_RETRIES:,}"

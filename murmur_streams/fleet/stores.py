@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.settings import Settings
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.store import RedisRunStore
 
+_NOT_OURS = frozenset({"url", "client", "revive"})
+"""What the store is made with beside its options."""
+
 
 class StoreOfLoop:
-    """Opens one store per process and event loop, when it is first asked for."""
+    """Opens one store per process and event loop, when it is first asked for.
+
+    Raises:
+        InvalidInputError: the URL is no text.
+        TypeError: an option is none of the store's.
+    """
 
     def __init__(self, url: str | None, options: Mapping[str, Any]) -> None:
+        _check(url, options)
         self._url = url
         self._options = options
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[RedisRunStore]] = {}
@@ -71,6 +81,18 @@ class StoreOfLoop:
                 "leave it out for the embedded server"
             )
         return store
+
+
+def _check(url: object, options: Mapping[str, Any]) -> None:
+    """Where the mistake is, and not at the first submission, in another file or process."""
+    if url is not None and not isinstance(url, str):
+        raise InvalidInputError(
+            f"url is {url!r}, but must be text such as redis://localhost:6379/0, or None"
+        )
+    known = [name for name in inspect.signature(RedisRunStore).parameters if name not in _NOT_OURS]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}")
 
 
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:

@@ -187,7 +187,9 @@ class SyncRunHandle(Generic[T]):
         """
         return self._fleet.sync.run(lambda: self._handle.output(timeout))
 
-    def cancel(self, *, reason: str | None = None, wait: float | bool = False) -> Cancellation:
+    def cancel(
+        self, *, reason: str | None = None, wait: float | bool | None = False
+    ) -> Cancellation:
         """Ask that the run end cancelled, and tell how far that has come."""
         return self._fleet.sync.run(lambda: self._handle.cancel(reason=reason, wait=wait))
 

@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
+
+from murmur_streams.core.errors import InvalidInputError
 
 MOST_STATE_CHARACTERS = 512
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -24,9 +26,16 @@ def trace_to_carry(given: Mapping[str, str] | None) -> dict[str, str] | None:
     Returns:
         None without a trace, or with one that breaks W3C's grammar: what a caller passes on from
         strangers must not cost him the submission.
+
+    Raises:
+        InvalidInputError: it is no mapping: that is the caller's own mistake.
     """
     if given is None:
         return _current() or None
+    if not isinstance(cast("object", given), Mapping):
+        raise InvalidInputError(
+            f"trace is {ascii(given)[:40]}, but must be a mapping with traceparent"
+        )
     named = {name.lower(): text for name, text in given.items()}
     parent, state = named.get("traceparent", ""), named.get("tracestate", "")
     if not _PARENT.fullmatch(parent):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
@@ -19,6 +19,10 @@ async def working(fleet: Fleet, **options: Any) -> AsyncGenerator[Worker]:
         fleet: whose agents.
         options: the keywords of ``Worker``, such as ``concurrency``.
     """
+    if not isinstance(cast("object", fleet), Fleet):
+        raise TypeError(
+            f"murmur_worker takes a Fleet, not {fleet!r}: `async with murmur_worker(fleet):`"
+        )
     worker = Worker(fleet, **options)
     task = asyncio.create_task(worker.run(), name="murmur_worker")
     try:

@@ -11,6 +11,7 @@ import pytest
 
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.queue import Queue, TargetRule
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import objects, wait_until
@@ -133,6 +134,9 @@ def test_retry_is_a_new_run_with_the_same_input(line: CommandLine) -> None:
     assert first["retry_of"] == "r-1"
     assert last["result"]["error"] == "why?"
     assert shown(line, first["run_id"])["metadata"] == {"retry_of": "r-1"}
+    assert line.run("retry", "r-1", "--run-id", "r-2").stdout == "r-2\n"
+    once_more = line.run("retry", "r-1", "--run-id", "r-2")
+    assert (once_more.returncode, "'r-2' already exists" in once_more.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("dead_runs")
@@ -204,6 +208,7 @@ def test_a_paused_agent_begins_no_run_until_it_is_resumed(line: CommandLine) -> 
     assert line.run("submit", "boom", WHY, "--follow").returncode == 1
     assert shown(line, "r-1")["state"] == "pending"
     assert line.run("resume", "echo").stdout == "echo runs\n"
+    assert line.run("resume", "echo").stdout == "echo was not paused: it runs\n"
     assert line.run("result", "r-1", "--wait").returncode == 0
     assert line.run("pause").stdout == "nothing is paused\n"
 
@@ -246,6 +251,8 @@ def test_the_same_key_is_the_same_run(line: CommandLine) -> None:
         (("--priority", "101"), "equal to 100"),
         (("--delay", "1", "--at", "2126-01-31T09:00"), "not both"),
         (("--deadline", "-5"), "'-5' is no duration"),
+        (("--delay", "3661d"), "'3661d' is too long: it must be from 0 to ten years"),
+        (("--delay", "12345678901234567890"), "from 0 to ten years"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(
@@ -254,6 +261,30 @@ def test_an_option_that_makes_no_sense_is_refused(
     refused = line.run("submit", "nobody", *words)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in " ".join(refused.stderr.replace("│", " ").split())
+
+
+def test_a_wait_that_is_too_long_is_refused(line: CommandLine) -> None:
+    refused = line.run("cancel", "r-1", "--wait", "9" * 400)
+    assert refused.returncode == 2
+    assert "from 0 to ten years" in " ".join(refused.stderr.replace("│", " ").split())
+
+
+def test_show_tells_the_first_and_the_last_failures(line: CommandLine, in_store: Any) -> None:
+    async def fail(store: RedisRunStore) -> None:
+        await store.submit("r-1", "work")
+        for number in range(1, 11):
+            [claim] = (await Queue(store, 60).claim("w", [TargetRule("work", 0)], 1)).claims
+            await store.release("r-1", claim.token, "failed", error=f"broke {number}")
+
+    in_store(fail)
+    told = line.run("show", "r-1", "--last", "0").stdout.splitlines()
+    found = [each.split(maxsplit=1)[1] for each in told if each.startswith("attempt   ")][1:]
+    assert found == [
+        *(f"{number} broke {number}" for number in (1, 2, 3)),
+        "… and 4 more",
+        *(f"{number} broke {number}" for number in (8, 9, 10)),
+    ]
+    assert len(shown(line, "r-1")["errors"]) == 10
 
 
 def test_nobody_is_shown_a_fencing_token(line: CommandLine) -> None:

@@ -122,7 +122,25 @@ def test_a_moment_that_is_over_is_no_due_time() -> None:
 
 def test_why_nobody_starts_a_run_again_is_a_sentence() -> None:
     again = given(STARTED, Reclaim()).when(Start("w2", "c2", max_attempts=1)).there
-    assert again.error == "given up after 1 attempt"
+    assert again.error == "given up after 1 attempt: its lease ran out"
+
+
+@pytest.mark.parametrize(
+    ("ends", "error"),
+    [
+        ([Reclaim(), Reclaim()], "given up after 2 attempts: the lease of each ran out"),
+        (
+            [Reclaim(), Release("failed", "c1", error="it broke"), Release("retry_later", "c1")],
+            "given up after 3 attempts: the lease of 1 ran out",
+        ),
+        ([Release("failed", "c1"), Release("failed", "c1")], "given up after 2 attempts"),
+    ],
+)
+def test_it_says_how_many_executions_ended_without_a_word(
+    ends: list[Reclaim | Release], error: str
+) -> None:
+    executions = [command for end in ends for command in (STARTED, end)]
+    assert given(*executions).when(Start("w2", "c2", max_attempts=2)).there.error == error
 
 
 def test_texts_of_failures_are_kept_while_they_are_short() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.core.errors import MurmurError, RemoteAgentError, RunCancelledError
 from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.states import RunState
+from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 
 
@@ -52,3 +55,42 @@ async def test_a_bound_method_is_submitted_as_it_was_registered(fleet: Fleet) ->
     async with working(fleet):
         handle = await fleet.submit(crew.greets, "Ada")
         assert await handle.output(timeout=30) == "Hello Ada"
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ([RunState.PENDING], "is still pending after 0.01 s"),
+        ([RunState.PENDING, RunState.RUNNING], "is still running after 0.01 s"),
+        ([], "could not be asked for its state after 0.01 s"),
+    ],
+)
+async def test_a_wait_that_was_too_short_tells_the_last_state(
+    monkeypatch: pytest.MonkeyPatch, seen: list[RunState], told: str
+) -> None:
+    handle = Fleet("redis://127.0.0.1:1").handle("r-1")
+
+    async def ends_never(found: list[RunState]) -> None:
+        found += seen
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(handle, "_ended", ends_never)
+    for read in (handle.result, handle.output):
+        with pytest.raises(TimeoutError, match=f"^run 'r-1' {told}$"):
+            await read(timeout=0.01)
+
+
+async def test_what_is_heard_while_waiting_is_the_state(fleet: Fleet) -> None:
+    handle, store, seen = await fleet.submit("fine", 1), await fleet.store(), list[RunState]()
+    waiting = asyncio.create_task(handle._ended(seen))
+    for state in (RunState.RUNNING, RunState.PENDING, RunState.RUNNING):
+        await wait_until(lambda: said(bool(seen)), "it has looked")
+        await store.set_state(handle.run_id, state)
+        await wait_until(lambda s=state: said(seen == [s]), f"it has heard of {state}")
+    await store.finish(handle.run_id, RunState.FAILED)
+    await waiting
+    assert seen == [RunState.FAILED]
+
+
+async def said(answer: bool) -> bool:
+    return answer

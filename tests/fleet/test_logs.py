@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from murmur_streams import Fleet, RunLogFilter
+from murmur_streams import Fleet, RetryLater, RunContext, RunLogFilter
+from murmur_streams.cli.worker import _Harmless
 from tests.fleet.working import working
 
 
@@ -71,3 +72,39 @@ async def test_every_record_of_an_execution_has_its_run_and_attempt(
     assert kept.of("outside") == [("-", "-")] * 2
     shown = {each.getMessage(): each.execution for each in kept.records}
     assert (shown["here"], shown["outside"]) == (f" [{handles[0].run_id} #1]", "")
+
+
+async def test_what_an_error_says_drives_no_terminal(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    @fleet.agent
+    async def breaks() -> None:
+        raise ValueError("\x1b[31m\0\r red\tünd\u202e")
+
+    @fleet.agent
+    async def begs(run: RunContext) -> None:
+        if run.attempt == 1:
+            raise RetryLater(0.1, "\x1b[32m")
+
+    caplog.set_level(logging.INFO, "murmur_streams")
+    async with working(fleet):
+        handle = await fleet.submit(breaks)
+        result = await handle.result(timeout=30)
+        await (await fleet.submit(begs)).output(timeout=30)
+    assert "\x1b[31m\0" in str(result.error), "what is kept is what was said"
+    for raw in "\x1b\0\r\u202e":
+        assert raw not in caplog.text
+    assert r"\x1b[31m\x00\r red" in caplog.text
+    assert "\tünd" in caplog.text
+    assert r"\x1b[32m" in caplog.text
+
+
+def test_the_command_line_escapes_the_records_of_this_package_alone() -> None:
+    formatter = _Harmless("%(message)s")
+
+    def shown(name: str) -> str:
+        record = logging.LogRecord(name, logging.ERROR, "f", 1, "\x1b%s\n", ("a\0",), None)
+        return formatter.format(record)
+
+    assert shown("murmur_streams.worker") == "\\x1ba\\x00\n"
+    assert shown("shop") == "\x1ba\0\n"

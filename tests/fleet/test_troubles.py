@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from murmur_streams.core.errors import StoreUnavailableError
 from murmur_streams.fleet.worker.troubles import MOST_TEXTS, Trouble
 
 
@@ -39,6 +40,22 @@ def test_the_same_is_told_once_a_minute_and_its_end_once(watched: Watched) -> No
     assert watched.lines() == ["no heartbeat: over after 120.0 s"]
     watched.trouble.tell(ValueError("full"))
     assert watched.lines() == ["no heartbeat: full"]
+
+
+def test_a_server_that_was_away_answers_again(watched: Watched) -> None:
+    for error in (StoreUnavailableError("away"), ValueError("full")):
+        watched.trouble.tell(error)
+    watched.now = 1.0
+    watched.trouble.over()
+    assert watched.lines()[2:] == ["no heartbeat: the server answers again after 1.0 s"]
+    watched.trouble.tell(ValueError("full"))
+    watched.trouble.over()
+    assert watched.lines()[1:] == ["no heartbeat: over after 0.0 s"]
+
+
+def test_control_characters_of_an_error_are_shown(watched: Watched) -> None:
+    watched.trouble.tell(ValueError("\x1b[31m\0"))
+    assert watched.lines() == ["no heartbeat: \\x1b[31m\\x00"]
 
 
 def test_another_error_is_told_at_once(watched: Watched) -> None:

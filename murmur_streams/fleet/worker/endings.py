@@ -25,6 +25,7 @@ from murmur_streams.core.result_codec import MAX_TRACEBACK_BYTES, error_message,
 from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.logs import loggable
 from murmur_streams.fleet.policy import DEADLINE_EXCEEDED, FAILED, Dead, Retry, decide_failure
 from murmur_streams.fleet.worker.repeating import Repeater
 from murmur_streams.stores.redis.queue import Claim
@@ -236,7 +237,7 @@ class Endings:
     def _log(self, told: RemoteAgentError, decision: Retry | Dead) -> None:
         claim = self._claim
         # The traceback as text: an exception's own may hold what no log file takes.
-        shown = (told.traceback or str(told)).rstrip()
+        shown = loggable((told.traceback or str(told)).rstrip())
         if isinstance(decision, Dead):
             logger.error(
                 "run %s failed (%s) at attempt %d: %s",
@@ -248,7 +249,7 @@ class Endings:
                 claim.run_id, claim.attempt, decision.delay_seconds, shown,
             )  # fmt: skip
         else:
-            logger.info("run %s: %s", claim.run_id, told)
+            logger.info("run %s: %s", claim.run_id, loggable(str(told)))
 
 
 def as_data(error: BaseException) -> RemoteAgentError:

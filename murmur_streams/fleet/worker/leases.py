@@ -26,6 +26,7 @@ def heartbeat_seconds(lease_seconds: float, live_ttl_ms: int) -> float:
 async def keep_leases(
     queue: Queue,
     seconds: float,
+    lease_seconds: float,
     held: Callable[[], Sequence[Beat]],
     told: Callable[[Told], None],
 ) -> None:
@@ -34,12 +35,13 @@ async def keep_leases(
     Args:
         queue: the queue.
         seconds: how often.
+        lease_seconds: a heartbeat that is late by more than that is told: its claims are lost.
         held: the claims to keep.
         told: called with each answer that is more than "go on".
     """
     trouble = Trouble(logger, "no heartbeat")
     while True:
-        await asyncio.sleep(seconds)
+        await _sleep(seconds, lease_seconds)
         beats = held()
         if not beats:
             continue
@@ -52,6 +54,21 @@ async def keep_leases(
         trouble.over()
         for answer in answers:
             told(answer)
+
+
+async def _sleep(seconds: float, lease_seconds: float) -> None:
+    """Sleep, and tell when that took so much longer that somebody kept the event loop."""
+    clock = asyncio.get_running_loop().time
+    due = clock() + seconds
+    await asyncio.sleep(seconds)
+    late = clock() - due
+    if late > lease_seconds:
+        logger.warning(
+            "the event loop was blocked for %.1f s, longer than the lease of %g s: put blocking "
+            "work into a def agent",
+            late,
+            lease_seconds,
+        )
 
 
 async def tend(

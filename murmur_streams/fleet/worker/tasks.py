@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from murmur_streams.core.errors import RemoteAgentError
-from murmur_streams.fleet.logs import executed
+from murmur_streams.fleet.logs import executed, loggable
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -96,6 +96,6 @@ class _Guarded(Coroutine[Any, Any, Any]):
         return getattr(self._guarded, name)
 
     def _ordinary(self, error: BaseException) -> RemoteAgentError:
-        kind = type(error).__name__
-        logger.error("run %s: a task of its agent raised %s(%s)", self._run_id, kind, error)
+        kind, said = type(error).__name__, loggable(str(error))
+        logger.error("run %s: a task of its agent raised %s(%s)", self._run_id, kind, said)
         return RemoteAgentError(kind, str(error))

@@ -6,7 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 
+from murmur_streams.core.errors import (
+    EmbeddedServerError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from murmur_streams.fleet.logs import loggable
+
 TOLD_AGAIN_SECONDS = 60.0
+AWAY = (StoreUnavailableError, OutcomeUnknownError, EmbeddedServerError)
+"""What becomes of a call while the server is gone or restarts."""
 MOST_TEXTS = 20
 """Errors whose texts differ each time are no reason to remember more of them."""
 
@@ -28,10 +37,12 @@ class Trouble:
         self._clock = clock
         self._began: float | None = None
         self._told: dict[str, float] = {}
+        self._was_away = False
 
     def tell(self, error: BaseException) -> None:
         """It failed: a warning, unless the same was told in the last minute."""
         now, said = self._clock(), str(error)
+        self._was_away = self._was_away or isinstance(error, AWAY)
         if self._began is None:
             self._began = now
         before = self._told.get(said)
@@ -40,7 +51,7 @@ class Trouble:
         if len(self._told) >= MOST_TEXTS:
             self._told.clear()
         self._told[said] = now
-        self._logger.warning("%s: %s", self._what, said)
+        self._logger.warning("%s: %s", self._what, loggable(said))
 
     def over(self) -> None:
         """It works; a line, if it did not before."""
@@ -48,4 +59,6 @@ class Trouble:
             return
         lasted, self._began = self._clock() - self._began, None
         self._told.clear()
-        self._logger.warning("%s: over after %.1f s", self._what, lasted)
+        over = "the server answers again" if self._was_away else "over"
+        self._was_away = False
+        self._logger.warning("%s: %s after %.1f s", self._what, over, lasted)

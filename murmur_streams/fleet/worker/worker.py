@@ -156,7 +156,7 @@ class Worker:
         lease, agents = self._lease_seconds, dict(self._fleet.agents)
         beat = heartbeat_seconds(lease, store.durations.live_ttl_ms)
         care = [
-            keep_leases(queue, beat, lambda: self._held.beats(agents), self._told),
+            keep_leases(queue, beat, lease, lambda: self._held.beats(agents), self._told),
             tend(queue, self.name, self._targets, lease, self._handed_on.set),
             listen(queue, self.name, self._notified),
             keep_registered(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),

@@ -18,6 +18,7 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.identifiers import check_run_id, check_target, new_run_id
 from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.pages import check_limit
 from murmur_streams.core.requests import (
     TRACE_NAMES,
     Order,
@@ -104,8 +105,7 @@ class DeadLetters:
             limit: 1 to 500.
             cursor: of the page before; None for the first.
         """
-        if not 1 <= limit <= MOST_LETTERS:
-            raise InvalidInputError(f"limit is {limit}, but must be from 1 to {MOST_LETTERS}")
+        check_limit(limit, MOST_LETTERS)
         after = None if cursor is None else _parse(cursor)
         letters: list[DeadLetter] = []
         for place in await self._places(target):
@@ -182,20 +182,24 @@ class DeadLetters:
         run_id: str | None = None,
         target: str | None = None,
         older_than_seconds: float | None = None,
+        all: bool = False,  # noqa: A002  # the command line's word
     ) -> int:
-        """Remove dead letters: one run's, or all, or those of a target or of some age.
+        """Remove dead letters: one run's, those of a target or of some age, or all.
 
         Args:
             run_id: only this run's.
             target: only of this target.
             older_than_seconds: only of runs that ended longer ago, by the server's clock.
+            all: every one; without another word which, nothing less removes them all.
 
         Returns:
             How many there were.
 
         Raises:
-            InvalidInputError: the age is negative or no number; nothing is removed.
+            InvalidInputError: neither ``all`` nor another word which, or both; or the age is
+                negative or no number. Nothing is removed.
         """
+        _check_choice((run_id, target, older_than_seconds), all)
         if older_than_seconds is not None and not 0 <= older_than_seconds < math.inf:
             raise InvalidInputError(
                 f"older_than_seconds is {older_than_seconds}, but must be a number from 0 on"
@@ -249,6 +253,14 @@ class DeadLetters:
 
     def _cursor(self, letter: DeadLetter) -> str:
         return f"{letter.target}:{self._keys.partition(letter.run_id)}:{letter.letter_id}"
+
+
+def _check_choice(which: tuple[object, ...], every: object) -> None:
+    # A name that is None by mistake must not cost all letters.
+    if not isinstance(every, bool) or every != all(each is None for each in which):
+        raise InvalidInputError(
+            "say which letters to purge: run_id=, target=, older_than_seconds=, or all=True alone"
+        )
 
 
 def _parse(cursor: str) -> tuple[str, int, str]:

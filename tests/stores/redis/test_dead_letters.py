@@ -232,7 +232,21 @@ async def test_letters_are_purged_by_run_target_or_age(
 
     await wait_until(is_later, "the letters are older than nothing")
     assert await dead.purge(older_than_seconds=0) == 2
-    assert await dead.purge() == 0
+    await fail(store, queue, "e", "f")
+    assert await dead.purge(all=True) == 2
+    assert (await dead.list()).letters == ()
+
+
+@pytest.mark.parametrize(
+    "which", [{}, {"target": None}, {"all": False}, {"all": True, "target": "work"}, {"all": 1}]
+)
+async def test_all_letters_are_purged_by_that_word_alone(
+    store: RedisRunStore, queue: Queue, dead: DeadLetters, which: dict[str, Any]
+) -> None:
+    await fail(store, queue, "a")
+    with pytest.raises(InvalidInputError, match=r"which letters to purge: .*all=True alone"):
+        await dead.purge(**which)
+    assert [letter.run_id for letter in (await dead.list()).letters] == ["a"]
 
 
 @pytest.mark.parametrize("age", [-1, -0.001, math.nan, math.inf])

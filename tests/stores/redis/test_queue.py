@@ -206,7 +206,8 @@ async def test_executions_that_are_not_excused_count_against_the_most_attempts(
     assert await handed_on(queue) == ["run"]
     assert (await queue.claim("first", rules, 1)).claims == []
     run = await store.snapshot("run")
-    assert (run.state, run.error, run.attempt) == (RunState.FAILED, "given up after 4 attempts", 4)
+    why = "given up after 4 attempts: the lease of 1 ran out"
+    assert (run.state, run.error, run.attempt) == (RunState.FAILED, why, 4)
     letter = await DeadLetters(store).get("run")
     assert (letter.reason, letter.attempts, letter.failures) == ("attempts_exhausted", 4, 1)
 

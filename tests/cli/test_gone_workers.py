@@ -1,0 +1,56 @@
+"""`cancel` of a run whose worker is gone says so, and does not promise that it is being told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from murmur_streams.fleet.worker.registration import PYTHON
+from murmur_streams.stores.redis.queue import Queue, TargetRule
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.workers import WorkerInfo, Workers
+from tests.cli.conftest import CommandLine
+
+LEASES = "murmur:runs:{0}:leases"
+WORKER = WorkerInfo(
+    *("w-1", "host", 1, "0", PYTHON, ["work"], 1, 1, "working", 1, ["r-1"]),
+)
+GONE = "r-1 will be cancelled: its worker has not been heard of ("
+END = "); it ends when any worker is there\n"
+
+
+@pytest.fixture
+def held(in_store: Any) -> None:
+    """A run that worker w-1 has, for an hour."""
+
+    async def claim(store: RedisRunStore) -> None:
+        await store.submit("r-1", "work")
+        claimed = await Queue(store, 3600).claim("w-1", [TargetRule("work", 0)], 1, "host")
+        assert [each.run_id for each in claimed.claims] == ["r-1"]
+
+    in_store(claim)
+
+
+@pytest.mark.usefixtures("held")
+def test_a_worker_that_is_not_among_the_live_ones(line: CommandLine) -> None:
+    done = line.run("cancel", "r-1")
+    assert (done.returncode, done.stdout) == (0, f"{GONE}it is not among the live ones{END}")
+
+
+@pytest.mark.usefixtures("held")
+def test_a_worker_whose_lease_ran_out(line: CommandLine, in_store: Any) -> None:
+    async def beat(store: RedisRunStore) -> None:
+        await Workers(store, 3600).beat(WORKER)
+
+    in_store(beat)
+    assert line.run("cancel", "r-1").stdout == "r-1 will be cancelled: its worker is being told\n"
+    line.run("redis", "ZADD", LEASES, "1000", "r-1")
+    done = line.run("cancel", "r-1")
+    assert done.stdout.startswith(f"{GONE}its lease ran out ")
+    assert done.stdout.endswith(f" s ago{END}")
+
+    async def remove(store: RedisRunStore) -> None:
+        await Workers(store).remove("w-1")
+
+    in_store(remove)

@@ -1,0 +1,47 @@
+"""A worker whose event loop was kept for longer than its lease says so."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import cast
+
+import pytest
+
+from murmur_streams.fleet.worker.leases import keep_leases
+from murmur_streams.stores.redis.queue import Beat, Queue
+
+WARNING = (
+    r"the event loop was blocked for (\d+\.\d) s, longer than the lease of {} s: "
+    "put blocking work into a def agent"
+)
+
+
+async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
+    """Wait for one heartbeat, with the loop blocked meanwhile."""
+    came = asyncio.Event()
+
+    def held() -> list[Beat]:
+        came.set()
+        return []
+
+    nobody = cast("Queue", None)
+    task = asyncio.create_task(keep_leases(nobody, 0.001, lease_seconds, held, print))
+    await asyncio.sleep(0)
+    time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is to be told
+    await came.wait()
+    task.cancel()
+
+
+async def test_a_heartbeat_later_than_the_lease_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    await beaten(0.1, blocked_seconds=0.5)
+    [told] = [each.getMessage() for each in caplog.records if "blocked" in each.getMessage()]
+    seconds = re.fullmatch(WARNING.format(0.1), told)
+    assert seconds is not None, told
+    assert float(seconds[1]) >= 0.4
+
+
+async def test_a_heartbeat_that_is_a_little_late_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    await beaten(3600, blocked_seconds=0.05)
+    assert "blocked" not in caplog.text
