@@ -47,8 +47,10 @@ _KINDS = {404: NOT_FOUND, 413: TOO_LARGE, 400: BAD_REQUEST}
 def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     """Make the app of a pod; it does no I/O until it is asked something.
 
-    Mounted in another app it needs nothing of that one's life. On its own, the end of its lifespan
-    lets go of the open streams and closes the fleet's store.
+    Mounted in another app it needs nothing of that one's life to begin. `murmur-streams serve` lets
+    the open streams go when it is told to stop; under another server set
+    ``app.state.pod.drain`` then, or give it a bound for open connections: most end the lifespan,
+    which drains too and closes the fleet's store, only when all connections are closed.
 
     Raises:
         ValueError: one of ``cors_origins`` is no origin, ``*`` for one.

@@ -43,7 +43,14 @@ PROBES = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 """What is answered while the pod drains."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """What the router may see; it refuses those that a path has not."""
-SINGLE = ("Authorization", "Content-Length", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+SINGLE = (
+    "Authorization",
+    "Content-Length",
+    "Content-Type",
+    "Host",
+    "Idempotency-Key",
+    "Last-Event-ID",
+)
 """Headers that mean nothing when there are two of them."""
 CLIENT_GONE = 499
 """In the log alone: who asked was gone before there was an answer."""
@@ -170,11 +177,13 @@ class Limits:
                 message = {**message, "body": b""}
             await send(message)
 
-        scope["method"] = "GET"
+        # A copy: by the scope's own method the server knows that no body is due.
+        asked = {**scope, "method": "GET"}
         try:
-            await self._app(scope, receive, headers_alone)
+            await self._app(asked, receive, headers_alone)
         finally:
-            scope["method"] = "HEAD"
+            if "route" in asked:
+                scope["route"] = asked["route"]
 
 
 class Body:
@@ -221,6 +230,8 @@ def check_headers(scope: Scope) -> None:
     for name in SINGLE:
         if counts[name.lower().encode()] > 1:
             raise ProblemError(BAD_REQUEST, f"there may be one {name} header")
+    if scope.get("http_version") == "1.1" and not counts[b"host"]:
+        raise ProblemError(BAD_REQUEST, "HTTP/1.1 has a Host header in every request")
 
 
 def check_body(headers: Headers, options: ServerOptions) -> None:

@@ -11,6 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from murmur_streams.server.access import pod_of
+from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import BAD_JSON, INVALID, TOO_LARGE, ProblemError
 
 MOST_DIGITS = 310
@@ -24,29 +25,30 @@ _SHOWN_CHARACTERS = 100
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def parse_json(raw: bytes, max_depth: int) -> JsonValue:
+def parse_json(raw: bytes, options: ServerOptions) -> JsonValue:
     """Parse a JSON text.
 
     Numbers come out as sent: an integer to its last digit, other numbers as the nearest double.
 
     Args:
         raw: UTF-8 without a byte order mark.
-        max_depth: how deep arrays and objects may be nested.
+        options: how deep arrays and objects may be nested, and how many values there may be.
 
     Raises:
         ProblemError: it is no JSON, has a member twice, a number that is none or has no end, or a
-            lone surrogate, or is nested too deep (400); or it has too many or too long names (413).
+            lone surrogate, or is nested too deep (400); or it has too many values, or too many or
+            too long names (413).
     """
     try:
         value = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError:
         raise ProblemError(BAD_JSON, "the body is not UTF-8") from None
     except RecursionError:
-        raise ProblemError(BAD_JSON, f"the body is nested deeper than {max_depth}") from None
+        raise _too_deep(options) from None
     except json.JSONDecodeError as error:
         where = f"at line {error.lineno}, column {error.colno}"
         raise ProblemError(BAD_JSON, f"the body is no JSON: {error.msg} {where}") from None
-    _check(value, max_depth)
+    _check(value, options)
     return value
 
 
@@ -73,7 +75,7 @@ def optional_body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Mode
 
 
 def _read(model: type[_Model], raw: bytes, request: Request) -> _Model:
-    value = parse_json(raw, pod_of(request).options.max_json_depth)
+    value = parse_json(raw, pod_of(request).options)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -132,21 +134,30 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _check(value: JsonValue, max_depth: int) -> None:
+def _check(value: JsonValue, options: ServerOptions) -> None:
     # A stack of our own: the depth of the data must not be the depth of our calls.
     stack: list[tuple[JsonValue, int]] = [(value, 1)]
+    values = 1
     while stack:
         item, depth = stack.pop()
         if isinstance(item, str):
             _check_text(item)
         elif isinstance(item, (list, dict)):
-            if depth > max_depth:
-                raise ProblemError(BAD_JSON, f"the body is nested deeper than {max_depth}")
+            values += len(item)
+            if values > options.max_json_values:
+                most = f"the body has over {options.max_json_values:,} values"
+                raise ProblemError(TOO_LARGE, most)
+            if depth > options.max_json_depth:
+                raise _too_deep(options)
             if isinstance(item, dict):
                 _check_names(item)
                 stack.extend((child, depth + 1) for child in item.values())
             else:
                 stack.extend((child, depth + 1) for child in item)
+
+
+def _too_deep(options: ServerOptions) -> ProblemError:
+    return ProblemError(BAD_JSON, f"the body is nested deeper than {options.max_json_depth}")
 
 
 def _check_names(item: dict[str, JsonValue]) -> None:

@@ -26,6 +26,8 @@ class ServerOptions:
     header_seconds: float = 10.0
     max_path_bytes: int = 8 * 1024
     max_json_depth: int = 64
+    max_json_values: int = 100_000
+    """Values of a body, names not counted: reading a million holds up all that a pod does."""
     max_page: int = 500
     max_wait_seconds: float = 60.0
     """The longest wait of a long-poll or a ``Prefer: wait``."""

@@ -68,19 +68,29 @@ async def list_runs(
     """List the caller's runs, newest first."""
     pod = pod_of(request)
     most = min(limit, pod.options.max_page)
-    store, found = await pod.store(), list[Run]()
-    for _ in range(MOST_PAGES):
+    store, found, pages = await pod.store(), list[Run](), 0
+    while True:
         page = await store.list_runs(
             state=state, target=target, tenant=_tenant(who), limit=most, cursor=cursor
         )
+        pages += 1
         found += [run for run in page.runs if who.sees(run.run_id, run.tenant)]
-        cursor = page.cursor
+        last, cursor = cursor, page.cursor
         if cursor is None or len(found) >= most:
             break
-    if len(found) > most:
+        if pages >= MOST_PAGES and last is not None and _ms(cursor) < _ms(last):
+            # Not the cursor itself: it is another's id. All that is newer was looked at.
+            found = [run for run in found if run.created_ms > _ms(cursor)]
+            cursor = listing_key(_ms(cursor) + 1, "0")
+            break
+    if len(found) > most or (len(found) == most and cursor is not None):
         found = found[:most]
         cursor = listing_key(found[-1].created_ms, found[-1].run_id)
     return RunList(runs=[RunSnapshot.of(run) for run in found], next=cursor)
+
+
+def _ms(cursor: str) -> int:
+    return int(cursor.partition(":")[0])
 
 
 def _tenant(who: Principal) -> str | None:

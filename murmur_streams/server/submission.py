@@ -234,7 +234,7 @@ def _input(agent: Agent | None, body: SubmitRequest, pod: Pod) -> JsonValue:
 
 def _decoded(text: str, pod: Pod) -> JsonValue:
     try:
-        return parse_json(text.encode(), pod.options.max_json_depth)
+        return parse_json(text.encode(), pod.options)
     except ProblemError:
         return text
 

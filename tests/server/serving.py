@@ -119,7 +119,9 @@ def exchange(
         "raw_path": path.encode("latin-1", "replace"),
         "query_string": b"",
         "root_path": "",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in (("host", "pod"), *headers)
+        ],
         "client": ("127.0.0.1", 1),
         "server": ("pod", 80),
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
+from murmur_streams import Fleet
+from murmur_streams.server import reading
 from murmur_streams.server.principal import Scope
 from tests.server.serving import Callers, check_problem, task, unchanged
 from tests.servers import Space
@@ -102,6 +106,29 @@ async def test_a_run_is_its_owners_and_every_admins(
         told = (await guarded.get("/runs/r", headers=who)).json()
         assert told["tenant"] == "a"
     assert (await guarded.delete("/runs/r?force=true", headers=admin)).status_code == 204
+
+
+async def test_who_passes_over_others_runs_finds_its_own_once_and_is_told_no_id_of_theirs(
+    guarded: httpx.AsyncClient, callers: Callers, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_PAGES", 3)
+    nobody = callers.add("n", [Scope.READ])
+    tenants = ["a"] * 12 + [None] + ["a"] * 9 + [None, None] + ["a"] * 8
+    for number, tenant in enumerate(tenants):
+        await fleet.submit("fine", 1, run_id=f"run-{number}", tenant=tenant)
+        await asyncio.sleep(0.002)
+    listed, following = list[str](), list[str]()
+    page = (await guarded.get("/runs?limit=2", headers=nobody)).json()
+    while True:
+        listed += [run["run_id"] for run in page["runs"]]
+        if page["next"] is None:
+            break
+        following.append(page["next"])
+        place = f"/runs?limit=2&cursor={page['next']}"
+        page = (await guarded.get(place, headers=nobody)).json()
+    assert listed == ["run-23", "run-22", "run-12"]
+    assert len(following) > 2
+    assert {cursor.partition(":")[2] for cursor in following} <= {"0", *listed}
 
 
 async def test_a_waiting_submitter_gets_its_own_run(

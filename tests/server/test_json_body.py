@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmur_streams.server.json_body import LONGEST_NAME, MOST_MEMBERS, parse_json
+from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
 
 REFUSED = {
@@ -67,30 +68,32 @@ KEPT = [
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_strict_json_is_a_bad_request(raw: bytes) -> None:
     with pytest.raises(ProblemError) as caught:
-        parse_json(raw, 64)
+        parse_json(raw, ServerOptions())
     assert caught.value.kind.status == 400
 
 
 @pytest.mark.parametrize("raw", TOO_LARGE.values(), ids=TOO_LARGE.keys())
 def test_names_are_limited_in_length_and_number(raw: bytes) -> None:
     with pytest.raises(ProblemError) as caught:
-        parse_json(raw, 64)
+        parse_json(raw, ServerOptions())
     assert caught.value.kind.status == 413
 
 
 @pytest.mark.parametrize("text", KEPT)
 def test_values_come_out_as_they_were_sent(text: str) -> None:
-    assert json.dumps(parse_json(text.encode(), 64)) == text
+    assert json.dumps(parse_json(text.encode(), ServerOptions())) == text
 
 
 def test_a_negative_zero_stays_one() -> None:
-    assert str(parse_json(b"-0", 64)) == "-0.0"
+    assert str(parse_json(b"-0", ServerOptions())) == "-0.0"
 
 
 def test_what_is_just_small_enough_is_taken() -> None:
-    assert parse_json(b"[" * 64 + b"]" * 64, 64)
-    assert parse_json(json.dumps({"k" * LONGEST_NAME: 1}).encode(), 64)
-    assert parse_json(json.dumps({str(n): 1 for n in range(MOST_MEMBERS)}).encode(), 64)
+    assert parse_json(b"[" * 64 + b"]" * 64, ServerOptions())
+    assert parse_json(json.dumps({"k" * LONGEST_NAME: 1}).encode(), ServerOptions())
+    assert parse_json(
+        json.dumps({str(n): 1 for n in range(MOST_MEMBERS)}).encode(), ServerOptions()
+    )
 
 
 _TEXT = st.text(st.characters(codec="utf-8"))
@@ -106,10 +109,24 @@ _NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_every_json_value_is_read_back(value: object) -> None:
     for ensure_ascii in (True, False):
-        assert parse_json(json.dumps(value, ensure_ascii=ensure_ascii).encode(), 100) == value
+        assert (
+            parse_json(
+                json.dumps(value, ensure_ascii=ensure_ascii).encode(),
+                ServerOptions(max_json_depth=100),
+            )
+            == value
+        )
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_problem(raw: bytes) -> None:
     with contextlib.suppress(ProblemError):
-        parse_json(raw, 8)
+        parse_json(raw, ServerOptions(max_json_depth=8))
+
+
+@pytest.mark.parametrize("text", ["[" + "{}," * 99 + "{}]", '[{"a": [1]}' + ", 0" * 97 + "]"])
+def test_a_body_has_so_many_values_and_no_more(text: str) -> None:
+    assert parse_json(text.encode(), ServerOptions(max_json_values=101))
+    with pytest.raises(ProblemError) as refused:
+        parse_json(text.encode(), ServerOptions(max_json_values=100))
+    assert refused.value.kind.slug == "too-large"

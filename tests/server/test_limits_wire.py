@@ -319,3 +319,24 @@ async def test_all_connections_are_gone_when_their_clients_are(fleet: Fleet) -> 
             await wire.ask(HEAD + b"X: a\r\n" * 200 + END)
         state = wire.server.server_state
         await wait_until(lambda: not state.connections and not state.tasks, "they are gone")
+
+
+async def test_a_head_is_answered_without_its_body_and_the_connection_goes_on(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_wire(fleet) as wire:
+        head = await wire.ask(
+            b"HEAD /agents HTTP/1.1\r\nHost: pod\r\n\r\nGET /agents HTTP/1.1\r\nHost: pod\r\n" + END
+        )
+    first, _, second = head.partition(b"\r\n\r\n")
+    assert status(first) == status(second) == 200
+    length = re.search(rb"content-length: ([0-9]+)", first.lower())
+    assert length is not None
+    assert int(length[1]) == len(second.partition(b"\r\n\r\n")[2]) > 0
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_request_without_a_host_is_malformed(fleet: Fleet) -> None:
+    async with raw_wire(fleet) as wire:
+        assert problem(await wire.ask(b"GET /healthz HTTP/1.1\r\n" + END))["status"] == 400
+        assert status(await wire.ask(b"GET /healthz HTTP/1.0\r\n\r\n")) == 200
