@@ -121,8 +121,12 @@ def test_the_names_of_the_processes_are_numbered(line: CommandLine, started: lis
     found = [next_object(parent, "worker") for _ in range(2)]
     started += [each["pid"] for each in found]
     assert sorted(each["worker"] for each in found) == ["blue-1", "blue-2"]
-    listed = objects(line.run("workers", "--json").stdout)
-    assert {each["pid"] for each in listed} == set(started)
+
+    def are_listed() -> bool:
+        listed = objects(line.run("workers", "--json").stdout)
+        return {each["pid"] for each in listed} == set(started)
+
+    wait_until(are_listed, "both workers are in the list")
 
 
 def test_a_handler_that_swallows_its_cancellation_keeps_no_process(line: CommandLine) -> None:
