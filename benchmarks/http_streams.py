@@ -64,6 +64,8 @@ class Streams:
     """To the server, this process's own included."""
     p50_ms: float
     p99_ms: float
+    poll_p50_ms: float
+    poll_p99_ms: float
     closed_seconds: float
     """Until the pod had none open."""
     left: int
@@ -93,6 +95,7 @@ async def measure_streams(url: str, admin: Any, sizes: StreamSizes) -> Streams:
             after = watched.memory_info().rss
             idle = await _idle(watched, admin, sizes.idle_seconds)
             delays = await _deliver(store, readers, run_ids, sizes.deliveries)
+            polls = [await _poll(port, random.choice(run_ids)) for _ in range(sizes.deliveries)]
             began = time.perf_counter()
         await _all_closed(port)
         closed_seconds = time.perf_counter() - began
@@ -109,8 +112,8 @@ async def measure_streams(url: str, admin: Any, sizes: StreamSizes) -> Streams:
         (after - before) / KIB / sizes.streams,
         sizes.idle_seconds,
         *idle,
-        statistics.median(delays),
-        sorted(delays)[int(len(delays) * 0.99)],
+        *_p50_and_p99(delays),
+        *_p50_and_p99(polls),
         closed_seconds,
         left_files,
         (left - before) / KIB / sizes.streams,
@@ -126,6 +129,8 @@ def show(found: Streams) -> None:
         f"  idle for {found.idle_seconds:.0f} s: {found.idle_cpu_percent:.1f}% CPU of one core, "
         f"{found.commands_per_second:.1f} commands/s, {found.connections} connections\n"
         f"  append to reader: p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms\n"
+        f"  a poll of a status meanwhile, connecting included: p50 {found.poll_p50_ms:.2f} ms, "
+        f"p99 {found.poll_p99_ms:.2f} ms\n"
         f"  closed in {found.closed_seconds:.1f} s: {found.left} open files and "
         f"{found.left_kib_a_stream:+.1f} KiB a stream left; "
         f"opened again they take {found.reopened_kib_a_stream:+.1f} KiB a stream more"
@@ -168,16 +173,33 @@ async def _deliver(
     return delays
 
 
+async def _poll(port: int, run_id: str) -> float:
+    """How long the pod takes to tell a run's state, in ms."""
+    began = time.perf_counter()
+    answer = await _ask(port, f"/runs/{run_id}/status")
+    assert b" 200 " in answer[:20], answer
+    return (time.perf_counter() - began) * 1000
+
+
+def _p50_and_p99(found: list[float]) -> tuple[float, float]:
+    return statistics.median(found), sorted(found)[int(len(found) * 0.99)]
+
+
+async def _ask(port: int, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
 async def _all_closed(port: int) -> None:
     while await _open_streams(port):  # noqa: ASYNC110  # only the pod knows
         await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _open_streams(port: int) -> float:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n")
-    text = (await reader.read()).decode()
-    writer.close()
+    text = (await _ask(port, "/metrics")).decode()
     found = re.search(r"^murmur_open_streams (\S+)", text, re.MULTILINE)
     assert found is not None
     return float(found[1])

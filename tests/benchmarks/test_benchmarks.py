@@ -29,5 +29,6 @@ def test_a_quick_benchmark_prints_every_figure_beside_its_floors() -> None:
         "submit to start",
         "cancel() to CancelledError",
         "an idle worker",
+        "20 open streams",
     ):
         assert figure in done.stdout
