@@ -29,7 +29,7 @@
 --   EXISTS
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input feed base
--- COST 1 EXISTS, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
+-- COST 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
 -- include: create
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])

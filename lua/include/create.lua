@@ -35,8 +35,12 @@ local function create_run(p)
   read_order(run, p, now)
   local live_until = p.live_ttl_ms > 0 and math.max(now, run.due_ms) + p.live_ttl_ms or 0
   run.live_until = live_until
-  -- Before the first write: it refuses what is no journal and no feed.
+  -- Before the first write: these refuse what is no journal, no feed and no index.
   local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, digits(ms))
+  for _, key in ipairs({index_key(p.base), state_index_key(p.base, 'pending'),
+    target_index_key(p.base, p.target), tenant_index_key(p.base, p.tenant), overdue_key(p.base)}) do
+    redis.call('ZSCORE', key, '')
+  end
   -- The producers stay: a retry of the delete must not find that it never was.
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}

@@ -103,6 +103,9 @@ def taken() -> Iterator[int]:
         (("--cors-origin", "*"), "must be an origin such as https://app.example.com"),
         (("--root-path", "api/"), "must be a path such as /runs-api"),
         (("--port", "65536"), "less than or equal to 65535"),
+        (("--port", "1e3"), "'--port': Input should be a valid integer"),
+        (("--port", "0x10"), "'--port': Input should be a valid integer"),
+        (("--port", ""), "'--port': Input should be a valid integer"),
     ],
 )
 def test_it_refuses_to_begin(line: CommandLine, words: tuple[str, ...], why: str) -> None:

@@ -25,6 +25,8 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "NaN": (b'{"target":"echo","task":{"input":NaN}}', 400),
     "Infinity": (b'{"target":"echo","task":{"input":-Infinity}}', 400),
     "1e999": (b'{"target":"echo","task":{"input":1e999}}', 400),
+    "a delay of NaN": (b'{"target":"echo","task":{},"delay":NaN}', 400),
+    "a deadline of 1e999": (b'{"target":"echo","task":{},"deadline":1e999}', 400),
     "a member twice": (b'{"target":"echo","target":"fine","task":{}}', 400),
     "no UTF-8": (b'{"target":"echo","task":{"input":"\xfe"}}', 400),
     "a byte order mark": (b"\xef\xbb\xbf" + json.dumps(task()).encode(), 400),
@@ -50,6 +52,13 @@ MISFITS: dict[str, tuple[dict[str, Any], int]] = {
     "an unknown field": (task(fence=99), 422),
     "a state": (task(state="done"), 422),
     "a tenant": (task(tenant="b"), 422),
+    "a time to live": (task(ttl=60), 422),
+    "a lease": (task(lease=0), 422),
+    "a partition": (task(partition="{x}"), 422),
+    "a webhook to the metadata of a cloud": (task(webhook="http://169.254.169.254/"), 422),
+    "a webhook to the store": (task(callback_url="http://[::1]:6379/"), 422),
+    "a webhook to a file": (task(webhook_url="file:///etc/passwd"), 422),
+    "constructor": (task(constructor={"prototype": 1}), 422),
     "an unknown field of the task": ({"target": "fine", "task": {"input": 1, "claim": "x"}}, 422),
     "__proto__": (task(__proto__={"target": "x"}), 422),
     "a priority as text": (task(priority="1"), 422),
@@ -62,6 +71,8 @@ MISFITS: dict[str, tuple[dict[str, Any], int]] = {
     "a delay below zero": (task(delay=-1), 422),
     "a delay of ten years and more": (task(delay=10**9), 422),
     "a delay and a time": (task(delay=1, at="2100-01-01T00:00:00Z"), 422),
+    "a deadline as text": (task(deadline="60"), 422),
+    "a deadline of true": (task(deadline=True), 422),
     "a deadline of nothing": (task(deadline=0), 422),
     "a deadline below zero": (task(deadline=-5), 422),
     "a deadline of ten years and more": (task(deadline=10**9), 422),
@@ -128,6 +139,7 @@ OF_RUNS = [
     ("GET", "/result"),
     ("GET", "/events"),
     ("GET", "/journal"),
+    ("GET", "/stream"),
     ("POST", "/cancel"),
     ("DELETE", ""),
 ]
@@ -262,15 +274,26 @@ async def test_a_page_that_breaks_a_rule_is_refused(
 
 @pytest.mark.parametrize(
     "key",
-    ["", '""', "x" * 256, f'"{"x" * 256}"', "a b", "a\tb", "\x7f", "é", '"a', "a\\" + '"b" "c"'],
+    [
+        *("", '""', "x" * 256, f'"{"x" * 256}"', "a b", "a\tb", "a\nb", "\r\n", "\0", "\x7f", "é"),
+        *('"a', "a\\" + '"b" "c"'),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/submit", task()),
+        ("/agents/fine/run", {"task": {"input": 1}}),
+        ("/agents/fine/gather", {"tasks": [{"input": 1}]}),
+    ],
 )
 async def test_an_idempotency_key_that_is_none_is_refused(
-    client: httpx.AsyncClient, space: Space, key: str
+    client: httpx.AsyncClient, space: Space, path: str, body: dict[str, Any], key: str
 ) -> None:
     with unchanged(space):
         headers = [("Idempotency-Key", key.encode())]
         raw = [(name.encode(), value) for name, value in headers]
-        response = await client.post("/submit", json=task(), headers=raw)
+        response = await client.post(path, json=body, headers=raw)
         check_problem(response, 400, "bad-request")
 
 
@@ -290,6 +313,9 @@ async def test_a_reason_that_is_no_text_is_refused(
     [
         ("/agents/fine/gather", {"tasks": [{"input": 1}], "max_concurrency": 0}),
         ("/agents/fine/gather", {"tasks": [{"input": 1}], "max_concurrency": 10**9}),
+        ("/agents/fine/gather", {"tasks": [{"input": 1}], "max_concurrency": "2"}),
+        ("/agents/fine/gather", {"tasks": [{"input": 1}], "max_concurrency": True}),
+        ("/agents/fine/gather", {"tasks": [{"input": 1}], "max_concurrency": 1.5}),
         ("/agents/fine/gather", {"tasks": [{"input": 1}] * 1_001}),
         ("/agents/fine/gather", {"tasks": {"input": 1}}),
         ("/agents/fine/run", {"task": {"input": "x"}}),

@@ -24,12 +24,16 @@ NEEDED = [
     ("GET", "/runs/r/result", Scope.READ),
     ("GET", "/runs/r/events", Scope.READ),
     ("GET", "/runs/r/journal", Scope.READ),
+    ("GET", "/runs/r/stream", Scope.READ),
+    ("GET", "/stream?run=r", Scope.READ),
+    ("GET", "/metrics", Scope.READ),
     ("GET", "/agents", Scope.READ),
     ("GET", "/agents/fine/schema", Scope.READ),
     ("GET", "/groups", Scope.READ),
     ("GET", "/groups/crew/topology", Scope.READ),
     ("POST", "/runs/r/cancel", Scope.CANCEL),
     ("DELETE", "/runs/r", Scope.ADMIN),
+    ("GET", "/events/stream", Scope.ADMIN),
 ]
 OF_RUNS = [(method, path) for method, path, _ in NEEDED if path.startswith("/runs/r")]
 
