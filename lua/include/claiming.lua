@@ -27,10 +27,10 @@ local function giving_up(run)
   local times = digits(run.attempt)
   local words = 'given up after ' .. times .. (times == '1' and ' attempt' or ' attempts')
   -- What neither failed nor was excused ended without a word.
-  local lost = run.attempt - run.failures - run.excused
+  local lost = tonumber(run.attempt) - run.failures - run.excused
   if lost <= 0 then return words end
   local each = times == '1' and 'its lease' or 'the lease of each'
-  return words .. ': ' .. (lost == run.attempt and each or 'the lease of ' .. digits(lost)) ..
+  return words .. ': ' .. (digits(lost) == times and each or 'the lease of ' .. digits(lost)) ..
     ' ran out'
 end
 

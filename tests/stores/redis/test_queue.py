@@ -212,6 +212,26 @@ async def test_executions_that_are_not_excused_count_against_the_most_attempts(
     assert (letter.reason, letter.attempts, letter.failures) == ("attempts_exhausted", 4, 1)
 
 
+@pytest.mark.parametrize(
+    ("most", "why"),
+    [
+        (1, "given up after 1 attempt: its lease ran out"),
+        (2, "given up after 2 attempts: the lease of each ran out"),
+    ],
+)
+async def test_a_run_whose_workers_all_died_says_so(
+    space: Space, store: RedisRunStore, queue: Queue, most: int, why: str
+) -> None:
+    rules = [TargetRule("work", max_attempts=most)]
+    await store.submit("run", "work", input=1)
+    for _ in range(most):
+        assert (await queue.claim("first", rules, 1)).claims
+        expire_leases(space)
+        assert await handed_on(queue) == ["run"]
+    assert (await queue.claim("first", rules, 1)).claims == []
+    assert (await store.snapshot("run")).error == why
+
+
 @pytest.mark.parametrize("by", ["claim", "tend", "sweep"])
 async def test_a_run_whose_deadline_is_over_is_not_started(
     store: RedisRunStore, queue: Queue, by: str
