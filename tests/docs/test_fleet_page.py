@@ -15,40 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from murmur_streams import Fleet
-from murmur_streams.cli.app import app
 from murmur_streams.core.executions import ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED
 from murmur_streams.embedded import stop_server
 from murmur_streams.fleet.policy import NOT_RETRYABLE, RETRIES_EXHAUSTED
 from murmur_streams.fleet.submission import SubmitOptions
 from tests.cli.waiting import wait_until
+from tests.docs.pages import DocsPage, named
 from tests.key_audit import audit_folder
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+PAGE = DocsPage("fleet.md")
 BIN = Path(sys.executable).parent
 PROGRAM = re.compile(r"^```python\n(# (\w+\.py)\n.*?)^```", re.DOTALL | re.MULTILINE)
-PROGRAMS = {name: text for text, name in PROGRAM.findall(PAGE)}
+PROGRAMS = {name: text for text, name in PROGRAM.findall(PAGE.text)}
 WHY = "the wrong bird"
-
-
-def table(header: str) -> list[list[str]]:
-    """The rows of the table that begins with this cell."""
-    rows = re.search(rf"^\| {header} \|.*\n\|[- |]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-    assert rows is not None, header
-    return [[cell.strip() for cell in row.split(" | ")] for row in rows[1].splitlines()]
-
-
-def named(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def lines(program: str) -> list[list[str]]:
-    """The lines of the page that call this program, without it and without comments."""
-    found = re.findall(rf"^    {program} (.+)$", PAGE, re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in found]
 
 
 class Fleets:
@@ -108,7 +89,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
 
 
 def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
-    assert len(PROGRAMS) == PAGE.count("```python")
+    assert len(PROGRAMS) == PAGE.text.count("```python")
     assert set(PROGRAMS) == {"jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py"}
 
 
@@ -167,7 +148,7 @@ def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
     (journal,) = fleets.told("redis", "--json", given=command)
     entries = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in journal]
     told = {entry["type"]: set(entry) for entry in entries}
-    for kind, fields, _ in table("entry"):
+    for kind, fields, _ in PAGE.table("entry"):
         (name,) = named(kind)
         assert set(named(fields)) <= told[name], name
         assert told[name] - set(named(fields)) <= {"type", "seal"}, name
@@ -184,7 +165,7 @@ def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
     worker = fleets.told("workers", "--json")[0]["id"]
     commands = [
         shlex.join(words).replace("RUN", "dead-1").replace("WORKER", worker)
-        for words in lines("redis-cli")
+        for words in PAGE.lines("redis-cli")
     ]
     replies = fleets.told("redis", "--json", given="\n".join(commands))
     said = dict(zip(commands, replies, strict=True))
@@ -206,15 +187,7 @@ def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
 
 
 def test_every_command_of_the_page_is_one_with_these_options() -> None:
-    found = lines("murmur-streams")
-    assert len(found) >= 8
-    for words in found:
-        command: Any = typer.main.get_command(app)
-        rest = list(words)
-        while hasattr(command, "commands"):
-            command = command.commands[rest.pop(0)]
-        options = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in rest if word.startswith("--")} <= options, words
+    PAGE.check_commands(least=8)
 
 
 def test_the_table_of_agent_options_is_the_signature() -> None:
@@ -222,19 +195,19 @@ def test_the_table_of_agent_options_is_the_signature() -> None:
     defaults = {
         each.name: repr(each.default) for each in parameters if each.kind == each.KEYWORD_ONLY
     }
-    told = {named(row[0])[0]: "".join(named(row[1])) for row in table("option")}
+    told = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}
     assert list(told) == list(defaults)
     assert {**told, "name": "None"} == defaults
 
 
 def test_the_table_of_submit_options_has_all_of_them() -> None:
-    rows = re.search(r"^\| option \| meaning \|\n.*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    rows = re.search(r"^\| option \| meaning \|\n.*\n((?:\|.*\n)+)", PAGE.text, re.MULTILINE)
     assert rows is not None
     told = [name for row in rows[1].splitlines() for name in named(row.split(" | ")[0])]
     assert sorted(told) == sorted(SubmitOptions.__annotations__)
 
 
 def test_the_table_of_dead_letters_has_every_reason() -> None:
-    told = {named(row[0])[0] for row in table("reason")}
+    told = {named(row[0])[0] for row in PAGE.table("reason")}
     ours = {RETRIES_EXHAUSTED, NOT_RETRYABLE, ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED}
     assert told == ours | {"overdue"}

@@ -8,7 +8,6 @@ import http.server
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -21,11 +20,9 @@ from typing import Any
 
 import httpx
 import pytest
-import typer.main
 from prometheus_client.parser import text_string_to_metric_families
 
 from murmur_streams import Fleet
-from murmur_streams.cli.app import app
 from murmur_streams.client import Client
 from murmur_streams.embedded import stop_server
 from murmur_streams.server import problems
@@ -38,30 +35,19 @@ from murmur_streams.server.principal import Scope
 from murmur_streams.server.problems import Kind
 from murmur_streams.server.tokens import parse_tokens
 from tests.cli.waiting import next_object, wait_until
+from tests.docs.pages import DocsPage, named
 from tests.key_audit import audit_folder
 from tests.pods.balancer import free_ports
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+PAGE = DocsPage("http.md")
 BIN = Path(sys.executable).parent
 _BLOCK = re.compile(r"^```(\w+)\n((?:#|//) ([\w.]+)\n.*?)^```", re.DOTALL | re.MULTILINE)
-BLOCKS = {name: text for _, text, name in _BLOCK.findall(PAGE)}
+BLOCKS = {name: text for _, text, name in _BLOCK.findall(PAGE.text)}
 NAMED = ("python", "sh", "js", "nginx", "haproxy")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SBIN = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin"
 RUN = "shown"
 DRAINED_SECONDS = 60
-
-
-def table(header: str) -> list[list[str]]:
-    """The rows of the table that begins with these cells."""
-    rows = re.search(rf"^\| {header} \|.*\n\|[- |]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-    assert rows is not None, header
-    return [[cell.strip(" |") for cell in row.split(" | ")] for row in rows[1].splitlines()]
-
-
-def named(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -141,7 +127,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, site: str) -> Iterator[Serv
     kept = {name: text for name, text in os.environ.items() if not name.startswith("MURMUR_")}
     path = f"{BIN}{os.pathsep}{kept['PATH']}"
     made = Served(folder, kept | {"MURMUR_DATA_DIR": str(folder / "data"), "PATH": path})
-    line = next(words for words in lines("murmur-streams") if words[:2] == ["token", "web"])
+    line = next(words for words in PAGE.lines("murmur-streams") if words[:2] == ["token", "web"])
     drawn = json.loads(made.run("murmur-streams", "--json", *line[: line.index(">>")]))
     (folder / "tokens.toml").write_text(drawn["record"])
     words = ("serve", "app:fleet", "--with-worker", "--port", "0", "--json", "--cors-origin", site)
@@ -168,14 +154,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, site: str) -> Iterator[Serv
         stop_server(folder / "data")
 
 
-def lines(program: str) -> list[list[str]]:
-    """The indented lines of the page that call this program, without it."""
-    found = re.findall(rf"^(?:    )?{program} (.+)$", PAGE, re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in found]
-
-
 def test_every_block_that_can_be_run_is_one_that_a_test_runs() -> None:
-    assert len(BLOCKS) == sum(PAGE.count(f"```{kind}\n") for kind in NAMED)
+    assert len(BLOCKS) == sum(PAGE.text.count(f"```{kind}\n") for kind in NAMED)
     programs = {"app.py", "mounted.py", "ask.py", "page.js", "nginx.conf", "haproxy.cfg"}
     assert set(BLOCKS) == programs | {"submit.sh", "stream.sh", "ticket.sh", "cli.sh"}
 
@@ -244,7 +224,7 @@ def test_the_command_line_asks_the_server(served: Served) -> None:
 
 def test_the_app_is_mounted_in_another(served: Served) -> None:
     (port,) = free_ports(1)
-    (words,) = lines("uvicorn")
+    (words,) = PAGE.lines("uvicorn")
     told = subprocess.Popen(
         [str(BIN / "uvicorn"), *words, "--port", str(port)],
         cwd=served.folder,
@@ -289,7 +269,7 @@ def test_a_proxy_takes_its_configuration(
 
 
 def test_the_tokens_file_is_one() -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE.text, re.DOTALL | re.MULTILINE)
     web, ci = (token.principal for token in parse_tokens(text))
     assert (web.name, web.tenant) == ("web", "acme")
     assert web.expires_at is not None
@@ -297,15 +277,7 @@ def test_the_tokens_file_is_one() -> None:
 
 
 def test_every_command_of_the_page_is_one_with_these_options() -> None:
-    found = lines("murmur-streams")
-    assert len(found) >= 11
-    for words in found:
-        command: Any = typer.main.get_command(app)
-        rest = list(words)
-        while hasattr(command, "commands"):
-            command = command.commands[rest.pop(0)]
-        options = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in rest if word.startswith("--")} <= options, words
+    PAGE.check_commands(least=11)
 
 
 def test_the_table_of_routes_has_all_with_their_scopes() -> None:
@@ -315,7 +287,7 @@ def test_the_table_of_routes_has_all_with_their_scopes() -> None:
         for path, methods in document["paths"].items()
         for method, told in methods.items()
     }
-    rows = {named(row[0])[0]: row[1] for row in table("route")}
+    rows = {named(row[0])[0]: row[1] for row in PAGE.table("route")}
     assert set(rows) == set(ours)
     for route, scope in rows.items():
         name = scope.removesuffix(", or a ticket")
@@ -328,7 +300,7 @@ def test_the_table_of_problems_has_all_with_their_statuses() -> None:
     ours = {
         kind.slug: str(kind.status) for kind in vars(problems).values() if isinstance(kind, Kind)
     }
-    assert {named(row[0])[0]: row[1] for row in table("problem")} == ours
+    assert {named(row[0])[0]: row[1] for row in PAGE.table("problem")} == ours
 
 
 def test_the_problems_that_say_when_to_ask_again_are_those_of_the_page() -> None:
@@ -338,20 +310,20 @@ def test_the_problems_that_say_when_to_ask_again_are_those_of_the_page() -> None
         if isinstance(kind, Kind) and kind.retry_after is not None
     }
     assert waiting == {"429", "503", "idempotency-in-flight"}
-    assert "429, 503 and `idempotency-in-flight` have `Retry-After`." in PAGE
+    assert "429, 503 and `idempotency-in-flight` have `Retry-After`." in PAGE.text
 
 
 def test_the_table_of_limits_is_the_options() -> None:
     ours = {each.name: repr(each.default) for each in dataclasses.fields(ServerOptions)}
-    assert {named(row[0])[0]: named(row[1])[0] for row in table("option")} == ours
+    assert {named(row[0])[0]: named(row[1])[0] for row in PAGE.table("option")} == ours
 
 
 def test_the_table_of_scopes_has_all() -> None:
-    assert [named(row[0])[0] for row in table("scope")] == list(Scope)
+    assert [named(row[0])[0] for row in PAGE.table("scope")] == list(Scope)
 
 
 def test_the_table_of_a_submission_has_every_member() -> None:
-    told = {name for row in table("member") for name in named(row[0])}
+    told = {name for row in PAGE.table("member") for name in named(row[0])}
     tasks = {name for name in told if name.startswith("task.")}
     fields = SubmitRequest.model_fields
     assert told - tasks | {"task"} == set(fields)
@@ -371,5 +343,5 @@ def test_the_table_of_metrics_has_all_with_their_labels() -> None:
         for family in families
         if not family.name.endswith("_created")
     }
-    told = {named(row[0])[0]: set(named(row[1])) for row in table("metric")}
+    told = {named(row[0])[0]: set(named(row[1])) for row in PAGE.table("metric")}
     assert told == ours
