@@ -139,9 +139,9 @@ async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> 
     await wait_until(is_as_before, "tasks, threads and connections are gone")
 
 
-def connections(space: Space) -> int:
-    """How many connections the server has."""
-    return len(space.admin.client_list())
+def connections(space: Space) -> set[str]:
+    """The ids of the connections that the server has."""
+    return {each["id"] for each in space.admin.client_list()}
 
 
 @pytest.mark.parametrize("agent", ["swallows_everything", "sleeps_on"])
