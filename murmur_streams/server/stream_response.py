@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from enum import Enum, auto
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from starlette.background import BackgroundTask
 from starlette.requests import HTTPConnection
@@ -24,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from murmur_streams.core.errors import MurmurError
 from murmur_streams.server.access import is_still_good
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.pod import Pod
+from murmur_streams.server.pod import Drain, Pod
 from murmur_streams.server.principal import Principal
 from murmur_streams.server.sse import HEARTBEAT, Message
 from murmur_streams.stores.redis.own_tasks import start_task
@@ -107,7 +106,7 @@ class EventStream(Response):
                 return
             async with aclosing(messages):
                 stream = _Stream(self._pod.options, self._who, scope, send)
-                await stream.serve(messages, receive, _leaving_of(self._pod))
+                await stream.serve(messages, receive, self._pod.drain)
 
 
 class Unwound:
@@ -178,17 +177,19 @@ class _Stream:
             seconds = min(seconds, who.expires_at - time.time())
         self._ends_at = now + seconds
 
-    async def serve(self, messages: Messages, receive: Receive, leaving: _Leaving) -> None:
+    async def serve(self, messages: Messages, receive: Receive, drain: Drain) -> None:
         """Answer with the messages."""
         listener = start_task(self._listen(receive), "event stream's client")
-        leaving.add(self)
+        drain.calls.add(self._leave)
+        if drain.is_set():
+            self._leave()
         self._look_later(self._loop.time())
         try:
             if await self._has_begun():
                 await self._tell(messages)
             await self._finish(listener)
         finally:
-            leaving.remove(self)
+            drain.calls.discard(self._leave)
             if self._timer is not None:
                 self._timer.cancel()
             listener.cancel()
@@ -201,6 +202,9 @@ class _Stream:
             self._ending = ending
             if self._scope is not None:
                 self._scope.reschedule(self._loop.time())
+
+    def _leave(self) -> None:
+        self.end(Ending.DRAINED)
 
     async def _has_begun(self) -> bool:
         """Send the first bytes, before there is any message."""
@@ -318,43 +322,6 @@ class _Stream:
             finally:
                 self._stuck_since = None
                 self._quiet_since = self._loop.time()
-
-
-class _Leaving:
-    """The open streams of one pod, which its drain ends; one task for all of them."""
-
-    def __init__(self, drain: asyncio.Event) -> None:
-        self._drain = drain
-        self._open: set[_Stream] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def add(self, stream: _Stream) -> None:
-        self._open.add(stream)
-        if self._drain.is_set():
-            stream.end(Ending.DRAINED)
-        elif self._task is None:
-            self._task = start_task(self._wait(), "drain of event streams")
-
-    def remove(self, stream: _Stream) -> None:
-        self._open.discard(stream)
-        if not self._open and self._task is not None:
-            self._task.cancel()
-            self._task = None
-
-    async def _wait(self) -> None:
-        await self._drain.wait()
-        for stream in list(self._open):
-            stream.end(Ending.DRAINED)
-
-
-_leaving: WeakKeyDictionary[Pod, _Leaving] = WeakKeyDictionary()
-
-
-def _leaving_of(pod: Pod) -> _Leaving:
-    found = _leaving.get(pod)
-    if found is None:
-        found = _leaving[pod] = _Leaving(pod.drain)
-    return found
 
 
 def _retry(options: ServerOptions, least: float, most: float) -> bytes:
