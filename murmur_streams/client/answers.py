@@ -134,11 +134,6 @@ def run_of(told: dict[str, Any]) -> Run:
     )
 
 
-def cursor_of(run: Run) -> str:
-    """The cursor after what a snapshot knows of."""
-    return str(Cursor(run.epoch, run.last_ms, run.version))
-
-
 def place_of(cursor: str) -> Cursor:
     """The place that a cursor in an answer stands for."""
     try:

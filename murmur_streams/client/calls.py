@@ -211,8 +211,7 @@ def _result_or_none(
     if run.state is not RunState.CANCELLED:
         return found
     # A run that was cancelled leaves no result: what was answered is made of its state.
-    error = RunCancelledError(run_id, run.cancel_reason or run.error)
-    return found.model_copy(update={"error": error})
+    return found.model_copy(update={"error": run.error_without_result})
 
 
 def _some_time(
@@ -224,7 +223,7 @@ def _some_time(
         run = yield from _read(patience, requests.snapshot(run_id), answers.run_of, until)
         if run.state.is_terminal:
             return None
-        cursor = answers.cursor_of(run)
+        cursor = run.cursor
     left = WAIT_SECONDS if until is None else max(0.0, min(WAIT_SECONDS, until - patience.now()))
     ask = requests.events(run_id, cursor, MOST_ENTRIES, left)
     page = yield from _read(patience, ask, answers.events_of, until)

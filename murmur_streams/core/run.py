@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import RunDamagedError
+from murmur_streams.core.cursors import Cursor
+from murmur_streams.core.errors import (
+    MurmurError,
+    RemoteAgentError,
+    RunCancelledError,
+    RunDamagedError,
+)
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
 
@@ -98,6 +104,20 @@ class Run:
     def status(self) -> RunStatus:
         """State and progress, as the interface's value."""
         return RunStatus(run_id=self.run_id, state=self.state, progress=self.progress)
+
+    @property
+    def cursor(self) -> str:
+        """After everything that is known of it here."""
+        return str(Cursor(self.epoch, self.last_ms, self.version))
+
+    @property
+    def error_without_result(self) -> MurmurError | None:
+        """Why it has ended and left no result; None when it has not, or completed."""
+        if self.state is RunState.CANCELLED:
+            return RunCancelledError(self.run_id, self.cancel_reason or self.error)
+        if self.state is RunState.FAILED:
+            return RemoteAgentError("RunFailed", self.error or "the run failed and left no error")
+        return None
 
     @property
     def metadata(self) -> JsonValue:

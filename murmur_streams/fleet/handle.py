@@ -9,12 +9,10 @@ from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
 from murmur_streams.core.cancellation import TELLING, Cancellation, known_of, told_by
-from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.entries import EntryType
 from murmur_streams.core.errors import (
     InvalidInputError,
     MurmurError,
-    RemoteAgentError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
@@ -91,7 +89,7 @@ class RunHandle(Generic[T]):
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
             return await self._told(store, known_of(run), None)
-        before = _cursor(run)
+        before = run.cursor
         state = await store.request_cancel(self.run_id, reason=reason)
         if not state.is_terminal and wait is not False:
             with contextlib.suppress(TimeoutError):
@@ -127,7 +125,9 @@ class RunHandle(Generic[T]):
         if result is not None:
             return cast("AgentResult[T]", self._typed(result))
         run = await store.snapshot(self.run_id)
-        return AgentResult[Any](error=_error_of(run), agent_name=run.target, task_id=self.run_id)
+        return AgentResult[Any](
+            error=run.error_without_result, agent_name=run.target, task_id=self.run_id
+        )
 
     async def output(self, timeout: float | None = None) -> T:
         """Wait for the end and return the output.
@@ -167,7 +167,7 @@ class RunHandle(Generic[T]):
         seen.append(run.state)
         if run.state.is_terminal:
             return
-        async with aclosing(store.journal(self.run_id, after=_cursor(run), follow=True)) as entries:
+        async with aclosing(store.journal(self.run_id, after=run.cursor, follow=True)) as entries:
             async for entry in entries:
                 if entry.type == EntryType.DELETED:
                     raise RunNotFoundError(self.run_id)
@@ -187,16 +187,3 @@ class RunHandle(Generic[T]):
             return result
         output = self._agent.decode_output(cast("object", result.output))
         return result.model_copy(update={"output": output})
-
-
-def _cursor(run: Run) -> str:
-    return str(Cursor(run.epoch, run.last_ms, run.version))
-
-
-def _error_of(run: Run) -> MurmurError | None:
-    """Why a run without a result has none; None for one that completed."""
-    if run.state is RunState.CANCELLED:
-        return RunCancelledError(run.run_id, run.cancel_reason or run.error)
-    if run.state is RunState.FAILED:
-        return RemoteAgentError("RunFailed", run.error or "")
-    return None

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.result_codec import dump_output, error_message, error_type_name
@@ -224,7 +223,7 @@ class RunSnapshot(BaseModel):
             input_size=run.input_size,
             result_size=run.result_size,
             checkpoint_size=run.checkpoint_size,
-            cursor=str(Cursor(run.epoch, run.last_ms, run.version)),
+            cursor=run.cursor,
         )
 
 

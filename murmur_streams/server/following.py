@@ -18,6 +18,8 @@ from murmur_streams.stores.redis.server import text
 from murmur_streams.stores.redis.store import RedisRunStore
 
 GAP, RESET, END = "gap", "reset", "end"
+AT_START = frozenset({"", "-1"})
+"""What clients send who begin at the start."""
 _KNOWN_TYPES = frozenset({*map(str, RunEventType), *map(str, EntryType)})
 
 
@@ -88,6 +90,11 @@ class Telling:
     async def aclose(self) -> None:
         """End it."""
         await self._told.aclose()
+
+
+def resume_after(given: str | None) -> str | None:
+    """The cursor that a client sent; None when it begins at the start."""
+    return None if given is None or given in AT_START else given
 
 
 async def follow_run(

@@ -27,6 +27,7 @@ from murmur_streams.server.bodies import (
     RunList,
     RunSnapshot,
 )
+from murmur_streams.server.following import resume_after
 from murmur_streams.server.json_body import optional_body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
 from murmur_streams.server.outcomes import outcome_of
@@ -48,8 +49,6 @@ MOST_PAGES = 20
 """How many pages of others' runs are passed over for one page of the caller's own."""
 LATE_SECONDS = 0.5
 """A run that has ended but is not sealed gets its seal from who follows it; so long at least."""
-START = frozenset({"", "-1"})
-"""What clients send who begin at the start."""
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(description="A cursor; empty or -1: from the start.")]
@@ -133,7 +132,7 @@ async def read_events(
     pod = pod_of(request)
     run = await pod.find(who, run_id)
     store, most = await pod.store(), min(limit, pod.options.max_page)
-    page = await _events(store, run, _start(after), most)
+    page = await _events(store, run, resume_after(after), most)
     seconds = min(wait, pod.options.max_wait_seconds)
     if page.events or page.ended or not (seconds or run.state.is_terminal):
         return page.told
@@ -152,7 +151,7 @@ async def read_journal(
     pod = pod_of(request)
     await pod.find(who, run_id)
     most, found = min(limit, pod.options.max_page), list[Entry]()
-    async with aclosing((await pod.store()).journal(run_id, after=_start(after))) as entries:
+    async with aclosing((await pod.store()).journal(run_id, after=resume_after(after))) as entries:
         async for entry in entries:
             if len(found) == most:
                 return JournalPage(entries=found, next=found[-1].cursor)
@@ -244,7 +243,3 @@ async def _next_event(store: RedisRunStore, run_id: str, after: str) -> None:
     async with aclosing(store.stream(run_id, after=after)) as events:
         async for _ in events:
             return
-
-
-def _start(after: str | None) -> str | None:
-    return None if after is None or after in START else after

@@ -20,6 +20,7 @@ from murmur_streams.server.following import (
     check_run_cursor,
     follow_feed,
     follow_run,
+    resume_after,
 )
 from murmur_streams.server.many import ManyCursor, tell_many
 from murmur_streams.server.openapi import problems
@@ -39,7 +40,6 @@ router = APIRouter(tags=["streams"])
 
 _TAKEN = ("text/event-stream", "text/*", "*/*")
 _Q_OF_ZERO = re.compile(r"q\s*=\s*0(\.0*)?")
-_FROM_START = frozenset({"", "-1"})
 
 
 async def event_streams_are_taken(request: Request) -> None:
@@ -70,8 +70,7 @@ async def resume_cursor(
     )
     if max(len(headers), len(queries)) > 1:
         raise ProblemError(BAD_CURSOR, "send one Last-Event-ID, or one ?after=")
-    cursor = last_event_id if headers else after
-    return None if cursor is None or cursor in _FROM_START else cursor
+    return resume_after(last_event_id if headers else after)
 
 
 Resume = Annotated[str | None, Depends(resume_cursor)]

@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import Request
 
-from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.errors import CursorGapError
 from murmur_streams.core.run import Run
 from murmur_streams.server.access import pod_of
@@ -90,15 +89,10 @@ async def ended(store: RedisRunStore, run: Run) -> None:
     while not run.state.is_terminal:
         # What was trimmed away meanwhile is of no interest here.
         with contextlib.suppress(CursorGapError):
-            async with aclosing(store.stream(run.run_id, after=cursor_of(run))) as events:
+            async with aclosing(store.stream(run.run_id, after=run.cursor)) as events:
                 async for _ in events:
                     pass
         run = await store.snapshot(run.run_id)
-
-
-def cursor_of(run: Run) -> str:
-    """After everything that is known of the run here."""
-    return str(Cursor(run.epoch, run.last_ms, run.version))
 
 
 async def _gone(request: Request) -> None:
