@@ -3,12 +3,9 @@
 
 -- What every run needs: what is of a wrong type there refuses the call before it takes any.
 local function check_partition(base, feed)
-  for _, state in ipairs({'pending', 'running', 'failed'}) do
-    redis.call('ZSCORE', state_index_key(base, state), '')
-  end
-  for _, key_of in ipairs({leases_key, owners_key, overdue_key, expiring_key}) do
-    redis.call('ZSCORE', key_of(base), '')
-  end
+  check_zsets({state_index_key(base, 'pending'), state_index_key(base, 'running'),
+    state_index_key(base, 'failed'), leases_key(base), owners_key(base), overdue_key(base),
+    expiring_key(base)})
   last_feed_id(feed)
 end
 

@@ -37,10 +37,8 @@ local function create_run(p)
   run.live_until = live_until
   -- Before the first write: these refuse what is no journal, no feed and no index.
   local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, digits(ms))
-  for _, key in ipairs({index_key(p.base), state_index_key(p.base, 'pending'),
-    target_index_key(p.base, p.target), tenant_index_key(p.base, p.tenant), overdue_key(p.base)}) do
-    redis.call('ZSCORE', key, '')
-  end
+  check_zsets({index_key(p.base), state_index_key(p.base, 'pending'), overdue_key(p.base),
+    target_index_key(p.base, p.target), tenant_index_key(p.base, p.tenant)})
   -- The producers stay: a retry of the delete must not find that it never was.
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}

@@ -2,6 +2,11 @@
 -- The indexes of a partition.
 local EXPIRED_PER_CALL = 3
 
+-- Before the first write: what is of another type there refuses the call.
+local function check_zsets(keys)
+  for _, key in ipairs(keys) do redis.call('ZSCORE', key, '') end
+end
+
 local function index_member(created_ms, run_id)
   return string.format('%013.0f', created_ms) .. ':' .. run_id
 end
