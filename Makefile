@@ -44,7 +44,7 @@ format: $(VENV)/.stamp-dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
-bench: $(VENV)/.stamp-dev ## Run the benchmarks and print their tables
+bench: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## Run the benchmarks and print their tables
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## Rewrite constraints.txt with the newest releases that fit (needs Python 3.11)

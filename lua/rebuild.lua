@@ -13,26 +13,23 @@
 --   2 last_id      text     the id of the journal's last entry, as it was folded
 --   3 ttl_ms       integer
 --   4 live_ttl_ms  integer
---   5 created_ms   integer
---   6 target       text
---   7 state        text
---   8 fields       texts: name, value, for each field of the fold
+--   5 state        text
+--   6 fields       texts: name, value, for each field of the fold
 -- RETURNS
 --   OK version
 --   WRONG_VERSION id
 -- WRITES run base
 -- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
--- include: states, time, keys, run, index, queue
+-- include: states, time, keys, run, placing
 
 local keys, base = given_run_keys(), KEYS[6]
-local run_id, last_id = ARGV[1], ARGV[2]
-local ttl_ms, live_ttl_ms, created_ms = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local target, state = ARGV[6], ARGV[7]
+local run_id, last_id, state = ARGV[1], ARGV[2], ARGV[5]
+local ttl_ms, live_ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= last_id then return {'WRONG_VERSION', last and last[1] or '-'} end
 local now, left = server_ms(), redis.call('PTTL', keys.journal)
 local fields = {}
-for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
 
 -- The journal's own expiry is the truth of when the run goes; without one it gets a new deadline.
 local ended = TERMINAL[state]
@@ -49,32 +46,5 @@ if owner ~= '' and owner_lease_ms and state == 'running' then
   -- A whole lease anew: a sweep that found the run damaged has forgotten it.
   redis.call('ZADD', owners_key(base), digits(now + owner_lease_ms), run_id)
 end
-local member = index_member(created_ms, run_id)
-leave_states(base, member)
-redis.call('ZADD', index_key(base), 0, member)
-redis.call('ZADD', state_index_key(base, state), 0, member)
-redis.call('ZADD', target_index_key(base, target), 0, member)
-local run = read_whole_run(keys.run)
-if run.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, run.tenant), 0, member) end
-local row = removal_row(run, member)
-redis.call('ZREM', overdue_key(base), row)
-redis.call('ZREM', expiring_key(base), row)
-read_work(run)
-local overdue = ended and 0 or overdue_at(run, state)
-if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end
-redis.call('ZREM', queue_key(base, target), run_id)
-if state == 'pending' and run.queued then enqueue(base, run, run_id, now) end
-if state == 'running' and run.claim ~= '' then
-  -- Its worker's next heartbeat moves it on; without a worker it is handed on.
-  redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
-else
-  redis.call('ZREM', leases_key(base), run_id)
-end
-if ended then
-  redis.call('HSET', keys.run, 'expire_at', digits(deadline))
-  if deadline > 0 then
-    redis.call('ZADD', expiring_key(base), digits(deadline), row)
-  end
-end
-if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
+place_run(base, run_id, keys, deadline, now)
 return {'OK', string.match(last_id, '-(%d+)$')}

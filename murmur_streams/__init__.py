@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from importlib.metadata import version
 
+    from murmur_streams.core.archive import RunArchive
     from murmur_streams.core.audit import AuditReport
     from murmur_streams.core.entries import EntryType, JournalEntry
     from murmur_streams.core.errors import (
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         DeadLetterNotFoundError,
         EmbeddedServerError,
         IdempotencyConflictError,
+        InvalidArchiveError,
         InvalidCursorError,
         InvalidEventError,
         InvalidInputError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         RunTerminatedError,
         StoreClosedError,
         StoreConfigurationError,
+        StoreDamagedError,
         StoreError,
         StoreFullError,
         StoreReadOnlyError,
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
     from murmur_streams.stores.memory import InMemoryRunStore
     from murmur_streams.stores.open import open_store
     from murmur_streams.stores.redis.store import RedisRunStore
+    from murmur_streams.stores.rocksdb.store import RocksDBRunStore
+    from murmur_streams.stores.sqlite.store import SQLiteRunStore
 
     __version__ = version("murmur-streams")
 
@@ -90,6 +95,7 @@ _MODULES = {
     "GroupResult": "murmur_streams.core.results",
     "IdempotencyConflictError": "murmur_streams.core.errors",
     "InMemoryRunStore": "murmur_streams.stores.memory",
+    "InvalidArchiveError": "murmur_streams.core.errors",
     "InvalidCursorError": "murmur_streams.core.errors",
     "InvalidEventError": "murmur_streams.core.errors",
     "InvalidInputError": "murmur_streams.core.errors",
@@ -108,7 +114,9 @@ _MODULES = {
     "RemoteAgentError": "murmur_streams.core.errors",
     "ResultMetadata": "murmur_streams.core.results",
     "RetryLater": "murmur_streams.fleet",
+    "RocksDBRunStore": "murmur_streams.stores.rocksdb.store",
     "Run": "murmur_streams.core.run",
+    "RunArchive": "murmur_streams.core.archive",
     "RunCancelledError": "murmur_streams.core.errors",
     "RunContext": "murmur_streams.fleet",
     "RunDamagedError": "murmur_streams.core.errors",
@@ -126,8 +134,10 @@ _MODULES = {
     "RunStatus": "murmur_streams.core.states",
     "RunStore": "murmur_streams.core.protocol",
     "RunTerminatedError": "murmur_streams.core.errors",
+    "SQLiteRunStore": "murmur_streams.stores.sqlite.store",
     "StoreClosedError": "murmur_streams.core.errors",
     "StoreConfigurationError": "murmur_streams.core.errors",
+    "StoreDamagedError": "murmur_streams.core.errors",
     "StoreError": "murmur_streams.core.errors",
     "StoreFullError": "murmur_streams.core.errors",
     "StoreReadOnlyError": "murmur_streams.core.errors",
@@ -171,6 +181,7 @@ __all__ = [
     "GroupResult",
     "IdempotencyConflictError",
     "InMemoryRunStore",
+    "InvalidArchiveError",
     "InvalidCursorError",
     "InvalidEventError",
     "InvalidInputError",
@@ -189,7 +200,9 @@ __all__ = [
     "RemoteAgentError",
     "ResultMetadata",
     "RetryLater",
+    "RocksDBRunStore",
     "Run",
+    "RunArchive",
     "RunCancelledError",
     "RunContext",
     "RunDamagedError",
@@ -207,8 +220,10 @@ __all__ = [
     "RunStatus",
     "RunStore",
     "RunTerminatedError",
+    "SQLiteRunStore",
     "StoreClosedError",
     "StoreConfigurationError",
+    "StoreDamagedError",
     "StoreError",
     "StoreFullError",
     "StoreReadOnlyError",

@@ -3,21 +3,25 @@
 from murmur_streams import (
     InMemoryRunStore,
     RedisRunStore,
+    RocksDBRunStore,
     RunEvent,
     RunEventType,
     RunProgress,
     RunState,
     RunStatus,
     RunStore,
+    SQLiteRunStore,
 )
 
 __all__ = [
     "InMemoryRunStore",
     "RedisRunStore",
+    "RocksDBRunStore",
     "RunEvent",
     "RunEventType",
     "RunProgress",
     "RunState",
     "RunStatus",
     "RunStore",
+    "SQLiteRunStore",
 ]

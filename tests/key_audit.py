@@ -36,6 +36,7 @@ HOLES = {
     "worker_id": r"[^:]+",
     "reader_id": r"[^:]+",
     "name": r"[^:{}]+",
+    "digest": r"[0-9a-f]{64}",
 }
 
 

@@ -9,6 +9,8 @@ from murmur_streams.cli import (
     cancel,
     dead,
     dev,
+    export_runs,
+    import_runs,
     keys,
     partitions,
     pause,
@@ -78,6 +80,7 @@ def begin(
 for module in (
     *(demo, dev, worker, workers, pause, serve, token),
     *(submit, tail, result, cancel, retry, runs, show, dead),
+    *(export_runs, import_runs),
     *(keys, audit, rebuild, partitions, redis, server, settings),
 ):
     module.register(app)

@@ -17,7 +17,7 @@ from murmur_streams.cli.session import Session
 from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.pages import MOST_RUNS
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs.")]
 AnyRuns = Annotated[
@@ -78,7 +78,7 @@ async def _audit_every(session: Session) -> bool:
     return not unclean
 
 
-async def _reports(store: RedisRunStore) -> AsyncGenerator[AuditReport]:
+async def _reports(store: WorkStore) -> AsyncGenerator[AuditReport]:
     cursor: str | None = None
     while True:
         page = await store.list_runs(limit=MOST_RUNS, cursor=cursor)

@@ -23,7 +23,8 @@ from murmur_streams.cli.printing import (
     printable,
 )
 from murmur_streams.cli.session import Session
-from murmur_streams.stores.redis.dead import MOST_LETTERS, DeadLetter, DeadLetters
+from murmur_streams.core.dead_letters import MOST_LETTERS, DeadLetter
+from murmur_streams.stores.work_store import DeadLetterBox
 
 Runs = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs that are dead letters.")
@@ -64,7 +65,7 @@ def list_(
 ) -> None:
     """List dead letters, of each agent the newest first. With --json: one a line."""
 
-    async def body(letters: DeadLetters) -> None:
+    async def body(letters: DeadLetterBox) -> None:
         count = 0
         async with aclosing(_each(letters, target)) as found:
             async for letter in found:
@@ -79,7 +80,7 @@ def list_(
 def show(session: Session, run: RunId) -> None:
     """Print what is known of a dead letter: why it died, its attempts, its errors, its input."""
 
-    async def body(letters: DeadLetters) -> None:
+    async def body(letters: DeadLetterBox) -> None:
         letter = await letters.get(run)
         if session.as_json:
             print_json(_as_json(letter))
@@ -102,14 +103,14 @@ def requeue(
     """
     _check_choice(runs, target, every=every)
 
-    async def again(letters: DeadLetters, run_id: str) -> None:
+    async def again(letters: DeadLetterBox, run_id: str) -> None:
         new_id = await letters.requeue(run_id)
         if session.as_json:
             print_json({"run_id": new_id, "requeued_from": run_id})
         else:
             print(new_id, flush=True)
 
-    async def body(letters: DeadLetters) -> None:
+    async def body(letters: DeadLetterBox) -> None:
         if runs:
             for run_id in runs:
                 await again(letters, run_id)
@@ -132,7 +133,7 @@ def purge(
     """Remove dead letters for good; the runs themselves expire as all others do."""
     _check_choice(runs, target, every=every)
 
-    async def body(letters: DeadLetters) -> None:
+    async def body(letters: DeadLetterBox) -> None:
         if runs:
             count = sum([await letters.purge(run_id=run_id) for run_id in runs])
         else:
@@ -149,12 +150,12 @@ def purge(
 def _in_letters(session: Session, body: Any) -> None:
     async def opened() -> None:
         async with session.store() as store:
-            await body(DeadLetters(store))
+            await body(store.dead_letters())
 
     asyncio.run(opened())
 
 
-async def _each(letters: DeadLetters, target: str | None) -> AsyncGenerator[DeadLetter]:
+async def _each(letters: DeadLetterBox, target: str | None) -> AsyncGenerator[DeadLetter]:
     cursor: str | None = None
     while True:
         page = await letters.list(target, cursor=cursor)

@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
 
 
 async def _read(session: Session, run_id: str) -> tuple[Run, Keys, Client]:
-    async with session.store() as store:
+    async with session.redis_store() as store:
         return await store.snapshot(run_id), store.keys, client_for(session, store)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.loading import load_fleet
-from murmur_streams.cli.session import RETRY_SECONDS, Session
+from murmur_streams.cli.session import Session
 from murmur_streams.fleet import Fleet
 
 App = Annotated[
@@ -25,6 +25,6 @@ def open_fleet(session: Session, app: str | None = None) -> Fleet:
     """The user's fleet, which knows its agents and their inputs, or one that takes any name."""
     session.check_is_store()
     if app is None:
-        return Fleet(session.url, key_prefix=session.prefix, retry_seconds=RETRY_SECONDS)
+        return Fleet(session.url, **session.redis_options)
     os.environ.update(session.to_environment())
     return load_fleet(app)

@@ -70,5 +70,5 @@ async def _show(session: Session) -> int:
 
 
 async def _raise(session: Session, number: int, *, delete_ended: bool) -> None:
-    async with session.store(partitions=await _show(session)) as store:
+    async with session.redis_store(partitions=await _show(session)) as store:
         await raise_partitions(store, number, delete_ended=delete_ended)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from pydantic import JsonValue
 
@@ -22,9 +22,6 @@ from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.submission import SubmitOptions
-from murmur_streams.stores.redis.dead import DeadLetters
-from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.tail import read_entry
 
 
 class Place(Protocol):
@@ -118,22 +115,14 @@ class StorePlace:
         return await store.list_runs(state=state, target=target, limit=limit, cursor=cursor)
 
     async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
-        return await last_entries(await self._fleet.store(), run, count)
+        return await (await self._fleet.store()).last_entries(run.run_id, count)
 
     async def dead_reason(self, run: Run) -> str | None:
         if run.state is RunState.FAILED:
             with contextlib.suppress(RunNotFoundError):
-                return (await DeadLetters(await self._fleet.store()).get(run.run_id)).reason
+                letters = (await self._fleet.store()).dead_letters()
+                return (await letters.get(run.run_id)).reason
         return None
-
-
-async def last_entries(store: RedisRunStore, run: Run, count: int) -> list[JournalEntry]:
-    """The newest entries of the run's journal, oldest first."""
-    journal = store.keys.journal(run.run_id)
-    page = cast(
-        "list[Any]", await store.server.read("XREVRANGE", journal, "+", "-", "COUNT", count)
-    )
-    return [read_entry(run.run_id, run.epoch, raw) for raw in reversed(page)]
 
 
 @asynccontextmanager

@@ -86,7 +86,7 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
     Raises:
         StoreUnavailableError, StoreConfigurationError: it cannot be made, or was lost.
     """
-    async with session.store() as store:
+    async with session.redis_store() as store:
         connections = Connections(store.client, size=1, deadline_seconds=CONNECT_SECONDS)
         try:
             async with connections.connection() as connection:

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.embedded import default_data_dir
+from murmur_streams.fleet.stores import default_options, kind_on_disk, open_work_store
 from murmur_streams.settings import Settings
-from murmur_streams.stores.open import open_store
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, redis_only
+from murmur_streams.stores.work_store import WorkStore
 
 RETRY_SECONDS = 5.0
 """A person waits for the answer; a fleet retries for longer."""
@@ -106,6 +107,10 @@ class Session:
                 "memory: lives inside one process, and this is another one; "
                 "give --url or MURMUR_URL a server, or neither for the embedded one"
             )
+        if self.given.prefix and kind_on_disk(self.url):
+            raise StoreConfigurationError(
+                "--prefix is what Redis keys begin with, and these runs are in a file: leave it out"
+            )
 
     @property
     def url(self) -> str:
@@ -129,24 +134,39 @@ class Session:
         return Path(unquote(path)) if path else default_data_dir(os.environ)
 
     @asynccontextmanager
-    async def store(self, partitions: int | None = None) -> AsyncGenerator[RedisRunStore]:
+    async def store(self, partitions: int | None = None) -> AsyncGenerator[WorkStore]:
         """Open the store; it is closed at the end of the block. partitions: None is the setting."""
         self.check_is_store()
-        store = cast(
-            "RedisRunStore",
-            open_store(
-                self.url,
-                key_prefix=self.prefix,
-                partitions=partitions or self.settings.partitions,
-                ttl_seconds=self.settings.ttl_seconds,
-                live_ttl_seconds=self.settings.live_ttl_seconds,
-                retry_seconds=RETRY_SECONDS,
-            ),
-        )
+        options = default_options(self.url, self.settings) | self.redis_options
+        if partitions is not None:
+            options["partitions"] = partitions
+        store = await open_work_store(self.url, options)
         try:
             yield store
         finally:
             await store.close()
+
+    @asynccontextmanager
+    async def redis_store(self, partitions: int | None = None) -> AsyncGenerator[RedisRunStore]:
+        """The same for what looks at Redis keys.
+
+        Raises:
+            StoreConfigurationError: the runs are in a file, or behind a server.
+        """
+        kind = kind_on_disk(self.url)
+        if kind is not None:
+            raise StoreConfigurationError(
+                f"this command looks at Redis keys; this store is {kind}, which has none"
+            )
+        async with self.store(partitions) as store:
+            yield redis_only(store)
+
+    @property
+    def redis_options(self) -> dict[str, Any]:
+        """What a person's store is opened with beside the defaults, if it is a Redis."""
+        if kind_on_disk(self.url):
+            return {}
+        return {"key_prefix": self.prefix, "retry_seconds": RETRY_SECONDS}
 
     def to_environment(self) -> dict[str, str]:
         """The options as variables, for code of the user's and for processes that we start."""

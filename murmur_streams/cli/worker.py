@@ -15,7 +15,9 @@ from murmur_streams.cli.processes.loops import Loop
 from murmur_streams.cli.processes.options import Options, Probes
 from murmur_streams.cli.processes.working import work
 from murmur_streams.cli.session import Session
+from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.fleet.logs import RunLogFilter, loggable
+from murmur_streams.fleet.stores import kind_on_disk
 from murmur_streams.settings import Settings
 
 MOST_PROCESSES = 256
@@ -172,6 +174,11 @@ def worker(  # noqa: PLR0913, PLR0917  # one for each option
         parent=parent,
     )
     begin(session)
+    if options.processes > 1 and kind_on_disk(session.url) == "RocksDB":
+        raise StoreConfigurationError(
+            "a RocksDB folder is for one process: leave --processes and MURMUR_PROCESSES out, or "
+            "take sqlite: or a Redis"
+        )
     if options.needs_parent:
         raise typer.Exit(keep_processes(session, options))
     work(session, options)

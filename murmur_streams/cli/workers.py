@@ -15,7 +15,7 @@ from murmur_streams.cli.command import command
 from murmur_streams.cli.opening import open_fleet
 from murmur_streams.cli.printing import console, moment_json, print_json, printable
 from murmur_streams.cli.session import Session
-from murmur_streams.stores.redis.workers import WorkerInfo
+from murmur_streams.core.work import WorkerInfo
 
 STYLES = {"working": "green", "draining": "yellow"}
 SHOWN_RUNS = 3

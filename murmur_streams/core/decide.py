@@ -249,10 +249,11 @@ _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
 
 
 def _with_snapshot(run: Run, decision: Decision, now: Now) -> Decision:
+    last = decision.entries[-1]
+    if last.seq - (run.snapshot or 0) < now.max_events // 2:
+        return decision
     for entry in decision.entries:
         run = evolve(run, entry)
-    if run.version - (run.snapshot or 0) < now.max_events // 2:
-        return decision
     flushed: tuple[JournalEntry, ...] = ()
     if run.progress_dirty and run.progress is not None:
         fields = {**progress_fields(run.progress), "at": str(now.caller_ms)}

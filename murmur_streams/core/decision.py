@@ -39,9 +39,12 @@ class Decision:
 def written(run: Run, ms: int, drafts: Sequence[Fields]) -> Decision:
     """Append these entries."""
     ms = max(ms, run.last_ms)
+    run_id, epoch, first = run.run_id, run.epoch, run.version + 1
     entries = tuple(
-        JournalEntry(run.run_id, run.epoch, ms, run.version + offset, fields)
-        for offset, fields in enumerate(drafts, start=1)
+        [
+            JournalEntry(run_id, epoch, ms, seq, fields)
+            for seq, fields in enumerate(drafts, start=first)
+        ]
     )
     return Decision(("OK", str(run.version + len(entries))), entries)
 

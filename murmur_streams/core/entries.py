@@ -136,7 +136,7 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
     if event.data is not None:
         fields["data"] = encode_json(event.data, "the event's data", InvalidEventError)
     fields["ts"] = _moment(event.timestamp)
-    size = sum(len(value.encode()) for value in fields.values())
+    size = sum([len(value.encode()) for value in fields.values()])
     if size > max_bytes:
         raise PayloadTooLargeError("the event", size, max_bytes, "max_event_bytes")
     return fields

@@ -14,6 +14,7 @@
     │   ├── InvalidEventError
     │   ├── InvalidPayloadError
     │   ├── PayloadTooLargeError
+    │   ├── InvalidArchiveError
     │   └── InvalidCursorError
     ├── WrongExpectedVersionError
     ├── RunTerminatedError
@@ -29,6 +30,7 @@
     │   ├── StoreFullError
     │   ├── StoreClosedError
     │   ├── RunDamagedError
+    │   ├── StoreDamagedError
     │   └── StoreConfigurationError
     │       └── EmbeddedServerError
     ├── AgentNotRegisteredError
@@ -78,10 +80,10 @@ class DeadLetterNotFoundError(RunNotFoundError):
 class RunExistsError(RegistryError):
     """A run with this id was created before."""
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"run_id {run_id!r} already exists; choose another, or let new_run_id() draw one"
-        )
+    def __init__(
+        self, run_id: str, instead: str = "choose another, or let new_run_id() draw one"
+    ) -> None:
+        super().__init__(f"run_id {run_id!r} already exists; {instead}")
         self.run_id = run_id
 
 
@@ -128,6 +130,10 @@ class PayloadTooLargeError(InvalidInputError):
         )
         self.size = size
         self.limit = limit
+
+
+class InvalidArchiveError(InvalidInputError):
+    """What should become a run is damaged, cut off, or none of ours; nothing of it was written."""
 
 
 class InvalidCursorError(InvalidInputError):
@@ -228,6 +234,10 @@ class RunDamagedError(StoreError):
             "`murmur-streams rebuild` makes it anew from the journal"
         )
         self.run_id = run_id
+
+
+class StoreDamagedError(StoreError):
+    """The file or folder of a store on disk cannot be read, and was left as it is."""
 
 
 class StoreConfigurationError(StoreError):

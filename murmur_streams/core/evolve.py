@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.events import RunEventType, is_closing
-from murmur_streams.core.run import Run, run_from_fields
+from murmur_streams.core.run import Run, changed, run_from_fields
 from murmur_streams.core.states import RunProgress, RunState
 
 FAILED = "failed"
@@ -32,8 +31,8 @@ def evolve(run: Run | None, entry: JournalEntry) -> Run:
     else:
         run = _LIFECYCLE.get(entry.type, _event)(run, entry)
     if entry.is_seal:
-        run = replace(run, seal=entry.seq)
-    return replace(run, version=entry.seq, last_ms=entry.ms)
+        run = changed(run, seal=entry.seq)
+    return changed(run, version=entry.seq, last_ms=entry.ms)
 
 
 def fold(entries: Iterable[JournalEntry]) -> Run | None:
@@ -71,11 +70,11 @@ def _created(entry: JournalEntry) -> Run:
 
 def _from_snapshot(entry: JournalEntry) -> Run:
     run = run_from_fields(entry.run_id, entry.fields)
-    return replace(run, snapshot=entry.seq)
+    return changed(run, snapshot=entry.seq)
 
 
 def _snapshot(run: Run, entry: JournalEntry) -> Run:
-    return replace(run, snapshot=entry.seq)
+    return changed(run, snapshot=entry.seq)
 
 
 def _state(run: Run, entry: JournalEntry) -> Run:
@@ -83,7 +82,7 @@ def _state(run: Run, entry: JournalEntry) -> Run:
     state = RunState(fields["state"])
     if state is RunState.RUNNING:
         claim = fields.get("claim")
-        return replace(
+        return changed(
             run,
             state=state,
             started_ms=run.started_ms if run.started_ms is not None else entry.ms,
@@ -94,19 +93,19 @@ def _state(run: Run, entry: JournalEntry) -> Run:
             # Only what is queued is claimed: without its word for it, the claim says so.
             queued=run.queued or claim is not None,
         )
-    run = replace(run, state=state, claim=None)
+    run = changed(run, state=state, claim=None)
     if state is RunState.PENDING:
         return _waiting_again(run, fields)
-    run = replace(run, ended_ms=int(fields["at"]), error=fields.get("error"))
+    run = changed(run, ended_ms=int(fields["at"]), error=fields.get("error"))
     if state is RunState.FAILED and "attempt" in fields:
-        return _with_error(replace(run, failures=run.failures + 1), fields.get("error"))
+        return _with_error(changed(run, failures=run.failures + 1), fields.get("error"))
     return run
 
 
 def _waiting_again(run: Run, fields: Fields) -> Run:
     reason = fields.get("reason")
     failed = _with_error(run, fields.get("error")) if reason == FAILED else run
-    return replace(
+    return changed(
         failed,
         failures=run.failures + (reason == FAILED),
         excused=run.excused + (reason in EXCUSED),
@@ -119,25 +118,25 @@ def _with_error(run: Run, error: str | None) -> Run:
     if error is None or len(before.encode()) >= ERRORS_BYTES:
         return run
     line = f"{run.attempt} " + error.replace("\n", " ")
-    return replace(run, errors=f"{before}\n{line}" if before else line)
+    return changed(run, errors=f"{before}\n{line}" if before else line)
 
 
 def _cancel_requested(run: Run, entry: JournalEntry) -> Run:
     fields = entry.fields
-    return replace(run, cancel_requested=int(fields["at"]), cancel_reason=fields.get("reason"))
+    return changed(run, cancel_requested=int(fields["at"]), cancel_reason=fields.get("reason"))
 
 
 def _cancel_delivered(run: Run, entry: JournalEntry) -> Run:
-    return replace(run, cancel_delivered=int(entry.fields["at"]))
+    return changed(run, cancel_delivered=int(entry.fields["at"]))
 
 
 def _silent(run: Run, entry: JournalEntry) -> Run:
-    return replace(run, silent=entry.seq)
+    return changed(run, silent=entry.seq)
 
 
 def _checkpoint(run: Run, entry: JournalEntry) -> Run:
     size, sha256 = int(entry.fields["size"]), entry.fields["sha256"]
-    return replace(run, checkpoint_size=size, checkpoint_sha256=sha256)
+    return changed(run, checkpoint_size=size, checkpoint_sha256=sha256)
 
 
 def _progress(run: Run, entry: JournalEntry) -> Run:
@@ -148,20 +147,20 @@ def _progress(run: Run, entry: JournalEntry) -> Run:
         failed=int(fields["failed"]),
         running=int(fields["running"]),
     )
-    return replace(run, progress=progress, progress_ms=int(fields["at"]), progress_dirty=False)
+    return changed(run, progress=progress, progress_ms=int(fields["at"]), progress_dirty=False)
 
 
 def _result(run: Run, entry: JournalEntry) -> Run:
-    return replace(run, result_size=int(entry.fields["size"]), result_sha256=entry.fields["sha256"])
+    return changed(run, result_size=int(entry.fields["size"]), result_sha256=entry.fields["sha256"])
 
 
 def _event(run: Run, entry: JournalEntry) -> Run:
     if entry.is_late:
         return run
     if run.closing is None and is_closing(entry.type, entry.fields.get("agent"), run.target):
-        return replace(run, closing=entry.seq)
+        return changed(run, closing=entry.seq)
     if run.cancel_event is None and entry.type == RunEventType.RUN_CANCELLED:
-        return replace(run, cancel_event=entry.seq)
+        return changed(run, cancel_event=entry.seq)
     return run
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
+from murmur_streams.core.archive import RunArchive
 from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.events import RunEvent
@@ -125,6 +126,20 @@ class RunStore(Protocol):
 
     async def rebuild(self, run_id: str) -> None:
         """Write what is stored anew from the fold of the journal."""
+        ...
+
+    async def archive(self, run_id: str) -> RunArchive:
+        """Take all that makes the run, as it was at one moment; RunNotFoundError."""
+        ...
+
+    async def restore(self, archive: RunArchive) -> bool:
+        """Write a run whole, as its journal says; False when this very run is here already.
+
+        Nothing comes of an archive that ``verify`` finds damaged (InvalidArchiveError), and
+        nothing of one whose id has another life here, or an older copy (RunExistsError). Cursors
+        stay valid; expiry counts from now; a lease is over; what waits is queued; the feed is
+        told nothing.
+        """
         ...
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:

@@ -19,8 +19,8 @@ from murmur_streams.core.errors import (
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.states import RunProgress
-from murmur_streams.stores.redis.queue import Claim
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.core.work import Claim
+from murmur_streams.stores.work_store import WorkStore
 
 _REFUSAL_SECONDS = 0.05
 LEVELS = ("debug", "info", "warning", "error")
@@ -36,7 +36,7 @@ class RunContext:
     """
 
     def __init__(
-        self, store: RedisRunStore, claim: Claim, worker: str, loop: asyncio.AbstractEventLoop
+        self, store: WorkStore, claim: Claim, worker: str, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.run_id = claim.run_id
         self.agent = claim.target

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from murmur_streams.core.dead_letters import DeadLetter, DeadLetterPage
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.stores import StoreOfLoop
-from murmur_streams.stores.redis.dead import DeadLetter, DeadLetterPage, DeadLetters
+from murmur_streams.stores.work_store import DeadLetterBox
 
 
 class DeadRuns:
@@ -65,5 +66,5 @@ class DeadRuns:
             run_id=run_id, target=target, older_than_seconds=older_than_seconds, all=all
         )
 
-    async def _letters(self) -> DeadLetters:
-        return DeadLetters(await self._stores.get())
+    async def _letters(self) -> DeadLetterBox:
+        return (await self._stores.get()).dead_letters()

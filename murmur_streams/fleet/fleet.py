@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.errors import AgentNotRegisteredError
 from murmur_streams.core.identifiers import check_run_id, check_target
+from murmur_streams.core.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, make_agent
 from murmur_streams.fleet.dead import DeadRuns
 from murmur_streams.fleet.handle import RunHandle
@@ -19,8 +20,7 @@ from murmur_streams.fleet.policy import Backoff, make_policy
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
 from murmur_streams.fleet.sync import SyncFleet
-from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.workers import WorkerInfo, Workers
+from murmur_streams.stores.work_store import WorkStore
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,9 +37,10 @@ class Fleet:
     ``async with fleet:`` or ``await fleet.close()``; used again, it opens new connections.
 
     Args:
-        url: where the runs are; None takes MURMUR_URL, else the embedded server.
-        options: for the store, such as key_prefix, partitions and ttl_seconds; what is left out
-            comes from the MURMUR_* variables.
+        url: where the runs are; None takes MURMUR_URL, else the embedded server. ``sqlite:`` and
+            ``rocksdb:`` are for fleets of one process: who submits is the one who works.
+        options: for the store that the URL names, such as ttl_seconds, and of a Redis key_prefix
+            and partitions; what is left out comes from the MURMUR_* variables.
 
     Raises:
         InvalidInputError: the URL is no text.
@@ -226,7 +227,7 @@ class Fleet:
 
     async def workers(self) -> list[WorkerInfo]:
         """The live workers, with what they execute."""
-        return await Workers(await self.store()).list()
+        return await (await self.store()).workers().list()
 
     @property
     def dead(self) -> DeadRuns:
@@ -310,7 +311,7 @@ class Fleet:
         made = import_module(f"{server}.options").ServerOptions(**options)
         return app.make_app(self, made)
 
-    async def store(self) -> RedisRunStore:
+    async def store(self) -> WorkStore:
         """The running event loop's store, opened at first use."""
         return await self._stores.get()
 

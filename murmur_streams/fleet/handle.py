@@ -25,7 +25,7 @@ from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.stores import StoreOfLoop
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ class RunHandle(Generic[T]):
                         return
 
     async def _told(
-        self, store: RedisRunStore, known: Cancellation, before: str | None
+        self, store: WorkStore, known: Cancellation, before: str | None
     ) -> Cancellation:
         async with aclosing(store.journal(self.run_id, after=before)) as entries:
             return told_by([entry async for entry in entries if entry.type in TELLING], known)

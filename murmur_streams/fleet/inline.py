@@ -23,11 +23,11 @@ from murmur_streams.core.result_codec import (
 )
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import checked_count
 from murmur_streams.stores.memory import InMemoryRunStore
-from murmur_streams.stores.redis.queue import Claim
 
 WORKER = "inline"
 

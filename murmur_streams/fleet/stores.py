@@ -10,12 +10,17 @@ from typing import Any
 
 from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.settings import Settings
+from murmur_streams.stores.disk.store import DiskRunStore
+from murmur_streams.stores.memory import InMemoryRunStore
 from murmur_streams.stores.open import open_store
-from murmur_streams.stores.redis.own_tasks import start_task
+from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
-_NOT_OURS = frozenset({"url", "client", "revive"})
-"""What the store is made with beside its options."""
+_NOT_OURS = frozenset({"url", "client", "revive", "path"})
+"""What a store is made with beside its options."""
+_ON_DISK = {"sqlite": "SQLite", "rocksdb": "RocksDB"}
+_STORES: tuple[type[object], ...] = (RedisRunStore, DiskRunStore)
 
 
 class StoreOfLoop:
@@ -30,11 +35,11 @@ class StoreOfLoop:
         _check(url, options)
         self._url = url
         self._options = options
-        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[RedisRunStore]] = {}
+        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[WorkStore]] = {}
         """By process and loop. A forked child keeps its parent's stores and leaves them alone:
         closing them would unregister the parent's sockets."""
 
-    async def get(self) -> RedisRunStore:
+    async def get(self) -> WorkStore:
         """The running loop's store.
 
         Raises:
@@ -59,28 +64,47 @@ class StoreOfLoop:
                 # Threads with loops of their own may both be here.
                 self._opened.pop((pid, loop), None)
 
-    async def _open(self) -> RedisRunStore:
+    async def _open(self) -> WorkStore:
         settings = Settings.from_environment(os.environ)
         url = self._url or settings.url or "embedded:"
-        defaults = {
-            "key_prefix": settings.key_prefix,
-            "partitions": settings.partitions,
-            "ttl_seconds": settings.ttl_seconds,
-            "live_ttl_seconds": settings.live_ttl_seconds,
-        }
-        # In a thread: an embedded server may have to be started.
-        store = await asyncio.to_thread(
-            lambda: open_store(
-                url,
-                **({**defaults, **self._options} if not url.startswith("memory:") else {}),
-            )
+        _check(url, self._options)
+        return await open_work_store(url, {**default_options(url, settings), **self._options})
+
+
+def kind_on_disk(url: str) -> str | None:
+    """What a URL names that is a file or folder of this machine: SQLite, RocksDB, or no such."""
+    return _ON_DISK.get(_scheme(url))
+
+
+def default_options(url: str, settings: Settings) -> dict[str, Any]:
+    """What the MURMUR_* variables say of the store that a URL names."""
+    kept: dict[str, Any] = {
+        "ttl_seconds": settings.ttl_seconds,
+        "live_ttl_seconds": settings.live_ttl_seconds,
+    }
+    if kind_on_disk(url) is not None:
+        return kept
+    return {**kept, "key_prefix": settings.key_prefix, "partitions": settings.partitions}
+
+
+async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
+    """Open a store that has queues.
+
+    Raises:
+        StoreConfigurationError, StoreUnavailableError: it cannot be opened, or has none.
+    """
+    if _scheme(url) == "memory":
+        raise StoreConfigurationError(
+            "a fleet needs a store with queues, and memory: has none: set MURMUR_URL, or leave it "
+            "out for the embedded server"
         )
-        if not isinstance(store, RedisRunStore):
-            raise StoreConfigurationError(
-                "a fleet needs a Redis, since workers are other processes: set MURMUR_URL, or "
-                "leave it out for the embedded server"
-            )
-        return store
+    # In a thread: an embedded server may have to be started.
+    store = await asyncio.to_thread(lambda: open_store(url, **options))
+    assert not isinstance(store, InMemoryRunStore)  # noqa: S101  # there is no other URL of it
+    if isinstance(store, DiskRunStore):
+        # A server that is away may come back; a file that cannot be opened is a mistake to tell.
+        await store.ping()
+    return store
 
 
 def _check(url: object, options: Mapping[str, Any]) -> None:
@@ -89,15 +113,27 @@ def _check(url: object, options: Mapping[str, Any]) -> None:
         raise InvalidInputError(
             f"url is {url!r}, but must be text such as redis://localhost:6379/0, or None"
         )
-    known = [name for name in inspect.signature(RedisRunStore).parameters if name not in _NOT_OURS]
-    for name in options:
-        if name not in known:
-            raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}")
+    if options:
+        known = _options_of(url)
+        for name in options:
+            if name not in known:
+                raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}")
+
+
+def _options_of(url: str | None) -> list[str]:
+    """What the store of a URL can be told; where none is named yet, what any store can."""
+    stores = _STORES if url is None else [DiskRunStore if kind_on_disk(url) else RedisRunStore]
+    found = [name for store in stores for name in inspect.signature(store).parameters]
+    return [name for name in dict.fromkeys(found) if name not in _NOT_OURS]
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0].strip().lower()
 
 
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:
     return os.getpid(), asyncio.get_running_loop()
 
 
-def _failed(task: asyncio.Task[RedisRunStore]) -> bool:
+def _failed(task: asyncio.Task[WorkStore]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)

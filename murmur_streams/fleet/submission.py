@@ -22,7 +22,7 @@ from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.trace import trace_to_carry
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 MOST_KEY_CHARACTERS = 1_024
 KEYED = "idem-"
@@ -45,7 +45,7 @@ class SubmitOptions(TypedDict, total=False):
 
 
 async def submit_run(  # noqa: PLR0913  # one for each option of a submission
-    store: RedisRunStore,
+    store: WorkStore,
     target: str,
     given: JsonValue,
     *,
@@ -122,9 +122,7 @@ def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
     return f"{KEYED}{hashlib.sha256(told).hexdigest()[:32]}"
 
 
-async def retry_run(
-    store: RedisRunStore, run_id: str, new_id: str | None = None
-) -> tuple[str, str]:
+async def retry_run(store: WorkStore, run_id: str, new_id: str | None = None) -> tuple[str, str]:
     """Submit a failed or cancelled run again as a new one; the new id, and the target.
 
     Args:

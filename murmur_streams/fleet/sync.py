@@ -13,11 +13,11 @@ from murmur_streams.core.pages import RunPage
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
+from murmur_streams.core.work import WorkerInfo
 from murmur_streams.fleet.background import background
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.inline import InlineOptions, InlineRun
 from murmur_streams.fleet.submission import SubmitOptions
-from murmur_streams.stores.redis.workers import WorkerInfo
 
 if TYPE_CHECKING:
     from murmur_streams.fleet.fleet import Fleet

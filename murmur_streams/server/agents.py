@@ -37,7 +37,7 @@ from murmur_streams.server.problems import (
 )
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
-from murmur_streams.stores.redis.server import end_tasks
+from murmur_streams.stores.own_tasks import end_tasks
 
 router = APIRouter(tags=["agents"])
 _RUNNING = problems(NO_AGENT, IN_FLIGHT, KEY_REUSED, TOO_MANY, DRAINING, TIMEOUT)

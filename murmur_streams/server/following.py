@@ -12,10 +12,9 @@ from typing import Any, Self
 from murmur_streams.core.entries import EntryType
 from murmur_streams.core.errors import CursorError, CursorResetError, RunNotFoundError
 from murmur_streams.core.events import RunEventType
-from murmur_streams.core.feed import FeedCursor, FeedEntry, Place, read_place
+from murmur_streams.core.feed import FeedEntry
 from murmur_streams.server.sse import Message
-from murmur_streams.stores.redis.server import text
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 GAP, RESET, END = "gap", "reset", "end"
 AT_START = frozenset({"", "-1"})
@@ -98,7 +97,7 @@ def resume_after(given: str | None) -> str | None:
 
 
 async def follow_run(
-    store: RedisRunStore, run_id: str, after: str | None, *, control: bool
+    store: WorkStore, run_id: str, after: str | None, *, control: bool
 ) -> AsyncGenerator[Told]:
     """Tell a run's events, and at last its end; its state is told with ``control`` only.
 
@@ -131,7 +130,7 @@ async def follow_run(
 
 
 async def follow_feed(
-    store: RedisRunStore,
+    store: WorkStore,
     after: str | None,
     targets: Collection[str] | None,
     types: Collection[str] | None,
@@ -155,7 +154,7 @@ async def follow_feed(
         yield _break(broke, None)
 
 
-async def check_run_cursor(store: RedisRunStore, run_id: str, after: str | None) -> None:
+async def check_run_cursor(store: WorkStore, run_id: str, after: str | None) -> None:
     """Refuse a cursor from which the run's stream cannot go on, without waiting for news.
 
     Raises:
@@ -166,28 +165,14 @@ async def check_run_cursor(store: RedisRunStore, run_id: str, after: str | None)
             await anext(entries, None)
 
 
-async def check_feed_cursor(store: RedisRunStore, after: str | None) -> None:
+async def check_feed_cursor(store: WorkStore, after: str | None) -> None:
     """Refuse a cursor from which the feed cannot go on, without waiting for news.
 
     Raises:
         InvalidCursorError, CursorGapError, CursorResetError: as the store's feed.
     """
-    if after is None:
-        return
-    partitions = store.keys.all_partitions
-    cursor = FeedCursor.parse(after, len(partitions))
-    commands: list[tuple[object, ...]] = []
-    for partition in partitions:
-        feed, (ms, n) = store.keys.feed(partition), cursor.places[partition]
-        commands.append(("XRANGE", feed, f"{ms}-{n}", f"{ms}-{n}"))
-        commands.append(("XRANGE", feed, "-", "+", "COUNT", 1))
-        commands.append(("XREVRANGE", feed, "+", "-", "COUNT", 1))
-    replies = await store.server.read_all(*commands)
-    for partition in partitions:
-        found, oldest, newest = replies[3 * partition : 3 * partition + 3]
-        cursor.check(
-            partition, found=bool(found), oldest=_place_of(oldest), newest=_place_of(newest)
-        )
+    if after is not None:
+        await store.check_feed_cursor(after)
 
 
 def _told_of(entry: FeedEntry) -> Told:
@@ -215,13 +200,9 @@ def _to_json(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-async def _state_of(store: RedisRunStore, run_id: str) -> str | None:
+async def _state_of(store: WorkStore, run_id: str) -> str | None:
     """The run's state; None when the run is gone, too."""
     try:
         return str((await store.get_status(run_id)).state)
     except RunNotFoundError:
         return None
-
-
-def _place_of(entries: list[Any]) -> Place | None:
-    return read_place(text(entries[0][0])) if entries else None

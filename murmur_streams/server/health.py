@@ -15,7 +15,6 @@ from murmur_streams.server.access import Reader, pod_of
 from murmur_streams.server.bodies import Health
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
-from murmur_streams.stores.redis.scripts import load_scripts
 
 logger = logging.getLogger("murmur_streams.server")
 router = APIRouter(tags=["health"])
@@ -64,17 +63,8 @@ async def _readiness(pod: Pod) -> str:
         return "shutting_down"
     try:
         async with asyncio.timeout(READY_SECONDS):
-            await _check_store(pod)
+            await (await pod.store()).ping()
     except (MurmurError, TimeoutError) as error:
         logger.warning("not ready: %s", error or "the store did not answer in time")
         return "store_unreachable"
     return READY
-
-
-async def _check_store(pod: Pod) -> None:
-    server = (await pod.store()).server
-    hashes = [script.sha for script in load_scripts().values()]
-    _, found = await server.read_all(("PING",), ("SCRIPT", "EXISTS", *hashes))
-    if not all(found):
-        # An emptied server: the next call would load them, too.
-        await server.prepare_again()

@@ -12,9 +12,8 @@ from typing import Self, TypeVar
 
 from murmur_streams.core.errors import InvalidCursorError
 from murmur_streams.server.following import Telling, Told, encode, follow_run
-from murmur_streams.stores.redis.own_tasks import start_task
-from murmur_streams.stores.redis.server import end_tasks
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.work_store import WorkStore
 
 T = TypeVar("T")
 
@@ -72,7 +71,7 @@ class ManyCursor:
             self._parts[told.run_id] = _ENDED if told.is_end else told.cursor or _START
 
 
-def tell_many(store: RedisRunStore, cursor: ManyCursor, *, control: bool) -> Telling:
+def tell_many(store: WorkStore, cursor: ManyCursor, *, control: bool) -> Telling:
     """Tell what comes of all runs until all have ended; errors as ``follow_run``.
 
     A run's events come in order; between runs there is none.

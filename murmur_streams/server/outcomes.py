@@ -7,10 +7,10 @@ from typing import Any
 from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.run import Run
 from murmur_streams.server.bodies import AgentOutcome, GroupOutcome, Outcome
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 
-async def outcome_of(store: RedisRunStore, run: Run) -> Outcome:
+async def outcome_of(store: WorkStore, run: Run) -> Outcome:
     """The outcome of a run that has ended; a cancelled or failed one has its error."""
     result = await store.get_result(run.run_id)
     if isinstance(result, GroupResult):

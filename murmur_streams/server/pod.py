@@ -13,7 +13,7 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.principal import Principal
 from murmur_streams.server.problems import DRAINING, TOO_MANY, ProblemError
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 
 class Drain(asyncio.Event):
@@ -44,7 +44,7 @@ class Pod:
         self.in_flight: set[tuple[str | None, str]] = set()
         """Tenant and key of submissions with an idempotency key that are under way here."""
 
-    async def store(self) -> RedisRunStore:
+    async def store(self) -> WorkStore:
         """The store of the running loop."""
         return await self.fleet.store()
 

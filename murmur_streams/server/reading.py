@@ -41,7 +41,7 @@ from murmur_streams.server.problems import (
     ProblemError,
 )
 from murmur_streams.server.waiting import preferred_wait, until, until_ended
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 router = APIRouter(tags=["runs"])
 
@@ -213,7 +213,7 @@ class _Page:
         return EventPage(events=self.events, next=self.next, ended=self.ended)
 
 
-async def _events(store: RedisRunStore, run: Run, after: str | None, most: int) -> _Page:
+async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> _Page:
     page = _Page([], after or "", ended=False)
     async with aclosing(store.journal(run.run_id, after=after)) as entries:
         async for entry in _up_to_the_seal(entries):
@@ -239,7 +239,7 @@ def _is_past_seal(run: Run, cursor: str) -> bool:
     return run.seal is not None and int(cursor.rpartition("-")[2]) >= run.seal
 
 
-async def _next_event(store: RedisRunStore, run_id: str, after: str) -> None:
+async def _next_event(store: WorkStore, run_id: str, after: str) -> None:
     async with aclosing(store.stream(run_id, after=after)) as events:
         async for _ in events:
             return

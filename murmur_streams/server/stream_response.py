@@ -26,7 +26,7 @@ from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
 from murmur_streams.server.principal import Principal
 from murmur_streams.server.sse import HEARTBEAT, Message
-from murmur_streams.stores.redis.own_tasks import start_task
+from murmur_streams.stores.own_tasks import start_task
 
 logger = logging.getLogger("murmur_streams.server")
 

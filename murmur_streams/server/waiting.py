@@ -17,9 +17,8 @@ from murmur_streams.core.run import Run
 from murmur_streams.server.access import pod_of
 from murmur_streams.server.principal import Principal
 from murmur_streams.server.problems import ProblemError
-from murmur_streams.stores.redis.own_tasks import start_task
-from murmur_streams.stores.redis.server import end_tasks
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.work_store import WorkStore
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TEXT = rf'(?:{_WORD}|"(?:[^"\\]|\\.)*")'
@@ -84,7 +83,7 @@ async def until_ended(request: Request, who: Principal, run: Run, seconds: float
         return await until(request, ended(await pod_of(request).store(), run), seconds)
 
 
-async def ended(store: RedisRunStore, run: Run) -> None:
+async def ended(store: WorkStore, run: Run) -> None:
     """Return when the run's stream has ended."""
     while not run.state.is_terminal:
         # What was trimmed away meanwhile is of no interest here.

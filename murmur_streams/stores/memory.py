@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from heapq import heappop, heappush
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydantic import JsonValue
 
 from murmur_streams.core.answers import check_answer
+from murmur_streams.core.archive import RunArchive, check_same_life, restorable
 from murmur_streams.core.audit import AuditReport, audit_run
 from murmur_streams.core.commands import (
     Append,
@@ -43,36 +44,14 @@ from murmur_streams.core.limits import (
 )
 from murmur_streams.core.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
-from murmur_streams.core.results import AgentResult, GroupResult, RunResult
+from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run, run_to_fields
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.memory_feed import MemoryFeed
+from murmur_streams.stores.memory_record import MemoryRecord, copied
 from murmur_streams.stores.writes import RunWrites
-
-
-@dataclass(slots=True)
-class _Record:
-    """One run: its fold, its journal, its payloads, and who waits for more."""
-
-    run: Run
-    entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
-    input_json: str | None = None
-    result_json: str | None = None
-    result: RunResult | None = None
-    expire_at_ms: int | None = None
-    live_until_ms: int | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def after(self, seq: int) -> JournalEntry | None:
-        """The first kept entry whose seq is above ``seq``."""
-        place = max(0, seq - self.entries[0].seq + 1)
-        return self.entries[place] if place < len(self.entries) else None
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
 
 
 class InMemoryRunStore(RunWrites):
@@ -106,7 +85,9 @@ class InMemoryRunStore(RunWrites):
         self._late_event_ms = max(0, round(late_event_seconds * 1000))
         self._limits = limits or Limits()
         self._clock = clock
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, MemoryRecord] = {}
+        self._moments: list[tuple[int, str]] = []
+        """A heap: when to look at which run."""
         self._feed = MemoryFeed(feed_max_entries)
         self._closed = False
 
@@ -154,7 +135,7 @@ class InMemoryRunStore(RunWrites):
     async def get_result(self, run_id: str) -> RunResult | None:
         """The result, as deep a copy as was stored; None until there is one."""
         result = self._record(run_id).result
-        return None if result is None else _copied(result)
+        return None if result is None else copied(result)
 
     async def get_input(self, run_id: str) -> JsonValue:
         """The input; None when there is none."""
@@ -221,35 +202,72 @@ class InMemoryRunStore(RunWrites):
         record = self._record(run_id)
         result_json = record.result_json
         fields = run_to_fields(record.run)
-        return audit_run(run_id, fields, record.entries, record.input_json, result_json)
+        return audit_run(
+            run_id,
+            fields,
+            record.entries,
+            record.input_json,
+            result_json,
+            record.checkpoint_json,
+        )
 
     async def rebuild(self, run_id: str) -> None:
         """Fold the journal again; here the state is never anything else."""
         record = self._record(run_id)
         record.run = fold(record.entries) or record.run
 
+    async def archive(self, run_id: str) -> RunArchive:
+        """Take all that makes the run; progress that the journal does not have yet is no part."""
+        return self._record(run_id).archive()
+
+    async def restore(self, archive: RunArchive) -> bool:
+        """Write a run whole, as its journal says; False when this very run is here already.
+
+        Raises:
+            InvalidArchiveError: the archive is damaged; nothing was written.
+            RunExistsError: the id has another run, or an older copy of this one.
+        """
+        run = restorable(archive)
+        await self.sweep()
+        try:
+            record = self._record(archive.run_id)
+        except RunNotFoundError:
+            record = self._records[archive.run_id] = MemoryRecord.of(archive, run)
+            self._set_expiry(record, ended_now=run.state.is_terminal)
+            return True
+        last = archive.entries[-1]
+        at = record.after(last.seq - 1)
+        has_last = at is not None and at.id == last.id
+        oldest_seq = record.entries[0].seq
+        check_same_life(archive, epoch=record.run.epoch, oldest_seq=oldest_seq, has_last=has_last)
+        return False
+
     async def sweep(self) -> int:
-        """Remove the ended runs whose time is over, fail the overdue; how many that were."""
-        now = self._clock()
-        overdue = [
-            run_id
-            for run_id, record in self._records.items()
-            if record.live_until_ms is not None and record.live_until_ms <= now
-        ]
-        for run_id in overdue:
-            silent = max(0, now - self._records[run_id].run.last_ms) // 1000
+        """Remove the ended runs whose time is over, fail the overdue; how many that were.
+
+        It costs what is due, however many runs there are.
+        """
+        now, count = self._clock(), 0
+        while self._moments and self._moments[0][0] <= now:
+            _, run_id = heappop(self._moments)
+            record = self._records.get(run_id)
+            moment = None if record is None else record.moment
+            if record is None or moment is None:
+                continue
+            if moment > now:
+                # Writes do not move the row: it may be early, and never late.
+                heappush(self._moments, (moment, run_id))
+                continue
+            count += 1
+            if record.run.state.is_terminal:
+                self._records.pop(run_id).wake()
+                continue
+            silent = max(0, now - record.run.last_ms) // 1000
             words = f"nobody wrote to it for {silent} seconds (live_ttl_seconds)"
             self._perform(run_id, Finish(RunState.FAILED, error=words))
-        due = [
-            run_id
-            for run_id, record in self._records.items()
-            if record.expire_at_ms is not None and record.expire_at_ms <= now
-        ]
-        for run_id in due:
-            self._records.pop(run_id).wake()
-        return len(due) + len(overdue)
+        return count
 
-    def _record(self, run_id: str) -> _Record:
+    def _record(self, run_id: str) -> MemoryRecord:
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
         record = self._records.get(check_run_id(run_id))
@@ -262,7 +280,7 @@ class InMemoryRunStore(RunWrites):
     async def _execute(
         self, run_id: str, command: Command, result: RunResult | None = None
     ) -> Answer:
-        return self._perform(run_id, command, None if result is None else _copied(result))
+        return self._perform(run_id, command, None if result is None else copied(result))
 
     def _perform(self, run_id: str, command: Command, result: RunResult | None = None) -> Answer:
         # No await between decide and store: tasks of one loop cannot interleave here.
@@ -286,31 +304,40 @@ class InMemoryRunStore(RunWrites):
     def _apply(
         self,
         run_id: str,
-        record: _Record | None,
+        record: MemoryRecord | None,
         command: Command,
         entries: tuple[JournalEntry, ...],
-    ) -> _Record:
+    ) -> MemoryRecord:
         run = None if record is None else record.run
         for entry in entries:
             run = evolve(run, entry)
         assert run is not None  # noqa: S101  # entries is not empty
         if record is None:
-            record = self._records[run_id] = _Record(run)
+            record = self._records[run_id] = MemoryRecord(run)
         ended_now = run.state.is_terminal and not record.run.state.is_terminal
         record.run = run
         record.entries.extend(entries)
         self._feed.add(run.target, entries)
         if entries[-1].type == EntryType.SNAPSHOT:
             del record.entries[: -self._max_events]
-        if ended_now and self._ttl_ms:
-            record.expire_at_ms = self._clock() + self._ttl_ms
-        live = self._live_ttl_ms and not run.state.is_terminal
-        record.live_until_ms = self._clock() + self._live_ttl_ms if live else None
+        self._set_expiry(record, ended_now=ended_now)
         if isinstance(command, Delete):
             self._records.pop(run_id, None)
         return record
 
-    def _keep_payload(self, record: _Record, command: Command, result: RunResult | None) -> None:
+    def _set_expiry(self, record: MemoryRecord, *, ended_now: bool) -> None:
+        if ended_now and self._ttl_ms:
+            record.expire_at_ms = self._clock() + self._ttl_ms
+        live = self._live_ttl_ms and not record.run.state.is_terminal
+        is_new = record.live_until_ms is None and live
+        record.live_until_ms = self._clock() + self._live_ttl_ms if live else None
+        moment = record.moment
+        if moment is not None and (ended_now or is_new):
+            heappush(self._moments, (moment, record.run.run_id))
+
+    def _keep_payload(
+        self, record: MemoryRecord, command: Command, result: RunResult | None
+    ) -> None:
         if isinstance(command, Create) and command.input is not None:
             record.input_json = command.input.text
         if isinstance(command, (SetResult, Finish)) and command.result is not None:
@@ -322,7 +349,7 @@ class InMemoryRunStore(RunWrites):
     ) -> AsyncGenerator[JournalEntry]:
         cursor = None if after is None else Cursor.parse(after)
         record = self._record(run_id)
-        seq = self._checked_seq(record, cursor)
+        seq = record.checked_seq(cursor)
         while True:
             while (entry := record.after(seq)) is not None:
                 if not late and record.run.seal is not None and entry.seq > record.run.seal:
@@ -339,24 +366,10 @@ class InMemoryRunStore(RunWrites):
             await self._wait(run_id, record)
 
     @staticmethod
-    def _checked_seq(record: _Record, cursor: Cursor | None) -> int:
-        if cursor is None:
-            return 0
-        at = record.after(cursor.seq - 1)
-        first = record.entries[0]
-        cursor.check(
-            epoch=record.run.epoch,
-            version=record.run.version,
-            found=at is not None and (at.seq, at.ms) == (cursor.seq, cursor.ms),
-            oldest=Cursor(first.epoch, first.ms, first.seq - 1),
-        )
-        return cursor.seq
-
-    @staticmethod
-    def _is_deleted(record: _Record) -> bool:
+    def _is_deleted(record: MemoryRecord) -> bool:
         return record.entries[-1].type == EntryType.DELETED
 
-    async def _wait(self, run_id: str, record: _Record) -> None:
+    async def _wait(self, run_id: str, record: MemoryRecord) -> None:
         changed = record.changed
         seconds: float | None = None
         if record.run.state.is_terminal:
@@ -373,15 +386,3 @@ class InMemoryRunStore(RunWrites):
             raise StoreClosedError("the store was closed while a stream was open")
         if self._records.get(run_id) is not record and not self._is_deleted(record):
             raise CursorResetError(f"run {run_id!r} has expired", None)
-
-
-def _copied(result: RunResult) -> RunResult:
-    # Its errors are shared: not every exception can be copied.
-    if isinstance(result, GroupResult):
-        outputs = {name: _copied_outcome(outcome) for name, outcome in result.outputs.items()}
-        return result.model_copy(update={"outputs": outputs})
-    return _copied_outcome(result)
-
-
-def _copied_outcome(outcome: AgentResult[Any]) -> AgentResult[Any]:
-    return outcome.model_copy(update={"output": copy.deepcopy(outcome.output)})

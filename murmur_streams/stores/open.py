@@ -9,21 +9,27 @@ from urllib.parse import unquote, urlsplit
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.embedded import default_data_dir, ensure_server, ensure_server_async
+from murmur_streams.stores.disk.store import DiskRunStore
 from murmur_streams.stores.memory import InMemoryRunStore
 from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.store import RedisRunStore
 
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
-_SCHEMES = "memory:, redis://, rediss://, unix:// or embedded:"
+_DISK_SCHEMES = frozenset({"sqlite", "rocksdb"})
+_SCHEMES = "memory:, redis://, rediss://, unix://, embedded:, sqlite: or rocksdb:"
+
+AnyStore = InMemoryRunStore | RedisRunStore | DiskRunStore
 
 
-def open_store(url: str, **options: Any) -> InMemoryRunStore | RedisRunStore:
+def open_store(url: str, **options: Any) -> AnyStore:
     """Open the store that a URL names; a Redis is connected at its first use.
 
     Args:
         url: ``memory:``, ``redis://host:6379/0``, ``rediss://…``, ``unix:///path/to/socket``,
-            ``embedded:`` (the default folder) or ``embedded:///path/to/folder``. An embedded
-            server is started here if none runs, which blocks for about 0.1 s.
+            ``embedded:`` (the default folder) or ``embedded:///path/to/folder``,
+            ``sqlite:///path/to/file`` or ``rocksdb:///path/to/folder`` (``sqlite:runs.db`` is a
+            path from the current folder). An embedded server is started here if none runs, which
+            blocks for about 0.1 s.
         options: passed to the store's constructor.
 
     Raises:
@@ -42,6 +48,13 @@ def open_store(url: str, **options: Any) -> InMemoryRunStore | RedisRunStore:
         return InMemoryRunStore(**options)
     if parts.scheme == "embedded":
         return _open_embedded(_folder(url, parts.netloc, parts.path), options)
+    if parts.scheme in _DISK_SCHEMES:
+        if parts.query or parts.fragment:
+            raise StoreConfigurationError(
+                f"the URL {redacted(url)} has a ? or # in it: in a path they are %3F and %23, and "
+                "settings are options of the store"
+            )
+        return _open_disk(parts.scheme, _path(url, parts.scheme, parts.netloc, parts.path), options)
     raise StoreConfigurationError(f"the URL {redacted(url)} names no store; use {_SCHEMES}")
 
 
@@ -52,6 +65,25 @@ def _folder(url: str, host: str, path: str) -> Path:
             "machine: embedded:///path/to/folder"
         )
     return Path(unquote(path)) if path else default_data_dir(os.environ)
+
+
+def _path(url: str, scheme: str, host: str, path: str) -> Path:
+    if host or not path.strip("/"):
+        raise StoreConfigurationError(
+            f"the URL {redacted(url)} names no path on this machine; write {scheme}:///path/to/it, "
+            f"or {scheme}:name for one in the current folder"
+        )
+    return Path(unquote(path))
+
+
+def _open_disk(scheme: str, path: Path, options: dict[str, Any]) -> DiskRunStore:
+    if scheme == "sqlite":
+        from murmur_streams.stores.sqlite.store import SQLiteRunStore
+
+        return SQLiteRunStore(path, **options)
+    from murmur_streams.stores.rocksdb.store import RocksDBRunStore
+
+    return RocksDBRunStore(path, **options)
 
 
 def _open_embedded(folder: Path, options: dict[str, Any]) -> RedisRunStore:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from murmur_streams.testing.workbench import StoreFactory, Subscriber, Workbench, wait_until
 
 _REWRITTEN = (
+    "archives",
     "cancels",
     "cursors",
     "events",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from murmur_streams.testing.archives import ArchiveContract
 from murmur_streams.testing.cancels import CancelContract
 from murmur_streams.testing.cursors import CursorContract
 from murmur_streams.testing.events import EventContract
@@ -27,6 +28,7 @@ class StoreContract(
     ExpiryContract,
     ListingContract,
     CancelContract,
+    ArchiveContract,
 ):
     """Subclass it in a test module, as ``Test…``, and override the fixture ``factory``.
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import TargetRule
 from murmur_streams.stores.redis.dead import DeadLetters
-from murmur_streams.stores.redis.queue import Queue, TargetRule
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import objects, wait_until

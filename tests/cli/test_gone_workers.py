@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from murmur_streams.core.work import TargetRule, WorkerInfo
 from murmur_streams.fleet.worker.registration import PYTHON
-from murmur_streams.stores.redis.queue import Queue, TargetRule
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.workers import WorkerInfo, Workers
+from murmur_streams.stores.redis.workers import Workers
 from tests.cli.conftest import CommandLine
 
 LEASES = "murmur:runs:{0}:leases"

@@ -55,7 +55,7 @@ def test_every_command_takes_the_shared_options() -> None:
     "command",
     [
         *("submit", "worker", "dev", "redis", "keys", "demo", "cancel", "result", "retry"),
-        *("serve", "token"),
+        *("serve", "token", "export", "import"),
         *("workers", "pause", "resume", "dead requeue"),
     ],
 )

@@ -15,6 +15,7 @@ from murmur_streams.core import errors
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.results import AgentResult, ResultMetadata
 from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.store import redis_only
 from tests.client.conftest import PATIENCE_SECONDS, Gates
 from tests.client.pods import Pod
 
@@ -175,7 +176,7 @@ async def test_a_gap_is_raised_with_the_cursor_to_go_on_from(
     handle = await client.submit("counts", 10)
     await handle.result(PATIENCE_SECONDS)
     first = await anext(handle.stream())
-    store = await fleet.store()
+    store = redis_only(await fleet.store())
     journal = store.keys.journal(handle.run_id)
     await store.server.read("XTRIM", journal, "MAXLEN", 8)
     known = [event async for event in handle.stream()]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from murmur_streams.stores.redis.queue import Beat, Claim, Queue, TargetRule, Word
+from murmur_streams.core.work import Beat, Claim, TargetRule, Word
+from murmur_streams.stores.work_store import WorkQueue
 
 TENDER = "tender"
 
 
-async def take(queue: Queue, worker: str, count: int, *targets: str) -> list[Claim]:
+async def take(queue: WorkQueue, worker: str, count: int, *targets: str) -> list[Claim]:
     """Claim runs of these targets, ``work`` when none is named, as long as there may be some."""
     rules = [TargetRule(target) for target in targets or ("work",)]
     claimed = await queue.claim(worker, rules, count)
@@ -18,13 +19,13 @@ async def take(queue: Queue, worker: str, count: int, *targets: str) -> list[Cla
     return claimed.claims
 
 
-async def over(queue: Queue, claims: Sequence[Claim]) -> list[Claim]:
+async def over(queue: WorkQueue, claims: Sequence[Claim]) -> list[Claim]:
     """Send one heartbeat for each; the claims that are over."""
     told = await queue.heartbeat([Beat(claim) for claim in claims])
     assert all(each.what is Word.LOST for each in told)
     return [each.claim for each in told]
 
 
-async def hand_on(queue: Queue, worker: str = TENDER) -> list[str]:
+async def hand_on(queue: WorkQueue, worker: str = TENDER) -> list[str]:
     """Tend once, now; the runs that were queued again."""
     return (await queue.tend(worker, ["work"], 0.001)).handed_on

@@ -80,8 +80,12 @@ class Stage:
         self.prefix = prefix
         self.place = place
         self.partitions = partitions
-        self.fleet = Fleet(url, key_prefix=prefix, partitions=partitions)
+        self.fleet = self.made_fleet()
         self.workers: list[WorkerProcess] = []
+
+    def made_fleet(self) -> Fleet:
+        """The test's own view of the runs."""
+        return Fleet(self.url, key_prefix=self.prefix, partitions=self.partitions)
 
     def start(
         self,

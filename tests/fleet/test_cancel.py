@@ -13,9 +13,10 @@ import pytest
 from murmur_streams import Backoff, Cancellation, Fleet, RunContext, RunHandle
 from murmur_streams.core.errors import InvalidInputError, RunCancelledError, RunNotFoundError
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import Claimed
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.endings import Endings
-from murmur_streams.stores.redis.queue import Claimed, Queue
+from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.queueing import take
 from tests.fleet.stage import PATIENCE_SECONDS, wait_until
 from tests.fleet.working import working
@@ -465,7 +466,7 @@ async def test_a_cancelled_run_whose_worker_stops_is_not_handed_on(fleet: Fleet)
 async def test_a_cancelled_run_whose_worker_is_lost_ends_cancelled(fleet: Fleet) -> None:
     handle = await fleet.submit("fine", 1)
     store = await fleet.store()
-    ghost = Queue(store, lease_seconds=0.001)
+    ghost = store.queue(lease_seconds=0.001)
     assert len(await take(ghost, "ghost", 1, "fine")) == 1
     assert (await handle.cancel()).state is RunState.RUNNING
     async with working(fleet, lease_seconds=1):

@@ -9,8 +9,9 @@ from typing import cast
 
 import pytest
 
+from murmur_streams.core.work import Beat
 from murmur_streams.fleet.worker.leases import keep_leases
-from murmur_streams.stores.redis.queue import Beat, Queue
+from murmur_streams.stores.redis.queue import Queue
 
 WARNING = (
     r"the event loop was blocked for (\d+\.\d) s, longer than the lease of {} s: "

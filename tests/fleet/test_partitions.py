@@ -13,7 +13,7 @@ from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 from tests.fleet.queueing import hand_on, over, take
 from tests.fleet.stage import Stage
 from tests.servers import Space
@@ -111,4 +111,4 @@ async def test_the_environment_says_the_number(
 ) -> None:
     monkeypatch.setenv("MURMUR_PARTITIONS", str(PARTITIONS))
     async with Fleet(wide.url, key_prefix=wide.prefix) as fleet:
-        assert (await fleet.store()).keys.partitions == PARTITIONS
+        assert redis_only(await fleet.store()).keys.partitions == PARTITIONS

@@ -12,7 +12,8 @@ import pytest
 
 from murmur_streams.core.errors import LeaseLostError
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.queue import Claim, Queue
+from murmur_streams.core.work import Claim
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.queueing import hand_on, over, take
 from tests.fleet.stage import Stage, wait_until

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater, RunContext, RunHandle
+from murmur_streams.core.dead_letters import DeadLetter
 from murmur_streams.core.errors import (
     DeadLetterNotFoundError,
     InvalidInputError,
@@ -22,8 +23,6 @@ from murmur_streams.core.errors import (
 from murmur_streams.core.result_codec import MAX_TRACEBACK_BYTES
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.dead import DeadLetter
-from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.queueing import take
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
@@ -295,7 +294,7 @@ async def test_a_run_whose_workers_die_on_it_dies_in_the_end(fleet: Fleet, space
     async def deadly() -> None: ...
 
     handle = await fleet.submit(deadly)
-    queue = Queue(await fleet.store(), lease_seconds=1)
+    queue = (await fleet.store()).queue(lease_seconds=1)
     for attempt in (1, 2):
         (claim,) = await take(queue, "ghost", 1, "deadly")
         assert claim.attempt == attempt

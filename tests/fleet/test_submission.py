@@ -18,8 +18,8 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
 )
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import TargetRule
 from murmur_streams.fleet.submission import idempotent_run_id
-from murmur_streams.stores.redis.queue import Queue, TargetRule
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.queueing import take
 from tests.fleet.working import working
@@ -188,7 +188,7 @@ async def test_the_more_urgent_runs_come_first(fleet: Fleet) -> None:
     priorities = [0, -100, 5, 100, 1]
     for priority in priorities:
         await fleet.submit("fine", 1, run_id=f"p{priority}", priority=priority)
-    claims = await take(Queue(await fleet.store(), 60), "worker", 9, "fine")
+    claims = await take((await fleet.store()).queue(60), "worker", 9, "fine")
     assert [claim.run_id for claim in claims] == ["p100", "p5", "p1", "p0", "p-100"]
 
 
@@ -200,7 +200,7 @@ async def test_nothing_starves(fleet: Fleet, space: Space) -> None:
     score = space.admin.zscore(queue, "old")
     assert score is not None
     space.admin.zadd(queue, {"old": score - 61_000})
-    claims = await take(Queue(await fleet.store(), 60), "worker", 9, "fine")
+    claims = await take((await fleet.store()).queue(60), "worker", 9, "fine")
     assert [claim.run_id for claim in claims] == ["old", "urgent"]
 
 
@@ -215,7 +215,7 @@ async def test_a_paused_agents_runs_wait_and_others_do_not(fleet: Fleet) -> None
     async with working(fleet):
         paused = await fleet.submit(other, 7)
         assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
-        queue = Queue(await fleet.store(), 60)
+        queue = (await fleet.store()).queue(60)
         claimed = await queue.claim("asks", [TargetRule("other")], 1)
         assert (claimed.claims, claimed.next_due_seconds) == ([], None)
         assert (await paused.snapshot()).attempt == 0

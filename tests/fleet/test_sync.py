@@ -21,6 +21,7 @@ from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.background import background, disconnect
 from murmur_streams.fleet.worker import Worker
+from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.stage import PATIENCE_SECONDS
 from tests.servers import Space
 from tests.warm import ROOT
@@ -140,7 +141,7 @@ def test_a_stream_that_is_left_follows_no_more(fleet: Fleet) -> None:
         await (await fleet.store()).append(handle.run_id, event)
 
     async def followers() -> int:
-        return (await fleet.store())._tails.followers
+        return redis_only(await fleet.store())._tails.followers
 
     fleet.sync.run(append)
     events = handle.stream()
@@ -208,7 +209,7 @@ def test_its_own_thread_is_refused_instead_of_waiting_for_itself(fleet: Fleet) -
 
 def test_after_a_disconnection_the_next_call_connects_anew(fleet: Fleet) -> None:
     handle = fleet.sync.submit("double", 1)
-    before = fleet.sync.run(fleet.store)
+    before = redis_only(fleet.sync.run(fleet.store))
     disconnect()
     assert before.server._closed
     assert handle.status().state is RunState.PENDING

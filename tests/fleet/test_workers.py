@@ -11,8 +11,8 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.core.errors import InvalidInputError
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import WorkerInfo
 from murmur_streams.fleet.worker import Worker
-from murmur_streams.stores.redis.workers import WorkerInfo
 from tests.fleet import app
 from tests.fleet.stage import Stage, wait_until
 from tests.fleet.working import working

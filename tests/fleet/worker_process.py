@@ -16,6 +16,7 @@ from typing import Any
 
 from murmur_streams.fleet.worker import Worker, endings, execution
 from murmur_streams.fleet.worker import worker as worker_module
+from murmur_streams.stores.disk.queue import Queue as QueueOnDisk
 from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.app import fleet
 
@@ -44,13 +45,19 @@ def die_at(place: str) -> None:
 
 def tell_when_ready() -> None:
     """Print a line when the worker looks for its first run."""
-    prepare = Queue.prepare
+    for queue in (Queue, QueueOnDisk):
+        tell_when_prepared(queue)
 
-    async def prepared(self: Queue, targets: Any) -> None:
+
+def tell_when_prepared(queue: Any) -> None:
+    """The same of one kind of queue."""
+    prepare = queue.prepare
+
+    async def prepared(self: Any, targets: Any) -> None:
         await prepare(self, targets)
         print("ready", flush=True)  # noqa: T201  # the test reads it
 
-    Queue.prepare = prepared
+    queue.prepare = prepared
 
 
 async def main() -> None:

@@ -12,6 +12,7 @@ from murmur_streams import Fleet
 from murmur_streams.core.states import RunState
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.submission import Submission, submit
+from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.working import working
 from tests.server.serving import Gate, check_problem, client_of, exchange
 from tests.stores.faults.waiting import wait_until
@@ -166,7 +167,7 @@ async def test_a_gathering_submits_no_more_than_it_may_at_a_time(
 async def test_a_gathering_that_is_given_up_tells_what_it_submitted(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod
 ) -> None:
-    store = await fleet.store()
+    store = redis_only(await fleet.store())
     body: dict[str, Any] = {"tasks": [{"input": 1}] * 5, "max_concurrency": 2}
     waiting = asyncio.create_task(client.post("/agents/fine/gather", json=body))
     await wait_until(lambda: store._tails.followers == 2, "two runs are waited for")

@@ -17,6 +17,7 @@ from murmur_streams.server.guard import Identity, Limits, escaped
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import UNAUTHORIZED, ProblemError
+from murmur_streams.stores.redis.store import redis_only
 from tests.server.serving import check_problem, client_of, exchange, submitted, task, unchanged
 from tests.servers import Space
 
@@ -371,7 +372,7 @@ async def test_on_its_own_the_end_of_its_life_drains_and_closes(space: Space) ->
     life = asyncio.create_task(app({"type": "lifespan"}, received.get, sent.put))
     received.put_nowait({"type": "lifespan.startup"})
     assert (await sent.get())["type"] == "lifespan.startup.complete"
-    store = await fleet.store()
+    store = redis_only(await fleet.store())
     assert not app.state.pod.drain.is_set()
     received.put_nowait({"type": "lifespan.shutdown"})
     assert (await sent.get())["type"] == "lifespan.shutdown.complete"

@@ -10,6 +10,7 @@ from murmur_streams import Fleet
 from murmur_streams.server import health
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Principal, Scope
+from murmur_streams.stores.redis.scripts import load_scripts
 from tests.server.serving import Callers, check_problem, client_of, submitted
 from tests.servers import Space
 
@@ -63,7 +64,7 @@ async def test_scripts_that_are_gone_are_loaded_again(
 ) -> None:
     space.admin.script_flush()
     assert (await client.get("/readyz")).json() == {"status": "ready"}
-    hashes = [script.sha for script in health.load_scripts().values()]
+    hashes = [script.sha for script in load_scripts().values()]
     assert all(space.admin.script_exists(*hashes))
 
 

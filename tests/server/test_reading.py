@@ -13,6 +13,7 @@ from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.server.pod import Pod
+from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.working import working
 from tests.server.serving import Gate, check_problem, submitted, task, unchanged
 from tests.servers import Space
@@ -155,7 +156,7 @@ async def test_a_damaged_run_tells_nothing_of_its_damage(
     client: httpx.AsyncClient, space: Space, fleet: Fleet
 ) -> None:
     run_id = await submitted(client)
-    key = (await fleet.store()).keys.run(run_id)
+    key = redis_only(await fleet.store()).keys.run(run_id)
     space.admin.hset(key, "version", "what?")
     response = await client.get(f"/runs/{run_id}")
     check_problem(response, 500, "run-damaged")

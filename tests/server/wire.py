@@ -17,7 +17,7 @@ from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.serving import PodServer, listen
 from murmur_streams.server.stream_response import Unwound
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 from tests.server.event_source import Event, EventSource
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -39,7 +39,7 @@ class RunningPod:
         return self.app.state.pod
 
     async def store(self) -> RedisRunStore:
-        return await self.fleet.store()
+        return redis_only(await self.fleet.store())
 
     async def released(self) -> None:
         """Wait until no stream is open here, and none is followed in the store."""

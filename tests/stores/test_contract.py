@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,10 @@ from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
 
 from murmur_streams.stores.memory import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.rocksdb.store import RocksDBRunStore
+from murmur_streams.stores.sqlite.store import SQLiteRunStore
 from murmur_streams.testing import StoreContract, StoreFactory
+from murmur_streams.testing.archives import ArchiveContract
 from murmur_streams.testing.expiry import ExpiryContract
 from murmur_streams.testing.lifecycle import LifecycleContract
 from murmur_streams.testing.listing import ListingContract
@@ -19,6 +26,12 @@ from murmur_streams.testing.seals import SealContract
 from murmur_streams.testing.streams import StreamContract
 from tests.key_audit import audit_keys, dump_keys
 from tests.servers import Space
+
+
+def dump_sqlite(path: Path) -> list[str]:
+    """All rows of all tables."""
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
 
 
 class TestInMemory(StoreContract):
@@ -39,8 +52,34 @@ class TestValkey(StoreContract):
         return self.space.dump()
 
 
+class TestSQLite(StoreContract):
+    """Every store that a test opens has connections of its own, as another process would."""
+
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> StoreFactory:
+        self.path = tmp_path / "runs.db"
+        return lambda **options: SQLiteRunStore(self.path, **options)
+
+    async def everything_stored(self) -> object:
+        return dump_sqlite(self.path)
+
+
+class TestRocksDB(StoreContract):
+    shares_runs = False
+
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> StoreFactory:
+        numbers = itertools.count()
+        return lambda **options: RocksDBRunStore(tmp_path / f"runs{next(numbers)}", **options)
+
+
 class TestFourPartitions(
-    LifecycleContract, StreamContract, SealContract, ExpiryContract, ListingContract
+    LifecycleContract,
+    StreamContract,
+    SealContract,
+    ExpiryContract,
+    ListingContract,
+    ArchiveContract,
 ):
     """What the partition of a run could change: the rest of the contract is about one run."""
 

@@ -21,6 +21,7 @@ from murmur_streams.cli.demo.reports import Report, merge
 from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Globals, Session
+from murmur_streams.stores.redis.store import redis_only
 
 
 def own_session(session: Session) -> Session:
@@ -42,7 +43,7 @@ async def perform(corpus: Corpus, session: Session) -> bool:
             screen.say(f"ended     {counted(len(story.runs), 'run')}, all completed")
             merged = merge(story.reports.values())
             print_ranking(screen, merged)
-            store = await fleet.store()
+            store = redis_only(await fleet.store())
             tally = await prove(story, screen, store, session)
             await look_by_hand(story, screen, store.keys, session)
             _print_verdict(screen, tally)

@@ -18,7 +18,7 @@ from murmur_streams.cli.demo.watching import Watched
 from murmur_streams.core.errors import MurmurError, RunFailedError
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 
 CUT_AT = 0.12
 KILL_AT = 0.3
@@ -50,7 +50,7 @@ async def play(corpus: Corpus, screen: Screen, environ: Mapping[str, str]) -> St
     """Play the whole story; however it ends, no worker and no unfinished run is left."""
     tag = secrets.token_hex(2)
     story = Story(corpus, [Watched(batch, f"{batch.name}-{tag}") for batch in corpus.batches])
-    store = await fleet.store()
+    store = redis_only(await fleet.store())
     await store.sweep()  # what expiry left behind of the last demo
     screen.say(f"server    {store.where}")
     try:

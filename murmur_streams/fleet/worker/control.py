@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 
 from murmur_streams.core.errors import StoreClosedError, StoreError
-from murmur_streams.stores.redis.queue import ControlMessage, Queue
+from murmur_streams.core.work import ControlMessage
+from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -16,7 +17,7 @@ BLOCK_SECONDS = 20.0
 FROM_THE_START = ""
 
 
-async def listen(queue: Queue, worker: str, told: Callable[[ControlMessage], None]) -> None:
+async def listen(queue: WorkQueue, worker: str, told: Callable[[ControlMessage], None]) -> None:
     """Pass messages on, until cancelled.
 
     After an error it goes on from where it was. What is lost meanwhile is told by the heartbeat:

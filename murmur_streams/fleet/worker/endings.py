@@ -24,12 +24,12 @@ from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.result_codec import MAX_TRACEBACK_BYTES, error_message, error_type_name
 from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.logs import loggable
 from murmur_streams.fleet.policy import DEADLINE_EXCEEDED, FAILED, Dead, Retry, decide_failure
 from murmur_streams.fleet.worker.repeating import Repeater
-from murmur_streams.stores.redis.queue import Claim
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -58,12 +58,12 @@ class Endings:
     While the server takes no writes, they are repeated, until the claim is over or ``hurry``.
     """
 
-    def __init__(self, store: RedisRunStore, agent: Agent, claim: Claim) -> None:
+    def __init__(self, store: WorkStore, agent: Agent, claim: Claim) -> None:
         self._store = store
         self._agent = agent
         self._claim = claim
         self._began = time.monotonic()
-        self._repeater = Repeater(f"run {claim.run_id}", store.server.recover)
+        self._repeater = Repeater(f"run {claim.run_id}", store.recover)
         self.cancel_told = False
         """Whether the run's cancel was heard of: then the store may end it otherwise than asked."""
 

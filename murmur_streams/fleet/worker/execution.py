@@ -9,6 +9,7 @@ import logging
 from enum import Enum, auto
 
 from murmur_streams.core.errors import NonRetryableError
+from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.logs import begin_execution
@@ -17,8 +18,7 @@ from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.fleet.worker.endings import Endings, Outcome
 from murmur_streams.fleet.worker.tasks import leave_behind
 from murmur_streams.fleet.worker.threads import call_in_thread
-from murmur_streams.stores.redis.queue import Claim
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -44,7 +44,7 @@ class Execution:
     writes nothing more, and nobody waits for it.
     """
 
-    def __init__(self, store: RedisRunStore, agent: Agent, claim: Claim, worker: str) -> None:
+    def __init__(self, store: WorkStore, agent: Agent, claim: Claim, worker: str) -> None:
         loop = asyncio.get_running_loop()
         self.claim = claim
         self._agent = agent

@@ -7,11 +7,11 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 
+from murmur_streams.core.work import Beat, Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.worker.endings import Outcome
 from murmur_streams.fleet.worker.execution import Execution, Verdict
-from murmur_streams.stores.redis.queue import Beat, Claim
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -62,7 +62,7 @@ class Held:
                 beats.append(Beat(execution.claim, patience))
         return beats
 
-    def start(self, store: RedisRunStore, agent: Agent, claim: Claim) -> None:
+    def start(self, store: WorkStore, agent: Agent, claim: Claim) -> None:
         """Execute a claimed run."""
         execution = Execution(store, agent, claim, self._worker)
         if claim.token in self._early:

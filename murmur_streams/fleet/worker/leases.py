@@ -8,8 +8,9 @@ import random
 from collections.abc import Callable, Sequence
 
 from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.work import Beat, Told
 from murmur_streams.fleet.worker.troubles import Trouble
-from murmur_streams.stores.redis.queue import Beat, Queue, Told
+from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -24,7 +25,7 @@ def heartbeat_seconds(lease_seconds: float, live_ttl_ms: int) -> float:
 
 
 async def keep_leases(
-    queue: Queue,
+    queue: WorkQueue,
     seconds: float,
     lease_seconds: float,
     held: Callable[[], Sequence[Beat]],
@@ -72,7 +73,7 @@ async def _sleep(seconds: float, lease_seconds: float) -> None:
 
 
 async def tend(
-    queue: Queue,
+    queue: WorkQueue,
     worker: str,
     targets: Sequence[str],
     lease_seconds: float,

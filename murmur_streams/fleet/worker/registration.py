@@ -9,7 +9,8 @@ import random
 from collections.abc import Callable
 
 from murmur_streams.core.errors import MurmurError
-from murmur_streams.stores.redis.workers import WorkerInfo, Workers
+from murmur_streams.core.work import WorkerInfo
+from murmur_streams.stores.work_store import WorkerList
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -17,7 +18,7 @@ PYTHON = platform.python_version()
 
 
 async def keep_registered(
-    workers: Workers,
+    workers: WorkerList,
     tell: Callable[[], WorkerInfo],
     seconds: float,
     changed: asyncio.Event,
@@ -47,7 +48,7 @@ async def keep_registered(
             continue
 
 
-async def unregister(workers: Workers, worker: str, seconds: float) -> None:
+async def unregister(workers: WorkerList, worker: str, seconds: float) -> None:
     """Leave the list, if the server answers in that time; else the entry expires."""
     try:
         async with asyncio.timeout(seconds):

@@ -18,6 +18,14 @@ from murmur_streams.core.errors import (
     StoreConfigurationError,
     StoreError,
 )
+from murmur_streams.core.work import (
+    MOST_RUNS_TOLD,
+    ControlMessage,
+    TargetRule,
+    Told,
+    Word,
+    WorkerInfo,
+)
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.control import listen
 from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
@@ -28,9 +36,7 @@ from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, un
 from murmur_streams.fleet.worker.tasks import guard_tasks
 from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.fleet.worker.waits import end_tasks, first_of
-from murmur_streams.stores.redis.queue import ControlMessage, Queue, TargetRule, Told, Word
-from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.workers import WorkerInfo, Workers
+from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -40,7 +46,6 @@ REGISTER_SECONDS = 5.0
 HAND_BACK_SECONDS = 5.0
 """How long a stopping worker tries to hand its runs back."""
 UNREGISTER_SECONDS = 1.0
-MOST_RUNS_TOLD = 100
 
 
 class Worker:
@@ -134,7 +139,7 @@ class Worker:
         """
         guard_tasks(asyncio.get_running_loop())
         store = await self._fleet.store()
-        queue, workers = Queue(store, self._lease_seconds), Workers(store, REGISTER_SECONDS)
+        queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
         await queue.prepare(self._targets)
         logger.info("worker %s executes %s", self.name, ", ".join(self._targets))
         care = self._care(store, queue, workers)
@@ -151,10 +156,10 @@ class Worker:
         logger.info("worker %s has stopped", self.name)
 
     def _care(
-        self, store: RedisRunStore, queue: Queue, workers: Workers
+        self, store: WorkStore, queue: WorkQueue, workers: WorkerList
     ) -> list[asyncio.Task[None]]:
         lease, agents = self._lease_seconds, dict(self._fleet.agents)
-        beat = heartbeat_seconds(lease, store.durations.live_ttl_ms)
+        beat = heartbeat_seconds(lease, store.live_ttl_ms)
         care = [
             keep_leases(queue, beat, lease, lambda: self._held.beats(agents), self._told),
             tend(queue, self.name, self._targets, lease, self._handed_on.set),
@@ -167,7 +172,7 @@ class Worker:
             task.add_done_callback(lambda _: self._stopping.set())
         return tasks
 
-    async def _work(self, store: RedisRunStore, queue: Queue) -> None:
+    async def _work(self, store: WorkStore, queue: WorkQueue) -> None:
         failures, trouble = 0, Trouble(logger, f"worker {self.name} tries again to claim runs")
         while not self._stopping.is_set():
             try:
@@ -180,7 +185,7 @@ class Worker:
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
 
-    async def _take(self, store: RedisRunStore, queue: Queue, trouble: Trouble) -> None:
+    async def _take(self, store: WorkStore, queue: WorkQueue, trouble: Trouble) -> None:
         """Fill the free slots, then wait for a free one or for more to do."""
         free = self._concurrency - len(self._held)
         if free <= 0:

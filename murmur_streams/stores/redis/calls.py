@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from murmur_streams.core.archive import RunArchive
 from murmur_streams.core.commands import (
     Append,
     Checkpoint,
@@ -25,6 +26,7 @@ from murmur_streams.core.commands import (
 )
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import Fields
+from murmur_streams.core.run import Run, run_to_fields
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.writer import Arguments, Writer
 
@@ -89,6 +91,33 @@ class Calls:
         own = [*_create(command, self._durations), *_order(command), letter_id]
         dead = self._keys.dead(command.target, self._keys.partition(run_id))
         return await self._write("requeue", run_id, own, dead)
+
+    async def restore(self, archive: RunArchive, run: Run, restoring: str) -> Answer:
+        """Make a run of the journal that was put aside, exactly once.
+
+        Args:
+            archive: the run's payloads, and what its journal must be.
+            run: the fold of that journal.
+            restoring: the key where it waits.
+
+        Returns:
+            The tagged answer; EXISTS when the id has a run, ELSEWHERE when part of it is missing.
+        """
+        run_id = archive.run_id
+        base = self._keys.base(self._keys.partition(run_id))
+        own: list[str | int] = [
+            self._durations.ttl_ms,
+            archive.entries[-1].id,
+            run.due_ms or 0,
+            archive.input_json or "",
+            archive.result_json or "",
+            archive.checkpoint_json or "",
+            *(part for pair in run_to_fields(run).items() for part in pair),
+        ]
+        keys = [*self._keys.given(run_id), base, restoring]
+        return await self._writer.write(
+            "restore", run_id, keys, self._clock(), self._durations.shared, own
+        )
 
     async def _write(self, name: str, run_id: str, own: Arguments, *more: str) -> Answer:
         partition = self._keys.partition(run_id)

@@ -32,6 +32,7 @@ PROBES: tuple[str, ...] = (
     "PERSIST {key}",
     "PEXPIREAT {key} 1",
     "PTTL {key}",
+    "RENAME {key} {key}",
     "SET {key} v XX",
     "SISMEMBER {key} m",
     "TIME",

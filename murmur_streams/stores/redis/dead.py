@@ -1,87 +1,30 @@
-"""The dead letters: what failed in the fleet's hands, with what is needed to try it again."""
+"""The dead letters in Redis: a stream of each target and partition."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, cast
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Any
 
 from murmur_streams.core.answers import check_answer
-from murmur_streams.core.errors import (
-    DeadLetterNotFoundError,
-    InvalidCursorError,
-    InvalidInputError,
+from murmur_streams.core.dead_letters import (
+    MOST_LETTERS,
+    DeadLetter,
+    DeadLetterPage,
+    check_purge,
+    letter_from_fields,
+    requeue_command,
 )
+from murmur_streams.core.errors import DeadLetterNotFoundError, InvalidCursorError
 from murmur_streams.core.identifiers import check_run_id, check_target, new_run_id
-from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.pages import check_limit
-from murmur_streams.core.requests import (
-    TRACE_NAMES,
-    Order,
-    create_command,
-    submit_command,
-)
 from murmur_streams.stores.redis.server import pairs, text
-from murmur_streams.stores.redis.store import RedisRunStore
 
-MOST_LETTERS = 500
+if TYPE_CHECKING:
+    from murmur_streams.stores.redis.queued import RedisWork
+
 _PAGE = 50
 """Letters hold inputs: a page of them must not be too large."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A run that failed for good."""
-
-    run_id: str
-    target: str
-    reason: str
-    """retries_exhausted, not_retryable, attempts_exhausted, deadline_exceeded, overdue; or what
-    else ``finish(dead=...)`` was told."""
-    attempts: int
-    """How many executions began."""
-    failures: int
-    """How many of them failed."""
-    error: str | None
-    """Why the last one failed."""
-    errors: tuple[str, ...]
-    """The first failures, a line each: the attempt, a space, the error."""
-    input_json: str | None
-    metadata_json: str | None
-    at_ms: int
-    """When the run ended, Unix milliseconds."""
-    letter_id: str
-    """Its place in its target's stream."""
-    priority: int = 0
-    deadline_seconds: float | None = None
-    """How long after it was due it would have failed; None: for ever."""
-    trace: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
-    """The W3C headers that the submitter passed."""
-    tenant: str | None = None
-    """Whose run it was."""
-
-    @property
-    def input(self) -> JsonValue:
-        """The run's input; None when there was none."""
-        return None if self.input_json is None else decode_json(self.input_json)
-
-    @property
-    def metadata(self) -> JsonValue:
-        """What the submitter attached; None when nothing was."""
-        return None if self.metadata_json is None else decode_json(self.metadata_json)
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterPage:
-    """Some dead letters."""
-
-    letters: tuple[DeadLetter, ...]
-    cursor: str | None
-    """Pass it to get the next page; None when this was the last."""
 
 
 class DeadLetters:
@@ -90,7 +33,7 @@ class DeadLetters:
     A target keeps about its last 10,000 in each partition.
     """
 
-    def __init__(self, store: RedisRunStore) -> None:
+    def __init__(self, store: RedisWork) -> None:
         self._store = store
         self._server = store.server
         self._keys = store.keys
@@ -134,7 +77,7 @@ class DeadLetters:
         if target is not None and letter_id is not None:
             key = self._keys.dead(target, partition)
             for _, flat in await self._server.read("XRANGE", key, letter_id, letter_id):
-                return _read(target, letter_id, pairs(flat))
+                return letter_from_fields(target, letter_id, pairs(flat))
         # Of all targets: an id that lives again may have a letter of a life before.
         for place in await self._places(None, partition):
             async with aclosing(self._letters(*place, "+")) as found:
@@ -161,15 +104,7 @@ class DeadLetters:
         # One script touches both: they must lie in one partition.
         while self._keys.partition(new_id) != partition:
             new_id = new_run_id()
-        metadata = {**cast("dict[str, JsonValue]", letter.metadata or {}), "requeued_from": run_id}
-        limits = self._store.limits
-        created = create_command(
-            new_id, letter.target, letter.input, metadata, limits, tenant=letter.tenant
-        )
-        order = Order(
-            priority=letter.priority, deadline_seconds=letter.deadline_seconds, trace=letter.trace
-        )
-        command = submit_command(created, order)
+        command = requeue_command(letter, new_id, self._store.limits)
         answer = await self._store.calls.requeue(new_id, command, letter.letter_id)
         if answer[0] == "NOT_FOUND":
             raise DeadLetterNotFoundError(run_id)
@@ -199,11 +134,7 @@ class DeadLetters:
             InvalidInputError: neither ``all`` nor another word which, or both; or the age is
                 negative or no number. Nothing is removed.
         """
-        _check_choice((run_id, target, older_than_seconds), all)
-        if older_than_seconds is not None and not 0 <= older_than_seconds < math.inf:
-            raise InvalidInputError(
-                f"older_than_seconds is {older_than_seconds}, but must be a number from 0 on"
-            )
+        check_purge(run_id, target, older_than_seconds, all)
         if run_id is not None:
             return await self._remove(run_id)
         how: tuple[object, ...] = ("MAXLEN", 0)
@@ -246,21 +177,13 @@ class DeadLetters:
         while True:
             page: list[Any] = await self._server.read("XREVRANGE", key, before, "-", "COUNT", _PAGE)
             for letter_id, flat in page:
-                yield _read(target, text(letter_id), pairs(flat))
+                yield letter_from_fields(target, text(letter_id), pairs(flat))
             if len(page) < _PAGE:
                 return
             before = f"({text(page[-1][0])}"
 
     def _cursor(self, letter: DeadLetter) -> str:
         return f"{letter.target}:{self._keys.partition(letter.run_id)}:{letter.letter_id}"
-
-
-def _check_choice(which: tuple[object, ...], every: object) -> None:
-    # A name that is None by mistake must not cost all letters.
-    if not isinstance(every, bool) or every != all(each is None for each in which):
-        raise InvalidInputError(
-            "say which letters to purge: run_id=, target=, older_than_seconds=, or all=True alone"
-        )
 
 
 def _parse(cursor: str) -> tuple[str, int, str]:
@@ -271,24 +194,3 @@ def _parse(cursor: str) -> tuple[str, int, str]:
             f"{ascii(cursor)[:60]} is no cursor of the dead letters; pass DeadLetterPage.cursor"
         )
     return target, int(partition), letter_id
-
-
-def _read(target: str, letter_id: str, fields: dict[str, str]) -> DeadLetter:
-    errors, span = fields.get("errors"), fields.get("deadline_span")
-    return DeadLetter(
-        run_id=fields["run_id"],
-        target=target,
-        reason=fields["reason"],
-        attempts=int(fields["attempts"]),
-        failures=int(fields["failures"]),
-        error=fields.get("error"),
-        errors=tuple(errors.split("\n")) if errors else (),
-        input_json=fields.get("input"),
-        metadata_json=fields.get("metadata_json"),
-        at_ms=int(fields["at"]),
-        letter_id=letter_id,
-        priority=int(fields.get("priority", 0)),
-        deadline_seconds=None if span is None else int(span) / 1000,
-        trace={name: fields[name] for name in TRACE_NAMES if name in fields},
-        tenant=fields.get("tenant"),
-    )

@@ -12,15 +12,16 @@ from typing import Any
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.errors import CursorResetError, MurmurError, StoreClosedError
 from murmur_streams.core.feed import START, FeedCursor, FeedEntry, FeedFilter, Place, read_place
+from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis import sources
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
-from murmur_streams.stores.redis.own_tasks import start_task
-from murmur_streams.stores.redis.server import Server, end_tasks, is_cancelled, reason_of, text
+from murmur_streams.stores.redis.server import Server, is_cancelled, reason_of, text
 
 logger = logging.getLogger("murmur_streams.redis")
 
 _CLOSED = "the store was closed while the feed was read"
 GONE_EPOCH = "00000000"
+_ALL = FeedFilter(None, None)
 MOST_EPOCHS = 10_000
 """Of how many runs the epoch is remembered, so that most pages cost one round trip."""
 
@@ -61,6 +62,10 @@ class Feeds:
         finally:
             self._readers.discard(reader)
 
+    async def check(self, after: str) -> None:
+        """Refuse a cursor from which nothing could be read; errors as those of ``read``."""
+        await FeedReader(self._server, _ALL).check(after)
+
     async def close(self) -> None:
         """Wake every reader with StoreClosedError."""
         blocked = [reader.close() for reader in self._readers]
@@ -89,8 +94,7 @@ class FeedReader:
         if after is None:
             await self._start()
         else:
-            self._cursor = FeedCursor.parse(after, len(self._feeds))
-            await self._check()
+            await self.check(after)
         while True:
             rows = await self._rows()
             self._forget_epochs()
@@ -100,6 +104,11 @@ class FeedReader:
                 self._learn_epoch(row)
                 if row.is_wanted:
                     yield FeedEntry(str(self._cursor), row.run_id, row.target, self._entry(row))
+
+    async def check(self, after: str) -> None:
+        """Stand after the cursor, or raise that its place is not to be had."""
+        self._cursor = FeedCursor.parse(after, len(self._feeds))
+        await self._check()
 
     async def _start(self) -> None:
         """Stand before the oldest kept entries, so that a later trim shows."""

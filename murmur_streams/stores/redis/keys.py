@@ -63,6 +63,10 @@ class Keys:
     def checkpoint(self, run_id: str) -> str:
         return f"{self.base(self.partition(run_id))}:checkpoint:{run_id}"
 
+    def restoring(self, run_id: str, digest: str) -> str:
+        """Where the journal of a run that is restored waits until it is whole."""
+        return f"{self.base(self.partition(run_id))}:restoring:{run_id}:{digest}"
+
     def of_run(self, run_id: str) -> list[str]:
         """The keys that live and expire together."""
         return [*self.given(run_id), self.checkpoint(run_id)]

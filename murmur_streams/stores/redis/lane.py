@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
+from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connections import NeverSentError, Reply, drop_connection
 from murmur_streams.stores.redis.failures import code_of
-from murmur_streams.stores.redis.own_tasks import start_task
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: there was one before, which broke."""

@@ -10,10 +10,10 @@ from itertools import chain
 from typing import Any
 
 from murmur_streams.core.errors import MurmurError, StoreClosedError
+from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
 from murmur_streams.stores.redis.followed import Followed
-from murmur_streams.stores.redis.own_tasks import start_task
-from murmur_streams.stores.redis.server import Server, end_tasks, reason_of
+from murmur_streams.stores.redis.server import Server, reason_of
 from murmur_streams.stores.redis.sources import DirectSource, FeedSource, Source
 
 logger = logging.getLogger("murmur_streams.redis")

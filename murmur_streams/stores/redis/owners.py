@@ -7,8 +7,8 @@ import logging
 import secrets
 
 from murmur_streams.core.errors import InvalidInputError, MurmurError
+from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.calls import Durations
-from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.owners")

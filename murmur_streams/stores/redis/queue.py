@@ -7,9 +7,10 @@ import logging
 import random
 import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
-from murmur_streams.stores.redis.claims import (
+from murmur_streams.core.work import (
     Beat,
     Claim,
     Claimed,
@@ -18,14 +19,14 @@ from murmur_streams.stores.redis.claims import (
     Tended,
     Told,
     Word,
-    read_claim,
-    read_groups,
-    read_message,
 )
+from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
 from murmur_streams.stores.redis.connections import NeverSentError
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.server import text
-from murmur_streams.stores.redis.store import RedisRunStore
+
+if TYPE_CHECKING:
+    from murmur_streams.stores.redis.queued import RedisWork
 
 logger = logging.getLogger("murmur_streams.queue")
 
@@ -48,7 +49,7 @@ class Queue:
         lease_seconds: how long a claim holds without a heartbeat, by the server's clock.
     """
 
-    def __init__(self, store: RedisRunStore, lease_seconds: float) -> None:
+    def __init__(self, store: RedisWork, lease_seconds: float) -> None:
         self._store = store
         self._server = store.server
         self._keys = store.keys

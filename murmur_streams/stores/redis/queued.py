@@ -1,129 +1,64 @@
-"""What the Redis store has for work that workers execute: submit, hand back, cancel, checkpoint."""
+"""What the Redis store has for workers and for those who look after their work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from datetime import datetime
+from typing import Any, cast
 
-from pydantic import JsonValue
-
-from murmur_streams.core.answers import check_answer
-from murmur_streams.core.commands import Checkpoint, DeliverCancel, Release
-from murmur_streams.core.errors import InvalidInputError, RunNotFoundError
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunNotFoundError
 from murmur_streams.core.identifiers import check_run_id, check_target
-from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.limits import Limits, error_text
-from murmur_streams.core.requests import Order, create_command, milliseconds, submit_command
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.core.limits import Limits
+from murmur_streams.stores.queued import QueuedRuns
+from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.feed import Feeds
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.server import Server, text
-from murmur_streams.stores.writes import RunWrites, check_claim
+from murmur_streams.stores.redis.tail import read_entry
+from murmur_streams.stores.redis.workers import Workers
 
 
-class QueuedRuns(RunWrites):
-    """The store's methods for queued runs; the rules are the core's and the scripts'."""
+class RedisWork(QueuedRuns):
+    """The part of the Redis store that is about work: its queue, its workers, its dead letters."""
 
     keys: Keys
     server: Server
     calls: Calls
+    durations: Durations
+    _feeds: Feeds
     _limits: Limits
 
-    async def submit(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
-        priority: int = 0,
-        delay_seconds: float = 0.0,
-        at: datetime | None = None,
-        deadline_seconds: float | None = None,
-        trace: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begin a run and put it into its target's queue, in one step.
+    @property
+    def limits(self) -> Limits:
+        """The sizes that it takes."""
+        return self._limits
 
-        Args:
-            run_id: the run.
-            target: the name of an agent.
-            input: its input, as JSON.
-            metadata: what the submitter attaches.
-            tenant: whose run it is; None for nobody's.
-            priority: from -100 to 100; a step is worth a minute of waiting, so nothing starves.
-            delay_seconds: how long from now on nobody may start it, by the server's clock.
-            at: when it is due, with a time zone; instead of a delay.
-            deadline_seconds: how long after it is due it fails if it has not ended.
-            trace: the W3C headers ``traceparent`` and ``tracestate``.
+    @property
+    def live_ttl_ms(self) -> int:
+        """How long nobody may write to a run that has not ended; 0 for ever."""
+        return self.durations.live_ttl_ms
 
-        Raises:
-            RunExistsError: the id is taken.
-            InvalidInputError: something breaks a rule; nothing is written.
-        """
-        created = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
-        order = Order(priority, delay_seconds, at, deadline_seconds, trace or {})
-        check_answer(await self.calls.execute(run_id, submit_command(created, order)), run_id)
+    def queue(self, lease_seconds: float) -> Queue:
+        """The waiting work; a claim of it holds for so long without a heartbeat."""
+        return Queue(self, lease_seconds)
 
-    async def release(
-        self,
-        run_id: str,
-        claim: str,
-        reason: str,
-        *,
-        delay_seconds: float = 0.0,
-        error: str | None = None,
-    ) -> RunState:
-        """Hand a claimed run back: it waits in its queue again, at its old place without a delay.
+    def workers(self, interval_seconds: float = 5.0) -> Workers:
+        """The list of live workers, each of which says so once in an interval."""
+        return Workers(self, interval_seconds)
 
-        Args:
-            run_id: the run.
-            claim: the fencing token of the worker that holds it.
-            reason: why: ``failed`` counts a failure; ``worker_stopped`` and ``retry_later`` do not
-                count against the most attempts.
-            delay_seconds: how long from now on nobody may start it, by the server's clock.
-            error: what the execution failed with; the run keeps the first ones.
+    def dead_letters(self) -> DeadLetters:
+        """The runs that failed for good."""
+        return DeadLetters(self)
 
-        Returns:
-            The run's state afterwards: pending, or cancelled when that was requested; another one
-            when it was not running.
+    async def recover(self, attempt: int) -> None:
+        """Wait before a further try after a failure, longer each time, to two seconds."""
+        await self.server.recover(attempt)
 
-        Raises:
-            LeaseLostError: ``claim`` does not hold the run; nothing was written.
-        """
-        delay_ms = milliseconds("the delay", delay_seconds)
-        command = Release(reason, held_claim(claim), delay_ms, error_text(error))
-        return RunState((await self._execute(run_id, command))[1])
-
-    async def deliver_cancel(self, run_id: str, claim: str) -> None:
-        """Note that the execution has learnt that its end was asked for; once is enough.
-
-        Raises:
-            LeaseLostError: ``claim`` does not hold the run; nothing was written.
-        """
-        await self._execute(run_id, DeliverCancel(held_claim(claim)))
-
-    async def checkpoint(self, run_id: str, value: JsonValue, claim: str) -> None:
-        """Keep a value for the run's next execution, instead of the one before.
-
-        Args:
-            run_id: the run.
-            value: any JSON, up to ``max_result_bytes``.
-            claim: the fencing token of the worker that holds it.
-
-        Raises:
-            PayloadTooLargeError: it is too large; nothing was written.
-            LeaseLostError: ``claim`` does not hold the run; nothing was written.
-        """
-        payload = self._limits.checkpoint(encode_json(value, "the checkpoint"))
-        await self._execute(run_id, Checkpoint(payload, held_claim(claim)))
-
-    async def last_checkpoint(self, run_id: str) -> JsonValue:
-        """Read the value that an execution kept last; None when none did."""
-        key = self.keys.checkpoint(check_run_id(run_id))
-        stored = await self._read_payload(run_id, key)
-        return None if stored is None else decode_json(stored)
+    async def ping(self) -> None:
+        """Check that the server answers and has our scripts, which are loaded if it has not."""
+        await self.server.ping()
 
     async def pause(self, target: str) -> None:
         """Let no worker start a run of this target from now on; those that run go on."""
@@ -139,6 +74,32 @@ class QueuedRuns(RunWrites):
         replies = await self.server.read_all(*(("SMEMBERS", row) for row in rows))
         return {text(target) for reply in replies for target in reply}
 
+    async def lease_left_ms(self, run_id: str) -> int | None:
+        """How long the run's lease still holds, below 0 when it ran out; None without one."""
+        leases = self.keys.leases(self.keys.partition(check_run_id(run_id)))
+        until, (seconds, micros) = await self.server.read_all(("ZSCORE", leases, run_id), ("TIME",))
+        if until is None:
+            return None
+        return int(float(until)) - int(seconds) * 1000 - int(micros) // 1000
+
+    async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
+        """The newest entries of the run's journal, oldest first; none when there is no run."""
+        epoch, page = await self.server.read_all(
+            ("HGET", self.keys.run(check_run_id(run_id)), "epoch"),
+            ("XREVRANGE", self.keys.journal(run_id), "+", "-", "COUNT", count),
+        )
+        if epoch is None:
+            return []
+        return [read_entry(run_id, text(epoch), raw) for raw in reversed(cast("list[Any]", page))]
+
+    async def check_feed_cursor(self, after: str) -> None:
+        """Refuse a cursor from which the feed cannot go on, without waiting for news.
+
+        Raises:
+            InvalidCursorError, CursorGapError, CursorResetError: as the feed.
+        """
+        await self._feeds.check(after)
+
     async def _in_every_partition(self, script: str, target: str) -> None:
         calls = [
             self.server.idempotent_script(script, [self.keys.base(partition)], [target])
@@ -146,15 +107,11 @@ class QueuedRuns(RunWrites):
         ]
         await asyncio.gather(*calls)
 
+    async def _checkpoint_json(self, run_id: str) -> str | None:
+        return await self._read_payload(run_id, self.keys.checkpoint(run_id))
+
     async def _read_payload(self, run_id: str, key: str) -> str | None:
         stored, exists = await self.server.read_all(("GET", key), ("EXISTS", self.keys.run(run_id)))
         if not exists:
             raise RunNotFoundError(run_id)
         return None if stored is None else text(stored)
-
-
-def held_claim(claim: str) -> str:
-    """Refuse what is no fencing token."""
-    if check_claim(claim) is None:
-        raise InvalidInputError("claim is None, but must be a fencing token")
-    return claim

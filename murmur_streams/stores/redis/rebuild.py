@@ -50,8 +50,6 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
             entries[-1].id,
             durations.ttl_ms,
             durations.live_ttl_ms,
-            run.created_ms,
-            run.target,
             str(run.state),
             *fields,
         ],

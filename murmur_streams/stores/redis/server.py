@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -19,11 +18,12 @@ from murmur_streams.core.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
+from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.pauses import pause_before_retry
 from murmur_streams.stores.redis.checks import WORKER_PROBES, check_permissions, check_server
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.scripts import load_scripts
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -36,8 +36,6 @@ LONGEST_RETRY_SECONDS = 300.0
 """What a retried write is known by is kept for ten minutes: later, it would be applied twice."""
 COMMAND_CONNECTIONS = 4
 BLOCKING_CONNECTIONS = 1_000
-FIRST_PAUSE_SECONDS = 0.02
-LONGEST_PAUSE_SECONDS = 2.0
 
 _T = TypeVar("_T")
 Revive = Callable[[], Awaitable[None]]
@@ -124,6 +122,13 @@ class Server:
         await self.ready()
         return await self._retrying(lambda: self._commands.pipeline(list(commands)))
 
+    async def ping(self) -> None:
+        """Ask whether it is there with our scripts; one that was emptied gets them again."""
+        hashes = [script.sha for script in load_scripts().values()]
+        _, found = await self.read_all(("PING",), ("SCRIPT", "EXISTS", *hashes))
+        if not all(found):
+            await self.prepare_again()
+
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
         self._refuse_strangers()
@@ -176,8 +181,7 @@ class Server:
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(attempt, 10))
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        await pause_before_retry(attempt)
         if self._revive is None or self._closed:
             return
         try:
@@ -264,7 +268,8 @@ class Server:
             patience = self.retry_seconds if fate is Fate.NOT_EXECUTED else seconds
             if loop.time() - began >= (self.retry_seconds if patience is None else patience):
                 raise self.unavailable(reason) from None
-            logger.debug("call to %s failed, trying again: %s", self.where, reason)
+            said = str(reason) or type(reason).__name__
+            logger.debug("call to %s failed, trying again: %s", self.where, said)
             await self.recover(attempt)
             attempt += 1
 
@@ -285,15 +290,6 @@ def is_cancelled() -> bool:
     """Whether somebody cancelled the running task, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: Python 3.11's wait_for can swallow a cancellation."""
-    running = {task for task in tasks if task is not asyncio.current_task() and not task.done()}
-    while running:
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=0.1)
 
 
 def reason_of(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from murmur_streams.stores.redis.own_tasks import start_task
+from murmur_streams.stores.own_tasks import start_task
 
 
 class _Read:

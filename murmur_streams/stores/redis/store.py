@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from redis.asyncio import Redis
 
 from murmur_streams.core.answers import check_answer
+from murmur_streams.core.archive import RunArchive, restorable
 from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.commands import (
     Append,
@@ -21,7 +22,7 @@ from murmur_streams.core.commands import (
 from murmur_streams.core.cursors import Cursor
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.errors import RunNotFoundError, StoreConfigurationError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.feed import FeedEntry, FeedFilter
 from murmur_streams.core.identifiers import check_run_id
@@ -45,11 +46,13 @@ from murmur_streams.stores.redis.feed import Feeds
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
-from murmur_streams.stores.redis.queued import QueuedRuns
+from murmur_streams.stores.redis.queued import RedisWork
 from murmur_streams.stores.redis.rebuild import rebuild_run
+from murmur_streams.stores.redis.restoring import archive_run, restore_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
 from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.work_store import WorkStore
 
 STATUS_FIELDS = (
     "state",
@@ -60,7 +63,7 @@ STATUS_FIELDS = (
 )
 
 
-class RedisRunStore(QueuedRuns):
+class RedisRunStore(RedisWork):
     """Runs in Redis or Valkey, shared by every process that names the same server and prefix.
 
     Guarantees: a write that returned is in the journal exactly once; a write that raised
@@ -139,11 +142,6 @@ class RedisRunStore(QueuedRuns):
         self._feeds = Feeds(self.server)
         self._owners = Owners(self.server, self.durations)
         self.server.when_ready = self._owners.start
-
-    @property
-    def limits(self) -> Limits:
-        """The sizes that it takes."""
-        return self._limits
 
     @property
     def client(self) -> Redis:
@@ -316,6 +314,38 @@ class RedisRunStore(QueuedRuns):
         """
         await rebuild_run(self.server, self.durations, check_run_id(run_id))
 
+    async def archive(self, run_id: str) -> RunArchive:
+        """Take all that makes the run, to be kept elsewhere or restored in another store.
+
+        Progress that the journal does not have yet, and who owns the run, are not part of it.
+
+        Returns:
+            The run as it was at one moment, even if it is written to meanwhile.
+
+        Raises:
+            RunNotFoundError: no such run.
+            StoreError: it is written to faster than it can be read.
+        """
+        return await archive_run(self.server, check_run_id(run_id))
+
+    async def restore(self, archive: RunArchive) -> bool:
+        """Write a run whole, as its journal says; all of it is visible at once, or nothing.
+
+        Its cursors stay valid. An ended run expires ``ttl_seconds`` from now, a live one as if
+        somebody wrote to it now; the lease of one that was claimed is over, and one that waits is
+        in its queue. The feed has no word of it: that something is moved is no news. A call that
+        was cut short has written nothing that anybody sees, and the next one goes on after it.
+
+        Returns:
+            True when it was written; False when this very run is here already, with at least
+            these entries.
+
+        Raises:
+            InvalidArchiveError: the archive is damaged; nothing was written.
+            RunExistsError: the id has another run, or an older copy of this one.
+        """
+        return await restore_run(self.server, self.calls, archive, restorable(archive))
+
     async def sweep(self) -> int:
         """Do what expiry leaves to do; every begin and end of a run does a little of it.
 
@@ -337,3 +367,15 @@ class RedisRunStore(QueuedRuns):
 
     async def _seal(self, run_id: str) -> Answer:
         return await self._execute(run_id, Seal())
+
+
+def redis_only(store: WorkStore) -> RedisRunStore:
+    """The same store, for what looks at Redis keys.
+
+    Raises:
+        StoreConfigurationError: it is no Redis.
+    """
+    if isinstance(store, RedisRunStore):
+        return store
+    kind = type(store).__name__.removesuffix("RunStore")
+    raise StoreConfigurationError(f"this looks at Redis keys; this store is {kind} ({store.where})")

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.core.work import BEATS_KEPT, MOST_RUNS_TOLD, WorkerInfo
 from murmur_streams.stores.redis.server import pairs
-from murmur_streams.stores.redis.store import RedisRunStore
 
-MOST_RUNS_TOLD = 100
-BEATS_KEPT = 4
-"""A worker that was silent for so many beats is no longer listed."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """What a worker tells of itself."""
-
-    id: str
-    host: str
-    pid: int
-    version: str
-    """Of this package."""
-    python: str
-    targets: Sequence[str]
-    concurrency: int
-    started_ms: int
-    """Unix milliseconds, by the worker's clock."""
-    state: str
-    """``working`` or ``draining``."""
-    held: int
-    """How many runs it executes."""
-    runs: Sequence[str]
-    """The ids of those runs, up to 100."""
-    last_beat_ms: int = 0
-    """When it was heard of last, Unix milliseconds by the server's clock."""
+if TYPE_CHECKING:
+    from murmur_streams.stores.redis.queued import RedisWork
 
 
 class Workers:
@@ -47,7 +21,7 @@ class Workers:
         interval_seconds: how often each of them calls ``beat``.
     """
 
-    def __init__(self, store: RedisRunStore, interval_seconds: float = 5.0) -> None:
+    def __init__(self, store: RedisWork, interval_seconds: float = 5.0) -> None:
         self._server = store.server
         self._keys = store.keys
         self._kept_ms = round(BEATS_KEPT * interval_seconds * 1000)

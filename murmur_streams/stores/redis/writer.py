@@ -27,10 +27,10 @@ from murmur_streams.core.errors import (
     OutcomeUnknownError,
     StoreClosedError,
 )
+from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connections import Reply
 from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of, is_credentials
 from murmur_streams.stores.redis.lane import Lane
-from murmur_streams.stores.redis.own_tasks import start_task
 from murmur_streams.stores.redis.room import Room
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.server import Server, reason_of, text

@@ -10,8 +10,9 @@ from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import Beat, ControlMessage, Word
 from murmur_streams.stores.redis.dead import DeadLetters
-from murmur_streams.stores.redis.queue import Beat, ControlMessage, Queue, Word
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.redis.working import claimed, entries, expire_leases, take

@@ -9,8 +9,9 @@ import pytest
 
 from murmur_streams.core.errors import StoreError
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import Beat, Claim, TargetRule
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.queue import Beat, Claim, Queue, TargetRule
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.redis.test_damaged_in_sweeps import DAMAGED, DAMAGES, SOUND, Damage

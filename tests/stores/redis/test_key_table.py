@@ -24,6 +24,7 @@ NAMES: dict[str, Any] = {
     "state": "<state>",
     "reader_id": "<reader_id>",
     "worker_id": "<worker_id>",
+    "digest": "<digest>",
     "partition": 0,
 }
 NOT_KEYS = {"of_run", "given", "partition", "base"}

@@ -11,8 +11,9 @@ import pytest
 from murmur_streams.core.errors import InvalidInputError, LeaseLostError
 from murmur_streams.core.executions import DEADLINE_TEXT
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import Claim, TargetRule
 from murmur_streams.stores.redis.dead import DeadLetters
-from murmur_streams.stores.redis.queue import Claim, Queue, TargetRule
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
 from tests.servers import Space

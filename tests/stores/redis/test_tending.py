@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.queue import Beat, Queue, Word
+from murmur_streams.core.work import Beat, Word
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
 from tests.servers import Space

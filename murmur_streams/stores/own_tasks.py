@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,3 +17,12 @@ def start_task(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     leaves this one alone.
     """
     return contextvars.Context().run(lambda: asyncio.create_task(work, name=name))
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: Python 3.11's wait_for can swallow a cancellation."""
+    running = {task for task in tasks if task is not asyncio.current_task() and not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.1)

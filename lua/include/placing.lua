@@ -1,0 +1,35 @@
+-- include: states, time, keys, run, index, queue
+-- What is formed from a run's hash alone: its rows in indexes, queue and leases, and its expiry.
+local function place_work(base, run, run_id, now)
+  redis.call('ZREM', queue_key(base, run.target), run_id)
+  if run.state == 'pending' and run.queued then enqueue(base, run, run_id, now) end
+  if run.state == 'running' and run.claim ~= '' then
+    -- Its worker's next heartbeat moves it on; without a worker it is handed on.
+    redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
+  else
+    redis.call('ZREM', leases_key(base), run_id)
+  end
+end
+
+-- Puts a run where its new hash says that it belongs. deadline: when its keys expire, 0 for never.
+local function place_run(base, run_id, keys, deadline, now)
+  local run = read_whole_run(keys.run)
+  local ended, member = TERMINAL[run.state], index_member(run.created_ms, run_id)
+  leave_states(base, member)
+  redis.call('ZADD', index_key(base), 0, member)
+  redis.call('ZADD', state_index_key(base, run.state), 0, member)
+  redis.call('ZADD', target_index_key(base, run.target), 0, member)
+  if run.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, run.tenant), 0, member) end
+  local row = removal_row(run, member)
+  redis.call('ZREM', overdue_key(base), row)
+  redis.call('ZREM', expiring_key(base), row)
+  read_work(run)
+  local overdue = ended and 0 or overdue_at(run, run.state)
+  if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end
+  place_work(base, run, run_id, now)
+  if ended then
+    redis.call('HSET', keys.run, 'expire_at', digits(deadline))
+    if deadline > 0 then redis.call('ZADD', expiring_key(base), digits(deadline), row) end
+  end
+  if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
+end

@@ -1,0 +1,69 @@
+-- Makes a restored run of the journal that was put aside: all of it is visible at once.
+--
+-- KEYS
+--   1 run        hash    <prefix>:{p}:run:<run_id>
+--   2 journal    stream  <prefix>:{p}:journal:<run_id>
+--   3 producers  hash    <prefix>:{p}:producers:<run_id>
+--   4 input      string  <prefix>:{p}:input:<run_id>
+--   5 result     string  <prefix>:{p}:result:<run_id>
+--   6 base       prefix  <prefix>:{p}
+--   7 restoring  stream  <prefix>:{p}:restoring:<run_id>:<digest>
+-- ARGV
+--   1 run_id       text
+--   2 producer     text
+--   3 n            integer
+--   4 now_ms       integer
+--   5 feed_max     integer
+--   6 live_ttl_ms  integer
+--   7 max_events   integer
+--   8 ttl_ms       integer
+--   9 last_id      text     the id of the archive's last entry
+--   10 due_ms       integer  before when nobody may start it; 0: at once
+--   11 input        text or ''
+--   12 result       text or ''
+--   13 checkpoint   text or ''
+--   14 fields       texts: name, value, for each field of the fold
+-- RETURNS
+--   OK version
+--   EXISTS                  the id has a run; whether it is this one is for the caller to see
+--   ELSEWHERE last_id       what was put aside is not whole, or is not there ('')
+--   DROPPED                 an older call of this producer; nobody waits for it
+-- WRITES run journal producers input result base restoring
+-- COST 1 EXISTS, 1 XREVRANGE, 7 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
+-- include: states, time, keys, producer, run, events, placing
+
+local keys, base, restoring = given_run_keys(), KEYS[6], KEYS[7]
+local run_id, producer, n, live_ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6])
+local ttl_ms, last_id, due_ms = tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local payloads = {input = ARGV[11], result = ARGV[12], checkpoint = ARGV[13]}
+
+local again = repeated(keys.producers, producer, n)
+if again then return again end
+if redis.call('EXISTS', keys.run) == 1 then return {'EXISTS'} end
+local last = redis.call('XREVRANGE', restoring, '+', '-', 'COUNT', 1)[1]
+if not last or last[1] ~= last_id then return {'ELSEWHERE', last and last[1] or ''} end
+local fields = {}
+for i = 14, #ARGV do fields[#fields + 1] = ARGV[i] end
+local state, target = field(fields, 'state'), field(fields, 'target')
+check_zsets({index_key(base), state_index_key(base, state), target_index_key(base, target),
+  tenant_index_key(base, field(fields, 'tenant') or ''), expiring_key(base), overdue_key(base),
+  leases_key(base)})
+
+local now, live_until, deadline = server_ms(), 0, 0
+if TERMINAL[state] then
+  deadline = ttl_ms > 0 and now + ttl_ms or 0
+elseif live_ttl_ms > 0 then
+  live_until = math.max(now, due_ms) + live_ttl_ms
+  deadline = live_until + LIVE_GRACE_MS
+end
+-- In the place of the tombstone of a life before, if there is one.
+redis.call('RENAME', restoring, keys.journal)
+redis.call('DEL', keys.input, keys.result, keys.checkpoint)
+for name, payload in pairs(payloads) do
+  if payload ~= '' then redis.call('SET', keys[name], payload) end
+end
+redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
+local version = string.match(last_id, '-(%d+)$')
+local answer = remember(keys.producers, producer, n, deadline, {'OK', version})
+place_run(base, run_id, keys, deadline, now)
+return answer

@@ -1,0 +1,146 @@
+"""Every key of the store; nothing else forms one.
+
+====================================  ==========================================
+``m`` name                            meta: ``schema``, ``feed``
+``r`` run                             the run, but for what every write changes
+``v`` run                             version and last_ms
+``j`` run NUL seq                     an entry of the journal
+``p`` run NUL kind                    a payload
+``a`` listing key                     the run in the listing of all
+``s`` state NUL listing key           ... of its state
+``t`` target NUL listing key          ... of its target
+``n`` tenant NUL listing key          ... of its tenant
+``d`` moment's letter, ms, run        a due moment
+``q`` target NUL range, score, run    a place in a queue
+``f`` n                               an entry of the feed
+``i`` space NUL key                   an item
+====================================  ==========================================
+
+Numbers are 8 bytes, the highest first, so that keys sort by them; those that may be negative are
+moved up by half the range.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from murmur_streams.core.pages import RunFilter, listing_key
+from murmur_streams.stores.disk.database import Due, Kind, Space, Stored
+
+SCHEMA = b"mschema"
+FEED = b"mfeed"
+
+ALL_RUNS = b"a"
+
+_NUMBER = Struct(">Q")
+_HALF = 1 << 63
+_DUE_LETTERS = {Due.EXPIRE: b"e", Due.OVERDUE: b"o", Due.LEASE: b"l"}
+_DUE_FIELDS = tuple((letter, what.value) for what, letter in _DUE_LETTERS.items())
+
+
+def run(run_id: str) -> bytes:
+    """Where the run is kept."""
+    return b"r" + run_id.encode()
+
+
+def version(run_id: str) -> bytes:
+    """Where its version and last_ms are kept."""
+    return b"v" + run_id.encode()
+
+
+def journal(run_id: str) -> bytes:
+    """What the keys of its journal begin with; a seq follows."""
+    return b"j" + run_id.encode() + b"\0"
+
+
+def numbered(prefix: bytes, number: int) -> bytes:
+    """The key of an entry of a journal or of the feed: ``number`` is 0 or more."""
+    return prefix + _NUMBER.pack(number)
+
+
+def number_at(key: bytes, start: int) -> int:
+    """Read the number that begins at a place of a key of ``numbered``."""
+    return int.from_bytes(key[start : start + 8], "big")
+
+
+def payload(run_id: str, kind: Kind) -> bytes:
+    """Where one of its payloads is kept."""
+    return b"p" + run_id.encode() + b"\0" + kind.encode()
+
+
+def feed(n: int) -> bytes:
+    """Where entry ``n`` of the feed is kept."""
+    return b"f" + _NUMBER.pack(n)
+
+
+def item(space: Space, key: str) -> bytes:
+    """Where an item is kept."""
+    return b"i" + space.encode() + b"\0" + key.encode(errors="surrogatepass")
+
+
+def item_name(key: bytes) -> str:
+    """The item's own key, of one of ``item``."""
+    return key[key.index(b"\0") + 1 :].decode(errors="surrogatepass")
+
+
+def due(what: Due) -> bytes:
+    """What the keys of a kind of moment begin with; a moment and a run follow."""
+    return b"d" + _DUE_LETTERS[what]
+
+
+def queue(target: str, *, is_ready: bool) -> bytes:
+    """What the keys of a range of a queue begin with; a score and a run follow."""
+    return b"q" + target.encode() + (b"\0r" if is_ready else b"\0w")
+
+
+def scored(prefix: bytes, score: int) -> bytes:
+    """The first key of ``due`` or ``queue`` that a score may have."""
+    return prefix + _NUMBER.pack(score + _HALF)
+
+
+def score_and_run(key: bytes, prefix: bytes) -> tuple[int, str]:
+    """What a key of ``due`` or ``queue`` says."""
+    start = len(prefix)
+    return number_at(key, start) - _HALF, key[start + 8 :].decode()
+
+
+def listing(wanted: RunFilter) -> bytes:
+    """What the keys of the index that a listing walks begin with; a listing key follows."""
+    # Of several filters the one that most likely lets the fewest through.
+    if wanted.tenant is not None:
+        return b"n" + wanted.tenant.encode() + b"\0"
+    if wanted.target is not None:
+        return b"t" + wanted.target.encode() + b"\0"
+    if wanted.state is not None:
+        return b"s" + wanted.state.encode() + b"\0"
+    return ALL_RUNS
+
+
+def listed_run(key: bytes) -> str:
+    """The run id of a key of ``listing``."""
+    return key[key.index(b":") + 1 :].decode()
+
+
+def after_all(prefix: bytes) -> bytes:
+    """The first key after all that begin with ``prefix``."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def indexes(stored: Stored) -> dict[bytes, bytes]:
+    """Every key by which the run is found -> what that index's keys begin with."""
+    run = stored.run
+    run_id = run.run_id.encode()
+    place = listing_key(run.created_ms, run.run_id).encode()
+    prefixes = [ALL_RUNS, b"s" + run.state.encode() + b"\0", b"t" + run.target.encode() + b"\0"]
+    if run.tenant is not None:
+        prefixes.append(b"n" + run.tenant.encode() + b"\0")
+    found = {prefix + place: prefix for prefix in prefixes}
+    for letter, name in _DUE_FIELDS:
+        moment: int | None = getattr(stored, name)
+        if moment is not None:
+            prefix = b"d" + letter
+            found[scored(prefix, moment) + run_id] = prefix
+    if stored.queue is not None:
+        prefix = queue(run.target, is_ready=stored.queue.is_ready)
+        found[scored(prefix, stored.queue.score) + run_id] = prefix
+    return found

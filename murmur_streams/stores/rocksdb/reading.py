@@ -1,0 +1,167 @@
+"""Reads of the store, the same on the writer's thread and on the reader's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunDamagedError
+from murmur_streams.core.feed import Place
+from murmur_streams.core.pages import RunFilter
+from murmur_streams.core.run import Run
+from murmur_streams.stores.disk.database import Due, FeedRow, Kind, Space, Stored
+from murmur_streams.stores.rocksdb import keys, rows
+from murmur_streams.stores.rocksdb.view import Row, View
+
+
+class Reading(ABC):
+    """Every read of the protocol; where a view comes from is the subclass's."""
+
+    @abstractmethod
+    def _view(self, *, is_one_moment: bool) -> AbstractContextManager[View]:
+        """What to read from; ``is_one_moment``: several reads must see the same moment."""
+
+    def stored(self, run_id: str) -> Stored | None:
+        """The run, expired or not; None when there is none."""
+        with self._view(is_one_moment=True) as view:
+            return _stored(view, run_id)
+
+    def journal(
+        self, run_id: str, after_seq: int, limit: int
+    ) -> tuple[Stored, list[JournalEntry]] | None:
+        """The run and the first ``limit`` kept entries whose seq is above ``after_seq``."""
+        with self._view(is_one_moment=True) as view:
+            stored = _stored(view, run_id)
+            if stored is None:
+                return None
+            return stored, _entries(view, run_id, after_seq, stored.run.version, limit)
+
+    def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
+        """The newest entries of the run's journal, oldest first; none when there is no run."""
+        with self._view(is_one_moment=True) as view:
+            stored = _stored(view, run_id)
+            if stored is None:
+                return []
+            newest = stored.run.version
+            return _entries(view, run_id, max(0, newest - count), newest, count)
+
+    def payload(self, run_id: str, kind: Kind) -> str | None:
+        """The JSON text; None when there is none."""
+        with self._view(is_one_moment=False) as view:
+            return rows.read_text(view.get(keys.payload(run_id, kind)))
+
+    def listing(self, wanted: RunFilter, now_ms: int, limit: int, before: str | None) -> list[Run]:
+        """The newest runs of those wanted that have not expired, by ``core.pages.listing_key``."""
+        prefix = keys.listing(wanted)
+        stop = keys.after_all(prefix) if before is None else prefix + before.encode()
+        found: list[Run] = []
+        with self._view(is_one_moment=True) as view:
+            while len(found) < limit:
+                page = view.scan(prefix, stop, limit, is_back=True)
+                for key, _ in page:
+                    stored = _stored(view, keys.listed_run(key))
+                    if stored is not None and _is_wanted(stored, wanted, now_ms):
+                        found.append(stored.run)
+                if len(page) < limit:
+                    break
+                stop = page[-1][0]
+        return found[:limit]
+
+    def due(self, what: Due, until_ms: int, limit: int) -> list[str]:
+        """Ids of runs whose moment is at or before ``until_ms``, the earliest first."""
+        prefix = keys.due(what)
+        found = self._first(prefix, keys.scored(prefix, until_ms + 1), limit)
+        return [keys.score_and_run(key, prefix)[1] for key, _ in found]
+
+    def queue(self, target: str, *, is_ready: bool, limit: int) -> list[tuple[int, str]]:
+        """Score and id of the first runs of a range of a target's queue, by score, then id."""
+        prefix = keys.queue(target, is_ready=is_ready)
+        found = self._first(prefix, keys.after_all(prefix), limit)
+        return [keys.score_and_run(key, prefix) for key, _ in found]
+
+    def feed(self, after_n: int, limit: int) -> list[FeedRow]:
+        """The first kept entries of the feed whose n is above ``after_n``."""
+        with self._view(is_one_moment=True) as view:
+            floor, last = rows.read_feed_ends(view.get(keys.FEED))
+            first_n = max(after_n, floor[1]) + 1
+            stop_n = min(first_n + limit, last[1] + 1)
+            if first_n >= stop_n:
+                return []
+            found = view.scan(keys.feed(first_n), keys.feed(stop_n), stop_n - first_n)
+            return [_feed_row(view, key, row) for key, row in found]
+
+    def feed_ends(self) -> tuple[Place, Place]:
+        """The place just before the oldest kept entry, and that of the last one."""
+        with self._view(is_one_moment=False) as view:
+            return rows.read_feed_ends(view.get(keys.FEED))
+
+    def item(self, space: Space, key: str) -> str | None:
+        """One text; None when there is none."""
+        with self._view(is_one_moment=False) as view:
+            return rows.read_text(view.get(keys.item(space, key)))
+
+    def items(
+        self,
+        space: Space,
+        *,
+        first: str = "",
+        before: str | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[tuple[str, str]]:
+        """Keys and texts with ``first <= key < before``, by key; from the end if newest first."""
+        prefix = keys.item(space, "")
+        stop = keys.after_all(prefix) if before is None else keys.item(space, before)
+        with self._view(is_one_moment=False) as view:
+            found = view.scan(keys.item(space, first), stop, limit, is_back=newest_first)
+        return [(keys.item_name(key), rows.text(row)) for key, row in found]
+
+    def has_foreign_writes(self) -> bool:
+        """Never: the folder is this process's."""
+        return False
+
+    def _first(self, prefix: bytes, stop: bytes, limit: int) -> list[Row]:
+        with self._view(is_one_moment=False) as view:
+            return view.scan(prefix, stop, limit)
+
+
+def _stored(view: View, run_id: str) -> Stored | None:
+    row = view.get(keys.run(run_id))
+    return None if row is None else rows.read_run(run_id, row, view.get(keys.version(run_id)))
+
+
+def _entries(
+    view: View, run_id: str, after_seq: int, newest: int, limit: int
+) -> list[JournalEntry]:
+    # The newest entry is known, so the scan ends at it: what lies behind it is another run's, and
+    # may be thousands of rows that were removed.
+    prefix = keys.journal(run_id)
+    limit = min(limit, newest - after_seq)
+    first, stop = keys.numbered(prefix, after_seq + 1), keys.numbered(prefix, newest + 1)
+    found: list[JournalEntry] = []
+    for key, row in view.scan(first, stop, limit):
+        found.append(rows.read_entry(run_id, keys.number_at(key, len(prefix)), row))
+    return found
+
+
+def _is_wanted(stored: Stored, wanted: RunFilter, now_ms: int) -> bool:
+    is_over = stored.expire_at_ms is not None and stored.expire_at_ms <= now_ms
+    return not is_over and wanted.wants(stored.run)
+
+
+def _feed_row(view: View, key: bytes, row: bytes) -> FeedRow:
+    found, is_in_journal = rows.read_feed_row(keys.number_at(key, 1), row)
+    if not is_in_journal:
+        return found
+    entry = found.entry
+    kept = view.get(keys.numbered(keys.journal(entry.run_id), entry.seq))
+    if kept is None:
+        return found
+    try:
+        journalled = rows.read_entry(entry.run_id, entry.seq, kept)
+    except RunDamagedError:
+        return found  # the feed of all runs goes on; the run's own journal tells its damage
+    if journalled.epoch != entry.epoch:
+        return found
+    return FeedRow(found.place, found.target, journalled)

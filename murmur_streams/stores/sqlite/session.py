@@ -1,0 +1,81 @@
+"""One connection: patient with locks, and its errors are this package's."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from murmur_streams.core.errors import StoreError
+from murmur_streams.stores.sqlite.failures import is_locked, store_error
+
+_FIRST_WAIT_SECONDS = 0.0002
+_LONGEST_WAIT_SECONDS = 0.005
+
+Row = tuple[Any, ...]
+
+
+class Session:
+    """A connection to one file.
+
+    SQLite's own patience sleeps up to 100 ms at a time: beside a busy process the turn never
+    comes. This one asks again within 5 ms.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, busy_seconds: float) -> None:
+        self.connection = connection
+        self.path = path
+        self._busy_seconds = busy_seconds
+
+    def fetch(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """Run one statement and read all its rows, so that no read stays open."""
+        try:
+            return self.connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            if not is_locked(error) or self.connection.in_transaction:
+                raise self.failure(error) from error
+        return self._fetch_patiently(sql, values)
+
+    def first(self, sql: str, values: Sequence[object] = ()) -> Row | None:
+        """The first row; None when there is none."""
+        rows = self.fetch(sql, values)
+        return rows[0] if rows else None
+
+    def failure(self, error: sqlite3.Error) -> StoreError:
+        """What to raise instead of SQLite's error."""
+        return store_error(error, self.path, self._busy_seconds)
+
+    def rollback(self) -> None:
+        """End a transaction, if there is one; what it wrote is gone, even if this fails."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise self.failure(error) from error
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has written."""
+        row = self.first("PRAGMA data_version")
+        return 0 if row is None else int(row[0])
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        # The last connection of a file checkpoints it and removes -wal and -shm.
+        try:
+            self.connection.close()
+        except sqlite3.Error as error:
+            raise self.failure(error) from error
+
+    def _fetch_patiently(self, sql: str, values: Sequence[object]) -> list[Row]:
+        until = time.monotonic() + self._busy_seconds
+        wait = _FIRST_WAIT_SECONDS
+        while True:
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+            try:
+                return self.connection.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                if not is_locked(error) or time.monotonic() >= until:
+                    raise self.failure(error) from error

@@ -1,0 +1,251 @@
+"""Runs as lines: what was written is read back, and nothing else is taken for a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murmur_streams.core.archive import (
+    PAGE_BYTES,
+    PAGE_ENTRIES,
+    RunArchive,
+    check_same_life,
+    pages,
+    restorable,
+    verify,
+)
+from murmur_streams.core.archive_lines import (
+    HEADER,
+    ArchiveDecoder,
+    CutOffError,
+    archives,
+    digest_of,
+    lines,
+)
+from murmur_streams.core.commands import Append, Finish, SetState
+from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import InvalidArchiveError, InvalidInputError, RunExistsError
+from murmur_streams.core.states import RunState
+from tests.core.scenario import CREATED, EPOCH, NOTHING, RUN_ID
+
+EVENT = {"type": "log", "ts": "2026-01-01T00:00:00+00:00", "name": "é"}
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ENTRIES = st.lists(
+    st.tuples(
+        st.integers(0, 10**12), st.integers(0, 10**9), st.dictionaries(TEXT, TEXT, max_size=4)
+    ),
+    max_size=8,
+)
+PAYLOAD = st.none() | TEXT
+
+
+@st.composite
+def any_archives(draw: Any) -> RunArchive:
+    """Archives of anything: the encoding is not who judges them."""
+    run_id, epoch = draw(TEXT), draw(TEXT)
+    entries = tuple(JournalEntry(run_id, epoch, *row) for row in draw(ENTRIES))
+    return RunArchive(run_id, epoch, entries, draw(PAYLOAD), draw(PAYLOAD), draw(PAYLOAD))
+
+
+def run_archive() -> RunArchive:
+    """A sound one: created, running, an event, completed."""
+    told = NOTHING.when(CREATED).when(SetState(RunState.RUNNING)).when(Append((EVENT,)))
+    return RunArchive(RUN_ID, EPOCH, told.when(Finish(RunState.COMPLETED)).journal)
+
+
+def encoded(*each: RunArchive) -> list[bytes]:
+    return [text.encode() for text in (HEADER, *(line for one in each for line in lines(one)))]
+
+
+def decoded(source: list[bytes]) -> list[RunArchive]:
+    return list(archives(source))
+
+
+@given(st.lists(any_archives(), max_size=3))
+def test_what_was_written_is_read_back(given_archives: list[RunArchive]) -> None:
+    assert decoded(encoded(*given_archives)) == given_archives
+
+
+@given(any_archives())
+def test_every_line_is_a_json_object_of_its_own(archive: RunArchive) -> None:
+    for line in encoded(archive):
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        assert isinstance(json.loads(line), dict)
+
+
+@given(st.data())
+def test_no_line_can_be_lost_doubled_cut_or_changed(data: Any) -> None:
+    archive = run_archive()
+    source = encoded(archive)
+    place = data.draw(st.integers(0, len(source) - 1))
+    how = data.draw(st.sampled_from(["lost", "doubled", "cut", "changed"]))
+    if how == "lost":
+        del source[place]
+    elif how == "doubled":
+        source.insert(place, source[place])
+    elif how == "cut":
+        source[place] = source[place][: data.draw(st.integers(0, len(source[place]) - 2))]
+    else:
+        at = data.draw(st.integers(0, len(source[place]) - 2))
+        other = data.draw(st.integers(0, 255).filter(lambda byte: byte != source[place][at]))
+        line = bytearray(source[place])
+        line[at] = other
+        source[place] = bytes(line)
+    try:
+        found = decoded(source)
+    except InvalidArchiveError:
+        return
+    # What may be otherwise is only what is ignored: nothing of a run.
+    assert found == [archive]
+
+
+@given(st.lists(st.binary(max_size=30), max_size=4))
+def test_whatever_comes_is_an_error_with_the_line(source: list[bytes]) -> None:
+    with pytest.raises(InvalidArchiveError, match="line"):
+        decoded([line + b"\n" for line in source])
+
+
+@pytest.mark.parametrize("kept", [2, 3, 5, 6])
+def test_lines_that_end_too_early_are_told_apart_from_damage(kept: int) -> None:
+    source = encoded(run_archive(), run_archive())
+    with pytest.raises(CutOffError, match=f"after line {kept} the rest of run 'run' is missing"):
+        decoded(source[:kept])
+    with pytest.raises(CutOffError, match=f"line {kept + 1} is cut off"):
+        decoded([*source[:kept], source[kept][:-1]])
+
+
+def test_a_whole_run_before_the_damage_is_given() -> None:
+    decoder = ArchiveDecoder()
+    source = encoded(run_archive())
+    assert [decoder.feed(line) for line in source] == [None] * (len(source) - 1) + [run_archive()]
+    with pytest.raises(InvalidArchiveError, match="line 5 is wrong: it is no JSON"):
+        decoder.feed(b"{\n")
+
+
+def test_members_that_are_not_known_are_ignored() -> None:
+    first, second, *rest = encoded(run_archive())
+    header = json.dumps({**json.loads(first), "later": 1}).encode() + b"\n"
+    assert decoded([header, second, *rest]) == [run_archive()]
+    *begin, last = rest
+    end = json.dumps({**json.loads(last), "later": {"a": 1}}).encode() + b"\n"
+    assert decoded([header, second, *begin, end]) == [run_archive()]
+
+
+def test_another_format_is_told() -> None:
+    later = HEADER.replace("1", "2").encode()
+    with pytest.raises(InvalidArchiveError, match=r"format is 2, .* reads 1: upgrade"):
+        decoded([later])
+
+
+@pytest.mark.parametrize("line", [b"hello\n", b"[]\n", b'{"a":1}\n', b"\x80\n", b"\n"])
+def test_a_file_of_others_is_told_at_its_first_line(line: bytes) -> None:
+    with pytest.raises(InvalidArchiveError, match=r"line 1 is wrong: this is no export of runs"):
+        decoded([line])
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"other":1}', "neither a run"),
+        ('{"entries":[]}', "of no run"),
+        ('{"end":"r"}', "of no run"),
+        ('{"run":1,"epoch":"e"}', "run is missing"),
+        ('{"run":"r"}', "epoch is missing"),
+        ('{"run":"r","epoch":"e","input":{}}', "JSON as a text"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_told(line: str, what: str) -> None:
+    with pytest.raises(InvalidArchiveError, match=f"line 2 is wrong: .*{what}"):
+        decoded([HEADER.encode(), line.encode() + b"\n"])
+
+
+@pytest.mark.parametrize(
+    "row", ["1", "[]", '[1,"2",{}]', '[1,2,{"a":1}]', "[1,2,[]]", "[1,-2,{}]", "[true,1,{}]"]
+)
+def test_an_entry_of_another_shape_is_told(row: str) -> None:
+    begin = b'{"run":"r","epoch":"e"}\n'
+    with pytest.raises(InvalidArchiveError, match="line 3 is wrong: an entry is not"):
+        decoded([HEADER.encode(), begin, f'{{"entries":[{row}]}}\n'.encode()])
+
+
+def test_a_journal_is_cut_into_pages_by_number_and_by_size() -> None:
+    small = [JournalEntry("r", "e", 1, seq, {"a": "b"}) for seq in range(1, 1_202)]
+    assert [len(page) for page in pages(small)] == [PAGE_ENTRIES, PAGE_ENTRIES, 201]
+    large = [replace(entry, fields={"a": "x" * (PAGE_BYTES // 3)}) for entry in small[:7]]
+    assert [len(page) for page in pages(large)] == [2, 2, 2, 1]
+    huge = [replace(entry, fields={"a": "x" * 2 * PAGE_BYTES}) for entry in small[:2]]
+    assert [len(page) for page in pages(huge)] == [1, 1]
+    assert list(pages([])) == []
+
+
+def test_only_alike_archives_have_one_digest() -> None:
+    archive = run_archive()
+    assert digest_of(archive) == digest_of(run_archive())
+    assert digest_of(replace(archive, entries=archive.entries[:-1])) != digest_of(archive)
+
+
+def test_a_sound_archive_becomes_the_fold_of_its_journal() -> None:
+    run = restorable(run_archive())
+    assert (run.state, run.version, run.epoch) == (RunState.COMPLETED, 4, EPOCH)
+
+
+def changed(at: int, **fields: str) -> RunArchive:
+    archive = run_archive()
+    entries = list(archive.entries)
+    entries[at] = replace(entries[at], fields={**entries[at].fields, **fields})
+    return replace(archive, entries=tuple(entries))
+
+
+WRONG: dict[str, tuple[RunArchive, str]] = {
+    "no journal": (replace(run_archive(), entries=()), "the journal is missing"),
+    "a bad id": (replace(run_archive(), run_id="a b"), "run_id"),
+    "a bad epoch": (replace(run_archive(), epoch="{x}"), "no cursor"),
+    "a bad target": (changed(0, target="a:{b}"), "target"),
+    "a bad tenant": (changed(0, tenant="a/b"), "tenant"),
+    "another epoch inside": (changed(0, epoch="ffffffff"), "epoch: the archive says"),
+    "a number beyond all": (changed(0, deadline="9" * 30), "deadline_ms: 9+ is out of range"),
+    "a moment beyond all": (changed(0, due="9" * 14), "due_ms: 9+ is out of range"),
+    "no number": (changed(0, priority="x"), "cannot be folded"),
+    "no state": (changed(1, state="x"), "cannot be folded"),
+    "a surrogate": (changed(2, name="\ud800"), "no valid Unicode"),
+    "an event without a date": (changed(2, ts="today"), "event cannot be read"),
+    "an event without JSON": (changed(2, data="{"), "event cannot be read"),
+    "too many fields": (changed(2, **{f"f{n}": "" for n in range(1_000)}), "must have 1 to 1000"),
+    "created twice": (changed(2, type="run.created"), "in the middle"),
+    "deleted": (changed(3, type="run.deleted"), "was deleted"),
+    "an input of its own": (replace(run_archive(), input_json="1"), "input: stored, but"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_no_store_could_keep_is_refused_with_the_reason(name: str) -> None:
+    archive, what = WRONG[name]
+    assert not verify(archive).ok
+    with pytest.raises(InvalidInputError, match=f"is damaged, and nothing of it was .*{what}"):
+        restorable(archive)
+
+
+def test_many_problems_are_not_all_told() -> None:
+    journal = NOTHING.when(CREATED).when(Append((EVENT,) * 40)).journal
+    with pytest.raises(InvalidArchiveError, match=r"seq is not dense; and 15 more$"):
+        restorable(RunArchive(RUN_ID, EPOCH, journal[::2]))
+
+
+def same_life(**other: Any) -> None:
+    found: dict[str, Any] = {"epoch": EPOCH, "oldest_seq": 1, "has_last": True, **other}
+    check_same_life(run_archive(), **found)
+
+
+def test_a_life_is_the_same_by_its_epoch_and_its_last_entry() -> None:
+    same_life()
+    same_life(oldest_seq=5, has_last=False)
+    for other in ({"epoch": "ffffffff"}, {"has_last": False}, {"oldest_seq": 4, "has_last": False}):
+        with pytest.raises(RunExistsError, match="delete it first"):
+            same_life(**other)

@@ -1,0 +1,59 @@
+"""docs/stores.md: its programs run, and what it says of numbers and options is the code's."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from murmur_streams.stores.disk.store import DiskRunStore
+from murmur_streams.stores.sqlite.store import LOOK_SECONDS, SQLiteRunStore
+from tests.docs.pages import DocsPage, named
+
+PAGE = DocsPage("stores.md")
+PROGRAMS = re.findall(r"^```python\n(# (\w+)\.py\n.*?)^```", PAGE.text, re.DOTALL | re.MULTILINE)
+TOLD = {
+    "on_disk": "[1]\ncompleted\n",
+    "one_process": "Hello, Ada!\n",
+}
+
+
+@pytest.mark.parametrize("name", [name for _, name in PROGRAMS])
+def test_the_programs_of_the_page_print_what_they_should(name: str, tmp_path: Path) -> None:
+    text = next(text for text, each in PROGRAMS if each == name)
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", f"{name}.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, TOLD[name]), done.stderr
+
+
+def test_every_program_of_the_page_is_run() -> None:
+    assert sorted(name for _, name in PROGRAMS) == sorted(TOLD)
+
+
+def test_the_options_that_it_names_are_those_of_a_store() -> None:
+    sentence = re.search(r"A store takes\n(.+?) as every other does, and `sync`", PAGE.text)
+    assert sentence is not None
+    parameters = [name for name in inspect.signature(DiskRunStore).parameters if name != "path"]
+    assert sorted([*named(sentence[1]), "sync"]) == sorted(parameters)
+
+
+def test_the_delay_that_it_tells_is_the_stores() -> None:
+    assert f"at most {LOOK_SECONDS * 1000:.0f} ms and one read later" in PAGE.text
+    assert SQLiteRunStore.look_seconds == LOOK_SECONDS
+    assert DiskRunStore.look_seconds is None
+
+
+def test_its_commands_are_commands() -> None:
+    assert "murmur-streams audit --all --url sqlite:runs.db" in PAGE.text
+    assert "[docs/moving.md]" in PAGE.text or "(moving.md)" in PAGE.text

@@ -1,0 +1,365 @@
+"""Runs that are put into Redis whole: aside, page by page, and then at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from murmur_streams.core.archive import RunArchive, restorable, verify
+from murmur_streams.core.archive_lines import digest_of
+from murmur_streams.core.decide import LIVE_GRACE_MS
+from murmur_streams.core.errors import (
+    InvalidArchiveError,
+    RunExistsError,
+    RunNotFoundError,
+    StoreError,
+)
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.results import AgentResult, ResultMetadata
+from murmur_streams.core.run import Run
+from murmur_streams.core.states import RunState
+from murmur_streams.core.work import TargetRule
+from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.queue import Queue
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.testing.archives import held_run
+from murmur_streams.testing.workbench import TARGET
+from tests.servers import Space
+from tests.stores.redis.test_slots import Recorder, declared, slot
+from tests.stores.redis.working import handed_on, server_ms, take
+
+RUN_ID = "run"
+DAY_MS = 86_400_000
+
+
+def note(number: int) -> RunEvent:
+    return RunEvent(type=RunEventType.CUSTOM, run_id=RUN_ID, name="note", data=number)
+
+
+@pytest.fixture
+async def archive() -> AsyncIterator[RunArchive]:
+    """A run of four pages that has ended."""
+    async with InMemoryRunStore() as store:
+        await store.create(RUN_ID, "work", input=1, tenant="acme")
+        for start in range(0, 1_600, 400):
+            await store.append(RUN_ID, *(note(number) for number in range(start, start + 400)))
+        await store.finish(RUN_ID, RunState.COMPLETED)
+        yield await store.archive(RUN_ID)
+
+
+class Pages:
+    """Counts the pages that a store sends, and lets one of them fail."""
+
+    def __init__(self, store: RedisRunStore, fail_at: int | None = None) -> None:
+        self.sent = 0
+        self._fail_at = fail_at
+        self._script = store.server.idempotent_script
+        store.server.idempotent_script = self._send
+
+    async def _send(self, name: str, keys: list[str], args: list[str | int]) -> Any:
+        if name == "restore_page":
+            self.sent += 1
+            if self.sent == self._fail_at:
+                raise StoreError("the process ends here")
+        return await self._script(name, keys, args)
+
+
+async def cut_short(store: RedisRunStore, archive: RunArchive, page: int = 3) -> None:
+    """Restore until a page fails, as if the process had ended there."""
+    pages = Pages(store, page)
+    with pytest.raises(StoreError, match="ends here"):
+        await store.restore(archive)
+    store.server.idempotent_script = pages._script
+
+
+def aside(space: Space, archive: RunArchive) -> str:
+    return space.keys.restoring(archive.run_id, digest_of(archive))
+
+
+async def test_what_is_put_aside_is_seen_by_nobody_and_vanishes_by_itself(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    await cut_short(store, archive)
+    key = aside(space, archive)
+    assert space.admin.xlen(key) == 1_000
+    assert 0 <= DAY_MS - space.admin.pttl(key) < 60_000
+    assert set(space.dump()) == {space.keys.meta, key}
+    for call in (store.get_status, store.audit, store.rebuild, store.archive):
+        with pytest.raises(RunNotFoundError):
+            await call(RUN_ID)
+    assert (await store.list_runs()).runs == ()
+
+
+async def test_a_restore_that_was_cut_short_is_gone_on_with(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    await cut_short(store, archive)
+    pages = Pages(store)
+    assert await store.restore(archive) is True
+    assert pages.sent == 2
+    assert await store.archive(RUN_ID) == archive
+    assert not space.admin.exists(aside(space, archive))
+
+
+async def test_a_restore_whose_last_step_is_missing_needs_no_page(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    async def lost(archive: RunArchive, run: Run, restoring: str) -> Any:
+        raise StoreError("the process ends here")
+
+    restore, store.calls.restore = store.calls.restore, lost
+    with pytest.raises(StoreError, match="ends here"):
+        await store.restore(archive)
+    assert (await store.list_runs()).runs == ()
+    store.calls.restore = restore
+    pages = Pages(store)
+    assert await store.restore(archive) is True
+    assert pages.sent == 0
+
+
+async def test_what_another_archive_left_is_not_gone_on_with(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    other = held_run(RUN_ID)
+    await cut_short(store, archive)
+    assert await store.restore(other) is True
+    assert await store.archive(RUN_ID) == other
+    assert space.admin.exists(aside(space, archive))
+
+
+async def test_a_run_that_is_created_between_the_pages_wins(
+    store: RedisRunStore, archive: RunArchive
+) -> None:
+    await cut_short(store, archive)
+    await store.create(RUN_ID, "other", input=2)
+    with pytest.raises(RunExistsError):
+        await store.restore(archive)
+    assert (await store.snapshot(RUN_ID)).target == "other"
+    assert await store.get_input(RUN_ID) == 2
+    assert [entry.type async for entry in store.journal(RUN_ID)] == ["run.created"]
+
+
+async def test_a_run_that_is_created_before_the_last_step_wins(
+    store: RedisRunStore, archive: RunArchive
+) -> None:
+    restore = store.calls.restore
+
+    async def late(archive: RunArchive, run: Run, restoring: str) -> Any:
+        await store.create(RUN_ID, "other")
+        return await restore(archive, run, restoring)
+
+    store.calls.restore = late
+    with pytest.raises(RunExistsError):
+        await store.restore(archive)
+    assert (await store.snapshot(RUN_ID)).version == 1
+
+
+async def test_many_that_restore_one_run_write_it_once(space: Space, archive: RunArchive) -> None:
+    stores = [space.store() for _ in range(4)]
+    told = await asyncio.gather(*(store.restore(archive) for store in stores))
+    assert sorted(told) == [False, False, False, True]
+    assert await stores[0].archive(RUN_ID) == archive
+    assert (await stores[0].audit(RUN_ID)).ok
+    for store in stores:
+        await store.close()
+
+
+async def test_a_page_that_is_sent_twice_is_there_once(
+    store: RedisRunStore, archive: RunArchive
+) -> None:
+    script = store.server.idempotent_script
+
+    async def twice(name: str, keys: list[str], args: list[str | int]) -> Any:
+        await script(name, keys, args)
+        return await script(name, keys, args)
+
+    store.server.idempotent_script = twice
+    assert await store.restore(archive) is True
+    assert await store.archive(RUN_ID) == archive
+
+
+async def test_a_damaged_archive_leaves_nothing(space: Space, store: RedisRunStore) -> None:
+    await store.server.ready()
+    stored = space.dump()
+    with pytest.raises(InvalidArchiveError):
+        await store.restore(RunArchive(RUN_ID, "0badcafe", ()))
+    assert space.dump() == stored
+
+
+async def test_a_restored_run_takes_the_place_of_a_tombstone(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    await store.create(RUN_ID, "work", input=2)
+    await store.delete(RUN_ID, force=True)
+    assert await store.restore(archive) is True
+    assert space.admin.pttl(space.keys.journal(RUN_ID)) > 60_000
+    assert await store.archive(RUN_ID) == archive
+
+
+@pytest.mark.parametrize(("ttl_seconds", "wanted_ms"), [(100, 100_000), (0, None)])
+async def test_an_ended_run_expires_from_now_on(
+    space: Space, archive: RunArchive, ttl_seconds: int, wanted_ms: int | None
+) -> None:
+    async with space.store(ttl_seconds=ttl_seconds) as store:
+        assert await store.restore(archive) is True
+        for name in ("run", "journal", "input", "producers"):
+            left = space.admin.pttl(getattr(space.keys, name)(RUN_ID))
+            assert left == -1 if wanted_ms is None else 0 <= wanted_ms - left < 60_000
+
+
+async def test_a_live_run_is_overdue_from_now_on(space: Space) -> None:
+    async with space.store(live_ttl_seconds=100) as store:
+        await store.restore(held_run(RUN_ID))
+        left = space.admin.pttl(space.keys.run(RUN_ID))
+        assert 0 <= 100_000 + LIVE_GRACE_MS - left < 60_000
+        assert (await store.audit(RUN_ID)).ok
+
+
+async def test_a_run_that_was_held_is_handed_on_with_its_checkpoint(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    await store.restore(held_run(RUN_ID))
+    lease = space.admin.zscore(space.keys.leases(0), RUN_ID)
+    assert lease is not None
+    assert lease <= server_ms(space)
+    assert await handed_on(queue, "second") == [RUN_ID]
+    (claim,) = (await queue.claim("second", [TargetRule(TARGET)], 1)).claims
+    assert (claim.attempt, claim.checkpoint_json) == (2, '{"done":3}')
+
+
+async def test_a_run_that_waits_is_in_its_queue(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    await store.submit(RUN_ID, "work", input={"text": "why?"}, priority=3)
+    archive = await store.archive(RUN_ID)
+    await store.delete(RUN_ID, force=True)
+    assert await take(queue) == []
+    assert await store.restore(archive) is True
+    (claim,) = await take(queue)
+    assert (claim.run_id, claim.input_json) == (RUN_ID, '{"text":"why?"}')
+
+
+async def test_a_run_that_is_not_due_waits_on_with_its_deadline(
+    space: Space, store: RedisRunStore, queue: Queue
+) -> None:
+    await store.submit(RUN_ID, "work", delay_seconds=3_600, deadline_seconds=60)
+    archive, before = await store.archive(RUN_ID), await store.snapshot(RUN_ID)
+    await store.delete(RUN_ID, force=True)
+    assert await store.restore(archive) is True
+    assert await store.snapshot(RUN_ID) == before
+    assert await take(queue) == []
+    assert (await store.audit(RUN_ID)).ok
+
+
+async def test_the_feed_has_nothing_of_it(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    await store.restore(archive)
+    assert not space.admin.exists(space.keys.feed(0))
+
+
+@pytest.mark.leaves("*index")
+async def test_an_index_that_is_none_refuses_before_anything_is_written(
+    space: Space, store: RedisRunStore, archive: RunArchive
+) -> None:
+    space.admin.set(space.keys.index(0), "by hand")
+    with pytest.raises(StoreError):
+        await store.restore(archive)
+    space.admin.delete(space.keys.index(0))
+    assert not space.admin.exists(space.keys.run(RUN_ID), space.keys.journal(RUN_ID))
+    assert await store.restore(archive) is True
+
+
+async def test_a_run_moves_between_numbers_of_partitions(space: Space, archive: RunArchive) -> None:
+    async with space.store(partitions=4) as store:
+        assert await store.restore(archive) is True
+        assert (await store.audit(RUN_ID)).ok
+
+
+@pytest.mark.parametrize("run_id", ["a", "b:1", "x" * 128])
+def test_all_keys_of_a_restore_share_a_slot(run_id: str) -> None:
+    keys = Keys("prefix", 7)
+    base = keys.base(keys.partition(run_id))
+    names = [*keys.given(run_id), base, keys.restoring(run_id, "0" * 64)]
+    assert len({slot(name) for name in names}) == 1
+
+
+async def test_the_last_step_sends_what_its_script_declares(archive: RunArchive) -> None:
+    recorder, keys = Recorder(), Keys("prefix")
+    calls = Calls(cast("Writer", recorder), keys, Durations(1, 2, 3, 4), lambda: 5)
+    restoring = keys.restoring(RUN_ID, "0" * 64)
+    await calls.restore(archive, restorable(archive), restoring)
+    ((name, sent, arguments),) = recorder.calls
+    assert (name, sent[:-1]) == ("restore", [*keys.given(RUN_ID), keys.base(0)])
+    rows = declared("restore", "ARGV")
+    assert len(arguments) > len(rows)
+    for (row, kind), value in zip(rows, arguments, strict=False):
+        assert isinstance(value, int if kind.startswith("integer") else str), row
+
+
+async def test_a_run_whose_payloads_change_all_the_time_is_refused_in_the_end(
+    store: RedisRunStore,
+) -> None:
+    result = AgentResult[object](agent_name="a", task_id="t", metadata=ResultMetadata())
+    await store.create(RUN_ID, "work")
+    read_all = store.server.read_all
+
+    async def write_first(*commands: tuple[object, ...]) -> Any:
+        await store.set_result(RUN_ID, result)
+        return await read_all(*commands)
+
+    store.server.read_all = write_first
+    with pytest.raises(StoreError, match="written to faster"):
+        await store.archive(RUN_ID)
+    store.server.read_all = read_all
+
+
+async def test_a_run_that_gets_events_all_the_time_is_read_as_it_was_at_one_moment(
+    store: RedisRunStore,
+) -> None:
+    await store.create(RUN_ID, "work")
+    read_all = store.server.read_all
+
+    async def write_first(*commands: tuple[object, ...]) -> Any:
+        await store.append(RUN_ID, note(1))
+        return await read_all(*commands)
+
+    store.server.read_all = write_first
+    assert verify(await store.archive(RUN_ID)).ok
+    store.server.read_all = read_all
+
+
+async def test_a_run_that_is_deleted_while_it_is_read_is_not_found(store: RedisRunStore) -> None:
+    await store.create(RUN_ID, "work")
+    read_all = store.server.read_all
+
+    async def delete_first(*commands: tuple[object, ...]) -> Any:
+        store.server.read_all = read_all
+        await store.delete(RUN_ID, force=True)
+        return await read_all(*commands)
+
+    store.server.read_all = delete_first
+    with pytest.raises(RunNotFoundError):
+        await store.archive(RUN_ID)
+
+
+async def test_a_run_that_begins_anew_while_it_is_read_is_read_anew(store: RedisRunStore) -> None:
+    await store.create(RUN_ID, "work", input=1)
+    await store.append(RUN_ID, note(1))
+    read_all = store.server.read_all
+
+    async def replace_first(*commands: tuple[object, ...]) -> Any:
+        store.server.read_all = read_all
+        await store.delete(RUN_ID, force=True)
+        await store.create(RUN_ID, "work", input=2)
+        return await read_all(*commands)
+
+    store.server.read_all = replace_first
+    archive = await store.archive(RUN_ID)
+    assert (archive.input_json, len(archive.entries)) == ("2", 1)

@@ -1,0 +1,157 @@
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import pytest
+
+from murmur_streams.core.errors import RunDamagedError, StoreDamagedError
+from murmur_streams.stores.disk.database import Stored
+from murmur_streams.stores.rocksdb import closing_note, keys
+from murmur_streams.stores.rocksdb.handle import Handle
+from tests.stores.rocksdb.folders import contents, garbled, only, truncated
+from tests.stores.rocksdb.making import appended, created, new_run, opened
+
+OPENING_WRITES = ("LOG", "LOCK", "rocksdict-config.json", "OPTIONS")
+"""RocksDB's own words about an attempt, and files without data."""
+
+
+def filled(path: Path, entries: int) -> Stored:
+    database = opened(path)
+    stored = new_run("run")
+    database.commit(created(stored))
+    for _ in range(entries):
+        stored, group = appended(stored, data="x" * 100)
+        database.commit(group)
+    database.close()
+    return stored
+
+
+def killed(path: Path, entries: int) -> None:
+    """A folder as it is when its process is killed: the log has what no table has yet."""
+    living = path.with_name("living")
+    database = opened(living)
+    stored = new_run("run")
+    database.commit(created(stored))
+    for _ in range(entries):
+        stored, group = appended(stored, data="x" * 100)
+        database.commit(group)
+    copytree(living, path)
+    database.close()
+    rmtree(living)
+
+
+def read(path: Path, version: int) -> None:
+    database = opened(path)
+    try:
+        # A garbled block of a table is found when it is read.
+        database.journal("run", 0, version)
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("at", [0.02, 0.3, 0.5, 0.9, 0.999])
+def test_a_manifest_that_was_cut_off_is_damage(tmp_path: Path, at: float) -> None:
+    path = tmp_path / "store"
+    filled(path, 3)
+    for _ in range(3):
+        database = opened(path)
+        stored = database.stored("run")
+        assert stored is not None
+        _, group = appended(stored)
+        database.commit(group)
+        database.close()
+    truncated(only(path, "MANIFEST-*"), at)
+    before = contents(path)
+    for _ in range(2):
+        with pytest.raises(StoreDamagedError, match="when it was closed"):
+            opened(path)
+    assert contents(path) == before
+
+
+def test_a_folder_that_another_tool_opened_since_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    stored = filled(path, 3)
+    note = (path / closing_note.NAME).read_text()
+    Handle(path).close()
+    (path / closing_note.NAME).write_text(note)
+    database = opened(path)
+    assert database.stored("run") == stored
+    database.close()
+
+
+@pytest.mark.parametrize("spoil", [garbled, truncated, Path.unlink])
+@pytest.mark.parametrize("pattern", ["CURRENT", "MANIFEST-*", "*.sst"])
+def test_damage_is_told_and_left_as_it_is(
+    tmp_path: Path, pattern: str, spoil: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "store"
+    stored = filled(path, 300)
+    spoil(only(path, pattern))
+    before = contents(path, *OPENING_WRITES)
+    with pytest.raises(StoreDamagedError, match="restore it from a backup") as caught:
+        read(path, stored.run.version)
+    assert str(path) in str(caught.value)
+    if pattern != "*.sst":
+        assert contents(path, *OPENING_WRITES) == before
+
+
+@pytest.mark.parametrize("cut", [1, 7, 30, 150])
+def test_a_log_with_a_torn_end_opens_with_all_that_is_whole(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "store"
+    killed(path, 50)
+    log = only(path, "*.log")
+    log.write_bytes(log.read_bytes()[:-cut])
+    database = opened(path)
+    found = database.journal("run", 0, 100)
+    assert found is not None
+    assert found[0].run.version == 50
+    assert len(found[1]) == 50
+    assert database.feed_ends()[1][1] == 50
+    database.close()
+
+
+def test_a_log_that_is_damaged_before_its_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    killed(path, 500)
+    garbled(only(path, "*.log"), 0.4)
+    before = contents(path, *OPENING_WRITES)
+    for _ in range(2):
+        with pytest.raises(StoreDamagedError, match="checksum"):
+            opened(path)
+    assert contents(path, *OPENING_WRITES) == before
+
+
+@pytest.mark.parametrize("row", [b"", b"[]", b"{}", b'{"run": {"state": "x"}}', b"\xff"])
+def test_a_run_that_cannot_be_read_is_named(tmp_path: Path, row: bytes) -> None:
+    filled(tmp_path / "store", 1)
+    handle = Handle(tmp_path / "store")
+    handle.family[keys.run("run")] = row
+    handle.close()
+    database = opened(tmp_path / "store")
+    with pytest.raises(RunDamagedError, match="'run'"):
+        database.stored("run")
+    database.close()
+
+
+@pytest.mark.parametrize("row", [b"", b"1\n2\n", b"x\ny\n{}", b"1\n2\n\xff"])
+def test_an_entry_that_cannot_be_read_names_its_run(tmp_path: Path, row: bytes) -> None:
+    filled(tmp_path / "store", 1)
+    handle = Handle(tmp_path / "store")
+    handle.family[keys.numbered(keys.journal("run"), 2)] = row
+    handle.family[keys.feed(2)] = row
+    handle.close()
+    database = opened(tmp_path / "store")
+    with pytest.raises(RunDamagedError, match="entry 2"):
+        database.journal("run", 0, 10)
+    with pytest.raises(StoreDamagedError, match="entry 2 of the feed"):
+        database.feed(0, 10)
+    database.close()
+
+
+def test_feed_ends_that_cannot_be_read_are_damage(tmp_path: Path) -> None:
+    filled(tmp_path / "store", 1)
+    handle = Handle(tmp_path / "store")
+    handle.family[keys.FEED] = b"1 2"
+    handle.close()
+    with pytest.raises(StoreDamagedError, match="feed"):
+        opened(tmp_path / "store")

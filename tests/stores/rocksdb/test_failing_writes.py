@@ -1,0 +1,141 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from murmur_streams.core.errors import (
+    OutcomeUnknownError,
+    StoreClosedError,
+    StoreConfigurationError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
+from murmur_streams.stores.rocksdb.database import RocksDatabase
+from murmur_streams.stores.rocksdb.failures import failure
+from murmur_streams.stores.rocksdb.handle import Handle
+from tests.stores.rocksdb.making import appended, created, new_run, opened
+
+UNLIMITED = resource.RLIM_INFINITY
+OVER_LIMIT = """
+import resource, sys
+from pathlib import Path
+from tests.stores.rocksdb.test_failing_writes import over_the_limit
+over_the_limit(Path(sys.argv[1]))
+"""
+
+
+def over_the_limit(path: Path) -> None:
+    """Write until no file may grow, then past the limit's end; in a process of its own."""
+    database = opened(path)
+    reader = database.reader()
+    stored = new_run("run")
+    database.commit(created(stored))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, UNLIMITED))
+    kept: list[BaseException] = []
+    after, group = appended(stored, data="x" * 5000)
+    while not kept:
+        try:
+            database.commit(group)
+        except StoreFullError as error:
+            kept.append(error)
+        else:
+            stored = after
+            after, group = appended(stored, data="x" * 5000)
+    assert stored.run.version > 10
+    for _ in range(2):
+        with pytest.raises(StoreFullError, match="make room, then write again"):
+            database.commit(group)
+        assert database.stored("run") == reader.stored("run") == stored
+    ends = database.feed_ends()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (UNLIMITED, UNLIMITED))
+    place = database.commit(group)
+    assert place[1] == ends[1][1] + 1
+    assert database.stored("run") == reader.stored("run") == after
+    database.close()
+    database = opened(path)
+    assert database.stored("run") == after
+    assert len(database.last_entries("run", 10_000)) == after.run.version
+    database.close()
+
+
+def test_a_full_disk_takes_no_write_and_the_next_one_when_there_is_room(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OVER_LIMIT, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_store_that_failed_and_was_closed_stays_closed(tmp_path: Path) -> None:
+    handle = Handle(tmp_path / "store")
+    handle.close()
+    with pytest.raises(StoreClosedError):
+        handle.reopen()
+
+
+def test_a_folder_that_cannot_be_taken_again_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    handle = Handle(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(handle, "_probe", lambda: None)
+        patched.setattr(handle, "_open", lambda: failing("IO error: No space left on device"))
+        with pytest.raises(Exception, match="No space left"):
+            handle.reopen()
+    with pytest.raises(StoreError, match="next write tries it again"):
+        _ = handle.family
+    handle.reopen()
+    assert handle.family.get(b"x") is None
+    handle.close()
+
+
+def failing(text: str) -> None:
+    raise Exception(text)
+
+
+def test_a_disk_that_does_not_confirm_leaves_the_outcome_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = Handle(tmp_path / "store")
+    database = RocksDatabase(handle, sync=True, feed_max_entries=10)
+    stored = new_run("run")
+    with monkeypatch.context() as patched:
+        patched.setattr(handle, "sync", lambda: failing("IO error: Input/output error"))
+        with pytest.raises(OutcomeUnknownError, match="did not confirm"):
+            database.commit(created(stored))
+    stored, group = appended(stored)
+    assert database.commit(group)[1] == 2
+    database.close()
+
+
+def test_a_synchronous_store_writes_and_reads_as_another(tmp_path: Path) -> None:
+    database = opened(tmp_path / "store", sync=True)
+    stored = new_run("run")
+    database.commit(created(stored))
+    assert database.stored("run") == stored
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("IO error: No space left on device: While appending to file: x.log", StoreFullError),
+        ("IO error: Disk quota exceeded", StoreFullError),
+        ("IO error: While open a file: x.log: Read-only file system", StoreReadOnlyError),
+        ("IO error: While open a file: x.log: Permission denied", StoreReadOnlyError),
+        ("Corruption: block checksum mismatch", StoreDamagedError),
+        ("IO error: While lock file: x/LOCK: Resource unavailable", StoreConfigurationError),
+        ("IO error: Input/output error", StoreError),
+    ],
+)
+def test_what_rocksdb_says_is_told_with_the_path(tmp_path: Path, text: str, kind: type) -> None:
+    told = failure(tmp_path, Exception(text))
+    assert type(told) is kind
+    assert str(tmp_path) in str(told)

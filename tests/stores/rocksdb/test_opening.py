@@ -1,0 +1,251 @@
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rocksdict import Options, Rdict, WriteBatch
+
+from murmur_streams.core.errors import StoreConfigurationError, StoreDamagedError
+from murmur_streams.stores.rocksdb import keys, schema
+from murmur_streams.stores.rocksdb.handle import FAMILY, Handle
+from murmur_streams.stores.rocksdb.view import View
+from tests.stores.rocksdb.folders import contents
+from tests.stores.rocksdb.making import created, new_run, opened
+
+NOBODY = 65534
+HOLDER = """
+import sys
+from pathlib import Path
+from tests.stores.rocksdb.making import opened
+database = opened(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def foreign(path: Path, *names: bytes) -> None:
+    database = Rdict(str(path), Options(raw_mode=True))
+    for name in names:
+        database[name] = b"{}"
+    database.close()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_missing_or_empty_folder_becomes_a_store(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / "store"
+    if exists:
+        path.mkdir()
+    opened(path).close()
+    database = opened(path)
+    database.commit(created(new_run("run")))
+    database.close()
+    assert opened(path).stored("run")
+
+
+def test_a_missing_parent_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreConfigurationError, match="none does not exist"):
+        opened(tmp_path / "none" / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("text")
+    with pytest.raises(StoreConfigurationError, match="is a file"):
+        opened(tmp_path / "store")
+    assert (tmp_path / "store").read_text() == "text"
+
+
+def test_a_folder_of_other_files_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("text")
+    with pytest.raises(StoreConfigurationError, match=r"other files \(letter.txt\)"):
+        opened(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([b"r/one", b"e/one/1"], "murmur-runtime"),
+        ([b"anything"], "another program"),
+    ],
+)
+def test_a_foreign_rocksdb_is_refused_and_untouched(
+    tmp_path: Path, names: list[bytes], words: str
+) -> None:
+    path = tmp_path / "store"
+    foreign(path, *names)
+    before = contents(path)
+    with pytest.raises(StoreConfigurationError, match=words) as caught:
+        opened(path)
+    assert str(path) in str(caught.value)
+    assert contents(path) == before
+
+
+def test_a_foreign_rocksdb_whose_rows_are_in_its_log_only_is_untouched(tmp_path: Path) -> None:
+    living = Rdict(str(tmp_path / "living"), Options(raw_mode=True))
+    living[b"key"] = b"value"
+    path = tmp_path / "store"
+    path.mkdir()
+    for each in (tmp_path / "living").iterdir():
+        if each.name != "LOCK":
+            (path / each.name).write_bytes(each.read_bytes())
+    before = contents(path)
+    with pytest.raises(StoreConfigurationError, match="another program"):
+        opened(path)
+    assert contents(path) == before
+    living.close()
+
+
+def test_a_rocksdb_without_a_row_becomes_a_store(tmp_path: Path) -> None:
+    foreign(tmp_path / "store")
+    database = opened(tmp_path / "store")
+    database.commit(created(new_run("run")))
+    database.close()
+
+
+def test_what_a_killed_maker_left_becomes_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    for name in ("LOCK", "LOG", "IDENTITY", "MANIFEST-000001", "rocksdict-config.json"):
+        (path / name).touch()
+    opened(path).close()
+
+
+def test_a_second_store_in_this_process_is_told_the_rule(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    database = opened(path)
+    with pytest.raises(StoreConfigurationError, match="is for one process") as caught:
+        opened(path)
+    assert str(path) in str(caught.value)
+    database.commit(created(new_run("run")))
+    database.close()
+    opened(path).close()
+
+
+def test_a_second_process_is_told_the_rule_and_who_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        before = contents(path)
+        with pytest.raises(StoreConfigurationError, match=r"sqlite: or redis: URL") as caught:
+            opened(path)
+        if Path("/proc/locks").exists():
+            assert f"process {holder.pid} has it" in str(caught.value)
+            assert contents(path) == before
+        holder.communicate()
+    opened(path).close()
+
+
+def test_the_lock_itself_refuses_where_the_holder_cannot_be_told(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    database = opened(path)
+    with pytest.raises(StoreConfigurationError, match="is for one process"):
+        Handle(path)
+    database.close()
+
+
+@contextmanager
+def somebody_else() -> Generator[None]:
+    """Root may write everywhere, so it is not root for a while."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_folder_without_permission_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        with (
+            somebody_else(),
+            pytest.raises(StoreConfigurationError, match="cannot be made"),
+        ):
+            opened(folder / "store")
+        assert not (folder / "store").exists()
+        folder.chmod(0o755)
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    handle = Handle(path)
+    schema.check(handle, version=2, migrations={})
+    handle.close()
+    with pytest.raises(StoreConfigurationError, match=r"of version 2, .* upgrade"):
+        opened(path)
+
+
+@pytest.mark.parametrize("row", [b"one", None])
+def test_rows_that_do_not_tell_their_version_are_damage(tmp_path: Path, row: bytes | None) -> None:
+    path = tmp_path / "store"
+    handle = Handle(path)
+    handle.family[keys.SCHEMA if row else keys.run("run")] = row or b"{}"
+    handle.close()
+    with pytest.raises(StoreDamagedError, match="version"):
+        opened(path)
+
+
+def put(key: bytes, value: bytes) -> schema.Step:
+    def step(view: View, batch: WriteBatch) -> None:
+        batch[key] = (view.get(key) or b"") + value
+
+    return step
+
+
+def fail(view: View, batch: WriteBatch) -> None:
+    batch[b"half"] = b"done"
+    raise ZeroDivisionError
+
+
+def test_an_old_version_is_migrated_step_by_step(tmp_path: Path) -> None:
+    handle = Handle(tmp_path / "store")
+    schema.check(handle)
+    steps = {1: put(b"x", b"1"), 2: put(b"x", b"2")}
+    schema.check(handle, version=3, migrations=steps)
+    schema.check(handle, version=3, migrations=steps)
+    assert handle.family[b"x"] == b"12"
+    assert handle.family[keys.SCHEMA] == b"3"
+    handle.close()
+
+
+def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
+    handle = Handle(tmp_path / "store")
+    schema.check(handle)
+    with pytest.raises(ZeroDivisionError) as kept:
+        schema.check(handle, version=3, migrations={1: put(b"x", b"1"), 2: fail})
+    handle.close()
+    handle = Handle(tmp_path / "store")
+    assert handle.family.get(b"half") is None
+    assert handle.family[keys.SCHEMA] == b"2"
+    schema.check(handle, version=3, migrations={2: put(b"x", b"2")})
+    assert handle.family[b"x"] == b"12"
+    assert kept.traceback
+    handle.close()
+
+
+def test_without_rocksdict_the_extra_is_named() -> None:
+    program = (
+        "import sys; sys.modules['rocksdict'] = None\nimport murmur_streams.stores.rocksdb.opening"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "pip install 'murmur-streams[rocksdb]'" in done.stderr.splitlines()[-1]
+
+
+def test_a_folder_is_known_by_its_column_family(tmp_path: Path) -> None:
+    opened(tmp_path / "store").close()
+    assert FAMILY in Rdict.list_cf(str(tmp_path / "store"))

@@ -1,0 +1,163 @@
+"""Several processes on one file: no write is lost, and each sees what the others write."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from murmur_streams import RunNotFoundError, SQLiteRunStore
+from murmur_streams.stores.sqlite.store import LOOK_SECONDS
+from murmur_streams.testing.workbench import Subscriber, journal_of, note, numbers, wait_until
+from tests.warm import ROOT
+
+RUN = "shared"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest_asyncio.fixture
+async def store(path: Path) -> AsyncIterator[SQLiteRunStore]:
+    async with SQLiteRunStore(path) as store:
+        await store.create(RUN, "target")
+        yield store
+
+
+async def elsewhere(path: Path, *words: object) -> None:
+    """Do something in another process, to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.stores.sqlite.sharing_process", str(path)),
+        *map(str, words),
+        cwd=ROOT,
+    )
+    assert await process.wait() == 0
+
+
+async def told(store: SQLiteRunStore) -> list[object]:
+    return numbers([event for each in await journal_of(store, RUN) if (event := each.event())])
+
+
+async def test_four_processes_append_at_once_and_every_event_is_there_once(
+    store: SQLiteRunStore, path: Path
+) -> None:
+    await asyncio.gather(*(elsewhere(path, "append", RUN, 200, 1000 * each) for each in range(4)))
+    found = await told(store)
+    expected = [1000 * each + number for each in range(4) for number in range(200)]
+    assert sorted(map(int, map(str, found))) == expected
+    assert (await store.audit(RUN)).ok
+
+
+async def test_an_expected_version_holds_across_processes(
+    store: SQLiteRunStore, path: Path
+) -> None:
+    await asyncio.gather(*(elsewhere(path, "count", RUN, 40, 1000 * each) for each in range(3)))
+    found = await told(store)
+    assert len(found) == 120
+    assert (await store.snapshot(RUN)).version == 121
+    assert (await store.audit(RUN)).ok
+
+
+async def test_subscribers_here_see_what_is_written_there_until_the_end(
+    store: SQLiteRunStore, path: Path
+) -> None:
+    subscribers = [Subscriber(store.stream(RUN)) for _ in range(3)]
+    await store.append(RUN, note(RUN, 0))
+    await elsewhere(path, "finish", RUN, 100, 1)
+    for subscriber in subscribers:
+        assert numbers(await subscriber.ended()) == list(range(101))
+
+
+async def test_writes_here_and_there_come_in_one_order_without_a_gap(
+    store: SQLiteRunStore, path: Path
+) -> None:
+    subscriber = Subscriber(store.stream(RUN))
+    there = asyncio.create_task(elsewhere(path, "append", RUN, 300, 1000))
+    here = 0
+    while not there.done():
+        await store.append(RUN, note(RUN, here))
+        here += 1
+        await asyncio.sleep(0)
+    await there
+    await subscriber.until(here + 300)
+    assert [event.seq for event in subscriber.seen] == list(range(2, here + 302))
+    assert numbers(subscriber.seen) == await told(store)
+    await subscriber.cancel()
+
+
+async def test_the_feed_here_tells_what_is_written_there(store: SQLiteRunStore, path: Path) -> None:
+    seen: list[str] = []
+
+    async def read() -> None:
+        async for each in store.feed():
+            seen.append(each.entry.type)  # noqa: PERF401  # one by one is what is looked at
+
+    reading = asyncio.create_task(read())
+    await elsewhere(path, "finish", RUN, 2, 0)
+    await wait_until(lambda: "run.state" in seen, "the end is in the feed")
+    assert seen == ["run.created", "custom", "custom", "run.state"]
+    reading.cancel()
+
+
+async def test_a_run_that_is_deleted_there_ends_here(store: SQLiteRunStore, path: Path) -> None:
+    subscriber = Subscriber(store.stream(RUN))
+    await store.append(RUN, note(RUN, 1))
+    await subscriber.until(1)
+    await elsewhere(path, "delete", RUN)
+    assert numbers(await subscriber.ended()) == [1]
+    with pytest.raises(RunNotFoundError):
+        await store.get_status(RUN)
+
+
+async def test_the_file_is_looked_at_only_while_somebody_waits(store: SQLiteRunStore) -> None:
+    looks = 0
+    file = await store._opened.get()
+    look = file._reader.has_foreign_writes
+
+    def counted() -> bool:
+        nonlocal looks
+        looks += 1
+        return look()
+
+    file._reader.has_foreign_writes = counted
+    for number in range(20):
+        await store.append(RUN, note(RUN, number))
+        await asyncio.sleep(LOOK_SECONDS / 2)
+    assert looks == 0
+    subscriber = Subscriber(store.stream(RUN))
+    await wait_until(lambda: looks > 3, "it looks while a subscriber waits")
+    await subscriber.cancel()
+    await store.get_status(RUN)
+    before = looks
+    await asyncio.sleep(LOOK_SECONDS * 5)
+    assert looks == before
+
+
+async def test_what_this_process_writes_is_not_read_again_for_its_subscribers(
+    store: SQLiteRunStore,
+) -> None:
+    subscriber = Subscriber(store.stream(RUN))
+    await store.append(RUN, note(RUN, 0))
+    await subscriber.until(1)
+    file = await store._opened.get()
+    reads = 0
+    read = file._reader.journal
+
+    def counted(run_id: str, after_seq: int, limit: int) -> object:
+        nonlocal reads
+        reads += 1
+        return read(run_id, after_seq, limit)
+
+    file._reader.journal = counted  # type: ignore[method-assign,assignment]
+    for number in range(1, 50):
+        await store.append(RUN, note(RUN, number))
+        await subscriber.until(number + 1)
+    # A look may fall between a commit and the moment at which it is told.
+    assert reads <= 5
+    await subscriber.cancel()
