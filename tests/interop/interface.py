@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,14 +47,18 @@ def event(kind: str, **given: Any) -> Any:
     return Event(type=EventType(kind), **({"run_id": "r", "agent": TARGET} | given))
 
 
-@pytest.fixture(params=["memory", "redis", "wrapped"])
-async def store(request: pytest.FixtureRequest, space: Space) -> AsyncIterator[MurmurRunStore]:
+@pytest.fixture(params=["memory", "redis", "wrapped", "sqlite", "rocksdb"])
+async def store(
+    request: pytest.FixtureRequest, space: Space, tmp_path: Path
+) -> AsyncIterator[MurmurRunStore]:
     opened: MurmurRunStore
     match request.param:
         case "memory":
             opened = InMemoryRunStore()
         case "redis":
             opened = RedisRunStore(space.url, key_prefix=space.prefix)
+        case "sqlite" | "rocksdb":
+            opened = wrap(open_store(f"{request.param}://{tmp_path}/runs"))
         case _:
             opened = wrap(open_store(space.url, key_prefix=space.prefix))
     async with opened:
