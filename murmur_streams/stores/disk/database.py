@@ -82,6 +82,10 @@ class Change:
     """What it has afterwards; None: nothing, journal and payloads go too."""
     is_new_life: bool = False
     """Whatever ``before`` had (journal, payloads) goes before the new run is written."""
+    is_repair: bool = False
+    """The run's own rows cannot be read, so ``before`` is None: whatever rows of the id there are,
+    those of indexes, moments and queues too, go before ``after`` is written. Journal and payloads
+    stay, unless ``after`` is None."""
     is_plain: bool = True
     """``after`` differs from ``before`` in ``run.version`` and ``run.last_ms`` only."""
     entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
@@ -121,7 +125,11 @@ class FeedRow:
 
 
 class Reader(Protocol):
-    """Reads what was committed. Each call sees one moment of the database, not half a group."""
+    """Reads what was committed. Each call sees one moment of the database, not half a group.
+
+    What was changed by hand and cannot be read is told by RunDamagedError where it is of one run,
+    else by StoreDamagedError; nothing else is raised for it. A listing leaves such a run out.
+    """
 
     def stored(self, run_id: str) -> Stored | None:
         """The run, expired or not; None when there is none."""
@@ -131,6 +139,13 @@ class Reader(Protocol):
         self, run_id: str, after_seq: int, limit: int
     ) -> tuple[Stored, list[JournalEntry]] | None:
         """The run and the first ``limit`` kept entries whose seq is above ``after_seq``."""
+        ...
+
+    def kept_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+        """The entries that ``journal`` reads, of a run whose own row cannot be read, too.
+
+        Those that cannot be read themselves are left out.
+        """
         ...
 
     def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:

@@ -116,7 +116,7 @@ ACTIONS: dict[str, Callable[[RunStore, str, Any], Awaitable[object]]] = {
 
 
 @given(st.lists(STEPS, max_size=25))
-@settings(deadline=None)
+@settings(max_examples=400)
 def test_the_same_commands_leave_the_same_runs(steps: list[Step]) -> None:
     asyncio.run(_compare(steps))
 
