@@ -34,10 +34,11 @@ from murmur_streams.cli.demo import command as demo
 from murmur_streams.cli.session import Globals
 from murmur_streams.cli.version import Version, register_version
 
-HELP = """Event-sourced runs on Redis: submit work, watch it live, look inside afterwards.
+HELP = """Event-sourced runs: submit work, watch it live, look inside afterwards.
 
-Without --url or MURMUR_URL, everything happens on the embedded server: the first command \
-starts it, and it ends by itself.
+They are on Redis, or in a file of this machine: --url sqlite:runs.db. Without --url or \
+MURMUR_URL, everything happens on the embedded server: the first command starts it, and it ends \
+by itself.
 """
 EPILOG = """Begin here:
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from murmur_streams.cli.command import FAILED, command
+from murmur_streams.cli.damage import is_of_one_run, reason_of
 from murmur_streams.cli.printing import console, print_json, printable
 from murmur_streams.cli.session import Session
 from murmur_streams.core.audit import AuditReport
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.errors import RunNotFoundError, StoreError
 from murmur_streams.core.pages import MOST_RUNS
 from murmur_streams.stores.work_store import WorkStore
 
@@ -50,7 +51,7 @@ async def _audit(session: Session, runs: list[str]) -> bool:
     all_clean = True
     async with session.store() as store:
         for run_id in runs:
-            report = await store.audit(run_id)
+            report = await _audit_run(store, run_id)
             all_clean = all_clean and report.ok
             if session.as_json:
                 print_json(asdict(report) | {"ok": report.ok})
@@ -84,7 +85,7 @@ async def _reports(store: WorkStore) -> AsyncGenerator[AuditReport]:
         page = await store.list_runs(limit=MOST_RUNS, cursor=cursor)
         for run in page.runs:
             try:
-                report = await store.audit(run.run_id)
+                report = await _audit_run(store, run.run_id)
             except RunNotFoundError:
                 # It has expired, or was deleted, since it was listed.
                 continue
@@ -94,8 +95,18 @@ async def _reports(store: WorkStore) -> AsyncGenerator[AuditReport]:
             return
 
 
+async def _audit_run(store: WorkStore, run_id: str) -> AuditReport:
+    """The store's report; a run that cannot even be read is not clean, and no more than that."""
+    try:
+        return await store.audit(run_id)
+    except StoreError as error:
+        if not is_of_one_run(error):
+            raise
+        return AuditReport(run_id, 0, (f"it cannot be read: {reason_of(error)}",))
+
+
 def _summary(count: int, unclean: int) -> str:
-    return f"{count:,} runs audited, {unclean:,} not clean"
+    return f"{count:,} {'run' if count == 1 else 'runs'} audited, {unclean:,} not clean"
 
 
 def _print_report(report: AuditReport) -> None:

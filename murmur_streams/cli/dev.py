@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,14 @@ import typer
 
 from murmur_streams.cli.command import command
 from murmur_streams.cli.printing import print_json, tell
+from murmur_streams.cli.processes.alone import alone_words
 from murmur_streams.cli.processes.child import Child
 from murmur_streams.cli.processes.keeping import keep_processes
 from murmur_streams.cli.processes.options import Options
 from murmur_streams.cli.session import Session
 from murmur_streams.cli.worker import Concurrency, FleetPath, begin
 from murmur_streams.embedded import ensure_server
+from murmur_streams.fleet.stores import kind_on_disk
 
 DRAIN_SECONDS = 5.0
 """Who has just saved a file waits for the new code."""
@@ -52,7 +55,8 @@ def register(app: typer.Typer) -> None:
         """Develop a fleet: a worker that starts again when its code changes.
 
         It works on the embedded server, whatever MURMUR_URL says; --url takes it elsewhere. It
-        prints where the server is and how to submit a run to it. Ctrl-C drains, a second one
+        prints where the server is and how to submit a run to it; to a RocksDB folder no other
+        process can. Ctrl-C drains, a second one
         hands the runs back.
         """
         asked = session.settings
@@ -68,7 +72,8 @@ def register(app: typer.Typer) -> None:
             reload=True,
         )
         _print_place(session, options)
-        raise typer.Exit(keep_processes(session, options, lambda child: _teach(session, child)))
+        began = partial(_teach, session, options.fleet)
+        raise typer.Exit(keep_processes(session, options, began))
 
 
 def _print_place(session: Session, options: Options) -> None:
@@ -82,8 +87,11 @@ def _print_place(session: Session, options: Options) -> None:
     tell(f"fleet     {options.fleet}, started again when a Python file changes in {Path.cwd()}")
 
 
-def _teach(session: Session, child: Child) -> None:
+def _teach(session: Session, fleet: str, child: Child) -> None:
     if session.as_json:
+        return
+    if kind_on_disk(session.url) == "RocksDB":
+        tell(f"submit    {alone_words(fleet, session.url)}")
         return
     targets = child.report.get("targets") or ["AGENT"]
     words = ["murmur-streams", "submit", str(targets[0])]

@@ -7,23 +7,23 @@ import json
 import shlex
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from murmur_streams.cli.command import FAILED, command
+from murmur_streams.cli.damage import is_of_one_run, reason_of
 from murmur_streams.cli.printing import print_json, printable, tell
-from murmur_streams.cli.run_files import RunWriter, Whole, read_whole, writing
+from murmur_streams.cli.resuming import Asked, Whole, check_goes_on, read_whole
+from murmur_streams.cli.run_files import RunWriter, writing
 from murmur_streams.cli.runs import State, Target
 from murmur_streams.cli.session import Session
 from murmur_streams.cli.tally import Tally, is_terminal, shown, tell_runs
 from murmur_streams.core.archive import verify
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.pages import MOST_RUNS
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunState
+from murmur_streams.core.errors import MurmurError, RunNotFoundError, StoreError
+from murmur_streams.core.pages import MOST_RUNS, RunFilter
+from murmur_streams.stores.work_store import WorkStore
 
 AnyRuns = Annotated[
     list[str] | None,
@@ -36,41 +36,15 @@ Output = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole run in FILE.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Which runs are to be exported."""
-
-    run_ids: list[str]
-    state: RunState | None
-    target: str | None
-
-    async def ids(self, store: RunStore, whole: Whole) -> AsyncGenerator[str]:
-        """Those that the file does not have, newest first, or in the order of their ids."""
-        for run_id in self.run_ids:
-            if run_id not in whole.run_ids:
-                yield run_id
-        cursor = whole.cursor
-        while not self.run_ids:
-            page = await store.list_runs(
-                state=self.state, target=self.target, limit=MOST_RUNS, cursor=cursor
-            )
-            for run in page.runs:
-                yield run.run_id
-            cursor = page.cursor
-            if cursor is None:
-                return
-
-    async def check(self, store: RunStore) -> None:
-        """RunNotFoundError for an id without a run, before there is a file."""
-        for run_id in self.run_ids:
-            await store.get_status(run_id)
-
-    def words(self, path: Path) -> str:
-        """The command that goes on where this one stopped."""
-        state = [] if self.state is None else ["--state", str(self.state)]
-        target = [] if self.target is None else ["--target", self.target]
-        words = [*self.run_ids, *state, *target, "--resume", "-o", str(path)]
-        return shlex.join(["murmur-streams", "export", *words])
+def going_on(session: Session, asked: Asked, path: Path) -> str:
+    """The command that goes on where this one stopped."""
+    which, given = asked.which, session.given
+    words = {"--url": given.url, "--prefix": given.prefix}
+    words |= {"--state": which.state and str(which.state), "--target": which.target}
+    said = [part for name, value in words.items() if value for part in (name, value)]
+    return shlex.join(
+        ["murmur-streams", "export", *asked.run_ids, *said, "--resume", "-o", str(path)]
+    )
 
 
 def register(app: typer.Typer) -> None:
@@ -106,37 +80,73 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--resume needs the file to go on with: -o FILE")
         if path is None and is_terminal(1):
             raise typer.BadParameter("this is for a file or a program, not a terminal: -o FILE")
-        chosen, tally = Chosen(runs or [], state, target), Tally()
+        # Each once, and checked before there is a file.
+        asked = Asked(tuple(dict.fromkeys(runs or [])), RunFilter.of(state, target, None))
+        tally = Tally()
         try:
-            asyncio.run(_export(session, chosen, path, tally, resume=resume))
-        except KeyboardInterrupt:
-            if path is not None:
-                tell(f"interrupted after {tally.words}; go on with: {chosen.words(path)}")
+            asyncio.run(_export(session, asked, path, tally, resume=resume))
+        except (KeyboardInterrupt, MurmurError) as error:
+            has_begun = tally.has_begun or isinstance(error, KeyboardInterrupt)
+            is_told = isinstance(error, KeyboardInterrupt) or not session.as_json
+            if path is not None and has_begun and is_told:
+                words = going_on(session, asked, path)
+                tell(f"interrupted after {tally.words}; go on with: {words}")
             raise
         _conclude(session, tally, path)
 
 
 async def _export(
-    session: Session, chosen: Chosen, path: Path | None, tally: Tally, *, resume: bool
+    session: Session, asked: Asked, path: Path | None, tally: Tally, *, resume: bool
 ) -> None:
     async with session.store() as store:
-        await chosen.check(store)
-        whole = read_whole(path, frozenset(chosen.run_ids)) if resume and path else None
-        tally.skipped = whole.runs if whole else 0
-        with writing(path, whole) as out, shown(tally) as show:
-            async with aclosing(chosen.ids(store, whole or Whole())) as run_ids:
+        for run_id in asked.run_ids:
+            # RunNotFoundError for an id without a run.
+            await store.get_status(run_id)
+        whole, size = Whole(), None
+        if resume and path is not None:
+            whole = read_whole(path, frozenset(asked.run_ids))
+            await check_goes_on(path, whole, asked, store)
+            tally.skipped, size = whole.runs, whole.size
+        with writing(path, size) as out, shown(tally) as show:
+            tally.has_begun = True
+            if not size:
+                out.begin(asked.members)
+            async with aclosing(_ids(store, asked, whole)) as run_ids:
                 async for run_id in run_ids:
                     await _write(store, run_id, out, tally, show)
             out.finish()
 
 
+async def _ids(store: WorkStore, asked: Asked, whole: Whole) -> AsyncGenerator[str]:
+    """Those that the file does not have, newest first, or in the order of their ids."""
+    for run_id in asked.run_ids:
+        if run_id not in whole.run_ids:
+            yield run_id
+    which, cursor = asked.which, whole.cursor
+    while not asked.run_ids:
+        page = await store.list_runs(
+            state=which.state, target=which.target, limit=MOST_RUNS, cursor=cursor
+        )
+        for run in page.runs:
+            yield run.run_id
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
 async def _write(
-    store: RunStore, run_id: str, out: RunWriter, tally: Tally, show: Callable[[], None]
+    store: WorkStore, run_id: str, out: RunWriter, tally: Tally, show: Callable[[], None]
 ) -> None:
     try:
         archive = await store.archive(run_id)
     except RunNotFoundError:
         tally.gone += 1
+        return
+    except StoreError as error:
+        if not is_of_one_run(error):
+            raise
+        tally.wrong.append(run_id)
+        tell(f"run {printable(run_id)} cannot be read and is left out: {reason_of(error)}")
         return
     report = verify(archive)
     if not report.ok:

@@ -21,9 +21,13 @@ App = Annotated[
 ]
 
 
-def open_fleet(session: Session, app: str | None = None) -> Fleet:
-    """The user's fleet, which knows its agents and their inputs, or one that takes any name."""
-    session.check_is_store()
+def open_fleet(session: Session, app: str | None = None, *, may_be_new: bool = False) -> Fleet:
+    """The user's fleet, which knows its agents and their inputs, or one that takes any name.
+
+    Raises:
+        StoreConfigurationError: there is no store, and none may be made (``may_be_new``).
+    """
+    session.check_is_store(may_be_new=may_be_new)
     if app is None:
         return Fleet(session.url, **session.redis_options)
     os.environ.update(session.to_environment())

@@ -67,10 +67,16 @@ class Place(Protocol):
 
 
 @asynccontextmanager
-async def open_place(session: Session, app: str | None = None) -> AsyncGenerator[Place]:
-    """Open what the options name; it is closed at the end of the block."""
+async def open_place(
+    session: Session, app: str | None = None, *, may_be_new: bool = False
+) -> AsyncGenerator[Place]:
+    """Open what the options name; it is closed at the end of the block.
+
+    Raises:
+        StoreConfigurationError: there is no store, and none may be made (``may_be_new``).
+    """
     if session.server is None:
-        async with open_fleet(session, app) as fleet:
+        async with open_fleet(session, app, may_be_new=may_be_new) as fleet:
             yield StorePlace(fleet)
         return
     if app is not None:

@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import stat
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from murmur_streams.core.archive import RunArchive
-from murmur_streams.core.archive_lines import HEADER, ArchiveDecoder, CutOffError, lines
+from murmur_streams.core.archive_lines import LONGEST_HEADER_BYTES, ArchiveDecoder, header, lines
 from murmur_streams.core.errors import InvalidArchiveError, StoreConfigurationError
-from murmur_streams.core.evolve import fold
-from murmur_streams.core.pages import listing_key
 
 LONGEST_LINE_BYTES = 512 * 1024 * 1024
 """What a line with three payloads at their limits may come to."""
 CHUNK_BYTES = 1024 * 1024
-
-
-@dataclass(slots=True)
-class Whole:
-    """What an unfinished file has, up to the end of its last whole run."""
-
-    runs: int = 0
-    size: int = 0
-    """In bytes; 0: not even the first line is there."""
-    cursor: str | None = None
-    """Where a listing goes on after the last run."""
-    run_ids: set[str] = field(default_factory=set[str])
-    """Those of the wanted runs that are there."""
+_GZIP = b"\x1f\x8b"
 
 
 class RunWriter:
     """Writes runs to a file, one after another."""
 
-    def __init__(self, stream: BinaryIO, name: str, *, begin: bool) -> None:
+    def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream, self._name = stream, name
         self.bytes = 0
-        if begin:
-            self._write([HEADER])
+
+    def begin(self, of: Mapping[str, object]) -> None:
+        """Write the first line; ``of``: which runs these are."""
+        self._write([header(of)])
 
     def write(self, archive: RunArchive) -> None:
         """Write one run; between two calls the file ends with a whole run."""
@@ -51,13 +39,13 @@ class RunWriter:
 
     def finish(self) -> None:
         """See to it that what was written survives a loss of power."""
-        with _told(self._name):
+        with told(self._name):
             self._stream.flush()
             if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
                 os.fsync(self._stream.fileno())
 
     def _write(self, texts: Iterator[str] | list[str]) -> None:
-        with _told(self._name):
+        with told(self._name):
             for text in texts:
                 raw = text.encode()
                 self._stream.write(raw)
@@ -66,72 +54,50 @@ class RunWriter:
 
 
 @contextmanager
-def writing(path: Path | None, whole: Whole | None) -> Generator[RunWriter]:
+def writing(path: Path | None, size: int | None) -> Generator[RunWriter]:
     """Open what an export writes to.
 
     Args:
         path: a new file; None for stdout.
-        whole: what the file has that is to be gone on with; what is behind it is cut off.
+        size: how much of the file is to be gone on with, what is behind that is cut off; None
+            when there must be no such file.
 
     Raises:
         StoreConfigurationError: the file cannot be written, or is there and is not to be.
     """
     if path is None:
-        yield RunWriter(sys.stdout.buffer, "stdout", begin=True)
+        yield RunWriter(sys.stdout.buffer, "stdout")
         return
-    with _told(str(path)):
-        stream = path.open("xb" if whole is None else "r+b")
-    with stream:
-        size = 0 if whole is None else whole.size
-        stream.truncate(size)
-        stream.seek(size)
-        yield RunWriter(stream, str(path), begin=size == 0)
+    check_plain(path)
+    with told(str(path)):
+        stream = path.open("xb" if size is None else "r+b")
+    try:
+        with told(str(path)):
+            stream.truncate(size or 0)
+            stream.seek(size or 0)
+        yield RunWriter(stream, str(path))
+    except BaseException:
+        # Closing writes what a full disk has refused: it would refuse it again, and hide why.
+        with suppress(OSError):
+            stream.close()
+        raise
+    with told(str(path)):
+        stream.close()
 
 
-def read_whole(path: Path, wanted: frozenset[str]) -> Whole:
-    """Read how far an export came that was interrupted.
-
-    Args:
-        path: its file; one that is not there yet is as good as empty.
-        wanted: the runs whose ids are to be told.
-
-    Raises:
-        InvalidArchiveError: the file is no export, or more is wrong with it than a missing end.
-    """
-    whole, decoder, size = Whole(), ArchiveDecoder(), 0
-    with _told(str(path)):
-        path.touch()
-    with _told(str(path)), path.open("rb") as stream:
-        if not (first := stream.read(len(HEADER))).endswith(b"\n"):
-            if HEADER.encode().startswith(first):
-                return whole
-            raise InvalidArchiveError(f"{path} is no export of runs; choose another file")
-        stream.seek(0)
+def check_plain(path: Path) -> None:
+    """Refuse what is there and can be no file of runs: StoreConfigurationError."""
+    with told(str(path)):
         try:
-            while line := stream.readline(LONGEST_LINE_BYTES):
-                archive = decoder.feed(line)
-                size += len(line)
-                if archive is not None:
-                    _note(whole, archive, wanted)
-                if archive is not None or decoder.line == 1:
-                    whole.size = size
-            decoder.end()
-        except CutOffError:
-            return whole
-        except InvalidArchiveError as error:
-            raise InvalidArchiveError(
-                f"{path}: {error}; --resume goes on only where an export stopped: export to "
-                "another file"
-            ) from None
-    return whole
-
-
-def _note(whole: Whole, archive: RunArchive, wanted: frozenset[str]) -> None:
-    run = fold(archive.entries)
-    whole.runs += 1
-    whole.cursor = None if run is None else listing_key(run.created_ms, run.run_id)
-    if archive.run_id in wanted:
-        whole.run_ids.add(archive.run_id)
+            kind = path.stat().st_mode
+        except FileNotFoundError:
+            return
+    if stat.S_ISDIR(kind):
+        raise StoreConfigurationError(f"{path} is a folder: name a file in it")
+    if not stat.S_ISREG(kind):
+        raise StoreConfigurationError(
+            f"{path} is a pipe or a device: leave -o out, and send stdout there"
+        )
 
 
 class RunReader:
@@ -141,7 +107,7 @@ class RunReader:
         self._path = path
         self.name = "stdin" if path is None else str(path)
         self.bytes = 0
-        with _told(self.name):
+        with told(self.name):
             self._stream = sys.stdin.buffer if path is None else path.open("rb")
 
     def __enter__(self) -> Self:
@@ -160,6 +126,8 @@ class RunReader:
         decoder = ArchiveDecoder()
         async with aclosing(self._lines()) as lines_of_file:
             async for line in lines_of_file:
+                if not self.bytes:
+                    self._check_first(line)
                 self.bytes += len(line)
                 with self._named():
                     archive = decoder.feed(line)
@@ -167,6 +135,18 @@ class RunReader:
                     yield archive
         with self._named():
             decoder.end()
+
+    def _check_first(self, line: bytes) -> None:
+        if line.startswith(_GZIP):
+            file = "FILE" if self._path is None else shlex.quote(self.name)
+            raise InvalidArchiveError(
+                f"{self.name}: it is compressed: gunzip -c {file} | murmur-streams import"
+            )
+
+    @property
+    def _longest(self) -> int:
+        # A foreign file may be one endless line: the first few bytes tell.
+        return LONGEST_LINE_BYTES if self.bytes else LONGEST_HEADER_BYTES
 
     @contextmanager
     def _named(self) -> Generator[None]:
@@ -190,14 +170,14 @@ class RunReader:
                 parts, size = [], 0
             parts.append(rest)
             size += len(rest)
-            if size > LONGEST_LINE_BYTES:
+            if size > self._longest:
                 break
         if size:
             yield b"".join(parts)
 
     def _line(self) -> bytes:
-        with _told(self.name):
-            return self._stream.readline(LONGEST_LINE_BYTES)
+        with told(self.name):
+            return self._stream.readline(self._longest)
 
     async def _chunk(self) -> bytes:
         loop, descriptor = asyncio.get_running_loop(), self._stream.fileno()
@@ -211,7 +191,7 @@ class RunReader:
 
 
 @contextmanager
-def _told(name: str) -> Generator[None]:
+def told(name: str) -> Generator[None]:
     """Turn what the system refuses into a sentence; a reader that went away is no error."""
     try:
         yield

@@ -14,6 +14,7 @@ from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.embedded import default_data_dir
 from murmur_streams.fleet.stores import default_options, kind_on_disk, open_work_store
 from murmur_streams.settings import Settings
+from murmur_streams.stores.open import path_on_disk
 from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 from murmur_streams.stores.work_store import WorkStore
 
@@ -94,11 +95,16 @@ class Session:
             why = getattr(error, "strerror", None) or "it is no text"
             raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None
 
-    def check_is_store(self) -> None:
+    def check_is_store(self, *, may_be_new: bool = False) -> None:
         """Refuse a place that is no store which other processes can reach.
 
+        Args:
+            may_be_new: whether a file that is not there may be made: who only reads would make
+                an empty store of a mistyped name, and find nothing in it.
+
         Raises:
-            StoreConfigurationError: the runs are behind a server, or in one process's memory.
+            StoreConfigurationError: the runs are behind a server, or in one process's memory, or
+                there is no such file.
         """
         if self.server is not None and self.settings.url is None:
             raise StoreConfigurationError(NEEDS_STORE)
@@ -111,6 +117,29 @@ class Session:
             raise StoreConfigurationError(
                 "--prefix is what Redis keys begin with, and these runs are in a file: leave it out"
             )
+        if not may_be_new and not self.is_there:
+            raise StoreConfigurationError(f"there is no store at {self.path}")
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder of the store; None when the runs are elsewhere.
+
+        Raises:
+            StoreConfigurationError: the URL should name one, and does not.
+        """
+        return path_on_disk(self.url)
+
+    @property
+    def is_there(self) -> bool:
+        """False when the store is a file or folder which nobody has made yet."""
+        path = self.path
+        try:
+            return path is None or bool(path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            # Whatever it is, opening it will tell.
+            return True
 
     @property
     def url(self) -> str:
@@ -134,9 +163,19 @@ class Session:
         return Path(unquote(path)) if path else default_data_dir(os.environ)
 
     @asynccontextmanager
-    async def store(self, partitions: int | None = None) -> AsyncGenerator[WorkStore]:
-        """Open the store; it is closed at the end of the block. partitions: None is the setting."""
-        self.check_is_store()
+    async def store(
+        self, partitions: int | None = None, *, may_be_new: bool = False
+    ) -> AsyncGenerator[WorkStore]:
+        """Open the store; it is closed at the end of the block.
+
+        Args:
+            partitions: None is the setting.
+            may_be_new: whether a file that is not there is made.
+
+        Raises:
+            StoreConfigurationError: there is no store.
+        """
+        self.check_is_store(may_be_new=may_be_new)
         options = default_options(self.url, self.settings) | self.redis_options
         if partitions is not None:
             options["partitions"] = partitions

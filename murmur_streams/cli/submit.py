@@ -120,7 +120,7 @@ def submit(  # noqa: PLR0913, PLR0917  # one for each option
     follower = Follower(session)
 
     async def body() -> int:
-        async with open_place(session, app) as place:
+        async with open_place(session, app, may_be_new=True) as place:
             made = await place.submit(target, value, options)
             _print_submitted(session, made, target)
             if not follow:

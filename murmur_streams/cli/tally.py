@@ -30,6 +30,10 @@ class Tally:
     """Expired or deleted since they were listed."""
     wrong: list[str] = field(default_factory=list[str])
     """Runs that did not arrive as they should."""
+    has_begun: bool = False
+    """Whether there is something to go on with."""
+    reads: bool = False
+    """Whether the bytes are of what was read, not of what was written."""
     began: float = field(default_factory=time.monotonic)
 
     def add(self, entries: int) -> None:
@@ -45,7 +49,9 @@ class Tally:
     @property
     def words(self) -> str:
         """The counts as a person reads them."""
-        said = f"{self.runs:,} runs, {self.entries:,} entries, {_size(self.bytes)}"
+        said = f"{_counted(self.runs, 'run', 'runs')}, "
+        said += f"{_counted(self.entries, 'entry', 'entries')}, {_size(self.bytes)}"
+        said += " read" if self.reads else ""
         said += f", {self.skipped:,} there already" if self.skipped else ""
         return said + (f", {self.gone:,} gone meanwhile" if self.gone else "")
 
@@ -89,6 +95,10 @@ def is_terminal(descriptor: int) -> bool:
     """Whether a person sits at this end."""
     stream = {0: sys.stdin, 1: sys.stdout}[descriptor]
     return stream.isatty()
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _size(count: float) -> str:

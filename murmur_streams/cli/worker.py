@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.command import command
+from murmur_streams.cli.processes.alone import warn_alone
 from murmur_streams.cli.processes.keeping import keep_processes
 from murmur_streams.cli.processes.loops import Loop
 from murmur_streams.cli.processes.options import Options, Probes
@@ -180,6 +181,8 @@ def worker(  # noqa: PLR0913, PLR0917  # one for each option
             "take sqlite: or a Redis"
         )
     if options.needs_parent:
+        if kind_on_disk(session.url) == "RocksDB":
+            warn_alone(fleet, session.url)
         raise typer.Exit(keep_processes(session, options))
     work(session, options)
 

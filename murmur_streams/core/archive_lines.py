@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from murmur_streams.core.archive import RunArchive, pages
@@ -19,11 +19,23 @@ from murmur_streams.core.limits import MAX_COUNT
 
 FORMAT = 1
 HEADER = f'{{"murmur_streams":"runs","format":{FORMAT}}}\n'
-"""The first line of every file."""
+"""The first line of a file; one that tells what its runs were asked for by has more members."""
+LONGEST_HEADER_BYTES = 1024
 
 
 class CutOffError(InvalidArchiveError):
     """The lines end in the middle of a run: what wrote them was interrupted."""
+
+
+def header(of: Mapping[str, object]) -> str:
+    """The first line of a file that tells which runs it is of; who reads runs need not know."""
+    return _line({"murmur_streams": "runs", "format": FORMAT, "of": of})
+
+
+def may_be_header(start: bytes) -> bool:
+    """Whether what a file begins with is a header, or as much of one as there is."""
+    known = HEADER.encode().rstrip(b"}\n")
+    return start.startswith(known) or known.startswith(start)
 
 
 def lines(archive: RunArchive) -> Iterator[str]:
@@ -75,23 +87,27 @@ class ArchiveDecoder:
     def __init__(self) -> None:
         self.line = 0
         """The number of the last line that was fed."""
+        self.of: object = None
+        """Which runs the first line says that they are; None when it does not."""
         self._has_header = False
         self._run: dict[str, Any] | None = None
         self._entries: list[JournalEntry] = []
         self._digest = hashlib.sha256()
 
     def feed(self, line: bytes) -> RunArchive | None:
-        """Take the next line, newline included.
+        """Take the next line, newline included; only the last one may be without.
 
         Returns:
             The run that it ends, in which nothing is missing; None for any other line.
 
         Raises:
-            CutOffError: the line has no newline, so it is a part of one.
+            CutOffError: the line is a part of one.
             InvalidArchiveError: it is damaged, or not ours; nothing of its run may be used.
         """
         self.line += 1
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n") and not _is_json(line):
+            if not self._has_header and not may_be_header(line):
+                raise self._wrong(_NOT_OURS)
             raise CutOffError(f"line {self.line} is cut off in its middle: {_ADVICE}")
         value = self._decoded(line)
         if not self._has_header:
@@ -140,7 +156,7 @@ class ArchiveDecoder:
                 f"the format is {ascii(value.get('format'))[:40]}, and this program reads "
                 f"{FORMAT}: upgrade murmur-streams"
             )
-        self._has_header = True
+        self._has_header, self.of = True, value.get("of")
 
     def _begin(self, value: dict[str, Any]) -> None:
         if self._run is not None:
@@ -190,6 +206,14 @@ class ArchiveDecoder:
 
 _ADVICE = "export it again, or finish the export with --resume"
 _NOT_OURS = "this is no export of runs, or its first line was lost"
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _open_lines(archive: RunArchive) -> Iterator[str]:

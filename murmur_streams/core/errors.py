@@ -226,14 +226,21 @@ class StoreClosedError(StoreError):
 
 
 class RunDamagedError(StoreError):
-    """What is stored of the run cannot be read; its journal can mend it."""
+    """What is stored of the run cannot be read.
 
-    def __init__(self, run_id: str, what: str) -> None:
-        super().__init__(
-            f"the stored state of run {run_id!r} is damaged ({what}); "
+    Its journal can mend it, unless ``can_rebuild`` is False: then the journal itself is damaged.
+    """
+
+    def __init__(self, run_id: str, what: str, *, can_rebuild: bool = True) -> None:
+        advice = (
             "`murmur-streams rebuild` makes it anew from the journal"
+            if can_rebuild
+            else "its journal cannot mend it: import it from an export, or delete it by force"
         )
+        super().__init__(f"the stored state of run {run_id!r} is damaged ({what}); {advice}")
         self.run_id = run_id
+        self.what = what
+        self.can_rebuild = can_rebuild
 
 
 class StoreDamagedError(StoreError):

@@ -27,7 +27,8 @@ class FeedEntry:
     target: str
     entry: JournalEntry
     """As the run's journal has it. A large entry whose run is gone has only its type left, and
-    the epoch of a run that is gone may be ``00000000``."""
+    the epoch of a run that is gone may be ``00000000``. One that was damaged by hand has the type
+    "", and perhaps no run id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -59,6 +60,24 @@ def check_max_events(max_events: int) -> int:
             f"max_events is {max_events}, but must be 0 (no cap) or at least {LEAST_MAX_EVENTS}"
         )
     return max_events
+
+
+LONGEST_KEPT_SECONDS = 100 * 366 * 86_400
+"""A hundred years: a longer time is a slip of the unit, beyond what stores can hold."""
+
+
+def kept_ms(name: str, seconds: float) -> int:
+    """How long something is kept, in milliseconds; 0, for ever, for what is 0 or less.
+
+    Raises:
+        InvalidInputError: it is no number, or over a hundred years.
+    """
+    if not (math.isfinite(seconds) and seconds <= LONGEST_KEPT_SECONDS):
+        raise InvalidInputError(
+            f"{name} is {seconds}, but must be a number of seconds up to "
+            f"{LONGEST_KEPT_SECONDS:,}; 0 is for ever"
+        )
+    return max(0, round(seconds * 1000))
 
 
 def check_expected_version(version: object) -> int | None:

@@ -117,7 +117,8 @@ def _check(url: object, options: Mapping[str, Any]) -> None:
         known = _options_of(url)
         for name in options:
             if name not in known:
-                raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}")
+                why = "" if url is None else _whose(name, url)
+                raise TypeError(f"a Fleet has no option {name!r}; it has: {', '.join(known)}{why}")
 
 
 def _options_of(url: str | None) -> list[str]:
@@ -125,6 +126,14 @@ def _options_of(url: str | None) -> list[str]:
     stores = _STORES if url is None else [DiskRunStore if kind_on_disk(url) else RedisRunStore]
     found = [name for store in stores for name in inspect.signature(store).parameters]
     return [name for name in dict.fromkeys(found) if name not in _NOT_OURS]
+
+
+def _whose(name: str, url: str) -> str:
+    """Why an option that fleets have elsewhere is none here."""
+    kind = kind_on_disk(url)
+    if kind is None or name not in inspect.signature(RedisRunStore).parameters:
+        return ""
+    return f"; {name} is an option of Redis's, and this URL names {kind}"
 
 
 def _scheme(url: str) -> str:

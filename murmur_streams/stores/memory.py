@@ -41,6 +41,7 @@ from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import (
     Limits,
     check_max_events,
+    kept_ms,
 )
 from murmur_streams.core.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
@@ -79,10 +80,10 @@ class InMemoryRunStore(RunWrites):
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self._ttl_ms = max(0, round(ttl_seconds * 1000))
+        self._ttl_ms = kept_ms("ttl_seconds", ttl_seconds)
         self._max_events = check_max_events(max_events)
-        self._live_ttl_ms = max(0, round(live_ttl_seconds * 1000))
-        self._late_event_ms = max(0, round(late_event_seconds * 1000))
+        self._live_ttl_ms = kept_ms("live_ttl_seconds", live_ttl_seconds)
+        self._late_event_ms = kept_ms("late_event_seconds", late_event_seconds)
         self._limits = limits or Limits()
         self._clock = clock
         self._records: dict[str, MemoryRecord] = {}

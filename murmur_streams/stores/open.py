@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.embedded import default_data_dir, ensure_server, ensure_server_async
@@ -49,13 +49,21 @@ def open_store(url: str, **options: Any) -> AnyStore:
     if parts.scheme == "embedded":
         return _open_embedded(_folder(url, parts.netloc, parts.path), options)
     if parts.scheme in _DISK_SCHEMES:
-        if parts.query or parts.fragment:
-            raise StoreConfigurationError(
-                f"the URL {redacted(url)} has a ? or # in it: in a path they are %3F and %23, and "
-                "settings are options of the store"
-            )
-        return _open_disk(parts.scheme, _path(url, parts.scheme, parts.netloc, parts.path), options)
+        return _open_disk(parts.scheme, _path(url, parts), options)
     raise StoreConfigurationError(f"the URL {redacted(url)} names no store; use {_SCHEMES}")
+
+
+def path_on_disk(url: str) -> Path | None:
+    """The file or folder that a URL names; None when it names none on this machine's disk.
+
+    Raises:
+        StoreConfigurationError: the URL is one of a file or folder, and names none.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return _path(url, parts) if parts.scheme in _DISK_SCHEMES else None
 
 
 def _folder(url: str, host: str, path: str) -> Path:
@@ -67,12 +75,27 @@ def _folder(url: str, host: str, path: str) -> Path:
     return Path(unquote(path)) if path else default_data_dir(os.environ)
 
 
-def _path(url: str, scheme: str, host: str, path: str) -> Path:
-    if host or not path.strip("/"):
-        raise StoreConfigurationError(
-            f"the URL {redacted(url)} names no path on this machine; write {scheme}:///path/to/it, "
-            f"or {scheme}:name for one in the current folder"
+def _path(url: str, parts: SplitResult) -> Path:
+    """What a URL of a file or folder names; what is meant otherwise is told, not created."""
+    scheme, path = parts.scheme, parts.path
+    if parts.query or parts.fragment:
+        why = "has a ? or # in it: in a path they are %3F and %23, and settings are options of "
+        raise StoreConfigurationError(f"the URL {redacted(url)} {why}the store")
+    if parts.netloc or not path.strip("/"):
+        why = f"names no path on this machine; write {scheme}:///path/to/it, or {scheme}:name for "
+        raise StoreConfigurationError(f"the URL {redacted(url)} {why}one in the current folder")
+    if path.strip("/") == ":memory:":
+        why = "names no file: runs that need none are in memory:, those of a test in a folder of it"
+        raise StoreConfigurationError(f"the URL {redacted(url)} {why}")
+    if path.lstrip("/").startswith("~"):
+        why = (
+            "begins with ~, which the shell expands only at the beginning of a word: write "
+            f'"{scheme}:$HOME/..." or the whole path'
         )
+        raise StoreConfigurationError(f"the URL {redacted(url)} {why}")
+    if scheme == "sqlite" and path.endswith("/"):
+        why = f"names a folder, and SQLite's runs are in a file: write {url}runs.db"
+        raise StoreConfigurationError(f"the URL {redacted(url)} {why}")
     return Path(unquote(path))
 
 

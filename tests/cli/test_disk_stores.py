@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from murmur_streams import Fleet
 from murmur_streams.cli.app import app
-from tests.cli.conftest import CommandLine
+from murmur_streams.core.archive_lines import HEADER
+from tests.cli.conftest import HERE, CommandLine
 
 KINDS = {"sqlite": "SQLite", "rocksdb": "RocksDB"}
 
@@ -60,12 +63,77 @@ def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, words: list
     assert f"this command looks at Redis keys; this store is {kind}" in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["runs"], ["show", "r-1"], ["tail", "r-1"], ["result", "r-1"], ["cancel", "r-1"]),
+        *(["retry", "r-1"], ["workers"], ["pause", "work"], ["dead", "list"]),
+        *(["audit", "--all"], ["rebuild", "r-1"], ["export", "-o", "file"]),
+    ],
+)
+def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
+    url: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = refused("--url", url, *words)
+    assert f"there is no store at {tmp_path}/runs" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_import_tells_that_it_makes_a_store(url: str, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_text(HEADER)
+    made = CliRunner().invoke(app, ["import", str(source), "--url", url])
+    assert (made.exit_code, made.stderr) == (0, f"a new store at {tmp_path}/runs\n")
+    again = CliRunner().invoke(app, ["import", str(source), "--url", url])
+    assert (again.exit_code, again.stderr) == (0, "")
+
+
+def test_the_demo_shows_redis(url: str, tmp_path: Path) -> None:
+    said = refused("demo", "--url", url)
+    assert "the demo shows Redis itself" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_fleet_says_which_options_are_of_redis(url: str) -> None:
+    kind = KINDS[url.partition(":")[0]]
+    for name in ("key_prefix", "partitions"):
+        words = f"{name} is an option of Redis's, and this URL names {kind}"
+        with pytest.raises(TypeError, match=words):
+            Fleet(url, **{name: None})
+
+
+def test_a_worker_on_rocksdb_warns_that_nobody_else_can_submit_to_it(
+    line: CommandLine, tmp_path: Path
+) -> None:
+    url = f"rocksdb:{tmp_path}/runs"
+    process = line.worker("--url", url)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=30)
+    (warning,) = [row for row in told.splitlines() if "WARNING" in row]
+    assert f"murmur-streams serve fleet_app:fleet --with-worker --url {url}" in warning
+
+
+def test_dev_on_rocksdb_tells_of_no_submission_that_cannot_be(
+    line: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text((HERE / "fleet_app.py").read_text())
+    process = line.start("dev", "app:fleet", "--url", "rocksdb:runs", cwd=tmp_path)
+    assert process.stderr is not None
+    told = next(row for row in process.stderr if row.startswith("submit"))
+    assert "murmur-streams serve app:fleet --with-worker --url rocksdb:runs" in told
+    assert "murmur-streams submit" not in told
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+
+
 def test_a_prefix_is_of_redis(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("submit", "work", "1", "--run-id", "r-1", "--url", url)
     assert "--prefix is what Redis keys begin with" in refused(
         "runs", "--url", url, "--prefix", "mine"
     )
     monkeypatch.setenv("MURMUR_KEY_PREFIX", "mine")
-    assert run("runs", "--url", url) == []
+    assert len(run("runs", "--url", url)) == 1
 
 
 def test_a_rocksdb_folder_is_for_one_process(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.cli.run_files import read_whole
+from murmur_streams.cli.resuming import read_whole
 from murmur_streams.core.archive_lines import HEADER
 from murmur_streams.core.errors import InvalidArchiveError
 from murmur_streams.core.events import RunEvent, RunEventType
@@ -218,7 +218,7 @@ def test_an_export_that_was_stopped_goes_on_in_its_file(
     assert path.read_bytes() == export(line, tmp_path / "at once").read_bytes()
 
 
-@pytest.mark.parametrize("cut", [0, 1, 20, 37, 38, 100, 10_300, 10_600, -1, -50, None])
+@pytest.mark.parametrize("cut", [0, 1, 20, 36, 60, 83, 84, 85, 150, 10_300, 10_600, -1, -50, None])
 def test_an_export_goes_on_from_wherever_it_was_torn(
     line: CommandLine, exported: Path, tmp_path: Path, cut: int | None
 ) -> None:
@@ -232,8 +232,14 @@ def test_an_export_of_named_runs_goes_on_with_those_that_are_missing(
     line: CommandLine, exported: Path, tmp_path: Path
 ) -> None:
     path = export(line, tmp_path / "some", "r-004", "r-002")
-    export(line, path, "r-004", "r-009", "r-002", "--resume")
+    export(line, path, "r-004", "r-009", "r-002", "r-009", "--resume")
     assert ids(path) == ["r-004", "r-002", "r-009"]
+
+
+def test_a_run_that_is_named_twice_is_written_once(
+    line: CommandLine, filled: None, tmp_path: Path
+) -> None:
+    assert ids(export(line, tmp_path / "some", "r-004", "r-002", "r-004")) == ["r-004", "r-002"]
 
 
 def test_what_is_no_torn_export_is_not_touched(exported: Path, tmp_path: Path) -> None:
@@ -255,7 +261,41 @@ def test_ids_that_other_runs_have_are_told_at_the_end(
     assert f"imported {RUNS - 1} runs" in done.stdout
     assert "other runs here have these ids: r-010" in done.stderr
     accepted = answer(line, "import", str(exported), "--prefix", "other", "--skip-existing")
-    assert (accepted["taken"], accepted["skipped"]) == (["r-010"], RUNS - 1)
+    assert (accepted["taken"], accepted["older"]) == (["r-010"], [])
+    assert accepted["skipped"] == RUNS - 1
+    assert accepted["bytes"] == exported.stat().st_size
+    shown = line.run("import", str(exported), "--prefix", "other", "--skip-existing").stdout
+    assert shown.startswith("imported 0 runs, 0 entries, "), shown
+    assert " kB read, 39 there already in " in shown
+
+
+def test_an_older_copy_of_a_run_is_told_from_another_run(
+    line: CommandLine, in_store: Any, tmp_path: Path
+) -> None:
+    in_store(lambda store: store.create("r-1", "t"))
+    first = line.run("import", str(export(line, tmp_path / "then")), "--prefix", "other")
+    assert first.stdout.startswith("imported 1 run, 1 entry, "), first.stderr
+    in_store(lambda store: store.set_state("r-1", RunState.RUNNING))
+    newer = str(export(line, tmp_path / "now"))
+    done = line.run("import", newer, "--prefix", "other")
+    assert (done.returncode, "an older copy of each is here" in done.stderr) == (1, True)
+    assert "other runs" not in done.stderr
+    told = answer(line, "import", newer, "--prefix", "other", code=1)
+    assert (told["taken"], told["older"]) == ([], ["r-1"])
+
+
+def test_a_file_that_lacks_only_its_last_newline_is_whole(
+    line: CommandLine, exported: Path
+) -> None:
+    told = answer(line, "import", str(cut_off(exported)), "--prefix", "other")
+    assert (told["runs"], told["bytes"]) == (RUNS, exported.stat().st_size)
+    empty = line.run("import", stdin=HEADER.strip())
+    assert (empty.returncode, empty.stdout[:16]) == (0, "imported 0 runs,"), empty.stderr
+
+
+def cut_off(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-1])
+    return path
 
 
 def test_a_damaged_file_is_refused_where_the_damage_is(line: CommandLine, exported: Path) -> None:
@@ -267,6 +307,7 @@ def test_a_damaged_file_is_refused_where_the_damage_is(line: CommandLine, export
     assert done.returncode == 2
     assert f"{bad}: line 10 is wrong: the run's lines are not those that were" in done.stderr
     assert "imported 2 runs" in done.stderr
+    assert "import it again" not in done.stderr
     assert len(line.run("runs", "--all", "--json", "--prefix", "other").stdout.splitlines()) == 2
 
 

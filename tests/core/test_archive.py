@@ -25,6 +25,7 @@ from murmur_streams.core.archive_lines import (
     CutOffError,
     archives,
     digest_of,
+    header,
     lines,
 )
 from murmur_streams.core.commands import Append, Finish, SetState
@@ -118,7 +119,33 @@ def test_lines_that_end_too_early_are_told_apart_from_damage(kept: int) -> None:
     with pytest.raises(CutOffError, match=f"after line {kept} the rest of run 'run' is missing"):
         decoded(source[:kept])
     with pytest.raises(CutOffError, match=f"line {kept + 1} is cut off"):
-        decoded([*source[:kept], source[kept][:-1]])
+        decoded([*source[:kept], source[kept][:-2]])
+
+
+@pytest.mark.parametrize("kept", [1, 4, 7])
+def test_the_last_newline_may_be_missing(kept: int) -> None:
+    source = encoded(run_archive(), run_archive())
+    without = decoded([*source[: kept - 1], source[kept - 1][:-1]])
+    assert without == decoded(source[:kept])
+
+
+def test_what_was_asked_for_is_read_by_who_wants_to_know() -> None:
+    decoder = ArchiveDecoder()
+    decoder.feed(header({"state": "failed"}).encode())
+    assert decoder.of == {"state": "failed"}
+    plain = ArchiveDecoder()
+    plain.feed(HEADER.encode())
+    assert plain.of is None
+
+
+def test_a_start_without_an_end_is_a_header_or_foreign() -> None:
+    whole = header({"state": None}).encode()
+    for end in range(len(whole) - 1):
+        with pytest.raises(CutOffError):
+            decoded([whole[:end]])
+    for foreign in (b"x", b"\x1f\x8b\x08", b'{"murmur":'):
+        with pytest.raises(InvalidArchiveError, match="no export of runs"):
+            decoded([foreign])
 
 
 def test_a_whole_run_before_the_damage_is_given() -> None:

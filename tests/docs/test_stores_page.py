@@ -26,15 +26,16 @@ TOLD = {
 def test_the_programs_of_the_page_print_what_they_should(name: str, tmp_path: Path) -> None:
     text = next(text for text, each in PROGRAMS if each == name)
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", f"{name}.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, TOLD[name]), done.stderr
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", f"{name}.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, TOLD[name]), done.stderr
 
 
 def test_every_program_of_the_page_is_run() -> None:
@@ -55,5 +56,6 @@ def test_the_delay_that_it_tells_is_the_stores() -> None:
 
 
 def test_its_commands_are_commands() -> None:
+    PAGE.check_commands(least=4)
     assert "murmur-streams audit --all --url sqlite:runs.db" in PAGE.text
     assert "[docs/moving.md]" in PAGE.text or "(moving.md)" in PAGE.text

@@ -21,13 +21,25 @@ from murmur_streams.cli.demo.reports import Report, merge
 from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Globals, Session
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.fleet.stores import kind_on_disk
+from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.store import redis_only
 
 
 def own_session(session: Session) -> Session:
-    """The demo's: not on somebody's production server, unless that is named on purpose."""
+    """The demo's: not on somebody's production server, unless that is named on purpose.
+
+    Raises:
+        StoreConfigurationError: what is named is no Redis.
+    """
     given = session.given
     url = given.url or "embedded:"
+    if kind := kind_on_disk(url):
+        raise StoreConfigurationError(
+            f"the demo shows Redis itself, its keys too, and {redacted(url)} names {kind}: leave "
+            "--url out for the embedded server, or name a Redis"
+        )
     return Session(Globals(url, KEY_PREFIX, given.as_json, given.debug), session.settings)
 
 

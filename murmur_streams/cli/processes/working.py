@@ -8,10 +8,12 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 from murmur_streams.cli.command import exit_code, tell_error
 from murmur_streams.cli.loading import load_fleet
 from murmur_streams.cli.printing import print_json
+from murmur_streams.cli.processes.alone import warn_alone
 from murmur_streams.cli.processes.ending import cancel_leftovers, end_now, end_soon
 from murmur_streams.cli.processes.health import Health, HealthFile, fresh_seconds
 from murmur_streams.cli.processes.loops import Loop, loop_factory
@@ -22,6 +24,7 @@ from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidInputError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
+from murmur_streams.stores.rocksdb.store import RocksDBRunStore
 
 
 def work(session: Session, options: Options) -> None:
@@ -86,6 +89,9 @@ async def _until_stopped(
             told = {"worker": worker.worker_id, "name": worker.name, "pid": os.getpid()}
             told |= {"targets": health.targets}
             print_json(told | ({"health": address} if address else {}))
+        if reporter is None and isinstance(store := await fleet.store(), RocksDBRunStore):
+            # The fleet's own store: its code may name another one than the options do.
+            warn_alone(options.fleet, f"rocksdb:{quote(store.where)}")
         await worker.run()
     if session.as_json:
         print_json({"worker": worker.worker_id, "stopped": True})

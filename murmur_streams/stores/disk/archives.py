@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from murmur_streams.core.archive import RunArchive
 from murmur_streams.core.audit import AuditReport, audit_run
 from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError, StoreError
+from murmur_streams.core.errors import RunDamagedError, RunNotFoundError, StoreError
 from murmur_streams.core.run import run_to_fields
 from murmur_streams.stores.disk.database import Kind, Reader, Stored
 from murmur_streams.stores.disk.keeping import is_due, keeping_problems
@@ -43,7 +43,10 @@ async def gather_audit(read: Read, run_id: str, clock: Callable[[], int]) -> Aud
         RunNotFoundError: there is no such run.
         StoreError: its result or checkpoint was written all the while.
     """
-    whole = await _gather(read, run_id, clock)
+    try:
+        whole = await _gather(read, run_id, clock)
+    except RunDamagedError as error:
+        return AuditReport(run_id, 0, (str(error),))
     report = audit_run(
         run_id,
         run_to_fields(whole.stored.run),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from murmur_streams.core.commands import Start
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.run import Run
 from murmur_streams.core.work import Claim, Claimed, TargetRule
 from murmur_streams.stores.disk.database import Kind, QueuePlace, Reader, Space
@@ -82,7 +83,11 @@ class Claiming:
                 break
             for run_id in run_ids:
                 self._seen.add(run_id)
-                self._take(run_id, rule)
+                try:
+                    self._take(run_id, rule)
+                except RunDamagedError:
+                    # It stays where it is until somebody mends it; audit tells how.
+                    self.refused.append((run_id, "it is damaged"))
         for due_ms in self._delayed(rule.name):
             known = self._next_due_ms
             self._next_due_ms = due_ms if known is None else min(known, due_ms)

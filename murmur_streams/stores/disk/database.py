@@ -121,7 +121,8 @@ class FeedRow:
     target: str
     entry: JournalEntry
     """As the journal had it. Of an entry over 1 KiB whose life of the run is gone only the type is
-    left: ``{"type": …}``."""
+    left: ``{"type": …}``. One that cannot be read keeps its place, with ``{"type": ""}``; its run
+    id, target and epoch may be unknown (``""``, ``00000000``)."""
 
 
 class Reader(Protocol):

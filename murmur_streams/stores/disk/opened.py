@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import weakref
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import TypeVar
 
 from murmur_streams.core.errors import StoreClosedError, StoreError
@@ -15,6 +18,8 @@ from murmur_streams.stores.disk.writer import Begin, Writer
 from murmur_streams.stores.own_tasks import start_task
 
 T = TypeVar("T")
+
+logger = logging.getLogger("murmur_streams.store")
 
 LOOK_PAGE = 500
 _UNKNOWN = -1
@@ -51,6 +56,9 @@ class OpenFile:
         self._seen_n = _UNKNOWN
         """Up to this entry of the feed everything was told."""
         self.writer = Writer(database, writing, begin, self._written)
+        # A store that was forgotten must not keep its file from others of this process.
+        self._let_go = weakref.finalize(self, _let_go, database, reader, writing, reading)
+        self._let_go.atexit = False
 
     async def read(self, call: Callable[[Reader], T]) -> T:
         """Read in the reader's thread."""
@@ -64,12 +72,21 @@ class OpenFile:
 
     async def close(self) -> None:
         """Write what waits, and let go of the file."""
+        self._let_go.detach()
         await self.writer.close()
         self._reading.watch(None)
-        await self._reading.run(self._reader.close)
-        await self._reading.stop()
-        await self._writing.run(self._database.close)
-        await self._writing.stop()
+        try:
+            await self._reading.run(self._reader.close)
+        finally:
+            await self._reading.stop()
+            try:
+                await self._writing.run(self._database.close)
+            finally:
+                await self._writing.stop()
+
+    def abandon(self) -> None:
+        """Let go of the file without its event loop, which is closed."""
+        self._let_go()
 
     def _written(self, written: list[Written], feed: range) -> None:
         if feed and feed[0] == self._seen_n + 1:
@@ -77,13 +94,15 @@ class OpenFile:
         self._committed(written)
 
     def _look(self) -> None:
-        """In the reader's thread."""
+        """In the reader's thread, which whatever goes wrong here must not end."""
+        seen_n = self._seen_n
         try:
             if self._reader.has_foreign_writes():
-                self._reading.tell(self._saw, *self._news(self._seen_n))
-        except StoreError:
-            # The next look, or whoever reads, meets it again.
-            return
+                self._reading.tell(self._saw, *self._news(seen_n))
+        except Exception:  # see above
+            logger.debug("what others wrote cannot be told", exc_info=True)
+            # So each looks for himself, and meets what is wrong if it concerns him.
+            self._reading.tell(self._saw, None, seen_n)
 
     def _news(self, seen_n: int) -> tuple[set[str] | None, int]:
         """Which runs were written to after an entry of the feed (None: any), and the last one."""
@@ -132,6 +151,7 @@ class Opened:
         self._is_closed = False
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[OpenFile] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._file: OpenFile | None = None
 
     async def get(self) -> OpenFile:
@@ -169,14 +189,26 @@ class Opened:
             self._file.watch(self._look_seconds if self._is_wanted else None)
 
     async def close(self) -> None:
-        """Close the file, if it is open; a second call does nothing."""
-        if self._is_closed:
-            return
+        """Close the file, if it is open; every caller waits until it is, a second one too."""
         self._is_closed = True
-        if self._opening is None or self._home != (os.getpid(), asyncio.get_running_loop()):
+        if self._opening is None or self._home is None or self._home[0] != os.getpid():
             return
+        if self._home[1].is_closed():
+            if self._file is not None:
+                self._file.abandon()
+            return
+        if self._home[1] is not asyncio.get_running_loop():
+            there = asyncio.run_coroutine_threadsafe(self.close(), self._home[1])
+            await asyncio.wrap_future(there)
+            return
+        if self._closing is None:
+            # Not the caller's own task: one that is cancelled leaves nothing half open.
+            self._closing = start_task(self._close(self._opening), f"close {self._path}")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, opening: asyncio.Task[OpenFile]) -> None:
         try:
-            file = await asyncio.shield(self._opening)
+            file = await opening
         except StoreError:
             return
         await file.close()
@@ -197,3 +229,19 @@ class Opened:
         )
         self._set_watch()
         return self._file
+
+
+def _let_go(
+    database: Database, reader: Reader, writing: DatabaseThread, reading: DatabaseThread
+) -> None:
+    reading.watch(None)
+    reading.submit(lambda: _quietly(reader.close))
+    reading.leave()
+    writing.submit(lambda: _quietly(database.close))
+    writing.leave()
+
+
+def _quietly(close: Callable[[], object]) -> None:
+    # Nobody is there to be told.
+    with suppress(StoreError):
+        close()

@@ -18,12 +18,12 @@ from murmur_streams.core.audit import AuditReport
 from murmur_streams.core.commands import Append, Command, Seal
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.feed import FeedEntry, FeedFilter, Place
 from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import Limits, check_max_events
+from murmur_streams.core.limits import Limits, check_max_events, kept_ms
 from murmur_streams.core.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result
@@ -83,11 +83,12 @@ class DiskRunStore(DiskWork):
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self.path = Path(path)
+        # Where the program stands now: it may go elsewhere while the file is open.
+        self.path = Path(path).absolute()
         self.durations = Durations(
-            ttl_ms=max(0, round(ttl_seconds * 1000)),
-            live_ttl_ms=max(0, round(live_ttl_seconds * 1000)),
-            late_event_ms=max(0, round(late_event_seconds * 1000)),
+            ttl_ms=kept_ms("ttl_seconds", ttl_seconds),
+            live_ttl_ms=kept_ms("live_ttl_seconds", live_ttl_seconds),
+            late_event_ms=kept_ms("late_event_seconds", late_event_seconds),
         )
         self.clock = clock
         self._max_events = check_max_events(max_events)
@@ -172,12 +173,12 @@ class DiskRunStore(DiskWork):
         An output that was a pydantic model comes back as a StoredModel with the same fields.
         """
         text = await self._payload(run_id, Kind.RESULT)
-        return None if text is None else decode_result(text)
+        return None if text is None else _decoded(run_id, Kind.RESULT, decode_result, text)
 
     async def get_input(self, run_id: str) -> JsonValue:
         """The input; None when there is none."""
         text = await self._payload(run_id, Kind.INPUT)
-        return None if text is None else decode_json(text)
+        return None if text is None else _decoded(run_id, Kind.INPUT, decode_json, text)
 
     async def snapshot(self, run_id: str) -> Run:
         """Everything that is known of the run."""
@@ -244,9 +245,28 @@ class DiskRunStore(DiskWork):
 
         Raises:
             RunNotFoundError: there is no such run.
+            RunDamagedError: its journal cannot be folded.
         """
         check_run_id(run_id)
         await self.write_alone(lambda group: group.rebuild(run_id))
+
+    async def delete(self, run_id: str, *, force: bool = False) -> bool:
+        """Remove an ended run, or with ``force`` any, readable or not; its streams end.
+
+        Returns:
+            False when there is no such run.
+
+        Raises:
+            RunNotTerminalError: it has not ended.
+            RunDamagedError: it cannot be read.
+        """
+        try:
+            return await super().delete(run_id, force=force)
+        except RunDamagedError:
+            if not force:
+                raise
+        await self.write_alone(lambda group: group.discard(run_id))
+        return True
 
     async def archive(self, run_id: str) -> RunArchive:
         """Read the run whole, to be restored in another store.
@@ -343,8 +363,11 @@ class DiskRunStore(DiskWork):
     async def _feed_ends(self) -> tuple[Place, Place]:
         return await self.read(lambda reader: reader.feed_ends())
 
-    def _begin(self, database: Database, known: dict[str, Stored]) -> Transaction:
-        return Transaction(database, known, self.durations, self._max_events, self.clock())
+    def _begin(
+        self, database: Database, known: dict[str, Stored], damaged: set[str]
+    ) -> Transaction:
+        now_ms, most = self.clock(), self._max_events
+        return Transaction(database, known, self.durations, most, now_ms, damaged=damaged)
 
     def _committed(self, written: list[Written]) -> None:
         self._tails.tell(written)
@@ -359,3 +382,11 @@ class DiskRunStore(DiskWork):
     def _watch(self) -> None:
         waiting = self._tails.following or self._feed.readers or self.signals.waiting
         self._opened.watch(bool(waiting))
+
+
+def _decoded(run_id: str, kind: Kind, decode: Callable[[str], T], text: str) -> T:
+    try:
+        return decode(text)
+    except ValueError as error:
+        what = f"its {kind} is no JSON of ours"
+        raise RunDamagedError(run_id, what, can_rebuild=False) from error

@@ -24,6 +24,7 @@ from murmur_streams.stores.disk.database import Stored
 from murmur_streams.stores.disk.transaction import Written
 
 PAGE = 500
+PAST_LIVES = 4
 RECENT = 1_000
 """So many entries of a followed run are kept for its subscribers; who is further behind reads."""
 
@@ -39,16 +40,18 @@ class _Followed:
         self.run: Run | None = None
         """As this process wrote it last; None when it did not, or it is gone."""
         self.recent: deque[JournalEntry] = deque(maxlen=RECENT)
+        self._past: dict[str, deque[JournalEntry]] = {}
+        """By epoch: earlier lives of the id, deleted by this process while it was followed."""
         self.is_sure = False
         """Whether nothing but ``recent`` was written lately."""
         self.is_gone = False
         self.writes = 0
         """How often something was written that subscribers should look at."""
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def wake(self) -> None:
         self.writes += 1
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
                 future.set_result(None)
@@ -56,15 +59,17 @@ class _Followed:
     async def until_written(self, seconds: float | None) -> bool:
         """Wait for the next write; False when it took too long."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        if seconds is None:
-            await future
-            return True
+        self._waiting.add(future)
         try:
+            if seconds is None:
+                await future
+                return True
             async with asyncio.timeout(seconds):
                 await future
         except TimeoutError:
             return False
+        finally:
+            self._waiting.discard(future)
         return True
 
     def take(self, written: Written) -> None:
@@ -72,6 +77,8 @@ class _Followed:
         for entry in written.entries:
             last = self.recent[-1] if self.recent else None
             if last is not None and (last.epoch, last.seq + 1) != (entry.epoch, entry.seq):
+                if last.epoch != entry.epoch and self.is_sure:
+                    self._keep_past(last.epoch)
                 self.recent.clear()
             self.recent.append(entry)
         self.run = None if written.after is None else written.after.run
@@ -82,16 +89,29 @@ class _Followed:
 
     def after(self, epoch: str, seq: int) -> list[JournalEntry] | None:
         """What came after an entry; None when only the file can tell."""
+        past = self._past.get(epoch)
+        if past is not None:
+            return _last_of(past, seq)
         if not self.is_sure:
             return None
         if not self.recent:
             return [] if self.is_gone else None
-        if self.recent[-1].epoch != epoch:
-            return None
-        missing = max(0, self.recent[-1].seq - seq)
-        if missing > len(self.recent):
-            return None
-        return [self.recent[place] for place in range(-missing, 0)]
+        return _last_of(self.recent, seq) if self.recent[-1].epoch == epoch else None
+
+    def has_ended(self, epoch: str) -> bool:
+        """Whether that life is over, and its last entries are known."""
+        return epoch in self._past
+
+    def _keep_past(self, epoch: str) -> None:
+        """Keep the end of a life for subscribers who have not taken it yet."""
+        while len(self._past) >= PAST_LIVES:
+            self._past.pop(next(iter(self._past)))
+        self._past[epoch] = deque(self.recent)
+
+
+def _last_of(kept: deque[JournalEntry], seq: int) -> list[JournalEntry] | None:
+    missing = max(0, kept[-1].seq - seq)
+    return None if missing > len(kept) else [kept[place] for place in range(-missing, 0)]
 
 
 class Tails:
@@ -213,8 +233,10 @@ class Tails:
         found = await self._read(tail.run_id, tail.seq, PAGE)
         self._check_open()
         if found is None or found[0].run.epoch != tail.run.epoch:
-            tail.lose()
-            return []
+            last = tail.followed.after(tail.run.epoch, tail.seq)
+            if not last:
+                tail.lose(is_known=found is None or last is not None)
+            return last or []
         tail.run, entries = found[0].run, found[1]
         if not entries and not tail.is_caught_up:
             raise RunDamagedError(
@@ -239,8 +261,8 @@ class Tails:
                 tail.run = followed.run
             if page or tail.is_over:
                 return page
-            if followed.is_gone:
-                tail.lose()
+            if followed.is_gone or followed.has_ended(tail.run.epoch):
+                tail.lose(is_known=True)
                 return []
 
     async def _wait(self, tail: _Tail) -> bool:
@@ -291,10 +313,20 @@ class _Tail:
     def is_over(self) -> bool:
         return self._is_over or (self.run.seal is not None and self.is_caught_up)
 
-    def lose(self) -> None:
-        """Take in that there is no such run any more: it has expired, or was deleted."""
+    def lose(self, *, is_known: bool) -> None:
+        """Take in that this life of the run is over: it has expired, or was deleted.
+
+        Args:
+            is_known: False when another life has its id, and nobody knows how this one ended.
+
+        Raises:
+            CursorResetError: it has expired, or its end may have been missed.
+        """
         run = self.run
         self._is_over = True
+        if not is_known:
+            what = "another process deleted it and created it anew; its last entries may be missing"
+            raise CursorResetError(f"run {self.run_id!r}: {what}", None)
         if run.state.is_terminal and run.seal is None and not self._was_deleted():
             raise CursorResetError(f"run {self.run_id!r} has expired", None)
 

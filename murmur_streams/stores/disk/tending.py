@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from murmur_streams.core.commands import NoteSilence, Reclaim
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.states import RunState
 from murmur_streams.core.work import Beat, Tended, Word
 from murmur_streams.stores.disk.database import Due, Space
@@ -42,17 +43,21 @@ def tend(group: Transaction, worker: str, interval_ms: int) -> tuple[Tended, boo
     """
     if not _is_our_turn(group, worker, interval_ms):
         return Tended([], []), False
-    lost = group.database.due(Due.LEASE, group.now_ms, TEND_PAGE)
-    handed_on = [
-        run_id
-        for run_id in lost
-        if group.perform(run_id, Reclaim()).answer == ("OK", str(RunState.PENDING))
-    ]
+    lost = group.database.due(Due.LEASE, group.now_ms, TEND_PAGE + len(group.damaged))
+    handed_on = [run_id for run_id in lost if _hand_on(group, run_id)]
     swept = group.sweep(TEND_PAGE)
     tended = Tended(handed_on, _ended(group))
     # Rows that nothing can be done about must not be looked at for ever.
     has_more = max(len(lost), swept) >= TEND_PAGE and bool(group.written)
     return tended, has_more
+
+
+def _hand_on(group: Transaction, run_id: str) -> bool:
+    try:
+        return group.perform(run_id, Reclaim()).answer == ("OK", str(RunState.PENDING))
+    except RunDamagedError:
+        # Others must not wait for its repair.
+        return False
 
 
 def _is_our_turn(group: Transaction, worker: str, interval_ms: int) -> bool:

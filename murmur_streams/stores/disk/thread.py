@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -27,7 +28,8 @@ class DatabaseThread:
         self._loop = loop
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._look: Callable[[], object] | None = None
-        self._look_seconds: float | None = None
+        self._look_seconds = 0.0
+        self._look_at = 0.0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -59,30 +61,46 @@ class DatabaseThread:
             self._loop.call_soon_threadsafe(call, *given)
 
     def watch(self, look: Callable[[], object] | None, seconds: float = 0.0) -> None:
-        """Call ``look``, which must not raise, each time that ``seconds`` went by without a call.
+        """Call ``look``, which must not raise, each time that ``seconds`` went by; None ends that.
 
-        None ends that.
+        Calls do not put it off: it comes between two of them.
         """
-        self._look, self._look_seconds = look, None if look is None else seconds
+        self._look, self._look_seconds = look, seconds
         self._calls.put(_nothing)
 
     async def stop(self) -> None:
         """Let the thread end after what was submitted, and wait for it."""
+        ended: asyncio.Future[None] = self._loop.create_future()
+        # By its own word, not by a thread that waits: the program's others may all be busy.
+        self._calls.put(lambda: self.tell(_succeed, ended, None))
         self._calls.put(None)
-        # Another thread waits for it: the event loop must not.
-        await asyncio.to_thread(self._thread.join)
+        await ended
+        self._thread.join()
+
+    def leave(self) -> None:
+        """Let the thread end after what was submitted; nobody waits for it."""
+        self._calls.put(None)
 
     def _work(self) -> None:
-        while True:
-            try:
-                call = self._calls.get(timeout=self._look_seconds)
-            except queue.Empty:
-                if self._look is not None:
-                    self._look()
-                continue
-            if call is None:
-                return
+        while (call := self._next()) is not None:
             call()
+            # It would keep what it is of alive until the next one comes.
+            del call
+
+    def _next(self) -> Callable[[], object] | None:
+        while True:
+            look = self._look
+            if look is None:
+                return self._calls.get()
+            left = self._look_at - time.monotonic()
+            if left <= 0:
+                look()
+                self._look_at = time.monotonic() + self._look_seconds
+                continue
+            try:
+                return self._calls.get(timeout=left)
+            except queue.Empty:
+                continue
 
 
 def _nothing() -> None:

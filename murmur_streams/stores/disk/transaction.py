@@ -7,7 +7,7 @@ committed; until then the runs it has touched are in ``changes``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
 from dataclasses import dataclass, field, replace
 
 from murmur_streams.core.archive import RunArchive, check_same_life
@@ -24,8 +24,8 @@ from murmur_streams.core.commands import (
 )
 from murmur_streams.core.decide import Decision, Now, decide
 from murmur_streams.core.entries import EntryType, JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.evolve import evolve, fold
+from murmur_streams.core.errors import RunDamagedError, RunNotFoundError
+from murmur_streams.core.evolve import evolve
 from murmur_streams.core.executions import DEADLINE_EXCEEDED, DEADLINE_TEXT
 from murmur_streams.core.run import Run, changed
 from murmur_streams.core.states import RunState
@@ -38,6 +38,7 @@ from murmur_streams.stores.disk.database import (
     Space,
     Stored,
 )
+from murmur_streams.stores.disk.folding import folded
 from murmur_streams.stores.disk.keeping import (
     Durations,
     advanced,
@@ -45,6 +46,8 @@ from murmur_streams.stores.disk.keeping import (
     keep,
     with_ready_place,
 )
+
+logger = logging.getLogger("murmur_streams.store")
 
 PAGE = 500
 SWEPT_BY_A_WRITE = 2
@@ -82,6 +85,8 @@ class Transaction:
     now_ms: int
     changes: Changes = field(default_factory=Changes)
     written: list[Written] = field(default_factory=list[Written])
+    damaged: set[str] = field(default_factory=set[str])
+    """Runs that could not be read when somebody looked after them; kept from group to group."""
     sweeps: int = 0
     """How many due runs to remove before the end."""
 
@@ -119,22 +124,37 @@ class Transaction:
 
     def promote_due(self, target: str, limit: int) -> None:
         """Give delayed runs of a target that are due their place among the ready ones."""
+        limit += len(self.damaged)
         for due_ms, run_id in self.database.queue(target, is_ready=False, limit=limit):
-            before = self._found(run_id)
-            if due_ms <= self.now_ms and before is not None and before.queue is not None:
+            before = self._readable(run_id) if due_ms <= self.now_ms else None
+            if before is not None and before.queue is not None:
                 self._put(run_id, with_ready_place(before))
 
     def sweep(self, limit: int) -> int:
-        """Remove ended runs whose time is over, fail live ones that are overdue; how many."""
+        """Remove ended runs whose time is over, fail live ones that are overdue; how many.
+
+        What cannot be read is passed over, or removed when its time is over: it must not keep
+        others from being looked after.
+        """
         now_ms, count = self.now_ms, 0
         for run_id in self.database.due(Due.EXPIRE, now_ms, limit):
-            found = self._found(run_id)
-            if found is not None and is_due(found, now_ms):
+            found = self._readable(run_id)
+            if run_id in self.damaged:
+                self.discard(run_id)
+                count += 1
+            elif found is not None and is_due(found, now_ms):
                 self._remove(run_id, found)
                 count += 1
-        for run_id in self.database.due(Due.OVERDUE, now_ms, limit):
-            count += self._fail_overdue(run_id, now_ms)
+        for run_id in self.database.due(Due.OVERDUE, now_ms, limit + len(self.damaged)):
+            if self._readable(run_id) is not None:
+                count += self._fail_overdue(run_id, now_ms)
         return count
+
+    def discard(self, run_id: str) -> None:
+        """Remove all that there is of a run that cannot be read."""
+        self.damaged.discard(run_id)
+        self.changes.runs[run_id] = Change(None, None, is_repair=True, is_plain=False)
+        self.written.append(Written(run_id, None, None))
 
     def restore(self, archive: RunArchive, run: Run) -> bool:
         """Write an archived run whole; False when this life of it is here already.
@@ -179,15 +199,24 @@ class Transaction:
 
         Raises:
             RunNotFoundError: there is no such run.
+            RunDamagedError: its journal cannot be folded.
         """
-        before = self.stored(run_id)
-        run = fold(self._journal(run_id))
-        if before is None or run is None:
+        try:
+            before, is_repair = self.stored(run_id), False
+        except RunDamagedError:
+            before, is_repair = None, True
+        if before is None and not is_repair:
             raise RunNotFoundError(run_id)
+        run = folded(run_id, self._journal(run_id), before)
         after = keep(before, run, self.now_ms, self.durations)
         if run.claim is not None and after.lease_until_ms is None:
             after = replace(after, lease_until_ms=self.now_ms)
-        self._put(run_id, after)
+        if is_repair:
+            self.damaged.discard(run_id)
+            self.changes.runs[run_id] = Change(None, after, is_repair=True, is_plain=False)
+            self.written.append(Written(run_id, None, after))
+        else:
+            self._put(run_id, after)
 
     def finish(self) -> None:
         """Do what each begin and end of a run does besides; the last step of a group."""
@@ -195,14 +224,23 @@ class Transaction:
             self.sweep(self.sweeps)
 
     def _page(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
-        found = self.database.journal(run_id, after_seq, limit)
-        return [] if found is None else found[1]
+        return self.database.kept_entries(run_id, after_seq, limit)
 
-    def _journal(self, run_id: str) -> Iterable[JournalEntry]:
-        seq = 0
-        while page := self._page(run_id, seq, PAGE):
-            yield from page
-            seq = page[-1].seq
+    def _journal(self, run_id: str) -> list[JournalEntry]:
+        entries: list[JournalEntry] = []
+        while page := self._page(run_id, entries[-1].seq if entries else 0, PAGE):
+            entries += page
+        return entries
+
+    def _readable(self, run_id: str) -> Stored | None:
+        """What there is of the id; None when it cannot be read, which is remembered."""
+        try:
+            return self._found(run_id)
+        except RunDamagedError as error:
+            if run_id not in self.damaged:
+                logger.error("%s", error)  # noqa: TRY400  # it is the file's, not a bug's
+            self.damaged.add(run_id)
+            return None
 
     def _found(self, run_id: str) -> Stored | None:
         """What there is of the id, expired or not."""

@@ -25,7 +25,7 @@ MOST_KNOWN = 10_000
 """So many runs are kept in memory as they were written last."""
 
 Operation = Callable[[Transaction], T]
-Begin = Callable[[Database, dict[str, Stored]], Transaction]
+Begin = Callable[[Database, dict[str, Stored], set[str]], Transaction]
 
 
 @dataclass(slots=True)
@@ -53,7 +53,8 @@ class Writer:
     Args:
         database: opened; only this writer's thread touches it.
         thread: that thread.
-        begin: makes a transaction over the database and the runs that are known.
+        begin: makes a transaction over the database, the runs that are known, and the ids of those
+            that could not be read.
         committed: called on the event loop with what a group wrote and the n of its entries in the
             feed, before its callers learn of it.
     """
@@ -78,6 +79,7 @@ class Writer:
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._damaged: set[str] = set()
         self.known: dict[str, Stored] = {}
         """Runs as they were committed last, the oldest first: to be read from any thread."""
 
@@ -164,7 +166,7 @@ class Writer:
     def _write(self, group: list[_Call]) -> tuple[list[_Done], list[Written], range]:
         """Do what a group that has begun asks for, and end it."""
         try:
-            transaction = self._begin(self._database, self.known)
+            transaction = self._begin(self._database, self.known, self._damaged)
             done = [_Done(call, call.operation(transaction)) for call in group]
             transaction.finish()
             changes = transaction.changes

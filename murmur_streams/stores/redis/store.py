@@ -30,6 +30,7 @@ from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.limits import (
     Limits,
     check_max_events,
+    kept_ms,
 )
 from murmur_streams.core.pages import RunFilter, RunPage, check_listing
 from murmur_streams.core.requests import create_command
@@ -129,9 +130,9 @@ class RedisRunStore(RedisWork):
             revive=revive,
         )
         self.durations = Durations(
-            ttl_ms=max(0, round(ttl_seconds * 1000)),
-            live_ttl_ms=max(0, round(live_ttl_seconds * 1000)),
-            late_event_ms=max(0, round(late_event_seconds * 1000)),
+            ttl_ms=kept_ms("ttl_seconds", ttl_seconds),
+            live_ttl_ms=kept_ms("live_ttl_seconds", live_ttl_seconds),
+            late_event_ms=kept_ms("late_event_seconds", late_event_seconds),
             feed_max_entries=feed_max_entries,
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),

@@ -36,10 +36,24 @@ def check(path: Path) -> None:
             raise damaged(path, f"{name} has {found} bytes and had {size} when it was closed")
 
 
-def remove(path: Path) -> None:
-    """Remove the note, before the folder is opened: a killed process must not leave an old one."""
+def take(path: Path) -> bytes | None:
+    """Remove the note, before the folder is opened: a killed process must not leave an old one.
+
+    Returns:
+        What it said; None when there was none.
+    """
     with suppress(OSError):
+        said = (path / NAME).read_bytes()
         (path / NAME).unlink()
+        return said
+    return None
+
+
+def put_back(path: Path, said: bytes | None) -> None:
+    """Leave the note that was taken, since the folder could not be opened."""
+    if said is not None:
+        with suppress(OSError):
+            (path / NAME).write_bytes(said)
 
 
 def _manifest(path: Path) -> Path:

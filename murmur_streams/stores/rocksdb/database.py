@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import OutcomeUnknownError
 from murmur_streams.core.feed import Place
-from murmur_streams.stores.disk.database import Change, Changes, Kind, Reader
+from murmur_streams.stores.disk.database import Change, Changes, Kind, Reader, Stored
 from murmur_streams.stores.rocksdb import keys, rows
 from murmur_streams.stores.rocksdb.binding import WriteBatch
 from murmur_streams.stores.rocksdb.failures import failure, is_ours_to_translate, translated
 from murmur_streams.stores.rocksdb.handle import Handle
 from murmur_streams.stores.rocksdb.heads import Heads
 from murmur_streams.stores.rocksdb.reading import Reading
+from murmur_streams.stores.rocksdb.repairs import places_of
 from murmur_streams.stores.rocksdb.view import Row, View
 
 # A range that is removed costs every later read a little, a row only those that pass it.
@@ -53,9 +54,11 @@ class RocksDatabase(Reading):
         Raises:
             StoreFullError: the disk is full. Nothing was written.
             StoreReadOnlyError: the folder cannot be written. Likewise.
+            StoreUnavailableError: the folder is not where it was opened. Likewise.
             OutcomeUnknownError: it was written, but the disk would not say that it has it.
             StoreError: whatever else; nothing was written.
         """
+        self._handle.check_there()
         if self._is_broken:
             self._mend()
         batch = self._handle.batch()
@@ -109,6 +112,7 @@ class RocksDatabase(Reading):
             if not is_ours_to_translate(error):
                 raise
             self._is_broken = True
+            self._handle.check_there()
             raise failure(self._handle.path, error) from error
         if not self._sync:
             return
@@ -132,7 +136,12 @@ class RocksDatabase(Reading):
         self, batch: WriteBatch, run_id: str, change: Change, texts: dict[int, bytes]
     ) -> None:
         before, after = change.before, change.after
-        if before is not None and (after is None or change.is_new_life):
+        if change.is_repair:
+            with self._view(is_one_moment=False) as view:
+                for key in places_of(view, run_id):
+                    del batch[key]
+        is_there = before is not None or change.is_repair
+        if is_there and (after is None or change.is_new_life):
             self._remove_rows(batch, run_id)
         if after is None or before is None or change.is_new_life or not change.is_plain:
             self._add_head(batch, run_id, change)
@@ -150,16 +159,18 @@ class RocksDatabase(Reading):
             batch[keys.payload(run_id, kind)] = rows.text_bytes(text)
 
     def _add_head(self, batch: WriteBatch, run_id: str, change: Change) -> None:
-        old = {} if change.before is None else keys.indexes(change.before)
-        new = {} if change.after is None else keys.indexes(change.after)
+        before, after = change.before, change.after
+        old, new = _index_rows(before), _index_rows(after)
         for key in old.keys() - new.keys():
             del batch[key]
-        for key in new.keys() - old.keys():
-            batch[key] = b""
-            self._heads.lower(new[key], key)
-        if change.after is not None:
-            batch[keys.run(run_id)] = rows.run_row(change.after)
-        elif change.before is not None:
+        for key, row in new.items():
+            if old.get(key) != row:
+                batch[key] = row
+        if after is not None:
+            for key, prefix in keys.places(after).items():
+                self._heads.lower(prefix, key)
+            batch[keys.run(run_id)] = rows.run_row(after)
+        elif before is not None or change.is_repair:
             del batch[keys.run(run_id)]
             del batch[keys.version(run_id)]
 
@@ -207,9 +218,17 @@ class RocksDatabase(Reading):
         if ms is None:
             with self._view(is_one_moment=False) as view:
                 row = view.get(keys.feed(new_n))
-            ms = floor[0] if row is None else rows.feed_place_ms(row)
+            ms = rows.feed_place_ms(row, floor[0])
         self._handle.delete_range(batch, keys.feed(floor[1] + 1), keys.feed(new_n + 1))
         return ms, new_n
+
+
+def _index_rows(stored: Stored | None) -> dict[bytes, bytes]:
+    if stored is None:
+        return {}
+    found = dict.fromkeys(keys.listings(stored.run), rows.listing_row(stored))
+    found.update(dict.fromkeys(keys.places(stored), b""))
+    return found
 
 
 class RocksReader(Reading):

@@ -1,50 +1,44 @@
-"""The open folder: RocksDB's options, and how to let go of it and take it again."""
+"""The open folder: how to write to it, to let go of it and to take it again."""
 
 from __future__ import annotations
 
 import errno
 import os
 from contextlib import suppress
+from ctypes import py_object, pythonapi
 from pathlib import Path
 from threading import Lock
 
-from murmur_streams.core.errors import StoreClosedError, StoreError
+from murmur_streams.core.errors import StoreClosedError, StoreError, StoreUnavailableError
 from murmur_streams.stores.rocksdb import closing_note
-from murmur_streams.stores.rocksdb.binding import (
-    BlockBasedIndexType,
-    BlockBasedOptions,
-    Cache,
-    ColumnFamily,
-    DBCompressionType,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    WriteBatch,
-)
+from murmur_streams.stores.rocksdb.binding import ColumnFamily, Rdict, WriteBatch
 from murmur_streams.stores.rocksdb.failures import failure, is_ours_to_translate, translated
+from murmur_streams.stores.rocksdb.options import FAMILY, options
 
-FAMILY = "murmur-streams"
-"""The column family that holds all. A folder is known by it without being opened."""
-
-_MIB = 1024 * 1024
 _PROBE = "murmur-streams.probe"
-_PROBE_BYTES = _MIB
+_PROBE_BYTES = 1024 * 1024
 
 
 class Handle:
     """A RocksDB folder, open; taken again after a failed write.
 
     Args:
-        path: the folder.
+        path: the folder. It is made absolute here: RocksDB opens files by it for as long as it is
+            open, whatever the process's own folder is by then.
 
     Raises:
         StoreError: it cannot be opened; the text says why.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         self.lock = Lock()
         """Held while the reader's thread reads, and while the folder is let go of."""
+        self._writing = Lock()
+        """Held while something is written, and while the folder is let go of; before ``lock``."""
+        self._lock_name = str(self.path / "LOCK")
+        self._lock_file: tuple[int, int] | None = None
+        """Device and inode of the open LOCK: nothing else can have them while it is open."""
         self._root: Rdict | None = None
         self._family: Rdict | None = None
         self._column: ColumnFamily | None = None
@@ -76,12 +70,32 @@ class Handle:
 
     def write(self, batch: WriteBatch) -> None:
         """Hand a batch to the operating system: a killed process loses none of it."""
-        self.family.write(batch)
+        with self._writing:
+            self.family.write(batch)
 
     def sync(self) -> None:
         """Wait until the disk has what was written."""
         # A synchronous write would hold the interpreter's lock while the disk works: this does not.
-        self.family.flush_wal(sync=True)
+        with self._writing:
+            self.family.flush_wal(sync=True)
+
+    def check_there(self) -> None:
+        """Refuse when the path leads elsewhere: what is written would be found by nobody.
+
+        It costs one stat, so each group can ask.
+
+        Raises:
+            StoreUnavailableError: the folder was deleted, moved or replaced.
+            StoreClosedError: the store was closed.
+        """
+        if self._is_closed:
+            raise StoreClosedError("the store is closed; open a new one")
+        if not self._is_there():
+            raise StoreUnavailableError(
+                f"{self.path} is not there any more (deleted, moved or replaced while it was "
+                "open); nothing was written: put it back, or close this store. One that has taken "
+                "its place can be opened by another process, or after a restart of this one"
+            )
 
     def reopen(self) -> None:
         """Let go of the folder and open it again: RocksDB takes no write after one has failed.
@@ -89,28 +103,42 @@ class Handle:
         Raises:
             StoreError: the cause is not gone; what was committed can still be read.
         """
-        if self._is_closed:
-            raise StoreClosedError("the store is closed; open a new one")
+        self.check_there()
         self._probe()
-        with self.lock:
+        with self._writing, self.lock:
             self._release()
             self._open()
 
     def close(self) -> None:
-        """Let go of the folder; a second call does nothing."""
-        with self.lock:
-            was_open = self._family is not None
+        """Let go of the folder, from any thread; a second call does nothing."""
+        with self._writing, self.lock:
+            was_open, is_there = self._family is not None, self._is_there()
             self._is_closed = True
+            if not is_there and self.path.exists():
+                self._abandon()
             self._release()
-        if was_open:
+        if was_open and is_there:
             closing_note.leave(self.path)
 
+    def _is_there(self) -> bool:
+        try:
+            return self._found_lock() == self._lock_file
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # RocksDB tells better what is wrong with it
+
+    def _found_lock(self) -> tuple[int, int]:
+        found = os.stat(self._lock_name)  # noqa: PTH116  # a Path's costs twice as much
+        return found.st_dev, found.st_ino
+
     def _open(self) -> None:
-        options = _options()
         with translated(self.path):
-            self._root = Rdict(str(self.path), options, {FAMILY: _options()})
+            self._root = Rdict(str(self.path), options(), {FAMILY: options()})
             self._family = self._root.get_column_family(FAMILY)
             self._column = self._root.get_column_family_handle(FAMILY)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._lock_file = self._found_lock()
 
     def _release(self) -> None:
         self._column = None
@@ -123,6 +151,15 @@ class Handle:
                 # and read from there when the folder is opened again.
                 if not is_ours_to_translate(error):
                     raise
+        self._family = self._root = None
+
+    def _abandon(self) -> None:
+        # Closing, and so the end of the last reference, writes tables and a manifest by their
+        # names: they would replace those of the store that has taken the folder's place. So its
+        # memory and the name of its lock stay taken until the process ends.
+        for each in (self._family, self._root):
+            if each is not None:
+                pythonapi.Py_IncRef(py_object(each))
         self._family = self._root = None
 
     def _probe(self) -> None:
@@ -143,42 +180,3 @@ class Handle:
 def _refused(path: Path, error: OSError) -> StoreError:
     name = errno.errorcode.get(error.errno or 0, "")
     return failure(path, OSError(f"{error.strerror} {name}".strip()))
-
-
-def _options() -> Options:
-    # A library inside a worker: 3 * 8 MiB of memory for writes, 8 MiB for blocks, few files.
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    # A log that ends in half a record is what a killed process leaves: that record was never
-    # acknowledged, and goes. Damage before the end is refused: a later record may have been.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    options.set_write_buffer_size(8 * _MIB)
-    options.set_max_write_buffer_number(3)
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_bottommost_compression_type(DBCompressionType.zstd())
-    options.set_level_compaction_dynamic_level_bytes(True)
-    options.set_target_file_size_base(16 * _MIB)
-    options.set_max_bytes_for_level_base(64 * _MIB)
-    options.set_max_background_jobs(2)
-    # Where much was removed, reading skips it row by row until it is compacted.
-    options.add_compact_on_deletion_collector_factory(1024, 512, 0.0)
-    options.set_keep_log_file_num(2)
-    options.set_max_log_file_size(_MIB)
-    options.set_stats_dump_period_sec(0)
-    options.set_stats_persist_period_sec(0)
-    options.set_max_manifest_file_size(4 * _MIB)
-    blocks = BlockBasedOptions()
-    blocks.set_block_cache(Cache(8 * _MIB))
-    blocks.set_block_size(8 * 1024)
-    blocks.set_bloom_filter(10, block_based=False)
-    # In pieces: a table's whole filter does not fit so small a cache, and was read for each get.
-    blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
-    blocks.set_partition_filters(True)
-    blocks.set_metadata_block_size(4 * 1024)
-    blocks.set_pin_top_level_index_and_filter(True)
-    blocks.set_cache_index_and_filter_blocks(True)
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    blocks.set_format_version(5)
-    options.set_block_based_table_factory(blocks)
-    return options

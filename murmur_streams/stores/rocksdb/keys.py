@@ -6,7 +6,7 @@
 ``v`` run                             version and last_ms
 ``j`` run NUL seq                     an entry of the journal
 ``p`` run NUL kind                    a payload
-``a`` listing key                     the run in the listing of all
+``a`` listing key                     the run in the listing of all: what filters ask of it
 ``s`` state NUL listing key           ... of its state
 ``t`` target NUL listing key          ... of its target
 ``n`` tenant NUL listing key          ... of its tenant
@@ -22,9 +22,10 @@ moved up by half the range.
 
 from __future__ import annotations
 
-from struct import Struct
+import struct
 
 from murmur_streams.core.pages import RunFilter, listing_key
+from murmur_streams.core.run import Run
 from murmur_streams.stores.disk.database import Due, Kind, Space, Stored
 
 SCHEMA = b"mschema"
@@ -32,8 +33,12 @@ FEED = b"mfeed"
 
 ALL_RUNS = b"a"
 
-_NUMBER = Struct(">Q")
+INDEXES = (b"a", b"d", b"n", b"q", b"s", b"t")
+"""What the keys by which a run is found begin with."""
+
+_NUMBER = struct.Struct(">Q")
 _HALF = 1 << 63
+_MOST = (1 << 64) - 1
 _DUE_LETTERS = {Due.EXPIRE: b"e", Due.OVERDUE: b"o", Due.LEASE: b"l"}
 _DUE_FIELDS = tuple((letter, what.value) for what, letter in _DUE_LETTERS.items())
 
@@ -55,7 +60,7 @@ def journal(run_id: str) -> bytes:
 
 def numbered(prefix: bytes, number: int) -> bytes:
     """The key of an entry of a journal or of the feed: ``number`` is 0 or more."""
-    return prefix + _NUMBER.pack(number)
+    return prefix + _packed(number)
 
 
 def number_at(key: bytes, start: int) -> int:
@@ -70,7 +75,7 @@ def payload(run_id: str, kind: Kind) -> bytes:
 
 def feed(n: int) -> bytes:
     """Where entry ``n`` of the feed is kept."""
-    return b"f" + _NUMBER.pack(n)
+    return b"f" + _packed(n)
 
 
 def item(space: Space, key: str) -> bytes:
@@ -95,7 +100,7 @@ def queue(target: str, *, is_ready: bool) -> bytes:
 
 def scored(prefix: bytes, score: int) -> bytes:
     """The first key of ``due`` or ``queue`` that a score may have."""
-    return prefix + _NUMBER.pack(score + _HALF)
+    return prefix + _packed(score + _HALF)
 
 
 def score_and_run(key: bytes, prefix: bytes) -> tuple[int, str]:
@@ -126,21 +131,49 @@ def after_all(prefix: bytes) -> bytes:
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
-def indexes(stored: Stored) -> dict[bytes, bytes]:
-    """Every key by which the run is found -> what that index's keys begin with."""
-    run = stored.run
-    run_id = run.run_id.encode()
+def listings(run: Run) -> list[bytes]:
+    """Every key by which a listing finds the run."""
     place = listing_key(run.created_ms, run.run_id).encode()
-    prefixes = [ALL_RUNS, b"s" + run.state.encode() + b"\0", b"t" + run.target.encode() + b"\0"]
+    found = [
+        ALL_RUNS + place,
+        b"s" + run.state.encode() + b"\0" + place,
+        b"t" + run.target.encode() + b"\0" + place,
+    ]
     if run.tenant is not None:
-        prefixes.append(b"n" + run.tenant.encode() + b"\0")
-    found = {prefix + place: prefix for prefix in prefixes}
+        found.append(b"n" + run.tenant.encode() + b"\0" + place)
+    return found
+
+
+def places(stored: Stored) -> dict[bytes, bytes]:
+    """Every key by which a moment or a queue finds the run -> what that range's keys begin with."""
+    run_id = stored.run.run_id.encode()
+    found: dict[bytes, bytes] = {}
     for letter, name in _DUE_FIELDS:
         moment: int | None = getattr(stored, name)
         if moment is not None:
             prefix = b"d" + letter
             found[scored(prefix, moment) + run_id] = prefix
     if stored.queue is not None:
-        prefix = queue(run.target, is_ready=stored.queue.is_ready)
+        prefix = queue(stored.run.target, is_ready=stored.queue.is_ready)
         found[scored(prefix, stored.queue.score) + run_id] = prefix
     return found
+
+
+def is_of(key: bytes, run_id: bytes) -> bool:
+    """Whether a key of ``INDEXES`` leads to the run."""
+    if not key.endswith(run_id):
+        return False
+    start = len(key) - len(run_id)
+    if key[:1] == b"d":
+        return start == 2 + _NUMBER.size
+    if key[:1] == b"q":
+        return start == key.find(b"\0") + 2 + _NUMBER.size
+    return start == key.find(b":") + 1
+
+
+def _packed(number: int) -> bytes:
+    try:
+        return _NUMBER.pack(number)
+    except struct.error:
+        # Nothing is kept so far out: the end of the range is as good.
+        return _NUMBER.pack(0 if number < 0 else _MOST)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from murmur_streams.core.errors import StoreConfigurationError, StoreError
-from murmur_streams.stores.rocksdb import closing_note
+from murmur_streams.stores.rocksdb import closing_note, keys, rows, schema
 from murmur_streams.stores.rocksdb.binding import AccessType, Options, Rdict
 from murmur_streams.stores.rocksdb.failures import damaged, failure, in_use, is_ours_to_translate
-from murmur_streams.stores.rocksdb.handle import FAMILY
+from murmur_streams.stores.rocksdb.options import FAMILY, options
+from murmur_streams.stores.rocksdb.view import View
 
 # What RocksDB and its binding leave when they are killed while they make a folder: no data yet.
 _BEGUN = re.compile(
     r"LOCK|IDENTITY|LOG(\.old\..*)?|rocksdict-config\.json|(MANIFEST|OPTIONS)-\d+|.*\.dbtmp"
 )
 _ROCKSDB = re.compile(rf"MANIFEST-\d+|\d+\.(sst|log|blob)|IDENTITY|{re.escape(closing_note.NAME)}")
+_READ_ONLY = AccessType.read_only(error_if_log_file_exist=False)
 _MURMUR_RUNTIME = re.compile(rb"[re]/[A-Za-z0-9]")
 
 
@@ -26,10 +29,11 @@ def check_folder(path: Path) -> None:
     """Refuse a folder that is no store of ours and not free to become one.
 
     Raises:
-        StoreConfigurationError: it is none, or somebody has it open; no file in it was changed.
+        StoreConfigurationError: it is none, of a newer version, or somebody has it open; no file in
+            it was changed.
         StoreDamagedError: it was a RocksDB, and cannot be read; likewise.
     """
-    if not path.exists():
+    if not _is_there(path):
         if not path.absolute().parent.is_dir():
             raise StoreConfigurationError(
                 f"{path} cannot be made: {path.absolute().parent} does not exist; make it first, "
@@ -50,9 +54,47 @@ def check_folder(path: Path) -> None:
     if "CURRENT" not in names:
         _check_no_data(path, names)
         return
+    try:
+        _check_data(path)
+    except StoreError as error:
+        holder = _holder(path)
+        if holder is None:
+            raise
+        # Who opened it meanwhile removed files that were just looked for.
+        raise in_use(path, holder) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreConfigurationError(
+            f"{str(path)!r} cannot be opened ({why}); name another folder"
+        ) from error
+    return True
+
+
+def _check_data(path: Path) -> None:
     closing_note.check(path)
-    if FAMILY not in _families(path):
+    if FAMILY in _families(path):
+        _check_ours(path)
+    else:
         _check_foreign(path)
+
+
+def _check_ours(path: Path) -> None:
+    # Where no links can be made, opening it tells the same.
+    with suppress(OSError), _through_links(path) as links:
+        opened = Rdict(str(links), options(), {FAMILY: options()}, _READ_ONLY)
+        try:
+            view = View(opened.get_column_family(FAMILY), is_one_moment=False)
+            schema.known_version(path, view)
+            rows.read_feed_ends(view.get(keys.FEED))
+        finally:
+            opened.close()
 
 
 def _check_no_data(path: Path, names: list[str]) -> None:
@@ -84,26 +126,32 @@ def _check_foreign(path: Path) -> None:
     raise _foreign(path, "it is a RocksDB of another program")
 
 
-def _first_key(path: Path) -> bytes | None:
-    # Opened through links, for reading: what RocksDB writes goes into the folder of links.
+@contextmanager
+def _through_links(path: Path) -> Generator[Path]:
+    """A folder of links to the files: what RocksDB writes to open it for reading goes there."""
     with TemporaryDirectory(prefix="murmur-streams-") as folder:
-        shadow = Path(folder)
+        links = Path(folder)
         for each in path.absolute().iterdir():
             if each.name not in {"LOCK", "LOG", "rocksdict-config.json"}:
-                (shadow / each.name).symlink_to(each)
+                (links / each.name).symlink_to(each)
         try:
-            return _read_first_key(shadow)
+            yield links
         except Exception as error:
             if is_ours_to_translate(error):
-                raise _told_of(path, shadow, error) from error
+                raise _told_of(path, links, error) from error
             raise
 
 
-def _read_first_key(shadow: Path) -> bytes | None:
-    options = Options(raw_mode=True)
-    families = Rdict.list_cf(str(shadow), options)
+def _first_key(path: Path) -> bytes | None:
+    with _through_links(path) as links:
+        return _read_first_key(links)
+
+
+def _read_first_key(links: Path) -> bytes | None:
+    defaults = Options(raw_mode=True)
+    families = Rdict.list_cf(str(links), defaults)
     every = {name: Options(raw_mode=True) for name in families}
-    opened = Rdict(str(shadow), options, every, AccessType.read_only(error_if_log_file_exist=False))
+    opened = Rdict(str(links), defaults, every, _READ_ONLY)
     try:
         for name in families:
             rows = opened.get_column_family(name).iter()
@@ -117,8 +165,8 @@ def _read_first_key(shadow: Path) -> bytes | None:
         opened.close()
 
 
-def _told_of(path: Path, shadow: Path, error: Exception) -> StoreError:
-    return failure(path, type(error)(str(error).replace(str(shadow), str(path))))
+def _told_of(path: Path, links: Path, error: Exception) -> StoreError:
+    return failure(path, type(error)(str(error).replace(str(links), str(path))))
 
 
 def _foreign(path: Path, why: str) -> StoreConfigurationError:

@@ -26,6 +26,7 @@ def open_rocksdb(path: Path, *, sync: bool, feed_max_entries: int) -> Database:
         StoreDamagedError: it cannot be read. Likewise.
         StoreFullError: the disk is full.
     """
+    path = _absolute(path)
     check_folder(path)
     try:
         path.mkdir(exist_ok=True)
@@ -33,11 +34,29 @@ def open_rocksdb(path: Path, *, sync: bool, feed_max_entries: int) -> Database:
         raise StoreConfigurationError(
             f"{path} cannot be made ({error.strerror}); name a folder in one that is writable"
         ) from error
-    closing_note.remove(path)
-    handle = Handle(path)
+    handle = _taken(path)
     try:
         schema.check(handle)
         return RocksDatabase(handle, sync=sync, feed_max_entries=feed_max_entries)
     except BaseException:
         handle.close()
+        raise
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise StoreConfigurationError(
+            f"{path} cannot be opened: the process's own folder is gone ({error.strerror}); "
+            "name an absolute path"
+        ) from error
+
+
+def _taken(path: Path) -> Handle:
+    said = closing_note.take(path)
+    try:
+        return Handle(path)
+    except BaseException:
+        closing_note.put_back(path, said)
         raise

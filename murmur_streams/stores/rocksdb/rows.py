@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 from pydantic_core import from_json, to_json
 
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.feed import Place
+from murmur_streams.core.pages import RunFilter
 from murmur_streams.core.run import run_from_fields, run_to_fields
 from murmur_streams.stores.disk.database import FeedRow, QueuePlace, Stored
 
 FEED_INLINE_BYTES = 1024
 
+_TEXT = frozenset({str})
+_MOST_N = 1 << 62
 _TIMES = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms")
 
 
@@ -32,7 +36,10 @@ def read_json(row: bytes) -> Any:
     try:
         return from_json(row)
     except ValueError:
-        return json.loads(text(row))
+        try:
+            return json.loads(text(row))
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
 
 
 def version_row(stored: Stored) -> bytes:
@@ -62,14 +69,57 @@ def read_run(run_id: str, row: bytes, version: bytes | None) -> Stored:
     """
     try:
         value = cast("dict[str, Any]", read_json(row))
-        fields = cast("dict[str, str]", value["run"])
+        fields = _texts(value["run"])
         fields["version"], fields["last_ms"] = (version or b" ").decode().split(" ")
         queue = value.get("queue")
-        times: dict[str, int | None] = {name: value.get(name) for name in _TIMES}
-        place = None if queue is None else QueuePlace(bool(queue[0]), queue[1])
+        times = {name: _moment(value.get(name)) for name in _TIMES}
+        place = None if queue is None else QueuePlace(bool(queue[0]), _whole(queue[1]))
+        run = run_from_fields(run_id, fields)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise RunDamagedError(run_id, f"its rows are {ascii(str(error))[:60]}") from error
-    return Stored(run_from_fields(run_id, fields), queue=place, **times)
+    if run.version < 0:
+        raise RunDamagedError(run_id, f"version is {run.version}")
+    return Stored(run, queue=place, **times)
+
+
+def listing_row(stored: Stored) -> bytes:
+    """What filters ask of a run, so that those they do not let through need not be read."""
+    run, expire = stored.run, stored.expire_at_ms
+    told = "" if expire is None else expire
+    return f"{told}\n{run.state}\n{run.target}\n{run.tenant or ''}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """Holds back the runs of a listing that its rows say are not wanted."""
+
+    state: bytes | None
+    target: bytes | None
+    tenant: bytes | None
+    now_ms: int
+
+    @classmethod
+    def of(cls, wanted: RunFilter, now_ms: int) -> Self:
+        """Of what a listing wants."""
+        return cls(_bytes(wanted.state), _bytes(wanted.target), _bytes(wanted.tenant), now_ms)
+
+    def lets_through(self, row: bytes) -> bool:
+        """False for a run that is not wanted; of a row that says nothing the run itself is asked.
+
+        Args:
+            row: one of ``listing_row``; those of the first stores are empty.
+        """
+        try:
+            expire, state, target, tenant = row.split(b"\n")
+            is_over = bool(expire) and int(expire) <= self.now_ms
+        except ValueError:
+            return True
+        return (
+            not is_over
+            and self.state in {None, state}
+            and self.target in {None, target}
+            and self.tenant in {None, tenant}
+        )
 
 
 def journal_row(entry: JournalEntry, fields: bytes) -> bytes:
@@ -85,9 +135,10 @@ def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
     """
     try:
         ms, epoch, fields = row.split(b"\n", 2)
-        return JournalEntry(run_id, epoch.decode(), int(ms), seq, read_json(fields))
+        return JournalEntry(run_id, epoch.decode(), int(ms), seq, _texts(read_json(fields)))
     except ValueError as error:
-        raise RunDamagedError(run_id, f"entry {seq} of its journal is no entry") from error
+        what = f"entry {seq} of its journal is no entry"
+        raise RunDamagedError(run_id, what, can_rebuild=False) from error
 
 
 def feed_row(place_ms: int, target: str, entry: JournalEntry, fields: bytes) -> bytes:
@@ -101,24 +152,41 @@ def feed_row(place_ms: int, target: str, entry: JournalEntry, fields: bytes) -> 
     return head.encode() + fields
 
 
-def read_feed_row(n: int, row: bytes) -> tuple[FeedRow, bool]:
+def read_feed_row(n: int, row: bytes | None, least_ms: int) -> tuple[FeedRow, bool]:
     """Read an entry of the feed, and whether its fields must be looked up in the journal.
 
-    Raises:
-        StoreDamagedError: it is none.
+    What cannot be read is an entry without a type: the feed of all runs goes on.
+
+    Args:
+        n: its number.
+        row: None: there is none, though there should be.
+        least_ms: the ms of the place before it.
     """
     try:
-        *head, fields = row.split(b"\n", 7)
+        *head, fields = (row or b"").split(b"\n", 7)
         place_ms, ms, seq, epoch, target, run_id, mark = (each.decode() for each in head)
-        entry = JournalEntry(run_id, epoch, int(ms or place_ms), int(seq), read_json(fields))
-        return FeedRow((int(place_ms), n), target, entry), mark == "+"
-    except ValueError as error:
-        raise StoreDamagedError(f"entry {n} of the feed is no entry") from error
+        place = int(place_ms), n
+        key = run_id, epoch, int(ms or place_ms), int(seq)
+    except ValueError:
+        nothing = JournalEntry("", "", least_ms, 0, {"type": ""})
+        return FeedRow((least_ms, n), "", nothing), False
+    try:
+        return FeedRow(place, target, JournalEntry(*key, _texts(read_json(fields)))), mark == "+"
+    except ValueError:
+        return FeedRow(place, target, JournalEntry(*key, {"type": ""})), True
 
 
-def feed_place_ms(row: bytes) -> int:
-    """The ms of the place of an entry of the feed, without reading the rest."""
-    return int(row[: row.index(b"\n")])
+def is_illegible(row: FeedRow) -> bool:
+    """Whether nothing of an entry of the feed could be read."""
+    return not row.entry.run_id
+
+
+def feed_place_ms(row: bytes | None, least_ms: int) -> int:
+    """The ms of the place of an entry of the feed; ``least_ms`` when it does not say it."""
+    try:
+        return max(least_ms, int((row or b"").split(b"\n", 1)[0]))
+    except ValueError:
+        return least_ms
 
 
 def feed_ends_row(floor: Place, last: Place) -> bytes:
@@ -136,6 +204,8 @@ def read_feed_ends(row: bytes | None) -> tuple[Place, Place]:
         return (0, 0), (0, 0)
     try:
         floor_ms, floor_n, last_ms, last_n = map(int, row.split())
+        if not 0 <= floor_n <= last_n <= _MOST_N:
+            raise ValueError(f"{floor_n} to {last_n}")  # noqa: TRY301  # told as the others are
     except ValueError as error:
         raise StoreDamagedError("the row that says where the feed ends is damaged") from error
     return (floor_ms, floor_n), (last_ms, last_n)
@@ -154,6 +224,29 @@ def read_text(row: bytes | None) -> str | None:
 def text(row: bytes) -> str:
     """Read a payload or an item that is there."""
     return row.decode(errors="surrogatepass")
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _texts(value: object) -> dict[str, str]:
+    if type(value) is not dict:
+        raise ValueError("no fields")
+    fields = cast("dict[str, object]", value)
+    if not {*map(type, fields.values())} <= _TEXT:
+        raise ValueError("a field is no text")
+    return cast("dict[str, str]", fields)
+
+
+def _moment(value: object) -> int | None:
+    return None if value is None else _whole(value)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError("a time is no number")
+    return value
 
 
 def _size(entry: JournalEntry) -> int:

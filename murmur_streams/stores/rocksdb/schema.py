@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from murmur_streams.core.errors import StoreConfigurationError
@@ -37,15 +38,11 @@ def check(
         StoreDamagedError: it has rows, but does not say of which version.
     """
     with translated(handle.path):
-        found = _version_of(handle)
+        view = View(handle.family, is_one_moment=False)
+        found = known_version(handle.path, view, version=version)
         if found is None:
             _write(handle, handle.batch(), version)
             return
-        if found > version:
-            raise StoreConfigurationError(
-                f"{handle.path} was written by a newer murmur-streams (its rows are of version "
-                f"{found}, this release knows {version}); upgrade: pip install -U murmur-streams"
-            )
         for old in range(found, version):
             batch = handle.batch()
             try:
@@ -55,15 +52,33 @@ def check(
                 batch.set_default_column_family(None)  # a traceback would keep the folder open
 
 
-def _version_of(handle: Handle) -> int | None:
-    view = View(handle.family, is_one_moment=False)
+def known_version(path: Path, view: View, *, version: int = VERSION) -> int | None:
+    """The version of the folder's rows; None when it has none yet.
+
+    Args:
+        path: of the folder, for errors.
+        view: of its rows.
+        version: the newest that is known.
+
+    Raises:
+        StoreConfigurationError: it is a newer one.
+        StoreDamagedError: there are rows, but they do not say of which version.
+    """
     row = view.get(keys.SCHEMA)
-    if row is None and view.scan(b"", b"\xff", 1):
-        raise damaged(handle.path, "it does not say which version its rows have")
+    if row is None:
+        if view.scan(b"", b"\xff", 1):
+            raise damaged(path, "it does not say which version its rows have")
+        return None
     try:
-        return None if row is None else int(row)
+        found = int(row)
     except ValueError:
-        raise damaged(handle.path, f"the version of its rows is {ascii(row)[:40]}") from None
+        raise damaged(path, f"the version of its rows is {ascii(row)[:40]}") from None
+    if found > version:
+        raise StoreConfigurationError(
+            f"{path} was written by a newer murmur-streams (its rows are of version {found}, this "
+            f"release knows {version}); upgrade: pip install -U murmur-streams"
+        )
+    return found
 
 
 def _write(handle: Handle, batch: WriteBatch, version: int) -> None:

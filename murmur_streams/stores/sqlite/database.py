@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunDamagedError, StoreError
 from murmur_streams.core.feed import Place
 from murmur_streams.stores.disk.database import Change, Changes, Reader, Stored
 from murmur_streams.stores.sqlite.leaving import (
     first_gone,
+    free_seqs,
     move_start,
     purge_gone,
     remove_runs,
@@ -46,9 +48,15 @@ _PAYLOADS = "INSERT INTO payloads (run_no, kind, json) VALUES"
 _PAYLOADS_AFTER = "ON CONFLICT (run_no, kind) DO UPDATE SET json = excluded.json"
 _ITEMS = "INSERT INTO items (space, key, text) VALUES"
 _ITEMS_AFTER = "ON CONFLICT (space, key) DO UPDATE SET text = excluded.text"
-# Every number that a row may still have, of runs there are and of gone ones.
+# Every number that a row may still have: of runs there are, of gone ones, and of what is left of
+# those that somebody has removed by hand.
 _NEXT_NO = """SELECT 1 + max((SELECT coalesce(max(no), 0) FROM runs),
-(SELECT coalesce(max(run_no), 0) FROM gone))"""
+(SELECT coalesce(max(run_no), 0) FROM gone), (SELECT coalesce(max(run_no), 0) FROM versions),
+(SELECT coalesce(max(run_no), 0) FROM journal WHERE run_no < 1 << 62),
+(SELECT coalesce(max(run_no), 0) FROM payloads WHERE run_no < 1 << 62))"""
+_LAST_SEQ = """SELECT max(seq) FROM journal
+WHERE run_no = (SELECT no FROM runs WHERE run_id = ?)"""
+_EPOCH = "SELECT epoch FROM runs WHERE no = ?"
 
 
 class _Head(NamedTuple):
@@ -99,6 +107,7 @@ class SQLiteDatabase(SQLiteReader):
         self._numbers: dict[str, int] = {}
 
     def begin(self) -> bool:
+        self._session.check_there()
         self._session.fetch("BEGIN IMMEDIATE")
         # Inside the group: nobody can write between this answer and the commit.
         try:
@@ -117,6 +126,9 @@ class SQLiteDatabase(SQLiteReader):
         try:
             place = self._write(connection, changes)
             connection.execute("COMMIT")
+        except sqlite3.IntegrityError as error:
+            self._abandon()
+            raise self._conflict(changes) or self._session.failure(error) from error
         except sqlite3.Error as error:
             self._abandon()
             raise self._session.failure(error) from error
@@ -151,6 +163,19 @@ class SQLiteDatabase(SQLiteReader):
         self._forget()
         self._session.rollback()
 
+    def _conflict(self, changes: Changes) -> StoreError | None:
+        """The error for the run that has entries already where a group writes more."""
+        for run_id, change in changes.runs.items():
+            row = self._session.first(_LAST_SEQ, (run_id,))
+            if row is None or row[0] is None or not change.entries or change.is_new_life:
+                continue
+            seq = change.entries[0].seq
+            if type(row[0]) is not int or row[0] >= seq:
+                return RunDamagedError(
+                    run_id, f"its version is {seq - 1}, but its journal has entry {row[0]!a}"
+                )
+        return None
+
     def _write(self, connection: sqlite3.Connection, changes: Changes) -> Place:
         head = self._head or self._read_head()
         rows = _Rows(head.next_no)
@@ -175,11 +200,10 @@ class SQLiteDatabase(SQLiteReader):
 
     def _read_head(self) -> _Head:
         next_no = self._session.first(_NEXT_NO)
-        start = self._session.first("SELECT n FROM feed_start")
         return _Head(
             1 if next_no is None else int(next_no[0]),
             self.feed_ends()[1],
-            0 if start is None else int(start[0]),
+            self._feed_start()[1],
             first_gone(self._session.connection),
         )
 
@@ -205,10 +229,10 @@ class SQLiteDatabase(SQLiteReader):
     def _add_change(
         self, rows: _Rows, run_id: str, change: Change, places: dict[int, Place]
     ) -> None:
-        no = None if change.before is None else self._number(run_id)
+        is_there = change.before is not None or change.is_repair
+        no = self._number(run_id) if is_there else None
         if no is not None and (change.after is None or change.is_new_life):
-            assert change.before is not None  # noqa: S101  # it has a number
-            rows.removed[run_id] = no, change.before.run.epoch
+            rows.removed[run_id] = no, self._epoch(no, change)
             del self._numbers[run_id]
             no = None
         if change.after is None:
@@ -217,8 +241,10 @@ class SQLiteDatabase(SQLiteReader):
         if no is None:
             no = rows.number()
             self._keep_number(run_id, no)
+        elif change.is_repair:
+            self._make_room(rows, no, change)
         run = change.after.run
-        if is_new or not change.is_plain:
+        if is_new or change.is_repair or not change.is_plain:
             rows.runs.append(run_row(no, change.after))
         rows.versions.append((no, run.version, run.last_ms))
         for entry in change.entries:
@@ -230,6 +256,21 @@ class SQLiteDatabase(SQLiteReader):
         if change.keep_from_seq is not None:
             rows.trimmed.append((no, change.keep_from_seq))
         rows.payloads.extend((no, str(kind), text) for kind, text in change.payloads.items())
+
+    def _epoch(self, no: int, change: Change) -> str:
+        if change.before is not None:
+            return change.before.run.epoch
+        row = self._session.first(_EPOCH, (no,))
+        return "" if row is None else str(row[0])
+
+    def _make_room(self, rows: _Rows, no: int, change: Change) -> None:
+        """Let a run that is made anew go on after the last entry that could be read."""
+        assert change.after is not None  # noqa: S101  # it is made anew
+        run = change.after.run
+        seq = change.entries[0].seq if change.entries else run.version + 1
+        life = run.run_id, run.target, run.epoch
+        if free_seqs(self._session.connection, no, seq, life, rows.next_no):
+            rows.number()
 
     def _add_untold(self, rows: _Rows) -> None:
         row = self._session.first("SELECT min(n) FROM journal WHERE n < 0")

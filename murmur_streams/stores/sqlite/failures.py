@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 from murmur_streams.core.errors import (
@@ -20,7 +21,8 @@ _SENTENCES: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_FULL: (
         StoreFullError,
         (
-            "there is no room left for {path}; free space on its disk or raise its quota. "
+            "there is no room left for {path}; free space on its disk, or raise its quota or the "
+            "limit of this process (`ulimit -f`). "
             "Nothing was written"
         ),
     ),
@@ -60,12 +62,15 @@ _SENTENCES: dict[int, tuple[type[StoreError], str]] = {
         ),
     ),
 }
+# The statements are ours: what they miss, or what contradicts them, somebody else has changed.
+_SENTENCES[sqlite3.SQLITE_CONSTRAINT] = _SENTENCES[sqlite3.SQLITE_CORRUPT]
 _SENTENCES[sqlite3.SQLITE_NOTADB] = _SENTENCES[sqlite3.SQLITE_CORRUPT]
 _SENTENCES[sqlite3.SQLITE_LOCKED] = _SENTENCES[sqlite3.SQLITE_BUSY]
 _SENTENCES[sqlite3.SQLITE_PROTOCOL] = _SENTENCES[sqlite3.SQLITE_BUSY]
 _SENTENCES[sqlite3.SQLITE_PERM] = _SENTENCES[sqlite3.SQLITE_CANTOPEN]
 _SENTENCES[sqlite3.SQLITE_AUTH] = _SENTENCES[sqlite3.SQLITE_CANTOPEN]
 
+_OTHER_TABLES = ("no such ", "malformed database schema")
 _WAITS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
@@ -80,10 +85,32 @@ def is_locked(error: sqlite3.Error) -> bool:
     return primary_code(error) in _WAITS
 
 
+def is_undecodable(error: sqlite3.Error) -> bool:
+    """Whether a text that is no UTF-8 was read, which Python's module refuses."""
+    return primary_code(error) == -1 and "decode to UTF-8" in str(error)
+
+
 def store_error(error: sqlite3.Error, path: Path, busy_seconds: float) -> StoreError:
     """The error to raise instead of SQLite's."""
     code = primary_code(error)
     if code == -1 and isinstance(error, sqlite3.ProgrammingError):
         return StoreClosedError(f"{path} was closed; open a new store")
+    is_changed = code == sqlite3.SQLITE_ERROR and str(error).startswith(_OTHER_TABLES)
+    if _is_over_limit(error):
+        code = sqlite3.SQLITE_FULL
+    if is_changed or is_undecodable(error):
+        code = sqlite3.SQLITE_CORRUPT
     kind, sentence = _SENTENCES.get(code, (StoreError, "{path} failed: {error}"))
     return kind(sentence.format(path=path, error=error, busy=busy_seconds))
+
+
+def _is_over_limit(error: sqlite3.Error) -> bool:
+    """Whether a write failed in a process that may not make files larger than it was told."""
+    if sys.platform == "win32":
+        return False
+    # SQLite does not tell why; where there is a limit, nothing else is as likely.
+    if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_IOERR_WRITE:
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY

@@ -28,8 +28,14 @@ _REMOVALS = (
 )
 # Who deletes a run wants its room: of what is big the feed keeps the type only.
 _SHORTEN = f"""UPDATE journal INDEXED BY journal_by_run
-SET fields = json_object('type', fields ->> 'type')
+SET fields = json_object(
+    'type', CASE WHEN json_valid(fields) THEN json_extract(fields, '$.type') ELSE '' END
+)
 WHERE length(fields) > {BIG_CHARACTERS} AND run_no IN"""
+_LAST_FROM = "SELECT max(n) FROM journal WHERE run_no = ? AND seq >= ?"
+_TO_GONE = "INSERT INTO gone (run_no, run_id, target, epoch, last_n) VALUES (?, ?, ?, ?, ?)"
+_MOVE = """UPDATE journal INDEXED BY journal_by_run SET run_no = ?
+WHERE run_no = ? AND seq >= ?"""
 _TRIM = """DELETE FROM journal INDEXED BY journal_by_run
 WHERE run_no = ? AND seq < ? AND +n <= ?"""
 _START = """UPDATE feed_start SET n = ?1,
@@ -55,6 +61,32 @@ def remove_runs(connection: sqlite3.Connection, numbers: Sequence[int], start_n:
         write_numbers(connection, statement, numbers)
 
 
+def free_seqs(
+    connection: sqlite3.Connection, no: int, seq: int, life: tuple[str, str, str], new_no: int
+) -> bool:
+    """Take the entries from a seq on away from a run, where the feed still shows them.
+
+    They could not be read when the run was made anew, so it ends before them, and what it writes
+    next has their seqs.
+
+    Args:
+        connection: in the group.
+        no: the run's number.
+        seq: of the first.
+        life: run id, target and epoch, for the feed.
+        new_no: the number that they get.
+
+    Returns:
+        Whether there were any.
+    """
+    last_n = connection.execute(_LAST_FROM, (no, seq)).fetchone()[0]
+    if last_n is None:
+        return False
+    connection.execute(_TO_GONE, (new_no, *life, last_n))
+    connection.execute(_MOVE, (new_no, no, seq))
+    return True
+
+
 def trim_journals(connection: sqlite3.Connection, trimmed: Sequence[Row], start_n: int) -> None:
     """Remove the entries of runs below a seq, but none that the feed shows.
 
@@ -74,4 +106,4 @@ def purge_gone(connection: sqlite3.Connection, start_n: int, most: int) -> None:
 def first_gone(connection: sqlite3.Connection) -> int | None:
     """The n of the feed at which the first gone run has its last row; None: there is none."""
     row = connection.execute("SELECT min(last_n) FROM gone").fetchone()
-    return None if row is None else row[0]
+    return row[0] if type(row[0]) is int else None

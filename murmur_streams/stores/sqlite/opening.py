@@ -14,12 +14,14 @@ from murmur_streams.stores.disk.database import Database
 from murmur_streams.stores.sqlite.database import SQLiteDatabase
 from murmur_streams.stores.sqlite.failures import is_locked, store_error
 from murmur_streams.stores.sqlite.header import check_file, not_ours, too_new
+from murmur_streams.stores.sqlite.open_files import open_file
 from murmur_streams.stores.sqlite.schema import (
     APPLICATION_ID,
     MIGRATIONS,
     PAGE_BYTES,
     SCHEMA_VERSION,
     Migration,
+    check_tables,
     create_tables,
     migrate,
 )
@@ -70,22 +72,16 @@ def open_sqlite(
         raise StoreConfigurationError(
             f"Python has SQLite {sqlite3.sqlite_version}; a store needs 3.32 or newer"
         )
-    try:
-        _check_path(path)
-        check_file(path)
-    except OSError as error:
-        raise StoreConfigurationError(
-            f"{path} cannot be reached ({error.strerror}); check the permissions of its folders"
-        ) from error
+    session = _connect(path, busy_seconds, creates=True)
 
     def open_reader() -> Session:
-        session = _connect(path, busy_seconds, creates=False)
-        _run(session, sync=sync, reads_only=True)
-        return session
+        reader = _connect(path, busy_seconds, creates=False)
+        _run(reader, sync=sync, reads_only=True)
+        return reader
 
-    session = _connect(path, busy_seconds, creates=True)
     try:
         _prepare(session, schema)
+        check_tables(session.connection, path)
         _switch_to_wal(session, busy_seconds)
     except sqlite3.Error as error:
         session.close()
@@ -98,6 +94,11 @@ def open_sqlite(
 
 
 def _check_path(path: Path) -> None:
+    if path.name == ":memory:" or path.name.startswith("file:"):
+        raise StoreConfigurationError(
+            f"{path.name} means something to SQLite, but here it would be the name of a file; give "
+            "a path, or memory: for the store in memory"
+        )
     folder = path.absolute().parent
     if path.is_dir():
         raise StoreConfigurationError(f"{path} is a folder; give the path of a file in it")
@@ -114,8 +115,8 @@ def _check_path(path: Path) -> None:
 
 
 def _connect(path: Path, busy_seconds: float, *, creates: bool) -> Session:
-    try:
-        connection = sqlite3.connect(
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'rwc' if creates else 'rw'}",
             uri=True,
             timeout=busy_seconds,
@@ -123,9 +124,17 @@ def _connect(path: Path, busy_seconds: float, *, creates: bool) -> Session:
             check_same_thread=False,
             cached_statements=256,
         )
+
+    try:
+        _check_path(path)
+        connection, file = open_file(path, check_file, connect)
     except sqlite3.Error as error:
         raise store_error(error, path, busy_seconds) from error
-    return Session(connection, path, busy_seconds)
+    except OSError as error:
+        raise StoreConfigurationError(
+            f"{path} cannot be reached ({error.strerror}); check the permissions of its folders"
+        ) from error
+    return Session(connection, file, path, busy_seconds)
 
 
 def _prepare(session: Session, schema: Schema) -> None:

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import cast
+from types import NoneType
+from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import SchemaValidator, core_schema, to_json
 
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunDamagedError
@@ -27,6 +28,12 @@ STORED_COLUMNS = (
 )
 """What ``read_stored`` reads, of ``runs LEFT JOIN versions ON run_no = no``."""
 STORED_WIDTH = STORED_COLUMNS.count(",") + 1
+_MOMENTS = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms", "queue_ready")
+_NUMBER_OR_NONE = frozenset({int, NoneType})
+# Reads and checks in one step, which costs no more than reading alone.
+_TEXTS = SchemaValidator(
+    core_schema.dict_schema(core_schema.str_schema(), core_schema.str_schema(), strict=True)
+)
 _OWN_COLUMNS = ("version", "last_ms", "epoch", "target", "state", "tenant", "created_ms")
 
 
@@ -41,9 +48,14 @@ def journal_row(no: int, entry: JournalEntry, place: Place) -> Row:
     return n, no, entry.seq, entry.ms, feed_ms, _encode(entry.fields)
 
 
-def read_entry(run_id: str, epoch: str, ms: int, seq: int, fields: str) -> JournalEntry:
-    """An entry from its columns; RunDamagedError when its fields are no JSON."""
-    return JournalEntry(run_id, epoch, ms, seq, _decode(run_id, f"entry {seq}", fields))
+def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> JournalEntry:
+    """An entry from its columns; RunDamagedError when one of them cannot be read."""
+    if type(ms) is not int or type(seq) is not int:
+        raise RunDamagedError(
+            run_id, f"entry {_shown(seq)} has the ms {_shown(ms)}", can_rebuild=False
+        )
+    texts = read_texts(run_id, f"entry {seq}", fields, can_rebuild=False)
+    return JournalEntry(run_id, epoch, ms, seq, texts)
 
 
 def run_row(no: int, stored: Stored) -> Row:
@@ -71,17 +83,35 @@ def run_row(no: int, stored: Stored) -> Row:
     )
 
 
-def read_run(row: Row) -> Run:
-    """A run from ``STORED_COLUMNS``.
+def read_stored(row: Row) -> Stored:
+    """A run and its moments from ``STORED_COLUMNS``.
 
     Raises:
         RunDamagedError: what is stored of it cannot be read.
     """
+    run = _read_run(row)
+    if not _NUMBER_OR_NONE.issuperset(map(type, row[9:14])):
+        told = zip(_MOMENTS, row[9:14], strict=True)
+        bad = [f"{name} is {_shown(value)}" for name, value in told if _is_no_number(value)]
+        raise RunDamagedError(run.run_id, ", ".join(bad))
+    expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, ready, score = row[9:15]
+    queue = None
+    if ready is not None:
+        if type(score) is not int:
+            raise RunDamagedError(run.run_id, f"queue_score is {_shown(score)}")
+        queue = QueuePlace(bool(ready), score)
+    return Stored(run, expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, queue)
+
+
+def _read_run(row: Row) -> Run:
     version, last_ms, text, run_id, epoch, target, state, tenant, created_ms = row[:9]
-    fields = dict(_decode(run_id, "fields", text))
+    for value in (run_id, epoch, target, "" if tenant is None else tenant):
+        if type(value) is not str:
+            raise RunDamagedError(str(run_id), f"a name of it is {_shown(value)}")
+    fields = read_texts(run_id, "fields", text)
     fields["epoch"] = epoch
     fields["target"] = target
-    fields["state"] = state
+    fields["state"] = str(state)
     fields["created_ms"] = str(created_ms)
     if tenant is not None:
         fields["tenant"] = tenant
@@ -91,11 +121,14 @@ def read_run(row: Row) -> Run:
     return run_from_fields(run_id, fields)
 
 
-def read_stored(row: Row) -> Stored:
-    """A run and its moments from ``STORED_COLUMNS``; errors as those of ``read_run``."""
-    expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, ready, score = row[9:15]
-    queue = None if ready is None else QueuePlace(bool(ready), score)
-    return Stored(read_run(row), expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, queue)
+def read_texts(run_id: str, what: str, text: Any, *, can_rebuild: bool = True) -> dict[str, str]:
+    """A JSON object of texts, from a column; RunDamagedError when it is anything else."""
+    if type(text) is str:
+        try:
+            return _TEXTS.validate_json(text)
+        except ValueError:
+            pass
+    raise RunDamagedError(run_id, f"{what} is {_shown(text)}", can_rebuild=can_rebuild)
 
 
 def write_rows(
@@ -135,11 +168,9 @@ def _many_rows(before: str, width: int, after: str, count: int) -> str:
     return f"{before} {','.join([row] * count)} {after}"
 
 
-def _decode(run_id: str, what: str, text: str) -> Mapping[str, str]:
-    try:
-        value: object = from_json(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise RunDamagedError(run_id, f"{what} is {ascii(text)[:40]}")
-    return cast("dict[str, str]", value)
+def _is_no_number(value: Any) -> bool:
+    return type(value) not in _NUMBER_OR_NONE
+
+
+def _shown(value: Any) -> str:
+    return ascii(value[:40] if isinstance(value, (str, bytes)) else value)[:40]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.errors import StoreConfigurationError, StoreDamagedError
 
 APPLICATION_ID = 0x6D75726D
 """``murm``, in the file's header: `file runs.db` shows it."""
@@ -93,6 +95,11 @@ INDEXES: tuple[str, ...] = (
     """CREATE INDEX runs_by_queue ON runs (target, queue_ready, queue_score, run_id)
     WHERE queue_ready IS NOT NULL""",
 )
+_NAME = re.compile(r"CREATE (?:TABLE|(?:UNIQUE )?INDEX) (\w+)")
+_STATEMENTS = {name[1]: each for each in TABLES + INDEXES if (name := _NAME.match(each))}
+# Nobody can tell what is missing of the feed that was kept: it begins anew.
+_NEW_START = """DELETE FROM feed_start; INSERT INTO feed_start SELECT \
+coalesce(max(coalesce(feed_ms, ms)), 0), coalesce(max(n), 0) FROM journal WHERE n > 0"""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -101,6 +108,40 @@ def create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a store of ours that somebody has removed something from.
+
+    Raises:
+        StoreDamagedError: it names what is missing, and what to do.
+    """
+    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    missing = {name: text for name, text in _STATEMENTS.items() if name not in there}
+    tables = [name for name, text in missing.items() if text in TABLES]
+    if tables:
+        raise StoreDamagedError(
+            f"{path} is damaged (it has no {' and no '.join(tables)}) and was left as it is; put a "
+            "backup in its place"
+        )
+    if missing:
+        again = "; ".join(" ".join(text.split()) for text in missing.values())
+        raise StoreDamagedError(
+            f"{path} is damaged (it has no {' and no '.join(missing)}) and was left as it is; make "
+            f"what is missing with: sqlite3 FILE '{again}'"
+        )
+    start = connection.execute("SELECT typeof(ms), typeof(n) FROM feed_start").fetchall()
+    if start != [("integer", "integer")]:
+        raise no_feed_start(path)
+
+
+def no_feed_start(path: Path) -> StoreDamagedError:
+    """The error for a store that does not know from where on its feed is whole."""
+    return StoreDamagedError(
+        f"{path} is damaged (feed_start has not the one row of numbers that it should) and was "
+        "left as it is; put a backup in its place, or let the feed begin anew with: "
+        f"sqlite3 FILE '{_NEW_START}'"
+    )
 
 
 def migrate(

@@ -8,6 +8,7 @@ import pytest
 
 from murmur_streams import StoreConfigurationError, open_store
 from murmur_streams.stores.disk.store import DiskRunStore
+from murmur_streams.stores.open import path_on_disk
 from tests.stores.disk.stores import STORES
 
 
@@ -29,7 +30,7 @@ def path_of(url: str) -> Path:
     ],
 )
 def test_a_url_names_a_path(kind: str, rest: str, path: str) -> None:
-    assert path_of(f"{kind}:{rest}") == Path(path)
+    assert path_of(f"{kind}:{rest}") == Path(path).absolute()
 
 
 @pytest.mark.parametrize("rest", ["", "//", "///", "//host/runs.db", "//runs.db"])
@@ -42,6 +43,33 @@ def test_a_url_without_a_path_says_how_to_write_one(kind: str, rest: str) -> Non
 def test_a_url_with_settings_in_it_is_refused(kind: str, rest: str) -> None:
     with pytest.raises(StoreConfigurationError, match="options of the store"):
         open_store(f"{kind}:{rest}")
+
+
+@pytest.mark.parametrize(
+    ("rest", "what"),
+    [
+        (":memory:", "memory:"),
+        ("/:memory:", "memory:"),
+        ("~/runs.db", r"\$HOME"),
+        ("///~user/runs.db", r"\$HOME"),
+    ],
+)
+def test_what_is_meant_otherwise_than_a_path_is_refused(kind: str, rest: str, what: str) -> None:
+    with pytest.raises(StoreConfigurationError, match=what):
+        open_store(f"{kind}:{rest}")
+
+
+def test_a_folder_is_no_file_of_sqlite() -> None:
+    with pytest.raises(StoreConfigurationError, match=r"write sqlite:runs/runs\.db"):
+        open_store("sqlite:runs/")
+    assert path_on_disk("rocksdb:runs/") == Path("runs")
+
+
+def test_only_a_url_of_a_file_or_folder_has_a_path() -> None:
+    assert path_on_disk("sqlite:runs.db") == Path("runs.db")
+    assert path_on_disk("redis://localhost:6379/0") is None
+    with pytest.raises(StoreConfigurationError):
+        path_on_disk("sqlite:")
 
 
 async def test_a_store_of_a_url_takes_options_and_works(kind: str, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from murmur_streams.core.errors import StoreConfigurationError, StoreDamagedError
-from murmur_streams.stores.rocksdb import keys, schema
+from murmur_streams.stores.rocksdb import keys, looking, schema
 from murmur_streams.stores.rocksdb.handle import FAMILY, Handle
 from murmur_streams.stores.rocksdb.view import View
-from tests.stores.rocksdb.folders import contents
+from tests.stores.rocksdb.folders import contents, only
 from tests.stores.rocksdb.making import created, new_run, opened
 
 NOBODY = 65534
@@ -57,6 +57,48 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreConfigurationError, match="is a file"):
         opened(tmp_path / "store")
     assert (tmp_path / "store").read_text() == "text"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0y"], ids=["long", "nul"])
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreConfigurationError, match="cannot be opened"):
+        opened(tmp_path / name)
+
+
+def test_a_relative_path_without_a_folder_of_the_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StoreConfigurationError, match="absolute path"):
+        opened(Path("store"))
+
+
+def test_where_no_links_can_be_made_a_store_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    opened(path).close()
+    monkeypatch.setattr(Path, "symlink_to", unsupported)
+    opened(path).close()
+
+
+def unsupported(*_: object) -> None:
+    raise OSError(1, "Operation not permitted")
+
+
+def test_a_folder_that_somebody_opens_during_the_look_is_in_use_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    opened(path).close()
+    holders = iter([None, 4711])
+    monkeypatch.setattr(looking, "_holder", lambda _: next(holders))
+    only(path, "MANIFEST-*").unlink()
+    with pytest.raises(StoreConfigurationError, match="process 4711 has it"):
+        opened(path)
 
 
 def test_a_folder_of_other_files_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -184,8 +226,10 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     handle = Handle(path)
     schema.check(handle, version=2, migrations={})
     handle.close()
+    before = contents(path)
     with pytest.raises(StoreConfigurationError, match=r"of version 2, .* upgrade"):
         opened(path)
+    assert contents(path) == before
 
 
 @pytest.mark.parametrize("row", [b"one", None])
@@ -194,8 +238,10 @@ def test_rows_that_do_not_tell_their_version_are_damage(tmp_path: Path, row: byt
     handle = Handle(path)
     handle.family[keys.SCHEMA if row else keys.run("run")] = row or b"{}"
     handle.close()
+    before = contents(path)
     with pytest.raises(StoreDamagedError, match="version"):
         opened(path)
+    assert contents(path) == before
 
 
 def put(key: bytes, value: bytes) -> schema.Step:

@@ -108,6 +108,14 @@ class TestPaths:
         with pytest.raises(StoreConfigurationError, match="no regular file"):
             _open(path)
 
+    @pytest.mark.parametrize("name", [":memory:", "file:runs.db", "file:runs.db?mode=memory"])
+    def test_a_name_that_only_sqlite_understands_is_refused(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        with pytest.raises(StoreConfigurationError, match="memory: for the store in memory"):
+            _open(tmp_path / name)
+        assert not list(tmp_path.iterdir())
+
     @pytest.fixture
     def shared(self) -> Iterator[Path]:
         # pytest's own folders are closed to other users, and root may do everything.

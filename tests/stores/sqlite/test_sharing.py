@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from murmur_streams import RunNotFoundError, SQLiteRunStore
+from murmur_streams import RunNotFoundError, SQLiteRunStore, StoreUnavailableError
+from murmur_streams.stores.disk.database import FeedRow
 from murmur_streams.stores.sqlite.store import LOOK_SECONDS
 from murmur_streams.testing.workbench import Subscriber, journal_of, note, numbers, wait_until
 from tests.warm import ROOT
@@ -160,4 +161,43 @@ async def test_what_this_process_writes_is_not_read_again_for_its_subscribers(
         await subscriber.until(number + 1)
     # A look may fall between a commit and the moment at which it is told.
     assert reads <= 5
+    await subscriber.cancel()
+
+
+async def test_what_others_write_comes_while_this_process_reads_all_the_time(
+    store: SQLiteRunStore, path: Path
+) -> None:
+    subscriber = Subscriber(store.stream(RUN))
+    await wait_until(lambda: store._tails.following == 1, "it follows")
+
+    async def poll() -> None:
+        while True:
+            await store.get_status(RUN)
+
+    polling = [asyncio.create_task(poll()) for _ in range(3)]
+    await elsewhere(path, "append", RUN, 5, 0)
+    await subscriber.until(5)
+    for each in polling:
+        each.cancel()
+    await subscriber.cancel()
+
+
+async def test_a_look_that_failed_leaves_nobody_silent(store: SQLiteRunStore, path: Path) -> None:
+    subscriber = Subscriber(store.stream(RUN))
+    await store.append(RUN, note(RUN, 0))
+    await subscriber.until(1)
+    file = await store._opened.get()
+    feed, failures = file._reader.feed, [RecursionError("deep"), StoreUnavailableError("busy")]
+
+    def failing(after_n: int, limit: int) -> list[FeedRow]:
+        if failures:
+            raise failures.pop()
+        return feed(after_n, limit)
+
+    file._reader.feed = failing
+    for number in (1, 2, 3):
+        await elsewhere(path, "append", RUN, 1, number)
+        await subscriber.until(number + 1)
+    assert failures == []
+    assert (await store.get_status(RUN)).state == "pending"
     await subscriber.cancel()

@@ -1,0 +1,79 @@
+"""What one process does with a file keeps the locks that it has: by two stores, and by forks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.stores.disk.database import Database
+from murmur_streams.stores.sqlite.opening import open_sqlite
+from tests.stores.disk.databases import a_run, an_entry, appended, created, kept, seqs, write
+from tests.warm import ROOT
+
+KILLED = -9
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def _open(path: Path) -> Database:
+    return open_sqlite(path, sync=False, feed_max_entries=100)
+
+
+def _run(what: str, path: Path, code: int = 0) -> list[str]:
+    words = [sys.executable, "-m", "tests.stores.sqlite.forking", what, str(path)]
+    done = subprocess.run(
+        words, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.returncode == code
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("what", ["two_stores", "many_threads", "forgotten"])
+def test_another_process_leaves_the_log_to_a_process_with_several_stores(
+    path: Path, what: str
+) -> None:
+    told = _run(what, path, KILLED)
+    assert told[-1] == "49"
+    database = _open(path)
+    assert seqs(database) == list(range(1, 50)), "what was acknowledged is there"
+    database.close()
+
+
+def test_a_file_that_was_open_before_a_fork_is_refused_after_it(path: Path) -> None:
+    before, after = _run("fork_while_open", path)
+    assert before.startswith(f"StoreConfigurationError: {path} was open in the process that this")
+    assert before.endswith("open the store after forking, or start the process with spawn")
+    assert after == "opened", "it was closed before the second fork"
+    database = _open(path)
+    assert seqs(database) == [1, 2]
+    assert seqs(database, "of-the-child") == [1]
+    database.close()
+
+
+def test_a_file_that_was_open_before_a_fork_is_known_by_every_name(path: Path) -> None:
+    (told,) = _run("fork_by_link", path)
+    assert told.startswith("StoreConfigurationError")
+
+
+def test_a_file_that_is_open_here_is_not_read_again(path: Path) -> None:
+    database = _open(path)
+    write(database, created(a_run()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("murmur_streams.stores.sqlite.opening.check_file", _refuse)
+        other = _open(path)
+        write(other, appended(kept(other), an_entry(a_run(), 2)))
+        other.close()
+        database.close()
+        with pytest.raises(StoreConfigurationError, match="it was read"):
+            _open(path)
+
+
+def _refuse(path: Path) -> None:
+    raise StoreConfigurationError(f"{path}: it was read")
