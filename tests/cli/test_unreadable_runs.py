@@ -126,9 +126,5 @@ def test_only_what_is_wrong_with_one_run_is_passed_over() -> None:
 def test_rebuild_is_advised_only_where_it_helps() -> None:
     mendable = reason_of(RunDamagedError("r", "state is 'x'"))
     assert mendable == "state is 'x'; `murmur-streams rebuild` may mend it"
-    for error in (
-        RunDamagedError("r", "entry 5 is 'rubbish'"),
-        RunDamagedError("r", "entry 5 of its journal is no entry"),
-        RunDamagedError("r", "its journal is not whole", can_rebuild=False),
-    ):
-        assert "rebuild cannot mend it" in reason_of(error)
+    lost = RunDamagedError("r", "entry 5 is 'rubbish'", can_rebuild=False)
+    assert "rebuild cannot mend it" in reason_of(lost)
