@@ -31,7 +31,8 @@
 --   19 deadline_ms  integer  from when it is due; 0 for none
 --   20 traceparent  text or ''
 --   21 tracestate   text or ''
---   22 letter       text
+--   22 request_sha256 text or ''  the digest of a request with an idempotency key
+--   23 letter       text
 -- RETURNS
 --   OK version
 --   EXISTS
@@ -44,7 +45,7 @@
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
-if #redis.call('XRANGE', KEYS[8], ARGV[22], ARGV[22]) == 0 then return {'NOT_FOUND'} end
+if #redis.call('XRANGE', KEYS[8], ARGV[23], ARGV[23]) == 0 then return {'NOT_FOUND'} end
 local answer = create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],
   live_ttl_ms = tonumber(ARGV[6]), target = ARGV[8], epoch = ARGV[9], input = ARGV[10],
@@ -52,6 +53,7 @@ local answer = create_run({
   base = KEYS[7], ttl_ms = tonumber(ARGV[14]), tenant = ARGV[15], queued = true,
   priority = tonumber(ARGV[16]), delay_ms = tonumber(ARGV[17]), due_ms = tonumber(ARGV[18]),
   deadline_ms = tonumber(ARGV[19]), traceparent = ARGV[20], tracestate = ARGV[21],
+  request_sha256 = ARGV[22],
 })
-redis.call('XDEL', KEYS[8], ARGV[22])
+redis.call('XDEL', KEYS[8], ARGV[23])
 return answer

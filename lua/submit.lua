@@ -30,6 +30,7 @@
 --   19 deadline_ms  integer  from when it is due; 0 for none
 --   20 traceparent  text or ''
 --   21 tracestate   text or ''
+--   22 request_sha256 text or ''  the digest of a request with an idempotency key
 -- RETURNS
 --   OK version
 --   EXISTS
@@ -48,4 +49,5 @@ return create_run({
   base = KEYS[7], ttl_ms = tonumber(ARGV[14]), tenant = ARGV[15], queued = true,
   priority = tonumber(ARGV[16]), delay_ms = tonumber(ARGV[17]), due_ms = tonumber(ARGV[18]),
   deadline_ms = tonumber(ARGV[19]), traceparent = ARGV[20], tracestate = ARGV[21],
+  request_sha256 = ARGV[22],
 })

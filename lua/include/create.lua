@@ -15,7 +15,8 @@ local function write_order(run, p, fields, hash)
     {'deadline', 'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms) or ''},
     {'deadline_span', 'deadline_span_ms', run.deadline_ms > 0 and digits(p.deadline_ms) or ''},
     {'traceparent', 'traceparent', p.traceparent or ''},
-    {'tracestate', 'tracestate', p.tracestate or ''}}
+    {'tracestate', 'tracestate', p.tracestate or ''},
+    {'request_sha256', 'request_sha256', p.request_sha256 or ''}}
   for _, each in ipairs(told) do
     if each[3] ~= '' then
       set_field(fields, each[1], each[3])

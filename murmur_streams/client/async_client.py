@@ -77,7 +77,7 @@ class AsyncClient:
             InvalidInputError: input, run id, metadata or an option breaks a rule; nothing was
                 written.
             RunExistsError: the run id is taken.
-            IdempotencyConflictError: the key was used with another input.
+            IdempotencyConflictError: the key was used for another request.
             OutcomeUnknownError: there was no answer for as long as was tried.
         """
         steps = calls.submit(self._patience, target, input, options)

@@ -38,6 +38,8 @@ class Create:
     """How long after it is due it fails if it has not ended; 0 for never."""
     traceparent: str | None = None
     tracestate: str | None = None
+    request_sha256: str | None = None
+    """The digest of what the submitter sent with its idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,12 @@ def _work_fields(command: Create, now: Now) -> dict[str, str]:
     if command.deadline_ms:
         fields["deadline"] = str(max(now.server_ms, due_ms or 0) + command.deadline_ms)
         fields["deadline_span"] = str(command.deadline_ms)
-    trace = {"traceparent": command.traceparent, "tracestate": command.tracestate}
-    return fields | {name: text for name, text in trace.items() if text is not None}
+    texts = {
+        "traceparent": command.traceparent,
+        "tracestate": command.tracestate,
+        "request_sha256": command.request_sha256,
+    }
+    return fields | {name: text for name, text in texts.items() if text is not None}
 
 
 def _append(run: Run, command: Append, now: Now) -> Decision:

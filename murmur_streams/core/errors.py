@@ -88,12 +88,12 @@ class RunExistsError(RegistryError):
 
 
 class IdempotencyConflictError(RegistryError):
-    """The idempotency key was used before, with another input; nothing was submitted."""
+    """The idempotency key was used before, for another request; nothing was submitted."""
 
     def __init__(self, run_id: str, target: str, key: str) -> None:
         super().__init__(
-            f"idempotency key {key!r} of {target!r} belongs to run {run_id!r}, which has another "
-            "input; use a new key for new work"
+            f"idempotency key {key!r} of {target!r} belongs to run {run_id!r}, which was submitted "
+            "with another input or other options; use a new key for new work"
         )
         self.run_id = run_id
         self.target = target

@@ -65,6 +65,7 @@ def _created(entry: JournalEntry) -> Run:
         deadline_span_ms=_int(fields.get("deadline_span")),
         traceparent=fields.get("traceparent"),
         tracestate=fields.get("tracestate"),
+        request_sha256=fields.get("request_sha256"),
     )
 
 

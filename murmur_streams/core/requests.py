@@ -68,6 +68,8 @@ class Order:
     """How long after it is due it fails if it has not ended."""
     trace: Mapping[str, str] = field(default_factory=dict[str, str])
     """The W3C headers traceparent and tracestate; other names are left out."""
+    request_sha256: str | None = None
+    """The digest of what the submitter sent with its idempotency key."""
 
 
 def submit_command(create: Create, order: Order) -> Create:
@@ -88,6 +90,7 @@ def submit_command(create: Create, order: Order) -> Create:
         due_ms=None if order.at is None else _due_ms(order.at),
         # Less than a millisecond would mean none.
         deadline_ms=0 if deadline is None else max(1, milliseconds("the deadline", deadline)),
+        request_sha256=order.request_sha256,
         **trace,
     )
 

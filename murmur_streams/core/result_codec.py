@@ -6,16 +6,27 @@ here too. Fields are only ever added; a golden test decodes every older form.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.json_type import loose_json
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
 
 MAX_TRACEBACK_BYTES = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedOutput:
+    """An output that is JSON already, made by the declared type of its agent."""
+
+    json: JsonValue
+    model: str | None = None
+    """The name of the pydantic model that it was; None when it was none."""
 
 
 class StoredModel(BaseModel):
@@ -57,16 +68,16 @@ def decode_result(text: str | bytes) -> RunResult:
 
 
 def dump_output(output: object) -> JsonValue:
-    """Turn an output into the JSON value that is stored for it."""
-    if not isinstance(output, BaseModel):
-        return cast("JsonValue", output)
-    try:
-        return cast("JsonValue", output.model_dump(mode="json"))
-    except ValueError as error:
-        # pydantic-core's serialisation errors are ValueErrors without a shared public base.
-        raise InvalidPayloadError(
-            f"the output of type {type(output).__name__} cannot be written as JSON: {error}"
-        ) from None
+    """Turn an output into the JSON value that is stored for it: of a model, its fields by name.
+
+    Raises:
+        InvalidPayloadError: it has no JSON, or holds a secret, which JSON would replace by stars.
+    """
+    if isinstance(output, EncodedOutput):
+        return output.json
+    if isinstance(output, BaseModel):
+        return loose_json(output, f"the output of type {type(output).__name__}", by_alias=False)
+    return cast("JsonValue", output)
 
 
 def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
@@ -78,17 +89,20 @@ def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
         "metadata": result.metadata.model_dump(mode="json"),
         "output": dump_output(output),
         "error": None,
+        "model": _model_name(output),
     }
-    if isinstance(output, BaseModel):
-        payload["model"] = type(output).__qualname__
-    else:
-        payload["model"] = None
     if result.error is not None:
         payload["error"] = error_message(result.error)
         payload["error_type"] = error_type_name(result.error)
         if (told := error_traceback(result.error)) is not None:
             payload["error_traceback"] = told
     return payload
+
+
+def _model_name(output: object) -> str | None:
+    if isinstance(output, EncodedOutput):
+        return output.model
+    return type(output).__qualname__ if isinstance(output, BaseModel) else None
 
 
 def _decode_agent(payload: dict[str, Any]) -> AgentResult[Any]:

@@ -80,6 +80,8 @@ class Run:
     checkpoint_sha256: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    request_sha256: str | None = None
+    """The digest of what was sent with its idempotency key; None without a key."""
     tenant: str | None = None
     """Whose it is, where runs of several tenants share a store; None: nobody's."""
     error: str | None = None
@@ -198,6 +200,7 @@ _TEXT_FIELDS = frozenset(
         "checkpoint_sha256",
         "traceparent",
         "tracestate",
+        "request_sha256",
         "tenant",
     }
 )

@@ -8,19 +8,18 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic import BaseModel, JsonValue
 
 from murmur_streams.core.errors import InvalidPayloadError
 from murmur_streams.core.identifiers import check_target
-from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.result_codec import StoredModel
+from murmur_streams.core.json_type import JsonType, loose_json
+from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.result_codec import EncodedOutput, StoredModel
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import Policy
 
-MAX_SHOWN_ERRORS = 5
 NO_INPUT = object()
 """In the place of an input: the parameter's default is used."""
 
@@ -44,8 +43,8 @@ class Agent:
     """Whether it can be called without an input."""
     policy: Policy
     """Its retries, limits of time, and what is done when it fails."""
-    _input: TypeAdapter[Any]
-    _output: TypeAdapter[Any]
+    _input: JsonType
+    _output: JsonType
 
     @property
     def is_async(self) -> bool:
@@ -58,21 +57,19 @@ class Agent:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     def encode_input(self, value: object) -> JsonValue:
-        """Check an input and turn it into JSON; InvalidPayloadError says what does not fit."""
-        if self.input_name is None:
-            if value is not None:
-                raise InvalidPayloadError(f"agent {self.name!r} takes no input")
-            return None
-        if value is None and self.has_default:
-            return None
-        what = f"the input of agent {self.name!r}"
-        try:
-            checked = self._input.validate_python(value)
-            return cast("JsonValue", self._input.dump_python(checked, mode="json"))
-        except ValidationError as error:
-            raise InvalidPayloadError(_explained(what, error)) from None
-        except ValueError as error:
-            raise InvalidPayloadError(f"{what} cannot be written as JSON: {error}") from None
+        """Check an input and turn it into JSON.
+
+        Args:
+            value: an instance of the declared type, or what pydantic makes one of.
+
+        Raises:
+            InvalidPayloadError: it does not fit, or would not arrive as an equal value.
+        """
+        return None if self._has_no_input(value) else self._input.encode(value)
+
+    def encode_json_input(self, value: JsonValue) -> JsonValue:
+        """The same for an input that came as JSON, as over HTTP."""
+        return None if self._has_no_input(value) else self._input.encode_json(value)
 
     def decode_input(self, text: str | None) -> object:
         """Read a stored input as the declared type; InvalidPayloadError when it does not fit.
@@ -81,32 +78,43 @@ class Agent:
         """
         if text is None and self.has_default:
             return NO_INPUT
-        what = f"the input of agent {self.name!r}"
-        try:
-            return self._input.validate_python(None if text is None else decode_json(text))
-        except ValidationError as error:
-            raise InvalidPayloadError(_explained(what, error)) from None
+        return self._input.decode("null" if text is None else text)
 
-    def encode_output(self, value: object) -> object:
-        """Turn what the function returned into a model or a JSON value."""
-        if isinstance(value, BaseModel):
-            return value
-        try:
-            return self._output.dump_python(value, mode="json", warnings="none")
-        except ValueError as error:
-            raise InvalidPayloadError(
-                f"the output of agent {self.name!r} cannot be written as JSON: {error}"
-            ) from None
+    def encode_output(self, value: object) -> EncodedOutput:
+        """Turn what the function returned into JSON.
+
+        Without a declared type the JSON is all that arrives, and what has no JSON is refused.
+
+        Raises:
+            InvalidPayloadError: it does not fit, or would not arrive as an equal value.
+        """
+        model = type(value) if isinstance(value, BaseModel) else None
+        what = f"the output of agent {self.name!r}"
+        if self.output_type is not Any:
+            encoded = self._output.encode(value)
+        elif model is not None:
+            encoded = _of_model(model, what).encode(value)
+        else:
+            encoded = loose_json(value, what)
+        return EncodedOutput(encoded, None if model is None else model.__qualname__)
 
     def decode_output(self, value: object) -> object:
         """Read a stored output as the declared type; InvalidPayloadError when it does not fit."""
         plain = value.model_dump() if isinstance(value, StoredModel) else value
-        try:
-            return self._output.validate_python(plain)
-        except ValidationError as error:
-            raise InvalidPayloadError(
-                _explained(f"the output of agent {self.name!r}", error)
-            ) from None
+        return self._output.decode(encode_json(plain, f"the output of agent {self.name!r}"))
+
+    def input_schema(self) -> dict[str, JsonValue] | None:
+        """The JSON Schema of its input; None when it takes none."""
+        return None if self.input_name is None else self._input.schema()
+
+    def output_schema(self) -> dict[str, JsonValue]:
+        """The JSON Schema of its output."""
+        return self._output.schema()
+
+    def _has_no_input(self, value: object) -> bool:
+        if self.input_name is None and value is not None:
+            raise InvalidPayloadError(f"agent {self.name!r} takes no input")
+        return value is None and (self.has_default or self.input_name is None)
 
     def arguments(self, value: object, context: RunContext) -> dict[str, object]:
         """The keyword arguments of one call."""
@@ -146,8 +154,8 @@ def make_agent(
         output_type,
         has_default,
         policy or Policy(),
-        _adapter(input_type, name, "input"),
-        _adapter(output_type, name, "output"),
+        JsonType(input_type, f"the input of agent {name!r}"),
+        JsonType(output_type, f"the output of agent {name!r}", computed=True),
     )
 
 
@@ -223,30 +231,14 @@ def _awaited(kind: Any) -> Any:
     return kind
 
 
-def _adapter(kind: Any, name: str, what: str) -> TypeAdapter[Any]:
+@functools.cache
+def _of_model(model: type[BaseModel], what: str) -> JsonType:
+    """The JSON of a model that an agent without a declared type returned.
+
+    Raises:
+        InvalidPayloadError: a field of it would lose its value.
+    """
     try:
-        # NaN stays NaN, and is refused as no JSON, where it would silently become null.
-        return TypeAdapter(kind, config=ConfigDict(ser_json_inf_nan="constants"))
-    except PydanticUserError:
-        return _adapter_of_model(kind, name, what)
-
-
-def _adapter_of_model(kind: Any, name: str, what: str) -> TypeAdapter[Any]:
-    # Models and dataclasses have a configuration of their own.
-    try:
-        return TypeAdapter(kind)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise TypeError(
-            f"the {what} type of agent {name!r}, {kind!r}, has no JSON form "
-            f"({str(error).splitlines()[0]}); use a pydantic model, a dataclass or JSON types"
-        ) from None
-
-
-def _explained(what: str, error: ValidationError) -> str:
-    found = error.errors(include_url=False, include_input=False)
-    shown = "; ".join(
-        f"{'.'.join(str(part) for part in each['loc']) or 'value'}: {each['msg']}"
-        for each in found[:MAX_SHOWN_ERRORS]
-    )
-    more = len(found) - MAX_SHOWN_ERRORS
-    return f"{what} does not fit: {shown}" + (f"; and {more} more" if more > 0 else "")
+        return JsonType(model, what, computed=True)
+    except TypeError as error:
+        raise InvalidPayloadError(str(error)) from None

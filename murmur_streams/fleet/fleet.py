@@ -15,6 +15,7 @@ from murmur_streams.core.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, make_agent
 from murmur_streams.fleet.dead import DeadRuns
 from murmur_streams.fleet.handle import RunHandle
+from murmur_streams.fleet.idempotency import sent_form
 from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
 from murmur_streams.fleet.policy import Backoff, make_policy
 from murmur_streams.fleet.stores import StoreOfLoop
@@ -166,9 +167,9 @@ class Fleet:
                 - run_id: None draws one.
                 - metadata: JSON by name, kept with the run.
                 - tenant: whose run it is, by which runs can be listed; None for nobody's.
-                - idempotency_key: the run id is made of tenant, target and key: the same key with
-                  the same input gives a handle on the run that there is, whatever the other
-                  options.
+                - idempotency_key: the run id is made of tenant, target and key: the same request
+                  with the same key returns a handle on the run that exists. The request is what
+                  the caller passes: input, metadata, delay, at, priority and deadline.
                 - delay (seconds or timedelta) or at (a datetime with its zone): when it is due.
                 - priority: -100 to 100; a step is worth a minute of waiting, so nothing starves.
                 - deadline: seconds or timedelta for the whole run, from when it is due; None
@@ -181,14 +182,47 @@ class Fleet:
             InvalidInputError: input, run id, metadata or an option breaks a rule; nothing was
                 written.
             RunExistsError: the run id is taken.
-            IdempotencyConflictError: the key was used with another input.
+            IdempotencyConflictError: the key was used for another request.
         """
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
         given = cast("JsonValue", input) if known is None else known.encode_input(input)
-        if known is not None and options.get("deadline") is None:
-            options["deadline"] = known.policy.deadline_seconds
-        run_id = await submit_run(await self.store(), name, given, **options)
+        run_id = await submit_run(
+            await self.store(),
+            name,
+            given,
+            sent=sent_form(input, given),
+            policy_deadline=None if known is None else known.policy.deadline_seconds,
+            **options,
+        )
+        return RunHandle(run_id, self._stores, known)
+
+    async def submit_json(
+        self,
+        target: str,
+        input: JsonValue,  # noqa: A002  # as in submit
+        *,
+        request_sha256: str | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunHandle[Any]:
+        """Submit an input that came as JSON, as a server does for its clients.
+
+        Args:
+            target: the agent's name.
+            input: JSON, checked as JSON against the agent's declared type: text may be a date.
+            request_sha256: the digest of the client's request, kept with the run.
+            options: as for ``submit``; the errors, too.
+        """
+        known = self._find(target)
+        run_id = await submit_run(
+            await self.store(),
+            target,
+            input if known is None else known.encode_json_input(input),
+            sent=input,
+            request_sha256=request_sha256,
+            policy_deadline=None if known is None else known.policy.deadline_seconds,
+            **options,
+        )
         return RunHandle(run_id, self._stores, known)
 
     async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TypedDict, cast
@@ -16,17 +15,14 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
     RunNotTerminalError,
 )
-from murmur_streams.core.identifiers import check_run_id, check_tenant, new_run_id
+from murmur_streams.core.identifiers import check_run_id, new_run_id
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
+from murmur_streams.fleet.idempotency import idempotent_run_id, is_same, request_digest
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.trace import trace_to_carry
 from murmur_streams.stores.work_store import WorkStore
 
-MOST_KEY_CHARACTERS = 1_024
-KEYED = "idem-"
-"""What the ids begin with that keys make."""
 _TRIES = 3
 
 
@@ -49,6 +45,9 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     target: str,
     given: JsonValue,
     *,
+    sent: JsonValue = None,
+    request_sha256: str | None = None,
+    policy_deadline: float | None = None,
     run_id: str | None = None,
     metadata: Mapping[str, JsonValue] | None = None,
     tenant: str | None = None,
@@ -59,7 +58,12 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     deadline: float | timedelta | None = None,
     trace: Mapping[str, str] | None = None,
 ) -> str:
-    """Submit a run; its id. The options are those of ``Fleet.submit``, and so are the errors."""
+    """Submit a run and return its id. Options and errors are those of ``Fleet.submit``.
+
+    ``given`` is the input as it is stored, ``sent`` as ``sent_form`` makes it for the digest of a
+    key. ``request_sha256`` is a digest that the caller has made, with a run id of its own.
+    ``policy_deadline``, in seconds, is the agent's, for a submission without a deadline.
+    """
     if delay is not None and at is not None:
         raise InvalidInputError("pass delay or at, not both")
     if metadata is not None and not isinstance(cast("object", metadata), Mapping):
@@ -67,6 +71,16 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     wanted = _wanted_id(target, run_id, idempotency_key, tenant)
     delay_seconds = 0.0 if delay is None else _seconds("delay", delay, least=0)
     deadline_seconds = None if deadline is None else _seconds("deadline", deadline, least=0.001)
+    if idempotency_key is not None:
+        request_sha256 = request_digest(
+            target,
+            sent,
+            metadata=metadata,
+            priority=priority,
+            delay_seconds=delay_seconds,
+            at=at,
+            deadline_seconds=deadline_seconds,
+        )
     carried = trace_to_carry(trace)
     for _ in range(_TRIES):
         try:
@@ -79,15 +93,21 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
                 priority=priority,
                 delay_seconds=delay_seconds,
                 at=at,
-                deadline_seconds=deadline_seconds,
+                deadline_seconds=policy_deadline if deadline is None else deadline_seconds,
                 trace=carried,
+                request_sha256=request_sha256,
             )
             return wanted
         except RunExistsError:
             if idempotency_key is None:
                 raise
         try:
-            _check_same(await store.snapshot(wanted), target, given, tenant, idempotency_key)
+            run = await store.snapshot(wanted)
+            input_json = None if given is None else encode_json(given, "the input")
+            if not is_same(
+                run, request_sha256 or "", input_json=input_json, target=target, tenant=tenant
+            ):
+                raise IdempotencyConflictError(wanted, target, idempotency_key)
             return wanted
         except RunNotFoundError:
             # It expired in between: the key is free again.
@@ -101,25 +121,6 @@ def _wanted_id(target: str, run_id: str | None, key: str | None, tenant: str | N
     if run_id is not None:
         raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
     return idempotent_run_id(target, key, tenant)
-
-
-def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
-    """The run id that belongs to an idempotency key of a target, and of a tenant if there is one.
-
-    Raises:
-        InvalidInputError: the key is no text, empty, or longer than 1,024 characters; the tenant
-            is none.
-    """
-    if not isinstance(cast("object", key), str):
-        raise InvalidInputError(f"idempotency_key is {key!r}, but must be text")
-    if not 1 <= len(key) <= MOST_KEY_CHARACTERS:
-        raise InvalidInputError(
-            f"idempotency_key has {len(key):,} characters, but must have 1 to "
-            f"{MOST_KEY_CHARACTERS:,}"
-        )
-    # Neither a tenant's name nor a target has a separator in it.
-    told = f"{check_tenant(tenant) or ''}\0{target}\0{key}".encode("utf-8", "surrogatepass")
-    return f"{KEYED}{hashlib.sha256(told).hexdigest()[:32]}"
 
 
 async def retry_run(store: WorkStore, run_id: str, new_id: str | None = None) -> tuple[str, str]:
@@ -156,15 +157,6 @@ async def retry_run(store: WorkStore, run_id: str, new_id: str | None = None) ->
         trace=run.trace or trace_to_carry(None),
     )
     return again, run.target
-
-
-def _check_same(
-    run: Run, target: str, given: JsonValue, tenant: str | None, key: str | None
-) -> None:
-    text = None if given is None else encode_json(given, "the input")
-    sha256 = None if text is None else hashlib.sha256(text.encode()).hexdigest()
-    if (run.input_sha256, run.target, run.tenant) != (sha256, target, tenant):
-        raise IdempotencyConflictError(run.run_id, target, key or "")
 
 
 def _seconds(name: str, given: float | timedelta, *, least: float) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import JsonValue, TypeAdapter
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic import JsonValue
 
 from murmur_streams.core.identifiers import check_target
 from murmur_streams.fleet.agents import Agent
@@ -55,9 +54,9 @@ async def read_schema(who: Reader, request: Request, name: str) -> AgentSchema:
     """What an agent takes and returns."""
     del who
     agent = _agent(request, name)
-    takes = None if agent.input_name is None else _schema(agent.input_type, "validation")
-    returns = _schema(agent.output_type, "serialization")
-    return AgentSchema(name=agent.name, input_type=takes, output_type=returns)
+    return AgentSchema(
+        name=agent.name, input_type=agent.input_schema(), output_type=agent.output_schema()
+    )
 
 
 @router.post(
@@ -204,11 +203,3 @@ def _agent(request: Request, name: str) -> Agent:
 
 def _no_group(name: str) -> ProblemError:
     return ProblemError(NO_GROUP, f"there is no group {check_target(name)!r}")
-
-
-def _schema(kind: Any, mode: Literal["validation", "serialization"]) -> dict[str, JsonValue]:
-    try:
-        return TypeAdapter(kind).json_schema(mode=mode)
-    except PydanticInvalidForJsonSchema:
-        # A type of the user's own that tells none: anything may be in it.
-        return {}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +11,6 @@ from typing import Any
 from fastapi import Request
 from pydantic import JsonValue
 
-from murmur_streams.core.entries import EntryType, JournalEntry
 from murmur_streams.core.errors import (
     InvalidInputError,
     InvalidPayloadError,
@@ -26,7 +21,13 @@ from murmur_streams.core.identifiers import check_target
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.run import Run
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.submission import KEYED, SubmitOptions, idempotent_run_id
+from murmur_streams.fleet.idempotency import (
+    KEYED,
+    idempotent_run_id,
+    is_same,
+    request_digest,
+)
+from murmur_streams.fleet.submission import SubmitOptions
 from murmur_streams.server.access import pod_of
 from murmur_streams.server.bodies import SubmitRequest
 from murmur_streams.server.json_body import parse_json
@@ -127,7 +128,36 @@ class _Work:
             deadline=body.deadline,
             trace=self.trace,
         )
-        return (await self.pod.fleet.submit(body.target, self.given, **options)).run_id
+        handle = await self.pod.fleet.submit_json(
+            body.target,
+            self.given,
+            request_sha256=None if run_id is None else self.digest,
+            **options,
+        )
+        return handle.run_id
+
+    @property
+    def digest(self) -> str:
+        """The digest of what the client sent, by which a second request is compared."""
+        body = self.body
+        return request_digest(
+            body.target,
+            body.task.input,
+            metadata=body.task.metadata,
+            priority=body.priority,
+            delay_seconds=body.delay or 0.0,
+            at=body.at,
+            deadline_seconds=body.deadline,
+        )
+
+    def is_same(self, run: Run) -> bool:
+        """Whether the run of a key was submitted by this request."""
+        given, agent = self.given, self.agent
+        encoded = given if agent is None else agent.encode_json_input(given)
+        text = None if encoded is None else encode_json(encoded, "the input")
+        return is_same(
+            run, self.digest, input_json=text, target=self.body.target, tenant=self.who.tenant
+        )
 
 
 async def _once(work: _Work, key: str) -> Submission:
@@ -154,7 +184,8 @@ async def _made_or_found(work: _Work, run_id: str) -> Submission:
             if run.tenant != work.who.tenant:
                 # Somebody else has worked out the key's id, and asked for a run of that id.
                 raise RunExistsError(run_id)
-            await _check_same(work, run)
+            if not work.is_same(run):
+                raise ProblemError(KEY_REUSED, "this Idempotency-Key was used for another request")
             return Submission(run_id, is_replay=True)
         except RunNotFoundError:
             pass
@@ -164,47 +195,6 @@ async def _made_or_found(work: _Work, run_id: str) -> Submission:
             # Another pod was quicker.
             continue
     raise RunExistsError(run_id)
-
-
-async def _check_same(work: _Work, run: Run) -> None:
-    body, given = work.body, work.given
-    encoded = given if work.agent is None else work.agent.encode_input(given)
-    text = None if encoded is None else encode_json(encoded, "the input")
-    is_same = (
-        run.target == body.target
-        and run.input_sha256
-        == (None if text is None else hashlib.sha256(text.encode()).hexdigest())
-        and _sorted(run.metadata) == _sorted(body.task.metadata)
-        and run.priority == body.priority
-        # Without one, the agent's own counts, which may have changed.
-        and (body.deadline is None or run.deadline_span_ms == max(1, round(body.deadline * 1000)))
-        and await _is_due_alike(work, run)
-    )
-    if not is_same:
-        raise ProblemError(KEY_REUSED, "this Idempotency-Key was used for other work")
-
-
-async def _is_due_alike(work: _Work, run: Run) -> bool:
-    """Compare with the run's first entry: a retry moves the time in the run itself."""
-    first = await _first_entry(work.pod, run.run_id)
-    if first is None or first.type != EntryType.CREATED:
-        return True  # Trimmed away: it is the only thing that cannot be told any more.
-    due, body = int(first.fields.get("due", "0")), work.body
-    if body.at is not None:
-        wanted = math.ceil(body.at.timestamp() * 1000)
-        return due == (wanted if wanted > first.ms else 0)
-    return due == (first.ms + round(body.delay * 1000) if body.delay else 0)
-
-
-async def _first_entry(pod: Pod, run_id: str) -> JournalEntry | None:
-    async with aclosing((await pod.store()).journal(run_id)) as entries:
-        async for entry in entries:
-            return entry
-    return None
-
-
-def _sorted(value: JsonValue | Mapping[str, JsonValue]) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def _agent(pod: Pod, body: SubmitRequest) -> Agent | None:
@@ -225,7 +215,7 @@ def _input(agent: Agent | None, body: SubmitRequest, pod: Pod) -> JsonValue:
     if agent.input_name is None and not given:
         return None
     try:
-        agent.encode_input(given)
+        agent.encode_json_input(given)
     except InvalidPayloadError:
         # Clients of murmur-runtime send every input as text.
         return _decoded(given, pod)

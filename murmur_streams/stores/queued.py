@@ -25,7 +25,7 @@ class QueuedRuns(RunWrites):
     async def _checkpoint_json(self, run_id: str) -> str | None:
         """Read the run's checkpoint, None without one; RunNotFoundError when there is no run."""
 
-    async def submit(
+    async def submit(  # noqa: PLR0913  # one for each part of a submission
         self,
         run_id: str,
         target: str,
@@ -38,6 +38,7 @@ class QueuedRuns(RunWrites):
         at: datetime | None = None,
         deadline_seconds: float | None = None,
         trace: Mapping[str, str] | None = None,
+        request_sha256: str | None = None,
     ) -> None:
         """Begin a run and put it into its target's queue, in one step.
 
@@ -52,13 +53,14 @@ class QueuedRuns(RunWrites):
             at: when it is due, with a time zone; instead of a delay.
             deadline_seconds: how long after it is due it fails if it has not ended.
             trace: the W3C headers ``traceparent`` and ``tracestate``.
+            request_sha256: the digest of a request with an idempotency key, kept with the run.
 
         Raises:
             RunExistsError: the id is taken.
             InvalidInputError: something breaks a rule; nothing is written.
         """
         created = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
-        order = Order(priority, delay_seconds, at, deadline_seconds, trace or {})
+        order = Order(priority, delay_seconds, at, deadline_seconds, trace or {}, request_sha256)
         await self._execute(run_id, submit_command(created, order))
 
     async def release(

@@ -210,7 +210,7 @@ class WorkStore(RunStore, Protocol):
         """How long the run's lease still holds, below 0 when it ran out; None without one."""
         ...
 
-    async def submit(
+    async def submit(  # noqa: PLR0913  # one for each part of a submission
         self,
         run_id: str,
         target: str,
@@ -223,6 +223,7 @@ class WorkStore(RunStore, Protocol):
         at: datetime | None = None,
         deadline_seconds: float | None = None,
         trace: Mapping[str, str] | None = None,
+        request_sha256: str | None = None,
     ) -> None:
         """Begin a run and put it into its target's queue, in one step."""
         ...

@@ -26,10 +26,10 @@ from tests.fleet.working import working
 from tests.servers import Space
 
 
-async def test_the_same_key_and_input_is_the_same_run(fleet: Fleet, space: Space) -> None:
-    first = await fleet.submit("fine", 1, idempotency_key="order 7", metadata={"a": 1})
+async def test_the_same_key_and_request_is_the_same_run(fleet: Fleet, space: Space) -> None:
+    first = await fleet.submit("fine", 1, idempotency_key="order 7")
     before = space.dump()
-    again = await fleet.submit("fine", 1, idempotency_key="order 7", metadata={"a": 2})
+    again = await fleet.submit("fine", 1, idempotency_key="order 7")
     assert again.run_id == first.run_id
     assert space.dump() == before
     async with working(fleet):

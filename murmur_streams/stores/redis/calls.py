@@ -139,8 +139,8 @@ def _create(command: Create, durations: Durations) -> Arguments:
 
 def _order(command: Create) -> Arguments:
     due_ms = 0 if command.due_ms is None else command.due_ms
-    trace = [command.traceparent or "", command.tracestate or ""]
-    return [command.priority, command.delay_ms, due_ms, command.deadline_ms, *trace]
+    texts = [command.traceparent or "", command.tracestate or "", command.request_sha256 or ""]
+    return [command.priority, command.delay_ms, due_ms, command.deadline_ms, *texts]
 
 
 def _append(command: Append, durations: Durations) -> Arguments:
