@@ -58,8 +58,10 @@ class JsonType:
         nodes = list(_nodes(adapter.core_schema))
         _refuse_losses(nodes, what)
         _refuse_secrets(adapter.core_schema, what)
-        self._by_alias = all(_reads_its_alias(name, field) for name, field in _fields(nodes))
+        self._computed = computed
         self._round_trip = not computed or _needs_round_trip(nodes)
+        fits = _has_one_alias if self._round_trip else _reads_its_alias
+        self._by_alias = all(fits(name, field) for name, field in _fields(nodes))
 
     def encode(self, value: object) -> JsonValue:
         """The JSON of a value: an instance of the type, or what pydantic makes one of.
@@ -89,9 +91,13 @@ class JsonType:
             raise InvalidPayloadError(f"{self._what} does not fit: {_shown(error)}") from None
 
     def schema(self) -> dict[str, JsonValue]:
-        """The JSON Schema of what ``encode`` returns; empty when the type has none."""
+        """The JSON Schema of an input as callers send it, or of an output as they receive it.
+
+        Empty when pydantic has none for the type.
+        """
         mode = "validation" if self._round_trip else "serialization"
-        return _schema_of(self._adapter, mode, by_alias=self._by_alias)
+        by_alias = self._by_alias or not self._computed
+        return _schema_of(self._adapter, mode, by_alias=by_alias)
 
     def _read(self, text: str) -> object:
         return self._adapter.validate_json(text, by_alias=True, by_name=True)
@@ -208,6 +214,12 @@ def _fields(nodes: list[Node]) -> Iterator[tuple[str, Node]]:
             # A dataclass lists the names of its fields, too, as texts.
             listed = cast("list[Node | str]", fields)
             yield from ((field["name"], field) for field in listed if not isinstance(field, str))
+
+
+def _has_one_alias(name: str, field: Node) -> bool:
+    # The schema of a round trip is that of reading: it must name what is written.
+    written, read = field.get("serialization_alias"), field.get("validation_alias")
+    return (written or name) == (read or name)
 
 
 def _reads_its_alias(name: str, field: Node) -> bool:

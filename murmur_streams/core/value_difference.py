@@ -75,9 +75,10 @@ def _parts(value: object, path: Path) -> Iterable[tuple[Path, object]] | None:
 
 
 def _items(value: Mapping[object, object], path: Path) -> Iterator[tuple[Path, object]]:
-    # A key's type counts as its text does: None and "None" are two keys.
+    # A key's type counts as its text does: None and "None" are two keys, and so are an enum's
+    # member and its text.
     for key, part in value.items():
-        shown = key if isinstance(key, str) else f"{type(key).__name__} {key!r}"
+        shown = key if type(key) is str else f"{type(key).__name__} {key!r}"
         yield (*path, shown), part
 
 

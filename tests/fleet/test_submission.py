@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from murmur_streams import Fleet, RunContext
 from murmur_streams.core.errors import (
@@ -19,7 +22,8 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.states import RunState
 from murmur_streams.core.work import TargetRule
-from murmur_streams.fleet.submission import idempotent_run_id
+from murmur_streams.fleet.idempotency import idempotent_run_id, request_digest, sent_form
+from murmur_streams.fleet.submission import SubmitOptions
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.queueing import take
 from tests.fleet.working import working
@@ -246,3 +250,95 @@ async def test_a_run_id_is_still_taken_once(fleet: Fleet) -> None:
     await fleet.submit("fine", 1, run_id="mine")
     with pytest.raises(RunExistsError):
         await fleet.submit("fine", 1, run_id="mine")
+
+
+class Order(BaseModel):
+    """An input that its type fills in: another id and another time for each reading."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    order_number: int
+    request: UUID = Field(default_factory=uuid4)
+    at: datetime = Field(default_factory=lambda: datetime.now(tz=UTC))
+    tags: set[str] = Field(default_factory=set[str])
+
+
+@pytest.fixture
+def orders(fleet: Fleet) -> Fleet:
+    @fleet.agent
+    async def order(order: Order) -> int:
+        return order.order_number
+
+    return fleet
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: {"orderNumber": 7, "tags": ["a", "b"]},
+        lambda: Order.model_validate({"orderNumber": 7, "tags": ["b", "a"]}),
+        lambda: {"tags": {"a", "b"}, "orderNumber": 7},
+    ],
+    ids=["json", "model", "set"],
+)
+async def test_what_was_sent_decides_a_key(orders: Fleet, given: Callable[[], Any]) -> None:
+    """What the type fills in is not the caller's, and neither is the order of members."""
+    first = await orders.submit("order", given(), idempotency_key="key")
+    again = await orders.submit("order", given(), idempotency_key="key")
+    assert again.run_id == first.run_id
+
+
+async def test_a_set_has_one_form_in_every_process(orders: Fleet) -> None:
+    """The order of a set is the process's: two orders of the same set are one request."""
+    names = [f"name-{number}" for number in range(50)]
+    other = Order.model_validate({"orderNumber": 7, "tags": names})
+    assert sent_form(other, None) == {"orderNumber": 7, "tags": sorted(names)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"metadata": {"a": 2}}, {"priority": 4}, {"delay": 61}, {"deadline": 91}, {"delay": None}],
+)
+async def test_other_options_under_a_key_are_refused(
+    fleet: Fleet, space: Space, options: SubmitOptions
+) -> None:
+    """The whole request is compared, as over HTTP."""
+    whole = SubmitOptions(
+        idempotency_key="key", metadata={"a": 1}, priority=3, delay=60, deadline=90
+    )
+    first = await fleet.submit("fine", 1, **whole)
+    assert (await fleet.submit("fine", 1, **whole)).run_id == first.run_id
+    before = space.dump()
+    with pytest.raises(IdempotencyConflictError, match="other options"):
+        await fleet.submit("fine", 1, **(whole | options))
+    assert space.dump() == before
+
+
+async def test_a_moment_under_a_key_is_the_same_in_every_zone(fleet: Fleet) -> None:
+    """``at`` is compared as a moment."""
+    moment = datetime(2100, 1, 1, tzinfo=UTC)
+    there = moment.astimezone(timezone(timedelta(hours=1)))
+    first = await fleet.submit("fine", 1, idempotency_key="key", at=moment)
+    again = await fleet.submit("fine", 1, idempotency_key="key", at=there)
+    assert again.run_id == first.run_id
+    await first.cancel()
+
+
+async def test_the_digest_of_a_request_never_changes() -> None:
+    """Two releases compare digests with each other: this one is kept for ever."""
+    assert request_digest("order", {"b": 1, "a": [True, None, "é"]}, metadata={"x": 1.5}) == (
+        "9ba3ce6632591ee9406ed79e201f3e171bf3d822003b989a4815fcf521ee6075"
+    )
+    moment = datetime(2100, 1, 1, tzinfo=UTC)
+    assert request_digest("a", None, priority=3, at=moment, deadline_seconds=90) == (
+        "386a5b10f3b2a04bdaab1b56ac70e89f7b9fc19ef671ec298d30e81b41d7b738"
+    )
+
+
+async def test_a_run_without_a_digest_is_compared_by_its_input(fleet: Fleet) -> None:
+    """Runs that an earlier release submitted have no digest."""
+    wanted = idempotent_run_id("fine", "key")
+    await (await fleet.store()).submit(wanted, "fine", input=1)
+    assert (await fleet.submit("fine", 1, idempotency_key="key")).run_id == wanted
+    with pytest.raises(IdempotencyConflictError):
+        await fleet.submit("fine", 2, idempotency_key="key")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from pydantic import BaseModel, Field
 
 from murmur_streams import Fleet
-from murmur_streams.fleet.submission import idempotent_run_id
+from murmur_streams.fleet.idempotency import idempotent_run_id
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Scope
 from tests.fleet.working import working
@@ -207,3 +209,29 @@ async def test_a_gathering_has_a_key_for_each_task(client: httpx.AsyncClient, fl
 
 async def test_without_a_key_each_request_is_a_run(client: httpx.AsyncClient) -> None:
     assert await submitted(client) != await submitted(client)
+
+
+class Filled(BaseModel):
+    """An input that its type fills in, differently each time."""
+
+    topic: str
+    tags: set[str] = Field(default_factory=set[str])
+    request: UUID = Field(default_factory=uuid4)
+
+
+async def test_what_a_type_fills_in_does_not_count(fleet: Fleet) -> None:
+    """The same body under the same key is the same run, also when the type draws an id."""
+
+    @fleet.agent
+    async def filled(question: Filled) -> UUID:
+        return question.request
+
+    body = {"target": "filled", "task": {"input": {"topic": "a", "tags": ["x", "y"]}}}
+    turned = {"target": "filled", "task": {"input": {"tags": ["x", "y"], "topic": "a"}}}
+    async with client_of(fleet.asgi()) as pod, client_of(fleet.asgi()) as other:
+        first = await pod.post("/submit", json=body, headers=KEY)
+        for client, sent in ((pod, body), (other, body), (other, turned)):
+            again = await client.post("/submit", json=sent, headers=KEY)
+            assert (again.status_code, again.json()) == (200, first.json())
+        body["task"] = {"input": {"topic": "b"}}
+        check_problem(await pod.post("/submit", json=body, headers=KEY), 422)
