@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from pydantic import JsonValue
 
@@ -69,50 +70,66 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     if metadata is not None and not isinstance(cast("object", metadata), Mapping):
         raise InvalidInputError(f"metadata is {metadata!r}, but must be a mapping of names to JSON")
     wanted = _wanted_id(target, run_id, idempotency_key, tenant)
-    delay_seconds = 0.0 if delay is None else _seconds("delay", delay, least=0)
-    deadline_seconds = None if deadline is None else _seconds("deadline", deadline, least=0.001)
+    order = _Order(
+        metadata=metadata,
+        priority=priority,
+        delay_seconds=0.0 if delay is None else _seconds("delay", delay, least=0),
+        at=at,
+        deadline_seconds=None if deadline is None else _seconds("deadline", deadline, least=0.001),
+    )
     if idempotency_key is not None:
-        request_sha256 = request_digest(
-            target,
-            sent,
-            metadata=metadata,
-            priority=priority,
-            delay_seconds=delay_seconds,
-            at=at,
-            deadline_seconds=deadline_seconds,
-        )
-    carried = trace_to_carry(trace)
+        request_sha256 = request_digest(target, sent, **order)
+    if deadline is None:
+        order["deadline_seconds"] = policy_deadline
+    submit = functools.partial(
+        store.submit,
+        wanted,
+        target,
+        input=given,
+        tenant=tenant,
+        trace=trace_to_carry(trace),
+        request_sha256=request_sha256,
+        **order,
+    )
+    if idempotency_key is None:
+        await submit()
+        return wanted
+    return await _submit_or_find(store, submit, idempotency_key)
+
+
+class _Order(TypedDict):
+    """What a caller asks for beside the input, as the store and a request's digest take it."""
+
+    metadata: Mapping[str, JsonValue] | None
+    priority: int
+    delay_seconds: float
+    at: datetime | None
+    deadline_seconds: float | None
+
+
+async def _submit_or_find(
+    store: WorkStore, submit: functools.partial[Coroutine[Any, Any, None]], key: str
+) -> str:
+    """Submit a run whose id a key has made, or find it there; its id."""
+    run_id, target = submit.args
+    given, digest = submit.keywords["input"], submit.keywords["request_sha256"]
+    input_json = None if given is None else encode_json(given, "the input")
     for _ in range(_TRIES):
         try:
-            await store.submit(
-                wanted,
-                target,
-                input=given,
-                metadata=metadata,
-                tenant=tenant,
-                priority=priority,
-                delay_seconds=delay_seconds,
-                at=at,
-                deadline_seconds=policy_deadline if deadline is None else deadline_seconds,
-                trace=carried,
-                request_sha256=request_sha256,
-            )
-            return wanted
+            await submit()
+            return run_id
         except RunExistsError:
-            if idempotency_key is None:
-                raise
+            pass
         try:
-            run = await store.snapshot(wanted)
-            input_json = None if given is None else encode_json(given, "the input")
-            if not is_same(
-                run, request_sha256 or "", input_json=input_json, target=target, tenant=tenant
-            ):
-                raise IdempotencyConflictError(wanted, target, idempotency_key)
-            return wanted
+            run = await store.snapshot(run_id)
         except RunNotFoundError:
             # It expired in between: the key is free again.
             continue
-    raise RunExistsError(wanted)
+        tenant = submit.keywords["tenant"]
+        if not is_same(run, digest, input_json=input_json, target=target, tenant=tenant):
+            raise IdempotencyConflictError(run_id, target, key)
+        return run_id
+    raise RunExistsError(run_id)
 
 
 def _wanted_id(target: str, run_id: str | None, key: str | None, tenant: str | None) -> str:

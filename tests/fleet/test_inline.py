@@ -132,15 +132,18 @@ async def test_what_no_run_could_store_fails_here_too() -> None:
     assert isinstance((await local.run_inline(no_json)).result.error, InvalidPayloadError)
 
 
-async def test_an_output_of_another_type_than_declared_is_told_as_a_handle_tells_it() -> None:
+async def test_an_output_of_another_type_fails_the_run() -> None:
+    """An output that does not fit its declared type is the agent's failure, as on a worker."""
     local = Fleet()
 
     @local.agent
     async def lies() -> int:
         return "two"  # pyright: ignore[reportReturnType]
 
-    with pytest.raises(InvalidPayloadError, match="output of agent 'lies'"):
-        await local.run_inline(lies)
+    ran = await local.run_inline(lies)
+    assert ran.state is RunState.FAILED
+    assert isinstance(ran.result.error, InvalidPayloadError)
+    assert "the output of agent 'lies' does not fit" in str(ran.result.error)
 
 
 async def test_a_context_that_outlives_its_run_writes_nothing_more() -> None:
