@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, cast
 
@@ -107,9 +107,7 @@ class _Order(TypedDict):
     deadline_seconds: float | None
 
 
-async def _submit_or_find(
-    store: WorkStore, submit: functools.partial[Coroutine[Any, Any, None]], key: str
-) -> str:
+async def _submit_or_find(store: WorkStore, submit: functools.partial[Any], key: str) -> str:
     """Submit a run whose id a key has made, or find it there; its id."""
     run_id, target = submit.args
     given, digest = submit.keywords["input"], submit.keywords["request_sha256"]
