@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from uuid import UUID, uuid4
 
 import pytest
+from pydantic import BaseModel, Field
 
 from murmur_streams import Fleet
 from murmur_streams.client import AsyncClient, Client
@@ -138,6 +140,30 @@ async def test_a_submit_whose_answer_is_lost_makes_one_run(fleet: Fleet, pod: Po
     assert [run.run_id for run in listed.runs] == [handle.run_id]
     async with working(fleet):
         assert await fleet.handle(handle.run_id).output(PATIENCE_SECONDS) == 1
+
+
+class Drawn(BaseModel):
+    """An input whose type draws an id for each reading."""
+
+    steps: int
+    request: UUID = Field(default_factory=uuid4)
+
+
+async def test_a_lost_answer_is_no_conflict_with_itself(fleet: Fleet, pod: Pod) -> None:
+    """The client's repeat of a submission is the same request, also when the type draws an id."""
+
+    @fleet.agent
+    async def drawn(given: Drawn) -> UUID:
+        return given.request
+
+    async with (
+        Cutter(pod.port, plan=once(b"POST /submit")) as cutter,
+        AsyncClient(cutter.url) as client,
+    ):
+        handle = await client.submit("drawn", {"steps": 1})
+        assert cutter.cuts == 1
+        listed = await client.list_runs()
+    assert [run.run_id for run in listed.runs] == [handle.run_id]
 
 
 async def test_a_run_id_after_a_lost_answer_is_an_unknown_outcome(fleet: Fleet, pod: Pod) -> None:
