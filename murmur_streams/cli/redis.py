@@ -19,7 +19,7 @@ from murmur_streams.cli.replies import Reply, for_json, for_pipe, for_terminal
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidInputError, StoreUnavailableError
 from murmur_streams.stores.redis.connections import Connections, NeverSentError
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
+from murmur_streams.stores.redis.failures import FINAL, clear_error, fate_of
 from murmur_streams.stores.redis.server import unavailable
 
 CONNECT_SECONDS = 5.0
@@ -93,7 +93,7 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
                 yield connection
         except NeverSentError as error:
             cause = error.__cause__ or error
-            if fate_of(cause) is Fate.REFUSED:
+            if fate_of(cause) in FINAL:
                 raise clear_error(cause, store.where) from None
             raise unavailable(store.where, cause) from None
         finally:

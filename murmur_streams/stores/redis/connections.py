@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import AsyncGenerator
 from typing import Any, cast
@@ -20,6 +21,8 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
+
+logger = logging.getLogger("murmur_streams.redis")
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _PINNED: dict[str, Any] = {
@@ -224,9 +227,15 @@ async def _reply_or_error(connection: Any) -> Reply:
 
 
 def _told(error: BaseException) -> BaseException:
-    """What the server said: over a unix socket the driver hides it behind a broken connection."""
+    """What really happened: the driver hides what it does not expect behind a broken connection.
+
+    So it does with the server's answer to the handshake over a unix socket, and with bugs. A name
+    that cannot be one of a host stays what it is: an address where nothing is reached.
+    """
     cause = error.__cause__
-    is_hidden = isinstance(cause, (AuthenticationError, ResponseError))
+    is_hidden = isinstance(cause, (AuthenticationError, ResponseError)) or not isinstance(
+        cause, (RedisError, OSError, UnicodeError)
+    )
     return cause if type(error) is RedisConnectionError and cause and is_hidden else error
 
 
@@ -240,5 +249,7 @@ async def _is_stale(connection: Any) -> bool:
 
 async def drop_connection(connection: Any) -> None:
     """Close a connection, whatever state it is in."""
-    with contextlib.suppress(Exception):
+    try:
         await connection.disconnect(nowait=True)
+    except Exception as error:  # noqa: BLE001  # what broke it is what its user must learn
+        logger.debug("a connection was not closed in order: %r", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from enum import Enum
 
@@ -35,11 +36,15 @@ class Fate(Enum):
     NOT_EXECUTED = "not executed"
     UNKNOWN = "unknown"
     REFUSED = "refused"
+    BUG = "bug"
+    """Nothing that a connection or a server raises: an error in this package, or in the client."""
 
 
 _LATER = frozenset(
     {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 )
+FINAL = frozenset({Fate.REFUSED, Fate.BUG})
+"""No later try can end differently."""
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # What a server says to a long command before it has a password: its other limits are tighter then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
@@ -71,10 +76,32 @@ def fate_of(error: BaseException) -> Fate:
         return Fate.REFUSED
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)):
         return Fate.UNKNOWN
-    if isinstance(error, (TypeError, AttributeError, RuntimeError)):
-        # On some Pythons a write to a socket that the peer closed surfaces as one of these.
-        return Fate.UNKNOWN
-    return Fate.REFUSED
+    if isinstance(error, (RedisError, MurmurError)):
+        return Fate.REFUSED
+    return Fate.UNKNOWN if _is_of_closed_transport(error) else Fate.BUG
+
+
+def _is_of_closed_transport(error: BaseException) -> bool:
+    """Whether a write failed because the peer had closed the connection before it.
+
+    On CPython 3.12, before 3.13.10 and on 3.14.0, such a write ends with the TypeError or the
+    AttributeError of a transport that has let go of its socket, and on uvloop with a RuntimeError.
+    A TypeError from anywhere else is a bug, and to try again would only hide it: so the frame
+    that raised it must be the transport's own.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    frame = trace.tb_frame
+    if isinstance(error, RuntimeError):
+        is_uvloops = str(frame.f_globals.get("__name__")).startswith("uvloop.")
+        return is_uvloops and "handler is closed" in str(error)
+    transport = frame.f_locals.get("self")
+    is_transports = isinstance(transport, asyncio.BaseTransport)
+    is_let_go = isinstance(error, (TypeError, AttributeError))
+    return is_let_go and is_transports and transport.is_closing()
 
 
 def is_credentials(error: BaseException) -> bool:
@@ -82,14 +109,16 @@ def is_credentials(error: BaseException) -> bool:
     return code_of(error) in _AUTH or isinstance(error, AuthenticationError)
 
 
-def clear_error(error: BaseException, where: str) -> MurmurError:
+def clear_error(error: BaseException, where: str) -> BaseException:
     """Turn a refusal of the server into one sentence that says what to do.
+
+    A bug is returned as it is: its own traceback is what is needed to mend it.
 
     Args:
         error: what the driver raised.
         where: the server's address, without a password.
     """
-    if isinstance(error, MurmurError):
+    if isinstance(error, MurmurError) or fate_of(error) is Fate.BUG:
         return error
     code, text = code_of(error), str(error)
     if text.startswith(_UNAUTHENTICATED):
@@ -113,16 +142,14 @@ def clear_error(error: BaseException, where: str) -> MurmurError:
         return StoreFullError(
             f"{where} is out of memory; raise maxmemory, or let ended runs expire sooner"
         )
-    return StoreError(_other_error(code, text, error, where))
+    return StoreError(_other_error(code, text, where))
 
 
-def _other_error(code: str, text: str, error: BaseException, where: str) -> str:
+def _other_error(code: str, text: str, where: str) -> str:
     if code == "WRONGTYPE":
         return (
             f"a key on {where} has another type than the key table gives it, so something else "
             f"wrote it ({text}); `murmur-streams audit RUN` and `murmur-streams keys RUN` name a "
             "run's keys, `redis-cli TYPE KEY` tells what one is (embedded: `murmur-streams redis`)"
         )
-    if isinstance(error, RedisError):
-        return f"{where} answered with an error: {text}"
-    return f"the call to {where} failed: {type(error).__name__}: {error}"
+    return f"{where} answered with an error: {text}"

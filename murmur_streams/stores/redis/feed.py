@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry
-from murmur_streams.core.errors import CursorResetError, MurmurError, StoreClosedError
+from murmur_streams.core.errors import CursorResetError, StoreClosedError
 from murmur_streams.core.feed import START, FeedCursor, FeedEntry, FeedFilter, Place, read_place
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis import sources
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
+from murmur_streams.stores.redis.failures import FINAL, clear_error, fate_of
 from murmur_streams.stores.redis.server import Server, is_cancelled, reason_of, text
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -185,11 +185,11 @@ class FeedReader:
 
     async def _recover(self, reason: BaseException, attempt: int, failing_seconds: float) -> None:
         if self._server.closed:
-            raise StoreClosedError(_CLOSED) from None
-        if isinstance(reason, MurmurError) or fate_of(reason) is Fate.REFUSED:
-            raise clear_error(reason, self._server.where) from None
+            raise StoreClosedError(_CLOSED)
+        if fate_of(reason) in FINAL:
+            raise clear_error(reason, self._server.where)
         if failing_seconds >= self._server.retry_seconds:
-            raise self._server.unavailable(reason) from None
+            raise self._server.unavailable(reason)
         logger.debug("the feed's connection was lost: %r", reason)
         await self._server.recover(attempt)
         await self._check()

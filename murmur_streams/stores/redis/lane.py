@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
 
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connections import NeverSentError, Reply, drop_connection
@@ -136,6 +136,8 @@ class Lane:
                 self._answered().set_result(reply)
 
     def _answered(self) -> asyncio.Future[Reply]:
+        if not self._sent:
+            raise InvalidResponse("the server sent a reply that no call asked for")
         reply = self._sent.popleft().reply
         # A caller that went away still has its reply read, or the next one would get it.
         return asyncio.get_running_loop().create_future() if reply.done() else reply
@@ -168,9 +170,9 @@ class _StaleError(Exception):
 def _is_stale(connection: Any) -> bool:
     """Whether an idle connection has something to read: its end, or what nobody asked for."""
     info = getattr(connection._writer, "get_extra_info", None)
-    if info is None:
-        return False  # fakeredis has no socket that could close.
-    return _is_readable(info("socket"))
+    socket = None if info is None else info("socket")
+    # fakeredis has no socket that could close.
+    return socket is not None and _is_readable(socket)
 
 
 def _is_readable(socket: Any) -> bool:

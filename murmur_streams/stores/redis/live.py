@@ -11,7 +11,7 @@ from typing import Any
 
 from murmur_streams.core.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of
+from murmur_streams.stores.redis.failures import FINAL, clear_error, fate_of
 from murmur_streams.stores.redis.followed import Followed
 from murmur_streams.stores.redis.server import Server, reason_of
 from murmur_streams.stores.redis.sources import DirectSource, FeedSource, Source
@@ -107,7 +107,7 @@ class Live:
         self._tasks = set()
         self._source = self._waking = None
 
-    def _give_up(self, error: MurmurError) -> None:
+    def _give_up(self, error: BaseException) -> None:
         runs = list(self._followed.values())
         self._followed.clear()
         self._stop()
@@ -165,7 +165,7 @@ class Live:
     async def _recover(self, reason: BaseException, attempt: int, failing_seconds: float) -> None:
         if self._server.closed:
             raise StoreClosedError("the store was closed while a stream was open")
-        if isinstance(reason, MurmurError) or fate_of(reason) is Fate.REFUSED:
+        if fate_of(reason) in FINAL:
             raise reason
         if failing_seconds >= self._server.retry_seconds:
             raise self._server.unavailable(reason)

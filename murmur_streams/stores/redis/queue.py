@@ -21,9 +21,8 @@ from murmur_streams.core.work import (
     Word,
 )
 from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
-from murmur_streams.stores.redis.connections import NeverSentError
-from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
-from murmur_streams.stores.redis.server import text
+from murmur_streams.stores.redis.failures import FINAL, clear_error, code_of, fate_of
+from murmur_streams.stores.redis.server import reason_of, text
 
 if TYPE_CHECKING:
     from murmur_streams.stores.redis.queued import RedisWork
@@ -305,11 +304,9 @@ class Queue:
         """Raise what no later try can mend; otherwise wait a moment."""
         if code_of(error) == "UNBLOCKED":
             return
-        reason = error.__cause__ if isinstance(error, NeverSentError) else error
-        if reason is None:
-            raise self._server.unavailable(error) from None
-        if fate_of(reason) is Fate.REFUSED:
-            raise clear_error(reason, self._server.where) from None
+        reason = reason_of(error)
+        if fate_of(reason) in FINAL:
+            raise clear_error(reason, self._server.where)
         await self._server.recover(0)
 
     def _wake_keys(self, targets: Sequence[str]) -> list[str]:

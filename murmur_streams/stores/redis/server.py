@@ -22,7 +22,7 @@ from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.pauses import pause_before_retry
 from murmur_streams.stores.redis.checks import WORKER_PROBES, check_permissions, check_server
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
-from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
+from murmur_streams.stores.redis.failures import FINAL, Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import load_scripts
 
@@ -175,9 +175,9 @@ class Server:
             return await self.script(name, keys, args)
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
             reason = reason_of(error)
-        if fate_of(reason) is Fate.REFUSED:
-            raise clear_error(reason, self.where) from None
-        raise self.unavailable(reason) from None
+        if fate_of(reason) in FINAL:
+            raise clear_error(reason, self.where)
+        raise self.unavailable(reason)
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
@@ -260,14 +260,14 @@ class Server:
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
                 reason = reason_of(error)
             if self._closed:
-                raise StoreClosedError("the store was closed during the call") from None
+                raise StoreClosedError("the store was closed during the call")
             fate = fate_of(reason)
-            if fate is Fate.REFUSED:
-                raise clear_error(reason, self.where) from None
+            if fate in FINAL:
+                raise clear_error(reason, self.where)
             # One that answers "not now" is there: it is worth the longer wait.
             patience = self.retry_seconds if fate is Fate.NOT_EXECUTED else seconds
             if loop.time() - began >= (self.retry_seconds if patience is None else patience):
-                raise self.unavailable(reason) from None
+                raise self.unavailable(reason)
             said = str(reason) or type(reason).__name__
             logger.debug("call to %s failed, trying again: %s", self.where, said)
             await self.recover(attempt)

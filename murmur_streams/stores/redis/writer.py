@@ -124,6 +124,8 @@ class Writer:
             shared: ARGV 5 and on that every write has.
             own: the script's own ARGV.
 
+        A bug is raised as it is, at once; whether the write was applied is then unknown.
+
         Raises:
             InvalidInputError: a text that cannot be sent; nothing was written.
             StoreUnavailableError: the server was never reached; nothing was written.
@@ -220,11 +222,13 @@ class Writer:
             task.add_done_callback(self._retries.discard)
 
     def _settle(self, call: _Call, reply: Reply) -> None:
-        answer = tuple(text(part) for part in reply)
-        merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
-        shared = not merged or len(answer) == 1
-        for place, write in enumerate(call.writes):
-            self._finish(write, answer if shared else answer[2 * place : 2 * place + 2])
+        try:
+            answers = _answers(call, reply)
+        except Exception as bug:  # noqa: BLE001  # not the form of a script's reply
+            self._fail(call, bug)
+            return
+        for write, answer in zip(call.writes, answers, strict=True):
+            self._finish(write, answer)
         self._send_next(call.queue)
 
     def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
@@ -244,9 +248,10 @@ class Writer:
         try:
             while True:
                 reason = reason_of(error)
-                # A NeverSentError has a fate of its own: whatever its reason, nothing was applied.
-                maybe_applied |= fate_of(error) is Fate.UNKNOWN
-                if fate_of(reason) is Fate.REFUSED and not maybe_applied:
+                fate = fate_of(reason)
+                # A call that never left was not applied, whatever kept it from leaving.
+                maybe_applied |= fate is Fate.UNKNOWN and reason is error
+                if fate is Fate.BUG or (fate is Fate.REFUSED and not maybe_applied):
                     self._fail(call, clear_error(reason, self._server.where))
                     return
                 # A password that is refused stays refused: no later try can learn the answer.
@@ -296,6 +301,18 @@ class Writer:
             f"the {script} of run {run_id!r} was sent to {self._server.where}, but no answer came "
             f"back ({said}); it was applied once or not at all: read the run to know"
         )
+
+
+def _answers(call: _Call, reply: Reply) -> list[Answer]:
+    """The answer to each write of a call."""
+    answer = tuple(text(part) for part in reply)
+    merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
+    if not merged or len(answer) == 1:
+        return [answer] * len(call.writes)
+    answers: list[Answer] = list(zip(answer[::2], answer[1::2], strict=True))
+    if len(answers) != len(call.writes):
+        raise ValueError(f"{len(answers)} answers came to {len(call.writes)} writes")
+    return answers
 
 
 def _take(waiting: deque[_Write]) -> list[_Write]:
