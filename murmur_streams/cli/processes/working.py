@@ -24,6 +24,7 @@ from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidInputError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
+from murmur_streams.fleet.worker.forks import let_go_of_children
 from murmur_streams.stores.rocksdb.store import RocksDBRunStore
 
 
@@ -129,6 +130,7 @@ async def _tick(health: Health, reporter: Reporter) -> None:
 
 def call_on_signals(stop: Callable[[], None]) -> None:
     """Call it at each SIGTERM and SIGINT from now on."""
+    let_go_of_children()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # An event loop on Windows has none: there, Ctrl-C ends the process at once.

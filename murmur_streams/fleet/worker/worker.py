@@ -29,6 +29,7 @@ from murmur_streams.core.work import (
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.control import listen
 from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
+from murmur_streams.fleet.worker.forks import let_go_of_children
 from murmur_streams.fleet.worker.held import Held
 from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
@@ -138,6 +139,7 @@ class Worker:
             StoreConfigurationError: the server does not fit or refuses this user.
         """
         guard_tasks(asyncio.get_running_loop())
+        let_go_of_children()
         store = await self._fleet.store()
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
         await queue.prepare(self._targets)
