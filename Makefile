@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test matrix check lint format bench lock clean distclean
+.PHONY: help demo test newest oldest matrix check lint format bench lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -12,6 +12,9 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 CODE    := murmur_streams tests $(wildcard benchmarks examples)
 ARGS    ?=
+# The lower bounds of the package's own dependencies, as pip takes them.
+OLDEST  := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",' \
+  | sed 's/<[0-9.]*//g; s/>=/==/g')
 WORKERS ?= 3
 
 # pyright comes with node as a wheel; these keep it from looking for another one or a newer release.
@@ -28,6 +31,12 @@ demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, an
 
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## Run the tests (WORKERS=3 processes)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+newest: | $(BIN)/python ## Run the quick tests on the newest releases that pyproject.toml allows
+	$(call quick_tests_on,newest)
+
+oldest: | $(BIN)/python ## The same on the oldest releases of what the package itself needs
+	$(call quick_tests_on,oldest,$(OLDEST))
 
 matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)
@@ -65,6 +74,18 @@ clean: ## Remove what tools and builds left behind
 
 distclean: clean ## The same, and .venv with it
 	@rm -rf $(VENV)
+
+# An environment of its own, made anew each time: what is newest changes, and so does pyproject.toml.
+# $(1) is its name in $(VENV), $(2) what is installed beside the package and its tools, if anything.
+# Quick is what a release of a dependency can break, without what takes long or needs other programs.
+define quick_tests_on
+@echo 'Making $(VENV)/$(1) ...'
+@$(BIN)/python -m venv --clear $(VENV)/$(1)
+@$(VENV)/$(1)/bin/python -m pip install --quiet --upgrade pip
+@$(VENV)/$(1)/bin/python -m pip install --quiet --group dev --editable '.[all]' $(2)
+@$(VENV)/$(1)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' \
+  $(addprefix tests/,core stores fleet server client embedded cli) $(ARGS)
+endef
 
 # --- installation -------------------------------------------------------------------------------
 
