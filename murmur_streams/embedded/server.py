@@ -68,10 +68,12 @@ async def ensure_server_async(
     data_dir: Path, *, timeout_seconds: float = 15.0, idle_seconds: float = IDLE_SECONDS
 ) -> EmbeddedServer:
     """:func:`ensure_server` in a thread; when cancelled, the start goes on in the background."""
-    import asyncio
+    from murmur_streams.threads import call_in_thread
 
-    return await asyncio.to_thread(
-        ensure_server, data_dir, timeout_seconds=timeout_seconds, idle_seconds=idle_seconds
+    # Not in the loop's executor: agents may have filled it when a server must be started again.
+    return await call_in_thread(
+        "embedded server",
+        lambda: ensure_server(data_dir, timeout_seconds=timeout_seconds, idle_seconds=idle_seconds),
     )
 
 

@@ -163,7 +163,7 @@ async def _call(agent: Agent, claim: Claim, context: RunContext) -> object:
         output = await agent.function(**arguments)
     else:
         # Here: the worker's package imports the fleet's, which imports this module.
-        from murmur_streams.fleet.worker.threads import call_in_thread
+        from murmur_streams.threads import call_in_thread
 
         call = functools.partial(agent.function, **arguments)
         output = await call_in_thread(f"run {claim.run_id}", call)

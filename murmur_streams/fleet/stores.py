@@ -16,6 +16,7 @@ from murmur_streams.stores.open import open_store
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.threads import call_in_thread
 
 _NOT_OURS = frozenset({"url", "client", "revive", "path"})
 """What a store is made with beside its options."""
@@ -99,7 +100,7 @@ async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
             "out for the embedded server"
         )
     # In a thread: an embedded server may have to be started.
-    store = await asyncio.to_thread(lambda: open_store(url, **options))
+    store = await call_in_thread("open a store", lambda: open_store(url, **options))
     assert not isinstance(store, InMemoryRunStore)  # noqa: S101  # there is no other URL of it
     if isinstance(store, DiskRunStore):
         # A server that is away may come back; a file that cannot be opened is a mistake to tell.

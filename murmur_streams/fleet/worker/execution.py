@@ -17,8 +17,8 @@ from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.fleet.worker.endings import Endings, Outcome
 from murmur_streams.fleet.worker.tasks import leave_behind
-from murmur_streams.fleet.worker.threads import call_in_thread
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.threads import call_in_thread
 
 logger = logging.getLogger("murmur_streams.worker")
 

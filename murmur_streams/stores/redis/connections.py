@@ -21,6 +21,7 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
+from murmur_streams.stores.redis.lookups import with_own_lookups
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -110,7 +111,7 @@ class Connections:
         pool = cast("Any", client).connection_pool
         given = cast("dict[str, Any]", pool.connection_kwargs)
         kept = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
-        self._class = pool.connection_class
+        self._class = with_own_lookups(pool.connection_class)
         self._settings: dict[str, Any] = kept | _PINNED | {"retry": Retry(NoBackoff(), 0)}
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
