@@ -167,6 +167,31 @@ def _ended() -> StoreClosedError:
     return StoreClosedError("fleet.sync was closed: the process ends")
 
 
+def _refuse_second_loop() -> None:
+    """Refuse to start where the loop could never run, and its callers would wait for ever.
+
+    gevent's patched threads are greenlets of one real thread, in which asyncio runs one event loop
+    at a time: while ``asyncio.run`` is under way in any greenlet, ours cannot begin.
+    """
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return
+    if _is_running():
+        raise RuntimeError(
+            "fleet.sync cannot start: gevent has made greenlets of this program's threads, and an "
+            "event loop is running in one of them; call fleet.sync before, and run coroutines with "
+            "fleet.sync.run(lambda: coroutine()) in place of asyncio.run"
+        )
+
+
+def _is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class _OfProcess:
     """The background of this process, made at first use."""
 
@@ -183,6 +208,7 @@ class _OfProcess:
             self.forked()
         with self._lock:
             if self._background is None:
+                _refuse_second_loop()
                 self._background = Background()
             return self._background
 
