@@ -13,6 +13,7 @@ from murmur_streams.core.errors import StoreError, StoreFullError, StoreReadOnly
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.leases import heartbeat_seconds
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
@@ -156,3 +157,23 @@ def test_heartbeats_come_before_lease_and_run_are_over(
     lease_seconds: float, live_ttl_ms: int, seconds: float
 ) -> None:
     assert heartbeat_seconds(lease_seconds, live_ttl_ms) == seconds
+
+
+@pytest.mark.parametrize("call", ["claim", "control", "tend", "heartbeat"])
+async def test_a_bug_ends_the_worker(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """What no later try can mend is raised by ``run``, and not tried for ever."""
+
+    async def breaks(*_: Any, **__: Any) -> None:
+        raise TypeError(call)
+
+    @fleet.agent
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Queue, call, breaks)
+    await fleet.submit(waits)
+    worker = Worker(fleet, lease_seconds=1, drain_seconds=0)
+    with pytest.raises(TypeError, match=call):
+        await worker.run()
