@@ -83,7 +83,7 @@ async def open_place(
         raise StoreConfigurationError(
             "--app checks by a fleet of this machine; a server checks itself"
         )
-    async with _over_http(session.server, session.token) as place:
+    async with _over_http(session, session.server) as place:
         yield place
 
 
@@ -132,11 +132,16 @@ class StorePlace:
 
 
 @asynccontextmanager
-async def _over_http(server: str, token: str | None) -> AsyncGenerator[Place]:
+async def _over_http(session: Session, server: str) -> AsyncGenerator[Place]:
     try:
         from murmur_streams.cli.server_place import ServerPlace
         from murmur_streams.client import AsyncClient
     except ImportError as error:
         raise StoreConfigurationError(str(error)) from error
-    async with AsyncClient(server, token=token, retry_seconds=RETRY_SECONDS) as client:
+    async with AsyncClient(
+        server,
+        token=session.token,
+        trust_env=session.settings.trust_env,
+        retry_seconds=RETRY_SECONDS,
+    ) as client:
         yield ServerPlace(client)

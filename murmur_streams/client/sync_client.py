@@ -33,9 +33,11 @@ class Client:
         *,
         token: str | None = None,
         transport: httpx.BaseTransport | None = None,
+        trust_env: bool = True,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._shell = SyncShell(Server.of(base_url, token, options), transport)
+        server = Server.of(base_url, token, options, trust_env=trust_env)
+        self._shell = SyncShell(server, transport)
         self._patience = self._shell.server.patience
 
     def __repr__(self) -> str:

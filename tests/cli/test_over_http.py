@@ -245,3 +245,14 @@ def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: P
     forbidden = line.run("submit", "echo", WHY, "--server", url, MURMUR_TOKEN=token)
     assert (forbidden.returncode, "HTTP 403" in forbidden.stderr) == (2, True)
     assert token not in refused.stderr + forbidden.stderr
+
+
+def test_a_bad_proxy_variable_is_one_line(line: CommandLine, server: str) -> None:
+    """The command names the variable and ends with 2; MURMUR_TRUST_ENV=0 ignores it."""
+    bad = {"NO_PROXY": "[::1]"}
+    done = line.run("runs", "--server", server, **bad)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("murmur-streams: NO_PROXY is '[::1]', but")
+    assert done.stderr.count("\n") == 1
+    done = line.run("runs", "--json", "--server", server, **bad, MURMUR_TRUST_ENV="0")
+    assert (done.returncode, done.stderr) == (0, "")
