@@ -140,7 +140,8 @@ def read_input(given: str | None) -> JsonValue:
     if text is None:
         return None
     try:
-        return cast("JsonValue", json.loads(text))
+        # Windows tools put a byte order mark before what they pipe.
+        return cast("JsonValue", json.loads(text.removeprefix("\ufeff")))
     except RecursionError:
         raise InvalidPayloadError("the input is nested more than 100 levels deep") from None
     except ValueError as error:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.events import RunEvent
@@ -16,6 +24,8 @@ from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunProgress, RunState
 
 MOST_TASKS = 1_000
+_OF_MEMBERS = ("title", "description", "default")
+"""What a schema says of a member, and not of its values."""
 _RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}.*")
 
 
@@ -35,10 +45,41 @@ class Problem(BaseModel):
     task_id: str | None
 
 
-class _Given(BaseModel):
-    """Taken from strangers: nothing unknown, and no value made of another type's."""
+def _nullable(schema: dict[str, Any]) -> None:
+    """Let a model's schema say that each optional member may be null."""
+    for name, rule in schema["properties"].items():
+        if name in schema.get("required", ()) or not ({"type", "$ref"} & rule.keys()):
+            continue
+        kept = {word: rule.pop(word) for word in _OF_MEMBERS if word in rule}
+        schema["properties"][name] = {"anyOf": [rule, {"type": "null"}], **kept}
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+class _Given(BaseModel):
+    """Taken from strangers: nothing unknown, and no value made of another type's.
+
+    A null for a member that may be left out is the same as leaving it out.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra=_nullable,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        members = cast("dict[str, object]", given)
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {
+            name: value
+            for name, value in members.items()
+            if value is not None or name not in optional
+        }
 
 
 def _as_text(value: object) -> object:

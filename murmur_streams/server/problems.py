@@ -15,6 +15,8 @@ from murmur_streams.core import errors
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:murmur-streams:problem:"
+_MOST_SHOWN = 5
+_SHOWN_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,23 @@ def problem_of(error: BaseException) -> Problem:
     kind = next((kind for made, kind in KINDS if isinstance(error, made)), INTERNAL)
     detail = str(error) if kind.is_told and str(error) else kind.title
     return Problem(kind, detail, _members(error))
+
+
+def invalid(what: str, errors: list[Any]) -> ProblemError:
+    """The problem of values that break rules; it names places and rules, and repeats no value."""
+    shown = [{"at": _place(each["loc"]), "rule": _clean(each["msg"])} for each in errors]
+    first = "; ".join(f"{each['at']}: {each['rule']}" for each in shown[:_MOST_SHOWN])
+    more = len(shown) - _MOST_SHOWN
+    detail = f"{what} does not fit: {first}" + (f"; and {more} more" if more > 0 else "")
+    return ProblemError(INVALID, detail, errors=shown[:_MOST_SHOWN])
+
+
+def _place(loc: tuple[object, ...]) -> str:
+    return _clean(".".join(str(part) for part in loc)) or "value"
+
+
+def _clean(text: str) -> str:
+    return ascii(text)[1:-1][:_SHOWN_CHARACTERS]
 
 
 def _members(error: BaseException) -> dict[str, Any]:

@@ -209,6 +209,8 @@ def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> Non
     assert Session(Globals(token_file=file), Settings(token="other")).token == SECRET
     assert Session(Globals(), Settings(token="other", token_file=file)).token == "other"
     assert Session(Globals(), Settings(token_file=file)).token == SECRET
+    file.write_bytes(b"\xef\xbb\xbf" + SECRET.encode())
+    assert Session(Globals(token_file=file), Settings()).token == SECRET
     assert Session(Globals(), Settings()).token is None
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(StoreConfigurationError, match="it is no text"):
