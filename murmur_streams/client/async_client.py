@@ -90,7 +90,8 @@ class AsyncClient:
             OutcomeUnknownError: there was no answer for as long as was tried.
         """
         steps = calls.submit(self._patience, target, input, options)
-        return self.handle(await self._shell.call(steps))
+        submitted = await self._shell.call(steps)
+        return AsyncHandle(submitted.run_id, self._shell, submitted.warning)
 
     def handle(self, run_id: str) -> AsyncHandle:
         """A handle on a run that was submitted anywhere."""
@@ -156,8 +157,10 @@ class AsyncClient:
 class AsyncHandle:
     """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
 
-    def __init__(self, run_id: str, shell: AsyncShell) -> None:
+    def __init__(self, run_id: str, shell: AsyncShell, warning: str | None = None) -> None:
         self.run_id = run_id
+        self.warning = warning
+        """What the server said of the submission, such as that no live worker serves its target."""
         self._shell = shell
         self._patience = shell.server.patience
 
