@@ -182,7 +182,11 @@ def _attributes(kind: type[BaseException], problem: Problem) -> dict[str, Any]:
         return {"run_id": taken, "target": problem.target, "key": problem.key}
     if issubclass(kind, (errors.RunNotTerminalError, errors.RunTerminatedError)):
         return {"run_id": run_id, "state": _text(told, "state") or ""}
-    of_a_run = (errors.RunNotFoundError, errors.RunExistsError, errors.RunDamagedError)
+    if issubclass(kind, errors.RunDamagedError):
+        damaged = _text(told, "run_id") or run_id
+        can_rebuild = told.get("can_rebuild") is not False
+        return {"run_id": damaged, "what": problem.detail, "can_rebuild": can_rebuild}
+    of_a_run = (errors.RunNotFoundError, errors.RunExistsError)
     return {"run_id": run_id} if issubclass(kind, of_a_run) else {}
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.result_codec import dump_output, error_message, error_type_name
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata
@@ -237,7 +238,18 @@ class RunSnapshot(BaseModel):
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """As it is told of a run. Who has the fencing token can write as the worker: not told."""
+        """As it is told of a run. Who has the fencing token can write as the worker: not told.
+
+        Raises:
+            RunDamagedError: a time of it is none.
+        """
+        try:
+            return cls._of(run)
+        except (ValueError, OverflowError, OSError) as error:
+            raise RunDamagedError(run.run_id, f"a value of it is none: {error}") from error
+
+    @classmethod
+    def _of(cls, run: Run) -> Self:
         return cls(
             run_id=run.run_id,
             target=run.target,

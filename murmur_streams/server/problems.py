@@ -170,7 +170,22 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(error.kind, str(error), error.members, error.headers)
     kind = next((kind for made, kind in KINDS if isinstance(error, made)), INTERNAL)
     detail = str(error) if kind.is_told and str(error) else kind.title
+    if isinstance(error, errors.RunDamagedError):
+        detail = damage_detail(error)
     return Problem(kind, detail, _members(error))
+
+
+def damage_detail(error: errors.RunDamagedError) -> str:
+    """What an operator does about a damaged run. What is damaged stays inside, in the log."""
+    advice = (
+        f"`murmur-streams rebuild {error.run_id}` makes it anew from its journal"
+        if error.can_rebuild
+        else "its journal cannot mend it: import it from an export, or delete it by force"
+    )
+    return (
+        f"what is stored of run {error.run_id!r} is damaged; `murmur-streams audit "
+        f"{error.run_id}` shows where, and {advice}"
+    )
 
 
 def invalid(what: str, errors: list[Any]) -> ProblemError:
@@ -195,4 +210,6 @@ def _members(error: BaseException) -> dict[str, Any]:
         return {"resume_cursor": error.resume_cursor}
     if isinstance(error, errors.WrongExpectedVersionError):
         return {"expected_version": error.expected, "actual_version": error.actual}
+    if isinstance(error, errors.RunDamagedError):
+        return {"run_id": error.run_id, "can_rebuild": error.can_rebuild}
     return {}
