@@ -172,8 +172,8 @@ VARIABLES: tuple[Variable, ...] = (
         _URL,
         None,
         "the embedded server",
-        "Where the runs are: `redis://`, `rediss://`, `unix://`, `embedded:`, `sqlite:`, "
-        "`rocksdb:` or `memory:`.",
+        "Where the runs are: `redis://`, `rediss://`, `unix://`, `embedded:`, `sqlite:` or "
+        "`rocksdb:`.",
     ),
     DATA_DIR,
     Variable(

@@ -39,8 +39,9 @@ class Fleet:
     ``async with fleet:`` or ``await fleet.close()``; used again, it opens new connections.
 
     Args:
-        url: where the runs are; None takes MURMUR_URL, else the embedded server. ``sqlite:`` and
-            ``rocksdb:`` are for fleets of one process: who submits is the one who works.
+        url: where the runs are; None takes MURMUR_URL, else the embedded server. The processes of
+            one machine may share a file of ``sqlite:``; a folder of ``rocksdb:`` is for one
+            process, which submits and works.
         options: for the store that the URL names, such as ttl_seconds, and of a Redis key_prefix
             and partitions; what is left out comes from the MURMUR_* variables.
 

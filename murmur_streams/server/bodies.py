@@ -218,7 +218,10 @@ class RunSnapshot(BaseModel):
     ended_at: datetime | None
     due_at: datetime | None
     deadline_at: datetime | None
-    error: str | None
+    error: str | None = Field(description="The text that its result has, too.")
+    error_type: str | None = Field(
+        None, description="The name of the type of an agent's error; null for other ends."
+    )
     failures: int = Field(description="How many executions failed.")
     errors: list[str] = Field(
         description="Of the first that failed: the attempt's number, a space, the error."
@@ -250,6 +253,7 @@ class RunSnapshot(BaseModel):
 
     @classmethod
     def _of(cls, run: Run) -> Self:
+        error, error_type = _error_of(run)
         return cls(
             run_id=run.run_id,
             target=run.target,
@@ -262,7 +266,8 @@ class RunSnapshot(BaseModel):
             ended_at=run.ended_at,
             due_at=_moment(run.due_ms),
             deadline_at=_moment(run.deadline_ms),
-            error=run.error,
+            error=error,
+            error_type=error_type,
             failures=run.failures,
             errors=run.errors.split("\n") if run.errors else [],
             cancel_requested_at=_moment(run.cancel_requested),
@@ -339,6 +344,17 @@ class Health(BaseModel):
     """How the pod is."""
 
     status: str
+
+
+def _error_of(run: Run) -> tuple[str | None, str | None]:
+    """The message and the type's name of an agent's error; the text of another end, and None.
+
+    A worker ends a failed run with a result and with one text of both, ``ValueError: no``.
+    """
+    if run.error is None or run.state is not RunState.FAILED or run.result_size is None:
+        return run.error, None
+    name, _, message = run.error.partition(": ")
+    return (message, name) if name.isidentifier() else (run.error, None)
 
 
 def _moment(ms: int | None) -> datetime | None:

@@ -15,6 +15,7 @@ from murmur_streams.server import bodies
 from murmur_streams.server.problems import (
     BAD_JSON,
     BAD_REQUEST,
+    DAMAGED,
     DRAINING,
     FORBIDDEN,
     INTERNAL,
@@ -28,6 +29,7 @@ from murmur_streams.server.problems import (
     TOO_LARGE,
     UNAUTHORIZED,
     UNAVAILABLE,
+    UNKNOWN,
     Kind,
 )
 
@@ -127,8 +129,10 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Kind]:
         kinds += _OF_POSTS
     if "requestBody" in operation:
         kinds.append(BAD_JSON)
+    if method in {"post", "delete"}:
+        kinds.append(UNKNOWN)
     if "{run_id}" in path:
-        kinds.append(RUN_NOT_FOUND)
+        kinds += (RUN_NOT_FOUND, DAMAGED)
     return kinds
 
 

@@ -65,8 +65,6 @@ NOT_ACCEPTABLE = Kind("not-acceptable", 406, "This is an event stream", "MurmurE
 SLOW_BODY = Kind("body-timeout", 408, "The body came too slowly", "MurmurError")
 RUN_EXISTS = Kind("run-exists", 409, "The run id is taken", "RegistryError")
 NOT_ENDED = Kind("run-not-ended", 409, "The run has not ended", "MurmurError")
-ENDED = Kind("run-ended", 409, "The run has ended", "MurmurError")
-WRONG_VERSION = Kind("wrong-version", 409, "The run has another version", "MurmurError")
 IN_FLIGHT = Kind(
     "idempotency-in-flight", 409, "The first request is under way", "MurmurError", retry_after=1
 )
@@ -120,9 +118,6 @@ KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
     (errors.InvalidInputError, INVALID),
     (errors.CursorGapError, CURSOR_GAP),
     (errors.CursorResetError, CURSOR_RESET),
-    (errors.WrongExpectedVersionError, WRONG_VERSION),
-    (errors.RunTerminatedError, ENDED),
-    (errors.LeaseLostError, ENDED),
     (errors.RunNotTerminalError, NOT_ENDED),
     (errors.AgentNotRegisteredError, NO_AGENT),
     (errors.OutcomeUnknownError, UNKNOWN),
@@ -208,8 +203,6 @@ def _clean(text: str) -> str:
 def _members(error: BaseException) -> dict[str, Any]:
     if isinstance(error, errors.CursorError):
         return {"resume_cursor": error.resume_cursor}
-    if isinstance(error, errors.WrongExpectedVersionError):
-        return {"expected_version": error.expected, "actual_version": error.actual}
     if isinstance(error, errors.RunDamagedError):
         return {"run_id": error.run_id, "can_rebuild": error.can_rebuild}
     return {}

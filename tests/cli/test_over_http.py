@@ -251,10 +251,13 @@ def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: P
 
 def test_a_bad_proxy_variable_is_one_line(line: CommandLine, server: str) -> None:
     """The command names the variable and ends with 2; MURMUR_TRUST_ENV=0 ignores it."""
-    bad = {"NO_PROXY": "[::1]"}
-    done = line.run("runs", "--server", server, **bad)
+    words = ("runs", "--json", "--server", server)
+    done = line.run(*words, NO_PROXY="[::1]")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("murmur-streams: NO_PROXY is '[::1]', but")
-    assert done.stderr.count("\n") == 1
-    done = line.run("runs", "--json", "--server", server, **bad, MURMUR_TRUST_ENV="0")
+    told = json.loads(done.stderr)
+    assert told["message"].startswith("NO_PROXY is '[::1]', but")
+    assert (told["error"], told["exit_code"]) == ("StoreConfigurationError", 2)
+    done = line.run("runs", "--server", server, NO_PROXY="[::1]")
+    assert done.stderr == f"murmur-streams: {told['message']}\n"
+    done = line.run(*words, NO_PROXY="[::1]", MURMUR_TRUST_ENV="0")
     assert (done.returncode, done.stderr) == (0, "")
