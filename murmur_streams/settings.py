@@ -172,8 +172,8 @@ VARIABLES: tuple[Variable, ...] = (
         _URL,
         None,
         "the embedded server",
-        "Where the runs are: `redis://`, `rediss://`, `unix://`, `embedded:`, `sqlite:`, "
-        "`rocksdb:` or `memory:`.",
+        "Where the runs are: `redis://`, `rediss://`, `unix://`, `embedded:`, `sqlite:` or "
+        "`rocksdb:`.",
     ),
     DATA_DIR,
     Variable(
@@ -331,6 +331,14 @@ VARIABLES: tuple[Variable, ...] = (
         "A file with the token, when MURMUR_TOKEN has none.",
     ),
     Variable(
+        "trust_env",
+        _SWITCH,
+        True,
+        "1",
+        "0 lets commands that ask that server ignore HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, "
+        "SSL_CERT_FILE and SSL_CERT_DIR.",
+    ),
+    Variable(
         "debug",
         _SWITCH,
         False,
@@ -369,6 +377,7 @@ class Settings:
     server: str | None = None
     token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
+    trust_env: bool = True
     debug: bool = False
 
     @classmethod

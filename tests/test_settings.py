@@ -48,6 +48,8 @@ def test_every_variable_is_a_field_with_the_same_default() -> None:
             ("http://localhost:3000", "https://[::1]:80"),
         ),
         ("MURMUR_ROOT_PATH", "/runs-api/v1", "root_path", "/runs-api/v1"),
+        ("MURMUR_TRUST_ENV", "0", "trust_env", False),
+        ("MURMUR_TRUST_ENV", "", "trust_env", True),
         ("MURMUR_DEBUG", "1", "debug", True),
         ("MURMUR_DEBUG", "off", "debug", False),
         ("MURMUR_DEBUG", "", "debug", False),

@@ -48,7 +48,8 @@ $ murmur-streams worker app:fleet
 
 $ murmur-streams submit researcher '{"text": "why?"}' --follow
 
-Exit codes: 0 completed, 1 failed, 2 usage or configuration, 3 cancelled, 130 interrupted.
+Exit codes: 0 completed, 1 failed, 2 usage or configuration, 3 cancelled, 130 interrupted, \
+141 the reader of stdout has gone.
 """
 
 app = typer.Typer(

@@ -23,7 +23,7 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.states import RunState
 
-FAILED, USAGE, CANCELLED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
+FAILED, USAGE, CANCELLED, INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {RunState.COMPLETED: 0, RunState.FAILED: FAILED, RunState.CANCELLED: CANCELLED}
 """By how a run ended."""
 SHARED = "Options of every command"
@@ -170,10 +170,6 @@ def invoke(given: Globals, body: Callable[[Session], None]) -> None:
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # The reader has gone (`| head`); python's last flush must not complain about that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(BROKEN_PIPE) from None
 
 
 def tell_error(given: Globals, error: Exception) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from collections.abc import Callable
+
+from murmur_streams.cli.standard_streams import OutputError, give_up, prepare
 
 INTERRUPTED = 130
 
 
 def main() -> None:
+    """Run the command line, and end with its exit code."""
+    prepare()
+    try:
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:
+        raise SystemExit(give_up(error)) from None
+
+
+def _run() -> None:
     """Run the command line; without its extra, say what to install."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a character gets an escape instead of a traceback.
-            with contextlib.suppress(ValueError):
-                stream.reconfigure(errors="backslashreplace")
     try:
         from murmur_streams.cli.app import app
     except ModuleNotFoundError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
@@ -21,14 +23,27 @@ from murmur_streams.core.results import RunResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet import Fleet
+from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.submission import SubmitOptions
+
+LOOK_SECONDS = 1.0
+"""How long a command waits to know whether a worker serves what it submitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run that was taken."""
+
+    run_id: str
+    warning: str | None
+    """What the submitter should know."""
 
 
 class Place(Protocol):
     """What commands do with runs. Errors are the library's, wherever the runs are."""
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> str:
-        """Submit a run; its id."""
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> Submitted:
+        """Submit a run."""
         ...
 
     async def snapshot(self, run_id: str) -> Run:
@@ -83,7 +98,7 @@ async def open_place(
         raise StoreConfigurationError(
             "--app checks by a fleet of this machine; a server checks itself"
         )
-    async with _over_http(session.server, session.token) as place:
+    async with _over_http(session, session.server) as place:
         yield place
 
 
@@ -93,8 +108,8 @@ class StorePlace:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> str:
-        return (await self._fleet.submit(target, given, **options)).run_id
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> Submitted:
+        return await submitted(await self._fleet.submit(target, given, **options))
 
     async def snapshot(self, run_id: str) -> Run:
         return await (await self._fleet.store()).snapshot(run_id)
@@ -131,12 +146,28 @@ class StorePlace:
         return None
 
 
+def print_own_warnings() -> None:
+    """Keep logging's last resort from showing on stderr what the command prints there itself."""
+    for name in ("murmur_streams.fleet", "murmur_streams.client"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+async def submitted(handle: RunHandle[Any]) -> Submitted:
+    """A submission, once the look for workers is over."""
+    return Submitted(handle.run_id, await handle.unserved(LOOK_SECONDS))
+
+
 @asynccontextmanager
-async def _over_http(server: str, token: str | None) -> AsyncGenerator[Place]:
+async def _over_http(session: Session, server: str) -> AsyncGenerator[Place]:
     try:
         from murmur_streams.cli.server_place import ServerPlace
         from murmur_streams.client import AsyncClient
     except ImportError as error:
         raise StoreConfigurationError(str(error)) from error
-    async with AsyncClient(server, token=token, retry_seconds=RETRY_SECONDS) as client:
+    async with AsyncClient(
+        server,
+        token=session.token,
+        trust_env=session.settings.trust_env,
+        retry_seconds=RETRY_SECONDS,
+    ) as client:
         yield ServerPlace(client)

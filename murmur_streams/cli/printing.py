@@ -24,17 +24,9 @@ STATE_STYLES = {
 _LONGEST_TEXT = 2_000
 
 
-class PipeConsole(Console):
-    """A console whose broken pipe is ours to handle: rich would exit with 1, which means failed."""
-
-    def on_broken_pipe(self) -> None:
-        """Called while the BrokenPipeError is handled: raise it again."""
-        raise  # noqa: PLE0704  # the caller's except clause is active
-
-
 def console() -> Console:
     """A console on the stdout of this moment; plain where that is no terminal."""
-    return PipeConsole(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def tell(message: str) -> None:

@@ -9,10 +9,10 @@ import typer
 from murmur_streams.cli.command import RunId, command
 from murmur_streams.cli.follow import Follower, follow_to_end, run_interruptibly
 from murmur_streams.cli.opening import open_fleet
-from murmur_streams.cli.places import StorePlace
+from murmur_streams.cli.places import StorePlace, print_own_warnings, submitted
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Session
-from murmur_streams.cli.submit import Follow
+from murmur_streams.cli.submit import Follow, warn
 
 RunIdOption = Annotated[
     str | None,
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
         With --follow the exit code tells how the new run ended, as that of submit does.
         """
         follower = Follower(session)
+        print_own_warnings()
 
         async def body() -> int:
             async with open_fleet(session) as fleet:
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
                     print_json({"run_id": handle.run_id, "retry_of": run, "submitted": True})
                 else:
                     print(handle.run_id, flush=True)
+                warn(session, await submitted(handle))
                 if not follow:
                     return 0
                 return await follow_to_end(session, StorePlace(fleet), follower, handle.run_id)

@@ -192,11 +192,9 @@ class RunReader:
 
 @contextmanager
 def told(name: str) -> Generator[None]:
-    """Turn what the system refuses into a sentence; a reader that went away is no error."""
+    """Turn what the system refuses into a sentence; what stdout refuses is an OutputError."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except FileExistsError:
         raise StoreConfigurationError(
             f"{name} is there already: go on with it by --resume, or choose another name"

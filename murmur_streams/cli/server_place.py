@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 from pydantic import JsonValue
 
+from murmur_streams.cli.places import Submitted
 from murmur_streams.client import AsyncClient
 from murmur_streams.core.cancellation import Cancellation
 from murmur_streams.core.entries import JournalEntry
@@ -23,10 +24,11 @@ class ServerPlace:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> str:
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> Submitted:
         # Whose run it is follows from the token.
         asked = {name: value for name, value in options.items() if name != "tenant"}
-        return (await self._client.submit(target, given, **asked)).run_id  # pyright: ignore[reportArgumentType]  # the keywords are the same
+        handle = await self._client.submit(target, given, **asked)  # pyright: ignore[reportArgumentType]  # the keywords are the same
+        return Submitted(handle.run_id, handle.warning)
 
     async def snapshot(self, run_id: str) -> Run:
         return await self._client.handle(run_id).snapshot()

@@ -90,7 +90,7 @@ class Session:
         if path is None:
             return None
         try:
-            return path.read_text(encoding="utf-8").strip()
+            return path.read_text(encoding="utf-8-sig").strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None

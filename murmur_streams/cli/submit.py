@@ -14,8 +14,8 @@ from murmur_streams.cli.command import command
 from murmur_streams.cli.durations import moment_of, seconds_of
 from murmur_streams.cli.follow import Follower, follow_to_end, run_interruptibly
 from murmur_streams.cli.opening import App
-from murmur_streams.cli.places import open_place
-from murmur_streams.cli.printing import print_json
+from murmur_streams.cli.places import Submitted, open_place, print_own_warnings
+from murmur_streams.cli.printing import print_json, tell
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidPayloadError
 from murmur_streams.core.requests import MOST_PRIORITY
@@ -118,14 +118,16 @@ def submit(  # noqa: PLR0913, PLR0917  # one for each option
         idempotency_key=idempotency_key,
     )
     follower = Follower(session)
+    print_own_warnings()
 
     async def body() -> int:
         async with open_place(session, app, may_be_new=True) as place:
             made = await place.submit(target, value, options)
-            _print_submitted(session, made, target)
+            _print_submitted(session, made.run_id, target)
+            warn(session, made)
             if not follow:
                 return 0
-            return await follow_to_end(session, place, follower, made)
+            return await follow_to_end(session, place, follower, made.run_id)
 
     raise typer.Exit(run_interruptibly(follower, body) or 0)
 
@@ -140,12 +142,21 @@ def read_input(given: str | None) -> JsonValue:
     if text is None:
         return None
     try:
-        return cast("JsonValue", json.loads(text))
+        # Windows tools put a byte order mark before what they pipe.
+        return cast("JsonValue", json.loads(text.removeprefix("\ufeff")))
     except RecursionError:
         raise InvalidPayloadError("the input is nested more than 100 levels deep") from None
     except ValueError as error:
         hint = f"; a text is written as '{json.dumps(text)}'" if given != "-" else ""
         raise InvalidPayloadError(f"the input is no JSON: {error}{hint}") from None
+
+
+def warn(session: Session, made: Submitted) -> None:
+    """Print what the submitter should know on stderr: a sentence, or JSON with --json."""
+    if made.warning is not None and session.as_json:
+        print(json.dumps({"warning": made.warning}), file=sys.stderr, flush=True)
+    elif made.warning is not None:
+        tell(f"murmur-streams: {made.warning}")
 
 
 def _print_submitted(session: Session, run_id: str, target: str) -> None:

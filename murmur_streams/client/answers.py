@@ -38,7 +38,7 @@ _MOMENTS = {
     "cancel_delivered_at": "cancel_delivered",
 }
 _SAME = ("attempt", "failures", "priority", "input_size", "result_size", "checkpoint_size")
-_TEXTS = ("worker", "host", "error", "cancel_reason", "tenant")
+_TEXTS = ("worker", "host", "cancel_reason", "tenant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ def run_of(told: dict[str, Any]) -> Run:
         last_ms=cursor.ms,
         progress=None if progress is None else RunProgress.model_validate(progress),
         metadata_json=None if metadata is None else encode_json(metadata, "the metadata"),
+        error=_error(told.get("error"), told.get("error_type")),
         errors="\n".join(errors) or None,
         **values,
     )
@@ -231,6 +232,11 @@ def _entry(run_id: str, told: dict[str, Any]) -> JournalEntry:
     epoch = EPOCH_UNTOLD if place is None else place.epoch
     ms = _ms(told["at"]) if place is None else place.ms
     return JournalEntry(run_id, epoch, ms or 0, int(told["seq"]), fields)
+
+
+def _error(message: str | None, type_name: str | None) -> str | None:
+    """The error as a store has it, in one text."""
+    return f"{type_name}: {message}" if type_name and message else type_name or message
 
 
 def _ms(moment: object) -> int | None:

@@ -35,6 +35,9 @@ class AsyncClient:
         base_url: ``http://host:port``, or with a path in front of the routes.
         token: who asks; sent in a header, and shown nowhere.
         transport: of httpx, in the place of the network.
+        trust_env: False ignores the variables of the environment that httpx reads: proxies
+            (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and trusted certificates
+            (SSL_CERT_FILE, SSL_CERT_DIR).
         options: times in seconds, sizes in bytes.
 
             - timeout_seconds (30): how long one request may take.
@@ -42,6 +45,10 @@ class AsyncClient:
             - silence_seconds (45): a stream that says nothing for so long is opened anew; three
               heartbeats of the server.
             - max_response_bytes (64 MiB): of one answer, or of one message of a stream.
+
+    Raises:
+        InvalidInputError: the address, the token or an option breaks a rule.
+        StoreConfigurationError: a variable of the environment cannot be used; the text names it.
     """
 
     def __init__(
@@ -50,9 +57,11 @@ class AsyncClient:
         *,
         token: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        trust_env: bool = True,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._shell = AsyncShell(Server.of(base_url, token, options), transport)
+        server = Server.of(base_url, token, options, trust_env=trust_env)
+        self._shell = AsyncShell(server, transport)
         self._patience = self._shell.server.patience
 
     def __repr__(self) -> str:
@@ -81,7 +90,8 @@ class AsyncClient:
             OutcomeUnknownError: there was no answer for as long as was tried.
         """
         steps = calls.submit(self._patience, target, input, options)
-        return self.handle(await self._shell.call(steps))
+        submitted = await self._shell.call(steps)
+        return AsyncHandle(submitted.run_id, self._shell, submitted.warning)
 
     def handle(self, run_id: str) -> AsyncHandle:
         """A handle on a run that was submitted anywhere."""
@@ -147,8 +157,10 @@ class AsyncClient:
 class AsyncHandle:
     """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
 
-    def __init__(self, run_id: str, shell: AsyncShell) -> None:
+    def __init__(self, run_id: str, shell: AsyncShell, warning: str | None = None) -> None:
         self.run_id = run_id
+        self.warning = warning
+        """What the server said of the submission, such as that no live worker serves its target."""
         self._shell = shell
         self._patience = shell.server.patience
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import TypeVar
 
 import httpx
 
+from murmur_streams.client.environment import connected
 from murmur_streams.client.steps import (
     Answer,
     Ask,
@@ -38,9 +40,15 @@ class AsyncShell:
 
     def __init__(self, server: Server, transport: httpx.AsyncBaseTransport | None) -> None:
         self.server = server
-        self._http = httpx.AsyncClient(
-            base_url=server.url, headers=server.headers, transport=transport, limits=LIMITS
+        make = partial(
+            httpx.AsyncClient,
+            base_url=server.url,
+            headers=server.headers,
+            transport=transport,
+            limits=LIMITS,
+            trust_env=server.trust_env,
         )
+        self._http = connected(make, uses_proxies=server.trust_env and transport is None)
 
     async def close(self) -> None:
         """Close the connections."""

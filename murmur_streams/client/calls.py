@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -34,6 +36,8 @@ from murmur_streams.core.states import RunState, RunStatus
 
 T = TypeVar("T")
 
+logger = logging.getLogger("murmur_streams.client")
+
 WAIT_SECONDS = 25.0
 """How long one request waits for something; below what proxies cut."""
 LOOK_SECONDS = 0.1
@@ -41,8 +45,19 @@ LOOK_SECONDS = 0.1
 MOST_ENTRIES = 500
 
 
-def submit(patience: Patience, target: str, given: object, options: SubmitOptions) -> Steps[str]:
-    """Submit a run once, however often the request has to be sent; its id.
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A run that the server has taken."""
+
+    run_id: str
+    warning: str | None
+    """What the submitter should know, such as that no live worker serves the target."""
+
+
+def submit(
+    patience: Patience, target: str, given: object, options: SubmitOptions
+) -> Steps[Submitted]:
+    """Submit a run once, however often the request has to be sent.
 
     Without an id and a key of the caller's a key is drawn, so that the server knows a second
     request for what it is.
@@ -60,7 +75,10 @@ def submit(patience: Patience, target: str, given: object, options: SubmitOption
             f"an answer was lost, and then run_id {run_id!r} was taken: by this submission or by "
             "one before it; with an idempotency_key instead there is no such doubt"
         ) from None
-    return read(answer, answers.run_id_of)
+    warning = answer.headers.get("murmur-warning")
+    if warning is not None:
+        logger.warning("%s", ascii(warning)[1:-1])
+    return Submitted(read(answer, answers.run_id_of), warning)
 
 
 def status(patience: Patience, run_id: str) -> Steps[RunStatus]:

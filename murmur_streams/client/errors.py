@@ -98,8 +98,6 @@ BY_SLUG: dict[str, type[BaseException]] = {
     "body-timeout": HTTPError,
     "run-exists": errors.RunExistsError,
     "run-not-ended": errors.RunNotTerminalError,
-    "run-ended": errors.RunTerminatedError,
-    "wrong-version": errors.WrongExpectedVersionError,
     "idempotency-in-flight": errors.OutcomeUnknownError,
     "cursor-gap": errors.CursorGapError,
     "cursor-reset": errors.CursorResetError,
@@ -172,17 +170,18 @@ def _attributes(kind: type[BaseException], problem: Problem) -> dict[str, Any]:
     run_id = problem.run_id
     if issubclass(kind, errors.CursorError):
         return {"resume_cursor": _text(told, "resume_cursor")}
-    if issubclass(kind, errors.WrongExpectedVersionError):
-        expected, actual = _number(told, "expected_version"), _number(told, "actual_version")
-        return {"run_id": run_id, "expected": expected, "actual": actual}
     if issubclass(kind, errors.PayloadTooLargeError):
         return {"size": _number(told, "size"), "limit": _number(told, "limit")}
     if issubclass(kind, errors.IdempotencyConflictError):
         taken = _text(told, "run_id") or run_id
         return {"run_id": taken, "target": problem.target, "key": problem.key}
-    if issubclass(kind, (errors.RunNotTerminalError, errors.RunTerminatedError)):
+    if issubclass(kind, errors.RunNotTerminalError):
         return {"run_id": run_id, "state": _text(told, "state") or ""}
-    of_a_run = (errors.RunNotFoundError, errors.RunExistsError, errors.RunDamagedError)
+    if issubclass(kind, errors.RunDamagedError):
+        damaged = _text(told, "run_id") or run_id
+        can_rebuild = told.get("can_rebuild") is not False
+        return {"run_id": damaged, "what": problem.detail, "can_rebuild": can_rebuild}
+    of_a_run = (errors.RunNotFoundError, errors.RunExistsError)
     return {"run_id": run_id} if issubclass(kind, of_a_run) else {}
 
 

@@ -8,7 +8,12 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from murmur_streams.client import answers, requests
-from murmur_streams.client.errors import UnreadableAnswerError
+from murmur_streams.client.errors import (
+    TYPE_PREFIX,
+    Problem,
+    UnreadableAnswerError,
+    error_of,
+)
 from murmur_streams.client.patience import (
     Patience,
     Retrying,
@@ -167,6 +172,8 @@ def _connection(place: _Place[T]) -> Generator[Read | Close | Tell[T], Any, bool
                 place.cursor = message.last_id or place.cursor
                 if message.event in {"gap", "reset"}:
                     raise _cursor_error(message)
+                if message.event == "damaged":
+                    raise _damage(message)
                 if message.event != "end":
                     value = place.reader.take(message)
                     if value is not None:
@@ -192,6 +199,11 @@ def _cursor_error(message: Message) -> CursorError:
     if message.event == "reset":
         kind, words = CursorResetError, "the cursor is of another stream, or beyond the end"
     return kind(str(detail or words), resume if isinstance(resume, str) else None)
+
+
+def _damage(message: Message) -> BaseException:
+    told = answers.checked(message.data, _members)
+    return error_of(Problem(500, {**told, "type": f"{TYPE_PREFIX}run-damaged"}))
 
 
 def _members(told: dict[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,9 @@ def wait_after_answer(
     problem = problem_of(ask, answer)
     error = error_of(problem)
     may_change = answer.status in BUSY or problem.slug == "idempotency-in-flight"
-    if not (may_change or (also_failures and answer.status >= _SERVER_FAILURE)):
+    if also_failures and answer.status >= _SERVER_FAILURE:
+        may_change = problem.slug != "run-damaged"
+    if not may_change:
         raise error
     unclear = answer.status in _UNCLEAR or problem.slug == "outcome-unknown"
     retrying.is_unclear |= unclear and not ask.is_read

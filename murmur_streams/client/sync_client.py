@@ -33,9 +33,11 @@ class Client:
         *,
         token: str | None = None,
         transport: httpx.BaseTransport | None = None,
+        trust_env: bool = True,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._shell = SyncShell(Server.of(base_url, token, options), transport)
+        server = Server.of(base_url, token, options, trust_env=trust_env)
+        self._shell = SyncShell(server, transport)
         self._patience = self._shell.server.patience
 
     def __repr__(self) -> str:
@@ -49,7 +51,8 @@ class Client:
     ) -> Handle:
         """Create a run and queue it; arguments and errors as ``AsyncClient.submit``."""
         steps = calls.submit(self._patience, target, input, options)
-        return self.handle(self._shell.call(steps))
+        submitted = self._shell.call(steps)
+        return Handle(submitted.run_id, self._shell, submitted.warning)
 
     def handle(self, run_id: str) -> Handle:
         """A handle on a run that was submitted anywhere."""
@@ -109,8 +112,10 @@ class Client:
 class Handle:
     """Polls, streams and cancels one run; see ``AsyncHandle`` for what each method promises."""
 
-    def __init__(self, run_id: str, shell: SyncShell) -> None:
+    def __init__(self, run_id: str, shell: SyncShell, warning: str | None = None) -> None:
         self.run_id = run_id
+        self.warning = warning
+        """What the server said of the submission, such as that no live worker serves its target."""
         self._shell = shell
         self._patience = shell.server.patience
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from murmur_streams.client.environment import check_host, trusted_by
 from murmur_streams.client.errors import UnreadableAnswerError
 from murmur_streams.client.patience import Patience
 from murmur_streams.client.requests import EVENT_STREAM
@@ -39,9 +40,18 @@ class Server:
     url: str
     headers: dict[str, str] = field(repr=False)
     patience: Patience = field(repr=False)
+    trust_env: bool = field(default=True, repr=False)
+    """Whether httpx reads the environment's proxies and certificates."""
 
     @classmethod
-    def of(cls, base_url: str, token: str | None, options: ClientOptions) -> Server:
+    def of(
+        cls,
+        base_url: str,
+        token: str | None,
+        options: ClientOptions,
+        *,
+        trust_env: bool = True,
+    ) -> Server:
         """Check a caller's address and token.
 
         Raises:
@@ -56,7 +66,7 @@ class Server:
         }
         if token is not None:
             headers["Authorization"] = f"Bearer {_checked_token(token)}"
-        return cls(_checked_url(base_url), headers, Patience(**options))
+        return cls(_checked_url(base_url), headers, Patience(**options), trust_env)
 
     def request(
         self, client: httpx.Client | httpx.AsyncClient, ask: Ask, *, is_stream: bool = False
@@ -84,7 +94,8 @@ class Server:
         """
         words = f"{type(error).__name__}: {error}".rstrip(": ")
         if _is_untrusted(error):
-            raise StoreConfigurationError(f"{self.url} is not trusted ({words})") from None
+            by = trusted_by() if self.trust_env else ""
+            raise StoreConfigurationError(f"{self.url} is not trusted ({words}){by}") from None
         return LostError(
             f"{self.url} gave no answer ({words})",
             may_have_arrived=not isinstance(error, _BEFORE_SENDING),
@@ -156,7 +167,8 @@ def _checked_url(base_url: object) -> str:
         parts = urlsplit(text)
         is_plain = parts.scheme in {"http", "https"} and bool(parts.hostname)
         is_plain = is_plain and (parts.port is None or parts.port > 0) and text.isprintable()
-    except ValueError:
+        check_host(httpx.URL(text))
+    except (ValueError, httpx.InvalidURL):
         is_plain = False
         parts = urlsplit("")
     if parts.username or parts.password or "@" in parts.netloc:

@@ -201,9 +201,9 @@ def _content_problems(archive: RunArchive) -> list[str]:
     for entry in archive.entries:
         try:
             entry.event()
-        except (ValueError, OverflowError, RecursionError) as error:
+        except RunDamagedError as error:
             problems.append(
-                f"entry {entry.id}: its event cannot be read: {ascii(str(error))[:200]}"
+                f"entry {entry.id}: its event cannot be read: {ascii(str(error.__cause__))[:200]}"
             )
             break
     return problems

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import cast
 
 from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.errors import InvalidEventError, PayloadTooLargeError
+from murmur_streams.core.errors import InvalidEventError, PayloadTooLargeError, RunDamagedError
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.states import RunProgress
@@ -84,9 +84,20 @@ class JournalEntry:
         return int(attempt) if attempt else None
 
     def event(self) -> RunEvent | None:
-        """The RunEvent that subscribers see for this entry; None for lifecycle and late ones."""
+        """The RunEvent that subscribers see for this entry; None for lifecycle and late ones.
+
+        Raises:
+            RunDamagedError: its fields are not what this package writes.
+        """
         if self.type not in _EVENT_TYPES or self.is_late:
             return None
+        try:
+            return self._event()
+        except (ValueError, OverflowError, RecursionError) as error:
+            what = f"the event of entry {self.seq} cannot be read"
+            raise RunDamagedError(self.run_id, what, can_rebuild=False) from error
+
+    def _event(self) -> RunEvent:
         fields = self.fields
         moment = fields.get("ts")
         data = fields.get("data")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -18,6 +18,8 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ class Run:
     @property
     def metadata(self) -> JsonValue:
         """What the submitter attached; None when nothing was."""
-        return None if self.metadata_json is None else decode_json(self.metadata_json)
+        if self.metadata_json is None:
+            return None
+        return read_payload(self.run_id, "metadata", decode_json, self.metadata_json)
 
     @property
     def created_at(self) -> datetime:
@@ -231,6 +235,19 @@ def run_from_fields(run_id: str, fields: Mapping[str, str]) -> Run:
     counters = {name: values.pop(f"progress_{name}", None) for name in PROGRESS_FIELDS}
     told = {name: count for name, count in counters.items() if count is not None}
     return Run(run_id=run_id, progress=RunProgress(**told) if told else None, **values)
+
+
+def read_payload(run_id: str, what: str, decode: Callable[[str], T], text: str) -> T:
+    """Decode a JSON text that is stored with a run.
+
+    Raises:
+        RunDamagedError: the text is not what this package wrote.
+    """
+    try:
+        return decode(text)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        damage = f"its {what} is no JSON of ours"
+        raise RunDamagedError(run_id, damage, can_rebuild=False) from error
 
 
 def _value(run_id: str, name: str, text: str) -> object:

@@ -27,11 +27,11 @@ def find_binary() -> Path:
     if refused:
         raise EmbeddedServerError(
             f"the server {str(refused[0])!r} is not executable: chmod +x it, set MURMUR_URL to a "
-            "running Redis or Valkey, or use memory:"
+            "running Redis or Valkey, or to sqlite:runs.db"
         )
     raise EmbeddedServerError(
         "no Redis or Valkey server to start: install murmur-streams[embedded], or set MURMUR_URL "
-        "to a running Redis or Valkey, or use memory:"
+        "to a running Redis or Valkey, or to sqlite:runs.db"
     )
 
 

@@ -65,7 +65,7 @@ def require_unix() -> None:
     if sys.platform == "win32":
         raise EmbeddedServerError(
             "the embedded server does not run on Windows: set MURMUR_URL to a running Redis or "
-            "Valkey (WSL or a container will do), or use memory:"
+            "Valkey (WSL or a container will do), or to sqlite:runs.db"
         )
 
 

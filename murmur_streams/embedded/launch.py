@@ -44,7 +44,7 @@ def launch_keeper(folder: Path, idle_seconds: float, deadline: float) -> None:
     if verdict not in ("", "ready", "busy", "gone"):
         raise EmbeddedServerError(
             f"the process that starts the embedded server broke down ({said.splitlines()[-1]}): "
-            "set MURMUR_URL to a running Redis or Valkey, or use memory:"
+            "set MURMUR_URL to a running Redis or Valkey, or to sqlite:runs.db"
         )
 
 
@@ -53,7 +53,7 @@ def _interpreter() -> tuple[str, ...]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise EmbeddedServerError(
             "the embedded server needs a Python interpreter to watch it, and a frozen program has "
-            "none: set MURMUR_URL to a running Redis or Valkey, or use memory:"
+            "none: set MURMUR_URL to a running Redis or Valkey, or to sqlite:runs.db"
         )
     return (sys.executable, "-I", "-S")
 
@@ -74,7 +74,7 @@ def _run_until_verdict(command: tuple[str, ...], deadline: float) -> str:
     except OSError as error:
         raise EmbeddedServerError(
             f"cannot run {command[0]!r} to start the embedded server: {error.strerror}; "
-            "set MURMUR_URL to a running Redis or Valkey, or use memory:"
+            "set MURMUR_URL to a running Redis or Valkey, or to sqlite:runs.db"
         ) from None
     with process:  # It puts itself into the background and is reaped here: no zombie stays.
         return _read_until(process.stdout.fileno(), deadline) if process.stdout else ""

@@ -9,15 +9,19 @@ from murmur_streams.core.dead_letters import DeadLetter, DeadLetterPage
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.stores import StoreOfLoop
+from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.work_store import DeadLetterBox
 
 
 class DeadRuns:
     """``fleet.dead``. A letter has all that is needed to try its run again, and never expires."""
 
-    def __init__(self, stores: StoreOfLoop, agents: Mapping[str, Agent]) -> None:
+    def __init__(
+        self, stores: StoreOfLoop, agents: Mapping[str, Agent], unserved: UnservedTargets
+    ) -> None:
         self._stores = stores
         self._agents = agents
+        self._unserved = unserved
 
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
@@ -43,10 +47,12 @@ class DeadRuns:
         Raises:
             DeadLetterNotFoundError: there is no such letter (any more).
         """
-        letters = await self._letters()
+        store = await self._stores.get()
+        letters = store.dead_letters()
         target = (await letters.get(run_id)).target
         again = await letters.requeue(run_id)
-        return RunHandle(again, self._stores, self._agents.get(target))
+        look = self._unserved.look(store, target)
+        return RunHandle(again, self._stores, self._agents.get(target), look)
 
     async def purge(
         self,

@@ -21,6 +21,7 @@ from murmur_streams.fleet.policy import Backoff, make_policy
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
 from murmur_streams.fleet.sync import SyncFleet
+from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.work_store import WorkStore
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class Fleet:
     ``async with fleet:`` or ``await fleet.close()``; used again, it opens new connections.
 
     Args:
-        url: where the runs are; None takes MURMUR_URL, else the embedded server. ``sqlite:`` and
-            ``rocksdb:`` are for fleets of one process: who submits is the one who works.
+        url: where the runs are; None takes MURMUR_URL, else the embedded server. The processes of
+            one machine may share a file of ``sqlite:``; a folder of ``rocksdb:`` is for one
+            process, which submits and works.
         options: for the store that the URL names, such as ttl_seconds, and of a Redis key_prefix
             and partitions; what is left out comes from the MURMUR_* variables.
 
@@ -51,6 +53,7 @@ class Fleet:
     def __init__(self, url: str | None = None, **options: Any) -> None:
         self._agents: dict[str, Agent] = {}
         self._stores = StoreOfLoop(url, options)
+        self._unserved = UnservedTargets()
 
     @property
     def agents(self) -> Mapping[str, Agent]:
@@ -157,6 +160,9 @@ class Fleet:
     ) -> RunHandle[Any]:
         """Create a run and queue it, in one step; a worker's process executes it.
 
+        When no live worker serves the agent, a warning is logged, at most once a minute for each
+        agent; the run waits.
+
         Args:
             agent: the function, or its name. A fleet without agents of its own submits to any
                 name; one that has some knows the others for mistakes.
@@ -187,15 +193,16 @@ class Fleet:
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
         given = cast("JsonValue", input) if known is None else known.encode_input(input)
+        store = await self.store()
         run_id = await submit_run(
-            await self.store(),
+            store,
             name,
             given,
             sent=sent_form(input, given),
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        return RunHandle(run_id, self._stores, known)
+        return RunHandle(run_id, self._stores, known, self._unserved.look(store, name))
 
     async def submit_json(
         self,
@@ -214,8 +221,9 @@ class Fleet:
             options: as for ``submit``; the errors, too.
         """
         known = self._find(target)
+        store = await self.store()
         run_id = await submit_run(
-            await self.store(),
+            store,
             target,
             input if known is None else known.encode_json_input(input),
             sent=input,
@@ -223,7 +231,7 @@ class Fleet:
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        return RunHandle(run_id, self._stores, known)
+        return RunHandle(run_id, self._stores, known, self._unserved.look(store, target))
 
     async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:
         """Submit a failed or cancelled run again, as a new run with the same input.
@@ -244,8 +252,10 @@ class Fleet:
             RunNotTerminalError: it has not ended.
             InvalidInputError: it completed.
         """
-        again, target = await retry_run(await self.store(), check_run_id(run_id), new_run_id)
-        return RunHandle(again, self._stores, self._agents.get(target))
+        store = await self.store()
+        again, target = await retry_run(store, check_run_id(run_id), new_run_id)
+        look = self._unserved.look(store, target)
+        return RunHandle(again, self._stores, self._agents.get(target), look)
 
     async def pause(self, agent: Callable[..., Any] | str) -> None:
         """Let no worker begin runs of this agent, until ``resume``; those under way go on."""
@@ -266,7 +276,7 @@ class Fleet:
     @property
     def dead(self) -> DeadRuns:
         """The dead letters: runs that failed for good."""
-        return DeadRuns(self._stores, self._agents)
+        return DeadRuns(self._stores, self._agents, self._unserved)
 
     @property
     def sync(self) -> SyncFleet:
@@ -351,6 +361,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Close the running event loop's store."""
+        await self._unserved.settle()
         await self._stores.close()
 
     async def __aenter__(self) -> Self:

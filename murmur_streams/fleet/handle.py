@@ -33,13 +33,31 @@ T = TypeVar("T")
 class RunHandle(Generic[T]):
     """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
 
-    def __init__(self, run_id: str, stores: StoreOfLoop, agent: Agent | None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        stores: StoreOfLoop,
+        agent: Agent | None,
+        look: asyncio.Task[str | None] | None = None,
+    ) -> None:
         self.run_id = run_id
         self._stores = stores
         self._agent = agent
+        self._look = look
 
     def __repr__(self) -> str:
         return f"RunHandle({self.run_id!r})"
+
+    async def unserved(self, within_seconds: float) -> str | None:
+        """The warning that no live worker serves the run's target, when the submission looked.
+
+        Args:
+            within_seconds: how long to wait for what the look finds; None after that.
+        """
+        if self._look is None:
+            return None
+        done, _ = await asyncio.wait([self._look], timeout=within_seconds)
+        return self._look.result() if done and not self._look.cancelled() else None
 
     async def status(self) -> RunStatus:
         """State and progress; RunNotFoundError when it was deleted or has expired."""

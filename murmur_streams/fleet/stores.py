@@ -96,8 +96,8 @@ async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
     """
     if _scheme(url) == "memory":
         raise StoreConfigurationError(
-            "a fleet needs a store with queues, and memory: has none: set MURMUR_URL, or leave it "
-            "out for the embedded server"
+            "a fleet needs a store with queues, and memory: has none: set MURMUR_URL to another "
+            "store, such as sqlite:runs.db, or leave it out for the embedded server"
         )
     # In a thread: an embedded server may have to be started.
     store = await call_in_thread("open a store", lambda: open_store(url, **options))

@@ -1,7 +1,7 @@
 """Who may use a route: the dependencies that the routers ask with.
 
 They come first among a route's parameters, so that nobody without credentials has a body read or
-learns whether a run is there.
+learns whether a run is there. They refuse unknown query parameters, too: after the credentials.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from murmur_streams.server.auth import unauthorized
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import ANYONE, Principal, Scope
 from murmur_streams.server.problems import FORBIDDEN, ProblemError
+from murmur_streams.server.queries import check_query
 from murmur_streams.server.signed import read_ticket
 
 # Both only document: what a request says is read below, to the letter.
@@ -40,7 +41,9 @@ def needs(scope: Scope) -> Dependency:
     async def caller(
         connection: HTTPConnection, _: Annotated[object, Security(_bearer)]
     ) -> Principal:
-        return _with(scope, await _caller(connection))
+        who = _with(scope, await _caller(connection))
+        check_query(connection)
+        return who
 
     return caller
 
@@ -53,8 +56,11 @@ async def reader_of_streams(
     """Who reads a stream: by a ticket where there is one, else by a token that may read."""
     pod = pod_of(connection)
     if pod.options.authenticator is None or "ticket" not in connection.query_params:
-        return _with(Scope.READ, await _caller(connection))
-    return _of_ticket(pod, connection)
+        who = _with(Scope.READ, await _caller(connection))
+    else:
+        who = _of_ticket(pod, connection)
+    check_query(connection)
+    return who
 
 
 async def is_still_good(connection: HTTPConnection, who: Principal) -> bool:

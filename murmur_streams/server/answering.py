@@ -10,6 +10,8 @@ import re
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from murmur_streams.core.errors import MurmurError
+from murmur_streams.fleet.logs import loggable
 from murmur_streams.server.problems import MEDIA_TYPE, problem_of
 
 logger = logging.getLogger("murmur_streams.server")
@@ -21,9 +23,17 @@ def problem_answer(error: BaseException, request_id: str) -> Response:
     """The answer to a request that failed; what may not be told is logged here."""
     problem = problem_of(error)
     if not problem.kind.is_told:
-        logger.error("request %s: %s", request_id, problem.kind.title, exc_info=error)
+        log_problem(f"request {request_id}: {problem.kind.title}", error)
     content = json.dumps(problem.document(request_id), ensure_ascii=False).encode()
     return Response(content, problem.kind.status, problem.all_headers, MEDIA_TYPE)
+
+
+def log_problem(what: str, error: BaseException) -> None:
+    """Log what the client is not told: an error of ours in one line, a bug with its traceback."""
+    if isinstance(error, MurmurError):
+        logger.error("%s: %s", what, loggable(str(error)))
+    else:
+        logger.error("%s", what, exc_info=error)
 
 
 def request_id_of(request: Request) -> str:

@@ -16,7 +16,6 @@ from murmur_streams.server import agents, health, reading, streams, submitting, 
 from murmur_streams.server.answering import problem_answer, request_id_of
 from murmur_streams.server.cors import with_cors
 from murmur_streams.server.guard import Identity, Limits, path_methods, route_path
-from murmur_streams.server.json_body import invalid
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.openapi import describe, say_status
 from murmur_streams.server.options import ServerOptions
@@ -28,7 +27,9 @@ from murmur_streams.server.problems import (
     NOT_FOUND,
     TOO_LARGE,
     ProblemError,
+    invalid,
 )
+from murmur_streams.server.queries import documented_queries
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
 
@@ -75,6 +76,7 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         app.include_router(router)
     describe(app)
     app.state.allowed = path_methods(_ROUTERS)
+    app.state.queries = documented_queries(app)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misfit)
     # The last one is the outermost.

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from murmur_streams.core.entries import JournalEntry
+from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.result_codec import dump_output, error_message, error_type_name
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata
@@ -16,6 +25,8 @@ from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunProgress, RunState
 
 MOST_TASKS = 1_000
+_OF_MEMBERS = ("title", "description", "default")
+"""What a schema says of a member, and not of its values."""
 _RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}.*")
 
 
@@ -35,10 +46,41 @@ class Problem(BaseModel):
     task_id: str | None
 
 
-class _Given(BaseModel):
-    """Taken from strangers: nothing unknown, and no value made of another type's."""
+def _nullable(schema: dict[str, Any]) -> None:
+    """Let a model's schema say that each optional member may be null."""
+    for name, rule in schema["properties"].items():
+        if name in schema.get("required", ()) or not ({"type", "$ref"} & rule.keys()):
+            continue
+        kept = {word: rule.pop(word) for word in _OF_MEMBERS if word in rule}
+        schema["properties"][name] = {"anyOf": [rule, {"type": "null"}], **kept}
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+class _Given(BaseModel):
+    """Taken from strangers: nothing unknown, and no value made of another type's.
+
+    A null for a member that may be left out is the same as leaving it out.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra=_nullable,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        members = cast("dict[str, object]", given)
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {
+            name: value
+            for name, value in members.items()
+            if value is not None or name not in optional
+        }
 
 
 def _as_text(value: object) -> object:
@@ -176,7 +218,10 @@ class RunSnapshot(BaseModel):
     ended_at: datetime | None
     due_at: datetime | None
     deadline_at: datetime | None
-    error: str | None
+    error: str | None = Field(description="The text that its result has, too.")
+    error_type: str | None = Field(
+        None, description="The name of the type of an agent's error; null for other ends."
+    )
     failures: int = Field(description="How many executions failed.")
     errors: list[str] = Field(
         description="Of the first that failed: the attempt's number, a space, the error."
@@ -196,7 +241,19 @@ class RunSnapshot(BaseModel):
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """As it is told of a run. Who has the fencing token can write as the worker: not told."""
+        """As it is told of a run. Who has the fencing token can write as the worker: not told.
+
+        Raises:
+            RunDamagedError: a time of it is none.
+        """
+        try:
+            return cls._of(run)
+        except (ValueError, OverflowError, OSError) as error:
+            raise RunDamagedError(run.run_id, f"a value of it is none: {error}") from error
+
+    @classmethod
+    def _of(cls, run: Run) -> Self:
+        error, error_type = _error_of(run)
         return cls(
             run_id=run.run_id,
             target=run.target,
@@ -209,7 +266,8 @@ class RunSnapshot(BaseModel):
             ended_at=run.ended_at,
             due_at=_moment(run.due_ms),
             deadline_at=_moment(run.deadline_ms),
-            error=run.error,
+            error=error,
+            error_type=error_type,
             failures=run.failures,
             errors=run.errors.split("\n") if run.errors else [],
             cancel_requested_at=_moment(run.cancel_requested),
@@ -286,6 +344,17 @@ class Health(BaseModel):
     """How the pod is."""
 
     status: str
+
+
+def _error_of(run: Run) -> tuple[str | None, str | None]:
+    """The message and the type's name of an agent's error; the text of another end, and None.
+
+    A worker ends a failed run with a result and with one text of both, ``ValueError: no``.
+    """
+    if run.error is None or run.state is not RunState.FAILED or run.result_size is None:
+        return run.error, None
+    name, _, message = run.error.partition(": ")
+    return (message, name) if name.isidentifier() else (run.error, None)
 
 
 def _moment(ms: int | None) -> datetime | None:

@@ -24,6 +24,7 @@ SEEN = (
     "ETag",
     "Idempotent-Replayed",
     "Location",
+    "Murmur-Warning",
     "Preference-Applied",
     "Retry-After",
     "WWW-Authenticate",

@@ -10,13 +10,20 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from murmur_streams.core.entries import EntryType
-from murmur_streams.core.errors import CursorError, CursorResetError, RunNotFoundError
+from murmur_streams.core.errors import (
+    CursorError,
+    CursorResetError,
+    RunDamagedError,
+    RunNotFoundError,
+)
 from murmur_streams.core.events import RunEventType
 from murmur_streams.core.feed import FeedEntry
+from murmur_streams.server.answering import log_problem
+from murmur_streams.server.problems import damage_detail
 from murmur_streams.server.sse import Message
 from murmur_streams.stores.work_store import WorkStore
 
-GAP, RESET, END = "gap", "reset", "end"
+GAP, RESET, END, DAMAGED = "gap", "reset", "end", "damaged"
 AT_START = frozenset({"", "-1"})
 """What clients send who begin at the start."""
 _KNOWN_TYPES = frozenset({*map(str, RunEventType), *map(str, EntryType)})
@@ -29,7 +36,8 @@ class Told:
     run_id: str | None
     """Of which run it tells; None: of the feed as a whole."""
     event: str | None
-    """Its type; ``gap``, ``reset`` and ``end`` are for ``?control=1``. None: of no known type."""
+    """Its type; ``gap``, ``reset``, ``end`` and ``damaged`` are for ``?control=1``. None: of no
+    known type."""
     data: str | dict[str, Any]
     """JSON text, or what becomes it."""
     cursor: str | None
@@ -102,7 +110,8 @@ async def follow_run(
     """Tell a run's events, and at last its end; its state is told with ``control`` only.
 
     With ``control`` a gap or reset is told, and it goes on from where the rest is; without, and
-    where two come without an event between them, it raises.
+    where two come without an event between them, it raises. Damage is told with ``control``, and
+    nothing comes after it; without, it raises.
 
     Raises:
         RunNotFoundError, StoreError: as the store's stream.
@@ -124,6 +133,12 @@ async def follow_run(
             if broke is None:
                 raise
             break  # What was reset is gone: its end can be told.
+        except RunDamagedError as error:
+            if not control:
+                raise
+            log_problem("an event stream cannot go on", error)
+            yield Told(run_id, DAMAGED, _damage(error), after)
+            return
         yield _break(broke, run_id)
     state = await _state_of(store, run_id) if control else None
     yield Told(run_id, END, {"state": state}, after)
@@ -158,11 +173,16 @@ async def check_run_cursor(store: WorkStore, run_id: str, after: str | None) -> 
     """Refuse a cursor from which the run's stream cannot go on, without waiting for news.
 
     Raises:
-        InvalidCursorError, CursorGapError, CursorResetError: as the store's stream.
+        InvalidCursorError, CursorGapError, CursorResetError, RunDamagedError: as the store's
+            stream.
     """
-    if after is not None:
-        async with aclosing(store.journal(run_id, after=after)) as entries:
-            await anext(entries, None)
+    if after is None:
+        return
+    async with aclosing(store.journal(run_id, after=after)) as entries:
+        async for entry in entries:
+            # A damaged event must be found here: a stream that breaks at it is opened again.
+            if entry.event() is not None:
+                return
 
 
 async def check_feed_cursor(store: WorkStore, after: str | None) -> None:
@@ -194,6 +214,14 @@ def _told_of(entry: FeedEntry) -> Told:
 def _break(error: CursorError, run_id: str | None) -> Told:
     name = RESET if isinstance(error, CursorResetError) else GAP
     return Told(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
+
+
+def _damage(error: RunDamagedError) -> dict[str, Any]:
+    return {
+        "run_id": error.run_id,
+        "detail": damage_detail(error),
+        "can_rebuild": error.can_rebuild,
+    }
 
 
 def _to_json(value: dict[str, Any]) -> str:

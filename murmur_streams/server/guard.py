@@ -56,7 +56,7 @@ CLIENT_GONE = 499
 """In the log alone: who asked was gone before there was an answer."""
 _CLOSE = {"Connection": "close"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_JSON = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
+_JSON = re.compile(r'application/json(?:\s*;\s*charset=(?:utf-?8|"utf-?8"))?\s*', re.IGNORECASE)
 
 Allowed = Callable[[str], tuple[str, ...]]
 """The methods of a path; none for a path that is not there."""

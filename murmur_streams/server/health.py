@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -15,6 +15,7 @@ from murmur_streams.server.access import Reader, pod_of
 from murmur_streams.server.bodies import Health
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
+from murmur_streams.server.queries import refuse_unknown_queries
 
 logger = logging.getLogger("murmur_streams.server")
 router = APIRouter(tags=["health"])
@@ -25,21 +26,22 @@ READY = "ready"
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Health, "description": "It is not, and why"}
 }
+_OPEN = [Depends(refuse_unknown_queries)]
 
 
-@router.get("/healthz")
+@router.get("/healthz", dependencies=_OPEN)
 async def is_alive() -> Health:
     """Whether the process answers."""
     return Health(status="ok")
 
 
-@router.get("/health")
+@router.get("/health", dependencies=_OPEN)
 async def is_alive_too() -> Health:
     """The same, under its older name."""
     return Health(status="ok")
 
 
-@router.get("/readyz", response_model=Health, responses=_UNREADY)
+@router.get("/readyz", response_model=Health, responses=_UNREADY, dependencies=_OPEN)
 async def is_ready(request: Request) -> Response:
     """Whether it may be sent requests: its store is there with our scripts, and it does not end."""
     status = await _readiness(pod_of(request))

@@ -12,15 +12,13 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from murmur_streams.server.access import pod_of
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import BAD_JSON, INVALID, TOO_LARGE, ProblemError
+from murmur_streams.server.problems import BAD_JSON, TOO_LARGE, ProblemError, invalid
 
 MOST_DIGITS = 310
 """An integer of more has over 1,024 bits, or leading zeros."""
 MOST_MEMBERS = 8_192
 """In one object: more is data that belongs into a list, or an attack."""
 LONGEST_NAME = 1_024
-MOST_SHOWN = 5
-_SHOWN_CHARACTERS = 100
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -31,7 +29,7 @@ def parse_json(raw: bytes, options: ServerOptions) -> JsonValue:
     Numbers come out as sent: an integer to its last digit, other numbers as the nearest double.
 
     Args:
-        raw: UTF-8 without a byte order mark.
+        raw: UTF-8; a byte order mark at its beginning is passed over.
         options: how deep arrays and objects may be nested, and how many values there may be.
 
     Raises:
@@ -40,7 +38,7 @@ def parse_json(raw: bytes, options: ServerOptions) -> JsonValue:
             too long names (413).
     """
     try:
-        value = _DECODER.decode(raw.decode("utf-8"))
+        value = _DECODER.decode(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ProblemError(BAD_JSON, "the body is not UTF-8") from None
     except RecursionError:
@@ -80,23 +78,6 @@ def _read(model: type[_Model], raw: bytes, request: Request) -> _Model:
         return model.model_validate(value)
     except ValidationError as error:
         raise invalid("the body", cast("list[Any]", error.errors(include_url=False))) from None
-
-
-def invalid(what: str, errors: list[Any]) -> ProblemError:
-    """The problem of values that break rules; it names places and rules, and repeats no value."""
-    shown = [{"at": _place(each["loc"]), "rule": _clean(each["msg"])} for each in errors]
-    first = "; ".join(f"{each['at']}: {each['rule']}" for each in shown[:MOST_SHOWN])
-    more = len(shown) - MOST_SHOWN
-    detail = f"{what} does not fit: {first}" + (f"; and {more} more" if more > 0 else "")
-    return ProblemError(INVALID, detail, errors=shown[:MOST_SHOWN])
-
-
-def _place(loc: tuple[object, ...]) -> str:
-    return _clean(".".join(str(part) for part in loc)) or "value"
-
-
-def _clean(text: str) -> str:
-    return ascii(text)[1:-1][:_SHOWN_CHARACTERS]
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

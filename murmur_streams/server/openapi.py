@@ -15,6 +15,7 @@ from murmur_streams.server import bodies
 from murmur_streams.server.problems import (
     BAD_JSON,
     BAD_REQUEST,
+    DAMAGED,
     DRAINING,
     FORBIDDEN,
     INTERNAL,
@@ -28,6 +29,7 @@ from murmur_streams.server.problems import (
     TOO_LARGE,
     UNAUTHORIZED,
     UNAVAILABLE,
+    UNKNOWN,
     Kind,
 )
 
@@ -40,7 +42,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
 )
 """What no route's signature tells of."""
 _TEMPLATE = "#/components/schemas/{model}"
-_EVERYWHERE = (BAD_REQUEST, LONG_URL, LONG_HEADERS, INTERNAL)
+_EVERYWHERE = (BAD_REQUEST, LONG_URL, INVALID, LONG_HEADERS, INTERNAL)
 _OF_CALLERS = (UNAUTHORIZED, FORBIDDEN, DRAINING, UNAVAILABLE)
 _OF_POSTS = (SLOW_BODY, TOO_LARGE, MEDIA)
 _GRAMMARS = {
@@ -120,17 +122,17 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Kind]:
     """The problems that an operation may answer with, whatever its route is for."""
-    kinds, parameters = list(_EVERYWHERE), operation.get("parameters", ())
+    kinds = list(_EVERYWHERE)
     if "security" in operation:
         kinds += _OF_CALLERS
     if method == "post":
         kinds += _OF_POSTS
     if "requestBody" in operation:
-        kinds += (BAD_JSON, INVALID)
+        kinds.append(BAD_JSON)
+    if method in {"post", "delete"}:
+        kinds.append(UNKNOWN)
     if "{run_id}" in path:
-        kinds.append(RUN_NOT_FOUND)
-    if "{name}" in path or any(each["in"] == "query" for each in parameters):
-        kinds.append(INVALID)
+        kinds += (RUN_NOT_FOUND, DAMAGED)
     return kinds
 
 

@@ -15,6 +15,8 @@ from murmur_streams.core import errors
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:murmur-streams:problem:"
+_MOST_SHOWN = 5
+_SHOWN_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,6 @@ NOT_ACCEPTABLE = Kind("not-acceptable", 406, "This is an event stream", "MurmurE
 SLOW_BODY = Kind("body-timeout", 408, "The body came too slowly", "MurmurError")
 RUN_EXISTS = Kind("run-exists", 409, "The run id is taken", "RegistryError")
 NOT_ENDED = Kind("run-not-ended", 409, "The run has not ended", "MurmurError")
-ENDED = Kind("run-ended", 409, "The run has ended", "MurmurError")
-WRONG_VERSION = Kind("wrong-version", 409, "The run has another version", "MurmurError")
 IN_FLIGHT = Kind(
     "idempotency-in-flight", 409, "The first request is under way", "MurmurError", retry_after=1
 )
@@ -118,9 +118,6 @@ KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
     (errors.InvalidInputError, INVALID),
     (errors.CursorGapError, CURSOR_GAP),
     (errors.CursorResetError, CURSOR_RESET),
-    (errors.WrongExpectedVersionError, WRONG_VERSION),
-    (errors.RunTerminatedError, ENDED),
-    (errors.LeaseLostError, ENDED),
     (errors.RunNotTerminalError, NOT_ENDED),
     (errors.AgentNotRegisteredError, NO_AGENT),
     (errors.OutcomeUnknownError, UNKNOWN),
@@ -168,12 +165,44 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(error.kind, str(error), error.members, error.headers)
     kind = next((kind for made, kind in KINDS if isinstance(error, made)), INTERNAL)
     detail = str(error) if kind.is_told and str(error) else kind.title
+    if isinstance(error, errors.RunDamagedError):
+        detail = damage_detail(error)
     return Problem(kind, detail, _members(error))
+
+
+def damage_detail(error: errors.RunDamagedError) -> str:
+    """What an operator does about a damaged run. What is damaged stays inside, in the log."""
+    advice = (
+        f"`murmur-streams rebuild {error.run_id}` makes it anew from its journal"
+        if error.can_rebuild
+        else "its journal cannot mend it: import it from an export, or delete it by force"
+    )
+    return (
+        f"what is stored of run {error.run_id!r} is damaged; `murmur-streams audit "
+        f"{error.run_id}` shows where, and {advice}"
+    )
+
+
+def invalid(what: str, errors: list[Any]) -> ProblemError:
+    """The problem of values that break rules; it names places and rules, and repeats no value."""
+    shown = [{"at": _place(each["loc"]), "rule": _clean(each["msg"])} for each in errors]
+    first = "; ".join(f"{each['at']}: {each['rule']}" for each in shown[:_MOST_SHOWN])
+    more = len(shown) - _MOST_SHOWN
+    detail = f"{what} does not fit: {first}" + (f"; and {more} more" if more > 0 else "")
+    return ProblemError(INVALID, detail, errors=shown[:_MOST_SHOWN])
+
+
+def _place(loc: tuple[object, ...]) -> str:
+    return _clean(".".join(str(part) for part in loc)) or "value"
+
+
+def _clean(text: str) -> str:
+    return ascii(text)[1:-1][:_SHOWN_CHARACTERS]
 
 
 def _members(error: BaseException) -> dict[str, Any]:
     if isinstance(error, errors.CursorError):
         return {"resume_cursor": error.resume_cursor}
-    if isinstance(error, errors.WrongExpectedVersionError):
-        return {"expected_version": error.expected, "actual_version": error.actual}
+    if isinstance(error, errors.RunDamagedError):
+        return {"run_id": error.run_id, "can_rebuild": error.can_rebuild}
     return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,13 +10,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.events import RunEvent
 from murmur_streams.core.pages import listing_key
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.server.access import Admin, Canceller, Reader, pod_of
-from murmur_streams.server.answering import conditional_answer, json_answer
+from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
 from murmur_streams.server.bodies import (
     Cancelled,
     CancelRequest,
@@ -85,7 +85,16 @@ async def list_runs(
     if len(found) > most or (len(found) == most and cursor is not None):
         found = found[:most]
         cursor = listing_key(found[-1].created_ms, found[-1].run_id)
-    return RunList(runs=[RunSnapshot.of(run) for run in found], next=cursor)
+    return RunList(runs=[*_readable(found)], next=cursor)
+
+
+def _readable(runs: list[Run]) -> Iterator[RunSnapshot]:
+    """The runs as they are told; like the store's, a listing leaves damaged ones out."""
+    for run in runs:
+        try:
+            yield RunSnapshot.of(run)
+        except RunDamagedError as error:
+            log_problem("a listing leaves a run out", error)
 
 
 def _ms(cursor: str) -> int:

@@ -20,8 +20,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.errors import MurmurError, RunDamagedError
 from murmur_streams.server.access import is_still_good
+from murmur_streams.server.answering import log_problem
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
 from murmur_streams.server.principal import Principal
@@ -228,6 +229,9 @@ class _Stream:
             if self._ending is None:
                 logger.debug("an event stream's client is gone: %r", error)
                 self._ending = Ending.STUCK
+        except RunDamagedError as error:
+            log_problem("an event stream cannot go on and is closed", error)
+            self._ending = self._ending or Ending.BROKEN
         except MurmurError as error:
             logger.info("an event stream cannot go on and is closed: %s", error)
             self._ending = self._ending or Ending.BROKEN

@@ -28,6 +28,7 @@ from murmur_streams.server.problems import (
     BAD_CURSOR,
     CURSOR_GAP,
     CURSOR_RESET,
+    DAMAGED,
     INVALID,
     NOT_ACCEPTABLE,
     RUN_NOT_FOUND,
@@ -91,9 +92,9 @@ _KINDS = (BAD_CURSOR, NOT_ACCEPTABLE, CURSOR_GAP, CURSOR_RESET, INVALID, TOO_MAN
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Messages, each with the `id` to resume after."},
     204: {"description": "Everything has ended and nothing comes after the cursor."},
-    **problems(*_KINDS, RUN_NOT_FOUND),
+    **problems(*_KINDS, RUN_NOT_FOUND, DAMAGED),
 }
-_FEED = {status: told for status, told in _STREAM.items() if status not in {204, 404}}
+_FEED = {status: told for status, told in _STREAM.items() if status not in {204, 404, 500}}
 
 
 @router.get(

@@ -21,6 +21,7 @@ from murmur_streams.core.identifiers import check_target
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.run import Run
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.idempotency import (
     KEYED,
     idempotent_run_id,
@@ -49,6 +50,8 @@ MOST_PAST = timedelta(days=1)
 _KEY = re.compile(r"[\x21-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _TRIES = 3
+LOOK_SECONDS = 0.25
+"""How long an answer waits for the look for workers, which is made once a minute for a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,12 @@ class Submission:
     run_id: str
     is_replay: bool = False
     """It was there: the key was used before, for the same work."""
+    handle: RunHandle[Any] | None = None
+    """Of a run that was made; None for a replay."""
+
+    async def warning(self) -> str | None:
+        """What the client should know, though its run was taken."""
+        return None if self.handle is None else await self.handle.unserved(LOOK_SECONDS)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -96,7 +105,7 @@ async def submit(
         if body.run_id is not None and body.run_id.startswith(KEYED):
             # Who guesses another's key could take its place.
             raise InvalidInputError(f"ids that begin with {KEYED} are made by keys; choose another")
-        made = Submission(await work.submit(body.run_id))
+        made = await work.submit(body.run_id)
     else:
         made = await _once(work, key)
     if not made.is_replay:
@@ -114,7 +123,7 @@ class _Work:
     given: JsonValue
     trace: Mapping[str, str] | None
 
-    async def submit(self, run_id: str | None) -> str:
+    async def submit(self, run_id: str | None) -> Submission:
         body = self.body
         if body.at is not None and body.at < datetime.now(UTC) - MOST_PAST:
             raise InvalidInputError("at is over for more than a day; leave it out to start at once")
@@ -134,7 +143,7 @@ class _Work:
             request_sha256=None if run_id is None else self.digest,
             **options,
         )
-        return handle.run_id
+        return Submission(handle.run_id, handle=handle)
 
     @property
     def digest(self) -> str:
@@ -190,7 +199,7 @@ async def _made_or_found(work: _Work, run_id: str) -> Submission:
         except RunNotFoundError:
             pass
         try:
-            return Submission(await work.submit(run_id))
+            return await work.submit(run_id)
         except RunExistsError:
             # Another pod was quicker.
             continue

@@ -19,6 +19,8 @@ from murmur_streams.server.waiting import preferred_wait, until_ended
 
 router = APIRouter(tags=["runs"])
 REPLAYED = "Idempotent-Replayed"
+WARNING = "Murmur-Warning"
+"""A header, so that bodies are what clients of murmur-runtime know, and a replay's the same."""
 
 
 @router.post(
@@ -49,6 +51,9 @@ async def submit_run(
         answer = await _waited(request, who, made.run_id, seconds)
     if made.is_replay:
         answer.headers[REPLAYED] = "true"
+    warning = await made.warning()
+    if warning is not None:
+        answer.headers[WARNING] = warning
     return answer
 
 

@@ -87,7 +87,7 @@ class TokensFile:
 
     def _read(self) -> tuple[Token, ...]:
         try:
-            return parse_tokens(self._path.read_text())
+            return parse_tokens(self._path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise StoreConfigurationError(f"the tokens file {self._path}: {why}") from None

@@ -14,6 +14,7 @@ from murmur_streams.core.identifiers import check_run_id
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.limits import error_text
 from murmur_streams.core.requests import Order, create_command, milliseconds, submit_command
+from murmur_streams.core.run import read_payload
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.writes import RunWrites, check_claim
 
@@ -119,7 +120,7 @@ class QueuedRuns(RunWrites):
     async def last_checkpoint(self, run_id: str) -> JsonValue:
         """Read the value that an execution kept last; None when none did."""
         stored = await self._checkpoint_json(check_run_id(run_id))
-        return None if stored is None else decode_json(stored)
+        return None if stored is None else read_payload(run_id, "checkpoint", decode_json, stored)
 
 
 def held_claim(claim: str) -> str:

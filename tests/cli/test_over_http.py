@@ -209,6 +209,8 @@ def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> Non
     assert Session(Globals(token_file=file), Settings(token="other")).token == SECRET
     assert Session(Globals(), Settings(token="other", token_file=file)).token == "other"
     assert Session(Globals(), Settings(token_file=file)).token == SECRET
+    file.write_bytes(b"\xef\xbb\xbf" + SECRET.encode())
+    assert Session(Globals(token_file=file), Settings()).token == SECRET
     assert Session(Globals(), Settings()).token is None
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(StoreConfigurationError, match="it is no text"):
@@ -245,3 +247,17 @@ def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: P
     forbidden = line.run("submit", "echo", WHY, "--server", url, MURMUR_TOKEN=token)
     assert (forbidden.returncode, "HTTP 403" in forbidden.stderr) == (2, True)
     assert token not in refused.stderr + forbidden.stderr
+
+
+def test_a_bad_proxy_variable_is_one_line(line: CommandLine, server: str) -> None:
+    """The command names the variable and ends with 2; MURMUR_TRUST_ENV=0 ignores it."""
+    words = ("runs", "--json", "--server", server)
+    done = line.run(*words, NO_PROXY="[::1]")
+    assert (done.returncode, done.stdout) == (2, "")
+    told = json.loads(done.stderr)
+    assert told["message"].startswith("NO_PROXY is '[::1]', but")
+    assert (told["error"], told["exit_code"]) == ("StoreConfigurationError", 2)
+    done = line.run("runs", "--server", server, NO_PROXY="[::1]")
+    assert done.stderr == f"murmur-streams: {told['message']}\n"
+    done = line.run(*words, NO_PROXY="[::1]", MURMUR_TRUST_ENV="0")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -54,7 +54,8 @@ def test_a_cancelled_run_is_exit_code_3(line: CommandLine, in_store: Any) -> Non
 
 def test_json_is_a_line_for_each_thing(line: CommandLine) -> None:
     line.worker()
-    done = line.run("submit", "echo", "-", "--follow", "--run-id", "r-1", "--json", stdin=WHY)
+    marked = f"\ufeff{WHY}"  # as Windows tools pipe it
+    done = line.run("submit", "echo", "-", "--follow", "--run-id", "r-1", "--json", stdin=marked)
     first, *events, last = objects(done.stdout)
     assert first == {"run_id": "r-1", "target": "echo", "submitted": True}
     assert [event["type"] for event in events] == [

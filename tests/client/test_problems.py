@@ -71,11 +71,6 @@ def test_what_the_server_makes_of_an_exception_becomes_its_like(
         ),
         (errors.CursorResetError("anew", None), errors.CursorResetError, {"resume_cursor": None}),
         (
-            errors.WrongExpectedVersionError("r-1", 3, 5),
-            errors.WrongExpectedVersionError,
-            {"run_id": "r-1", "expected": 3, "actual": 5},
-        ),
-        (
             errors.IdempotencyConflictError("r-1", "echo", "k"),
             errors.IdempotencyConflictError,
             {"target": "echo", "key": "k"},
@@ -85,7 +80,6 @@ def test_what_the_server_makes_of_an_exception_becomes_its_like(
             errors.RunNotTerminalError,
             {"run_id": "r-1"},
         ),
-        (errors.RunTerminatedError("r-1", "failed"), errors.RunTerminatedError, {"run_id": "r-1"}),
         (errors.PayloadTooLargeError("it", 9, 8, "x"), errors.PayloadTooLargeError, {}),
         (errors.AgentNotRegisteredError("no"), LookupError, {}),
         (errors.InvalidCursorError("no"), ValueError, {}),

@@ -100,7 +100,8 @@ def test_retry_after_may_be_a_date() -> None:
 def test_a_submit_has_a_key_of_its_own_and_keeps_it() -> None:
     play = Play()
     steps = calls.submit(play.patience(), "echo", 1, {})
-    assert play.act(steps, [GONE, BUSY, problem("outcome-unknown", 503), MADE]) == "r-1"
+    made = play.act(steps, [GONE, BUSY, problem("outcome-unknown", 503), MADE])
+    assert made.run_id == "r-1"
     keys = {ask.headers["Idempotency-Key"] for ask in play.asks}
     assert len(keys) == 1
     other = Play()

@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from murmur_streams import Fleet
+from murmur_streams.server import problems
 from murmur_streams.server.problems import MEDIA_TYPE
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
@@ -69,6 +70,19 @@ def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
                 continue
             assert answer["content"] == {MEDIA_TYPE: {"schema": {"$ref": f"{REF}Problem"}}}, path
             assert answer["description"], (method, path, status)
+
+
+def test_every_kind_of_problem_is_one_that_a_route_gives(document: dict[str, Any]) -> None:
+    """No problem is documented, mapped and read by clients that no route can answer with."""
+    given = {
+        line.partition(":")[0]
+        for _, _, operation in operations(document)
+        for answer in operation["responses"].values()
+        for line in answer["description"].split("; ")
+    }
+    kinds = {each.slug for each in vars(problems).values() if isinstance(each, problems.Kind)}
+    # What no route answers, but the router: there is no such path, or no such method of it.
+    assert kinds - given == {"method-not-allowed", "not-found"}
 
 
 def test_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:

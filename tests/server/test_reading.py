@@ -21,7 +21,7 @@ from tests.servers import Space
 SNAPSHOT = {
     "run_id", "target", "state", "version", "attempt", "progress", "created_at", "started_at",
     "ended_at", "due_at", "deadline_at", "error", "cancel_requested_at", "cancel_reason", "worker",
-    "host", "priority", "metadata", "tenant", "cursor", "failures", "errors",
+    "error_type", "host", "priority", "metadata", "tenant", "cursor", "failures", "errors",
     "cancel_delivered_at", "input_size", "result_size", "checkpoint_size",
 }  # fmt: skip
 OUTCOME = {"agent_name", "task_id", "success", "output", "error", "error_type", "metadata"}

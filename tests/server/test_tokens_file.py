@@ -48,6 +48,13 @@ def test_a_record_says_who_it_is_for_and_what_they_may() -> None:
     assert token.sha256 == digest(OLD.encode())
 
 
+async def test_a_tokens_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    """An editor on Windows puts a byte order mark before the text; the file is read as UTF-8."""
+    path = tmp_path / "tokens.toml"
+    path.write_text(record(), encoding="utf-8-sig")
+    assert await is_taken(BearerTokens.of_file(path), OLD)
+
+
 def test_a_hash_stands_for_its_token() -> None:
     hashed = record().replace(f'token = "{OLD}"', f'sha256 = "{digest(OLD.encode()).hex()}"')
     assert parse_tokens(hashed) == parse_tokens(record())

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from murmur_streams.cli.demo.watching import Watched
-from murmur_streams.cli.printing import STATE_STYLES, PipeConsole, printable
+from murmur_streams.cli.printing import STATE_STYLES, printable
 from murmur_streams.core.states import RunState
 
 WIDTH = 100
@@ -32,7 +32,7 @@ class Screen:
     """Says what happens, and on a terminal shows all runs while they go on."""
 
     def __init__(self, file: TextIO) -> None:
-        self.console = PipeConsole(
+        self.console = Console(
             file=file,
             highlight=False,
             markup=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -42,6 +43,7 @@ def end_soon(code: int) -> None:
 def end_now(code: int) -> None:
     """Flush what was logged and printed, and end without waiting for anybody."""
     logging.shutdown()
-    sys.stdout.flush()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

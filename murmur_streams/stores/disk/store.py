@@ -28,7 +28,7 @@ from murmur_streams.core.pages import RunFilter, RunPage, check_listing, listing
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result
 from murmur_streams.core.results import RunResult
-from murmur_streams.core.run import Run
+from murmur_streams.core.run import Run, read_payload
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
@@ -173,12 +173,12 @@ class DiskRunStore(DiskWork):
         An output that was a pydantic model comes back as a StoredModel with the same fields.
         """
         text = await self._payload(run_id, Kind.RESULT)
-        return None if text is None else _decoded(run_id, Kind.RESULT, decode_result, text)
+        return None if text is None else read_payload(run_id, Kind.RESULT, decode_result, text)
 
     async def get_input(self, run_id: str) -> JsonValue:
         """The input; None when there is none."""
         text = await self._payload(run_id, Kind.INPUT)
-        return None if text is None else _decoded(run_id, Kind.INPUT, decode_json, text)
+        return None if text is None else read_payload(run_id, Kind.INPUT, decode_json, text)
 
     async def snapshot(self, run_id: str) -> Run:
         """Everything that is known of the run."""
@@ -382,11 +382,3 @@ class DiskRunStore(DiskWork):
     def _watch(self) -> None:
         waiting = self._tails.following or self._feed.readers or self.signals.waiting
         self._opened.watch(bool(waiting))
-
-
-def _decoded(run_id: str, kind: Kind, decode: Callable[[str], T], text: str) -> T:
-    try:
-        return decode(text)
-    except ValueError as error:
-        what = f"its {kind} is no JSON of ours"
-        raise RunDamagedError(run_id, what, can_rebuild=False) from error

@@ -36,7 +36,7 @@ from murmur_streams.core.pages import RunFilter, RunPage, check_listing
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result
 from murmur_streams.core.results import RunResult
-from murmur_streams.core.run import Run, run_from_fields
+from murmur_streams.core.run import Run, read_payload, run_from_fields
 from murmur_streams.core.states import RunProgress, RunState, RunStatus
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
@@ -210,12 +210,12 @@ class RedisRunStore(RedisWork):
         An output that was a pydantic model comes back as a StoredModel with the same fields.
         """
         stored = await self._read_payload(run_id, self.keys.result(check_run_id(run_id)))
-        return None if stored is None else decode_result(stored)
+        return None if stored is None else read_payload(run_id, "result", decode_result, stored)
 
     async def get_input(self, run_id: str) -> JsonValue:
         """Read the input; None when there is none."""
         stored = await self._read_payload(run_id, self.keys.input(check_run_id(run_id)))
-        return None if stored is None else decode_json(stored)
+        return None if stored is None else read_payload(run_id, "input", decode_json, stored)
 
     async def snapshot(self, run_id: str) -> Run:
         """Read everything the run's hash knows, typed."""
