@@ -116,7 +116,7 @@ class Queue:
             [self._keys.base(partition), self._keys.feed(partition)],
             [
                 *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-                *(count, len(targets), *rules, *tokens),
+                *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
             ],
         )
         claims, unserved = list[Claim](), set[str]()

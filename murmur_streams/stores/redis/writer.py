@@ -29,7 +29,14 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connections import Reply
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of, is_credentials
+from murmur_streams.stores.redis.failures import (
+    UNCONFIRMED,
+    Fate,
+    UnconfirmedError,
+    clear_error,
+    fate_of,
+    is_credentials,
+)
 from murmur_streams.stores.redis.lane import Lane
 from murmur_streams.stores.redis.room import Room
 from murmur_streams.stores.redis.scripts import load_scripts
@@ -207,10 +214,10 @@ class Writer:
         return self._producer, self._n
 
     def _on_reply(self, call: _Call, reply: asyncio.Future[Reply]) -> None:
-        error = reply.exception()
+        error = reply.exception() or self._settle(call, reply.result())
         if error is None:
-            self._settle(call, reply.result())
-        elif self._abandoned:
+            return
+        if self._abandoned:
             self._fail(call, self._lost(call, error, maybe_applied=True))
         else:
             task = start_task(
@@ -219,13 +226,17 @@ class Writer:
             self._retries.add(task)
             task.add_done_callback(self._retries.discard)
 
-    def _settle(self, call: _Call, reply: Reply) -> None:
+    def _settle(self, call: _Call, reply: Reply) -> UnconfirmedError | None:
+        """Give each write its answer, unless the script wants to be sent again."""
         answer = tuple(text(part) for part in reply)
+        if answer[0] == UNCONFIRMED:
+            return UnconfirmedError("the number of partitions is not confirmed")
         merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
         shared = not merged or len(answer) == 1
         for place, write in enumerate(call.writes):
             self._finish(write, answer if shared else answer[2 * place : 2 * place + 2])
         self._send_next(call.queue)
+        return None
 
     def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
         # The room of a caller that went away is free only now: its write was still to be done.
@@ -261,23 +272,26 @@ class Writer:
                 except Exception as again:  # noqa: BLE001  # judged at the top of the loop
                     error = again
                 else:
-                    self._settle(call, reply)
-                    return
+                    unconfirmed = self._settle(call, reply)
+                    if unconfirmed is None:
+                        return
+                    error = unconfirmed
                 attempt += 1
         except asyncio.CancelledError:
             self._fail(call, self._lost(call, error, maybe_applied=True))
             raise
 
     async def _prepare_retry(self, error: BaseException, attempt: int) -> None:
-        if attempt > 0 or not isinstance(error, NoScriptError):
+        emptied = isinstance(error, (NoScriptError, UnconfirmedError))
+        if attempt > 0 or not emptied:
             await self._server.recover(attempt)
-        if isinstance(error, NoScriptError):
-            await asyncio.shield(self._prepare_once())
+        if emptied:
+            await asyncio.shield(self._prepare_once(error))
 
-    def _prepare_once(self) -> asyncio.Task[None]:
-        """Prepare the server for all calls that found it without our scripts."""
+    def _prepare_once(self, error: NoScriptError | UnconfirmedError) -> asyncio.Task[None]:
+        """Prepare the server for all calls that found it without our scripts or our number."""
         if self._preparing is None or self._preparing.done():
-            self._preparing = start_task(self._server.prepare_again(), "prepare again")
+            self._preparing = start_task(self._server.prepare_for(error), "prepare again")
             self._retries.add(self._preparing)
             self._preparing.add_done_callback(self._retries.discard)
         return self._preparing
