@@ -123,8 +123,8 @@ async def test_a_worker_with_an_old_number_takes_nothing(space: Space) -> None:
     await wait_until(is_listed, "the worker works")
     with space.admin.pipeline(transaction=True) as pipeline:
         pipeline.flushall()
-        meta = {"schema_version": "1", "partitions": str(PARTITIONS)}
-        pipeline.hset(space.keys.meta, mapping=meta)
+        pipeline.hset(space.keys.meta, "schema_version", "1")
+        pipeline.hset(space.keys.meta, "partitions", str(PARTITIONS))
         pipeline.execute()
     async with old, space.store(partitions=PARTITIONS) as newer:
         for run_id in one_of_each():

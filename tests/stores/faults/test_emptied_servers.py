@@ -40,7 +40,7 @@ def one_of_each(partitions: int) -> list[str]:
 async def numbers_in(admin: Redis, store: RedisRunStore) -> set[str]:
     """The numbers of partitions that the key space names, in its meta and in its partitions."""
     rows = [key async for key in admin.scan_iter(f"{store.keys.prefix}:*meta")]
-    return {await admin.hget(row, "partitions") or "" for row in rows}
+    return {str(await admin.hget(row, "partitions")) for row in rows}
 
 
 async def submit(store: RedisRunStore) -> None:
