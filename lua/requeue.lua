@@ -41,8 +41,8 @@
 --   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input feed base dead
--- COST as submit, 1 XRANGE, 1 XDEL
--- include: create, partition
+-- COST as submit, 1 XRANGE, 1 XDEL, as forget_letters
+-- include: create, partition, dead
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
@@ -60,4 +60,5 @@ local answer = create_run({
   request_sha256 = ARGV[22],
 })
 redis.call('XDEL', KEYS[8], ARGV[23])
+try(forget_letters, KEYS[7], ARGV[8])
 return answer
