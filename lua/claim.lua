@@ -14,12 +14,14 @@
 --   5 ttl_ms      integer
 --   6 count       integer
 --   7 targets     integer
---   8 rules       texts: name and max_attempts of each target, then count claim tokens
+--   8 partitions  text
+--   9 rules       texts: name and max_attempts of each target, then count claim tokens
 -- RETURNS
 --   OK more next_due_ms (kind size fields)*  more: 1 when there may be more to take; -1: none is delayed
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 -- WRITES base feed
--- COST 1 SISMEMBER, 3 ZRANGEBYSCORE a target, 7 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
--- include: claiming
+-- COST 1 HGET, 1 SISMEMBER, 3 ZRANGEBYSCORE a target, 7 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
+-- include: claiming, partition
 
 local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
 local base, feed, worker, host = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
@@ -66,7 +68,7 @@ local function take(target, run_id, max_attempts)
     tell('ended', {'run_id', run_id, 'reason', reason})
   else
     claimed = claimed + 1
-    start(run, run_id, keys, writer, ARGV[7 + 2 * targets + claimed], payloads)
+    start(run, run_id, keys, writer, ARGV[8 + 2 * targets + claimed], payloads)
   end
   return true
 end
@@ -92,10 +94,12 @@ local function serve(target, max_attempts)
   if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
 end
 
+local refused = unconfirmed(base, ARGV[8])
+if refused then return refused end
 check_partition(base, feed)
 for i = 1, targets do
-  local target = ARGV[6 + 2 * i]
-  if not try(serve, target, tonumber(ARGV[7 + 2 * i])) then tell('unserved', {'target', target}) end
+  local target = ARGV[7 + 2 * i]
+  if not try(serve, target, tonumber(ARGV[8 + 2 * i])) then tell('unserved', {'target', target}) end
 end
 if is_over() and claimed < count then answer[2] = '1' end
 answer[3] = digits(next_due)

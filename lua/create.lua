@@ -24,16 +24,20 @@
 --   13 metadata     text
 --   14 ttl_ms       integer
 --   15 tenant       text or ''
+--   16 partitions   text
 -- RETURNS
 --   OK version
 --   EXISTS
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input feed base
--- COST 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
--- include: create
+-- COST 1 HGET, 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
+-- include: create, partition
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
+local refused = unconfirmed(KEYS[7], ARGV[16])
+if refused then return refused end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
 return create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],

@@ -4,11 +4,15 @@
 --   1 base       prefix  <prefix>:{p}
 -- ARGV
 --   1 target     text
+--   2 partitions text
 -- RETURNS
 --   OK
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 -- WRITES base
--- COST 1 SADD
--- include: keys
+-- COST 1 HGET, 1 SADD
+-- include: keys, partition
 
+local refused = unconfirmed(KEYS[1], ARGV[2])
+if refused then return refused end
 redis.call('SADD', paused_key(KEYS[1]), ARGV[1])
 return {'OK'}

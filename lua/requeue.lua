@@ -33,17 +33,21 @@
 --   21 tracestate   text or ''
 --   22 request_sha256 text or ''  the digest of a request with an idempotency key
 --   23 letter       text
+--   24 partitions   text
 -- RETURNS
 --   OK version
 --   EXISTS
 --   NOT_FOUND               there is no such letter
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input feed base dead
--- COST as submit, 1 XRANGE, 1 XDEL
--- include: create
+-- COST as submit, 1 XRANGE, 1 XDEL, as forget_letters
+-- include: create, partition, dead
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
+local refused = unconfirmed(KEYS[7], ARGV[24])
+if refused then return refused end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
 if #redis.call('XRANGE', KEYS[8], ARGV[23], ARGV[23]) == 0 then return {'NOT_FOUND'} end
 local answer = create_run({
@@ -56,4 +60,5 @@ local answer = create_run({
   request_sha256 = ARGV[22],
 })
 redis.call('XDEL', KEYS[8], ARGV[23])
+try(forget_letters, KEYS[7], ARGV[8])
 return answer

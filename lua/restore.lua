@@ -22,15 +22,17 @@
 --   11 input        text or ''
 --   12 result       text or ''
 --   13 checkpoint   text or ''
---   14 fields       texts: name, value, for each field of the fold
+--   14 partitions   text
+--   15 fields       texts: name, value, for each field of the fold
 -- RETURNS
 --   OK version
 --   EXISTS                  the id has a run; whether it is this one is for the caller to see
 --   ELSEWHERE last_id       what was put aside is not whole, or is not there ('')
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input result base restoring
--- COST 1 EXISTS, 1 XREVRANGE, 7 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
--- include: states, time, keys, producer, run, events, placing
+-- COST 1 HGET, 1 EXISTS, 1 XREVRANGE, 7 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
+-- include: states, time, keys, producer, run, events, placing, partition
 
 local keys, base, restoring = given_run_keys(), KEYS[6], KEYS[7]
 local run_id, producer, n, live_ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6])
@@ -39,11 +41,13 @@ local payloads = {input = ARGV[11], result = ARGV[12], checkpoint = ARGV[13]}
 
 local again = repeated(keys.producers, producer, n)
 if again then return again end
+local refused = unconfirmed(base, ARGV[14])
+if refused then return refused end
 if redis.call('EXISTS', keys.run) == 1 then return {'EXISTS'} end
 local last = redis.call('XREVRANGE', restoring, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= last_id then return {'ELSEWHERE', last and last[1] or ''} end
 local fields = {}
-for i = 14, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 15, #ARGV do fields[#fields + 1] = ARGV[i] end
 local state, target = field(fields, 'state'), field(fields, 'target')
 check_zsets({index_key(base), state_index_key(base, state), target_index_key(base, target),
   tenant_index_key(base, field(fields, 'tenant') or ''), expiring_key(base), overdue_key(base),

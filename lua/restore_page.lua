@@ -3,25 +3,30 @@
 --
 -- KEYS
 --   1 restoring  stream  <prefix>:{p}:restoring:<run_id>:<digest>
+--   2 base       prefix  <prefix>:{p}
 -- ARGV
 --   1 after_id  text or ''  the id of the last entry before these; '' where the journal begins
 --   2 keep_ms   integer     how long what is there waits for more
 --   3 count     integer
---   4 entries   texts: of each its id, how many texts follow, name, value, ...
+--   4 partitions  text
+--   5 entries   texts: of each its id, how many texts follow, name, value, ...
 -- RETURNS
 --   OK last_id
 --   ELSEWHERE last_id       it ends with another entry, or is not there ('')
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 -- WRITES restoring
--- COST 1 XREVRANGE, 1 XADD an entry, 1 PEXPIREAT
--- include: time
+-- COST 1 HGET, 1 XREVRANGE, 1 XADD an entry, 1 PEXPIREAT
+-- include: time, partition
 
 local restoring, after_id = KEYS[1], ARGV[1]
 local keep_ms, count = tonumber(ARGV[2]), tonumber(ARGV[3])
+local refused = unconfirmed(KEYS[2], ARGV[4])
+if refused then return refused end
 local last = redis.call('XREVRANGE', restoring, '+', '-', 'COUNT', 1)[1]
 local last_id = last and last[1] or ''
 if last_id ~= after_id then return {'ELSEWHERE', last_id} end
 
-local at = 4
+local at = 5
 for _ = 1, count do
   local first, size = at + 2, tonumber(ARGV[at + 1])
   last_id = ARGV[at]

@@ -31,16 +31,20 @@
 --   20 traceparent  text or ''
 --   21 tracestate   text or ''
 --   22 request_sha256 text or ''  the digest of a request with an idempotency key
+--   23 partitions   text
 -- RETURNS
 --   OK version
 --   EXISTS
+--   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input feed base
 -- COST as create, 1 ZADD, 1 XADD
--- include: create
+-- include: create, partition
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
+local refused = unconfirmed(KEYS[7], ARGV[23])
+if refused then return refused end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'EXISTS'} end
 return create_run({
   run_id = ARGV[1], producer = ARGV[2], n = ARGV[3], now_ms = ARGV[4], feed_max = ARGV[5],

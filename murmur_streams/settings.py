@@ -303,6 +303,13 @@ VARIABLES: tuple[Variable, ...] = (
         "Origins whose pages may use `serve` from a browser, with commas between them.",
     ),
     Variable(
+        "public_openapi",
+        _SWITCH,
+        False,
+        "0",
+        "1 lets `serve` answer `/openapi.json` without a token, even with a tokens file.",
+    ),
+    Variable(
         "root_path",
         _ROOT,
         "",
@@ -373,6 +380,7 @@ class Settings:
     tokens_file: Path | None = None
     ticket_secret_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    public_openapi: bool = False
     root_path: str = ""
     server: str | None = None
     token: str | None = field(default=None, repr=False)

@@ -30,3 +30,10 @@ local function bury(base, run, run_id, keys, reason, failure, now)
   redis.call('SADD', dead_targets_key(base), run.target)
   return letter_id
 end
+
+-- The agent may be no more: without a letter, neither its stream nor its name stays.
+local function forget_letters(base, target)
+  if redis.call('XREVRANGE', dead_key(base, target), '+', '-', 'COUNT', 1)[1] then return end
+  redis.call('SREM', dead_targets_key(base), target)
+  redis.call('DEL', dead_key(base, target))
+end

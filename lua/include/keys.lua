@@ -15,6 +15,7 @@ local function dead_key(base, target) return base .. ':dead:' .. target end
 local function dead_targets_key(base) return base .. ':dead' end
 local function paused_key(base) return base .. ':paused' end
 local function sweeper_key(base) return base .. ':sweeper' end
+local function meta_key(base) return base .. ':meta' end
 local function control_key(base, worker) return base .. ':control:' .. worker end
 
 -- The keys that live and expire together.

@@ -3,6 +3,7 @@
 local DELAYED = 10000000000000
 local PRIORITY_STEP_MS = 60000
 local WAKE_TOKENS = 64
+local WAKE_KEPT_MS = 86400000
 
 -- What only the scripts of the fleet need of a run's hash; every other write is spared it.
 local function read_work(run)
@@ -27,9 +28,15 @@ local function queue_score(run, now)
   return run.due_ms > now and digits(DELAYED + run.due_ms) or ready_score(run)
 end
 
--- A wake-up token for one idle worker: a hint, so a short stream of them is enough.
+-- A wake-up token for one idle worker: a hint, so a short stream of them is enough. Workers that wait
+-- keep the stream; one that no worker has waited on for a day is gone, and what is made here goes
+-- after a day as well, so that agents which are no more leave nothing behind.
 local function wake(base, target, run_id)
-  redis.call('XADD', wake_key(base, target), 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
+  local key = wake_key(base, target)
+  local there = redis.call('XADD', key, 'NOMKSTREAM', 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
+  if there then return end
+  redis.call('XADD', key, '*', 'run', run_id)
+  redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_KEPT_MS))
 end
 
 -- A delayed run wakes a worker too, which then knows until when it may sleep. A queue that is no

@@ -72,6 +72,16 @@ CorsOrigin = Annotated[
         rich_help_panel=ACCESS,
     ),
 ]
+PublicOpenapi = Annotated[
+    bool | None,
+    typer.Option(
+        "--public-openapi/--private-openapi",
+        help="Answer /openapi.json without a token, or ask for one as everywhere. "
+        "Default: MURMUR_PUBLIC_OPENAPI, else ask.",
+        show_default=False,
+        rich_help_panel=ACCESS,
+    ),
+]
 Insecure = Annotated[
     bool,
     typer.Option(
@@ -107,6 +117,7 @@ def answer(  # noqa: PLR0913, PLR0917  # one for each option
     tokens_file: TokensFile = None,
     ticket_secret_file: TicketSecretFile = None,
     cors_origin: CorsOrigin = None,
+    public_openapi: PublicOpenapi = None,
     insecure: Insecure = False,
 ) -> None:
     """Answer over HTTP: submit runs, read them, stream them, cancel them.
@@ -130,6 +141,7 @@ def answer(  # noqa: PLR0913, PLR0917  # one for each option
         tokens_file=tokens_file or given.tokens_file,
         ticket_secret_file=ticket_secret_file or given.ticket_secret_file,
         cors_origins=_origins(cors_origin, given),
+        public_openapi=given.public_openapi if public_openapi is None else public_openapi,
         insecure=insecure,
         root_path=_root_path(root_path, given),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,10 +14,13 @@ from urllib.parse import unquote, urlsplit
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.embedded import default_data_dir
 from murmur_streams.fleet.stores import default_options, kind_on_disk, open_work_store
+from murmur_streams.server.tokens import is_open_to_others
 from murmur_streams.settings import Settings
 from murmur_streams.stores.open import path_on_disk
 from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 from murmur_streams.stores.work_store import WorkStore
+
+logger = logging.getLogger("murmur_streams.cli")
 
 RETRY_SECONDS = 5.0
 """A person waits for the answer; a fleet retries for longer."""
@@ -90,10 +94,16 @@ class Session:
         if path is None:
             return None
         try:
-            return path.read_text(encoding="utf-8-sig").strip()
+            with path.open(encoding="utf-8-sig") as file:
+                token, mode = file.read().strip(), os.fstat(file.fileno()).st_mode
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None
+        if is_open_to_others(mode):
+            logger.warning(
+                "others on this machine have access to the token file %s: chmod 600 it", path
+            )
+        return token
 
     def check_is_store(self, *, may_be_new: bool = False) -> None:
         """Refuse a place that is no store which other processes can reach.

@@ -20,6 +20,9 @@ from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.fleet.logs import RunLogFilter, loggable
 from murmur_streams.fleet.stores import kind_on_disk
 from murmur_streams.settings import Settings
+from murmur_streams.stores.redis.connections import redacted
+
+logger = logging.getLogger("murmur_streams.cli")
 
 MOST_PROCESSES = 256
 PROCESSES = "Processes"
@@ -199,6 +202,11 @@ def begin(session: Session) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("murmur_streams").setLevel(session.settings.log_level.upper())
+    if session.given.url and redacted(session.given.url) != session.given.url:
+        logger.warning(
+            "the password in --url stands in the list of this machine's processes, which others "
+            "can read: set MURMUR_URL instead"
+        )
 
 
 class _Harmless(logging.Formatter):

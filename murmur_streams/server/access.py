@@ -63,6 +63,12 @@ async def reader_of_streams(
     return who
 
 
+async def reader_of_document(connection: HTTPConnection) -> None:
+    """Who reads the OpenAPI document: anybody if the pod's options say so, else as everywhere."""
+    if not pod_of(connection).options.public_openapi:
+        await _caller(connection)
+
+
 async def is_still_good(connection: HTTPConnection, who: Principal) -> bool:
     """Whether an open stream's credentials are good now: they may have expired or been withdrawn.
 

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.server import agents, health, reading, streams, submitting, tickets
+from murmur_streams.server import agents, health, openapi, reading, streams, submitting, tickets
 from murmur_streams.server.answering import problem_answer, request_id_of
 from murmur_streams.server.cors import with_cors
 from murmur_streams.server.guard import Identity, Limits, path_methods, route_path
@@ -41,6 +41,7 @@ _ROUTERS = (
     reading.router,
     agents.router,
     health.router,
+    openapi.router,
 )
 _KINDS = {404: NOT_FOUND, 413: TOO_LARGE, 400: BAD_REQUEST}
 
@@ -63,6 +64,8 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         title="murmur-streams",
         version=version("murmur-streams"),
         description="Submit runs, read and stream them from any pod, cancel them.",
+        # A route of ours serves it, which knows who may read it.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from murmur_streams.server import bodies
+from murmur_streams.server.access import reader_of_document
 from murmur_streams.server.problems import (
     BAD_JSON,
     BAD_REQUEST,
@@ -33,6 +35,7 @@ from murmur_streams.server.problems import (
     Kind,
 )
 
+router = APIRouter()
 _MODELS: tuple[type[BaseModel], ...] = (
     bodies.Problem,
     bodies.SubmitRequest,
@@ -90,6 +93,14 @@ def say_status(router: APIRouter) -> None:
     for route in router.routes:
         if isinstance(route, APIRoute) and route.status_code is None:
             route.status_code = 200
+
+
+@router.get("/openapi.json", include_in_schema=False, dependencies=[Depends(reader_of_document)])
+async def read_document(request: Request) -> JSONResponse:
+    """The document, and where the pod is shown when that is not the root."""
+    document: dict[str, Any] = request.app.openapi()
+    root_path = request.scope.get("root_path", "").rstrip("/")
+    return JSONResponse(document | {"servers": [{"url": root_path}]} if root_path else document)
 
 
 def describe(app: FastAPI) -> None:

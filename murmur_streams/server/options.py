@@ -19,6 +19,8 @@ class ServerOptions:
     """What stream tickets are signed with, the same on every pod; None: there are none."""
     ticket_seconds: float = 60.0
     cors_origins: tuple[str, ...] = ()
+    public_openapi: bool = False
+    """Whether ``/openapi.json`` asks for no credentials, where everything else does."""
     max_body_bytes: int = 2 * 1024 * 1024
     body_seconds: float = 30.0
     max_header_bytes: int = 16 * 1024

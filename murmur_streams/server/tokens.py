@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import secrets
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +49,8 @@ class Token:
 
     sha256: bytes
     principal: Principal
+    is_plain: bool = field(default=False, compare=False)
+    """Whether the file has the secret itself, and not only its hash."""
 
 
 class TokensFile:
@@ -87,10 +90,30 @@ class TokensFile:
 
     def _read(self) -> tuple[Token, ...]:
         try:
-            return parse_tokens(self._path.read_text(encoding="utf-8-sig"))
+            with self._path.open(encoding="utf-8-sig") as file:
+                tokens = parse_tokens(file.read())
+                mode = os.fstat(file.fileno()).st_mode
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise StoreConfigurationError(f"the tokens file {self._path}: {why}") from None
+        if any(token.is_plain for token in tokens) and is_open_to_others(mode):
+            logger.warning(
+                "the tokens file %s has tokens as they are, and others on this machine have access "
+                "to it: chmod 600 it, or keep their hashes, as `murmur-streams token` prints them",
+                self._path,
+            )
+        elif is_open_to_others(mode, to_write=True):
+            logger.warning(
+                "others on this machine can write records of their own into the tokens file %s: "
+                "chmod go-w it",
+                self._path,
+            )
+        return tokens
+
+
+def is_open_to_others(mode: int, *, to_write: bool = False) -> bool:
+    """Whether the group or everybody may use a file of this mode; Windows has no such modes."""
+    return os.name == "posix" and bool(mode & (0o022 if to_write else 0o077))
 
 
 def parse_tokens(text: str) -> tuple[Token, ...]:
@@ -156,7 +179,7 @@ def _checked(record: dict[str, Any]) -> Token:
         tenant=check_tenant(record.get("tenant")),
         expires_at=_expires(record.get("expires")),
     )
-    return Token(_hash(record), who)
+    return Token(_hash(record), who, is_plain="token" in record)
 
 
 def _hash(record: dict[str, Any]) -> bytes:

@@ -217,6 +217,19 @@ def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> Non
         assert Session(Globals(token_file=file), Settings()).token
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o604, True), (0o640, True)])
+def test_a_token_file_that_others_can_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    """The client's token is as good as a password; the warning says what to do."""
+    file = tmp_path / "token"
+    file.write_text(f"{SECRET}\n")
+    file.chmod(mode)
+    assert Session(Globals(token_file=file), Settings()).token == SECRET
+    assert ("chmod 600" in caplog.text) == warned
+    assert SECRET not in caplog.text
+
+
 def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MURMUR_TOKEN", SECRET)
     assert SECRET not in repr(Settings(token=SECRET))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -22,8 +23,10 @@ import pytest
 
 from murmur_streams.cli.processes.options import Options
 from murmur_streams.cli.processes.pod import PodOptions, serve, server_options
-from murmur_streams.cli.session import Session
+from murmur_streams.cli.session import Globals, Session
+from murmur_streams.cli.worker import begin
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.settings import Settings
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import PATIENCE_SECONDS, next_object, objects, wait_until
 from tests.stores.faults.servers import spare_server
@@ -80,6 +83,7 @@ def submit(url: str, target: str, given: object = None, **more: object) -> str:
 def tokens(tmp_path: Path) -> Path:
     file = tmp_path / "tokens.toml"
     file.write_text(RECORD)
+    file.chmod(0o600)
     return file
 
 
@@ -165,6 +169,42 @@ def test_every_pod_has_the_secret_of_the_file_or_one_of_its_own(tmp_path: Path) 
     alone = [server_options(options(), PodOptions("127.0.0.1", 0)).ticket_secret for _ in range(2)]
     assert alone[0] != alone[1]
     assert all(secret is not None and len(secret) == 32 for secret in alone)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o644, True)])
+def test_a_ticket_secret_that_others_can_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    """The pod starts all the same, and the log says what to do."""
+    file = tmp_path / "secret"
+    file.write_text("s" * 32 + "\n")
+    file.chmod(mode)
+    made = server_options(options(), PodOptions("127.0.0.1", 0, ticket_secret_file=file))
+    assert made.ticket_secret == b"s" * 32
+    assert [each.levelname for each in caplog.records] == ["WARNING"] * warned
+    assert ("chmod 600" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("redis://:hidden@127.0.0.1:1", True),
+        ("redis://127.0.0.1:1/0?password=hidden", True),
+        ("redis://127.0.0.1:1", False),
+        (None, False),
+    ],
+)
+def test_a_password_on_the_command_line_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str | None, warned: bool
+) -> None:
+    """`ps` shows it to everyone on the machine; the environment is the owner's alone."""
+    monkeypatch.setenv("MURMUR_URL", "redis://:hidden@127.0.0.1:1")
+    try:
+        begin(Session(Globals(url=url), Settings(url="redis://:hidden@127.0.0.1:1")))
+    finally:
+        logging.getLogger("murmur_streams").setLevel(logging.NOTSET)
+    assert ("set MURMUR_URL" in caplog.text) == warned
+    assert "hidden" not in caplog.text
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +344,32 @@ def test_the_environment_says_what_the_options_do_not(
     told = next_object(process, "url")
     assert told["auth"] == "tokens"
     assert ask(f"{told['url']}/runs")[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "code"),
+    [
+        ((), None, 401),
+        (("--public-openapi",), None, 200),
+        ((), "1", 200),
+        (("--private-openapi",), "1", 401),
+    ],
+)
+def test_the_document_is_public_where_a_setting_says_so(
+    line: CommandLine,
+    tokens: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    variable: str | None,
+    code: int,
+) -> None:
+    """With a tokens file /openapi.json asks for a token, unless a setting opens it."""
+    if variable is not None:
+        monkeypatch.setenv("MURMUR_PUBLIC_OPENAPI", variable)
+    _, url = serving(line, "--tokens-file", str(tokens), *words)
+    assert ask(f"{url}/openapi.json")[0] == code
+    assert ask(f"{url}/openapi.json", Authorization="Bearer a-token-0123456789")[0] == 200
+    assert ask(f"{url}/runs")[0] == 401
 
 
 def test_a_proxy_may_show_it_under_a_path(line: CommandLine) -> None:

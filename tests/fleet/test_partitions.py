@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.core.states import RunState
+from murmur_streams.fleet.worker import Worker
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 from tests.fleet.queueing import hand_on, over, take
-from tests.fleet.stage import Stage
+from tests.fleet.stage import Stage, wait_until
 from tests.servers import Space
 
 PARTITIONS = 3
@@ -104,6 +106,33 @@ async def test_a_fleet_that_says_another_number_refuses_to_start(wide: Stage) ->
         with pytest.raises(StoreConfigurationError, match="partitions=3"):
             await fleet.submit("counts", {})
     assert (await handle.snapshot()).state is RunState.PENDING
+
+
+async def test_a_worker_with_an_old_number_takes_nothing(space: Space) -> None:
+    """After a FLUSHALL others fixed another number: the worker ends and says what differs."""
+    old = Fleet(space.url, key_prefix=space.prefix, partitions=1)
+
+    @old.agent
+    async def work() -> None: ...
+
+    working = asyncio.create_task(Worker(old).run())
+
+    async def is_listed() -> bool:
+        return bool(space.admin.exists(space.keys.workers))
+
+    await wait_until(is_listed, "the worker works")
+    with space.admin.pipeline(transaction=True) as pipeline:
+        pipeline.flushall()
+        pipeline.hset(space.keys.meta, "schema_version", "1")
+        pipeline.hset(space.keys.meta, "partitions", str(PARTITIONS))
+        pipeline.execute()
+    async with old, space.store(partitions=PARTITIONS) as newer:
+        for run_id in one_of_each():
+            await newer.submit(run_id, "work")
+        with pytest.raises(StoreConfigurationError, match=f"partitions={PARTITIONS}"):
+            await working
+        states = [run.state for run in (await newer.list_runs()).runs]
+    assert states == [RunState.PENDING] * len(one_of_each())
 
 
 async def test_the_environment_says_the_number(

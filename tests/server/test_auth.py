@@ -153,6 +153,28 @@ def test_every_route_but_the_probes_asks_who_calls(asking: FastAPI) -> None:
     assert {each["type"] for each in schemes.values()} == {"http", "apiKey"}
 
 
+async def test_the_document_is_for_those_who_may_come_in(
+    asking: FastAPI, stranger: httpx.AsyncClient
+) -> None:
+    """Where the pod asks for tokens, /openapi.json asks too; a token of any scope is enough."""
+    for method in ("GET", "HEAD"):
+        refused = await stranger.request(method, "/openapi.json")
+        assert (refused.status_code, "WWW-Authenticate" in refused.headers) == (401, True)
+    for token in SCOPED.values():
+        answer = await stranger.get("/openapi.json", headers=bearer(token))
+        assert answer.json() == asking.openapi()
+    check_problem(await stranger.get("/openapi.json", headers=bearer(EXPIRED)), 401)
+
+
+async def test_the_document_is_public_where_an_option_says_so(fleet: Fleet) -> None:
+    """Everything else asks for a token as before."""
+    app: FastAPI = fleet.asgi(authenticator=tokens(), public_openapi=True)
+    async with client_of(app) as client:
+        assert (await client.get("/openapi.json")).json() == app.openapi()
+        assert (await client.head("/openapi.json")).status_code == 200
+        check_problem(await client.get("/runs"), 401)
+
+
 async def test_each_documented_route_refuses_a_stranger(
     asking: FastAPI, stranger: httpx.AsyncClient, space: Space
 ) -> None:

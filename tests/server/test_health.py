@@ -11,7 +11,7 @@ from murmur_streams.server import health
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Principal, Scope
 from murmur_streams.stores.redis.scripts import load_scripts
-from tests.server.serving import Callers, check_problem, client_of, submitted
+from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space
 
 
@@ -66,6 +66,22 @@ async def test_scripts_that_are_gone_are_loaded_again(
     assert (await client.get("/readyz")).json() == {"status": "ready"}
     hashes = [script.sha for script in load_scripts().values()]
     assert all(space.admin.script_exists(*hashes))
+
+
+async def test_a_pod_is_unready_on_a_server_that_others_filled(
+    client: httpx.AsyncClient, space: Space
+) -> None:
+    """After a FLUSHALL others fixed another number of partitions: the pod writes nothing there."""
+    with space.admin.pipeline(transaction=True) as pipeline:
+        pipeline.flushall()
+        pipeline.hset(space.keys.meta, "schema_version", "1")
+        pipeline.hset(space.keys.meta, "partitions", "3")
+        pipeline.execute()
+    with unchanged(space):
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()) == (503, {"status": "store_unreachable"})
+        refused = await client.post("/submit", json=task())
+        check_problem(refused, 503, "unavailable")
 
 
 async def test_requests_are_counted_by_the_template_of_their_route(

@@ -159,3 +159,54 @@ async def test_a_file_that_breaks_leaves_the_tokens_of_before(
     file.write_text(record(NEW))
     assert not await is_taken(authenticator, OLD)
     assert await is_taken(authenticator, NEW)
+
+
+def hashed(token: str) -> str:
+    return record_of(token, Principal("web", frozenset({Scope.READ})))
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "warned"),
+    [
+        (record(), 0o600, ""),
+        (record(), 0o640, "chmod 600"),
+        (record(), 0o644, "chmod 600"),
+        (hashed(OLD), 0o644, ""),
+        (hashed(OLD) + record(NEW), 0o644, "chmod 600"),
+        (hashed(OLD), 0o664, "chmod go-w"),
+        (hashed(OLD), 0o646, "chmod go-w"),
+    ],
+)
+def test_a_file_that_lets_others_in_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, mode: int, warned: str
+) -> None:
+    """Others may read hashes, but neither tokens as they are nor write records of their own."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(text)
+    file.chmod(mode)
+    assert TokensFile(file).tokens()
+    found = warnings_of(caplog)
+    assert len(found) == bool(warned)
+    assert all(warned in each and str(file) in each for each in found)
+    assert not any(OLD in each or NEW in each for each in found)
+
+
+def test_the_warning_comes_again_with_a_change_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once at the start, once when the file was read again, never with a request."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(hashed(OLD))
+    file.chmod(0o644)
+    tokens = TokensFile(file)
+    assert warnings_of(caplog) == []
+    for text, mode, count in ((record(), 0o644, 1), (record(), 0o600, 1), (record(NEW), 0o604, 2)):
+        file.write_text(text)
+        file.chmod(mode)
+        for _ in range(3):
+            assert tokens.tokens()
+        assert len(warnings_of(caplog)) == count

@@ -22,6 +22,7 @@ from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
+from murmur_streams.server.tokens import is_open_to_others
 
 if TYPE_CHECKING:
     from murmur_streams.server.options import ServerOptions
@@ -41,6 +42,7 @@ class PodOptions:
     tokens_file: Path | None = None
     ticket_secret_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    public_openapi: bool = False
     insecure: bool = False
     root_path: str = ""
 
@@ -90,6 +92,7 @@ def server_options(options: Options, pod: PodOptions) -> ServerOptions:
         authenticator=BearerTokens.of_file(pod.tokens_file) if pod.tokens_file else None,
         ticket_secret=_ticket_secret(pod.ticket_secret_file),
         cors_origins=pod.cors_origins,
+        public_openapi=pod.public_openapi,
         drain_seconds=options.drain_seconds,
     )
 
@@ -98,13 +101,21 @@ def _ticket_secret(file: Path | None) -> bytes:
     if file is None:
         return secrets.token_bytes(SHORTEST_SECRET)
     try:
-        secret = file.read_bytes().strip()
+        with file.open("rb") as opened:
+            secret = opened.read().strip()
+            mode = os.fstat(opened.fileno()).st_mode
     except OSError as error:
         raise StoreConfigurationError(f"the ticket secret {file}: {error.strerror}") from None
     if len(secret) < SHORTEST_SECRET:
         raise StoreConfigurationError(
             f"the ticket secret {file} must have {SHORTEST_SECRET} bytes or more, "
             "such as `openssl rand -base64 32` prints"
+        )
+    if is_open_to_others(mode):
+        logger.warning(
+            "others on this machine have access to the ticket secret %s, and can sign tickets for "
+            "any run with it: chmod 600 it",
+            file,
         )
     return secret
 

@@ -112,6 +112,7 @@ class Calls:
             archive.input_json or "",
             archive.result_json or "",
             archive.checkpoint_json or "",
+            str(self._keys.partitions),
             *(part for pair in run_to_fields(run).items() for part in pair),
         ]
         keys = [*self._keys.given(run_id), base, restoring]
@@ -125,6 +126,8 @@ class Calls:
         if name in _WITH_BASE:
             keys.append(self._keys.base(partition))
         keys += more
+        if name in _CREATING:
+            own = [*own, str(self._keys.partitions)]
         return await self._writer.write(
             name, run_id, keys, self._clock(), self._durations.shared, own
         )
@@ -233,6 +236,8 @@ _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]]
 _WITH_BASE = frozenset(
     {"create", "submit", "requeue", "set_state", "finish", "release", "request_cancel", "delete"}
 )
+_CREATING = frozenset({"create", "submit", "requeue"})
+"""Their last argument is the number of partitions: they refuse a partition that has another one."""
 
 
 def _payload(payload: Payload | None) -> tuple[str, int, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from redis.exceptions import RedisError
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.stores.redis.connections import Connections
 from murmur_streams.stores.redis.failures import clear_error, code_of
-from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
+from murmur_streams.stores.redis.keys import Keys
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -79,12 +79,11 @@ WORKER_PROBES: tuple[str, ...] = (
 
 
 async def check_server(connections: Connections, keys: Keys, where: str) -> None:
-    """Refuse a server that cannot hold the guarantees, and claim the key space's meta hash.
+    """Refuse a server that cannot hold the guarantees.
 
     Raises:
-        StoreConfigurationError: older than 6.2, a replica, evicting live runs, not permitting
-            what the scripts call, or its key space has another number of partitions or a newer
-            schema.
+        StoreConfigurationError: older than 6.2, a replica, evicting live runs, or not permitting
+            what the scripts call.
     """
     info = await _info(connections)
     version = info.get("redis_version")
@@ -101,7 +100,6 @@ async def check_server(connections: Connections, keys: Keys, where: str) -> None
     if policy.startswith("volatile"):
         logger.warning("%s may evict ended runs early (maxmemory-policy %s)", where, policy)
     await check_permissions(connections, keys, where, PROBES + OWN_PROBES)
-    await _check_meta(connections, keys, where)
 
 
 async def _info(connections: Connections) -> dict[str, str]:
@@ -156,37 +154,3 @@ def _is_denied(error: RedisError) -> bool:
 
 
 _PERMISSION = frozenset({"NOPERM", "NOAUTH"})
-
-
-async def _check_meta(connections: Connections, keys: Keys, where: str) -> None:
-    read = ("HMGET", keys.meta, "schema_version", "partitions")
-    found: Any = await connections.every_reply([read])
-    if isinstance(found[0], list) and None in found[0]:
-        # Only then: a server that is full refuses writes, and would refuse every reader.
-        found = await connections.every_reply(
-            [
-                ("HSETNX", keys.meta, "schema_version", SCHEMA_VERSION),
-                ("HSETNX", keys.meta, "partitions", keys.partitions),
-                read,
-            ]
-        )
-    for reply in found:
-        if isinstance(reply, RedisError) and code_of(reply) != "WRONGTYPE":
-            raise reply
-    try:
-        schema, partitions = (int(part) for part in found[-1])
-    except (TypeError, ValueError):
-        raise StoreConfigurationError(
-            f"the key {keys.meta!r} on {where} is not of murmur-streams; use another key_prefix"
-        ) from None
-    if schema > SCHEMA_VERSION:
-        raise StoreConfigurationError(
-            f"the runs under {keys.prefix!r} on {where} have schema version {schema}, newer "
-            f"than this program's {SCHEMA_VERSION}; upgrade murmur-streams, or use another "
-            "key_prefix"
-        )
-    if partitions != keys.partitions:
-        raise StoreConfigurationError(
-            f"the runs under {keys.prefix!r} on {where} were made with partitions={partitions}, "
-            f"this store was opened with {keys.partitions}; use the same number"
-        )

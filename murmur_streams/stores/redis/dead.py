@@ -145,6 +145,7 @@ class DeadLetters:
         count = 0
         for name, partition in await self._places(target):
             count += int(await self._server.read("XTRIM", self._keys.dead(name, partition), *how))
+            await self._forget(name, partition)
         return count
 
     async def _remove(self, run_id: str) -> int:
@@ -152,8 +153,16 @@ class DeadLetters:
             letter = await self.get(run_id)
         except DeadLetterNotFoundError:
             return 0
-        key = self._keys.dead(letter.target, self._keys.partition(run_id))
-        return int(await self._server.read("XDEL", key, letter.letter_id))
+        partition = self._keys.partition(run_id)
+        key = self._keys.dead(letter.target, partition)
+        count = int(await self._server.read("XDEL", key, letter.letter_id))
+        await self._forget(letter.target, partition)
+        return count
+
+    async def _forget(self, target: str, partition: int) -> None:
+        """Remove the stream of an agent that has no letters any more: the agent may be no more."""
+        base = self._keys.base(partition)
+        await self._server.idempotent_script("forget_letters", [base], [target])
 
     async def _places(
         self, target: str | None, partition: int | None = None

@@ -40,11 +40,23 @@ class Fate(Enum):
     """Nothing that a connection or a server raises: an error in this package, or in the client."""
 
 
+class UnconfirmedError(Exception):
+    """A script found that its partition is not known to be one of ours, and wrote nothing.
+
+    Either the server was emptied, or another program has filled it with another number of
+    partitions: ``confirm_partitions`` finds out which.
+    """
+
+
+UNCONFIRMED = "UNCONFIRMED"
+"""What such a script answers."""
+
 _LATER = frozenset(
     {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 )
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 """No later try can end differently."""
+_NEVER_EXECUTED = (MaxConnectionsError, NoScriptError, UnconfirmedError)
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # What a server says to a long command before it has a password: its other limits are tighter then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
@@ -65,7 +77,7 @@ def code_of(error: BaseException) -> str:
 def fate_of(error: BaseException) -> Fate:
     """Tell whether the server may have executed the call."""
     code = code_of(error)
-    if code in _LATER or isinstance(error, (MaxConnectionsError, NoScriptError)):
+    if code in _LATER or isinstance(error, _NEVER_EXECUTED):
         return Fate.NOT_EXECUTED
     if code in _AUTH:
         return Fate.REFUSED

@@ -107,6 +107,10 @@ class Keys:
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"
 
+    def partition_meta(self, partition: int) -> str:
+        """Where a partition keeps the number of partitions: its scripts cannot read ``meta``."""
+        return f"{self.base(partition)}:meta"
+
     def index(self, partition: int) -> str:
         return f"{self.base(partition)}:index"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.core.pages import MOST_RUNS
 from murmur_streams.core.states import RunState
+from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 
 
@@ -42,7 +43,17 @@ async def raise_partitions(
     for state in RunState:
         if state.is_terminal:
             await _delete_all(store, state)
-    await store.server.read("HSET", keys.meta, "partitions", number)
+    partitions = Keys(keys.prefix, number)
+    # All at once: a program that still has the old number is refused from this moment on.
+    await store.server.read_all(
+        ("MULTI",),
+        ("HSET", keys.meta, "partitions", number),
+        *(
+            ("HSET", partitions.partition_meta(each), "partitions", number)
+            for each in partitions.all_partitions
+        ),
+        ("EXEC",),
+    )
 
 
 async def count_runs(store: RedisRunStore) -> tuple[int, int]:

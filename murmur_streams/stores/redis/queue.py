@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from murmur_streams.core.work import (
     Told,
     Word,
 )
+from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
 from murmur_streams.stores.redis.failures import FINAL, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.server import reason_of, text
@@ -32,6 +34,9 @@ logger = logging.getLogger("murmur_streams.queue")
 WAKE_GROUP = "workers"
 WAKE_CONSUMER = "any"
 """One name for all workers: tokens are hints without acks, and a name a worker would leak."""
+WAKE_KEPT_MS = DAY_SECONDS * 1000
+"""How long a wake-up stream stays that no worker waits on; as in include/queue.lua."""
+RENEWED_SECONDS = DAY_SECONDS / 10
 HEARTBEAT_PAGE = 100
 TEND_PAGE = 20
 CONTROL_PAGE = 100
@@ -58,6 +63,8 @@ class Queue:
         self._unserved: dict[int, set[str]] = {}
         self._woken: list[int] = []
         """Partitions whose wake-up tokens came last: they are claimed from first."""
+        self._kept_at = -math.inf
+        """When the expiry of the wake-up streams was moved on last, by the loop's clock."""
 
     async def prepare(self, targets: Sequence[str]) -> None:
         """Make the wake streams and their group, where they are missing."""
@@ -71,6 +78,12 @@ class Queue:
             except Exception as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+        await self._keep_wake_streams(targets)
+
+    async def _keep_wake_streams(self, targets: Sequence[str]) -> None:
+        keys = self._wake_keys(targets)
+        await self._server.read_all(*(("PEXPIRE", key, WAKE_KEPT_MS) for key in keys))
+        self._kept_at = asyncio.get_running_loop().time()
 
     async def claim(
         self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
@@ -115,7 +128,7 @@ class Queue:
             [self._keys.base(partition), self._keys.feed(partition)],
             [
                 *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-                *(count, len(targets), *rules, *tokens),
+                *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
             ],
         )
         claims, unserved = list[Claim](), set[str]()
@@ -253,6 +266,8 @@ class Queue:
         those whom ``tend`` wakes.
         """
         keys = self._wake_keys(targets)
+        if asyncio.get_running_loop().time() - self._kept_at >= RENEWED_SECONDS:
+            await self._keep_wake_streams(targets)
         try:
             reply = await self._server.blocking(
                 "XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1,

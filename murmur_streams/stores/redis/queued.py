@@ -102,7 +102,9 @@ class RedisWork(QueuedRuns):
 
     async def _in_every_partition(self, script: str, target: str) -> None:
         calls = [
-            self.server.idempotent_script(script, [self.keys.base(partition)], [target])
+            self.server.idempotent_script(
+                script, [self.keys.base(partition)], [target, str(self.keys.partitions)]
+            )
             for partition in self.keys.all_partitions
         ]
         await asyncio.gather(*calls)

@@ -86,7 +86,7 @@ async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Ru
         if await _is_here(server, archive):
             return False
         restoring = restoring or server.keys.restoring(archive.run_id, digest_of(archive))
-        await _put_aside(server, restoring, archive.entries)
+        await _put_aside(server, archive.run_id, restoring, archive.entries)
         answer = await calls.restore(archive, run, restoring)
         if answer[0] == "OK":
             return True
@@ -129,14 +129,18 @@ async def _is_here(server: Server, archive: RunArchive) -> bool:
     return True
 
 
-async def _put_aside(server: Server, restoring: str, entries: Sequence[JournalEntry]) -> None:
+async def _put_aside(
+    server: Server, run_id: str, restoring: str, entries: Sequence[JournalEntry]
+) -> None:
     """Write what is not there yet; who else does the same is helped."""
     newest = await server.read("XREVRANGE", restoring, "+", "-", "COUNT", 1)
     after = text(newest[0][0]) if newest else ""
     rest = entries[_place_after(entries, after) :]
+    keys = [restoring, server.keys.base(server.keys.partition(run_id))]
+    partitions = str(server.keys.partitions)
     for page in pages(rest):
         answer = await server.idempotent_script(
-            "restore_page", [restoring], [after, KEEP_MS, len(page), *_groups(page)]
+            "restore_page", keys, [after, KEEP_MS, len(page), partitions, *_groups(page)]
         )
         # Elsewhere: it was sent twice, or by two. At the page's end it is as if once.
         if answer[1] != page[-1].id:

@@ -22,8 +22,17 @@ from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.pauses import pause_before_retry
 from murmur_streams.stores.redis.checks import WORKER_PROBES, check_permissions, check_server
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
-from murmur_streams.stores.redis.failures import FINAL, Fate, clear_error, code_of, fate_of
+from murmur_streams.stores.redis.failures import (
+    FINAL,
+    UNCONFIRMED,
+    Fate,
+    UnconfirmedError,
+    clear_error,
+    code_of,
+    fate_of,
+)
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.meta import check_meta, confirm_partitions
 from murmur_streams.stores.redis.scripts import load_scripts
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -123,11 +132,16 @@ class Server:
         return await self._retrying(lambda: self._commands.pipeline(list(commands)))
 
     async def ping(self) -> None:
-        """Ask whether it is there with our scripts; one that was emptied gets them again."""
+        """Ask whether it is there with our scripts and our meta; if not, prepare it again.
+
+        Raises:
+            StoreConfigurationError: since the last check it was filled by others.
+        """
         hashes = [script.sha for script in load_scripts().values()]
-        _, found = await self.read_all(("PING",), ("SCRIPT", "EXISTS", *hashes))
-        if not all(found):
-            await self.prepare_again()
+        meta = ("HGET", self.keys.meta, "partitions")
+        _, found, kept = await self.read_all(("PING",), ("SCRIPT", "EXISTS", *hashes), meta)
+        if not all(found) or text(kept) != str(self.keys.partitions):
+            await self._retrying(self.prepare_again)
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
@@ -152,11 +166,17 @@ class Server:
         script = load_scripts()[name]
         command = (script.sha, len(keys), *keys, *args)
         try:
-            reply = await self._commands.call("EVALSHA", *command)
-        except NoScriptError:
-            await self.prepare_again()
-            reply = await self._commands.call("EVALSHA", *command)
-        return tuple(text(part) for part in reply)
+            return await self._evalsha(command)
+        except (NoScriptError, UnconfirmedError) as error:
+            await self.prepare_for(error)
+            return await self._evalsha(command)
+
+    async def _evalsha(self, command: tuple[object, ...]) -> Answer:
+        reply = await self._commands.call("EVALSHA", *command)
+        answer = tuple(text(part) for part in reply)
+        if answer[0] == UNCONFIRMED:
+            raise UnconfirmedError("the number of partitions is not confirmed")
+        return answer
 
     async def idempotent_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script that may safely run twice, retried like ``read``."""
@@ -234,15 +254,18 @@ class Server:
     async def _prepare(self) -> None:
         await check_server(self._commands, self.keys, self.where)
         await self._load_scripts()
+        await check_meta(self._commands, self.keys, self.where)
 
     async def prepare_again(self) -> None:
         """Check the server like the first time: without our scripts it is a new or emptied one."""
-        try:
-            await self._prepare()
-        except NeverSentError:
-            raise
-        except Exception as error:
-            raise NeverSentError from error
+        await _never_sent(self._prepare())
+
+    async def prepare_for(self, error: NoScriptError | UnconfirmedError) -> None:
+        """Do what a call needs that failed so, before it is sent again."""
+        if isinstance(error, UnconfirmedError):
+            await _never_sent(confirm_partitions(self._commands, self.keys, self.where))
+        else:
+            await self.prepare_again()
 
     async def _load_scripts(self) -> None:
         await self._commands.pipeline(
@@ -284,6 +307,16 @@ def unavailable(where: str, reason: BaseException) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{where} cannot be reached ({said}); check that it runs and that the address is right"
     )
+
+
+async def _never_sent(preparing: Awaitable[None]) -> None:
+    """Whatever happens while a call is prepared, the call itself was not sent."""
+    try:
+        await preparing
+    except NeverSentError:
+        raise
+    except Exception as error:
+        raise NeverSentError from error
 
 
 def is_cancelled() -> bool:

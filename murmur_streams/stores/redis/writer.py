@@ -29,7 +29,14 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connections import Reply
-from murmur_streams.stores.redis.failures import Fate, clear_error, fate_of, is_credentials
+from murmur_streams.stores.redis.failures import (
+    UNCONFIRMED,
+    Fate,
+    UnconfirmedError,
+    clear_error,
+    fate_of,
+    is_credentials,
+)
 from murmur_streams.stores.redis.lane import Lane
 from murmur_streams.stores.redis.room import Room
 from murmur_streams.stores.redis.scripts import load_scripts
@@ -209,10 +216,10 @@ class Writer:
         return self._producer, self._n
 
     def _on_reply(self, call: _Call, reply: asyncio.Future[Reply]) -> None:
-        error = reply.exception()
+        error = reply.exception() or self._settle(call, reply.result())
         if error is None:
-            self._settle(call, reply.result())
-        elif self._abandoned:
+            return
+        if self._abandoned:
             self._fail(call, self._lost(call, error, maybe_applied=True))
         else:
             task = start_task(
@@ -221,15 +228,19 @@ class Writer:
             self._retries.add(task)
             task.add_done_callback(self._retries.discard)
 
-    def _settle(self, call: _Call, reply: Reply) -> None:
+    def _settle(self, call: _Call, reply: Reply) -> UnconfirmedError | None:
+        """Give each write its answer, unless the script wants to be sent again."""
         try:
             answers = _answers(call, reply)
+        except UnconfirmedError as unconfirmed:
+            return unconfirmed
         except Exception as bug:  # noqa: BLE001  # not the form of a script's reply
             self._fail(call, bug)
-            return
+            return None
         for write, answer in zip(call.writes, answers, strict=True):
             self._finish(write, answer)
         self._send_next(call.queue)
+        return None
 
     def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
         # The room of a caller that went away is free only now: its write was still to be done.
@@ -266,23 +277,26 @@ class Writer:
                 except Exception as again:  # noqa: BLE001  # judged at the top of the loop
                     error = again
                 else:
-                    self._settle(call, reply)
-                    return
+                    unconfirmed = self._settle(call, reply)
+                    if unconfirmed is None:
+                        return
+                    error = unconfirmed
                 attempt += 1
         except asyncio.CancelledError:
             self._fail(call, self._lost(call, error, maybe_applied=True))
             raise
 
     async def _prepare_retry(self, error: BaseException, attempt: int) -> None:
-        if attempt > 0 or not isinstance(error, NoScriptError):
+        emptied = isinstance(error, (NoScriptError, UnconfirmedError))
+        if attempt > 0 or not emptied:
             await self._server.recover(attempt)
-        if isinstance(error, NoScriptError):
-            await asyncio.shield(self._prepare_once())
+        if emptied:
+            await asyncio.shield(self._prepare_once(error))
 
-    def _prepare_once(self) -> asyncio.Task[None]:
-        """Prepare the server for all calls that found it without our scripts."""
+    def _prepare_once(self, error: NoScriptError | UnconfirmedError) -> asyncio.Task[None]:
+        """Prepare the server for all calls that found it without our scripts or our number."""
         if self._preparing is None or self._preparing.done():
-            self._preparing = start_task(self._server.prepare_again(), "prepare again")
+            self._preparing = start_task(self._server.prepare_for(error), "prepare again")
             self._retries.add(self._preparing)
             self._preparing.add_done_callback(self._retries.discard)
         return self._preparing
@@ -304,8 +318,10 @@ class Writer:
 
 
 def _answers(call: _Call, reply: Reply) -> list[Answer]:
-    """The answer to each write of a call."""
+    """The answer to each write of a call; UnconfirmedError when the script wants it sent again."""
     answer = tuple(text(part) for part in reply)
+    if answer[0] == UNCONFIRMED:
+        raise UnconfirmedError("the number of partitions is not confirmed")
     merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
     if not merged or len(answer) == 1:
         return [answer] * len(call.writes)

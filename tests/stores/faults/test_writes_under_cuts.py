@@ -248,7 +248,7 @@ async def test_a_claimed_run_is_handed_back_once(
     await store.submit(run_id, target)
     base, feed = store.keys.base(0), store.keys.feed(0)
     claimed = await store.server.single_script(
-        "claim", [base, feed], ["worker", "", 60_000, 1000, 0, 1, 1, target, 0, "token"]
+        "claim", [base, feed], ["worker", "", 60_000, 1000, 0, 1, 1, "1", target, 0, "token"]
     )
     assert run_id in claimed
     proxy.plan = once(fault, calls("release"))

@@ -290,3 +290,18 @@ async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> 
             pass
         letter = await DeadLetters(store).get("run")
         assert letter.reason == "overdue"
+
+
+async def test_the_last_letter_takes_its_stream_with_it(
+    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+) -> None:
+    """An agent that is no more leaves no empty stream and no name in the list of agents."""
+    await fail(store, queue, "a", "b", "c", target="gone")
+    await fail(store, queue, "d", target="kept")
+    assert await dead.purge(run_id="a") == 1
+    assert space.admin.exists(space.keys.dead("gone", 0))
+    await dead.requeue("b")
+    assert await dead.purge(target="gone") == 1
+    assert not space.admin.exists(space.keys.dead("gone", 0))
+    await dead.requeue("d")
+    assert not space.admin.exists(space.keys.dead("kept", 0), space.keys.dead_targets(0))

@@ -114,7 +114,7 @@ async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
     await wait_until(lambda: expiries(space) == set(), "the keys expire")
     await store.sweep()
     keys = {key.decode() for key in space.admin.scan_iter()}
-    assert keys == {space.keys.meta, space.keys.feed(0)}
+    assert keys == {space.keys.meta, space.keys.partition_meta(0), space.keys.feed(0)}
 
 
 async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
@@ -126,7 +126,8 @@ async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
     await wait_until(lambda: expiries(space) == set(), "the keys expire")
     await store.sweep()
     keys = {key.decode() for key in space.admin.scan_iter()}
-    assert keys == {space.keys.meta, space.keys.feed(0), space.keys.wake("t", 0)}
+    metas = {space.keys.meta, space.keys.partition_meta(0)}
+    assert keys == {*metas, space.keys.feed(0), space.keys.wake("t", 0)}
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,7 @@ async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(
     keys = {key.decode() for key in space.admin.scan_iter()}
     assert keys == {
         space.keys.meta,
+        space.keys.partition_meta(0),
         space.keys.feed(0),
         space.keys.journal(RUN_ID),
         space.keys.producers(RUN_ID),

@@ -97,6 +97,7 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
         ("dead_targets_key", [], Shown().dead_targets(0)),
         ("paused_key", [], Shown().paused(0)),
         ("sweeper_key", [], Shown().sweeper(0)),
+        ("meta_key", [], Shown().partition_meta(0)),
         ("control_key", ["<worker_id>"], Shown().control("<worker_id>", 0)),
     ],
 )
@@ -133,6 +134,7 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
         "dead_targets_key",
         "paused_key",
         "sweeper_key",
+        "meta_key",
         "control_key",
     }
 

@@ -156,7 +156,7 @@ class Twins:
         order = {target: self.partition.ready(target) for target in targets}
         lease_ms = LOST_MS if step.lost else HELD_MS
         rules = itertools.chain.from_iterable((target, step.max_attempts) for target in targets)
-        own = ["w1", "host", lease_ms, FEED_MAX, self.ttl_ms, step.count, len(targets)]
+        own = ["w1", "host", lease_ms, FEED_MAX, self.ttl_ms, step.count, len(targets), "1"]
         answer = await self._script("claim", [*own, *rules, *tokens], feed=True)
         start = Start("w1", "", "host", step.max_attempts)
         wanted = self.model.claim(start, targets, tokens, order, lost=step.lost)

@@ -89,7 +89,7 @@ async def test_what_is_put_aside_is_seen_by_nobody_and_vanishes_by_itself(
     key = aside(space, archive)
     assert space.admin.xlen(key) == 1_000
     assert 0 <= DAY_MS - space.admin.pttl(key) < 60_000
-    assert set(space.dump()) == {space.keys.meta, key}
+    assert set(space.dump()) == {space.keys.meta, space.keys.partition_meta(0), key}
     for call in (store.get_status, store.audit, store.rebuild, store.archive):
         with pytest.raises(RunNotFoundError):
             await call(RUN_ID)
