@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import cast
 
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.exception_text import describe_error
 from murmur_streams.fleet import Fleet
-from murmur_streams.fleet.worker.endings import as_data
 
 _NOT_THEIRS = (__file__, importlib.__file__)
 _FORM = "name it as MODULE:ATTRIBUTE, for example app:fleet"
@@ -58,7 +58,7 @@ def _imported(name: str, here: str) -> ModuleType:
         code = "" if error.code is None else ascii(error.code)
         raise _failed(name, f"it called sys.exit({code})", error, here) from error
     except Exception as error:
-        raise _failed(name, str(as_data(error)), error, here) from error
+        raise _failed(name, describe_error(error), error, here) from error
 
 
 def _failed(name: str, why: str, error: BaseException, here: str) -> FleetNotFoundError:

@@ -14,6 +14,8 @@ from pydantic import JsonValue
 from murmur_streams.core.errors import (
     LeaseLostError,
     RunDamagedError,
+    RunNotFoundError,
+    RunTerminatedError,
     StoreError,
 )
 from murmur_streams.core.events import RunEvent, RunEventType
@@ -53,6 +55,7 @@ class RunContext:
         self._awaited: set[asyncio.Task[None]] = set()
         self._unheard: dict[asyncio.Task[None], BaseException] = {}
         self._store_failed = False
+        self._claim_lost = False
         self._is_cancelled = False
         self._is_over = False
         self._last_checkpoint: JsonValue = (
@@ -87,6 +90,11 @@ class RunContext:
     def store_failed(self) -> bool:
         """True when a write gave up on the server; what the agent makes of that is no verdict."""
         return self._store_failed
+
+    @property
+    def claim_lost(self) -> bool:
+        """True when a write was refused because the claim is over, or the run gone."""
+        return self._claim_lost
 
     def emit(self, name: str, data: JsonValue = None) -> Awaitable[None]:
         """Tell subscribers something of the application's own.
@@ -176,6 +184,9 @@ class RunContext:
             raise LeaseLostError(self.run_id)
         try:
             await write()
+        except (LeaseLostError, RunTerminatedError, RunNotFoundError):
+            self._claim_lost = True
+            raise
         except RunDamagedError:
             raise
         except StoreError:

@@ -18,7 +18,7 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
 )
 from murmur_streams.core.events import RunEvent
-from murmur_streams.core.result_codec import error_message, error_traceback, error_type_name
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus

@@ -13,14 +13,10 @@ from pydantic import JsonValue
 
 from murmur_streams.core.errors import RunFailedError
 from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.exception_text import describe_error, error_message, error_type_name
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.limits import Limits
-from murmur_streams.core.result_codec import (
-    decode_result,
-    encode_result,
-    error_message,
-    error_type_name,
-)
+from murmur_streams.core.result_codec import decode_result, encode_result
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.core.work import Claim
@@ -134,17 +130,19 @@ class _InlineStore(InMemoryRunStore):
 
 
 async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentResult[Any]:
+    # Here: the worker's package imports the fleet's, which imports this module.
+    from murmur_streams.fleet.worker.waits import is_ended_from_outside
+
+    task = asyncio.current_task()
     output: object = None
     failure: BaseException | None = None
     try:
         output = await _call(agent, claim, context)
         await context.flush()
         _as_stored(agent, claim.run_id, output)
-    except GeneratorExit:
-        raise
     except BaseException as error:  # an agent may raise anything
         # So does Ctrl-C end the caller: asyncio cancels the task that it runs first of all.
-        if _is_cancelled():
+        if is_ended_from_outside(task):
             raise
         failure = error
     context.end()
@@ -179,15 +177,8 @@ def _as_stored(agent: Agent, run_id: str, output: object) -> AgentResult[Any]:
     return cast("AgentResult[Any]", decode_result(text))
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 async def _end(store: InMemoryRunStore, result: AgentResult[Any]) -> None:
-    from murmur_streams.fleet.worker.endings import as_data
-
-    error = None if result.error is None else str(as_data(result.error))
+    error = None if result.error is None else describe_error(result.error)
     event = RunEvent(
         type=RunEventType.AGENT_FAILED if error else RunEventType.AGENT_COMPLETED,
         run_id=result.task_id,

@@ -10,6 +10,7 @@ import re
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.server.problems import MEDIA_TYPE, problem_of
 
 logger = logging.getLogger("murmur_streams.server")
@@ -21,7 +22,8 @@ def problem_answer(error: BaseException, request_id: str) -> Response:
     """The answer to a request that failed; what may not be told is logged here."""
     problem = problem_of(error)
     if not problem.kind.is_told:
-        logger.error("request %s: %s", request_id, problem.kind.title, exc_info=error)
+        shown = loggable_traceback(error)
+        logger.error("request %s: %s: %s", request_id, problem.kind.title, shown)
     content = json.dumps(problem.document(request_id), ensure_ascii=False).encode()
     return Response(content, problem.kind.status, problem.all_headers, MEDIA_TYPE)
 

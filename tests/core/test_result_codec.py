@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
 from murmur_streams.core.result_codec import (
-    MAX_ERROR_CHARACTERS,
     StoredModel,
     decode_result,
     encode_result,

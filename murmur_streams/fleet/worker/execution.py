@@ -8,7 +8,6 @@ import inspect
 import logging
 from enum import Enum, auto
 
-from murmur_streams.core.errors import NonRetryableError
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
@@ -56,6 +55,7 @@ class Execution:
         self._handler: asyncio.Task[None] | None = None
         self._in_thread = False
         self._is_ending = False
+        self._input_is_wrong = False
         self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
@@ -211,24 +211,25 @@ class Execution:
     def _overtime(self, message: str) -> TimeoutError:
         error = TimeoutError(message)
         if self._handler is not None and self._handler.done():
-            # Where the handler was when it was cancelled.
-            error.__cause__ = self._error
+            # Where the handler was when it was cancelled. Not the cause: what a handler raises
+            # after a verdict decides nothing.
+            error.__context__ = self._error
         return error
 
     async def _end_as_handled(self) -> Outcome:
         error = self._error
         if error is None:
             return await self._endings.complete(self._output)
-        if self._endings.is_loss(error):
-            logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+        if self._context.claim_lost:
+            self._endings.log_loss(error)
             return Outcome.LOST
         if self._context.store_failed:
             # The run did not fail, the server did: when the lease has run out, it is done again.
-            logger.warning("run %s is left to the next worker: %r", self.claim.run_id, error)
+            self._endings.log_left(error)
             return Outcome.LEFT
-        if isinstance(error, _WrongInputError):
-            return await self._endings.fail(error.reason, verdict=Dead(NOT_RETRYABLE))
-        return await self._endings.fail(error)
+        # An input that does not fit will fit no better next time.
+        verdict = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
+        return await self._endings.fail(error, verdict=verdict)
 
     async def _work(self) -> None:
         try:
@@ -240,11 +241,9 @@ class Execution:
             self._error = None
 
     async def _call(self) -> object:
-        try:
-            value = self._agent.decode_input(self.claim.input_json)
-        except Exception as error:
-            # It will fit no better next time.
-            raise _WrongInputError(error) from error
+        self._input_is_wrong = True
+        value = self._agent.decode_input(self.claim.input_json)
+        self._input_is_wrong = False
         arguments = self._agent.arguments(value, self._context)
         if self._agent.is_async:
             output = await self._agent.function(**arguments)
@@ -265,11 +264,3 @@ class Execution:
                 output.close()
             raise asyncio.CancelledError
         return output
-
-
-class _WrongInputError(NonRetryableError):
-    """The stored input does not fit the agent's declared type."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from murmur_streams.core.work import Beat, Claim
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.fleet.worker.endings import Outcome
 from murmur_streams.fleet.worker.execution import Execution, Verdict
 from murmur_streams.stores.work_store import WorkStore
@@ -101,6 +102,7 @@ class Held:
             return
         if (error := task.exception()) is not None:
             run_id = execution.claim.run_id
-            logger.error("run %s: the worker could not end it", run_id, exc_info=error)
+            shown = loggable_traceback(error)
+            logger.error("run %s: the worker could not end it: %s", run_id, shown)
         else:
             self.counts[task.result()] += 1

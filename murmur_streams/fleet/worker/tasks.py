@@ -1,7 +1,8 @@
 """What an agent's own tasks may not do: end the process that executes other runs beside it.
 
 A task that raises SystemExit or KeyboardInterrupt raises it out of the event loop as well, and the
-worker would be gone. Ctrl-C comes by a signal handler, and needs no such thing.
+worker would be gone. Ctrl-C comes by a signal handler, and needs no such thing. A callback that
+raises an exception whose text cannot be read would end the loop while that is logged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from murmur_streams.core.errors import RemoteAgentError
-from murmur_streams.fleet.logs import executed, loggable
+from murmur_streams.core.exception_text import as_data
+from murmur_streams.fleet.logs import executed, loggable, loggable_traceback
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -35,6 +37,21 @@ def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
     if isinstance(before, _Factory):
         return
     loop.set_task_factory(_Factory(before))
+
+
+def guard_callbacks(loop: asyncio.AbstractEventLoop) -> None:
+    """Log what callbacks on this loop raise, whatever it is; a handler of the user's own stays."""
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(_report)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    try:
+        loop.default_exception_handler(context)
+    except BaseException:  # noqa: BLE001  # the exception's own code may raise anything
+        error = context.get("exception")
+        shown = "" if error is None else loggable_traceback(error)
+        logger.error("%s: %s", context.get("message"), shown)  # noqa: TRY400  # would fail again
 
 
 class _Factory:
@@ -96,6 +113,9 @@ class _Guarded(Coroutine[Any, Any, Any]):
         return getattr(self._guarded, name)
 
     def _ordinary(self, error: BaseException) -> RemoteAgentError:
-        kind, said = type(error).__name__, loggable(str(error))
-        logger.error("run %s: a task of its agent raised %s(%s)", self._run_id, kind, said)
-        return RemoteAgentError(kind, str(error))
+        told = as_data(error)
+        logger.error(
+            "run %s: a task of its agent raised %s(%s)",
+            self._run_id, told.type_name, loggable(told.message),
+        )  # fmt: skip
+        return told

@@ -33,7 +33,7 @@ from murmur_streams.fleet.worker.held import Held
 from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
 from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
-from murmur_streams.fleet.worker.tasks import guard_tasks
+from murmur_streams.fleet.worker.tasks import guard_callbacks, guard_tasks
 from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.fleet.worker.waits import end_tasks, first_of
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
@@ -137,7 +137,9 @@ class Worker:
         Raises:
             StoreConfigurationError: the server does not fit or refuses this user.
         """
-        guard_tasks(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        guard_tasks(loop)
+        guard_callbacks(loop)
         store = await self._fleet.store()
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
         await queue.prepare(self._targets)
