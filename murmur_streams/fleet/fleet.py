@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.errors import AgentNotRegisteredError
 from murmur_streams.core.identifiers import check_run_id, check_target
+from murmur_streams.core.json_values import copy_json
 from murmur_streams.core.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, make_agent
 from murmur_streams.fleet.dead import DeadRuns
@@ -186,9 +187,9 @@ class Fleet:
         """
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
-        given = cast("JsonValue", input) if known is None else known.encode_input(input)
+        given = copy_json(input, "the input") if known is None else known.encode_input(input)
         run_id = await submit_run(
-            await self.store(),
+            self.store,
             name,
             given,
             sent=sent_form(input, given),
@@ -215,7 +216,7 @@ class Fleet:
         """
         known = self._find(target)
         run_id = await submit_run(
-            await self.store(),
+            self.store,
             target,
             input if known is None else known.encode_json_input(input),
             sent=input,

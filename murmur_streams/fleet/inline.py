@@ -106,6 +106,11 @@ class _InlineStore(InMemoryRunStore):
 
     checkpoint_json: str | None = None
 
+    @property
+    def limits(self) -> Limits:
+        """The sizes that it takes."""
+        return self._limits
+
     async def append(
         self,
         run_id: str,
@@ -126,7 +131,7 @@ class _InlineStore(InMemoryRunStore):
         """Keep a value, checked as every store does it."""
         del run_id, claim
         text = encode_json(value, "the checkpoint")
-        self.checkpoint_json = Limits().result(text).text
+        self.checkpoint_json = self._limits.checkpoint(text).text
 
 
 async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentResult[Any]:
