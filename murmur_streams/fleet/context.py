@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
@@ -100,6 +100,11 @@ class RunContext:
     def claim_lost(self) -> bool:
         """True when a write was refused because the claim is over, or the run gone."""
         return self._claim_lost
+
+    @property
+    def unfinished(self) -> Collection[asyncio.Task[None]]:
+        """The writes under way."""
+        return self._unfinished
 
     def emit(self, name: str, data: JsonValue = None) -> Awaitable[None]:
         """Tell subscribers something of the application's own.

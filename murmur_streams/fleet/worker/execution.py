@@ -11,11 +11,11 @@ from enum import Enum, auto
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.logs import begin_execution
+from murmur_streams.fleet.logs import begin_execution, loggable
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.fleet.worker.endings import Endings, Outcome
-from murmur_streams.fleet.worker.tasks import leave_behind
+from murmur_streams.fleet.worker.tasks import StartedTasks, leave_behind, track_tasks
 from murmur_streams.fleet.worker.threads import call_in_thread
 from murmur_streams.stores.work_store import WorkStore
 
@@ -23,6 +23,8 @@ logger = logging.getLogger("murmur_streams.worker")
 
 STOP_SECONDS = 1.0
 """How long a handler may take to end when its worker stops."""
+
+_MOST_TASKS_NAMED = 5
 
 
 class Verdict(Enum):
@@ -56,6 +58,7 @@ class Execution:
         self._in_thread = False
         self._is_ending = False
         self._input_is_wrong = False
+        self._started: StartedTasks | None = None
         self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
@@ -115,7 +118,9 @@ class Execution:
                 delivery.cancel()
             self._leave()
             raise
-        return await self._conclude()
+        outcome = await self._conclude()
+        self._log_running_tasks()
+        return outcome
 
     async def _execute(self) -> None:
         """Run the handler until it has ended, its time is over, or a verdict is told."""
@@ -216,6 +221,19 @@ class Execution:
             error.__context__ = self._error
         return error
 
+    def _log_running_tasks(self) -> None:
+        """Warn of the tasks that outlive the execution; those that end with it have by now."""
+        running = [] if self._started is None else self._started.running(self._context.unfinished)
+        if running:
+            more = len(running) - _MOST_TASKS_NAMED
+            named = loggable(", ".join(running[:_MOST_TASKS_NAMED]))
+            logger.warning(
+                "run %s: its execution has ended, and tasks that its agent started go on: %s%s; "
+                "what they write to the run is refused; start tasks in an asyncio.TaskGroup to end "
+                "them with the run",
+                self.claim.run_id, named, f" and {more} more" if more > 0 else "",
+            )  # fmt: skip
+
     async def _end_as_handled(self) -> Outcome:
         error = self._error
         if error is None:
@@ -232,6 +250,7 @@ class Execution:
         return await self._endings.fail(error, verdict=verdict)
 
     async def _work(self) -> None:
+        self._started = track_tasks()
         try:
             enter_trace(self.claim.trace)
             self._output = await self._call()

@@ -8,8 +8,10 @@ raises an exception whose text cannot be read would end the loop while that is l
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Callable, Coroutine, Generator
+import weakref
+from collections.abc import Callable, Collection, Coroutine, Generator
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +31,44 @@ def leave_behind(task: asyncio.Task[Any]) -> None:
     unlisted._log_destroy_pending = False
     # Documented, underscore and all, for what manages the lifetime of tasks by itself.
     asyncio._unregister_task(task)
+
+
+def track_tasks() -> StartedTasks:
+    """Remember the tasks that the running task and its tasks start from now on."""
+    started = StartedTasks()
+    _STARTED.set(started)
+    return started
+
+
+class StartedTasks:
+    """The tasks that one agent has started, while they run."""
+
+    def __init__(self) -> None:
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Remember a task that was started."""
+        self._tasks.add(task)
+
+    def running(self, but: Collection[asyncio.Task[Any]] = ()) -> list[str]:
+        """The tasks that have not ended, each by its name and its coroutine's; some left out."""
+        return sorted(
+            f"{task.get_name()} ({_coroutine_name(task)})"
+            for task in self._tasks
+            if not task.done() and task not in but
+        )
+
+
+_STARTED: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVar(
+    "murmur_streams_started_tasks", default=None
+)
+
+
+def _coroutine_name(task: asyncio.Task[Any]) -> str:
+    try:
+        return str(getattr(task.get_coro(), "__qualname__", type(task.get_coro()).__name__))
+    except Exception:  # noqa: BLE001  # a coroutine of the user's own make may raise anything
+        return "?"
 
 
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -55,7 +95,7 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 class _Factory:
-    """Creates tasks as the factory before it did; those of an execution are guarded."""
+    """Creates tasks as the factory before it did; guards and remembers those of an execution."""
 
     def __init__(self, before: Callable[..., Any] | None) -> None:
         self._before = before
@@ -67,8 +107,13 @@ class _Factory:
         if execution is not None:
             coroutine = _Guarded(coroutine, execution.run_id)
         if self._before is not None:
-            return self._before(loop, coroutine, **options)
-        return asyncio.Task(coroutine, loop=loop, **options)
+            task = self._before(loop, coroutine, **options)
+        else:
+            task = asyncio.Task(coroutine, loop=loop, **options)
+        started = _STARTED.get()
+        if started is not None:
+            started.add(task)
+        return task
 
 
 class _Guarded(Coroutine[Any, Any, Any]):
