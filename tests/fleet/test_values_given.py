@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from pydantic import JsonValue
 
 from murmur_streams import Fleet, RunContext
 from murmur_streams.core.errors import (
@@ -86,7 +87,7 @@ async def test_the_last_checkpoint_is_nobodys_own_list() -> None:
 
     @fleet.agent
     async def keeps(run: RunContext) -> Any:
-        first = cast("list[int]", run.last_checkpoint)
+        first = cast("list[JsonValue]", run.last_checkpoint)
         first.append(1)
         assert run.last_checkpoint == [0]
         await run.checkpoint(first)
@@ -160,7 +161,8 @@ async def test_the_stores_own_limits_hold_at_the_call(space: Space) -> None:
 @pytest.mark.parametrize("name", ["fine", "elsewhere"])
 async def test_a_submission_takes_its_values_at_the_call(space: Space, name: str) -> None:
     """What changes while the store is opened is submitted as it was."""
-    given, metadata = {"rows": [0]}, {"tags": ["a"]}
+    given: dict[str, Any] = {"rows": [0]}
+    metadata: dict[str, Any] = {"tags": ["a"]}
     async with Fleet(space.url, key_prefix=space.prefix) as fleet:
         if name == "fine":
 

@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.logs import begin_execution, loggable
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
@@ -59,6 +60,7 @@ class Execution:
         self._is_ending = False
         self._input_is_wrong = False
         self._started: StartedTasks | None = None
+        self._waits: Waits | None = None
         self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
@@ -68,6 +70,11 @@ class Execution:
     def holds(self) -> bool:
         """Whether its claim is to be kept alive."""
         return self._verdict is not Verdict.LOST
+
+    @property
+    def awaited(self) -> list[Awaited]:
+        """The runs that its handler waits for."""
+        return [] if self._waits is None else self._waits.runs
 
     @property
     def left_behind(self) -> asyncio.Task[None] | None:
@@ -250,7 +257,7 @@ class Execution:
         return await self._endings.fail(error, verdict=verdict)
 
     async def _work(self) -> None:
-        self._started = track_tasks()
+        self._started, self._waits = track_tasks(), track_waits()
         try:
             enter_trace(self.claim.trace)
             self._output = await self._call()

@@ -27,6 +27,7 @@ from murmur_streams.core.work import (
     WorkerInfo,
 )
 from murmur_streams.fleet.fleet import Fleet
+from murmur_streams.fleet.worker.blocked import Blocked
 from murmur_streams.fleet.worker.control import listen
 from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
 from murmur_streams.fleet.worker.held import Held
@@ -99,6 +100,7 @@ class Worker:
         self._hurrying = asyncio.Event()
         self._changed = asyncio.Event()
         self._held = Held(self.name, self._slot_free.set)
+        self._blocked = Blocked(self.name, concurrency, self._targets)
         self._started_ms = time.time_ns() // 1_000_000
 
     @property
@@ -235,10 +237,16 @@ class Worker:
             targets=sorted(self._targets),
             concurrency=self._concurrency,
             started_ms=self._started_ms,
-            state="draining" if self._stopping.is_set() else "working",
+            state=self._state(held),
             held=len(held),
             runs=held[:MOST_RUNS_TOLD],
         )
+
+    def _state(self, held: list[str]) -> str:
+        is_blocked = self._blocked.look(self._held.awaited, held)
+        if self._stopping.is_set():
+            return "draining"
+        return "blocked" if is_blocked else "working"
 
     async def _let_finish(self) -> None:
         if not self._held:
