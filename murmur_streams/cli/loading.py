@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import cast
 
 from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.exception_text import describe_error
+from murmur_streams.core.exception_text import describe_error, traceback_of
 from murmur_streams.fleet import Fleet
 
 _NOT_THEIRS = (__file__, importlib.__file__)
@@ -71,7 +71,7 @@ def _place(error: BaseException, here: str) -> str:
     """The last line of the user's own code that led to an error: libraries are not his to mend."""
     frames = [
         frame
-        for frame in traceback.extract_tb(error.__traceback__)
+        for frame in traceback.extract_tb(traceback_of(error))
         if not frame.filename.startswith("<frozen ") and frame.filename not in _NOT_THEIRS
     ]
     inside = os.path.join(here, "")  # noqa: PTH118  # tracebacks hold texts

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from pydantic import JsonValue
@@ -213,7 +213,7 @@ class EventContract(ContractRoom):
         run_id, given, output = await bench.run(store), [0], [0]
         event = note(run_id).model_copy(update={"data": given})
         result = AgentResult[object](output=output, agent_name="a", task_id=run_id)
-        writes = [
+        writes: list[asyncio.Task[Any]] = [
             asyncio.create_task(store.append(run_id, event)),
             asyncio.create_task(store.push_event(run_id, event)),
             asyncio.create_task(store.set_result(run_id, result)),
@@ -221,7 +221,8 @@ class EventContract(ContractRoom):
         await asyncio.sleep(0)
         given.append(1)
         output.append(1)
-        await asyncio.gather(*writes)
+        for write in writes:
+            await write
         await store.finish(run_id, RunState.COMPLETED)
         assert numbers(await events_of(store, run_id)) == [[0], [0]]
         assert cast("AgentResult[object]", await store.get_result(run_id)).output == [0]

@@ -277,6 +277,21 @@ async def test_the_cause_of_an_unreadable_error_is_told(fleet: Fleet) -> None:
     assert "in raises" in shown
 
 
+async def test_an_unreadable_answer_to_a_timeout_is_a_timeout(fleet: Fleet) -> None:
+    """What a handler raises when its time is over is part of the traceback, and hinders nothing."""
+
+    @fleet.agent(timeout=0.05)
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise RecursesError("on its way out") from None
+
+    state, told = await outcome(fleet, slow)
+    assert (state, told.type_name) == (RunState.FAILED, "TimeoutError")
+    assert "RecursesError: on its way out" in (told.traceback or "")
+
+
 BASE_KINDS: dict[str, type[BaseException]] = {
     kind.__name__: kind for kind in (SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 }
