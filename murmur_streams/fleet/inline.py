@@ -135,9 +135,6 @@ class _InlineStore(InMemoryRunStore):
 
 
 async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentResult[Any]:
-    # Here: the worker's package imports the fleet's, which imports this module.
-    from murmur_streams.fleet.worker.waits import is_ended_from_outside
-
     task = asyncio.current_task()
     output: object = None
     failure: BaseException | None = None
@@ -147,7 +144,7 @@ async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentRes
         _as_stored(agent, claim.run_id, output)
     except BaseException as error:  # an agent may raise anything
         # So does Ctrl-C end the caller: asyncio cancels the task that it runs first of all.
-        if is_ended_from_outside(task):
+        if _is_ended_from_outside(task):
             raise
         failure = error
     context.end()
@@ -180,6 +177,19 @@ def _as_stored(agent: Agent, run_id: str, output: object) -> AgentResult[Any]:
     result = AgentResult[Any](output=output, agent_name=agent.name, task_id=run_id)
     text = Limits().result(encode_result(result)).text
     return cast("AgentResult[Any]", decode_result(text))
+
+
+def _is_ended_from_outside(task: asyncio.Task[Any] | None) -> bool:
+    """Whether a BaseException in this task's code cancels or closes the task.
+
+    Otherwise the agent has raised it.
+    """
+    try:
+        running = asyncio.current_task()
+    except RuntimeError:
+        # No loop runs: the task's coroutine is being closed.
+        return True
+    return task is None or task is not running or task.cancelling() > 0
 
 
 async def _end(store: InMemoryRunStore, result: AgentResult[Any]) -> None:

@@ -196,15 +196,22 @@ def _asked_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float
 
 
 def _own_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float | None:
-    # By its type: an exception's __class__ may be a property that raises. The other code that runs
-    # here is the user's too: of a class with __subclasscheck__, or of a RetryLater of his own.
-    try:
-        if issubclass(type(error), RetryLater):
+    if issubclass(type(error), RetryLater):
+        try:
             seconds = cast("RetryLater", error).delay_seconds
             return checked_seconds("RetryLater's delay_seconds", seconds, least=0)
-        return math.inf if issubclass(type(error), (NonRetryableError, *never_retry)) else None
-    except BaseException:  # noqa: BLE001  # one that cannot say what it asks for is any failure
-        return None
+        except BaseException:  # noqa: BLE001  # one that cannot say how long is any failure
+            return None
+    kinds = (NonRetryableError, *never_retry)
+    return math.inf if any(_is_of(error, kind) for kind in kinds) else None
+
+
+def _is_of(error: BaseException, kind: type) -> bool:
+    # By its type: an exception's __class__ may be a property that raises.
+    try:
+        return issubclass(type(error), kind)
+    except BaseException:  # noqa: BLE001  # a class may have a __subclasscheck__ of its own
+        return False
 
 
 def make_policy(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from pydantic import BaseModel, field_serializer, field_validator
+from pydantic import BaseModel, field_serializer, field_validator, model_serializer
 
 from murmur_streams import Backoff, Fleet, RetryLater, RunContext
 from murmur_streams.core.errors import (
@@ -352,6 +352,29 @@ async def test_a_users_type_that_raises_anything_fails_its_run(
     assert (run.state, run.attempt) == (RunState.FAILED, 2 if place == "written" else 1)
 
 
+class LooksLost(BaseModel):
+    """An output whose serialiser raises an error that looks like one of ours."""
+
+    @model_serializer
+    def write(self) -> Any:
+        raise LooksLostError
+
+
+@pytest.mark.parametrize("raises", ["in the output", "by the agent"])
+async def test_an_error_that_looks_like_ours_fails_the_run(fleet: Fleet, raises: str) -> None:
+    """An agent that raises LeaseLostError itself has not lost its run: the run fails, once."""
+
+    @fleet.agent
+    async def looks(run: RunContext) -> Any:
+        if raises == "in the output":
+            return LooksLost()
+        raise LeaseLostError(run.run_id)
+
+    state, told = await outcome(fleet, looks)
+    assert state is RunState.FAILED
+    assert told.type_name in {"LeaseLostError", "LooksLostError", "InvalidPayloadError"}
+
+
 class OddLater(RetryLater):
     def __init__(self) -> None:
         Exception.__init__(self, "odd")
@@ -394,14 +417,17 @@ async def test_a_policys_own_code_that_raises_is_logged(
     """A Backoff or a never_retry class that raises leaves the rules as they are without it."""
     monkeypatch.setattr("murmur_streams.fleet.worker.endings.Backoff", lambda: AT_ONCE)
 
-    @fleet.agent(retries=5, backoff=OddWaits(), never_retry=(OddCheckError,))
-    async def fails(run: RunContext) -> int:
+    @fleet.agent(retries=5, backoff=OddWaits(), never_retry=(OddCheckError, KeyError))
+    async def fails(run: RunContext) -> None:
         if run.attempt == 3:
-            return 3
+            raise KeyError("never again")
         raise ValueError("once more")
 
     async with working(fleet):
-        assert await (await fleet.submit(fails)).output(timeout=30) == 3
+        handle = await fleet.submit(fails)
+        with pytest.raises(RunFailedError, match="never again"):
+            await handle.output(timeout=30)
+    assert (await handle.snapshot()).attempt == 3
     assert "its agent's backoff cannot be used" in caplog.text
 
 

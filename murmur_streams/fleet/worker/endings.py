@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -29,7 +28,7 @@ from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.logs import loggable, loggable_error
+from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
 from murmur_streams.fleet.policy import (
     DEADLINE_EXCEEDED,
     FAILED,
@@ -39,7 +38,6 @@ from murmur_streams.fleet.policy import (
     decide_failure,
 )
 from murmur_streams.fleet.worker.repeating import Repeater
-from murmur_streams.fleet.worker.waits import is_ended_from_outside
 from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
@@ -90,15 +88,12 @@ class Endings:
 
     async def complete(self, output: object) -> Outcome:
         """End the run with its output; an output that cannot be stored is its failure."""
-        task = asyncio.current_task()
         try:
             result = self._result(output, None)
             return await self._repeater.write(
                 lambda: self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED)
             )
-        except BaseException as error:  # an output's own code may raise anything
-            if not issubclass(type(error), Exception) and is_ended_from_outside(task):
-                raise
+        except Exception as error:  # noqa: BLE001  # an output that no store takes
             outcome = self._unwritten(error)
             failure = error
         return await self.fail(failure) if outcome is None else outcome
@@ -119,7 +114,12 @@ class Endings:
                 error=str(told),
                 dead=decision.reason,
             ),
-            lambda: self._end(RunState.FAILED, error=told.type_name, dead=decision.reason),
+            # A store's limits may be lower than those of an error's text.
+            lambda: self._end(
+                RunState.FAILED,
+                error=f"{told.type_name} (its text could not be stored)",
+                dead=decision.reason,
+            ),
         )
 
     def _decide(self, error: BaseException) -> Retry | Dead:
@@ -236,9 +236,8 @@ class Endings:
             if outcome is not None:
                 return outcome
             logger.error(  # noqa: TRY400  # its traceback may hold what no log file takes
-                "run %s: its end was not written: %s",
-                self._claim.run_id, loggable_error(error),
-            )  # fmt: skip
+                "run %s: its end was not written: %s", self._claim.run_id, loggable_traceback(error)
+            )
         return Outcome.LEFT if instead is None else await self._try(instead)
 
     def _unwritten(self, error: BaseException) -> Outcome | None:
@@ -255,13 +254,17 @@ class Endings:
 
     def _is_loss(self, error: BaseException) -> bool:
         """Whether an error says that the claim is over."""
-        # An output's own code may well look for another run that is gone.
         kind = type(error)
-        return (
-            issubclass(kind, (LeaseLostError, RunTerminatedError, RunNotFoundError))
-            and not issubclass(kind, DeadLetterNotFoundError)
-            and cast("LeaseLostError", error).run_id == self._claim.run_id
-        )
+        if not issubclass(kind, (LeaseLostError, RunTerminatedError, RunNotFoundError)):
+            return False
+        # An output's own code may well look for another run that is gone, or raise an error that
+        # only looks like one of ours.
+        if issubclass(kind, DeadLetterNotFoundError):
+            return False
+        try:
+            return cast("LeaseLostError", error).run_id == self._claim.run_id
+        except BaseException:  # noqa: BLE001  # an output's own code may raise anything
+            return False
 
     def log_loss(self, error: BaseException) -> None:
         """Log that the claim is over."""

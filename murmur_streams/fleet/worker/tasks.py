@@ -111,7 +111,7 @@ class _Factory:
         else:
             task = asyncio.Task(coroutine, loop=loop, **options)
         started = _STARTED.get()
-        if started is not None:
+        if started is not None and isinstance(task, asyncio.Task):
             started.add(task)
         return task
 

@@ -25,19 +25,6 @@ async def first_of(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def is_ended_from_outside(task: asyncio.Task[Any] | None) -> bool:
-    """Whether a BaseException that arrived in this task's code cancels or closes the task.
-
-    Otherwise code that the task called has raised it.
-    """
-    try:
-        running = asyncio.current_task()
-    except RuntimeError:
-        # No loop runs: the task's coroutine is being closed.
-        return True
-    return task is None or task is not running or task.cancelling() > 0
-
-
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
     """Cancel tasks and wait for their ends, so long at most."""
     for task in tasks:
