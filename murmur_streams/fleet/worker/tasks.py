@@ -13,7 +13,7 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from murmur_streams.core.errors import RemoteAgentError
 from murmur_streams.core.exception_text import as_data
@@ -106,13 +106,14 @@ class _Factory:
         execution = executed()
         if execution is not None:
             coroutine = _Guarded(coroutine, execution.run_id)
+        task: Any
         if self._before is not None:
             task = self._before(loop, coroutine, **options)
         else:
             task = asyncio.Task(coroutine, loop=loop, **options)
         started = _STARTED.get()
         if started is not None and isinstance(task, asyncio.Task):
-            started.add(task)
+            started.add(cast("asyncio.Task[Any]", task))
         return task
 
 
