@@ -150,7 +150,7 @@ async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentRes
     context.end()
     await context.settle()
     return AgentResult[Any](
-        output=None if failure else output,
+        output=output if failure is None else None,
         error=failure,
         agent_name=agent.name,
         task_id=claim.run_id,

@@ -114,6 +114,18 @@ class ClassRaisesError(Exception):
     def __class__(self, kind: Any) -> None: ...
 
 
+class ValuelessError(Exception):
+    """Neither true nor false, and equal to nothing."""
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no equality")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class LooksLostError(LeaseLostError):
     """An error of ours, made by an agent, without what ours have."""
 
@@ -172,6 +184,7 @@ MADE: list[tuple[Callable[[], BaseException], str, str]] = [
     (lambda: NamelessError("nameless"), "NamelessError", "nameless"),
     (OddTextError, "OddTextError", "odd"),
     (lambda: ClassRaisesError("classless"), "ClassRaisesError", "classless"),
+    (lambda: ValuelessError("no value"), "ValuelessError", "no value"),
     (LooksLostError, "LooksLostError", "looks lost"),
     (UnfinishedRemoteError, "UnfinishedRemoteError", "unfinished"),
     (odd_syntax_error, "SyntaxError", "odd"),

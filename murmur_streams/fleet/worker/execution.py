@@ -8,7 +8,6 @@ import inspect
 import logging
 from enum import Enum, auto
 
-from murmur_streams.core.result_codec import dump_output
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
@@ -278,11 +277,9 @@ class Execution:
             output = await self._call_blocking(functools.partial(self._agent.function, **arguments))
         if inspect.isawaitable(output):
             output = await output
-        encoded = self._agent.encode_output(output)
-        # A model's serialiser is the user's code, and may raise anything: here it is the agent's
-        # failure, while in the task that writes the end it could end the worker.
-        dump_output(encoded)
-        return encoded
+        # Here, because a type's serialiser is the user's code, and may raise anything: in the task
+        # that writes the end, it could end the worker.
+        return self._agent.encode_output(output)
 
     async def _call_blocking(self, call: functools.partial[object]) -> object:
         self._in_thread = True

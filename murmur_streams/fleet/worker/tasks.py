@@ -106,14 +106,15 @@ class _Factory:
         execution = executed()
         if execution is not None:
             coroutine = _Guarded(coroutine, execution.run_id)
-        task: Any
-        if self._before is not None:
-            task = self._before(loop, coroutine, **options)
-        else:
-            task = asyncio.Task(coroutine, loop=loop, **options)
+        task: asyncio.Task[Any] = (
+            asyncio.Task(coroutine, loop=loop, **options)
+            if self._before is None
+            else self._before(loop, coroutine, **options)
+        )
         started = _STARTED.get()
-        if started is not None and isinstance(task, asyncio.Task):
-            started.add(cast("asyncio.Task[Any]", task))
+        # A factory of the user's own may make futures of any kind.
+        if started is not None and isinstance(cast("object", task), asyncio.Task):
+            started.add(task)
         return task
 
 
