@@ -54,8 +54,8 @@ def describe_error(error: BaseException) -> str:
 
 def error_traceback(error: BaseException) -> str | None:
     """The end of the traceback that came with an error of another process; None for others."""
-    told = _remote(error, "traceback")
-    return _end_of(told) if told else None
+    text = _remote(error, "traceback")
+    return _end_of(text) if text else None
 
 
 def format_traceback(error: BaseException, first: TracebackType | None = None) -> str:

@@ -39,8 +39,8 @@ class RunContext:
     the run ends, and fail it when one fails. In a ``def`` agent they block until it is.
 
     Each method takes the value that it is given at the call, also when it is not awaited: what the
-    agent does to a list afterwards does not change what is written. A value that is no JSON, or
-    too large, raises InvalidInputError at the call, and nothing is written.
+    agent does to a list afterwards does not change what is written. A value that is not JSON,
+    or too large, raises InvalidInputError at the call, and nothing is written.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A worker whose slots all wait for runs of its own agents says so, and what to do."""
+"""A worker whose slots all wait for runs of its own agents logs it, and what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCKED = "is blocked: each of its 2 slots waits for a run of fine, which it ser
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers look, and tell of themselves, more often than in life."""
+    """Workers look, and register, more often than outside of tests."""
     monkeypatch.setattr("murmur_streams.fleet.worker.worker.REGISTER_SECONDS", 0.1)
 
 
@@ -71,7 +71,7 @@ async def states(fleet: Fleet) -> set[str]:
 async def test_a_worker_of_waiting_parents_says_so(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, add: Callable[[Fleet], None]
 ) -> None:
-    """Two parents in two slots await their children: the list and the log tell it."""
+    """Two parents in two slots await their children: the list and the log show it."""
     add(fleet)
     async with working(fleet, concurrency=2):
         handles = [await fleet.submit("parent") for _ in range(2)]

@@ -90,7 +90,7 @@ async def test_a_task_group_that_must_not_be_retried(fleet: Fleet) -> None:
 
 
 async def test_a_task_group_that_asks_for_later(fleet: Fleet) -> None:
-    """A RetryLater in a task of a TaskGroup is no failure of the run."""
+    """A RetryLater in a task of a TaskGroup does not count as a failure."""
 
     async def is_busy() -> None:
         raise RetryLater(0, "busy")

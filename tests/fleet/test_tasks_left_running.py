@@ -78,7 +78,7 @@ async def test_a_task_that_outlives_its_run_is_logged(
 async def test_tasks_that_end_with_their_run_are_not_logged(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Tasks of a TaskGroup, cancelled ones, and writes without await are none that are left."""
+    """The warning leaves out tasks of a TaskGroup, cancelled ones, and writes without await."""
 
     @fleet.agent
     async def ends_them(run: RunContext) -> None:

@@ -81,7 +81,7 @@ async def test_an_inline_run_keeps_the_values_of_its_calls(agent: Any) -> None:
     assert done.checkpoint == SEEN[-1]
 
 
-async def test_the_last_checkpoint_is_nobodys_own_list() -> None:
+async def test_the_last_checkpoint_is_a_new_value_each_time() -> None:
     """Neither the list that was given nor the one that was read changes what is read next."""
     fleet = Fleet()
 

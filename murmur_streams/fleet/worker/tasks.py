@@ -160,9 +160,9 @@ class _Guarded(Coroutine[Any, Any, Any]):
         return getattr(self._guarded, name)
 
     def _ordinary(self, error: BaseException) -> RemoteAgentError:
-        told = as_data(error)
+        failure = as_data(error)
         logger.error(
             "run %s: a task of its agent raised %s(%s)",
-            self._run_id, told.type_name, loggable(told.message),
+            self._run_id, failure.type_name, loggable(failure.message),
         )  # fmt: skip
-        return told
+        return failure
