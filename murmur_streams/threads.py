@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from murmur_streams.core.errors import RemoteAgentError
+from murmur_streams.core.exception_text import as_data
 
 T = TypeVar("T")
 
@@ -50,7 +50,8 @@ async def call_in_thread(name: str, function: Callable[[], T]) -> T:
 
 def _for_the_caller(error: BaseException) -> BaseException:
     # The first cannot be raised into a future; the others would end the worker's loop or task,
-    # though no Ctrl-C ever reaches a thread.
-    if isinstance(error, (StopIteration, KeyboardInterrupt, GeneratorExit)):
-        return RemoteAgentError(type(error).__name__, str(error))
+    # though no Ctrl-C ever reaches a thread. By its type: its __class__ may be a property that
+    # raises, and then the caller would wait for ever.
+    if issubclass(type(error), (StopIteration, KeyboardInterrupt, GeneratorExit)):
+        return as_data(error)
     return error

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import cast
 
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.exception_text import describe_error, traceback_of
 from murmur_streams.fleet import Fleet
-from murmur_streams.fleet.worker.endings import as_data
 
 _NOT_THEIRS = (__file__, importlib.__file__)
 _FORM = "name it as MODULE:ATTRIBUTE, for example app:fleet"
@@ -58,7 +58,7 @@ def _imported(name: str, here: str) -> ModuleType:
         code = "" if error.code is None else ascii(error.code)
         raise _failed(name, f"it called sys.exit({code})", error, here) from error
     except Exception as error:
-        raise _failed(name, str(as_data(error)), error, here) from error
+        raise _failed(name, describe_error(error), error, here) from error
 
 
 def _failed(name: str, why: str, error: BaseException, here: str) -> FleetNotFoundError:
@@ -71,7 +71,7 @@ def _place(error: BaseException, here: str) -> str:
     """The last line of the user's own code that led to an error: libraries are not his to mend."""
     frames = [
         frame
-        for frame in traceback.extract_tb(error.__traceback__)
+        for frame in traceback.extract_tb(traceback_of(error))
         if not frame.filename.startswith("<frozen ") and frame.filename not in _NOT_THEIRS
     ]
     inside = os.path.join(here, "")  # noqa: PTH118  # tracebacks hold texts

@@ -8,7 +8,8 @@ from typing import Any
 from rich.text import Text
 
 from murmur_streams.cli.printing import console, printable, state_text
-from murmur_streams.core.result_codec import dump_output, error_message, error_type_name
+from murmur_streams.core.exception_text import error_message, error_type_name
+from murmur_streams.core.result_codec import dump_output
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run
 

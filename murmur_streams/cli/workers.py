@@ -17,7 +17,7 @@ from murmur_streams.cli.printing import console, moment_json, print_json, printa
 from murmur_streams.cli.session import Session
 from murmur_streams.core.work import WorkerInfo
 
-STYLES = {"working": "green", "draining": "yellow"}
+STYLES = {"working": "green", "draining": "yellow", "blocked": "red"}
 SHOWN_RUNS = 3
 WIDE = 1_000
 """Columns where there is no terminal: whoever reads that wants nothing cut."""

@@ -27,9 +27,9 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
     RunNotTerminalError,
 )
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.identifiers import new_run_id
 from murmur_streams.core.pages import RunPage, check_listing
-from murmur_streams.core.result_codec import error_message, error_traceback, error_type_name
 from murmur_streams.core.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus

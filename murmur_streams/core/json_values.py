@@ -44,6 +44,18 @@ def decode_json(text: str | bytes) -> JsonValue:
     return cast("JsonValue", json.loads(text))
 
 
+def copy_json(
+    value: object, what: str, error: type[InvalidInputError] = InvalidPayloadError
+) -> JsonValue:
+    """Copy a JSON value, so that what its owner changes later does not reach the copy.
+
+    Arguments and errors as ``encode_json``.
+    """
+    if value is None:
+        return None
+    return decode_json(encode_json(value, what, error))
+
+
 def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
     # A stack of our own: a hostile depth must end in our error, not in a RecursionError.
     stack: list[tuple[object, int]] = [(value, 1)]

@@ -12,12 +12,10 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.json_type import loose_json
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
-
-MAX_TRACEBACK_BYTES = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +125,3 @@ def _decode_output(payload: dict[str, Any]) -> object:
     if was_model and isinstance(output, dict):
         return StoredModel.model_validate(output)
     return cast("object", output)
-
-
-def error_type_name(error: BaseException) -> str:
-    """Name the type of an error, through any number of process borders."""
-    return error.type_name if isinstance(error, RemoteAgentError) else type(error).__name__
-
-
-def error_message(error: BaseException) -> str:
-    """The message of an error, cut to its limit."""
-    text = error.message if isinstance(error, RemoteAgentError) else str(error)
-    return text[:MAX_ERROR_CHARACTERS]
-
-
-def error_traceback(error: BaseException) -> str | None:
-    """The end of the traceback that was told of an error in another process; None for others."""
-    told = error.traceback if isinstance(error, RemoteAgentError) else None
-    if not told:
-        return None
-    # The end is kept: it has the innermost frames and the error itself.
-    return told.encode("utf-8", "replace")[-MAX_TRACEBACK_BYTES:].decode("utf-8", "ignore")

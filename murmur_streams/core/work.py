@@ -120,7 +120,7 @@ class WorkerInfo:
     started_ms: int
     """Unix milliseconds, by the worker's clock."""
     state: str
-    """``working`` or ``draining``."""
+    """``working``, ``draining``, or ``blocked``: its slots wait for runs that it should begin."""
     held: int
     """How many runs it executes."""
     runs: Sequence[str]

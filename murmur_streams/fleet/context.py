@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
@@ -11,13 +11,17 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from murmur_streams.core.entries import event_fields
 from murmur_streams.core.errors import (
     LeaseLostError,
     RunDamagedError,
+    RunNotFoundError,
+    RunTerminatedError,
     StoreError,
 )
 from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.limits import check_progress
 from murmur_streams.core.states import RunProgress
 from murmur_streams.core.work import Claim
 from murmur_streams.stores.work_store import WorkStore
@@ -33,6 +37,10 @@ class RunContext:
     over, it raises LeaseLostError and nothing is written. In an ``async def`` agent, await the
     methods to know that the write is in the journal; un-awaited writes are done in order before
     the run ends, and fail it when one fails. In a ``def`` agent they block until it is.
+
+    Each method takes the value that it is given at the call, also when it is not awaited: what the
+    agent does to a list afterwards does not change what is written. A value that is not JSON,
+    or too large, raises InvalidInputError at the call, and nothing is written.
     """
 
     def __init__(
@@ -53,11 +61,10 @@ class RunContext:
         self._awaited: set[asyncio.Task[None]] = set()
         self._unheard: dict[asyncio.Task[None], BaseException] = {}
         self._store_failed = False
+        self._claim_lost = False
         self._is_cancelled = False
         self._is_over = False
-        self._last_checkpoint: JsonValue = (
-            None if claim.checkpoint_json is None else decode_json(claim.checkpoint_json)
-        )
+        self._checkpoint_json = claim.checkpoint_json
 
     @property
     def cancelled(self) -> bool:
@@ -79,14 +86,25 @@ class RunContext:
     def last_checkpoint(self) -> JsonValue:
         """The value of the run's last checkpoint, of this attempt or of one before it.
 
-        None when there is none.
+        None when there is none. Each time it is a new value, which the agent may change.
         """
-        return self._last_checkpoint
+        text = self._checkpoint_json
+        return None if text is None else decode_json(text)
 
     @property
     def store_failed(self) -> bool:
         """True when a write gave up on the server; what the agent makes of that is no verdict."""
         return self._store_failed
+
+    @property
+    def claim_lost(self) -> bool:
+        """True when a write was refused because the claim is over, or the run gone."""
+        return self._claim_lost
+
+    @property
+    def unfinished(self) -> Collection[asyncio.Task[None]]:
+        """The writes under way."""
+        return self._unfinished
 
     def emit(self, name: str, data: JsonValue = None) -> Awaitable[None]:
         """Tell subscribers something of the application's own.
@@ -111,7 +129,9 @@ class RunContext:
         self, *, total: int = 0, completed: int = 0, failed: int = 0, running: int = 0
     ) -> Awaitable[None]:
         """Replace the run's counters; a poll sees them at once."""
-        progress = RunProgress(total=total, completed=completed, failed=failed, running=running)
+        progress = check_progress(
+            RunProgress(total=total, completed=completed, failed=failed, running=running)
+        )
         token = self._claim.token
         return self._perform(
             partial(self._store.update_progress, self.run_id, progress, claim=token)
@@ -123,7 +143,9 @@ class RunContext:
         Args:
             value: any JSON value, to the limit of a result.
         """
-        return self._perform(partial(self._keep, value))
+        text = encode_json(value, "the checkpoint")
+        self._store.limits.checkpoint(text)
+        return self._perform(partial(self._keep, text))
 
     def cancel(self) -> None:
         """Let the agent see that it is to end; the worker's to call."""
@@ -148,16 +170,19 @@ class RunContext:
     def _write(
         self, event_type: RunEventType, name: str | None, data: JsonValue
     ) -> Awaitable[None]:
-        event = RunEvent(
+        given = RunEvent(
             type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
         )
+        # The write begins later, in a task; until then the agent may change what it has given.
+        fields = event_fields(given, self.run_id, self._store.limits.max_event_bytes)
+        event = given.model_copy(update={"data": decode_json(fields.get("data", "null"))})
         return self._perform(
             partial(self._store.append, self.run_id, event, claim=self._claim.token)
         )
 
-    async def _keep(self, value: JsonValue) -> None:
-        await self._store.checkpoint(self.run_id, value, self._claim.token)
-        self._last_checkpoint = value
+    async def _keep(self, text: str) -> None:
+        await self._store.checkpoint(self.run_id, decode_json(text), self._claim.token)
+        self._checkpoint_json = text
 
     def _perform(self, write: Callable[[], Awaitable[object]]) -> Awaitable[None]:
         written = self._written(write)
@@ -176,6 +201,9 @@ class RunContext:
             raise LeaseLostError(self.run_id)
         try:
             await write()
+        except (LeaseLostError, RunTerminatedError, RunNotFoundError):
+            self._claim_lost = True
+            raise
         except RunDamagedError:
             raise
         except StoreError:

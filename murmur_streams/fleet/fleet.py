@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.errors import AgentNotRegisteredError
 from murmur_streams.core.identifiers import check_run_id, check_target
+from murmur_streams.core.json_values import copy_json
 from murmur_streams.core.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, make_agent
 from murmur_streams.fleet.dead import DeadRuns
@@ -192,17 +193,17 @@ class Fleet:
         """
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
-        given = cast("JsonValue", input) if known is None else known.encode_input(input)
-        store = await self.store()
+        given = copy_json(input, "the input") if known is None else known.encode_input(input)
         run_id = await submit_run(
-            store,
+            self.store,
             name,
             given,
             sent=sent_form(input, given),
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        return RunHandle(run_id, self._stores, known, self._unserved.look(store, name))
+        unserved = self._unserved.look(await self.store(), name)
+        return RunHandle(run_id, self._stores, known, unserved)
 
     async def submit_json(
         self,
@@ -221,9 +222,8 @@ class Fleet:
             options: as for ``submit``; the errors, too.
         """
         known = self._find(target)
-        store = await self.store()
         run_id = await submit_run(
-            store,
+            self.store,
             target,
             input if known is None else known.encode_json_input(input),
             sent=input,
@@ -231,7 +231,8 @@ class Fleet:
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        return RunHandle(run_id, self._stores, known, self._unserved.look(store, target))
+        unserved = self._unserved.look(await self.store(), target)
+        return RunHandle(run_id, self._stores, known, unserved)
 
     async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:
         """Submit a failed or cancelled run again, as a new run with the same input.

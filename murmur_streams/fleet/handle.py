@@ -17,12 +17,13 @@ from murmur_streams.core.errors import (
     RunFailedError,
     RunNotFoundError,
 )
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.result_codec import error_message, error_traceback, error_type_name
+from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.results import AgentResult, GroupResult
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.awaiting import Awaited, awaiting, is_in_execution
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.stores.work_store import WorkStore
@@ -74,8 +75,19 @@ class RunHandle(Generic[T]):
             after: the ``.id`` of the last event seen; None for the start.
         """
         store = await self._stores.get()
+        target, state = "", RunState.PENDING
+        if is_in_execution():
+            run = await store.snapshot(self.run_id)
+            target, state = run.target, run.state
+        awaited = Awaited(self.run_id, target, state)
         async with aclosing(store.stream(self.run_id, after=after)) as events:
-            async for event in events:
+            while True:
+                with awaiting(awaited):
+                    event = await anext(events, None)
+                if event is None:
+                    return
+                if event.type is RunEventType.AGENT_STARTED:
+                    awaited.state = RunState.RUNNING
                 yield event
 
     async def cancel(
@@ -185,14 +197,18 @@ class RunHandle(Generic[T]):
         seen.append(run.state)
         if run.state.is_terminal:
             return
-        async with aclosing(store.journal(self.run_id, after=run.cursor, follow=True)) as entries:
-            async for entry in entries:
-                if entry.type == EntryType.DELETED:
-                    raise RunNotFoundError(self.run_id)
-                if entry.type == EntryType.STATE:
-                    seen[:] = [RunState(entry.fields["state"])]
-                    if seen[-1].is_terminal:
-                        return
+        awaited = Awaited(self.run_id, run.target, run.state)
+        follow = store.journal(self.run_id, after=run.cursor, follow=True)
+        async with aclosing(follow) as entries:
+            with awaiting(awaited):
+                async for entry in entries:
+                    if entry.type == EntryType.DELETED:
+                        raise RunNotFoundError(self.run_id)
+                    if entry.type == EntryType.STATE:
+                        awaited.state = RunState(entry.fields["state"])
+                        seen[:] = [awaited.state]
+                        if awaited.state.is_terminal:
+                            return
 
     async def _told(
         self, store: WorkStore, known: Cancellation, before: str | None

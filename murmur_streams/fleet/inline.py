@@ -13,14 +13,10 @@ from pydantic import JsonValue
 
 from murmur_streams.core.errors import RunFailedError
 from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.exception_text import describe_error, error_message, error_type_name
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.limits import Limits
-from murmur_streams.core.result_codec import (
-    decode_result,
-    encode_result,
-    error_message,
-    error_type_name,
-)
+from murmur_streams.core.result_codec import decode_result, encode_result
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.core.work import Claim
@@ -110,6 +106,11 @@ class _InlineStore(InMemoryRunStore):
 
     checkpoint_json: str | None = None
 
+    @property
+    def limits(self) -> Limits:
+        """The sizes that it takes."""
+        return self._limits
+
     async def append(
         self,
         run_id: str,
@@ -130,27 +131,26 @@ class _InlineStore(InMemoryRunStore):
         """Keep a value, checked as every store does it."""
         del run_id, claim
         text = encode_json(value, "the checkpoint")
-        self.checkpoint_json = Limits().result(text).text
+        self.checkpoint_json = self._limits.checkpoint(text).text
 
 
 async def _executed(agent: Agent, claim: Claim, context: RunContext) -> AgentResult[Any]:
+    task = asyncio.current_task()
     output: object = None
     failure: BaseException | None = None
     try:
         output = await _call(agent, claim, context)
         await context.flush()
         _as_stored(agent, claim.run_id, output)
-    except GeneratorExit:
-        raise
     except BaseException as error:  # an agent may raise anything
         # So does Ctrl-C end the caller: asyncio cancels the task that it runs first of all.
-        if _is_cancelled():
+        if _is_ended_from_outside(task):
             raise
         failure = error
     context.end()
     await context.settle()
     return AgentResult[Any](
-        output=None if failure else output,
+        output=output if failure is None else None,
         error=failure,
         agent_name=agent.name,
         task_id=claim.run_id,
@@ -179,15 +179,21 @@ def _as_stored(agent: Agent, run_id: str, output: object) -> AgentResult[Any]:
     return cast("AgentResult[Any]", decode_result(text))
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _is_ended_from_outside(task: asyncio.Task[Any] | None) -> bool:
+    """Whether a BaseException in this task's code cancels or closes the task.
+
+    Otherwise the agent has raised it.
+    """
+    try:
+        running = asyncio.current_task()
+    except RuntimeError:
+        # No loop runs: the task's coroutine is being closed.
+        return True
+    return task is None or task is not running or task.cancelling() > 0
 
 
 async def _end(store: InMemoryRunStore, result: AgentResult[Any]) -> None:
-    from murmur_streams.fleet.worker.endings import as_data
-
-    error = None if result.error is None else str(as_data(result.error))
+    error = None if result.error is None else describe_error(result.error)
     event = RunEvent(
         type=RunEventType.AGENT_FAILED if error else RunEventType.AGENT_COMPLETED,
         run_id=result.task_id,

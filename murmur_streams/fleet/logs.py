@@ -7,6 +7,8 @@ import logging
 import re
 from typing import NamedTuple
 
+from murmur_streams.core.exception_text import describe_error, format_traceback
+
 _CONTROLS = re.compile(
     # All but the tab and the line feed; and those that reorder or split a line on a screen.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
@@ -16,6 +18,19 @@ _CONTROLS = re.compile(
 def loggable(text: str) -> str:
     """A text with its control characters shown: what an error says must not drive a terminal."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def loggable_error(error: BaseException) -> str:
+    """The type and the message of an exception of any make, for a line of a log."""
+    return loggable(describe_error(error))
+
+
+def loggable_traceback(error: BaseException) -> str:
+    """The traceback of an exception of any make.
+
+    A log's own formatter runs the exception's code, and may raise anything.
+    """
+    return loggable(format_traceback(error).rstrip())
 
 
 class Executed(NamedTuple):

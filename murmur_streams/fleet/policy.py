@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from murmur_streams.core.errors import InvalidInputError, MurmurError, NonRetryableError
+from murmur_streams.core.exception_text import cause_of, members_of
 from murmur_streams.core.limits import MAX_COUNT
 
 RETRIES_EXHAUSTED = "retries_exhausted"
@@ -148,20 +149,69 @@ def decide_failure(
         excused: how many before it do not count against the most attempts.
         left_seconds: how long until the run's deadline; None for no deadline.
         draw: a random number from 0 to 1.
+
+    Raises:
+        BaseException: whatever the policy's backoff raises, when it is of a class of the user's.
     """
-    if isinstance(error, RetryLater):
+    later_seconds = _asked_seconds(error, policy.never_retry)
+    if later_seconds == math.inf:
+        return Dead(NOT_RETRYABLE)
+    if later_seconds is not None:
         # Nothing else limits how often: an agent that says 0 would keep a slot and the server busy.
         least = LATER_LEAST_SECONDS if excused < LATER_OFTEN else LATER_OFTEN_LEAST_SECONDS
-        decision = Retry(max(least, error.delay_seconds), RETRY_LATER)
-    elif isinstance(error, (NonRetryableError, *policy.never_retry)):
-        return Dead(NOT_RETRYABLE)
+        decision = Retry(max(least, later_seconds), RETRY_LATER)
     elif failures >= policy.retries:
         return Dead(RETRIES_EXHAUSTED)
     else:
-        decision = Retry(policy.backoff.delay_seconds(failures + 1, draw), FAILED)
+        wait = policy.backoff.delay_seconds(failures + 1, draw)
+        decision = Retry(checked_seconds("the backoff's wait", wait, least=0), FAILED)
     if left_seconds is not None and decision.delay_seconds >= left_seconds:
         return Dead(DEADLINE_EXCEEDED)
     return decision
+
+
+def _asked_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float | None:
+    """After how long an exception asks for a retry: None when it does not say, inf for never.
+
+    What was raised may be inside: a member of a group, or what the raised error came ``from``. On
+    the way from outside to inside the first that says something counts; of several members, the
+    longest time.
+    """
+    asked: list[float] = []
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        seconds = _own_seconds(each, never_retry)
+        if seconds is not None:
+            asked.append(seconds)
+            continue
+        waiting.extend(members_of(each))
+        cause = cause_of(each)
+        if cause is not None:
+            waiting.append(cause)
+    return max(asked, default=None)
+
+
+def _own_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float | None:
+    if issubclass(type(error), RetryLater):
+        try:
+            seconds = cast("RetryLater", error).delay_seconds
+            return checked_seconds("RetryLater's delay_seconds", seconds, least=0)
+        except BaseException:  # noqa: BLE001  # one that cannot say how long is any failure
+            return None
+    kinds = (NonRetryableError, *never_retry)
+    return math.inf if any(_is_of(error, kind) for kind in kinds) else None
+
+
+def _is_of(error: BaseException, kind: type) -> bool:
+    # By its type: an exception's __class__ may be a property that raises.
+    try:
+        return issubclass(type(error), kind)
+    except BaseException:  # noqa: BLE001  # a class may have a __subclasscheck__ of its own
+        return False
 
 
 def make_policy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, cast
 
@@ -17,7 +17,7 @@ from murmur_streams.core.errors import (
     RunNotTerminalError,
 )
 from murmur_streams.core.identifiers import check_run_id, new_run_id
-from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.json_values import copy_json, encode_json
 from murmur_streams.core.states import RunState
 from murmur_streams.fleet.idempotency import idempotent_run_id, is_same, request_digest
 from murmur_streams.fleet.policy import checked_seconds
@@ -42,7 +42,7 @@ class SubmitOptions(TypedDict, total=False):
 
 
 async def submit_run(  # noqa: PLR0913  # one for each option of a submission
-    store: WorkStore,
+    open_store: Callable[[], Awaitable[WorkStore]],
     target: str,
     given: JsonValue,
     *,
@@ -64,6 +64,9 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     ``given`` is the input as it is stored, ``sent`` as ``sent_form`` makes it for the digest of a
     key. ``request_sha256`` is a digest that the caller has made, with a run id of its own.
     ``policy_deadline``, in seconds, is the agent's, for a submission without a deadline.
+
+    The options are checked, and ``metadata`` is copied, before the store is opened: the caller may
+    change what it has given while it waits for that. ``given`` must be a copy already.
     """
     if delay is not None and at is not None:
         raise InvalidInputError("pass delay or at, not both")
@@ -71,7 +74,7 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
         raise InvalidInputError(f"metadata is {metadata!r}, but must be a mapping of names to JSON")
     wanted = _wanted_id(target, run_id, idempotency_key, tenant)
     order = _Order(
-        metadata=metadata,
+        metadata=None if metadata is None else _copied(metadata),
         priority=priority,
         delay_seconds=0.0 if delay is None else _seconds("delay", delay, least=0),
         at=at,
@@ -81,13 +84,15 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
         request_sha256 = request_digest(target, sent, **order)
     if deadline is None:
         order["deadline_seconds"] = policy_deadline
+    trace = trace_to_carry(trace)
+    store = await open_store()
     submit = functools.partial(
         store.submit,
         wanted,
         target,
         input=given,
         tenant=tenant,
-        trace=trace_to_carry(trace),
+        trace=trace,
         request_sha256=request_sha256,
         **order,
     )
@@ -95,6 +100,10 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
         await submit()
         return wanted
     return await _submit_or_find(store, submit, idempotency_key)
+
+
+def _copied(metadata: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    return cast("Mapping[str, JsonValue]", copy_json(dict(metadata), "the metadata"))
 
 
 class _Order(TypedDict):

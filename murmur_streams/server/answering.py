@@ -11,7 +11,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from murmur_streams.core.errors import MurmurError
-from murmur_streams.fleet.logs import loggable
+from murmur_streams.core.exception_text import error_message
+from murmur_streams.fleet.logs import loggable, loggable_traceback
 from murmur_streams.server.problems import MEDIA_TYPE, problem_of
 
 logger = logging.getLogger("murmur_streams.server")
@@ -30,10 +31,11 @@ def problem_answer(error: BaseException, request_id: str) -> Response:
 
 def log_problem(what: str, error: BaseException) -> None:
     """Log what the client is not told: an error of ours in one line, a bug with its traceback."""
-    if isinstance(error, MurmurError):
-        logger.error("%s: %s", what, loggable(str(error)))
-    else:
-        logger.error("%s", what, exc_info=error)
+    # By its type: a class that a user's own error claims to be may be anything.
+    is_ours = issubclass(type(error), MurmurError)
+    logger.error(
+        "%s: %s", what, loggable(error_message(error)) if is_ours else loggable_traceback(error)
+    )
 
 
 def request_id_of(request: Request) -> str:

@@ -19,7 +19,8 @@ from pydantic import (
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import RunDamagedError
 from murmur_streams.core.events import RunEvent
-from murmur_streams.core.result_codec import dump_output, error_message, error_type_name
+from murmur_streams.core.exception_text import error_message, error_type_name
+from murmur_streams.core.result_codec import dump_output
 from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunProgress, RunState

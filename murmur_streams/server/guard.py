@@ -21,6 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.server.answering import logger, problem_answer
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
@@ -144,10 +145,14 @@ class Limits:
             await self._serve(scope, Body(receive, self._pod.options), sending)
         except ClientDisconnect:
             return
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            # The last two are not a signal's: a user's own type, which checks an input here, may
+            # raise anything, and must not end the pod.
             request_id = scope["state"]["request_id"]
             if started:
-                logger.exception("request %s: its answer broke off", request_id)
+                logger.error(  # the traceback is in the text
+                    "request %s: its answer broke off: %s", request_id, loggable_traceback(error)
+                )
                 raise
             await problem_answer(error, request_id)(scope, receive, send)
 

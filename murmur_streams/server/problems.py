@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from murmur_streams.core import errors
+from murmur_streams.core.exception_text import error_message
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:murmur-streams:problem:"
@@ -163,8 +164,9 @@ def problem_of(error: BaseException) -> Problem:
     """The problem that an exception is answered with."""
     if isinstance(error, ProblemError):
         return Problem(error.kind, str(error), error.members, error.headers)
-    kind = next((kind for made, kind in KINDS if isinstance(error, made)), INTERNAL)
-    detail = str(error) if kind.is_told and str(error) else kind.title
+    # By its type: one that a user's own type raised may say that its class is anything, or fail.
+    kind = next((kind for made, kind in KINDS if issubclass(type(error), made)), INTERNAL)
+    detail = (kind.is_told and error_message(error)) or kind.title
     if isinstance(error, errors.RunDamagedError):
         detail = damage_detail(error)
     return Problem(kind, detail, _members(error))

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from murmur_streams.core.errors import MurmurError, RunDamagedError
+from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.server.access import is_still_good
 from murmur_streams.server.answering import log_problem
 from murmur_streams.server.options import ServerOptions
@@ -311,8 +312,12 @@ class _Stream:
         try:
             async with asyncio.timeout(self._options.heartbeat_seconds):
                 return await is_still_good(HTTPConnection(self._asked), self._who)
-        except Exception:
-            logger.exception("the credentials of an open event stream cannot be checked")
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # see below
+            # An authenticator of the user's own may raise anything, and must not end the pod.
+            shown = loggable_traceback(error)
+            logger.error(  # noqa: TRY400  # the traceback is in the text
+                "the credentials of an open event stream cannot be checked: %s", shown
+            )
             return True
 
     async def _write(self, data: bytes) -> None:

@@ -51,7 +51,7 @@ from murmur_streams.core.states import RunState, RunStatus
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.memory_feed import MemoryFeed
-from murmur_streams.stores.memory_record import MemoryRecord, copied
+from murmur_streams.stores.memory_record import MemoryRecord, copied, copied_entry
 from murmur_streams.stores.writes import RunWrites
 
 
@@ -184,7 +184,7 @@ class InMemoryRunStore(RunWrites):
         """Yield all entries of the journal, late ones included."""
         async with aclosing(self._entries(run_id, after, follow=follow, late=True)) as entries:
             async for entry in entries:
-                yield entry
+                yield copied_entry(entry)
 
     async def feed(
         self,

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterable
 from murmur_streams.core.entries import JournalEntry
 from murmur_streams.core.errors import StoreClosedError
 from murmur_streams.core.feed import START, FeedCursor, FeedEntry, FeedFilter, Place
+from murmur_streams.stores.memory_record import copied_entry
 
 
 class MemoryFeed:
@@ -45,7 +46,7 @@ class MemoryFeed:
             place, target, entry = found
             cursor = cursor.after(0, place)
             if wanted.wants(target, entry.type):
-                yield FeedEntry(str(cursor), entry.run_id, target, entry)
+                yield FeedEntry(str(cursor), entry.run_id, target, copied_entry(entry))
 
     def _wake(self) -> None:
         self._changed.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from murmur_streams.core.archive import RunArchive
@@ -61,7 +61,8 @@ class MemoryRecord:
     def archive(self) -> RunArchive:
         """All that makes the run."""
         run, payloads = self.run, (self.input_json, self.result_json, self.checkpoint_json)
-        return RunArchive(run.run_id, run.epoch, tuple(self.entries), *payloads)
+        entries = tuple(copied_entry(entry) for entry in self.entries)
+        return RunArchive(run.run_id, run.epoch, entries, *payloads)
 
     @classmethod
     def of(cls, archive: RunArchive, run: Run) -> MemoryRecord:
@@ -69,12 +70,17 @@ class MemoryRecord:
         text = archive.result_json
         return cls(
             run,
-            list(archive.entries),
+            [copied_entry(entry) for entry in archive.entries],
             archive.input_json,
             text,
             archive.checkpoint_json,
             None if text is None else decode_result(text),
         )
+
+
+def copied_entry(entry: JournalEntry) -> JournalEntry:
+    """An entry for one reader: its fields are a dict, which the reader could change."""
+    return replace(entry, fields=dict(entry.fields))
 
 
 def copied(result: RunResult) -> RunResult:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, cast
 
 import pytest
 from pydantic import JsonValue
@@ -17,6 +18,7 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.protocol import RunStore
+from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunState
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import (
@@ -203,6 +205,43 @@ class EventContract(ContractRoom):
         assert [(event.id, event.seq) for event in await events_of(store, run_id)] == [
             (entry.cursor, entry.seq) for entry in entries[1:4]
         ]
+
+    async def test_a_write_keeps_the_value_it_began_with(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
+        """What a caller does to its list while the write is under way is not written."""
+        run_id, given, output = await bench.run(store), [0], [0]
+        event = note(run_id).model_copy(update={"data": given})
+        result = AgentResult[object](output=output, agent_name="a", task_id=run_id)
+        writes: list[asyncio.Task[Any]] = [
+            asyncio.create_task(store.append(run_id, event)),
+            asyncio.create_task(store.push_event(run_id, event)),
+            asyncio.create_task(store.set_result(run_id, result)),
+        ]
+        await asyncio.sleep(0)
+        given.append(1)
+        output.append(1)
+        for write in writes:
+            await write
+        await store.finish(run_id, RunState.COMPLETED)
+        assert numbers(await events_of(store, run_id)) == [[0], [0]]
+        assert cast("AgentResult[object]", await store.get_result(run_id)).output == [0]
+
+    async def test_a_reader_changes_nothing_for_others(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
+        """What one reader does to an event or an entry, no other reader sees."""
+        run_id = await bench.run(store)
+        await store.append(run_id, note(run_id).model_copy(update={"data": [0]}))
+        await store.finish(run_id, RunState.COMPLETED)
+        for _ in range(2):
+            (event,) = await events_of(store, run_id)
+            assert event.data == [0]
+            cast("list[int]", event.data).append(1)
+            entries = await journal_of(store, run_id)
+            assert entries[1].fields["name"] == "note"
+            cast("dict[str, str]", entries[1].fields)["name"] = "changed"
+        assert (await store.audit(run_id)).ok
 
     async def test_a_cancelled_caller_poisons_nobody(
         self, bench: Workbench, store: RunStore

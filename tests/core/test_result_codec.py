@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from murmur_streams.core.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
 from murmur_streams.core.result_codec import (
-    MAX_ERROR_CHARACTERS,
     StoredModel,
     decode_result,
     encode_result,
@@ -34,6 +35,16 @@ class Finding(BaseModel):
 class Opaque(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     thing: object
+
+
+class UnspeakableError(Exception):
+    """An exception whose text and attributes raise."""
+
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
 
 
 def golden(name: str) -> str:
@@ -175,3 +186,19 @@ def test_a_group_of_none_or_many_has_no_terminal(count: int) -> None:
     group = GroupResult(outputs={str(number): result_of(1) for number in range(count)})
     with pytest.raises(ValueError, match=f"has {count} outcomes"):
         _ = group.terminal
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: UnspeakableError("x"), "UnspeakableError: (its text cannot be read)"),
+        (lambda: ValueError("a\udc80"), "ValueError: a\\udc80"),
+        (lambda: ExceptionGroup("both", [OSError()]), "ExceptionGroup: both (1 sub-exc"),
+    ],
+    ids=["unspeakable", "surrogate", "group"],
+)
+def test_an_error_of_any_make_is_stored(make: Callable[[], Exception], text: str) -> None:
+    """A result's error is stored by its type and text, whatever its own code does."""
+    stored = encode_result(AgentResult[Any](error=make(), agent_name="a", task_id="t"))
+    result = cast("AgentResult[Any]", decode_result(stored))
+    assert str(result.error).startswith(text)

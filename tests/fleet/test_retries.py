@@ -20,7 +20,7 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
     RunNotTerminalError,
 )
-from murmur_streams.core.result_codec import MAX_TRACEBACK_BYTES
+from murmur_streams.core.exception_text import MAX_TRACEBACK_BYTES
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
 from tests.fleet.queueing import take

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
+from typing import cast
 
 from murmur_streams.core.errors import (
     DeadLetterNotFoundError,
@@ -21,13 +23,20 @@ from murmur_streams.core.errors import (
     StoreError,
 )
 from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.result_codec import MAX_TRACEBACK_BYTES, error_message, error_type_name
+from murmur_streams.core.exception_text import as_data, traceback_of
 from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.states import RunState
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.logs import loggable
-from murmur_streams.fleet.policy import DEADLINE_EXCEEDED, FAILED, Dead, Retry, decide_failure
+from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
+from murmur_streams.fleet.policy import (
+    DEADLINE_EXCEEDED,
+    FAILED,
+    Backoff,
+    Dead,
+    Retry,
+    decide_failure,
+)
 from murmur_streams.fleet.worker.repeating import Repeater
 from murmur_streams.stores.work_store import WorkStore
 
@@ -84,21 +93,15 @@ class Endings:
             return await self._repeater.write(
                 lambda: self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED)
             )
-        except Exception as error:  # noqa: BLE001  # an output's own code may raise anything
+        except Exception as error:  # noqa: BLE001  # an output that no store takes
             outcome = self._unwritten(error)
-            return await self.fail(error) if outcome is None else outcome
+            failure = error
+        return await self.fail(failure) if outcome is None else outcome
 
     async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> Outcome:
         """Queue the run again or end it, as the agent's policy says; ``verdict`` overrules it."""
-        told = as_data(error)
-        decision = verdict or decide_failure(
-            error,
-            self._agent.policy,
-            failures=self._claim.failures,
-            excused=self._claim.excused,
-            left_seconds=self.deadline_left_seconds,
-            draw=random.random,
-        )
+        told = as_data(error, _first_frame_of_agent(error))
+        decision = verdict or self._decide(error)
         self._log(told, decision)
         if isinstance(decision, Retry):
             return await self._try(lambda: self._retry(decision, told))
@@ -110,8 +113,33 @@ class Endings:
                 RunEventType.AGENT_FAILED,
                 error=str(told),
                 dead=decision.reason,
-            )
+            ),
+            # A store's limits may be lower than those of an error's text.
+            lambda: self._end(
+                RunState.FAILED,
+                error=f"{told.type_name} (its text could not be stored)",
+                dead=decision.reason,
+            ),
         )
+
+    def _decide(self, error: BaseException) -> Retry | Dead:
+        decide = partial(
+            decide_failure,
+            error,
+            failures=self._claim.failures,
+            excused=self._claim.excused,
+            left_seconds=self.deadline_left_seconds,
+            draw=random.random,
+        )
+        policy = self._agent.policy
+        try:
+            return decide(policy)
+        except BaseException as broken:  # noqa: BLE001  # a Backoff of the user's own may raise anything
+            logger.error(  # noqa: TRY400  # its traceback may hold what no log file takes
+                "run %s: its agent's backoff cannot be used, and the waits of Backoff() are: %s",
+                self._claim.run_id, loggable_error(broken),
+            )  # fmt: skip
+            return decide(replace(policy, backoff=Backoff()))
 
     async def exceed_deadline(self, error: BaseException) -> Outcome:
         """End the run, however many retries it has left."""
@@ -195,34 +223,58 @@ class Endings:
         except MurmurError:
             return asked
 
-    async def _try(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def _try(
+        self,
+        write: Callable[[], Awaitable[Outcome]],
+        instead: Callable[[], Awaitable[Outcome]] | None = None,
+    ) -> Outcome:
+        """Write an end; ``instead`` is a smaller one, for when the first is refused."""
         try:
             return await self._repeater.write(write)
-        except MurmurError as error:
+        except Exception as error:  # noqa: BLE001  # a run without an end would be executed again
             outcome = self._unwritten(error)
-            if outcome is None:
-                logger.exception("run %s: its end was not written", self._claim.run_id)
-            return outcome or Outcome.LEFT
+            if outcome is not None:
+                return outcome
+            logger.error(  # noqa: TRY400  # its traceback may hold what no log file takes
+                "run %s: its end was not written: %s", self._claim.run_id, loggable_traceback(error)
+            )
+        return Outcome.LEFT if instead is None else await self._try(instead)
 
     def _unwritten(self, error: BaseException) -> Outcome | None:
         """What an error of a write means for the execution; None when it is the run's own."""
-        if self.is_loss(error):
-            logger.info("run %s is no longer ours: %s", self._claim.run_id, error)
+        if self._is_loss(error):
+            self.log_loss(error)
             return Outcome.LOST
-        if isinstance(error, StoreError) and not isinstance(error, RunDamagedError):
+        # By its type: what an exception says its class is may be anything, or an error.
+        if issubclass(type(error), StoreError) and not issubclass(type(error), RunDamagedError):
             # Were it written, it stays so; were it not, the lease runs out and it is done again.
-            logger.warning("run %s is left to the next worker: %s", self._claim.run_id, error)
+            self.log_left(error)
             return Outcome.LEFT
         return None
 
-    def is_loss(self, error: BaseException) -> bool:
+    def _is_loss(self, error: BaseException) -> bool:
         """Whether an error says that the claim is over."""
-        # An agent may well look for other runs, and fail because one of those is gone.
-        return (
-            isinstance(error, (LeaseLostError, RunTerminatedError, RunNotFoundError))
-            and not isinstance(error, DeadLetterNotFoundError)
-            and error.run_id == self._claim.run_id
-        )
+        kind = type(error)
+        if not issubclass(kind, (LeaseLostError, RunTerminatedError, RunNotFoundError)):
+            return False
+        # An output's own code may well look for another run that is gone, or raise an error that
+        # only looks like one of ours.
+        if issubclass(kind, DeadLetterNotFoundError):
+            return False
+        try:
+            return cast("LeaseLostError", error).run_id == self._claim.run_id
+        except BaseException:  # noqa: BLE001  # an output's own code may raise anything
+            return False
+
+    def log_loss(self, error: BaseException) -> None:
+        """Log that the claim is over."""
+        shown = loggable_error(error)
+        logger.info("run %s is no longer ours: %s", self._claim.run_id, shown)
+
+    def log_left(self, error: BaseException) -> None:
+        """Log that the run is done again when its lease has run out."""
+        shown = loggable_error(error)
+        logger.warning("run %s is left to the next worker: %s", self._claim.run_id, shown)
 
     def _result(self, output: object, error: BaseException | None) -> RunResult:
         duration_ms = round((time.monotonic() - self._began) * 1000)
@@ -252,27 +304,12 @@ class Endings:
             logger.info("run %s: %s", claim.run_id, loggable(str(told)))
 
 
-def as_data(error: BaseException) -> RemoteAgentError:
-    """An exception of any make as text that every store takes."""
-    if isinstance(error, RemoteAgentError):
-        return error
-    try:
-        message = error_message(error)
-    except Exception:  # noqa: BLE001  # the exception's own __str__ failed
-        message = "(its text cannot be read)"
-    # A path that was read from the file system may hold what is not valid Unicode.
-    message = message.encode("utf-8", "backslashreplace").decode()
-    return RemoteAgentError(error_type_name(error), message, _traceback(error))
-
-
-def _traceback(error: BaseException) -> str:
-    """The end of the traceback, from the agent's own code on."""
-    first: TracebackType | None = error.__traceback__
+def _first_frame_of_agent(error: BaseException) -> TracebackType | None:
+    """Where an error's traceback leaves this package for the agent's own code."""
+    first = traceback_of(error)
     while first is not None and _is_ours(first):
         first = first.tb_next
-    lines = traceback.format_exception(type(error), error, first)
-    text = "".join(lines).encode("utf-8", "backslashreplace")
-    return text[-MAX_TRACEBACK_BYTES:].decode("utf-8", "ignore")
+    return first
 
 
 def _is_ours(frame: TracebackType) -> bool:

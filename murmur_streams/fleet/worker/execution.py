@@ -8,15 +8,15 @@ import inspect
 import logging
 from enum import Enum, auto
 
-from murmur_streams.core.errors import NonRetryableError
 from murmur_streams.core.work import Claim
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.logs import begin_execution
+from murmur_streams.fleet.logs import begin_execution, loggable
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.fleet.worker.endings import Endings, Outcome
-from murmur_streams.fleet.worker.tasks import leave_behind
+from murmur_streams.fleet.worker.tasks import StartedTasks, leave_behind, track_tasks
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
 
@@ -24,6 +24,8 @@ logger = logging.getLogger("murmur_streams.worker")
 
 STOP_SECONDS = 1.0
 """How long a handler may take to end when its worker stops."""
+
+_MOST_TASKS_NAMED = 5
 
 
 class Verdict(Enum):
@@ -56,6 +58,9 @@ class Execution:
         self._handler: asyncio.Task[None] | None = None
         self._in_thread = False
         self._is_ending = False
+        self._input_is_wrong = False
+        self._started: StartedTasks | None = None
+        self._waits: Waits | None = None
         self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
@@ -65,6 +70,11 @@ class Execution:
     def holds(self) -> bool:
         """Whether its claim is to be kept alive."""
         return self._verdict is not Verdict.LOST
+
+    @property
+    def awaited(self) -> list[Awaited]:
+        """The runs that its handler waits for."""
+        return [] if self._waits is None else self._waits.runs
 
     @property
     def left_behind(self) -> asyncio.Task[None] | None:
@@ -115,7 +125,9 @@ class Execution:
                 delivery.cancel()
             self._leave()
             raise
-        return await self._conclude()
+        outcome = await self._conclude()
+        self._log_running_tasks()
+        return outcome
 
     async def _execute(self) -> None:
         """Run the handler until it has ended, its time is over, or a verdict is told."""
@@ -211,26 +223,41 @@ class Execution:
     def _overtime(self, message: str) -> TimeoutError:
         error = TimeoutError(message)
         if self._handler is not None and self._handler.done():
-            # Where the handler was when it was cancelled.
-            error.__cause__ = self._error
+            # Where the handler was when it was cancelled. Not the cause: what a handler raises
+            # after a verdict decides nothing.
+            error.__context__ = self._error
         return error
+
+    def _log_running_tasks(self) -> None:
+        """Warn of the tasks that outlive the execution; those that end with it have by now."""
+        running = [] if self._started is None else self._started.running(self._context.unfinished)
+        if running:
+            more = len(running) - _MOST_TASKS_NAMED
+            named = loggable(", ".join(running[:_MOST_TASKS_NAMED]))
+            logger.warning(
+                "run %s: its execution has ended, and tasks that its agent started go on: %s%s; "
+                "what they write to the run is refused; start tasks in an asyncio.TaskGroup to end "
+                "them with the run",
+                self.claim.run_id, named, f" and {more} more" if more > 0 else "",
+            )  # fmt: skip
 
     async def _end_as_handled(self) -> Outcome:
         error = self._error
         if error is None:
             return await self._endings.complete(self._output)
-        if self._endings.is_loss(error):
-            logger.info("run %s is no longer ours: %s", self.claim.run_id, error)
+        if self._context.claim_lost:
+            self._endings.log_loss(error)
             return Outcome.LOST
         if self._context.store_failed:
             # The run did not fail, the server did: when the lease has run out, it is done again.
-            logger.warning("run %s is left to the next worker: %r", self.claim.run_id, error)
+            self._endings.log_left(error)
             return Outcome.LEFT
-        if isinstance(error, _WrongInputError):
-            return await self._endings.fail(error.reason, verdict=Dead(NOT_RETRYABLE))
-        return await self._endings.fail(error)
+        # An input that does not fit will fit no better next time.
+        verdict = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
+        return await self._endings.fail(error, verdict=verdict)
 
     async def _work(self) -> None:
+        self._started, self._waits = track_tasks(), track_waits()
         try:
             enter_trace(self.claim.trace)
             self._output = await self._call()
@@ -240,11 +267,9 @@ class Execution:
             self._error = None
 
     async def _call(self) -> object:
-        try:
-            value = self._agent.decode_input(self.claim.input_json)
-        except Exception as error:
-            # It will fit no better next time.
-            raise _WrongInputError(error) from error
+        self._input_is_wrong = True
+        value = self._agent.decode_input(self.claim.input_json)
+        self._input_is_wrong = False
         arguments = self._agent.arguments(value, self._context)
         if self._agent.is_async:
             output = await self._agent.function(**arguments)
@@ -252,6 +277,8 @@ class Execution:
             output = await self._call_blocking(functools.partial(self._agent.function, **arguments))
         if inspect.isawaitable(output):
             output = await output
+        # Here, because a type's serialiser is the user's code, and may raise anything: in the task
+        # that writes the end, it could end the worker.
         return self._agent.encode_output(output)
 
     async def _call_blocking(self, call: functools.partial[object]) -> object:
@@ -265,11 +292,3 @@ class Execution:
                 output.close()
             raise asyncio.CancelledError
         return output
-
-
-class _WrongInputError(NonRetryableError):
-    """The stored input does not fit the agent's declared type."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 from murmur_streams.core.work import Beat, Claim
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.awaiting import Awaited
+from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.fleet.worker.endings import Outcome
 from murmur_streams.fleet.worker.execution import Execution, Verdict
 from murmur_streams.stores.work_store import WorkStore
@@ -42,6 +44,11 @@ class Held:
         return [
             execution.claim.run_id for execution, _ in self._under_way.values() if execution.holds
         ]
+
+    @property
+    def awaited(self) -> list[list[Awaited]]:
+        """The runs that each of the executions waits for."""
+        return [execution.awaited for execution, _ in self._under_way.values()]
 
     @property
     def left_behind(self) -> int:
@@ -101,6 +108,7 @@ class Held:
             return
         if (error := task.exception()) is not None:
             run_id = execution.claim.run_id
-            logger.error("run %s: the worker could not end it", run_id, exc_info=error)
+            shown = loggable_traceback(error)
+            logger.error("run %s: the worker could not end it: %s", run_id, shown)
         else:
             self.counts[task.result()] += 1

@@ -27,6 +27,7 @@ from murmur_streams.core.work import (
     WorkerInfo,
 )
 from murmur_streams.fleet.fleet import Fleet
+from murmur_streams.fleet.worker.blocked import Blocked
 from murmur_streams.fleet.worker.control import listen
 from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
 from murmur_streams.fleet.worker.forks import let_go_of_children
@@ -34,7 +35,7 @@ from murmur_streams.fleet.worker.held import Held
 from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
 from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
-from murmur_streams.fleet.worker.tasks import guard_tasks
+from murmur_streams.fleet.worker.tasks import guard_callbacks, guard_tasks
 from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.fleet.worker.waits import end_tasks, first_of
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
@@ -100,6 +101,7 @@ class Worker:
         self._hurrying = asyncio.Event()
         self._changed = asyncio.Event()
         self._held = Held(self.name, self._slot_free.set)
+        self._blocked = Blocked(self.name, concurrency, self._targets)
         self._started_ms = time.time_ns() // 1_000_000
 
     @property
@@ -138,7 +140,9 @@ class Worker:
         Raises:
             StoreConfigurationError: the server does not fit or refuses this user.
         """
-        guard_tasks(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        guard_tasks(loop)
+        guard_callbacks(loop)
         let_go_of_children()
         store = await self._fleet.store()
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
@@ -235,10 +239,16 @@ class Worker:
             targets=sorted(self._targets),
             concurrency=self._concurrency,
             started_ms=self._started_ms,
-            state="draining" if self._stopping.is_set() else "working",
+            state=self._state(held),
             held=len(held),
             runs=held[:MOST_RUNS_TOLD],
         )
+
+    def _state(self, held: list[str]) -> str:
+        is_blocked = self._blocked.look(self._held.awaited, held)
+        if self._stopping.is_set():
+            return "draining"
+        return "blocked" if is_blocked else "working"
 
     async def _let_finish(self) -> None:
         if not self._held:

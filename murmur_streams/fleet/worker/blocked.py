@@ -1,0 +1,89 @@
+"""Sees that a worker is blocked: its slots are full of runs that wait for runs it should begin."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from murmur_streams.core.states import RunState
+from murmur_streams.fleet.awaiting import Awaited
+from murmur_streams.fleet.worker.troubles import TOLD_AGAIN_SECONDS
+
+logger = logging.getLogger("murmur_streams.worker")
+
+
+class Blocked:
+    """Whether a worker is blocked, by looks that are some seconds apart.
+
+    It is when every slot is taken, each execution waits for runs of agents that this worker serves,
+    and none of those has ended or begun elsewhere, at two looks in a row. One look is not enough: a
+    child that was just submitted waits for a moment, until another worker takes it.
+
+    Args:
+        worker: the worker's name, for the log.
+        concurrency: how many slots it has.
+        targets: the agents that it serves.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        concurrency: int,
+        targets: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._worker = worker
+        self._concurrency = concurrency
+        self._targets = frozenset(targets)
+        self._clock = clock
+        self._seen: list[Awaited] = []
+        self._logged: float | None = None
+
+    def look(self, executions: Sequence[Sequence[Awaited]], held: Collection[str]) -> bool:
+        """Look once; a warning is logged once a minute while the worker is blocked.
+
+        Args:
+            executions: what each of the executions under way waits for.
+            held: the ids of the runs that they execute.
+        """
+        awaited = self._all_awaited(executions, frozenset(held))
+        is_blocked = bool(awaited) and awaited == self._seen
+        self._seen = awaited
+        if is_blocked:
+            self._warn(awaited)
+        elif not awaited and self._logged is not None:
+            self._logged = None
+            logger.warning("worker %s is no longer blocked", self._worker)
+        return is_blocked
+
+    def _all_awaited(
+        self, executions: Sequence[Sequence[Awaited]], held: frozenset[str]
+    ) -> list[Awaited]:
+        """What all of them wait for; nothing when any of them, or a slot, is free to go on."""
+        if len(executions) < self._concurrency:
+            return []
+        for awaited in executions:
+            if not awaited or any(self._may_go_on(each, held) for each in awaited):
+                return []
+        return [each for awaited in executions for each in awaited]
+
+    def _may_go_on(self, awaited: Awaited, held: frozenset[str]) -> bool:
+        if awaited.target not in self._targets or awaited.state.is_terminal:
+            return True
+        # One that runs here waits itself, as every execution does; elsewhere it may do anything.
+        return awaited.state is RunState.RUNNING and awaited.run_id not in held
+
+    def _warn(self, awaited: Sequence[Awaited]) -> None:
+        now = self._clock()
+        if self._logged is not None and now - self._logged < TOLD_AGAIN_SECONDS:
+            return
+        self._logged = now
+        logger.warning(
+            "worker %s is blocked: each of its %d slots waits for a run of %s, which it serves and "
+            "has no slot for; unless another worker takes them, none of these runs ever ends. Give "
+            "it a higher --concurrency, or serve the agents that wait and those that they wait "
+            "for by different workers (--targets)",
+            self._worker, self._concurrency, ", ".join(sorted({each.target for each in awaited})),
+        )  # fmt: skip
