@@ -288,5 +288,12 @@ class Health(BaseModel):
     status: str
 
 
+class Readiness(Health):
+    """Whether the pod may be sent requests."""
+
+    warning: str | None = None
+    """What to mend on the store though the pod serves, such as the server's eviction policy."""
+
+
 def _moment(ms: int | None) -> datetime | None:
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)

@@ -36,6 +36,16 @@ class Metrics:
         )
         streams.set_function(pod.streams.total)
 
+        self._may_evict = Gauge(
+            "murmur_store_may_evict",
+            "1 while the store's server may evict runs: its maxmemory-policy is not noeviction.",
+            registry=self._registry,
+        )
+
+    def store_warns(self, warning: str | None) -> None:
+        """Take in what is to be mended on the store."""
+        self._may_evict.set(warning is not None)
+
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request by its route's template."""
         known = method if method in _METHODS else "other"

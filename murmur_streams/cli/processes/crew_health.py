@@ -88,4 +88,6 @@ class CrewHealth:
 
 def _shown(child: Child) -> dict[str, Any]:
     status = child.report.get("status", str(Status.STARTING))
-    return {"worker": child.report.get("worker"), "status": status}
+    shown = {"worker": child.report.get("worker"), "status": status}
+    warning = child.report.get("warning")
+    return shown if warning is None else {**shown, "warning": warning}

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
+from murmur_streams.stores.redis.failures import needs_new_connection
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _PINNED: dict[str, Any] = {
@@ -176,6 +177,10 @@ class Connections:
                 await self._connect(connection)
                 yield connection
                 clean = not self._closed
+            except RedisError as error:
+                if needs_new_connection(error):
+                    await self.drop_idle()
+                raise
             finally:
                 self._lent.discard(connection)
                 if clean:
@@ -183,11 +188,17 @@ class Connections:
                 else:
                     await drop_connection(connection)
 
+    async def drop_idle(self) -> None:
+        """Close the idle connections: they lead to a server that is no longer the one to ask."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await drop_connection(connection)
+
     async def close(self) -> None:
         """Close all connections; who waits for a reply gets an error."""
         self._closed = True
-        idle, self._idle = self._idle, []
-        for connection in (*idle, *self._lent):
+        await self.drop_idle()
+        for connection in tuple(self._lent):
             await drop_connection(connection)
 
     def _new(self) -> Any:
@@ -216,10 +227,9 @@ class Connections:
 async def _reply_or_error(connection: Any) -> Reply:
     try:
         return await connection.read_response()
-    except ReadOnlyError:
-        # A primary that was demoted: a new connection may find the new one.
-        raise
     except ResponseError as error:
+        if needs_new_connection(error):
+            raise
         return error
 
 

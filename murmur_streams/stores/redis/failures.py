@@ -37,14 +37,17 @@ class Fate(Enum):
     REFUSED = "refused"
 
 
-_LATER = frozenset(
-    {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
-)
+_ELSEWHERE = frozenset({"MASTERDOWN", "LOADING", "READONLY"})
+"""A server that answers so is not the primary, or not yet."""
+_LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # What a server says to a long command before it has a password: its other limits are tighter then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
-# Before 7.0 the error of a script's inner command is wrapped into one of its own.
-_INNER = re.compile(r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) ")
+# Before 7.0 the error of a script's inner command is wrapped into one of its own; from then on only
+# one that the script has raised again is: it stands in front.
+_INNER = re.compile(
+    r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) |^([A-Z]{3,}) .*script: .*@user_script"
+)
 
 
 def code_of(error: BaseException) -> str:
@@ -52,7 +55,7 @@ def code_of(error: BaseException) -> str:
     code = getattr(error, "status_code", None)
     if isinstance(code, str):
         inner = _INNER.search(str(error)) if code == "ERR" else None
-        return (inner[1] or inner[2]) if inner else code
+        return (inner[1] or inner[2] or inner[3]) if inner else code
     first = str(error).split(" ", 1)[0]
     return first if isinstance(error, ResponseError) and first.isupper() else ""
 
@@ -75,6 +78,15 @@ def fate_of(error: BaseException) -> Fate:
         # On some Pythons a write to a socket that the peer closed surfaces as one of these.
         return Fate.UNKNOWN
     return Fate.REFUSED
+
+
+def needs_new_connection(error: BaseException) -> bool:
+    """Whether the server is not the one to ask, so that a retry must connect anew.
+
+    After a failover behind a stable address (a DNS name, a virtual IP, a proxy) the open
+    connections still lead to the old primary, and only new ones to the new primary.
+    """
+    return code_of(error) in _ELSEWHERE
 
 
 def is_credentials(error: BaseException) -> bool:
@@ -103,7 +115,10 @@ def clear_error(error: BaseException, where: str) -> MurmurError:
             f"{where} refused the user name or password ({text}); check the URL's credentials"
         )
     if code == "READONLY":
-        return StoreReadOnlyError(f"{where} is a read-only replica; use the primary's address")
+        return StoreReadOnlyError(
+            f"{where} is a replica (READONLY); use the primary's address, or wait until a "
+            "primary answers there"
+        )
     if code == "MISCONF":
         return StoreReadOnlyError(
             f"{where} takes no writes because it cannot persist them; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -20,8 +21,14 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.pauses import pause_before_retry
-from murmur_streams.stores.redis.checks import WORKER_PROBES, check_permissions, check_server
+from murmur_streams.stores.redis.checks import (
+    WORKER_PROBES,
+    check_permissions,
+    check_server,
+    server_info,
+)
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
+from murmur_streams.stores.redis.eviction import Eviction
 from murmur_streams.stores.redis.failures import Fate, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import load_scripts
@@ -79,6 +86,8 @@ class Server:
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = False
+        self.eviction = Eviction(where)
+        self._watching: asyncio.Task[None] | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         """The process and the event loop that it belongs to, once it is used."""
         self.when_ready: Callable[[], None] | None = None
@@ -90,6 +99,7 @@ class Server:
         Raises:
             StoreConfigurationError: too old, wrong partitions or schema, missing permissions.
             StoreUnavailableError: not reached within 5 seconds, or ``retry_seconds`` if less.
+            StoreReadOnlyError: a replica for as long.
             StoreClosedError: closed, or of another event loop or process.
         """
         if self._closed:
@@ -200,9 +210,10 @@ class Server:
     async def close(self) -> None:
         """Close every connection; calls under way fail, later ones raise StoreClosedError."""
         self._closed = True
-        if self._ready is not None:
-            self._ready.cancel()
-            await asyncio.gather(self._ready, return_exceptions=True)
+        tasks = [task for task in (self._ready, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._commands.close()
         await self._blocking.close()
 
@@ -227,18 +238,27 @@ class Server:
     async def _check(self) -> None:
         if self._revive is not None:
             await self._revive()
-        await self._retrying(self._prepare, min(self.retry_seconds, OPENING_SECONDS))
+        info = await self._retrying(self._begin, min(self.retry_seconds, OPENING_SECONDS))
+        if "maxmemory_policy" in info:
+            look = functools.partial(server_info, self._commands, "memory")
+            self._watching = start_task(self.eviction.watch(look), "watch the eviction policy")
         if self.when_ready is not None:
             self.when_ready()
 
-    async def _prepare(self) -> None:
-        await check_server(self._commands, self.keys, self.where)
+    async def _begin(self) -> dict[str, str]:
+        return await self._prepare(is_first=True)
+
+    async def _prepare(self, *, is_first: bool) -> dict[str, str]:
+        info = await check_server(
+            self._commands, self.keys, self.where, self.eviction, is_first=is_first
+        )
         await self._load_scripts()
+        return info
 
     async def prepare_again(self) -> None:
         """Check the server like the first time: without our scripts it is a new or emptied one."""
         try:
-            await self._prepare()
+            await self._prepare(is_first=False)
         except NeverSentError:
             raise
         except Exception as error:
@@ -264,18 +284,24 @@ class Server:
             fate = fate_of(reason)
             if fate is Fate.REFUSED:
                 raise clear_error(reason, self.where) from None
-            # One that answers "not now" is there: it is worth the longer wait.
-            patience = self.retry_seconds if fate is Fate.NOT_EXECUTED else seconds
-            if loop.time() - began >= (self.retry_seconds if patience is None else patience):
+            if loop.time() - began >= self._patience(reason, seconds):
                 raise self.unavailable(reason) from None
             said = str(reason) or type(reason).__name__
             logger.debug("call to %s failed, trying again: %s", self.where, said)
             await self.recover(attempt)
             attempt += 1
 
+    def _patience(self, reason: BaseException, seconds: float | None) -> float:
+        # A server that answers "not now" is there: it is worth the longer wait. A replica at the
+        # first connection is not: like no answer at all, that is more often a wrong address.
+        waits = fate_of(reason) is Fate.NOT_EXECUTED and code_of(reason) != "READONLY"
+        return self.retry_seconds if waits or seconds is None else seconds
 
-def unavailable(where: str, reason: BaseException) -> StoreUnavailableError:
-    """The error for a server that stayed out of reach."""
+
+def unavailable(where: str, reason: BaseException) -> MurmurError:
+    """The error for a server that stayed out of reach, or was not ready for as long."""
+    if code_of(reason) == "READONLY":
+        return clear_error(reason, where)
     said = str(reason) or type(reason).__name__
     if fate_of(reason) is Fate.NOT_EXECUTED:
         return StoreUnavailableError(
