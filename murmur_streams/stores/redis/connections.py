@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
 from murmur_streams.stores.redis.failures import needs_new_connection
+from murmur_streams.stores.redis.tls import check_tls_files, protocol_refusal
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 _PINNED: dict[str, Any] = {
@@ -58,12 +59,13 @@ def client_from_url(url: str) -> Redis:
             raise ValueError  # noqa: TRY301  # the driver would take "redis:host" for localhost
         client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
         # A connection that is made and never used tells of options that it does not know.
-        client.connection_pool.make_connection()
+        unused = client.connection_pool.make_connection()
     except (ValueError, TypeError, AttributeError, RedisError) as error:
         raise StoreConfigurationError(
             f"the URL {redacted(url)} is refused ({_fault_of(url, error)}); "
             "use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
         ) from None
+    check_tls_files(unused, redacted(url))
     return cast("Redis", client)
 
 
@@ -187,6 +189,10 @@ class Connections:
                     self._idle.append(connection)
                 else:
                     await drop_connection(connection)
+
+    async def protocol_refusal(self) -> str | None:
+        """Whether the address speaks TLS though we do not, or the reverse; see ``tls``."""
+        return await protocol_refusal(self._class, self._settings)
 
     async def drop_idle(self) -> None:
         """Close the idle connections: they lead to a server that is no longer the one to ask."""

@@ -27,6 +27,7 @@ from murmur_streams.core.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
+from murmur_streams.stores.redis.tls import tls_refusal
 
 
 class Fate(Enum):
@@ -72,6 +73,8 @@ def fate_of(error: BaseException) -> Fate:
         return Fate.NOT_EXECUTED
     if code or isinstance(error, (AuthenticationError, ResponseError)):
         return Fate.REFUSED
+    if tls_refusal(error) is not None:
+        return Fate.REFUSED
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)):
         return Fate.UNKNOWN
     if isinstance(error, (TypeError, AttributeError, RuntimeError)):
@@ -94,6 +97,11 @@ def is_credentials(error: BaseException) -> bool:
     return code_of(error) in _AUTH or isinstance(error, AuthenticationError)
 
 
+def is_shut(error: BaseException) -> bool:
+    """Whether there will be no connection until somebody changes a password or a certificate."""
+    return is_credentials(error) or tls_refusal(error) is not None
+
+
 def clear_error(error: BaseException, where: str) -> MurmurError:
     """Turn a refusal of the server into one sentence that says what to do.
 
@@ -103,6 +111,8 @@ def clear_error(error: BaseException, where: str) -> MurmurError:
     """
     if isinstance(error, MurmurError):
         return error
+    if (refusal := tls_refusal(error)) is not None:
+        return StoreConfigurationError(f"no TLS connection to {where}: {refusal}")
     code, text = code_of(error), str(error)
     if text.startswith(_UNAUTHENTICATED):
         code, text = "NOAUTH", "Authentication required."

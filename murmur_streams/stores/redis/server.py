@@ -17,9 +17,10 @@ from murmur_streams.core.errors import (
     InvalidInputError,
     MurmurError,
     StoreClosedError,
+    StoreConfigurationError,
     StoreUnavailableError,
 )
-from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.pauses import pause_before_retry
 from murmur_streams.stores.redis.checks import (
     WORKER_PROBES,
@@ -37,6 +38,8 @@ logger = logging.getLogger("murmur_streams.redis")
 
 CALL_SECONDS = 5.0
 """A call that takes longer has lost its connection."""
+SILENT_SECONDS = 1.0
+"""A server that answers nothing for so long may not speak our protocol."""
 OPENING_SECONDS = 5.0
 """A server that was never reached is more often a wrong address than a broken network."""
 LONGEST_RETRY_SECONDS = 300.0
@@ -246,7 +249,19 @@ class Server:
             self.when_ready()
 
     async def _begin(self) -> dict[str, str]:
-        return await self._prepare(is_first=True)
+        """Check the server for the first time; what gives no answer is asked in TLS, or without."""
+        checking = start_task(self._prepare(is_first=True), "check the server")
+        try:
+            await asyncio.wait([checking], timeout=SILENT_SECONDS)
+            if not checking.done() or is_lost(checking.exception()):
+                refusal = await self._commands.protocol_refusal()
+                if refusal is not None:
+                    raise StoreConfigurationError(f"no connection to {self.where}: {refusal}")
+            return await checking
+        finally:
+            await end_tasks([checking])
+            # Its error is judged by now, or was overtaken by ours.
+            checking.cancelled() or checking.exception()
 
     async def _prepare(self, *, is_first: bool) -> dict[str, str]:
         info = await check_server(
@@ -316,6 +331,11 @@ def is_cancelled() -> bool:
     """Whether somebody cancelled the running task, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether a call failed without an answer."""
+    return error is not None and fate_of(reason_of(error)) is Fate.UNKNOWN
 
 
 def reason_of(error: BaseException) -> BaseException:
