@@ -15,6 +15,7 @@ from murmur_streams.client.patience import Patience
 from murmur_streams.client.requests import EVENT_STREAM
 from murmur_streams.client.steps import Answer, Ask, LostError
 from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 from murmur_streams.core.tls import TlsCheck, tls_fault
 
 CONNECT_SECONDS = 10.0
@@ -170,7 +171,7 @@ def _checked_url(base_url: object) -> str:
         raise InvalidInputError("credentials do not belong into the server's URL; pass token=")
     if not is_plain or parts.query or parts.fragment:
         raise InvalidInputError(
-            f"{ascii(text)[:80]} is no server's address; use http://host:port or https://host/path"
+            f"{ascii(redacted(text))[:80]} is no server's address; use http://host:port or https://host/path"
         )
     return text.rstrip("/")
 

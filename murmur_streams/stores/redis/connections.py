@@ -20,6 +20,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 from murmur_streams.stores.redis.failures import needs_new_connection
 from murmur_streams.stores.redis.tls import check_tls_files, protocol_refusal
 
@@ -69,16 +70,6 @@ def client_from_url(url: str) -> Redis:
     return cast("Redis", client)
 
 
-def redacted(url: str) -> str:
-    """Show a URL without its password, however malformed it is."""
-    shown = _AUTHORITY.sub(lambda match: f"{match[1]}{match[2].partition(':')[0]}:***@", str(url))
-    return _SECRET_OPTION.sub(r"\1***", shown)
-
-
-# Up to the last @: a password with a slash or a question mark in it is still a password. The bare
-# form is of a URL whose @ was forgotten.
-_AUTHORITY = re.compile(r"^([^/]*:/*)([^@]*:.*)@", re.DOTALL)
-_SECRET_OPTION = re.compile(r"((?:password|passwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
