@@ -253,6 +253,7 @@ class Server:
         checking = start_task(self._prepare(is_first=True), "check the server")
         try:
             await asyncio.wait([checking], timeout=SILENT_SECONDS)
+            # Asked for its error in any case: one that nobody reads is logged as lost.
             if not checking.done() or is_lost(checking.exception()):
                 refusal = await self._commands.protocol_refusal()
                 if refusal is not None:
@@ -260,8 +261,6 @@ class Server:
             return await checking
         finally:
             await end_tasks([checking])
-            # Its error is judged by now, or was overtaken by ours.
-            checking.cancelled() or checking.exception()
 
     async def _prepare(self, *, is_first: bool) -> dict[str, str]:
         info = await check_server(
