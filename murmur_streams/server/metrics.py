@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from murmur_streams.server.pod import Pod
+from murmur_streams.stores.redis.eviction import METRIC, METRIC_MEANING
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 
@@ -36,11 +37,7 @@ class Metrics:
         )
         streams.set_function(pod.streams.total)
 
-        self._may_evict = Gauge(
-            "murmur_store_may_evict",
-            "1 while the store's server may evict runs: its maxmemory-policy is not noeviction.",
-            registry=self._registry,
-        )
+        self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=self._registry)
 
     def store_warns(self, warning: str | None) -> None:
         """Take in what is to be mended on the store."""

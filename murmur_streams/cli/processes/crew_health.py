@@ -58,6 +58,11 @@ class CrewHealth:
         """Whether all of them take runs."""
         return not self._draining and self._all(self._is_ready)
 
+    @property
+    def is_warned(self) -> bool:
+        """Whether something on the store is to be mended, as one of them says."""
+        return any("warning" in child.report for child in self._children)
+
     def as_json(self) -> dict[str, Any]:
         """What a probe is told."""
         started = all(child.was_ready for child in self._children)

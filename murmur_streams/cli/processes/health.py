@@ -84,6 +84,11 @@ class Health:
         """Whether it takes runs: it works, and the server knows it."""
         return self.status is Status.WORKING and self.is_fresh
 
+    @property
+    def is_warned(self) -> bool:
+        """Whether something on the store is to be mended."""
+        return self.warning() is not None
+
     def as_json(self) -> dict[str, Any]:
         """What a probe is told."""
         beaten, warning = self.beaten_at, self.warning()

@@ -16,6 +16,11 @@ logger = logging.getLogger("murmur_streams.redis")
 LOOK_SECONDS = 60.0
 """A change is seen after this time at the latest, plus one answer of the server."""
 NO_EVICTION = "noeviction"
+METRIC = "murmur_store_may_evict"
+"""What pods and workers call it for Prometheus: 1 while there is a warning."""
+METRIC_MEANING = (
+    "1 while the store's server may evict runs: its maxmemory-policy is not noeviction."
+)
 
 
 class Eviction:
