@@ -36,16 +36,8 @@ class Rule:
     read: Callable[[str], object]
     may_be_empty: bool = False
     """True: an empty text means the default. A number that is empty is a mistake."""
-    is_secret: bool = False
-    """True: the text is in no error."""
-    is_url: bool = False
-    """True: the text is shown without its credentials."""
-
-    def shown(self, text: str) -> str:
-        """The text as errors and dumps may show it."""
-        if self.is_secret:
-            return "***"
-        return redacted(text) if self.is_url else text
+    shown: Callable[[str], str] = lambda text: text
+    """The text as errors and dumps may show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +63,7 @@ class Variable:
         try:
             return self.rule.read(text.strip())
         except ValueError:
-            shown = "set" if self.rule.is_secret else ascii(self.rule.shown(text))[:60]
+            shown = ascii(self.rule.shown(text))[:60]
             raise StoreConfigurationError(
                 f"{self.name} is {shown}, but must be {self.rule.words}; "
                 f"without it, it is {self.default_words}"
@@ -157,8 +149,8 @@ ORIGIN_WORDS = "an origin such as https://app.example.com, exact and in lower ca
 ROOT_PATH_WORDS = "a path such as /runs-api, without a slash at its end"
 _ORIGINS = Rule(f"{ORIGIN_WORDS}; several with commas between them", _read_origins, True)
 _ROOT = Rule(ROOT_PATH_WORDS, check_root_path, may_be_empty=True)
-_URL = Rule("a URL", _read_text, may_be_empty=True, is_url=True)
-_TOKEN = Rule("text without spaces", _read_token, may_be_empty=True, is_secret=True)
+_URL = Rule("a URL", _read_text, may_be_empty=True, shown=redacted)
+_TOKEN = Rule("text without spaces", _read_token, may_be_empty=True, shown=lambda _: "***")
 _FOLDER = Rule("a folder", _read_path, may_be_empty=True)
 _PREFIX_RULE = Rule(
     "1 to 64 characters of A-Z a-z 0-9 . _ : - that begin with a letter or a digit", _read_prefix

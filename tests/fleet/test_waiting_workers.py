@@ -16,6 +16,7 @@ from murmur_streams.core.errors import StoreConfigurationError, StoreReadOnlyErr
 from murmur_streams.fleet.worker import Worker
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
+from tests.stores.faults.refusals import rotate
 from tests.stores.faults.servers import SpareServer, spare_server
 
 SECRET = "hunter2"
@@ -90,14 +91,6 @@ async def test_a_worker_that_waits_for_a_primary_can_be_stopped(spare: SpareServ
         await replica(admin, of=None)
 
 
-async def rotate(admin: Redis, password: str) -> None:
-    """Give the user another password, and end its connections."""
-    await admin.execute_command(
-        "ACL", "SETUSER", "app", "on", "resetpass", f">{password}", "~*", "&*", "+@all"
-    )
-    await admin.execute_command("CLIENT", "KILL", "USER", "app")
-
-
 async def test_a_worker_waits_while_its_password_is_refused(
     spare: SpareServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,7 +122,6 @@ async def test_a_worker_waits_while_a_command_is_denied(
         async with fleet_on(spare, f"app:{SECRET}") as fleet, working(fleet, lease_seconds=1):
             assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
             await admin.execute_command("ACL", "SETUSER", "app", "-@all")
-            await admin.execute_command("CLIENT", "KILL", "USER", "app")
             with pytest.raises(StoreConfigurationError, match="permit"):
                 await fleet.submit("fine", 1)
             await wait_until(lambda: told(caplog, 1, "permit"), "the worker says so")

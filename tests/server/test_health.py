@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from redis.asyncio import Redis
 
 from murmur_streams import Fleet
 from murmur_streams.server import health
@@ -19,6 +18,7 @@ from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.serving import Callers, check_problem, client_of, submitted
 from tests.servers import Space
+from tests.stores.faults.refusals import rotate
 from tests.stores.faults.servers import spare_server
 
 
@@ -178,11 +178,3 @@ UNREACHABLE = {"status": "store_unreachable"}
 
 async def nothing() -> None:
     """An agent."""
-
-
-async def rotate(admin: Redis, password: str) -> None:
-    """Give the user another password, and end its connections."""
-    await admin.execute_command(
-        "ACL", "SETUSER", "app", "on", "resetpass", f">{password}", "~*", "&*", "+@all"
-    )
-    await admin.execute_command("CLIENT", "KILL", "USER", "app")

@@ -91,6 +91,7 @@ class Server:
         self._closed = False
         self.eviction = Eviction(where)
         self._watching: asyncio.Task[None] | None = None
+        self._is_protocol_known = False
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         """The process and the event loop that it belongs to, once it is used."""
         self.when_ready: Callable[[], None] | None = None
@@ -241,6 +242,7 @@ class Server:
     async def _check(self) -> None:
         if self._revive is not None:
             await self._revive()
+        self._is_protocol_known = False
         info = await self._retrying(self._begin, min(self.retry_seconds, OPENING_SECONDS))
         if "maxmemory_policy" in info:
             look = functools.partial(server_info, self._commands, "memory")
@@ -254,7 +256,10 @@ class Server:
         try:
             await asyncio.wait([checking], timeout=SILENT_SECONDS)
             # Asked for its error in any case: one that nobody reads is logged as lost.
-            if not checking.done() or is_lost(checking.exception()):
+            is_silent = not checking.done() or is_lost(checking.exception())
+            if is_silent and not self._is_protocol_known:
+                # Once a check: where the network is broken, it takes the time of further tries.
+                self._is_protocol_known = True
                 refusal = await self._commands.protocol_refusal()
                 if refusal is not None:
                     raise StoreConfigurationError(f"no connection to {self.where}: {refusal}")
