@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 
 DAY_SECONDS = 86_400
 TEN_YEARS_SECONDS = 3_650 * DAY_SECONDS
@@ -35,8 +36,8 @@ class Rule:
     read: Callable[[str], object]
     may_be_empty: bool = False
     """True: an empty text means the default. A number that is empty is a mistake."""
-    is_secret: bool = False
-    """True: the text is in no error."""
+    shown: Callable[[str], str] = lambda text: text
+    """The text as errors and dumps may show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Variable:
         try:
             return self.rule.read(text.strip())
         except ValueError:
-            shown = "set" if self.rule.is_secret else ascii(text)[:60]
+            shown = ascii(self.rule.shown(text))[:60]
             raise StoreConfigurationError(
                 f"{self.name} is {shown}, but must be {self.rule.words}; "
                 f"without it, it is {self.default_words}"
@@ -148,8 +149,8 @@ ORIGIN_WORDS = "an origin such as https://app.example.com, exact and in lower ca
 ROOT_PATH_WORDS = "a path such as /runs-api, without a slash at its end"
 _ORIGINS = Rule(f"{ORIGIN_WORDS}; several with commas between them", _read_origins, True)
 _ROOT = Rule(ROOT_PATH_WORDS, check_root_path, may_be_empty=True)
-_URL = Rule("a URL", _read_text, may_be_empty=True)
-_TOKEN = Rule("text without spaces", _read_token, may_be_empty=True, is_secret=True)
+_URL = Rule("a URL", _read_text, may_be_empty=True, shown=redacted)
+_TOKEN = Rule("text without spaces", _read_token, may_be_empty=True, shown=lambda _: "***")
 _FOLDER = Rule("a folder", _read_path, may_be_empty=True)
 _PREFIX_RULE = Rule(
     "1 to 64 characters of A-Z a-z 0-9 . _ : - that begin with a letter or a digit", _read_prefix
@@ -360,7 +361,7 @@ VARIABLES: tuple[Variable, ...] = (
 class Settings:
     """The values of all variables; what the environment does not say has its default."""
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     data_dir: Path | None = None
     key_prefix: str = DEFAULT_KEY_PREFIX
     partitions: int = 1
@@ -382,7 +383,7 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     public_openapi: bool = False
     root_path: str = ""
-    server: str | None = None
+    server: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
     trust_env: bool = True

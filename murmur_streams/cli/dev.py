@@ -19,6 +19,7 @@ from murmur_streams.cli.processes.keeping import keep_processes
 from murmur_streams.cli.processes.options import Options
 from murmur_streams.cli.session import Session
 from murmur_streams.cli.worker import Concurrency, FleetPath, begin
+from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import ensure_server
 from murmur_streams.fleet.stores import kind_on_disk
 
@@ -78,9 +79,9 @@ def register(app: typer.Typer) -> None:
 
 def _print_place(session: Session, options: Options) -> None:
     server = ensure_server(session.data_dir) if session.is_embedded else None
-    where = session.url if server is None else f"{server.data_dir} (embedded, pid {server.pid})"
+    url = redacted(session.url) if server is None else server.url
+    where = url if server is None else f"{server.data_dir} (embedded, pid {server.pid})"
     if session.as_json:
-        url = session.url if server is None else server.url
         print_json({"server": url, "fleet": options.fleet, "watched": str(Path.cwd())})
         return
     tell(f"server    {where}")
@@ -96,7 +97,8 @@ def _teach(session: Session, fleet: str, child: Child) -> None:
     targets = child.report.get("targets") or ["AGENT"]
     words = ["murmur-streams", "submit", str(targets[0])]
     # In another terminal, too, where MURMUR_URL may name another server.
-    words += ["--url", session.url] if not session.is_embedded or session.settings.url else []
+    is_elsewhere = not session.is_embedded or session.settings.url
+    words += ["--url", redacted(session.url)] if is_elsewhere else []
     words += ["--prefix", session.given.prefix] if session.given.prefix else []
     folder = os.environ.get("MURMUR_DATA_DIR")
     before = f"MURMUR_DATA_DIR={shlex.quote(folder)} " if folder and session.is_embedded else ""

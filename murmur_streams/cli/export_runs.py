@@ -23,6 +23,7 @@ from murmur_streams.cli.tally import Tally, is_terminal, shown, tell_runs
 from murmur_streams.core.archive import verify
 from murmur_streams.core.errors import MurmurError, RunNotFoundError, StoreError
 from murmur_streams.core.pages import MOST_RUNS, RunFilter
+from murmur_streams.core.redaction import redacted
 from murmur_streams.stores.work_store import WorkStore
 
 AnyRuns = Annotated[
@@ -39,7 +40,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last who
 def going_on(session: Session, asked: Asked, path: Path) -> str:
     """The command that goes on where this one stopped."""
     which, given = asked.which, session.given
-    words = {"--url": given.url, "--prefix": given.prefix}
+    words = {"--url": given.url and redacted(given.url), "--prefix": given.prefix}
     words |= {"--state": which.state and str(which.state), "--target": which.target}
     said = [part for name, value in words.items() if value for part in (name, value)]
     return shlex.join(

@@ -15,7 +15,7 @@ from murmur_streams.cli.outcome import outcome_json, print_outcome
 from murmur_streams.cli.places import Place
 from murmur_streams.cli.printing import console, event_json, event_line, print_json, tell
 from murmur_streams.cli.session import Session
-from murmur_streams.stores.redis.connections import redacted
+from murmur_streams.core.redaction import redacted
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Follower:
         given = self.session.given
         words += ["--prefix", given.prefix] if given.prefix else []
         words += ["--url", redacted(given.url)] if given.url else []
-        words += ["--server", given.server] if given.server else []
+        words += ["--server", redacted(given.server)] if given.server else []
         words += ["--token-file", str(given.token_file)] if given.token_file else []
         return shlex.join(words)
 

@@ -15,9 +15,9 @@ from murmur_streams.cli.command import RunId, command
 from murmur_streams.cli.printing import console, print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.core.pages import listing_key
+from murmur_streams.core.redaction import redacted
 from murmur_streams.core.run import Run
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.keys import Keys, removal_row
 from murmur_streams.stores.redis.store import RedisRunStore
 
@@ -143,7 +143,8 @@ def redis_cli(given: dict[str, Any], *, tls: bool = False) -> tuple[str, ...]:
         host = f"[{host}]" if ":" in host else quote(host)
         scheme = "rediss" if tls else "redis"
         words += ["-u", f"{scheme}://{host}:{given.get('port', 6379)}/{database}"]
-    if given.get("username"):
+    # Alone it may be a password that was put in its place, as in redis://SECRET@host.
+    if given.get("username") and given.get("password"):
         words += ["--user", str(given["username"])]
     return tuple(words)
 

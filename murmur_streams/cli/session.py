@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -33,11 +33,11 @@ NEEDS_STORE = (
 class Globals:
     """The options that stand before or after any command."""
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     prefix: str | None = None
     as_json: bool = False
     debug: bool = False
-    server: str | None = None
+    server: str | None = field(default=None, repr=False)
     token_file: Path | None = None
 
     def over(self, other: Globals) -> Globals:

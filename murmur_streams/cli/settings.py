@@ -10,7 +10,6 @@ from murmur_streams.cli.command import command
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Session
 from murmur_streams.settings import VARIABLES, settings_table
-from murmur_streams.stores.redis.connections import redacted
 
 
 def register(app: typer.Typer) -> None:
@@ -30,9 +29,7 @@ def register(app: typer.Typer) -> None:
             print(settings_table(), end="")
             return
         values = asdict(session.settings)
-        for name in ("url", "server"):
-            if values[name]:
-                values[name] = redacted(values[name])
-        if session.settings.token is not None:
-            values |= {"token": "***"}
+        for row in VARIABLES:
+            if isinstance(text := values[row.field], str):
+                values[row.field] = row.rule.shown(text)
         print_json({row.name: values[row.field] for row in VARIABLES})

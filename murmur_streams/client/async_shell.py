@@ -24,6 +24,7 @@ from murmur_streams.client.steps import (
     resume,
 )
 from murmur_streams.client.wire import (
+    CONNECTION_FAULTS,
     LIMITS,
     Body,
     Server,
@@ -93,7 +94,7 @@ class AsyncShell:
         try:
             response = await self._http.send(self.server.request(self._http, ask), stream=True)
             return await _whole(response, self.server)
-        except httpx.TransportError as error:
+        except CONNECTION_FAULTS as error:
             return self.server.lost(error)
 
 
@@ -113,7 +114,7 @@ class _Line:
                 return await self._open(step.ask)
             if isinstance(step, Read) and self._chunks is not None:
                 return await anext(self._chunks, b"")
-        except httpx.TransportError as error:
+        except CONNECTION_FAULTS as error:
             return self._server.lost(error)
         await self.close()
         return None

@@ -16,11 +16,15 @@ from murmur_streams.client.patience import Patience
 from murmur_streams.client.requests import EVENT_STREAM
 from murmur_streams.client.steps import Answer, Ask, LostError
 from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
+from murmur_streams.core.redaction import redacted
+from murmur_streams.core.tls import TlsCheck, tls_fault
 
 CONNECT_SECONDS = 10.0
 OPENED = 200
 # Streams are connections of their own: the only bound on them is the server's.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+CONNECTION_FAULTS = (httpx.TransportError, ssl.SSLError)
+"""What ends a request without an answer; a TLS alert that comes late is not wrapped by httpx."""
 _BEFORE_SENDING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -86,16 +90,19 @@ class Server:
             timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds), read=read),
         )
 
-    def lost(self, error: httpx.TransportError) -> LostError:
+    def lost(self, error: Exception) -> LostError:
         """What a fault of the connection means.
 
         Raises:
-            StoreConfigurationError: the server's certificate is not trusted: no retry helps.
+            StoreConfigurationError: TLS cannot work: no retry helps.
         """
         words = f"{type(error).__name__}: {error}".rstrip(": ")
-        if _is_untrusted(error):
+        refusal = _tls_refusal(error)
+        if refusal is not None:
             by = trusted_by() if self.trust_env else ""
-            raise StoreConfigurationError(f"{self.url} is not trusted ({words}){by}") from None
+            raise StoreConfigurationError(f"no connection to {self.url}: {refusal}{by}") from None
+        if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http:"):
+            words += "; a port that speaks TLS ends so: then use https://"
         return LostError(
             f"{self.url} gave no answer ({words})",
             may_have_arrived=not isinstance(error, _BEFORE_SENDING),
@@ -176,14 +183,22 @@ def _checked_url(base_url: object) -> str:
         raise InvalidInputError("credentials do not belong into the server's URL; pass token=")
     if not is_plain or parts.query or parts.fragment:
         raise InvalidInputError(
-            f"{ascii(text)[:80]} is no server's address; use http://host:port or https://host/path"
+            f"{ascii(redacted(text))[:80]} is no server's address; use http://host:port or https://host/path"
         )
     return text.rstrip("/")
 
 
-def _is_untrusted(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _tls_refusal(error: Exception) -> str | None:
+    """Which check of a TLS connection failed and what to change; None for any other error."""
+    fault = tls_fault(error)
+    return None if fault is None else f"{fault.words}; {_TLS_ADVICE[fault.check]}"
+
+
+_TLS_ADVICE = {
+    TlsCheck.AUTHORITY: "name the authority's file in the variable SSL_CERT_FILE",
+    TlsCheck.NAME: "use the host name that the certificate was issued for",
+    TlsCheck.DATES: "renew the certificate, or set this machine's clock",
+    TlsCheck.CLIENT_CERTIFICATE: "give the client one by transport=, with a context of its own",
+    TlsCheck.VERSION: "compare the TLS versions and ciphers that the server takes",
+    TlsCheck.NO_TLS: "use http:// instead of https://, or the server's TLS port",
+}

@@ -347,6 +347,13 @@ class Health(BaseModel):
     status: str
 
 
+class Readiness(Health):
+    """Whether the pod may be sent requests."""
+
+    warning: str | None = None
+    """What to mend on the store though the pod serves, such as the server's eviction policy."""
+
+
 def _error_of(run: Run) -> tuple[str | None, str | None]:
     """The message and the type's name of an agent's error; the text of another end, and None.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,19 +11,18 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from murmur_streams.core.errors import MurmurError
 from murmur_streams.server.access import Reader, pod_of
-from murmur_streams.server.bodies import Health
+from murmur_streams.server.bodies import Health, Readiness
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.queries import refuse_unknown_queries
 
-logger = logging.getLogger("murmur_streams.server")
 router = APIRouter(tags=["health"])
 
 READY_SECONDS = 2.0
 """Who asks whether the pod is ready does not wait for a store that is slow to say so."""
 READY = "ready"
 _UNREADY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Health, "description": "It is not, and why"}
+    503: {"model": Readiness, "description": "It is not, and why"}
 }
 _OPEN = [Depends(refuse_unknown_queries)]
 
@@ -41,11 +39,13 @@ async def is_alive_too() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", response_model=Health, responses=_UNREADY, dependencies=_OPEN)
+@router.get("/readyz", response_model=Readiness, responses=_UNREADY, dependencies=_OPEN)
 async def is_ready(request: Request) -> Response:
     """Whether it may be sent requests: its store is there with our scripts, and it does not end."""
-    status = await _readiness(pod_of(request))
-    content = Health(status=status).model_dump_json()
+    pod = pod_of(request)
+    status = await _readiness(pod)
+    warning = await pod.warning() if status == READY else None
+    content = Readiness(status=status, warning=warning).model_dump_json(exclude_none=True)
     if status == READY:
         return Response(content, media_type="application/json")
     headers = {"Retry-After": "5" if status == "shutting_down" else "1"}
@@ -57,6 +57,7 @@ async def read_metrics(who: Reader, request: Request) -> Response:
     """The pod's counters, as Prometheus reads them."""
     del who
     metrics: Metrics = request.app.state.metrics
+    metrics.store_warns(await pod_of(request).warning())
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -66,7 +67,11 @@ async def _readiness(pod: Pod) -> str:
     try:
         async with asyncio.timeout(READY_SECONDS):
             await (await pod.store()).ping()
-    except (MurmurError, TimeoutError) as error:
-        logger.warning("not ready: %s", error or "the store did not answer in time")
+    except MurmurError as error:
+        pod.trouble.tell(error)
         return "store_unreachable"
+    except TimeoutError:
+        pod.trouble.tell(TimeoutError(f"the store did not answer within {READY_SECONDS} s"))
+        return "store_unreachable"
+    pod.trouble.over()
     return READY

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from murmur_streams.server.pod import Pod
+from murmur_streams.stores.redis.eviction import METRIC, METRIC_MEANING
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 
@@ -35,6 +36,12 @@ class Metrics:
             registry=self._registry,
         )
         streams.set_function(pod.streams.total)
+
+        self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=self._registry)
+
+    def store_warns(self, warning: str | None) -> None:
+        """Take in what is to be mended on the store."""
+        self._may_evict.set(warning is not None)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request by its route's template."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.errors import MurmurError, RunNotFoundError
 from murmur_streams.core.run import Run
 from murmur_streams.fleet.fleet import Fleet
+from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.principal import Principal
 from murmur_streams.server.problems import DRAINING, TOO_MANY, ProblemError
 from murmur_streams.stores.work_store import WorkStore
+
+logger = logging.getLogger("murmur_streams.server")
 
 
 class Drain(asyncio.Event):
@@ -43,10 +47,18 @@ class Pod:
         """Open streams by caller."""
         self.in_flight: set[tuple[str | None, str]] = set()
         """Tenant and key of submissions with an idempotency key that are under way here."""
+        self.trouble = Trouble(logger, "the pod is not ready")
 
     async def store(self) -> WorkStore:
         """The store of the running loop."""
         return await self.fleet.store()
+
+    async def warning(self) -> str | None:
+        """What to mend on the store though it works; None for nothing, or when it is not open."""
+        try:
+            return (await self.store()).warning
+        except MurmurError:
+            return None
 
     async def find(self, who: Principal, run_id: str) -> Run:
         """The run, when it is there for this caller.

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import default_data_dir, ensure_server, ensure_server_async
 from murmur_streams.stores.disk.store import DiskRunStore
 from murmur_streams.stores.memory import InMemoryRunStore
-from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.store import RedisRunStore
 
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})

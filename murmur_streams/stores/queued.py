@@ -22,6 +22,11 @@ from murmur_streams.stores.writes import RunWrites, check_claim
 class QueuedRuns(RunWrites):
     """Turns what is done with queued runs into commands; a store only executes them."""
 
+    @property
+    def warning(self) -> str | None:
+        """What to mend though the store works; None when there is nothing."""
+        return None
+
     @abstractmethod
     async def _checkpoint_json(self, run_id: str) -> str | None:
         """Read the run's checkpoint, None without one; RunNotFoundError when there is no run."""

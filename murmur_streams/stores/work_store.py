@@ -154,6 +154,11 @@ class WorkStore(RunStore, Protocol):
         """How long nobody may write to a run that has not ended; 0 for ever."""
         ...
 
+    @property
+    def warning(self) -> str | None:
+        """What an operator should mend though the store works, for probes; None for nothing."""
+        ...
+
     def queue(self, lease_seconds: float) -> WorkQueue:
         """The waiting work; a claim of it holds for so long without a heartbeat."""
         ...

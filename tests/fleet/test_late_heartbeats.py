@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from typing import cast
@@ -11,6 +12,7 @@ import pytest
 
 from murmur_streams.core.work import Beat
 from murmur_streams.fleet.worker.leases import keep_leases
+from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.stores.redis.queue import Queue
 
 WARNING = (
@@ -28,7 +30,8 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
         return []
 
     nobody = cast("Queue", None)
-    task = asyncio.create_task(keep_leases(nobody, 0.001, lease_seconds, held, print))
+    trouble = Trouble(logging.getLogger("heartbeats"), "no heartbeat")
+    task = asyncio.create_task(keep_leases(nobody, 0.001, lease_seconds, held, print, trouble))
     await asyncio.sleep(0)
     time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is to be told
     await came.wait()

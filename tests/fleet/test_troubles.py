@@ -73,3 +73,21 @@ def test_errors_that_are_never_the_same_fill_no_memory(watched: Watched) -> None
     for number in range(10 * MOST_TEXTS):
         watched.trouble.tell(ValueError(str(number)))
     assert len(watched.trouble._told) <= MOST_TEXTS
+
+
+def test_loops_that_share_their_texts_log_an_error_once(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What all loops of a worker meet is one line a minute, and its end one line of the first."""
+    other = Trouble(
+        logging.getLogger("trouble"), "no look", lambda: watched.now, told=watched.trouble._told
+    )
+    for second in range(61):
+        watched.now = second
+        watched.trouble.tell(ValueError("refused"))
+        other.tell(ValueError("refused"))
+    assert watched.lines() == ["no heartbeat: refused"] * 2
+    other.over()
+    assert watched.lines() == []
+    watched.trouble.over()
+    assert watched.lines() == ["no heartbeat: over after 60.0 s"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,9 +13,13 @@ from murmur_streams import Fleet
 from murmur_streams.server import health
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Principal, Scope
+from murmur_streams.stores.redis.checks import server_info
 from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space
+from tests.stores.faults.refusals import rotate
+from tests.stores.faults.servers import spare_server
 
 
 async def numbers(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
@@ -128,3 +135,62 @@ async def test_metrics_need_the_scope_to_read_where_there_are_tokens(
     assert (await guarded.get("/metrics", headers=reader)).status_code == 200
     for path in ("/health", "/healthz", "/readyz"):
         assert (await guarded.get(path)).status_code == 200
+
+
+async def test_an_eviction_policy_is_a_warning_and_a_metric(tmp_path: Path) -> None:
+    """A pod on a server that begins to evict runs stays ready, and says what to mend."""
+    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+        fleet = Fleet(server.url(), key_prefix="test-eviction")
+        async with fleet, client_of(fleet.asgi()) as client:
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+            assert (await numbers(client))["murmur_store_may_evict",] == 0
+            await admin.config_set("maxmemory-policy", "allkeys-lru")
+            await look_now(fleet)
+            response = await client.get("/readyz")
+            assert (response.status_code, response.json()["status"]) == (200, "ready")
+            assert "set maxmemory-policy noeviction" in response.json()["warning"]
+            assert (await numbers(client))["murmur_store_may_evict",] == 1
+
+
+async def look_now(fleet: Fleet) -> None:
+    """Do what the store does once a minute."""
+    store = await fleet.store()
+    assert isinstance(store, RedisRunStore)
+    store.server.eviction.note(await server_info(store.server._commands, "memory"))
+
+
+async def test_refused_credentials_are_503_at_once_and_pass(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the password is refused the pod is unready and each request fails at once."""
+    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+        fleet = Fleet(server.url("app:one"), key_prefix="test-credentials")
+        await rotate(admin, "one")
+        async with fleet, client_of(fleet.asgi()) as client:
+            fleet.agent(nothing)
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+            await rotate(admin, "two")
+            async with asyncio.timeout(10):
+                for _ in range(3):
+                    response = await client.get("/readyz")
+                    assert (response.status_code, response.json()) == (503, UNREACHABLE)
+                    check_problem(await client.get("/runs/r-1"), 503, "unavailable")
+                    body = {"target": "nothing", "task": {"input": None}}
+                    check_problem(await client.post("/submit", json=body), 503, "unavailable")
+            said = [
+                record.getMessage()
+                for record in caplog.records
+                if record.getMessage().startswith("the pod is not ready")
+            ]
+            assert len(said) == 1
+            assert "refused the user name or password" in said[0]
+            await rotate(admin, "one")
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+            await submitted(client, None, "nothing")
+
+
+UNREACHABLE = {"status": "store_unreachable"}
+
+
+async def nothing() -> None:
+    """An agent."""

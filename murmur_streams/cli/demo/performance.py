@@ -22,8 +22,8 @@ from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.printing import print_json
 from murmur_streams.cli.session import Globals, Session
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 from murmur_streams.fleet.stores import kind_on_disk
-from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.store import redis_only
 
 

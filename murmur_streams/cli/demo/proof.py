@@ -17,8 +17,8 @@ from murmur_streams.cli.demo.watching import Watched
 from murmur_streams.cli.redis import ask, raw_connection
 from murmur_streams.cli.replies import for_terminal
 from murmur_streams.cli.session import Session
+from murmur_streams.core.redaction import redacted
 from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.connections import redacted
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 

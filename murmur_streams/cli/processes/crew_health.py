@@ -58,6 +58,11 @@ class CrewHealth:
         """Whether all of them take runs."""
         return not self._draining and self._all(self._is_ready)
 
+    @property
+    def is_warned(self) -> bool:
+        """Whether something on the store is to be mended, as one of them says."""
+        return any("warning" in child.report for child in self._children)
+
     def as_json(self) -> dict[str, Any]:
         """What a probe is told."""
         started = all(child.was_ready for child in self._children)
@@ -88,4 +93,6 @@ class CrewHealth:
 
 def _shown(child: Child) -> dict[str, Any]:
     status = child.report.get("status", str(Status.STARTING))
-    return {"worker": child.report.get("worker"), "status": status}
+    shown = {"worker": child.report.get("worker"), "status": status}
+    warning = child.report.get("warning")
+    return shown if warning is None else {**shown, "warning": warning}

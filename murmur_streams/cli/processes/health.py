@@ -51,6 +51,8 @@ class Health:
     status: Status = Status.STARTING
     worker: str | None = None
     targets: tuple[str, ...] = ()
+    warning: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """What to mend on the store though it works."""
     beats: int = 0
     beaten_at: float | None = field(default=None, repr=False)
 
@@ -82,14 +84,20 @@ class Health:
         """Whether it takes runs: it works, and the server knows it."""
         return self.status is Status.WORKING and self.is_fresh
 
+    @property
+    def is_warned(self) -> bool:
+        """Whether something on the store is to be mended."""
+        return self.warning() is not None
+
     def as_json(self) -> dict[str, Any]:
         """What a probe is told."""
-        beaten = self.beaten_at
+        beaten, warning = self.beaten_at, self.warning()
         return {
             "status": "no heartbeat" if self._is_silent else str(self.status),
             "worker": self.worker,
             "targets": list(self.targets[:MOST_TARGETS]),
             "last_beat_seconds_ago": None if beaten is None else round(_since(beaten), 1),
+            **({} if warning is None else {"warning": warning}),
         }
 
     @property

@@ -19,10 +19,11 @@ from murmur_streams.cli.processes.loops import Loop, loop_factory
 from murmur_streams.cli.processes.options import Options
 from murmur_streams.cli.processes.working import call_on_signals, to_the_end
 from murmur_streams.cli.session import Session
-from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
+from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError, StoreError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.server.tokens import is_open_to_others
+from murmur_streams.stores.work_store import WorkStore
 
 if TYPE_CHECKING:
     from murmur_streams.server.options import ServerOptions
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("murmur_streams.server")
 
 SHORTEST_SECRET = 32
+CHECK_SECONDS = 2.0
+"""How long the start waits for the store: what is wrong for good shows in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,7 @@ async def _until_stopped(
     from murmur_streams.server.serving import PodServer, url_of
 
     async with fleet:
-        # A URL that can never work is told now; a server that is away now may come back.
-        await fleet.store()
+        await _check_store(await fleet.store())
         worker = _worker(fleet, options) if pod.with_worker else None
         app = make_app(fleet, limits)
         told = _told(url_of(sockets[0], pod.host), fleet, pod, worker)
@@ -148,6 +150,26 @@ async def _until_stopped(
         await _together(parts)
     if session.as_json:
         print_json({"url": told["url"], "stopped": True})
+
+
+async def _check_store(store: WorkStore) -> None:
+    """Refuse a store that can never work; a server that is away, or a replica, may come back.
+
+    Raises:
+        StoreConfigurationError: the address, the credentials or the server do not fit.
+    """
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await store.ping()
+    except StoreConfigurationError:
+        raise
+    except StoreError as error:
+        logger.warning("the pod begins without its store: %s", error)
+    except TimeoutError:
+        logger.warning(
+            "the pod begins without its store: no answer of %s within %g s",
+            *(store.where, CHECK_SECONDS),
+        )
 
 
 async def _together(parts: Sequence[tuple[Coroutine[Any, Any, None], Callable[[], None]]]) -> None:

@@ -1,4 +1,4 @@
-"""``GET /livez`` and ``GET /readyz``: the smallest server that a probe is content with."""
+"""``GET /livez``, ``/readyz`` and ``/metrics``: the smallest server that satisfies a probe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 from murmur_streams.cli.processes.options import Probes
 from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.stores.redis.eviction import METRIC, METRIC_MEANING
 
 logger = logging.getLogger("murmur_streams.processes")
 
 REQUEST_SECONDS = 5.0
 """How long a client may take to say what it wants."""
 _LONGEST_REQUEST = 8_192
+_READS = frozenset({"GET", "HEAD"})
 _REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
@@ -27,6 +29,8 @@ class Probed(Protocol):
     def is_live(self) -> bool: ...
     @property
     def is_ready(self) -> bool: ...
+    @property
+    def is_warned(self) -> bool: ...
     def as_json(self) -> dict[str, Any]: ...
 
 
@@ -70,10 +74,15 @@ async def serve_probes(probes: Probes, health: Probed) -> AsyncGenerator[str | N
 def _answer(request: str, health: Probed) -> bytes:
     method, _, rest = request.partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
-    code, body = _found(method, path, health)
-    content = b"" if method == "HEAD" else json.dumps(body).encode() + b"\n"
+    kind = "application/json"
+    if path == "/metrics" and method in _READS:
+        code, text, kind = 200, _metrics(health), "text/plain; version=0.0.4; charset=utf-8"
+    else:
+        code, body = _found(method, path, health)
+        text = json.dumps(body) + "\n"
+    content = b"" if method == "HEAD" else text.encode()
     head = (
-        f"HTTP/1.1 {code} {_REASONS[code]}\r\nContent-Type: application/json\r\n"
+        f"HTTP/1.1 {code} {_REASONS[code]}\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(content)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + content
@@ -82,8 +91,14 @@ def _answer(request: str, health: Probed) -> bytes:
 def _found(method: str, path: str, health: Probed) -> tuple[int, dict[str, Any]]:
     asked = {"/livez": lambda: health.is_live, "/readyz": lambda: health.is_ready}.get(path)
     if asked is None:
-        return 404, {"error": "there are /livez and /readyz"}
-    if method not in {"GET", "HEAD"}:
+        return 404, {"error": "there are /livez, /readyz and /metrics"}
+    if method not in _READS:
         return 405, {"error": "GET it"}
     ok = asked()
     return (200 if ok else 503), {"ok": ok, **health.as_json()}
+
+
+def _metrics(health: Probed) -> str:
+    """What a worker has for Prometheus, in its text format."""
+    value = int(health.is_warned)
+    return f"# HELP {METRIC} {METRIC_MEANING}\n# TYPE {METRIC} gauge\n{METRIC} {value}\n"

@@ -90,7 +90,9 @@ async def _until_stopped(
             told = {"worker": worker.worker_id, "name": worker.name, "pid": os.getpid()}
             told |= {"targets": health.targets}
             print_json(told | ({"health": address} if address else {}))
-        if reporter is None and isinstance(store := await fleet.store(), RocksDBRunStore):
+        store = await fleet.store()
+        health.warning = lambda: store.warning
+        if reporter is None and isinstance(store, RocksDBRunStore):
             # The fleet's own store: its code may name another one than the options do.
             warn_alone(options.fleet, f"rocksdb:{quote(store.where)}")
         await worker.run()

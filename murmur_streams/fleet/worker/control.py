@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from murmur_streams.core.errors import StoreClosedError, StoreError
 from murmur_streams.core.work import ControlMessage
+from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.stores.work_store import WorkQueue
-
-logger = logging.getLogger("murmur_streams.worker")
 
 BLOCK_SECONDS = 20.0
 """How long one read waits: nothing depends on it, an idle worker sends that many fewer commands."""
 FROM_THE_START = ""
 
 
-async def listen(queue: WorkQueue, worker: str, told: Callable[[ControlMessage], None]) -> None:
+async def listen(
+    queue: WorkQueue, worker: str, told: Callable[[ControlMessage], None], trouble: Trouble
+) -> None:
     """Pass messages on, until cancelled.
 
     After an error it goes on from where it was. What is lost meanwhile is told by the heartbeat:
@@ -27,6 +27,7 @@ async def listen(queue: WorkQueue, worker: str, told: Callable[[ControlMessage],
         queue: the queue.
         worker: whose messages.
         told: called with each.
+        trouble: logs reads that fail.
     """
     clock = asyncio.get_running_loop().time
     after, failures = FROM_THE_START, 0
@@ -34,10 +35,11 @@ async def listen(queue: WorkQueue, worker: str, told: Callable[[ControlMessage],
         began, messages = clock(), list[ControlMessage]()
         try:
             messages, after = await queue.control(worker, after, BLOCK_SECONDS)
+            trouble.over()
         except StoreClosedError:
             return
         except StoreError as error:
-            logger.info("worker %s listens again: %s", worker, error)
+            trouble.tell(error)
         for message in messages:
             told(message)
         if messages or clock() - began >= BLOCK_SECONDS / 2:

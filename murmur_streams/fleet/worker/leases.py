@@ -30,6 +30,7 @@ async def keep_leases(
     lease_seconds: float,
     held: Callable[[], Sequence[Beat]],
     told: Callable[[Told], None],
+    trouble: Trouble,
 ) -> None:
     """Send heartbeats until cancelled.
 
@@ -39,8 +40,8 @@ async def keep_leases(
         lease_seconds: a heartbeat that is late by more than that is told: its claims are lost.
         held: the claims to keep.
         told: called with each answer that is more than "go on".
+        trouble: logs heartbeats that fail.
     """
-    trouble = Trouble(logger, "no heartbeat")
     while True:
         await _sleep(seconds, lease_seconds)
         beats = held()
@@ -78,6 +79,7 @@ async def tend(
     targets: Sequence[str],
     lease_seconds: float,
     queued: Callable[[], None],
+    trouble: Trouble,
 ) -> None:
     """Look after what nobody holds, until cancelled: expired leases, lost queues, late runs.
 
@@ -91,8 +93,9 @@ async def tend(
         lease_seconds: how long a claim holds without a heartbeat.
         queued: called when runs were queued again. Their wake-up tokens may go to the very
             worker that is frozen, so this one must not wait for another.
+        trouble: logs looks that fail.
     """
-    interval, trouble = lease_seconds / TENDINGS_PER_LEASE, Trouble(logger, "no look at the leases")
+    interval = lease_seconds / TENDINGS_PER_LEASE
     while True:
         await asyncio.sleep(interval * random.uniform(1, 2))  # noqa: S311  # jitter, no secret
         try:

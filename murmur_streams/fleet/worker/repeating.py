@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from murmur_streams.core.errors import (
-    EmbeddedServerError,
     OutcomeUnknownError,
+    StoreConfigurationError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
@@ -24,9 +24,10 @@ PASSING = (
     StoreReadOnlyError,
     StoreUnavailableError,
     OutcomeUnknownError,
-    EmbeddedServerError,
+    StoreConfigurationError,
 )
-"""What may be over the next time. Were a repeated write applied before, its claim is over."""
+"""What may be over the next time: the server is mended, or takes this user's password again. Were a
+repeated write applied before, its claim is over."""
 
 T = TypeVar("T")
 

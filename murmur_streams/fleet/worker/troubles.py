@@ -27,16 +27,24 @@ class Trouble:
         logger: where.
         what: the line's beginning; the error's text follows it.
         clock: seconds that only grow.
+        told: the texts that were logged, and when. The loops of one worker share it: an error that
+            all of them meet, such as a refused password, is one line a minute and not four.
     """
 
     def __init__(
-        self, logger: logging.Logger, what: str, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger,
+        what: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        told: dict[str, float] | None = None,
     ) -> None:
         self._logger = logger
         self._what = what
         self._clock = clock
         self._began: float | None = None
-        self._told: dict[str, float] = {}
+        self._told = {} if told is None else told
+        self._was_logged = False
         self._was_away = False
 
     def tell(self, error: BaseException) -> None:
@@ -51,6 +59,7 @@ class Trouble:
         if len(self._told) >= MOST_TEXTS:
             self._told.clear()
         self._told[said] = now
+        self._was_logged = True
         self._logger.warning("%s: %s", self._what, loggable(said))
 
     def over(self) -> None:
@@ -58,7 +67,9 @@ class Trouble:
         if self._began is None:
             return
         lasted, self._began = self._clock() - self._began, None
-        self._told.clear()
+        was_logged, self._was_logged = self._was_logged, False
         over = "the server answers again" if self._was_away else "over"
         self._was_away = False
-        self._logger.warning("%s: %s after %.1f s", self._what, over, lasted)
+        if was_logged:
+            self._told.clear()
+            self._logger.warning("%s: %s after %.1f s", self._what, over, lasted)

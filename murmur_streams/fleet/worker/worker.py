@@ -12,11 +12,10 @@ from importlib.metadata import version
 from typing import Any
 
 from murmur_streams.core.errors import (
-    EmbeddedServerError,
     InvalidInputError,
     StoreClosedError,
-    StoreConfigurationError,
     StoreError,
+    StoreReadOnlyError,
 )
 from murmur_streams.core.work import (
     MOST_RUNS_TOLD,
@@ -102,6 +101,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._held = Held(self.name, self._slot_free.set)
         self._blocked = Blocked(self.name, concurrency, self._targets)
+        self._told_errors: dict[str, float] = {}
         self._started_ms = time.time_ns() // 1_000_000
 
     @property
@@ -137,8 +137,12 @@ class Worker:
     async def run(self) -> None:
         """Work until ``stop`` is called, then drain.
 
+        What is wrong at the start is raised. Once it has begun, the worker outlasts whatever the
+        server refuses: it logs that once a minute and tries again.
+
         Raises:
             StoreConfigurationError: the server does not fit or refuses this user.
+            StoreUnavailableError: the server cannot be reached.
         """
         loop = asyncio.get_running_loop()
         guard_tasks(loop)
@@ -146,7 +150,7 @@ class Worker:
         let_go_of_children()
         store = await self._fleet.store()
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
-        await queue.prepare(self._targets)
+        await self._begin(queue)
         logger.info("worker %s executes %s", self.name, ", ".join(self._targets))
         care = self._care(store, queue, workers)
         try:
@@ -167,9 +171,17 @@ class Worker:
         lease, agents = self._lease_seconds, dict(self._fleet.agents)
         beat = heartbeat_seconds(lease, store.live_ttl_ms)
         care = [
-            keep_leases(queue, beat, lease, lambda: self._held.beats(agents), self._told),
-            tend(queue, self.name, self._targets, lease, self._handed_on.set),
-            listen(queue, self.name, self._notified),
+            keep_leases(
+                *(queue, beat, lease, lambda: self._held.beats(agents), self._told),
+                self._trouble("no heartbeat"),
+            ),
+            tend(
+                *(queue, self.name, self._targets, lease, self._handed_on.set),
+                self._trouble("no look at the leases"),
+            ),
+            listen(
+                queue, self.name, self._notified, self._trouble(f"worker {self.name} is not woken")
+            ),
             keep_registered(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),
         ]
         tasks = [asyncio.create_task(each) for each in care]
@@ -178,15 +190,32 @@ class Worker:
             task.add_done_callback(lambda _: self._stopping.set())
         return tasks
 
+    def _trouble(self, what: str) -> Trouble:
+        return Trouble(logger, what, told=self._told_errors)
+
+    async def _begin(self, queue: WorkQueue) -> None:
+        """Prepare the queue; a server that is a replica may become a primary, and is waited for."""
+        failures, trouble = 0, self._trouble(f"worker {self.name} waits to begin")
+        while not self._stopping.is_set():
+            try:
+                await self._until_stopping(queue.prepare(self._targets))
+            except StoreReadOnlyError as error:
+                trouble.tell(error)
+                await self._until_stopping(queue.recover(failures))
+                failures += 1
+            else:
+                trouble.over()
+                return
+
     async def _work(self, store: WorkStore, queue: WorkQueue) -> None:
-        failures, trouble = 0, Trouble(logger, f"worker {self.name} tries again to claim runs")
+        failures, trouble = 0, self._trouble(f"worker {self.name} tries again to claim runs")
         while not self._stopping.is_set():
             try:
                 await self._take(store, queue, trouble)
                 failures = 0
+            except StoreClosedError:
+                raise
             except StoreError as error:
-                if _is_for_good(error):
-                    raise
                 trouble.tell(error)
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
@@ -270,14 +299,6 @@ class Worker:
 
     async def _until_stopping(self, waiting: Coroutine[Any, Any, object]) -> None:
         await first_of(waiting, self._stopping.wait())
-
-
-def _is_for_good(error: StoreError) -> bool:
-    # An embedded server that does not start now may start later, when there is room on the disk.
-    wrong = isinstance(error, StoreConfigurationError) and not isinstance(
-        error, EmbeddedServerError
-    )
-    return wrong or isinstance(error, StoreClosedError)
 
 
 def _idle_seconds(next_due_seconds: float | None) -> float:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.stores.redis.connections import Connections
+from murmur_streams.stores.redis.eviction import Eviction
 from murmur_streams.stores.redis.failures import clear_error, code_of
 from murmur_streams.stores.redis.keys import Keys
-
-logger = logging.getLogger("murmur_streams.redis")
 
 OLDEST_SERVER = (6, 2)
 PROBES: tuple[str, ...] = (
@@ -78,33 +76,50 @@ WORKER_PROBES: tuple[str, ...] = (
 """What only workers call."""
 
 
-async def check_server(connections: Connections, keys: Keys, where: str) -> None:
+async def check_server(
+    connections: Connections, keys: Keys, where: str, eviction: Eviction, *, is_first: bool
+) -> dict[str, str]:
     """Refuse a server that cannot hold the guarantees.
 
+    Args:
+        connections: to the server.
+        keys: the key space.
+        where: the server's address, without a password.
+        eviction: learns of the server's policy.
+        is_first: whether nothing was done on the server yet. A program that already works does not
+            stop because the server may now evict runs: that would end all runs instead of some.
+
+    Returns:
+        What the server said of itself; empty for a user who may not ask.
+
     Raises:
-        StoreConfigurationError: older than 6.2, a replica, evicting live runs, or not permitting
-            what the scripts call.
+        StoreConfigurationError: older than 6.2, evicting live runs, or not permitting what the
+            scripts call.
+        ReadOnlyError: it is a replica.
     """
-    info = await _info(connections)
+    info = await server_info(connections)
     version = info.get("redis_version")
     if version is not None:
         _check_version(version, where)
     if info.get("role", "master") != "master":
-        raise StoreConfigurationError(f"{where} is a replica; use the primary's address")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy.startswith("allkeys"):
+        # The server's answer to the first write: found here, it is judged and retried like that.
+        await connections.drop_idle()
+        raise ReadOnlyError("READONLY the server is a replica")
+    policy = info.get("maxmemory_policy", "")
+    if is_first and policy.startswith("allkeys"):
         raise StoreConfigurationError(
             f"{where} evicts any key when memory is full (maxmemory-policy {policy}), so live "
             "runs could vanish; set maxmemory-policy noeviction"
         )
-    if policy.startswith("volatile"):
-        logger.warning("%s may evict ended runs early (maxmemory-policy %s)", where, policy)
+    eviction.note(info)
     await check_permissions(connections, keys, where, PROBES + OWN_PROBES)
+    return info
 
 
-async def _info(connections: Connections) -> dict[str, str]:
+async def server_info(connections: Connections, *section: str) -> dict[str, str]:
+    """What the server says of itself, or of one section; empty for a user who may not ask."""
     try:
-        reply = cast("bytes", await connections.call("INFO"))
+        reply = cast("bytes", await connections.call("INFO", *section))
     except Exception as error:
         # Users without the right to INFO, and fakeredis, have none; the rest goes on.
         if getattr(error, "status_code", None) in {"NOPERM", "ERR"}:

@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
+from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.redis.failures import needs_new_connection
 from murmur_streams.stores.redis.lookups import with_own_lookups
+from murmur_streams.stores.redis.tls import check_tls_files, protocol_refusal
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -61,25 +64,16 @@ def client_from_url(url: str) -> Redis:
             raise ValueError  # noqa: TRY301  # the driver would take "redis:host" for localhost
         client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
         # A connection that is made and never used tells of options that it does not know.
-        client.connection_pool.make_connection()
+        unused = client.connection_pool.make_connection()
     except (ValueError, TypeError, AttributeError, RedisError) as error:
         raise StoreConfigurationError(
             f"the URL {redacted(url)} is refused ({_fault_of(url, error)}); "
             "use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
         ) from None
+    check_tls_files(unused, redacted(url))
     return cast("Redis", client)
 
 
-def redacted(url: str) -> str:
-    """Show a URL without its password, however malformed it is."""
-    shown = _AUTHORITY.sub(lambda match: f"{match[1]}{match[2].partition(':')[0]}:***@", str(url))
-    return _SECRET_OPTION.sub(r"\1***", shown)
-
-
-# Up to the last @: a password with a slash or a question mark in it is still a password. The bare
-# form is of a URL whose @ was forgotten.
-_AUTHORITY = re.compile(r"^([^/]*:/*)([^@]*:.*)@", re.DOTALL)
-_SECRET_OPTION = re.compile(r"((?:password|passwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
@@ -180,6 +174,10 @@ class Connections:
                 await self._connect(connection)
                 yield connection
                 clean = not self._closed
+            except RedisError as error:
+                if needs_new_connection(error):
+                    await self.drop_idle()
+                raise
             finally:
                 self._lent.discard(connection)
                 if clean:
@@ -187,11 +185,21 @@ class Connections:
                 else:
                     await drop_connection(connection)
 
+    async def protocol_refusal(self) -> str | None:
+        """Whether the address speaks TLS though we do not, or the reverse; see ``tls``."""
+        return await protocol_refusal(self._class, self._settings)
+
+    async def drop_idle(self) -> None:
+        """Close the idle connections: they lead to a server that is no longer the one to ask."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await drop_connection(connection)
+
     async def close(self) -> None:
         """Close all connections; who waits for a reply gets an error."""
         self._closed = True
-        idle, self._idle = self._idle, []
-        for connection in (*idle, *self._lent):
+        await self.drop_idle()
+        for connection in tuple(self._lent):
             await drop_connection(connection)
 
     def _new(self) -> Any:
@@ -220,10 +228,9 @@ class Connections:
 async def _reply_or_error(connection: Any) -> Reply:
     try:
         return await connection.read_response()
-    except ReadOnlyError:
-        # A primary that was demoted: a new connection may find the new one.
-        raise
     except ResponseError as error:
+        if needs_new_connection(error):
+            raise
         return error
 
 

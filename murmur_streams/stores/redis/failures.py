@@ -28,6 +28,7 @@ from murmur_streams.core.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
+from murmur_streams.stores.redis.tls import tls_refusal
 
 
 class Fate(Enum):
@@ -51,17 +52,20 @@ class UnconfirmedError(Exception):
 UNCONFIRMED = "UNCONFIRMED"
 """What such a script answers."""
 
-_LATER = frozenset(
-    {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED"}
-)
+_ELSEWHERE = frozenset({"MASTERDOWN", "LOADING", "READONLY"})
+"""A server that answers so is not the primary, or not yet."""
+_LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 """No later try can end differently."""
 _NEVER_EXECUTED = (MaxConnectionsError, NoScriptError, UnconfirmedError)
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # What a server says to a long command before it has a password: its other limits are tighter then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
-# Before 7.0 the error of a script's inner command is wrapped into one of its own.
-_INNER = re.compile(r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) ")
+# Before 7.0 the error of a script's inner command is wrapped into one of its own; from then on only
+# one that the script has raised again is: it stands in front.
+_INNER = re.compile(
+    r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) |^([A-Z]{3,}) .*script: .*@user_script"
+)
 
 
 def code_of(error: BaseException) -> str:
@@ -69,7 +73,7 @@ def code_of(error: BaseException) -> str:
     code = getattr(error, "status_code", None)
     if isinstance(code, str):
         inner = _INNER.search(str(error)) if code == "ERR" else None
-        return (inner[1] or inner[2]) if inner else code
+        return (inner[1] or inner[2] or inner[3]) if inner else code
     first = str(error).split(" ", 1)[0]
     return first if isinstance(error, ResponseError) and first.isupper() else ""
 
@@ -85,6 +89,8 @@ def fate_of(error: BaseException) -> Fate:
         # "max number of clients reached" comes in place of the answer to whatever was sent.
         return Fate.NOT_EXECUTED
     if code or isinstance(error, (AuthenticationError, ResponseError)):
+        return Fate.REFUSED
+    if tls_refusal(error) is not None:
         return Fate.REFUSED
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)):
         return Fate.UNKNOWN
@@ -116,9 +122,23 @@ def _is_of_closed_transport(error: BaseException) -> bool:
     return is_let_go and is_transports and transport.is_closing()
 
 
+def needs_new_connection(error: BaseException) -> bool:
+    """Whether the server is not the one to ask, so that a retry must connect anew.
+
+    After a failover behind a stable address (a DNS name, a virtual IP, a proxy) the open
+    connections still lead to the old primary, and only new ones to the new primary.
+    """
+    return code_of(error) in _ELSEWHERE
+
+
 def is_credentials(error: BaseException) -> bool:
     """Whether the server refused the user's name or password."""
     return code_of(error) in _AUTH or isinstance(error, AuthenticationError)
+
+
+def is_shut(error: BaseException) -> bool:
+    """Whether there will be no connection until somebody changes a password or a certificate."""
+    return is_credentials(error) or tls_refusal(error) is not None
 
 
 def clear_error(error: BaseException, where: str) -> BaseException:
@@ -132,6 +152,8 @@ def clear_error(error: BaseException, where: str) -> BaseException:
     """
     if isinstance(error, MurmurError) or fate_of(error) is Fate.BUG:
         return error
+    if (refusal := tls_refusal(error)) is not None:
+        return StoreConfigurationError(f"no TLS connection to {where}: {refusal}")
     code, text = code_of(error), str(error)
     if text.startswith(_UNAUTHENTICATED):
         code, text = "NOAUTH", "Authentication required."
@@ -144,7 +166,10 @@ def clear_error(error: BaseException, where: str) -> BaseException:
             f"{where} refused the user name or password ({text}); check the URL's credentials"
         )
     if code == "READONLY":
-        return StoreReadOnlyError(f"{where} is a read-only replica; use the primary's address")
+        return StoreReadOnlyError(
+            f"{where} is a replica (READONLY); use the primary's address, or wait until a "
+            "primary answers there"
+        )
     if code == "MISCONF":
         return StoreReadOnlyError(
             f"{where} takes no writes because it cannot persist them; "

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connections import NeverSentError, Reply, drop_connection
-from murmur_streams.stores.redis.failures import code_of
+from murmur_streams.stores.redis.failures import code_of, needs_new_connection
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: there was one before, which broke."""
@@ -121,6 +121,7 @@ class Lane:
             await connection.send_packed_command([call.packed for call in calls])
 
     async def _receive(self, connection: Any) -> None:
+        outdated: RedisError | None = None
         while True:
             try:
                 reply = await connection.read_response()
@@ -129,11 +130,13 @@ class Lane:
                 if not isinstance(error, ResponseError) and not code_of(error):
                     raise
                 self._answered().set_exception(error)
-                if isinstance(error, ReadOnlyError) and not self._sent:
-                    # A primary that was demoted: a new connection may find the new one.
-                    raise
+                if needs_new_connection(error):
+                    outdated = error
             else:
                 self._answered().set_result(reply)
+            if outdated is not None and not self._sent:
+                # Not before: a call whose answer is still to come would be in doubt.
+                raise outdated
 
     def _answered(self) -> asyncio.Future[Reply]:
         if not self._sent:

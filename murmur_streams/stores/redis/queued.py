@@ -52,6 +52,11 @@ class RedisWork(QueuedRuns):
         """The runs that failed for good."""
         return DeadLetters(self)
 
+    @property
+    def warning(self) -> str | None:
+        """What to mend on the server though it works, such as its eviction policy; or None."""
+        return self.server.eviction.warning
+
     async def recover(self, attempt: int) -> None:
         """Wait before a further try after a failure, longer each time, to two seconds."""
         await self.server.recover(attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -16,12 +17,19 @@ from murmur_streams.core.errors import (
     InvalidInputError,
     MurmurError,
     StoreClosedError,
+    StoreConfigurationError,
     StoreUnavailableError,
 )
-from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.pauses import pause_before_retry
-from murmur_streams.stores.redis.checks import WORKER_PROBES, check_permissions, check_server
+from murmur_streams.stores.redis.checks import (
+    WORKER_PROBES,
+    check_permissions,
+    check_server,
+    server_info,
+)
 from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
+from murmur_streams.stores.redis.eviction import Eviction
 from murmur_streams.stores.redis.failures import (
     FINAL,
     UNCONFIRMED,
@@ -39,6 +47,8 @@ logger = logging.getLogger("murmur_streams.redis")
 
 CALL_SECONDS = 5.0
 """A call that takes longer has lost its connection."""
+SILENT_SECONDS = 1.0
+"""A server that answers nothing for so long may not speak our protocol."""
 OPENING_SECONDS = 5.0
 """A server that was never reached is more often a wrong address than a broken network."""
 LONGEST_RETRY_SECONDS = 300.0
@@ -88,6 +98,9 @@ class Server:
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = False
+        self.eviction = Eviction(where)
+        self._watching: asyncio.Task[None] | None = None
+        self._is_protocol_known = False
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         """The process and the event loop that it belongs to, once it is used."""
         self.when_ready: Callable[[], None] | None = None
@@ -99,6 +112,7 @@ class Server:
         Raises:
             StoreConfigurationError: too old, wrong partitions or schema, missing permissions.
             StoreUnavailableError: not reached within 5 seconds, or ``retry_seconds`` if less.
+            StoreReadOnlyError: a replica for as long.
             StoreClosedError: closed, or of another event loop or process.
         """
         if self._closed:
@@ -220,9 +234,10 @@ class Server:
     async def close(self) -> None:
         """Close every connection; calls under way fail, later ones raise StoreClosedError."""
         self._closed = True
-        if self._ready is not None:
-            self._ready.cancel()
-            await asyncio.gather(self._ready, return_exceptions=True)
+        tasks = [task for task in (self._ready, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._commands.close()
         await self._blocking.close()
 
@@ -247,18 +262,42 @@ class Server:
     async def _check(self) -> None:
         if self._revive is not None:
             await self._revive()
-        await self._retrying(self._prepare, min(self.retry_seconds, OPENING_SECONDS))
+        self._is_protocol_known = False
+        info = await self._retrying(self._begin, min(self.retry_seconds, OPENING_SECONDS))
+        if "maxmemory_policy" in info:
+            look = functools.partial(server_info, self._commands, "memory")
+            self._watching = start_task(self.eviction.watch(look), "watch the eviction policy")
         if self.when_ready is not None:
             self.when_ready()
 
-    async def _prepare(self) -> None:
-        await check_server(self._commands, self.keys, self.where)
+    async def _begin(self) -> dict[str, str]:
+        """Check the server for the first time; what gives no answer is asked in TLS, or without."""
+        checking = start_task(self._prepare(is_first=True), "check the server")
+        try:
+            await asyncio.wait([checking], timeout=SILENT_SECONDS)
+            # Asked for its error in any case: one that nobody reads is logged as lost.
+            is_silent = not checking.done() or is_lost(checking.exception())
+            if is_silent and not self._is_protocol_known:
+                # Once a check: where the network is broken, it takes the time of further tries.
+                self._is_protocol_known = True
+                refusal = await self._commands.protocol_refusal()
+                if refusal is not None:
+                    raise StoreConfigurationError(f"no connection to {self.where}: {refusal}")
+            return await checking
+        finally:
+            await end_tasks([checking])
+
+    async def _prepare(self, *, is_first: bool) -> dict[str, str]:
+        info = await check_server(
+            self._commands, self.keys, self.where, self.eviction, is_first=is_first
+        )
         await self._load_scripts()
         await check_meta(self._commands, self.keys, self.where)
+        return info
 
     async def prepare_again(self) -> None:
         """Check the server like the first time: without our scripts it is a new or emptied one."""
-        await _never_sent(self._prepare())
+        await _never_sent(self._prepare(is_first=False))
 
     async def prepare_for(self, error: NoScriptError | UnconfirmedError) -> None:
         """Do what a call needs that failed so, before it is sent again."""
@@ -287,18 +326,24 @@ class Server:
             fate = fate_of(reason)
             if fate in FINAL:
                 raise clear_error(reason, self.where)
-            # One that answers "not now" is there: it is worth the longer wait.
-            patience = self.retry_seconds if fate is Fate.NOT_EXECUTED else seconds
-            if loop.time() - began >= (self.retry_seconds if patience is None else patience):
+            if loop.time() - began >= self._patience(reason, seconds):
                 raise self.unavailable(reason)
             said = str(reason) or type(reason).__name__
             logger.debug("call to %s failed, trying again: %s", self.where, said)
             await self.recover(attempt)
             attempt += 1
 
+    def _patience(self, reason: BaseException, seconds: float | None) -> float:
+        # A server that answers "not now" is there: it is worth the longer wait. A replica at the
+        # first connection is not: like no answer at all, that is more often a wrong address.
+        waits = fate_of(reason) is Fate.NOT_EXECUTED and code_of(reason) != "READONLY"
+        return self.retry_seconds if waits or seconds is None else seconds
 
-def unavailable(where: str, reason: BaseException) -> StoreUnavailableError:
-    """The error for a server that stayed out of reach."""
+
+def unavailable(where: str, reason: BaseException) -> MurmurError:
+    """The error for a server that stayed out of reach, or was not ready for as long."""
+    if code_of(reason) == "READONLY":
+        return cast("MurmurError", clear_error(reason, where))
     said = str(reason) or type(reason).__name__
     if fate_of(reason) is Fate.NOT_EXECUTED:
         return StoreUnavailableError(
@@ -309,7 +354,7 @@ def unavailable(where: str, reason: BaseException) -> StoreUnavailableError:
     )
 
 
-async def _never_sent(preparing: Awaitable[None]) -> None:
+async def _never_sent(preparing: Awaitable[object]) -> None:
     """Whatever happens while a call is prepared, the call itself was not sent."""
     try:
         await preparing
@@ -323,6 +368,11 @@ def is_cancelled() -> bool:
     """Whether somebody cancelled the running task, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether a call failed without an answer."""
+    return error is not None and fate_of(reason_of(error)) is Fate.UNKNOWN
 
 
 def reason_of(error: BaseException) -> BaseException:

@@ -33,6 +33,7 @@ from murmur_streams.core.limits import (
     kept_ms,
 )
 from murmur_streams.core.pages import RunFilter, RunPage, check_listing
+from murmur_streams.core.redaction import redacted
 from murmur_streams.core.requests import create_command
 from murmur_streams.core.result_codec import decode_result
 from murmur_streams.core.results import RunResult
@@ -42,7 +43,7 @@ from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
-from murmur_streams.stores.redis.connections import client_from_url, redacted
+from murmur_streams.stores.redis.connections import client_from_url
 from murmur_streams.stores.redis.feed import Feeds
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs

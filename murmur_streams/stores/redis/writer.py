@@ -35,7 +35,7 @@ from murmur_streams.stores.redis.failures import (
     UnconfirmedError,
     clear_error,
     fate_of,
-    is_credentials,
+    is_shut,
 )
 from murmur_streams.stores.redis.lane import Lane
 from murmur_streams.stores.redis.room import Room
@@ -266,7 +266,7 @@ class Writer:
                     self._fail(call, clear_error(reason, self._server.where))
                     return
                 # A password that is refused stays refused: no later try can learn the answer.
-                over = asyncio.get_running_loop().time() >= give_up or is_credentials(reason)
+                over = asyncio.get_running_loop().time() >= give_up or is_shut(reason)
                 if over:
                     self._fail(call, self._lost(call, reason, maybe_applied=maybe_applied))
                     return

@@ -83,7 +83,7 @@ async def make_store(
     stores: list[RedisRunStore] = []
     prefix = f"faults:{zlib.crc32(request.node.nodeid.encode()):x}"
 
-    def make(url: str, **options: Any) -> RedisRunStore:
+    def make(url: str | None, **options: Any) -> RedisRunStore:
         defaults: dict[str, Any] = {"key_prefix": prefix, "call_seconds": CALL_SECONDS}
         store = RedisRunStore(url, **{**defaults, **options})
         stores.append(store)

@@ -86,7 +86,8 @@ class FaultProxy:
         self.requests = 0
         self.url = ""
         """For the store."""
-        self._upstream = upstream
+        self.upstream = upstream
+        """Where the next connection leads; those that are open stay where they are."""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -210,9 +211,9 @@ class FaultProxy:
             writer.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._upstream, str):
-            return await asyncio.open_unix_connection(self._upstream)
-        return await asyncio.open_connection(*self._upstream)
+        if isinstance(self.upstream, str):
+            return await asyncio.open_unix_connection(self.upstream)
+        return await asyncio.open_connection(*self.upstream)
 
 
 class _CutError(Exception):

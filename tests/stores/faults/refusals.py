@@ -13,6 +13,7 @@ from murmur_streams.core.errors import (
     MurmurError,
 )
 from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.waiting import wait_until
 
 PATIENCE_SECONDS = 30.0
 """Half of the time for which a broken connection would be retried."""
@@ -37,6 +38,20 @@ async def refusal(call: Awaitable[object], kind: type[MurmurError]) -> str:
 async def opening(store: RedisRunStore) -> None:
     async with store:
         pass
+
+
+async def rotate(admin: Redis, password: str) -> None:
+    """Give the user ``app`` another password, and return when its connections are closed."""
+    await admin.execute_command(
+        "ACL", "SETUSER", "app", "on", "resetpass", f">{password}", "~*", "&*", "+@all"
+    )
+    killed = {each["id"] for each in await admin.client_list() if each["user"] == "app"}
+    await admin.execute_command("CLIENT", "KILL", "USER", "app")
+
+    async def are_closed() -> bool:
+        return not killed & {each["id"] for each in await admin.client_list()}
+
+    await wait_until(are_closed, "nothing can be sent on the old connections")
 
 
 async def limited(admin: Redis, *rules: str) -> None:

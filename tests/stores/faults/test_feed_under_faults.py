@@ -122,7 +122,7 @@ async def test_readers_whose_connections_break_all_the_time_get_every_entry_once
 ) -> None:
     dice = random.Random(seed)
     store = make_store(proxy.url, partitions=partitions)
-    straight = make_store(f"unix://{proxy._upstream}", partitions=partitions)
+    straight = make_store(f"unix://{proxy.upstream}", partitions=partitions)
     await straight.server.ready()
     proxy.plan = at_random(dice, FAULTS)
     readers = [Reader(store, RUNS) for _ in range(3)]

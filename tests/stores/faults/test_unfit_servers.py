@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 
 from murmur_streams.core.errors import (
     StoreConfigurationError,
-    StoreError,
     StoreFullError,
     StoreReadOnlyError,
 )
@@ -20,35 +19,9 @@ from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import FaultProxy
-from tests.stores.faults.refusals import SECRET, limited, opening, refusal
+from tests.stores.faults.refusals import opening, refusal
 from tests.stores.faults.servers import SpareServer, spare_server
 from tests.stores.faults.waiting import wait_until
-
-
-async def test_a_replica_is_refused(spare: SpareServer, make_store: StoreMaker) -> None:
-    async with spare.client() as admin:
-        await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-        text = await refusal(opening(make_store(spare.url())), StoreConfigurationError)
-        assert "replica" in text
-        # Without the right to INFO the first write tells.
-        await limited(admin, "+@all", "-info")
-        store = make_store(spare.url(f"limited:{SECRET}"))
-        text = await refusal(store.create("run", "work"), StoreError)
-        assert "replica" in text
-
-
-async def test_a_primary_that_becomes_a_replica_refuses_writes_until_it_is_one_again(
-    spare: SpareServer, make_store: StoreMaker
-) -> None:
-    async with spare.client() as admin:
-        store = make_store(spare.url())
-        await store.create("run", "work")
-        await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-        text = await refusal(store.append("run", note("run", "a")), StoreReadOnlyError)
-        assert "replica" in text
-        await admin.execute_command("REPLICAOF", "NO", "ONE")
-        assert await store.append("run", note("run", "b")) == 2
-        assert await names_in_journal(store, "run") == ["b"]
 
 
 async def test_a_server_out_of_memory_refuses_writes_and_nothing_is_half_done(
@@ -111,19 +84,6 @@ async def test_a_server_whose_disk_is_full_refuses_writes_goes_on_reading_and_re
         await wait_until(writes_again, "the server writes again")
         assert await names_in_journal(store, "run") == [*acknowledged, "after"]
         assert (await store.audit("run")).problems == ()
-
-
-async def test_a_server_that_evicts_live_runs_is_refused(
-    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
-) -> None:
-    async with spare.client() as admin:
-        for policy in ("allkeys-lru", "allkeys-random"):
-            await admin.config_set("maxmemory-policy", policy)
-            text = await refusal(opening(make_store(spare.url())), StoreConfigurationError)
-            assert policy in text
-        await admin.config_set("maxmemory-policy", "volatile-lru")
-        await opening(make_store(spare.url()))
-        assert "volatile-lru" in log.text
 
 
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.3", "2.8"])

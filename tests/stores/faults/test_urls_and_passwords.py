@@ -46,6 +46,12 @@ def test_a_malformed_url_is_refused_before_anything_is_connected(url: str) -> No
 
 SECRET_URLS = [
     f"redis://user:{SECRET}@127.0.0.1:1",
+    f"redis://{SECRET}@127.0.0.1:1",
+    f"redis://{SECRET}@127.0.0.1:port",
+    f"redis://127.0.0.1:1?username={SECRET}",
+    f"redis:{SECRET}@127.0.0.1:1",
+    f"{SECRET}@127.0.0.1:1",
+    f"unix://{SECRET}@/nowhere.sock",
     f"redis://:{SECRET}@127.0.0.1:1",
     f"redis://:{SECRET}@127.0.0.1:port",
     f"redis://:{SECRET}/x@127.0.0.1:1",

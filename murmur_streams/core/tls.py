@@ -1,0 +1,80 @@
+"""Why a TLS handshake failed, where no other try can mend it: the same answer for every client.
+
+The reason is read from the error's text. The exception itself is wrapped by drivers, and the chain
+of causes may hold another one that the caller was handling.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class TlsCheck(Enum):
+    """Which check failed."""
+
+    AUTHORITY = auto()
+    NAME = auto()
+    DATES = auto()
+    CLIENT_CERTIFICATE = auto()
+    VERSION = auto()
+    NO_TLS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFault:
+    """A failed handshake: the check, and a clause that says what failed."""
+
+    check: TlsCheck
+    words: str
+
+
+_REASON = re.compile(r"\[SSL: ([A-Z0-9_]+)\](?: certificate verify failed: ([^(\n]+?)\.? \(_ssl)?")
+_NOT_TLS = "the port does not speak TLS"
+_NO_CLIENT = "the server asks for a certificate of the client"
+_REFUSED_CLIENT = "the server refuses this client's certificate"
+_NOTHING_IN_COMMON = "client and server have no TLS version or cipher in common"
+_FAULTS: dict[str, TlsFault] = {
+    "WRONG_VERSION_NUMBER": TlsFault(TlsCheck.NO_TLS, _NOT_TLS),
+    "RECORD_LAYER_FAILURE": TlsFault(TlsCheck.NO_TLS, _NOT_TLS),
+    "UNKNOWN_PROTOCOL": TlsFault(TlsCheck.NO_TLS, _NOT_TLS),
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _NO_CLIENT),
+    "SSLV3_ALERT_BAD_CERTIFICATE": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "TLSV1_ALERT_UNKNOWN_CA": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "TLSV1_ALERT_ACCESS_DENIED": TlsFault(TlsCheck.CLIENT_CERTIFICATE, _REFUSED_CLIENT),
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": TlsFault(TlsCheck.VERSION, _NOTHING_IN_COMMON),
+    "TLSV1_ALERT_PROTOCOL_VERSION": TlsFault(TlsCheck.VERSION, _NOTHING_IN_COMMON),
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY": TlsFault(TlsCheck.VERSION, _NOTHING_IN_COMMON),
+    "UNSUPPORTED_PROTOCOL": TlsFault(TlsCheck.VERSION, _NOTHING_IN_COMMON),
+    "NO_PROTOCOLS_AVAILABLE": TlsFault(TlsCheck.VERSION, _NOTHING_IN_COMMON),
+    "TLSV1_UNRECOGNIZED_NAME": TlsFault(
+        TlsCheck.NAME, "the server has no certificate for this host name"
+    ),
+}
+"""By OpenSSL's reason. What is not here, such as an end in the middle, may pass."""
+
+
+def tls_fault(error: BaseException) -> TlsFault | None:
+    """The failed check that an error of a connection tells of; None for any other error."""
+    found = _REASON.search(str(error))
+    if found is None:
+        return None
+    if found[1] == "CERTIFICATE_VERIFY_FAILED":
+        return _certificate_fault(found[2] or "the certificate is not valid")
+    return _FAULTS.get(found[1])
+
+
+def _certificate_fault(why: str) -> TlsFault:
+    if "mismatch" in why:
+        return TlsFault(TlsCheck.NAME, f"the server's certificate is for another host ({why})")
+    if "expired" in why or "not yet valid" in why:
+        return TlsFault(TlsCheck.DATES, f"the dates of the server's certificate are wrong ({why})")
+    return TlsFault(
+        TlsCheck.AUTHORITY,
+        f"its certificate is not signed by an authority that this machine trusts ({why})",
+    )

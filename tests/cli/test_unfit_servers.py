@@ -1,0 +1,85 @@
+"""Processes on a server that refuses them: what ends them at the start, and what they wait for."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.cli.conftest import CommandLine
+from tests.cli.test_serve import ask, serving
+from tests.cli.waiting import next_object, objects, wait_until
+from tests.stores.faults.servers import SpareServer, spare_server
+
+PASSWORD = "the-password"
+COMMANDS = (("serve", "fleet_app:fleet", "--port", "0"), ("worker", "fleet_app:fleet"))
+
+
+@pytest.fixture
+async def spare(tmp_path: Path) -> AsyncIterator[SpareServer]:
+    async with spare_server(tmp_path / "spare", password=PASSWORD) as server:
+        yield server
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_refused_credentials_end_the_start(
+    line: CommandLine, spare: SpareServer, words: tuple[str, ...]
+) -> None:
+    """A pod and a worker end at once with exit code 2 and one sentence."""
+    refused = line.run(*words, "--json", MURMUR_URL=spare.url(":wrong"))
+    assert refused.returncode == 2
+    [told] = objects(refused.stderr)
+    assert "check the URL's credentials" in told["message"]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+async def test_a_replica_is_waited_for_at_the_start(
+    line: CommandLine,
+    spare: SpareServer,
+    words: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pod and a worker that begin on a replica are alive, unready, and then ready."""
+    monkeypatch.setenv("MURMUR_URL", spare.url(f":{PASSWORD}"))
+    async with spare.client() as admin:
+        await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        if words[0] == "serve":
+            process, url = serving(line)
+            alive = "/healthz"
+        else:
+            process = line.start(*words, "--json", "--health-port", "0")
+            url, alive = str(next_object(process, "worker")["health"]), "/livez"
+        assert ask(url + alive)[0] == 200
+        assert ask(f"{url}/readyz")[0] == 503
+        await admin.execute_command("REPLICAOF", "NO", "ONE")
+        wait_until(lambda: ask(f"{url}/readyz")[0] == 200, "it is ready")
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def metrics(url: str) -> list[tuple[str, float]]:
+    """The metrics of a worker: name and value."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:  # noqa: S310  # our own
+        families = text_string_to_metric_families(answer.read().decode())
+        return [(sample.name, sample.value) for family in families for sample in family.samples]
+
+
+@pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
+async def test_a_worker_reports_an_eviction_policy(
+    line: CommandLine, spare: SpareServer, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its probes stay good, with a warning, and its metric is 1."""
+    monkeypatch.setenv("MURMUR_URL", spare.url(f":{PASSWORD}"))
+    async with spare.client() as admin:
+        await admin.config_set("maxmemory-policy", "volatile-lru")
+        process = line.start("worker", "fleet_app:fleet", "--json", "--health-port", "0", *more)
+        url = str(next_object(process, "health")["health"])
+        wait_until(lambda: ask(f"{url}/readyz")[0] == 200, "the worker is ready")
+        assert "maxmemory-policy noeviction" in json.dumps(ask(f"{url}/readyz")[1])
+        assert metrics(url) == [("murmur_store_may_evict", 1)]
+        process.terminate()
+        assert process.wait(60) == 0
