@@ -343,8 +343,7 @@ VARIABLES: tuple[Variable, ...] = (
         _SWITCH,
         True,
         "1",
-        "0 lets commands that ask that server ignore HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, "
-        "SSL_CERT_FILE and SSL_CERT_DIR.",
+        "0 lets those commands ignore the environment's proxies and certificates (docs/http.md).",
     ),
     Variable(
         "debug",
