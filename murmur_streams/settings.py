@@ -275,13 +275,7 @@ VARIABLES: tuple[Variable, ...] = (
         "127.0.0.1",
         "The address that `serve` listens on; one that others can reach needs a tokens file.",
     ),
-    Variable(
-        "port",
-        _whole(0, 65_535),
-        8421,
-        "8421",
-        "The port of `serve`; 0 takes a free one.",
-    ),
+    Variable("port", _whole(0, 65_535), 8421, "8421", "The port of `serve`; 0 takes a free one."),
     Variable(
         "tokens_file",
         _FILE,
@@ -324,13 +318,7 @@ VARIABLES: tuple[Variable, ...] = (
         "none",
         "The HTTP server that commands ask for runs, in the place of a store.",
     ),
-    Variable(
-        "token",
-        _TOKEN,
-        None,
-        "none",
-        "The token for that server.",
-    ),
+    Variable("token", _TOKEN, None, "none", "The token for that server."),
     Variable(
         "token_file",
         _FILE,

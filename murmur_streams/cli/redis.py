@@ -19,8 +19,7 @@ from murmur_streams.cli.replies import Reply, for_json, for_pipe, for_terminal
 from murmur_streams.cli.session import Session
 from murmur_streams.core.errors import InvalidInputError, StoreUnavailableError
 from murmur_streams.stores.redis.connections import Connections, NeverSentError
-from murmur_streams.stores.redis.failures import FINAL, clear_error, fate_of
-from murmur_streams.stores.redis.server import unavailable
+from murmur_streams.stores.redis.failures import FINAL, clear_error, fate_of, unavailable
 
 CONNECT_SECONDS = 5.0
 _ENDLESS = frozenset({"MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"})

@@ -157,7 +157,7 @@ def test_without_any_server_binary(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EmbeddedServerError) as caught:
         ensure_server(folder)
-    for way_out in ("murmur-streams[embedded]", "MURMUR_URL", "memory:"):
+    for way_out in ("murmur-streams[embedded]", "MURMUR_URL", "sqlite:"):
         assert way_out in str(caught.value)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,15 @@ class Bench:
         return name
 
 
-def check_tally(tally: Counter[str]) -> None:
-    """Most of what was generated arrived: a test that refuses everything shows nothing."""
+def check_all(exchange: Callable[[Cases], Coroutine[Any, Any, None]], tally: Counter[str]) -> None:
+    """Exchange what hypothesis chooses; most of it arrives, or the test would show nothing."""
+
+    @EXAMPLES
+    @given(CHOSEN)
+    def check(cases: Cases) -> None:
+        asyncio.run(exchange(cases))
+
+    check()
     assert tally["arrived"] > sum(tally.values()) / 3, tally
     assert tally["refused at registration"] > 0, tally
     assert tally["refused at submit"] > 0, tally
@@ -99,13 +107,7 @@ def test_values_arrive_or_are_refused(kind: str, space: Space, tmp_path: Path) -
         async with Fleet(url, **options) as fleet:
             await submit_all(Bench(fleet, tally), cases)
 
-    @EXAMPLES
-    @given(CHOSEN)
-    def check(cases: Cases) -> None:
-        asyncio.run(exchange(cases))
-
-    check()
-    check_tally(tally)
+    check_all(exchange, tally)
 
 
 def test_values_arrive_inline_or_are_refused() -> None:
@@ -125,13 +127,7 @@ def test_values_arrive_inline_or_are_refused() -> None:
             assert shape(bench.received[name]) == shape(value) == shape(ran.output)
             bench.count("arrived")
 
-    @EXAMPLES
-    @given(CHOSEN)
-    def check(cases: Cases) -> None:
-        asyncio.run(exchange(cases))
-
-    check()
-    check_tally(tally)
+    check_all(exchange, tally)
 
 
 async def submit_over_http(bench: Bench, client: Any, cases: Cases) -> None:
@@ -178,10 +174,4 @@ def test_values_arrive_over_http_or_are_refused(space: Space) -> None:
         ):
             await submit_over_http(Bench(fleet, tally), client, cases)
 
-    @EXAMPLES
-    @given(CHOSEN)
-    def check(cases: Cases) -> None:
-        asyncio.run(exchange(cases))
-
-    check()
-    check_tally(tally)
+    check_all(exchange, tally)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from enum import Enum
+from typing import cast
 
 from redis.exceptions import (
     AuthenticationError,
@@ -27,6 +28,7 @@ from murmur_streams.core.errors import (
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
+    StoreUnavailableError,
 )
 from murmur_streams.stores.redis.tls import tls_refusal
 
@@ -180,6 +182,20 @@ def clear_error(error: BaseException, where: str) -> BaseException:
             f"{where} is out of memory; raise maxmemory, or let ended runs expire sooner"
         )
     return StoreError(_other_error(code, text, where))
+
+
+def unavailable(where: str, reason: BaseException) -> MurmurError:
+    """The error for a server that stayed out of reach, or was not ready for as long."""
+    if code_of(reason) == "READONLY":
+        return cast("MurmurError", clear_error(reason, where))
+    said = str(reason) or type(reason).__name__
+    if fate_of(reason) is Fate.NOT_EXECUTED:
+        return StoreUnavailableError(
+            f"{where} is not ready ({code_of(reason)} {said}); try again later"
+        )
+    return StoreUnavailableError(
+        f"{where} cannot be reached ({said}); check that it runs and that the address is right"
+    )
 
 
 def _other_error(code: str, text: str, where: str) -> str:

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
@@ -18,7 +18,6 @@ from murmur_streams.core.errors import (
     MurmurError,
     StoreClosedError,
     StoreConfigurationError,
-    StoreUnavailableError,
 )
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.pauses import pause_before_retry
@@ -38,6 +37,7 @@ from murmur_streams.stores.redis.failures import (
     clear_error,
     code_of,
     fate_of,
+    unavailable,
 )
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.meta import check_meta, confirm_partitions
@@ -182,8 +182,9 @@ class Server:
         try:
             return await self._evalsha(command)
         except (NoScriptError, UnconfirmedError) as error:
-            await self.prepare_for(error)
-            return await self._evalsha(command)
+            missing = error
+        await self.prepare_for(missing)
+        return await self._evalsha(command)
 
     async def _evalsha(self, command: tuple[object, ...]) -> Answer:
         reply = await self._commands.call("EVALSHA", *command)
@@ -338,20 +339,6 @@ class Server:
         # first connection is not: like no answer at all, that is more often a wrong address.
         waits = fate_of(reason) is Fate.NOT_EXECUTED and code_of(reason) != "READONLY"
         return self.retry_seconds if waits or seconds is None else seconds
-
-
-def unavailable(where: str, reason: BaseException) -> MurmurError:
-    """The error for a server that stayed out of reach, or was not ready for as long."""
-    if code_of(reason) == "READONLY":
-        return cast("MurmurError", clear_error(reason, where))
-    said = str(reason) or type(reason).__name__
-    if fate_of(reason) is Fate.NOT_EXECUTED:
-        return StoreUnavailableError(
-            f"{where} is not ready ({code_of(reason)} {said}); try again later"
-        )
-    return StoreUnavailableError(
-        f"{where} cannot be reached ({said}); check that it runs and that the address is right"
-    )
 
 
 async def _never_sent(preparing: Awaitable[object]) -> None:

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.errors import StoreConfigurationError
 from murmur_streams.core.tls import TlsCheck, tls_fault
+from murmur_streams.stores.redis.lookups import with_own_lookups
 
 PROBE_SECONDS = 1.0
 _ADVICE = {
@@ -76,11 +77,11 @@ async def protocol_refusal(kind: type[Any], settings: Mapping[str, Any]) -> str 
     Returns:
         What is wrong and what to change; None when that is not it.
     """
-    if kind not in {Connection, SSLConnection}:
+    if kind not in {with_own_lookups(Connection), with_own_lookups(SSLConnection)}:
         return None
     plain = {name: settings[name] for name in ("host", "port") if name in settings}
     plain |= {"retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None}
-    if kind is Connection:
+    if not issubclass(kind, SSLConnection):
         ask = SSLConnection(**plain, ssl_cert_reqs="none", ssl_check_hostname=False)
         return _NEEDS_TLS if await _answers(ask, speak=False) is True else None
     if await _answers(Connection(**plain), speak=True) is True:
