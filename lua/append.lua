@@ -38,6 +38,11 @@ if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local writer, changes, answer, last_ok, version = nil, {}, {}, nil, run.version
+local live_until = touch_due(run, now_ms, live_ttl_ms)
+if max_events > 0 and version + #ARGV - run.snapshot >= max_events / 2 then
+  need('HGETALL', keys.run)
+  need('XTRIM', keys.journal, 'MAXLEN', '1')
+end
 
 -- No functions here and below: each call of the script would make them anew.
 local at = 9
@@ -61,7 +66,7 @@ for i = 1, 2 * batches, 2 do
     if not tag then
       if claim ~= '' then
         list = {unpack(ARGV, first, last)}
-        set_field(list, 'attempt', run.attempt)
+        set_field(list, 'attempt', digits(run.attempt))
         first, last = 1, #list
       end
       add_entry(writer, list, first, last)
@@ -78,6 +83,6 @@ if writer then
   commit(run, keys, writer, changes, max_events, now_ms)
   -- A snapshot's entry is in the version of whoever wrote last.
   if writer.seq > version then answer[last_ok] = digits(writer.seq) end
-  touch_live(run, keys, now_ms, live_ttl_ms)
+  if live_until then move_live(run, keys, live_until) end
 end
 return remember(keys.producers, producer, n, deadline_of(run), answer)

@@ -43,6 +43,7 @@ local function reply(answer)
 end
 if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 
+check_journal(run, keys.journal)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, ARGV[4])
 add_entry(writer, {'type', 'run.checkpoint', 'attempt', digits(run.attempt), 'size', size,
   'sha256', sha256})

@@ -35,11 +35,11 @@ local function tell(kind, fields)
   for i = 1, #fields do answer[#answer + 1] = fields[i] end
 end
 
-local function start(run, run_id, keys, writer, claim, payloads)
+local function start(run, run_id, writer, claim, payloads)
   local attempt = digits(run.attempt + 1)
   local extra = {'attempt', attempt, 'worker', worker, 'claim', claim}
   if host ~= '' then set_field(extra, 'host', host) end
-  local changes = enter_state(run, run_id, keys, base, writer, 'running', extra)
+  local changes = enter_state(run, run_id, base, writer, 'running', extra)
   add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})
   keep_head(run, writer, changes)
   redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
@@ -68,7 +68,7 @@ local function take(target, run_id, max_attempts)
     tell('ended', {'run_id', run_id, 'reason', reason})
   else
     claimed = claimed + 1
-    start(run, run_id, keys, writer, ARGV[8 + 2 * targets + claimed], payloads)
+    start(run, run_id, writer, ARGV[8 + 2 * targets + claimed], payloads)
   end
   return true
 end
@@ -82,6 +82,9 @@ local function serve(target, max_attempts)
   while claimed < count and not is_over() do
     local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
     if #ready == 0 then break end
+    -- It adds nothing; a server without free memory refuses it, before a run is taken that could
+    -- not be executed there.
+    redis.call('ZADD', leases_key(base), 'XX', '0', '')
     for _, run_id in ipairs(ready) do
       looked_at = looked_at + 1
       redis.call('ZREM', queue_key(base, target), run_id)
@@ -96,7 +99,9 @@ end
 
 local refused = unconfirmed(base, ARGV[8])
 if refused then return refused end
-check_partition(base, feed)
+-- What every run needs: a key of another type refuses the call before it takes any.
+check_places(base, {leases_key(base), owners_key(base)})
+last_feed_id(feed)
 for i = 1, targets do
   local target = ARGV[7 + 2 * i]
   if not try(serve, target, tonumber(ARGV[8 + 2 * i])) then tell('unserved', {'target', target}) end

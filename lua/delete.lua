@@ -42,18 +42,24 @@ end
 if not TERMINAL[run.state] and force ~= '1' then return reply({'NOT_TERMINAL', run.state}) end
 
 local now = server_ms()
+-- A run whose hash is behind its journal can be deleted, too.
+local last = last_entry_id(keys.journal)
+local ms, seq = string.match(last or '', '^(%d+)-(%d+)$')
+run.last_ms = math.max(run.last_ms, tonumber(ms or 0))
+run.version = math.max(run.version, tonumber(seq or 0))
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
+local base, member = KEYS[7], index_member(run.created_ms, run_id)
+-- First what a server without free memory lets through: a delete is what frees memory.
+redis.call('DEL', keys.run, keys.input, keys.result, keys.checkpoint)
+leave_indexes(base, run.target, run.tenant, member)
+leave(state_index_key(base, run.state), member)
+leave(expiring_key(base), removal_row(run, member))
+leave(overdue_key(base), removal_row(run, member))
+leave(leases_key(base), run_id)
+leave(owners_key(base), run_id)
+leave_queue(base, run.target, run_id)
 add_entry(writer, {'type', 'run.deleted'})
 local answer = reply({'OK', digits(writer.seq)})
-local base, member = KEYS[7], index_member(run.created_ms, run_id)
-redis.call('DEL', keys.run, keys.input, keys.result, keys.checkpoint)
 redis.call('PEXPIREAT', keys.journal, digits(now + TOMBSTONE_MS))
 redis.call('PEXPIREAT', keys.producers, digits(now + TOMBSTONE_MS))
-leave_indexes(base, run.target, run.tenant, member)
-redis.call('ZREM', state_index_key(base, run.state), member)
-redis.call('ZREM', expiring_key(base), removal_row(run, member))
-redis.call('ZREM', overdue_key(base), removal_row(run, member))
-redis.call('ZREM', leases_key(base), run_id)
-redis.call('ZREM', owners_key(base), run_id)
-redis.call('ZREM', queue_key(base, run.target), run_id)
 return answer

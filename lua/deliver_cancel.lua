@@ -44,6 +44,7 @@ if not run.cancel_requested then return reply({'NO', run.state}) end
 if run.cancel_delivered then return reply({'OK', digits(run.version)}) end
 
 local now = server_ms()
+check_journal(run, keys.journal)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local fields, told = {'type', 'run.cancel_delivered'}, execution(run)
 for i = 1, #told do fields[#fields + 1] = told[i] end

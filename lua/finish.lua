@@ -55,8 +55,10 @@ if claim ~= '' and claim ~= run.claim then return reply({'FENCED'}) end
 if TERMINAL[run.state] then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 read_work(run)
+check_journal(run, keys.journal)
+check_places(KEYS[7])
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 if claim ~= '' and run.cancel_requested then
   -- Whoever was told that the cancel was requested is sure that the run ends cancelled.
   if stopped == '' then stopped = 'handler' end
@@ -71,13 +73,13 @@ if dead ~= '' then set_field(ending.told, 'reason', dead) end
 if result ~= '' then
   ending.events[1] = {'type', 'run.result', 'size', size, 'sha256', sha256}
   ending.changes = {'result_size', size, 'result_sha256', sha256}
-  redis.call('SET', keys.result, result)
 end
 for _, fields in ipairs(events) do
   if claim ~= '' then set_field(fields, 'attempt', digits(run.attempt)) end
   ending.events[#ending.events + 1] = fields
 end
 end_run(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
+if result ~= '' then redis.call('SET', keys.result, result) end
 local answer = reply({'OK', digits(writer.seq)})
 expire_ended(run, keys)
 sweep_a_little(KEYS[7], KEYS[6], feed_max, ttl_ms, now)

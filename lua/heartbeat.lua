@@ -28,17 +28,16 @@ local function note_silence(run, run_id, keys)
 end
 
 local function keep(run, run_id, keys, silent_ms)
+  read_work(run)
   -- A server that is out of memory refuses a script whose first write could grow: ZADD alone
   -- would have all runs taken over, and that writes more than keeping them.
   redis.call('ZREM', leases_key(base), run_id)
   redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
   touch_live(run, keys, now, live_ttl_ms)
-  read_work(run)
   if run.cancel_requested then return 'cancel' end
   local is_silent = silent_ms ~= 0 and now - run.last_ms > silent_ms and run.silent ~= run.version
   if not is_silent then return nil end
-  note_silence(run, run_id, keys)
-  return 'silent'
+  return try(note_silence, run, run_id, keys) and 'silent' or nil
 end
 
 local function look_at(run_id, claim, silent_ms)

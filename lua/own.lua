@@ -33,5 +33,5 @@ for i = 1, #ARGV - 6 do
     answer[#answer + 1] = run_id
   end
 end
-fail_lost(base, feed, feed_max, ttl_ms, now, limit)
+try(fail_lost, base, feed, feed_max, ttl_ms, now, limit)
 return answer

@@ -37,12 +37,22 @@ if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local ended, moment, changes, answer = TERMINAL[run.state], ARGV[4], {}, {}
-if ended then moment = digits(server_ms()) end
+if ended then
+  moment = digits(server_ms())
+  need('PEXPIREAT', keys.run, '1')
+  need('PERSIST', keys.run)
+end
+local live_until = not ended and touch_due(run, now_ms, live_ttl_ms)
+if max_events > 0 and run.version + #ARGV - run.snapshot >= max_events / 2 then
+  need('HGETALL', keys.run)
+  need('XTRIM', keys.journal, 'MAXLEN', '1')
+end
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, moment)
 
 -- No functions here and below: each call of the script would make them anew.
 if ended and not run.seal then
   local ended_ms = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0)
+  if not ended_ms or ended_ms < 0 or ended_ms > MOST then fail_damaged(keys.run, 'ended_ms') end
   if tonumber(moment) >= ended_ms + late_ms then
     add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
     run.seal = digits(writer.seq)
@@ -72,5 +82,9 @@ local version = writer.seq
 commit(run, keys, writer, changes, max_events, now_ms)
 if writer.seq > version then answer[#answer] = digits(writer.seq) end
 remember(keys.producers, producer, n, deadline_of(run), answer)
-if ended then expire_ended(run, keys) else touch_live(run, keys, now_ms, live_ttl_ms) end
+if ended then
+  expire_ended(run, keys)
+elseif live_until then
+  move_live(run, keys, live_until)
+end
 return answer

@@ -20,7 +20,7 @@
 --   WRONG_VERSION id
 -- WRITES run base
 -- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
--- include: states, time, keys, run, placing
+-- include: states, time, keys, run, events, foldable, placing
 
 local keys, base = given_run_keys(), KEYS[6]
 local run_id, last_id, state = ARGV[1], ARGV[2], ARGV[5]
@@ -36,12 +36,15 @@ local ended = TERMINAL[state]
 local span = ended and ttl_ms or (live_ttl_ms > 0 and live_ttl_ms + LIVE_GRACE_MS or 0)
 local deadline = left > 0 and now + left or (span > 0 and now + span or 0)
 local live_until = (ended or deadline == 0) and 0 or math.max(now, deadline - LIVE_GRACE_MS)
-local owned = redis.call('HMGET', keys.run, 'owner', 'owner_lease_ms')
-local owner, owner_lease_ms = owned[1] or '', tonumber(owned[2] or '')
+-- A key of another type in the place of the hash is what a rebuild mends, too.
+local _, owned = try(redis.call, 'HMGET', keys.run, 'owner', 'owner_lease_ms')
+local owner, owner_lease_ms = owned and owned[1] or '', tonumber(string.match(owned and owned[2] or '', '^%d+$') or '')
+if not is_foldable(fields) then fail_damaged(keys.run, 'journal') end
+check_rows(base, field(fields, 'target'), field(fields, 'tenant') or '')
 redis.call('DEL', keys.run)
 redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
-redis.call('ZREM', owners_key(base), run_id)
-if owner ~= '' and owner_lease_ms and state == 'running' then
+leave(owners_key(base), run_id)
+if owner ~= '' and owner_lease_ms and owner_lease_ms < MOST and state == 'running' then
   redis.call('HSET', keys.run, 'owner', owner, 'owner_lease_ms', digits(owner_lease_ms))
   -- A whole lease anew: a sweep that found the run damaged has forgotten it.
   redis.call('ZADD', owners_key(base), digits(now + owner_lease_ms), run_id)

@@ -48,8 +48,10 @@ if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 if run.state ~= 'running' then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 read_work(run)
+check_journal(run, keys.journal)
+check_places(KEYS[7])
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local p = {reason = reason, due_ms = delay_ms > 0 and now + delay_ms or 0, error = failure}
 if let_go(run, run_id, keys, KEYS[7], writer, 'handler', p, now, ttl_ms) then
   local answer = reply({'OK', 'cancelled'})

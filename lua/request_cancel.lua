@@ -46,6 +46,8 @@ read_work(run)
 if run.cancel_requested then return reply({'OK', run.state}) end
 
 local now = server_ms()
+check_journal(run, keys.journal)
+check_places(base)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local requested = {'type', 'run.cancel_requested', 'attempt', digits(run.attempt)}
 local changes = {'cancel_requested', digits(now)}
@@ -62,12 +64,16 @@ if run.state == 'pending' then
   expire_ended(run, keys)
   return answer
 end
-if run.claim ~= '' then
+-- First what a server without free memory lets through: it must be able to end its runs.
+leave_queue(base, run.target, run_id)
+local function wake_worker()
   local control = control_key(base, run.worker)
   redis.call('XADD', control, 'MAXLEN', '~', CONTROL_MESSAGES, '*', 'kind', 'cancel',
     'run', run_id, 'claim', run.claim)
   redis.call('PEXPIREAT', control, digits(now + CONTROL_MS))
 end
+-- Only a hint: each heartbeat's answer says the same.
+if run.claim ~= '' then try(wake_worker) end
 add_entry(writer, requested)
 keep_head(run, writer, changes)
 touch_live(run, keys, now_ms, live_ttl_ms)

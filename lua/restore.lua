@@ -31,8 +31,8 @@
 --   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
 --   DROPPED                 an older call of this producer; nobody waits for it
 -- WRITES run journal producers input result base restoring
--- COST 1 HGET, 1 EXISTS, 1 XREVRANGE, 7 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
--- include: states, time, keys, producer, run, events, placing, partition
+-- COST 1 HGET, 1 EXISTS, 1 XREVRANGE, 15 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
+-- include: states, time, keys, producer, run, events, foldable, placing, partition
 
 local keys, base, restoring = given_run_keys(), KEYS[6], KEYS[7]
 local run_id, producer, n, live_ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6])
@@ -49,9 +49,8 @@ if not last or last[1] ~= last_id then return {'ELSEWHERE', last and last[1] or 
 local fields = {}
 for i = 15, #ARGV do fields[#fields + 1] = ARGV[i] end
 local state, target = field(fields, 'state'), field(fields, 'target')
-check_zsets({index_key(base), state_index_key(base, state), target_index_key(base, target),
-  tenant_index_key(base, field(fields, 'tenant') or ''), expiring_key(base), overdue_key(base),
-  leases_key(base)})
+if not is_foldable(fields) then fail_damaged(keys.run, 'journal') end
+check_rows(base, target, field(fields, 'tenant') or '')
 
 local now, live_until, deadline = server_ms(), 0, 0
 if TERMINAL[state] then

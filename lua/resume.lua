@@ -15,8 +15,8 @@
 local base, target = KEYS[1], ARGV[1]
 local refused = unconfirmed(base, ARGV[2])
 if refused then return refused end
-redis.call('SREM', paused_key(base), target)
 -- Delayed runs have their workers sleep until then: one of them must learn of it.
 local waiting = redis.call('ZCARD', queue_key(base, target))
-for _ = 1, math.min(waiting, WAKE_TOKENS) do wake(base, target, '') end
+redis.call('SREM', paused_key(base), target)
+for _ = 1, math.min(waiting, WAKE_TOKENS) do try(wake, base, target, '') end
 return {'OK'}

@@ -40,9 +40,11 @@ end
 if not TERMINAL[run.state] then return {'NO', run.state} end
 if run.seal then return {'OK', digits(run.version)} end
 local now = server_ms()
-local remaining = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0) + late_ms - now
+local ended_ms = count_of(keys.run, 'ended_ms', redis.call('HGET', keys.run, 'ended_ms'), 0)
+local remaining = ended_ms + late_ms - now
 if remaining > 0 then return {'WAIT', digits(remaining)} end
 
+check_journal(run, keys.journal)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
 local version = digits(writer.seq)

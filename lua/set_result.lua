@@ -44,6 +44,7 @@ if ended and (run.state == 'cancelled' or redis.call('HEXISTS', keys.run, 'resul
   return reply({'NO', run.state})
 end
 
+check_journal(run, keys.journal)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(server_ms()))
 local fields = {'type', 'run.result', 'size', size, 'sha256', sha256}
 if run.seal then set_field(fields, 'late', '1') end

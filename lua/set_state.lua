@@ -46,8 +46,10 @@ end
 if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}) end
 
 local now = server_ms()
-local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 read_work(run)
+check_journal(run, keys.journal)
+check_places(KEYS[7], {owners_key(KEYS[7])})
+local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local never_again = state == 'pending' and run.cancel_requested
 if TERMINAL[state] or never_again then
   if never_again then
@@ -63,9 +65,9 @@ if TERMINAL[state] or never_again then
   return answer
 end
 if state == 'pending' then
-  wait_again(run, run_id, keys, KEYS[7], writer, {due_ms = 0, error = ''}, now)
+  wait_again(run, run_id, KEYS[7], writer, {due_ms = 0, error = ''}, now)
 else
-  local changes = enter_state(run, run_id, keys, KEYS[7], writer, state, {})
+  local changes = enter_state(run, run_id, KEYS[7], writer, state, {})
   if owner ~= '' then
     set_field(changes, 'owner', owner)
     set_field(changes, 'owner_lease_ms', digits(owner_lease_ms))

@@ -9,16 +9,16 @@
 --   2 feed_max    integer
 --   3 ttl_ms      integer
 -- RETURNS
---   OK count more  how many runs it removed or ended; 1 when there may be more to do
+--   OK count more (name what)*  runs removed or ended; 1: call again; damaged runs, odd keys
 -- WRITES base feed
 -- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM (with a tenant 9), or as finish
 -- include: owners
 
 local base, feed, feed_max = KEYS[1], KEYS[2], ARGV[2]
 local limit, ttl_ms, now = tonumber(ARGV[1]), tonumber(ARGV[3]), server_ms()
-local lost, lost_seen = fail_lost(base, feed, feed_max, ttl_ms, now, limit)
-local failed, overdue_seen = fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
-local removed = remove_expired(base, now, limit)
-trim_feed(feed, now, ttl_ms)
-local more = math.max(lost_seen, overdue_seen, removed) == limit and '1' or '0'
-return {'OK', digits(lost + failed + removed), more}
+local told = {}
+local function tell(name, what)
+  told[#told + 1], told[#told + 2] = name, what
+end
+local count, most = keep_house(base, feed, feed_max, ttl_ms, now, limit, tell)
+return {'OK', digits(count), most == limit and '1' or '0', unpack(told)}

@@ -48,7 +48,7 @@ if TERMINAL[run.state] then return reply({'NO', run.state}) end
 
 local changes = {'progress_total', total, 'progress_completed', completed,
   'progress_failed', failed, 'progress_running', running, 'progress_dirty', '1'}
-local journalled = tonumber(redis.call('HGET', keys.run, 'progress_ms') or '')
+local journalled = count_of(keys.run, 'progress_ms', redis.call('HGET', keys.run, 'progress_ms'))
 local version = digits(run.version)
 if not journalled or math.abs(now_ms - journalled) >= PROGRESS_INTERVAL_MS then
   local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, ARGV[4])

@@ -20,10 +20,14 @@ IMAGES = ("redis:8", "valkey/valkey:9")
 WHAT = (
     "tests/stores/test_contract.py::TestValkey",
     "tests/stores/redis",
+    "tests/lua/test_half_writes.py",
     "tests/fleet/test_queue.py",
 )
 """The contract, properties with 200 sequences, expiry, slots, audit; claim, heartbeat, reclaim."""
-OWN_SERVERS = ("tests/stores/faults/test_permissions.py",)
+OWN_SERVERS = (
+    "tests/stores/faults/test_permissions.py",
+    "tests/stores/faults/test_full_server.py",
+)
 """What starts servers with settings of its own: not in containers."""
 _TOTAL = re.compile(r"\d+ (?:passed|failed|error).* in .*", re.MULTILINE)
 

@@ -11,7 +11,7 @@ end
 -- stopped: what made its execution stop; p: as for wait_again.
 local function let_go(run, run_id, keys, base, writer, stopped, p, now, ttl_ms)
   if not run.cancel_requested then
-    wait_again(run, run_id, keys, base, writer, p, now)
+    wait_again(run, run_id, base, writer, p, now)
     return false
   end
   local ending = {told = execution(run), stopped = stopped}

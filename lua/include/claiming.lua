@@ -1,14 +1,6 @@
 -- include: cancel
 -- What a claim reads before it writes.
 
--- What every run needs: what is of a wrong type there refuses the call before it takes any.
-local function check_partition(base, feed)
-  check_zsets({state_index_key(base, 'pending'), state_index_key(base, 'running'),
-    state_index_key(base, 'failed'), leases_key(base), owners_key(base), overdue_key(base),
-    expiring_key(base)})
-  last_feed_id(feed)
-end
-
 -- What could fail of one run fails here, before anything of it is written.
 local function read_payloads(run, keys, now)
   local trace = redis.call('HMGET', keys.run, 'traceparent', 'tracestate')
@@ -24,7 +16,7 @@ local function giving_up(run)
   local times = digits(run.attempt)
   local words = 'given up after ' .. times .. (times == '1' and ' attempt' or ' attempts')
   -- What neither failed nor was excused ended without a word.
-  local lost = tonumber(run.attempt) - run.failures - run.excused
+  local lost = run.attempt - run.failures - run.excused
   if lost <= 0 then return words end
   local each = times == '1' and 'its lease' or 'the lease of each'
   return words .. ': ' .. (digits(lost) == times and each or 'the lease of ' .. digits(lost)) ..

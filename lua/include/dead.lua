@@ -1,4 +1,4 @@
--- include: time, keys
+-- include: time, refusals, keys
 -- The dead letters of a target: what failed for good, with what is needed to try it again.
 local DEAD_LETTERS = 10000
 

@@ -26,6 +26,12 @@ end
 -- told (in the last entry besides), dead (why it goes to the dead letters).
 local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   local counted = {}
+  local member = index_member(run.created_ms, run_id)
+  -- First what a server without free memory lets through: ends are what frees memory.
+  leave(leases_key(base), run_id)
+  leave(owners_key(base), run_id)
+  leave(overdue_key(base), removal_row(run, member))
+  leave_queue(base, run.target, run_id)
   if p.state == 'failed' and p.told and field(p.told, 'attempt') then
     run.failures = run.failures + 1
     set_field(counted, 'failures', digits(run.failures))
@@ -41,15 +47,10 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   end
   write_ends(run, writer, p, now, changes)
   local expire_at = ttl_ms > 0 and now + ttl_ms or 0
-  local member = index_member(run.created_ms, run_id)
   redis.call('HSET', keys.run, 'state', p.state, 'version', digits(writer.seq), 'last_ms',
     digits(writer.ms), 'ended_ms', digits(now), 'claim', '', 'expire_at', digits(expire_at),
     unpack(changes))
   move_state(base, member, run.state, p.state)
-  redis.call('ZREM', leases_key(base), run_id)
-  redis.call('ZREM', owners_key(base), run_id)
-  redis.call('ZREM', overdue_key(base), removal_row(run, member))
-  leave_queue(base, run.target, run_id)
   if expire_at > 0 then
     redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run, member))
   end

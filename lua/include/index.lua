@@ -1,10 +1,22 @@
--- include: states, keys
+-- include: states, time, refusals, keys
 -- The indexes of a partition.
 local EXPIRED_PER_CALL = 3
 
--- Before the first write: what is of another type there refuses the call.
+-- Before the first write: a key that is not a sorted set refuses the call.
 local function check_zsets(keys)
   for _, key in ipairs(keys) do redis.call('ZSCORE', key, '') end
+end
+
+-- Where a change of a run's state may add the run. more: keys besides.
+local function check_places(base, more)
+  check_zsets({overdue_key(base), expiring_key(base)})
+  for _, state in ipairs(all_states()) do check_zsets({state_index_key(base, state)}) end
+  check_zsets(more or {})
+end
+
+-- A key of another type holds no row that could be removed.
+local function leave(key, member)
+  try(redis.call, 'ZREM', key, member)
 end
 
 local function index_member(created_ms, run_id)
@@ -12,13 +24,13 @@ local function index_member(created_ms, run_id)
 end
 
 local function move_state(base, member, from, to)
-  redis.call('ZREM', state_index_key(base, from), member)
+  leave(state_index_key(base, from), member)
   redis.call('ZADD', state_index_key(base, to), 0, member)
 end
 
 local function leave_states(base, member)
   for _, state in ipairs(all_states()) do
-    redis.call('ZREM', state_index_key(base, state), member)
+    leave(state_index_key(base, state), member)
   end
 end
 
@@ -35,9 +47,9 @@ end
 
 -- Takes a run out of the indexes that it is in from its first moment to its last.
 local function leave_indexes(base, target, tenant, member)
-  redis.call('ZREM', index_key(base), member)
-  redis.call('ZREM', target_index_key(base, target), member)
-  if tenant ~= '' then redis.call('ZREM', tenant_index_key(base, tenant), member) end
+  leave(index_key(base), member)
+  leave(target_index_key(base, target), member)
+  if tenant ~= '' then leave(tenant_index_key(base, tenant), member) end
 end
 
 -- Removes what expiry left behind in the indexes.
@@ -45,12 +57,13 @@ local function remove_expired(base, now_ms, limit)
   local due = redis.call('ZRANGEBYSCORE', expiring_key(base), '-inf', digits(now_ms),
     'LIMIT', 0, limit)
   for _, entry in ipairs(due) do
-    local target, tenant, member = read_removal_row(entry)
-    leave_indexes(base, target, tenant, member)
-    for state in pairs(TERMINAL) do
-      redis.call('ZREM', state_index_key(base, state), member)
-    end
     redis.call('ZREM', expiring_key(base), entry)
+    local target, tenant, member = read_removal_row(entry)
+    -- A row that was written by hand is only removed.
+    if target then
+      leave_indexes(base, target, tenant, member)
+      for state in pairs(TERMINAL) do leave(state_index_key(base, state), member) end
+    end
   end
   return #due
 end

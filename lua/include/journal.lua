@@ -1,4 +1,4 @@
--- include: time
+-- include: time, refusals
 -- Appends entries to a run's journal and to the partition's feed.
 local FEED_INLINE_BYTES = 1024
 local FEED_TRIM_EVERY = 32
@@ -33,6 +33,10 @@ local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment
     ms, moment = run.last_ms, digits(run.last_ms)
   end
   if ms > tonumber(feed_moment) then feed_moment = moment end
+  -- No entry has less than three arguments.
+  if feed_n % FEED_TRIM_EVERY + #ARGV / 3 >= FEED_TRIM_EVERY then
+    need('XTRIM', feed_key, 'MAXLEN', '1')
+  end
   return {
     key = journal_key, feed = feed_key, feed_max = feed_max, run_id = run_id, target = run.target,
     ms = ms, moment = moment, seq = run.version, feed_moment = feed_moment, feed_n = feed_n,

@@ -4,9 +4,11 @@ local ERRORS_BYTES = 4000
 local EXCUSED = {worker_stopped = true, retry_later = true}
 
 -- Enters a live state. extra: what the entry and the hash get besides; claim '' clears it.
-local function enter_state(run, run_id, keys, base, writer, state, extra)
+local function enter_state(run, run_id, base, writer, state, extra)
   local fields = {'type', 'run.state', 'state', state}
   for i = 1, #extra do fields[#fields + 1] = extra[i] end
+  -- First what a server without free memory lets through: it must be able to take runs back.
+  if state ~= 'running' then leave(leases_key(base), run_id) end
   add_entry(writer, fields)
   local claim = field(extra, 'claim') or ''
   local changes = {'state', state, 'claim', claim}
@@ -15,16 +17,14 @@ local function enter_state(run, run_id, keys, base, writer, state, extra)
     if text then set_field(changes, name, text) end
   end
   if state == 'running' then
-    redis.call('HSETNX', keys.run, 'started_ms', digits(writer.ms))
+    if not run.started then set_field(changes, 'started_ms', digits(writer.ms)) end
     leave_queue(base, run.target, run_id)
     -- Only what is queued is claimed: without its word for it, the claim says so.
     if claim ~= '' and not run.queued then set_field(changes, 'queued', '1') end
-  else
-    redis.call('ZREM', leases_key(base), run_id)
   end
   if run.owner and run.owner ~= '' then
     set_field(changes, 'owner', '')
-    redis.call('ZREM', owners_key(base), run_id)
+    leave(owners_key(base), run_id)
   end
   move_state(base, index_member(run.created_ms, run_id), run.state, state)
   return changes
@@ -42,7 +42,7 @@ end
 
 -- Lets a run wait: again in its queue if it was submitted, and under its deadline.
 -- p: reason (nil when no execution is over), due_ms (0: its old place), error.
-local function wait_again(run, run_id, keys, base, writer, p, now)
+local function wait_again(run, run_id, base, writer, p, now)
   local extra, counted = {}, {}
   if p.reason then
     extra = {'reason', p.reason, 'attempt', digits(run.attempt)}
@@ -56,7 +56,7 @@ local function wait_again(run, run_id, keys, base, writer, p, now)
     set_field(extra, 'due', digits(p.due_ms))
     set_field(counted, 'due_ms', digits(p.due_ms))
   end
-  local changes = enter_state(run, run_id, keys, base, writer, 'pending', extra)
+  local changes = enter_state(run, run_id, base, writer, 'pending', extra)
   for i = 1, #counted do changes[#changes + 1] = counted[i] end
   keep_head(run, writer, changes)
   if run.queued or run.claim ~= '' then enqueue(base, run, run_id, now) end

@@ -33,23 +33,25 @@ local function remove_gone(base, row, run_id, reborn)
   leave_states(base, member)
   if reborn then return end
   leave_queue(base, target, run_id)
-  redis.call('ZREM', leases_key(base), run_id)
-  redis.call('ZREM', owners_key(base), run_id)
+  leave(leases_key(base), run_id)
+  leave(owners_key(base), run_id)
 end
 
 -- Goes through a page of what may be overdue. A write moves live_until only in the hash, so a row
--- may be early; a damaged hash is left to audit and rebuild. Returns how many it changed and saw,
--- and the ids of those that it ended.
+-- may be early; a damaged run is told, and left to audit and rebuild, which make its row again.
+-- Returns how many it changed and saw, and the ids of those that it ended and of damaged ones.
 local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
-  local changed, ended = 0, {}
+  local found = {changed = 0, ended = {}, damaged = {}}
   local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
-  local function look_at(row)
+  found.seen = #due
+  if #due == 0 then return found end
+  check_places(base)
+  last_feed_id(feed)
+  local function look_at(row, run_id)
+    local run, damaged = try_run(keys_of_run(base, run_id))
+    if damaged then fail_damaged(row, 'hash') end
     local _, _, member = read_removal_row(row)
-    local run_id = string.match(member, '^[^:]+:(.+)$')
-    local key = run_key(base, run_id)
-    local run = try_run(keys_of_run(base, run_id))
     local same = run and index_member(run.created_ms, run_id) == member
-    redis.call('ZREM', overdue_key(base), row)
     if same and not TERMINAL[run.state] then
       read_work(run)
       local at = overdue_at(run, run.state)
@@ -57,15 +59,21 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
         redis.call('ZADD', overdue_key(base), digits(at), row)
       elseif at > 0 then
         fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
-        changed, ended[#ended + 1] = changed + 1, run_id
+        found.changed, found.ended[#found.ended + 1] = found.changed + 1, run_id
       end
-    elseif not same and (run or redis.call('EXISTS', key) == 0) then
+    elseif not same then
       remove_gone(base, row, run_id, run)
-      changed = changed + 1
+      found.changed = found.changed + 1
     end
   end
-  for _, row in ipairs(due) do try(look_at, row) end
-  return changed, #due, ended
+  for _, row in ipairs(due) do
+    redis.call('ZREM', overdue_key(base), row)
+    local run_id = string.match(row, '^[^:]+:[^:]+:(.+)$')
+    if run_id and not try(look_at, row, run_id) then
+      found.damaged[#found.damaged + 1] = run_id
+    end
+  end
+  return found
 end
 
 -- What every begin and every end of a run does of sweep, so that it needs nobody to call it.

@@ -2,12 +2,17 @@
 -- Runs that a store's own process executes, without a worker's claim: the owner says that it lives.
 
 -- Ends a page of the runs whose owner is gone: it did not say that it lives, and nobody wrote.
+-- Returns what fail_overdue returns.
 local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
-  local ended, due = {}, redis.call('ZRANGEBYSCORE', owners_key(base), '-inf', digits(now),
-    'LIMIT', 0, limit)
+  local found, due = {changed = 0, ended = {}, damaged = {}}, redis.call('ZRANGEBYSCORE',
+    owners_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
+  found.seen = #due
+  if #due == 0 then return found end
+  check_places(base)
+  last_feed_id(feed)
   local function look_at(run_id)
-    local run = try_run(keys_of_run(base, run_id))
-    redis.call('ZREM', owners_key(base), run_id)
+    local run, damaged = try_run(keys_of_run(base, run_id))
+    if damaged then fail_damaged(run_id, 'hash') end
     if run and run.state == 'running' and run.owner and run.owner ~= '' then
       local until_ms = math.min(run.last_ms, now) + run.owner_lease_ms
       if until_ms > now then
@@ -15,10 +20,37 @@ local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
       else
         read_work(run)
         fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, 'owner_lost')
-        ended[#ended + 1] = run_id
+        found.changed, found.ended[#found.ended + 1] = found.changed + 1, run_id
       end
     end
   end
-  for _, run_id in ipairs(due) do try(look_at, run_id) end
-  return #ended, #due, ended
+  for _, run_id in ipairs(due) do
+    redis.call('ZREM', owners_key(base), run_id)
+    if not try(look_at, run_id) then found.damaged[#found.damaged + 1] = run_id end
+  end
+  return found
+end
+
+-- Housekeeping does each of its parts though another one cannot be done.
+-- note: gets each key of the partition that has another type, and each damaged run.
+local function keep_house(base, feed, feed_max, ttl_ms, now, limit, note)
+  local keys = {leases_key(base), owners_key(base), overdue_key(base), expiring_key(base)}
+  for i, state in ipairs(all_states()) do keys[4 + i] = state_index_key(base, state) end
+  for _, key in ipairs(keys) do
+    if not try(redis.call, 'ZSCORE', key, '') then note(key, 'odd') end
+  end
+  if not try(last_feed_id, feed) then note(feed, 'odd') end
+  local changed, most, ended = 0, 0, {}
+  for _, part in ipairs({fail_lost, fail_overdue}) do
+    local done, found = try(part, base, feed, feed_max, ttl_ms, now, limit)
+    if done then
+      changed, most = changed + found.changed, math.max(most, found.seen)
+      for _, run_id in ipairs(found.ended) do ended[#ended + 1] = run_id end
+      for _, run_id in ipairs(found.damaged) do note(run_id, 'damaged') end
+    end
+  end
+  local done, removed = try(remove_expired, base, now, limit)
+  if done then changed, most = changed + removed, math.max(most, removed) end
+  try(trim_feed, feed, now, ttl_ms)
+  return changed, most, ended
 end

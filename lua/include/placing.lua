@@ -1,14 +1,21 @@
 -- include: states, time, keys, run, index, queue
 -- What is formed from a run's hash alone: its rows in indexes, queue and leases, and its expiry.
 local function place_work(base, run, run_id, now)
-  redis.call('ZREM', queue_key(base, run.target), run_id)
+  leave_queue(base, run.target, run_id)
   if run.state == 'pending' and run.queued then enqueue(base, run, run_id, now) end
   if run.state == 'running' and run.claim ~= '' then
     -- Its worker's next heartbeat moves it on; without a worker it is handed on.
     redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
   else
-    redis.call('ZREM', leases_key(base), run_id)
+    leave(leases_key(base), run_id)
   end
+end
+
+-- Before the first write: where a run of this target and tenant ('' for none) may be put.
+local function check_rows(base, target, tenant)
+  check_places(base, {leases_key(base), owners_key(base)})
+  check_zsets({index_key(base), target_index_key(base, target)})
+  if tenant ~= '' then check_zsets({tenant_index_key(base, tenant)}) end
 end
 
 -- Puts a run where its new hash says that it belongs. deadline: when its keys expire, 0 for never.
@@ -21,8 +28,8 @@ local function place_run(base, run_id, keys, deadline, now)
   redis.call('ZADD', target_index_key(base, run.target), 0, member)
   if run.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, run.tenant), 0, member) end
   local row = removal_row(run, member)
-  redis.call('ZREM', overdue_key(base), row)
-  redis.call('ZREM', expiring_key(base), row)
+  leave(overdue_key(base), row)
+  leave(expiring_key(base), row)
   read_work(run)
   local overdue = ended and 0 or overdue_at(run, run.state)
   if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end

@@ -8,14 +8,19 @@ local WAKE_KEPT_MS = 86400000
 -- What only the scripts of the fleet need of a run's hash; every other write is spared it.
 local function read_work(run)
   local v = redis.call('HMGET', run.key, 'queued', 'priority', 'due_ms', 'deadline_ms',
-    'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host', 'silent')
+    'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host', 'silent',
+    'started_ms')
   run.queued = v[1] == '1'
-  run.priority, run.due_ms = tonumber(v[2] or '') or 0, tonumber(v[3] or '') or 0
-  run.deadline_ms = tonumber(v[4] or '') or 0
-  run.failures, run.excused = tonumber(v[5] or '') or 0, tonumber(v[6] or '') or 0
+  run.priority = number_of(run.key, 'priority', v[2], 0)
+  run.due_ms = count_of(run.key, 'due_ms', v[3], 0)
+  run.deadline_ms = count_of(run.key, 'deadline_ms', v[4], 0)
+  run.failures = count_of(run.key, 'failures', v[5], 0)
+  run.excused = count_of(run.key, 'excused', v[6], 0)
   run.cancel_requested = v[7] and v[7] ~= ''
   run.cancel_delivered = v[8] and v[8] ~= ''
-  run.worker, run.host, run.silent = v[9] or '', v[10] or '', tonumber(v[11] or '') or 0
+  run.worker, run.host = v[9] or '', v[10] or ''
+  run.silent = count_of(run.key, 'silent', v[11], 0)
+  run.started = v[12] and v[12] ~= ''
 end
 
 -- A run that was handed back without a new due time has its old place, not one behind all others.
@@ -47,7 +52,7 @@ local function enqueue(base, run, run_id, now)
 end
 
 local function leave_queue(base, target, run_id)
-  try(redis.call, 'ZREM', queue_key(base, target), run_id)
+  leave(queue_key(base, target), run_id)
 end
 
 -- When a run that nobody cared for until then ends; 0 for never.

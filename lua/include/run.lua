@@ -1,19 +1,67 @@
--- include: states, time
--- What every write reads of a run's hash, and the expiry its keys share.
-local BUSY_MS = 2000
+-- include: states, time, expiry
+-- What every write reads of a run's hash, checked before its first write.
+-- In the year 5138, in milliseconds; no count of entries comes near it.
+local MOST = 100000000000000
 
+-- what: the field, or the key, that is not what it must be.
+local function fail_damaged(key, what)
+  what = 'DAMAGED ' .. key .. ' ' .. what
+  -- As fail does, of which each call of a hot script would make a function.
+  error(redis.acl_check_cmd and {err = what} or '-' .. what, 0)
+end
+
+-- A field that is a number, or its default where there is none.
+local function number_of(key, name, text, default)
+  if not text or text == '' then return default end
+  local number = string.match(text, '^%-?%d+$') and tonumber(text)
+  if not number or math.abs(number) > MOST then fail_damaged(key, name) end
+  return number
+end
+
+-- The same, and not below 0.
+local function count_of(key, name, text, default)
+  local number = number_of(key, name, text, default)
+  if number and number < 0 then fail_damaged(key, name) end
+  return number
+end
+
+-- Called by the hot scripts: what they need is checked here in one go, before their first write.
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
     'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at')
-  if not v[1] then return nil end
-  if not (v[2] and v[3] and v[4] and v[5] and v[6]) then
-    error('DAMAGED the hash ' .. key .. ' lacks version, last_ms, target, epoch or created_ms')
+  local state, version, last_ms = v[1], tonumber(v[2] or ''), tonumber(v[3] or '')
+  if not state then
+    if redis.call('EXISTS', key) == 1 then fail_damaged(key, 'state') end
+    return nil
+  end
+  if state ~= 'pending' and state ~= 'running' and not TERMINAL[state] then
+    fail_damaged(key, 'state')
+  end
+  if not (version and version >= 1 and version <= MOST and version % 1 == 0) then
+    fail_damaged(key, 'version')
+  end
+  if not (last_ms and last_ms >= 0 and last_ms <= MOST and last_ms % 1 == 0) then
+    fail_damaged(key, 'last_ms')
+  end
+  if not (v[4] and v[5]) then fail_damaged(key, v[4] and 'epoch' or 'target') end
+  local attempt, live_until = tonumber(v[7] or '0'), tonumber(v[9] or '0')
+  local snapshot, expire_at = tonumber(v[11] or '0'), tonumber(v[12] or '0')
+  local sum = attempt and live_until and snapshot and expire_at
+    and attempt + live_until + snapshot + expire_at
+  if not (sum and sum <= MOST and sum % 1 == 0 and attempt >= 0 and live_until >= 0
+      and snapshot >= 0 and expire_at >= 0) then
+    for i, name in pairs({[7] = 'attempt', [9] = 'live_until', [11] = 'snapshot'}) do
+      local number = tonumber(v[i] or '0')
+      if not (number and number >= 0 and number <= MOST and number % 1 == 0) then
+        fail_damaged(key, name)
+      end
+    end
+    fail_damaged(key, 'expire_at')
   end
   return {
-    key = key, state = v[1], version = tonumber(v[2]), last_ms = tonumber(v[3]), target = v[4],
-    created_ms = v[6], attempt = v[7] or '0', claim = v[8] or '',
-    live_until = v[9] and tonumber(v[9]) or 0, seal = v[10], snapshot = v[11] or '0',
-    expire_at = v[12] and tonumber(v[12]) or 0,
+    key = key, state = state, version = version, last_ms = last_ms, target = v[4],
+    created_ms = v[6], attempt = attempt, claim = v[8] or '', live_until = live_until,
+    seal = v[10], snapshot = snapshot, expire_at = expire_at,
   }
 end
 
@@ -23,62 +71,36 @@ local function read_whole_run(key)
   if not run then return nil end
   local v = redis.call('HMGET', key, 'closing', 'cancel_event', 'owner', 'owner_lease_ms', 'tenant')
   run.closing, run.cancel_event, run.owner = v[1], v[2], v[3]
-  run.owner_lease_ms, run.tenant = tonumber(v[4] or 0), v[5] or ''
+  run.owner_lease_ms = count_of(key, 'owner_lease_ms', v[4], 0)
+  run.created_ms = count_of(key, 'created_ms', run.created_ms)
+  if not run.created_ms then fail_damaged(key, 'created_ms') end
+  run.tenant = v[5] or ''
   return run
 end
 
--- Whether the hash holds numbers where they are needed, and the journal ends where it says: only
--- then can an entry be appended.
-local function is_sound(run, journal_key)
-  if not (tonumber(run.created_ms) and tonumber(run.attempt) and run.owner_lease_ms) then return false end
+-- The id of a journal's last entry; false when it has none.
+local function last_entry_id(journal_key)
   local last = redis.call('XREVRANGE', journal_key, '+', '-', 'COUNT', 1)[1]
-  return last and last[1] == digits(run.last_ms) .. '-' .. digits(run.version)
+  return last and last[1]
+end
+
+-- Before the first write: the journal must end where the hash says that it ends, or the next entry
+-- would have a seq that another one has. A journal that is lost goes on where the hash is.
+local function check_journal(run, journal_key)
+  local last = last_entry_id(journal_key)
+  if last and last ~= digits(run.last_ms) .. '-' .. digits(run.version) then
+    fail_damaged(run.key, 'version')
+  end
+  return last
 end
 
 -- Like read_whole_run, for scripts that serve many runs: one that was damaged by hand costs only
 -- itself. The second value is true when there is something, but nothing that can be written to.
 local function try_run(keys)
-  local readable, run = pcall(read_whole_run, keys.run)
+  local readable, run = try(read_whole_run, keys.run)
   if not readable then return nil, true end
   if not run then return nil, false end
-  local checked, sound = pcall(is_sound, run, keys.journal)
-  if not (checked and sound) then return nil, true end
+  local checked, last = try(check_journal, run, keys.journal)
+  if not (checked and last) then return nil, true end
   return run, false
-end
-
--- When the run's keys expire, 0 for never. What live_until says is over with the end.
-local function deadline_of(run)
-  if run.expire_at > 0 or TERMINAL[run.state] then return run.expire_at end
-  return run.live_until > 0 and run.live_until + LIVE_GRACE_MS or 0
-end
-
-local function expire_keys(keys, at_ms)
-  local at = digits(at_ms)
-  for _, key in pairs(keys) do redis.call('PEXPIREAT', key, at) end
-end
-
-local function persist_keys(keys)
-  for _, key in pairs(keys) do redis.call('PERSIST', key) end
-end
-
--- Moves a live run's expiry on when a tenth of it has passed, so that most writes need not.
--- It only ever moves on, so the row in overdue, which is left alone here, is never too late.
--- The caller's clock may be any: it only saves busy runs a TIME, and not when it is proved wrong,
--- which it is before the moment when the server moved the expiry last.
-local function touch_live(run, keys, now_ms, live_ttl_ms)
-  if run.live_until == 0 or live_ttl_ms == 0 then return end
-  local moved_ms = run.live_until - live_ttl_ms
-  local next_ms = moved_ms + 0.1 * live_ttl_ms
-  local is_busy = now_ms >= run.last_ms and now_ms - run.last_ms <= BUSY_MS
-  if is_busy and now_ms >= moved_ms and now_ms <= next_ms then return end
-  local now = server_ms()
-  if now <= next_ms then return end
-  run.live_until = now + live_ttl_ms
-  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
-  expire_keys(keys, run.live_until + LIVE_GRACE_MS)
-end
-
--- Called last by every write to an ended run: whatever it made expires with the rest.
-local function expire_ended(run, keys)
-  if run.expire_at > 0 then expire_keys(keys, run.expire_at) else persist_keys(keys) end
 end

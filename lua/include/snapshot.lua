@@ -1,12 +1,16 @@
--- include: time, run, journal, events
+-- include: time, run, journal, events, foldable
 -- Keeps a capped journal foldable: a run.snapshot holds the whole fold, and what is before the
 -- oldest kept one is not needed.
 
--- Journals progress that only the hash has; returns what the hash gets for it.
+-- Journals progress that only the hash has; returns what the hash gets for it. What is no number
+-- there stays out of the journal: the journal is what such a hash is made again from.
 local function flush_progress(keys, writer, now)
   local v = redis.call('HMGET', keys.run, 'progress_dirty', 'progress_total',
     'progress_completed', 'progress_failed', 'progress_running')
   if v[1] ~= '1' then return {} end
+  for i = 2, 5 do
+    if not v[i] or #v[i] > 15 or not string.match(v[i], '^%d+$') then return {} end
+  end
   add_entry(writer, {'type', 'run.progress', 'total', v[2], 'completed', v[3], 'failed', v[4],
     'running', v[5], 'at', digits(now)})
   return {'progress_dirty', '', 'progress_ms', digits(now)}
@@ -14,6 +18,7 @@ end
 
 -- Journals the whole fold, and lets go of what is before the oldest kept one.
 local function write_snapshot(keys, writer, max_events, now_ms)
+  if not is_foldable(redis.call('HGETALL', keys.run)) then return end
   local not_folded = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true,
     owner = true, owner_lease_ms = true, letter = true}
   redis.call('HSET', keys.run, 'version', writer.seq, unpack(flush_progress(keys, writer, now_ms)))

@@ -13,13 +13,13 @@ from tests.lua.headers import SCRIPTS
 
 ALLOWED = {
     *("redis", "KEYS", "ARGV", "string", "table", "math"),
-    *("tonumber", "tostring", "ipairs", "pairs", "unpack", "error", "type", "pcall"),
+    *("tonumber", "tostring", "ipairs", "pairs", "unpack", "error", "type", "pcall", "next"),
 }
 KEYWORDS = {
     *("and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in"),
     *("local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while"),
 }
-STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[\[.*?\]\]", re.DOTALL)
 
 
 def declared_names(code: str) -> set[str]:

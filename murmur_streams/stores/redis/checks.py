@@ -8,6 +8,7 @@ from typing import cast
 from redis.exceptions import ReadOnlyError, RedisError
 
 from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.stores.redis import rights
 from murmur_streams.stores.redis.connections import Connections
 from murmur_streams.stores.redis.eviction import Eviction
 from murmur_streams.stores.redis.failures import clear_error, code_of
@@ -15,37 +16,8 @@ from murmur_streams.stores.redis.keys import Keys
 
 OLDEST_SERVER = (6, 2)
 PROBES: tuple[str, ...] = (
-    "DEL {key}",
     "EVALSHA 0000000000000000000000000000000000000000 1 {key}",
-    "EXISTS {key}",
-    "GET {key}",
-    "HDEL {key} f",
-    "HEXISTS {key} f",
-    "HGET {key} f",
-    "HGETALL {key}",
-    "HLEN {key}",
-    "HMGET {key} f",
-    "HSCAN {key} 0",
-    "HSET {key} f v f",
-    "PERSIST {key}",
-    "PEXPIREAT {key} 1",
-    "PTTL {key}",
-    "RENAME {key} {key}",
-    "SET {key} v XX",
-    "SISMEMBER {key} m",
-    "TIME",
-    "XADD {key} NOMKSTREAM * f v",
-    "XDEL {key} 1-1",
-    "XINFO STREAM {key}",
-    "XRANGE {key} - + COUNT 1",
-    "XREAD COUNT 1 STREAMS {key} 0",
-    "XREVRANGE {key} + - COUNT 1",
-    "XTRIM {key} MAXLEN 1",
-    "ZADD {key} XX 0 m",
-    "ZRANGEBYLEX {key} - + LIMIT 0 1",
-    "ZRANGEBYSCORE {key} -inf 0 LIMIT 0 1",
-    "ZREM {key} m",
-    "ZSCORE {key} m",
+    *(probe for name, probe in rights.PROBES.items() if name not in {"HSETNX", "SADD", "SREM"}),
     "MULTI",
     "SADD {key} m",
     "SREM {key} m",
@@ -53,13 +25,13 @@ PROBES: tuple[str, ...] = (
     "HDEL {key} f",
     "DISCARD",
 )
-"""What the scripts call, each in a form that changes nothing on a key that is not there: a script
-that was denied one of them half-way would leave half of its writes. HSETNX and SADD have no such
-form: they are queued and discarded."""
+"""What the scripts call, each in a form that changes nothing on a key that is not there, so that a
+user who lacks a right learns it at the start and not from a refused write. HSETNX and SADD have no
+such form: they are queued and discarded."""
 OWN_PROBES: tuple[str, ...] = (
     "PING",
     "SMEMBERS {key}",
-    "ZCARD {key}",
+    "XREAD COUNT 1 STREAMS {key} 0",
     "ZRANGE {key} 0 0",
     "ZREVRANGEBYLEX {key} + - LIMIT 0 1",
     "MULTI",

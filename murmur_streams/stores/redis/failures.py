@@ -24,6 +24,7 @@ from redis.exceptions import (
 
 from murmur_streams.core.errors import (
     MurmurError,
+    RunDamagedError,
     StoreConfigurationError,
     StoreError,
     StoreFullError,
@@ -68,11 +69,16 @@ _UNAUTHENTICATED = "Protocol error: unauthenticated"
 _INNER = re.compile(
     r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) |^([A-Z]{3,}) .*script: .*@user_script"
 )
+# How Redis and Valkey say NOPERM of a command that a script calls.
+_DENIED = ("The user executing the script can't", "ACL failure in script")
+_DAMAGED = re.compile(r"DAMAGED (?:\S*:\{\d+\}:run:)?(\S+) (\w+)")
 
 
 def code_of(error: BaseException) -> str:
     """The code that the server put before its error's text, "" when the error is not its own."""
     code = getattr(error, "status_code", None)
+    if any(words in str(error) for words in _DENIED):
+        return "NOPERM"
     if isinstance(code, str):
         inner = _INNER.search(str(error)) if code == "ERR" else None
         return (inner[1] or inner[2] or inner[3]) if inner else code
@@ -179,8 +185,11 @@ def clear_error(error: BaseException, where: str) -> BaseException:
         )
     if code == "OOM":
         return StoreFullError(
-            f"{where} is out of memory; raise maxmemory, or let ended runs expire sooner"
+            f"{where} is out of memory; raise maxmemory, or free some: deleting runs, purging dead "
+            "letters and sweeping work meanwhile"
         )
+    if code == "DAMAGED" and (found := _DAMAGED.search(text)):
+        return RunDamagedError(found[1], f"{found[2]} is not what it must be")
     return StoreError(_other_error(code, text, where))
 
 

@@ -9,6 +9,7 @@ import secrets
 from murmur_streams.core.errors import InvalidInputError, MurmurError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.calls import Durations
+from murmur_streams.stores.redis.queue import log_odd_key
 from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.owners")
@@ -118,5 +119,14 @@ async def _sweep(server: Server, durations: Durations, partition: int) -> int:
             [SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms],
         )
         changed += int(answer[1])
+        for name, what in zip(answer[3::2], answer[4::2], strict=True):
+            if what == "odd":
+                log_odd_key(name)
+            else:
+                logger.error(
+                    "run %s is overdue and damaged, so it was left as it is; `murmur-streams audit "
+                    "%s` says what is wrong, `murmur-streams rebuild %s` mends it",
+                    *(name, name, name),
+                )
         if answer[2] == "0":
             return changed

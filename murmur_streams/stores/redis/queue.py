@@ -220,6 +220,8 @@ class Queue:
         for run_id, fate in fates:
             if fate == "damaged":
                 _tell_damaged(run_id)
+            elif fate == "odd":
+                log_odd_key(run_id)
         return Tended(
             [run_id for run_id, fate in fates if fate == "queued"],
             [run_id for run_id, fate in fates if fate == "ended"],
@@ -330,6 +332,16 @@ class Queue:
             for partition in self._keys.all_partitions
             for target in targets
         ]
+
+
+def log_odd_key(key: str) -> None:
+    """Log that housekeeping found a key which has another type than the key table gives it."""
+    logger.error(
+        "the key %s has another type than the key table gives it, so its part of the housekeeping "
+        "was left out; `redis-cli TYPE KEY` names the type. Delete the key or move it away, then "
+        "`murmur-streams rebuild` writes the rows of a run again",
+        key,
+    )
 
 
 def _tell_damaged(run_id: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from murmur_streams.core.entries import EntryType
+from collections.abc import Sequence
+
+from murmur_streams.core.entries import EntryType, JournalEntry
 from murmur_streams.core.errors import RunNotFoundError, StoreError
 from murmur_streams.core.evolve import fold
 from murmur_streams.core.run import run_to_fields
@@ -15,6 +17,8 @@ TRIES = 10
 
 async def rebuild_run(server: Server, durations: Durations, run_id: str) -> None:
     """Fold the journal and replace the hash; written to meanwhile, it is folded again.
+
+    Entries that have a seq which earlier entries have, too, are moved behind those first.
 
     Raises:
         RunNotFoundError: there is no journal, or the run was deleted.
@@ -32,6 +36,10 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
     entries = await whole_journal(server, run_id)
     if not entries or entries[-1].type == EntryType.DELETED:
         raise RunNotFoundError(run_id)
+    repeated = _from_first_repeated(entries)
+    if repeated:
+        await _renumber(server, run_id, entries, repeated)
+        return False
     try:
         run = fold(entries)
     except (ValueError, KeyError) as error:
@@ -55,3 +63,36 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
         ],
     )
     return answer[0] == "OK"
+
+
+def _from_first_repeated(entries: Sequence[JournalEntry]) -> Sequence[JournalEntry]:
+    """The last entries, from the first on whose seq an earlier one has; none in a sound journal.
+
+    Two ways lead there. An earlier version left the entries of an append whose last command the
+    server denied, and the next append used their seqs again. Or the version in a run's hash was
+    lowered by hand. No reader gets past such an entry: it would be shown twice, or another one
+    never. Which of the two was acknowledged cannot be known, so both are kept.
+    """
+    highest = 0
+    for place, entry in enumerate(entries):
+        if entry.seq <= highest:
+            return entries[place:]
+        highest = entry.seq
+    return ()
+
+
+async def _renumber(
+    server: Server, run_id: str, entries: Sequence[JournalEntry], repeated: Sequence[JournalEntry]
+) -> None:
+    # A stream takes only ids above its last one: a millisecond more, whatever the seq.
+    ms, before = entries[-1].ms + 1, entries[len(entries) - len(repeated) - 1]
+    arguments: list[str | int] = []
+    for seq, entry in enumerate(repeated, before.seq + 1):
+        arguments += (entry.id, f"{ms}-{seq}", 2 * len(entry.fields))
+        for name, value in entry.fields.items():
+            arguments += (name, value)
+    await server.idempotent_script(
+        "renumber",
+        [server.keys.journal(run_id)],
+        [entries[-1].id, len(repeated), *arguments],
+    )

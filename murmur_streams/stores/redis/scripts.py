@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from murmur_streams.stores.redis.rights import with_check
+
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (\w+)\(.*(?: end|(?:\n .*)+\nend)\n", re.MULTILINE)
@@ -37,7 +39,7 @@ def load_scripts() -> dict[str, Script]:
     folder = script_folder()
     scripts: dict[str, Script] = {}
     for path in sorted(folder.glob("*.lua")):
-        text = compose(path, folder)
+        text = with_check(path.stem, compose(path, folder))
         scripts[path.stem] = Script(path.stem, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
     return scripts
 

@@ -15,6 +15,7 @@ from murmur_streams.core.errors import (
 )
 from murmur_streams.core.results import AgentResult
 from murmur_streams.core.states import RunState
+from murmur_streams.core.work import TargetRule
 from murmur_streams.stores import redis as store_modules
 from murmur_streams.stores.redis.checks import OWN_PROBES, PROBES, WORKER_PROBES
 from murmur_streams.stores.redis.queue import Queue
@@ -182,4 +183,28 @@ async def test_a_store_whose_settings_were_refused_works_once_they_are_mended(
         await refusal(store.create("run", "work"), StoreConfigurationError)
         await limited(admin, "+@all")
         await store.create("run", "work")
+        assert (await store.audit("run")).problems == ()
+
+
+async def test_a_claim_without_a_right_takes_no_run(
+    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+) -> None:
+    """A right that is taken away later is an error of the user's rights, and the run waits on."""
+    async with spare.client() as admin:
+        await limited(admin, "+@all")
+        store = make_store(spare.url(f"limited:{SECRET}"))
+        await store.submit("run", "work")
+        queue = Queue(store, lease_seconds=60)
+        await queue.prepare(["work"])
+        for command in ("hset", "xadd", "zadd", "zrem", "get"):
+            await limited(admin, "+@all", f"-{command}")
+            text = await refusal(
+                queue.claim("worker", [TargetRule("work")], 1), StoreConfigurationError
+            )
+            # Redis 6.2 does not say which command it was.
+            assert command in text.lower() or "can't run this command" in text
+        assert "changed by hand" not in log.text
+        await limited(admin, "+@all")
+        (claim,) = (await queue.claim("worker", [TargetRule("work")], 1)).claims
+        assert (claim.run_id, claim.attempt) == ("run", 1)
         assert (await store.audit("run")).problems == ()

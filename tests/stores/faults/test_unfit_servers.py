@@ -34,8 +34,6 @@ async def test_a_server_out_of_memory_refuses_writes_and_nothing_is_half_done(
         calls = (
             store.append("run", note("run", "a")),
             store.create("other", "work", input=1),
-            store.set_state("run", RunState.RUNNING),
-            store.finish("run", RunState.COMPLETED),
             opening(make_store(spare.url(), key_prefix="another")),
         )
         for call in calls:

@@ -14,8 +14,10 @@ from murmur_streams.core.states import RunProgress, RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
+from tests.stores.redis.working import server_ms
 
 RUN_ID = "run"
+TWICE = "twice"
 Tamper = Callable[[Any, Keys], object]
 TAMPERS: dict[str, tuple[Tamper, str]] = {
     "a state": (lambda client, keys: client.hset(keys.run(RUN_ID), "state", "failed"), "state: "),
@@ -94,3 +96,33 @@ async def test_progress_that_is_newer_in_the_hash_is_no_problem(store: RedisRunS
 async def test_a_run_that_is_not_there_has_no_audit(store: RedisRunStore) -> None:
     with pytest.raises(RunNotFoundError):
         await store.audit("nobody")
+
+
+async def test_two_entries_of_one_seq_are_told_and_mended(
+    space: Space, store: RedisRunStore
+) -> None:
+    """Audit names them; a rebuild numbers the later ones anew, and readers see all of them."""
+    client: Any = space.admin
+    await store.create(TWICE, "t")
+    journal, key = space.keys.journal(TWICE), space.keys.run(TWICE)
+    head = client.hmget(key, "version", "last_ms")
+    await store.append(TWICE, *(log(text) for text in ("denied", "denied, too")))
+    last_ms = int(client.hget(key, "last_ms"))
+    client.hset(key, mapping=dict(zip(("version", "last_ms"), head, strict=True)))
+    # In the same millisecond the server refuses the next one.
+    while server_ms(space) <= last_ms:
+        pass
+    for text in ("first", "second", "third"):
+        await store.append(TWICE, log(text))
+    assert "seq is not dense" in " ".join((await store.audit(TWICE)).problems)
+    await store.rebuild(TWICE)
+    assert (await store.audit(TWICE)).problems == ()
+    await store.finish(TWICE, RunState.COMPLETED)
+    seen = [(event.seq, event.data) async for event in store.stream(TWICE)]
+    assert [text for _, text in seen] == ["denied", "denied, too", "first", "second", "third"]
+    assert [seq for seq, _ in seen] == [2, 3, 4, 5, 6]
+    assert client.xlen(journal) == 7
+
+
+def log(text: str) -> RunEvent:
+    return RunEvent(type=RunEventType.CUSTOM, run_id=TWICE, name="note", data=text)

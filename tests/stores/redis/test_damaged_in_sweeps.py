@@ -10,6 +10,7 @@ import pytest
 from murmur_streams.core.pages import listing_key
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.queue import Queue
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
 
@@ -100,3 +101,77 @@ async def test_an_owned_run_that_is_damaged_costs_the_others_neither_their_owner
             return {(await other.snapshot(run_id)).error for run_id in SOUND} == {"owner_lost"}
 
         await wait_until(are_lost, "the sound runs fail")
+
+
+def places(keys: Keys) -> dict[str, str]:
+    """The keys of a partition that housekeeping looks at."""
+    states = {f"index of {state}": keys.index_state(state, 0) for state in RunState}
+    return states | {
+        "owners": keys.owners(0),
+        "overdue": keys.overdue(0),
+        "expiring": keys.expiring(0),
+        "leases": keys.leases(0),
+        "feed": keys.feed(0),
+        "sweeper": keys.sweeper(0),
+    }
+
+
+ENDS_NEED = {"overdue", "expiring", "feed", *(f"index of {state}" for state in RunState)}
+"""Without these no run can be ended."""
+
+
+@pytest.mark.parametrize("call", ["sweep", "tend"])
+@pytest.mark.parametrize("place", places(Keys("any")))
+async def test_an_odd_key_stops_no_other_housekeeping(
+    space: Space, place: str, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key of another type is logged by its name, and costs only the part that needs it."""
+    client: Any = space.admin
+    async with space.store() as store:
+        for run_id in ("a", "b"):
+            await store.create(run_id, "t")
+        await store.finish("b", RunState.COMPLETED)
+        make_overdue(space, ("a",))
+        (expired,) = client.zrange(space.keys.expiring(0), 0, -1)
+        client.zadd(space.keys.expiring(0), {expired: 1})
+        client.delete(*space.keys.of_run("b"))
+        key = places(space.keys)[place]
+        client.delete(key)
+        client.rpush(key, "odd")
+        if call == "sweep":
+            await store.sweep()
+        else:
+            await Queue(store, lease_seconds=60).tend("worker", ["t"], 60.0)
+        assert (key in caplog.text) == (place != "sweeper" or call == "tend")
+        run = await store.snapshot("a")
+        assert run.state is (RunState.PENDING if place in ENDS_NEED else RunState.FAILED)
+        rows = client.zcard(space.keys.index(0))
+        assert rows == (2 if place == "expiring" else 1)
+        client.delete(key)
+        await store.rebuild("a")
+
+
+async def test_a_damaged_run_is_reported_by_a_sweep(
+    space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the run and how it is mended."""
+    async with space.store() as store:
+        await store.create(DAMAGED, "t")
+        make_overdue(space, (DAMAGED,))
+        space.admin.hset(space.keys.run(DAMAGED), "version", "x")
+        assert await store.sweep() == 0
+    assert f"murmur-streams rebuild {DAMAGED}" in caplog.text
+
+
+async def test_a_row_that_names_no_run_is_dropped(space: Space) -> None:
+    """A row that a hand put there would stop a sweep before the rows behind it."""
+    client: Any = space.admin
+    async with space.store() as store:
+        await store.create("a", "t")
+        make_overdue(space, ("a",))
+        for key in (space.keys.overdue(0), space.keys.expiring(0), space.keys.owners(0)):
+            client.zadd(key, {"no run": 0, "": 0})
+        await store.sweep()
+        assert (await store.snapshot("a")).state is RunState.FAILED
+        assert client.zcard(space.keys.overdue(0)) == client.zcard(space.keys.owners(0)) == 0
+        assert client.zcard(space.keys.expiring(0)) == 1

@@ -1,0 +1,51 @@
+-- include: states, time, refusals
+-- The expiry that a run's keys share.
+local BUSY_MS = 2000
+
+-- When the run's keys expire, 0 for never. What live_until says is over with the end.
+local function deadline_of(run)
+  if run.expire_at > 0 or TERMINAL[run.state] then return run.expire_at end
+  return run.live_until > 0 and run.live_until + LIVE_GRACE_MS or 0
+end
+
+local function expire_keys(keys, at_ms)
+  local at = digits(at_ms)
+  for _, key in pairs(keys) do redis.call('PEXPIREAT', key, at) end
+end
+
+local function persist_keys(keys)
+  for _, key in pairs(keys) do redis.call('PERSIST', key) end
+end
+
+-- Moves a live run's expiry on when a tenth of it has passed, so that most writes need not.
+-- It only ever moves on, so the row in overdue, which is left alone here, is never too late.
+-- The caller's clock may be any: it only saves busy runs a TIME, and not when it is proved wrong,
+-- which it is before the moment when the server moved the expiry last.
+-- Before the first write: until when the run lives then; nil when nothing is to be moved.
+local function touch_due(run, now_ms, live_ttl_ms)
+  if run.live_until == 0 or live_ttl_ms == 0 then return end
+  local moved_ms = run.live_until - live_ttl_ms
+  local next_ms = moved_ms + 0.1 * live_ttl_ms
+  local is_busy = now_ms >= run.last_ms and now_ms - run.last_ms <= BUSY_MS
+  if is_busy and now_ms >= moved_ms and now_ms <= next_ms then return end
+  local now = server_ms()
+  if now <= next_ms then return end
+  need('PEXPIREAT', run.key, '1')
+  return now + live_ttl_ms
+end
+
+local function move_live(run, keys, live_until)
+  run.live_until = live_until
+  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
+  expire_keys(keys, run.live_until + LIVE_GRACE_MS)
+end
+
+local function touch_live(run, keys, now_ms, live_ttl_ms)
+  local due = touch_due(run, now_ms, live_ttl_ms)
+  if due then move_live(run, keys, due) end
+end
+
+-- Called last by every write to an ended run: whatever it made expires with the rest.
+local function expire_ended(run, keys)
+  if run.expire_at > 0 then expire_keys(keys, run.expire_at) else persist_keys(keys) end
+end

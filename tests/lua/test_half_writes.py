@@ -1,0 +1,171 @@
+"""A script that is refused has written nothing, whatever it is that it is refused for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from murmur_streams.core.errors import (
+    RunDamagedError,
+    RunNotFoundError,
+    StoreConfigurationError,
+    StoreError,
+)
+from murmur_streams.stores.redis.failures import clear_error, code_of
+from murmur_streams.stores.redis.rights import commands_in
+from murmur_streams.stores.redis.scripts import load_scripts
+from tests.lua.headers import SCRIPTS
+from tests.lua.sandbox import Sandbox, sandbox
+from tests.lua.scenarios import OTHER, RUN, SCENARIOS, Stage
+from tests.servers import Space
+
+LATER = {
+    "queue": "tend puts the run into its queue, or claim takes it out, when they come past it",
+    "leases": "tend drops the row of a run that nobody holds when its time is over",
+    "owners": "sweep drops the row of a run that nobody owns when its time is over",
+}
+DAMAGED_RUN: dict[str, str] = dict.fromkeys(
+    ("run", "journal", "input", "checkpoint"),
+    "a damaged run is reported, and loses the row it was found by: it would stop those behind it",
+)
+HARMLESS: dict[str, dict[str, str]] = {
+    "claim": DAMAGED_RUN,
+    "tend": DAMAGED_RUN | {"index": "the runs that it lacks are looked at once they are in it"},
+    "sweep": DAMAGED_RUN,
+}
+"""What a key of another type leaves to be mended, by script and by the first word of the key; what
+is in LATER holds for each script. Audit sees it, rebuild mends it, and it harms no other run."""
+
+HARMLESS_FIELDS = {
+    "push_event_late seal": "a field that is gone is one that was never set: the run is "
+    "sealed once more, audit says so, and readers have ended at the first seal",
+    "append_with_dirty_progress input_size": "the snapshot that the append writes has what the "
+    "hash has; audit says so, and the input is still there",
+    "append_with_dirty_progress input_sha256": "the same",
+}
+"""The same of a field of which no script can know what it was, and no rebuild, either."""
+
+every_scenario = pytest.mark.parametrize("scenario", SCENARIOS)
+
+
+@pytest.fixture
+async def stage(space: Space) -> AsyncIterator[Stage]:
+    """A stage on the test's server, which is emptied at the end: keys are damaged on it."""
+    async with space.store(retry_seconds=0) as store:
+        yield Stage(space, store)
+    space.admin.flushall()
+
+
+@pytest.fixture
+async def box(stage: Stage, scenario: str) -> AsyncIterator[Sandbox]:
+    """The moment before the scenario's call."""
+    found = await sandbox(stage, SCENARIOS[scenario])
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_a_scenario(script: str) -> None:
+    """A script without one would not be tried by what follows."""
+    assert any(name.startswith(script) for name in SCENARIOS)
+
+
+@every_scenario
+def test_a_denied_command_is_refused_before_any_write(box: Sandbox, scenario: str) -> None:
+    """Each command that the script may call is denied in turn: an error, and nothing is written."""
+    commands, _ = box.touched()
+    halves: list[str] = []
+    for command in sorted(commands | set(commands_in(load_scripts()[box.name].text))):
+        box.reset()
+        before = box.dump()
+        box.permit(f"-{command.lower()}")
+        found = box.call()
+        box.permit()
+        if found.error is None and command not in commands:
+            continue  # The hot scripts do not ask for what they have no need of this time.
+        if found.error is None or box.dump() != before:
+            halves.append(f"{command}: {found}")
+        else:
+            assert isinstance(clear_error(found.error, "server"), StoreConfigurationError)
+    assert halves == []
+
+
+@every_scenario
+async def test_a_key_of_another_type_leaves_no_half_write(
+    stage: Stage, box: Sandbox, scenario: str
+) -> None:
+    """Each key that the script touches is replaced: it refuses, or writes what can be mended."""
+    _, keys = box.touched()
+    halves: list[str] = []
+    for key in sorted(keys):
+        box.reset()
+        box.replace(key)
+        before = box.dump()
+        found = box.call()
+        if found.error is not None:
+            if box.dump() != before or code_of(found.error) != "WRONGTYPE":
+                halves.append(f"{key}: {found.error}")
+        else:
+            box.put_back(key)
+            row = key.split("}:")[1].split(":")[0]
+            if row not in LATER | HARMLESS.get(box.name, {}):
+                halves += [f"{key}: {found.answer}: left {each}" for each in await problems(stage)]
+            halves += [f"{key}: {found.answer}: {each}" for each in await unmended(stage)]
+    assert halves == []
+
+
+DAMAGES = {"removed": None, "text": "x", "negative": "-5", "huge": "9" * 20, "broken": "1.5"}
+
+
+@every_scenario
+async def test_a_damaged_field_leaves_no_half_write(
+    stage: Stage, box: Sandbox, scenario: str
+) -> None:
+    """Each field of the run's hash is damaged: the script refuses, or writes what can be mended."""
+    box.reset()
+    key = stage.keys.run(RUN)
+    fields = stage.admin.hkeys(key)
+    halves: list[str] = []
+    for field in fields:
+        for how, value in DAMAGES.items():
+            box.reset()
+            if value is None:
+                stage.admin.hdel(key, field)
+            else:
+                stage.admin.hset(key, field, value)
+            before = box.dump()
+            found = box.call()
+            what = f"{field.decode()} {how}"
+            if found.error is not None:
+                error = clear_error(found.error, "server")
+                if box.dump() != before or not isinstance(error, RunDamagedError):
+                    halves.append(f"{what}: {found.error}")
+            elif f"{scenario} {field.decode()}" not in HARMLESS_FIELDS:
+                halves += [f"{what}: {found.answer}: {each}" for each in await unmended(stage)]
+    assert halves == []
+
+
+async def problems(stage: Stage) -> list[Any]:
+    """What audit finds of the runs."""
+    found: list[Any] = []
+    for run_id in (RUN, OTHER):
+        with contextlib.suppress(RunNotFoundError):
+            found += (await stage.store.audit(run_id)).problems
+    return found
+
+
+async def unmended(stage: Stage) -> list[Any]:
+    """What audit finds of the runs once they were rebuilt."""
+    found: list[Any] = []
+    for run_id in (RUN, OTHER):
+        try:
+            await stage.store.rebuild(run_id)
+            found += (await stage.store.audit(run_id)).problems
+        except RunNotFoundError:
+            continue
+        except StoreError as error:
+            found.append(error)
+    return found

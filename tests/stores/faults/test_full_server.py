@@ -1,0 +1,211 @@
+"""A server without free memory takes no new work, and lets go of what it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from murmur_streams.core.errors import MurmurError, StoreFullError
+from murmur_streams.core.results import AgentResult
+from murmur_streams.core.states import RunState
+from murmur_streams.core.work import Beat, Claim, TargetRule, Word
+from murmur_streams.stores.redis.queue import Queue
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.stores.faults.conftest import StoreMaker
+from tests.stores.faults.events import note
+from tests.stores.faults.refusals import TRIED_AGAIN
+from tests.stores.faults.servers import SpareServer
+from tests.stores.faults.waiting import wait_until
+
+WORK = [TargetRule("work")]
+RESULT = AgentResult(output="x" * 1000, agent_name="work", task_id="t")
+
+
+@dataclass
+class Full:
+    """A server with a held, a waiting and an ended run, whose memory is used up then."""
+
+    url: str
+    admin: Redis
+    store: RedisRunStore
+    queue: Queue
+    held: Claim
+
+    async def fill(self) -> None:
+        await self.admin.config_set("maxmemory", 1)
+
+    async def is_as_it_must_be(self) -> None:
+        """With memory again, the audit finds nothing, and the server takes work."""
+        await self.admin.config_set("maxmemory", 0)
+        for run in (await self.store.list_runs()).runs:
+            assert (await self.store.audit(run.run_id)).problems == ()
+        await self.store.submit("new", "work")
+
+
+@pytest.fixture
+async def full(spare: SpareServer, make_store: StoreMaker) -> AsyncIterator[Full]:
+    async with spare.client() as admin:
+        store = make_store(spare.url())
+        await store.submit("held", "work", input=1)
+        queue = Queue(store, lease_seconds=60)
+        (held,) = (await queue.claim("worker", WORK, 1)).claims
+        await store.submit("waits", "work", input=1)
+        await store.submit("ended", "other", input=1)
+        await store.finish("ended", RunState.COMPLETED, result=RESULT)
+        yield Full(spare.url(), admin, store, queue, held)
+
+
+async def test_a_full_server_takes_no_new_work(full: Full) -> None:
+    """Creates, submits and appends are refused, and no worker is given a run."""
+    await full.fill()
+    store = full.store
+    for call in (
+        store.create("new", "work", input=1),
+        store.submit("new", "work", input=1),
+        store.append("held", note("held", "a")),
+        full.queue.claim("worker", WORK, 5),
+    ):
+        with pytest.raises(StoreFullError, match="free some"):
+            await call
+    run = await store.snapshot("waits")
+    assert (run.state, run.attempt) == (RunState.PENDING, 0)
+    await full.is_as_it_must_be()
+    (claim,) = (await full.queue.claim("worker", [TargetRule("work")], 1)).claims
+    assert claim.run_id == "waits"
+
+
+async def finish(full: Full) -> None:
+    claim = full.held.token
+    store = full.store
+    assert await store.finish("held", RunState.COMPLETED, result=RESULT, claim=claim)
+
+
+async def set_state(full: Full) -> None:
+    await full.store.set_state("held", RunState.FAILED)
+    assert (await full.store.snapshot("held")).state is RunState.FAILED
+
+
+async def cancel_waiting(full: Full) -> None:
+    assert await full.store.request_cancel("waits") is RunState.CANCELLED
+
+
+async def cancel_held(full: Full) -> None:
+    assert await full.store.request_cancel("held") is RunState.RUNNING
+    (told,) = await full.queue.heartbeat([Beat(full.held)])
+    assert told.what is Word.CANCEL
+
+
+async def release(full: Full) -> None:
+    await full.store.release("held", full.held.token, "worker_stopped")
+    assert (await full.store.snapshot("held")).state is RunState.PENDING
+
+
+async def delete(full: Full) -> None:
+    assert await full.store.delete("waits", force=True)
+    # A program that an operator starts to free memory can open its store.
+    async with RedisRunStore(full.url, key_prefix=full.store.keys.prefix) as store:
+        assert await store.delete("ended")
+
+
+async def sweep(full: Full) -> None:
+    await overdue(full)
+    assert await full.store.sweep() == 1
+
+
+async def tend(full: Full) -> None:
+    await overdue(full)
+    found = await full.queue.tend("worker", ["work"], 60.0)
+    assert (found.handed_on, found.ended) == (["held"], ["waits"])
+
+
+async def overdue(full: Full) -> None:
+    """Let the waiting run be overdue, and the lease of the held one be over."""
+    keys = full.store.keys
+    await full.admin.config_set("maxmemory", 0)
+    await full.admin.hset(keys.run("waits"), "live_until", "1")
+    rows: Any = await full.admin.zrange(keys.overdue(0), 0, -1)
+    (row,) = [row for row in rows if row.endswith(b":waits")]
+    await full.admin.zadd(keys.overdue(0), {row: 1})
+    await full.admin.zadd(keys.leases(0), {"held": 1})
+    await full.admin.config_set("maxmemory", 1)
+
+
+FREEING: dict[str, Callable[[Full], Awaitable[None]]] = {
+    call.__name__: call
+    for call in (finish, set_state, cancel_waiting, cancel_held, release, delete, sweep, tend)
+}
+
+
+@pytest.mark.parametrize("name", FREEING)
+async def test_a_full_server_lets_runs_go(full: Full, name: str) -> None:
+    """What ends, removes or hands back a run works though no memory is free, and is whole."""
+    await full.fill()
+    await FREEING[name](full)
+    await full.is_as_it_must_be()
+
+
+async def test_a_full_server_lets_dead_letters_go(full: Full) -> None:
+    """An operator frees memory by a purge, too."""
+    store = full.store
+    await store.finish("held", RunState.FAILED, error="no", claim=full.held.token, dead="failed")
+    await full.fill()
+    assert await store.dead_letters().purge(all=True) == 1
+    await full.is_as_it_must_be()
+
+
+async def test_a_heartbeat_is_refused_as_other_calls_are(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    """What a server refuses every script has one error class, out of claim and heartbeat, too."""
+    async with spare.client() as admin:
+        store = make_store(spare.url(), retry_seconds=0)
+        await store.submit("held", "work")
+        queue = Queue(store, lease_seconds=60)
+        (held,) = (await queue.claim("worker", WORK, 1)).claims
+        await store.submit("waits", "work")
+        for name, value in (("REPLICAOF", "127.0.0.1 1"), ("min-replicas-to-write", "1")):
+            if name == "REPLICAOF":
+                await admin.execute_command(name, *value.split())
+            else:
+                await admin.config_set(name, value)
+            expected = await error_of(store.append("held", note("held", "a")))
+            if expected is None:
+                continue  # Before 7.0 scripts write though too few replicas are there.
+            assert await error_of(queue.claim("worker", WORK, 1)) is expected
+            assert await error_of(queue.heartbeat([Beat(held)])) is expected
+            if name == "REPLICAOF":
+                await admin.execute_command("REPLICAOF", "NO", "ONE")
+        await admin.config_set("min-replicas-to-write", "0")
+        assert await queue.heartbeat([Beat(held)]) == []
+        assert (await store.snapshot("waits")).state is RunState.PENDING
+
+
+async def test_a_heartbeat_without_enough_replicas_is_retried(
+    spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
+) -> None:
+    """NOREPLICAS passes, so a heartbeat waits for its end: its leases must not run out."""
+    async with spare.client() as admin:
+        store = make_store(spare.url())
+        await store.submit("held", "work")
+        queue = Queue(store, lease_seconds=60)
+        (held,) = (await queue.claim("worker", WORK, 1)).claims
+        before = await admin.zscore(store.keys.leases(0), "held") or 0
+        await admin.config_set("min-replicas-to-write", "1")
+        beat = asyncio.create_task(queue.heartbeat([Beat(held)]))
+        await wait_until(lambda: beat.done() or TRIED_AGAIN in log.text, "it is tried again")
+        await admin.config_set("min-replicas-to-write", "0")
+        assert await beat == []
+        assert (await admin.zscore(store.keys.leases(0), "held") or 0) > before
+
+
+async def error_of(call: Awaitable[object]) -> type[MurmurError] | None:
+    try:
+        await call
+    except MurmurError as error:
+        return type(error)
+    return None
