@@ -188,6 +188,11 @@ def clear_error(error: BaseException, where: str) -> BaseException:
             f"{where} is out of memory; raise maxmemory, or free some: deleting runs, purging dead "
             "letters and sweeping work meanwhile"
         )
+    return _error_of_data(code, text, where)
+
+
+def _error_of_data(code: str, text: str, where: str) -> StoreError:
+    """The error for what is wrong with a run or a key, and not with the server."""
     if code == "DAMAGED" and (found := _DAMAGED.search(text)):
         return RunDamagedError(found[1], f"{found[2]} is not what it must be")
     return StoreError(_other_error(code, text, where))
