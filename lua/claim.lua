@@ -82,9 +82,6 @@ local function serve(target, max_attempts)
   while claimed < count and not is_over() do
     local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
     if #ready == 0 then break end
-    -- It adds nothing; a server without free memory refuses it, before a run is taken that could
-    -- not be executed there.
-    redis.call('ZADD', leases_key(base), 'XX', '0', '')
     for _, run_id in ipairs(ready) do
       looked_at = looked_at + 1
       redis.call('ZREM', queue_key(base, target), run_id)
@@ -102,6 +99,9 @@ if refused then return refused end
 -- What every run needs: a key of another type refuses the call before it takes any.
 check_places(base, {leases_key(base), owners_key(base)})
 last_feed_id(feed)
+-- It adds nothing. A replica refuses it, and a server without free memory, before a run is taken that
+-- could not be executed there; an idle worker learns of it, too.
+redis.call('ZADD', leases_key(base), 'XX', '0', '')
 for i = 1, targets do
   local target = ARGV[7 + 2 * i]
   if not try(serve, target, tonumber(ARGV[8 + 2 * i])) then tell('unserved', {'target', target}) end

@@ -21,8 +21,8 @@ def redacted(url: str) -> str:
     scheme, slashes, rest = _parts(str(url))
     credentials, at, place = rest.rpartition("@")
     if at and _is_credentials(scheme, slashes, credentials):
-        user, colon, _ = credentials.partition(":")
-        is_named = bool(slashes) and bool(colon)
+        user, _, password = credentials.partition(":")
+        is_named = bool(slashes) and bool(password)
         rest = f"{user}:***@{place}" if is_named else f"***@{place}"
     elif slashes == "//" and scheme not in _OF_PATHS and (host := _BAD_PORT.fullmatch(rest)):
         rest = f"{host[1]}:***"

@@ -10,12 +10,14 @@ import re
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.errors import MurmurError, RunDamagedError, StoreError
 from murmur_streams.core.exception_text import error_message
 from murmur_streams.fleet.logs import loggable, loggable_traceback
+from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.server.problems import MEDIA_TYPE, problem_of
 
 logger = logging.getLogger("murmur_streams.server")
+_refusals = Trouble(logger, "requests are answered with 503")
 
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
@@ -32,7 +34,12 @@ def problem_answer(error: BaseException, request_id: str) -> Response:
 def log_problem(what: str, error: BaseException) -> None:
     """Log what the client is not told: an error of ours in one line, a bug with its traceback."""
     # By its type: a class that a user's own error claims to be may be anything.
-    is_ours = issubclass(type(error), MurmurError)
+    kind = type(error)
+    if issubclass(kind, StoreError) and not issubclass(kind, RunDamagedError):
+        # It grows with the traffic: one line a minute says it.
+        _refusals.tell(error)
+        return
+    is_ours = issubclass(kind, MurmurError)
     logger.error(
         "%s: %s", what, loggable(error_message(error)) if is_ours else loggable_traceback(error)
     )

@@ -109,6 +109,10 @@ DRAINING = Kind(
 )
 TIMEOUT = Kind("timeout", 504, "It took too long", "MurmurError")
 
+_REFUSED_WRITES: dict[type[BaseException], str] = {
+    errors.StoreFullError: "The store has no free memory and takes no new work now",
+    errors.StoreReadOnlyError: "The store takes no writes now: it is a replica",
+}
 KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
     (errors.RunNotFoundError, RUN_NOT_FOUND),
     (errors.RunExistsError, RUN_EXISTS),
@@ -169,6 +173,7 @@ def problem_of(error: BaseException) -> Problem:
     detail = (kind.is_told and error_message(error)) or kind.title
     if isinstance(error, errors.RunDamagedError):
         detail = damage_detail(error)
+    detail = _REFUSED_WRITES.get(type(error), detail)
     return Problem(kind, detail, _members(error))
 
 

@@ -26,3 +26,9 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in running:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=0.1)
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the running task, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

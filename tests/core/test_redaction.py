@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from murmur_streams.core.redaction import redacted
 
 SHOWN = {
+    "redis://SECRET:@host:6379": "redis://***@host:6379",
     "redis://user:SECRET@h:1/0": "redis://user:***@h:1/0",
     "redis://:SECRET@h:1": "redis://:***@h:1",
     "redis://SECRET@h:1": "redis://***@h:1",

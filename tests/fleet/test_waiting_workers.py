@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from murmur_streams import Fleet
+from murmur_streams.cli.processes.health import Health, Status
 from murmur_streams.core.errors import StoreConfigurationError, StoreReadOnlyError
 from murmur_streams.fleet.worker import Worker
 from tests.fleet.stage import wait_until
@@ -77,6 +78,33 @@ async def test_a_worker_waits_while_its_server_is_a_replica(
 
 async def told(caplog: pytest.LogCaptureFixture, times: int, words: str = "is a replica") -> bool:
     return len(lines(caplog, words)) >= times
+
+
+async def test_a_worker_waits_while_its_server_is_full(
+    spare: SpareServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It begins on a full server and works when there is room; later it says why it is unready."""
+    async with spare.client() as admin, fleet_on(spare) as fleet:
+        await fleet.submit("fine", 1)
+        await admin.config_set("maxmemory", 1)
+        async with working(fleet, lease_seconds=1) as worker:
+            await wait_until(lambda: told(caplog, 1, "out of memory"), "the worker says so")
+            await admin.config_set("maxmemory", 0)
+            assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
+            assert worker.refusal is None
+            await admin.config_set("maxmemory", 1)
+
+            async def is_refused() -> bool:
+                return "out of memory" in (worker.refusal or "")
+
+            await wait_until(is_refused, "an idle worker learns of it")
+            health = Health(60, status=Status.WORKING, refusal=lambda: worker.refusal)
+            health.beat()
+            assert not health.is_ready
+            assert health.as_json()["refused"] == worker.refusal
+            await admin.config_set("maxmemory", 0)
+            assert await (await fleet.submit("fine", 2)).output(timeout=30) == 3
+            assert health.is_ready
 
 
 async def test_a_worker_that_waits_for_a_primary_can_be_stopped(spare: SpareServer) -> None:

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from murmur_streams import Fleet
-from murmur_streams.server import health
+from murmur_streams.fleet.worker.troubles import Trouble
+from murmur_streams.server import answering, health
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.principal import Principal, Scope
 from murmur_streams.stores.redis.checks import server_info
@@ -190,6 +191,41 @@ async def test_refused_credentials_are_503_at_once_and_pass(
 
 
 UNREACHABLE = {"status": "store_unreachable"}
+REFUSING = {
+    "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "is a replica"),
+    "full": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "out of memory"),
+    "too few replicas": (
+        "CONFIG SET min-replicas-to-write 1",
+        "CONFIG SET min-replicas-to-write 0",
+        "NOREPLICAS",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+async def test_a_pod_is_unready_while_writes_are_refused(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers reads alone is not one to send submissions to; the log says why."""
+    monkeypatch.setattr(answering, "_refusals", Trouble(answering.logger, "requests end with 503"))
+    begin, end, why = REFUSING[name]
+    async with spare_server(tmp_path / "spare") as server, server.client() as admin:
+        fleet = Fleet(server.url(), key_prefix="test-refusing", retry_seconds=0.2)
+        async with fleet, client_of(fleet.asgi()) as client:
+            fleet.agent(nothing)
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+            await admin.execute_command(*begin.split())
+            for _ in range(3):
+                response = await client.get("/readyz")
+                assert (response.status_code, response.json()) == (503, UNREACHABLE)
+                body = {"target": "nothing", "task": {"input": None}}
+                check_problem(await client.post("/submit", json=body), 503, "unavailable")
+            for words in ("the pod is not ready", "requests end with 503"):
+                said = [text for text in caplog.messages if text.startswith(words)]
+                assert len(said) == 1
+                assert why in said[0]
+            await admin.execute_command(*end.split())
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
 
 
 async def nothing() -> None:

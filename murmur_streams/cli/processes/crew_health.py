@@ -83,7 +83,8 @@ class CrewHealth:
         return beaten is not None and time.monotonic() - beaten < self._fresh_seconds
 
     def _is_ready(self, child: Child) -> bool:
-        return child.report.get("status") == Status.WORKING and self._is_fresh(child)
+        is_working = child.report.get("status") == Status.WORKING and "refused" not in child.report
+        return is_working and self._is_fresh(child)
 
     def _is_stuck(self, child: Child) -> bool:
         told = child.reported_at
@@ -94,5 +95,5 @@ class CrewHealth:
 def _shown(child: Child) -> dict[str, Any]:
     status = child.report.get("status", str(Status.STARTING))
     shown = {"worker": child.report.get("worker"), "status": status}
-    warning = child.report.get("warning")
-    return shown if warning is None else {**shown, "warning": warning}
+    told = {name: child.report[name] for name in ("warning", "refused") if name in child.report}
+    return shown | told

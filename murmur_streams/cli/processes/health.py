@@ -53,6 +53,8 @@ class Health:
     targets: tuple[str, ...] = ()
     warning: Callable[[], str | None] = field(default=lambda: None, repr=False)
     """What to mend on the store though it works."""
+    refusal: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """Why the server lets the worker claim no runs."""
     beats: int = 0
     beaten_at: float | None = field(default=None, repr=False)
 
@@ -81,8 +83,8 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes runs: it works, and the server knows it."""
-        return self.status is Status.WORKING and self.is_fresh
+        """Whether it takes runs: it works, and the server knows it and lets it."""
+        return self.status is Status.WORKING and self.is_fresh and self.refusal() is None
 
     @property
     def is_warned(self) -> bool:
@@ -91,13 +93,14 @@ class Health:
 
     def as_json(self) -> dict[str, Any]:
         """What a probe is told."""
-        beaten, warning = self.beaten_at, self.warning()
+        beaten, warning, refusal = self.beaten_at, self.warning(), self.refusal()
         return {
             "status": "no heartbeat" if self._is_silent else str(self.status),
             "worker": self.worker,
             "targets": list(self.targets[:MOST_TARGETS]),
             "last_beat_seconds_ago": None if beaten is None else round(_since(beaten), 1),
             **({} if warning is None else {"warning": warning}),
+            **({} if refusal is None else {"refused": refusal}),
         }
 
     @property

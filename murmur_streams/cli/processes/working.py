@@ -92,6 +92,7 @@ async def _until_stopped(
             print_json(told | ({"health": address} if address else {}))
         store = await fleet.store()
         health.warning = lambda: store.warning
+        health.refusal = lambda: worker.refusal
         if reporter is None and isinstance(store, RocksDBRunStore):
             # The fleet's own store: its code may name another one than the options do.
             warn_alone(options.fleet, f"rocksdb:{quote(store.where)}")

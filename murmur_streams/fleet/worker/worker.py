@@ -14,7 +14,9 @@ from typing import Any
 from murmur_streams.core.errors import (
     InvalidInputError,
     StoreClosedError,
+    StoreConfigurationError,
     StoreError,
+    StoreFullError,
     StoreReadOnlyError,
 )
 from murmur_streams.core.work import (
@@ -44,6 +46,7 @@ logger = logging.getLogger("murmur_streams.worker")
 IDLE_SECONDS = 5.0
 """How long an idle worker waits for a wake-up before it looks at the queue by itself."""
 REGISTER_SECONDS = 5.0
+_REFUSALS = (StoreConfigurationError, StoreFullError, StoreReadOnlyError)
 HAND_BACK_SECONDS = 5.0
 """How long a stopping worker tries to hand its runs back."""
 UNREGISTER_SECONDS = 1.0
@@ -102,6 +105,8 @@ class Worker:
         self._held = Held(self.name, self._slot_free.set)
         self._blocked = Blocked(self.name, concurrency, self._targets)
         self._told_errors: dict[str, float] = {}
+        self.refusal: str | None = None
+        """Why the server lets it claim no runs now; None while it does, or is away."""
         self._started_ms = time.time_ns() // 1_000_000
 
     @property
@@ -194,12 +199,12 @@ class Worker:
         return Trouble(logger, what, told=self._told_errors)
 
     async def _begin(self, queue: WorkQueue) -> None:
-        """Prepare the queue; a server that is a replica may become a primary, and is waited for."""
+        """Prepare the queue; a server that takes no writes now may take them later."""
         failures, trouble = 0, self._trouble(f"worker {self.name} waits to begin")
         while not self._stopping.is_set():
             try:
                 await self._until_stopping(queue.prepare(self._targets))
-            except StoreReadOnlyError as error:
+            except (StoreReadOnlyError, StoreFullError) as error:
                 trouble.tell(error)
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
@@ -217,6 +222,7 @@ class Worker:
                 raise
             except StoreError as error:
                 trouble.tell(error)
+                self.refusal = str(error) if isinstance(error, _REFUSALS) else None
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
 
@@ -230,6 +236,7 @@ class Worker:
         self._handed_on.clear()
         claimed = await queue.claim(self.name, self._rules(), free, host_name())
         trouble.over()
+        self.refusal = None
         for claim in claimed.claims:
             self._held.start(store, self._fleet.agents[claim.target], claim)
         if len(claimed.claims) < free and claimed.next_due_seconds != 0:

@@ -203,10 +203,11 @@ def unavailable(where: str, reason: BaseException) -> MurmurError:
     if code_of(reason) == "READONLY":
         return cast("MurmurError", clear_error(reason, where))
     said = str(reason) or type(reason).__name__
+    code = code_of(reason)
     if fate_of(reason) is Fate.NOT_EXECUTED:
-        return StoreUnavailableError(
-            f"{where} is not ready ({code_of(reason)} {said}); try again later"
-        )
+        # The driver takes the code off some errors and leaves it on others.
+        said = said if said.startswith(code) else f"{code} {said}"
+        return StoreUnavailableError(f"{where} is not ready ({said}); try again later")
     return StoreUnavailableError(
         f"{where} cannot be reached ({said}); check that it runs and that the address is right"
     )

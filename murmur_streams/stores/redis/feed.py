@@ -12,10 +12,10 @@ from typing import Any
 from murmur_streams.core.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.errors import CursorResetError, StoreClosedError
 from murmur_streams.core.feed import START, FeedCursor, FeedEntry, FeedFilter, Place, read_place
-from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
 from murmur_streams.stores.redis import sources
 from murmur_streams.stores.redis.failures import FINAL, clear_error, fate_of
-from murmur_streams.stores.redis.server import Server, is_cancelled, reason_of, text
+from murmur_streams.stores.redis.server import Server, reason_of, text
 
 logger = logging.getLogger("murmur_streams.redis")
 

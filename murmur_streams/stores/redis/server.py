@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from murmur_streams.core.decide import Answer
 from murmur_streams.core.errors import (
@@ -19,7 +19,7 @@ from murmur_streams.core.errors import (
     StoreClosedError,
     StoreConfigurationError,
 )
-from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
 from murmur_streams.stores.pauses import pause_before_retry
 from murmur_streams.stores.redis.checks import (
     WORKER_PROBES,
@@ -146,16 +146,32 @@ class Server:
         return await self._retrying(lambda: self._commands.pipeline(list(commands)))
 
     async def ping(self) -> None:
-        """Ask whether it is there with our scripts and our meta; if not, prepare it again.
+        """Ask whether it takes writes and has our scripts and our meta; if not, prepare it again.
 
         Raises:
             StoreConfigurationError: since the last check it was filled by others.
+            StoreError: it takes no writes now: it is a replica, out of memory, or too few replicas
+                are connected.
         """
         hashes = [script.sha for script in load_scripts().values()]
         meta = ("HGET", self.keys.meta, "partitions")
-        _, found, kept = await self.read_all(("PING",), ("SCRIPT", "EXISTS", *hashes), meta)
+        # It adds nothing, and is refused wherever a write is.
+        write = ("ZADD", self.keys.workers, "XX", "0", "")
+        await self.ready()
+        _, found, kept, _ = await self._retrying(
+            lambda: self._ask_now(("PING",), ("SCRIPT", "EXISTS", *hashes), meta, write)
+        )
         if not all(found) or text(kept) != str(self.keys.partitions):
             await self._retrying(self.prepare_again)
+
+    async def _ask_now(self, *commands: tuple[object, ...]) -> list[Reply]:
+        """Execute commands; what the server refuses for the moment is an error, and not retried."""
+        try:
+            return await self._commands.pipeline(list(commands))
+        except RedisError as error:
+            if code_of(error) and fate_of(error) is Fate.NOT_EXECUTED:
+                raise unavailable(self.where, error) from None
+            raise
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
@@ -349,12 +365,6 @@ async def _never_sent(preparing: Awaitable[object]) -> None:
         raise
     except Exception as error:
         raise NeverSentError from error
-
-
-def is_cancelled() -> bool:
-    """Whether somebody cancelled the running task, and not only what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def is_lost(error: BaseException | None) -> bool:
