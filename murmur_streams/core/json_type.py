@@ -23,7 +23,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from murmur_streams.core.errors import InvalidPayloadError
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.value_difference import difference
+from murmur_streams.core.value_difference import difference, failing_path
 
 MAX_SHOWN_ERRORS = 5
 _PAGE = "see “Types that arrive” in docs/fleet.md"
@@ -125,8 +125,14 @@ class JsonType:
             )
         except ValueError as error:
             # pydantic-core's serialisation errors are ValueErrors without a shared public base.
-            raise InvalidPayloadError(f"{self._what} cannot be written as JSON: {error}") from None
-        text = encode_json(dumped, self._what)
+            place = _place_without_json(value)
+            raise InvalidPayloadError(
+                f"{self._what} cannot be written as JSON: {place}: {error}"
+            ) from None
+        try:
+            text = encode_json(dumped, self._what)
+        except InvalidPayloadError as error:
+            raise InvalidPayloadError(f"{error} (at {_place_without_json(value)})") from None
         try:
             arrived = self._read(text)
         except ValidationError as error:
@@ -136,7 +142,7 @@ class JsonType:
         if found := difference(value, arrived):
             raise InvalidPayloadError(
                 f"{self._what} does not survive as JSON: {found}; declare a type that reads its "
-                f"own JSON back unchanged ({_PAGE})"
+                f"own JSON back unchanged, and write defaults as values of their type ({_PAGE})"
             )
         return decode_json(text)
 
@@ -176,16 +182,37 @@ class _Schema(GenerateJsonSchema):
 
 def _adapter(kind: Any, what: str) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(kind, config=_PLAIN)
-    except PydanticUserError:
-        pass  # Models and dataclasses have a configuration of their own.
-    try:
-        return TypeAdapter(kind)
+        adapter = _configured(kind)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise TypeError(
             f"the type of {what}, {kind!r}, has no JSON form ({str(error).splitlines()[0]}); "
             "use a pydantic model, a dataclass or JSON types"
         ) from None
+    if not adapter.pydantic_complete:
+        raise TypeError(
+            f"the type of {what}, {kind!r}, names a type that is not defined yet; define it before "
+            "the agent"
+        )
+    return adapter
+
+
+def _configured(kind: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(kind, config=_PLAIN)
+    except PydanticUserError:
+        return TypeAdapter(kind)  # Models and dataclasses have a configuration of their own.
+
+
+def _place_without_json(value: object) -> str:
+    return ".".join(failing_path(value, _has_no_json)) or "value"
+
+
+def _has_no_json(value: object) -> bool:
+    try:
+        encode_json(_ANY.dump_python(value, mode="json", warnings="none"), "it")
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _nodes(schema: object) -> Iterator[Node]:

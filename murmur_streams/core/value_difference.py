@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -33,17 +34,22 @@ class Difference:
 def difference(before: object, after: object, path: Path = ()) -> Difference | None:
     """The first difference between two values; None when they are equal.
 
-    Stricter than ``==``: 1, 1.0 and True are three values, and so are a tuple and a list. Of
-    models and dataclasses the fields count, and not private attributes.
+    Stricter than ``==``: 1.0, 1 and True are three values, and so are a tuple and a list. But an
+    int may become an equal float or Decimal: that is an int as the default of such a field, which
+    pydantic does not convert. Of models and dataclasses the fields count, and not private
+    attributes.
     """
     if before is after:
         return None
     if type(before) is not type(after):
-        return Difference(path, before, after)
+        same = type(before) is int and type(after) in {float, Decimal} and before == after
+        return None if same else Difference(path, before, after)
+    if isinstance(before, Mapping):
+        entries = cast("Mapping[Any, object]", before)
+        return _of_mappings(entries, cast("Mapping[Any, object]", after), path)
     if isinstance(before, Set):
-        same = _is_equal(cast("object", before), after) and _types(
-            cast("object", before)
-        ) == _types(after)
+        same = _is_equal(cast("object", before), after)
+        same = same and _types(cast("object", before)) == _types(after)
         return None if same else Difference(path, cast("object", before), after)
     parts = _parts(before, path)
     if parts is None:
@@ -57,15 +63,27 @@ def difference(before: object, after: object, path: Path = ()) -> Difference | N
     return Difference(path, before, after) if others else None
 
 
+def _of_mappings(
+    before: Mapping[Any, object], after: Mapping[Any, object], path: Path
+) -> Difference | None:
+    # None and "None" are two keys, and so are an enum's member and its text, which are equal.
+    types: dict[Any, type] = {key: type(cast("object", key)) for key in after}
+    if len(before) != len(types) or any(
+        types.get(key) is not type(cast("object", key)) for key in before
+    ):
+        return Difference(path, before, after)
+    for key, part in before.items():
+        if found := difference(part, after[key], (*path, str(key))):
+            return found
+    return None
+
+
 def _parts(value: object, path: Path) -> Iterable[tuple[Path, object]] | None:
     """The values inside a value, by their paths; None when there are none to look at."""
     if isinstance(value, BaseModel):
-        fields = {**value.__dict__, **(value.__pydantic_extra__ or {})}
-        return (((*path, name), part) for name, part in fields.items() if _is_field(value, name))
+        return _fields(value, path)
     if dataclasses.is_dataclass(value):
         return (((*path, f.name), getattr(value, f.name)) for f in dataclasses.fields(value))
-    if isinstance(value, Mapping):
-        return _items(cast("Mapping[object, object]", value), path)
     if isinstance(value, (list, tuple)):
         numbered = enumerate(cast("list[object]", value))
         return (((*path, str(number)), part) for number, part in numbered)
@@ -74,17 +92,14 @@ def _parts(value: object, path: Path) -> Iterable[tuple[Path, object]] | None:
     return None
 
 
-def _items(value: Mapping[object, object], path: Path) -> Iterator[tuple[Path, object]]:
-    # A key's type counts as its text does: None and "None" are two keys, and so are an enum's
-    # member and its text.
-    for key, part in value.items():
-        shown = key if type(key) is str else f"{type(key).__name__} {key!r}"
-        yield (*path, shown), part
-
-
-def _is_field(value: BaseModel, name: str) -> bool:
-    # A cached property stands among the fields in a model's __dict__.
-    return name in type(value).model_fields or name in (value.__pydantic_extra__ or {})
+def _fields(value: BaseModel, path: Path) -> Iterator[tuple[Path, object]]:
+    # By the class: a cached property stands among the fields in a model's __dict__.
+    for name in type(value).model_fields:
+        if name in value.__dict__:
+            yield (*path, name), value.__dict__[name]
+    for name, part in (value.__pydantic_extra__ or {}).items():
+        # An extra one may have the name of a field that has an alias.
+        yield (*path, name if name not in type(value).model_fields else f"{name} (extra)"), part
 
 
 def _types(values: object) -> Counter[type]:
@@ -96,3 +111,22 @@ def _is_equal(before: Any, after: Any) -> bool:
         return bool(before == after)
     except Exception:  # noqa: BLE001  # a type's own comparison may raise anything
         return False
+
+
+def failing_path(value: object, fails: Callable[[object], bool]) -> Path:
+    """Where in a value the innermost part is for which ``fails`` is true; it is of the whole."""
+    path: Path = ()
+    while True:
+        is_mapping = isinstance(value, Mapping)
+        parts = _items(value, path) if is_mapping else _parts(value, path)
+        for inner, part in parts or ():
+            if fails(part):
+                path, value = inner, part
+                break
+        else:
+            return path
+
+
+def _items(value: object, path: Path) -> Iterator[tuple[Path, object]]:
+    for key, part in cast("Mapping[Any, object]", value).items():
+        yield (*path, str(key)), part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib import import_module
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
@@ -202,8 +203,7 @@ class Fleet:
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        unserved = self._unserved.look(await self.store(), name)
-        return RunHandle(run_id, self._stores, known, unserved)
+        return RunHandle(run_id, self._stores, known, self._unserved.look(await self.store(), name))
 
     async def submit_json(
         self,
@@ -231,8 +231,8 @@ class Fleet:
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        unserved = self._unserved.look(await self.store(), target)
-        return RunHandle(run_id, self._stores, known, unserved)
+        look = self._unserved.look(await self.store(), target)
+        return RunHandle(run_id, self._stores, known, look)
 
     async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:
         """Submit a failed or cancelled run again, as a new run with the same input.
@@ -360,8 +360,12 @@ class Fleet:
         """The running event loop's store, opened at first use."""
         return await self._stores.get()
 
+    def keep_store_open(self) -> AbstractContextManager[None]:
+        """Keep this loop's store open while the block runs, whatever ``close`` asks."""
+        return self._stores.keep_open()
+
     async def close(self) -> None:
-        """Close the running event loop's store."""
+        """Close the running event loop's store; one that a worker of this loop uses stays open."""
         await self._unserved.settle()
         await self._stores.close()
 

@@ -70,7 +70,7 @@ def request_digest(  # one for each part of a submission
     request: dict[str, object] = {
         "target": target,
         "input": sent,
-        "metadata": None if metadata is None else dict(metadata),
+        "metadata": dict(metadata) if metadata else None,
         "priority": priority or None,
         "delay": float(delay_seconds) or None,
         "at": _moment_ms(at),

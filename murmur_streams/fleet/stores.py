@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
@@ -39,6 +41,8 @@ class StoreOfLoop:
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[WorkStore]] = {}
         """By process and loop. A forked child keeps its parent's stores and leaves them alone:
         closing them would unregister the parent's sockets."""
+        self._kept: Counter[tuple[int, asyncio.AbstractEventLoop]] = Counter()
+        """How many blocks keep a store open."""
 
     async def get(self) -> WorkStore:
         """The running loop's store.
@@ -53,8 +57,20 @@ class StoreOfLoop:
             known = self._opened[here] = start_task(self._open(), "open the store")
         return await asyncio.shield(known)
 
+    @contextmanager
+    def keep_open(self) -> Generator[None]:
+        """Keep the running loop's store open while the block runs, though somebody closes it."""
+        here = _here()
+        self._kept[here] += 1
+        try:
+            yield
+        finally:
+            self._kept[here] -= 1
+
     async def close(self) -> None:
-        """Close the running loop's store, if there is one."""
+        """Close the running loop's store, if there is one and it is not kept open."""
+        if self._kept[_here()]:
+            return
         known = self._opened.pop(_here(), None)
         if known is not None and not _failed(known):
             await (await known).close()

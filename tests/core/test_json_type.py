@@ -10,7 +10,7 @@ import re
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 import pytest
 from pydantic import (
@@ -154,6 +154,11 @@ class Private(BaseModel):
     _hidden: int = PrivateAttr(default=0)
 
 
+class Price(BaseModel):
+    amount: float = 0
+    most: Decimal | None = cast("Decimal", 1)  # a default is taken as it is
+
+
 STRICT = Strict(
     at=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
     day=date(2026, 1, 2),
@@ -203,6 +208,8 @@ ARRIVES: list[tuple[Any, Any]] = [
     (Any, {"a": [1, None, "x", 0.5, True]}),
     (str | None, None),
     (Private, Private(shown=1)),
+    (Price, Price()),
+    (dict[datetime, int], {datetime(2026, 1, 2, tzinfo=UTC): 1}),
 ]
 
 
@@ -215,7 +222,7 @@ def test_what_is_accepted_arrives(kind: Any, value: Any, computed: bool) -> None
     assert type(arrived) is type(value)
     assert arrived == value
     if not isinstance(value, SecretStr):
-        assert repr(arrived) == repr(value) or isinstance(value, (set, Strict, Data))
+        assert repr(arrived) == repr(value) or isinstance(value, (set, dict, Strict, Data, Price))
 
 
 class Caller(BaseModel):
@@ -287,6 +294,16 @@ class Opaque:
     pass
 
 
+class Collides(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int = Field(validation_alias="x")
+
+
+class Numbers(BaseModel):
+    rows: list[Box[float]]
+    raw: dict[str, bytes] = {}
+
+
 class Places(BaseModel):
     inner: list[Box[date | str]]
 
@@ -310,6 +327,9 @@ class Places(BaseModel):
         (Filled, _changed(Filled(1)), "filled: int would arrive with another value"),
         (bytes, b"\xff", "cannot be written as JSON"),
         (float, float("nan"), "nan, which JSON cannot express"),
+        (Collides, Collides.model_validate({"x": 1, "a": 5}), "a: int would arrive with"),
+        (Numbers, Numbers(rows=[Box(item=0.5), Box(item=float("inf"))]), "rows.1.item"),
+        (Numbers, Numbers(rows=[], raw={"k": b"\xff"}), "raw.k"),
         (re.Pattern[str], re.compile("a", re.IGNORECASE), "another value"),
     ],
 )
@@ -333,6 +353,16 @@ def test_a_class_without_json_is_refused() -> None:
     """A plain class has no JSON: the error names the classes that have."""
     with pytest.raises(TypeError, match=r"no JSON form.*use a pydantic model"):
         JsonType(Opaque, "the input of agent 'a'")
+
+
+class Unfinished(BaseModel):
+    other: "DefinedNowhere"  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+
+
+def test_a_type_that_is_not_defined_yet_is_refused() -> None:
+    """A name that nothing has defined is an error when the agent is registered."""
+    with pytest.raises(TypeError, match="not defined yet"):
+        JsonType(Unfinished, "the input of agent 'a'")
 
 
 def test_names_and_aliases_are_both_read() -> None:

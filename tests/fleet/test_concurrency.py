@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
-from murmur_streams import RunHandle
+from murmur_streams import Fleet, RunHandle
 from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.stage import Stage, wait_until
+from tests.fleet.working import working
 
 LEASE_SECONDS = 3.0
 LONG_MS = 1.5 * LEASE_SECONDS * 1000
@@ -77,3 +78,16 @@ async def test_blocking_agents_keep_their_leases_and_stall_nobody(stage: Stage, 
     for handle in long:
         await handle.output(timeout=30)
     assert await stage.check([*long, *short]) == [1] * 23
+
+
+async def test_an_agent_may_close_the_fleet_that_its_worker_uses(fleet: Fleet) -> None:
+    """``async with fleet`` in an agent, as in every example, leaves the worker its store."""
+
+    @fleet.agent
+    async def parent(number: int) -> int:
+        async with fleet:
+            return await (await fleet.submit("fine", number)).output(timeout=30)
+
+    async with working(fleet):
+        assert await (await fleet.submit("parent", 1)).output(timeout=30) == 2
+        assert await (await fleet.submit("fine", 2)).output(timeout=30) == 3

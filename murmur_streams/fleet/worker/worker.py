@@ -153,6 +153,10 @@ class Worker:
         guard_tasks(loop)
         guard_callbacks(loop)
         let_go_of_children()
+        with self._fleet.keep_store_open():
+            await self._run()
+
+    async def _run(self) -> None:
         store = await self._fleet.store()
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
         await self._begin(queue)

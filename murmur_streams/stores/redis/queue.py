@@ -73,8 +73,10 @@ class Queue:
 
     async def _make_wake_streams(self, targets: Sequence[str]) -> None:
         for key in self._wake_keys(targets):
+            # In one write: a worker that ends in between would leave a stream that never expires.
+            made = ("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
             try:
-                await self._server.read("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
+                await self._server.read_all(made, ("PEXPIRE", key, WAKE_KEPT_MS))
             except Exception as error:
                 if "BUSYGROUP" not in str(error):
                     raise
