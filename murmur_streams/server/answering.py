@@ -10,13 +10,20 @@ import re
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from murmur_streams.core.errors import MurmurError, RunDamagedError, StoreError
+from murmur_streams.core.errors import (
+    MurmurError,
+    StoreConfigurationError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
 from murmur_streams.core.exception_text import error_message
 from murmur_streams.fleet.logs import loggable, loggable_traceback
 from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.server.problems import MEDIA_TYPE, problem_of
 
 logger = logging.getLogger("murmur_streams.server")
+_OUTAGES = (StoreConfigurationError, StoreFullError, StoreReadOnlyError, StoreUnavailableError)
 _refusals = Trouble(logger, "requests are answered with 503")
 
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
@@ -35,8 +42,8 @@ def log_problem(what: str, error: BaseException) -> None:
     """Log what the client is not told: an error of ours in one line, a bug with its traceback."""
     # By its type: a class that a user's own error claims to be may be anything.
     kind = type(error)
-    if issubclass(kind, StoreError) and not issubclass(kind, RunDamagedError):
-        # It grows with the traffic: one line a minute says it.
+    if issubclass(kind, _OUTAGES):
+        # Every request meets it: one line a minute says it.
         _refusals.tell(error)
         return
     is_ours = issubclass(kind, MurmurError)
