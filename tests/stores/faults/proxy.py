@@ -144,8 +144,9 @@ class FaultProxy:
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            # asyncio's server complains of handlers that were cancelled, so none is.
-            with contextlib.suppress(*_ENDS):
+            # asyncio's server complains of handlers that were cancelled, so none is. A store whose
+            # server is silent asks once in TLS, which is no request: a ValueError ends that.
+            with contextlib.suppress(*_ENDS, ValueError):
                 await self._serve(reader, writer)
         finally:
             writer.transport.abort()
