@@ -106,7 +106,7 @@ class RunContext:
         """The writes under way."""
         return self._unfinished
 
-    def emit(self, name: str, data: JsonValue = None) -> Awaitable[None]:
+    def emit(self, name: str, data: JsonValue = None) -> PendingWrite:
         """Tell subscribers something of the application's own.
 
         Args:
@@ -115,11 +115,11 @@ class RunContext:
         """
         return self._write(RunEventType.CUSTOM, name, data)
 
-    def output(self, delta: JsonValue) -> Awaitable[None]:
+    def output(self, delta: JsonValue) -> PendingWrite:
         """Stream a piece of the output; the whole is what the agent returns."""
         return self._write(RunEventType.AGENT_OUTPUT, None, delta)
 
-    def log(self, message: str, level: str = "info", **fields: JsonValue) -> Awaitable[None]:
+    def log(self, message: str, level: str = "info", **fields: JsonValue) -> PendingWrite:
         """Write a line for people into the run's journal; ``level`` is one of LEVELS."""
         if level not in LEVELS:
             raise ValueError(f"level is {level!r}, but must be one of {', '.join(LEVELS)}")
@@ -127,7 +127,7 @@ class RunContext:
 
     def progress(
         self, *, total: int = 0, completed: int = 0, failed: int = 0, running: int = 0
-    ) -> Awaitable[None]:
+    ) -> PendingWrite:
         """Replace the run's counters; a poll sees them at once."""
         progress = check_progress(
             RunProgress(total=total, completed=completed, failed=failed, running=running)
@@ -137,7 +137,7 @@ class RunContext:
             partial(self._store.update_progress, self.run_id, progress, claim=token)
         )
 
-    def checkpoint(self, value: JsonValue) -> Awaitable[None]:
+    def checkpoint(self, value: JsonValue) -> PendingWrite:
         """Keep a value for the next attempt, in the place of the one before.
 
         Args:
@@ -167,9 +167,7 @@ class RunContext:
         for error in self._unheard.values():
             raise error
 
-    def _write(
-        self, event_type: RunEventType, name: str | None, data: JsonValue
-    ) -> Awaitable[None]:
+    def _write(self, event_type: RunEventType, name: str | None, data: JsonValue) -> PendingWrite:
         given = RunEvent(
             type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
         )
@@ -184,7 +182,7 @@ class RunContext:
         await self._store.checkpoint(self.run_id, decode_json(text), self._claim.token)
         self._checkpoint_json = text
 
-    def _perform(self, write: Callable[[], Awaitable[object]]) -> Awaitable[None]:
+    def _perform(self, write: Callable[[], Awaitable[object]]) -> PendingWrite:
         written = self._written(write)
         if _running_loop() is not self._loop:
             self._block_on(written)
@@ -233,26 +231,60 @@ class RunContext:
             self._unheard[task] = error
 
 
-class _UnderWay:
-    """What an ``async def`` agent gets: who awaits it hears of a failure, and may live with it."""
+class PendingWrite(Coroutine[Any, Any, None]):
+    """What a method of RunContext returns: await it, give it to a task, or leave it.
+
+    It is a coroutine and not only awaitable, so that ``asyncio.create_task`` and
+    ``TaskGroup.create_task`` take it. It is a class of its own because type checkers report
+    a plain coroutine that is not awaited, which is allowed here.
+    """
+
+
+class _UnderWay(PendingWrite):
+    """What an ``async def`` agent gets: an agent that awaits it receives the write's failure."""
 
     def __init__(
         self, task: asyncio.Task[None], hear: Callable[[asyncio.Task[None]], None]
     ) -> None:
         self._task = task
         self._hear = hear
+        self._waiting: Generator[Any, None, None] | None = None
 
     def __await__(self) -> Generator[Any, None, None]:
         self._hear(self._task)
         return self._task.__await__()
 
+    def send(self, value: Any, /) -> Any:
+        return self._steps().send(value)
 
-class _Done:
+    def throw(self, *error: Any) -> Any:
+        return self._steps().throw(*error)
+
+    def close(self) -> None:
+        if self._waiting is not None:
+            self._waiting.close()
+
+    def _steps(self) -> Generator[Any, None, None]:
+        if self._waiting is None:
+            self._waiting = self.__await__()
+        return self._waiting
+
+
+class _Done(PendingWrite):
     """What a ``def`` agent gets: the write is done, and awaiting it is harmless."""
 
     def __await__(self) -> Generator[None]:
         return
         yield
+
+    def send(self, _value: Any, /) -> Any:
+        raise StopIteration
+
+    def throw(self, *error: Any) -> Any:
+        raise error[0]
+
+    def close(self) -> None:
+        pass
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -95,8 +95,8 @@ class CommandLine:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
-            # A shell's background job ignores SIGINT, and so would all that it starts.
-            preexec_fn=_heed_sigint,  # noqa: PLW1509  # no threads are started before exec
+            # A shell's background job ignores SIGINT, one of nohup SIGHUP; so would all it starts.
+            preexec_fn=_default_signals,  # noqa: PLW1509  # no threads are started before exec
         )
         self._started.append(process)
         return process
@@ -115,8 +115,9 @@ class CommandLine:
             process.communicate()
 
 
-def _heed_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from murmur_streams.core.errors import (
     InvalidEventError,
     InvalidInputError,
     InvalidPayloadError,
+    LeaseLostError,
     PayloadTooLargeError,
 )
 from murmur_streams.core.events import RunEvent
@@ -176,3 +177,31 @@ async def test_a_submission_takes_its_values_at_the_call(space: Space, name: str
         run = await (handle := await submitting).snapshot()
         assert run.metadata == {"tags": ["a"]}
         assert await (await fleet.store()).get_input(handle.run_id) == {"rows": [0]}
+
+
+async def test_a_write_may_be_given_to_a_task_group() -> None:
+    """What a method returns is a coroutine: asyncio's own functions take it, and see it fail."""
+    fleet = Fleet()
+
+    @fleet.agent
+    async def groups(run: RunContext) -> str:
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(run.emit("n", number))
+        await asyncio.gather(run.log("a"), run.progress(total=1))
+        await asyncio.wait_for(asyncio.create_task(run.checkpoint(1)), 30)
+        run.emit("not awaited").close()
+        return "done"
+
+    @fleet.agent
+    async def late(run: RunContext) -> str:
+        run.end()
+        with pytest.raises(LeaseLostError):
+            await asyncio.create_task(run.emit("late"))
+        return "refused"
+
+    done = await fleet.run_inline(groups)
+    kinds = [str(event.type) for event in done.events]
+    assert (done.output, done.checkpoint) == ("done", 1)
+    assert (kinds.count("custom"), kinds.count("log")) == (4, 1)
+    assert (await fleet.run_inline(late)).output == "refused"

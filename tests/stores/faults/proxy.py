@@ -144,9 +144,8 @@ class FaultProxy:
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            # asyncio's server complains of handlers that were cancelled, so none is. A store whose
-            # server is silent asks once in TLS, which is no request: a ValueError ends that.
-            with contextlib.suppress(*_ENDS, ValueError):
+            # asyncio's server complains of handlers that were cancelled, so none is.
+            with contextlib.suppress(*_ENDS):
                 await self._serve(reader, writer)
         finally:
             writer.transport.abort()
@@ -221,6 +220,8 @@ class _CutError(Exception):
     """Ends a connection."""
 
 
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a TLS connection; none of a request's."""
 _ENDS = (ConnectionError, FileNotFoundError, _CutError, asyncio.CancelledError)
 
 
@@ -263,6 +264,9 @@ class _Store:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while chunk := await reader.read(65536):
+                if not self._buffer and chunk.startswith(_TLS_HANDSHAKE):
+                    # A store whose server is silent asks once whether it speaks TLS.
+                    break
                 self._buffer += chunk
                 self._more.set()
         except ConnectionError:
