@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.idle import others
 from benchmarks.measure import Figure, rate
 from murmur_streams import Fleet, RunHandle, RunState
-from murmur_streams.core.errors import RunCancelledError
+from murmur_streams.core.model.errors import RunCancelledError
 
 PREFIX = "bench-fleet"
 CONCURRENCY = 100

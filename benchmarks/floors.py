@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from benchmarks.engine import event_of
 from benchmarks.measure import rate
 from murmur_streams import RedisRunStore, new_run_id
-from murmur_streams.stores.redis.lane import Lane
+from murmur_streams.stores.redis.connection.lane import Lane
 
 Send = Callable[[list[tuple[Any, ...]]], Awaitable[object]]
 """Sends commands together and waits for all their replies."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 
 DAY_SECONDS = 86_400

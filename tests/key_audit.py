@@ -18,8 +18,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from murmur_streams.core.decide import LIVE_GRACE_MS
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
+from murmur_streams.core.rules.decide import LIVE_GRACE_MS
 from murmur_streams.embedded import server_status
 
 TABLE = Path(__file__).parent / "stores" / "redis" / "key_table.json"

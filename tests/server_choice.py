@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.embedded.binary import find_binary
 
 VARIABLE = "MURMUR_TEST_SERVER"

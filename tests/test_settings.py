@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.settings import VARIABLES, Settings, settings_table
 
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _NUMBER = struct.Struct("!i")
-IMPORTED = ("murmur_streams.cli.app", "murmur_streams.fleet.worker", "murmur_streams.testing")
+IMPORTED = ("murmur_streams.cli.shell.app", "murmur_streams.fleet.worker", "murmur_streams.testing")
 _COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
 """What is read once, at an import."""
 

@@ -11,18 +11,18 @@ from pydantic import JsonValue
 
 from murmur_streams.client.errors import UnreadableAnswerError
 from murmur_streams.client.steps import Answer
-from murmur_streams.core.cancellation import Cancellation, known_of
-from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import InvalidCursorError, RemoteAgentError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.feed import FeedEntry
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.pages import RunPage
-from murmur_streams.core.result_codec import StoredModel
-from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunProgress, RunState, RunStatus
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import InvalidCursorError, RemoteAgentError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.result_codec import StoredModel
+from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
+from murmur_streams.core.rules.cancellation import Cancellation, known_of
 
 T = TypeVar("T")
 

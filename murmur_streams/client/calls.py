@@ -15,9 +15,9 @@ from murmur_streams.client.answers import EventPage, JournalPage, Ticket, read
 from murmur_streams.client.patience import Patience, Retrying, answered
 from murmur_streams.client.requests import SubmitOptions
 from murmur_streams.client.steps import Ask, Steps, Wait
-from murmur_streams.core.cancellation import Cancellation
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import (
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import (
     MurmurError,
     OutcomeUnknownError,
     RemoteAgentError,
@@ -27,12 +27,12 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
     RunNotTerminalError,
 )
-from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
-from murmur_streams.core.identifiers import new_run_id
-from murmur_streams.core.pages import RunPage, check_listing
-from murmur_streams.core.results import AgentResult, GroupResult, RunResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState, RunStatus
+from murmur_streams.core.model.identifiers import new_run_id
+from murmur_streams.core.model.pages import RunPage, check_listing
+from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.rules.cancellation import Cancellation
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 
 T = TypeVar("T")
 

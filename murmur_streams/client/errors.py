@@ -7,7 +7,7 @@
     │   ├── UnauthorizedError           401
     │   ├── ForbiddenError              403
     │   └── UnreadableAnswerError       too large, or not what such a server answers
-    └── … those of ``murmur_streams.core.errors``, as if the runs were here
+    └── … those of ``murmur_streams.core.model.errors``, as if the runs were here
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from murmur_streams.core import errors
-from murmur_streams.core.errors import MurmurError
-from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
+from murmur_streams.core.model import errors
+from murmur_streams.core.model.errors import MurmurError
+from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
 
 TYPE_PREFIX = "urn:murmur-streams:problem:"
 

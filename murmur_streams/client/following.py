@@ -32,9 +32,9 @@ from murmur_streams.client.steps import (
     Tell,
     Wait,
 )
-from murmur_streams.core.errors import CursorError, CursorGapError, CursorResetError
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.feed import FeedEntry
+from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import FeedEntry
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)

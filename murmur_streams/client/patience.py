@@ -13,8 +13,12 @@ from email.utils import parsedate_to_datetime
 
 from murmur_streams.client.errors import Problem, error_of
 from murmur_streams.client.steps import Answer, Ask, LostError, Steps, Wait
-from murmur_streams.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
 from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.model.errors import (
+    InvalidInputError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0

@@ -12,12 +12,12 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from murmur_streams.client.steps import Ask
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.limits import check_state
-from murmur_streams.core.requests import TRACE_NAMES, milliseconds
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.identifiers import check_run_id, check_target
+from murmur_streams.core.model.limits import check_state
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.requests import TRACE_NAMES, milliseconds
 
 MOST_KEY_CHARACTERS = 255
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MOST_KEY_CHARACTERS}}}")

@@ -13,15 +13,15 @@ from murmur_streams.client.answers import EventPage, JournalPage, Ticket
 from murmur_streams.client.requests import SubmitOptions
 from murmur_streams.client.sync_shell import SyncShell
 from murmur_streams.client.wire import ClientOptions, Server
-from murmur_streams.core.cancellation import Cancellation
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.feed import FeedEntry
-from murmur_streams.core.identifiers import check_run_id
-from murmur_streams.core.pages import RunPage
-from murmur_streams.core.results import AgentResult, RunResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState, RunStatus
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.results import AgentResult, RunResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.rules.cancellation import Cancellation
 
 
 class Client:

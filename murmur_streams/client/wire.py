@@ -15,7 +15,7 @@ from murmur_streams.client.errors import UnreadableAnswerError
 from murmur_streams.client.patience import Patience
 from murmur_streams.client.requests import EVENT_STREAM
 from murmur_streams.client.steps import Answer, Ask, LostError
-from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
+from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.tls import TlsCheck, tls_fault
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, cast
 
-from murmur_streams.core.errors import RemoteAgentError
-from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
+from murmur_streams.core.model.errors import RemoteAgentError
+from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
 
 MAX_TRACEBACK_BYTES = 8_192
 MAX_TYPE_CHARACTERS = 255

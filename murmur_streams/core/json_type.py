@@ -21,8 +21,8 @@ from pydantic.errors import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
-from murmur_streams.core.errors import InvalidPayloadError
 from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model.errors import InvalidPayloadError
 from murmur_streams.core.value_difference import difference, failing_path
 
 MAX_SHOWN_ERRORS = 5

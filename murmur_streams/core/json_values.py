@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import InvalidInputError, InvalidPayloadError
+from murmur_streams.core.model.errors import InvalidInputError, InvalidPayloadError
 
 MAX_DEPTH = 100
 MAX_INT_BITS = 1024

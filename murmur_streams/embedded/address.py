@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded.folder import user_name
 from murmur_streams.embedded.keeper import SOCKET_RECORD
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 
 _NAMES_ON_PATH = ("valkey-server", "redis-server")
 _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}

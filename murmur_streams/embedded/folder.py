@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded.keeper import KEEP, LOCK
 from murmur_streams.settings import DATA_DIR
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded import keeper
 from murmur_streams.embedded.address import new_socket
 from murmur_streams.embedded.binary import find_binary

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded.address import current_socket
 from murmur_streams.embedded.folder import (
     folder_exists,

@@ -1,6 +1,6 @@
 """Agents, submission, handles and workers; never a key, a script or a web route."""
 
-from murmur_streams.core.cancellation import Cancellation
+from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.fleet import Fleet

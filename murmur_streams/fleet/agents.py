@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
-from murmur_streams.core.errors import InvalidPayloadError
-from murmur_streams.core.identifiers import check_target
 from murmur_streams.core.json_type import JsonType, loose_json
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.result_codec import EncodedOutput, StoredModel
+from murmur_streams.core.model.errors import InvalidPayloadError
+from murmur_streams.core.model.identifiers import check_target
+from murmur_streams.core.model.result_codec import EncodedOutput, StoredModel
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import Policy
 

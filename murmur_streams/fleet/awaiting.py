@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 
 
 @dataclass(eq=False, slots=True)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from murmur_streams.core.errors import StoreClosedError
+from murmur_streams.core.model.errors import StoreClosedError
 
 CLOSE_SECONDS = 10.0
 """How long the end of the process waits for writes under way."""

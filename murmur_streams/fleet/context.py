@@ -11,19 +11,19 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from murmur_streams.core.entries import event_fields
-from murmur_streams.core.errors import (
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model.entries import event_fields
+from murmur_streams.core.model.errors import (
     LeaseLostError,
     RunDamagedError,
     RunNotFoundError,
     RunTerminatedError,
     StoreError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.limits import check_progress
-from murmur_streams.core.states import RunProgress
-from murmur_streams.core.work import Claim
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.limits import check_progress
+from murmur_streams.core.model.states import RunProgress
+from murmur_streams.core.model.work import Claim
 from murmur_streams.stores.work_store import WorkStore
 
 _REFUSAL_SECONDS = 0.05

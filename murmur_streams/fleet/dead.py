@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from murmur_streams.core.dead_letters import DeadLetter, DeadLetterPage
+from murmur_streams.core.model.dead_letters import DeadLetter, DeadLetterPage
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.stores import StoreOfLoop

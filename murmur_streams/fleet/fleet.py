@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import AgentNotRegisteredError
-from murmur_streams.core.identifiers import check_run_id, check_target
 from murmur_streams.core.json_values import copy_json
-from murmur_streams.core.work import WorkerInfo
+from murmur_streams.core.model.errors import AgentNotRegisteredError
+from murmur_streams.core.model.identifiers import check_run_id, check_target
+from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, make_agent
 from murmur_streams.fleet.dead import DeadRuns
 from murmur_streams.fleet.handle import RunHandle

@@ -8,20 +8,20 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
-from murmur_streams.core.cancellation import TELLING, Cancellation, known_of, told_by
-from murmur_streams.core.entries import EntryType
-from murmur_streams.core.errors import (
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
+from murmur_streams.core.model.entries import EntryType
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     MurmurError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
-from murmur_streams.core.results import AgentResult, GroupResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState, RunStatus
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult, GroupResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.rules.cancellation import TELLING, Cancellation, known_of, told_by
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, awaiting, is_in_execution
 from murmur_streams.fleet.policy import checked_seconds

@@ -13,10 +13,10 @@ from typing import Any, cast
 from pydantic import BaseModel, JsonValue
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.identifiers import check_tenant
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.run import Run
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.identifiers import check_tenant
+from murmur_streams.core.model.run import Run
 
 MOST_KEY_CHARACTERS = 1_024
 KEYED = "idem-"

@@ -11,19 +11,19 @@ from typing import Any, Generic, TypedDict, TypeVar, cast
 
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import RunFailedError
-from murmur_streams.core.events import RunEvent, RunEventType
 from murmur_streams.core.exception_text import describe_error, error_message, error_type_name
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.limits import Limits
-from murmur_streams.core.result_codec import decode_result, encode_result
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.core.work import Claim
+from murmur_streams.core.model.errors import RunFailedError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.result_codec import decode_result, encode_result
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import checked_count
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory import InMemoryRunStore
 
 WORKER = "inline"
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from murmur_streams.core.errors import InvalidInputError, MurmurError, NonRetryableError
 from murmur_streams.core.exception_text import cause_of, members_of
-from murmur_streams.core.limits import MAX_COUNT
+from murmur_streams.core.model.errors import InvalidInputError, MurmurError, NonRetryableError
+from murmur_streams.core.model.limits import MAX_COUNT
 
 RETRIES_EXHAUSTED = "retries_exhausted"
 NOT_RETRYABLE = "not_retryable"

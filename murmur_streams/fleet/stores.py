@@ -10,10 +10,10 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from murmur_streams.core.errors import InvalidInputError, StoreConfigurationError
+from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.settings import Settings
-from murmur_streams.stores.disk.store import DiskRunStore
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -9,16 +9,16 @@ from typing import Any, TypedDict, cast
 
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.json_values import copy_json, encode_json
+from murmur_streams.core.model.errors import (
     IdempotencyConflictError,
     InvalidInputError,
     RunExistsError,
     RunNotFoundError,
     RunNotTerminalError,
 )
-from murmur_streams.core.identifiers import check_run_id, new_run_id
-from murmur_streams.core.json_values import copy_json, encode_json
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.identifiers import check_run_id, new_run_id
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.idempotency import idempotent_run_id, is_same, request_digest
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.trace import trace_to_carry

@@ -7,13 +7,13 @@ import builtins
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
-from murmur_streams.core.cancellation import Cancellation
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.pages import RunPage
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState, RunStatus
-from murmur_streams.core.work import WorkerInfo
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.model.work import WorkerInfo
+from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet.background import background
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.inline import InlineOptions, InlineRun

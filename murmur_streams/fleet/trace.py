@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
 
-from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.core.model.errors import InvalidInputError
 
 MOST_STATE_CHARACTERS = 512
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

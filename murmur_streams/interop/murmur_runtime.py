@@ -23,22 +23,22 @@ from typing import Any, Self, TypeAlias, cast
 from pydantic import BaseModel, RootModel
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidRunIdError,
     InvalidTargetError,
     RegistryError,
     RemoteAgentError,
     RunNotFoundError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.identifiers import check_target, new_run_id
-from murmur_streams.core.limits import error_text
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.result_codec import StoredModel
-from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.stores.memory import InMemoryRunStore as OurInMemoryRunStore
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.identifiers import check_target, new_run_id
+from murmur_streams.core.model.limits import error_text
+from murmur_streams.core.model.result_codec import StoredModel
+from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.local.memory import InMemoryRunStore as OurInMemoryRunStore
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.stores.redis.store import RedisRunStore as OurRedisRunStore
 
 OWNER_LEASE_SECONDS = 30.0

@@ -10,16 +10,16 @@ import re
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.exception_text import error_message
+from murmur_streams.core.model.errors import (
     MurmurError,
     StoreConfigurationError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from murmur_streams.core.exception_text import error_message
 from murmur_streams.fleet.logs import loggable, loggable_traceback
-from murmur_streams.fleet.worker.troubles import Trouble
+from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.server.problems import MEDIA_TYPE, problem_of
 
 logger = logging.getLogger("murmur_streams.server")

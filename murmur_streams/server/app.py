@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.server import agents, health, openapi, reading, streams, submitting, tickets
+from murmur_streams.server import openapi
 from murmur_streams.server.answering import problem_answer, request_id_of
 from murmur_streams.server.cors import with_cors
 from murmur_streams.server.guard import Identity, Limits, path_methods, route_path
@@ -30,15 +30,16 @@ from murmur_streams.server.problems import (
     invalid,
 )
 from murmur_streams.server.queries import documented_queries
+from murmur_streams.server.routes import agents, health, runs, streams, submit, tickets
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
 
 _ROUTERS = (
-    submitting.router,
+    submit.router,
     # First what has a name: /runs/{run_id} takes any.
     streams.router,
     tickets.router,
-    reading.router,
+    runs.router,
     agents.router,
     health.router,
     openapi.router,

@@ -16,14 +16,14 @@ from pydantic import (
     model_validator,
 )
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunDamagedError
-from murmur_streams.core.events import RunEvent
 from murmur_streams.core.exception_text import error_message, error_type_name
-from murmur_streams.core.result_codec import dump_output
-from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.result_codec import dump_output
+from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunProgress, RunState
 
 MOST_TASKS = 1_000
 _OF_MEMBERS = ("title", "description", "default")

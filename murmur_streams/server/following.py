@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from murmur_streams.core.entries import EntryType
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.entries import EntryType
+from murmur_streams.core.model.errors import (
     CursorError,
     CursorResetError,
     RunDamagedError,
     RunNotFoundError,
 )
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.feed import FeedEntry
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.server.answering import log_problem
 from murmur_streams.server.problems import damage_detail
 from murmur_streams.server.sse import Message

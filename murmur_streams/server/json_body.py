@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from fastapi import Request
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from murmur_streams.server.access import pod_of
+from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import BAD_JSON, TOO_LARGE, ProblemError, invalid
 

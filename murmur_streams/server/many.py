@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
 
-from murmur_streams.core.errors import InvalidCursorError
+from murmur_streams.core.model.errors import InvalidCursorError
 from murmur_streams.server.following import Telling, Told, encode, follow_run
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore

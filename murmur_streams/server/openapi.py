@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from murmur_streams.server import bodies
-from murmur_streams.server.access import reader_of_document
+from murmur_streams.server.auth.access import reader_of_document
 from murmur_streams.server.problems import (
     BAD_JSON,
     BAD_REQUEST,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from murmur_streams.core.results import AgentResult, GroupResult
-from murmur_streams.core.run import Run
+from murmur_streams.core.model.results import AgentResult, GroupResult
+from murmur_streams.core.model.run import Run
 from murmur_streams.server.bodies import AgentOutcome, GroupOutcome, Outcome
 from murmur_streams.stores.work_store import WorkStore
 

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from murmur_streams.core.errors import MurmurError, RunNotFoundError
-from murmur_streams.core.run import Run
+from murmur_streams.core.model.errors import MurmurError, RunNotFoundError
+from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.worker.troubles import Trouble
+from murmur_streams.fleet.worker.log_throttle import Trouble
+from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.principal import Principal
 from murmur_streams.server.problems import DRAINING, TOO_MANY, ProblemError
 from murmur_streams.stores.work_store import WorkStore
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from murmur_streams.core import errors
 from murmur_streams.core.exception_text import error_message
+from murmur_streams.core.model import errors
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:murmur-streams:problem:"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 import uvicorn
 from starlette.types import ASGIApp
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.protocol import limited_protocol
 

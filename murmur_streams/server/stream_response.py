@@ -20,13 +20,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from murmur_streams.core.errors import MurmurError, RunDamagedError
+from murmur_streams.core.model.errors import MurmurError, RunDamagedError
 from murmur_streams.fleet.logs import loggable_traceback
-from murmur_streams.server.access import is_still_good
 from murmur_streams.server.answering import log_problem
+from murmur_streams.server.auth.access import is_still_good
+from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
-from murmur_streams.server.principal import Principal
 from murmur_streams.server.sse import HEARTBEAT, Message
 from murmur_streams.stores.own_tasks import start_task
 

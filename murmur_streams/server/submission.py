@@ -11,15 +11,15 @@ from typing import Any
 from fastapi import Request
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     InvalidPayloadError,
     RunExistsError,
     RunNotFoundError,
 )
-from murmur_streams.core.identifiers import check_target
-from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.run import Run
+from murmur_streams.core.model.identifiers import check_target
+from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.idempotency import (
@@ -29,12 +29,12 @@ from murmur_streams.fleet.idempotency import (
     request_digest,
 )
 from murmur_streams.fleet.submission import SubmitOptions
-from murmur_streams.server.access import pod_of
+from murmur_streams.server.auth.access import pod_of
+from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.bodies import SubmitRequest
 from murmur_streams.server.json_body import parse_json
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.principal import Principal
 from murmur_streams.server.problems import (
     BAD_REQUEST,
     IN_FLIGHT,

@@ -12,10 +12,10 @@ from typing import Any
 
 from fastapi import Request
 
-from murmur_streams.core.errors import CursorGapError
-from murmur_streams.core.run import Run
-from murmur_streams.server.access import pod_of
-from murmur_streams.server.principal import Principal
+from murmur_streams.core.model.errors import CursorGapError
+from murmur_streams.core.model.run import Run
+from murmur_streams.server.auth.access import pod_of
+from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import default_data_dir, ensure_server, ensure_server_async
-from murmur_streams.stores.disk.store import DiskRunStore
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
@@ -101,10 +101,10 @@ def _path(url: str, parts: SplitResult) -> Path:
 
 def _open_disk(scheme: str, path: Path, options: dict[str, Any]) -> DiskRunStore:
     if scheme == "sqlite":
-        from murmur_streams.stores.sqlite.store import SQLiteRunStore
+        from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 
         return SQLiteRunStore(path, **options)
-    from murmur_streams.stores.rocksdb.store import RocksDBRunStore
+    from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 
     return RocksDBRunStore(path, **options)
 

@@ -8,15 +8,14 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from murmur_streams.core.dead_letters import DeadLetter, DeadLetterPage
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.feed import FeedEntry
-from murmur_streams.core.limits import Limits
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.results import RunResult
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.core.work import (
+from murmur_streams.core.model.dead_letters import DeadLetter, DeadLetterPage
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.model.work import (
     Beat,
     Claim,
     Claimed,
@@ -26,6 +25,7 @@ from murmur_streams.core.work import (
     Told,
     WorkerInfo,
 )
+from murmur_streams.stores.protocol import RunStore
 
 
 class WorkQueue(Protocol):

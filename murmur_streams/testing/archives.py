@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from murmur_streams.core.archive import RunArchive, verify
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import InvalidArchiveError, RunExistsError, RunNotFoundError
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.results import AgentResult, ResultMetadata
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.core.archive.run_archive import RunArchive, verify
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import InvalidArchiveError, RunExistsError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.results import AgentResult, ResultMetadata
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.expiry import is_gone
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import (

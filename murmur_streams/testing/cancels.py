@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.workbench import Workbench
 
 REQUESTED = "run.cancel_requested"

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.errors import CursorResetError, InvalidCursorError
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.errors import CursorResetError, InvalidCursorError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import TARGET, Workbench, events_of, journal_of, note
 

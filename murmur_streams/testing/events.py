@@ -11,15 +11,15 @@ from typing import Any, cast
 import pytest
 from pydantic import JsonValue
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     RunTerminatedError,
     WrongExpectedVersionError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import (
     Workbench,

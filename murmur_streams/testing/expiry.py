@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import TARGET, Workbench, closing, note, types_of, wait_until
 

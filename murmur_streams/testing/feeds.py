@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from murmur_streams.core.errors import CursorResetError, InvalidCursorError, StoreClosedError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.feed import FeedEntry
-from murmur_streams.core.identifiers import new_run_id
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import CursorResetError, InvalidCursorError, StoreClosedError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.identifiers import new_run_id
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import StoreFactory, Workbench, closing, journal_of, note
 

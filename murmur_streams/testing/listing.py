@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from murmur_streams.core.errors import InvalidCursorError, InvalidInputError
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidCursorError, InvalidInputError
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import TARGET, Workbench, wait_until
 

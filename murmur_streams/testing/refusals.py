@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import InvalidInputError, PayloadTooLargeError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.limits import Limits
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidInputError, PayloadTooLargeError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.lifecycle import CALLS_ON_A_RUN
 from murmur_streams.testing.results import agent_result
 from murmur_streams.testing.room import ContractRoom

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, JsonValue
 
-from murmur_streams.core.errors import RemoteAgentError
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.results import AgentResult, GroupResult, ResultMetadata, RunResult
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import RemoteAgentError
+from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import TARGET, Workbench, types_of
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import pytest_asyncio
 
-from murmur_streams.core.protocol import RunStore
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.workbench import StoreFactory, Workbench
 
 

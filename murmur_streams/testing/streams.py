@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.protocol import RunStore
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.room import ContractRoom
 from murmur_streams.testing.workbench import (
     Workbench,

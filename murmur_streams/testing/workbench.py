@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.identifiers import new_run_id
-from murmur_streams.core.protocol import RunStore
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.identifiers import new_run_id
+from murmur_streams.stores.protocol import RunStore
 
 StoreFactory = Callable[..., RunStore]
 """Opens a store. Options, each with the store's own default: ``ttl_seconds``,

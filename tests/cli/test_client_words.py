@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.cli.keys import client_for, redis_cli
-from murmur_streams.cli.session import Globals, Session
+from murmur_streams.cli.data.keys import client_for, redis_cli
+from murmur_streams.cli.shell.session import Globals, Session
 from murmur_streams.settings import Settings
 from murmur_streams.stores.redis.store import RedisRunStore
 

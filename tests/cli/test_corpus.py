@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.cli.demo.corpus import find_corpus
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.identifiers import check_run_id
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.identifiers import check_run_id
 
 
 def write(root: Path, *files: str) -> Path:

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from murmur_streams import Fleet
-from murmur_streams.cli.app import app
-from murmur_streams.core.archive_lines import HEADER
+from murmur_streams.cli.shell.app import app
+from murmur_streams.core.archive.lines import HEADER
 from tests.cli.conftest import HERE, CommandLine
 
 KINDS = {"sqlite": "SQLite", "rocksdb": "RocksDB"}

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.cli.resuming import read_whole
-from murmur_streams.core.archive_lines import HEADER
-from murmur_streams.core.errors import InvalidArchiveError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.cli.data.resume_export import read_whole
+from murmur_streams.core.archive.lines import HEADER
+from murmur_streams.core.model.errors import InvalidArchiveError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import wait_until

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import TargetRule
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import TargetRule
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.archive_lines import HEADER
+from murmur_streams.core.archive.lines import HEADER
 from tests.cli.conftest import CommandLine
 
 

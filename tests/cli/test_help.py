@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from murmur_streams.cli.app import app
+from murmur_streams.cli.shell.app import app
 from tests.cli.conftest import CommandLine
 
 GOLDEN = Path(__file__).parent / "golden" / "commands.txt"

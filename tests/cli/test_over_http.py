@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from murmur_streams.cli.app import app
-from murmur_streams.cli.session import Globals, Session
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.cli.shell.app import app
+from murmur_streams.cli.shell.session import Globals, Session
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.settings import Settings
 from tests.cli.conftest import CommandLine
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from murmur_streams.cli.app import app
+from murmur_streams.cli.shell.app import app
 from tests.cli.conftest import CommandLine
 
 
@@ -93,12 +93,12 @@ class Interrupts:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupts())
-from murmur_streams.cli.main import main
+from murmur_streams.cli.shell.main import main
 main()
 """
 
 
-@pytest.mark.parametrize("module", ["murmur_streams.cli.app", "typer", "pydantic", "redis"])
+@pytest.mark.parametrize("module", ["murmur_streams.cli.shell.app", "typer", "pydantic", "redis"])
 def test_ctrl_c_while_the_command_line_loads_ends_it_without_a_traceback(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module],

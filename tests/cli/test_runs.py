@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from tests.cli.conftest import CommandLine
 
 WHY = '{"text": "why?"}'

@@ -12,15 +12,15 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from murmur_streams.cli.app import app
-from murmur_streams.cli.dev import _print_place, _teach
-from murmur_streams.cli.export_runs import going_on
-from murmur_streams.cli.keys import client_for
-from murmur_streams.cli.processes.child import Child
-from murmur_streams.cli.processes.options import Options
-from murmur_streams.cli.resuming import Asked
-from murmur_streams.cli.session import Globals, Session
-from murmur_streams.core.pages import RunFilter
+from murmur_streams.cli.data.export_runs import going_on
+from murmur_streams.cli.data.keys import client_for
+from murmur_streams.cli.data.resume_export import Asked
+from murmur_streams.cli.shell.app import app
+from murmur_streams.cli.shell.session import Globals, Session
+from murmur_streams.cli.supervisor.child import Child
+from murmur_streams.cli.supervisor.options import Options
+from murmur_streams.cli.work.dev import _print_place, _teach
+from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.settings import Settings
 from murmur_streams.stores.redis import server as server_module
 from murmur_streams.stores.redis.store import RedisRunStore

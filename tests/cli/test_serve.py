@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from murmur_streams.cli.processes.options import Options
-from murmur_streams.cli.processes.pod import PodOptions, serve, server_options
-from murmur_streams.cli.session import Globals, Session
-from murmur_streams.cli.worker import begin
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.cli.shell.session import Globals, Session
+from murmur_streams.cli.supervisor.options import Options
+from murmur_streams.cli.supervisor.pod import PodOptions, serve, server_options
+from murmur_streams.cli.work.worker import begin
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.settings import Settings
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import PATIENCE_SECONDS, next_object, objects, wait_until

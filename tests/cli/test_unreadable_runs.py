@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from murmur_streams import SQLiteRunStore
-from murmur_streams.cli.app import app
-from murmur_streams.cli.damage import is_of_one_run, reason_of
-from murmur_streams.core.archive import RunArchive
-from murmur_streams.core.errors import (
+from murmur_streams.cli.shell.app import app
+from murmur_streams.cli.shell.damage import is_of_one_run, reason_of
+from murmur_streams.core.archive.run_archive import RunArchive
+from murmur_streams.core.model.errors import (
     RunDamagedError,
     StoreClosedError,
     StoreError,

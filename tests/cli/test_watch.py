@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.states import RunProgress, RunState
 from tests.cli.conftest import HERE
 
 PATIENCE_SECONDS = 60.0

@@ -9,7 +9,7 @@ import pytest
 
 from murmur_streams import Fleet, RunEvent, RunEventType
 from murmur_streams.client import AsyncClient, Client
-from murmur_streams.core.errors import RunDamagedError
+from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.stores.redis.store import redis_only
 from tests.client.conftest import PATIENCE_SECONDS
 from tests.client.pods import Pod

@@ -8,7 +8,7 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.client import AsyncClient, Client
-from murmur_streams.core import errors
+from murmur_streams.core.model import errors
 from tests.client.pods import Pod
 
 CLIENTS = [AsyncClient, Client]

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 
 from murmur_streams import Fleet
 from murmur_streams.client import AsyncClient, Client
-from murmur_streams.core import errors
-from murmur_streams.core.events import RunEvent
+from murmur_streams.core.model import errors
+from murmur_streams.core.model.events import RunEvent
 from tests.client.conftest import PATIENCE_SECONDS, Gates
 from tests.client.pods import Cutter, Pod, at_random, once, pod_of, start_pod
 from tests.fleet.working import working

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from murmur_streams.client import following
 from murmur_streams.client.errors import HTTPError, UnreadableAnswerError
 from murmur_streams.client.steps import Answer
-from murmur_streams.core import errors
+from murmur_streams.core.model import errors
 from tests.client.stepping import GONE, HEAD, NEVER_SENT, Outcome, Play, answer, problem
 
 END = b'event: end\ndata: {"state":"completed"}\n\n'

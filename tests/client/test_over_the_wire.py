@@ -11,10 +11,10 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.client import AsyncClient, Client
-from murmur_streams.core import errors
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult, ResultMetadata
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model import errors
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult, ResultMetadata
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import redis_only
 from tests.client.conftest import PATIENCE_SECONDS, Gates
 from tests.client.pods import Pod

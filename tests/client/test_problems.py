@@ -18,7 +18,7 @@ from murmur_streams.client.errors import (
 )
 from murmur_streams.client.patience import problem_of
 from murmur_streams.client.steps import Answer, Ask
-from murmur_streams.core import errors
+from murmur_streams.core.model import errors
 from murmur_streams.server import problems
 from murmur_streams.server.problems import KINDS, Kind, ProblemError
 from murmur_streams.server.problems import problem_of as problem_of_error

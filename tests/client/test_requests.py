@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from murmur_streams.client import requests
-from murmur_streams.core import errors
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model import errors
+from murmur_streams.core.model.states import RunState
 
 NOW = datetime(2030, 1, 31, 9, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from murmur_streams.client import calls
 from murmur_streams.client.errors import HTTPError, UnauthorizedError, UnreadableAnswerError
 from murmur_streams.client.patience import Patience, Retrying, retry_after
 from murmur_streams.client.steps import Answer
-from murmur_streams.core import errors
+from murmur_streams.core.model import errors
 from tests.client.stepping import GONE, NEVER_SENT, Play, answer, problem
 
 STATUS = answer(200, {"run_id": "r-1", "state": "running", "progress": None})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from murmur_streams.client import AsyncClient, Client
-from murmur_streams.core.errors import StoreConfigurationError, StoreUnavailableError
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
 from tests.authority import Authority, tls_front
 from tests.client.pods import Pod
 

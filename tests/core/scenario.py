@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from murmur_streams.core.commands import Command, Create
-from murmur_streams.core.decide import Decision, Now, decide
-from murmur_streams.core.entries import Fields, JournalEntry
-from murmur_streams.core.evolve import evolve
-from murmur_streams.core.run import Run
+from murmur_streams.core.model.commands import Command, Create
+from murmur_streams.core.model.entries import Fields, JournalEntry
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.rules.decide import Decision, Now, decide
+from murmur_streams.core.rules.evolve import evolve
 
 RUN_ID, TARGET, EPOCH = "run", "researcher", "0badcafe"
 START_MS = 1_000_000

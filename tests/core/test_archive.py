@@ -10,16 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.core.archive import (
-    PAGE_BYTES,
-    PAGE_ENTRIES,
-    RunArchive,
-    check_same_life,
-    pages,
-    restorable,
-    verify,
-)
-from murmur_streams.core.archive_lines import (
+from murmur_streams.core.archive.lines import (
     HEADER,
     ArchiveDecoder,
     CutOffError,
@@ -28,10 +19,19 @@ from murmur_streams.core.archive_lines import (
     header,
     lines,
 )
-from murmur_streams.core.commands import Append, Finish, SetState
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import InvalidArchiveError, InvalidInputError, RunExistsError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.archive.run_archive import (
+    PAGE_BYTES,
+    PAGE_ENTRIES,
+    RunArchive,
+    check_same_life,
+    pages,
+    restorable,
+    verify,
+)
+from murmur_streams.core.model.commands import Append, Finish, SetState
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import InvalidArchiveError, InvalidInputError, RunExistsError
+from murmur_streams.core.model.states import RunState
 from tests.core.scenario import CREATED, EPOCH, NOTHING, RUN_ID
 
 EVENT = {"type": "log", "ts": "2026-01-01T00:00:00+00:00", "name": "é"}

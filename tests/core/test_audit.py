@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from murmur_streams.core.audit import audit_run
-from murmur_streams.core.commands import Append, Finish, Payload, PushEvent, UpdateProgress
-from murmur_streams.core.limits import Limits
-from murmur_streams.core.run import run_to_fields
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.commands import Append, Finish, Payload, PushEvent, UpdateProgress
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.rules.audit import audit_run
 from tests.core.scenario import RUN_ID, given
 
 RESULT: Payload = Limits().result('{"kind":"agent"}')

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.errors import CursorGapError, CursorResetError, InvalidCursorError
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.errors import CursorGapError, CursorResetError, InvalidCursorError
 
 HERE = Cursor("0badcafe", 1_000, 5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Command,
@@ -23,7 +23,7 @@ from murmur_streams.core.commands import (
     Start,
     UpdateProgress,
 )
-from murmur_streams.core.states import CHANGES, Change, RunProgress, RunState
+from murmur_streams.core.model.states import CHANGES, Change, RunProgress, RunState
 from tests.core.scenario import CREATED, EPOCH, NOTHING, RUN_ID, TARGET, given
 
 NOTE = {"type": "custom", "ts": "2026-01-01T00:00:00+00:00"}

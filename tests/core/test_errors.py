@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     CursorGapError,
     InvalidInputError,
     MurmurError,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Command,
     Finish,
@@ -18,9 +18,9 @@ from murmur_streams.core.commands import (
     Start,
     UpdateProgress,
 )
-from murmur_streams.core.evolve import evolve, fold
-from murmur_streams.core.run import run_from_fields, run_to_fields
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.run import run_from_fields, run_to_fields
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.rules.evolve import evolve, fold
 from tests.core.scenario import RUN_ID, TARGET, given
 
 LIVES: dict[str, list[Command]] = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Command,
@@ -20,10 +20,10 @@ from murmur_streams.core.commands import (
     SetState,
     Start,
 )
-from murmur_streams.core.evolve import ERRORS_BYTES, fold
-from murmur_streams.core.executions import DEADLINE_TEXT
-from murmur_streams.core.run import run_from_fields, run_to_fields
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.run import run_from_fields, run_to_fields
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.evolve import ERRORS_BYTES, fold
+from murmur_streams.core.rules.executions import DEADLINE_TEXT
 from tests.core.scenario import CREATED, NOTHING, RUN_ID, given
 
 QUEUED = replace(CREATED, queued=True)

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmur_streams.core.errors import InvalidInputError, InvalidRunIdError, InvalidTargetError
-from murmur_streams.core.identifiers import (
+from murmur_streams.core.model.errors import (
+    InvalidInputError,
+    InvalidRunIdError,
+    InvalidTargetError,
+)
+from murmur_streams.core.model.identifiers import (
     check_run_id,
     check_target,
     check_tenant,

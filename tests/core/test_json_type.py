@@ -34,9 +34,9 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
-from murmur_streams.core.errors import InvalidPayloadError
 from murmur_streams.core.json_type import JsonType
 from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.model.errors import InvalidPayloadError
 
 T = TypeVar("T")
 

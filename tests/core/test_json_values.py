@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmur_streams.core.errors import InvalidEventError, InvalidPayloadError
 from murmur_streams.core.json_values import MAX_DEPTH, decode_json, encode_json
+from murmur_streams.core.model.errors import InvalidEventError, InvalidPayloadError
 
 json_values = st.recursive(
     st.none()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from murmur_streams import InvalidInputError, RunProgress, RunState
-from murmur_streams.core.limits import (
+from murmur_streams.core.model.limits import (
     MAX_COUNT,
     check_end,
     check_expected_version,

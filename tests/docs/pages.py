@@ -9,7 +9,7 @@ from typing import Any
 
 import typer.main
 
-from murmur_streams.cli.app import app
+from murmur_streams.cli.shell.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.executions import ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED
+from murmur_streams.core.rules.executions import ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED
 from murmur_streams.embedded import stop_server
 from murmur_streams.fleet.policy import NOT_RETRYABLE, RETRIES_EXHAUSTED
 from murmur_streams.fleet.submission import SubmitOptions

@@ -27,13 +27,13 @@ from murmur_streams.client import Client
 from murmur_streams.embedded import stop_server
 from murmur_streams.server import problems
 from murmur_streams.server.app import make_app
+from murmur_streams.server.auth.principal import Scope
+from murmur_streams.server.auth.tokens import parse_tokens
 from murmur_streams.server.bodies import SubmitRequest
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.principal import Scope
 from murmur_streams.server.problems import Kind
-from murmur_streams.server.tokens import parse_tokens
 from tests.cli.waiting import next_object, wait_until
 from tests.docs.pages import DocsPage, named
 from tests.key_audit import audit_folder

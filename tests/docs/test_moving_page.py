@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.archive import RunArchive
-from murmur_streams.core.archive_lines import header, lines
+from murmur_streams.core.archive.lines import header, lines
+from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.embedded import stop_server
 from murmur_streams.testing.archives import held_run
 from tests.docs.pages import DocsPage, named

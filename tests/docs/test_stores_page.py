@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.stores.disk.store import DiskRunStore
-from murmur_streams.stores.sqlite.store import LOOK_SECONDS, SQLiteRunStore
+from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.sqlite.store import LOOK_SECONDS, SQLiteRunStore
 from tests.docs.pages import DocsPage, named
 
 PAGE = DocsPage("stores.md")

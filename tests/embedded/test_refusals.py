@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded import binary, ensure_server, server_status, stop_server
 from murmur_streams.embedded import folder as folders
 from murmur_streams.embedded.launch import telling_lines

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from murmur_streams.core.errors import EmbeddedServerError
+from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded import (
     ensure_server,
     ensure_server_async,

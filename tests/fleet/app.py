@@ -11,7 +11,7 @@ from typing import cast
 from pydantic import BaseModel
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import LeaseLostError
+from murmur_streams.core.model.errors import LeaseLostError
 
 GATE_LOOK_SECONDS = 0.01
 BURNT_TURNS = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from murmur_streams.core.work import Beat, Claim, TargetRule, Word
+from murmur_streams.core.model.work import Beat, Claim, TargetRule, Word
 from murmur_streams.stores.work_store import WorkQueue
 
 TENDER = "tender"

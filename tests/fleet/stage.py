@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from murmur_streams import Fleet, RunHandle
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.states import RunState
 from tests.warm import ROOT, WarmProcess
 
 LEAKS = ("Exception ignored", "Traceback", "never awaited", "never retrieved", "was destroyed")

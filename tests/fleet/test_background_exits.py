@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import PATIENCE_SECONDS
 
 ENDINGS = [SystemExit(4), KeyboardInterrupt("by hand")]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.awaiting import Awaited
 from murmur_streams.fleet.worker.blocked import Blocked
 from tests.fleet.stage import wait_until

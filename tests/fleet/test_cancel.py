@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from murmur_streams import Backoff, Cancellation, Fleet, RunContext, RunHandle
-from murmur_streams.core.errors import InvalidInputError, RunCancelledError, RunNotFoundError
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Claimed
+from murmur_streams.core.model.errors import InvalidInputError, RunCancelledError, RunNotFoundError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Claimed
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.endings import Endings
 from murmur_streams.stores.redis.queue import Queue

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from murmur_streams import Backoff, Fleet, RunContext
-from murmur_streams.core.errors import PayloadTooLargeError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import PayloadTooLargeError
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import Stage, wait_until
 from tests.fleet.working import working
 

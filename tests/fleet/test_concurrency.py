@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from murmur_streams import Fleet, RunHandle
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.stage import Stage, wait_until
 from tests.fleet.working import working

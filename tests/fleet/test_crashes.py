@@ -8,7 +8,7 @@ import random
 import pytest
 
 from murmur_streams import RunHandle
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from tests.fleet.app import Job, Report
 from tests.fleet.stage import Stage, WorkerProcess
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import Backoff, Fleet, RunContext, RunHandle
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     DeadLetterNotFoundError,
     IdempotencyConflictError,
     RunCancelledError,
     RunFailedError,
     StoreConfigurationError,
 )
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working

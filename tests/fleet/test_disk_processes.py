@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import Stage, wait_until
 
 

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     AgentNotRegisteredError,
     InvalidInputError,
     InvalidRunIdError,
     RunExistsError,
 )
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet import Agent
 from tests.fleet import app
 from tests.fleet.app import Job, Report

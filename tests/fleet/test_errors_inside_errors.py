@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater, RunContext
-from murmur_streams.core.errors import RunFailedError
 from murmur_streams.core.exception_text import error_message
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import RunFailedError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.policy import Dead, Policy, Retry, decide_failure
 from tests.fleet.working import outcome, working
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from murmur_streams import RunHandle
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import Stage, wait_until
 from tests.servers import Space
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import InvalidPayloadError
+from murmur_streams.core.model.errors import InvalidPayloadError
 from tests.fleet.generated_types import CASES, shape
 from tests.fleet.working import working
 from tests.server.serving import client_of

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import MurmurError, RemoteAgentError, RunCancelledError
-from murmur_streams.core.results import AgentResult, GroupResult
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import MurmurError, RemoteAgentError, RunCancelledError
+from murmur_streams.core.model.results import AgentResult, GroupResult
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 

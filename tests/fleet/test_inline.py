@@ -11,15 +11,15 @@ import pytest
 from pydantic import BaseModel
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     AgentNotRegisteredError,
     InvalidInputError,
     InvalidPayloadError,
     LeaseLostError,
     RunFailedError,
 )
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.states import RunProgress, RunState
 
 
 class Question(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import InvalidPayloadError
+from murmur_streams.core.model.errors import InvalidPayloadError
 from tests.fleet.app import Job
 from tests.fleet.working import working
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from murmur_streams import Fleet, RetryLater, RunContext, RunLogFilter
-from murmur_streams.cli.worker import _Harmless
+from murmur_streams.cli.work.worker import _Harmless
 from tests.fleet.working import working
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from murmur_streams import Backoff, Cancellation, Fleet, RunContext, RunHandle
-from murmur_streams.core.entries import EntryType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.entries import EntryType
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 

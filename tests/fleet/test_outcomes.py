@@ -10,14 +10,14 @@ import pytest
 from pydantic import BaseModel, field_serializer
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidEventError,
     RemoteAgentError,
     RunFailedError,
     RunNotFoundError,
 )
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import wait_until
 from tests.fleet.working import outcome, working
 from tests.servers import Space

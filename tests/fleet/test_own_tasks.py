@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import wait_until
 from tests.fleet.working import outcome, working
 

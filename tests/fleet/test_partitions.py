@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater
-from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.fleet.policy import Dead, Policy, Retry, decide_failure
 
 NEVER_JITTERED = Backoff(first_seconds=1, factor=2, most_seconds=60, jitter=0)

@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from murmur_streams.core.errors import LeaseLostError
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Claim
+from murmur_streams.core.model.errors import LeaseLostError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Claim
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.queueing import hand_on, over, take

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import StoreError, StoreFullError, StoreReadOnlyError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreError, StoreFullError, StoreReadOnlyError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.leases import heartbeat_seconds
 from murmur_streams.stores.redis.queue import Queue

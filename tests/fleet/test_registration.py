@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     AgentNotRegisteredError,
     InvalidInputError,
     InvalidTargetError,

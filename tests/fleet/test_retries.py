@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater, RunContext, RunHandle
-from murmur_streams.core.dead_letters import DeadLetter
-from murmur_streams.core.errors import (
+from murmur_streams.core.exception_text import MAX_TRACEBACK_BYTES
+from murmur_streams.core.model.dead_letters import DeadLetter
+from murmur_streams.core.model.errors import (
     DeadLetterNotFoundError,
     InvalidInputError,
     RemoteAgentError,
@@ -20,9 +21,8 @@ from murmur_streams.core.errors import (
     RunNotFoundError,
     RunNotTerminalError,
 )
-from murmur_streams.core.exception_text import MAX_TRACEBACK_BYTES
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
 from tests.fleet.queueing import take
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from murmur_streams.core.errors import StoreFullError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreFullError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded import ensure_server, server_status
 from murmur_streams.stores.redis.keys import Keys
 from tests.fleet.stage import Stage, wait_until

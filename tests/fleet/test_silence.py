@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.entries import EntryType, JournalEntry
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from murmur_streams import Fleet, RunContext, RunHandle
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import Stage, WorkerProcess, wait_until
 from tests.fleet.working import working
 from tests.servers import Space

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     IdempotencyConflictError,
     InvalidInputError,
     RegistryError,
     RunExistsError,
     RunNotFoundError,
 )
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import TargetRule
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import TargetRule
 from murmur_streams.fleet.idempotency import idempotent_run_id, request_digest, sent_form
 from murmur_streams.fleet.submission import SubmitOptions
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import RunCancelledError, RunFailedError, RunNotFoundError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import RunCancelledError, RunFailedError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.background import background, disconnect
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.stores.redis.store import redis_only
@@ -303,7 +303,7 @@ def test_a_script_whose_server_is_gone_ends_all_the_same(tmp_path: Path) -> None
     text = """
 import sys
 from murmur_streams import Fleet
-from murmur_streams.core.errors import StoreUnavailableError
+from murmur_streams.core.model.errors import StoreUnavailableError
 try:
     Fleet("unix://" + sys.argv[1], retry_seconds=0.1).sync.submit("any")
 except StoreUnavailableError:

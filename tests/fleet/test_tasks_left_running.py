@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import LeaseLostError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import LeaseLostError
+from murmur_streams.core.model.states import RunState
 from tests.fleet.working import working
 
 SAID = "its execution has ended, and tasks that its agent started go on"

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from murmur_streams.core.errors import StoreUnavailableError
-from murmur_streams.fleet.worker.troubles import MOST_TEXTS, Trouble
+from murmur_streams.core.model.errors import StoreUnavailableError
+from murmur_streams.fleet.worker.log_throttle import MOST_TEXTS, Trouble
 
 
 class Watched:

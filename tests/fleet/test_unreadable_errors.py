@@ -11,15 +11,15 @@ import pytest
 from pydantic import BaseModel, field_serializer, field_validator, model_serializer
 
 from murmur_streams import Backoff, Fleet, RetryLater, RunContext
-from murmur_streams.core.errors import (
+from murmur_streams.core.exception_text import UNREADABLE, error_type_name
+from murmur_streams.core.model.errors import (
     LeaseLostError,
     RemoteAgentError,
     RunFailedError,
     StoreError,
 )
-from murmur_streams.core.exception_text import UNREADABLE, error_type_name
-from murmur_streams.core.limits import Limits
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.states import RunState
 from tests.fleet.working import outcome, working
 from tests.servers import Space
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import StoreUnavailableError
-from murmur_streams.core.work import WorkerInfo
+from murmur_streams.core.model.errors import StoreUnavailableError
+from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.fleet import unserved
 from murmur_streams.stores.work_store import WorkStore
 from tests.fleet.working import working

@@ -9,15 +9,15 @@ import pytest
 from pydantic import JsonValue
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidEventError,
     InvalidInputError,
     InvalidPayloadError,
     LeaseLostError,
     PayloadTooLargeError,
 )
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.limits import Limits
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.limits import Limits
 from tests.fleet.working import working
 from tests.servers import Space
 

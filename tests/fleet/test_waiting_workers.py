@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from murmur_streams import Fleet
-from murmur_streams.cli.processes.health import Health, Status
-from murmur_streams.core.errors import StoreConfigurationError, StoreReadOnlyError
+from murmur_streams.cli.supervisor.health import Health, Status
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreReadOnlyError
 from murmur_streams.fleet.worker import Worker
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working

@@ -9,9 +9,9 @@ import signal
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import WorkerInfo
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.fleet.worker import Worker
 from tests.fleet import app
 from tests.fleet.stage import Stage, wait_until

@@ -16,7 +16,7 @@ from typing import Any
 
 from murmur_streams.fleet.worker import Worker, endings, execution
 from murmur_streams.fleet.worker import worker as worker_module
-from murmur_streams.stores.disk.queue import Queue as QueueOnDisk
+from murmur_streams.stores.local.engine.queue import Queue as QueueOnDisk
 from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.app import fleet
 

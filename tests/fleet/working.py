@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from murmur_streams import Fleet
-from murmur_streams.core.errors import RemoteAgentError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import RemoteAgentError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.worker import Worker
 
 

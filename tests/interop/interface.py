@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from murmur_streams import AgentResult, RunEvent, RunEventType, open_store
-from murmur_streams.core.limits import MAX_ERROR_CHARACTERS
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
+from murmur_streams.core.model.states import RunState
 from murmur_streams.interop.murmur_runtime import (
     InMemoryRunStore,
     MurmurRunStore,

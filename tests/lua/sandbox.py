@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.writer import Arguments
 from tests.lua.scenarios import CaughtError, Scenario, Script, Stage

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Create,
@@ -24,9 +24,9 @@ from murmur_streams.core.commands import (
     SetState,
     UpdateProgress,
 )
-from murmur_streams.core.pages import listing_key
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.core.work import Beat, Claim, TargetRule, WorkerInfo
+from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
 from murmur_streams.stores.redis.calls import Durations
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     RunDamagedError,
     RunNotFoundError,
     StoreConfigurationError,
     StoreError,
 )
-from murmur_streams.stores.redis.failures import clear_error, code_of
+from murmur_streams.stores.redis.connection.failures import clear_error, code_of
 from murmur_streams.stores.redis.rights import commands_in
 from murmur_streams.stores.redis.scripts import load_scripts
 from tests.lua.headers import SCRIPTS

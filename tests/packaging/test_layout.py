@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core import errors
+from murmur_streams.core.model import errors
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "murmur_streams"

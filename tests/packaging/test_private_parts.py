@@ -78,7 +78,10 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "uvicorn's protocol": ("server/protocol.py", _missing_of_protocol),
     "uvicorn's request": ("server/protocol.py", _missing_of_cycle),
     "uvicorn's server": ("server/serving.py", _missing_of_server),
-    "redis's connections": ("stores/redis/lane.py and lookups.py", _missing_of_connections),
+    "redis's connections": (
+        "stores/redis/connection/lane.py and lookups.py",
+        _missing_of_connections,
+    ),
 }
 
 

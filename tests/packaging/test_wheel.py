@@ -116,8 +116,8 @@ def test_the_wheel_carries_its_license(built: Distributions) -> None:
 
 def test_both_commands_start_the_command_line(built: Distributions) -> None:
     lines = built.wheel_text(".dist-info/entry_points.txt").splitlines()
-    assert "murmur-streams = murmur_streams.cli.main:main" in lines
-    assert "mstreams = murmur_streams.cli.main:main" in lines
+    assert "murmur-streams = murmur_streams.cli.shell.main:main" in lines
+    assert "mstreams = murmur_streams.cli.shell.main:main" in lines
 
 
 def test_no_extra_is_needed_to_install_the_core(built: Distributions) -> None:

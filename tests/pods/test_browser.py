@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from tests.pods.balancer import balanced, started
 from tests.pods.conftest import PATIENCE_SECONDS, Pods
 from tests.servers import Space

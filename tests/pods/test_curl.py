@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from tests.pods.conftest import Pods
 from tests.servers import Space
 

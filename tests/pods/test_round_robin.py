@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.pods.balancer import balanced
 from tests.pods.conftest import PATIENCE_SECONDS, Pods

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from murmur_streams.server.principal import Principal, Scope
+from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.problems import UNAUTHORIZED, ProblemError
 from tests.servers import Space
 

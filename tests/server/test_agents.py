@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.submission import Submission, submit
 from murmur_streams.stores.redis.store import redis_only
@@ -156,7 +156,7 @@ async def test_a_gathering_submits_no_more_than_it_may_at_a_time(
         at_once.append(begun - len(ended.runs))
         return await submit(*args)
 
-    monkeypatch.setattr("murmur_streams.server.agents.submit", counted)
+    monkeypatch.setattr("murmur_streams.server.routes.agents.submit", counted)
     body: dict[str, Any] = {"tasks": [{"input": 1}] * 5, "max_concurrency": 2}
     async with working(fleet):
         response = await client.post("/agents/fine/gather", json=body)

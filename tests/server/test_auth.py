@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from fastapi.requests import HTTPConnection
 
 from murmur_streams import Fleet
-from murmur_streams.server.access import is_still_good
-from murmur_streams.server.auth import BearerTokens
-from murmur_streams.server.principal import Principal, Scope
-from murmur_streams.server.tokens import LONGEST, Token, digest
+from murmur_streams.server.auth.access import is_still_good
+from murmur_streams.server.auth.bearer import BearerTokens
+from murmur_streams.server.auth.principal import Principal, Scope
+from murmur_streams.server.auth.tokens import LONGEST, Token, digest
 from tests.server.serving import check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from tests.fleet.working import working
 from tests.server.serving import check_problem, client_of, submitted, task, unchanged
 from tests.server.test_bad_input import JSON, OF_RUNS, RUN_IDS

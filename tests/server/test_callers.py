@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.server import reading
-from murmur_streams.server.principal import Scope
+from murmur_streams.server.auth.principal import Scope
+from murmur_streams.server.routes import runs
 from tests.server.serving import Callers, check_problem, task, unchanged
 from tests.servers import Space
 
@@ -115,7 +115,7 @@ async def test_a_run_is_its_owners_and_every_admins(
 async def test_who_passes_over_others_runs_finds_its_own_once_and_is_told_no_id_of_theirs(
     guarded: httpx.AsyncClient, callers: Callers, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "MOST_PAGES", 3)
+    monkeypatch.setattr(runs, "MOST_PAGES", 3)
     nobody = callers.add("n", [Scope.READ])
     tenants = ["a"] * 12 + [None] + ["a"] * 9 + [None, None] + ["a"] * 8
     for number, tenant in enumerate(tenants):

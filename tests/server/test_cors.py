@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.server.auth import BearerTokens
+from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.cors import SEEN
 from tests.server.serving import client_of, task, unchanged
 from tests.servers import Space

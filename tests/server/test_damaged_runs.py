@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from murmur_streams import Fleet, RunEvent, RunEventType, RunState
-from murmur_streams.core.results import AgentResult
+from murmur_streams.core.model.results import AgentResult
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import redis_only
 from tests.server.serving import check_problem, client_of, submitted

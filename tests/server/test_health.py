@@ -10,11 +10,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from murmur_streams import Fleet
-from murmur_streams.fleet.worker.troubles import Trouble
-from murmur_streams.server import answering, health
+from murmur_streams.fleet.worker.log_throttle import Trouble
+from murmur_streams.server import answering
+from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.principal import Principal, Scope
-from murmur_streams.stores.redis.checks import server_info
+from murmur_streams.server.routes import health
+from murmur_streams.stores.redis.connection.checks import server_info
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged

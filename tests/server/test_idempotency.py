@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from murmur_streams import Fleet
 from murmur_streams.fleet.idempotency import idempotent_run_id
+from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.principal import Scope
 from tests.fleet.working import working
 from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space

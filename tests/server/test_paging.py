@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.principal import Scope
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 from tests.server.serving import (

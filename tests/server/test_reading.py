@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.core.results import AgentResult, GroupResult
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.results import AgentResult, GroupResult
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.server.pod import Pod
 from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.working import working

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.event_source import Event
 from tests.server.wire import RunningPod, Wire, get, running_pod, stream

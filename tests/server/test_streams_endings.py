@@ -13,15 +13,15 @@ import pytest
 from fastapi import Request
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
-from murmur_streams.server.auth import BearerTokens
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.server.auth.bearer import BearerTokens
+from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.following import Telling
-from murmur_streams.server.principal import Principal, Scope
 from murmur_streams.server.problems import UNAUTHORIZED, ProblemError
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_response import EventStream
-from murmur_streams.stores.redis.followed import Followed
+from murmur_streams.stores.redis.live.run_buffer import Followed
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.wire import (
     PATIENCE_SECONDS,

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
-from murmur_streams.core.errors import InvalidCursorError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidCursorError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.server.following import Told
 from murmur_streams.server.many import ManyCursor, merged
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -15,10 +15,10 @@ import pytest
 from fastapi import FastAPI
 
 from murmur_streams import Fleet
-from murmur_streams.server.auth import BearerTokens
-from murmur_streams.server.principal import Principal, Scope
-from murmur_streams.server.signed import read_ticket, sign_ticket
-from murmur_streams.server.tokens import Token, digest
+from murmur_streams.server.auth.bearer import BearerTokens
+from murmur_streams.server.auth.principal import Principal, Scope
+from murmur_streams.server.auth.signed_tickets import read_ticket, sign_ticket
+from murmur_streams.server.auth.tokens import Token, digest
 from tests.server.serving import check_problem, client_of, unchanged
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -255,7 +255,7 @@ async def test_a_stream_is_not_closed_by_its_tickets_end(
         reading = asyncio.create_task(caller.get(f"/runs/r-1/stream?ticket={ticket}"))
         await wait_until(lambda: app.state.pod.streams.total() == 1, "the stream is open")
         later = SimpleNamespace(time=lambda: time.time() + 61)
-        monkeypatch.setattr("murmur_streams.server.signed.time", later)
+        monkeypatch.setattr("murmur_streams.server.auth.signed_tickets.time", later)
         check_problem(await caller.get(f"/runs/r-1/stream?ticket={ticket}"), 401)
         assert not reading.done()
         await handle.cancel()

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.server.auth import BearerTokens
-from murmur_streams.server.principal import Principal, Scope
-from murmur_streams.server.problems import ProblemError
-from murmur_streams.server.tokens import (
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.server.auth.bearer import BearerTokens
+from murmur_streams.server.auth.principal import Principal, Scope
+from murmur_streams.server.auth.tokens import (
     TokensFile,
     digest,
     draw_token,
     parse_tokens,
     record_of,
 )
+from murmur_streams.server.problems import ProblemError
 
 OLD, NEW = "old-token-0123456789", "new-token-0123456789"
 

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
 
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
+from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.rocksdb.store import RocksDBRunStore
-from murmur_streams.stores.sqlite.store import SQLiteRunStore
 from murmur_streams.testing import StoreContract, StoreFactory
 from murmur_streams.testing.archives import ArchiveContract
 from murmur_streams.testing.expiry import ExpiryContract

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import open_store
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     DeadLetterNotFoundError,
     InvalidCursorError,
     InvalidInputError,
     LeaseLostError,
 )
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Beat, Claimed, TargetRule, Word, WorkerInfo
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, Claimed, TargetRule, Word, WorkerInfo
+from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.work_store import WorkQueue, WorkStore
 from tests.fleet.queueing import hand_on, over, take
 from tests.servers import Space

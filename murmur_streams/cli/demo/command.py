@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.command import FAILED, INTERRUPTED, command
-from murmur_streams.cli.printing import tell
-from murmur_streams.cli.session import Session
+from murmur_streams.cli.shell.command import FAILED, INTERRUPTED, command
+from murmur_streams.cli.shell.printing import tell
+from murmur_streams.cli.shell.session import Session
 
 Place = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from murmur_streams.core.errors import InvalidInputError
+from murmur_streams.core.model.errors import InvalidInputError
 
 MODULES_PER_RUN = 20
 MAX_FILES_PER_RUN = 500

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from murmur_streams.core.errors import MurmurError
+from murmur_streams.core.model.errors import MurmurError
 
 CONCURRENCY = 4
 LEASE_SECONDS = 2

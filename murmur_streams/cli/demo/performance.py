@@ -19,9 +19,9 @@ from murmur_streams.cli.demo.proof import Tally, look_by_hand, prove
 from murmur_streams.cli.demo.ranking import print_ranking
 from murmur_streams.cli.demo.reports import Report, merge
 from murmur_streams.cli.demo.screen import Screen, counted
-from murmur_streams.cli.printing import print_json
-from murmur_streams.cli.session import Globals, Session
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.cli.shell.printing import print_json
+from murmur_streams.cli.shell.session import Globals, Session
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.fleet.stores import kind_on_disk
 from murmur_streams.stores.redis.store import redis_only

@@ -15,9 +15,9 @@ from murmur_streams.cli.demo.crew import Crew, WorkerProcess
 from murmur_streams.cli.demo.reports import Report, Sources
 from murmur_streams.cli.demo.screen import Screen, counted
 from murmur_streams.cli.demo.watching import Watched
-from murmur_streams.core.errors import MurmurError, RunFailedError
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import MurmurError, RunFailedError
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 
 CUT_AT = 0.12

@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.text import Text
 
+from murmur_streams.cli.data.redis import ask, raw_connection
+from murmur_streams.cli.data.replies import for_terminal
 from murmur_streams.cli.demo.play import Story
 from murmur_streams.cli.demo.screen import WIDTH, Screen, counted
 from murmur_streams.cli.demo.watching import Watched
-from murmur_streams.cli.redis import ask, raw_connection
-from murmur_streams.cli.replies import for_terminal
-from murmur_streams.cli.session import Session
+from murmur_streams.cli.shell.session import Session
+from murmur_streams.core.model.states import RunState
 from murmur_streams.core.redaction import redacted
-from murmur_streams.core.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 

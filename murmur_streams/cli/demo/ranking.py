@@ -7,7 +7,7 @@ from rich.text import Text
 from murmur_streams.cli.demo.analysis import Finding, Kind
 from murmur_streams.cli.demo.reports import Report
 from murmur_streams.cli.demo.screen import Screen, counted
-from murmur_streams.cli.printing import printable
+from murmur_streams.cli.shell.printing import printable
 
 SHOWN = 5
 MODULES_SHOWN = 10

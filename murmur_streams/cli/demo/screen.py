@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from murmur_streams.cli.demo.watching import Watched
-from murmur_streams.cli.printing import STATE_STYLES, printable
-from murmur_streams.core.states import RunState
+from murmur_streams.cli.shell.printing import STATE_STYLES, printable
+from murmur_streams.core.model.states import RunState
 
 WIDTH = 100
 CELL = 33

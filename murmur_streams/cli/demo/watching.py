@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from murmur_streams.cli.demo.agents import fleet
 from murmur_streams.cli.demo.corpus import Batch
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 
 _ENDS = {
     RunEventType.AGENT_COMPLETED: RunState.COMPLETED,

@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.awaiting import Awaited
-from murmur_streams.fleet.worker.troubles import TOLD_AGAIN_SECONDS
+from murmur_streams.fleet.worker.log_throttle import TOLD_AGAIN_SECONDS
 
 logger = logging.getLogger("murmur_streams.worker")
 

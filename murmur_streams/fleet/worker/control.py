@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from murmur_streams.core.errors import StoreClosedError, StoreError
-from murmur_streams.core.work import ControlMessage
-from murmur_streams.fleet.worker.troubles import Trouble
+from murmur_streams.core.model.errors import StoreClosedError, StoreError
+from murmur_streams.core.model.work import ControlMessage
+from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.stores.work_store import WorkQueue
 
 BLOCK_SECONDS = 20.0

@@ -12,7 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import cast
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.exception_text import as_data, traceback_of
+from murmur_streams.core.model.errors import (
     DeadLetterNotFoundError,
     LeaseLostError,
     MurmurError,
@@ -22,11 +23,10 @@ from murmur_streams.core.errors import (
     RunTerminatedError,
     StoreError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.exception_text import as_data, traceback_of
-from murmur_streams.core.results import AgentResult, ResultMetadata, RunResult
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Claim
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult, ResultMetadata, RunResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
 from murmur_streams.fleet.policy import (
@@ -37,7 +37,7 @@ from murmur_streams.fleet.policy import (
     Retry,
     decide_failure,
 )
-from murmur_streams.fleet.worker.repeating import Repeater
+from murmur_streams.fleet.worker.end_writes import Repeater
 from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")

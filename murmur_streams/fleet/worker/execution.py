@@ -8,7 +8,7 @@ import inspect
 import logging
 from enum import Enum, auto
 
-from murmur_streams.core.work import Claim
+from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext

@@ -7,9 +7,9 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from murmur_streams.core.errors import MurmurError
-from murmur_streams.core.work import Beat, Told
-from murmur_streams.fleet.worker.troubles import Trouble
+from murmur_streams.core.model.errors import MurmurError
+from murmur_streams.core.model.work import Beat, Told
+from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.worker")

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 
-from murmur_streams.core.errors import AgentNotRegisteredError, InvalidInputError
+from murmur_streams.core.model.errors import AgentNotRegisteredError, InvalidInputError
 from murmur_streams.fleet.fleet import Fleet
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -8,8 +8,8 @@ import platform
 import random
 from collections.abc import Callable
 
-from murmur_streams.core.errors import MurmurError
-from murmur_streams.core.work import WorkerInfo
+from murmur_streams.core.model.errors import MurmurError
+from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.stores.work_store import WorkerList
 
 logger = logging.getLogger("murmur_streams.worker")

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Coroutine, Generator
 from types import TracebackType
 from typing import Any, cast
 
-from murmur_streams.core.errors import RemoteAgentError
 from murmur_streams.core.exception_text import as_data
+from murmur_streams.core.model.errors import RemoteAgentError
 from murmur_streams.fleet.logs import executed, loggable, loggable_traceback
 
 logger = logging.getLogger("murmur_streams.worker")

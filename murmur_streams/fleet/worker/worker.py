@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     StoreClosedError,
     StoreConfigurationError,
@@ -19,7 +19,7 @@ from murmur_streams.core.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
-from murmur_streams.core.work import (
+from murmur_streams.core.model.work import (
     MOST_RUNS_TOLD,
     ControlMessage,
     TargetRule,
@@ -31,13 +31,13 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.blocked import Blocked
 from murmur_streams.fleet.worker.control import listen
 from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
+from murmur_streams.fleet.worker.executions import Held
 from murmur_streams.fleet.worker.forks import let_go_of_children
-from murmur_streams.fleet.worker.held import Held
 from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
+from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
 from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
 from murmur_streams.fleet.worker.tasks import guard_callbacks, guard_tasks
-from murmur_streams.fleet.worker.troubles import Trouble
 from murmur_streams.fleet.worker.waits import end_tasks, first_of
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 

@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from murmur_streams.core.audit import AuditReport, audit_run
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.pages import listing_key
-from murmur_streams.core.states import TERMINAL_STATES, RunState
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.states import TERMINAL_STATES, RunState
+from murmur_streams.core.rules.audit import AuditReport, audit_run
 from murmur_streams.stores.redis.keys import removal_row
+from murmur_streams.stores.redis.live.tail import read_entry
 from murmur_streams.stores.redis.server import Server, text
-from murmur_streams.stores.redis.tail import read_entry
 
 PAGE_ENTRIES = 1_000
 TRIES = 3

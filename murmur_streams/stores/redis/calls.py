@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from murmur_streams.core.archive import RunArchive
-from murmur_streams.core.commands import (
+from murmur_streams.core.archive.run_archive import RunArchive
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Command,
@@ -24,9 +24,9 @@ from murmur_streams.core.commands import (
     SetState,
     UpdateProgress,
 )
-from murmur_streams.core.decide import Answer
-from murmur_streams.core.entries import Fields
-from murmur_streams.core.run import Run, run_to_fields
+from murmur_streams.core.model.entries import Fields
+from murmur_streams.core.model.run import Run, run_to_fields
+from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.writer import Arguments, Writer
 

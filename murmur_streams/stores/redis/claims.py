@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from murmur_streams.core.decision import Answer
-from murmur_streams.core.work import Claim, ControlMessage
+from murmur_streams.core.model.work import Claim, ControlMessage
+from murmur_streams.core.rules.decision import Answer
 from murmur_streams.stores.redis.server import pairs
 
 

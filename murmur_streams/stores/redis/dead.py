@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from murmur_streams.core.answers import check_answer
-from murmur_streams.core.dead_letters import (
+from murmur_streams.core.model.dead_letters import (
     MOST_LETTERS,
     DeadLetter,
     DeadLetterPage,
@@ -15,9 +14,10 @@ from murmur_streams.core.dead_letters import (
     letter_from_fields,
     requeue_command,
 )
-from murmur_streams.core.errors import DeadLetterNotFoundError, InvalidCursorError
-from murmur_streams.core.identifiers import check_run_id, check_target, new_run_id
-from murmur_streams.core.pages import check_limit
+from murmur_streams.core.model.errors import DeadLetterNotFoundError, InvalidCursorError
+from murmur_streams.core.model.identifiers import check_run_id, check_target, new_run_id
+from murmur_streams.core.model.pages import check_limit
+from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.stores.redis.server import pairs, text
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from dataclasses import fields
 
-from murmur_streams.core.decide import LIVE_GRACE_MS, PROGRESS_INTERVAL_MS
-from murmur_streams.core.run import PROGRESS_FIELDS, Run
-from murmur_streams.core.states import TERMINAL_STATES, RunState
+from murmur_streams.core.model.run import PROGRESS_FIELDS, Run
+from murmur_streams.core.model.states import TERMINAL_STATES, RunState
+from murmur_streams.core.rules.decide import LIVE_GRACE_MS, PROGRESS_INTERVAL_MS
 from murmur_streams.stores.redis.scripts import script_folder
 
 
@@ -22,7 +22,7 @@ def states_lua() -> str:
     # A text costs a script nothing; a table would be made by every call.
     numbers = "\n".join(f" {line}" for line in lines)
     return (
-        "-- Generated from murmur_streams/core/states.py by: "
+        "-- Generated from murmur_streams/core/model/states.py by: "
         "python -m murmur_streams.stores.redis.generated\n"
         f"local TERMINAL = {{{terminal}}}\n"
         f"local function all_states() return {{{states}}} end\n"

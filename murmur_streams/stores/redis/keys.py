@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.pages import listing_key
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.states import RunState
 from murmur_streams.settings import KEY_PREFIX
 
 SCHEMA_VERSION = 1

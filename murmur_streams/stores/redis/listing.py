@@ -6,9 +6,9 @@ import contextlib
 import heapq
 from itertools import islice
 
-from murmur_streams.core.errors import RunDamagedError
-from murmur_streams.core.pages import RunFilter, RunPage
-from murmur_streams.core.run import Run, run_from_fields
+from murmur_streams.core.model.errors import RunDamagedError
+from murmur_streams.core.model.pages import RunFilter, RunPage
+from murmur_streams.core.model.run import Run, run_from_fields
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.server import Server, pairs, text
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.stores.redis.connections import Connections
-from murmur_streams.stores.redis.failures import code_of
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.failures import code_of
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.scripts import load_scripts
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 
-from murmur_streams.core.errors import InvalidInputError, MurmurError
+from murmur_streams.core.model.errors import InvalidInputError, MurmurError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.calls import Durations
 from murmur_streams.stores.redis.queue import log_odd_key

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.pages import MOST_RUNS
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.pages import MOST_RUNS
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 

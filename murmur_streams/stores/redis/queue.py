@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
-from murmur_streams.core.work import (
+from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
+from murmur_streams.core.model.work import (
     Beat,
     Claim,
     Claimed,
@@ -23,7 +23,7 @@ from murmur_streams.core.work import (
 )
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
-from murmur_streams.stores.redis.failures import FINAL, clear_error, code_of, fate_of
+from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, code_of, fate_of
 from murmur_streams.stores.redis.server import reason_of, text
 
 if TYPE_CHECKING:

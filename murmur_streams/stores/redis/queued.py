@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.identifiers import check_run_id, check_target
-from murmur_streams.core.limits import Limits
-from murmur_streams.stores.queued import QueuedRuns
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.identifiers import check_run_id, check_target
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.stores.queue_commands import QueuedRuns
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.dead import DeadLetters
-from murmur_streams.stores.redis.feed import Feeds
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.live.feed import Feeds
+from murmur_streams.stores.redis.live.tail import read_entry
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.server import Server, text
-from murmur_streams.stores.redis.tail import read_entry
 from murmur_streams.stores.redis.workers import Workers
 
 

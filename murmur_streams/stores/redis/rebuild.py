@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from murmur_streams.core.entries import EntryType, JournalEntry
-from murmur_streams.core.errors import RunNotFoundError, StoreError
-from murmur_streams.core.evolve import fold
-from murmur_streams.core.run import run_to_fields
+from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError, StoreError
+from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.redis.audit import whole_journal
 from murmur_streams.stores.redis.calls import Durations
 from murmur_streams.stores.redis.server import Server

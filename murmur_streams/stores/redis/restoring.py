@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from itertools import dropwhile, pairwise
 from typing import Any
 
-from murmur_streams.core.archive import RunArchive, check_same_life, pages
-from murmur_streams.core.archive_lines import digest_of
-from murmur_streams.core.entries import EntryType, JournalEntry
-from murmur_streams.core.errors import RunNotFoundError, StoreError
-from murmur_streams.core.run import Run
+from murmur_streams.core.archive.lines import digest_of
+from murmur_streams.core.archive.run_archive import RunArchive, check_same_life, pages
+from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError, StoreError
+from murmur_streams.core.model.run import Run
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.live.tail import read_entry
 from murmur_streams.stores.redis.server import Server, text
-from murmur_streams.stores.redis.tail import read_entry
 
 TRIES = 10
 READ_ENTRIES = 256

@@ -12,24 +12,24 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     MurmurError,
     StoreClosedError,
     StoreConfigurationError,
 )
+from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
 from murmur_streams.stores.pauses import pause_before_retry
-from murmur_streams.stores.redis.checks import (
+from murmur_streams.stores.redis.connection.checks import (
     WORKER_PROBES,
     check_permissions,
     check_server,
     server_info,
 )
-from murmur_streams.stores.redis.connections import Connections, NeverSentError, Reply
-from murmur_streams.stores.redis.eviction import Eviction
-from murmur_streams.stores.redis.failures import (
+from murmur_streams.stores.redis.connection.connections import Connections, NeverSentError, Reply
+from murmur_streams.stores.redis.connection.eviction import Eviction
+from murmur_streams.stores.redis.connection.failures import (
     FINAL,
     UNCONFIRMED,
     Fate,

@@ -10,49 +10,49 @@ from typing import Self
 from pydantic import JsonValue
 from redis.asyncio import Redis
 
-from murmur_streams.core.answers import check_answer
-from murmur_streams.core.archive import RunArchive, restorable
-from murmur_streams.core.audit import AuditReport
-from murmur_streams.core.commands import (
+from murmur_streams.core.archive.run_archive import RunArchive, restorable
+from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.model.commands import (
     Append,
     Command,
     Seal,
     SetState,
 )
-from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.decide import Answer
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunNotFoundError, StoreConfigurationError
-from murmur_streams.core.events import RunEvent
-from murmur_streams.core.feed import FeedEntry, FeedFilter
-from murmur_streams.core.identifiers import check_run_id
-from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.limits import (
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import FeedEntry, FeedFilter
+from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.limits import (
     Limits,
     check_max_events,
     kept_ms,
 )
-from murmur_streams.core.pages import RunFilter, RunPage, check_listing
+from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
+from murmur_streams.core.model.result_codec import decode_result
+from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.run import Run, read_payload, run_from_fields
+from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.redaction import redacted
-from murmur_streams.core.requests import create_command
-from murmur_streams.core.result_codec import decode_result
-from murmur_streams.core.results import RunResult
-from murmur_streams.core.run import Run, read_payload, run_from_fields
-from murmur_streams.core.states import RunProgress, RunState, RunStatus
+from murmur_streams.core.rules.answers import check_answer
+from murmur_streams.core.rules.audit import AuditReport
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.requests import create_command
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
-from murmur_streams.stores.redis.connections import client_from_url
-from murmur_streams.stores.redis.feed import Feeds
+from murmur_streams.stores.redis.connection.connections import client_from_url
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
+from murmur_streams.stores.redis.live.feed import Feeds
+from murmur_streams.stores.redis.live.tail import Tails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.queued import RedisWork
 from murmur_streams.stores.redis.rebuild import rebuild_run
 from murmur_streams.stores.redis.restoring import archive_run, restore_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
-from murmur_streams.stores.redis.tail import Tails
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.work_store import WorkStore
 

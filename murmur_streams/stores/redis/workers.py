@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.work import BEATS_KEPT, MOST_RUNS_TOLD, WorkerInfo
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.work import BEATS_KEPT, MOST_RUNS_TOLD, WorkerInfo
 from murmur_streams.stores.redis.server import pairs
 
 if TYPE_CHECKING:

@@ -20,16 +20,17 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import NoScriptError
 
-from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     MurmurError,
     OutcomeUnknownError,
     StoreClosedError,
 )
+from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import start_task
-from murmur_streams.stores.redis.connections import Reply
-from murmur_streams.stores.redis.failures import (
+from murmur_streams.stores.redis.backpressure import Room
+from murmur_streams.stores.redis.connection.connections import Reply
+from murmur_streams.stores.redis.connection.failures import (
     UNCONFIRMED,
     Fate,
     UnconfirmedError,
@@ -37,8 +38,7 @@ from murmur_streams.stores.redis.failures import (
     fate_of,
     is_shut,
 )
-from murmur_streams.stores.redis.lane import Lane
-from murmur_streams.stores.redis.room import Room
+from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.server import Server, reason_of, text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from murmur_streams.core.events import RunEvent, RunEventType
+from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.stores.redis.store import RedisRunStore
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     MurmurError,
 )
 from murmur_streams.stores.redis.store import RedisRunStore

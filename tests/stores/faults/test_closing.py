@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import OutcomeUnknownError, StoreClosedError
+from murmur_streams.core.model.errors import OutcomeUnknownError, StoreClosedError
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.proxy import Fault, FaultProxy, always, calls, commands

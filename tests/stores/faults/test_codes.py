@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     StoreConfigurationError,
     StoreError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Beat, TargetRule
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, TargetRule
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note

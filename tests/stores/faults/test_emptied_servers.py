@@ -9,9 +9,9 @@ import pytest
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import TargetRule
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import TargetRule
 from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.partitions import raise_partitions

@@ -7,8 +7,8 @@ import logging
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.stores.redis import eviction
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.stores.redis.connection import eviction
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.refusals import SECRET, limited, opening, refusal

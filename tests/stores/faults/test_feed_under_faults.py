@@ -10,10 +10,10 @@ from contextlib import aclosing
 
 import pytest
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.feed import FeedEntry
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis import sources
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import note

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import MurmurError, StoreFullError
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Beat, Claim, TargetRule, Word
+from murmur_streams.core.model.errors import MurmurError, StoreFullError
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, Claim, TargetRule, Word
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker

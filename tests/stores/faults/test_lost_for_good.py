@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     EmbeddedServerError,
     MurmurError,
     OutcomeUnknownError,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal
 from tests.stores.faults.servers import SpareServer, spare_server

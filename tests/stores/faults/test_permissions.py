@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     StoreConfigurationError,
 )
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import TargetRule
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import TargetRule
 from murmur_streams.stores import redis as store_modules
-from murmur_streams.stores.redis.checks import OWN_PROBES, PROBES, WORKER_PROBES
+from murmur_streams.stores.redis.connection.checks import OWN_PROBES, PROBES, WORKER_PROBES
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.scripts import load_scripts
 from tests.stores.faults.conftest import StoreMaker

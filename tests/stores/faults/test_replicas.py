@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import MurmurError, StoreReadOnlyError
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.core.work import Beat, TargetRule, WorkerInfo
+from murmur_streams.core.model.errors import MurmurError, StoreReadOnlyError
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.model.work import Beat, TargetRule, WorkerInfo
 from murmur_streams.stores.redis import server as server_module
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker

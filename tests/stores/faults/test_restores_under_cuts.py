@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from murmur_streams.core.archive import RunArchive
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.core.archive.run_archive import RunArchive
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import note
 from tests.stores.faults.proxy import Fault, FaultProxy, calls, once

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import CursorResetError, RunNotFoundError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import CursorResetError, RunNotFoundError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.embedded import server_status, stop_server
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.redis.store import RedisRunStore

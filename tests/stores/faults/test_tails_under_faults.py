@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import CursorGapError, CursorResetError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis import live
+from murmur_streams.core.model.errors import CursorGapError, CursorResetError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.live import hub
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
@@ -117,7 +117,7 @@ async def test_a_run_that_is_deleted_while_it_waits_for_its_seal_ends_its_subscr
 async def test_a_subscriber_of_a_run_whose_hash_vanished_is_told(
     run: str, store: RedisRunStore, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "EXISTS_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.1)
     reader = asyncio.create_task(names_in_stream(store, run))
     await wait_for_subscribers(store, admin, 1)
     await admin.delete(store.keys.run(run))

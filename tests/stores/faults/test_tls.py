@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import StoreConfigurationError
+from murmur_streams.core.model.errors import StoreConfigurationError
 from tests.authority import Authority, tls_front
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, opening, refusal

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     StoreConfigurationError,
     StoreFullError,
     StoreReadOnlyError,
 )
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     MurmurError,
     StoreConfigurationError,
     StoreUnavailableError,

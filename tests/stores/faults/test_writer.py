@@ -11,7 +11,7 @@ import pytest
 from redis import Redis as PlainRedis
 from redis.asyncio import Redis
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     InvalidInputError,
     LeaseLostError,
     OutcomeUnknownError,
@@ -20,10 +20,10 @@ from murmur_streams.core.errors import (
     StoreClosedError,
     WrongExpectedVersionError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
-from murmur_streams.stores.redis.room import Room
+from murmur_streams.stores.redis.backpressure import Room
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writer import WAITING_BYTES
 from tests.stores.faults.events import names_in_journal, note

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     RunExistsError,
     RunNotTerminalError,
     RunTerminatedError,
     WrongExpectedVersionError,
 )
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.proxy import Fault, FaultProxy, Plan, calls, once

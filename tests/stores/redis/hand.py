@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from murmur_streams.core.decide import Answer
+from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writer import MERGED_SCRIPTS, Arguments, Writer

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Command,
@@ -23,11 +23,11 @@ from murmur_streams.core.commands import (
     SetResult,
     Start,
 )
-from murmur_streams.core.decide import Answer, Decision, Now, decide
-from murmur_streams.core.entries import Fields, JournalEntry
-from murmur_streams.core.evolve import evolve, fold
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.entries import Fields, JournalEntry
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.decide import Answer, Decision, Now, decide
+from murmur_streams.core.rules.evolve import evolve, fold
 
 WAKE_TOKENS = 64
 MERGED = (Append, PushEvent)

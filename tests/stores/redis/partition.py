@@ -7,11 +7,11 @@ from typing import Any
 
 from redis import Redis
 
-from murmur_streams.core.entries import EntryType, JournalEntry
-from murmur_streams.core.evolve import fold
-from murmur_streams.core.pages import listing_key
-from murmur_streams.core.run import FOLDED_FIELDS, Run, run_from_fields, run_to_fields
-from murmur_streams.core.states import TERMINAL_STATES
+from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import FOLDED_FIELDS, Run, run_from_fields, run_to_fields
+from murmur_streams.core.model.states import TERMINAL_STATES
+from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.redis.keys import Keys
 from tests.stores.redis.model import Model
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 from hypothesis import strategies as st
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Command,
@@ -25,12 +25,12 @@ from murmur_streams.core.commands import (
     SetState,
     UpdateProgress,
 )
-from murmur_streams.core.entries import Fields
-from murmur_streams.core.events import RunEventType
-from murmur_streams.core.identifiers import new_epoch
-from murmur_streams.core.limits import Limits
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import TERMINAL_STATES, RunProgress, RunState
+from murmur_streams.core.model.entries import Fields
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.identifiers import new_epoch
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import TERMINAL_STATES, RunProgress, RunState
 from murmur_streams.stores.redis.writer import MERGED_SCRIPTS
 
 RUN_IDS = ("a", "b:1", "c")

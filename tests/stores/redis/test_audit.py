@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import RunNotFoundError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space

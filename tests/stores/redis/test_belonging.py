@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import InvalidInputError, StoreClosedError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidInputError, StoreClosedError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -37,7 +37,7 @@ OWN_TASKS = {
 FORK = """
 import asyncio, os, sys
 from murmur_streams import RedisRunStore
-from murmur_streams.core.errors import StoreClosedError
+from murmur_streams.core.model.errors import StoreClosedError
 
 async def main(url, prefix):
     async with RedisRunStore(url, key_prefix=prefix) as store:

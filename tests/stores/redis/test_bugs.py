@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.work import Beat, Claim, TargetRule, WorkerInfo
-from murmur_streams.stores.redis.failures import Fate, fate_of
-from murmur_streams.stores.redis.lane import Lane
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
+from murmur_streams.stores.redis.connection.failures import Fate, fate_of
+from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from murmur_streams.core.errors import LeaseLostError, RunNotFoundError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Beat, ControlMessage, Word
+from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, ControlMessage, Word
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -23,11 +23,11 @@ from redis.backoff import ConstantBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from murmur_streams.core.errors import StoreClosedError, StoreConfigurationError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.stores.redis.connections import Connections
+from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.redis.connection.connections import Connections
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.servers import spare_server

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from murmur_streams.core.commands import Create, Delete
-from murmur_streams.core.errors import StoreError
+from murmur_streams.core.model.commands import Create, Delete
+from murmur_streams.core.model.errors import StoreError
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.redis.hand import HandWriter, calls_by_hand

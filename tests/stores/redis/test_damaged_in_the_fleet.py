@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import StoreError
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Beat, Claim, TargetRule
+from murmur_streams.core.model.errors import StoreError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, Claim, TargetRule
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
-from murmur_streams.core.requests import Order, create_command, submit_command
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.requests import Order, create_command, submit_command
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

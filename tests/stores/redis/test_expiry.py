@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult
+from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import CursorGapError, CursorResetError, InvalidCursorError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.feed import FeedCursor, FeedEntry
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import CursorGapError, CursorResetError, InvalidCursorError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.feed import FeedCursor, FeedEntry
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until

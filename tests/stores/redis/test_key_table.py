@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from lupa.lua51 import LuaRuntime
 
-from murmur_streams.core.errors import StoreConfigurationError
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.scripts import script_folder
 from tests.key_audit import TABLE, key_table

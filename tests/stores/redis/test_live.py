@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from murmur_streams.core.errors import CursorGapError, CursorResetError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis import live, sources
-from murmur_streams.stores.redis.live import MOST_DIRECT
-from murmur_streams.stores.redis.sources import DirectSource, FeedSource
+from murmur_streams.core.model.errors import CursorGapError, CursorResetError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.live import hub, sources
+from murmur_streams.stores.redis.live.hub import MOST_DIRECT
+from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -188,7 +188,7 @@ async def test_a_hash_or_a_journal_deleted_under_blocked_readers_is_told(
     row: str,
     count: int,
 ) -> None:
-    monkeypatch.setattr(live, "EXISTS_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.2)
     idle = await idle_runs(writer, count)
     seen = {run_id: await first_cursor(writer, run_id) for run_id in idle}
     readers = [asyncio.create_task(after(store, run_id, seen[run_id])) for run_id in idle]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from murmur_streams.stores.redis.live import Live
+from murmur_streams.stores.redis.live.hub import Live
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
 

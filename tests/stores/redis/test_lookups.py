@@ -16,10 +16,10 @@ from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConn
 from redis.asyncio.sentinel import SentinelManagedConnection
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.core.errors import StoreUnavailableError
+from murmur_streams.core.model.errors import StoreUnavailableError
 from murmur_streams.embedded import ensure_server_async, stop_server
+from murmur_streams.stores.redis.connection.lookups import with_own_lookups
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.lookups import with_own_lookups
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.working import working
 from tests.stores.faults.servers import SpareServer, spare_server
@@ -134,7 +134,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
         ]
 
-    monkeypatch.setattr("murmur_streams.stores.redis.lookups.socket.getaddrinfo", look_up)
+    monkeypatch.setattr(
+        "murmur_streams.stores.redis.connection.lookups.socket.getaddrinfo", look_up
+    )
     return asked
 
 

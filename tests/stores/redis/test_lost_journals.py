@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import CursorResetError, RunNotFoundError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis import live
-from murmur_streams.stores.redis.live import MOST_DIRECT
-from murmur_streams.stores.redis.sources import DirectSource, FeedSource
+from murmur_streams.core.model.errors import CursorResetError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.redis.live import hub
+from murmur_streams.stores.redis.live.hub import MOST_DIRECT
+from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -96,7 +96,7 @@ async def test_a_journal_deleted_under_a_blocked_fresh_reader_is_told(
     reader: str,
     count: int,
 ) -> None:
-    monkeypatch.setattr(live, "EXISTS_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.2)
     run_ids = [f"run-{number}" for number in range(count)]
     for run_id in run_ids:
         await store.create(run_id, "t")
@@ -136,7 +136,7 @@ async def test_a_run_that_expires_before_its_seal_is_told_to_who_follows_it(
     space: Space, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A reader that comes to its turn too late to read of the end is told by the look at the run.
-    monkeypatch.setattr(live, "EXISTS_SECONDS", 1.0)
+    monkeypatch.setattr(hub, "EXISTS_SECONDS", 1.0)
     async with space.store(ttl_seconds=0.3, late_event_seconds=3600) as store:
         await store.create(RUN_ID, "t")
         ends = asyncio.create_task(ends_of(store, READERS[reader], [RUN_ID]))

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from murmur_streams.core.commands import Start
-from murmur_streams.core.decide import Answer
-from murmur_streams.core.errors import RunNotFoundError
+from murmur_streams.core.model.commands import Start
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.claims import read_groups
 from murmur_streams.stores.redis.rebuild import rebuild_run

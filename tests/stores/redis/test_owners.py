@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import InvalidInputError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
 from tests.servers import Space

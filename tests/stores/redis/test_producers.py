@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.commands import PushEvent
-from murmur_streams.core.decide import Answer
+from murmur_streams.core.model.commands import PushEvent
+from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import InvalidInputError, LeaseLostError
-from murmur_streams.core.executions import DEADLINE_TEXT
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Claim, TargetRule
+from murmur_streams.core.model.errors import InvalidInputError, LeaseLostError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Claim, TargetRule
+from murmur_streams.core.rules.executions import DEADLINE_TEXT
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis.live import MOST_DIRECT
-from murmur_streams.stores.redis.sources import DirectSource, FeedSource
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.live.hub import MOST_DIRECT
+from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until

@@ -8,21 +8,21 @@ from typing import Any, cast
 
 import pytest
 
-from murmur_streams.core.archive import RunArchive, restorable, verify
-from murmur_streams.core.archive_lines import digest_of
-from murmur_streams.core.decide import LIVE_GRACE_MS
-from murmur_streams.core.errors import (
+from murmur_streams.core.archive.lines import digest_of
+from murmur_streams.core.archive.run_archive import RunArchive, restorable, verify
+from murmur_streams.core.model.errors import (
     InvalidArchiveError,
     RunExistsError,
     RunNotFoundError,
     StoreError,
 )
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.results import AgentResult, ResultMetadata
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import TargetRule
-from murmur_streams.stores.memory import InMemoryRunStore
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.results import AgentResult, ResultMetadata
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import TargetRule
+from murmur_streams.core.rules.decide import LIVE_GRACE_MS
+from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue

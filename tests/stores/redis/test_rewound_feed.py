@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.errors import CursorResetError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.redis import sources
-from murmur_streams.stores.redis.live import MOST_DIRECT
-from murmur_streams.stores.redis.sources import FeedSource
+from murmur_streams.core.model.errors import CursorResetError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.live import sources
+from murmur_streams.stores.redis.live.hub import MOST_DIRECT
+from murmur_streams.stores.redis.live.sources import FeedSource
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import expiry_times
 from tests.servers import Space

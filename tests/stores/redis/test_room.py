@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from murmur_streams.stores.redis.room import Room
+from murmur_streams.stores.redis.backpressure import Room
 
 
 async def line(room: Room, *sizes: int) -> list[asyncio.Task[None]]:

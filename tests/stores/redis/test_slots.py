@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from murmur_streams.core.commands import (
+from murmur_streams.core.model.commands import (
     Append,
     Checkpoint,
     Command,
@@ -25,7 +25,7 @@ from murmur_streams.core.commands import (
     SetState,
     UpdateProgress,
 )
-from murmur_streams.core.states import RunProgress, RunState
+from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import script_folder

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.cli.keys import looks_inside
-from murmur_streams.core.entries import EntryType
-from murmur_streams.core.pages import listing_key
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
+from murmur_streams.cli.data.keys import looks_inside
+from murmur_streams.core.model.entries import EntryType
+from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import removal_row
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from murmur_streams.core.states import RunState
-from murmur_streams.core.work import Beat, Word
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, Word
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from murmur_streams.core.cursors import Cursor
-from murmur_streams.core.errors import CursorGapError, CursorResetError
-from murmur_streams.core.events import RunEvent, RunEventType
-from murmur_streams.core.states import RunState
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.errors import CursorGapError, CursorResetError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from murmur_streams.core.work import WorkerInfo
+from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.workers import Workers
 from murmur_streams.testing import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import cast
 
-from murmur_streams.core.work import Claim, TargetRule
+from murmur_streams.core.model.work import Claim, TargetRule
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space

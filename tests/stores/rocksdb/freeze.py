@@ -12,10 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from murmur_streams.core.pages import RunFilter
-from murmur_streams.core.run import run_to_fields
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.stores.disk.database import Database, Due, Kind, QueuePlace, Space, Stored
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    Due,
+    Kind,
+    QueuePlace,
+    Space,
+    Stored,
+)
 from tests.stores.rocksdb.making import NOW, appended, changed, created, new_run, opened
 
 FROZEN = Path(__file__).with_name("frozen")

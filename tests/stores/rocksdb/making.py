@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.run import Run
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.disk.database import Change, Changes, Database, Stored
-from murmur_streams.stores.rocksdb.opening import open_rocksdb
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
+from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
 
 EPOCH = "0a1b2c3d"
 NOW = 1_700_000_000_000

@@ -4,10 +4,10 @@ from shutil import copytree, rmtree
 
 import pytest
 
-from murmur_streams.core.errors import StoreDamagedError
-from murmur_streams.stores.disk.database import Stored
-from murmur_streams.stores.rocksdb import closing_note, keys, opening
-from murmur_streams.stores.rocksdb.handle import Handle
+from murmur_streams.core.model.errors import StoreDamagedError
+from murmur_streams.stores.local.engine.database import Stored
+from murmur_streams.stores.local.rocksdb import keys, opening, shutdown_marker
+from murmur_streams.stores.local.rocksdb.handle import Handle
 from tests.stores.rocksdb.folders import contents, garbled, only, truncated
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
@@ -68,9 +68,9 @@ def test_a_manifest_that_was_cut_off_is_damage(tmp_path: Path, at: float) -> Non
 def test_a_folder_that_another_tool_opened_since_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "store"
     stored = filled(path, 3)
-    note = (path / closing_note.NAME).read_text()
+    note = (path / shutdown_marker.NAME).read_text()
     Handle(path).close()
-    (path / closing_note.NAME).write_text(note)
+    (path / shutdown_marker.NAME).write_text(note)
     database = opened(path)
     assert database.stored("run") == stored
     database.close()
@@ -124,13 +124,13 @@ def test_a_folder_that_rocksdb_refuses_keeps_its_closing_note(
 ) -> None:
     path = tmp_path / "store"
     filled(path, 300)
-    note = (path / closing_note.NAME).read_bytes()
+    note = (path / shutdown_marker.NAME).read_bytes()
     truncated(only(path, "*.sst"))
     # Where the look before it finds nothing.
     monkeypatch.setattr(opening, "check_folder", lambda _: None)
     with pytest.raises(StoreDamagedError):
         opened(path)
-    assert (path / closing_note.NAME).read_bytes() == note
+    assert (path / shutdown_marker.NAME).read_bytes() == note
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,20 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.pages import RunFilter
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.disk.database import Database, Due, Kind, QueuePlace, Space, Stored
-from murmur_streams.stores.rocksdb import keys, rows
-from murmur_streams.stores.rocksdb.handle import Handle
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    Due,
+    Kind,
+    QueuePlace,
+    Space,
+    Stored,
+)
+from murmur_streams.stores.local.rocksdb import keys, rows
+from murmur_streams.stores.local.rocksdb.handle import Handle
 from tests.stores.rocksdb.making import NOW, appended, created, entry, new_run, opened
 
 DEEP = b"[" * 100_000

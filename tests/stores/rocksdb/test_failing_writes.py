@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     OutcomeUnknownError,
     StoreClosedError,
     StoreConfigurationError,
@@ -14,9 +14,9 @@ from murmur_streams.core.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
-from murmur_streams.stores.rocksdb.database import RocksDatabase
-from murmur_streams.stores.rocksdb.failures import failure
-from murmur_streams.stores.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.database import RocksDatabase
+from murmur_streams.stores.local.rocksdb.failures import failure
+from murmur_streams.stores.local.rocksdb.handle import Handle
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
 UNLIMITED = resource.RLIM_INFINITY

@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from murmur_streams.stores.disk.database import Changes, Database
+from murmur_streams.stores.local.engine.database import Changes, Database
 from tests.stores.rocksdb.making import NOW, appended, changed, created, entry, new_run, opened
 
 

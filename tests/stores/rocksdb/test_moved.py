@@ -7,15 +7,15 @@ from threading import Thread
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     StoreClosedError,
     StoreConfigurationError,
     StoreError,
     StoreUnavailableError,
 )
-from murmur_streams.stores.disk.database import Database, Reader
-from murmur_streams.stores.rocksdb import closing_note
-from murmur_streams.stores.rocksdb.handle import Handle
+from murmur_streams.stores.local.engine.database import Database, Reader
+from murmur_streams.stores.local.rocksdb import shutdown_marker
+from murmur_streams.stores.local.rocksdb.handle import Handle
 from tests.stores.rocksdb.folders import contents
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
@@ -63,7 +63,7 @@ def test_a_relative_path_is_that_of_the_opening_wherever_the_process_goes(
         database.commit(group)
     database.close()
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert (tmp_path / "store" / closing_note.NAME).exists()
+    assert (tmp_path / "store" / shutdown_marker.NAME).exists()
     database = opened(tmp_path / "store")
     assert database.stored("run") == stored
     database.close()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
-from murmur_streams.core.errors import StoreConfigurationError, StoreDamagedError
-from murmur_streams.stores.rocksdb import keys, looking, schema
-from murmur_streams.stores.rocksdb.handle import FAMILY, Handle
-from murmur_streams.stores.rocksdb.view import View
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreDamagedError
+from murmur_streams.stores.local.rocksdb import inspect_folder, keys, schema
+from murmur_streams.stores.local.rocksdb.handle import FAMILY, Handle
+from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.folders import contents, only
 from tests.stores.rocksdb.making import created, new_run, opened
 
@@ -95,7 +95,7 @@ def test_a_folder_that_somebody_opens_during_the_look_is_in_use_not_damaged(
     path = tmp_path / "store"
     opened(path).close()
     holders = iter([None, 4711])
-    monkeypatch.setattr(looking, "_holder", lambda _: next(holders))
+    monkeypatch.setattr(inspect_folder, "_holder", lambda _: next(holders))
     only(path, "MANIFEST-*").unlink()
     with pytest.raises(StoreConfigurationError, match="process 4711 has it"):
         opened(path)
@@ -284,7 +284,8 @@ def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
 
 def test_without_rocksdict_the_extra_is_named() -> None:
     program = (
-        "import sys; sys.modules['rocksdict'] = None\nimport murmur_streams.stores.rocksdb.opening"
+        "import sys; sys.modules['rocksdict'] = None\n"
+        "import murmur_streams.stores.local.rocksdb.opening"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.pages import RunFilter
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.disk.database import (
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,
@@ -15,9 +15,9 @@ from murmur_streams.stores.disk.database import (
     QueuePlace,
     Stored,
 )
-from murmur_streams.stores.rocksdb import keys
-from murmur_streams.stores.rocksdb.handle import Handle
-from murmur_streams.stores.rocksdb.view import View
+from murmur_streams.stores.local.rocksdb import keys
+from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.making import NOW, created, new_run, opened
 
 # Ids that end in one another, and may look like a part of a key.

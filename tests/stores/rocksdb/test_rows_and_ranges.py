@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.pages import RunFilter, listing_key
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.stores.disk.database import (
+from murmur_streams.core.model.pages import RunFilter, listing_key
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,

@@ -9,10 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
-from murmur_streams.core.errors import StoreError
-from murmur_streams.stores.disk.database import Database
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import a_run, an_entry, appended, created, kept, write
+from murmur_streams.core.model.errors import StoreError
+from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import a_run, an_entry, appended, created, kept, write
 
 
 def _say(text: str) -> None:

@@ -12,14 +12,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.pages import RunFilter
-from murmur_streams.core.run import run_to_fields
-from murmur_streams.core.states import RunProgress, RunState
-from murmur_streams.stores.disk.database import Change, Database, Due, Kind, QueuePlace, Space
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from murmur_streams.stores.sqlite.schema import SCHEMA_VERSION
-from tests.stores.disk.databases import a_run, an_entry, created, kept, removed, write
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.stores.local.engine.database import (
+    Change,
+    Database,
+    Due,
+    Kind,
+    QueuePlace,
+    Space,
+)
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
+from tests.stores.local.databases import a_run, an_entry, created, kept, removed, write
 
 FROZEN = Path(__file__).parent / "frozen"
 MS = 1_700_000_000_000

@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from murmur_streams.core.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.pages import RunFilter
-from murmur_streams.stores.disk.database import (
+from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,
@@ -22,9 +22,9 @@ from murmur_streams.stores.disk.database import (
     Space,
     Stored,
 )
-from murmur_streams.stores.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import (
+from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import (
     a_run,
     an_entry,
     appended,

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     RunDamagedError,
     StoreClosedError,
     StoreDamagedError,
@@ -18,10 +18,10 @@ from murmur_streams.core.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from murmur_streams.stores.disk.database import Database
-from murmur_streams.stores.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import (
+from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import (
     a_run,
     an_entry,
     appended,

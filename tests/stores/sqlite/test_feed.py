@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from murmur_streams.core.entries import JournalEntry
-from murmur_streams.core.feed import Place
-from murmur_streams.core.run import Run
-from murmur_streams.stores.disk.database import Change, Changes, Database, Kind, Stored
-from murmur_streams.stores.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import (
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.run import Run
+from murmur_streams.stores.local.engine.database import Change, Changes, Database, Kind, Stored
+from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import (
     Open,
     a_run,
     an_entry,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import an_entry, appended, kept, seqs, write
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import an_entry, appended, kept, seqs, write
 from tests.stores.sqlite.freeze import FEED_MAX_ENTRIES, FROZEN, dump
 
 FILES = sorted(FROZEN.glob("v*.db"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.errors import StoreClosedError, StoreUnavailableError
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import a_run, created, kept, write
+from murmur_streams.core.model.errors import StoreClosedError, StoreUnavailableError
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import a_run, created, kept, write
 
 
 def _delete(path: Path) -> None:

@@ -13,15 +13,15 @@ from threading import Barrier
 
 import pytest
 
-from murmur_streams.core.errors import (
+from murmur_streams.core.model.errors import (
     StoreConfigurationError,
     StoreDamagedError,
     StoreError,
 )
-from murmur_streams.stores.disk.database import Database
-from murmur_streams.stores.sqlite.opening import SCHEMA, Schema, open_sqlite
-from murmur_streams.stores.sqlite.schema import SCHEMA_VERSION
-from tests.stores.disk.databases import a_run, an_entry, created, seqs, write
+from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.sqlite.opening import SCHEMA, Schema, open_sqlite
+from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
+from tests.stores.local.databases import a_run, an_entry, created, seqs, write
 
 NOBODY = 65534
 NEWER = SCHEMA_VERSION + 1

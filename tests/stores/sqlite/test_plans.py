@@ -7,13 +7,13 @@ from typing import cast
 
 import pytest
 
-from murmur_streams.core.pages import RunFilter
-from murmur_streams.core.states import RunState
-from murmur_streams.stores.disk.database import Due, QueuePlace
-from murmur_streams.stores.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from murmur_streams.stores.sqlite.reading import due_statement, listing_statement
-from tests.stores.disk.databases import a_run, created, write
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.local.engine.database import Due, QueuePlace
+from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.reading import due_statement, listing_statement
+from tests.stores.local.databases import a_run, created, write
 
 FILTERS = {
     "creation": RunFilter(),

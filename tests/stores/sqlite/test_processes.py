@@ -6,9 +6,9 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
-from murmur_streams.stores.disk.database import Database
-from murmur_streams.stores.sqlite.opening import open_sqlite
-from tests.stores.disk.databases import (
+from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from tests.stores.local.databases import (
     a_run,
     an_entry,
     appended,

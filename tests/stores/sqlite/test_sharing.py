@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from murmur_streams import RunNotFoundError, SQLiteRunStore, StoreUnavailableError
-from murmur_streams.stores.disk.database import FeedRow
-from murmur_streams.stores.sqlite.store import LOOK_SECONDS
+from murmur_streams.stores.local.engine.database import FeedRow
+from murmur_streams.stores.local.sqlite.store import LOOK_SECONDS
 from murmur_streams.testing.workbench import Subscriber, journal_of, note, numbers, wait_until
 from tests.warm import ROOT
 

@@ -1,0 +1,121 @@
+"""``murmur-streams audit RUN...`` and ``audit --all``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from murmur_streams.cli.shell.command import FAILED, command
+from murmur_streams.cli.shell.damage import is_of_one_run, reason_of
+from murmur_streams.cli.shell.printing import console, print_json, printable
+from murmur_streams.cli.shell.session import Session
+from murmur_streams.core.model.errors import RunNotFoundError, StoreError
+from murmur_streams.core.model.pages import MOST_RUNS
+from murmur_streams.core.rules.audit import AuditReport
+from murmur_streams.stores.work_store import WorkStore
+
+Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs.")]
+AnyRuns = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)
+]
+Every = Annotated[bool, typer.Option("--all", help="All runs of the listing, instead of ids.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "audit",
+        examples=("murmur-streams audit my-run", "murmur-streams audit --all --json"),
+    )
+    def audit(session: Session, runs: AnyRuns = None, every: Every = False) -> None:
+        """Check that what is stored for a run is what its journal says.
+
+        With --all those that are clean are only counted; with --json each has a line. Exit code 0
+        when all of them are clean, 1 when not.
+        """
+        if bool(runs) == every:
+            raise typer.BadParameter("name runs, or --all")
+        if not asyncio.run(_audit_every(session) if every else _audit(session, runs or [])):
+            raise typer.Exit(FAILED)
+
+
+async def _audit(session: Session, runs: list[str]) -> bool:
+    all_clean = True
+    async with session.store() as store:
+        for run_id in runs:
+            report = await _audit_run(store, run_id)
+            all_clean = all_clean and report.ok
+            if session.as_json:
+                print_json(asdict(report) | {"ok": report.ok})
+            else:
+                _print_report(report)
+    return all_clean
+
+
+async def _audit_every(session: Session) -> bool:
+    count = unclean = 0
+    screen = Console(stderr=True)
+    async with session.store() as store:
+        # On a terminal only, and gone at the end.
+        with screen.status("") as status:
+            async for report in _reports(store):
+                count += 1
+                unclean += not report.ok
+                if session.as_json:
+                    print_json(asdict(report) | {"ok": report.ok})
+                elif not report.ok:
+                    _print_report(report)
+                status.update(_summary(count, unclean))
+    if not session.as_json:
+        print(_summary(count, unclean))
+    return not unclean
+
+
+async def _reports(store: WorkStore) -> AsyncGenerator[AuditReport]:
+    cursor: str | None = None
+    while True:
+        page = await store.list_runs(limit=MOST_RUNS, cursor=cursor)
+        for run in page.runs:
+            try:
+                report = await _audit_run(store, run.run_id)
+            except RunNotFoundError:
+                # It has expired, or was deleted, since it was listed.
+                continue
+            yield report
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def _audit_run(store: WorkStore, run_id: str) -> AuditReport:
+    """The store's report; a run that cannot even be read is not clean, and no more than that."""
+    try:
+        return await store.audit(run_id)
+    except StoreError as error:
+        if not is_of_one_run(error):
+            raise
+        return AuditReport(run_id, 0, (f"it cannot be read: {reason_of(error)}",))
+
+
+def _summary(count: int, unclean: int) -> str:
+    return f"{count:,} {'run' if count == 1 else 'runs'} audited, {unclean:,} not clean"
+
+
+def _print_report(report: AuditReport) -> None:
+    screen = console()
+    verdict = Text("clean", "green") if report.ok else Text("NOT CLEAN", "bold red")
+    screen.print(
+        Text(f"{report.run_id}  ").append(verdict).append(f"  {report.entries} entries", "dim")
+    )
+    for problem in report.problems:
+        screen.print(Text(f"  problem: {printable(problem)}", "red"))
+    for note in report.notes:
+        screen.print(Text(f"  note: {printable(note)}", "dim"))

@@ -1,0 +1,173 @@
+"""``murmur-streams export``: runs as lines of JSON, for ``import`` into any store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from murmur_streams.cli.data.resume_export import Asked, Whole, check_goes_on, read_whole
+from murmur_streams.cli.data.run_files import RunWriter, writing
+from murmur_streams.cli.data.transfer_progress import Tally, is_terminal, shown, tell_runs
+from murmur_streams.cli.runs.list_runs import State, Target
+from murmur_streams.cli.shell.command import FAILED, command
+from murmur_streams.cli.shell.damage import is_of_one_run, reason_of
+from murmur_streams.cli.shell.printing import print_json, printable, tell
+from murmur_streams.cli.shell.session import Session
+from murmur_streams.core.archive.run_archive import verify
+from murmur_streams.core.model.errors import MurmurError, RunNotFoundError, StoreError
+from murmur_streams.core.model.pages import MOST_RUNS, RunFilter
+from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.work_store import WorkStore
+
+AnyRuns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RUN", help="Ids of runs. Default: all.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="A new file. Default: stdout."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole run in FILE.")]
+
+
+def going_on(session: Session, asked: Asked, path: Path) -> str:
+    """The command that goes on where this one stopped."""
+    which, given = asked.which, session.given
+    words = {"--url": given.url and redacted(given.url), "--prefix": given.prefix}
+    words |= {"--state": which.state and str(which.state), "--target": which.target}
+    said = [part for name, value in words.items() if value for part in (name, value)]
+    return shlex.join(
+        ["murmur-streams", "export", *asked.run_ids, *said, "--resume", "-o", str(path)]
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "export",
+        examples=(
+            "murmur-streams export -o runs.ndjson",
+            "murmur-streams export --state completed | gzip > completed.ndjson.gz",
+            "murmur-streams export --url redis://old | murmur-streams import --url redis://new",
+        ),
+    )
+    def export(
+        session: Session,
+        runs: AnyRuns = None,
+        state: State = None,
+        target: Target = None,
+        output: Output = None,
+        resume: Resume = False,
+    ) -> None:
+        """Write runs with their journals and payloads as lines of JSON (docs/moving.md).
+
+        Newest first. With --resume an export that was interrupted goes on in the same file; runs
+        created meanwhile come when it is done again from the beginning. Exit code 0 when all were
+        written, 1 when a run is damaged and was left out.
+        """
+        path = None if output is None or str(output) == "-" else output
+        if runs and (state is not None or target is not None):
+            raise typer.BadParameter("name runs, or choose them by --state and --target")
+        if resume and path is None:
+            raise typer.BadParameter("--resume needs the file to go on with: -o FILE")
+        if path is None and is_terminal(1):
+            raise typer.BadParameter("this is for a file or a program, not a terminal: -o FILE")
+        # Each once, and checked before there is a file.
+        asked = Asked(tuple(dict.fromkeys(runs or [])), RunFilter.of(state, target, None))
+        tally = Tally()
+        try:
+            asyncio.run(_export(session, asked, path, tally, resume=resume))
+        except (KeyboardInterrupt, MurmurError) as error:
+            has_begun = tally.has_begun or isinstance(error, KeyboardInterrupt)
+            is_told = isinstance(error, KeyboardInterrupt) or not session.as_json
+            if path is not None and has_begun and is_told:
+                words = going_on(session, asked, path)
+                tell(f"interrupted after {tally.words}; go on with: {words}")
+            raise
+        _conclude(session, tally, path)
+
+
+async def _export(
+    session: Session, asked: Asked, path: Path | None, tally: Tally, *, resume: bool
+) -> None:
+    async with session.store() as store:
+        for run_id in asked.run_ids:
+            # RunNotFoundError for an id without a run.
+            await store.get_status(run_id)
+        whole, size = Whole(), None
+        if resume and path is not None:
+            whole = read_whole(path, frozenset(asked.run_ids))
+            await check_goes_on(path, whole, asked, store)
+            tally.skipped, size = whole.runs, whole.size
+        with writing(path, size) as out, shown(tally) as show:
+            tally.has_begun = True
+            if not size:
+                out.begin(asked.members)
+            async with aclosing(_ids(store, asked, whole)) as run_ids:
+                async for run_id in run_ids:
+                    await _write(store, run_id, out, tally, show)
+            out.finish()
+
+
+async def _ids(store: WorkStore, asked: Asked, whole: Whole) -> AsyncGenerator[str]:
+    """Those that the file does not have, newest first, or in the order of their ids."""
+    for run_id in asked.run_ids:
+        if run_id not in whole.run_ids:
+            yield run_id
+    which, cursor = asked.which, whole.cursor
+    while not asked.run_ids:
+        page = await store.list_runs(
+            state=which.state, target=which.target, limit=MOST_RUNS, cursor=cursor
+        )
+        for run in page.runs:
+            yield run.run_id
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def _write(
+    store: WorkStore, run_id: str, out: RunWriter, tally: Tally, show: Callable[[], None]
+) -> None:
+    try:
+        archive = await store.archive(run_id)
+    except RunNotFoundError:
+        tally.gone += 1
+        return
+    except StoreError as error:
+        if not is_of_one_run(error):
+            raise
+        tally.wrong.append(run_id)
+        tell(f"run {printable(run_id)} cannot be read and is left out: {reason_of(error)}")
+        return
+    report = verify(archive)
+    if not report.ok:
+        tally.wrong.append(run_id)
+        tell(f"run {printable(run_id)} is damaged and left out: {report.problems[0]}")
+        return
+    out.write(archive)
+    tally.add(len(archive.entries))
+    tally.bytes = out.bytes
+    show()
+
+
+def _conclude(session: Session, tally: Tally, path: Path | None) -> None:
+    if session.as_json:
+        told = tally.json() | {"gone": tally.gone, "damaged": tally.wrong}
+        # What goes to stdout is runs, and nothing else.
+        tell(json.dumps(told)) if path is None else print_json(told)
+    else:
+        tell(f"exported {tally.words} in {tally.seconds:.1f} s")
+        if tally.wrong:
+            tell_runs("damaged, and left out (see murmur-streams audit)", tally.wrong)
+    if tally.wrong:
+        raise typer.Exit(FAILED)

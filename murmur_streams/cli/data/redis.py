@@ -1,0 +1,138 @@
+"""``murmur-streams redis COMMAND...``: what redis-cli would do, on the server of the runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+
+import typer
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from murmur_streams.cli.data.replies import Reply, for_json, for_pipe, for_terminal
+from murmur_streams.cli.shell.command import FAILED, command
+from murmur_streams.cli.shell.session import Session
+from murmur_streams.core.model.errors import InvalidInputError, StoreUnavailableError
+from murmur_streams.stores.redis.connection.connections import Connections, NeverSentError
+from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, fate_of, unavailable
+
+CONNECT_SECONDS = 5.0
+_ENDLESS = frozenset({"MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"})
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="COMMAND", help="A Redis command; without one, stdin is read."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "redis",
+        examples=(
+            "murmur-streams redis PING",
+            "murmur-streams redis XRANGE 'murmur:runs:{0}:journal:my-run' - + COUNT 3",
+            "murmur-streams redis --url redis://localhost:6379 INFO server",
+            "murmur-streams redis < commands.txt",
+        ),
+        # What comes after the first word is the server's, also when it begins with a dash.
+        context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+    )
+    def redis(session: Session, words: Words = None) -> None:
+        """Send a command to the server of the runs, and print its reply as redis-cli does.
+
+        Options of this program go before the command. Lists are numbered on a terminal, and one
+        element a line elsewhere. Exit code 1 when the server answers with an error.
+        """
+        commands = [words] if words else _from_stdin()
+        if not asyncio.run(_send_all(session, commands)):
+            raise typer.Exit(FAILED)
+
+
+def _from_stdin() -> list[list[str]]:
+    if sys.stdin.isatty():
+        raise InvalidInputError("which command? For example: murmur-streams redis PING")
+    try:
+        lines = [shlex.split(line) for line in sys.stdin]
+    except ValueError as error:
+        raise InvalidInputError(f"a line of stdin cannot be read: {error}") from None
+    return [words for words in lines if words]
+
+
+async def _send_all(session: Session, commands: list[list[str]]) -> bool:
+    ok = True
+    async with raw_connection(session) as connection:
+        for words in commands:
+            reply = await ask(connection, words)
+            _print(session, reply, words)
+            ok = ok and not isinstance(reply, Exception)
+            while words[0].upper() in _ENDLESS and ok:
+                _print(session, await _read(connection), words)
+    return ok
+
+
+@asynccontextmanager
+async def raw_connection(session: Session) -> AsyncGenerator[Any]:
+    """One connection to the server of the runs, without the store's own checks.
+
+    Raises:
+        StoreUnavailableError, StoreConfigurationError: it cannot be made, or was lost.
+    """
+    async with session.redis_store() as store:
+        connections = Connections(store.client, size=1, deadline_seconds=CONNECT_SECONDS)
+        try:
+            async with connections.connection() as connection:
+                yield connection
+        except NeverSentError as error:
+            cause = error.__cause__ or error
+            if fate_of(cause) in FINAL:
+                raise clear_error(cause, store.where) from None
+            raise unavailable(store.where, cause) from None
+        finally:
+            await connections.close()
+
+
+async def ask(connection: Any, words: Sequence[str]) -> Reply:
+    """Send one command; an error reply is returned, not raised.
+
+    Raises:
+        StoreUnavailableError: the connection was lost.
+    """
+    with _lost_connections():
+        await connection.send_command(*(os.fsencode(word) for word in words))
+    return await _read(connection)
+
+
+async def _read(connection: Any) -> Reply:
+    try:
+        with _lost_connections():
+            return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+@contextmanager
+def _lost_connections() -> Generator[None]:
+    try:
+        yield
+    except (RedisConnectionError, OSError) as error:
+        raise StoreUnavailableError(f"the server closed the connection ({error})") from None
+
+
+def _print(session: Session, reply: Reply, words: Sequence[str]) -> None:
+    if session.as_json:
+        print(for_json(reply), flush=True)
+    elif sys.stdout.isatty() or isinstance(reply, Exception):
+        target = sys.stderr if isinstance(reply, Exception) else sys.stdout
+        print(for_terminal(reply, words), file=target, flush=True)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(for_pipe(reply) + b"\n")
+        sys.stdout.buffer.flush()

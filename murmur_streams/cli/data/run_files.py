@@ -1,0 +1,203 @@
+"""Files of runs, as export writes them and import reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import stat
+import sys
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from murmur_streams.core.archive.lines import LONGEST_HEADER_BYTES, ArchiveDecoder, header, lines
+from murmur_streams.core.archive.run_archive import RunArchive
+from murmur_streams.core.model.errors import InvalidArchiveError, StoreConfigurationError
+
+LONGEST_LINE_BYTES = 512 * 1024 * 1024
+"""What a line with three payloads at their limits may come to."""
+CHUNK_BYTES = 1024 * 1024
+_GZIP = b"\x1f\x8b"
+
+
+class RunWriter:
+    """Writes runs to a file, one after another."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self.bytes = 0
+
+    def begin(self, of: Mapping[str, object]) -> None:
+        """Write the first line; ``of``: which runs these are."""
+        self._write([header(of)])
+
+    def write(self, archive: RunArchive) -> None:
+        """Write one run; between two calls the file ends with a whole run."""
+        self._write(lines(archive))
+
+    def finish(self) -> None:
+        """See to it that what was written survives a loss of power."""
+        with told(self._name):
+            self._stream.flush()
+            if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
+                os.fsync(self._stream.fileno())
+
+    def _write(self, texts: Iterator[str] | list[str]) -> None:
+        with told(self._name):
+            for text in texts:
+                raw = text.encode()
+                self._stream.write(raw)
+                self.bytes += len(raw)
+            self._stream.flush()
+
+
+@contextmanager
+def writing(path: Path | None, size: int | None) -> Generator[RunWriter]:
+    """Open what an export writes to.
+
+    Args:
+        path: a new file; None for stdout.
+        size: how much of the file is to be gone on with, what is behind that is cut off; None
+            when there must be no such file.
+
+    Raises:
+        StoreConfigurationError: the file cannot be written, or is there and is not to be.
+    """
+    if path is None:
+        yield RunWriter(sys.stdout.buffer, "stdout")
+        return
+    check_plain(path)
+    with told(str(path)):
+        stream = path.open("xb" if size is None else "r+b")
+    try:
+        with told(str(path)):
+            stream.truncate(size or 0)
+            stream.seek(size or 0)
+        yield RunWriter(stream, str(path))
+    except BaseException:
+        # Closing writes what a full disk has refused: it would refuse it again, and hide why.
+        with suppress(OSError):
+            stream.close()
+        raise
+    with told(str(path)):
+        stream.close()
+
+
+def check_plain(path: Path) -> None:
+    """Refuse what is there and can be no file of runs: StoreConfigurationError."""
+    with told(str(path)):
+        try:
+            kind = path.stat().st_mode
+        except FileNotFoundError:
+            return
+    if stat.S_ISDIR(kind):
+        raise StoreConfigurationError(f"{path} is a folder: name a file in it")
+    if not stat.S_ISREG(kind):
+        raise StoreConfigurationError(
+            f"{path} is a pipe or a device: leave -o out, and send stdout there"
+        )
+
+
+class RunReader:
+    """Reads the runs of a file or a pipe, one at a time; a context that closes it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.name = "stdin" if path is None else str(path)
+        self.bytes = 0
+        with told(self.name):
+            self._stream = sys.stdin.buffer if path is None else path.open("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._path is not None:
+            self._stream.close()
+
+    async def runs(self) -> AsyncGenerator[RunArchive]:
+        """Yield run after run.
+
+        Raises:
+            InvalidArchiveError: damaged, cut off or foreign; the runs before were whole.
+        """
+        decoder = ArchiveDecoder()
+        async with aclosing(self._lines()) as lines_of_file:
+            async for line in lines_of_file:
+                if not self.bytes:
+                    self._check_first(line)
+                self.bytes += len(line)
+                with self._named():
+                    archive = decoder.feed(line)
+                if archive is not None:
+                    yield archive
+        with self._named():
+            decoder.end()
+
+    def _check_first(self, line: bytes) -> None:
+        if line.startswith(_GZIP):
+            file = "FILE" if self._path is None else shlex.quote(self.name)
+            raise InvalidArchiveError(
+                f"{self.name}: it is compressed: gunzip -c {file} | murmur-streams import"
+            )
+
+    @property
+    def _longest(self) -> int:
+        # A foreign file may be one endless line: the first few bytes tell.
+        return LONGEST_LINE_BYTES if self.bytes else LONGEST_HEADER_BYTES
+
+    @contextmanager
+    def _named(self) -> Generator[None]:
+        try:
+            yield
+        except InvalidArchiveError as error:
+            raise type(error)(f"{self.name}: {error}") from None
+
+    async def _lines(self) -> AsyncGenerator[bytes]:
+        kind = os.fstat(self._stream.fileno()).st_mode
+        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+            while line := self._line():
+                yield line
+            return
+        # One that waits for a pipe must still hear Ctrl-C.
+        parts, size = list[bytes](), 0
+        while chunk := await self._chunk():
+            *ends, rest = chunk.split(b"\n")
+            for end in ends:
+                yield b"".join((*parts, end, b"\n"))
+                parts, size = [], 0
+            parts.append(rest)
+            size += len(rest)
+            if size > self._longest:
+                break
+        if size:
+            yield b"".join(parts)
+
+    def _line(self) -> bytes:
+        with told(self.name):
+            return self._stream.readline(self._longest)
+
+    async def _chunk(self) -> bytes:
+        loop, descriptor = asyncio.get_running_loop(), self._stream.fileno()
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            loop.remove_reader(descriptor)
+        return os.read(descriptor, CHUNK_BYTES)
+
+
+@contextmanager
+def told(name: str) -> Generator[None]:
+    """Turn what the system refuses into a sentence; what stdout refuses is an OutputError."""
+    try:
+        yield
+    except FileExistsError:
+        raise StoreConfigurationError(
+            f"{name} is there already: go on with it by --resume, or choose another name"
+        ) from None
+    except OSError as error:
+        raise StoreConfigurationError(f"{name}: {error.strerror or error}") from None

@@ -1,0 +1,1 @@
+"""The commands for runs: submit, follow, show, cancel."""

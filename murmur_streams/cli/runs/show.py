@@ -1,0 +1,200 @@
+"""``murmur-streams show RUN``."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from murmur_streams.cli.shell.command import RunId, command
+from murmur_streams.cli.shell.outcome import error_words, print_pretty, result_json
+from murmur_streams.cli.shell.printing import (
+    compact,
+    console,
+    error_lines,
+    moment_of_ms,
+    moment_words,
+    print_json,
+    printable,
+    progress_words,
+    run_json,
+    seconds_words,
+    state_text,
+)
+from murmur_streams.cli.shell.run_source import open_place
+from murmur_streams.cli.shell.session import Session
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.run import Run
+
+FAILURES_AT_EACH_END = 3
+"""So many of the first and of the last failures are printed."""
+
+Last = Annotated[
+    int, typer.Option("--last", metavar="N", min=0, max=10_000, help="Journal entries to show.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of a run."""
+
+    run: Run
+    result: RunResult | None
+    dead_reason: str | None
+    """Why it is a dead letter."""
+    entries: list[JournalEntry]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "show",
+        over_http=True,
+        examples=("murmur-streams show my-run", "murmur-streams show my-run --json | jq .state"),
+    )
+    def show(session: Session, run: RunId, last: Last = 5) -> None:
+        """Print what is known of a run: state, progress, times, worker, result, last entries.
+
+        And what became of it: retries, a cancel, its dead letter.
+        """
+        found = asyncio.run(_read(session, run, last))
+        if session.as_json:
+            print_json(
+                run_json(found.run)
+                | {
+                    "result": result_json(found.result),
+                    "dead": found.dead_reason,
+                    "journal": [_entry_json(each) for each in found.entries],
+                }
+            )
+            return
+        _print_run(found.run, found.dead_reason)
+        _print_result(found.run, found.result)
+        _print_entries(found.entries, found.run.version)
+
+
+async def _read(session: Session, run_id: str, last: int) -> Found:
+    async with open_place(session) as place:
+        run = await place.snapshot(run_id)
+        return Found(
+            run,
+            await place.result(run),
+            await place.dead_reason(run),
+            await place.last_entries(run, last) if last else [],
+        )
+
+
+def shown_fields(entry: JournalEntry) -> dict[str, str]:
+    """An entry's fields without the fencing token: whoever has that can write as the worker."""
+    return {name: value for name, value in entry.fields.items() if name != "claim"}
+
+
+def _entry_json(entry: JournalEntry) -> dict[str, Any]:
+    return {"id": entry.id, "cursor": entry.cursor, "seq": entry.seq, **shown_fields(entry)}
+
+
+def _print_run(run: Run, dead_reason: str | None) -> None:
+    took = seconds_words(run.started_ms, run.ended_ms)
+    rows: list[tuple[str, str | Text]] = [
+        ("run", run.run_id),
+        ("target", run.target),
+        ("state", state_text(run.state)),
+        ("progress", progress_words(run.progress)),
+        ("attempt", _attempt_words(run)),
+        (
+            "worker",
+            printable(run.worker or "-") + (f" on {printable(run.host)}" if run.host else ""),
+        ),
+        ("created", moment_words(run.created_at)),
+        ("started", moment_words(run.started_at)),
+        ("ended", f"{moment_words(run.ended_at)}  {took}".strip()),
+        *_plans(run),
+        *_cancel_rows(run),
+        ("journal", f"{run.version} entries"),
+    ]
+    if run.checkpoint_size is not None:
+        rows.append(("saved", f"a checkpoint of {run.checkpoint_size:,} bytes"))
+    if dead_reason is not None:
+        rows.append(("dead", f"{printable(dead_reason)}; murmur-streams dead show {run.run_id}"))
+    if run.metadata is not None:
+        rows.append(("metadata", compact(run.metadata)))
+    screen = console()
+    for name, value in rows:
+        told = Text(value) if isinstance(value, str) else value
+        screen.print(Text.assemble((f"{name:<9} ", "dim"), told))
+
+
+def _attempt_words(run: Run) -> str:
+    words = f", {run.failures} failed" if run.failures else ""
+    return f"{run.attempt}{words}"
+
+
+def _plans(run: Run) -> list[tuple[str, str]]:
+    """What the submitter or a retry asked for."""
+    rows: list[tuple[str, str]] = []
+    if run.due_ms is not None:
+        rows.append(("due", moment_words(moment_of_ms(run.due_ms))))
+    if run.deadline_ms is not None:
+        rows.append(("deadline", moment_words(moment_of_ms(run.deadline_ms))))
+    if run.priority:
+        rows.append(("priority", str(run.priority)))
+    return rows
+
+
+def _cancel_rows(run: Run) -> list[tuple[str, str]]:
+    if run.cancel_requested is None:
+        return []
+    reason = f"  {printable(run.cancel_reason)}" if run.cancel_reason else ""
+    rows = [("cancel", f"requested {moment_words(moment_of_ms(run.cancel_requested))}{reason}")]
+    if run.cancel_delivered is not None:
+        rows.append(("", f"delivered {moment_words(moment_of_ms(run.cancel_delivered))}"))
+    return rows
+
+
+def _print_result(run: Run, result: RunResult | None) -> None:
+    found = result_json(result)
+    output = None if found is None else found.get("outputs", found.get("output"))
+    screen = console()
+    if output is not None:
+        screen.print(Text("result", style="dim"))
+        print_pretty(output)
+    wrong = error_words(run, result)
+    if wrong:
+        screen.print(Text("error     ", style="dim").append(wrong, style="red"))
+    for line in _first_and_last(error_lines(run)):
+        screen.print(Text("attempt   ", style="dim").append(printable(line), style="none"))
+
+
+def _first_and_last(lines: list[str]) -> list[str]:
+    """The lines, without the middle where they are many; --json has them all."""
+    left_out = len(lines) - 2 * FAILURES_AT_EACH_END
+    if left_out <= 0:
+        return lines
+    first, last = lines[:FAILURES_AT_EACH_END], lines[-FAILURES_AT_EACH_END:]
+    return [*first, f"… and {left_out} more", *last]
+
+
+def _print_entries(entries: list[JournalEntry], version: int) -> None:
+    if not entries:
+        return
+    screen = console()
+    screen.print(Text(f"last {len(entries)} of {version} entries (UTC)", style="dim"))
+    for entry in entries:
+        moment = datetime.fromtimestamp(entry.ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+        words = "  ".join(
+            f"{printable(name)}={compact(value)}"
+            for name, value in shown_fields(entry).items()
+            if name not in {"type", "ts"}
+        )
+        screen.print(
+            Text(f"  {moment}  #{entry.seq:<4} ", style="dim")
+            .append(f"{printable(entry.type):<15} ", style="cyan")
+            .append(words)
+        )

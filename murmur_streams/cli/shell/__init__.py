@@ -1,0 +1,1 @@
+"""What all commands share: the program itself, options, printing, and where runs are found."""

@@ -1,0 +1,153 @@
+"""How things look: values as JSON for programs, lines for people; hostile text stays harmless."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunProgress, RunState
+
+STATE_STYLES = {
+    RunState.PENDING: "dim",
+    RunState.RUNNING: "cyan",
+    RunState.COMPLETED: "green",
+    RunState.FAILED: "bold red",
+    RunState.CANCELLED: "yellow",
+}
+_LONGEST_TEXT = 2_000
+
+
+def console() -> Console:
+    """A console on the stdout of this moment; plain where that is no terminal."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def tell(message: str) -> None:
+    """Say something to the person, on stderr: stdout is for what was asked for."""
+    print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on a line of its own, at once."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters shown: a log line must not drive the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def compact(value: object) -> str:
+    """A JSON value on one line, or the text itself, cut where it gets long."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = printable(text)
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+
+
+def event_json(event: RunEvent) -> dict[str, Any]:
+    """An event as JSON; what it does not have is left out."""
+    return event.model_dump(mode="json", exclude_none=True)
+
+
+def event_line(event: RunEvent) -> Text:
+    """An event for a person."""
+    moment = event.timestamp.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
+    line = Text(f"{moment}  ", style="dim").append(f"#{event.seq or 0:<4} ", style="dim")
+    line.append(f"{event.type:<15} ", style=_event_style(event))
+    return line.append(_event_words(event), style="none")
+
+
+def _event_style(event: RunEvent) -> str:
+    if event.type is RunEventType.AGENT_FAILED or event.error:
+        return "bold red"
+    if event.type in {RunEventType.AGENT_COMPLETED, RunEventType.GROUP_COMPLETED}:
+        return "green"
+    return "yellow" if event.type is RunEventType.RUN_CANCELLED else "cyan"
+
+
+def _event_words(event: RunEvent) -> str:
+    words = [printable(word) for word in (event.name, event.error) if word]
+    if event.data is not None:
+        words.append(compact(event.data))
+    if not words and event.agent:
+        words.append(printable(event.agent))
+    if event.attempt is not None and event.type is RunEventType.AGENT_STARTED:
+        words.append(f"(attempt {event.attempt})")
+    return "  ".join(words)
+
+
+def state_text(state: RunState) -> Text:
+    """A state in its colour."""
+    return Text(str(state), style=STATE_STYLES[state])
+
+
+def moment_words(moment: datetime | None) -> str:
+    """A time in UTC, or a dash."""
+    return "-" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def seconds_words(start_ms: int | None, end_ms: int | None) -> str:
+    """How long something took, or nothing."""
+    return "" if start_ms is None or end_ms is None else f"{(end_ms - start_ms) / 1000:.3f} s"
+
+
+def progress_words(progress: RunProgress | None) -> str:
+    """Progress as ``3 of 10, 1 failed, 2 running``."""
+    if progress is None:
+        return "-"
+    words = f"{progress.completed} of {progress.total}"
+    words += f", {progress.failed} failed" if progress.failed else ""
+    return words + (f", {progress.running} running" if progress.running else "")
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Everything known of a run as JSON, except its fencing token."""
+    return {
+        "run_id": run.run_id,
+        "target": run.target,
+        "state": str(run.state),
+        "version": run.version,
+        "progress": None if run.progress is None else run.progress.model_dump(),
+        "attempt": run.attempt,
+        "failures": run.failures,
+        "errors": error_lines(run),
+        "worker": run.worker,
+        "host": run.host,
+        "created_at": run.created_at.isoformat(),
+        "due_at": moment_json(run.due_ms),
+        "deadline_at": moment_json(run.deadline_ms),
+        "started_at": moment_json(run.started_ms),
+        "ended_at": moment_json(run.ended_ms),
+        "priority": run.priority,
+        "cancel_requested_at": moment_json(run.cancel_requested),
+        "cancel_delivered_at": moment_json(run.cancel_delivered),
+        "cancel_reason": run.cancel_reason,
+        "error": run.error,
+        "metadata": run.metadata,
+        "input_size": run.input_size,
+        "result_size": run.result_size,
+        "checkpoint_size": run.checkpoint_size,
+    }
+
+
+def error_lines(run: Run) -> list[str]:
+    """The errors of its failed attempts, each with the attempt's number before it."""
+    return run.errors.splitlines() if run.errors else []
+
+
+def moment_of_ms(ms: int | None) -> datetime | None:
+    """A server's time as a moment in UTC."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def moment_json(ms: int | None) -> str | None:
+    """The same for programs, in ISO 8601."""
+    moment = moment_of_ms(ms)
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,227 @@
+"""What every command knows: where the runs are, and how to print."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.embedded import default_data_dir
+from murmur_streams.fleet.stores import default_options, kind_on_disk, open_work_store
+from murmur_streams.server.auth.tokens import is_open_to_others
+from murmur_streams.settings import Settings
+from murmur_streams.stores.open import path_on_disk
+from murmur_streams.stores.redis.store import RedisRunStore, redis_only
+from murmur_streams.stores.work_store import WorkStore
+
+logger = logging.getLogger("murmur_streams.cli")
+
+RETRY_SECONDS = 5.0
+"""A person waits for the answer; a fleet retries for longer."""
+NEEDS_STORE = (
+    "this command looks into the store, and a server does not show that: give --url or MURMUR_URL"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Globals:
+    """The options that stand before or after any command."""
+
+    url: str | None = field(default=None, repr=False)
+    prefix: str | None = None
+    as_json: bool = False
+    debug: bool = False
+    server: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+
+    def over(self, other: Globals) -> Globals:
+        """These options, and where they say nothing, ``other``."""
+        return Globals(
+            url=self.url or other.url,
+            prefix=self.prefix or other.prefix,
+            as_json=self.as_json or other.as_json,
+            debug=self.debug or other.debug,
+            server=self.server or other.server,
+            token_file=self.token_file or other.token_file,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One invocation: its options over the environment's."""
+
+    given: Globals
+    settings: Settings
+
+    @classmethod
+    def of(cls, given: Globals) -> Session:
+        """Read the environment; StoreConfigurationError for a value that breaks its rule."""
+        if given.server and (given.url or given.prefix):
+            raise StoreConfigurationError(
+                "--server asks a server for runs, --url and --prefix look into a store: "
+                "leave one of them out"
+            )
+        return cls(given, Settings.from_environment(os.environ))
+
+    @property
+    def as_json(self) -> bool:
+        """Whether a program reads what is printed."""
+        return self.given.as_json
+
+    @property
+    def server(self) -> str | None:
+        """--server, else MURMUR_SERVER unless --url says otherwise; None: there is a store."""
+        if self.given.url or self.given.prefix:
+            return None
+        return self.given.server or self.settings.server
+
+    @property
+    def token(self) -> str | None:
+        """What --token-file has, else MURMUR_TOKEN, else what MURMUR_TOKEN_FILE has.
+
+        Raises:
+            StoreConfigurationError: the file cannot be read.
+        """
+        if self.given.token_file is None and self.settings.token is not None:
+            return self.settings.token
+        path = self.given.token_file or self.settings.token_file
+        if path is None:
+            return None
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                token, mode = file.read().strip(), os.fstat(file.fileno()).st_mode
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None
+        if is_open_to_others(mode):
+            logger.warning(
+                "others on this machine have access to the token file %s: chmod 600 it", path
+            )
+        return token
+
+    def check_is_store(self, *, may_be_new: bool = False) -> None:
+        """Refuse a place that is no store which other processes can reach.
+
+        Args:
+            may_be_new: whether a file that is not there may be made: who only reads would make
+                an empty store of a mistyped name, and find nothing in it.
+
+        Raises:
+            StoreConfigurationError: the runs are behind a server, or in one process's memory, or
+                there is no such file.
+        """
+        if self.server is not None and self.settings.url is None:
+            raise StoreConfigurationError(NEEDS_STORE)
+        if self.url.startswith("memory:"):
+            raise StoreConfigurationError(
+                "memory: lives inside one process, and this is another one; "
+                "give --url or MURMUR_URL a server, or neither for the embedded one"
+            )
+        if self.given.prefix and kind_on_disk(self.url):
+            raise StoreConfigurationError(
+                "--prefix is what Redis keys begin with, and these runs are in a file: leave it out"
+            )
+        if not may_be_new and not self.is_there:
+            raise StoreConfigurationError(f"there is no store at {self.path}")
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder of the store; None when the runs are elsewhere.
+
+        Raises:
+            StoreConfigurationError: the URL should name one, and does not.
+        """
+        return path_on_disk(self.url)
+
+    @property
+    def is_there(self) -> bool:
+        """False when the store is a file or folder which nobody has made yet."""
+        path = self.path
+        try:
+            return path is None or bool(path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            # Whatever it is, opening it will tell.
+            return True
+
+    @property
+    def url(self) -> str:
+        """--url, else MURMUR_URL, else the embedded server's."""
+        return self.given.url or self.settings.url or "embedded:"
+
+    @property
+    def prefix(self) -> str:
+        """--prefix, else MURMUR_KEY_PREFIX, else the default."""
+        return self.given.prefix or self.settings.key_prefix
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the runs are on the embedded server."""
+        return self.url.startswith("embedded:")
+
+    @property
+    def data_dir(self) -> Path:
+        """The embedded server's folder."""
+        path = urlsplit(self.url).path if self.is_embedded else ""
+        return Path(unquote(path)) if path else default_data_dir(os.environ)
+
+    @asynccontextmanager
+    async def store(
+        self, partitions: int | None = None, *, may_be_new: bool = False
+    ) -> AsyncGenerator[WorkStore]:
+        """Open the store; it is closed at the end of the block.
+
+        Args:
+            partitions: None is the setting.
+            may_be_new: whether a file that is not there is made.
+
+        Raises:
+            StoreConfigurationError: there is no store.
+        """
+        self.check_is_store(may_be_new=may_be_new)
+        options = default_options(self.url, self.settings) | self.redis_options
+        if partitions is not None:
+            options["partitions"] = partitions
+        store = await open_work_store(self.url, options)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    @asynccontextmanager
+    async def redis_store(self, partitions: int | None = None) -> AsyncGenerator[RedisRunStore]:
+        """The same for what looks at Redis keys.
+
+        Raises:
+            StoreConfigurationError: the runs are in a file, or behind a server.
+        """
+        kind = kind_on_disk(self.url)
+        if kind is not None:
+            raise StoreConfigurationError(
+                f"this command looks at Redis keys; this store is {kind}, which has none"
+            )
+        async with self.store(partitions) as store:
+            yield redis_only(store)
+
+    @property
+    def redis_options(self) -> dict[str, Any]:
+        """What a person's store is opened with beside the defaults, if it is a Redis."""
+        if kind_on_disk(self.url):
+            return {}
+        return {"key_prefix": self.prefix, "retry_seconds": RETRY_SECONDS}
+
+    def to_environment(self) -> dict[str, str]:
+        """The options as variables, for code of the user's and for processes that we start."""
+        variables: dict[str, str] = {}
+        if self.given.url:
+            variables["MURMUR_URL"] = self.given.url
+        if self.given.prefix:
+            variables["MURMUR_KEY_PREFIX"] = self.given.prefix
+        return variables

@@ -1,0 +1,142 @@
+"""How a worker is, for probes: what its beats tell, as a file and as an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.fleet.worker.worker import REGISTER_SECONDS
+
+logger = logging.getLogger("murmur_streams.worker")
+
+BEATS = 3
+"""A worker is heard of every few seconds; so many may be missed before it counts as silent."""
+
+
+def fresh_seconds(lease_seconds: float) -> float:
+    """How old the last beat of a worker that is ready may be."""
+    return max(lease_seconds, BEATS * REGISTER_SECONDS)
+
+
+MOST_TARGETS = 20
+"""How many are named; the list of workers has them all."""
+
+
+class Status(StrEnum):
+    """Where a worker process is in its life."""
+
+    STARTING = "starting"
+    WORKING = "working"
+    DRAINING = "draining"
+
+
+@dataclass
+class Health:
+    """One worker process, as its beats tell.
+
+    Args:
+        fresh_seconds: how old its last beat may be while it is ready.
+        changed: called at each beat and each change.
+    """
+
+    fresh_seconds: float
+    changed: Callable[[Health], None] = lambda _: None
+    status: Status = Status.STARTING
+    worker: str | None = None
+    targets: tuple[str, ...] = ()
+    warning: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """What to mend on the store though it works."""
+    refusal: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """Why the server lets the worker claim no runs."""
+    beats: int = 0
+    beaten_at: float | None = field(default=None, repr=False)
+
+    def beat(self) -> None:
+        """The server has just answered a beat of this worker."""
+        self.beats += 1
+        self.beaten_at = time.monotonic()
+        if self.status is Status.STARTING:
+            self.status = Status.WORKING
+        self.changed(self)
+
+    def drains(self) -> None:
+        """It takes no more runs."""
+        self.status = Status.DRAINING
+        self.changed(self)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its last beat is young enough."""
+        return self.beaten_at is not None and _since(self.beaten_at) < self.fresh_seconds
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the process does anything: who asks it hears from its event loop."""
+        return True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes runs: it works, and the server knows it and lets it."""
+        return self.status is Status.WORKING and self.is_fresh and self.refusal() is None
+
+    @property
+    def is_warned(self) -> bool:
+        """Whether something on the store is to be mended."""
+        return self.warning() is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """What a probe is told."""
+        beaten, warning, refusal = self.beaten_at, self.warning(), self.refusal()
+        return {
+            "status": "no heartbeat" if self._is_silent else str(self.status),
+            "worker": self.worker,
+            "targets": list(self.targets[:MOST_TARGETS]),
+            "last_beat_seconds_ago": None if beaten is None else round(_since(beaten), 1),
+            **({} if warning is None else {"warning": warning}),
+            **({} if refusal is None else {"refused": refusal}),
+        }
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.status is Status.WORKING and not self.is_fresh
+
+
+class HealthFile:
+    """A file that is touched at each beat, and gone when the worker has ended.
+
+    Raises:
+        InvalidInputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            # The file of a process that was killed must not speak for this one.
+            path.unlink(missing_ok=True)
+            if not path.parent.is_dir():
+                raise FileNotFoundError(2, "its folder does not exist")
+        except OSError as error:
+            raise InvalidInputError(f"--health-file {path}: {error.strerror}") from None
+
+    def touch(self) -> None:
+        """Say that all is well now; a folder that is full or gone is no end of the worker."""
+        try:
+            self._path.touch()
+        except OSError as error:
+            logger.warning("the health file %s cannot be touched: %s", self._path, error.strerror)
+
+    def remove(self) -> None:
+        """Say that it has ended."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _since(moment: float) -> float:
+    return time.monotonic() - moment

@@ -1,0 +1,35 @@
+"""Which source files change under the current folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from murmur_streams.core.model.errors import StoreConfigurationError
+
+
+async def changed_files(folder: Path) -> AsyncGenerator[list[str]]:
+    """Yield the names of the Python files that have just changed, seen from ``folder``.
+
+    Raises:
+        StoreConfigurationError: watchfiles is not installed.
+    """
+    try:
+        from watchfiles import (
+            PythonFilter,
+            awatch,  # pyright: ignore[reportUnknownVariableType]  # it names a type of trio
+        )
+    except ModuleNotFoundError:
+        raise StoreConfigurationError(
+            "--reload needs watchfiles: pip install 'murmur-streams[cli]'"
+        ) from None
+    watching = awatch(
+        folder, watch_filter=PythonFilter(), debounce=200, ignore_permission_denied=True
+    )
+    async for changes in watching:
+        yield sorted({_short(path, folder) for _, path in changes})
+
+
+def _short(path: str, folder: Path) -> str:
+    return os.path.relpath(path, folder)

@@ -1,0 +1,1 @@
+"""The commands for work: workers, pods, pauses and dead letters."""

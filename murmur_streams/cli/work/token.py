@@ -1,0 +1,82 @@
+"""``murmur-streams token NAME``."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from murmur_streams.cli.shell.command import command
+from murmur_streams.cli.shell.durations import seconds_of
+from murmur_streams.cli.shell.printing import print_json, tell
+from murmur_streams.cli.shell.session import Session
+from murmur_streams.core.model.identifiers import check_tenant
+from murmur_streams.server.auth.principal import Principal, Scope
+from murmur_streams.server.auth.tokens import check_name, draw_token, record_of
+from murmur_streams.settings import TEN_YEARS_SECONDS
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Who it is for, as logs tell it.", show_default=False)
+]
+Scopes = Annotated[
+    list[Scope] | None,
+    typer.Option("--scope", help="What it may do; repeatable. Default: submit, read and cancel."),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant", metavar="TENANT", help="Whose runs it sees. Default: those of no tenant."
+    ),
+]
+Expires = Annotated[
+    str | None,
+    typer.Option(
+        "--expires", metavar="DURATION", help="How long it is good, such as 90d. Default: for ever."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "token",
+        examples=(
+            "murmur-streams token web >> tokens.toml",
+            "murmur-streams token dashboard --scope read --tenant acme --expires 90d",
+        ),
+    )
+    def token(
+        session: Session,
+        name: Name,
+        scope: Scopes = None,
+        tenant: Tenant = None,
+        expires: Expires = None,
+    ) -> None:
+        """Draw a new token for `serve --tokens-file`.
+
+        Its record, which has its hash alone, goes to stdout; the token itself is told once, on
+        stderr. A second token with the same name is the same caller: that is how to rotate.
+        """
+        who = Principal(
+            check_name(name),
+            frozenset(scope or (Scope.SUBMIT, Scope.READ, Scope.CANCEL)),
+            check_tenant(tenant),
+            expires_at=None if expires is None else _moment_after(expires),
+        )
+        drawn = draw_token()
+        record = record_of(drawn, who)
+        if session.as_json:
+            print_json({"token": drawn, "record": record})
+            return
+        tell(f"token     {drawn}")
+        print(record)
+
+
+def _moment_after(duration: str) -> float:
+    seconds = seconds_of(duration)
+    if not 0 < seconds <= TEN_YEARS_SECONDS:
+        raise typer.BadParameter("--expires must be more than 0 and at most 3650d")
+    return time.time() + seconds

@@ -1,0 +1,1 @@
+"""Values: the run, its states, events, entries, results, commands, errors and limits."""

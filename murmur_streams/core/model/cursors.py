@@ -1,0 +1,77 @@
+"""Cursors: where a reader is, as opaque text that proves which life of which run it belongs to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from murmur_streams.core.model.errors import CursorGapError, CursorResetError, InvalidCursorError
+
+_CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a run's journal: after the entry ``<ms>-<seq>`` of the life ``epoch``."""
+
+    epoch: str
+    ms: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.ms}-{self.seq}"
+
+    @property
+    def entry_id(self) -> str:
+        """The id of the entry it stands after."""
+        return f"{self.ms}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read a cursor's text; InvalidCursorError when it is none of ours."""
+        match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise InvalidCursorError(
+                f"{ascii(text)[:60]} is no cursor; pass the .id of an event, or None for the start"
+            )
+        return cls(match[1], int(match[2]), int(match[3]))
+
+    def check(self, *, epoch: str, version: int, found: bool, oldest: Self | None) -> None:
+        """Refuse to go on when the journal does not hold what this cursor stands after.
+
+        Args:
+            epoch: the run's epoch.
+            version: seq of the run's last entry.
+            found: whether the journal has an entry with exactly this id.
+            oldest: the place just before the oldest kept entry; None in an empty journal.
+
+        Raises:
+            CursorResetError: another run or life, beyond the end, or a rewritten entry.
+            CursorGapError: the entry was trimmed away.
+        """
+        if self.epoch != epoch:
+            raise CursorResetError(
+                "the cursor belongs to another run, or to an earlier life of this id; "
+                "read again from the start",
+                None,
+            )
+        if found or (oldest is not None and self.seq == oldest.seq and self.ms <= oldest.ms):
+            # Nothing is missing after the place before the oldest entry, even if it is trimmed.
+            return
+        if self.seq > version:
+            raise CursorResetError(
+                f"the cursor stands after entry {self.seq}, but the run has only {version}; "
+                "the server lost writes: read again from the start",
+                None,
+            )
+        if oldest is not None and self.seq <= oldest.seq:
+            raise CursorGapError(
+                f"entries {self.seq + 1} to {oldest.seq} were trimmed away",
+                str(oldest),
+            )
+        raise CursorResetError(
+            f"entry {self.seq} is another one than the cursor saw (a failover rewound the "
+            "journal); read again from the start",
+            None,
+        )

@@ -1,0 +1,187 @@
+"""Entries of a run's journal: flat text fields, the same in every store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import cast
+
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.errors import (
+    InvalidEventError,
+    PayloadTooLargeError,
+    RunDamagedError,
+)
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunProgress
+
+
+class EntryType(StrEnum):
+    """The lifecycle entries; every other entry is a RunEvent, typed by its RunEventType."""
+
+    CREATED = "run.created"
+    STATE = "run.state"
+    PROGRESS = "run.progress"
+    RESULT = "run.result"
+    SEALED = "run.sealed"
+    SNAPSHOT = "run.snapshot"
+    CANCEL_REQUESTED = "run.cancel_requested"
+    CANCEL_DELIVERED = "run.cancel_delivered"
+    SILENT = "run.silent"
+    CHECKPOINT = "run.checkpoint"
+    DELETED = "run.deleted"
+
+
+Fields = Mapping[str, str]
+
+_EVENT_TYPES = frozenset(str(event_type) for event_type in RunEventType)
+_TEXT_FIELDS = ("agent", "task_id", "error", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One entry of a run's journal.
+
+    ``seq`` is dense per run and starts at 1; ``ms`` (Unix milliseconds) never decreases.
+    """
+
+    run_id: str
+    epoch: str
+    ms: int
+    seq: int
+    fields: Fields
+    """All fields as text, ``type`` included."""
+
+    @property
+    def type(self) -> str:
+        """An EntryType or a RunEventType, as text; "" for an entry that somebody else wrote."""
+        return self.fields.get("type", "")
+
+    @property
+    def id(self) -> str:
+        """The stream entry's id, ``<ms>-<seq>``."""
+        return f"{self.ms}-{self.seq}"
+
+    @property
+    def cursor(self) -> str:
+        """Resume after this entry with this text."""
+        return str(Cursor(self.epoch, self.ms, self.seq))
+
+    @property
+    def is_late(self) -> bool:
+        """True for what came after the seal: kept here, streamed to nobody."""
+        return "late" in self.fields
+
+    @property
+    def is_seal(self) -> bool:
+        """True for the entry at which the run's stream ends."""
+        # A snapshot's field of that name is the run's: where its stream ended.
+        return "seal" in self.fields and self.type != EntryType.SNAPSHOT
+
+    @property
+    def attempt(self) -> int | None:
+        """Which execution wrote it; None outside a worker."""
+        attempt = self.fields.get("attempt")
+        return int(attempt) if attempt else None
+
+    def event(self) -> RunEvent | None:
+        """The RunEvent that subscribers see for this entry; None for lifecycle and late ones.
+
+        Raises:
+            RunDamagedError: its fields are not what this package writes.
+        """
+        if self.type not in _EVENT_TYPES or self.is_late:
+            return None
+        try:
+            return self._event()
+        except (ValueError, OverflowError, RecursionError) as error:
+            what = f"the event of entry {self.seq} cannot be read"
+            raise RunDamagedError(self.run_id, what, can_rebuild=False) from error
+
+    def _event(self) -> RunEvent:
+        fields = self.fields
+        moment = fields.get("ts")
+        data = fields.get("data")
+        # The journal holds what was checked when it was written: no second validation.
+        return RunEvent.model_construct(
+            type=RunEventType(fields["type"]),
+            run_id=self.run_id,
+            agent=fields.get("agent"),
+            task_id=fields.get("task_id"),
+            error=fields.get("error"),
+            timestamp=datetime.fromisoformat(moment)
+            if moment
+            else datetime.fromtimestamp(self.ms / 1000, UTC),
+            id=self.cursor,
+            seq=self.seq,
+            attempt=self.attempt,
+            name=fields.get("name"),
+            data=None if data is None else decode_json(data),
+        )
+
+
+def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]:
+    """Encode an event as the fields of its entry.
+
+    Args:
+        event: the event; what the store gives (id, seq, attempt) is left out.
+        run_id: the run it is written to.
+        max_bytes: the largest sum of the fields' UTF-8 bytes.
+
+    Raises:
+        InvalidEventError: another run's id, a naive timestamp, or data that is no JSON.
+        PayloadTooLargeError: over ``max_bytes``.
+    """
+    if event.run_id != run_id:
+        raise InvalidEventError(
+            f"the event's run_id is {event.run_id!r}, but it was written to run {run_id!r}"
+        )
+    if event.timestamp.utcoffset() is None:
+        raise InvalidEventError(
+            "the event's timestamp has no time zone; use datetime.now(tz=UTC), or leave it out"
+        )
+    fields = {"type": str(event.type)}
+    for name in _TEXT_FIELDS:
+        value = cast("str | None", getattr(event, name))
+        if value is not None:
+            fields[name] = _text(name, value)
+    if event.data is not None:
+        fields["data"] = encode_json(event.data, "the event's data", InvalidEventError)
+    fields["ts"] = _moment(event.timestamp)
+    size = sum([len(value.encode()) for value in fields.values()])
+    if size > max_bytes:
+        raise PayloadTooLargeError("the event", size, max_bytes, "max_event_bytes")
+    return fields
+
+
+def _moment(timestamp: datetime) -> str:
+    try:
+        return timestamp.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise InvalidEventError(
+            f"the event's timestamp {timestamp} is outside the years 1 to 9999 in UTC"
+        ) from None
+
+
+def _text(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError(
+            f"the event's {name} holds a lone surrogate, which is not valid Unicode text"
+        ) from None
+    return value
+
+
+def progress_fields(progress: RunProgress) -> dict[str, str]:
+    """Encode progress as the fields of a ``run.progress`` entry."""
+    return {
+        "type": str(EntryType.PROGRESS),
+        "total": str(progress.total),
+        "completed": str(progress.completed),
+        "failed": str(progress.failed),
+        "running": str(progress.running),
+    }

@@ -1,0 +1,65 @@
+"""The grammar of run ids, targets and tenants: nothing else ever reaches a key."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from murmur_streams.core.model.errors import (
+    InvalidInputError,
+    InvalidRunIdError,
+    InvalidTargetError,
+)
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHOWN = 60
+
+EPOCH_BYTES = 4
+
+
+def check_run_id(run_id: object) -> str:
+    """Return ``run_id`` if it is inside the grammar, else raise InvalidRunIdError."""
+    if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id):
+        return run_id
+    raise InvalidRunIdError(
+        f"run_id {_shown(run_id)} is refused: use 1 to 128 characters of A-Z a-z 0-9 . _ : - "
+        "that begin with a letter or a digit"
+    )
+
+
+def check_target(target: object) -> str:
+    """Return ``target`` if it is inside the grammar, else raise InvalidTargetError."""
+    if isinstance(target, str) and _TARGET.fullmatch(target):
+        return target
+    raise InvalidTargetError(
+        f"target {_shown(target)} is refused: use 1 to 128 characters of A-Z a-z 0-9 . _ - "
+        "that begin with a letter or a digit"
+    )
+
+
+def check_tenant(tenant: object) -> str | None:
+    """Return ``tenant`` if it is None or inside the grammar, else raise InvalidInputError."""
+    if tenant is None or (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
+        return tenant
+    raise InvalidInputError(
+        f"tenant {_shown(tenant)} is refused: use 1 to 64 characters of A-Z a-z 0-9 . _ - "
+        "that begin with a letter or a digit"
+    )
+
+
+def new_run_id() -> str:
+    """Draw a run id: 128 random bits as 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def new_epoch() -> str:
+    """Draw the random mark that tells one life of a run id from another."""
+    return secrets.token_hex(EPOCH_BYTES)
+
+
+def _shown(value: object) -> str:
+    # ascii() escapes what could forge a log line; a long value says nothing more.
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,0 +1,134 @@
+"""How large and how many: the bounds that keep one run from hurting all others."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import cast
+
+from murmur_streams.core.model.commands import Payload
+from murmur_streams.core.model.errors import InvalidInputError, PayloadTooLargeError
+from murmur_streams.core.model.states import RunProgress, RunState
+
+MAX_EVENTS_PER_APPEND = 500
+MAX_ERROR_CHARACTERS = 8_192
+LEAST_MAX_EVENTS = 1_000
+MAX_COUNT = 2**53 - 1
+"""The largest integer that Lua and JavaScript hold exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes of UTF-8."""
+
+    max_event_bytes: int = 256 * 1024
+    max_result_bytes: int = 16 * 1024 * 1024
+    max_input_bytes: int = 16 * 1024 * 1024
+    max_metadata_bytes: int = 64 * 1024
+
+    def input(self, text: str) -> Payload:
+        """Take an input's JSON text in, or raise PayloadTooLargeError."""
+        return _payload("the input", text, self.max_input_bytes, "max_input_bytes")
+
+    def result(self, text: str) -> Payload:
+        """Take a result's JSON text in, or raise PayloadTooLargeError."""
+        return _payload("the result", text, self.max_result_bytes, "max_result_bytes")
+
+    def checkpoint(self, text: str) -> Payload:
+        """Take a checkpoint's JSON text in, or raise PayloadTooLargeError; limited as results."""
+        return _payload("the checkpoint", text, self.max_result_bytes, "max_result_bytes")
+
+    def metadata(self, text: str) -> str:
+        """Take the metadata's JSON text in, or raise PayloadTooLargeError."""
+        _payload("the metadata", text, self.max_metadata_bytes, "max_metadata_bytes")
+        return text
+
+
+def check_event_count(count: int) -> None:
+    """Refuse an append of no event, or of more than one script call should hold."""
+    if not 1 <= count <= MAX_EVENTS_PER_APPEND:
+        raise InvalidInputError(
+            f"append takes 1 to {MAX_EVENTS_PER_APPEND} events in one step, not {count}"
+        )
+
+
+def check_max_events(max_events: int) -> int:
+    """Refuse a journal's cap under which it could not be read in peace."""
+    if max_events and max_events < LEAST_MAX_EVENTS:
+        raise InvalidInputError(
+            f"max_events is {max_events}, but must be 0 (no cap) or at least {LEAST_MAX_EVENTS}"
+        )
+    return max_events
+
+
+LONGEST_KEPT_SECONDS = 100 * 366 * 86_400
+"""A hundred years: a longer time is a slip of the unit, beyond what stores can hold."""
+
+
+def kept_ms(name: str, seconds: float) -> int:
+    """How long something is kept, in milliseconds; 0, for ever, for what is 0 or less.
+
+    Raises:
+        InvalidInputError: it is no number, or over a hundred years.
+    """
+    if not (math.isfinite(seconds) and seconds <= LONGEST_KEPT_SECONDS):
+        raise InvalidInputError(
+            f"{name} is {seconds}, but must be a number of seconds up to "
+            f"{LONGEST_KEPT_SECONDS:,}; 0 is for ever"
+        )
+    return max(0, round(seconds * 1000))
+
+
+def check_expected_version(version: object) -> int | None:
+    """Refuse what no run can be compared with: all but None and integers that Lua holds."""
+    if version is None:
+        return None
+    if type(version) is int and abs(version) <= MAX_COUNT:
+        return version
+    raise InvalidInputError(
+        f"expected_version is {ascii(version)[:40]}, but must be a version (an integer) or None"
+    )
+
+
+def check_progress(progress: RunProgress) -> RunProgress:
+    """Refuse counters that are negative, or larger than every reader can hold."""
+    for name in ("total", "completed", "failed", "running"):
+        if not 0 <= getattr(progress, name) <= MAX_COUNT:
+            raise InvalidInputError(
+                f"progress.{name} must be from 0 to {MAX_COUNT}, not {getattr(progress, name)}"
+            )
+    return progress
+
+
+def check_state(state: object) -> RunState:
+    """Refuse what is no state of a run."""
+    try:
+        return RunState(cast("str", state))
+    except ValueError:
+        states = ", ".join(RunState)
+        raise InvalidInputError(f"state {ascii(state)[:40]} is none of {states}") from None
+
+
+def check_end(state: object) -> RunState:
+    """Refuse a state that does not end a run."""
+    checked = check_state(state)
+    if not checked.is_terminal:
+        raise InvalidInputError(
+            f"finish ends a run: state must be completed, failed or cancelled, not {checked}"
+        )
+    return checked
+
+
+def error_text(error: str | None) -> str | None:
+    """An error's text as it is stored: cut to its limit, None when empty."""
+    if not error:
+        return None
+    return error.encode("utf-8", "replace").decode()[:MAX_ERROR_CHARACTERS]
+
+
+def _payload(what: str, text: str, limit: int, setting: str) -> Payload:
+    raw = text.encode()
+    if len(raw) > limit:
+        raise PayloadTooLargeError(what, len(raw), limit, setting)
+    return Payload(text, len(raw), hashlib.sha256(raw).hexdigest())

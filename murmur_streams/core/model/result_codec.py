@@ -1,0 +1,127 @@
+"""Results as JSON text: readable by a person, decodable for ever, never pickle.
+
+The format is that of ``murmur-runtime`` 0.1.0 with additions, so that its stored results decode
+here too. Fields are only ever added; a golden test decodes every older form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
+from murmur_streams.core.json_type import loose_json
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model.errors import InvalidPayloadError, RemoteAgentError
+from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedOutput:
+    """An output that is JSON already, made by the declared type of its agent."""
+
+    json: JsonValue
+    model: str | None = None
+    """The name of the pydantic model that it was; None when it was none."""
+
+
+class StoredModel(BaseModel):
+    """A model output read back without its class: the fields as attributes, and model_dump()."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def encode_result(result: RunResult) -> str:
+    """Encode a result as JSON text.
+
+    Raises:
+        InvalidPayloadError: an output is neither a pydantic model nor a JSON value.
+    """
+    if isinstance(result, GroupResult):
+        payload: dict[str, object] = {
+            "kind": "group",
+            "outputs": {name: _encode_agent(leaf) for name, leaf in result.outputs.items()},
+            "metadata": result.metadata.model_dump(mode="json"),
+        }
+    elif isinstance(cast("object", result), AgentResult):
+        payload = _encode_agent(result)
+    else:
+        raise InvalidPayloadError(
+            f"a result is an AgentResult or a GroupResult, not {type(result).__name__}"
+        )
+    return encode_json(payload, "the result")
+
+
+def decode_result(text: str | bytes) -> RunResult:
+    """Decode what ``encode_result`` of this or an older version wrote."""
+    payload = cast("dict[str, Any]", decode_json(text))
+    if payload.get("kind", "agent") != "group":
+        return _decode_agent(payload)
+    return GroupResult(
+        outputs={name: _decode_agent(leaf) for name, leaf in payload["outputs"].items()},
+        metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
+    )
+
+
+def dump_output(output: object) -> JsonValue:
+    """Turn an output into the JSON value that is stored for it: of a model, its fields by name.
+
+    Raises:
+        InvalidPayloadError: it has no JSON, or holds a secret, which JSON would replace by stars.
+    """
+    if isinstance(output, EncodedOutput):
+        return output.json
+    if isinstance(output, BaseModel):
+        return loose_json(output, f"the output of type {type(output).__name__}", by_alias=False)
+    return cast("JsonValue", output)
+
+
+def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
+    output = cast("object", result.output)
+    payload: dict[str, object] = {
+        "kind": "agent",
+        "agent_name": result.agent_name,
+        "task_id": result.task_id,
+        "metadata": result.metadata.model_dump(mode="json"),
+        "output": dump_output(output),
+        "error": None,
+        "model": _model_name(output),
+    }
+    if result.error is not None:
+        payload["error"] = error_message(result.error)
+        payload["error_type"] = error_type_name(result.error)
+        if (told := error_traceback(result.error)) is not None:
+            payload["error_traceback"] = told
+    return payload
+
+
+def _model_name(output: object) -> str | None:
+    if isinstance(output, EncodedOutput):
+        return output.model
+    return type(output).__qualname__ if isinstance(output, BaseModel) else None
+
+
+def _decode_agent(payload: dict[str, Any]) -> AgentResult[Any]:
+    error = payload.get("error")
+    return AgentResult[Any](
+        output=_decode_output(payload),
+        error=None
+        if error is None
+        else RemoteAgentError(
+            payload.get("error_type") or "RuntimeError", error, payload.get("error_traceback")
+        ),
+        metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
+        agent_name=payload["agent_name"],
+        task_id=payload["task_id"],
+    )
+
+
+def _decode_output(payload: dict[str, Any]) -> object:
+    output = payload.get("output")
+    # Results of murmur-runtime carry no "model" key, and their outputs are always models.
+    was_model = payload.get("model", "") is not None
+    if was_model and isinstance(output, dict):
+        return StoredModel.model_validate(output)
+    return cast("object", output)

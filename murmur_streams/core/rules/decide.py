@@ -1,0 +1,280 @@
+"""``decide(run, command, now) -> Decision``: every rule of a run's life, without I/O.
+
+The Lua scripts are the same rules; a property test drives both and compares answers, states and
+journals. An answer is a tagged tuple of texts, exactly what a script returns:
+
+===================== ==========================================================
+("OK", version)        done, or nothing was left to do
+("OK", state)          of Release, Reclaim and RequestCancel: the state afterwards
+("NO", state)          refused without error: the run is in this state
+("NOT_FOUND",)         no such run
+("EXISTS",)            the id is taken
+("FENCED",)            the claim is not the one that holds the run
+("TERMINAL", state)    the run has ended
+("WRONG_VERSION", v)   the run is at version v
+("NOT_TERMINAL", st)   the run has not ended
+("WAIT", ms)           too early; ask again after this many milliseconds
+===================== ==========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from murmur_streams.core.model.commands import (
+    Append,
+    Checkpoint,
+    Command,
+    Create,
+    Delete,
+    DeliverCancel,
+    Finish,
+    NoteSilence,
+    Payload,
+    PushEvent,
+    Reclaim,
+    Release,
+    RequestCancel,
+    Seal,
+    SetResult,
+    SetState,
+    Start,
+    UpdateProgress,
+)
+from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry, progress_fields
+from murmur_streams.core.model.events import is_closing
+from murmur_streams.core.model.run import Run, run_to_fields
+from murmur_streams.core.model.states import CHANGES, Change, RunState
+from murmur_streams.core.rules import executions
+from murmur_streams.core.rules.decision import Answer, Decision, Now, ended, written
+from murmur_streams.core.rules.evolve import evolve
+
+__all__ = ["LIVE_GRACE_MS", "PROGRESS_INTERVAL_MS", "Answer", "Decision", "Now", "decide"]
+
+PROGRESS_INTERVAL_MS = 1_000
+"""Progress is journalled at most this often; between, only the hash has it."""
+
+LIVE_GRACE_MS = 86_400_000
+"""How much longer than its live_until a live run's keys are kept: the sweep must see it first."""
+
+
+def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision:
+    """Decide what a command does to a run; None is a run that does not exist."""
+    if isinstance(command, Create):
+        return _create(run, run_id, command, now)
+    if run is None:
+        return Decision(("NOT_FOUND",))
+    if isinstance(command, _FENCED) and command.claim not in {None, run.claim}:
+        return Decision(("FENCED",))
+    decision = _RULES[type(command)](run, command, now)
+    if decision.entries and isinstance(command, _SNAPSHOTTED) and now.max_events:
+        return _with_snapshot(run, decision, now)
+    return decision
+
+
+def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision:
+    if run is not None:
+        return Decision(("EXISTS",))
+    fields = {
+        "type": str(EntryType.CREATED),
+        "target": command.target,
+        "epoch": command.epoch,
+    }
+    if command.input is not None:
+        fields["input_size"] = str(command.input.size)
+        fields["input_sha256"] = command.input.sha256
+    if command.metadata_json is not None:
+        fields["metadata_json"] = command.metadata_json
+    if command.tenant is not None:
+        fields["tenant"] = command.tenant
+    fields |= _work_fields(command, now)
+    entry = JournalEntry(run_id, command.epoch, now.server_ms, 1, fields)
+    return Decision(("OK", "1"), (entry,))
+
+
+def _work_fields(command: Create, now: Now) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    due_ms = now.server_ms + command.delay_ms if command.delay_ms > 0 else command.due_ms
+    if due_ms is not None and due_ms <= now.server_ms:
+        # A moment that is over would be a head start, ahead of every priority.
+        due_ms = None
+    if command.queued:
+        fields["queued"] = "1"
+    if command.priority:
+        fields["priority"] = str(command.priority)
+    if due_ms is not None:
+        fields["due"] = str(due_ms)
+    if command.deadline_ms:
+        fields["deadline"] = str(max(now.server_ms, due_ms or 0) + command.deadline_ms)
+        fields["deadline_span"] = str(command.deadline_ms)
+    texts = {
+        "traceparent": command.traceparent,
+        "tracestate": command.tracestate,
+        "request_sha256": command.request_sha256,
+    }
+    return fields | {name: text for name, text in texts.items() if text is not None}
+
+
+def _append(run: Run, command: Append, now: Now) -> Decision:
+    if run.state.is_terminal:
+        return Decision(("TERMINAL", str(run.state)))
+    if command.expected_version not in {None, run.version}:
+        return Decision(("WRONG_VERSION", str(run.version)))
+    attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
+    return written(run, now.caller_ms, [{**event, **attempt} for event in command.events])
+
+
+def _push_event(run: Run, command: PushEvent, now: Now) -> Decision:
+    event = dict(command.event)
+    if not run.state.is_terminal:
+        return written(run, now.caller_ms, [event])
+    if run.seal is not None:
+        return written(run, now.server_ms, [{**event, "late": "1"}])
+    if _remaining_ms(run, now) == 0:
+        return written(run, now.server_ms, [_sealed_fields(), {**event, "late": "1"}])
+    if is_closing(event["type"], event.get("agent"), run.target):
+        event["seal"] = "1"
+    return written(run, now.server_ms, [event])
+
+
+def _set_state(run: Run, command: SetState, now: Now) -> Decision:
+    match CHANGES[run.state, command.state]:
+        case Change.NONE:
+            return Decision(("NO", str(run.state)))
+        case Change.ENTER:
+            if command.state is RunState.PENDING and run.cancel_requested is not None:
+                # It would never be started again.
+                told = {"stopped": "pending"}
+                return ended(run, RunState.CANCELLED, now, seal=True, told=told)
+            fields = {"type": str(EntryType.STATE), "state": str(command.state)}
+            return written(run, now.server_ms, [fields])
+        case Change.END:
+            return ended(run, command.state, now, seal=run.closing is not None)
+
+
+def _finish(run: Run, command: Finish, now: Now) -> Decision:
+    if run.state.is_terminal:
+        return Decision(("NO", str(run.state)))
+    if command.claim is not None and run.cancel_requested is not None:
+        command = _overruled(command)
+    told = {} if command.claim is None else executions.execution(run)
+    before: list[Fields] = []
+    if command.result is not None:
+        before.append(_result_fields(command.result))
+    if command.event is not None:
+        attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
+        before.append({**command.event, **attempt})
+    if command.stopped is not None:
+        told["stopped"] = command.stopped
+    if command.dead is not None:
+        told["reason"] = command.dead
+    end = ended(run, command.state, now, seal=True, before=before, error=command.error, told=told)
+    return replace(end, dead=command.dead)
+
+
+def _overruled(command: Finish) -> Finish:
+    """Whoever was told that the cancel was requested is sure that the run ends cancelled."""
+    stopped = command.stopped or "handler"
+    if command.state is RunState.CANCELLED:
+        return replace(command, stopped=stopped)
+    return Finish(RunState.CANCELLED, claim=command.claim, stopped=stopped)
+
+
+def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
+    if run.state.is_terminal:
+        return Decision(("NO", str(run.state)))
+    # The distance counts both ways: a clock that was set back must not silence the journal.
+    if run.progress_ms is None or abs(now.caller_ms - run.progress_ms) >= PROGRESS_INTERVAL_MS:
+        fields = {**progress_fields(command.progress), "at": str(now.caller_ms)}
+        return written(run, now.caller_ms, [fields])
+    return Decision(("OK", str(run.version)), progress=command.progress)
+
+
+def _set_result(run: Run, command: SetResult, now: Now) -> Decision:
+    if run.state.is_terminal and (run.state is RunState.CANCELLED or run.result_size is not None):
+        return Decision(("NO", str(run.state)))
+    fields = _result_fields(command.result)
+    if run.seal is not None:
+        fields["late"] = "1"
+    return written(run, now.server_ms, [fields])
+
+
+def _seal(run: Run, command: Seal, now: Now) -> Decision:
+    del command
+    if not run.state.is_terminal:
+        return Decision(("NO", str(run.state)))
+    if run.seal is not None:
+        return Decision(("OK", str(run.version)))
+    remaining = _remaining_ms(run, now)
+    if remaining > 0:
+        return Decision(("WAIT", str(remaining)))
+    return written(run, now.server_ms, [_sealed_fields()])
+
+
+def _delete(run: Run, command: Delete, now: Now) -> Decision:
+    if not run.state.is_terminal and not command.force:
+        return Decision(("NOT_TERMINAL", str(run.state)))
+    return written(run, now.server_ms, [{"type": str(EntryType.DELETED)}])
+
+
+_FENCED = (
+    Append,
+    Finish,
+    UpdateProgress,
+    Release,
+    DeliverCancel,
+    Checkpoint,
+    NoteSilence,
+)
+"""The commands that a worker sends with its claim."""
+
+_SNAPSHOTTED = (Append, PushEvent, UpdateProgress, Checkpoint)
+"""The commands that may come without end."""
+
+_RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
+    Append: _append,
+    PushEvent: _push_event,
+    SetState: _set_state,
+    Finish: _finish,
+    UpdateProgress: _update_progress,
+    SetResult: _set_result,
+    Seal: _seal,
+    Start: executions.start,
+    Release: executions.release,
+    Reclaim: executions.reclaim,
+    RequestCancel: executions.request_cancel,
+    DeliverCancel: executions.deliver_cancel,
+    Checkpoint: executions.checkpoint,
+    NoteSilence: executions.note_silence,
+    Delete: _delete,
+}
+
+
+def _with_snapshot(run: Run, decision: Decision, now: Now) -> Decision:
+    last = decision.entries[-1]
+    if last.seq - (run.snapshot or 0) < now.max_events // 2:
+        return decision
+    for entry in decision.entries:
+        run = evolve(run, entry)
+    flushed: tuple[JournalEntry, ...] = ()
+    if run.progress_dirty and run.progress is not None:
+        fields = {**progress_fields(run.progress), "at": str(now.caller_ms)}
+        flushed = written(run, run.last_ms, [fields]).entries
+        run = evolve(run, flushed[0])
+    folded = {name: text for name, text in run_to_fields(run).items() if name != "snapshot"}
+    last = written(run, run.last_ms, [{"type": str(EntryType.SNAPSHOT), **folded}])
+    return Decision(last.answer, (*decision.entries, *flushed, *last.entries))
+
+
+def _remaining_ms(run: Run, now: Now) -> int:
+    return max(0, (run.ended_ms or 0) + now.late_event_ms - now.server_ms)
+
+
+def _sealed_fields() -> dict[str, str]:
+    return {"type": str(EntryType.SEALED), "seal": "1"}
+
+
+def _result_fields(result: Payload) -> dict[str, str]:
+    return {"type": str(EntryType.RESULT), "size": str(result.size), "sha256": result.sha256}

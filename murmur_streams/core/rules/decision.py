@@ -1,0 +1,88 @@
+"""What a decision is, and how entries are written: the vocabulary of every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry, progress_fields
+from murmur_streams.core.model.events import RunEventType
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunProgress, RunState
+
+Answer = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The moment of a command, in Unix milliseconds by two clocks."""
+
+    caller_ms: int
+    server_ms: int
+    late_event_ms: int = 2_000
+    """How long after the end a closing event may still come."""
+    max_events: int = 0
+    """The journal's cap; a snapshot is written every half of it. 0: no cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a command does: its answer, the entries to append, and progress for the hash alone."""
+
+    answer: Answer
+    entries: tuple[JournalEntry, ...] = ()
+    progress: RunProgress | None = None
+    dead: str | None = None
+    """Why the run goes to its target's dead letters."""
+
+
+def written(run: Run, ms: int, drafts: Sequence[Fields]) -> Decision:
+    """Append these entries."""
+    ms = max(ms, run.last_ms)
+    run_id, epoch, first = run.run_id, run.epoch, run.version + 1
+    entries = tuple(
+        [
+            JournalEntry(run_id, epoch, ms, seq, fields)
+            for seq, fields in enumerate(drafts, start=first)
+        ]
+    )
+    return Decision(("OK", str(run.version + len(entries))), entries)
+
+
+def ended(
+    run: Run,
+    state: RunState,
+    now: Now,
+    *,
+    seal: bool,
+    before: Sequence[Fields] = (),
+    error: str | None = None,
+    told: Mapping[str, str] | None = None,
+) -> Decision:
+    """End the run.
+
+    Args:
+        run: the run.
+        state: its terminal state.
+        now: the moment.
+        seal: whether its stream ends here; always true of a cancelled run.
+        before: what is written before the last entry.
+        error: why it failed.
+        told: what the last entry holds besides.
+    """
+    drafts: list[Fields] = []
+    if run.progress_dirty and run.progress is not None:
+        drafts.append({**progress_fields(run.progress), "at": str(now.server_ms)})
+    drafts.extend(before)
+    if state is RunState.CANCELLED:
+        is_told = any(fields["type"] == RunEventType.RUN_CANCELLED for fields in drafts)
+        if run.cancel_event is None and not is_told:
+            drafts.append({"type": str(RunEventType.RUN_CANCELLED)})
+        seal = True
+    last = {"type": str(EntryType.STATE), "state": str(state), "at": str(now.server_ms)}
+    if error is not None:
+        last["error"] = error
+    if seal:
+        last["seal"] = "1"
+    drafts.append({**last, **(told or {})})
+    return written(run, now.server_ms, drafts)

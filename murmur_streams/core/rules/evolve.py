@@ -1,0 +1,193 @@
+"""``evolve(run, entry) -> run``: the one fold from which every hash can be rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry
+from murmur_streams.core.model.events import RunEventType, is_closing
+from murmur_streams.core.model.run import Run, changed, run_from_fields
+from murmur_streams.core.model.states import RunProgress, RunState
+
+FAILED = "failed"
+"""Why an execution is over when it failed and the run is tried again."""
+EXCUSED = frozenset({"worker_stopped", "retry_later"})
+"""Why an execution may be over without counting against the most attempts."""
+ERRORS_BYTES = 4_000
+"""Another failure's text is kept while those before are shorter than this."""
+
+
+def evolve(run: Run | None, entry: JournalEntry) -> Run:
+    """Fold one entry into the run's state.
+
+    Raises:
+        ValueError: the journal does not begin with ``run.created``.
+    """
+    if run is None:
+        begin = _BEGINNINGS.get(entry.type)
+        if begin is None:
+            raise ValueError(f"a fold begins with run.created or run.snapshot, not {entry.type}")
+        run = begin(entry)
+    else:
+        run = _LIFECYCLE.get(entry.type, _event)(run, entry)
+    if entry.is_seal:
+        run = changed(run, seal=entry.seq)
+    return changed(run, version=entry.seq, last_ms=entry.ms)
+
+
+def fold(entries: Iterable[JournalEntry]) -> Run | None:
+    """Fold a journal; None when it is empty.
+
+    One that was trimmed is folded from its oldest kept snapshot on.
+    """
+    run: Run | None = None
+    for entry in entries:
+        if run is not None or entry.type in _BEGINNINGS:
+            run = evolve(run, entry)
+    return run
+
+
+def _created(entry: JournalEntry) -> Run:
+    fields = entry.fields
+    return Run(
+        run_id=entry.run_id,
+        target=fields["target"],
+        epoch=fields["epoch"],
+        created_ms=entry.ms,
+        input_size=_int(fields.get("input_size")),
+        input_sha256=fields.get("input_sha256"),
+        metadata_json=fields.get("metadata_json"),
+        tenant=fields.get("tenant"),
+        queued=fields.get("queued") == "1",
+        priority=_int(fields.get("priority")) or 0,
+        due_ms=_int(fields.get("due")),
+        deadline_ms=_int(fields.get("deadline")),
+        deadline_span_ms=_int(fields.get("deadline_span")),
+        traceparent=fields.get("traceparent"),
+        tracestate=fields.get("tracestate"),
+        request_sha256=fields.get("request_sha256"),
+    )
+
+
+def _from_snapshot(entry: JournalEntry) -> Run:
+    run = run_from_fields(entry.run_id, entry.fields)
+    return changed(run, snapshot=entry.seq)
+
+
+def _snapshot(run: Run, entry: JournalEntry) -> Run:
+    return changed(run, snapshot=entry.seq)
+
+
+def _state(run: Run, entry: JournalEntry) -> Run:
+    fields = entry.fields
+    state = RunState(fields["state"])
+    if state is RunState.RUNNING:
+        claim = fields.get("claim")
+        return changed(
+            run,
+            state=state,
+            started_ms=run.started_ms if run.started_ms is not None else entry.ms,
+            attempt=_int(fields.get("attempt")) or run.attempt,
+            claim=claim,
+            worker=fields.get("worker") or run.worker,
+            host=fields.get("host") or run.host,
+            # Only what is queued is claimed: without its word for it, the claim says so.
+            queued=run.queued or claim is not None,
+        )
+    run = changed(run, state=state, claim=None)
+    if state is RunState.PENDING:
+        return _waiting_again(run, fields)
+    run = changed(run, ended_ms=int(fields["at"]), error=fields.get("error"))
+    if state is RunState.FAILED and "attempt" in fields:
+        return _with_error(changed(run, failures=run.failures + 1), fields.get("error"))
+    return run
+
+
+def _waiting_again(run: Run, fields: Fields) -> Run:
+    reason = fields.get("reason")
+    failed = _with_error(run, fields.get("error")) if reason == FAILED else run
+    return changed(
+        failed,
+        failures=run.failures + (reason == FAILED),
+        excused=run.excused + (reason in EXCUSED),
+        due_ms=_int(fields.get("due")) or run.due_ms,
+    )
+
+
+def _with_error(run: Run, error: str | None) -> Run:
+    before = run.errors or ""
+    if error is None or len(before.encode()) >= ERRORS_BYTES:
+        return run
+    line = f"{run.attempt} " + error.replace("\n", " ")
+    return changed(run, errors=f"{before}\n{line}" if before else line)
+
+
+def _cancel_requested(run: Run, entry: JournalEntry) -> Run:
+    fields = entry.fields
+    return changed(run, cancel_requested=int(fields["at"]), cancel_reason=fields.get("reason"))
+
+
+def _cancel_delivered(run: Run, entry: JournalEntry) -> Run:
+    return changed(run, cancel_delivered=int(entry.fields["at"]))
+
+
+def _silent(run: Run, entry: JournalEntry) -> Run:
+    return changed(run, silent=entry.seq)
+
+
+def _checkpoint(run: Run, entry: JournalEntry) -> Run:
+    size, sha256 = int(entry.fields["size"]), entry.fields["sha256"]
+    return changed(run, checkpoint_size=size, checkpoint_sha256=sha256)
+
+
+def _progress(run: Run, entry: JournalEntry) -> Run:
+    fields = entry.fields
+    progress = RunProgress(
+        total=int(fields["total"]),
+        completed=int(fields["completed"]),
+        failed=int(fields["failed"]),
+        running=int(fields["running"]),
+    )
+    return changed(run, progress=progress, progress_ms=int(fields["at"]), progress_dirty=False)
+
+
+def _result(run: Run, entry: JournalEntry) -> Run:
+    return changed(run, result_size=int(entry.fields["size"]), result_sha256=entry.fields["sha256"])
+
+
+def _event(run: Run, entry: JournalEntry) -> Run:
+    if entry.is_late:
+        return run
+    if run.closing is None and is_closing(entry.type, entry.fields.get("agent"), run.target):
+        return changed(run, closing=entry.seq)
+    if run.cancel_event is None and entry.type == RunEventType.RUN_CANCELLED:
+        return changed(run, cancel_event=entry.seq)
+    return run
+
+
+def _unchanged(run: Run, entry: JournalEntry) -> Run:
+    del entry
+    return run
+
+
+_LIFECYCLE: dict[str, Callable[[Run, JournalEntry], Run]] = {
+    EntryType.STATE: _state,
+    EntryType.PROGRESS: _progress,
+    EntryType.RESULT: _result,
+    EntryType.SEALED: _unchanged,
+    EntryType.SNAPSHOT: _snapshot,
+    EntryType.DELETED: _unchanged,
+    EntryType.CANCEL_REQUESTED: _cancel_requested,
+    EntryType.CANCEL_DELIVERED: _cancel_delivered,
+    EntryType.SILENT: _silent,
+    EntryType.CHECKPOINT: _checkpoint,
+}
+
+_BEGINNINGS: dict[str, Callable[[JournalEntry], Run]] = {
+    EntryType.CREATED: _created,
+    EntryType.SNAPSHOT: _from_snapshot,
+}
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text else None

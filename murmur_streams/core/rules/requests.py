@@ -1,0 +1,133 @@
+"""What callers hand to a store, checked and turned into commands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import cast
+
+from pydantic import JsonValue
+
+from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.model.commands import Create
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.identifiers import (
+    check_run_id,
+    check_target,
+    check_tenant,
+    new_epoch,
+)
+from murmur_streams.core.model.limits import Limits
+
+
+def create_command(
+    run_id: str,
+    target: str,
+    given: JsonValue,
+    metadata: Mapping[str, JsonValue] | None,
+    limits: Limits,
+    *,
+    tenant: str | None = None,
+) -> Create:
+    """Check what a run is created with.
+
+    Raises:
+        InvalidInputError: an id, target, input, metadata or tenant breaks a rule.
+    """
+    check_run_id(run_id)
+    return Create(
+        check_target(target),
+        new_epoch(),
+        None if given is None else limits.input(encode_json(given, "the input")),
+        None if metadata is None else limits.metadata(encode_json(dict(metadata), "the metadata")),
+        check_tenant(tenant),
+    )
+
+
+MOST_PRIORITY = 100
+LONGEST_SECONDS = 3_660 * 86_400
+"""Ten years: a longer delay or deadline is a slip of the unit."""
+LATEST_DUE_MS = 10**13 - 1
+"""The queue's scores tell what is due from what is not at this number (the year 2286)."""
+TRACE_NAMES = ("traceparent", "tracestate")
+LONGEST_TRACE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """When and before what a submitted run is to be executed."""
+
+    priority: int = 0
+    """From -100 to 100; a step is worth a minute of waiting."""
+    delay_seconds: float = 0.0
+    at: datetime | None = None
+    """With a time zone; instead of a delay."""
+    deadline_seconds: float | None = None
+    """How long after it is due it fails if it has not ended."""
+    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The W3C headers traceparent and tracestate; other names are left out."""
+    request_sha256: str | None = None
+    """The digest of what the submitter sent with its idempotency key."""
+
+
+def submit_command(create: Create, order: Order) -> Create:
+    """Make a run of a queue of what is created.
+
+    Raises:
+        InvalidInputError: a part of the order breaks a rule.
+    """
+    trace = {name: _trace(order.trace.get(name)) for name in TRACE_NAMES}
+    if order.at is not None and order.delay_seconds:
+        raise InvalidInputError("pass at or a delay, not both")
+    deadline = order.deadline_seconds
+    return replace(
+        create,
+        queued=True,
+        priority=_priority(order.priority),
+        delay_ms=milliseconds("the delay", order.delay_seconds),
+        due_ms=None if order.at is None else _due_ms(order.at),
+        # Less than a millisecond would mean none.
+        deadline_ms=0 if deadline is None else max(1, milliseconds("the deadline", deadline)),
+        request_sha256=order.request_sha256,
+        **trace,
+    )
+
+
+def milliseconds(what: str, seconds: float) -> int:
+    """A duration as scripts have it, or InvalidInputError for one that makes no sense."""
+    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST_SECONDS):
+        raise InvalidInputError(
+            f"{what} is {seconds} seconds, but must be from 0 to {LONGEST_SECONDS:,}"
+        )
+    return round(seconds * 1000)
+
+
+def _priority(priority: object) -> int:
+    if type(priority) is int and abs(priority) <= MOST_PRIORITY:
+        return priority
+    raise InvalidInputError(
+        f"priority is {ascii(priority)[:40]}, but must be an integer from -{MOST_PRIORITY} "
+        f"to {MOST_PRIORITY}"
+    )
+
+
+def _due_ms(at: datetime) -> int:
+    if not isinstance(cast("object", at), datetime):
+        raise InvalidInputError(
+            f"at is {ascii(at)[:40]}, but must be a datetime; a number of seconds is a delay"
+        )
+    if at.utcoffset() is None:
+        raise InvalidInputError("at has no time zone; use datetime.now(tz=UTC) + timedelta(...)")
+    ms = math.ceil(at.timestamp() * 1000)
+    if not 0 <= ms <= LATEST_DUE_MS:
+        raise InvalidInputError(f"at is {at}, but must be from 1970 to 2286")
+    return ms
+
+
+def _trace(text: str | None) -> str | None:
+    # What a caller passes on from strangers must not cost him the submission.
+    if not text or len(text) > LONGEST_TRACE or not (text.isascii() and text.isprintable()):
+        return None
+    return text

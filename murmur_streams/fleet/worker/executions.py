@@ -1,0 +1,114 @@
+"""The executions under way in a worker, by their claims' tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+
+from murmur_streams.core.model.work import Beat, Claim
+from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.awaiting import Awaited
+from murmur_streams.fleet.logs import loggable_traceback
+from murmur_streams.fleet.worker.endings import Outcome
+from murmur_streams.fleet.worker.execution import Execution, Verdict
+from murmur_streams.stores.work_store import WorkStore
+
+logger = logging.getLogger("murmur_streams.worker")
+
+MOST_EARLY = 1_000
+"""A cancel may overtake the answer that tells of its claim; so many are remembered."""
+
+
+class Held:
+    """Starts executions, passes verdicts on to them, and counts what they come to.
+
+    A run may come back while its lost execution has yet to end: so by token, not by run.
+    """
+
+    def __init__(self, worker: str, slot_free: Callable[[], None]) -> None:
+        self._worker = worker
+        self._slot_free = slot_free
+        self._under_way: dict[str, tuple[Execution, asyncio.Task[Outcome]]] = {}
+        self._left_behind: set[asyncio.Task[None]] = set()
+        self._early: OrderedDict[str, None] = OrderedDict()
+        self.counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs whose claims are held."""
+        return [
+            execution.claim.run_id for execution, _ in self._under_way.values() if execution.holds
+        ]
+
+    @property
+    def awaited(self) -> list[list[Awaited]]:
+        """The runs that each of the executions waits for."""
+        return [execution.awaited for execution, _ in self._under_way.values()]
+
+    @property
+    def left_behind(self) -> int:
+        """How many handlers go on though they were given up."""
+        return len(self._left_behind)
+
+    def tasks(self) -> list[asyncio.Task[Outcome]]:
+        """The executions' tasks."""
+        return [task for _, task in self._under_way.values()]
+
+    def beats(self, agents: Mapping[str, Agent]) -> list[Beat]:
+        """The claims to keep alive, each with its agent's patience."""
+        beats: list[Beat] = []
+        for execution, _ in self._under_way.values():
+            if execution.holds:
+                agent = agents.get(execution.claim.target)
+                patience = None if agent is None else agent.policy.silent_after_seconds
+                beats.append(Beat(execution.claim, patience))
+        return beats
+
+    def start(self, store: WorkStore, agent: Agent, claim: Claim) -> None:
+        """Execute a claimed run."""
+        execution = Execution(store, agent, claim, self._worker)
+        if claim.token in self._early:
+            del self._early[claim.token]
+            execution.tell(Verdict.CANCELLED)
+        task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
+        self._under_way[claim.token] = (execution, task)
+        self.counts["claimed"] += 1
+        task.add_done_callback(lambda done: self._ended(execution, done))
+
+    def tell(self, token: str, verdict: Verdict) -> bool:
+        """Pass a verdict on; False when it is no news."""
+        execution, _ = self._under_way.get(token, (None, None))
+        if execution is not None:
+            return execution.tell(verdict)
+        if verdict is Verdict.CANCELLED:
+            self._early[token] = None
+            if len(self._early) > MOST_EARLY:
+                self._early.popitem(last=False)
+        return False
+
+    def tell_all(self, verdict: Verdict) -> None:
+        """Pass a verdict on to all of them."""
+        for execution, _ in list(self._under_way.values()):
+            execution.tell(verdict)
+
+    def _ended(self, execution: Execution, task: asyncio.Task[Outcome]) -> None:
+        del self._under_way[execution.claim.token]
+        self._slot_free()
+        left = execution.left_behind
+        if left is not None:
+            self.counts["left_behind"] += 1
+            self._left_behind.add(left)
+            left.add_done_callback(self._left_behind.discard)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            run_id = execution.claim.run_id
+            shown = loggable_traceback(error)
+            logger.error("run %s: the worker could not end it: %s", run_id, shown)
+        else:
+            self.counts[task.result()] += 1

@@ -1,0 +1,5 @@
+"""Who a caller is and what it may do."""
+
+from murmur_streams.server.auth.bearer import Authenticator, BearerTokens
+
+__all__ = ["Authenticator", "BearerTokens"]

@@ -1,0 +1,129 @@
+"""Who may use a route: the dependencies that the routers ask with.
+
+They come first among a route's parameters, so that nobody without credentials has a body read or
+learns whether a run is there. They refuse unknown query parameters, too: after the credentials.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.requests import HTTPConnection
+from fastapi.security import APIKeyQuery, HTTPBearer
+
+from murmur_streams.server.auth.bearer import unauthorized
+from murmur_streams.server.auth.principal import ANYONE, Principal, Scope
+from murmur_streams.server.auth.signed_tickets import read_ticket
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.problems import FORBIDDEN, ProblemError
+from murmur_streams.server.queries import check_query
+
+# Both only document: what a request says is read below, to the letter.
+_bearer = HTTPBearer(
+    scheme_name="bearer", description="A token of the tokens file.", auto_error=False
+)
+_ticket = APIKeyQuery(
+    name="ticket",
+    scheme_name="ticket",
+    description="A ticket of POST /runs/{run_id}/ticket, for who can send no headers.",
+    auto_error=False,
+)
+
+Dependency = Callable[..., Awaitable[Principal]]
+
+
+def needs(scope: Scope) -> Dependency:
+    """A dependency that yields who asks, when they have this scope; else 401 or 403."""
+
+    async def caller(
+        connection: HTTPConnection, _: Annotated[object, Security(_bearer)]
+    ) -> Principal:
+        who = _with(scope, await _caller(connection))
+        check_query(connection)
+        return who
+
+    return caller
+
+
+async def reader_of_streams(
+    connection: HTTPConnection,
+    _: Annotated[object, Security(_bearer)],
+    __: Annotated[object, Security(_ticket)],
+) -> Principal:
+    """Who reads a stream: by a ticket where there is one, else by a token that may read."""
+    pod = pod_of(connection)
+    if pod.options.authenticator is None or "ticket" not in connection.query_params:
+        who = _with(Scope.READ, await _caller(connection))
+    else:
+        who = _of_ticket(pod, connection)
+    check_query(connection)
+    return who
+
+
+async def reader_of_document(connection: HTTPConnection) -> None:
+    """Who reads the OpenAPI document: anybody if the pod's options say so, else as everywhere."""
+    if not pod_of(connection).options.public_openapi:
+        await _caller(connection)
+
+
+async def is_still_good(connection: HTTPConnection, who: Principal) -> bool:
+    """Whether an open stream's credentials are good now: they may have expired or been withdrawn.
+
+    A ticket cannot be withdrawn; its stream ends with the credentials that it was given for.
+    """
+    if who.expires_at is not None and time.time() >= who.expires_at:
+        return False
+    if who.run_id is not None:
+        return True
+    try:
+        return await _caller(connection) == who
+    except ProblemError:
+        return False
+
+
+def pod_of(connection: HTTPConnection) -> Pod:
+    """The pod of the app that answers."""
+    pod: Pod = connection.app.state.pod
+    return pod
+
+
+async def _caller(connection: HTTPConnection) -> Principal:
+    authenticator = pod_of(connection).options.authenticator
+    if authenticator is None:
+        return ANYONE
+    return await authenticator(connection.headers.raw)
+
+
+def _with(scope: Scope, who: Principal) -> Principal:
+    if who.may(scope):
+        return who
+    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+    raise ProblemError(
+        FORBIDDEN, f"this needs the scope {scope}", headers={"WWW-Authenticate": challenge}
+    )
+
+
+def _of_ticket(pod: Pod, connection: HTTPConnection) -> Principal:
+    tickets = connection.query_params.getlist("ticket")
+    secret = pod.options.ticket_secret
+    who = read_ticket(secret, tickets[0]) if secret and len(tickets) == 1 else None
+    if who is None or _runs_of(connection) != {who.run_id}:
+        raise unauthorized("this ticket is not good here, or no more")
+    return who
+
+
+def _runs_of(connection: HTTPConnection) -> set[str | None]:
+    in_path = connection.path_params.get("run_id")
+    asked = set(connection.query_params.getlist("run"))
+    return {*asked, in_path} if in_path is not None else {*asked}
+
+
+Reader = Annotated[Principal, Depends(needs(Scope.READ))]
+Submitter = Annotated[Principal, Depends(needs(Scope.SUBMIT))]
+Canceller = Annotated[Principal, Depends(needs(Scope.CANCEL))]
+Admin = Annotated[Principal, Depends(needs(Scope.ADMIN))]
+StreamReader = Annotated[Principal, Depends(reader_of_streams)]
+"""For the streams of runs; everywhere else a ticket counts for nothing."""

@@ -1,0 +1,86 @@
+"""Who is who: from a request's headers to a principal. Nothing else of a request is looked at."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.auth.tokens import LONGEST, Token, TokensFile, digest
+from murmur_streams.server.problems import BAD_REQUEST, LONG_HEADERS, UNAUTHORIZED, ProblemError
+
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_CREDENTIALS = re.compile(rb"bearer ([!-~]+)", re.IGNORECASE)
+_SCHEME_BYTES = len(b"Bearer ")
+
+
+class Authenticator(Protocol):
+    """Says who sends a request, by its headers; names are in lower case.
+
+    Raises:
+        ProblemError: 401 for credentials that are missing or no good, 400 or 431 for headers that
+            cannot be read.
+    """
+
+    async def __call__(self, headers: list[tuple[bytes, bytes]]) -> Principal: ...
+
+
+class BearerTokens:
+    """``Authorization: Bearer TOKEN`` by a list of tokens, or by a file of them.
+
+    A token is compared by its hash with every record there is, so that the time an answer takes
+    tells nothing of a record.
+    """
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._tokens: Callable[[], Sequence[Token]] = lambda: tokens
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """By a tokens file, whose changes count at once.
+
+        Raises:
+            StoreConfigurationError: it cannot be read.
+        """
+        authenticator = cls(())
+        authenticator._tokens = TokensFile(path).tokens
+        return authenticator
+
+    async def __call__(self, headers: list[tuple[bytes, bytes]]) -> Principal:
+        """The caller; see Authenticator."""
+        given = digest(bearer_token(headers))
+        found: Principal | None = None
+        for token in self._tokens():
+            if hmac.compare_digest(token.sha256, given):
+                found = token.principal
+        if found is None or (found.expires_at is not None and time.time() >= found.expires_at):
+            raise unauthorized("this token is not good here, or no more")
+        return found
+
+
+def bearer_token(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The token of a request's one Authorization header.
+
+    Raises:
+        ProblemError: 401 there is none, 400 there are two, 431 it is longer than any token.
+    """
+    given = [value for name, value in headers if name == b"authorization"]
+    if not given:
+        raise unauthorized("send Authorization: Bearer TOKEN")
+    if len(given) > 1:
+        raise ProblemError(BAD_REQUEST, "there may be one Authorization header")
+    if len(given[0]) > LONGEST + _SCHEME_BYTES:
+        raise ProblemError(LONG_HEADERS, f"a token has {LONGEST} characters at most")
+    found = _CREDENTIALS.fullmatch(given[0])
+    if found is None:
+        raise unauthorized("send Authorization: Bearer TOKEN, with one space and nothing after it")
+    return found[1]
+
+
+def unauthorized(detail: str) -> ProblemError:
+    """The 401 that tells how to come in."""
+    return ProblemError(UNAUTHORIZED, detail, headers=CHALLENGE)

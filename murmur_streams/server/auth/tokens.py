@@ -1,0 +1,212 @@
+"""The tokens file: who may do what, by the hash of a secret. Read again whenever it has changed.
+
+TOML, one ``[[tokens]]`` each::
+
+    [[tokens]]
+    name = "web"
+    sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    scopes = ["submit", "read"]
+    tenant = "acme"                    # left out: the runs that belong to no tenant
+    expires = 2031-01-31T00:00:00Z     # left out: never
+
+Instead of ``sha256`` there may be ``token``, the secret itself. Several tokens with one name are
+one caller: to rotate, add the new one, and remove the old one when nobody uses it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
+from murmur_streams.core.model.identifiers import check_tenant
+from murmur_streams.server.auth.principal import Principal, Scope
+
+logger = logging.getLogger("murmur_streams.server")
+
+PREFIX = "mst_"
+"""What a token of ours begins with, so that scanners for leaked secrets can know it."""
+SHORTEST = 16
+LONGEST = 4_096
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/-]{{{SHORTEST},{LONGEST}}}=*")
+_FIELDS = frozenset({"name", "token", "sha256", "scopes", "tenant", "expires"})
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One record: the hash of a secret, and who it is that knows it."""
+
+    sha256: bytes
+    principal: Principal
+    is_plain: bool = field(default=False, compare=False)
+    """Whether the file has the secret itself, and not only its hash."""
+
+
+class TokensFile:
+    """The records of a file, as it is now.
+
+    A file that cannot be used leaves those of before in force: half a file, seen while somebody
+    writes it, must lock nobody out.
+
+    Raises:
+        StoreConfigurationError: it cannot be used from the start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._state()
+        self._tokens = self._read()
+
+    def tokens(self) -> Sequence[Token]:
+        """The records; the file is read when it is another than the last time."""
+        state = self._state()
+        if state != self._seen:
+            self._seen = state
+            try:
+                self._tokens = self._read()
+            except StoreConfigurationError as error:
+                logger.error("the tokens of before stay in force: %s", error)  # noqa: TRY400  # its traceback tells nobody more
+            else:
+                logger.info("%d tokens were read from %s", len(self._tokens), self._path)
+        return self._tokens
+
+    def _state(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _read(self) -> tuple[Token, ...]:
+        try:
+            with self._path.open(encoding="utf-8-sig") as file:
+                tokens = parse_tokens(file.read())
+                mode = os.fstat(file.fileno()).st_mode
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise StoreConfigurationError(f"the tokens file {self._path}: {why}") from None
+        if any(token.is_plain for token in tokens) and is_open_to_others(mode):
+            logger.warning(
+                "the tokens file %s has tokens as they are, and others on this machine have access "
+                "to it: chmod 600 it, or keep their hashes, as `murmur-streams token` prints them",
+                self._path,
+            )
+        elif is_open_to_others(mode, to_write=True):
+            logger.warning(
+                "others on this machine can write records of their own into the tokens file %s: "
+                "chmod go-w it",
+                self._path,
+            )
+        return tokens
+
+
+def is_open_to_others(mode: int, *, to_write: bool = False) -> bool:
+    """Whether the group or everybody may use a file of this mode; Windows has no such modes."""
+    return os.name == "posix" and bool(mode & (0o022 if to_write else 0o077))
+
+
+def parse_tokens(text: str) -> tuple[Token, ...]:
+    """The records of a file's text; ValueError says which one breaks which rule, and no secret."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is no TOML: {error}") from None
+    records: object = found.get("tokens")
+    if set(found) != {"tokens"} or not isinstance(records, list) or not records:
+        raise ValueError("it must hold [[tokens]] records, one at least, and nothing else")
+    return tuple(
+        _token(number, record) for number, record in enumerate(cast("list[object]", records), 1)
+    )
+
+
+def draw_token() -> str:
+    """A new secret."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(token: bytes) -> bytes:
+    """What is kept of a secret. It was drawn, not thought up: one round is enough."""
+    return hashlib.sha256(token).digest()
+
+
+def check_name(name: object) -> str:
+    """Return what can be a caller's name, else raise InvalidInputError."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    raise InvalidInputError(
+        "name must be 1 to 64 characters of A-Z a-z 0-9 . _ - that begin with a letter or a digit"
+    )
+
+
+def record_of(token: str, who: Principal) -> str:
+    """The record of a secret, as the file holds it."""
+    lines = ["[[tokens]]", f'name = "{who.name}"', f'sha256 = "{digest(token.encode()).hex()}"']
+    scopes = ", ".join(f'"{scope}"' for scope in Scope if scope in who.scopes)
+    lines.append(f"scopes = [{scopes}]")
+    lines += [f'tenant = "{who.tenant}"'] if who.tenant is not None else []
+    if who.expires_at is not None:
+        moment = datetime.fromtimestamp(int(who.expires_at)).astimezone()
+        lines.append(f"expires = {moment.isoformat()}")
+    return "\n".join(lines) + "\n"
+
+
+def _token(number: int, record: object) -> Token:
+    try:
+        if not isinstance(record, dict):
+            raise ValueError("it must be a table")  # noqa: TRY004, TRY301  # a rule of the file, told with the others
+        return _checked(cast("dict[str, Any]", record))
+    except (ValueError, InvalidInputError) as error:
+        raise ValueError(f"record {number}: {error}") from None
+
+
+def _checked(record: dict[str, Any]) -> Token:
+    if unknown := sorted(set(record) - _FIELDS):
+        raise ValueError(f"{unknown[0]!a} is none of {', '.join(sorted(_FIELDS))}")
+    who = Principal(
+        name=check_name(record.get("name")),
+        scopes=_scopes(record.get("scopes")),
+        tenant=check_tenant(record.get("tenant")),
+        expires_at=_expires(record.get("expires")),
+    )
+    return Token(_hash(record), who, is_plain="token" in record)
+
+
+def _hash(record: dict[str, Any]) -> bytes:
+    token, sha256 = record.get("token"), record.get("sha256")
+    if (token is None) == (sha256 is None):
+        raise ValueError("it needs either token or sha256")
+    if token is not None:
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise ValueError(
+                f"token must be {SHORTEST} characters or more of A-Z a-z 0-9 . _ ~ + / -"
+            )
+        return digest(token.encode())
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError("sha256 must be 64 hexadecimal digits, in lower case")
+    return bytes.fromhex(sha256)
+
+
+def _scopes(given: object) -> frozenset[Scope]:
+    names = cast("list[object]", given) if isinstance(given, list) else []
+    if not names or not all(isinstance(name, str) and name in set(Scope) for name in names):
+        raise ValueError(f"scopes must be a list of {', '.join(Scope)}, one at least")
+    return frozenset(Scope(str(name)) for name in names)
+
+
+def _expires(given: object) -> float | None:
+    if given is None:
+        return None
+    if not isinstance(given, datetime) or given.tzinfo is None:
+        raise ValueError("expires must be a moment with its zone, such as 2031-01-31T00:00:00Z")
+    return given.timestamp()

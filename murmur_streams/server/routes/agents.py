@@ -1,0 +1,205 @@
+"""The routes of agents and groups: what there is, and runs whose end the answer waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import JsonValue
+
+from murmur_streams.core.model.identifiers import check_target
+from murmur_streams.fleet.agents import Agent
+from murmur_streams.server.auth.access import Reader, Submitter, pod_of
+from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.bodies import (
+    AgentSchema,
+    GatherRequest,
+    Outcome,
+    RunRequest,
+    SubmitRequest,
+    Task,
+)
+from murmur_streams.server.json_body import body_of
+from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.outcomes import outcome_of
+from murmur_streams.server.problems import (
+    DRAINING,
+    IN_FLIGHT,
+    KEY_REUSED,
+    NO_AGENT,
+    NO_GROUP,
+    TIMEOUT,
+    TOO_MANY,
+    ProblemError,
+)
+from murmur_streams.server.submission import idempotency_key, submit
+from murmur_streams.server.waiting import ended, preferred_wait, until
+from murmur_streams.stores.own_tasks import end_tasks
+
+router = APIRouter(tags=["agents"])
+_RUNNING = problems(NO_AGENT, IN_FLIGHT, KEY_REUSED, TOO_MANY, DRAINING, TIMEOUT)
+
+
+@router.get("/agents")
+async def list_agents(who: Reader, request: Request) -> list[str]:
+    """The names of the agents."""
+    del who
+    return sorted(pod_of(request).fleet.agents)
+
+
+@router.get("/agents/{name}/schema", responses=problems(NO_AGENT))
+async def read_schema(who: Reader, request: Request, name: str) -> AgentSchema:
+    """What an agent takes and returns."""
+    del who
+    agent = _agent(request, name)
+    return AgentSchema(
+        name=agent.name, input_type=agent.input_schema(), output_type=agent.output_schema()
+    )
+
+
+@router.post(
+    "/agents/{name}/run",
+    responses=_RUNNING,
+    openapi_extra=request_body(RunRequest) | preferring("Idempotency-Key"),
+)
+async def run_agent(
+    who: Submitter,
+    request: Request,
+    name: str,
+    body: Annotated[RunRequest, Depends(body_of(RunRequest))],
+) -> Outcome:
+    """Queue a run, and answer with its outcome.
+
+    After the time of ``Prefer: wait=N``, or the server's, the answer is 504: the run goes on, and
+    the problem has its ``run_id``.
+    """
+    _agent(request, name)
+    work = _Work(request, who, name)
+    with pod_of(request).streaming(who):
+        run_id = await work.submit(body.task, idempotency_key(request))
+        return (await _outcomes(work, [work.outcome(run_id)]))[0]
+
+
+@router.post(
+    "/agents/{name}/gather",
+    responses=_RUNNING,
+    openapi_extra=request_body(GatherRequest) | preferring("Idempotency-Key"),
+)
+async def gather_agent(
+    who: Submitter,
+    request: Request,
+    name: str,
+    body: Annotated[GatherRequest, Depends(body_of(GatherRequest))],
+) -> list[Outcome]:
+    """Queue a run for each task, at most ``max_concurrency`` at a time; their outcomes in order.
+
+    The time counts for all of them together. After it, or a problem with one task, no more runs
+    are submitted, and those that were go on.
+    """
+    _agent(request, name)
+    work, key = _Work(request, who, name, body.max_concurrency), idempotency_key(request)
+    # No key of a client's has a space in it.
+    keys = [None if key is None else f"{key} {number}" for number in range(len(body.tasks))]
+    with pod_of(request).streaming(who):
+        return await _outcomes(
+            work, [work.run(task, its_key) for task, its_key in zip(body.tasks, keys, strict=True)]
+        )
+
+
+@router.get("/groups")
+async def list_groups(who: Reader) -> list[str]:
+    """The names of the groups."""
+    del who
+    return []
+
+
+@router.get("/groups/{name}/topology", responses=problems(NO_GROUP))
+async def read_topology(who: Reader, name: str) -> dict[str, JsonValue]:
+    """How a group's agents follow each other."""
+    del who
+    raise _no_group(name)
+
+
+@router.post(
+    "/groups/{name}/run",
+    responses=problems(NO_GROUP),
+    openapi_extra=request_body(RunRequest) | preferring("Idempotency-Key"),
+)
+async def run_group(
+    who: Submitter, name: str, body: Annotated[RunRequest, Depends(body_of(RunRequest))]
+) -> Outcome:
+    """Queue a run of a group, and answer with its outcome."""
+    del who, body
+    raise _no_group(name)
+
+
+class _Work:
+    """Runs that one request waits for."""
+
+    def __init__(self, request: Request, who: Principal, name: str, at_once: int = 1) -> None:
+        self.request = request
+        self.who = who
+        self.run_ids: list[str] = []
+        self._name = name
+        self._room = asyncio.Semaphore(at_once)
+
+    async def submit(self, task: Task, key: str | None) -> str:
+        """Submit one."""
+        body = SubmitRequest.model_validate({"target": self._name, "task": task})
+        made = await submit(self.request, self.who, body, key)
+        self.run_ids.append(made.run_id)
+        return made.run_id
+
+    async def outcome(self, run_id: str) -> Outcome:
+        """Wait for a run's end."""
+        store = await pod_of(self.request).store()
+        await ended(store, await store.snapshot(run_id))
+        return await outcome_of(store, await store.snapshot(run_id))
+
+    async def run(self, task: Task, key: str | None) -> Outcome:
+        """Submit one and wait for its end, when there is room for it."""
+        async with self._room:
+            return await self.outcome(await self.submit(task, key))
+
+
+async def _outcomes(work: _Work, runs: list[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    pod, found = pod_of(work.request), list[Outcome]()
+
+    async def wait() -> None:
+        found.extend(await _all(runs))
+
+    preferred = preferred_wait(work.request, pod.options.run_seconds)
+    seconds = pod.options.run_seconds if preferred is None else preferred
+    try:
+        if await until(work.request, wait(), seconds):
+            return found
+    finally:
+        for run in runs:
+            run.close()
+    told: dict[str, Any] = {"run_ids": work.run_ids, "run_id": next(iter(work.run_ids), None)}
+    if pod.drain.is_set():
+        raise ProblemError(
+            DRAINING, "this pod is shutting down; what was submitted goes on", **told
+        )
+    raise ProblemError(TIMEOUT, "it took too long; what was submitted goes on", **told)
+
+
+async def _all(runs: list[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    tasks = [asyncio.create_task(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await end_tasks(tasks)
+
+
+def _agent(request: Request, name: str) -> Agent:
+    agent = pod_of(request).fleet.agents.get(check_target(name))
+    if agent is None:
+        raise ProblemError(NO_AGENT, f"there is no agent {name!r}", agent=name)
+    return agent
+
+
+def _no_group(name: str) -> ProblemError:
+    return ProblemError(NO_GROUP, f"there is no group {check_target(name)!r}")

@@ -1,0 +1,77 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from murmur_streams.core.model.errors import MurmurError
+from murmur_streams.server.auth.access import Reader, pod_of
+from murmur_streams.server.bodies import Health, Readiness
+from murmur_streams.server.metrics import Metrics
+from murmur_streams.server.pod import Pod
+from murmur_streams.server.queries import refuse_unknown_queries
+
+router = APIRouter(tags=["health"])
+
+READY_SECONDS = 2.0
+"""Who asks whether the pod is ready does not wait for a store that is slow to say so."""
+READY = "ready"
+_UNREADY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Readiness, "description": "It is not, and why"}
+}
+_OPEN = [Depends(refuse_unknown_queries)]
+
+
+@router.get("/healthz", dependencies=_OPEN)
+async def is_alive() -> Health:
+    """Whether the process answers."""
+    return Health(status="ok")
+
+
+@router.get("/health", dependencies=_OPEN)
+async def is_alive_too() -> Health:
+    """The same, under its older name."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", response_model=Readiness, responses=_UNREADY, dependencies=_OPEN)
+async def is_ready(request: Request) -> Response:
+    """Whether it may be sent requests: its store is there with our scripts, and it does not end."""
+    pod = pod_of(request)
+    status = await _readiness(pod)
+    warning = await pod.warning() if status == READY else None
+    content = Readiness(status=status, warning=warning).model_dump_json(exclude_none=True)
+    if status == READY:
+        return Response(content, media_type="application/json")
+    headers = {"Retry-After": "5" if status == "shutting_down" else "1"}
+    return Response(content, 503, headers, media_type="application/json")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def read_metrics(who: Reader, request: Request) -> Response:
+    """The pod's counters, as Prometheus reads them."""
+    del who
+    metrics: Metrics = request.app.state.metrics
+    metrics.store_warns(await pod_of(request).warning())
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _readiness(pod: Pod) -> str:
+    if pod.drain.is_set():
+        return "shutting_down"
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await (await pod.store()).ping()
+    except MurmurError as error:
+        pod.trouble.tell(error)
+        return "store_unreachable"
+    except TimeoutError:
+        pod.trouble.tell(TimeoutError(f"the store did not answer within {READY_SECONDS} s"))
+        return "store_unreachable"
+    pod.trouble.over()
+    return READY

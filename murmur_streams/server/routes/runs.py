@@ -1,0 +1,254 @@
+"""The routes of runs that are there: read, page, cancel, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
+from murmur_streams.server.auth.access import Admin, Canceller, Reader, pod_of
+from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.bodies import (
+    Cancelled,
+    CancelRequest,
+    Entry,
+    EventPage,
+    JournalPage,
+    Outcome,
+    RunList,
+    RunSnapshot,
+)
+from murmur_streams.server.following import resume_after
+from murmur_streams.server.json_body import optional_body_of
+from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.outcomes import outcome_of
+from murmur_streams.server.problems import (
+    BAD_CURSOR,
+    CURSOR_GAP,
+    CURSOR_RESET,
+    NOT_ENDED,
+    TOO_MANY,
+    ProblemError,
+)
+from murmur_streams.server.waiting import preferred_wait, until, until_ended
+from murmur_streams.stores.work_store import WorkStore
+
+router = APIRouter(tags=["runs"])
+
+MOST_PAGES = 20
+"""How many pages of others' runs are passed over for one page of the caller's own."""
+LATE_SECONDS = 0.5
+"""A run that has ended but is not sealed gets its seal from who follows it; so long at least."""
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+After = Annotated[str | None, Query(description="A cursor; empty or -1: from the start.")]
+_OF_CURSORS = problems(BAD_CURSOR, CURSOR_GAP, CURSOR_RESET)
+
+
+@router.get("/runs", responses=problems(BAD_CURSOR))
+async def list_runs(
+    who: Reader,
+    request: Request,
+    state: RunState | None = None,
+    target: str | None = None,
+    limit: Limit = 50,
+    cursor: str | None = None,
+) -> RunList:
+    """List the caller's runs, newest first."""
+    pod = pod_of(request)
+    most = min(limit, pod.options.max_page)
+    store, found, pages = await pod.store(), list[Run](), 0
+    while True:
+        page = await store.list_runs(
+            state=state, target=target, tenant=_tenant(who), limit=most, cursor=cursor
+        )
+        pages += 1
+        found += [run for run in page.runs if who.sees(run.run_id, run.tenant)]
+        last, cursor = cursor, page.cursor
+        if cursor is None or len(found) >= most:
+            break
+        if pages >= MOST_PAGES and last is not None and _ms(cursor) < _ms(last):
+            # Not the cursor itself: it is another's id. All that is newer was looked at.
+            found = [run for run in found if run.created_ms > _ms(cursor)]
+            cursor = listing_key(_ms(cursor) + 1, "0")
+            break
+    if len(found) > most or (len(found) == most and cursor is not None):
+        found = found[:most]
+        cursor = listing_key(found[-1].created_ms, found[-1].run_id)
+    return RunList(runs=[*_readable(found)], next=cursor)
+
+
+def _readable(runs: list[Run]) -> Iterator[RunSnapshot]:
+    """The runs as they are told; like the store's, a listing leaves damaged ones out."""
+    for run in runs:
+        try:
+            yield RunSnapshot.of(run)
+        except RunDamagedError as error:
+            log_problem("a listing leaves a run out", error)
+
+
+def _ms(cursor: str) -> int:
+    return int(cursor.partition(":")[0])
+
+
+def _tenant(who: Principal) -> str | None:
+    return None if who.is_admin else who.tenant
+
+
+@router.get(
+    "/runs/{run_id}", response_model=RunSnapshot, responses={304: {"description": "As it was"}}
+)
+async def read_run(who: Reader, request: Request, run_id: str) -> Response:
+    """Everything that is told of a run; with If-None-Match, only when it has changed."""
+    return conditional_answer(request, RunSnapshot.of(await pod_of(request).find(who, run_id)))
+
+
+@router.get("/runs/{run_id}/status")
+async def read_status(who: Reader, request: Request, run_id: str) -> RunStatus:
+    """The run's state and progress."""
+    return (await pod_of(request).find(who, run_id)).status
+
+
+@router.get("/runs/{run_id}/result", responses=problems(NOT_ENDED))
+async def read_result(who: Reader, request: Request, run_id: str) -> Outcome:
+    """The run's output, or why it has none."""
+    run = await pod_of(request).find(who, run_id)
+    if not run.state.is_terminal:
+        raise ProblemError(NOT_ENDED, f"run is {run.state}; result not yet available")
+    return await outcome_of(await pod_of(request).store(), run)
+
+
+@router.get("/runs/{run_id}/events", responses=_OF_CURSORS | problems(TOO_MANY))
+async def read_events(
+    who: Reader,
+    request: Request,
+    run_id: str,
+    after: After = None,
+    limit: Limit = 100,
+    wait: Annotated[float, Query(ge=0, le=3600, description="Seconds, for the next event.")] = 0,
+) -> EventPage:
+    """A page of the run's events; with ``wait``, the answer comes when there is one, or the end."""
+    pod = pod_of(request)
+    run = await pod.find(who, run_id)
+    store, most = await pod.store(), min(limit, pod.options.max_page)
+    page = await _events(store, run, resume_after(after), most)
+    seconds = min(wait, pod.options.max_wait_seconds)
+    if page.events or page.ended or not (seconds or run.state.is_terminal):
+        return page.told
+    # One that asks for no wait is none that waits: it costs no place of a stream.
+    with pod.streaming(who) if seconds else nullcontext():
+        news = _next_event(store, run_id, page.next)
+        await until(request, news, seconds or LATE_SECONDS)
+    return (await _events(store, await pod.find(who, run_id), page.next, most)).told
+
+
+@router.get("/runs/{run_id}/journal", responses=_OF_CURSORS)
+async def read_journal(
+    who: Reader, request: Request, run_id: str, after: After = None, limit: Limit = 100
+) -> JournalPage:
+    """A page of the run's journal: its events, and all that changed it."""
+    pod = pod_of(request)
+    await pod.find(who, run_id)
+    most, found = min(limit, pod.options.max_page), list[Entry]()
+    async with aclosing((await pod.store()).journal(run_id, after=resume_after(after))) as entries:
+        async for entry in entries:
+            if len(found) == most:
+                return JournalPage(entries=found, next=found[-1].cursor)
+            found.append(Entry.of(entry))
+    return JournalPage(entries=found, next=None)
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    response_model=Cancelled,
+    openapi_extra=request_body(CancelRequest, required=False) | preferring(),
+)
+async def cancel_run(
+    who: Canceller,
+    request: Request,
+    run_id: str,
+    body: Annotated[CancelRequest | None, Depends(optional_body_of(CancelRequest))],
+) -> Response:
+    """Ask that a run end cancelled; one that has ended stays as it is.
+
+    With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
+    """
+    pod = pod_of(request)
+    await pod.find(who, run_id)
+    handle = pod.fleet.handle(run_id)
+    told = await handle.cancel(reason=None if body is None else body.reason)
+    seconds = preferred_wait(request, pod.options.max_wait_seconds)
+    if seconds is not None and not told.state.is_terminal:
+        await until_ended(request, who, await handle.snapshot(), seconds)
+        # Asking twice is asking once.
+        told = await handle.cancel()
+    answer = json_answer(
+        Cancelled(state=told.state, how=told.how), without={"how"} if told.how is None else None
+    )
+    if seconds is not None:
+        answer.headers["Preference-Applied"] = f"wait={seconds}"
+    return answer
+
+
+@router.delete("/runs/{run_id}", status_code=204, responses=problems(NOT_ENDED))
+async def delete_run(who: Admin, request: Request, run_id: str, force: bool = False) -> None:
+    """Remove a run that has ended, or with ``force`` any; its streams end."""
+    pod = pod_of(request)
+    run = await pod.find(who, run_id)
+    if not (run.state.is_terminal or force):
+        raise ProblemError(NOT_ENDED, f"run is {run.state}; delete it with force=true")
+    if not await (await pod.store()).delete(run_id, force=force):
+        raise RunNotFoundError(run_id)
+
+
+@dataclass
+class _Page:
+    events: list[RunEvent]
+    next: str
+    ended: bool
+
+    @property
+    def told(self) -> EventPage:
+        return EventPage(events=self.events, next=self.next, ended=self.ended)
+
+
+async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> _Page:
+    page = _Page([], after or "", ended=False)
+    async with aclosing(store.journal(run.run_id, after=after)) as entries:
+        async for entry in _up_to_the_seal(entries):
+            event = entry.event()
+            if event is not None and len(page.events) == most:
+                return page
+            page.next, page.ended = entry.cursor, entry.is_seal
+            page.events += [event] if event is not None else []
+    # A cursor behind the seal: of what came late, or of the last event.
+    page.ended = page.ended or _is_past_seal(run, page.next)
+    return page
+
+
+async def _up_to_the_seal(entries: AsyncIterator[JournalEntry]) -> AsyncIterator[JournalEntry]:
+    async for entry in entries:
+        if not entry.is_late:
+            yield entry
+        if entry.is_seal:
+            return
+
+
+def _is_past_seal(run: Run, cursor: str) -> bool:
+    return run.seal is not None and int(cursor.rpartition("-")[2]) >= run.seal
+
+
+async def _next_event(store: WorkStore, run_id: str, after: str) -> None:
+    async with aclosing(store.stream(run_id, after=after)) as events:
+        async for _ in events:
+            return

@@ -1,0 +1,68 @@
+"""``POST /submit``: queue a run, and perhaps wait for its end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from murmur_streams.server.answering import json_answer
+from murmur_streams.server.auth.access import Submitter, pod_of
+from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.bodies import SubmitRequest, Submitted
+from murmur_streams.server.json_body import body_of
+from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.outcomes import outcome_of
+from murmur_streams.server.problems import IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP, RUN_EXISTS
+from murmur_streams.server.submission import idempotency_key, submit
+from murmur_streams.server.waiting import preferred_wait, until_ended
+
+router = APIRouter(tags=["runs"])
+REPLAYED = "Idempotent-Replayed"
+WARNING = "Murmur-Warning"
+"""A header, so that bodies are what clients of murmur-runtime know, and a replay's the same."""
+
+
+@router.post(
+    "/submit",
+    response_model=Submitted,
+    responses=problems(RUN_EXISTS, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP),
+    openapi_extra=request_body(SubmitRequest) | preferring("Idempotency-Key"),
+)
+async def submit_run(
+    who: Submitter,
+    request: Request,
+    body: Annotated[SubmitRequest, Depends(body_of(SubmitRequest))],
+) -> Response:
+    """Queue a run.
+
+    With an Idempotency-Key the same request may be sent again: it is the same run while there is
+    that run. The key is one of the tenant's. What counts as the work is the target, the input, the
+    metadata, the priority, the deadline and when it is due; ``task.id`` and the two ``request_id``
+    name the request, and do not count. Other work under the key is refused.
+
+    With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
+    """
+    made = await submit(request, who, body, idempotency_key(request))
+    seconds = preferred_wait(request, pod_of(request).options.max_wait_seconds)
+    if seconds is None:
+        answer = json_answer(Submitted(run_id=made.run_id), without={"state", "result"})
+    else:
+        answer = await _waited(request, who, made.run_id, seconds)
+    if made.is_replay:
+        answer.headers[REPLAYED] = "true"
+    warning = await made.warning()
+    if warning is not None:
+        answer.headers[WARNING] = warning
+    return answer
+
+
+async def _waited(request: Request, who: Principal, run_id: str, seconds: int) -> Response:
+    store = await pod_of(request).store()
+    await until_ended(request, who, await store.snapshot(run_id), seconds)
+    run = await store.snapshot(run_id)
+    result = await outcome_of(store, run) if run.state.is_terminal else None
+    told = Submitted(run_id=run_id, state=run.state, result=result)
+    answer = json_answer(told, without=set() if result is not None else {"result"})
+    answer.headers["Preference-Applied"] = f"wait={seconds}"
+    return answer

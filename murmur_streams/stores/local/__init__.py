@@ -1,0 +1,1 @@
+"""Stores inside one process or one machine: memory, SQLite and RocksDB over one engine."""

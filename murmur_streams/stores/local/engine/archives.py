@@ -1,0 +1,110 @@
+"""A run read whole from a file: for audits, and to be moved to another store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from murmur_streams.core.archive.run_archive import RunArchive
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError, StoreError
+from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.rules.audit import AuditReport, audit_run
+from murmur_streams.stores.local.engine.bookkeeping import is_due, keeping_problems
+from murmur_streams.stores.local.engine.database import Kind, Reader, Stored
+
+T = TypeVar("T")
+
+PAGE = 500
+TRIES = 20
+"""A run that is written to while it is read is read again so often."""
+
+
+class Read(Protocol):
+    """Calls something with a reader, in the reader's thread."""
+
+    async def __call__(self, call: Callable[[Reader], T]) -> T:
+        """What it returned."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    stored: Stored
+    entries: list[JournalEntry]
+    payloads: dict[Kind, str | None]
+
+
+async def gather_audit(read: Read, run_id: str, clock: Callable[[], int]) -> AuditReport:
+    """Compare what is kept of a run with the fold of its journal.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        StoreError: its result or checkpoint was written all the while.
+    """
+    try:
+        whole = await _gather(read, run_id, clock)
+    except RunDamagedError as error:
+        return AuditReport(run_id, 0, (str(error),))
+    report = audit_run(
+        run_id,
+        run_to_fields(whole.stored.run),
+        whole.entries,
+        whole.payloads[Kind.INPUT],
+        whole.payloads[Kind.RESULT],
+        whole.payloads[Kind.CHECKPOINT],
+    )
+    problems = (*report.problems, *keeping_problems(whole.stored))
+    return AuditReport(run_id, report.entries, problems, report.notes)
+
+
+async def gather_archive(read: Read, run_id: str, clock: Callable[[], int]) -> RunArchive:
+    """Read a run whole.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        StoreError: its result or checkpoint was written all the while.
+    """
+    whole = await _gather(read, run_id, clock)
+    return RunArchive(
+        run_id,
+        whole.stored.run.epoch,
+        tuple(whole.entries),
+        whole.payloads[Kind.INPUT],
+        whole.payloads[Kind.RESULT],
+        whole.payloads[Kind.CHECKPOINT],
+    )
+
+
+async def _gather(read: Read, run_id: str, clock: Callable[[], int]) -> _Whole:
+    for _ in range(TRIES):
+        whole = await read(lambda reader: _read_whole(reader, run_id, clock()))
+        if whole is not None:
+            return whole
+    raise StoreError(f"run {run_id!r} was written to all the while; try again")
+
+
+def _read_whole(reader: Reader, run_id: str, now_ms: int) -> _Whole | None:
+    """All there is of a run; None when a payload was written in between."""
+    stored = reader.stored(run_id)
+    if stored is None or is_due(stored, now_ms):
+        raise RunNotFoundError(run_id)
+    entries: list[JournalEntry] = []
+    while page := reader.journal(run_id, entries[-1].seq if entries else 0, PAGE):
+        entries += page[1]
+        if len(page[1]) < PAGE:
+            break
+    payloads = {kind: reader.payload(run_id, kind) for kind in Kind}
+    again = reader.stored(run_id)
+    if again is None or _payloads_of(again) != _payloads_of(stored):
+        return None
+    # What was appended meanwhile is no part of this moment.
+    version = stored.run.version
+    return _Whole(stored, [entry for entry in entries if entry.seq <= version], payloads)
+
+
+def _payloads_of(stored: Stored) -> tuple[str | None, ...]:
+    """Which life of a run it is, and what else than its journal a write may have replaced."""
+    run = stored.run
+    return run.epoch, run.result_sha256, run.checkpoint_sha256

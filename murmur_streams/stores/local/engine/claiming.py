@@ -1,0 +1,143 @@
+"""What a claim does inside its group: which runs are next, and what becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from murmur_streams.core.model.commands import Start
+from murmur_streams.core.model.errors import RunDamagedError
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.work import Claim, Claimed, TargetRule
+from murmur_streams.stores.local.engine.database import Kind, QueuePlace, Reader, Space
+from murmur_streams.stores.local.engine.transaction import Transaction
+
+LOOKED_AT, MOVED = 500, 100
+"""Of waiting and of delayed runs, at most so many a claim: others wait for its group to end."""
+
+
+def idle_until(reader: Reader, rules: Sequence[TargetRule], now_ms: int) -> Claimed | None:
+    """What a claim would answer that finds nothing, without a write; None: there is work.
+
+    Workers that have nothing to do thus leave a file to those who write to it.
+    """
+    due: list[int] = []
+    for rule in rules:
+        if reader.item(Space.PAUSED, rule.name) is None:
+            if reader.queue(rule.name, is_ready=True, limit=1):
+                return None
+            due += [due_ms for due_ms, _ in reader.queue(rule.name, is_ready=False, limit=1)]
+    if not due:
+        return Claimed([], None)
+    return None if min(due) <= now_ms else Claimed([], (min(due) - now_ms) / 1000)
+
+
+@dataclass(slots=True)
+class Claiming:
+    """One claim of a worker.
+
+    Args:
+        group: a group of its own: it reads rows that others of a group might have changed.
+        worker: who claims.
+        host: where it runs; None: nobody said.
+        tokens: the fencing tokens of the claims, one for each that is wanted.
+        lease_ms: how long they hold without a heartbeat.
+    """
+
+    group: Transaction
+    worker: str
+    host: str | None
+    tokens: Sequence[str]
+    lease_ms: int
+    claims: list[Claim] = field(default_factory=list[Claim])
+    refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Runs that ended on the way, and why."""
+    _seen: set[str] = field(default_factory=set[str])
+    _next_due_ms: int | None = None
+
+    def serve(self, rules: Sequence[TargetRule]) -> Claimed:
+        """Take from each target in order; what is paused is passed over."""
+        for rule in rules:
+            if self.group.database.item(Space.PAUSED, rule.name) is None:
+                self._serve(rule)
+        if self._is_over and self._wants_more:
+            return Claimed(self.claims, 0.0)
+        if self._next_due_ms is None:
+            return Claimed(self.claims, None)
+        return Claimed(self.claims, max(0, self._next_due_ms - self.group.now_ms) / 1000)
+
+    @property
+    def _wants_more(self) -> bool:
+        return len(self.claims) < len(self.tokens)
+
+    @property
+    def _is_over(self) -> bool:
+        return len(self._seen) >= LOOKED_AT
+
+    def _serve(self, rule: TargetRule) -> None:
+        self.group.promote_due(rule.name, MOVED)
+        # What ends makes room for more: such runs must not hide those behind them.
+        while self._wants_more and not self._is_over:
+            run_ids = self._next_ready(rule.name, len(self.tokens) - len(self.claims))
+            if not run_ids:
+                break
+            for run_id in run_ids:
+                self._seen.add(run_id)
+                try:
+                    self._take(run_id, rule)
+                except RunDamagedError:
+                    # It stays where it is until somebody mends it; audit tells how.
+                    self.refused.append((run_id, "it is damaged"))
+        for due_ms in self._delayed(rule.name):
+            known = self._next_due_ms
+            self._next_due_ms = due_ms if known is None else min(known, due_ms)
+
+    def _take(self, run_id: str, rule: TargetRule) -> None:
+        token = self.tokens[len(self.claims)]
+        start = Start(self.worker, token, self.host, rule.max_attempts)
+        decision = self.group.perform(run_id, start)
+        stored = self.group.stored(run_id)
+        if stored is None or stored.run.claim != token:
+            self.refused.append((run_id, decision.dead or " ".join(decision.answer)))
+            return
+        now_ms = self.group.now_ms
+        self.group.lease(run_id, now_ms + self.lease_ms)
+        self.claims.append(self._claim(stored.run, token, now_ms))
+
+    def _claim(self, run: Run, token: str, now_ms: int) -> Claim:
+        deadline_ms, database = run.deadline_ms, self.group.database
+        return Claim(
+            run_id=run.run_id,
+            target=run.target,
+            attempt=run.attempt,
+            token=token,
+            version=run.version,
+            input_json=database.payload(run.run_id, Kind.INPUT),
+            failures=run.failures,
+            excused=run.excused,
+            deadline_ms=deadline_ms,
+            checkpoint_json=database.payload(run.run_id, Kind.CHECKPOINT),
+            trace=run.trace,
+            deadline_left_seconds=None if deadline_ms is None else (deadline_ms - now_ms) / 1000,
+        )
+
+    def _next_ready(self, target: str, wanted: int) -> list[str]:
+        """The first ready runs as the group has left them, of those not looked at yet."""
+        changed = dict(self._changed(target))
+        limit = wanted + len(self.group.changes.runs) + len(self._seen)
+        rows = self.group.database.queue(target, is_ready=True, limit=limit)
+        found = [row for row in rows if row[1] not in self.group.changes.runs]
+        found += [(place.score, run_id) for run_id, place in changed.items() if place.is_ready]
+        return [run_id for _, run_id in sorted(found) if run_id not in self._seen][:wanted]
+
+    def _delayed(self, target: str) -> list[int]:
+        """When the first of the delayed runs is due, if there is any."""
+        changed = self.group.changes.runs
+        rows = self.group.database.queue(target, is_ready=False, limit=len(changed) + 1)
+        return [due_ms for due_ms, run_id in rows if run_id not in changed][:1]
+
+    def _changed(self, target: str) -> Iterator[tuple[str, QueuePlace]]:
+        for run_id, change in self.group.changes.runs.items():
+            after = change.after
+            if after is not None and after.queue is not None and after.run.target == target:
+                yield run_id, after.queue

@@ -1,0 +1,93 @@
+"""The feed of a store on disk, for the readers of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from murmur_streams.core.model.errors import StoreClosedError
+from murmur_streams.core.model.feed import FeedCursor, FeedEntry, FeedFilter, Place
+from murmur_streams.stores.local.engine.database import FeedRow
+
+PAGE = 500
+_PARTITION = 0
+
+
+class Feed:
+    """Reads the file, waits for a write, reads on.
+
+    Args:
+        rows: reads the first rows after an n, up to a limit.
+        ends: reads the place before the oldest row, and the last one's.
+        moved: called when ``readers`` may have changed.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[int, int], Awaitable[list[FeedRow]]],
+        ends: Callable[[], Awaitable[tuple[Place, Place]]],
+        moved: Callable[[], None],
+    ) -> None:
+        self._rows = rows
+        self._ends = ends
+        self._moved = moved
+        self.readers = 0
+        """How many there are."""
+        self._changed = asyncio.Event()
+        self._is_closed = False
+
+    def wake(self) -> None:
+        """Let every reader look: there may be more."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """Wake every reader with StoreClosedError."""
+        self._is_closed = True
+        self.wake()
+
+    async def read(self, after: str | None, wanted: FeedFilter) -> AsyncGenerator[FeedEntry]:
+        """Yield what is kept after the cursor, then what comes.
+
+        Raises:
+            InvalidCursorError, CursorGapError, CursorResetError: it cannot go on from there.
+        """
+        cursor = await self.checked(after)
+        self.readers += 1
+        self._moved()
+        try:
+            while True:
+                changed = self._changed
+                rows = await self._rows(cursor.places[_PARTITION][1], PAGE)
+                for row in rows:
+                    cursor = cursor.after(_PARTITION, row.place)
+                    if wanted.wants(row.target, row.entry.type):
+                        yield FeedEntry(str(cursor), row.entry.run_id, row.target, row.entry)
+                if self._is_closed:
+                    raise StoreClosedError("the store was closed while the feed was read")
+                if not rows:
+                    await changed.wait()
+        finally:
+            self.readers -= 1
+            self._moved()
+
+    async def checked(self, after: str | None) -> FeedCursor:
+        """The cursor to begin from.
+
+        Raises:
+            InvalidCursorError, CursorGapError, CursorResetError: it cannot be gone on from.
+        """
+        before_oldest, last = await self._ends()
+        if after is None:
+            return FeedCursor((before_oldest,))
+        cursor = FeedCursor.parse(after, 1)
+        n = cursor.places[_PARTITION][1]
+        rows = await self._rows(n - 1, 1) if n > 0 else []
+        kept = await self._rows(before_oldest[1], 1)
+        cursor.check(
+            _PARTITION,
+            found=bool(rows) and rows[0].place == cursor.places[_PARTITION],
+            oldest=kept[0].place if kept else None,
+            newest=last,
+        )
+        return cursor

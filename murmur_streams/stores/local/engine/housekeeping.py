@@ -1,0 +1,84 @@
+"""What a worker does for all inside its group: heartbeats, and the runs that nobody holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from murmur_streams.core.model.commands import NoteSilence, Reclaim
+from murmur_streams.core.model.errors import RunDamagedError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.work import Beat, Tended, Word
+from murmur_streams.stores.local.engine.database import Due, Space
+from murmur_streams.stores.local.engine.transaction import Transaction
+
+TEND_PAGE = 20
+_HOLDER = "holder"
+
+
+def beat(group: Transaction, beats: Sequence[Beat], lease_ms: int) -> list[Word | None]:
+    """Move the leases of claims on; what there is to say of each."""
+    return [_beat(group, each, lease_ms) for each in beats]
+
+
+def _beat(group: Transaction, beat: Beat, lease_ms: int) -> Word | None:
+    claim = beat.claim
+    stored = group.stored(claim.run_id)
+    if stored is None or stored.run.claim != claim.token:
+        return Word.LOST
+    group.lease(claim.run_id, group.now_ms + lease_ms)
+    if stored.run.cancel_requested is not None:
+        return Word.CANCEL
+    silent_ms = round((beat.silent_after_seconds or 0) * 1000)
+    if not silent_ms:
+        return None
+    noted = group.perform(claim.run_id, NoteSilence(claim.token, silent_ms))
+    return Word.SILENT if noted.answer[0] == "OK" else None
+
+
+def tend(group: Transaction, worker: str, interval_ms: int) -> tuple[Tended, bool]:
+    """Hand on and end a page of what nobody cares for; whether there may be more.
+
+    Nothing is done while another worker does it.
+    """
+    if not _is_our_turn(group, worker, interval_ms):
+        return Tended([], []), False
+    lost = group.database.due(Due.LEASE, group.now_ms, TEND_PAGE + len(group.damaged))
+    handed_on = [run_id for run_id in lost if _hand_on(group, run_id)]
+    swept = group.sweep(TEND_PAGE)
+    tended = Tended(handed_on, _ended(group))
+    # Rows that nothing can be done about must not be looked at for ever.
+    has_more = max(len(lost), swept) >= TEND_PAGE and bool(group.written)
+    return tended, has_more
+
+
+def _hand_on(group: Transaction, run_id: str) -> bool:
+    try:
+        return group.perform(run_id, Reclaim()).answer == ("OK", str(RunState.PENDING))
+    except RunDamagedError:
+        # Others must not wait for its repair.
+        return False
+
+
+def _is_our_turn(group: Transaction, worker: str, interval_ms: int) -> bool:
+    kept = group.database.item(Space.SWEEPER, _HOLDER)
+    now_ms = group.now_ms
+    if kept is not None:
+        holder, until_ms = json.loads(kept)
+        # A clock that was set back must not leave the runs to nobody.
+        if now_ms < until_ms <= now_ms + 2 * interval_ms:
+            return holder == worker
+    group.put(Space.SWEEPER, _HOLDER, json.dumps([worker, now_ms + max(1, interval_ms)]))
+    return True
+
+
+def _ended(group: Transaction) -> list[str]:
+    return list(
+        dict.fromkeys(
+            each.run_id
+            for each in group.written
+            if each.after is not None
+            and each.after.run.state.is_terminal
+            and not (each.before is not None and each.before.run.state.is_terminal)
+        )
+    )

@@ -1,0 +1,152 @@
+"""The queue of a store on disk as a worker sees it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
+from murmur_streams.core.model.work import (
+    Beat,
+    Claim,
+    Claimed,
+    ControlMessage,
+    TargetRule,
+    Tended,
+    Told,
+)
+from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
+from murmur_streams.stores.local.engine.housekeeping import beat, tend
+from murmur_streams.stores.local.engine.transaction import Transaction
+from murmur_streams.stores.pauses import pause_before_retry
+
+if TYPE_CHECKING:
+    from murmur_streams.stores.local.engine.queued import DiskWork
+
+logger = logging.getLogger("murmur_streams.queue")
+
+
+class Queue:
+    """The waiting work of one store, for workers.
+
+    Args:
+        store: whose runs.
+        lease_seconds: how long a claim holds without a heartbeat, by this machine's clock.
+    """
+
+    def __init__(self, store: DiskWork, lease_seconds: float) -> None:
+        self._store = store
+        self._lease_ms = round(lease_seconds * 1000)
+        self._is_idle = False
+        """Whether the last claim found nothing: then the next one looks before it writes."""
+
+    async def prepare(self, targets: Sequence[str]) -> None:
+        """Open the file; what a target's queue needs comes with its first run."""
+        del targets
+        await self._store.ping()
+
+    async def claim(
+        self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
+    ) -> Claimed:
+        """Take up to ``count`` waiting runs and their leases, the first of each target first.
+
+        A caller that is cancelled leaves the runs claimed by nobody who knows; they are handed on
+        when their leases run out. Runs that may not be started any more end on the way.
+
+        Args:
+            worker: a name that no other process has.
+            targets: in the order in which they are asked; paused ones are passed over.
+            count: how many at most.
+            host: where the worker runs, for the journal.
+        """
+        if self._is_idle:
+            now_ms = self._store.clock()
+            idle = await self._store.read(lambda reader: idle_until(reader, targets, now_ms))
+            if idle is not None:
+                return idle
+        tokens = [secrets.token_hex(8) for _ in range(count)]
+
+        def serve(group: Transaction) -> tuple[Claimed, list[tuple[str, str]]]:
+            claiming = Claiming(group, worker, host or None, tokens, self._lease_ms)
+            return claiming.serve(targets), claiming.refused
+
+        claimed, refused = await self._store.write_alone(serve)
+        for run_id, reason in refused:
+            logger.info("run %s was not started: %s", run_id, reason)
+        self._is_idle = not claimed.claims
+        return claimed
+
+    async def heartbeat(self, beats: Sequence[Beat]) -> list[Told]:
+        """Move the leases on; what there is to say of the claims."""
+        said = await self._store.write(lambda group: beat(group, beats, self._lease_ms))
+        return [
+            Told(each.claim, word)
+            for each, word in zip(beats, said, strict=True)
+            if word is not None
+        ]
+
+    async def tend(self, worker: str, targets: Sequence[str], interval_seconds: float) -> Tended:
+        """Do for all what nobody does for himself; of all workers one at a time does it.
+
+        Runs whose lease has run out wait again, overdue ones end, expired ones go.
+
+        Args:
+            worker: who calls, by the name it claims with.
+            targets: which it executes; whoever waits for work is woken by every run that is queued.
+            interval_seconds: how long after a call of this worker no other one's does anything.
+        """
+        del targets
+        interval_ms = round(interval_seconds * 1000)
+        handed_on, ended, is_over = list[str](), list[str](), False
+        while not is_over:
+            tended, has_more = await self._store.write_alone(
+                lambda group: tend(group, worker, interval_ms)
+            )
+            handed_on += tended.handed_on
+            ended += tended.ended
+            is_over = not has_more
+        return Tended(handed_on, ended)
+
+    async def release(self, claim: Claim, reason: str) -> None:
+        """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""
+        try:
+            await self._store.release(claim.run_id, claim.token, reason)
+        except (LeaseLostError, RunNotFoundError):
+            logger.debug("run %s was no longer ours to hand back", claim.run_id)
+
+    async def recover(self, attempt: int) -> None:
+        """Wait before a further try after a failure, longer each time, to two seconds."""
+        await pause_before_retry(attempt)
+
+    async def wait(self, targets: Sequence[str], seconds: float) -> None:
+        """Wait until a run is queued, at most ``seconds``; returning early is harmless.
+
+        Runs of this process wake it at once, those of others when the store has looked.
+        """
+        await self._store.wait_for_work(targets, seconds)
+
+    async def control(
+        self, worker: str, after: str, seconds: float
+    ) -> tuple[list[ControlMessage], str]:
+        """Wait for what a worker is woken with, at most ``seconds``, by this process.
+
+        What other processes ask for is told by the next heartbeat.
+
+        Args:
+            worker: by the name it claims with.
+            after: "" for all there is, then what the call before returned.
+            seconds: how long to wait.
+
+        Returns:
+            The messages, and where to go on.
+
+        Raises:
+            StoreClosedError: nothing comes any more.
+        """
+        messages, n = await self._store.signals.messages(worker, int(after or 0), seconds)
+        if not messages:
+            # A store that was closed answers at once.
+            await self._store.ping()
+        return list(messages), str(n)

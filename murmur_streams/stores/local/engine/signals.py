@@ -1,0 +1,132 @@
+"""What the workers of this process wait for: runs in queues, and words about what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+
+from murmur_streams.core.model.entries import EntryType
+from murmur_streams.core.model.work import ControlMessage
+from murmur_streams.stores.local.engine.transaction import Written
+
+MOST_MESSAGES = 1_000
+"""A worker that does not listen learns the rest from its heartbeats."""
+
+
+class Signals:
+    """Hints after commits; the truth is in the file, and who misses one only comes later.
+
+    Args:
+        moved: called when ``waiting`` may have changed.
+    """
+
+    def __init__(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
+        self._queued: dict[asyncio.Event, frozenset[str]] = {}
+        """Who waits, and for which targets."""
+        self._missed: set[str] = set()
+        """Targets that got a run while nobody waited for one."""
+        self._missed_a_look = False
+        """Whether another process wrote while nobody waited."""
+        self._messages: dict[str, deque[tuple[int, ControlMessage]]] = {}
+        """By worker of this process."""
+        self._listening: dict[str, asyncio.Event] = {}
+        self._n = 0
+        self._is_closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for queued runs."""
+        return len(self._queued)
+
+    def close(self) -> None:
+        """Wake everybody, for good."""
+        self._is_closed = True
+        self.look()
+        for event in self._listening.values():
+            event.set()
+
+    def tell(self, written: Collection[Written]) -> None:
+        """Wake those whom a write concerns."""
+        for each in written:
+            after = each.after
+            if after is None:
+                continue
+            known = None if each.before is None else each.before.queue
+            if after.queue is not None and after.queue != known:
+                self._wake(after.run.target)
+            if after.run.claim is not None and any(
+                entry.type == EntryType.CANCEL_REQUESTED for entry in each.entries
+            ):
+                message = ControlMessage("cancel", each.run_id, after.run.claim)
+                self._send(after.run.worker or "", message)
+
+    def look(self) -> None:
+        """Let everybody look at the queues: another process wrote."""
+        self._missed_a_look = not self._queued
+        for event in self._queued:
+            event.set()
+
+    async def queued(self, targets: Collection[str], seconds: float) -> None:
+        """Wait until a run of these targets is queued, at most ``seconds``; may be early."""
+        wanted = frozenset(targets)
+        if self._missed & wanted or self._missed_a_look:
+            # Between this worker's claim and now.
+            self._missed -= wanted
+            self._missed_a_look = False
+            return
+        event = asyncio.Event()
+        self._queued[event] = wanted
+        self._moved()
+        try:
+            await self._until(event, seconds)
+        finally:
+            self._queued.pop(event, None)
+            self._moved()
+
+    async def messages(
+        self, worker: str, after: int, seconds: float
+    ) -> tuple[Sequence[ControlMessage], int]:
+        """Wait for words to a worker that came after the one with this number.
+
+        Returns:
+            The words, and the number to go on after.
+        """
+        kept = self._messages.setdefault(worker, deque(maxlen=MOST_MESSAGES))
+        if not (kept and kept[-1][0] > after):
+            event = self._listening.setdefault(worker, asyncio.Event())
+            event.clear()
+            await self._until(event, seconds)
+        found = [(n, message) for n, message in kept if n > after]
+        return [message for _, message in found], found[-1][0] if found else after
+
+    def forget(self, worker: str) -> None:
+        """Drop what was kept for a worker that has stopped."""
+        self._messages.pop(worker, None)
+        self._listening.pop(worker, None)
+
+    def _wake(self, target: str) -> None:
+        waiting = [event for event, targets in self._queued.items() if target in targets]
+        for event in waiting:
+            event.set()
+        if not waiting:
+            self._missed.add(target)
+
+    def _send(self, worker: str, message: ControlMessage) -> None:
+        if worker not in self._messages:
+            # Of another process: its heartbeats tell it.
+            return
+        self._n += 1
+        self._messages[worker].append((self._n, message))
+        if worker in self._listening:
+            self._listening[worker].set()
+
+    async def _until(self, event: asyncio.Event, seconds: float) -> None:
+        if self._is_closed:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,384 @@
+"""DiskRunStore: the interface over a database on this machine's disk."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import JsonValue
+
+from murmur_streams.core.archive.run_archive import RunArchive, restorable
+from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.model.commands import Append, Command, Seal
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import FeedEntry, FeedFilter, Place
+from murmur_streams.core.model.identifiers import check_run_id, new_run_id
+from murmur_streams.core.model.limits import Limits, check_max_events, kept_ms
+from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing, listing_key
+from murmur_streams.core.model.result_codec import decode_result
+from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.run import Run, read_payload
+from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.rules.answers import check_answer
+from murmur_streams.core.rules.audit import AuditReport
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.requests import create_command
+from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.clock import wall_clock_ms
+from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
+from murmur_streams.stores.local.engine.bookkeeping import Durations, is_due
+from murmur_streams.stores.local.engine.database import Database, FeedRow, Kind, Reader, Stored
+from murmur_streams.stores.local.engine.feed import Feed
+from murmur_streams.stores.local.engine.open_file import Opened
+from murmur_streams.stores.local.engine.queued import DiskWork
+from murmur_streams.stores.local.engine.signals import Signals
+from murmur_streams.stores.local.engine.tails import Page, Tails
+from murmur_streams.stores.local.engine.transaction import Transaction, Written
+
+T = TypeVar("T")
+
+SWEEP_PAGE = 100
+
+
+class DiskRunStore(DiskWork):
+    """Runs in a file or folder of this machine.
+
+    Guarantees: a write that returned is in the journal exactly once, and killing the process
+    does not lose it; with ``sync`` a loss of power does not either. Concurrent writes share a
+    commit. Subscribers of this process are woken by memory, without polling.
+
+    Args:
+        path: where.
+        ttl_seconds: how long an ended run is kept; 0 or less means for ever.
+        max_events: the journal's cap, at least 1,000; 0 for none.
+        live_ttl_seconds: how long nobody may write to a run that has not ended before a sweep
+            fails it; 0 for ever.
+        late_event_seconds: how long after the end a closing event may still come.
+        feed_max_entries: how many entries the feed keeps.
+        sync: whether a write returns only when the disk says that it has it.
+        limits: sizes of events, inputs and results.
+        clock: milliseconds of Unix time.
+    """
+
+    look_seconds: float | None = None
+    """How often a waiting store looks for what other processes wrote; None: there are none."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ttl_seconds: float = 3600,
+        max_events: int = 100_000,
+        live_ttl_seconds: float = 30 * DAY_SECONDS,
+        late_event_seconds: float = 2.0,
+        feed_max_entries: int = 10_000,
+        sync: bool = False,
+        limits: Limits | None = None,
+        clock: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        # Where the program stands now: it may go elsewhere while the file is open.
+        self.path = Path(path).absolute()
+        self.durations = Durations(
+            ttl_ms=kept_ms("ttl_seconds", ttl_seconds),
+            live_ttl_ms=kept_ms("live_ttl_seconds", live_ttl_seconds),
+            late_event_ms=kept_ms("late_event_seconds", late_event_seconds),
+        )
+        self.clock = clock
+        self._max_events = check_max_events(max_events)
+        self._feed_max_entries = feed_max_entries
+        self._sync = sync
+        self._limits = limits or Limits()
+        self._opened = Opened(
+            str(self.path),
+            self._open_database,
+            self._begin,
+            self._committed,
+            self._looked,
+            self.look_seconds,
+        )
+        self._tails = Tails(self._read_page, self._seal, self._watch)
+        self._feed = Feed(self._feed_rows, self._feed_ends, self._watch)
+        self.signals = Signals(self._watch)
+
+    @abstractmethod
+    def _open_database(self) -> Database:
+        """Open the file; blocks. StoreConfigurationError, StoreDamagedError: it cannot be."""
+
+    @staticmethod
+    def new_run_id() -> str:
+        """Draw a run id."""
+        return new_run_id()
+
+    @property
+    def limits(self) -> Limits:
+        """The sizes that it takes."""
+        return self._limits
+
+    @property
+    def live_ttl_ms(self) -> int:
+        """How long nobody may write to a run that has not ended; 0 for ever."""
+        return self.durations.live_ttl_ms
+
+    @property
+    def where(self) -> str:
+        """Where the runs are, for people."""
+        return str(self.path)
+
+    async def __aenter__(self) -> Self:
+        await self._opened.get()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish the writes under way, wake every subscriber, close the file; once is enough."""
+        self._tails.close()
+        self._feed.close()
+        self.signals.close()
+        await self._opened.close()
+
+    async def create(
+        self,
+        run_id: str,
+        target: str,
+        *,
+        input: JsonValue = None,  # noqa: A002  # the interface's name
+        metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Begin a run that waits; RunExistsError when the id is taken."""
+        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
+        await self._execute(run_id, command)
+
+    async def get_status(self, run_id: str) -> RunStatus:
+        """State and progress."""
+        return (await self._stored(run_id)).run.status
+
+    async def get_result(self, run_id: str) -> RunResult | None:
+        """Read the result; None until there is one.
+
+        An output that was a pydantic model comes back as a StoredModel with the same fields.
+        """
+        text = await self._payload(run_id, Kind.RESULT)
+        return None if text is None else read_payload(run_id, Kind.RESULT, decode_result, text)
+
+    async def get_input(self, run_id: str) -> JsonValue:
+        """The input; None when there is none."""
+        text = await self._payload(run_id, Kind.INPUT)
+        return None if text is None else read_payload(run_id, Kind.INPUT, decode_json, text)
+
+    async def snapshot(self, run_id: str) -> Run:
+        """Everything that is known of the run."""
+        return (await self._stored(run_id)).run
+
+    async def list_runs(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """List runs, newest first; every run that did not change comes exactly once."""
+        check_listing(limit, cursor)
+        wanted, now_ms = RunFilter.of(state, target, tenant), self.clock()
+        found = await self.read(lambda reader: reader.listing(wanted, now_ms, limit + 1, cursor))
+        runs = found[:limit]
+        last = listing_key(runs[-1].created_ms, runs[-1].run_id) if len(found) > limit else None
+        return RunPage(tuple(runs), last)
+
+    def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
+        """Replay the run's events, follow live, end when the run is sealed."""
+        return self._tails.events(run_id, after)
+
+    def journal(
+        self, run_id: str, *, after: str | None = None, follow: bool = False
+    ) -> AsyncGenerator[JournalEntry]:
+        """Yield all entries of the journal, late ones included."""
+        return self._tails.journal(run_id, after, follow=follow)
+
+    async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
+        """The newest entries of the run's journal, oldest first; none when there is no run."""
+        check_run_id(run_id)
+        return await self.read(lambda reader: reader.last_entries(run_id, count))
+
+    async def feed(
+        self,
+        *,
+        after: str | None = None,
+        targets: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[FeedEntry]:
+        """Yield the entries of all runs as they come, from the oldest kept; it never ends."""
+        async with aclosing(self._feed.read(after, FeedFilter.of(targets, types))) as entries:
+            async for entry in entries:
+                yield entry
+
+    async def check_feed_cursor(self, after: str) -> None:
+        """Refuse a cursor from which the feed cannot go on, without waiting for news.
+
+        Raises:
+            InvalidCursorError, CursorGapError, CursorResetError: as the feed.
+        """
+        await self._feed.checked(after)
+
+    async def audit(self, run_id: str) -> AuditReport:
+        """Compare what is stored with the fold of the journal."""
+        return await gather_audit(self.read, check_run_id(run_id), self.clock)
+
+    async def rebuild(self, run_id: str) -> None:
+        """Write what is stored of the run anew from the fold of its journal.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            RunDamagedError: its journal cannot be folded.
+        """
+        check_run_id(run_id)
+        await self.write_alone(lambda group: group.rebuild(run_id))
+
+    async def delete(self, run_id: str, *, force: bool = False) -> bool:
+        """Remove an ended run, or with ``force`` any, readable or not; its streams end.
+
+        Returns:
+            False when there is no such run.
+
+        Raises:
+            RunNotTerminalError: it has not ended.
+            RunDamagedError: it cannot be read.
+        """
+        try:
+            return await super().delete(run_id, force=force)
+        except RunDamagedError:
+            if not force:
+                raise
+        await self.write_alone(lambda group: group.discard(run_id))
+        return True
+
+    async def archive(self, run_id: str) -> RunArchive:
+        """Read the run whole, to be restored in another store.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            StoreError: it was written to all the while.
+        """
+        return await gather_archive(self.read, check_run_id(run_id), self.clock)
+
+    async def restore(self, archive: RunArchive) -> bool:
+        """Write an archived run whole, in one step; the feed does not tell of it.
+
+        Returns:
+            False when this very life of it is here already, with at least these entries.
+
+        Raises:
+            InvalidArchiveError: the archive is damaged; nothing was written.
+            RunExistsError: another life has the id.
+        """
+        run = restorable(archive)
+        return await self.write_alone(lambda group: group.restore(archive, run))
+
+    async def sweep(self) -> int:
+        """Remove the ended runs whose time is over, fail the overdue; how many that were."""
+        count = 0
+        while done := await self.write_alone(lambda group: group.sweep(SWEEP_PAGE)):
+            count += done
+        return count
+
+    async def ping(self) -> None:
+        """Return when the store can be used now, else raise why not."""
+        await self.read(lambda reader: reader.feed_ends())
+
+    async def read(self, call: Callable[[Reader], T]) -> T:
+        """Read in the reader's thread."""
+        return await (await self._opened.get()).read(call)
+
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Write in a group with others; see ``Writer.run``."""
+        return await (await self._opened.get()).writer.run(operation)
+
+    async def write_alone(self, operation: Callable[[Transaction], T]) -> T:
+        """Write in a group of its own; see ``Writer.alone``."""
+        return await (await self._opened.get()).writer.alone(operation)
+
+    async def _execute(
+        self, run_id: str, command: Command, result: RunResult | None = None
+    ) -> Answer:
+        del result  # The file keeps its JSON, which the command has.
+        check_run_id(run_id)
+        answer = await (await self._opened.get()).writer.execute(run_id, command)
+        expected = command.expected_version if isinstance(command, Append) else None
+        return check_answer(answer, run_id, expected)
+
+    async def _seal(self, run_id: str) -> Answer:
+        try:
+            return await self._execute(run_id, Seal())
+        except RunNotFoundError:
+            return ("NOT_FOUND",)
+
+    async def _stored(self, run_id: str) -> Stored:
+        check_run_id(run_id)
+        opened = await self._opened.get()
+        # Of a file that no other process writes, what was written last is what is there.
+        stored = opened.writer.known.get(run_id) if self.look_seconds is None else None
+        if stored is None:
+            stored = await opened.read(lambda reader: reader.stored(run_id))
+        if stored is None or is_due(stored, self.clock()):
+            raise RunNotFoundError(run_id)
+        return stored
+
+    async def _payload(self, run_id: str, kind: Kind) -> str | None:
+        check_run_id(run_id)
+
+        def look(reader: Reader) -> tuple[Stored | None, str | None]:
+            return reader.stored(run_id), reader.payload(run_id, kind)
+
+        stored, text = await self.read(look)
+        if stored is None or is_due(stored, self.clock()):
+            raise RunNotFoundError(run_id)
+        return text
+
+    async def _checkpoint_json(self, run_id: str) -> str | None:
+        return await self._payload(run_id, Kind.CHECKPOINT)
+
+    async def _read_page(self, run_id: str, after_seq: int, limit: int) -> Page | None:
+        page = await self.read(lambda reader: reader.journal(run_id, after_seq, limit))
+        return None if page is None or is_due(page[0], self.clock()) else page
+
+    async def _feed_rows(self, after_n: int, limit: int) -> list[FeedRow]:
+        return await self.read(lambda reader: reader.feed(after_n, limit))
+
+    async def _feed_ends(self) -> tuple[Place, Place]:
+        return await self.read(lambda reader: reader.feed_ends())
+
+    def _begin(
+        self, database: Database, known: dict[str, Stored], damaged: set[str]
+    ) -> Transaction:
+        now_ms, most = self.clock(), self._max_events
+        return Transaction(database, known, self.durations, most, now_ms, damaged=damaged)
+
+    def _committed(self, written: list[Written]) -> None:
+        self._tails.tell(written)
+        self._feed.wake()
+        self.signals.tell(written)
+
+    def _looked(self, run_ids: Collection[str] | None) -> None:
+        self._tails.look(run_ids)
+        self._feed.wake()
+        self.signals.look()
+
+    def _watch(self) -> None:
+        waiting = self._tails.following or self._feed.readers or self.signals.waiting
+        self._opened.watch(bool(waiting))

@@ -1,0 +1,386 @@
+"""Transaction: the pure core over the rows of a database, for one group of writes.
+
+It runs in the writer's thread. What it does becomes visible, all of it at once, when the group is
+committed; until then the runs it has touched are in ``changes``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field, replace
+
+from murmur_streams.core.archive.run_archive import RunArchive, check_same_life
+from murmur_streams.core.model.commands import (
+    Append,
+    Checkpoint,
+    Command,
+    Create,
+    Delete,
+    Finish,
+    PushEvent,
+    Reclaim,
+    SetResult,
+)
+from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
+from murmur_streams.core.model.run import Run, changed
+from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.decide import Decision, Now, decide
+from murmur_streams.core.rules.evolve import evolve
+from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED, DEADLINE_TEXT
+from murmur_streams.stores.local.engine.bookkeeping import (
+    Durations,
+    advanced,
+    is_due,
+    keep,
+    with_ready_place,
+)
+from murmur_streams.stores.local.engine.database import (
+    Change,
+    Changes,
+    Database,
+    Due,
+    Kind,
+    Space,
+    Stored,
+)
+from murmur_streams.stores.local.engine.folding import folded
+
+logger = logging.getLogger("murmur_streams.store")
+
+PAGE = 500
+SWEPT_BY_A_WRITE = 2
+"""How many due runs each begin or end of a run removes, so that nobody need call sweep."""
+_PLAIN = (Append, PushEvent)
+
+
+@dataclass(slots=True)
+class Written:
+    """What a write did to a run, for those who wait for that."""
+
+    run_id: str
+    before: Stored | None
+    after: Stored | None
+    """None: the run is gone."""
+    entries: tuple[JournalEntry, ...] = ()
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One group of writes.
+
+    Args:
+        database: begun; for rows that were committed before.
+        known: the runs that are known to be in it, by id; never changed here.
+        durations: of the store.
+        max_events: the journal's cap; 0 for none.
+        now_ms: the group's moment, Unix milliseconds.
+    """
+
+    database: Database
+    known: dict[str, Stored]
+    durations: Durations
+    max_events: int
+    now_ms: int
+    changes: Changes = field(default_factory=Changes)
+    written: list[Written] = field(default_factory=list[Written])
+    damaged: set[str] = field(default_factory=set[str])
+    """Runs that could not be read when somebody looked after them; kept from group to group."""
+    sweeps: int = 0
+    """How many due runs to remove before the end."""
+
+    _now: Now = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._now = Now(self.now_ms, self.now_ms, self.durations.late_event_ms, self.max_events)
+
+    def stored(self, run_id: str) -> Stored | None:
+        """The run as it is now; None when there is none, or its time is over."""
+        found = self._found(run_id)
+        return None if found is None or is_due(found, self.now_ms) else found
+
+    def perform(self, run_id: str, command: Command) -> Decision:
+        """Decide a command and do it; what is refused changes nothing."""
+        before = self.stored(run_id)
+        decision = decide(None if before is None else before.run, run_id, command, self._now)
+        if decision.progress is not None and before is not None:
+            run = changed(before.run, progress=decision.progress, progress_dirty=True)
+            self._put(run_id, keep(before, run, self.now_ms, self.durations))
+        if decision.entries:
+            self._apply(run_id, before, command, decision)
+        return decision
+
+    def lease(self, run_id: str, until_ms: int) -> None:
+        """Let a claimed run's lease end then; its worker has been heard of."""
+        before = self.stored(run_id)
+        if before is not None and before.run.claim is not None:
+            after = keep(before, before.run, self.now_ms, self.durations)
+            self._put(run_id, replace(after, lease_until_ms=until_ms))
+
+    def put(self, space: Space, key: str, text: str | None) -> None:
+        """Keep a text beside the runs; None removes it."""
+        self.changes.items[space, key] = text
+
+    def promote_due(self, target: str, limit: int) -> None:
+        """Give delayed runs of a target that are due their place among the ready ones."""
+        limit += len(self.damaged)
+        for due_ms, run_id in self.database.queue(target, is_ready=False, limit=limit):
+            before = self._readable(run_id) if due_ms <= self.now_ms else None
+            if before is not None and before.queue is not None:
+                self._put(run_id, with_ready_place(before))
+
+    def sweep(self, limit: int) -> int:
+        """Remove ended runs whose time is over, fail live ones that are overdue; how many.
+
+        What cannot be read is passed over, or removed when its time is over: it must not keep
+        others from being looked after.
+        """
+        now_ms, count = self.now_ms, 0
+        for run_id in self.database.due(Due.EXPIRE, now_ms, limit):
+            found = self._readable(run_id)
+            if run_id in self.damaged:
+                self.discard(run_id)
+                count += 1
+            elif found is not None and is_due(found, now_ms):
+                self._remove(run_id, found)
+                count += 1
+        for run_id in self.database.due(Due.OVERDUE, now_ms, limit + len(self.damaged)):
+            if self._readable(run_id) is not None:
+                count += self._fail_overdue(run_id, now_ms)
+        return count
+
+    def discard(self, run_id: str) -> None:
+        """Remove all that there is of a run that cannot be read."""
+        self.damaged.discard(run_id)
+        self.changes.runs[run_id] = Change(None, None, is_repair=True, is_plain=False)
+        self.written.append(Written(run_id, None, None))
+
+    def restore(self, archive: RunArchive, run: Run) -> bool:
+        """Write an archived run whole; False when this life of it is here already.
+
+        Args:
+            archive: the run.
+            run: what it becomes.
+
+        Raises:
+            RunExistsError: another life has the id, or this one has not come so far.
+        """
+        before = self.stored(archive.run_id)
+        if before is not None:
+            last = archive.entries[-1]
+            kept = self._page(archive.run_id, 0, 1)
+            check_same_life(
+                archive,
+                epoch=before.run.epoch,
+                oldest_seq=kept[0].seq if kept else 0,
+                has_last=[each.id for each in self._page(archive.run_id, last.seq - 1, 1)]
+                == [last.id],
+            )
+            return False
+        after = keep(None, run, self.now_ms, self.durations)
+        if run.claim is not None:
+            # Whoever held it did so elsewhere.
+            after = replace(after, lease_until_ms=self.now_ms)
+        change = self._change(archive.run_id, after)
+        change.is_new_life = change.before is not None
+        change.entries = list(archive.entries)
+        texts = {
+            Kind.INPUT: archive.input_json,
+            Kind.RESULT: archive.result_json,
+            Kind.CHECKPOINT: archive.checkpoint_json,
+        }
+        change.payloads = {kind: text for kind, text in texts.items() if text is not None}
+        self.written.append(Written(archive.run_id, None, after, archive.entries))
+        return True
+
+    def rebuild(self, run_id: str) -> None:
+        """Make a run anew from the fold of its journal.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            RunDamagedError: its journal cannot be folded.
+        """
+        try:
+            before, is_repair = self.stored(run_id), False
+        except RunDamagedError:
+            before, is_repair = None, True
+        if before is None and not is_repair:
+            raise RunNotFoundError(run_id)
+        run = folded(run_id, self._journal(run_id), before)
+        after = keep(before, run, self.now_ms, self.durations)
+        if run.claim is not None and after.lease_until_ms is None:
+            after = replace(after, lease_until_ms=self.now_ms)
+        if is_repair:
+            self.damaged.discard(run_id)
+            self.changes.runs[run_id] = Change(None, after, is_repair=True, is_plain=False)
+            self.written.append(Written(run_id, None, after))
+        else:
+            self._put(run_id, after)
+
+    def finish(self) -> None:
+        """Do what each begin and end of a run does besides; the last step of a group."""
+        if self.sweeps:
+            self.sweep(self.sweeps)
+
+    def _page(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+        return self.database.kept_entries(run_id, after_seq, limit)
+
+    def _journal(self, run_id: str) -> list[JournalEntry]:
+        entries: list[JournalEntry] = []
+        while page := self._page(run_id, entries[-1].seq if entries else 0, PAGE):
+            entries += page
+        return entries
+
+    def _readable(self, run_id: str) -> Stored | None:
+        """What there is of the id; None when it cannot be read, which is remembered."""
+        try:
+            return self._found(run_id)
+        except RunDamagedError as error:
+            if run_id not in self.damaged:
+                logger.error("%s", error)  # noqa: TRY400  # it is the file's, not a bug's
+            self.damaged.add(run_id)
+            return None
+
+    def _found(self, run_id: str) -> Stored | None:
+        """What there is of the id, expired or not."""
+        change = self.changes.runs.get(run_id)
+        if change is not None:
+            return change.after
+        known = self.known.get(run_id)
+        return self.database.stored(run_id) if known is None else known
+
+    def _change(self, run_id: str, after: Stored | None) -> Change:
+        change = self.changes.runs.get(run_id)
+        if change is None:
+            known = self.known.get(run_id)
+            before = self.database.stored(run_id) if known is None else known
+            change = self.changes.runs[run_id] = Change(before, after)
+        change.after = after
+        change.is_plain = False
+        return change
+
+    def _put(self, run_id: str, after: Stored) -> None:
+        before = self._found(run_id)
+        self._change(run_id, after)
+        self.written.append(Written(run_id, before, after))
+
+    def _remove(self, run_id: str, before: Stored) -> None:
+        self._change(run_id, None)
+        self.written.append(Written(run_id, before, None))
+
+    def _apply(
+        self, run_id: str, before: Stored | None, command: Command, decision: Decision
+    ) -> None:
+        run = None if before is None else before.run
+        for entry in decision.entries:
+            run = evolve(run, entry)
+        assert run is not None  # noqa: S101  # there are entries
+        self.changes.feed += [(run.target, entry) for entry in decision.entries]
+        after = self._advanced(before, run) if isinstance(command, _PLAIN) else None
+        if after is None:
+            after = self._apply_more(run_id, before, run, command, decision)
+        else:
+            change = self.changes.runs.get(run_id)
+            if change is None:
+                change = self.changes.runs[run_id] = Change(before, after)
+            change.after = after
+            change.entries += decision.entries
+        self.written.append(Written(run_id, before, after, decision.entries))
+
+    def _advanced(self, before: Stored | None, run: Run) -> Stored | None:
+        """What is kept after events that moved only the version; None when more has to move."""
+        assert before is not None  # noqa: S101  # events are written to runs that are there
+        was = before.run
+        is_plain = (run.closing, run.cancel_event, run.seal, run.snapshot) == (
+            was.closing,
+            was.cancel_event,
+            was.seal,
+            was.snapshot,
+        )
+        return advanced(before, run, self.now_ms, self.durations) if is_plain else None
+
+    def _apply_more(
+        self, run_id: str, before: Stored | None, run: Run, command: Command, decision: Decision
+    ) -> Stored | None:
+        """Note what moves beside the version; what is kept afterwards."""
+        after = keep(before, run, self.now_ms, self.durations)
+        change = self._change(run_id, after)
+        if isinstance(command, Create):
+            change.is_new_life = change.before is not None
+            change.entries, change.payloads = [], {}
+        change.entries += decision.entries
+        if decision.entries[-1].type == EntryType.SNAPSHOT and run.version > self.max_events:
+            change.keep_from_seq = run.version - self.max_events + 1
+        self._keep_payloads(change, command, decision.entries)
+        if decision.dead is not None:
+            self._bury(run, decision.dead)
+        if isinstance(command, Create) or run.state.is_terminal:
+            self.sweeps += SWEPT_BY_A_WRITE
+        if isinstance(command, Delete):
+            change.after = None
+        return change.after
+
+    def _keep_payloads(
+        self, change: Change, command: Command, entries: tuple[JournalEntry, ...]
+    ) -> None:
+        if isinstance(command, Create) and command.input is not None:
+            change.payloads[Kind.INPUT] = command.input.text
+        elif isinstance(command, (SetResult, Finish)) and command.result is not None:
+            # What the core dropped of a command leaves no entry.
+            if any(entry.type == EntryType.RESULT for entry in entries):
+                change.payloads[Kind.RESULT] = command.result.text
+        elif isinstance(command, Checkpoint):
+            change.payloads[Kind.CHECKPOINT] = command.value.text
+
+    def _fail_overdue(self, run_id: str, now_ms: int) -> int:
+        stored = self.stored(run_id)
+        if stored is None or stored.overdue_ms is None or stored.overdue_ms > now_ms:
+            return 0
+        run, live_ttl_ms = stored.run, self.durations.live_ttl_ms
+        waits = run.state is RunState.PENDING
+        if waits and run.deadline_ms is not None and run.deadline_ms <= now_ms:
+            words, reason = DEADLINE_TEXT, DEADLINE_EXCEEDED
+        elif live_ttl_ms and max(run.last_ms, run.due_ms or 0) + live_ttl_ms > now_ms:
+            # Not every write has moved the moment.
+            self._put(
+                run_id, keep(replace(stored, live_until_ms=None), run, now_ms, self.durations)
+            )
+            return 0
+        else:
+            silent = max(0, now_ms - run.last_ms) // 1000
+            words = f"nobody wrote to it for {silent} seconds (live_ttl_seconds)"
+            reason = "overdue"
+        if run.cancel_requested is not None and run.claim is not None:
+            self.perform(run_id, Reclaim())
+        else:
+            dead = reason if run.queued else None
+            self.perform(run_id, Finish(RunState.FAILED, error=words, dead=dead))
+        return 1
+
+    def _bury(self, run: Run, reason: str) -> None:
+        letter = {
+            "run_id": run.run_id,
+            "reason": reason,
+            "attempts": str(run.attempt),
+            "failures": str(run.failures),
+            "error": run.error,
+            "errors": run.errors,
+            "input": self._payload(run.run_id, Kind.INPUT),
+            "metadata_json": run.metadata_json,
+            "tenant": run.tenant,
+            "priority": str(run.priority) if run.priority else None,
+            "deadline_span": None if run.deadline_span_ms is None else str(run.deadline_span_ms),
+            "at": str(run.ended_ms),
+            **run.trace,
+        }
+        told = {name: text for name, text in letter.items() if text is not None}
+        key = f"{run.target}/{run.ended_ms or 0:013d}/{run.run_id}"
+        self.put(Space.DEAD, key, json.dumps(told, ensure_ascii=False))
+        self.put(Space.DEAD_RUNS, run.run_id, key)
+
+    def _payload(self, run_id: str, kind: Kind) -> str | None:
+        change = self.changes.runs.get(run_id)
+        if change is not None and (kind in change.payloads or change.is_new_life):
+            return change.payloads.get(kind)
+        return self.database.payload(run_id, kind)

@@ -1,0 +1,66 @@
+"""The workers that say that they are there, in a store on disk; nothing that runs needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.work import BEATS_KEPT, MOST_RUNS_TOLD, WorkerInfo
+from murmur_streams.stores.local.engine.database import Reader, Space
+from murmur_streams.stores.local.engine.transaction import Transaction
+
+if TYPE_CHECKING:
+    from murmur_streams.stores.local.engine.queued import DiskWork
+
+MOST_WORKERS = 10_000
+
+
+class Workers:
+    """Who is there, by their own word.
+
+    Args:
+        store: whose workers.
+        interval_seconds: how often each of them calls ``beat``.
+    """
+
+    def __init__(self, store: DiskWork, interval_seconds: float = 5.0) -> None:
+        self._store = store
+        self._kept_ms = round(BEATS_KEPT * interval_seconds * 1000)
+
+    async def beat(self, info: WorkerInfo) -> None:
+        """Say that a worker is there; it is listed until four intervals after its last beat."""
+        if not info.id:
+            raise InvalidInputError("a worker needs an id")
+        told = replace(info, targets=[*info.targets], runs=[*info.runs][:MOST_RUNS_TOLD])
+
+        def write(group: Transaction) -> None:
+            now_ms = group.now_ms
+            for worker_id, row in _rows(group.database):
+                if row["until_ms"] <= now_ms:
+                    group.put(Space.WORKERS, worker_id, None)
+            row = {**asdict(told), "last_beat_ms": now_ms, "until_ms": now_ms + self._kept_ms}
+            group.put(Space.WORKERS, info.id, json.dumps(row))
+
+        await self._store.write(write)
+
+    async def remove(self, worker_id: str) -> None:
+        """Take a worker that has stopped off the list."""
+        await self._store.write(lambda group: group.put(Space.WORKERS, worker_id, None))
+        self._store.signals.forget(worker_id)
+
+    async def list(self) -> list[WorkerInfo]:
+        """Read who is there, by id."""
+        rows, now_ms = await self._store.read(_rows), self._store.clock()
+        return [_info(row) for _, row in rows if row["until_ms"] > now_ms]
+
+
+def _rows(reader: Reader) -> list[tuple[str, dict[str, Any]]]:
+    items = reader.items(Space.WORKERS, limit=MOST_WORKERS)
+    return [(worker_id, json.loads(text)) for worker_id, text in items]
+
+
+def _info(row: Mapping[str, Any]) -> WorkerInfo:
+    return WorkerInfo(**{name: value for name, value in row.items() if name != "until_ms"})

@@ -1,0 +1,222 @@
+"""Writer: group commit. What waits together is written together, by one thread, in one commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from murmur_streams.core.model.commands import Command
+from murmur_streams.core.model.errors import StoreClosedError, StoreError
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.local.engine.database import Database, Stored
+from murmur_streams.stores.local.engine.thread import DatabaseThread
+from murmur_streams.stores.local.engine.transaction import Transaction, Written
+
+T = TypeVar("T")
+
+MOST_TOGETHER = 500
+"""More in one group would make its first caller wait, and save little."""
+MOST_WAITING = 10_000
+"""So many calls may wait; further callers wait until there is room (back-pressure)."""
+MOST_KNOWN = 10_000
+"""So many runs are kept in memory as they were written last."""
+
+Operation = Callable[[Transaction], T]
+Begin = Callable[[Database, dict[str, Stored], set[str]], Transaction]
+
+
+@dataclass(slots=True)
+class _Call:
+    operation: Operation[Any]
+    outcome: asyncio.Future[Any]
+    is_alone: bool
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of a call."""
+
+    call: _Call
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Gives each call its own answer, and all of a group one commit.
+
+    Guarantee: a call that returned is in the file, whatever kills the process afterwards. One whose
+    caller was cancelled is there or not: nobody can know.
+
+    Args:
+        database: opened; only this writer's thread touches it.
+        thread: that thread.
+        begin: makes a transaction over the database, the runs that are known, and the ids of those
+            that could not be read.
+        committed: called on the event loop with what a group wrote and the n of its entries in the
+            feed, before its callers learn of it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        thread: DatabaseThread,
+        begin: Begin,
+        committed: Callable[[list[Written], range], None],
+    ) -> None:
+        self._database = database
+        self._thread = thread
+        self._begin = begin
+        self._committed = committed
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Call] = deque()
+        self._is_busy = False
+        self._is_closed = False
+        self._has_company = False
+        """Whether the last group was of several callers."""
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._damaged: set[str] = set()
+        self.known: dict[str, Stored] = {}
+        """Runs as they were committed last, the oldest first: to be read from any thread."""
+
+    async def execute(self, run_id: str, command: Command) -> Answer:
+        """Execute a command of the core; its answer."""
+        return await self.run(lambda group: group.perform(run_id, command).answer)
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Do something in a group; what it returns, or what it raises.
+
+        It may be called again when its group could not be committed: it must do nothing but read
+        and write its transaction.
+        """
+        return await self._call(operation, is_alone=False)
+
+    async def alone(self, operation: Operation[T]) -> T:
+        """The same in a group of its own: for what reads rows that others of a group may change."""
+        return await self._call(operation, is_alone=True)
+
+    async def close(self) -> None:
+        """Write what waits; calls that come later are refused."""
+        self._is_closed = True
+        self._room.set()
+        await self._idle.wait()
+
+    async def _call(self, operation: Operation[T], *, is_alone: bool) -> T:
+        while len(self._waiting) >= MOST_WAITING and not self._is_closed:
+            self._room.clear()
+            await self._room.wait()
+        if self._is_closed:
+            raise StoreClosedError("the store is closed; open a new one")
+        outcome: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.append(_Call(operation, outcome, is_alone))
+        if not self._is_busy:
+            self._is_busy = True
+            self._idle.clear()
+            if self._has_company:
+                # After the other tasks of this turn: what they write comes along.
+                self._loop.call_soon(self._start)
+            else:
+                self._start()
+        return await outcome
+
+    def _start(self) -> None:
+        group = [self._waiting.popleft()]
+        if not group[0].is_alone:
+            while self._waiting and not self._waiting[0].is_alone and len(group) < MOST_TOGETHER:
+                group.append(self._waiting.popleft())
+        self._has_company = len(group) > 1 or bool(self._waiting)
+        self._room.set()
+        self._thread.submit(lambda: self._work(group))
+
+    def _work(self, group: list[_Call]) -> None:
+        """In the thread: write a group; when that fails, each of its calls by itself."""
+        try:
+            self._begin_group()
+        except BaseException as error:  # noqa: BLE001  # every caller's
+            # Each by itself would wait as long again for the one who holds the file.
+            done = [_Done(call, error=_store_error(error)) for call in group]
+            self._thread.tell(self._finish, done, [], range(0))
+            return
+        try:
+            done, written, feed = self._write(group)
+        except BaseException as error:  # noqa: BLE001  # every caller gets his own
+            if len(group) == 1:
+                done, written, feed = [_Done(group[0], error=_store_error(error))], [], range(0)
+            else:
+                for call in group[:-1]:
+                    self._thread.tell(self._tell, *self._outcome_of(call))
+                done, written, feed = self._outcome_of(group[-1])
+        self._thread.tell(self._finish, done, written, feed)
+
+    def _outcome_of(self, call: _Call) -> tuple[list[_Done], list[Written], range]:
+        try:
+            self._begin_group()
+            return self._write([call])
+        except BaseException as error:  # noqa: BLE001  # the caller's
+            return [_Done(call, error=_store_error(error))], [], range(0)
+
+    def _begin_group(self) -> None:
+        if self._database.begin():
+            self.known.clear()
+
+    def _write(self, group: list[_Call]) -> tuple[list[_Done], list[Written], range]:
+        """Do what a group that has begun asks for, and end it."""
+        try:
+            transaction = self._begin(self._database, self.known, self._damaged)
+            done = [_Done(call, call.operation(transaction)) for call in group]
+            transaction.finish()
+            changes = transaction.changes
+            if not (changes.runs or changes.feed or changes.items):
+                self._database.rollback()
+                return done, [], range(0)
+        except BaseException:
+            self._database.rollback()
+            raise
+        try:
+            _, last_n = self._database.commit(changes)
+        except BaseException:
+            for run_id in changes.runs:
+                self.known.pop(run_id, None)
+            raise
+        self._remember(transaction)
+        feed = range(last_n - len(changes.feed) + 1, last_n + 1)
+        return done, transaction.written, feed
+
+    def _remember(self, transaction: Transaction) -> None:
+        for run_id, change in transaction.changes.runs.items():
+            self.known.pop(run_id, None)
+            if change.after is not None:
+                self.known[run_id] = change.after
+        while len(self.known) > MOST_KNOWN:
+            self.known.pop(next(iter(self.known)))
+
+    def _finish(self, done: list[_Done], written: list[Written], feed: range) -> None:
+        self._tell(done, written, feed)
+        if self._waiting:
+            self._has_company = True
+            # After the callers that were just told: what they write next comes along.
+            self._loop.call_soon(self._start)
+        else:
+            self._is_busy = False
+            self._idle.set()
+
+    def _tell(self, done: list[_Done], written: list[Written], feed: range) -> None:
+        if written:
+            self._committed(written, feed)
+        for each in done:
+            outcome = each.call.outcome
+            if outcome.done():
+                continue
+            if each.error is None:
+                outcome.set_result(each.value)
+            else:
+                outcome.set_exception(each.error)
+
+
+def _store_error(error: BaseException) -> BaseException:
+    # A future takes every exception but this one, which means the end of an iterator.
+    return StoreError(repr(error)) if isinstance(error, StopIteration) else cast("Any", error)

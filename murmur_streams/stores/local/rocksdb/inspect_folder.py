@@ -1,0 +1,196 @@
+"""Looks at a folder without opening it: even a reader of RocksDB writes into what it opens."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreError
+from murmur_streams.stores.local.rocksdb import keys, rows, schema, shutdown_marker
+from murmur_streams.stores.local.rocksdb.binding import AccessType, Options, Rdict
+from murmur_streams.stores.local.rocksdb.failures import (
+    damaged,
+    failure,
+    in_use,
+    is_ours_to_translate,
+)
+from murmur_streams.stores.local.rocksdb.options import FAMILY, options
+from murmur_streams.stores.local.rocksdb.view import View
+
+# What RocksDB and its binding leave when they are killed while they make a folder: no data yet.
+_BEGUN = re.compile(
+    r"LOCK|IDENTITY|LOG(\.old\..*)?|rocksdict-config\.json|(MANIFEST|OPTIONS)-\d+|.*\.dbtmp"
+)
+_ROCKSDB = re.compile(
+    rf"MANIFEST-\d+|\d+\.(sst|log|blob)|IDENTITY|{re.escape(shutdown_marker.NAME)}"
+)
+_READ_ONLY = AccessType.read_only(error_if_log_file_exist=False)
+_MURMUR_RUNTIME = re.compile(rb"[re]/[A-Za-z0-9]")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that is no store of ours and not free to become one.
+
+    Raises:
+        StoreConfigurationError: it is none, of a newer version, or somebody has it open; no file in
+            it was changed.
+        StoreDamagedError: it was a RocksDB, and cannot be read; likewise.
+    """
+    if not _is_there(path):
+        if not path.absolute().parent.is_dir():
+            raise StoreConfigurationError(
+                f"{path} cannot be made: {path.absolute().parent} does not exist; make it first, "
+                "or correct the path"
+            )
+        return
+    if not path.is_dir():
+        raise StoreConfigurationError(f"{path} is a file; a RocksDB store is a folder: name one")
+    try:
+        names = sorted(each.name for each in path.iterdir())
+    except OSError as error:
+        raise StoreConfigurationError(
+            f"{path} cannot be read ({error.strerror}); make it readable for this user"
+        ) from error
+    holder = _holder(path)
+    if holder is not None:
+        raise in_use(path, holder)
+    if "CURRENT" not in names:
+        _check_no_data(path, names)
+        return
+    try:
+        _check_data(path)
+    except StoreError as error:
+        holder = _holder(path)
+        if holder is None:
+            raise
+        # Who opened it meanwhile removed files that were just looked for.
+        raise in_use(path, holder) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreConfigurationError(
+            f"{str(path)!r} cannot be opened ({why}); name another folder"
+        ) from error
+    return True
+
+
+def _check_data(path: Path) -> None:
+    shutdown_marker.check(path)
+    if FAMILY in _families(path):
+        _check_ours(path)
+    else:
+        _check_foreign(path)
+
+
+def _check_ours(path: Path) -> None:
+    # Where no links can be made, opening it tells the same.
+    with suppress(OSError), _through_links(path) as links:
+        opened = Rdict(str(links), options(), {FAMILY: options()}, _READ_ONLY)
+        try:
+            view = View(opened.get_column_family(FAMILY), is_one_moment=False)
+            schema.known_version(path, view)
+            rows.read_feed_ends(view.get(keys.FEED))
+        finally:
+            opened.close()
+
+
+def _check_no_data(path: Path, names: list[str]) -> None:
+    if all(_BEGUN.fullmatch(name) for name in names):
+        return
+    if any(_ROCKSDB.fullmatch(name) for name in names):
+        raise damaged(path, "the file CURRENT is missing")
+    raise _foreign(path, f"it has other files ({names[0]})")
+
+
+def _families(path: Path) -> list[str]:
+    try:
+        # Reads CURRENT and the manifest, writes nothing.
+        return Rdict.list_cf(str(path), Options(raw_mode=True))
+    except Exception as error:
+        if is_ours_to_translate(error):
+            raise failure(path, error) from error
+        raise
+
+
+def _check_foreign(path: Path) -> None:
+    first = _first_key(path)
+    if first is None:
+        if any(path.glob("*.sst")):
+            raise damaged(path, "it has tables that its manifest does not name")
+        return
+    if _MURMUR_RUNTIME.match(first):
+        raise _foreign(path, "murmur-runtime wrote it, whose runs this package cannot read")
+    raise _foreign(path, "it is a RocksDB of another program")
+
+
+@contextmanager
+def _through_links(path: Path) -> Generator[Path]:
+    """A folder of links to the files: what RocksDB writes to open it for reading goes there."""
+    with TemporaryDirectory(prefix="murmur-streams-") as folder:
+        links = Path(folder)
+        for each in path.absolute().iterdir():
+            if each.name not in {"LOCK", "LOG", "rocksdict-config.json"}:
+                (links / each.name).symlink_to(each)
+        try:
+            yield links
+        except Exception as error:
+            if is_ours_to_translate(error):
+                raise _told_of(path, links, error) from error
+            raise
+
+
+def _first_key(path: Path) -> bytes | None:
+    with _through_links(path) as links:
+        return _read_first_key(links)
+
+
+def _read_first_key(links: Path) -> bytes | None:
+    defaults = Options(raw_mode=True)
+    families = Rdict.list_cf(str(links), defaults)
+    every = {name: Options(raw_mode=True) for name in families}
+    opened = Rdict(str(links), defaults, every, _READ_ONLY)
+    try:
+        for name in families:
+            rows = opened.get_column_family(name).iter()
+            rows.seek_to_first()
+            if rows.valid():
+                return rows.key()
+            rows.status()
+        return None
+    finally:
+        rows = None
+        opened.close()
+
+
+def _told_of(path: Path, links: Path, error: Exception) -> StoreError:
+    return failure(path, type(error)(str(error).replace(str(links), str(path))))
+
+
+def _foreign(path: Path, why: str) -> StoreConfigurationError:
+    return StoreConfigurationError(
+        f"{path} is no store of murmur-streams: {why}. Nothing in it was changed; name an empty "
+        "folder, or one that does not exist yet"
+    )
+
+
+def _holder(path: Path) -> int | None:
+    # LOCK itself is never opened here: closing it would take the lock from a store of this process.
+    with suppress(OSError, ValueError):
+        file = (path / "LOCK").stat()
+        place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if place in words:
+                pid = int(words[words.index(place) - 1])
+                return pid if pid > 0 else None
+    return None

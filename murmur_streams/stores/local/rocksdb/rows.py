@@ -1,0 +1,255 @@
+"""What the values of the store hold: JSON, with a few short fields in front of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+from pydantic_core import from_json, to_json
+
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
+from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import run_from_fields, run_to_fields
+from murmur_streams.stores.local.engine.database import FeedRow, QueuePlace, Stored
+
+FEED_INLINE_BYTES = 1024
+
+_TEXT = frozenset({str})
+_MOST_N = 1 << 62
+_TIMES = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms")
+
+
+def json_bytes(value: object) -> bytes:
+    """Encode; a lone surrogate, which UTF-8 cannot say, comes back as it was."""
+    try:
+        return to_json(value)
+    except ValueError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="surrogatepass")
+
+
+def read_json(row: bytes) -> Any:
+    """Decode what ``json_bytes`` made; ValueError for what is no JSON."""
+    try:
+        return from_json(row)
+    except ValueError:
+        try:
+            return json.loads(text(row))
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+
+
+def version_row(stored: Stored) -> bytes:
+    """What every write to a run changes."""
+    return b"%d %d" % (stored.run.version, stored.run.last_ms)
+
+
+def run_row(stored: Stored) -> bytes:
+    """All but that."""
+    fields = run_to_fields(stored.run)
+    del fields["version"], fields["last_ms"]
+    value: dict[str, object] = {"run": fields}
+    for name in _TIMES:
+        moment: int | None = getattr(stored, name)
+        if moment is not None:
+            value[name] = moment
+    if stored.queue is not None:
+        value["queue"] = [int(stored.queue.is_ready), stored.queue.score]
+    return json_bytes(value)
+
+
+def read_run(run_id: str, row: bytes, version: bytes | None) -> Stored:
+    """Read a run from its two rows.
+
+    Raises:
+        RunDamagedError: they are none.
+    """
+    try:
+        value = cast("dict[str, Any]", read_json(row))
+        fields = _texts(value["run"])
+        fields["version"], fields["last_ms"] = (version or b" ").decode().split(" ")
+        queue = value.get("queue")
+        times = {name: _moment(value.get(name)) for name in _TIMES}
+        place = None if queue is None else QueuePlace(bool(queue[0]), _whole(queue[1]))
+        run = run_from_fields(run_id, fields)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise RunDamagedError(run_id, f"its rows are {ascii(str(error))[:60]}") from error
+    if run.version < 0:
+        raise RunDamagedError(run_id, f"version is {run.version}")
+    return Stored(run, queue=place, **times)
+
+
+def listing_row(stored: Stored) -> bytes:
+    """What filters ask of a run, so that those they do not let through need not be read."""
+    run, expire = stored.run, stored.expire_at_ms
+    told = "" if expire is None else expire
+    return f"{told}\n{run.state}\n{run.target}\n{run.tenant or ''}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """Holds back the runs of a listing that its rows say are not wanted."""
+
+    state: bytes | None
+    target: bytes | None
+    tenant: bytes | None
+    now_ms: int
+
+    @classmethod
+    def of(cls, wanted: RunFilter, now_ms: int) -> Self:
+        """Of what a listing wants."""
+        return cls(_bytes(wanted.state), _bytes(wanted.target), _bytes(wanted.tenant), now_ms)
+
+    def lets_through(self, row: bytes) -> bool:
+        """False for a run that is not wanted; of a row that says nothing the run itself is asked.
+
+        Args:
+            row: one of ``listing_row``; those of the first stores are empty.
+        """
+        try:
+            expire, state, target, tenant = row.split(b"\n")
+            is_over = bool(expire) and int(expire) <= self.now_ms
+        except ValueError:
+            return True
+        return (
+            not is_over
+            and self.state in {None, state}
+            and self.target in {None, target}
+            and self.tenant in {None, tenant}
+        )
+
+
+def journal_row(entry: JournalEntry, fields: bytes) -> bytes:
+    """An entry of a journal; ``fields`` are its fields as JSON."""
+    return f"{entry.ms}\n{entry.epoch}\n".encode() + fields
+
+
+def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
+    """Read an entry of a run's journal.
+
+    Raises:
+        RunDamagedError: it is none.
+    """
+    try:
+        ms, epoch, fields = row.split(b"\n", 2)
+        return JournalEntry(run_id, epoch.decode(), int(ms), seq, _texts(read_json(fields)))
+    except ValueError as error:
+        what = f"entry {seq} of its journal is no entry"
+        raise RunDamagedError(run_id, what, can_rebuild=False) from error
+
+
+def feed_row(place_ms: int, target: str, entry: JournalEntry, fields: bytes) -> bytes:
+    """An entry of the feed; ``fields`` are its fields as JSON, left out when they are big."""
+    is_big = len(fields) > FEED_INLINE_BYTES and _size(entry) > FEED_INLINE_BYTES
+    if is_big:
+        fields = json_bytes({"type": entry.type})
+    ms = "" if entry.ms == place_ms else entry.ms
+    mark = "+" if is_big else ""
+    head = f"{place_ms}\n{ms}\n{entry.seq}\n{entry.epoch}\n{target}\n{entry.run_id}\n{mark}\n"
+    return head.encode() + fields
+
+
+def read_feed_row(n: int, row: bytes | None, least_ms: int) -> tuple[FeedRow, bool]:
+    """Read an entry of the feed, and whether its fields must be looked up in the journal.
+
+    What cannot be read is an entry without a type: the feed of all runs goes on.
+
+    Args:
+        n: its number.
+        row: None: there is none, though there should be.
+        least_ms: the ms of the place before it.
+    """
+    try:
+        *head, fields = (row or b"").split(b"\n", 7)
+        place_ms, ms, seq, epoch, target, run_id, mark = (each.decode() for each in head)
+        place = int(place_ms), n
+        key = run_id, epoch, int(ms or place_ms), int(seq)
+    except ValueError:
+        nothing = JournalEntry("", "", least_ms, 0, {"type": ""})
+        return FeedRow((least_ms, n), "", nothing), False
+    try:
+        return FeedRow(place, target, JournalEntry(*key, _texts(read_json(fields)))), mark == "+"
+    except ValueError:
+        return FeedRow(place, target, JournalEntry(*key, {"type": ""})), True
+
+
+def is_illegible(row: FeedRow) -> bool:
+    """Whether nothing of an entry of the feed could be read."""
+    return not row.entry.run_id
+
+
+def feed_place_ms(row: bytes | None, least_ms: int) -> int:
+    """The ms of the place of an entry of the feed; ``least_ms`` when it does not say it."""
+    try:
+        return max(least_ms, int((row or b"").split(b"\n", 1)[0]))
+    except ValueError:
+        return least_ms
+
+
+def feed_ends_row(floor: Place, last: Place) -> bytes:
+    """Where the feed begins and ends."""
+    return b"%d %d %d %d" % (*floor, *last)
+
+
+def read_feed_ends(row: bytes | None) -> tuple[Place, Place]:
+    """Read the place before the feed's oldest entry, and that of its last one.
+
+    Raises:
+        StoreDamagedError: the row is none of ``feed_ends_row``.
+    """
+    if row is None:
+        return (0, 0), (0, 0)
+    try:
+        floor_ms, floor_n, last_ms, last_n = map(int, row.split())
+        if not 0 <= floor_n <= last_n <= _MOST_N:
+            raise ValueError(f"{floor_n} to {last_n}")  # noqa: TRY301  # told as the others are
+    except ValueError as error:
+        raise StoreDamagedError("the row that says where the feed ends is damaged") from error
+    return (floor_ms, floor_n), (last_ms, last_n)
+
+
+def text_bytes(text: str) -> bytes:
+    """Encode a payload or an item."""
+    return text.encode(errors="surrogatepass")
+
+
+def read_text(row: bytes | None) -> str | None:
+    """Read a payload or an item."""
+    return None if row is None else text(row)
+
+
+def text(row: bytes) -> str:
+    """Read a payload or an item that is there."""
+    return row.decode(errors="surrogatepass")
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _texts(value: object) -> dict[str, str]:
+    if type(value) is not dict:
+        raise ValueError("no fields")
+    fields = cast("dict[str, object]", value)
+    if not {*map(type, fields.values())} <= _TEXT:
+        raise ValueError("a field is no text")
+    return cast("dict[str, str]", fields)
+
+
+def _moment(value: object) -> int | None:
+    return None if value is None else _whole(value)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError("a time is no number")
+    return value
+
+
+def _size(entry: JournalEntry) -> int:
+    return sum(
+        len(text_bytes(name)) + len(text_bytes(value)) for name, value in entry.fields.items()
+    )

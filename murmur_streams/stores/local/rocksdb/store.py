@@ -1,0 +1,32 @@
+"""RocksDBRunStore: runs in a folder that one process has for itself."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.engine.store import DiskRunStore
+
+
+class RocksDBRunStore(DiskRunStore):
+    """Runs in a RocksDB folder, which only one process and one store may have open.
+
+    Args and guarantees: as DiskRunStore's. A second opener gets StoreConfigurationError.
+
+    Raises:
+        ImportError: the extra ``rocksdb`` is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+        if find_spec("rocksdict") is None:
+            raise ImportError(
+                "RocksDBRunStore needs rocksdict: pip install 'murmur-streams[rocksdb]'"
+            )
+        super().__init__(path, **options)
+
+    def _open_database(self) -> Database:
+        from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
+
+        return open_rocksdb(self.path, sync=self._sync, feed_max_entries=self._feed_max_entries)

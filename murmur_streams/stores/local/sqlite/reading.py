@@ -1,0 +1,294 @@
+"""SQLiteReader: what is read of a store in SQLite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
+from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import Run
+from murmur_streams.stores.local.engine.database import Due, FeedRow, Kind, Space, Stored
+from murmur_streams.stores.local.sqlite.rows import (
+    STORED_COLUMNS,
+    STORED_WIDTH,
+    read_entry,
+    read_stored,
+    read_texts,
+)
+from murmur_streams.stores.local.sqlite.schema import no_feed_start
+from murmur_streams.stores.local.sqlite.session import Row, Session
+
+# ruff: noqa: S608  # the statements are put together from names of our own; values are bound
+STORED = f"SELECT {STORED_COLUMNS} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1"
+"""The run with an id, for ``read_stored``."""
+# One statement sees one moment: no transaction is needed for the run and its entries. The run is
+# the first row, by the number in front.
+_JOURNAL = f"""
+SELECT 0, {STORED_COLUMNS} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1
+UNION ALL SELECT * FROM (
+    SELECT 1, seq, ms, fields{", NULL" * (STORED_WIDTH - 3)} FROM journal
+    WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1) AND seq > ?2
+    ORDER BY seq LIMIT ?3
+)"""
+_LAST_ENTRIES = """
+SELECT runs.epoch, journal.ms, journal.seq, journal.fields
+FROM runs CROSS JOIN journal ON run_no = no
+WHERE run_id = ?1 ORDER BY seq DESC LIMIT ?2"""
+_KEPT_ENTRIES = """
+SELECT runs.epoch, journal.ms, journal.seq, journal.fields
+FROM runs CROSS JOIN journal ON run_no = no
+WHERE run_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"""
+_FIRST_FIELDS = """
+SELECT fields FROM journal WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1)
+ORDER BY seq LIMIT 1"""
+_PAYLOAD = """
+SELECT json FROM payloads WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1) AND kind = ?2"""
+_LISTING = """
+SELECT {columns} FROM runs INDEXED BY {index} LEFT JOIN versions ON run_no = no
+WHERE {wanted} (expire_at_ms IS NULL OR expire_at_ms > ?)
+ORDER BY created_ms DESC, run_id DESC LIMIT ?"""
+_DUE_INDEXES = {
+    Due.EXPIRE: "runs_by_expire",
+    Due.OVERDUE: "runs_by_overdue",
+    Due.LEASE: "runs_by_lease",
+}
+_QUEUE = """
+SELECT queue_score, run_id FROM runs INDEXED BY runs_by_queue
+WHERE target = ?1 AND queue_ready = ?2 AND typeof(queue_score) = 'integer'
+AND typeof(run_id) = 'text' ORDER BY queue_score, run_id LIMIT ?3"""
+# The window moves by itself: nothing is written when an entry leaves it.
+_FEED = """
+SELECT coalesce(feed_ms, journal.ms), journal.n, coalesce(runs.target, gone.target),
+    coalesce(runs.run_id, gone.run_id), coalesce(runs.epoch, gone.epoch),
+    journal.ms, seq, journal.fields
+FROM journal LEFT JOIN runs ON no = journal.run_no LEFT JOIN gone ON gone.run_no = journal.run_no
+WHERE journal.n > max(?1, (SELECT n FROM feed_start), (SELECT max(n) FROM journal) - ?3)
+ORDER BY journal.n LIMIT ?2"""
+# Whoever keeps a shorter feed may have removed what this window would show: feed_start knows.
+_FEED_ENDS = """
+SELECT feed_start.ms, feed_start.n, coalesce(first.feed_ms, first.ms), first.n,
+    coalesce(last.feed_ms, last.ms), last.n
+FROM feed_start
+LEFT JOIN journal AS last ON last.n = (SELECT max(n) FROM journal) AND last.n > feed_start.n
+LEFT JOIN journal AS first ON first.n = last.n - ?1 AND first.n > feed_start.n"""
+_FEED_START = "SELECT ms, n FROM feed_start"
+_ITEM = "SELECT text FROM items WHERE space = ?1 AND key = ?2"
+_ITEMS = """
+SELECT key, text FROM items WHERE space = ? AND key >= ? {before}
+ORDER BY key {direction} LIMIT ?"""
+
+
+_UNKNOWN_EPOCH = "00000000"
+_MOST = 2**62
+"""SQLite's numbers end at 2**63."""
+
+
+class SQLiteReader:
+    """Reads by a connection of its own; a ``Reader``."""
+
+    def __init__(self, session: Session, feed_max_entries: int) -> None:
+        self._session = session
+        self._feed_max = _count(feed_max_entries)
+        self._seen_version: int | None = None
+
+    def stored(self, run_id: str) -> Stored | None:
+        row = self._session.first(STORED, (run_id,))
+        return None if row is None else read_stored(row)
+
+    def journal(
+        self, run_id: str, after_seq: int, limit: int
+    ) -> tuple[Stored, list[JournalEntry]] | None:
+        rows = self._session.fetch(_JOURNAL, (run_id, _number(after_seq), _count(limit)))
+        if not rows:
+            return None
+        stored = read_stored(rows[0][1:])
+        epoch = stored.run.epoch
+        return stored, [read_entry(run_id, epoch, row[2], row[1], row[3]) for row in rows[1:]]
+
+    def kept_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+        after_seq, limit = _number(after_seq), _count(limit)
+        while True:
+            rows = self._session.fetch(_KEPT_ENTRIES, (run_id, after_seq, limit))
+            entries = self._readable(run_id, rows)
+            # What is no number sorts after all numbers.
+            if entries or len(rows) < max(1, limit) or type(rows[-1][2]) is not int:
+                return entries
+            after_seq = rows[-1][2]
+
+    def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
+        rows = self._session.fetch(_LAST_ENTRIES, (run_id, _count(count)))
+        return [read_entry(run_id, *row) for row in reversed(rows)]
+
+    def payload(self, run_id: str, kind: Kind) -> str | None:
+        row = self._session.first(_PAYLOAD, (run_id, str(kind)))
+        if row is not None and type(row[0]) is not str:
+            raise RunDamagedError(run_id, f"its {kind} is no text", can_rebuild=False)
+        return None if row is None else row[0]
+
+    def listing(self, wanted: RunFilter, now_ms: int, limit: int, before: str | None) -> list[Run]:
+        limit = look = _count(limit)
+        while True:
+            sql, values = listing_statement(wanted, _number(now_ms), look, before)
+            rows = self._session.fetch(sql, values)
+            runs = _readable_runs(rows)
+            if len(runs) >= limit or len(rows) < look:
+                return runs[:limit]
+            look *= 2  # some cannot be read: a page must not end before the store does
+
+    def due(self, what: Due, until_ms: int, limit: int) -> list[str]:
+        sql, values = due_statement(what, _number(until_ms), _count(limit))
+        return [row[0] for row in self._session.fetch(sql, values)]
+
+    def queue(self, target: str, *, is_ready: bool, limit: int) -> list[tuple[int, str]]:
+        rows = self._session.fetch(_QUEUE, (target, int(is_ready), _count(limit)))
+        return [(score, run_id) for score, run_id in rows]
+
+    def feed(self, after_n: int, limit: int) -> list[FeedRow]:
+        values = (_number(after_n), _count(limit), self._feed_max)
+        rows = self._session.fetch(_FEED, values)
+        if not rows:
+            self._feed_start()
+        return [_feed_row(row) for row in rows]
+
+    def feed_ends(self) -> tuple[Place, Place]:
+        row = self._session.first(_FEED_ENDS, (self._feed_max,))
+        if row is None or type(row[0]) is not int or type(row[1]) is not int:
+            raise no_feed_start(self._session.path)
+        kept_ms, kept_n, first_ms, first_n, last_ms, last_n = row
+        start = (kept_ms, kept_n) if first_n is None else (_whole(first_ms), first_n)
+        return start, start if last_n is None else (_whole(last_ms), last_n)
+
+    def item(self, space: Space, key: str) -> str | None:
+        row = self._session.first(_ITEM, (str(space), key))
+        return None if row is None else self._text(space, key, row[0])
+
+    def items(
+        self,
+        space: Space,
+        *,
+        first: str = "",
+        before: str | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[tuple[str, str]]:
+        sql = _ITEMS.format(
+            before="" if before is None else "AND key < ?",
+            direction="DESC" if newest_first else "ASC",
+        )
+        values = [str(space), first, *([] if before is None else [before]), _count(limit)]
+        return [
+            (self._text(space, key, key), self._text(space, key, text))
+            for key, text in self._session.fetch(sql, values)
+        ]
+
+    def has_foreign_writes(self) -> bool:
+        version = self._session.data_version()
+        has_changed = version != self._seen_version
+        self._seen_version = version
+        return has_changed
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _feed_start(self) -> Place:
+        row = self._session.first(_FEED_START)
+        if row is None or type(row[0]) is not int or type(row[1]) is not int:
+            raise no_feed_start(self._session.path)
+        return row[0], row[1]
+
+    def _readable(self, run_id: str, rows: list[Row]) -> list[JournalEntry]:
+        entries: list[JournalEntry] = []
+        epoch = rows[0][0] if rows else ""
+        if rows and (type(epoch) is not str or not epoch):
+            epoch = self._first_epoch(run_id)
+        for _, ms, seq, fields in rows:
+            try:
+                entries.append(read_entry(run_id, epoch, ms, seq, fields))
+            except RunDamagedError:
+                continue
+        return entries
+
+    def _first_epoch(self, run_id: str) -> str:
+        """The epoch that the journal's first entry tells, when the run's row does not."""
+        row = self._session.first(_FIRST_FIELDS, (run_id,))
+        try:
+            fields = {} if row is None else read_texts(run_id, "entry", row[0])
+        except RunDamagedError:
+            fields = {}
+        return fields.get("epoch") or _UNKNOWN_EPOCH
+
+    def _text(self, space: Space, key: Any, text: Any) -> str:
+        if type(text) is str:
+            return text
+        raise StoreDamagedError(
+            f"{self._session.path} is damaged (in the table items, {space} {ascii(key)[:60]} is no "
+            "text) and was left as it is; put a backup in its place, or delete that row"
+        )
+
+
+def listing_statement(
+    wanted: RunFilter, now_ms: int, limit: int, before: str | None
+) -> tuple[str, list[object]]:
+    """The statement of a listing and its values; INDEXED BY makes its cost sure."""
+    conditions = {"tenant": wanted.tenant, "target": wanted.target, "state": wanted.state}
+    given = {name: str(value) for name, value in conditions.items() if value is not None}
+    text = "".join(f"{name} = ? AND " for name in given)
+    values: list[object] = list(given.values())
+    if before is not None:
+        created_ms, _, run_id = before.partition(":")
+        text += "(created_ms, run_id) < (?, ?) AND "
+        values += [_number(int(created_ms)), run_id]
+    index = f"runs_by_{next(iter(given), 'creation')}"
+    sql = _LISTING.format(columns=STORED_COLUMNS, index=index, wanted=text)
+    return sql, [*values, now_ms, limit]
+
+
+def due_statement(what: Due, until_ms: int, limit: int) -> tuple[str, list[object]]:
+    """The statement of what is due and its values."""
+    sql = (
+        f"SELECT run_id FROM runs INDEXED BY {_DUE_INDEXES[what]} WHERE {what} <= ?"
+        f" AND typeof(run_id) = 'text' ORDER BY {what}, run_id LIMIT ?"
+    )
+    return sql, [until_ms, limit]
+
+
+def _readable_runs(rows: list[Row]) -> list[Run]:
+    runs: list[Run] = []
+    for row in rows:
+        try:
+            runs.append(read_stored(row).run)
+        except RunDamagedError:
+            continue
+    return runs
+
+
+def _feed_row(row: Row) -> FeedRow:
+    """A row of the feed; one that cannot be read keeps its place, with an entry of no type.
+
+    The feed is everybody's: it must not end at what was changed by hand in one run, and a place
+    that is left out would look like entries that were lost.
+    """
+    feed_ms, n, target, run_id, epoch, ms, seq, fields = row
+    place = _whole(feed_ms), n
+    if type(target) is str and type(run_id) is str and type(epoch) is str:
+        try:
+            return FeedRow(place, target, read_entry(run_id, epoch, ms, seq, fields))
+        except RunDamagedError:
+            pass
+    names = [each if type(each) is str else "" for each in (run_id, epoch, target)]
+    entry = JournalEntry(names[0], names[1] or _UNKNOWN_EPOCH, place[0], _whole(seq), {"type": ""})
+    return FeedRow(place, names[2], entry)
+
+
+def _whole(ms: Any) -> int:
+    return ms if type(ms) is int else 0
+
+
+def _count(limit: int) -> int:
+    return min(max(0, limit), _MOST)
+
+
+def _number(value: int) -> int:
+    return min(max(-_MOST, value), _MOST)

@@ -1,0 +1,263 @@
+"""Connections with our own rules: RESP2, no retries by the driver, one deadline of our own.
+
+The driver's retry repeats writes, and its socket timeout arms a timer per read and can swallow a
+cancellation; so both are off in every connection made here, whatever the client was built with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
+from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.redis.connection.failures import needs_new_connection
+from murmur_streams.stores.redis.connection.lookups import with_own_lookups
+from murmur_streams.stores.redis.connection.tls import check_tls_files, protocol_refusal
+
+logger = logging.getLogger("murmur_streams.redis")
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+_PINNED: dict[str, Any] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
+    "socket_timeout": None,
+    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "health_check_interval": 0,
+    # CLIENT SETINFO fills the ACL log of servers that deny it.
+    "driver_info": None,
+    "legacy_responses": True,
+}
+_NOT_CLONED = ("maint_", "orig_", "himport_", "oss_", "event_dispatcher", "retry")
+Reply = Any
+"""What the server answered: bytes, int, None, or lists of these."""
+
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class NeverSentError(Exception):
+    """The server cannot have seen the call; the cause says why, such as no connection."""
+
+
+def client_from_url(url: str) -> Redis:
+    """Make a client for a redis://, rediss:// or unix:// URL; nothing is connected yet.
+
+    Raises:
+        StoreConfigurationError: the URL is malformed; its password is not repeated.
+    """
+    try:
+        if not url.startswith(_SCHEMES):
+            raise ValueError  # noqa: TRY301  # the driver would take "redis:host" for localhost
+        client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
+        # A connection that is made and never used tells of options that it does not know.
+        unused = client.connection_pool.make_connection()
+    except (ValueError, TypeError, AttributeError, RedisError) as error:
+        raise StoreConfigurationError(
+            f"the URL {redacted(url)} is refused ({_fault_of(url, error)}); "
+            "use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
+        ) from None
+    check_tls_files(unused, redacted(url))
+    return cast("Redis", client)
+
+
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+def _fault_of(url: str, error: Exception) -> str:
+    # The driver's own text may repeat a part of the password.
+    option = _UNKNOWN_OPTION.search(str(error))
+    if option:
+        return f"there is no option {option[1]!r}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "its host is malformed"
+    if not url.startswith(_SCHEMES):
+        return "it does not begin with one of the known schemes"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "its port is no number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
+    return "one of its options has a value that cannot be read"
+
+
+class Connections:
+    """At most ``size`` connections that share a client's address and credentials.
+
+    Lending waits for a free one. Giving back never waits, so no cancellation can lose one.
+    """
+
+    def __init__(self, client: Redis, *, size: int, deadline_seconds: float) -> None:
+        pool = cast("Any", client).connection_pool
+        given = cast("dict[str, Any]", pool.connection_kwargs)
+        kept = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
+        self._class = with_own_lookups(pool.connection_class)
+        self._settings: dict[str, Any] = kept | _PINNED | {"retry": Retry(NoBackoff(), 0)}
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Any] = []
+        self._lent: set[Any] = set()
+        self._deadline_seconds = deadline_seconds
+        self._closed = False
+
+    async def call(self, *command: object) -> Reply:
+        """Send one command and return its reply.
+
+        Raises:
+            NeverSentError: no connection could be made; its cause says why.
+            RedisError, OSError, TimeoutError: as the driver raised it.
+        """
+        return (await self.pipeline([command]))[0]
+
+    async def pipeline(self, commands: list[tuple[object, ...]]) -> list[Reply]:
+        """Send several commands at once; an error reply is raised after all were read."""
+        replies = await self.every_reply(commands)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return replies
+
+    async def every_reply(self, commands: list[tuple[object, ...]]) -> list[Reply]:
+        """Send several commands at once; an error reply is an element of the answer."""
+        async with self.connection() as connection:
+            async with asyncio.timeout(self._deadline_seconds):
+                await connection.send_packed_command(connection.pack_commands(commands))
+                return [await _reply_or_error(connection) for _ in commands]
+
+    async def blocking(self, *command: object, seconds: float) -> Reply:
+        """Send a command that blocks up to ``seconds``."""
+        async with self.connection() as connection:
+            async with asyncio.timeout(seconds + self._deadline_seconds):
+                await connection.send_command(*command)
+                return await connection.read_response()
+
+    async def new_connection(self, commands: list[tuple[object, ...]]) -> Any:
+        """Make a connection outside the pool, and send it its first commands."""
+        connection = self._new()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await connection.connect()
+                await connection.send_packed_command(connection.pack_commands(commands))
+                for _ in commands:
+                    await connection.read_response()
+        except BaseException as error:
+            await drop_connection(connection)
+            told = _told(error)
+            if told is error:
+                raise
+            raise told from None
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Any]:
+        """Lend a connection; whatever interrupts its use closes it, so no reply is misread."""
+        async with self._free:
+            connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self._new()
+            self._lent.add(connection)
+            clean = False
+            try:
+                await self._connect(connection)
+                yield connection
+                clean = not self._closed
+            except RedisError as error:
+                if needs_new_connection(error):
+                    await self.drop_idle()
+                raise
+            finally:
+                self._lent.discard(connection)
+                if clean:
+                    self._idle.append(connection)
+                else:
+                    await drop_connection(connection)
+
+    async def protocol_refusal(self) -> str | None:
+        """Whether the address speaks TLS though we do not, or the reverse; see ``tls``."""
+        return await protocol_refusal(self._class, self._settings)
+
+    async def drop_idle(self) -> None:
+        """Close the idle connections: they lead to a server that is no longer the one to ask."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await drop_connection(connection)
+
+    async def close(self) -> None:
+        """Close all connections; who waits for a reply gets an error."""
+        self._closed = True
+        await self.drop_idle()
+        for connection in tuple(self._lent):
+            await drop_connection(connection)
+
+    def _new(self) -> Any:
+        try:
+            return self._class(**self._settings)
+        except Exception as error:
+            raise NeverSentError from error
+
+    async def _connect(self, connection: Any) -> None:
+        # The handshake has no deadline of its own once the socket is open.
+        self._refuse_when_closed()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                if connection.is_connected and await _is_stale(connection):
+                    await drop_connection(connection)
+                await connection.connect()
+        except Exception as error:  # noqa: BLE001  # it is the cause of ours
+            raise NeverSentError from _told(error)
+        self._refuse_when_closed()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise NeverSentError from StoreClosedError("the store is closed; open a new one")
+
+
+async def _reply_or_error(connection: Any) -> Reply:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        if needs_new_connection(error):
+            raise
+        return error
+
+
+def _told(error: BaseException) -> BaseException:
+    """What really happened: the driver hides what it does not expect behind a broken connection.
+
+    So it does with the server's answer to the handshake over a unix socket, and with bugs. A name
+    that cannot be one of a host stays what it is: an address where nothing is reached.
+    """
+    cause = error.__cause__
+    is_hidden = isinstance(cause, (AuthenticationError, ResponseError)) or not isinstance(
+        cause, (RedisError, OSError, UnicodeError)
+    )
+    return cause if type(error) is RedisConnectionError and cause and is_hidden else error
+
+
+async def _is_stale(connection: Any) -> bool:
+    """Whether the server closed the idle connection, or sent what nobody asked for."""
+    try:
+        return bool(await connection.can_read())
+    except (RedisError, OSError):
+        return True
+
+
+async def drop_connection(connection: Any) -> None:
+    """Close a connection, whatever state it is in."""
+    try:
+        await connection.disconnect(nowait=True)
+    except Exception as error:  # noqa: BLE001  # what broke it is what its user must learn
+        logger.debug("a connection was not closed in order: %r", error)

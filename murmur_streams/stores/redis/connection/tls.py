@@ -1,0 +1,111 @@
+"""TLS of the Redis store: what to change when it fails, and which protocol an address speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.tls import TlsCheck, tls_fault
+from murmur_streams.stores.redis.connection.lookups import with_own_lookups
+
+PROBE_SECONDS = 1.0
+_ADVICE = {
+    TlsCheck.AUTHORITY: "name the authority's file in the URL: ?ssl_ca_certs=/path/to/ca.pem",
+    TlsCheck.NAME: (
+        "use the host name that the certificate was issued for, or let the URL end with "
+        "ssl_check_hostname=false to check the authority alone"
+    ),
+    TlsCheck.DATES: "renew the certificate, or set this machine's clock",
+    TlsCheck.CLIENT_CERTIFICATE: (
+        "give one that it trusts in the URL: ?ssl_certfile=/path/cert.pem&ssl_keyfile=/path/key.pem"
+    ),
+    TlsCheck.VERSION: (
+        "compare the server's tls-protocols and tls-ciphers with the URL's ssl_min_version and "
+        "ssl_ciphers"
+    ),
+    TlsCheck.NO_TLS: "use redis:// instead of rediss://, or the server's tls-port",
+}
+_NEEDS_TLS = "the port speaks TLS; use rediss:// instead of redis://"
+
+
+def tls_refusal(error: BaseException) -> str | None:
+    """Which check of a TLS connection failed and what to change; None for any other error."""
+    fault = tls_fault(error) if isinstance(error, (RedisConnectionError, OSError)) else None
+    return None if fault is None else f"{fault.words}; {_ADVICE[fault.check]}"
+
+
+def check_tls_files(connection: Any, shown_url: str) -> None:
+    """Read the files that a URL's TLS options name: at the first connection it would be retried.
+
+    Raises:
+        StoreConfigurationError: one of them cannot be used.
+    """
+    context = getattr(connection, "ssl_context", None)
+    if context is None:
+        return
+    try:
+        context.get()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise StoreConfigurationError(
+            f"the TLS settings of {shown_url} cannot be used ({why}); check the files that "
+            "ssl_ca_certs, ssl_certfile and ssl_keyfile name, and ssl_ciphers"
+        ) from None
+
+
+async def protocol_refusal(kind: type[Any], settings: Mapping[str, Any]) -> str | None:
+    """Whether an address that gives no answer speaks TLS though we do not, or the reverse.
+
+    A plain server waits for more of what it takes for a command; a TLS server closes a connection
+    that begins otherwise. Neither can be told from a broken network but by asking in the other
+    protocol. A server that asks for the client's certificate may close before its alert is read,
+    which a connection that sends nothing gets to see. No credentials are sent.
+
+    Args:
+        kind: the class of our connections.
+        settings: what they are made with.
+
+    Returns:
+        What is wrong and what to change; None when that is not it.
+    """
+    if kind not in {with_own_lookups(Connection), with_own_lookups(SSLConnection)}:
+        return None
+    plain = {name: settings[name] for name in ("host", "port") if name in settings}
+    plain |= {"retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None}
+    if not issubclass(kind, SSLConnection):
+        ask = SSLConnection(**plain, ssl_cert_reqs="none", ssl_check_hostname=False)
+        return _NEEDS_TLS if await _answers(ask, speak=False) is True else None
+    if await _answers(Connection(**plain), speak=True) is True:
+        return f"the port does not speak TLS; {_ADVICE[TlsCheck.NO_TLS]}"
+    own = {name: value for name, value in settings.items() if name.startswith("ssl_")}
+    found = await _answers(SSLConnection(**plain, **own), speak=False, listen=True)
+    return found if isinstance(found, str) else None
+
+
+async def _answers(connection: Any, *, speak: bool, listen: bool = False) -> bool | str:
+    """Whether it can be connected (and answers); a text is what the handshake failed at."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await connection.connect()
+            if speak:
+                await connection.send_command("PING")
+            if speak or listen:
+                await connection.read_response()
+    except ResponseError:
+        return True
+    except (RedisError, OSError) as error:
+        return tls_refusal(error) or False
+    else:
+        return True
+    finally:
+        with contextlib.suppress(Exception):
+            await connection.disconnect(nowait=True)

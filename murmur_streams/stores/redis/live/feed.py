@@ -1,0 +1,270 @@
+"""Reads the feeds of all partitions: every entry of every run, once, or an error that says why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry
+from murmur_streams.core.model.errors import CursorResetError, StoreClosedError
+from murmur_streams.core.model.feed import (
+    START,
+    FeedCursor,
+    FeedEntry,
+    FeedFilter,
+    Place,
+    read_place,
+)
+from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
+from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, fate_of
+from murmur_streams.stores.redis.live import sources
+from murmur_streams.stores.redis.server import Server, reason_of, text
+
+logger = logging.getLogger("murmur_streams.redis")
+
+_CLOSED = "the store was closed while the feed was read"
+GONE_EPOCH = "00000000"
+_ALL = FeedFilter(None, None)
+MOST_EPOCHS = 10_000
+"""Of how many runs the epoch is remembered, so that most pages cost one round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One entry as the feed has it."""
+
+    partition: int
+    place: Place
+    run_id: str
+    entry_id: str
+    target: str
+    fields: Fields
+    is_wanted: bool
+
+    @property
+    def is_big(self) -> bool:
+        """Too large for the feed: only its type is here."""
+        return "big" in self.fields and len(self.fields) == 2  # noqa: PLR2004  # big and type
+
+
+class Feeds:
+    """The readers of a store's feed."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._readers: set[FeedReader] = set()
+
+    async def read(self, after: str | None, wanted: FeedFilter) -> AsyncGenerator[FeedEntry]:
+        """Yield what is kept after the cursor, then what comes."""
+        reader = FeedReader(self._server, wanted)
+        self._readers.add(reader)
+        try:
+            async with aclosing(reader.read(after)) as entries:
+                async for entry in entries:
+                    yield entry
+        finally:
+            self._readers.discard(reader)
+
+    async def check(self, after: str) -> None:
+        """Refuse a cursor from which nothing could be read; errors as those of ``read``."""
+        await FeedReader(self._server, _ALL).check(after)
+
+    async def close(self) -> None:
+        """Wake every reader with StoreClosedError."""
+        blocked = [reader.close() for reader in self._readers]
+        await end_tasks([task for task in blocked if task is not None])
+
+
+class FeedReader:
+    """One reader of all partitions' feeds, on one blocking connection."""
+
+    def __init__(self, server: Server, wanted: FeedFilter) -> None:
+        self._server = server
+        self._wanted = wanted
+        self._feeds = [server.keys.feed(p) for p in server.keys.all_partitions]
+        self._cursor = FeedCursor((START,) * len(self._feeds))
+        self._epochs: dict[str, str] = {}
+        self._blocked: asyncio.Task[Any] | None = None
+        self._closed = False
+
+    def close(self) -> asyncio.Task[Any] | None:
+        """Let it end with StoreClosedError; its blocked read is the caller's to end."""
+        self._closed = True
+        return self._blocked
+
+    async def read(self, after: str | None) -> AsyncGenerator[FeedEntry]:
+        """Yield what is kept after the cursor, then what comes."""
+        if after is None:
+            await self._start()
+        else:
+            await self.check(after)
+        while True:
+            rows = await self._rows()
+            self._forget_epochs()
+            # A row's check comes in its turn: what precedes a break is still delivered.
+            for row in await self._completed(rows):
+                self._cursor = await self._after(row)
+                self._learn_epoch(row)
+                if row.is_wanted:
+                    yield FeedEntry(str(self._cursor), row.run_id, row.target, self._entry(row))
+
+    async def check(self, after: str) -> None:
+        """Stand after the cursor, or raise that its place is not to be had."""
+        self._cursor = FeedCursor.parse(after, len(self._feeds))
+        await self._check()
+
+    async def _start(self) -> None:
+        """Stand before the oldest kept entries, so that a later trim shows."""
+        ends = await self._server.read_all(
+            *(("XRANGE", feed, "-", "+", "COUNT", 1) for feed in self._feeds)
+        )
+        for partition, oldest in enumerate(ends):
+            if oldest:
+                ms, n = read_place(text(oldest[0][0]))
+                self._cursor = self._cursor.moved(partition, (ms, n - 1))
+
+    async def _after(self, row: _Row) -> FeedCursor:
+        try:
+            return self._cursor.after(row.partition, row.place)
+        except CursorResetError:
+            # Which cursor goes on in a feed that went back only the feed can tell.
+            await self._check()
+            raise
+
+    async def _check(self) -> None:
+        """Refuse to go on where a feed no longer holds what the cursor stands after."""
+        commands: list[tuple[object, ...]] = []
+        for feed, (ms, n) in zip(self._feeds, self._cursor.places, strict=True):
+            commands.append(("XRANGE", feed, f"{ms}-{n}", f"{ms}-{n}"))
+            commands.append(("XRANGE", feed, "-", "+", "COUNT", 1))
+            commands.append(("XREVRANGE", feed, "+", "-", "COUNT", 1))
+        replies = await self._server.read_all(*commands)
+        for partition in range(len(self._feeds)):
+            found, oldest, newest = replies[3 * partition : 3 * partition + 3]
+            self._cursor.check(
+                partition, found=bool(found), oldest=_place_of(oldest), newest=_place_of(newest)
+            )
+
+    async def _rows(self) -> list[_Row]:
+        """Wait for entries, through lost connections; checked after each."""
+        loop = asyncio.get_running_loop()
+        failing_since: float | None = None
+        attempt = 0
+        while True:
+            try:
+                reply = await self._block()
+            except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
+                reason = reason_of(error)
+            else:
+                if reply:
+                    return [row for feed, raws in reply for row in self._rows_of(feed, raws)]
+                # A feed that was deleted or rewound wakes nobody.
+                await self._check()
+                failing_since, attempt = None, 0
+                continue
+            failing_since = loop.time() if failing_since is None else failing_since
+            await self._recover(reason, attempt, loop.time() - failing_since)
+            attempt += 1
+
+    async def _block(self) -> Any:
+        if self._closed:
+            raise StoreClosedError(_CLOSED)
+        seconds = sources.BLOCK_SECONDS
+        places = [f"{ms}-{n}" for ms, n in self._cursor.places]
+        self._blocked = start_task(
+            self._server.blocking(
+                *("XREAD", "COUNT", sources.FEED_PAGE, "BLOCK", int(seconds * 1000)),
+                *("STREAMS", *self._feeds, *places),
+                seconds=seconds,
+            ),
+            "feed",
+        )
+        try:
+            return await self._blocked
+        except asyncio.CancelledError:
+            if self._closed and not is_cancelled():
+                raise StoreClosedError(_CLOSED) from None
+            raise
+
+    async def _recover(self, reason: BaseException, attempt: int, failing_seconds: float) -> None:
+        if self._server.closed:
+            raise StoreClosedError(_CLOSED)
+        if fate_of(reason) in FINAL:
+            raise clear_error(reason, self._server.where)
+        if failing_seconds >= self._server.retry_seconds:
+            raise self._server.unavailable(reason)
+        logger.debug("the feed's connection was lost: %r", reason)
+        await self._server.recover(attempt)
+        await self._check()
+
+    def _rows_of(self, feed: Any, raws: list[Any]) -> list[_Row]:
+        partition = self._feeds.index(text(feed))
+        rows: list[_Row] = []
+        for raw in raws:
+            flat = [text(part) for part in raw[1]]
+            # run, entry, target and their values come before an entry's own fields.
+            run_id, entry_id, target = flat[1:6:2]
+            fields = dict(zip(flat[6::2], flat[7::2], strict=True))
+            place, is_wanted = read_place(text(raw[0])), self._wanted.wants(target, fields["type"])
+            rows.append(_Row(partition, place, run_id, entry_id, target, fields, is_wanted))
+        return rows
+
+    async def _completed(self, rows: list[_Row]) -> list[_Row]:
+        """Read what the feed does not have: the runs' epochs, and large entries."""
+        keys = self._server.keys
+        unknown = self._unknown(rows)
+        big = [place for place, row in enumerate(rows) if row.is_wanted and row.is_big]
+        if not unknown and not big:
+            return rows
+        replies = await self._server.read_all(
+            *(("HGET", keys.run(run_id), "epoch") for run_id in unknown),
+            *(_entry_range(keys.journal(rows[p].run_id), rows[p].entry_id) for p in big),
+        )
+        for run_id, epoch in zip(unknown, replies, strict=False):
+            self._epochs[run_id] = text(epoch) if epoch else GONE_EPOCH
+        for place, found in zip(big, replies[len(unknown) :], strict=True):
+            if found:
+                flat = [text(part) for part in found[0][1]]
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                rows[place] = replace(rows[place], fields=fields)
+        return rows
+
+    def _unknown(self, rows: list[_Row]) -> list[str]:
+        """The runs whose epoch must be asked for: not those whose first entry comes before."""
+        known, unknown = set(self._epochs), dict[str, None]()
+        for row in rows:
+            if _epoch_in(row):
+                known.add(row.run_id)
+            elif row.is_wanted and row.run_id not in known:
+                unknown[row.run_id] = None
+        return list(unknown)
+
+    def _learn_epoch(self, row: _Row) -> None:
+        epoch = _epoch_in(row)
+        if epoch:
+            self._epochs[row.run_id] = epoch
+
+    def _forget_epochs(self) -> None:
+        """Bound the memory; what was gone is asked for again."""
+        if len(self._epochs) > MOST_EPOCHS:
+            self._epochs.clear()
+
+    def _entry(self, row: _Row) -> JournalEntry:
+        ms, seq = read_place(row.entry_id)
+        return JournalEntry(row.run_id, self._epochs[row.run_id], ms, seq, row.fields)
+
+
+def _epoch_in(row: _Row) -> str | None:
+    return row.fields.get("epoch") if row.fields["type"] == EntryType.CREATED else None
+
+
+def _entry_range(journal: str, entry_id: str) -> tuple[object, ...]:
+    return ("XRANGE", journal, entry_id, entry_id)
+
+
+def _place_of(entries: list[Any]) -> Place | None:
+    return read_place(text(entries[0][0])) if entries else None

@@ -1,0 +1,119 @@
+"""The databases that keep stores on disk, and what their tests write to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.run import Run
+from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
+from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
+from murmur_streams.stores.local.sqlite.opening import open_sqlite
+
+Opener = Callable[[Path, int], Database]
+"""Opens the store at a path in a folder; the number is feed_max_entries."""
+Open = Callable[..., Database]
+"""Opens a test's store, again if need be; it may be told the number."""
+
+
+def _sqlite(folder: Path, feed_max_entries: int) -> Database:
+    return open_sqlite(folder / "runs.db", sync=False, feed_max_entries=feed_max_entries)
+
+
+def _rocksdb(folder: Path, feed_max_entries: int) -> Database:
+    return open_rocksdb(folder / "runs", sync=False, feed_max_entries=feed_max_entries)
+
+
+OPENERS: dict[str, Opener] = {
+    "rocksdb": _rocksdb,
+    "sqlite": _sqlite,
+}
+
+
+@contextmanager
+def reopening(opener: Opener, folder: Path) -> Generator[Open]:
+    """What closes the store of a test if it is open, and opens it again."""
+    opened: list[Database] = []
+
+    def again(feed_max_entries: int = 10_000) -> Database:
+        while opened:
+            opened.pop().close()
+        opened.append(opener(folder, feed_max_entries))
+        return opened[-1]
+
+    yield again
+    while opened:
+        opened.pop().close()
+
+
+def a_run(run_id: str = "r1", **fields: Any) -> Run:
+    """A run of the target ``agent``."""
+    told: dict[str, Any] = {"target": "agent", "epoch": "e1", "created_ms": 1_000, **fields}
+    return Run(run_id=run_id, **told)
+
+
+def an_entry(run: Run, seq: int, ms: int | None = None, **fields: str) -> JournalEntry:
+    """An entry of a run's journal; its ms is its seq unless told."""
+    told = {"type": "agent_started", **fields}
+    return JournalEntry(run.run_id, run.epoch, seq if ms is None else ms, seq, told)
+
+
+def created(run: Run, *entries: JournalEntry, payloads: Any = None, **moments: Any) -> Change:
+    """A new run, with moments of Stored and payloads; with one entry unless told."""
+    written = list(entries) or [an_entry(run, 1)]
+    after = Stored(replace(run, version=written[-1].seq, last_ms=written[-1].ms), **moments)
+    return Change(None, after, is_plain=False, entries=written, payloads=payloads or {})
+
+
+def appended(before: Stored, *entries: JournalEntry, **change: Any) -> Change:
+    """More entries, and nothing else changes."""
+    run = replace(before.run, version=entries[-1].seq, last_ms=entries[-1].ms)
+    return Change(before, replace(before, run=run), entries=list(entries), **change)
+
+
+def removed(before: Stored) -> Change:
+    """The run goes, with all that it has."""
+    return Change(before, None, is_plain=False)
+
+
+def group(*changes: Change, items: Any = None) -> Changes:
+    """A group of changes whose entries all go to the feed."""
+    whole = Changes(items=items or {})
+    for change in changes:
+        stored = change.after or change.before
+        assert stored is not None
+        whole.runs[stored.run.run_id] = change
+        whole.feed += [(stored.run.target, entry) for entry in change.entries]
+    return whole
+
+
+def write(database: Database, *changes: Change, items: Any = None) -> Place:
+    """Write one group."""
+    database.begin()
+    return database.commit(group(*changes, items=items))
+
+
+def kept(database: Database, run_id: str = "r1") -> Stored:
+    """The stored run, which is there."""
+    stored = database.stored(run_id)
+    assert stored is not None
+    return stored
+
+
+def texts(database: Database, run_id: str = "r1") -> list[str | None]:
+    """The ``data`` of all entries of a run's journal."""
+    found = database.journal(run_id, 0, 1_000_000)
+    assert found is not None
+    return [entry.fields.get("data") for entry in found[1]]
+
+
+def seqs(database: Database, run_id: str = "r1") -> list[int]:
+    """The seqs of all entries of a run's journal."""
+    found = database.journal(run_id, 0, 1_000_000)
+    assert found is not None
+    return [entry.seq for entry in found[1]]

@@ -1,0 +1,240 @@
+"""What waits together is committed together, and each caller gets his own answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from murmur_streams import (
+    RunExistsError,
+    RunNotFoundError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    WrongExpectedVersionError,
+)
+from murmur_streams.stores.local.engine.database import Changes
+from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.transaction import Transaction
+from murmur_streams.testing.workbench import journal_of, note, numbers, wait_until
+from tests.stores.local.stores import Open
+
+TASKS = 100
+
+
+class Commits:
+    """Counts a store's commits, and makes some of them fail."""
+
+    def __init__(self, database: Any) -> None:
+        self._begin, self._commit = database.begin, database.commit
+        self.groups: list[int] = []
+        """How many entries each wrote."""
+        self.commit_failures: list[BaseException] = []
+        self.begin_failures: list[BaseException] = []
+        database.begin, database.commit = self.begin, self.commit
+
+    def begin(self) -> bool:
+        if self.begin_failures:
+            raise self.begin_failures.pop()
+        return self._begin()
+
+    def commit(self, changes: Changes) -> object:
+        if self.commit_failures:
+            raise self.commit_failures.pop()
+        self.groups.append(len(changes.feed))
+        return self._commit(changes)
+
+
+async def commits_of(store: DiskRunStore) -> Commits:
+    file = await store._opened.get()
+    return Commits(file.writer._database)
+
+
+async def test_a_hundred_tasks_share_a_few_commits(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+    commits = await commits_of(store)
+    await asyncio.gather(*(store.append("run", note("run", each)) for each in range(TASKS)))
+    assert sum(commits.groups) == TASKS
+    assert len(commits.groups) <= 3
+    told = [event for entry in await journal_of(store, "run") if (event := entry.event())]
+    assert sorted(map(int, map(str, numbers(told)))) == list(range(TASKS))
+
+
+async def test_one_call_does_not_wait_for_company(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+    commits = await commits_of(store)
+    for number in range(5):
+        await store.append("run", note("run", number))
+    assert commits.groups == [1] * 5
+
+
+async def test_each_of_a_group_gets_its_own_answer_or_error(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+    answers = await asyncio.gather(
+        store.append("run", note("run", 1)),
+        store.append("nobody", note("nobody")),
+        store.append("run", note("run", 2), expected_version=9),
+        store.create("run", "target"),
+        store.append("run", note("run", 3), note("run", 4)),
+        return_exceptions=True,
+    )
+    kinds = [int, RunNotFoundError, WrongExpectedVersionError, RunExistsError, int]
+    assert [type(answer) for answer in answers] == kinds
+    assert (answers[0], answers[4]) == (2, 4)
+
+
+async def test_a_bug_in_one_operation_is_that_callers_alone(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+
+    def broken(group: Transaction) -> None:
+        group.put(next(iter(())), "key", "text")
+
+    def wrong(group: Transaction) -> None:
+        del group
+        raise ZeroDivisionError
+
+    answers = await asyncio.gather(
+        store.append("run", note("run", 1)),
+        store.write(broken),
+        store.write(wrong),
+        store.append("run", note("run", 2)),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [int, StoreError, ZeroDivisionError, int]
+    events = [event for entry in await journal_of(store, "run") if (event := entry.event())]
+    assert numbers(events) == [1, 2]
+
+
+async def test_when_a_group_cannot_be_committed_each_call_is_tried_by_itself(
+    store: DiskRunStore,
+) -> None:
+    await store.create("run", "target")
+    commits = await commits_of(store)
+    # The group's, then that of its first call.
+    commits.commit_failures = [StoreFullError("full"), StoreFullError("full")]
+    with _rolled_back(store):
+        answers = await asyncio.gather(
+            *(store.append("run", note("run", each)) for each in range(3)), return_exceptions=True
+        )
+    failed = [answer for answer in answers if isinstance(answer, StoreFullError)]
+    assert len(failed) == 1
+    events = [event for entry in await journal_of(store, "run") if (event := entry.event())]
+    written = [number for number, answer in enumerate(answers) if isinstance(answer, int)]
+    assert numbers(events) == written
+    assert (await store.audit("run")).ok
+
+
+@contextlib.contextmanager
+def _rolled_back(store: DiskRunStore) -> Generator[None]:
+    """A commit that failed has ended its group; the fake one must do that, too."""
+    file = store._opened._file
+    assert file is not None
+    database: Any = file.writer._database
+    commit = database.commit
+
+    def end(changes: Changes) -> object:
+        try:
+            return commit(changes)
+        except StoreFullError:
+            database.rollback()
+            raise
+
+    database.commit = end
+    yield
+
+
+async def test_a_file_that_somebody_holds_is_everybodys_error_at_once(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+    commits = await commits_of(store)
+    await asyncio.gather(*(store.append("run", note("run", each)) for each in range(3)))
+    commits.begin_failures = [StoreUnavailableError("held")]
+    answers = await asyncio.gather(
+        *(store.append("run", note("run", each)) for each in range(20)), return_exceptions=True
+    )
+    # One group, one wait for the file: none of its calls waited for it again by itself.
+    assert [type(each) for each in answers] == [StoreUnavailableError] * 20
+    assert (await store.snapshot("run")).version == 4
+
+
+async def test_a_cancelled_caller_poisons_nothing(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+    writes = [asyncio.create_task(store.append("run", note("run", each))) for each in range(10)]
+    await asyncio.sleep(0)
+    for each in writes[::2]:
+        each.cancel()
+    answers = await asyncio.gather(*writes, return_exceptions=True)
+    events = [event for entry in await journal_of(store, "run") if (event := entry.event())]
+    acknowledged = [each for each, answer in enumerate(answers) if isinstance(answer, int)]
+    assert set(acknowledged) <= set(numbers(events))
+    assert len(set(map(str, numbers(events)))) == len(events)
+    assert await store.append("run", note("run", 99)) == len(events) + 2
+
+
+async def test_more_callers_than_may_wait_are_served_all_the_same(
+    store: DiskRunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murmur_streams.stores.local.engine.writer.MOST_WAITING", 7)
+    await store.create("run", "target")
+    versions = await asyncio.gather(
+        *(store.append("run", note("run", each)) for each in range(TASKS))
+    )
+    assert sorted(versions) == list(range(2, TASKS + 2))
+
+
+async def test_closing_writes_what_waits_and_refuses_what_comes(open_again: Open) -> None:
+    store = open_again()
+    await store.create("run", "target")
+    writes = [asyncio.create_task(store.append("run", note("run", each))) for each in range(50)]
+    await asyncio.sleep(0)
+    await store.close()
+    await store.close()
+    answers = await asyncio.gather(*writes, return_exceptions=True)
+    assert all(isinstance(answer, int | StoreClosedError) for answer in answers)
+    with pytest.raises(StoreClosedError):
+        await store.append("run", note("run", 99))
+    async with open_again() as again:
+        written = sum(isinstance(answer, int) for answer in answers)
+        assert (await again.snapshot("run")).version == 1 + written
+
+
+async def test_closing_wakes_every_subscriber_and_every_reader_of_the_feed(
+    open_again: Open,
+) -> None:
+    store = open_again()
+    for each in range(20):
+        await store.create(f"run-{each}", "target")
+    seen: list[object] = []
+
+    async def follow(run_id: str) -> None:
+        async for event in store.stream(run_id):
+            seen.append(event)  # noqa: PERF401  # one by one is what is looked at
+
+    async def read() -> None:
+        async for entry in store.feed():
+            seen.append(entry)  # noqa: PERF401  # likewise
+
+    tasks = [asyncio.create_task(follow(f"run-{each}")) for each in range(20)]
+    tasks.append(asyncio.create_task(read()))
+    await wait_until(lambda: len(seen) == 20 and store._tails.following == 20, "all wait")
+    await store.close()
+    ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+    assert {type(each) for each in ended} == {StoreClosedError}
+
+
+async def test_a_store_is_one_event_loops(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+
+    def elsewhere() -> None:
+        async def look() -> None:
+            with pytest.raises(StoreClosedError, match="another event loop"):
+                await store.get_status("run")
+
+        asyncio.run(look())
+
+    await asyncio.to_thread(elsewhere)
+    assert (await store.get_status("run")).state == "pending"

@@ -1,0 +1,82 @@
+"""A process that is killed in the middle of writing loses nothing that it was told is written."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from murmur_streams import RunState
+from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.testing.workbench import events_of, journal_of, numbers
+from tests.stores.local.acknowledging import EVENTS
+from tests.stores.local.stores import Open
+from tests.warm import ROOT, WarmProcess
+
+KILLS = 200
+Told = dict[str, set[tuple[str, int]]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_two_hundred_kills_lose_nothing_acknowledged_and_double_nothing(
+    kind: str, open_again: Open, tmp_path: Path
+) -> None:
+    chance = random.Random(6)
+    acknowledged = 0
+    for life in range(KILLS):
+        told = _killed_writer(kind, tmp_path, life, chance)
+        async with open_again() as store:
+            for run_id, writes in told.items():
+                await _check(store, run_id, writes)
+        acknowledged += sum(map(len, told.values()))
+    assert acknowledged > KILLS * EVENTS
+
+
+def _killed_writer(kind: str, folder: Path, life: int, chance: random.Random) -> Told:
+    """Let a process write, and kill it at a moment of its own; what it was told is written."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as lines:
+        with os.fdopen(writing, "wb") as output, Path(os.devnull).open("rb") as nothing:
+            process = WarmProcess(
+                "tests.stores.local.acknowledging",
+                *(kind, str(folder), str(life)),
+                cwd=ROOT,
+                env=dict(os.environ),
+                stdin=nothing,
+                stdout=output,
+                stderr=output,
+            )
+        assert lines.readline() == b"- open 0\n"
+        told = [lines.readline() for _ in range(chance.randrange(1, 150))]
+        # Anywhere between two writes, or in the middle of one.
+        time.sleep(chance.random() * 0.003)
+        process.kill()
+        assert process.wait(20) == -signal.SIGKILL, b"".join(told)
+        told += [line for line in lines if line.endswith(b"\n")]
+    writes: Told = defaultdict(set)
+    for run_id, what, number in (line.decode().split() for line in told):
+        writes[run_id].add((what, int(number)))
+    return writes
+
+
+async def _check(store: DiskRunStore, run_id: str, writes: set[tuple[str, int]]) -> None:
+    report = await store.audit(run_id)
+    assert report.ok, (run_id, report.problems)
+    stored = numbers(
+        [event for entry in await journal_of(store, run_id) if (event := entry.event())]
+    )
+    acknowledged = sorted(number for what, number in writes if what == "event")
+    assert stored[: len(acknowledged)] == acknowledged, run_id
+    # The one that was under way may be there, too.
+    assert stored == list(range(len(stored))), run_id
+    assert len(stored) <= len(acknowledged) + 1, run_id
+    if ("finished", 0) in writes:
+        assert (await store.get_status(run_id)).state is RunState.COMPLETED
+        assert len(await events_of(store, run_id)) == EVENTS
+    assert await store.get_input(run_id) == {"life": int(run_id.rsplit("-", 1)[1])}

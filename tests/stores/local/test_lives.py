@@ -1,0 +1,62 @@
+"""A subscriber gets its own life of a run to the end, whatever becomes of the id."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from murmur_streams import EntryType, JournalEntry
+from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.testing.workbench import note, wait_until
+
+
+async def follow(store: DiskRunStore, run_id: str, seen: list[JournalEntry]) -> None:
+    async for entry in store.journal(run_id, follow=True):
+        seen.append(entry)  # noqa: PERF401  # one by one is what is looked at
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_who_follows_a_run_that_is_deleted_and_created_anew_sees_its_own_end(
+    store: DiskRunStore, together: bool
+) -> None:
+    await store.create("run", "target")
+    seen: list[JournalEntry] = []
+    following = asyncio.create_task(follow(store, "run", seen))
+    await wait_until(lambda: len(seen) == 1, "it follows")
+    steps = [
+        store.create("other", "target"),
+        store.append("run", note("run", 1)),
+        store.append("run", note("run", 2)),
+        store.delete("run", force=True),
+        store.create("run", "target"),
+        store.append("run", note("run", 3)),
+    ]
+    if together:
+        await asyncio.gather(*steps)
+    else:
+        for step in steps:
+            await step
+    await asyncio.wait_for(following, 20)
+    assert [entry.type for entry in seen] == ["run.created", "custom", "custom", EntryType.DELETED]
+    assert len({entry.epoch for entry in seen}) == 1
+
+
+async def test_three_lives_in_one_group_are_three_streams(store: DiskRunStore) -> None:
+    await store.create("run", "target")
+    seen: list[JournalEntry] = []
+    following = asyncio.create_task(follow(store, "run", seen))
+    await wait_until(lambda: len(seen) == 1, "it follows")
+    await asyncio.gather(
+        *(
+            step
+            for _ in range(3)
+            for step in (
+                store.append("run", note("run", 1)),
+                store.delete("run", force=True),
+                store.create("run", "target"),
+            )
+        )
+    )
+    await asyncio.wait_for(following, 20)
+    assert [entry.type for entry in seen] == ["run.created", "custom", EntryType.DELETED]
