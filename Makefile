@@ -46,6 +46,7 @@ check: lint matrix test ## The one gate: format, lint, types, layers, other serv
 lint: $(VENV)/.stamp-dev ## The gate without the tests
 	@$(BIN)/ruff format --check $(CODE) || { echo "Run 'make format'."; exit 1; }
 	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/python -m tests.house
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports --no-logo
 

@@ -1,0 +1,79 @@
+"""Plain English: no private dialect in names, and none of its most common sentence in prose."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tests.house.source import Fault, Source, Tree
+
+DIALECT = frozenset(
+    ["told", "tell", "tells", "telling", "word", "words", "place", "places", "kept", "nobody"]
+)
+"""Parts of names that mean too many things: write reports, notifies, position, retained, ..."""
+CURSOR_FILES = ("murmur_streams/core/model/cursors.py", "murmur_streams/core/model/feed.py")
+"""Files that may call the position of a cursor its place."""
+TEST_NAME = 60
+_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NAME_FIELDS = ("id", "attr", "arg", "name", "asname", "rest", "module")
+_LUA_REST = re.compile(
+    r"--\[\[.*?\]\]|--[^\n]*|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"", re.DOTALL
+)
+_LUA_NAME = re.compile(r"[A-Za-z_]\w*")
+_QUOTED = re.compile(r"`[^`\n]+`")
+_IS_NO = re.compile(r"\b(?:is|are|was|were)\s+(?:(?:#|--)\s*)?no\b", re.IGNORECASE)
+
+
+def dialect_in_names(tree: Tree) -> Iterator[Fault]:
+    """No name has a part of the dialect: variables, functions, classes, arguments, files."""
+    for source in [*tree.python, *tree.lua]:
+        stem = source.path.rpartition("/")[2].partition(".")[0]
+        found = {stem: 1}
+        names = _lua_names(source) if source.path.endswith(".lua") else _python_names(source)
+        for name, line in names:
+            found[name] = min(line, found.get(name, line))
+        for name, line in sorted(found.items(), key=lambda item: item[1]):
+            parts = {part.lower() for part in _PART.findall(name)} & DIALECT
+            if source.path in CURSOR_FILES:
+                parts -= {"place", "places"}
+            if parts:
+                yield Fault(source.path, line, f"{name}: say it in plain English")
+
+
+def is_no(tree: Tree) -> Iterator[Fault]:
+    """Nothing "is no" something: it is not one, it does not exist, or there is none."""
+    for source in [*tree.python, *tree.lua, *tree.pages]:
+        text = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), source.text)
+        for found in _IS_NO.finditer(text):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Fault(source.path, line, f'"{" ".join(found[0].split())}": write "is not a ..."')
+
+
+def long_test_names(tree: Tree) -> Iterator[Fault]:
+    """A test's name has at most 60 characters; its docstring says what it shows."""
+    for source in tree.python:
+        if not source.path.startswith("tests/"):
+            continue
+        for node in source.nodes:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = node.name
+                if name.startswith("test_") and len(name) > TEST_NAME:
+                    yield Fault(source.path, node.lineno, f"{name}: {len(name)} characters")
+
+
+def _python_names(source: Source) -> Iterator[tuple[str, int]]:
+    for node in source.nodes:
+        line = getattr(node, "lineno", 1)
+        for field in _NAME_FIELDS:
+            name = getattr(node, field, None)
+            if isinstance(name, str):
+                yield from ((part, line) for part in name.split("."))
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            yield from ((name, line) for name in node.names)
+
+
+def _lua_names(source: Source) -> Iterator[tuple[str, int]]:
+    code = _LUA_REST.sub(lambda rest: "\n" * rest[0].count("\n"), source.text)
+    for found in _LUA_NAME.finditer(code):
+        yield found[0], code.count("\n", 0, found.start()) + 1
