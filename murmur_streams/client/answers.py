@@ -22,7 +22,7 @@ from murmur_streams.core.model.result_codec import StoredModel
 from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
-from murmur_streams.core.rules.cancellation import Cancellation, known_of
+from murmur_streams.core.rules.cancellation import Cancellation, recorded_cancellation
 
 T = TypeVar("T")
 
@@ -186,7 +186,7 @@ def result_of(told: dict[str, Any]) -> RunResult:
 
 def cancellation_of(told: dict[str, Any], run: Run) -> Cancellation:
     """How far a cancel has come: the answer says how, the run says when."""
-    known = known_of(run)
+    known = recorded_cancellation(run)
     how = told.get("how")
     return Cancellation(
         known.state, known.requested, known.delivered, known.stopped, how and _text(how)

@@ -21,7 +21,12 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.core.rules.cancellation import TELLING, Cancellation, known_of, told_by
+from murmur_streams.core.rules.cancellation import (
+    CANCEL_ENTRY_TYPES,
+    Cancellation,
+    cancellation_after,
+    recorded_cancellation,
+)
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, awaiting, is_in_execution
 from murmur_streams.fleet.policy import checked_seconds
@@ -118,14 +123,14 @@ class RunHandle(Generic[T]):
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
-            return await self._told(store, known_of(run), None)
+            return await self._told(store, recorded_cancellation(run), None)
         before = run.cursor
         state = await store.request_cancel(self.run_id, reason=reason)
         if not state.is_terminal and wait is not False:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is True else wait):
                     await self._ended()
-        return await self._told(store, known_of(run), before)
+        return await self._told(store, recorded_cancellation(run), before)
 
     async def result(self, timeout: float | None = None) -> AgentResult[T]:
         """Wait for the end, then read the result: an output, or an error as data.
@@ -214,7 +219,9 @@ class RunHandle(Generic[T]):
         self, store: WorkStore, known: Cancellation, before: str | None
     ) -> Cancellation:
         async with aclosing(store.journal(self.run_id, after=before)) as entries:
-            return told_by([entry async for entry in entries if entry.type in TELLING], known)
+            return cancellation_after(
+                [entry async for entry in entries if entry.type in CANCEL_ENTRY_TYPES], known
+            )
 
     def _typed(self, result: AgentResult[Any]) -> AgentResult[Any]:
         if self._agent is None or result.error is not None:

@@ -19,10 +19,10 @@ from murmur_streams.core.model.work import (
     Beat,
     Claim,
     Claimed,
+    ClaimNotice,
     ControlMessage,
+    Housekeeping,
     TargetRule,
-    Tended,
-    Told,
     WorkerInfo,
 )
 from murmur_streams.stores.protocol import RunStore
@@ -44,11 +44,13 @@ class WorkQueue(Protocol):
         """
         ...
 
-    async def heartbeat(self, beats: Sequence[Beat]) -> list[Told]:
+    async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
         """Move the leases on; what there is to say of the claims."""
         ...
 
-    async def tend(self, worker: str, targets: Sequence[str], interval_seconds: float) -> Tended:
+    async def tend(
+        self, worker: str, targets: Sequence[str], interval_seconds: float
+    ) -> Housekeeping:
         """Do for all what nobody does for himself; of all workers one at a time does it.
 
         For ``interval_seconds`` after a call of this worker no other one's does anything.

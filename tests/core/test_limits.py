@@ -11,7 +11,7 @@ from murmur_streams.core.model.limits import (
     check_expected_version,
     check_progress,
     check_state,
-    kept_ms,
+    duration_ms,
 )
 
 
@@ -46,9 +46,9 @@ def test_only_an_end_ends_a_run() -> None:
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300])
 def test_a_time_that_nothing_can_be_kept_for_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidInputError, match=r"ttl_seconds is .* 0 is for ever"):
-        kept_ms("ttl_seconds", seconds)
+        duration_ms("ttl_seconds", seconds)
 
 
 @pytest.mark.parametrize(("seconds", "ms"), [(0, 0), (-1, 0), (0.0015, 2), (3600, 3_600_000)])
 def test_a_time_is_kept_in_milliseconds_and_none_is_for_ever(seconds: float, ms: int) -> None:
-    assert kept_ms("ttl_seconds", seconds) == ms
+    assert duration_ms("ttl_seconds", seconds) == ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from murmur_streams.core.model.work import Beat, Claim, TargetRule, Word
+from murmur_streams.core.model.work import Beat, Claim, NoticeKind, TargetRule
 from murmur_streams.stores.work_store import WorkQueue
 
 TENDER = "tender"
@@ -22,10 +22,10 @@ async def take(queue: WorkQueue, worker: str, count: int, *targets: str) -> list
 async def over(queue: WorkQueue, claims: Sequence[Claim]) -> list[Claim]:
     """Send one heartbeat for each; the claims that are over."""
     told = await queue.heartbeat([Beat(claim) for claim in claims])
-    assert all(each.what is Word.LOST for each in told)
+    assert all(each.kind is NoticeKind.LOST for each in told)
     return [each.claim for each in told]
 
 
 async def hand_on(queue: WorkQueue, worker: str = TENDER) -> list[str]:
     """Tend once, now; the runs that were queued again."""
-    return (await queue.tend(worker, ["work"], 0.001)).handed_on
+    return (await queue.tend(worker, ["work"], 0.001)).requeued

@@ -299,7 +299,7 @@ async def test_a_run_whose_workers_die_on_it_dies_in_the_end(fleet: Fleet, space
         (claim,) = await take(queue, "ghost", 1, "deadly")
         assert claim.attempt == attempt
         space.admin.zadd(space.keys.leases(0), {handle.run_id: 1})
-        assert (await queue.tend("tender", ["deadly"], 0.001)).handed_on == [handle.run_id]
+        assert (await queue.tend("tender", ["deadly"], 0.001)).requeued == [handle.run_id]
     async with working(fleet):
         run = await ended(handle)
     assert (run.state, run.attempt) == (RunState.FAILED, 2)

@@ -16,7 +16,7 @@ from murmur_streams.core.model.errors import (
     LeaseLostError,
 )
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Beat, Claimed, TargetRule, Word, WorkerInfo
+from murmur_streams.core.model.work import Beat, Claimed, NoticeKind, TargetRule, WorkerInfo
 from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.work_store import WorkQueue, WorkStore
 from tests.fleet.queueing import hand_on, over, take
@@ -208,12 +208,12 @@ async def test_heartbeats_tell_of_silence_and_of_a_cancel(
     assert await queue.heartbeat([Beat(claim, HOUR_SECONDS)]) == []
     await asyncio.sleep(0.02)
     (told,) = await queue.heartbeat([Beat(claim, MOMENT_SECONDS)])
-    assert told.what is Word.SILENT
+    assert told.kind is NoticeKind.SILENT
     assert await queue.heartbeat([Beat(claim, MOMENT_SECONDS)]) == [], "once a silence"
     await store.request_cancel("run")
     for _ in range(2):
         (told,) = await queue.heartbeat([Beat(claim)])
-        assert told.what is Word.CANCEL
+        assert told.kind is NoticeKind.CANCEL
 
 
 async def test_a_cancel_wakes_the_worker_that_has_the_run(
@@ -246,7 +246,7 @@ async def test_a_cancelled_run_whose_worker_is_lost_ends(
     assert await lose(store) == ["run"]
     assert await store.request_cancel("run") is RunState.RUNNING
     tended = await queue.tend("w", ["work"], 0.001)
-    assert (tended.handed_on, tended.ended) == ([], ["run"])
+    assert (tended.requeued, tended.ended) == ([], ["run"])
     assert (await store.snapshot("run")).state is RunState.CANCELLED
 
 
@@ -267,11 +267,11 @@ async def test_many_lost_runs_are_handed_on_by_one_call(store: WorkStore, queue:
 async def test_of_two_that_tend_one_does_it(store: WorkStore, queue: WorkQueue) -> None:
     for run_id in ("one", "two"):
         await store.submit(run_id, "work")
-    assert (await queue.tend("holder", ["work"], HOUR_SECONDS)).handed_on == []
+    assert (await queue.tend("holder", ["work"], HOUR_SECONDS)).requeued == []
     await lose(store, 2)
-    assert (await queue.tend("other", ["work"], HOUR_SECONDS)).handed_on == []
+    assert (await queue.tend("other", ["work"], HOUR_SECONDS)).requeued == []
     tended = await queue.tend("holder", ["work"], HOUR_SECONDS)
-    assert sorted(tended.handed_on) == ["one", "two"]
+    assert sorted(tended.requeued) == ["one", "two"]
 
 
 async def test_dead_letters_are_listed_target_by_target_the_newest_first(store: WorkStore) -> None:

@@ -28,7 +28,7 @@ LATEST_MS = 10**13 - 1
 """The last moment that a listing can order: its places have 13 digits."""
 MOST_FIELDS = 1_000
 """An entry has some dozens at most; a script takes no endless list."""
-TOLD_PROBLEMS = 5
+MAX_QUOTED_PROBLEMS = 5
 ANOTHER_LIFE = (
     "it is another run, or an older copy of this one: delete it first, or leave this one out"
 )
@@ -87,8 +87,8 @@ def restorable(archive: RunArchive) -> Run:
     """
     report = verify(archive)
     if report.problems:
-        told = "; ".join(report.problems[:TOLD_PROBLEMS])
-        more = len(report.problems) - TOLD_PROBLEMS
+        told = "; ".join(report.problems[:MAX_QUOTED_PROBLEMS])
+        more = len(report.problems) - MAX_QUOTED_PROBLEMS
         raise InvalidArchiveError(
             f"the archive of run {ascii(archive.run_id)[:140]} is damaged, and nothing of it was "
             f"written: {told}" + (f"; and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The feed: every entry of every run, and the cursor that proves where its reader is."""
+"""The feed: the entries of all runs in one sequence, and the cursor of its readers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from murmur_streams.core.model.errors import CursorGapError, CursorResetError, I
 
 _CURSOR = re.compile(r"feed((?:\.[0-9]{1,15}-[0-9]{1,15}){1,256})")
 
-Place = tuple[int, int]
-"""``ms`` and ``n`` of an entry of one partition's feed; n is dense, so it shows a break."""
-START: Place = (0, 0)
+Position = tuple[int, int]
+"""``ms`` and ``n`` of an entry in one partition's feed; n is dense: a hole is a break."""
+START: Position = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,106 +22,102 @@ class FeedEntry:
     """One entry of the feed."""
 
     cursor: str
-    """Go on after this entry with this text."""
+    """Resume after this entry with this text."""
     run_id: str
     target: str
     entry: JournalEntry
-    """As the run's journal has it. A large entry whose run is gone has only its type left, and
-    the epoch of a run that is gone may be ``00000000``. One that was damaged by hand has the type
-    "", and perhaps no run id."""
+    """The entry as the run's journal has it. When the run is gone, a large entry has only its type
+    left, and the epoch may be ``00000000``. An entry that was damaged by hand has the type "" and
+    may have no run id."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedCursor:
-    """A place in the feed of each partition."""
+    """A position in the feed of each partition: the reader has seen everything up to there."""
 
-    places: tuple[Place, ...]
+    positions: tuple[Position, ...]
 
     def __str__(self) -> str:
-        return "feed." + ".".join(f"{ms}-{n}" for ms, n in self.places)
+        return "feed." + ".".join(f"{ms}-{n}" for ms, n in self.positions)
 
     @classmethod
     def parse(cls, text: object, partitions: int) -> Self:
         """Read a cursor's text.
 
         Raises:
-            InvalidCursorError: it is none of the feed's.
-            CursorResetError: it was given when there were more or fewer partitions.
+            InvalidCursorError: the text is not a cursor of a feed.
+            CursorResetError: the cursor is older than a change of the number of partitions.
         """
         match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidCursorError(
-                f"{ascii(text)[:60]} is no cursor of the feed; pass the .cursor of a FeedEntry, "
-                "or None for the oldest kept entry"
+                f"{ascii(text)[:60]} is not a cursor of the feed; pass the .cursor of a FeedEntry, "
+                "or None for the oldest entry"
             )
-        places = tuple(read_place(part) for part in match[1][1:].split("."))
-        if len(places) != partitions:
+        positions = tuple(read_position(part) for part in match[1][1:].split("."))
+        if len(positions) != partitions:
             raise CursorResetError(
-                f"the cursor is of a store with {len(places)} partitions, this one has "
-                f"{partitions}; read the feed again from the oldest kept entry",
+                f"the cursor is of a store with {len(positions)} partitions, this one has "
+                f"{partitions}; read the feed again from the oldest entry",
                 None,
             )
-        return cls(places)
+        return cls(positions)
 
-    def moved(self, partition: int, place: Place) -> FeedCursor:
-        """The cursor with another place in one partition."""
-        return FeedCursor((*self.places[:partition], place, *self.places[partition + 1 :]))
+    def moved(self, partition: int, position: Position) -> FeedCursor:
+        """The cursor with another position in one partition."""
+        return FeedCursor((*self.positions[:partition], position, *self.positions[partition + 1 :]))
 
-    def after(self, partition: int, place: Place) -> FeedCursor:
-        """The cursor after the partition's next entry.
+    def after(self, partition: int, position: Position) -> FeedCursor:
+        """The cursor after the partition's next entry, which has this position.
 
         Raises:
             CursorGapError: entries between were trimmed away.
             CursorResetError: the feed began anew, or a failover rewound it.
         """
-        n = self.places[partition][1]
-        if place[1] == n + 1:
-            return self.moved(partition, place)
-        resume = str(self.moved(partition, (place[0], place[1] - 1)))
-        if place[1] > n:
-            raise CursorGapError(
-                f"entries {n + 1} to {place[1] - 1} of the feed were trimmed away", resume
-            )
+        (_, seen), (ms, n) = self.positions[partition], position
+        if n == seen + 1:
+            return self.moved(partition, position)
+        resume = str(self.moved(partition, (ms, n - 1)))
+        if n > seen:
+            raise _gap(seen, n, resume)
         raise CursorResetError(
-            f"entry {place[1]} of the feed came after entry {n}: the feed was deleted, or the "
+            f"entry {n} of the feed came after entry {seen}: the feed was deleted, or the "
             "server lost writes",
             resume,
         )
 
     def check(
-        self, partition: int, *, found: bool, oldest: Place | None, newest: Place | None
+        self, partition: int, *, found: bool, oldest: Position | None, newest: Position | None
     ) -> None:
-        """Refuse to go on when the partition's feed does not hold what this stands after.
+        """Raise when the partition's feed no longer continues after this cursor.
 
         Args:
-            partition: which feed.
-            found: whether it has an entry with exactly this id.
-            oldest: its oldest kept entry; None in an empty feed.
-            newest: its last entry.
+            partition: the index of the partition.
+            found: whether its feed has an entry with exactly this id.
+            oldest: the position of its oldest entry; None in an empty feed.
+            newest: the position of its last entry.
 
         Raises:
             CursorGapError: entries after the cursor were trimmed away.
-            CursorResetError: the feed is another one, or ends before the cursor.
+            CursorResetError: the feed was replaced, or ends before the cursor.
         """
-        place = self.places[partition]
-        if found or (place == START and oldest is None):
+        ms, n = position = self.positions[partition]
+        if found or (position == START and oldest is None):
             return
         if oldest is None or newest is None:
             raise CursorResetError(
-                f"the feed is empty, but the cursor stands after its entry {place[1]}: it was "
+                f"the feed is empty, but the cursor stands after its entry {n}: it was "
                 "deleted, or the server lost its data",
                 str(self.moved(partition, START)),
             )
-        # Nothing is missing after the place before the oldest entry, even if it is trimmed.
-        if place[1] == oldest[1] - 1 and place[0] <= oldest[0]:
+        # The entry just before the oldest one may be trimmed: nothing after it is missing.
+        if n == oldest[1] - 1 and ms <= oldest[0]:
             return
         resume = str(self.moved(partition, (oldest[0], oldest[1] - 1)))
-        if place[1] < oldest[1] and place <= oldest:
-            raise CursorGapError(
-                f"entries {place[1] + 1} to {oldest[1] - 1} of the feed were trimmed away", resume
-            )
+        if n < oldest[1] and position <= oldest:
+            raise _gap(n, oldest[1], resume)
         raise CursorResetError(
-            f"entry {place[1]} of the feed is not the one that the cursor saw: the feed was "
+            f"entry {n} of the feed is not the one that the cursor saw: the feed was "
             "deleted, or the server lost writes",
             resume,
         )
@@ -129,27 +125,31 @@ class FeedCursor:
 
 @dataclass(frozen=True, slots=True)
 class FeedFilter:
-    """Which entries a reader of the feed wants; None for all."""
+    """The targets and the types of entries that a reader of the feed wants; None for all."""
 
     targets: frozenset[str] | None
     types: frozenset[str] | None
 
     @classmethod
     def of(cls, targets: Collection[str] | None, types: Collection[str] | None) -> Self:
-        """Make a filter of a caller's names; one bare name counts as one."""
+        """Build a filter from a caller's names; a single string counts as one name."""
         return cls(_names(targets), _names(types))
 
     def wants(self, target: str, entry_type: str) -> bool:
-        """Whether an entry passes."""
+        """Whether an entry passes the filter."""
         return (self.targets is None or target in self.targets) and (
             self.types is None or entry_type in self.types
         )
 
 
-def read_place(entry_id: str) -> Place:
-    """Read an id, ``<ms>-<n>``."""
+def read_position(entry_id: str) -> Position:
+    """Read an entry's id, ``<ms>-<n>``."""
     ms, _, n = entry_id.partition("-")
     return int(ms), int(n)
+
+
+def _gap(seen: int, n: int, resume: str) -> CursorGapError:
+    return CursorGapError(f"entries {seen + 1} to {n - 1} of the feed were trimmed away", resume)
 
 
 def _names(given: Collection[str] | None) -> frozenset[str] | None:

@@ -62,20 +62,20 @@ def check_max_events(max_events: int) -> int:
     return max_events
 
 
-LONGEST_KEPT_SECONDS = 100 * 366 * 86_400
+MAX_DURATION_SECONDS = 100 * 366 * 86_400
 """A hundred years: a longer time is a slip of the unit, beyond what stores can hold."""
 
 
-def kept_ms(name: str, seconds: float) -> int:
+def duration_ms(name: str, seconds: float) -> int:
     """How long something is kept, in milliseconds; 0, for ever, for what is 0 or less.
 
     Raises:
         InvalidInputError: it is no number, or over a hundred years.
     """
-    if not (math.isfinite(seconds) and seconds <= LONGEST_KEPT_SECONDS):
+    if not (math.isfinite(seconds) and seconds <= MAX_DURATION_SECONDS):
         raise InvalidInputError(
             f"{name} is {seconds}, but must be a number of seconds up to "
-            f"{LONGEST_KEPT_SECONDS:,}; 0 is for ever"
+            f"{MAX_DURATION_SECONDS:,}; 0 is for ever"
         )
     return max(0, round(seconds * 1000))
 

@@ -1,4 +1,4 @@
-"""What a queue hands to workers, hears from them and tells them, as values."""
+"""Values that a queue and its workers exchange: claims, heartbeats, notices and worker records."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-MOST_RUNS_TOLD = 100
-"""Of how many of its runs a worker tells the ids."""
-BEATS_KEPT = 4
-"""A worker that was silent for so many beats is no longer listed."""
+MAX_REPORTED_RUNS = 100
+"""A worker lists the ids of at most this many of its runs."""
+MAX_SILENT_BEATS = 4
+"""After this many missed heartbeats a worker leaves the list of live workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRule:
-    """A target that a worker executes, and what the claim script must know of it."""
+    """A target that a worker executes, and its limits that the claim applies."""
 
     name: str
     max_attempts: int = 0
-    """How many executions of a run may begin that are not excused; 0 for any number."""
+    """How many executions of a run may begin, excused ones not counted; 0 for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A run that a worker holds."""
+    """A run that a worker holds, with what it needs to execute it."""
 
     run_id: str
     target: str
@@ -39,21 +39,21 @@ class Claim:
     deadline_ms: int | None = None
     """When the run fails if it has not ended, Unix milliseconds."""
     checkpoint_json: str | None = None
-    """What an execution before this one kept."""
+    """The last checkpoint of an earlier execution; None without one."""
     trace: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
-    """The W3C headers that the submitter passed."""
+    """The W3C trace headers that the submitter passed."""
     deadline_left_seconds: float | None = None
-    """How long it was to ``deadline_ms`` at the moment of the claim, by the server's clock."""
+    """Seconds from the claim to ``deadline_ms``, by the server's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a worker got, and when it should ask again."""
+    """The answer to one claim call: the runs, and when to call again."""
 
     claims: list[Claim]
     next_due_seconds: float | None
-    """How long until the next delayed run of the targets is due; 0: ask again at once; None: there
-    is none that was asked for. A delayed run that is submitted meanwhile wakes a worker."""
+    """Seconds until the next delayed run of the targets is due. 0: call again at once. None: the
+    targets have no delayed run. A delayed run that is submitted later wakes a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,52 +62,52 @@ class Beat:
 
     claim: Claim
     silent_after_seconds: float | None = None
-    """How long it may write nothing before the run is told to be silent; None for ever."""
+    """After this long without a write the run is recorded as silent; None for never."""
 
 
-class Word(StrEnum):
-    """What a worker is told of a claim."""
+class NoticeKind(StrEnum):
+    """What a notice reports about a claim."""
 
     LOST = "lost"
-    """The claim is over."""
+    """The worker no longer holds the claim."""
     CANCEL = "cancel"
-    """The run is to end cancelled; told again with every heartbeat."""
+    """A cancel was requested; repeated with every heartbeat until the run ends."""
     SILENT = "silent"
-    """The execution has written nothing for long; told once a silence."""
+    """The execution has written nothing for too long; reported once per silence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A word on one claim."""
+class ClaimNotice:
+    """A notice about one claim, part of the answer to a heartbeat."""
 
     claim: Claim
-    what: Word
+    kind: NoticeKind
 
 
 @dataclass(frozen=True, slots=True)
-class Tended:
-    """What became of the runs that nobody cared for: their ids."""
+class Housekeeping:
+    """The result of one round of housekeeping: the ids of the runs that it changed."""
 
-    handed_on: list[str]
-    """Their leases ran out; they wait again."""
+    requeued: list[str]
+    """Their leases expired; they are pending again."""
     ended: list[str]
-    """Ended: cancelled, overdue, or without an owner."""
+    """Ended by the round: cancelled, overdue, or without an owner."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlMessage:
-    """What a worker is woken with."""
+    """A message on a worker's control stream, which wakes the worker."""
 
     kind: str
-    """``cancel``; others may come."""
+    """``cancel``; ignore other kinds, which later versions may send."""
     run_id: str
     claim: str
-    """The fencing token of the claim that it is about."""
+    """The fencing token of the claim that the message is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker tells of itself."""
+    """What a worker reports about itself with every heartbeat."""
 
     id: str
     host: str
@@ -120,7 +120,7 @@ class WorkerInfo:
     started_ms: int
     """Unix milliseconds, by the worker's clock."""
     state: str
-    """``working``, ``draining``, or ``blocked``: its slots wait for runs that it should begin."""
+    """``working``, ``draining``, or ``blocked``: all its slots wait for other runs."""
     held: int
     """How many runs it executes."""
     runs: Sequence[str]

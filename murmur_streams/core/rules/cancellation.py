@@ -1,4 +1,4 @@
-"""What became of a request to cancel a run."""
+"""How far a request to cancel a run has come, read from the run and its journal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from murmur_streams.core.model.entries import EntryType, JournalEntry
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 
-TELLING = frozenset({EntryType.CANCEL_REQUESTED, EntryType.CANCEL_DELIVERED, EntryType.STATE})
-"""The types of the entries that tell of a cancel."""
+CANCEL_ENTRY_TYPES = frozenset(
+    {EntryType.CANCEL_REQUESTED, EntryType.CANCEL_DELIVERED, EntryType.STATE}
+)
+"""The types of the entries that record the steps of a cancel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,28 +21,29 @@ class Cancellation:
     """How far a cancel has come. Times are UTC, by the server's clock."""
 
     state: RunState
-    """The run's. ``running``: its handler is being told, and the run will end cancelled."""
+    """The run's state. ``running``: the handler is being notified, the run will end cancelled."""
     requested: datetime | None = None
-    """When it was first asked for; None when the run had ended before."""
+    """When the cancel was first requested; None when the run had ended before."""
     delivered: datetime | None = None
-    """When a worker last told it to a handler; None when none had to be told, or none yet was."""
+    """When a worker last delivered it to a handler; None while none has, or when no handler ran."""
     stopped: datetime | None = None
     """When the run ended cancelled; None when it has not, or ended otherwise."""
     how: str | None = None
-    """What stopped it: ``handler`` (it ended), ``grace`` (it did not, and was left behind),
-    ``pending`` (it never ran), ``worker_lost``; None when it has not stopped, or nobody told."""
+    """What stopped the run: ``handler`` (the handler ended), ``grace`` (it did not end within its
+    grace time and was abandoned), ``pending`` (it never ran), ``worker_lost``. None when the run
+    has not stopped, or the reason was not recorded."""
 
 
-def known_of(run: Run) -> Cancellation:
-    """What the run itself knows."""
+def recorded_cancellation(run: Run) -> Cancellation:
+    """The part that is stored in the run itself."""
     ended = run.ended_ms if run.state is RunState.CANCELLED else None
     return Cancellation(
         run.state, _moment(run.cancel_requested), _moment(run.cancel_delivered), _moment(ended)
     )
 
 
-def told_by(entries: Iterable[JournalEntry], before: Cancellation) -> Cancellation:
-    """What the journal's entries add to what was known before them."""
+def cancellation_after(entries: Iterable[JournalEntry], before: Cancellation) -> Cancellation:
+    """A cancellation as it stands after further entries of the journal."""
     found = before
     for entry in entries:
         at = _moment(int(entry.fields.get("at") or entry.ms))

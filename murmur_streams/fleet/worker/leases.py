@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from murmur_streams.core.model.errors import MurmurError
-from murmur_streams.core.model.work import Beat, Told
+from murmur_streams.core.model.work import Beat, ClaimNotice
 from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.stores.work_store import WorkQueue
 
@@ -29,7 +29,7 @@ async def keep_leases(
     seconds: float,
     lease_seconds: float,
     held: Callable[[], Sequence[Beat]],
-    told: Callable[[Told], None],
+    told: Callable[[ClaimNotice], None],
     trouble: Trouble,
 ) -> None:
     """Send heartbeats until cancelled.
@@ -104,9 +104,9 @@ async def tend(
             trouble.tell(error)
             continue
         trouble.over()
-        if tended.handed_on:
+        if tended.requeued:
             queued()
-        for run_id in tended.handed_on:
+        for run_id in tended.requeued:
             logger.warning("run %s: its lease ran out; it is queued again", run_id)
         for run_id in tended.ended:
             logger.warning("run %s: nobody held it any more; it has ended", run_id)

@@ -20,11 +20,11 @@ from murmur_streams.core.model.errors import (
     StoreReadOnlyError,
 )
 from murmur_streams.core.model.work import (
-    MOST_RUNS_TOLD,
+    MAX_REPORTED_RUNS,
+    ClaimNotice,
     ControlMessage,
+    NoticeKind,
     TargetRule,
-    Told,
-    Word,
     WorkerInfo,
 )
 from murmur_streams.fleet.fleet import Fleet
@@ -253,13 +253,13 @@ class Worker:
         agents = self._fleet.agents
         return [TargetRule(target, agents[target].policy.max_attempts) for target in targets]
 
-    def _told(self, told: Told) -> None:
+    def _told(self, told: ClaimNotice) -> None:
         """What a heartbeat answered of a claim."""
         claim = told.claim
-        if told.what is Word.SILENT:
+        if told.kind is NoticeKind.SILENT:
             self._held.counts["silent"] += 1
             logger.warning("run %s: its handler has written nothing for long", claim.run_id)
-        elif told.what is Word.CANCEL:
+        elif told.kind is NoticeKind.CANCEL:
             self._held.tell(claim.token, Verdict.CANCELLED)
         elif self._held.tell(claim.token, Verdict.LOST):
             logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
@@ -281,7 +281,7 @@ class Worker:
             started_ms=self._started_ms,
             state=self._state(held),
             held=len(held),
-            runs=held[:MOST_RUNS_TOLD],
+            runs=held[:MAX_REPORTED_RUNS],
         )
 
     def _state(self, held: list[str]) -> str:

@@ -37,7 +37,7 @@ from murmur_streams.core.model.identifiers import check_run_id, new_run_id
 from murmur_streams.core.model.limits import (
     Limits,
     check_max_events,
-    kept_ms,
+    duration_ms,
 )
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.model.results import RunResult
@@ -80,10 +80,10 @@ class InMemoryRunStore(RunWrites):
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self._ttl_ms = kept_ms("ttl_seconds", ttl_seconds)
+        self._ttl_ms = duration_ms("ttl_seconds", ttl_seconds)
         self._max_events = check_max_events(max_events)
-        self._live_ttl_ms = kept_ms("live_ttl_seconds", live_ttl_seconds)
-        self._late_event_ms = kept_ms("late_event_seconds", late_event_seconds)
+        self._live_ttl_ms = duration_ms("live_ttl_seconds", live_ttl_seconds)
+        self._late_event_ms = duration_ms("late_event_seconds", late_event_seconds)
         self._limits = limits or Limits()
         self._clock = clock
         self._records: dict[str, MemoryRecord] = {}

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import StoreClosedError
-from murmur_streams.core.model.feed import START, FeedCursor, FeedEntry, FeedFilter, Place
+from murmur_streams.core.model.feed import START, FeedCursor, FeedEntry, FeedFilter, Position
 from murmur_streams.stores.local.memory_record import copied_entry
 
 
@@ -16,7 +16,7 @@ class MemoryFeed:
     """Keeps at most ``max_entries``; readers go by n, which is dense."""
 
     def __init__(self, max_entries: int) -> None:
-        self._kept: deque[tuple[Place, str, JournalEntry]] = deque(maxlen=max_entries)
+        self._kept: deque[tuple[Position, str, JournalEntry]] = deque(maxlen=max_entries)
         self._last = START
         self._changed = asyncio.Event()
         self._closed = False
@@ -60,21 +60,21 @@ class MemoryFeed:
 
     def _checked(self, cursor: FeedCursor) -> FeedCursor:
         oldest = self._kept[0][0] if self._kept else None
-        found = self._at(cursor.places[0][1])
+        found = self._at(cursor.positions[0][1])
         cursor.check(
             0,
-            found=found is not None and found[0] == cursor.places[0],
+            found=found is not None and found[0] == cursor.positions[0],
             oldest=oldest,
             newest=self._last,
         )
         return cursor
 
-    def _after(self, cursor: FeedCursor) -> tuple[Place, str, JournalEntry] | None:
+    def _after(self, cursor: FeedCursor) -> tuple[Position, str, JournalEntry] | None:
         """The oldest kept entry after the cursor."""
-        if not self._kept or self._last[1] <= cursor.places[0][1]:
+        if not self._kept or self._last[1] <= cursor.positions[0][1]:
             return None
-        return self._at(max(cursor.places[0][1] + 1, self._kept[0][0][1]))
+        return self._at(max(cursor.positions[0][1] + 1, self._kept[0][0][1]))
 
-    def _at(self, n: int) -> tuple[Place, str, JournalEntry] | None:
+    def _at(self, n: int) -> tuple[Position, str, JournalEntry] | None:
         place = n - self._kept[0][0][1] if self._kept else -1
         return self._kept[place] if 0 <= place < len(self._kept) else None

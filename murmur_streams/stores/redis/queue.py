@@ -15,11 +15,11 @@ from murmur_streams.core.model.work import (
     Beat,
     Claim,
     Claimed,
+    ClaimNotice,
     ControlMessage,
+    Housekeeping,
+    NoticeKind,
     TargetRule,
-    Tended,
-    Told,
-    Word,
 )
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
@@ -162,7 +162,7 @@ class Queue:
             )
         self._unserved[partition] = targets
 
-    async def heartbeat(self, beats: Sequence[Beat]) -> list[Told]:
+    async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
         """Move the leases on; what there is to say of the claims."""
         by_partition: dict[int, list[Beat]] = {}
         for beat in beats:
@@ -175,7 +175,7 @@ class Queue:
         ]
         said = {token: what for page in await asyncio.gather(*pages) for token, what in page}
         return [
-            Told(beat.claim, Word(said[beat.claim.token]))
+            ClaimNotice(beat.claim, NoticeKind(said[beat.claim.token]))
             for beat in beats
             if beat.claim.token in said
         ]
@@ -200,7 +200,9 @@ class Queue:
         )
         return list(zip(answer[1::2], answer[2::2], strict=True))
 
-    async def tend(self, worker: str, targets: Sequence[str], interval_seconds: float) -> Tended:
+    async def tend(
+        self, worker: str, targets: Sequence[str], interval_seconds: float
+    ) -> Housekeeping:
         """Do for all what nobody does for himself; of all workers one at a time does it.
 
         Runs whose lease has run out wait again, overdue ones end, idle workers of ``targets`` are
@@ -224,7 +226,7 @@ class Queue:
                 _tell_damaged(run_id)
             elif fate == "odd":
                 log_odd_key(run_id)
-        return Tended(
+        return Housekeeping(
             [run_id for run_id, fate in fates if fate == "queued"],
             [run_id for run_id, fate in fates if fate == "ended"],
         )

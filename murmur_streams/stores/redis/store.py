@@ -27,7 +27,7 @@ from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.limits import (
     Limits,
     check_max_events,
-    kept_ms,
+    duration_ms,
 )
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
 from murmur_streams.core.model.result_codec import decode_result
@@ -131,9 +131,9 @@ class RedisRunStore(RedisWork):
             revive=revive,
         )
         self.durations = Durations(
-            ttl_ms=kept_ms("ttl_seconds", ttl_seconds),
-            live_ttl_ms=kept_ms("live_ttl_seconds", live_ttl_seconds),
-            late_event_ms=kept_ms("late_event_seconds", late_event_seconds),
+            ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
+            live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
+            late_event_ms=duration_ms("late_event_seconds", late_event_seconds),
             feed_max_entries=feed_max_entries,
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from murmur_streams.core.model.errors import InvalidInputError
-from murmur_streams.core.model.work import BEATS_KEPT, MOST_RUNS_TOLD, WorkerInfo
+from murmur_streams.core.model.work import MAX_REPORTED_RUNS, MAX_SILENT_BEATS, WorkerInfo
 from murmur_streams.stores.redis.server import pairs
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Workers:
     def __init__(self, store: RedisWork, interval_seconds: float = 5.0) -> None:
         self._server = store.server
         self._keys = store.keys
-        self._kept_ms = round(BEATS_KEPT * interval_seconds * 1000)
+        self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
         """Say that a worker is there; it is listed until four intervals after its last beat."""
@@ -35,7 +35,7 @@ class Workers:
             *("python", info.python, "targets", json.dumps([*info.targets])),
             *("concurrency", info.concurrency, "started_ms", info.started_ms),
             *("state", info.state, "held", info.held),
-            *("runs", json.dumps([*info.runs][:MOST_RUNS_TOLD])),
+            *("runs", json.dumps([*info.runs][:MAX_REPORTED_RUNS])),
         ]
         answer = await self._server.idempotent_script(
             "register", [self._keys.worker(info.id)], [self._kept_ms, *fields]

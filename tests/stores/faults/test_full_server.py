@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from murmur_streams.core.model.errors import MurmurError, StoreFullError
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Beat, Claim, TargetRule, Word
+from murmur_streams.core.model.work import Beat, Claim, NoticeKind, TargetRule
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
@@ -97,7 +97,7 @@ async def cancel_waiting(full: Full) -> None:
 async def cancel_held(full: Full) -> None:
     assert await full.store.request_cancel("held") is RunState.RUNNING
     (told,) = await full.queue.heartbeat([Beat(full.held)])
-    assert told.what is Word.CANCEL
+    assert told.kind is NoticeKind.CANCEL
 
 
 async def release(full: Full) -> None:
@@ -120,7 +120,7 @@ async def sweep(full: Full) -> None:
 async def tend(full: Full) -> None:
     await overdue(full)
     found = await full.queue.tend("worker", ["work"], 60.0)
-    assert (found.handed_on, found.ended) == (["held"], ["waits"])
+    assert (found.requeued, found.ended) == (["held"], ["waits"])
 
 
 async def overdue(full: Full) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
 from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
@@ -92,7 +92,7 @@ def group(*changes: Change, items: Any = None) -> Changes:
     return whole
 
 
-def write(database: Database, *changes: Change, items: Any = None) -> Place:
+def write(database: Database, *changes: Change, items: Any = None) -> Position:
     """Write one group."""
     database.begin()
     return database.commit(group(*changes, items=items))

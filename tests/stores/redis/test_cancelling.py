@@ -10,7 +10,7 @@ from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Beat, ControlMessage, Word
+from murmur_streams.core.model.work import Beat, ControlMessage, NoticeKind
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -65,7 +65,7 @@ async def test_the_worker_of_a_run_is_woken_and_told_with_every_heartbeat(
     assert await queue.control("first", place, 0.01) == ([], place)
     for _ in range(2):
         (told,) = await queue.heartbeat([Beat(claim), Beat(other)])
-        assert (told.claim, told.what) == (claim, Word.CANCEL)
+        assert (told.claim, told.kind) == (claim, NoticeKind.CANCEL)
 
 
 async def test_a_request_is_kept_once(store: RedisRunStore, queue: Queue) -> None:
@@ -156,7 +156,7 @@ async def test_a_run_whose_worker_is_lost_after_the_request_ends(
     await store.request_cancel(claim.run_id)
     expire_leases(space)
     tended = await queue.tend("second", [], 60)
-    assert (tended.handed_on, tended.ended) == ([], [claim.run_id])
+    assert (tended.requeued, tended.ended) == ([], [claim.run_id])
     assert await ends_of(store, claim.run_id) == [{**HOLDER, "stopped": "worker_lost"}]
 
 
@@ -179,7 +179,7 @@ async def test_a_worker_that_lost_its_run_learns_it_though_the_run_was_cancelled
     expire_leases(space)
     await queue.tend("second", [], 60)
     (told,) = await queue.heartbeat([Beat(claim)])
-    assert told.what is Word.LOST
+    assert told.kind is NoticeKind.LOST
     with pytest.raises(LeaseLostError):
         await store.finish(claim.run_id, END, claim=claim.token)
 

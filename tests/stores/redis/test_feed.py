@@ -129,7 +129,7 @@ async def test_a_cursor_stands_in_every_partition(space: Space) -> None:
         for number in range(12):
             await write(store, 2, f"run-{number}")
         seen = await take(store, 36)
-        assert len(FeedCursor.parse(seen[-1].cursor, 3).places) == 3
+        assert len(FeedCursor.parse(seen[-1].cursor, 3).positions) == 3
         for place in range(0, 36, 5):
             rest = await take(store, 35 - place, seen[place].cursor)
             both = seen[: place + 1] + rest

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Beat, Word
+from murmur_streams.core.model.work import Beat, NoticeKind
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
@@ -130,12 +130,12 @@ async def test_a_silence_is_told_once(space: Space, store: RedisRunStore, queue:
     beat = Beat(claim, silent_after_seconds=0.005)
     assert await queue.heartbeat([Beat(claim), Beat(claim, 3600)]) == []
     await asyncio.sleep(0.02)
-    assert [told.what for told in await queue.heartbeat([beat])] == [Word.SILENT]
+    assert [told.kind for told in await queue.heartbeat([beat])] == [NoticeKind.SILENT]
     await asyncio.sleep(0.02)
     assert await queue.heartbeat([beat]) == []
     await store.checkpoint(claim.run_id, 1, claim.token)
     await asyncio.sleep(0.02)
-    assert [told.what for told in await queue.heartbeat([beat])] == [Word.SILENT]
+    assert [told.kind for told in await queue.heartbeat([beat])] == [NoticeKind.SILENT]
     told = await entries(store, claim.run_id, "run.silent")
     assert told == [{"attempt": "1", "worker": "first"}] * 2
 
@@ -149,7 +149,9 @@ async def test_a_heartbeat_tells_which_claims_are_over(
     await handed_on(queue)
     (again,) = await take(queue, worker="second")
     told = await queue.heartbeat([Beat(claim) for claim in (*claims, again)])
-    assert [(each.claim, each.what) for each in told] == [(claim, Word.LOST) for claim in claims]
+    assert [(each.claim, each.kind) for each in told] == [
+        (claim, NoticeKind.LOST) for claim in claims
+    ]
     rows: Any = space.admin.zrange(space.keys.leases(0), 0, -1)
     assert rows == [again.run_id.encode()]
 

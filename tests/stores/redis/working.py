@@ -54,7 +54,7 @@ def server_ms(space: Space) -> int:
 
 async def handed_on(queue: Queue, worker: str = "first") -> list[str]:
     """Tend; whose leases had run out."""
-    return (await queue.tend(worker, [], INTERVAL_SECONDS)).handed_on
+    return (await queue.tend(worker, [], INTERVAL_SECONDS)).requeued
 
 
 async def entries(store: RedisRunStore, run_id: str, kind: str) -> list[dict[str, str]]:

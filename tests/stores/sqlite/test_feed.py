@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Change, Changes, Database, Kind, Stored
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
@@ -258,7 +258,7 @@ class _Model:
     """What the feed and the journals must be, told by the groups that were written."""
 
     draw: random.Random
-    feed: list[tuple[Place, str, JournalEntry]] = field(default_factory=list[Any])
+    feed: list[tuple[Position, str, JournalEntry]] = field(default_factory=list[Any])
     runs: dict[str, Stored] = field(default_factory=dict[str, Stored])
     journals: dict[str, list[JournalEntry]] = field(default_factory=dict[str, list[JournalEntry]])
     lives: int = 0

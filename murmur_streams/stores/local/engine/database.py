@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import Run
 
@@ -117,7 +117,7 @@ class Changes:
 class FeedRow:
     """An entry of the feed."""
 
-    place: Place
+    place: Position
     target: str
     entry: JournalEntry
     """As the journal had it. Of an entry over 1 KiB whose life of the run is gone only the type is
@@ -181,7 +181,7 @@ class Reader(Protocol):
         """
         ...
 
-    def feed_ends(self) -> tuple[Place, Place]:
+    def feed_ends(self) -> tuple[Position, Position]:
         """The place just before the oldest kept entry, and that of the last one.
 
         Both are the last one's when nothing is kept, and (0, 0) before the first one.
@@ -231,7 +231,7 @@ class Database(Reader, Protocol):
         """
         ...
 
-    def commit(self, changes: Changes) -> Place:
+    def commit(self, changes: Changes) -> Position:
         """Write all of it or nothing, and end the group; a killed process loses none of it.
 
         Returns:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from murmur_streams.core.model.errors import StoreClosedError
-from murmur_streams.core.model.feed import FeedCursor, FeedEntry, FeedFilter, Place
+from murmur_streams.core.model.feed import FeedCursor, FeedEntry, FeedFilter, Position
 from murmur_streams.stores.local.engine.database import FeedRow
 
 PAGE = 500
@@ -25,7 +25,7 @@ class Feed:
     def __init__(
         self,
         rows: Callable[[int, int], Awaitable[list[FeedRow]]],
-        ends: Callable[[], Awaitable[tuple[Place, Place]]],
+        ends: Callable[[], Awaitable[tuple[Position, Position]]],
         moved: Callable[[], None],
     ) -> None:
         self._rows = rows
@@ -58,7 +58,7 @@ class Feed:
         try:
             while True:
                 changed = self._changed
-                rows = await self._rows(cursor.places[_PARTITION][1], PAGE)
+                rows = await self._rows(cursor.positions[_PARTITION][1], PAGE)
                 for row in rows:
                     cursor = cursor.after(_PARTITION, row.place)
                     if wanted.wants(row.target, row.entry.type):
@@ -81,12 +81,12 @@ class Feed:
         if after is None:
             return FeedCursor((before_oldest,))
         cursor = FeedCursor.parse(after, 1)
-        n = cursor.places[_PARTITION][1]
+        n = cursor.positions[_PARTITION][1]
         rows = await self._rows(n - 1, 1) if n > 0 else []
         kept = await self._rows(before_oldest[1], 1)
         cursor.check(
             _PARTITION,
-            found=bool(rows) and rows[0].place == cursor.places[_PARTITION],
+            found=bool(rows) and rows[0].place == cursor.positions[_PARTITION],
             oldest=kept[0].place if kept else None,
             newest=last,
         )

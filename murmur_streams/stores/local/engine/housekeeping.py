@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from murmur_streams.core.model.commands import NoteSilence, Reclaim
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Beat, Tended, Word
+from murmur_streams.core.model.work import Beat, Housekeeping, NoticeKind
 from murmur_streams.stores.local.engine.database import Due, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
 
@@ -16,37 +16,37 @@ TEND_PAGE = 20
 _HOLDER = "holder"
 
 
-def beat(group: Transaction, beats: Sequence[Beat], lease_ms: int) -> list[Word | None]:
+def beat(group: Transaction, beats: Sequence[Beat], lease_ms: int) -> list[NoticeKind | None]:
     """Move the leases of claims on; what there is to say of each."""
     return [_beat(group, each, lease_ms) for each in beats]
 
 
-def _beat(group: Transaction, beat: Beat, lease_ms: int) -> Word | None:
+def _beat(group: Transaction, beat: Beat, lease_ms: int) -> NoticeKind | None:
     claim = beat.claim
     stored = group.stored(claim.run_id)
     if stored is None or stored.run.claim != claim.token:
-        return Word.LOST
+        return NoticeKind.LOST
     group.lease(claim.run_id, group.now_ms + lease_ms)
     if stored.run.cancel_requested is not None:
-        return Word.CANCEL
+        return NoticeKind.CANCEL
     silent_ms = round((beat.silent_after_seconds or 0) * 1000)
     if not silent_ms:
         return None
     noted = group.perform(claim.run_id, NoteSilence(claim.token, silent_ms))
-    return Word.SILENT if noted.answer[0] == "OK" else None
+    return NoticeKind.SILENT if noted.answer[0] == "OK" else None
 
 
-def tend(group: Transaction, worker: str, interval_ms: int) -> tuple[Tended, bool]:
+def tend(group: Transaction, worker: str, interval_ms: int) -> tuple[Housekeeping, bool]:
     """Hand on and end a page of what nobody cares for; whether there may be more.
 
     Nothing is done while another worker does it.
     """
     if not _is_our_turn(group, worker, interval_ms):
-        return Tended([], []), False
+        return Housekeeping([], []), False
     lost = group.database.due(Due.LEASE, group.now_ms, TEND_PAGE + len(group.damaged))
-    handed_on = [run_id for run_id in lost if _hand_on(group, run_id)]
+    requeued = [run_id for run_id in lost if _hand_on(group, run_id)]
     swept = group.sweep(TEND_PAGE)
-    tended = Tended(handed_on, _ended(group))
+    tended = Housekeeping(requeued, _ended(group))
     # Rows that nothing can be done about must not be looked at for ever.
     has_more = max(len(lost), swept) >= TEND_PAGE and bool(group.written)
     return tended, has_more

@@ -12,10 +12,10 @@ from murmur_streams.core.model.work import (
     Beat,
     Claim,
     Claimed,
+    ClaimNotice,
     ControlMessage,
+    Housekeeping,
     TargetRule,
-    Tended,
-    Told,
 )
 from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
 from murmur_streams.stores.local.engine.housekeeping import beat, tend
@@ -78,16 +78,18 @@ class Queue:
         self._is_idle = not claimed.claims
         return claimed
 
-    async def heartbeat(self, beats: Sequence[Beat]) -> list[Told]:
+    async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
         """Move the leases on; what there is to say of the claims."""
         said = await self._store.write(lambda group: beat(group, beats, self._lease_ms))
         return [
-            Told(each.claim, word)
+            ClaimNotice(each.claim, word)
             for each, word in zip(beats, said, strict=True)
             if word is not None
         ]
 
-    async def tend(self, worker: str, targets: Sequence[str], interval_seconds: float) -> Tended:
+    async def tend(
+        self, worker: str, targets: Sequence[str], interval_seconds: float
+    ) -> Housekeeping:
         """Do for all what nobody does for himself; of all workers one at a time does it.
 
         Runs whose lease has run out wait again, overdue ones end, expired ones go.
@@ -99,15 +101,15 @@ class Queue:
         """
         del targets
         interval_ms = round(interval_seconds * 1000)
-        handed_on, ended, is_over = list[str](), list[str](), False
+        requeued, ended, is_over = list[str](), list[str](), False
         while not is_over:
             tended, has_more = await self._store.write_alone(
                 lambda group: tend(group, worker, interval_ms)
             )
-            handed_on += tended.handed_on
+            requeued += tended.requeued
             ended += tended.ended
             is_over = not has_more
-        return Tended(handed_on, ended)
+        return Housekeeping(requeued, ended)
 
     async def release(self, claim: Claim, reason: str) -> None:
         """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""

@@ -18,9 +18,9 @@ from murmur_streams.core.model.commands import Append, Command, Seal
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.feed import FeedEntry, FeedFilter, Place
+from murmur_streams.core.model.feed import FeedEntry, FeedFilter, Position
 from murmur_streams.core.model.identifiers import check_run_id, new_run_id
-from murmur_streams.core.model.limits import Limits, check_max_events, kept_ms
+from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.model.result_codec import decode_result
 from murmur_streams.core.model.results import RunResult
@@ -86,9 +86,9 @@ class DiskRunStore(DiskWork):
         # Where the program stands now: it may go elsewhere while the file is open.
         self.path = Path(path).absolute()
         self.durations = Durations(
-            ttl_ms=kept_ms("ttl_seconds", ttl_seconds),
-            live_ttl_ms=kept_ms("live_ttl_seconds", live_ttl_seconds),
-            late_event_ms=kept_ms("late_event_seconds", late_event_seconds),
+            ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
+            live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
+            late_event_ms=duration_ms("late_event_seconds", late_event_seconds),
         )
         self.clock = clock
         self._max_events = check_max_events(max_events)
@@ -360,7 +360,7 @@ class DiskRunStore(DiskWork):
     async def _feed_rows(self, after_n: int, limit: int) -> list[FeedRow]:
         return await self.read(lambda reader: reader.feed(after_n, limit))
 
-    async def _feed_ends(self) -> tuple[Place, Place]:
+    async def _feed_ends(self) -> tuple[Position, Position]:
         return await self.read(lambda reader: reader.feed_ends())
 
     def _begin(

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from murmur_streams.core.model.errors import InvalidInputError
-from murmur_streams.core.model.work import BEATS_KEPT, MOST_RUNS_TOLD, WorkerInfo
+from murmur_streams.core.model.work import MAX_REPORTED_RUNS, MAX_SILENT_BEATS, WorkerInfo
 from murmur_streams.stores.local.engine.database import Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
 
@@ -28,13 +28,13 @@ class Workers:
 
     def __init__(self, store: DiskWork, interval_seconds: float = 5.0) -> None:
         self._store = store
-        self._kept_ms = round(BEATS_KEPT * interval_seconds * 1000)
+        self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
         """Say that a worker is there; it is listed until four intervals after its last beat."""
         if not info.id:
             raise InvalidInputError("a worker needs an id")
-        told = replace(info, targets=[*info.targets], runs=[*info.runs][:MOST_RUNS_TOLD])
+        told = replace(info, targets=[*info.targets], runs=[*info.runs][:MAX_REPORTED_RUNS])
 
         def write(group: Transaction) -> None:
             now_ms = group.now_ms

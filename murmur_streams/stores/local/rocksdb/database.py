@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import OutcomeUnknownError
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.stores.local.engine.database import Change, Changes, Kind, Reader, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.binding import WriteBatch
@@ -48,7 +48,7 @@ class RocksDatabase(Reading):
     def rollback(self) -> None:
         """End the group; nothing was written before its commit."""
 
-    def commit(self, changes: Changes) -> Place:
+    def commit(self, changes: Changes) -> Position:
         """Write all of it or nothing.
 
         Raises:
@@ -68,7 +68,7 @@ class RocksDatabase(Reading):
             # The traceback of an error keeps the batch: it must not keep the folder open as well.
             batch.set_default_column_family(None)
 
-    def _commit(self, batch: WriteBatch, changes: Changes) -> Place:
+    def _commit(self, batch: WriteBatch, changes: Changes) -> Position:
         texts: dict[int, bytes] = {}
         for run_id, change in changes.runs.items():
             self._add_run(batch, run_id, change, texts)
@@ -195,7 +195,7 @@ class RocksDatabase(Reading):
 
     def _add_feed(
         self, batch: WriteBatch, entries: list[tuple[str, JournalEntry]], texts: dict[int, bytes]
-    ) -> tuple[Place, Place]:
+    ) -> tuple[Position, Position]:
         floor, (ms, n) = self._feed_floor, self._feed_last
         if not entries:
             return floor, (ms, n)
@@ -212,8 +212,8 @@ class RocksDatabase(Reading):
         return floor, (ms, n)
 
     def _trim_feed(
-        self, batch: WriteBatch, floor: Place, new_n: int, written: dict[int, int]
-    ) -> Place:
+        self, batch: WriteBatch, floor: Position, new_n: int, written: dict[int, int]
+    ) -> Position:
         ms = written.get(new_n)
         if ms is None:
             with self._view(is_one_moment=False) as view:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Due, FeedRow, Kind, Space, Stored
@@ -108,7 +108,7 @@ class Reading(ABC):
             stop_n = min(first_n + _most(limit), last[1] + 1)
             return _feed_rows(view, floor, range(first_n, stop_n))
 
-    def feed_ends(self) -> tuple[Place, Place]:
+    def feed_ends(self) -> tuple[Position, Position]:
         """The place just before the oldest kept entry, and that of the last one."""
         with self._view(is_one_moment=False) as view:
             return rows.read_feed_ends(view.get(keys.FEED))
@@ -187,7 +187,7 @@ def _listed(view: View, key: bytes, wanted: RunFilter, now_ms: int) -> Run | Non
     return None if is_over else stored.run
 
 
-def _feed_rows(view: View, floor: Place, numbers: range) -> list[FeedRow]:
+def _feed_rows(view: View, floor: Position, numbers: range) -> list[FeedRow]:
     if not numbers:
         return []
     first, stop = keys.feed(numbers.start), keys.feed(numbers.stop)
@@ -203,7 +203,7 @@ def _feed_rows(view: View, floor: Place, numbers: range) -> list[FeedRow]:
     return found
 
 
-def _ms_before(view: View, floor: Place, n: int) -> int:
+def _ms_before(view: View, floor: Position, n: int) -> int:
     first = keys.feed(floor[1] + 1)
     for key, row in view.scan(first, keys.feed(n), _PAGE, is_back=True):
         found, _ = rows.read_feed_row(keys.number_at(key, 1), row, 0)

@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import run_from_fields, run_to_fields
 from murmur_streams.stores.local.engine.database import FeedRow, QueuePlace, Stored
@@ -189,12 +189,12 @@ def feed_place_ms(row: bytes | None, least_ms: int) -> int:
         return least_ms
 
 
-def feed_ends_row(floor: Place, last: Place) -> bytes:
+def feed_ends_row(floor: Position, last: Position) -> bytes:
     """Where the feed begins and ends."""
     return b"%d %d %d %d" % (*floor, *last)
 
 
-def read_feed_ends(row: bytes | None) -> tuple[Place, Place]:
+def read_feed_ends(row: bytes | None) -> tuple[Position, Position]:
     """Read the place before the feed's oldest entry, and that of its last one.
 
     Raises:

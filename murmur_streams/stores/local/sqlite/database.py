@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreError
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.stores.local.engine.database import Change, Changes, Reader, Stored
 from murmur_streams.stores.local.sqlite.reading import STORED, SQLiteReader
 from murmur_streams.stores.local.sqlite.removal import (
@@ -63,7 +63,7 @@ class _Head(NamedTuple):
     """What the writer knows of the file, as long as nobody else writes."""
 
     next_no: int
-    last: Place
+    last: Position
     """Of the feed."""
     start_n: int
     """The feed is whole above it."""
@@ -121,7 +121,7 @@ class SQLiteDatabase(SQLiteReader):
             self._forget()
         return is_foreign
 
-    def commit(self, changes: Changes) -> Place:
+    def commit(self, changes: Changes) -> Position:
         connection = self._session.connection
         try:
             place = self._write(connection, changes)
@@ -176,7 +176,7 @@ class SQLiteDatabase(SQLiteReader):
                 )
         return None
 
-    def _write(self, connection: sqlite3.Connection, changes: Changes) -> Place:
+    def _write(self, connection: sqlite3.Connection, changes: Changes) -> Position:
         head = self._head or self._read_head()
         rows = _Rows(head.next_no)
         places, last = _places(changes, head.last)
@@ -227,7 +227,7 @@ class SQLiteDatabase(SQLiteReader):
         return start_n, first_gone(connection)
 
     def _add_change(
-        self, rows: _Rows, run_id: str, change: Change, places: dict[int, Place]
+        self, rows: _Rows, run_id: str, change: Change, places: dict[int, Position]
     ) -> None:
         is_there = change.before is not None or change.is_repair
         no = self._number(run_id) if is_there else None
@@ -294,17 +294,17 @@ class SQLiteDatabase(SQLiteReader):
         self._numbers[run_id] = no
 
 
-def _places(changes: Changes, last: Place) -> tuple[dict[int, Place], Place]:
+def _places(changes: Changes, last: Position) -> tuple[dict[int, Position], Position]:
     """The places in the feed by the entries' ids, and the last of them."""
     ms, n = last
-    places: dict[int, Place] = {}
+    places: dict[int, Position] = {}
     for _, entry in changes.feed:
         ms, n = max(ms, entry.ms), n + 1
         places[id(entry)] = ms, n
     return places, (ms, n)
 
 
-def _add_gone(rows: _Rows, changes: Changes, places: dict[int, Place]) -> None:
+def _add_gone(rows: _Rows, changes: Changes, places: dict[int, Position]) -> None:
     """Add the entries that are left: of lives that this group ends, some of which it began."""
     for target, entry in changes.feed:
         place = places.get(id(entry))

@@ -6,7 +6,7 @@ from typing import Any
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Due, FeedRow, Kind, Space, Stored
@@ -152,7 +152,7 @@ class SQLiteReader:
             self._feed_start()
         return [_feed_row(row) for row in rows]
 
-    def feed_ends(self) -> tuple[Place, Place]:
+    def feed_ends(self) -> tuple[Position, Position]:
         row = self._session.first(_FEED_ENDS, (self._feed_max,))
         if row is None or type(row[0]) is not int or type(row[1]) is not int:
             raise no_feed_start(self._session.path)
@@ -192,7 +192,7 @@ class SQLiteReader:
     def close(self) -> None:
         self._session.close()
 
-    def _feed_start(self) -> Place:
+    def _feed_start(self) -> Position:
         row = self._session.first(_FEED_START)
         if row is None or type(row[0]) is not int or type(row[1]) is not int:
             raise no_feed_start(self._session.path)

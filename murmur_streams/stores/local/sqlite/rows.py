@@ -13,7 +13,7 @@ from pydantic_core import SchemaValidator, core_schema, to_json
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
-from murmur_streams.core.model.feed import Place
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run, run_from_fields, run_to_fields
 from murmur_streams.stores.local.engine.database import QueuePlace, Stored
 from murmur_streams.stores.local.sqlite.session import Row
@@ -41,7 +41,7 @@ def _encode(fields: Mapping[str, str]) -> str:
     return to_json(fields).decode()
 
 
-def journal_row(no: int, entry: JournalEntry, place: Place) -> Row:
+def journal_row(no: int, entry: JournalEntry, place: Position) -> Row:
     """What the table ``journal`` has of an entry of the run ``no``, in the order of its columns."""
     ms, n = place
     feed_ms = None if ms == entry.ms else ms

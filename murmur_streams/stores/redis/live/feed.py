@@ -16,8 +16,8 @@ from murmur_streams.core.model.feed import (
     FeedCursor,
     FeedEntry,
     FeedFilter,
-    Place,
-    read_place,
+    Position,
+    read_position,
 )
 from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
 from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, fate_of
@@ -38,7 +38,7 @@ class _Row:
     """One entry as the feed has it."""
 
     partition: int
-    place: Place
+    place: Position
     run_id: str
     entry_id: str
     target: str
@@ -124,7 +124,7 @@ class FeedReader:
         )
         for partition, oldest in enumerate(ends):
             if oldest:
-                ms, n = read_place(text(oldest[0][0]))
+                ms, n = read_position(text(oldest[0][0]))
                 self._cursor = self._cursor.moved(partition, (ms, n - 1))
 
     async def _after(self, row: _Row) -> FeedCursor:
@@ -138,7 +138,7 @@ class FeedReader:
     async def _check(self) -> None:
         """Refuse to go on where a feed no longer holds what the cursor stands after."""
         commands: list[tuple[object, ...]] = []
-        for feed, (ms, n) in zip(self._feeds, self._cursor.places, strict=True):
+        for feed, (ms, n) in zip(self._feeds, self._cursor.positions, strict=True):
             commands.append(("XRANGE", feed, f"{ms}-{n}", f"{ms}-{n}"))
             commands.append(("XRANGE", feed, "-", "+", "COUNT", 1))
             commands.append(("XREVRANGE", feed, "+", "-", "COUNT", 1))
@@ -174,7 +174,7 @@ class FeedReader:
         if self._closed:
             raise StoreClosedError(_CLOSED)
         seconds = sources.BLOCK_SECONDS
-        places = [f"{ms}-{n}" for ms, n in self._cursor.places]
+        places = [f"{ms}-{n}" for ms, n in self._cursor.positions]
         self._blocked = start_task(
             self._server.blocking(
                 *("XREAD", "COUNT", sources.FEED_PAGE, "BLOCK", int(seconds * 1000)),
@@ -209,7 +209,10 @@ class FeedReader:
             # run, entry, target and their values come before an entry's own fields.
             run_id, entry_id, target = flat[1:6:2]
             fields = dict(zip(flat[6::2], flat[7::2], strict=True))
-            place, is_wanted = read_place(text(raw[0])), self._wanted.wants(target, fields["type"])
+            place, is_wanted = (
+                read_position(text(raw[0])),
+                self._wanted.wants(target, fields["type"]),
+            )
             rows.append(_Row(partition, place, run_id, entry_id, target, fields, is_wanted))
         return rows
 
@@ -254,7 +257,7 @@ class FeedReader:
             self._epochs.clear()
 
     def _entry(self, row: _Row) -> JournalEntry:
-        ms, seq = read_place(row.entry_id)
+        ms, seq = read_position(row.entry_id)
         return JournalEntry(row.run_id, self._epochs[row.run_id], ms, seq, row.fields)
 
 
@@ -266,5 +269,5 @@ def _entry_range(journal: str, entry_id: str) -> tuple[object, ...]:
     return ("XRANGE", journal, entry_id, entry_id)
 
 
-def _place_of(entries: list[Any]) -> Place | None:
-    return read_place(text(entries[0][0])) if entries else None
+def _place_of(entries: list[Any]) -> Position | None:
+    return read_position(text(entries[0][0])) if entries else None

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from murmur_streams.core.model.feed import read_place
+from murmur_streams.core.model.feed import read_position
 
 TAIL_ENTRIES = 256
 
@@ -35,8 +35,8 @@ class Followed:
 
     def put(self, entry_id: str, raw: Any | None) -> None:
         """Tell of an entry; ``raw`` None when it must be read from the journal."""
-        last_ms, last_seq = read_place(self.last_id)
-        ms, seq = read_place(entry_id)
+        last_ms, last_seq = read_position(self.last_id)
+        ms, seq = read_position(entry_id)
         if seq <= last_seq and ms <= last_ms:
             return  # Told before, by the other source.
         self.last_id = entry_id

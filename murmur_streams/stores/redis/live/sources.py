@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from murmur_streams.core.model.feed import read_place
+from murmur_streams.core.model.feed import read_position
 from murmur_streams.stores.redis.live.run_buffer import Followed
 from murmur_streams.stores.redis.server import Server, text
 
@@ -115,7 +115,7 @@ class FeedSource:
 
     def _take(self, raw: Any) -> None:
         feed_id, fields = text(raw[0]), raw[1]
-        if read_place(feed_id)[1] != read_place(self._at)[1] + 1:
+        if read_position(feed_id)[1] != read_position(self._at)[1] + 1:
             logger.info("the feed broke after %s (now %s): reading the journals", self._at, feed_id)
             for run in self._followed.values():
                 run.verify()
@@ -128,7 +128,7 @@ class FeedSource:
 
     async def _check_end(self) -> None:
         end = await self._end()
-        if read_place(end) < read_place(self._at):
+        if read_position(end) < read_position(self._at):
             logger.info("the feed ends at %s, before %s: reading the journals", end, self._at)
             self._at = end
             for run in self._followed.values():
