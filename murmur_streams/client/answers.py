@@ -42,7 +42,7 @@ _TEXTS = ("worker", "host", "cancel_reason", "tenant")
 
 
 @dataclass(frozen=True, slots=True)
-class EventPage:
+class RunEventPage:
     """Some events of a run, oldest first."""
 
     events: tuple[RunEvent, ...]
@@ -53,7 +53,7 @@ class EventPage:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalPage:
+class RunJournalPage:
     """Some entries of a run's journal, oldest first."""
 
     entries: tuple[JournalEntry, ...]
@@ -149,11 +149,11 @@ def page_of(told: dict[str, Any]) -> RunPage:
     return RunPage(tuple(run_of(each) for each in told["runs"]), told.get("next"))
 
 
-def events_of(told: dict[str, Any]) -> EventPage:
+def events_of(told: dict[str, Any]) -> RunEventPage:
     """A page of events; types that this version does not know are left out."""
     found = (event_of(each) for each in told["events"])
     events = tuple(event for event in found if event is not None)
-    return EventPage(events, told["next"] or None, bool(told["ended"]))
+    return RunEventPage(events, told["next"] or None, bool(told["ended"]))
 
 
 def event_of(told: dict[str, Any]) -> RunEvent | None:
@@ -163,10 +163,10 @@ def event_of(told: dict[str, Any]) -> RunEvent | None:
     return RunEvent.model_validate(told)
 
 
-def journal_of(run_id: str, told: dict[str, Any]) -> JournalPage:
+def journal_of(run_id: str, told: dict[str, Any]) -> RunJournalPage:
     """A page of a journal."""
     entries = tuple(_entry(run_id, each) for each in told["entries"])
-    return JournalPage(entries, told.get("next"))
+    return RunJournalPage(entries, told.get("next"))
 
 
 def feed_entry_of(cursor: str, told: dict[str, Any]) -> FeedEntry:

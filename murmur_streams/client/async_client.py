@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 import httpx
 
 from murmur_streams.client import calls, following
-from murmur_streams.client.answers import EventPage, JournalPage, Ticket
+from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket
 from murmur_streams.client.async_shell import AsyncShell
 from murmur_streams.client.requests import SubmitOptions
 from murmur_streams.client.wire import ClientOptions, Server
@@ -217,7 +217,7 @@ class AsyncHandle:
 
     async def events(
         self, *, after: str | None = None, limit: int | None = None, wait: float = 0.0
-    ) -> EventPage:
+    ) -> RunEventPage:
         """A page of the run's events.
 
         Args:
@@ -227,7 +227,7 @@ class AsyncHandle:
         """
         return await self._shell.call(calls.events(self._patience, self.run_id, after, limit, wait))
 
-    async def journal(self, *, after: str | None = None, limit: int = 100) -> JournalPage:
+    async def journal(self, *, after: str | None = None, limit: int = 100) -> RunJournalPage:
         """A page of all the run's entries."""
         return await self._shell.call(calls.journal(self._patience, self.run_id, after, limit))
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from murmur_streams.client import answers, requests
-from murmur_streams.client.answers import EventPage, JournalPage, Ticket, read
+from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket, read
 from murmur_streams.client.patience import Patience, Retrying, answered
 from murmur_streams.client.requests import SubmitOptions
 from murmur_streams.client.steps import Ask, Steps, Wait
@@ -46,7 +46,7 @@ MOST_ENTRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class AcceptedRun:
     """A run that the server has taken."""
 
     run_id: str
@@ -56,7 +56,7 @@ class Submitted:
 
 def submit(
     patience: Patience, target: str, given: object, options: SubmitOptions
-) -> Steps[Submitted]:
+) -> Steps[AcceptedRun]:
     """Submit a run once, however often the request has to be sent.
 
     Without an id and a key of the caller's a key is drawn, so that the server knows a second
@@ -78,7 +78,7 @@ def submit(
     warning = answer.headers.get("murmur-warning")
     if warning is not None:
         logger.warning("%s", ascii(warning)[1:-1])
-    return Submitted(read(answer, answers.run_id_of), warning)
+    return AcceptedRun(read(answer, answers.run_id_of), warning)
 
 
 def status(patience: Patience, run_id: str) -> Steps[RunStatus]:
@@ -93,13 +93,15 @@ def snapshot(patience: Patience, run_id: str) -> Steps[Run]:
 
 def events(
     patience: Patience, run_id: str, after: str | None, limit: int | None, wait: float
-) -> Steps[EventPage]:
+) -> Steps[RunEventPage]:
     """A page of events."""
     ask = requests.events(run_id, after, limit, wait)
     return (yield from _read(patience, ask, answers.events_of))
 
 
-def journal(patience: Patience, run_id: str, after: str | None, limit: int) -> Steps[JournalPage]:
+def journal(
+    patience: Patience, run_id: str, after: str | None, limit: int
+) -> Steps[RunJournalPage]:
     """A page of a journal."""
     ask = requests.journal(run_id, after, limit)
     return (yield from _read(patience, ask, partial(answers.journal_of, run_id)))

@@ -19,8 +19,7 @@ from typing import Any, cast
 from murmur_streams.core.model import errors
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
-
-TYPE_PREFIX = "urn:murmur-streams:problem:"
+from murmur_streams.wire import problems
 
 
 class HTTPError(MurmurError):
@@ -55,7 +54,7 @@ class UnreadableAnswerError(HTTPError):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ReceivedProblem:
     """An answer that is no success, as far as it could be read."""
 
     status: int
@@ -71,7 +70,7 @@ class Problem:
     def slug(self) -> str:
         """Its kind; "" for an answer that names none of ours."""
         kind = self.document.get("type")
-        return kind.removeprefix(TYPE_PREFIX) if isinstance(kind, str) else ""
+        return kind.removeprefix(problems.TYPE_PREFIX) if isinstance(kind, str) else ""
 
     @property
     def detail(self) -> str:
@@ -83,39 +82,15 @@ class Problem:
         return f"the server answered {self.status}"
 
 
-BY_SLUG: dict[str, type[BaseException]] = {
-    "bad-request": errors.InvalidInputError,
-    "bad-json": errors.InvalidPayloadError,
-    "bad-cursor": errors.InvalidCursorError,
-    "unauthorized": UnauthorizedError,
-    "forbidden": ForbiddenError,
-    "not-found": HTTPError,
-    "run-not-found": errors.RunNotFoundError,
-    "agent-not-registered": errors.AgentNotRegisteredError,
-    "group-not-registered": errors.AgentNotRegisteredError,
-    "method-not-allowed": HTTPError,
-    "not-acceptable": HTTPError,
-    "body-timeout": HTTPError,
-    "run-exists": errors.RunExistsError,
-    "run-not-ended": errors.RunNotTerminalError,
-    "idempotency-in-flight": errors.OutcomeUnknownError,
-    "cursor-gap": errors.CursorGapError,
-    "cursor-reset": errors.CursorResetError,
-    "too-large": errors.PayloadTooLargeError,
-    "url-too-long": errors.InvalidInputError,
-    "media-type": HTTPError,
-    "invalid": errors.InvalidInputError,
-    "idempotency-conflict": errors.IdempotencyConflictError,
-    "too-many": HTTPError,
-    "headers-too-large": HTTPError,
-    "internal": HTTPError,
-    "run-damaged": errors.RunDamagedError,
-    "unavailable": errors.StoreUnavailableError,
-    "outcome-unknown": errors.OutcomeUnknownError,
-    "shutting-down": errors.StoreUnavailableError,
-    "timeout": TimeoutError,
+_OF_CREDENTIALS: dict[str, type[HTTPError]] = {
+    problems.UNAUTHORIZED.slug: UnauthorizedError,
+    problems.FORBIDDEN.slug: ForbiddenError,
 }
-"""The exception of each kind of problem that the server knows."""
+BY_SLUG: dict[str, type[BaseException]] = {
+    slug: problems.EXCEPTIONS.get(slug) or _OF_CREDENTIALS.get(slug, HTTPError)
+    for slug in problems.SLUGS
+}
+"""The exception of each kind of problem."""
 
 BY_NAME: dict[str, type[BaseException]] = {
     "RegistryError": errors.RegistryError,
@@ -129,7 +104,7 @@ BY_NAME: dict[str, type[BaseException]] = {
 _BY_STATUS: dict[int, type[BaseException]] = {401: UnauthorizedError, 403: ForbiddenError}
 
 
-def error_of(problem: Problem) -> BaseException:
+def error_of(problem: ReceivedProblem) -> BaseException:
     """The exception that an answer means. The request's id is a note on it."""
     kind = _kind(problem)
     error = _http_error(kind, problem) if issubclass(kind, HTTPError) else _told(kind, problem)
@@ -138,7 +113,7 @@ def error_of(problem: Problem) -> BaseException:
     return error
 
 
-def _kind(problem: Problem) -> type[BaseException]:
+def _kind(problem: ReceivedProblem) -> type[BaseException]:
     kind = BY_SLUG.get(problem.slug)
     if kind is not None:
         return kind
@@ -152,12 +127,12 @@ def _kind(problem: Problem) -> type[BaseException]:
 _NOT_FOUND = 404
 
 
-def _http_error(kind: type[HTTPError], problem: Problem) -> HTTPError:
+def _http_error(kind: type[HTTPError], problem: ReceivedProblem) -> HTTPError:
     text = f"{problem.detail} (HTTP {problem.status})"
     return kind(text, problem.status, problem.document, problem.request_id)
 
 
-def _told(kind: type[BaseException], problem: Problem) -> BaseException:
+def _told(kind: type[BaseException], problem: ReceivedProblem) -> BaseException:
     # Made of the server's text, not by its class's arguments: those are not all told.
     error = kind.__new__(kind, problem.detail)
     for name, value in _attributes(kind, problem).items():
@@ -165,7 +140,7 @@ def _told(kind: type[BaseException], problem: Problem) -> BaseException:
     return error
 
 
-def _attributes(kind: type[BaseException], problem: Problem) -> dict[str, Any]:
+def _attributes(kind: type[BaseException], problem: ReceivedProblem) -> dict[str, Any]:
     told = problem.document
     run_id = problem.run_id
     if issubclass(kind, errors.CursorError):

@@ -9,8 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from murmur_streams.client import answers, requests
 from murmur_streams.client.errors import (
-    TYPE_PREFIX,
-    Problem,
+    ReceivedProblem,
     UnreadableAnswerError,
     error_of,
 )
@@ -20,7 +19,6 @@ from murmur_streams.client.patience import (
     lost_for_good,
     wait_after_answer,
 )
-from murmur_streams.client.sse import Message, Parser
 from murmur_streams.client.steps import (
     Answer,
     Ask,
@@ -35,6 +33,8 @@ from murmur_streams.client.steps import (
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.wire.problems import DAMAGED
+from murmur_streams.wire.sse import SseMessage, SseParser, SseTooLargeError
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
@@ -78,7 +78,7 @@ class Events:
         self._is_many = is_many
         self._seen: dict[str, tuple[str, int]] = {}
 
-    def take(self, message: Message) -> RunEvent | None:
+    def take(self, message: SseMessage) -> RunEvent | None:
         """The event of a message; None for one that is known or of an unknown type."""
         event = answers.checked(message.data, answers.event_of)
         if event is None or event.id is None:
@@ -91,7 +91,7 @@ class Events:
         # Of several runs, only the message's id says where their reader is.
         return event.model_copy(update={"id": message.last_id}) if self._is_many else event
 
-    def is_end(self, message: Message) -> bool:
+    def is_end(self, message: SseMessage) -> bool:
         """Whether it is the end of the last run."""
         self._left.discard(answers.checked(message.data, _members).get("run_id"))
         return not (self._is_many and self._left)
@@ -100,11 +100,11 @@ class Events:
 class Entries:
     """Reads the messages of the feed."""
 
-    def take(self, message: Message) -> FeedEntry | None:
+    def take(self, message: SseMessage) -> FeedEntry | None:
         """The entry of a message."""
         return answers.checked(message.data, partial(answers.feed_entry_of, message.last_id))
 
-    def is_end(self, message: Message) -> bool:  # noqa: ARG002  # as that of Events
+    def is_end(self, message: SseMessage) -> bool:  # noqa: ARG002  # as that of Events
         """The feed has none."""
         return False
 
@@ -112,11 +112,11 @@ class Entries:
 class _Reader(Protocol[R_co]):
     """What messages mean."""
 
-    def take(self, message: Message) -> R_co | None:
+    def take(self, message: SseMessage) -> R_co | None:
         """The value of a message; None for one that is not told."""
         ...
 
-    def is_end(self, message: Message) -> bool:
+    def is_end(self, message: SseMessage) -> bool:
         """Whether nothing comes after an ``end``."""
         ...
 
@@ -165,10 +165,10 @@ def _followed(
 
 def _connection(place: _Place[T]) -> Generator[Read | Close | Tell[T], Any, bool]:
     """Read one connection to its end; whether the stream ended with it."""
-    parser = Parser(place.patience.max_response_bytes, place.cursor or "")
+    parser = SseParser(place.patience.max_response_bytes, place.cursor or "")
     try:
         while chunk := (yield Read()):
-            for message in parser.feed(chunk):
+            for message in _parsed(parser, chunk):
                 place.cursor = message.last_id or place.cursor
                 if message.event in {"gap", "reset"}:
                     raise _cursor_error(message)
@@ -191,7 +191,14 @@ def _connection(place: _Place[T]) -> Generator[Read | Close | Tell[T], Any, bool
     return False
 
 
-def _cursor_error(message: Message) -> CursorError:
+def _parsed(parser: SseParser, chunk: bytes) -> list[SseMessage]:
+    try:
+        return parser.feed(chunk)
+    except SseTooLargeError as error:
+        raise UnreadableAnswerError(f"{error} (max_response_bytes)") from None
+
+
+def _cursor_error(message: SseMessage) -> CursorError:
     told = answers.checked(message.data, _members)
     resume = told.get("resume_cursor")
     detail = told.get("detail") or told.get("message")
@@ -201,9 +208,9 @@ def _cursor_error(message: Message) -> CursorError:
     return kind(str(detail or words), resume if isinstance(resume, str) else None)
 
 
-def _damage(message: Message) -> BaseException:
+def _damage(message: SseMessage) -> BaseException:
     told = answers.checked(message.data, _members)
-    return error_of(Problem(500, {**told, "type": f"{TYPE_PREFIX}run-damaged"}))
+    return error_of(ReceivedProblem(DAMAGED.status, {**told, "type": DAMAGED.type}))
 
 
 def _members(told: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from murmur_streams.client.errors import Problem, error_of
+from murmur_streams.client.errors import ReceivedProblem, error_of
 from murmur_streams.client.steps import Answer, Ask, LostError, Steps, Wait
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.errors import (
@@ -19,6 +19,7 @@ from murmur_streams.core.model.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from murmur_streams.wire.problems import DAMAGED, IN_FLIGHT, UNKNOWN
 
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
@@ -123,12 +124,12 @@ def wait_after_answer(
     """
     problem = problem_of(ask, answer)
     error = error_of(problem)
-    may_change = answer.status in BUSY or problem.slug == "idempotency-in-flight"
+    may_change = answer.status in BUSY or problem.slug == IN_FLIGHT.slug
     if also_failures and answer.status >= _SERVER_FAILURE:
-        may_change = problem.slug != "run-damaged"
+        may_change = problem.slug != DAMAGED.slug
     if not may_change:
         raise error
-    unclear = answer.status in _UNCLEAR or problem.slug == "outcome-unknown"
+    unclear = answer.status in _UNCLEAR or problem.slug == UNKNOWN.slug
     retrying.is_unclear |= unclear and not ask.is_read
     return retrying.wait_after(error, retry_after(answer))
 
@@ -140,12 +141,12 @@ def lost_for_good(lost: LostError, *, is_unclear: bool) -> BaseException:
     return StoreUnavailableError(str(lost))
 
 
-def problem_of(ask: Ask, answer: Answer) -> Problem:
+def problem_of(ask: Ask, answer: Answer) -> ReceivedProblem:
     """The problem that an answer tells of, whatever stands in its body."""
     document: object = None
     with contextlib.suppress(ValueError, RecursionError):
         document = decode_json(answer.body)
-    return Problem(
+    return ReceivedProblem(
         answer.status,
         document if isinstance(document, dict) else {},
         answer.headers.get("x-request-id"),

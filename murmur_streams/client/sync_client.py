@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 import httpx
 
 from murmur_streams.client import calls, following
-from murmur_streams.client.answers import EventPage, JournalPage, Ticket
+from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket
 from murmur_streams.client.requests import SubmitOptions
 from murmur_streams.client.sync_shell import SyncShell
 from murmur_streams.client.wire import ClientOptions, Server
@@ -157,11 +157,11 @@ class Handle:
 
     def events(
         self, *, after: str | None = None, limit: int | None = None, wait: float = 0.0
-    ) -> EventPage:
+    ) -> RunEventPage:
         """A page of the run's events; arguments as ``AsyncHandle.events``."""
         return self._shell.call(calls.events(self._patience, self.run_id, after, limit, wait))
 
-    def journal(self, *, after: str | None = None, limit: int = 100) -> JournalPage:
+    def journal(self, *, after: str | None = None, limit: int = 100) -> RunJournalPage:
         """A page of all the run's entries."""
         return self._shell.call(calls.journal(self._patience, self.run_id, after, limit))
 

@@ -20,7 +20,8 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.fleet.logs import loggable, loggable_traceback
 from murmur_streams.fleet.worker.log_throttle import Trouble
-from murmur_streams.server.problems import MEDIA_TYPE, problem_of
+from murmur_streams.server.problems import problem_of
+from murmur_streams.wire.problems import MEDIA_TYPE
 
 logger = logging.getLogger("murmur_streams.server")
 _OUTAGES = (StoreConfigurationError, StoreFullError, StoreReadOnlyError, StoreUnavailableError)
@@ -32,7 +33,7 @@ _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 def problem_answer(error: BaseException, request_id: str) -> Response:
     """The answer to a request that failed; what may not be told is logged here."""
     problem = problem_of(error)
-    if not problem.kind.is_told:
+    if not problem.kind.shows_detail:
         log_problem(f"request {request_id}: {problem.kind.title}", error)
     content = json.dumps(problem.document(request_id), ensure_ascii=False).encode()
     return Response(content, problem.kind.status, problem.all_headers, MEDIA_TYPE)

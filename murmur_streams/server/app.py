@@ -20,19 +20,12 @@ from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.openapi import describe, say_status
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import (
-    BAD_REQUEST,
-    INTERNAL,
-    METHOD,
-    NOT_FOUND,
-    TOO_LARGE,
-    ProblemError,
-    invalid,
-)
+from murmur_streams.server.problems import ProblemError, invalid
 from murmur_streams.server.queries import documented_queries
 from murmur_streams.server.routes import agents, health, runs, streams, submit, tickets
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
+from murmur_streams.wire.problems import BAD_REQUEST, INTERNAL, METHOD, NOT_FOUND, TOO_LARGE
 
 _ROUTERS = (
     submit.router,

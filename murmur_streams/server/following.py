@@ -20,8 +20,8 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.server.answering import log_problem
 from murmur_streams.server.problems import damage_detail
-from murmur_streams.server.sse import Message
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.sse import SseBlock
 
 GAP, RESET, END, DAMAGED = "gap", "reset", "end", "damaged"
 AT_START = frozenset({"", "-1"})
@@ -61,7 +61,7 @@ def encode(told: Told) -> bytes:
     """As a message, after which its reader is at its cursor."""
     data = told.data
     text = data if isinstance(data, str) else _to_json(data)
-    return Message(told.event, text, told.cursor or "").encode()
+    return SseBlock(told.event, text, told.cursor or "").encode()
 
 
 class Telling:

@@ -26,7 +26,8 @@ from murmur_streams.server.answering import logger, problem_answer
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import (
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.problems import (
     BAD_REQUEST,
     DRAINING,
     LONG_HEADERS,
@@ -35,7 +36,6 @@ from murmur_streams.server.problems import (
     METHOD,
     SLOW_BODY,
     TOO_LARGE,
-    ProblemError,
 )
 
 access_log = logging.getLogger("murmur_streams.access")

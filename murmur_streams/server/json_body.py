@@ -12,7 +12,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import BAD_JSON, TOO_LARGE, ProblemError, invalid
+from murmur_streams.server.problems import ProblemError, invalid
+from murmur_streams.wire.problems import BAD_JSON, TOO_LARGE
 
 MOST_DIGITS = 310
 """An integer of more has over 1,024 bits, or leading zeros."""

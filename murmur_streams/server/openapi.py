@@ -12,9 +12,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from murmur_streams.server import bodies
 from murmur_streams.server.auth.access import reader_of_document
-from murmur_streams.server.problems import (
+from murmur_streams.wire import bodies
+from murmur_streams.wire.problems import (
     BAD_JSON,
     BAD_REQUEST,
     DAMAGED,
@@ -32,7 +32,7 @@ from murmur_streams.server.problems import (
     UNAUTHORIZED,
     UNAVAILABLE,
     UNKNOWN,
-    Kind,
+    ProblemKind,
 )
 
 router = APIRouter()
@@ -55,7 +55,7 @@ _GRAMMARS = {
 """Of what is named in a path."""
 
 
-def problems(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+def problems(*kinds: ProblemKind) -> dict[int | str, dict[str, Any]]:
     """The ``responses=`` of a route for these problems."""
     return {status: _answer(found) for status, found in _by_status(kinds).items()}
 
@@ -131,7 +131,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Kind]:
+def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[ProblemKind]:
     """The problems that an operation may answer with, whatever its route is for."""
     kinds = list(_EVERYWHERE)
     if "security" in operation:
@@ -147,7 +147,7 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Kind]:
     return kinds
 
 
-def _complete(operation: dict[str, Any], kinds: list[Kind]) -> None:
+def _complete(operation: dict[str, Any], kinds: list[ProblemKind]) -> None:
     answers: dict[str, Any] = operation["responses"]
     if _is_fastapis(answers.get("422")):
         del answers["422"]
@@ -165,21 +165,21 @@ def _is_fastapis(answer: dict[str, Any] | None) -> bool:
     return answer is not None and "HTTPValidationError" in str(answer)
 
 
-def _by_status(kinds: Iterable[Kind]) -> dict[int, list[Kind]]:
-    found: dict[int, list[Kind]] = defaultdict(list)
+def _by_status(kinds: Iterable[ProblemKind]) -> dict[int, list[ProblemKind]]:
+    found: dict[int, list[ProblemKind]] = defaultdict(list)
     for kind in kinds:
         found[kind.status].append(kind)
     return found
 
 
-def _answer(kinds: Iterable[Kind]) -> dict[str, Any]:
+def _answer(kinds: Iterable[ProblemKind]) -> dict[str, Any]:
     schema = {"$ref": _TEMPLATE.format(model=bodies.Problem.__name__)}
     answer: dict[str, Any] = {"description": "", "content": {MEDIA_TYPE: {"schema": schema}}}
     _add(answer, kinds)
     return answer
 
 
-def _add(answer: dict[str, Any], kinds: Iterable[Kind]) -> None:
+def _add(answer: dict[str, Any], kinds: Iterable[ProblemKind]) -> None:
     told = [line for line in answer["description"].split("; ") if line]
     told += [line for kind in kinds if (line := f"{kind.slug}: {kind.title}") not in told]
     answer["description"] = "; ".join(told)

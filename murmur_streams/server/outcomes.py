@@ -6,8 +6,8 @@ from typing import Any
 
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
-from murmur_streams.server.bodies import AgentOutcome, GroupOutcome, Outcome
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.bodies import AgentOutcome, GroupOutcome, Outcome
 
 
 async def outcome_of(store: WorkStore, run: Run) -> Outcome:

@@ -14,8 +14,9 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import DRAINING, TOO_MANY, ProblemError
+from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.problems import DRAINING, TOO_MANY
 
 logger = logging.getLogger("murmur_streams.server")
 

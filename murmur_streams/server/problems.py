@@ -13,24 +13,10 @@ from typing import Any
 
 from murmur_streams.core.exception_text import error_message
 from murmur_streams.core.model import errors
+from murmur_streams.wire.problems import EXCEPTION_KINDS, INTERNAL, INVALID, ProblemKind
 
-MEDIA_TYPE = "application/problem+json"
-_TYPE = "urn:murmur-streams:problem:"
 _MOST_SHOWN = 5
 _SHOWN_CHARACTERS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A sort of problem: its name in ``type``, its status, and the name that old clients know."""
-
-    slug: str
-    status: int
-    title: str
-    error: str
-    is_told: bool = True
-    """False: the text of the exception stays inside."""
-    retry_after: int | None = None
 
 
 class ProblemError(Exception):
@@ -38,7 +24,7 @@ class ProblemError(Exception):
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ProblemKind,
         detail: str | None = None,
         *,
         headers: Mapping[str, str] | None = None,
@@ -50,94 +36,17 @@ class ProblemError(Exception):
         self.members = members
 
 
-BAD_REQUEST = Kind("bad-request", 400, "The request is malformed", "SpecValidationError")
-BAD_JSON = Kind(
-    "bad-json", 400, "The body is not the JSON that is taken here", "SpecValidationError"
-)
-BAD_CURSOR = Kind("bad-cursor", 400, "The cursor is none of ours", "SpecValidationError")
-UNAUTHORIZED = Kind("unauthorized", 401, "Credentials are needed", "Unauthorized")
-FORBIDDEN = Kind("forbidden", 403, "The credentials do not cover this", "TrustViolationError")
-NOT_FOUND = Kind("not-found", 404, "There is nothing here", "RegistryError")
-RUN_NOT_FOUND = Kind("run-not-found", 404, "There is no such run", "RegistryError")
-NO_AGENT = Kind("agent-not-registered", 404, "There is no such agent", "RegistryError")
-NO_GROUP = Kind("group-not-registered", 404, "There is no such group", "RegistryError")
-METHOD = Kind("method-not-allowed", 405, "This method does nothing here", "MurmurError")
-NOT_ACCEPTABLE = Kind("not-acceptable", 406, "This is an event stream", "MurmurError")
-SLOW_BODY = Kind("body-timeout", 408, "The body came too slowly", "MurmurError")
-RUN_EXISTS = Kind("run-exists", 409, "The run id is taken", "RegistryError")
-NOT_ENDED = Kind("run-not-ended", 409, "The run has not ended", "MurmurError")
-IN_FLIGHT = Kind(
-    "idempotency-in-flight", 409, "The first request is under way", "MurmurError", retry_after=1
-)
-CURSOR_GAP = Kind("cursor-gap", 410, "What came after the cursor is gone", "MurmurError")
-CURSOR_RESET = Kind("cursor-reset", 410, "The cursor is of another stream", "MurmurError")
-TOO_LARGE = Kind("too-large", 413, "The request is too large", "SpecValidationError")
-LONG_URL = Kind("url-too-long", 414, "The URL is too long", "SpecValidationError")
-MEDIA = Kind("media-type", 415, "Only plain JSON is taken here", "SpecValidationError")
-INVALID = Kind("invalid", 422, "A value breaks a rule", "SpecValidationError")
-KEY_REUSED = Kind(
-    "idempotency-conflict", 422, "The key belongs to other work", "SpecValidationError"
-)
-TOO_MANY = Kind("too-many", 429, "Too many at the same time", "BudgetExceededError", retry_after=5)
-LONG_HEADERS = Kind("headers-too-large", 431, "The headers are too large", "SpecValidationError")
-INTERNAL = Kind("internal", 500, "Something went wrong here", "MurmurError", is_told=False)
-DAMAGED = Kind(
-    "run-damaged", 500, "What is stored of the run cannot be read", "MurmurError", is_told=False
-)
-UNAVAILABLE = Kind(
-    "unavailable",
-    503,
-    "The store cannot be reached now",
-    "MurmurError",
-    is_told=False,
-    retry_after=2,
-)
-UNKNOWN = Kind(
-    "outcome-unknown",
-    503,
-    "It was done once or not at all; with an Idempotency-Key it can be asked again",
-    "MurmurError",
-    is_told=False,
-    retry_after=2,
-)
-DRAINING = Kind(
-    "shutting-down",
-    503,
-    "This pod is shutting down; ask another",
-    "ServerShuttingDown",
-    retry_after=5,
-)
-TIMEOUT = Kind("timeout", 504, "It took too long", "MurmurError")
-
 _REFUSED_WRITES: dict[type[BaseException], str] = {
     errors.StoreFullError: "The store has no free memory and takes no new work now",
     errors.StoreReadOnlyError: "The store takes no writes now: it is a replica",
 }
-KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
-    (errors.RunNotFoundError, RUN_NOT_FOUND),
-    (errors.RunExistsError, RUN_EXISTS),
-    (errors.IdempotencyConflictError, KEY_REUSED),
-    (errors.InvalidCursorError, BAD_CURSOR),
-    (errors.InvalidRunIdError, BAD_REQUEST),
-    (errors.PayloadTooLargeError, TOO_LARGE),
-    (errors.InvalidInputError, INVALID),
-    (errors.CursorGapError, CURSOR_GAP),
-    (errors.CursorResetError, CURSOR_RESET),
-    (errors.RunNotTerminalError, NOT_ENDED),
-    (errors.AgentNotRegisteredError, NO_AGENT),
-    (errors.OutcomeUnknownError, UNKNOWN),
-    (errors.RunDamagedError, DAMAGED),
-    (errors.StoreError, UNAVAILABLE),
-    (TimeoutError, TIMEOUT),
-)
-"""The first that fits; what is in no row is INTERNAL."""
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ProblemAnswer:
     """One answer that is no success."""
 
-    kind: Kind
+    kind: ProblemKind
     detail: str
     members: Mapping[str, Any] = field(default_factory=dict[str, Any])
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -145,7 +54,7 @@ class Problem:
     def document(self, request_id: str) -> dict[str, Any]:
         """As it is answered."""
         return {
-            "type": _TYPE + self.kind.slug,
+            "type": self.kind.type,
             "title": self.kind.title,
             "status": self.kind.status,
             "detail": self.detail,
@@ -164,17 +73,17 @@ class Problem:
         return {**({"Retry-After": str(after)} if after is not None else {}), **self.headers}
 
 
-def problem_of(error: BaseException) -> Problem:
+def problem_of(error: BaseException) -> ProblemAnswer:
     """The problem that an exception is answered with."""
     if isinstance(error, ProblemError):
-        return Problem(error.kind, str(error), error.members, error.headers)
+        return ProblemAnswer(error.kind, str(error), error.members, error.headers)
     # By its type: one that a user's own type raised may say that its class is anything, or fail.
-    kind = next((kind for made, kind in KINDS if issubclass(type(error), made)), INTERNAL)
-    detail = (kind.is_told and error_message(error)) or kind.title
+    kind = next((kind for made, kind in EXCEPTION_KINDS if issubclass(type(error), made)), INTERNAL)
+    detail = (kind.shows_detail and error_message(error)) or kind.title
     if isinstance(error, errors.RunDamagedError):
         detail = damage_detail(error)
     detail = _REFUSED_WRITES.get(type(error), detail)
-    return Problem(kind, detail, _members(error))
+    return ProblemAnswer(kind, detail, _members(error))
 
 
 def damage_detail(error: errors.RunDamagedError) -> str:

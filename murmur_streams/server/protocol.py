@@ -21,15 +21,15 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import (
+from murmur_streams.server.problems import ProblemAnswer
+from murmur_streams.server.stream_response import ABORT
+from murmur_streams.wire.problems import (
     BAD_REQUEST,
     LONG_HEADERS,
     LONG_URL,
     MEDIA_TYPE,
-    Kind,
-    Problem,
+    ProblemKind,
 )
-from murmur_streams.server.stream_response import ABORT
 
 _AROUND = len(b": \r\n")
 
@@ -49,7 +49,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._options = options
         self._deadline: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._refusal: Kind | None = None
+        self._refusal: ProblemKind | None = None
         self._is_done = False
         self._in_head = self._in_message = False
         self._head_bytes = 0
@@ -135,7 +135,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Called when the parser gave up: over what came, or over a refusal of ours."""
         self._answer(self._refusal or BAD_REQUEST)
 
-    def _refuse(self, kind: Kind) -> None:
+    def _refuse(self, kind: ProblemKind) -> None:
         self._refusal = kind
         raise _HeadRefusedError  # out of the parser; uvicorn calls send_400_response then
 
@@ -155,7 +155,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self._close()
 
-    def _answer(self, kind: Kind) -> None:
+    def _answer(self, kind: ProblemKind) -> None:
         """Answer in place of the request that cannot be read on; nothing after it is read."""
         if self._is_done or self.transport.is_closing():
             return
@@ -249,9 +249,9 @@ def limited_protocol(options: ServerOptions) -> type[asyncio.Protocol]:
     return cast("type[asyncio.Protocol]", made)  # uvicorn only calls it
 
 
-def _answer_of(kind: Kind) -> bytes:
+def _answer_of(kind: ProblemKind) -> bytes:
     request_id = secrets.token_hex(8)
-    body = json.dumps(Problem(kind, kind.title).document(request_id)).encode()
+    body = json.dumps(ProblemAnswer(kind, kind.title).document(request_id)).encode()
     headers = {
         "Content-Type": MEDIA_TYPE,
         "Content-Length": str(len(body)),

@@ -27,8 +27,8 @@ from murmur_streams.server.auth.access import is_still_good
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
-from murmur_streams.server.sse import HEARTBEAT, Message
 from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.wire.sse import HEARTBEAT, SseBlock
 
 logger = logging.getLogger("murmur_streams.server")
 
@@ -335,4 +335,4 @@ class _Stream:
 
 def _retry(options: ServerOptions, least: float, most: float) -> bytes:
     wait_ms = round(options.retry_ms * random.uniform(least, most))  # noqa: S311
-    return Message(retry=wait_ms).encode()
+    return SseBlock(retry=wait_ms).encode()

@@ -31,18 +31,12 @@ from murmur_streams.fleet.idempotency import (
 from murmur_streams.fleet.submission import SubmitOptions
 from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.bodies import SubmitRequest
 from murmur_streams.server.json_body import parse_json
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import (
-    BAD_REQUEST,
-    IN_FLIGHT,
-    KEY_REUSED,
-    NO_AGENT,
-    NO_GROUP,
-    ProblemError,
-)
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.bodies import SubmitRequest
+from murmur_streams.wire.problems import BAD_REQUEST, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP
 
 LONGEST_KEY = 255
 MOST_PAST = timedelta(days=1)

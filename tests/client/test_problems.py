@@ -1,4 +1,4 @@
-"""Problem documents as exceptions: the client's table is the server's, read the other way."""
+"""Problem documents become exceptions, the opposite of what the server does."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from murmur_streams.client.errors import (
     BY_SLUG,
     ForbiddenError,
     HTTPError,
-    Problem,
+    ReceivedProblem,
     UnauthorizedError,
     error_of,
 )
 from murmur_streams.client.patience import problem_of
 from murmur_streams.client.steps import Answer, Ask
 from murmur_streams.core.model import errors
-from murmur_streams.server import problems
-from murmur_streams.server.problems import KINDS, Kind, ProblemError
+from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.problems import problem_of as problem_of_error
+from murmur_streams.wire import problems
+from murmur_streams.wire.problems import EXCEPTION_KINDS, ProblemKind
 
-ALL_KINDS = [value for value in vars(problems).values() if isinstance(value, Kind)]
+ALL_KINDS = [value for value in vars(problems).values() if isinstance(value, ProblemKind)]
 
 
 def made(document: dict[str, Any], status: int, **asked: str) -> BaseException:
-    return error_of(Problem(status, document, "req-1", **asked))
+    return error_of(ReceivedProblem(status, document, "req-1", **asked))
 
 
 def test_the_client_knows_the_kinds_of_the_server_and_no_others() -> None:
@@ -35,7 +36,7 @@ def test_the_client_knows_the_kinds_of_the_server_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.slug)
-def test_every_kind_of_problem_is_an_exception_with_its_words(kind: Kind) -> None:
+def test_every_kind_of_problem_is_an_exception_with_its_words(kind: ProblemKind) -> None:
     document = problem_of_error(ProblemError(kind, "what happened")).document("req-1")
     error = made(document, kind.status, run_id="r-1")
     assert type(error) is BY_SLUG[kind.slug]
@@ -46,13 +47,13 @@ def test_every_kind_of_problem_is_an_exception_with_its_words(kind: Kind) -> Non
         assert (error.status, error.problem, error.request_id) == (kind.status, document, "req-1")
 
 
-@pytest.mark.parametrize(("kind", "raised"), [(kind, raised) for raised, kind in KINDS])
+@pytest.mark.parametrize(("kind", "raised"), [(kind, raised) for raised, kind in EXCEPTION_KINDS])
 def test_what_the_server_makes_of_an_exception_becomes_its_like(
-    kind: Kind, raised: type[BaseException]
+    kind: ProblemKind, raised: type[BaseException]
 ) -> None:
     assert issubclass(BY_SLUG[kind.slug], errors.MurmurError | TimeoutError)
     # One kind may stand for several exceptions: then it becomes what they have in common.
-    family = [each for each, of_kind in KINDS if of_kind is kind]
+    family = [each for each, of_kind in EXCEPTION_KINDS if of_kind is kind]
     assert any(issubclass(BY_SLUG[kind.slug], each) for each in family) or any(
         issubclass(each, BY_SLUG[kind.slug]) for each in family
     )
@@ -98,7 +99,7 @@ def test_the_librarys_exceptions_come_back_as_they_were(
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.slug)
-def test_every_exception_can_cross_a_process(kind: Kind) -> None:
+def test_every_exception_can_cross_a_process(kind: ProblemKind) -> None:
     document = problem_of_error(ProblemError(kind)).document("req-1")
     error = made(document, kind.status, run_id="r-1")
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes

@@ -25,15 +25,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from murmur_streams import Fleet
 from murmur_streams.client import Client
 from murmur_streams.embedded import stop_server
-from murmur_streams.server import problems
 from murmur_streams.server.app import make_app
 from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.auth.tokens import parse_tokens
-from murmur_streams.server.bodies import SubmitRequest
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import Kind
+from murmur_streams.wire import problems
+from murmur_streams.wire.bodies import SubmitRequest
+from murmur_streams.wire.problems import ProblemKind
 from tests.cli.waiting import next_object, wait_until
 from tests.docs.pages import DocsPage, named
 from tests.key_audit import audit_folder
@@ -298,7 +298,9 @@ def test_the_table_of_routes_has_all_with_their_scopes() -> None:
 
 def test_the_table_of_problems_has_all_with_their_statuses() -> None:
     ours = {
-        kind.slug: str(kind.status) for kind in vars(problems).values() if isinstance(kind, Kind)
+        kind.slug: str(kind.status)
+        for kind in vars(problems).values()
+        if isinstance(kind, ProblemKind)
     }
     assert {named(row[0])[0]: row[1] for row in PAGE.table("problem")} == ours
 
@@ -307,7 +309,7 @@ def test_the_problems_that_say_when_to_ask_again_are_those_of_the_page() -> None
     waiting = {
         kind.slug if kind.status == 409 else str(kind.status)
         for kind in vars(problems).values()
-        if isinstance(kind, Kind) and kind.retry_after is not None
+        if isinstance(kind, ProblemKind) and kind.retry_after is not None
     }
     assert waiting == {"429", "503", "idempotency-in-flight"}
     assert "429, 503 and `idempotency-in-flight` have `Retry-After`." in PAGE.text

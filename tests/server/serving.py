@@ -12,7 +12,8 @@ import httpx
 from fastapi import FastAPI
 
 from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.problems import UNAUTHORIZED, ProblemError
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.problems import UNAUTHORIZED
 from tests.servers import Space
 
 MEMBERS = {"type", "title", "status", "detail", "request_id", "error", "message", "agent"}

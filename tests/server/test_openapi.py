@@ -13,8 +13,8 @@ import pytest
 from fastapi import FastAPI
 
 from murmur_streams import Fleet
-from murmur_streams.server import problems
-from murmur_streams.server.problems import MEDIA_TYPE
+from murmur_streams.wire import problems
+from murmur_streams.wire.problems import MEDIA_TYPE
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
 REF = "#/components/schemas/"
@@ -80,7 +80,9 @@ def test_every_kind_of_problem_is_one_that_a_route_gives(document: dict[str, Any
         for answer in operation["responses"].values()
         for line in answer["description"].split("; ")
     }
-    kinds = {each.slug for each in vars(problems).values() if isinstance(each, problems.Kind)}
+    kinds = {
+        each.slug for each in vars(problems).values() if isinstance(each, problems.ProblemKind)
+    }
     # What no route answers, but the router: there is no such path, or no such method of it.
     assert kinds - given == {"method-not-allowed", "not-found"}
 

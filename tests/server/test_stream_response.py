@@ -14,8 +14,8 @@ from murmur_streams.server.auth.principal import ANYONE
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
-from murmur_streams.server.sse import HEARTBEAT
 from murmur_streams.server.stream_response import ABORT, EventStream
+from murmur_streams.wire.sse import HEARTBEAT
 from tests.stores.faults.waiting import wait_until
 
 FAST = 0.02

@@ -18,11 +18,12 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.following import Telling
-from murmur_streams.server.problems import UNAUTHORIZED, ProblemError
+from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.stores.redis.live.run_buffer import Followed
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.wire.problems import UNAUTHORIZED
 from tests.server.wire import (
     PATIENCE_SECONDS,
     RunningPod,

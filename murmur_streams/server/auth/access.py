@@ -18,8 +18,9 @@ from murmur_streams.server.auth.bearer import unauthorized
 from murmur_streams.server.auth.principal import ANYONE, Principal, Scope
 from murmur_streams.server.auth.signed_tickets import read_ticket
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import FORBIDDEN, ProblemError
+from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.queries import check_query
+from murmur_streams.wire.problems import FORBIDDEN
 
 # Both only document: what a request says is read below, to the letter.
 _bearer = HTTPBearer(

@@ -11,7 +11,8 @@ from typing import Protocol, Self
 
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.auth.tokens import LONGEST, Token, TokensFile, digest
-from murmur_streams.server.problems import BAD_REQUEST, LONG_HEADERS, UNAUTHORIZED, ProblemError
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.problems import BAD_REQUEST, LONG_HEADERS, UNAUTHORIZED
 
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _CREDENTIALS = re.compile(rb"bearer ([!-~]+)", re.IGNORECASE)

@@ -13,7 +13,14 @@ from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.server.auth.access import Reader, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.bodies import (
+from murmur_streams.server.json_body import body_of
+from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.outcomes import outcome_of
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.submission import idempotency_key, submit
+from murmur_streams.server.waiting import ended, preferred_wait, until
+from murmur_streams.stores.own_tasks import end_tasks
+from murmur_streams.wire.bodies import (
     AgentSchema,
     GatherRequest,
     Outcome,
@@ -21,10 +28,7 @@ from murmur_streams.server.bodies import (
     SubmitRequest,
     Task,
 )
-from murmur_streams.server.json_body import body_of
-from murmur_streams.server.openapi import preferring, problems, request_body
-from murmur_streams.server.outcomes import outcome_of
-from murmur_streams.server.problems import (
+from murmur_streams.wire.problems import (
     DRAINING,
     IN_FLIGHT,
     KEY_REUSED,
@@ -32,11 +36,7 @@ from murmur_streams.server.problems import (
     NO_GROUP,
     TIMEOUT,
     TOO_MANY,
-    ProblemError,
 )
-from murmur_streams.server.submission import idempotency_key, submit
-from murmur_streams.server.waiting import ended, preferred_wait, until
-from murmur_streams.stores.own_tasks import end_tasks
 
 router = APIRouter(tags=["agents"])
 _RUNNING = problems(NO_AGENT, IN_FLIGHT, KEY_REUSED, TOO_MANY, DRAINING, TIMEOUT)

@@ -18,7 +18,14 @@ from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
 from murmur_streams.server.auth.access import Admin, Canceller, Reader, pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.bodies import (
+from murmur_streams.server.following import resume_after
+from murmur_streams.server.json_body import optional_body_of
+from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.outcomes import outcome_of
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.waiting import preferred_wait, until, until_ended
+from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.bodies import (
     Cancelled,
     CancelRequest,
     Entry,
@@ -28,20 +35,7 @@ from murmur_streams.server.bodies import (
     RunList,
     RunSnapshot,
 )
-from murmur_streams.server.following import resume_after
-from murmur_streams.server.json_body import optional_body_of
-from murmur_streams.server.openapi import preferring, problems, request_body
-from murmur_streams.server.outcomes import outcome_of
-from murmur_streams.server.problems import (
-    BAD_CURSOR,
-    CURSOR_GAP,
-    CURSOR_RESET,
-    NOT_ENDED,
-    TOO_MANY,
-    ProblemError,
-)
-from murmur_streams.server.waiting import preferred_wait, until, until_ended
-from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.problems import BAD_CURSOR, CURSOR_GAP, CURSOR_RESET, NOT_ENDED, TOO_MANY
 
 router = APIRouter(tags=["runs"])
 

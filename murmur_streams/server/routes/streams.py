@@ -24,7 +24,9 @@ from murmur_streams.server.following import (
 )
 from murmur_streams.server.many import ManyCursor, tell_many
 from murmur_streams.server.openapi import problems
-from murmur_streams.server.problems import (
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.stream_response import EventStream
+from murmur_streams.wire.problems import (
     BAD_CURSOR,
     CURSOR_GAP,
     CURSOR_RESET,
@@ -33,9 +35,7 @@ from murmur_streams.server.problems import (
     NOT_ACCEPTABLE,
     RUN_NOT_FOUND,
     TOO_MANY,
-    ProblemError,
 )
-from murmur_streams.server.stream_response import EventStream
 
 router = APIRouter(tags=["streams"])
 

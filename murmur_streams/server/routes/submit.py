@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from murmur_streams.server.answering import json_answer
 from murmur_streams.server.auth.access import Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.bodies import SubmitRequest, Submitted
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
 from murmur_streams.server.outcomes import outcome_of
-from murmur_streams.server.problems import IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP, RUN_EXISTS
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import preferred_wait, until_ended
+from murmur_streams.wire.bodies import SubmitRequest, Submitted
+from murmur_streams.wire.problems import IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP, RUN_EXISTS
 
 router = APIRouter(tags=["runs"])
 REPLAYED = "Idempotent-Replayed"

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from murmur_streams.server.auth.access import Reader, pod_of
 from murmur_streams.server.auth.signed_tickets import seconds_left, sign_ticket
-from murmur_streams.server.problems import NOT_FOUND, ProblemError
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.problems import NOT_FOUND
 
 router = APIRouter()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.server.sse import HEARTBEAT, Message
+from murmur_streams.wire.sse import HEARTBEAT, SseBlock
 from tests.server.event_source import Event, EventSource
 
 HOSTILE = st.sampled_from(
@@ -22,7 +22,7 @@ TEXTS = st.lists(st.one_of(st.text(max_size=8), HOSTILE), max_size=8).map("".joi
 NAMES = TEXTS.map(lambda text: re.sub("[\r\n\0]", "", text)).filter(bool)
 IDS = st.one_of(st.just(""), NAMES)
 MESSAGES = st.builds(
-    Message,
+    SseBlock,
     event=st.none() | NAMES,
     data=TEXTS,
     id=st.none() | IDS,
@@ -42,7 +42,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @given(st.lists(MESSAGES, max_size=5), st.lists(st.integers(0, 10_000), max_size=20))
 def test_what_is_told_is_read_wherever_the_bytes_are_cut(
-    messages: list[Message], places: list[int]
+    messages: list[SseBlock], places: list[int]
 ) -> None:
     source, expected, last_id = EventSource(), list[Event](), ""
     for message in messages:
@@ -56,7 +56,7 @@ def test_what_is_told_is_read_wherever_the_bytes_are_cut(
 
 
 @given(MESSAGES)
-def test_a_message_cut_at_every_byte_is_read_the_same(message: Message) -> None:
+def test_a_message_cut_at_every_byte_is_read_the_same(message: SseBlock) -> None:
     whole, bytewise, stream = EventSource(), EventSource(), message.encode()
     assert [e for byte in stream for e in bytewise.feed(bytes([byte]))] == whole.feed(stream)
 
@@ -64,8 +64,8 @@ def test_a_message_cut_at_every_byte_is_read_the_same(message: Message) -> None:
 @given(TEXTS, st.integers(0, 10**9))
 def test_without_data_nothing_is_dispatched(comment: str, retry: int) -> None:
     source = EventSource("before")
-    stream = Message(comment=comment, retry=retry).encode() + HEARTBEAT
-    assert source.feed(stream + Message(data="x").encode()) == [Event("message", "x", "before")]
+    stream = SseBlock(comment=comment, retry=retry).encode() + HEARTBEAT
+    assert source.feed(stream + SseBlock(data="x").encode()) == [Event("message", "x", "before")]
     assert source.reconnection_ms == retry
 
 
@@ -73,31 +73,31 @@ def test_without_data_nothing_is_dispatched(comment: str, retry: int) -> None:
 @pytest.mark.parametrize("field", ["event", "id"])
 def test_a_name_or_id_that_would_break_its_line_is_refused(field: str, bad: str) -> None:
     with pytest.raises(ValueError, match=f"the {field} "):
-        Message(**{"data": "x", field: bad}).encode()  # pyright: ignore[reportArgumentType]
+        SseBlock(**{"data": "x", field: bad}).encode()  # pyright: ignore[reportArgumentType]
 
 
 def test_an_empty_name_is_refused_since_it_would_not_be_read() -> None:
     with pytest.raises(ValueError, match="the event ''"):
-        Message(event="", data="x").encode()
+        SseBlock(event="", data="x").encode()
 
 
 @pytest.mark.parametrize("bad", [-1, True])
 def test_a_retry_that_is_not_all_digits_is_refused(bad: int) -> None:
     with pytest.raises(ValueError, match="retry is"):
-        Message(retry=bad).encode()
+        SseBlock(retry=bad).encode()
 
 
 def test_text_that_is_not_unicode_is_refused() -> None:
     with pytest.raises(ValueError, match="surrogates"):
-        Message(data="\ud800").encode()
+        SseBlock(data="\ud800").encode()
 
 
 def test_the_line_separators_of_other_standards_are_text() -> None:
-    assert Message(data="a\u2028b\u2029c\u0085d\x0be").encode() == (
+    assert SseBlock(data="a\u2028b\u2029c\u0085d\x0be").encode() == (
         "data: a\u2028b\u2029c\u0085d\x0be\n\n".encode()
     )
 
 
 def test_a_message_has_its_fields_in_this_order() -> None:
-    message = Message(event="log", data="a\nb", id="7", retry=5, comment="x\ny")
+    message = SseBlock(event="log", data="a\nb", id="7", retry=5, comment="x\ny")
     assert message.encode() == (b": x\n: y\nretry: 5\nevent: log\nid: 7\ndata: a\ndata: b\n\n")

@@ -8,28 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.client.errors import UnreadableAnswerError
-from murmur_streams.client.sse import Message, Parser
+from murmur_streams.wire.sse import SseMessage, SseParser, SseTooLargeError
 
 ROOM = 1_000_000
 
 
-def read(*chunks: bytes, last_id: str = "") -> tuple[list[Message], Parser]:
-    parser = Parser(ROOM, last_id)
+def read(*chunks: bytes, last_id: str = "") -> tuple[list[SseMessage], SseParser]:
+    parser = SseParser(ROOM, last_id)
     return [message for chunk in chunks for message in parser.feed(chunk)], parser
 
 
-def by_the_standard(stream: bytes) -> tuple[list[Message], str, int | None]:
+def by_the_standard(stream: bytes) -> tuple[list[SseMessage], str, int | None]:
     """The whole stream at once, by the standard's steps, in its order."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     *lines, _ = re.split("\r\n|\n|\r", text)
     data, kind, id_buffer, last_id, retry = "", "", "", "", None
-    messages: list[Message] = []
+    messages: list[SseMessage] = []
     for line in lines:
         if not line:
             last_id = id_buffer
             if data:
-                messages.append(Message(kind or "message", data.removesuffix("\n"), last_id))
+                messages.append(SseMessage(kind or "message", data.removesuffix("\n"), last_id))
             data, kind = "", ""
             continue
         if line.startswith(":"):
@@ -92,21 +91,21 @@ def test_what_an_encoder_splits_into_lines_comes_back_whole(texts: list[str]) ->
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_each_line_end_ends_a_line(end: str) -> None:
     stream = end.join(["event: log", "id: 1", "data: a", "data: b", "", ""])
-    assert read(stream.encode())[0] == [Message("log", "a\nb", "1")]
+    assert read(stream.encode())[0] == [SseMessage("log", "a\nb", "1")]
 
 
 def test_a_cr_dispatches_before_its_lf_has_come() -> None:
-    parser = Parser(ROOM)
-    assert parser.feed(b"data: a\r\r") == [Message("message", "a", "")]
+    parser = SseParser(ROOM)
+    assert parser.feed(b"data: a\r\r") == [SseMessage("message", "a", "")]
     assert parser.feed(b"\ndata: b\r\n") == []
-    assert parser.feed(b"\r") == [Message("message", "b", "")]
+    assert parser.feed(b"\r") == [SseMessage("message", "b", "")]
     assert parser.feed(b"\n\n") == []
 
 
 def test_a_byte_order_mark_is_dropped_once_and_at_the_start_only() -> None:
-    assert read(b"\xef", b"\xbb", b"\xbfdata: a\n\n")[0] == [Message("message", "a", "")]
+    assert read(b"\xef", b"\xbb", b"\xbfdata: a\n\n")[0] == [SseMessage("message", "a", "")]
     assert read(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n")[0] == []
-    assert read(b"data: a\n\xef\xbb\xbfdata: b\n\n")[0] == [Message("message", "a", "")]
+    assert read(b"data: a\n\xef\xbb\xbfdata: b\n\n")[0] == [SseMessage("message", "a", "")]
 
 
 def test_an_id_with_nul_is_ignored_and_an_empty_one_counts() -> None:
@@ -121,19 +120,19 @@ def test_an_id_without_data_is_kept_and_one_of_an_unfinished_message_is_not() ->
 
 
 def test_an_id_of_an_earlier_connection_is_that_of_messages_without_one() -> None:
-    assert read(b"data: a\n\n", last_id="7")[0] == [Message("message", "a", "7")]
+    assert read(b"data: a\n\n", last_id="7")[0] == [SseMessage("message", "a", "7")]
 
 
 def test_one_space_is_dropped_and_no_more() -> None:
-    assert read(b"data:  a \n\n")[0] == [Message("message", " a ", "")]
+    assert read(b"data:  a \n\n")[0] == [SseMessage("message", " a ", "")]
 
 
 def test_a_message_without_data_is_none_and_takes_its_name_with_it() -> None:
-    assert read(b"event: x\n\ndata: a\n\n")[0] == [Message("message", "a", "")]
+    assert read(b"event: x\n\ndata: a\n\n")[0] == [SseMessage("message", "a", "")]
 
 
 def test_an_unfinished_message_is_dropped() -> None:
-    assert read(b"data: a\n\ndata: b\n")[0] == [Message("message", "a", "")]
+    assert read(b"data: a\n\ndata: b\n")[0] == [SseMessage("message", "a", "")]
 
 
 @pytest.mark.parametrize(
@@ -158,12 +157,12 @@ def test_a_retry_is_ascii_digits(text: str, known: int | None) -> None:
 )
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_what_never_ends_is_refused(hostile: bytes, size: int) -> None:
-    parser = Parser(1_000)
+    parser = SseParser(1_000)
     chunks = [hostile[start : start + size] for start in range(0, len(hostile), size)]
-    with pytest.raises(UnreadableAnswerError, match="over 1,000 bytes"):
+    with pytest.raises(SseTooLargeError, match="over 1,000 bytes"):
         _ = [parser.feed(chunk) for chunk in chunks]
 
 
 def test_many_small_messages_need_no_room() -> None:
-    parser = Parser(1_000)
+    parser = SseParser(1_000)
     assert len(parser.feed(b"data: x\n\n" * 10_000)) == 10_000
