@@ -9,6 +9,7 @@ from benchmarks import engine, floors
 from benchmarks.measure import Figure, rate
 from benchmarks.raw import Raw
 from murmur_streams import RedisRunStore
+from murmur_streams.stores.redis.store import server_of
 
 TASKS = 100
 TOGETHER = 100
@@ -76,7 +77,7 @@ def delivery_figures(store: RedisRunStore, client: Any, reader: Any, count: int)
 
 def replay_figures(store: RedisRunStore, client: Any, run_id: str, events: int) -> list[Figure]:
     """Read a whole ended run."""
-    journal = store.keys.journal(run_id)
+    journal = server_of(store).keys.journal(run_id)
 
     async def floor() -> float:
         return await rate(events, lambda: floors.read_journal(client, journal))

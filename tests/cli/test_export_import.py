@@ -331,7 +331,7 @@ def test_a_damaged_run_is_left_out_and_told(
 ) -> None:
     async def damage(store: RedisRunStore) -> None:
         entries = [entry.id async for entry in store.journal("r-003")]
-        await store.client.xdel(store.keys.journal("r-003"), entries[1])
+        await store.client.xdel(store._keys.journal("r-003"), entries[1])
 
     in_store(damage)
     path = tmp_path / "runs"

@@ -11,8 +11,6 @@ import pytest
 
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
-from murmur_streams.stores.redis.dead import DeadLetters
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.cli.conftest import CommandLine
 from tests.cli.waiting import objects, wait_until
@@ -45,7 +43,7 @@ def dead_runs(in_store: Any) -> None:
 
 def letters(in_store: Any) -> set[str]:
     async def read(store: RedisRunStore) -> set[str]:
-        return {letter.run_id for letter in (await DeadLetters(store).list()).letters}
+        return {letter.run_id for letter in (await store.dead_letters().list()).letters}
 
     return in_store(read)
 
@@ -274,7 +272,7 @@ def test_show_tells_the_first_and_the_last_failures(line: CommandLine, in_store:
     async def fail(store: RedisRunStore) -> None:
         await store.submit("r-1", "work")
         for number in range(1, 11):
-            [claim] = (await Queue(store, 60).claim("w", [TargetRule("work", 0)], 1)).claims
+            [claim] = (await store.queue(60).claim("w", [TargetRule("work", 0)], 1)).claims
             await store.release("r-1", claim.token, "failed", error=f"broke {number}")
 
     in_store(fail)

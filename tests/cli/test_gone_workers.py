@@ -8,9 +8,7 @@ import pytest
 
 from murmur_streams.core.model.work import TargetRule, WorkerInfo
 from murmur_streams.fleet.worker.registration import PYTHON
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.workers import Workers
 from tests.cli.conftest import CommandLine
 
 LEASES = "murmur:runs:{0}:leases"
@@ -27,7 +25,7 @@ def held(in_store: Any) -> None:
 
     async def claim(store: RedisRunStore) -> None:
         await store.submit("r-1", "work")
-        claimed = await Queue(store, 3600).claim("w-1", [TargetRule("work", 0)], 1, "host")
+        claimed = await store.queue(3600).claim("w-1", [TargetRule("work", 0)], 1, "host")
         assert [each.run_id for each in claimed.claims] == ["r-1"]
 
     in_store(claim)
@@ -42,7 +40,7 @@ def test_a_worker_that_is_not_among_the_live_ones(line: CommandLine) -> None:
 @pytest.mark.usefixtures("held")
 def test_a_worker_whose_lease_ran_out(line: CommandLine, in_store: Any) -> None:
     async def beat(store: RedisRunStore) -> None:
-        await Workers(store, 3600).beat(WORKER)
+        await store.workers(3600).beat(WORKER)
 
     in_store(beat)
     assert line.run("cancel", "r-1").stdout == "r-1 will be cancelled: its worker is being told\n"
@@ -52,6 +50,6 @@ def test_a_worker_whose_lease_ran_out(line: CommandLine, in_store: Any) -> None:
     assert done.stdout.endswith(f" s ago{END}")
 
     async def remove(store: RedisRunStore) -> None:
-        await Workers(store).remove("w-1")
+        await store.workers().remove("w-1")
 
     in_store(remove)

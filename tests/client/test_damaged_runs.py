@@ -21,7 +21,7 @@ from tests.servers import Space
 async def damaged(client: AsyncClient, fleet: Fleet, space: Space) -> str:
     """A run whose state cannot be read."""
     run_id = (await client.submit("counts", 1)).run_id
-    space.admin.hset(redis_only(await fleet.store()).keys.run(run_id), "state", "nonsense")
+    space.admin.hset(redis_only(await fleet.store())._keys.run(run_id), "state", "nonsense")
     return run_id
 
 
@@ -76,7 +76,7 @@ async def test_damage_in_mid_stream_raises_it(
     for name in ("good", "bad"):
         event = RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name=name, data=1)
         await store.append(run_id, event)
-    damage_last_event(space, redis_only(store).keys, run_id)
+    damage_last_event(space, redis_only(store)._keys, run_id)
     stream = client.stream_many([run_id]) if many else client.handle(run_id).stream()
     assert (await anext(stream)).name == "good"
     with pytest.raises(RunDamagedError, match="import it from an export") as caught:

@@ -177,8 +177,8 @@ async def test_a_gap_is_raised_with_the_cursor_to_go_on_from(
     await handle.result(PATIENCE_SECONDS)
     first = await anext(handle.stream())
     store = redis_only(await fleet.store())
-    journal = store.keys.journal(handle.run_id)
-    await store.server.read("XTRIM", journal, "MAXLEN", 8)
+    journal = store._keys.journal(handle.run_id)
+    await store._server.read("XTRIM", journal, "MAXLEN", 8)
     known = [event async for event in handle.stream()]
     with pytest.raises(errors.CursorGapError) as gap:
         await anext(handle.stream(after=first.id))

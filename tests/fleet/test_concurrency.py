@@ -44,7 +44,7 @@ async def most_at_once(stage: Stage, handles: list[RunHandle[object]]) -> int:
     """The largest number of runs that were running at the same moment, by the feed's order."""
     store = redis_only(await stage.fleet.store())
     running, most, wanted = set[str](), 0, {handle.run_id for handle in handles}
-    for _, flat in await store.server.read("XRANGE", store.keys.feed(0), "-", "+"):
+    for _, flat in await store._server.read("XRANGE", store._keys.feed(0), "-", "+"):
         fields = dict(zip(*[iter(part.decode() for part in flat)] * 2, strict=True))
         if fields["type"] != "run.state" or fields["run"] not in wanted:
             continue
@@ -70,7 +70,7 @@ async def test_blocking_agents_keep_their_leases_and_stall_nobody(stage: Stage, 
     began_ms = max([(await handle.snapshot()).started_ms or 0 for handle in long])
 
     async def is_longer_than_a_lease() -> bool:
-        seconds, _ = await redis_only(await stage.fleet.store()).server.read("TIME")
+        seconds, _ = await redis_only(await stage.fleet.store())._server.read("TIME")
         return int(seconds) * 1000 > began_ms + LONG_MS
 
     await wait_until(is_longer_than_a_lease, "the long ones need their heartbeats")

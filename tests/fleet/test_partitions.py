@@ -14,7 +14,6 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore, redis_only
 from tests.fleet.queueing import hand_on, over, take
 from tests.fleet.stage import Stage, wait_until
@@ -77,14 +76,14 @@ async def test_a_dead_workers_runs_are_taken_over_in_every_partition(wide: Stage
 async def test_heartbeats_move_the_leases_of_every_partition(
     space: Space, store: RedisRunStore
 ) -> None:
-    queue = Queue(store, lease_seconds=60)
+    queue = store.queue(lease_seconds=60)
     for run_id in one_of_each():
         await store.submit(run_id, "work")
     claims = await take(queue, "w", 10)
     assert sorted(claim.run_id for claim in claims) == sorted(one_of_each())
-    leases = [store.keys.leases(place) for place in range(PARTITIONS)]
+    leases = [store._keys.leases(place) for place in range(PARTITIONS)]
     for claim in claims:
-        space.admin.zadd(store.keys.leases(store.keys.partition(claim.run_id)), {claim.run_id: 1})
+        space.admin.zadd(store._keys.leases(store._keys.partition(claim.run_id)), {claim.run_id: 1})
     assert await over(queue, claims) == []
     assert [space.admin.zcount(lease, 2, "+inf") for lease in leases] == [2, 2, 2]
     assert await hand_on(queue) == []
@@ -93,7 +92,7 @@ async def test_heartbeats_move_the_leases_of_every_partition(
 async def test_a_claim_takes_no_more_than_was_asked_for_over_all_partitions(
     store: RedisRunStore,
 ) -> None:
-    queue = Queue(store, lease_seconds=60)
+    queue = store.queue(lease_seconds=60)
     for run_id in one_of_each():
         await store.submit(run_id, "work")
     assert [len(await take(queue, "w", 4)) for _ in range(3)] == [4, 2, 0]
@@ -148,4 +147,4 @@ async def test_the_environment_says_the_number(
 ) -> None:
     monkeypatch.setenv("MURMUR_PARTITIONS", str(PARTITIONS))
     async with Fleet(wide.url, key_prefix=wide.prefix) as fleet:
-        assert redis_only(await fleet.store()).keys.partitions == PARTITIONS
+        assert redis_only(await fleet.store())._keys.partitions == PARTITIONS

@@ -31,7 +31,7 @@ async def store(space: Space) -> AsyncIterator[RedisRunStore]:
 
 async def claimed(store: RedisRunStore, count: int = 1) -> tuple[Queue, list[Claim]]:
     """A queue, and so many runs of ``work`` that a worker holds."""
-    queue = Queue(store, lease_seconds=60)
+    queue = store.queue(lease_seconds=60)
     for _ in range(count):
         await store.submit(secrets.token_hex(4), "work")
     return queue, await take(queue, "first", count)
@@ -114,7 +114,7 @@ async def test_entries_of_runs_that_are_gone_are_removed_and_hide_nothing(
 async def test_a_worker_takes_no_more_than_it_asked_for_and_the_oldest_first(
     store: RedisRunStore,
 ) -> None:
-    queue = Queue(store, lease_seconds=60)
+    queue = store.queue(lease_seconds=60)
     for number in range(5):
         await store.submit(f"run-{number}", "work")
         await store.submit(f"other-{number}", "other")
@@ -193,14 +193,14 @@ async def test_a_damaged_run_costs_only_itself_when_it_is_claimed(
 ) -> None:
     for run_id in ("before", "bad", "after"):
         await store.submit(run_id, "work")
-    for command in DAMAGES[damage](store.keys, "bad"):
-        await store.server.read(*command)
-    queue = Queue(store, lease_seconds=60)
+    for command in DAMAGES[damage](store._keys, "bad"):
+        await store._server.read(*command)
+    queue = store.queue(lease_seconds=60)
     claims = await take(queue, "worker", 10)
     assert sorted(claim.run_id for claim in claims) == ["after", "before"]
     assert "run bad is damaged" in caplog.text
     assert await take(queue, "worker", 10) == []
-    await store.server.read("DEL", *store.keys.of_run("bad"))
+    await store._server.read("DEL", *store._keys.of_run("bad"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -209,11 +209,11 @@ async def test_a_damaged_run_costs_only_itself_when_it_is_taken_back(
 ) -> None:
     queue, claims = await claimed(store, 3)
     bad = claims[1].run_id
-    for command in DAMAGES[damage](store.keys, bad):
-        await store.server.read(*command)
+    for command in DAMAGES[damage](store._keys, bad):
+        await store._server.read(*command)
     assert await over(queue, claims) == []
     expire_leases(space)
     assert sorted(await hand_on(queue)) == sorted({each.run_id for each in claims} - {bad})
     assert f"run {bad} is damaged" in caplog.text
     assert await hand_on(queue) == []
-    await store.server.read("DEL", *store.keys.of_run(bad))
+    await store._server.read("DEL", *store._keys.of_run(bad))

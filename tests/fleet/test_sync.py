@@ -211,7 +211,7 @@ def test_after_a_disconnection_the_next_call_connects_anew(fleet: Fleet) -> None
     handle = fleet.sync.submit("double", 1)
     before = redis_only(fleet.sync.run(fleet.store))
     disconnect()
-    assert before.server._closed
+    assert before._server._closed
     assert handle.status().state is RunState.PENDING
     assert background() is background()
 

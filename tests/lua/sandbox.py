@@ -135,7 +135,7 @@ class Sandbox:
 async def sandbox(stage: Stage, play: Scenario) -> Sandbox:
     """Play a scenario up to its call, which is recorded and not sent."""
     call = await play(stage)
-    server, writer, caught = stage.store.server, stage.store._writer, list[Script]()
+    server, writer, caught = stage.store._server, stage.store._writer, list[Script]()
     send = server.script
 
     async def catch(name: str, keys: list[str], args: list[str | int]) -> Any:

@@ -28,7 +28,6 @@ from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
 from murmur_streams.stores.redis.calls import Durations
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.redis.hand import HandWriter, calls_by_hand
@@ -60,10 +59,10 @@ class Stage:
     """A script that is sent, and not the one that the scenario is about."""
 
     def __post_init__(self) -> None:
-        self.queue = Queue(self.store, lease_seconds=60)
+        self.queue = self.store.queue(lease_seconds=60)
         self.admin: Any = self.space.admin
         self.keys = self.space.keys
-        durations = self.store.durations
+        durations = self.store._durations
         # A snapshot at every second entry.
         self.short = Durations(
             ttl_ms=HOUR_MS, live_ttl_ms=durations.live_ttl_ms, late_event_ms=0,
@@ -379,7 +378,7 @@ async def confirm(stage: Stage) -> Any:
     stage.admin.hdel(f"{keys.base(0)}:meta", "partitions")
 
     async def call() -> Any:
-        return await stage.store.server.script("confirm", [keys.meta, keys.base(0)], ["1", "1"])
+        return await stage.store._server.script("confirm", [keys.meta, keys.base(0)], ["1", "1"])
 
     return call()
 

@@ -42,7 +42,7 @@ OF_THE_RUN: dict[str, Damage] = {
 
 @pytest.fixture
 async def keys(fleet: Fleet) -> Keys:
-    return redis_only(await fleet.store()).keys
+    return redis_only(await fleet.store())._keys
 
 
 async def add_event(fleet: Fleet, run_id: str, name: str) -> None:

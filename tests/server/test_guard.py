@@ -389,7 +389,7 @@ async def test_on_its_own_the_end_of_its_life_drains_and_closes(space: Space) ->
     assert (await sent.get())["type"] == "lifespan.shutdown.complete"
     await life
     assert app.state.pod.drain.is_set()
-    assert store.server.closed
+    assert store._server.closed
 
 
 async def test_a_websocket_is_let_go(app: FastAPI) -> None:

@@ -156,7 +156,7 @@ async def test_a_damaged_run_tells_nothing_of_its_damage(
     client: httpx.AsyncClient, space: Space, fleet: Fleet
 ) -> None:
     run_id = await submitted(client)
-    key = redis_only(await fleet.store()).keys.run(run_id)
+    key = redis_only(await fleet.store())._keys.run(run_id)
     space.admin.hset(key, "version", "what?")
     response = await client.get(f"/runs/{run_id}")
     check_problem(response, 500, "run-damaged")

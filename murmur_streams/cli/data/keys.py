@@ -19,7 +19,7 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.redaction import redacted
 from murmur_streams.stores.redis.keys import Keys, removal_row
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, server_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
 
 async def _read(session: Session, run_id: str) -> tuple[Run, Keys, Client]:
     async with session.redis_store() as store:
-        return await store.snapshot(run_id), store.keys, client_for(session, store)
+        return await store.snapshot(run_id), server_of(store).keys, client_for(session, store)
 
 
 def looks_inside(keys: Keys, run: Run) -> list[Look]:

@@ -24,7 +24,7 @@ from murmur_streams.cli.shell.session import Globals, Session
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.fleet.stores import kind_on_disk
-from murmur_streams.stores.redis.store import redis_only
+from murmur_streams.stores.redis.store import redis_only, server_of
 
 
 def own_session(session: Session) -> Session:
@@ -57,7 +57,7 @@ async def perform(corpus: Corpus, session: Session) -> bool:
             print_ranking(screen, merged)
             store = redis_only(await fleet.store())
             tally = await prove(story, screen, store, session)
-            await look_by_hand(story, screen, store.keys, session)
+            await look_by_hand(story, screen, server_of(store).keys, session)
             _print_verdict(screen, tally)
             if session.as_json:
                 print_json(_summary(story, tally, merged))

@@ -20,7 +20,7 @@ from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.redaction import redacted
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, server_of
 
 SHOWN_LINES = 10
 
@@ -66,7 +66,7 @@ async def prove(story: Story, screen: Screen, store: RedisRunStore, session: Ses
 
 async def _compare(run: Watched, tally: Tally, store: RedisRunStore, connection: Any) -> None:
     entries = [entry async for entry in store.journal(run.run_id)]
-    length = await ask(connection, ("XLEN", store.keys.journal(run.run_id)))
+    length = await ask(connection, ("XLEN", server_of(store).keys.journal(run.run_id)))
     tally.miscounted += length != len(entries)
     journalled = Counter(entry.cursor for entry in entries if entry.event() is not None)
     seen = Counter(cursor for _, cursor in run.seen)

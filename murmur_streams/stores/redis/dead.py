@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from murmur_streams.core.model.dead_letters import (
     MOST_LETTERS,
@@ -16,12 +16,11 @@ from murmur_streams.core.model.dead_letters import (
 )
 from murmur_streams.core.model.errors import DeadLetterNotFoundError, InvalidCursorError
 from murmur_streams.core.model.identifiers import check_run_id, check_target, new_run_id
+from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.pages import check_limit
 from murmur_streams.core.rules.answers import check_answer
-from murmur_streams.stores.redis.server import pairs, text
-
-if TYPE_CHECKING:
-    from murmur_streams.stores.redis.queued import RedisWork
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.server import Server, pairs, text
 
 _PAGE = 50
 """Letters hold inputs: a page of them must not be too large."""
@@ -33,10 +32,11 @@ class DeadLetters:
     A target keeps about its last 10,000 in each partition.
     """
 
-    def __init__(self, store: RedisWork) -> None:
-        self._store = store
-        self._server = store.server
-        self._keys = store.keys
+    def __init__(self, server: Server, calls: Calls, limits: Limits) -> None:
+        self._server = server
+        self._keys = server.keys
+        self._calls = calls
+        self._limits = limits
 
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
@@ -104,8 +104,8 @@ class DeadLetters:
         # One script touches both: they must lie in one partition.
         while self._keys.partition(new_id) != partition:
             new_id = new_run_id()
-        command = requeue_command(letter, new_id, self._store.limits)
-        answer = await self._store.calls.requeue(new_id, command, letter.letter_id)
+        command = requeue_command(letter, new_id, self._limits)
+        answer = await self._calls.requeue(new_id, command, letter.letter_id)
         if answer[0] == "NOT_FOUND":
             raise DeadLetterNotFoundError(run_id)
         check_answer(answer, new_id)

@@ -6,7 +6,7 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.model.pages import MOST_RUNS
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.store import RedisRunStore, server_of
 
 
 async def raise_partitions(
@@ -22,7 +22,8 @@ async def raise_partitions(
     Raises:
         StoreConfigurationError: it is no raise, or there are runs.
     """
-    keys = store.keys
+    server = server_of(store)
+    keys = server.keys
     if number <= keys.partitions:
         raise StoreConfigurationError(
             f"the runs under {keys.prefix!r} have {keys.partitions} partitions; "
@@ -45,7 +46,7 @@ async def raise_partitions(
             await _delete_all(store, state)
     partitions = Keys(keys.prefix, number)
     # All at once: a program that still has the old number is refused from this moment on.
-    await store.server.read_all(
+    await server.read_all(
         ("MULTI",),
         ("HSET", keys.meta, "partitions", number),
         *(
@@ -58,10 +59,10 @@ async def raise_partitions(
 
 async def count_runs(store: RedisRunStore) -> tuple[int, int]:
     """How many runs have not ended, and how many have, by the indexes."""
-    live = ended = 0
+    server, live, ended = server_of(store), 0, 0
     for state in RunState:
-        rows = [store.keys.index_state(state, each) for each in store.keys.all_partitions]
-        count = sum(map(int, await store.server.read_all(*(("ZCARD", row) for row in rows))))
+        rows = [server.keys.index_state(state, each) for each in server.keys.all_partitions]
+        count = sum(map(int, await server.read_all(*(("ZCARD", row) for row in rows))))
         live, ended = (live, ended + count) if state.is_terminal else (live + count, ended)
     return live, ended
 

@@ -8,8 +8,8 @@ import math
 import random
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
 from murmur_streams.core.model.work import (
     Beat,
@@ -21,13 +21,12 @@ from murmur_streams.core.model.work import (
     NoticeKind,
     TargetRule,
 )
+from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
 from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, code_of, fate_of
-from murmur_streams.stores.redis.server import reason_of, text
-
-if TYPE_CHECKING:
-    from murmur_streams.stores.redis.queued import RedisWork
+from murmur_streams.stores.redis.server import Server, reason_of, text
 
 logger = logging.getLogger("murmur_streams.queue")
 
@@ -49,14 +48,19 @@ class Queue:
     """The waiting work of one store, for workers.
 
     Args:
-        store: whose runs.
+        server: where the runs are.
+        calls: for handing runs back.
+        durations: of the store.
         lease_seconds: how long a claim holds without a heartbeat, by the server's clock.
     """
 
-    def __init__(self, store: RedisWork, lease_seconds: float) -> None:
-        self._store = store
-        self._server = store.server
-        self._keys = store.keys
+    def __init__(
+        self, server: Server, calls: Calls, durations: Durations, lease_seconds: float
+    ) -> None:
+        self._server = server
+        self._keys = server.keys
+        self._calls = calls
+        self._durations = durations
         self._lease_ms = round(lease_seconds * 1000)
         self._scrubbed: dict[int, str] = {}
         """Partition -> how far its runs were compared with queues and leases."""
@@ -122,7 +126,7 @@ class Queue:
     async def _claim(
         self, worker: str, targets: Sequence[TargetRule], count: int, host: str, partition: int
     ) -> tuple[list[Claim], float | None]:
-        durations = self._store.durations
+        durations = self._durations
         rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
         tokens = [secrets.token_hex(8) for _ in range(count)]
         answer = await self._server.single_script(
@@ -181,7 +185,7 @@ class Queue:
         ]
 
     async def _beat(self, beats: Sequence[Beat], partition: int) -> list[tuple[str, str]]:
-        durations = self._store.durations
+        durations = self._durations
         told = [
             part
             for beat in beats
@@ -234,7 +238,7 @@ class Queue:
     async def _tend(
         self, worker: str, targets: Sequence[str], interval_ms: int, partition: int
     ) -> list[tuple[str, str]]:
-        durations, fates, pages = self._store.durations, list[tuple[str, str]](), 0
+        durations, fates, pages = self._durations, list[tuple[str, str]](), 0
         while True:
             answer = await self._server.idempotent_script(
                 "tend",
@@ -257,7 +261,8 @@ class Queue:
     async def release(self, claim: Claim, reason: str) -> None:
         """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""
         try:
-            await self._store.release(claim.run_id, claim.token, reason)
+            command = Release(reason, claim.token)
+            check_answer(await self._calls.execute(claim.run_id, command), claim.run_id)
         except (LeaseLostError, RunNotFoundError):
             logger.debug("run %s was no longer ours to hand back", claim.run_id)
 

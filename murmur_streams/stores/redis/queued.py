@@ -23,10 +23,10 @@ from murmur_streams.stores.redis.workers import Workers
 class RedisWork(QueuedRuns):
     """The part of the Redis store that is about work: its queue, its workers, its dead letters."""
 
-    keys: Keys
-    server: Server
-    calls: Calls
-    durations: Durations
+    _keys: Keys
+    _server: Server
+    _calls: Calls
+    _durations: Durations
     _feeds: Feeds
     _limits: Limits
 
@@ -38,32 +38,32 @@ class RedisWork(QueuedRuns):
     @property
     def live_ttl_ms(self) -> int:
         """How long nobody may write to a run that has not ended; 0 for ever."""
-        return self.durations.live_ttl_ms
+        return self._durations.live_ttl_ms
 
     def queue(self, lease_seconds: float) -> Queue:
         """The waiting work; a claim of it holds for so long without a heartbeat."""
-        return Queue(self, lease_seconds)
+        return Queue(self._server, self._calls, self._durations, lease_seconds)
 
     def workers(self, interval_seconds: float = 5.0) -> Workers:
         """The list of live workers, each of which says so once in an interval."""
-        return Workers(self, interval_seconds)
+        return Workers(self._server, interval_seconds)
 
     def dead_letters(self) -> DeadLetters:
         """The runs that failed for good."""
-        return DeadLetters(self)
+        return DeadLetters(self._server, self._calls, self._limits)
 
     @property
     def warning(self) -> str | None:
         """What to mend on the server though it works, such as its eviction policy; or None."""
-        return self.server.eviction.warning
+        return self._server.eviction.warning
 
     async def recover(self, attempt: int) -> None:
         """Wait before a further try after a failure, longer each time, to two seconds."""
-        await self.server.recover(attempt)
+        await self._server.recover(attempt)
 
     async def ping(self) -> None:
         """Check that the server answers and has our scripts, which are loaded if it has not."""
-        await self.server.ping()
+        await self._server.ping()
 
     async def pause(self, target: str) -> None:
         """Let no worker start a run of this target from now on; those that run go on."""
@@ -75,23 +75,25 @@ class RedisWork(QueuedRuns):
 
     async def paused(self) -> set[str]:
         """The targets that are paused, in any partition: a pause that was cut short counts."""
-        rows = [self.keys.paused(partition) for partition in self.keys.all_partitions]
-        replies = await self.server.read_all(*(("SMEMBERS", row) for row in rows))
+        rows = [self._keys.paused(partition) for partition in self._keys.all_partitions]
+        replies = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
         return {text(target) for reply in replies for target in reply}
 
     async def lease_left_ms(self, run_id: str) -> int | None:
         """How long the run's lease still holds, below 0 when it ran out; None without one."""
-        leases = self.keys.leases(self.keys.partition(check_run_id(run_id)))
-        until, (seconds, micros) = await self.server.read_all(("ZSCORE", leases, run_id), ("TIME",))
+        leases = self._keys.leases(self._keys.partition(check_run_id(run_id)))
+        until, (seconds, micros) = await self._server.read_all(
+            ("ZSCORE", leases, run_id), ("TIME",)
+        )
         if until is None:
             return None
         return int(float(until)) - int(seconds) * 1000 - int(micros) // 1000
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         """The newest entries of the run's journal, oldest first; none when there is no run."""
-        epoch, page = await self.server.read_all(
-            ("HGET", self.keys.run(check_run_id(run_id)), "epoch"),
-            ("XREVRANGE", self.keys.journal(run_id), "+", "-", "COUNT", count),
+        epoch, page = await self._server.read_all(
+            ("HGET", self._keys.run(check_run_id(run_id)), "epoch"),
+            ("XREVRANGE", self._keys.journal(run_id), "+", "-", "COUNT", count),
         )
         if epoch is None:
             return []
@@ -107,18 +109,20 @@ class RedisWork(QueuedRuns):
 
     async def _in_every_partition(self, script: str, target: str) -> None:
         calls = [
-            self.server.idempotent_script(
-                script, [self.keys.base(partition)], [target, str(self.keys.partitions)]
+            self._server.idempotent_script(
+                script, [self._keys.base(partition)], [target, str(self._keys.partitions)]
             )
-            for partition in self.keys.all_partitions
+            for partition in self._keys.all_partitions
         ]
         await asyncio.gather(*calls)
 
     async def _checkpoint_json(self, run_id: str) -> str | None:
-        return await self._read_payload(run_id, self.keys.checkpoint(run_id))
+        return await self._read_payload(run_id, self._keys.checkpoint(run_id))
 
     async def _read_payload(self, run_id: str, key: str) -> str | None:
-        stored, exists = await self.server.read_all(("GET", key), ("EXISTS", self.keys.run(run_id)))
+        stored, exists = await self._server.read_all(
+            ("GET", key), ("EXISTS", self._keys.run(run_id))
+        )
         if not exists:
             raise RunNotFoundError(run_id)
         return None if stored is None else text(stored)

@@ -120,17 +120,17 @@ class RedisRunStore(RedisWork):
         self._client = client if client is not None else client_from_url(url or "")
         self._owns_client = client is None
         self._limits = limits or Limits()
-        self.keys = Keys(key_prefix, partitions)
+        self._keys = Keys(key_prefix, partitions)
         self.where = redacted(url) if url is not None else "the given client's server"
-        self.server = Server(
+        self._server = Server(
             self._client,
-            self.keys,
+            self._keys,
             where=self.where,
             retry_seconds=retry_seconds,
             call_seconds=call_seconds,
             revive=revive,
         )
-        self.durations = Durations(
+        self._durations = Durations(
             ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
             live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
             late_event_ms=duration_ms("late_event_seconds", late_event_seconds),
@@ -138,12 +138,12 @@ class RedisRunStore(RedisWork):
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),
         )
-        self._writer = Writer(self.server)
-        self.calls = Calls(self._writer, self.keys, self.durations, clock)
-        self._tails = Tails(self.server, self._seal)
-        self._feeds = Feeds(self.server)
-        self._owners = Owners(self.server, self.durations)
-        self.server.when_ready = self._owners.start
+        self._writer = Writer(self._server)
+        self._calls = Calls(self._writer, self._keys, self._durations, clock)
+        self._tails = Tails(self._server, self._seal)
+        self._feeds = Feeds(self._server)
+        self._owners = Owners(self._server, self._durations)
+        self._server.when_ready = self._owners.start
 
     @property
     def client(self) -> Redis:
@@ -151,7 +151,7 @@ class RedisRunStore(RedisWork):
         return self._client
 
     async def __aenter__(self) -> Self:
-        await self.server.ready()
+        await self._server.ready()
         return self
 
     async def __aexit__(
@@ -164,13 +164,13 @@ class RedisRunStore(RedisWork):
 
     async def close(self) -> None:
         """Finish the writes under way, wake every subscriber, close what the store made."""
-        if self.server.closed:
+        if self._server.closed:
             return
         await self._owners.close()
         await self._writer.close(seconds=5.0)
         await self._feeds.close()
         await self._tails.close()
-        await self.server.close()
+        await self._server.close()
         if self._owns_client:
             await self._client.aclose()
 
@@ -195,8 +195,8 @@ class RedisRunStore(RedisWork):
 
     async def get_status(self, run_id: str) -> RunStatus:
         """Read state and progress: one round trip, whatever the size of the run."""
-        key = self.keys.run(check_run_id(run_id))
-        values = await self.server.read("HMGET", key, *STATUS_FIELDS)
+        key = self._keys.run(check_run_id(run_id))
+        values = await self._server.read("HMGET", key, *STATUS_FIELDS)
         if values[0] is None:
             raise RunNotFoundError(run_id)
         progress = None
@@ -210,17 +210,17 @@ class RedisRunStore(RedisWork):
 
         An output that was a pydantic model comes back as a StoredModel with the same fields.
         """
-        stored = await self._read_payload(run_id, self.keys.result(check_run_id(run_id)))
+        stored = await self._read_payload(run_id, self._keys.result(check_run_id(run_id)))
         return None if stored is None else read_payload(run_id, "result", decode_result, stored)
 
     async def get_input(self, run_id: str) -> JsonValue:
         """Read the input; None when there is none."""
-        stored = await self._read_payload(run_id, self.keys.input(check_run_id(run_id)))
+        stored = await self._read_payload(run_id, self._keys.input(check_run_id(run_id)))
         return None if stored is None else read_payload(run_id, "input", decode_json, stored)
 
     async def snapshot(self, run_id: str) -> Run:
         """Read everything the run's hash knows, typed."""
-        flat = await self.server.read("HGETALL", self.keys.run(check_run_id(run_id)))
+        flat = await self._server.read("HGETALL", self._keys.run(check_run_id(run_id)))
         if not flat:
             raise RunNotFoundError(run_id)
         return run_from_fields(run_id, pairs(flat))
@@ -248,7 +248,7 @@ class RedisRunStore(RedisWork):
             change meanwhile comes exactly once.
         """
         check_listing(limit, cursor)
-        return await list_runs(self.server, RunFilter.of(state, target, tenant), limit, cursor)
+        return await list_runs(self._server, RunFilter.of(state, target, tenant), limit, cursor)
 
     async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed.
@@ -305,7 +305,7 @@ class RedisRunStore(RedisWork):
 
     async def audit(self, run_id: str) -> AuditReport:
         """Compare the hash, payloads, expiry and indexes with the fold of the journal."""
-        return await gather_audit(self.server, check_run_id(run_id))
+        return await gather_audit(self._server, check_run_id(run_id))
 
     async def rebuild(self, run_id: str) -> None:
         """Write the run's hash, expiry and index rows anew from the fold of its journal.
@@ -314,7 +314,7 @@ class RedisRunStore(RedisWork):
             RunNotFoundError: there is no journal.
             StoreError: the journal cannot be folded, or is written to all the time.
         """
-        await rebuild_run(self.server, self.durations, check_run_id(run_id))
+        await rebuild_run(self._server, self._durations, check_run_id(run_id))
 
     async def archive(self, run_id: str) -> RunArchive:
         """Take all that makes the run, to be kept elsewhere or restored in another store.
@@ -328,7 +328,7 @@ class RedisRunStore(RedisWork):
             RunNotFoundError: no such run.
             StoreError: it is written to faster than it can be read.
         """
-        return await archive_run(self.server, check_run_id(run_id))
+        return await archive_run(self._server, check_run_id(run_id))
 
     async def restore(self, archive: RunArchive) -> bool:
         """Write a run whole, as its journal says; all of it is visible at once, or nothing.
@@ -346,7 +346,7 @@ class RedisRunStore(RedisWork):
             InvalidArchiveError: the archive is damaged; nothing was written.
             RunExistsError: the id has another run, or an older copy of this one.
         """
-        return await restore_run(self.server, self.calls, archive, restorable(archive))
+        return await restore_run(self._server, self._calls, archive, restorable(archive))
 
     async def sweep(self) -> int:
         """Do what expiry leaves to do; every begin and end of a run does a little of it.
@@ -354,7 +354,7 @@ class RedisRunStore(RedisWork):
         Ended runs whose time is over leave the indexes; live ones that nobody wrote to for
         live_ttl_seconds, or whose owner is gone, fail. How many runs that were.
         """
-        return await sweep(self.server, self.durations)
+        return await sweep(self._server, self._durations)
 
     async def _execute(
         self, run_id: str, command: Command, result: RunResult | None = None
@@ -363,12 +363,21 @@ class RedisRunStore(RedisWork):
         check_run_id(run_id)
         if isinstance(command, SetState) and command.state is RunState.RUNNING:
             self._owners.take(run_id)
-        answer = await self.calls.execute(run_id, command)
+        answer = await self._calls.execute(run_id, command)
         expected = command.expected_version if isinstance(command, Append) else None
         return check_answer(answer, run_id, expected)
 
     async def _seal(self, run_id: str) -> Answer:
         return await self._execute(run_id, Seal())
+
+
+def server_of(store: WorkStore) -> Server:
+    """The server behind a Redis store, for code that works with its keys.
+
+    Raises:
+        StoreConfigurationError: the store is of another kind.
+    """
+    return redis_only(store)._server  # pyright: ignore[reportPrivateUsage]  # the only way from outside
 
 
 def redis_only(store: WorkStore) -> RedisRunStore:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.work import MAX_REPORTED_RUNS, MAX_SILENT_BEATS, WorkerInfo
-from murmur_streams.stores.redis.server import pairs
-
-if TYPE_CHECKING:
-    from murmur_streams.stores.redis.queued import RedisWork
+from murmur_streams.stores.redis.server import Server, pairs
 
 
 class Workers:
     """Who is there, by their own word.
 
     Args:
-        store: whose workers.
+        server: where they are listed.
         interval_seconds: how often each of them calls ``beat``.
     """
 
-    def __init__(self, store: RedisWork, interval_seconds: float = 5.0) -> None:
-        self._server = store.server
-        self._keys = store.keys
+    def __init__(self, server: Server, interval_seconds: float) -> None:
+        self._server = server
+        self._keys = server.keys
         self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:

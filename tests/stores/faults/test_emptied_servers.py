@@ -15,7 +15,6 @@ from murmur_streams.core.model.work import TargetRule
 from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.partitions import raise_partitions
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import audit_keys, dump_keys
 from tests.stores.faults.conftest import StoreMaker
@@ -39,7 +38,7 @@ def one_of_each(partitions: int) -> list[str]:
 
 async def numbers_in(admin: Redis, store: RedisRunStore) -> set[str]:
     """The numbers of partitions that the key space names, in its meta and in its partitions."""
-    rows = [key async for key in admin.scan_iter(f"{store.keys.prefix}:*meta")]
+    rows = [key async for key in admin.scan_iter(f"{store._keys.prefix}:*meta")]
     return {str(await admin.hget(row, "partitions")) for row in rows}
 
 
@@ -60,7 +59,7 @@ async def resume(store: RedisRunStore) -> None:
 
 
 async def claim(store: RedisRunStore) -> None:
-    await Queue(store, lease_seconds=60).claim("w", [TargetRule("work", 3)], 10)
+    await store.queue(lease_seconds=60).claim("w", [TargetRule("work", 3)], 10)
 
 
 FILLING: dict[str, Callable[[RedisRunStore], Awaitable[None]]] = {
@@ -84,7 +83,7 @@ async def test_a_live_program_writes_meta_again(
     await live.submit("before", "work")
     await admin.flushall()
     await FILLING[name](live)
-    assert await admin.hgetall(live.keys.meta) == {"schema_version": "1", "partitions": "1"}
+    assert await admin.hgetall(live._keys.meta) == {"schema_version": "1", "partitions": "1"}
     text = await refusal(opening(make_store(server.url, partitions=MANY)), StoreConfigurationError)
     assert "partitions=1" in text
 
@@ -176,10 +175,10 @@ async def test_a_deleted_meta_does_not_let_another_number_in(
     """The partitions keep the number too, so a meta that was deleted by hand comes back right."""
     live = make_store(server.url)
     await live.submit("before", "work")
-    await admin.delete(live.keys.meta)
+    await admin.delete(live._keys.meta)
     text = await refusal(opening(make_store(server.url, partitions=MANY)), StoreConfigurationError)
     assert "partitions=1" in text
-    assert not await admin.exists(live.keys.meta)
+    assert not await admin.exists(live._keys.meta)
     await make_store(server.url).submit("after", "work")
     assert await numbers_in(admin, live) == {"1"}
 
@@ -190,9 +189,9 @@ async def test_runs_of_an_earlier_version_need_one_confirmation(
     """Where only meta holds the number, as earlier versions left it, the first write adds it."""
     live = make_store(server.url)
     await live.submit("before", "work")
-    await admin.delete(live.keys.partition_meta(0))
+    await admin.delete(live._keys.partition_meta(0))
     await live.submit("after", "work")
-    assert await admin.hgetall(live.keys.partition_meta(0)) == {"partitions": "1"}
+    assert await admin.hgetall(live._keys.partition_meta(0)) == {"partitions": "1"}
     assert [run.run_id for run in (await live.list_runs()).runs] == ["after", "before"]
 
 

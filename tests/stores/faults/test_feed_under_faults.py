@@ -123,7 +123,7 @@ async def test_readers_whose_connections_break_all_the_time_get_every_entry_once
     dice = random.Random(seed)
     store = make_store(proxy.url, partitions=partitions)
     straight = make_store(f"unix://{proxy.upstream}", partitions=partitions)
-    await straight.server.ready()
+    await straight._server.ready()
     proxy.plan = at_random(dice, FAULTS)
     readers = [Reader(store, RUNS) for _ in range(3)]
     reading = [asyncio.create_task(reader.read()) for reader in readers]

@@ -52,7 +52,7 @@ async def full(spare: SpareServer, make_store: StoreMaker) -> AsyncIterator[Full
     async with spare.client() as admin:
         store = make_store(spare.url())
         await store.submit("held", "work", input=1)
-        queue = Queue(store, lease_seconds=60)
+        queue = store.queue(lease_seconds=60)
         (held,) = (await queue.claim("worker", WORK, 1)).claims
         await store.submit("waits", "work", input=1)
         await store.submit("ended", "other", input=1)
@@ -108,7 +108,7 @@ async def release(full: Full) -> None:
 async def delete(full: Full) -> None:
     assert await full.store.delete("waits", force=True)
     # A program that an operator starts to free memory can open its store.
-    async with RedisRunStore(full.url, key_prefix=full.store.keys.prefix) as store:
+    async with RedisRunStore(full.url, key_prefix=full.store._keys.prefix) as store:
         assert await store.delete("ended")
 
 
@@ -125,7 +125,7 @@ async def tend(full: Full) -> None:
 
 async def overdue(full: Full) -> None:
     """Let the waiting run be overdue, and the lease of the held one be over."""
-    keys = full.store.keys
+    keys = full.store._keys
     await full.admin.config_set("maxmemory", 0)
     await full.admin.hset(keys.run("waits"), "live_until", "1")
     rows: Any = await full.admin.zrange(keys.overdue(0), 0, -1)
@@ -165,7 +165,7 @@ async def test_a_heartbeat_is_refused_as_other_calls_are(
     async with spare.client() as admin:
         store = make_store(spare.url(), retry_seconds=0)
         await store.submit("held", "work")
-        queue = Queue(store, lease_seconds=60)
+        queue = store.queue(lease_seconds=60)
         (held,) = (await queue.claim("worker", WORK, 1)).claims
         await store.submit("waits", "work")
         for name, value in (("REPLICAOF", "127.0.0.1 1"), ("min-replicas-to-write", "1")):
@@ -192,15 +192,15 @@ async def test_a_heartbeat_without_enough_replicas_is_retried(
     async with spare.client() as admin:
         store = make_store(spare.url())
         await store.submit("held", "work")
-        queue = Queue(store, lease_seconds=60)
+        queue = store.queue(lease_seconds=60)
         (held,) = (await queue.claim("worker", WORK, 1)).claims
-        before = await admin.zscore(store.keys.leases(0), "held") or 0
+        before = await admin.zscore(store._keys.leases(0), "held") or 0
         await admin.config_set("min-replicas-to-write", "1")
         beat = asyncio.create_task(queue.heartbeat([Beat(held)]))
         await wait_until(lambda: beat.done() or TRIED_AGAIN in log.text, "it is tried again")
         await admin.config_set("min-replicas-to-write", "0")
         assert await beat == []
-        assert (await admin.zscore(store.keys.leases(0), "held") or 0) > before
+        assert (await admin.zscore(store._keys.leases(0), "held") or 0) > before
 
 
 async def error_of(call: Awaitable[object]) -> type[MurmurError] | None:

@@ -147,7 +147,7 @@ async def test_a_server_that_cannot_be_revived_is_told_unless_a_write_was_sent(
 async def shut_and_noticed(proxy: FaultProxy, store: RedisRunStore) -> None:
     """Shut the proxy, and return when the store's idle connections know of their end."""
     proxy.shut()
-    for connection in store.server._commands._idle:
+    for connection in store._server._commands._idle:
         await wait_until(connection.can_read, "the end of the connection has arrived")
 
 

@@ -18,7 +18,6 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
 from murmur_streams.stores import redis as store_modules
 from murmur_streams.stores.redis.connection.checks import OWN_PROBES, PROBES, WORKER_PROBES
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.scripts import load_scripts
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
@@ -66,7 +65,7 @@ async def test_keys_that_are_not_permitted_are_found_before_anything_is_written(
         await limited(admin, "resetkeys", "~other:*", "+@all")
         store = make_store(spare.url(f"limited:{SECRET}"))
         text = await refusal(store.create("run", "work"), StoreConfigurationError)
-        assert f"~{store.keys.prefix}:*" in text
+        assert f"~{store._keys.prefix}:*" in text
         assert await admin.keys("*") == []
 
 
@@ -106,7 +105,7 @@ async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
             await limited(admin, "+@all", f"-{command.lower()}")
             store = make_store(spare.url(f"limited:{SECRET}"))
             await store.submit(f"for-{command}", "work")
-            queue = Queue(store, lease_seconds=1)
+            queue = store.queue(lease_seconds=1)
             text = await refusal(queue.prepare(["work"]), StoreConfigurationError)
             assert f"+{command.lower()}" in text
 
@@ -121,7 +120,7 @@ async def test_a_user_with_the_permissions_that_are_checked_follows_lists_and_wo
         for name in ("one", "two"):
             await store.submit(name, "work")
         readers = [asyncio.create_task(names_in_stream(store, name)) for name in ("one", "two")]
-        queue = Queue(store, lease_seconds=15)
+        queue = store.queue(lease_seconds=15)
         await queue.prepare(["work"])
         await queue.wait(["work"], 0.01)
         for name in ("one", "two"):
@@ -194,7 +193,7 @@ async def test_a_claim_without_a_right_takes_no_run(
         await limited(admin, "+@all")
         store = make_store(spare.url(f"limited:{SECRET}"))
         await store.submit("run", "work")
-        queue = Queue(store, lease_seconds=60)
+        queue = store.queue(lease_seconds=60)
         await queue.prepare(["work"])
         for command in ("hset", "xadd", "zadd", "zrem", "get"):
             await limited(admin, "+@all", f"-{command}")

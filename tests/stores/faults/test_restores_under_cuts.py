@@ -30,7 +30,7 @@ async def test_a_lost_answer_changes_neither_the_run_nor_what_is_told_of_it(
     fault: Fault, script: str, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
     archive = await some_archive()
-    await store.server.ready()
+    await store._server.ready()
     proxy.plan = once(fault, calls(script))
     assert await store.restore(archive) is True
     assert len(proxy.seen) == 1
@@ -44,7 +44,7 @@ async def test_cuts_at_random_moments_neither_lose_nor_double_an_entry(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
     archive = await some_archive(pages=10)
-    await store.server.ready()
+    await store._server.ready()
     proxy.plan = random_faults(seed, 20)
     assert await store.restore(archive) is True
     assert proxy.seen

@@ -97,7 +97,7 @@ async def test_a_server_that_comes_back_empty_tells_every_subscriber_and_hangs_n
         assert (await store.audit("run")).problems == ()
         async with server.client() as client:
             # The emptied key space is claimed again, so a store with other settings is refused.
-            assert await client.hget(store.keys.meta, "partitions") == b"1"
+            assert await client.hget(store._keys.meta, "partitions") == b"1"
 
 
 async def test_a_new_life_on_an_emptied_server_is_not_taken_for_the_old_one(

@@ -120,7 +120,7 @@ async def test_a_subscriber_of_a_run_whose_hash_vanished_is_told(
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.1)
     reader = asyncio.create_task(names_in_stream(store, run))
     await wait_for_subscribers(store, admin, 1)
-    await admin.delete(store.keys.run(run))
+    await admin.delete(store._keys.run(run))
     with pytest.raises(CursorResetError, match="is gone") as caught:
         await reader
     assert caught.value.resume_cursor is None
@@ -131,7 +131,7 @@ async def test_a_subscriber_of_an_id_that_began_a_new_life_is_told_and_sees_noth
 ) -> None:
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(3)]
     await wait_for_subscribers(store, admin, 3)
-    await admin.delete(*store.keys.of_run(run))
+    await admin.delete(*store._keys.of_run(run))
     await straight.create(run, "work")
     ends = await asyncio.gather(*readers, return_exceptions=True)
     assert {type(end) for end in ends} == {CursorResetError}
@@ -154,7 +154,7 @@ async def test_entries_trimmed_under_a_stalled_subscriber_are_a_gap_it_can_resum
     # More than the process keeps in memory for a subscriber that does not read.
     await straight.append(run, *(note(run, name) for name in names(400)[3:]))
     await wait_until(lambda: told(store, run) == 401, "the live source has told of all of them")
-    await admin.xtrim(store.keys.journal(run), maxlen=5, approximate=False)
+    await admin.xtrim(store._keys.journal(run), maxlen=5, approximate=False)
     with pytest.raises(CursorGapError, match="entries 5 to 396") as caught:
         await anext(stalled)
     await straight.finish(run, RunState.COMPLETED)
@@ -174,7 +174,7 @@ async def test_a_cursor_of_a_trimmed_entry_is_a_gap_it_can_resume_after(
         await straight.append(run, note(run, name))
     await straight.finish(run, RunState.COMPLETED)
     ids = [event.id async for event in straight.stream(run)]
-    await admin.xtrim(store.keys.journal(run), maxlen=6, approximate=False)
+    await admin.xtrim(store._keys.journal(run), maxlen=6, approximate=False)
     with pytest.raises(CursorGapError) as caught:
         await names_in_stream(store, run, ids[3])
     assert await names_in_stream(store, run, caught.value.resume_cursor) == names(20)[15:]
@@ -213,7 +213,7 @@ async def test_a_journal_that_a_failover_rewound_is_a_reset_and_never_another_hi
 ) -> None:
     await straight.append(run, note(run, "kept"))
     raw = Redis(connection_pool=straight.client.connection_pool)
-    keys = [key for key in store.keys.of_run(run) if await admin.exists(key)]
+    keys = [key for key in store._keys.of_run(run) if await admin.exists(key)]
     dumps = {key: await raw.dump(key) for key in keys}
     for name in names(5):
         await straight.append(run, note(run, name))

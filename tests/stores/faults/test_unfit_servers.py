@@ -108,17 +108,17 @@ async def test_a_server_that_is_too_old_is_refused(
 async def test_a_key_space_of_another_kind_is_refused(
     field: str, value: str, told: str, admin: Redis, straight: RedisRunStore
 ) -> None:
-    await admin.hset(straight.keys.meta, field, value)
+    await admin.hset(straight._keys.meta, field, value)
     text = await refusal(straight.create("run", "work"), StoreConfigurationError)
     assert told in text
-    assert await admin.keys(f"{straight.keys.prefix}:*") == [straight.keys.meta]
-    await admin.delete(straight.keys.meta)
+    assert await admin.keys(f"{straight._keys.prefix}:*") == [straight._keys.meta]
+    await admin.delete(straight._keys.meta)
 
 
 async def test_a_meta_key_of_another_program_is_refused(
     admin: Redis, straight: RedisRunStore
 ) -> None:
-    await admin.set(straight.keys.meta, "mine")
+    await admin.set(straight._keys.meta, "mine")
     text = await refusal(straight.create("run", "work"), StoreConfigurationError)
     assert "not of murmur-streams" in text
-    await admin.delete(straight.keys.meta)
+    await admin.delete(straight._keys.meta)

@@ -363,7 +363,7 @@ async def test_a_server_that_was_emptied_is_prepared_again(
     await admin.script_flush()
     with pytest.raises(RunNotFoundError):
         await store.append("run", note("run", "a"))
-    assert await admin.exists(store.keys.meta)
+    assert await admin.exists(store._keys.meta)
     await store.create("run", "work")
     assert await store.append("run", note("run", "a")) == 2
 

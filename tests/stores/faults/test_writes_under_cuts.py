@@ -90,7 +90,7 @@ class Life:
 async def test_200_cuts_at_random_moments_lose_nothing_double_nothing_and_tell_no_lies(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
-    await store.server.ready()
+    await store._server.ready()
     proxy.plan = random_faults(seed, FAULTS)
     lives: list[Life] = []
     dice = random.Random(seed)
@@ -216,7 +216,7 @@ async def test_every_write_is_applied_once_when_its_request_or_reply_is_lost(
 async def test_a_run_is_created_once_and_its_creator_is_not_told_that_it_exists(
     fault: Fault, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
-    await store.server.ready()
+    await store._server.ready()
     for script, create in (("create", store.create), ("submit", store.submit)):
         run_id = f"{script}-{fault.name}"
         proxy.plan = once(fault, calls(script))
@@ -246,8 +246,8 @@ async def test_a_claimed_run_is_handed_back_once(
 ) -> None:
     run_id, target = f"release-{fault.name}", f"work-{fault.name}"
     await store.submit(run_id, target)
-    base, feed = store.keys.base(0), store.keys.feed(0)
-    claimed = await store.server.single_script(
+    base, feed = store._keys.base(0), store._keys.feed(0)
+    claimed = await store._server.single_script(
         "claim", [base, feed], ["worker", "", 60_000, 1000, 0, 1, 1, "1", target, 0, "token"]
     )
     assert run_id in claimed

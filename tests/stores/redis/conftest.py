@@ -23,4 +23,4 @@ async def store(space: Space) -> AsyncIterator[RedisRunStore]:
 @pytest.fixture
 def queue(store: RedisRunStore) -> Queue:
     """The store's queue, with a lease that outlasts every test."""
-    return Queue(store, lease_seconds=60)
+    return store.queue(lease_seconds=60)

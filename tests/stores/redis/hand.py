@@ -48,7 +48,7 @@ class HandWriter:
         owns, self._owns, self._sending = self._owns, [], None
         count = [len(owns)] if name in MERGED_SCRIPTS else []
         arguments = [*first, *count, *(part for own in owns for part in own)]
-        self.answer = await self._store.server.script(name, keys, arguments)
+        self.answer = await self._store._server.script(name, keys, arguments)
         return self.answer
 
 
@@ -56,4 +56,4 @@ def calls_by_hand(
     writer: HandWriter, store: RedisRunStore, durations: Durations, clock: Callable[[], int]
 ) -> Calls:
     """The store's typed calls, sent by this writer."""
-    return Calls(cast("Writer", writer), store.keys, durations, clock)
+    return Calls(cast("Writer", writer), store._keys, durations, clock)

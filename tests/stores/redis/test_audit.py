@@ -78,7 +78,7 @@ async def test_what_was_tampered_with_is_named(
     space: Space, store: RedisRunStore, what: str
 ) -> None:
     tamper, problem = TAMPERS[what]
-    tamper(space.admin, store.keys)
+    tamper(space.admin, store._keys)
     report = await store.audit(RUN_ID)
     assert not report.ok
     assert any(problem in each for each in report.problems), report.problems

@@ -16,10 +16,8 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
 from murmur_streams.stores.redis.connection.failures import Fate, fate_of
 from murmur_streams.stores.redis.connection.lane import Lane
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.workers import Workers
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
 
@@ -93,12 +91,12 @@ CALLS: dict[str, Call] = {
     "read": lambda store: store.snapshot("there"),
     "listing": lambda store: store.list_runs(),
     "sweep": lambda store: store.sweep(),
-    "claim": lambda store: Queue(store, 15).claim("w", [TargetRule("t")], 1),
-    "heartbeat": lambda store: Queue(store, 15).heartbeat([Beat(CLAIM)]),
-    "tend": lambda store: Queue(store, 15).tend("w", ["t"], 1),
-    "wait": lambda store: Queue(store, 15).wait(["t"], 0.01),
-    "control": lambda store: Queue(store, 15).control("w", "", 0.01),
-    "registration": lambda store: Workers(store).beat(INFO),
+    "claim": lambda store: store.queue(15).claim("w", [TargetRule("t")], 1),
+    "heartbeat": lambda store: store.queue(15).heartbeat([Beat(CLAIM)]),
+    "tend": lambda store: store.queue(15).tend("w", ["t"], 1),
+    "wait": lambda store: store.queue(15).wait(["t"], 0.01),
+    "control": lambda store: store.queue(15).control("w", "", 0.01),
+    "registration": lambda store: store.workers().beat(INFO),
     "stream": follow,
     "feed": follow_the_feed,
 }
@@ -115,10 +113,10 @@ async def test_a_bug_is_raised_at_once(
 ) -> None:
     """A TypeError of the client is raised as it is, and no call waits for it to pass."""
     if call == "wait":
-        await Queue(store, 15).prepare(["t"])
+        await store.queue(15).prepare(["t"])
     if broken == "connect":
         # Connections that are there hide it; those of the pool would be found broken one by one.
-        for connection in (*store.server._commands._idle, *store.server._blocking._idle):
+        for connection in (*store._server._commands._idle, *store._server._blocking._idle):
             await connection.disconnect()
         space.admin.client_kill_filter(_type="normal", skipme=True)
     pauses: list[int] = []

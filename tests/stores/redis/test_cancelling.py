@@ -11,7 +11,6 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Beat, ControlMessage, NoticeKind
-from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
@@ -118,7 +117,7 @@ async def test_whatever_its_worker_asks_for_the_run_ends_cancelled(
     wanted = stopped if state is END and stopped else "handler"
     assert await ends_of(store, run_id) == [{**HOLDER, "stopped": wanted}]
     with pytest.raises(RunNotFoundError):
-        await DeadLetters(store).get(run_id)
+        await store.dead_letters().get(run_id)
 
 
 async def test_a_program_without_workers_ends_its_run_as_it_likes(store: RedisRunStore) -> None:

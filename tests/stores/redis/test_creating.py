@@ -17,7 +17,7 @@ async def test_a_retried_delete_does_not_remove_the_next_life_of_the_id(
     await store.create("run", "t")
     hand = HandWriter(store)
     hand.producer, hand.n = "a", 1
-    calls = calls_by_hand(hand, store, store.durations, lambda: 1)
+    calls = calls_by_hand(hand, store, store._durations, lambda: 1)
     first = await calls.execute("run", Delete(force=True))
     await store.create("run", "t")
     assert await calls.execute("run", Delete(force=True)) == first
@@ -40,7 +40,7 @@ async def test_a_run_whose_first_entry_cannot_be_told_does_not_begin(
     space: Space, store: RedisRunStore
 ) -> None:
     space.admin.set(space.keys.feed(0), "x")
-    answer = store.calls.execute("run", Create("t", "epoch", queued=True))
+    answer = store._calls.execute("run", Create("t", "epoch", queued=True))
     with pytest.raises(StoreError):
         await answer
     assert not space.admin.exists(space.keys.run("run"), space.keys.queue("t", 0))

@@ -10,7 +10,6 @@ import pytest
 from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.queue import Queue
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
 
@@ -141,7 +140,7 @@ async def test_an_odd_key_stops_no_other_housekeeping(
         if call == "sweep":
             await store.sweep()
         else:
-            await Queue(store, lease_seconds=60).tend("worker", ["t"], 60.0)
+            await store.queue(lease_seconds=60).tend("worker", ["t"], 60.0)
         assert (key in caplog.text) == (place != "sweeper" or call == "tend")
         run = await store.snapshot("a")
         assert run.state is (RunState.PENDING if place in ENDS_NEED else RunState.FAILED)

@@ -23,7 +23,7 @@ from tests.stores.redis.working import claimed, entries, ids, server_ms, take
 @pytest.fixture
 def dead(store: RedisRunStore) -> DeadLetters:
     """The store's dead letters."""
-    return DeadLetters(store)
+    return store.dead_letters()
 
 
 async def fail(store: RedisRunStore, queue: Queue, *run_ids: str, target: str = "work") -> None:
@@ -73,12 +73,12 @@ async def test_only_failed_runs_have_a_letter(store: RedisRunStore) -> None:
         await store.finish("run", RunState.COMPLETED, dead="why")
     await store.finish("run", RunState.FAILED, error="of its own")
     with pytest.raises(RunNotFoundError):
-        await DeadLetters(store).get("run")
+        await store.dead_letters().get("run")
 
 
 async def test_letters_are_listed_page_by_page(space: Space) -> None:
     async with space.store(partitions=3) as store:
-        dead, queue = DeadLetters(store), Queue(store, 60)
+        dead, queue = store.dead_letters(), store.queue(60)
         names = [f"run-{number}" for number in range(12)]
         await fail(store, queue, *names[:6])
         await fail(store, queue, *names[6:], target="other")
@@ -154,13 +154,13 @@ async def test_a_letter_of_a_run_that_is_kept_is_found_whatever_else_there_is(
     store: RedisRunStore, queue: Queue, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
-    read, sent = store.server.read, list[object]()
+    read, sent = store._server.read, list[object]()
 
     async def counted(*command: object) -> Any:
         sent.append(command[0])
         return await read(*command)
 
-    monkeypatch.setattr(store.server, "read", counted)
+    monkeypatch.setattr(store._server, "read", counted)
     assert (await dead.get("run")).run_id == "run"
     assert sent == ["HMGET", "XRANGE"]
 
@@ -191,11 +191,11 @@ async def test_a_letter_outlives_its_run(
 
 async def test_a_requeued_run_lies_in_the_partition_of_its_letter(space: Space) -> None:
     async with space.store(partitions=7) as store:
-        dead, queue = DeadLetters(store), Queue(store, 60)
+        dead, queue = store.dead_letters(), store.queue(60)
         for number in range(5):
             await fail(store, queue, f"run-{number}")
             new_id = await dead.requeue(f"run-{number}")
-            assert store.keys.partition(new_id) == store.keys.partition(f"run-{number}")
+            assert store._keys.partition(new_id) == store._keys.partition(f"run-{number}")
         assert len(await take(queue, 10)) == 5
 
 
@@ -206,7 +206,7 @@ async def test_a_requeue_whose_answer_was_lost_is_done_once(
     letter = await dead.get("run")
     hand = HandWriter(store)
     hand.producer, hand.n = "p", 1
-    calls = calls_by_hand(hand, store, store.durations, lambda: 1)
+    calls = calls_by_hand(hand, store, store._durations, lambda: 1)
     command = submit_command(create_command("new", "work", 1, None, store.limits), Order())
     first = await calls.requeue("new", command, letter.letter_id)
     assert await calls.requeue("new", command, letter.letter_id) == first == ("OK", "1")
@@ -288,7 +288,7 @@ async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> 
         await store.submit("run", "work")
         while not await store.sweep():
             pass
-        letter = await DeadLetters(store).get("run")
+        letter = await store.dead_letters().get("run")
         assert letter.reason == "overdue"
 
 

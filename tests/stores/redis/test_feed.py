@@ -13,7 +13,6 @@ from murmur_streams.core.model.errors import CursorGapError, CursorResetError, I
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.feed import FeedCursor, FeedEntry
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
 from tests.servers import Space
@@ -78,7 +77,7 @@ async def test_what_is_older_than_ended_runs_are_kept_is_trimmed_though_nothing_
         seen = await take(store, length(feed))
 
         async def is_trimmed() -> bool:
-            await (store.sweep() if by == "sweep" else Queue(store, 60).tend("w", [], 60))
+            await (store.sweep() if by == "sweep" else store.queue(60).tend("w", [], 60))
             return length(feed) == 1
 
         await wait_until(is_trimmed, "only the last entry is kept")

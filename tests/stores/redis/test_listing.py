@@ -89,13 +89,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     def count(store: RedisRunStore) -> list[tuple[Any, ...]]:
         trips: list[tuple[Any, ...]] = []
-        read_all = store.server.read_all
+        read_all = store._server.read_all
 
         async def reading(*commands: tuple[Any, ...]) -> list[Any]:
             trips.append(commands)
             return await read_all(*commands)
 
-        monkeypatch.setattr(store.server, "read_all", reading)
+        monkeypatch.setattr(store._server, "read_all", reading)
         return trips
 
     return count

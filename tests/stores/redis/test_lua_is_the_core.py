@@ -59,12 +59,12 @@ class Twins:
         self.ttl_ms = ttl_ms
         self.max_events = max_events
         self.model = Model(late_ms, time.time_ns() // 1_000_000, max_events)
-        self.partition = Partition(admin, store.keys)
+        self.partition = Partition(admin, store._keys)
         durations = Durations(ttl_ms, LIVE_TTL_MS, late_ms, FEED_MAX, max_events)
         self.durations = durations
         self.writer = store._writer
         self.hand = HandWriter(store)
-        self.calls = Calls(self.writer, store.keys, durations, lambda: self.model.caller_ms)
+        self.calls = Calls(self.writer, store._keys, durations, lambda: self.model.caller_ms)
         self.hand_calls = calls_by_hand(self.hand, store, durations, lambda: self.model.caller_ms)
         self._tokens = itertools.count()
 
@@ -104,7 +104,7 @@ class Twins:
     async def compare_all(self) -> None:
         """Every key there is, its type and expiry, and the store's own audit."""
         self.compare(RUN_IDS)
-        keys = self.store.keys
+        keys = self.store._keys
         wanted = expected_dump(self.model, self.partition, keys, ttl_ms=self.ttl_ms)
         assert self.partition.dump() == wanted
         assert audit_keys(self.admin, keys.prefix) == []
@@ -138,12 +138,12 @@ class Twins:
         run_id = step.run_id
         if self.model.run(run_id) is None:
             with pytest.raises(RunNotFoundError):
-                await rebuild_run(self.store.server, self.durations, run_id)
+                await rebuild_run(self.store._server, self.durations, run_id)
             return
-        damage(self.admin, self.store.keys, run_id, step.damage)
+        damage(self.admin, self.store._keys, run_id, step.damage)
         if step.damage == "lease gone":
             self.model.leases.pop(run_id, None)
-        await rebuild_run(self.store.server, self.durations, run_id)
+        await rebuild_run(self.store._server, self.durations, run_id)
         self.model.rebuild(run_id)
         self.compare((run_id,))
         assert (await self.store.audit(run_id)).problems == ()
@@ -193,7 +193,7 @@ class Twins:
         return answer[2]
 
     async def _heal(self) -> None:
-        keys = self.store.keys
+        keys = self.store._keys
         self.admin.delete(keys.leases(0), *(keys.queue(target, 0) for target in TARGETS))
         self.model.heal()
         due = {**self.model.leases}
@@ -203,8 +203,8 @@ class Twins:
         assert await self._tend(cursor) == "pending "
 
     async def _script(self, name: str, arguments: list[Any], *, feed: bool = False) -> list[str]:
-        keys = [self.store.keys.base(0), *([self.store.keys.feed(0)] if feed else [])]
-        return list(await self.store.server.script(name, keys, arguments))
+        keys = [self.store._keys.base(0), *([self.store._keys.feed(0)] if feed else [])]
+        return list(await self.store._server.script(name, keys, arguments))
 
 
 def _in_any_time(told: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
@@ -235,7 +235,7 @@ def test_scripts_and_core_agree_on_every_sequence_of_commands(
         store, driven = space.store(), 0
 
         async def drive(steps: list[Step], ttl_ms: int, late_ms: int, max_events: int) -> None:
-            await store.server.ready()
+            await store._server.ready()
             space.admin.flushdb()
             twins = Twins(store, space.admin, ttl_ms=ttl_ms, late_ms=late_ms, max_events=max_events)
             for step in steps:

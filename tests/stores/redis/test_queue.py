@@ -12,7 +12,6 @@ from murmur_streams.core.model.errors import InvalidInputError, LeaseLostError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claim, TargetRule
 from murmur_streams.core.rules.executions import DEADLINE_TEXT
-from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
@@ -209,7 +208,7 @@ async def test_executions_that_are_not_excused_count_against_the_most_attempts(
     run = await store.snapshot("run")
     why = "given up after 4 attempts: the lease of 1 ran out"
     assert (run.state, run.error, run.attempt) == (RunState.FAILED, why, 4)
-    letter = await DeadLetters(store).get("run")
+    letter = await store.dead_letters().get("run")
     assert (letter.reason, letter.attempts, letter.failures) == ("attempts_exhausted", 4, 1)
 
 
@@ -248,7 +247,7 @@ async def test_a_run_whose_deadline_is_over_is_not_started(
         assert await store.sweep() == 1
     run = await store.snapshot("run")
     assert (run.state, run.error, run.attempt) == (RunState.FAILED, DEADLINE_TEXT, 0)
-    assert (await DeadLetters(store).get("run")).reason == "deadline_exceeded"
+    assert (await store.dead_letters().get("run")).reason == "deadline_exceeded"
 
 
 async def test_a_deadline_counts_from_when_the_run_is_due(store: RedisRunStore) -> None:

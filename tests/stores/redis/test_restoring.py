@@ -59,8 +59,8 @@ class Pages:
     def __init__(self, store: RedisRunStore, fail_at: int | None = None) -> None:
         self.sent = 0
         self._fail_at = fail_at
-        self._script = store.server.idempotent_script
-        store.server.idempotent_script = self._send
+        self._script = store._server.idempotent_script
+        store._server.idempotent_script = self._send
 
     async def _send(self, name: str, keys: list[str], args: list[str | int]) -> Any:
         if name == "restore_page":
@@ -75,7 +75,7 @@ async def cut_short(store: RedisRunStore, archive: RunArchive, page: int = 3) ->
     pages = Pages(store, page)
     with pytest.raises(StoreError, match="ends here"):
         await store.restore(archive)
-    store.server.idempotent_script = pages._script
+    store._server.idempotent_script = pages._script
 
 
 def aside(space: Space, archive: RunArchive) -> str:
@@ -113,11 +113,11 @@ async def test_a_restore_whose_last_step_is_missing_needs_no_page(
     async def lost(archive: RunArchive, run: Run, restoring: str) -> Any:
         raise StoreError("the process ends here")
 
-    restore, store.calls.restore = store.calls.restore, lost
+    restore, store._calls.restore = store._calls.restore, lost
     with pytest.raises(StoreError, match="ends here"):
         await store.restore(archive)
     assert (await store.list_runs()).runs == ()
-    store.calls.restore = restore
+    store._calls.restore = restore
     pages = Pages(store)
     assert await store.restore(archive) is True
     assert pages.sent == 0
@@ -148,13 +148,13 @@ async def test_a_run_that_is_created_between_the_pages_wins(
 async def test_a_run_that_is_created_before_the_last_step_wins(
     store: RedisRunStore, archive: RunArchive
 ) -> None:
-    restore = store.calls.restore
+    restore = store._calls.restore
 
     async def late(archive: RunArchive, run: Run, restoring: str) -> Any:
         await store.create(RUN_ID, "other")
         return await restore(archive, run, restoring)
 
-    store.calls.restore = late
+    store._calls.restore = late
     with pytest.raises(RunExistsError):
         await store.restore(archive)
     assert (await store.snapshot(RUN_ID)).version == 1
@@ -173,19 +173,19 @@ async def test_many_that_restore_one_run_write_it_once(space: Space, archive: Ru
 async def test_a_page_that_is_sent_twice_is_there_once(
     store: RedisRunStore, archive: RunArchive
 ) -> None:
-    script = store.server.idempotent_script
+    script = store._server.idempotent_script
 
     async def twice(name: str, keys: list[str], args: list[str | int]) -> Any:
         await script(name, keys, args)
         return await script(name, keys, args)
 
-    store.server.idempotent_script = twice
+    store._server.idempotent_script = twice
     assert await store.restore(archive) is True
     assert await store.archive(RUN_ID) == archive
 
 
 async def test_a_damaged_archive_leaves_nothing(space: Space, store: RedisRunStore) -> None:
-    await store.server.ready()
+    await store._server.ready()
     stored = space.dump()
     with pytest.raises(InvalidArchiveError):
         await store.restore(RunArchive(RUN_ID, "0badcafe", ()))
@@ -308,43 +308,43 @@ async def test_a_run_whose_payloads_change_all_the_time_is_refused_in_the_end(
 ) -> None:
     result = AgentResult[object](agent_name="a", task_id="t", metadata=ResultMetadata())
     await store.create(RUN_ID, "work")
-    read_all = store.server.read_all
+    read_all = store._server.read_all
 
     async def write_first(*commands: tuple[object, ...]) -> Any:
         await store.set_result(RUN_ID, result)
         return await read_all(*commands)
 
-    store.server.read_all = write_first
+    store._server.read_all = write_first
     with pytest.raises(StoreError, match="written to faster"):
         await store.archive(RUN_ID)
-    store.server.read_all = read_all
+    store._server.read_all = read_all
 
 
 async def test_a_run_that_gets_events_all_the_time_is_read_as_it_was_at_one_moment(
     store: RedisRunStore,
 ) -> None:
     await store.create(RUN_ID, "work")
-    read_all = store.server.read_all
+    read_all = store._server.read_all
 
     async def write_first(*commands: tuple[object, ...]) -> Any:
         await store.append(RUN_ID, note(1))
         return await read_all(*commands)
 
-    store.server.read_all = write_first
+    store._server.read_all = write_first
     assert verify(await store.archive(RUN_ID)).ok
-    store.server.read_all = read_all
+    store._server.read_all = read_all
 
 
 async def test_a_run_that_is_deleted_while_it_is_read_is_not_found(store: RedisRunStore) -> None:
     await store.create(RUN_ID, "work")
-    read_all = store.server.read_all
+    read_all = store._server.read_all
 
     async def delete_first(*commands: tuple[object, ...]) -> Any:
-        store.server.read_all = read_all
+        store._server.read_all = read_all
         await store.delete(RUN_ID, force=True)
         return await read_all(*commands)
 
-    store.server.read_all = delete_first
+    store._server.read_all = delete_first
     with pytest.raises(RunNotFoundError):
         await store.archive(RUN_ID)
 
@@ -352,14 +352,14 @@ async def test_a_run_that_is_deleted_while_it_is_read_is_not_found(store: RedisR
 async def test_a_run_that_begins_anew_while_it_is_read_is_read_anew(store: RedisRunStore) -> None:
     await store.create(RUN_ID, "work", input=1)
     await store.append(RUN_ID, note(1))
-    read_all = store.server.read_all
+    read_all = store._server.read_all
 
     async def replace_first(*commands: tuple[object, ...]) -> Any:
-        store.server.read_all = read_all
+        store._server.read_all = read_all
         await store.delete(RUN_ID, force=True)
         await store.create(RUN_ID, "work", input=2)
         return await read_all(*commands)
 
-    store.server.read_all = replace_first
+    store._server.read_all = replace_first
     archive = await store.archive(RUN_ID)
     assert (archive.input_json, len(archive.entries)) == ("2", 1)

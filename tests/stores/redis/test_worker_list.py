@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.workers import Workers
 from murmur_streams.testing import wait_until
 from tests.servers import Space
 
@@ -26,7 +25,7 @@ INFO = WorkerInfo(
 
 
 async def test_a_worker_is_listed_as_it_told(store: RedisRunStore) -> None:
-    workers = Workers(store)
+    workers = store.workers()
     await workers.beat(INFO)
     await workers.beat(replace(INFO, id="w-0", state="draining", runs=[], held=0))
     first, second = await workers.list()
@@ -38,7 +37,7 @@ async def test_a_worker_is_listed_as_it_told(store: RedisRunStore) -> None:
 async def test_a_worker_that_stops_or_falls_silent_is_no_longer_listed(
     space: Space, store: RedisRunStore
 ) -> None:
-    workers = Workers(store, interval_seconds=0.05)
+    workers = store.workers(interval_seconds=0.05)
     for worker_id in ("stops", "silent"):
         await workers.beat(replace(INFO, id=worker_id))
     await workers.remove("stops")
