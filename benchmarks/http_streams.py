@@ -26,8 +26,7 @@ from benchmarks.engine import event_of
 from benchmarks.idle import others
 from murmur_streams import Fleet, RedisRunStore, RunState, new_run_id
 from murmur_streams.cli.supervisor.event_loop import Loop, loop_factory
-from murmur_streams.server.app import make_app
-from murmur_streams.server.options import ServerOptions
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.serving import PodServer, listen
 
 PREFIX = "bench-http"

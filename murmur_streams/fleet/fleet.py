@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from importlib import import_module
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from pydantic import JsonValue
 
@@ -25,9 +24,6 @@ from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
 from murmur_streams.fleet.sync import SyncFleet
 from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.work_store import WorkStore
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -330,31 +326,6 @@ class Fleet:
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
         known = None if agent is None else self._find(agent)
         return RunHandle(check_run_id(run_id), self._stores, known)
-
-    def asgi(self, **options: Any) -> FastAPI:
-        """The HTTP server as an ASGI app: for uvicorn and its like, or to be mounted in another.
-
-        Does no I/O until it is asked something. Each call makes an app of its own.
-
-        Args:
-            options: the fields of ``murmur_streams.server.options.ServerOptions``, such as
-                authenticator and max_streams.
-
-        Raises:
-            ImportError: the extra ``server`` is not installed.
-        """
-        # By name: the server's layer is above this one.
-        server = "murmur_streams.server"
-        try:
-            app = import_module(f"{server}.app")
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("murmur_streams"):
-                raise
-            raise ImportError(
-                f"the HTTP server needs {error.name}: pip install 'murmur-streams[server]'"
-            ) from error
-        made = import_module(f"{server}.options").ServerOptions(**options)
-        return app.make_app(self, made)
 
     async def store(self) -> WorkStore:
         """The running event loop's store, opened at first use."""

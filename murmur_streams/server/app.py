@@ -17,7 +17,7 @@ from murmur_streams.server.answering import problem_answer, request_id_of
 from murmur_streams.server.cors import with_cors
 from murmur_streams.server.guard import Identity, Limits, path_methods, route_path
 from murmur_streams.server.metrics import Metrics
-from murmur_streams.server.openapi import describe, say_status
+from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError, invalid
@@ -25,7 +25,14 @@ from murmur_streams.server.queries import documented_queries
 from murmur_streams.server.routes import agents, health, runs, streams, submit, tickets
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
-from murmur_streams.wire.problems import BAD_REQUEST, INTERNAL, METHOD, NOT_FOUND, TOO_LARGE
+from murmur_streams.wire.problems import (
+    BAD_REQUEST,
+    INTERNAL,
+    INVALID,
+    METHOD,
+    NOT_FOUND,
+    TOO_LARGE,
+)
 
 _ROUTERS = (
     submit.router,
@@ -54,25 +61,25 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     pod = Pod(fleet, options or ServerOptions())
     # Middleware is made at the first request, which is too late to say so.
     origins = tuple(check_origin(origin) for origin in pod.options.cors_origins)
-    app = FastAPI(
+    app = DocumentedApp(
         title="murmur-streams",
         version=version("murmur-streams"),
         description="Submit runs, read and stream them from any pod, cancel them.",
-        # A route of ours serves it, which knows who may read it.
+        # Routes of ours serve the document and its pages: they check who may read it.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
+        responses=openapi.problems(INVALID),  # else FastAPI documents a 422 that is never sent
     )
     app.state.pod = pod
     app.state.metrics = Metrics(pod)
-    for router in _ROUTERS:
-        say_status(router)
+    routers = (*_ROUTERS, openapi.pages) if pod.options.docs else _ROUTERS
+    for router in routers:
         app.include_router(router)
-    describe(app)
-    app.state.allowed = path_methods(_ROUTERS)
+    app.state.allowed = path_methods(routers)
     app.state.queries = documented_queries(app)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misfit)

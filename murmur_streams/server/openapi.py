@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -36,6 +36,10 @@ from murmur_streams.wire.problems import (
 )
 
 router = APIRouter()
+pages = APIRouter()
+"""The document as pages for people; an app has them only if its options say so."""
+_READERS = [Depends(reader_of_document)]
+_NO_ICON = "data:,"
 _MODELS: tuple[type[BaseModel], ...] = (
     bodies.Problem,
     bodies.SubmitRequest,
@@ -85,35 +89,47 @@ def preferring(*more: str) -> dict[str, Any]:
     }
 
 
-def say_status(router: APIRouter) -> None:
-    """Give each route the status that FastAPI would look for in its response class.
-
-    It finds none in the class of event streams, which takes none.
-    """
-    for route in router.routes:
-        if isinstance(route, APIRoute) and route.status_code is None:
-            route.status_code = 200
-
-
-@router.get("/openapi.json", include_in_schema=False, dependencies=[Depends(reader_of_document)])
+@router.get("/openapi.json", include_in_schema=False, dependencies=_READERS)
 async def read_document(request: Request) -> JSONResponse:
-    """The document, and where the pod is shown when that is not the root."""
+    """The document; its ``servers`` has the path below which a proxy shows the pod."""
     document: dict[str, Any] = request.app.openapi()
-    root_path = request.scope.get("root_path", "").rstrip("/")
-    return JSONResponse(document | {"servers": [{"url": root_path}]} if root_path else document)
+    path = _root_path(request)
+    return JSONResponse(document | {"servers": [{"url": path}]} if path else document)
 
 
-def describe(app: FastAPI) -> None:
-    """Let the app's document have what FastAPI does not know."""
-    plain = app.openapi
+@pages.get("/docs", include_in_schema=False, dependencies=_READERS)
+async def read_swagger_page(request: Request) -> HTMLResponse:
+    """The document as a page of Swagger UI."""
+    url = f"{_root_path(request)}/openapi.json"
+    return get_swagger_ui_html(
+        openapi_url=url, title=request.app.title, swagger_favicon_url=_NO_ICON
+    )
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema:
-            return app.openapi_schema
-        return _completed(plain())
 
-    # FastAPI's own documentation replaces it so, too.
-    app.openapi = openapi  # pyright: ignore[reportAttributeAccessIssue]
+@pages.get("/redoc", include_in_schema=False, dependencies=_READERS)
+async def read_redoc_page(request: Request) -> HTMLResponse:
+    """The document as a page of ReDoc."""
+    url = f"{_root_path(request)}/openapi.json"
+    return get_redoc_html(
+        openapi_url=url,
+        title=request.app.title,
+        redoc_favicon_url=_NO_ICON,
+        with_google_fonts=False,
+    )
+
+
+def _root_path(request: Request) -> str:
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+class DocumentedApp(FastAPI):
+    """FastAPI, whose document has what it does not know: our problems, and bodies that we read."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, which is made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _completed(super().openapi())
+        return self.openapi_schema
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
@@ -125,8 +141,6 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, _kinds_of(method, path, operation))
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
@@ -149,8 +163,6 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Problem
 
 def _complete(operation: dict[str, Any], kinds: list[ProblemKind]) -> None:
     answers: dict[str, Any] = operation["responses"]
-    if _is_fastapis(answers.get("422")):
-        del answers["422"]
     for status, found in _by_status(kinds).items():
         told = answers.setdefault(str(status), _answer(()))
         _add(told, found)
@@ -159,10 +171,6 @@ def _complete(operation: dict[str, Any], kinds: list[ProblemKind]) -> None:
         if each["in"] == "path" and each["name"] in _GRAMMARS:
             # Told, but not checked by FastAPI: its answer would be another one.
             each["schema"]["pattern"] = f"^{_GRAMMARS[each['name']]}$"
-
-
-def _is_fastapis(answer: dict[str, Any] | None) -> bool:
-    return answer is not None and "HTTPValidationError" in str(answer)
 
 
 def _by_status(kinds: Iterable[ProblemKind]) -> dict[int, list[ProblemKind]]:

@@ -21,6 +21,8 @@ class ServerOptions:
     cors_origins: tuple[str, ...] = ()
     public_openapi: bool = False
     """Whether ``/openapi.json`` asks for no credentials, where everything else does."""
+    docs: bool = False
+    """Whether ``/docs`` and ``/redoc`` show the document; their scripts come from a public CDN."""
     max_body_bytes: int = 2 * 1024 * 1024
     body_seconds: float = 30.0
     max_header_bytes: int = 16 * 1024

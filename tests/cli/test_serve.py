@@ -14,6 +14,7 @@ import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, cast
@@ -159,6 +160,15 @@ def test_beyond_this_machine_tokens_are_needed_or_the_users_word(tokens: Path) -
     made = server_options(options(), PodOptions(anywhere, 0, tokens_file=tokens))
     assert made.authenticator is not None
     assert made.drain_seconds == 7
+
+
+def test_pages_need_a_document_without_tokens(tokens: Path) -> None:
+    """A browser sends no token for a page, so ``--docs`` with tokens needs a public document."""
+    guarded = PodOptions("127.0.0.1", 0, tokens_file=tokens, docs=True)
+    with pytest.raises(StoreConfigurationError, match="--public-openapi"):
+        server_options(options(), guarded)
+    assert server_options(options(), replace(guarded, public_openapi=True)).docs
+    assert server_options(options(), replace(guarded, tokens_file=None)).docs
 
 
 def test_every_pod_has_the_secret_of_the_file_or_one_of_its_own(tmp_path: Path) -> None:

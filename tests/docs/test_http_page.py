@@ -25,11 +25,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from murmur_streams import Fleet
 from murmur_streams.client import Client
 from murmur_streams.embedded import stop_server
-from murmur_streams.server.app import make_app
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.auth.tokens import parse_tokens
 from murmur_streams.server.metrics import Metrics
-from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire import problems
 from murmur_streams.wire.bodies import SubmitRequest

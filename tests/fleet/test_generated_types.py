@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import InvalidPayloadError
+from murmur_streams.server import make_app
 from tests.fleet.generated_types import CASES, shape
 from tests.fleet.working import working
 from tests.server.serving import client_of
@@ -170,7 +171,7 @@ def test_values_arrive_over_http_or_are_refused(space: Space) -> None:
     async def exchange(cases: Cases) -> None:
         async with (
             Fleet(space.url, key_prefix=space.prefix) as fleet,
-            client_of(fleet.asgi()) as client,
+            client_of(make_app(fleet)) as client,
         ):
             await submit_over_http(Bench(fleet, tally), client, cases)
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from murmur_streams import Fleet, RunContext
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.pod import Pod
 from tests.server.serving import Callers, Gate, client_of
 from tests.servers import Space
@@ -75,7 +76,7 @@ def add_agents(fleet: Fleet, gate: Gate) -> None:
 
 @pytest.fixture
 def app(fleet: Fleet) -> FastAPI:
-    return fleet.asgi()
+    return make_app(fleet)
 
 
 @pytest.fixture
@@ -97,5 +98,5 @@ def callers() -> Callers:
 @pytest.fixture
 async def guarded(fleet: Fleet, callers: Callers) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app that asks who calls."""
-    async with client_of(fleet.asgi(authenticator=callers)) as client:
+    async with client_of(make_app(fleet, ServerOptions(authenticator=callers))) as client:
         yield client

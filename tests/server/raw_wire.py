@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from murmur_streams.fleet import Fleet
-from murmur_streams.server.app import make_app
-from murmur_streams.server.options import ServerOptions
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.serving import PodServer, listen
 

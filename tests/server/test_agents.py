@@ -10,6 +10,7 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.states import RunState
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.submission import Submission, submit
 from murmur_streams.stores.redis.store import redis_only
@@ -98,7 +99,7 @@ async def test_a_run_that_takes_too_long_is_named_and_goes_on(
 
 
 async def test_the_pods_own_time_counts_without_a_preference(fleet: Fleet) -> None:
-    async with client_of(fleet.asgi(run_seconds=0.2)) as client:
+    async with client_of(make_app(fleet, ServerOptions(run_seconds=0.2))) as client:
         response = await client.post("/agents/fine/run", json={"task": {"input": 1}})
         check_problem(response, 504, "timeout")
 
@@ -119,7 +120,7 @@ async def test_a_drain_lets_who_waits_go(
 
 
 async def test_who_is_gone_leaves_the_run_going(fleet: Fleet, gate: Gate) -> None:
-    app = fleet.asgi()
+    app = make_app(fleet)
     sent = exchange(app, "POST", "/agents/patient/run", [("Content-Type", "application/json")])
     async with working(fleet):
         sent.body(b'{"task":{"input":7}}', more=False)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.requests import HTTPConnection
 
 from murmur_streams import Fleet
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.access import is_still_good
 from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
@@ -58,7 +59,7 @@ def tokens() -> BearerTokens:
 @pytest.fixture
 def asking(fleet: Fleet) -> FastAPI:
     """An app that asks for tokens, and signs tickets."""
-    app: FastAPI = fleet.asgi(authenticator=tokens(), ticket_secret=b"s" * 32)
+    app: FastAPI = make_app(fleet, ServerOptions(authenticator=tokens(), ticket_secret=b"s" * 32))
     return app
 
 
@@ -168,7 +169,7 @@ async def test_the_document_is_for_those_who_may_come_in(
 
 async def test_the_document_is_public_where_an_option_says_so(fleet: Fleet) -> None:
     """Everything else asks for a token as before."""
-    app: FastAPI = fleet.asgi(authenticator=tokens(), public_openapi=True)
+    app: FastAPI = make_app(fleet, ServerOptions(authenticator=tokens(), public_openapi=True))
     async with client_of(app) as client:
         assert (await client.get("/openapi.json")).json() == app.openapi()
         assert (await client.head("/openapi.json")).status_code == 200
@@ -303,7 +304,9 @@ async def test_a_rotated_token_is_refused_at_the_next_request(fleet: Fleet, tmp_
     file = tmp_path / "tokens.toml"
     record = '[[tokens]]\nname = "web"\ntoken = "{}"\nscopes = ["read"]\n'
     file.write_text(record.format(ALL))
-    async with client_of(fleet.asgi(authenticator=BearerTokens.of_file(file))) as client:
+    async with client_of(
+        make_app(fleet, ServerOptions(authenticator=BearerTokens.of_file(file)))
+    ) as client:
         assert (await client.get("/runs", headers=bearer(ALL))).status_code == 200
         file.write_text(record.format("another-0123456789"))
         check_problem(await client.get("/runs", headers=bearer(ALL)), 401)
@@ -313,7 +316,7 @@ async def test_an_open_streams_credentials_can_be_asked_after(fleet: Fleet, tmp_
     file = tmp_path / "tokens.toml"
     record = '[[tokens]]\nname = "{}"\ntoken = "{}"\nscopes = ["read"]\n'
     file.write_text(record.format("web", ALL))
-    app = fleet.asgi(authenticator=BearerTokens.of_file(file))
+    app = make_app(fleet, ServerOptions(authenticator=BearerTokens.of_file(file)))
     headers = [(b"authorization", f"Bearer {ALL}".encode())]
     connection = HTTPConnection({"type": "http", "app": app, "headers": headers})
     web = Principal("web", frozenset({Scope.READ}))

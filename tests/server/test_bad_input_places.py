@@ -10,6 +10,7 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.states import RunState
+from murmur_streams.server import ServerOptions, make_app
 from tests.fleet.working import working
 from tests.server.serving import check_problem, client_of, submitted, task, unchanged
 from tests.server.test_bad_input import JSON, OF_RUNS, RUN_IDS
@@ -180,7 +181,8 @@ async def test_who_takes_no_event_stream_gets_none(
 async def test_who_has_no_place_left_is_told_when_to_come_back(
     fleet: Fleet, space: Space, option: str, method: str, path: str, body: Any
 ) -> None:
-    async with client_of(fleet.asgi(**{option: 0})) as client:
+    full: dict[str, Any] = {option: 0}
+    async with client_of(make_app(fleet, ServerOptions(**full))) as client:
         await submitted(client, run_id="known")
         more: dict[str, Any] = {} if body is None else {"json": body}
         with unchanged(space):

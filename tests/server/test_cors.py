@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.cors import SEEN
 from tests.server.serving import client_of, task, unchanged
@@ -29,7 +30,9 @@ FOREIGN = [
 
 @pytest.fixture
 async def browser(fleet: Fleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(fleet.asgi(cors_origins=(PAGE, "http://localhost:3000"))) as client:
+    async with client_of(
+        make_app(fleet, ServerOptions(cors_origins=(PAGE, "http://localhost:3000")))
+    ) as client:
         yield client
 
 
@@ -110,7 +113,7 @@ async def test_a_page_reads_answers_and_their_headers(
 async def test_a_page_reads_refusals_too(
     fleet: Fleet, space: Space, method: str, path: str, status: int
 ) -> None:
-    app = fleet.asgi(authenticator=BearerTokens(()), cors_origins=(PAGE,))
+    app = make_app(fleet, ServerOptions(authenticator=BearerTokens(()), cors_origins=(PAGE,)))
     content = b"a" if method == "POST" else b""
     async with client_of(app) as browser:
         with unchanged(space):
@@ -134,4 +137,4 @@ async def test_who_is_no_page_is_answered_as_ever(browser: httpx.AsyncClient) ->
 )
 def test_no_app_is_made_for_what_no_browser_sends(fleet: Fleet, origin: str) -> None:
     with pytest.raises(ValueError, match="must be an origin such as"):
-        fleet.asgi(cors_origins=(PAGE, origin))
+        make_app(fleet, ServerOptions(cors_origins=(PAGE, origin)))

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet, RunContext
+from murmur_streams.server import make_app
 from tests.fleet.working import working
 from tests.server.serving import check_problem, client_of
 
@@ -29,7 +30,7 @@ async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 async def client(fleet: Fleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(fleet.asgi()) as client:
+    async with client_of(make_app(fleet)) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from murmur_streams import Fleet
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.guard import Identity, Limits, escaped
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
@@ -180,7 +181,7 @@ async def test_a_length_that_is_no_number_is_refused(app: FastAPI, length: str) 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(fleet: Fleet, space: Space) -> None:
     headers = [("Content-Type", "application/json"), ("Content-Length", "100")]
-    sent = exchange(fleet.asgi(body_seconds=0.05), "POST", "/submit", headers)
+    sent = exchange(make_app(fleet, ServerOptions(body_seconds=0.05)), "POST", "/submit", headers)
     sent.body(b'{"target"', more=True)
     with unchanged(space):
         await sent.run()
@@ -336,7 +337,9 @@ async def test_a_challenge_comes_with_its_header(pod: Pod) -> None:
 
 
 async def test_a_page_of_another_origin_may_read_refusals(fleet: Fleet) -> None:
-    async with client_of(fleet.asgi(cors_origins=("https://page.example",))) as client:
+    async with client_of(
+        make_app(fleet, ServerOptions(cors_origins=("https://page.example",)))
+    ) as client:
         headers = {"Origin": "https://page.example", "Content-Type": "text/plain"}
         for response in (
             await client.post("/submit", content=b"{}", headers=headers),
@@ -352,7 +355,7 @@ async def test_a_page_of_another_origin_may_read_refusals(fleet: Fleet) -> None:
 
 
 async def test_it_works_mounted_in_another_app(fleet: Fleet) -> None:
-    outer = Starlette(routes=[Mount("/murmur", app=fleet.asgi())])
+    outer = Starlette(routes=[Mount("/murmur", app=make_app(fleet))])
     async with client_of(outer) as client:
         client.base_url = "http://pod/murmur"
         run_id = await submitted(client)
@@ -368,7 +371,7 @@ async def test_it_works_mounted_in_another_app(fleet: Fleet) -> None:
 
 
 async def test_a_mounted_pod_answers_probes_while_it_drains(fleet: Fleet) -> None:
-    app = fleet.asgi()
+    app = make_app(fleet)
     async with client_of(Starlette(routes=[Mount("/murmur", app=app)])) as client:
         app.state.pod.drain.set()
         assert (await client.get("/murmur/healthz")).status_code == 200
@@ -377,7 +380,7 @@ async def test_a_mounted_pod_answers_probes_while_it_drains(fleet: Fleet) -> Non
 
 async def test_on_its_own_the_end_of_its_life_drains_and_closes(space: Space) -> None:
     fleet = Fleet(space.url, key_prefix=space.prefix)
-    app = fleet.asgi()
+    app = make_app(fleet)
     received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     sent: asyncio.Queue[Any] = asyncio.Queue()
     life = asyncio.create_task(app({"type": "lifespan"}, received.get, sent.put))

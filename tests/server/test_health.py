@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from murmur_streams import Fleet
 from murmur_streams.fleet.worker.log_throttle import Trouble
-from murmur_streams.server import answering
+from murmur_streams.server import answering, make_app
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.routes import health
@@ -55,7 +55,7 @@ async def test_a_pod_that_drains_is_not_ready(client: httpx.AsyncClient, pod: Po
 
 async def test_a_pod_without_its_store_is_alive_but_not_ready(space: Space) -> None:
     fleet = Fleet("redis://127.0.0.1:1", key_prefix=space.prefix)
-    async with fleet, client_of(fleet.asgi()) as client:
+    async with fleet, client_of(make_app(fleet)) as client:
         response = await client.get("/readyz")
         assert (response.status_code, response.json()) == (503, {"status": "store_unreachable"})
         assert (await client.get("/healthz")).status_code == 200
@@ -123,7 +123,7 @@ async def test_open_streams_are_told(client: httpx.AsyncClient, pod: Pod) -> Non
 
 async def test_each_app_counts_for_itself(fleet: Fleet, client: httpx.AsyncClient) -> None:
     await submitted(client)
-    async with client_of(fleet.asgi()) as other:
+    async with client_of(make_app(fleet)) as other:
         assert (await numbers(other))["murmur_runs_submitted_total",] == 0
 
 
@@ -143,7 +143,7 @@ async def test_an_eviction_policy_is_a_warning_and_a_metric(tmp_path: Path) -> N
     """A pod on a server that begins to evict runs stays ready, and says what to mend."""
     async with spare_server(tmp_path / "spare") as server, server.client() as admin:
         fleet = Fleet(server.url(), key_prefix="test-eviction")
-        async with fleet, client_of(fleet.asgi()) as client:
+        async with fleet, client_of(make_app(fleet)) as client:
             assert (await client.get("/readyz")).json() == {"status": "ready"}
             assert (await numbers(client))["murmur_store_may_evict",] == 0
             await admin.config_set("maxmemory-policy", "allkeys-lru")
@@ -168,7 +168,7 @@ async def test_refused_credentials_are_503_at_once_and_pass(
     async with spare_server(tmp_path / "spare") as server, server.client() as admin:
         fleet = Fleet(server.url("app:one"), key_prefix="test-credentials")
         await rotate(admin, "one")
-        async with fleet, client_of(fleet.asgi()) as client:
+        async with fleet, client_of(make_app(fleet)) as client:
             fleet.agent(nothing)
             assert (await client.get("/readyz")).json() == {"status": "ready"}
             await rotate(admin, "two")
@@ -212,7 +212,7 @@ async def test_a_pod_is_unready_while_writes_are_refused(
     begin, end, why = REFUSING[name]
     async with spare_server(tmp_path / "spare") as server, server.client() as admin:
         fleet = Fleet(server.url(), key_prefix="test-refusing", retry_seconds=0.2)
-        async with fleet, client_of(fleet.asgi()) as client:
+        async with fleet, client_of(make_app(fleet)) as client:
             fleet.agent(nothing)
             assert (await client.get("/readyz")).json() == {"status": "ready"}
             await admin.execute_command(*begin.split())

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from murmur_streams import Fleet
 from murmur_streams.fleet.idempotency import idempotent_run_id
+from murmur_streams.server import make_app
 from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.pod import Pod
 from tests.fleet.working import working
@@ -138,7 +139,7 @@ async def test_a_key_is_free_again_when_its_run_is_gone(
 
 
 async def test_many_at_once_on_two_pods_make_one_run(fleet: Fleet) -> None:
-    async with client_of(fleet.asgi()) as one, client_of(fleet.asgi()) as other:
+    async with client_of(make_app(fleet)) as one, client_of(make_app(fleet)) as other:
         answers = await asyncio.gather(
             *(pod.post("/submit", json=task(1), headers=KEY) for pod in (one, other) * 10)
         )
@@ -228,7 +229,7 @@ async def test_what_a_type_fills_in_does_not_count(fleet: Fleet) -> None:
 
     body = {"target": "filled", "task": {"input": {"topic": "a", "tags": ["x", "y"]}}}
     turned = {"target": "filled", "task": {"input": {"tags": ["x", "y"], "topic": "a"}}}
-    async with client_of(fleet.asgi()) as pod, client_of(fleet.asgi()) as other:
+    async with client_of(make_app(fleet)) as pod, client_of(make_app(fleet)) as other:
         first = await pod.post("/submit", json=body, headers=KEY)
         for client, sent in ((pod, body), (other, body), (other, turned)):
             again = await client.post("/submit", json=sent, headers=KEY)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murmur_streams.server import ServerOptions
 from murmur_streams.server.json_body import LONGEST_NAME, MOST_MEMBERS, parse_json
-from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
 
 REFUSED = {

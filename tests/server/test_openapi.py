@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from murmur_streams import Fleet
+from murmur_streams import Fleet, server
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.wire import problems
 from murmur_streams.wire.problems import MEDIA_TYPE
+from tests.server.serving import Callers, check_problem, client_of
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi.json"
 REF = "#/components/schemas/"
@@ -114,18 +119,19 @@ def test_every_operation_but_a_probe_says_that_it_asks_who_calls(document: dict[
 
 def test_making_an_app_does_no_input_or_output() -> None:
     fleet = Fleet("redis://no.such.host.invalid:1")
-    assert fleet.asgi().state.pod.fleet is fleet
+    assert make_app(fleet).state.pod.fleet is fleet
 
 
 def test_an_app_is_made_with_options(fleet: Fleet) -> None:
-    assert fleet.asgi(max_streams=7).state.pod.options.max_streams == 7
+    assert make_app(fleet, ServerOptions(max_streams=7)).state.pod.options.max_streams == 7
+    unknown: dict[str, Any] = {"no_such_option": 1}
     with pytest.raises(TypeError, match="no_such_option"):
-        fleet.asgi(no_such_option=1)
+        ServerOptions(**unknown)
 
 
-def test_a_missing_extra_is_told_by_what_to_type(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_names_the_pip_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for a missing dependency has the command to type."""
+    monkeypatch.delitem(vars(server), "make_app", raising=False)
     monkeypatch.delitem(sys.modules, "murmur_streams.server.app")
     plain = builtins.__import__
 
@@ -136,4 +142,34 @@ def test_a_missing_extra_is_told_by_what_to_type(
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'murmur-streams\[server\]'"):
-        fleet.asgi()
+        server.make_app  # noqa: B018  # loaded when it is first used
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_pages_are_there_when_switched_on(fleet: Fleet, path: str) -> None:
+    """A page shows the document of its own pod, also below a path; without ``docs`` it is a 404."""
+    async with client_of(make_app(fleet)) as client:
+        check_problem(await client.get(path), 404, "not-found")
+    outer = Starlette(routes=[Mount("/below", app=make_app(fleet, ServerOptions(docs=True)))])
+    async with client_of(outer) as client:
+        page = await client.get(f"/below{path}")
+        assert (await client.head(f"/below{path}")).status_code == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "/below/openapi.json" in page.text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_pages_follow_the_documents_access(fleet: Fleet, path: str) -> None:
+    """Where the document needs a token, so do its pages."""
+    for is_public, status in ((False, 401), (True, 200)):
+        options = ServerOptions(authenticator=Callers(), docs=True, public_openapi=is_public)
+        async with client_of(make_app(fleet, options)) as client:
+            assert (await client.get(path)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_pages_load_from_one_other_host(fleet: Fleet, path: str) -> None:
+    """docs/http.md names the host that a page loads from."""
+    async with client_of(make_app(fleet, ServerOptions(docs=True))) as client:
+        loaded = re.findall(r'(?:src|href)="https?://([^/"]+)', (await client.get(path)).text)
+    assert set(loaded) == {"cdn.jsdelivr.net"}

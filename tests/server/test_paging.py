@@ -12,6 +12,7 @@ from murmur_streams import Fleet
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.pod import Pod
 from tests.fleet.stage import wait_until
@@ -125,7 +126,7 @@ async def test_an_empty_cursor_is_the_start(
 
 async def test_a_pod_may_give_smaller_pages(fleet: Fleet) -> None:
     await written(fleet, "r", 5)
-    async with client_of(fleet.asgi(max_page=2)) as client:
+    async with client_of(make_app(fleet, ServerOptions(max_page=2))) as client:
         for path, name in (("/runs/r/events", "events"), ("/runs/r/journal", "entries")):
             page = (await client.get(path, params={"limit": 500})).json()
             assert len(page[name]) == 2
@@ -209,7 +210,7 @@ async def test_a_long_poll_whose_client_is_gone_ends(
     fleet: Fleet, client: httpx.AsyncClient
 ) -> None:
     run_id = await submitted(client)
-    app = fleet.asgi()
+    app = make_app(fleet)
     poll = exchange(app, "GET", f"/runs/{run_id}/events")
     poll.scope["query_string"] = b"wait=60"
     served = asyncio.create_task(poll.run())
@@ -221,7 +222,7 @@ async def test_a_long_poll_whose_client_is_gone_ends(
 
 
 async def test_a_long_poll_counts_as_an_open_stream(fleet: Fleet) -> None:
-    async with client_of(fleet.asgi(max_streams=0)) as client:
+    async with client_of(make_app(fleet, ServerOptions(max_streams=0))) as client:
         run_id = await submitted(client)
         response = await client.get(f"/runs/{run_id}/events", params={"wait": 60})
         check_problem(response, 429, "too-many")
@@ -245,7 +246,7 @@ async def test_polls_alone_come_to_the_end_of_a_run_that_nobody_seals(
 async def test_trimmed_events_are_a_gap_with_a_way_on(space: Space, gate: Gate) -> None:
     async with (
         Fleet(space.url, key_prefix=space.prefix, max_events=1_000) as fleet,
-        client_of(fleet.asgi()) as client,
+        client_of(make_app(fleet)) as client,
     ):
         store = await fleet.store()
         await store.create("r", "fine")

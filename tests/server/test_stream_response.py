@@ -10,8 +10,8 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import StoreUnavailableError
+from murmur_streams.server import ServerOptions
 from murmur_streams.server.auth.principal import ANYONE
-from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_response import ABORT, EventStream

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.pod import Pod
 from tests.fleet.working import working
 from tests.server.serving import Gate, check_problem, client_of, submitted, task, unchanged
@@ -105,7 +106,7 @@ async def test_a_time_is_taken_with_its_zone(client: httpx.AsyncClient, fleet: F
 async def test_a_fleet_without_agents_submits_to_any_name(space: Space) -> None:
     async with (
         Fleet(space.url, key_prefix=space.prefix) as fleet,
-        client_of(fleet.asgi()) as client,
+        client_of(make_app(fleet)) as client,
     ):
         run_id = await submitted(client, 1, "elsewhere")
         assert (await fleet.handle(run_id).snapshot()).target == "elsewhere"
@@ -164,7 +165,7 @@ async def test_preferences_are_read_to_the_letter(
 
 
 async def test_a_wait_is_cut_to_what_the_pod_grants(fleet: Fleet) -> None:
-    async with client_of(fleet.asgi(max_wait_seconds=0)) as client:
+    async with client_of(make_app(fleet, ServerOptions(max_wait_seconds=0))) as client:
         for asked in ("3600", "9" * 5_000):
             response = await client.post(
                 "/submit", json=task(1), headers={"Prefer": f"wait={asked}"}
@@ -188,7 +189,7 @@ async def test_a_wait_ends_when_the_pod_drains(
 
 
 async def test_who_waits_counts_as_an_open_stream(fleet: Fleet, gate: Gate) -> None:
-    app = fleet.asgi(max_streams=1)
+    app = make_app(fleet, ServerOptions(max_streams=1))
     async with client_of(app) as client, working(fleet):
         first = asyncio.create_task(
             client.post("/submit", json=task(1, "patient"), headers={"Prefer": "wait=60"})
@@ -207,7 +208,7 @@ async def test_who_waits_counts_as_an_open_stream(fleet: Fleet, gate: Gate) -> N
 
 async def test_an_outage_is_told_without_its_inside(space: Space) -> None:
     fleet = Fleet("redis://127.0.0.1:1", key_prefix=space.prefix, retry_seconds=0)
-    async with fleet, client_of(fleet.asgi()) as client:
+    async with fleet, client_of(make_app(fleet)) as client:
         response = await client.post("/submit", json=task(1, "any"))
         check_problem(response, 503, "unavailable")
         assert response.headers["Retry-After"]

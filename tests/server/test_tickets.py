@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from murmur_streams import Fleet
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.auth.signed_tickets import read_ticket, sign_ticket
@@ -41,10 +42,12 @@ def tokens() -> BearerTokens:
 
 
 def asking(fleet: Fleet, **options: Any) -> FastAPI:
-    app: FastAPI = fleet.asgi(
-        **{"authenticator": tokens(), "ticket_secret": SECRET, "ticket_seconds": 60.0, **options}
-    )
-    return app
+    defaults: dict[str, Any] = {
+        "authenticator": tokens(),
+        "ticket_secret": SECRET,
+        "ticket_seconds": 60.0,
+    }
+    return make_app(fleet, ServerOptions(**defaults | options))
 
 
 @pytest.fixture

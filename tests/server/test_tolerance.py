@@ -10,8 +10,8 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from murmur_streams.server import ServerOptions
 from murmur_streams.server.json_body import parse_json
-from murmur_streams.server.options import ServerOptions
 from murmur_streams.wire import bodies
 from tests.server.serving import task
 

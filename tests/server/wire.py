@@ -12,8 +12,7 @@ from typing import Any, Self
 from fastapi import FastAPI
 
 from murmur_streams import Fleet
-from murmur_streams.server.app import make_app
-from murmur_streams.server.options import ServerOptions
+from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.serving import PodServer, listen
 from murmur_streams.server.stream_response import Unwound

@@ -26,7 +26,7 @@ from murmur_streams.server.auth.tokens import is_open_to_others
 from murmur_streams.stores.work_store import WorkStore
 
 if TYPE_CHECKING:
-    from murmur_streams.server.options import ServerOptions
+    from murmur_streams.server import ServerOptions
 
 logger = logging.getLogger("murmur_streams.server")
 
@@ -46,6 +46,7 @@ class PodOptions:
     ticket_secret_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
     public_openapi: bool = False
+    docs: bool = False
     insecure: bool = False
     root_path: str = ""
 
@@ -82,8 +83,8 @@ def server_options(options: Options, pod: PodOptions) -> ServerOptions:
         StoreConfigurationError: a file is no good, or nobody would be asked who they are though
             others can reach the address.
     """
+    from murmur_streams.server import ServerOptions
     from murmur_streams.server.auth.bearer import BearerTokens
-    from murmur_streams.server.options import ServerOptions
     from murmur_streams.server.serving import is_loopback
 
     if pod.tokens_file is None and not pod.insecure and not is_loopback(pod.host):
@@ -91,11 +92,16 @@ def server_options(options: Options, pod: PodOptions) -> ServerOptions:
             f"others can reach {pod.host}, and nobody would be asked who they are: "
             "give --tokens-file (murmur-streams token draws tokens), or --insecure"
         )
+    if pod.docs and pod.tokens_file is not None and not pod.public_openapi:
+        raise StoreConfigurationError(
+            "--docs shows pages, which a browser opens without a token: give --public-openapi too"
+        )
     return ServerOptions(
         authenticator=BearerTokens.of_file(pod.tokens_file) if pod.tokens_file else None,
         ticket_secret=_ticket_secret(pod.ticket_secret_file),
         cors_origins=pod.cors_origins,
         public_openapi=pod.public_openapi,
+        docs=pod.docs,
         drain_seconds=options.drain_seconds,
     )
 
@@ -131,7 +137,7 @@ async def _until_stopped(
     limits: ServerOptions,
     sockets: list[socket.socket],
 ) -> None:
-    from murmur_streams.server.app import make_app
+    from murmur_streams.server import make_app
     from murmur_streams.server.serving import PodServer, url_of
 
     async with fleet:

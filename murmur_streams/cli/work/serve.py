@@ -82,6 +82,15 @@ PublicOpenapi = Annotated[
         rich_help_panel=ACCESS,
     ),
 ]
+Docs = Annotated[
+    bool,
+    typer.Option(
+        "--docs",
+        help="Show the routes as pages under /docs and /redoc, whose scripts come from "
+        "cdn.jsdelivr.net. With a tokens file, also give --public-openapi.",
+        rich_help_panel=ACCESS,
+    ),
+]
 Insecure = Annotated[
     bool,
     typer.Option(
@@ -118,6 +127,7 @@ def answer(  # noqa: PLR0913, PLR0917  # one for each option
     ticket_secret_file: TicketSecretFile = None,
     cors_origin: CorsOrigin = None,
     public_openapi: PublicOpenapi = None,
+    docs: Docs = False,
     insecure: Insecure = False,
 ) -> None:
     """Answer over HTTP: submit runs, read them, stream them, cancel them.
@@ -142,6 +152,7 @@ def answer(  # noqa: PLR0913, PLR0917  # one for each option
         ticket_secret_file=ticket_secret_file or given.ticket_secret_file,
         cors_origins=_origins(cors_origin, given),
         public_openapi=given.public_openapi if public_openapi is None else public_openapi,
+        docs=docs,
         insecure=insecure,
         root_path=_root_path(root_path, given),
     )
