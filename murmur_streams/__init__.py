@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         RunHandle,
         RunLogFilter,
     )
-    from murmur_streams.stores.local.memory import InMemoryRunStore
+    from murmur_streams.stores.local.memory.store import InMemoryRunStore
     from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
     from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
     from murmur_streams.stores.open import open_store
@@ -94,7 +94,7 @@ _MODULES = {
     "Fleet": "murmur_streams.fleet",
     "GroupResult": "murmur_streams.core.model.results",
     "IdempotencyConflictError": "murmur_streams.core.model.errors",
-    "InMemoryRunStore": "murmur_streams.stores.local.memory",
+    "InMemoryRunStore": "murmur_streams.stores.local.memory.store",
     "InvalidArchiveError": "murmur_streams.core.model.errors",
     "InvalidCursorError": "murmur_streams.core.model.errors",
     "InvalidEventError": "murmur_streams.core.model.errors",

@@ -23,7 +23,7 @@ from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import checked_count
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 
 WORKER = "inline"
 

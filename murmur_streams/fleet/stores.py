@@ -12,18 +12,18 @@ from typing import Any
 
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.settings import Settings
-from murmur_streams.stores.local.engine.store import DiskRunStore
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
+from murmur_streams.stores.local.engine.store import LocalOptions
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
 
-_NOT_OURS = frozenset({"url", "client", "revive", "path"})
-"""What a store is made with beside its options."""
+_NOT_OURS = frozenset({"url", "client", "revive"})
+"""Parameters of RedisRunStore that are not options of a fleet."""
 _ON_DISK = {"sqlite": "SQLite", "rocksdb": "RocksDB"}
-_STORES: tuple[type[object], ...] = (RedisRunStore, DiskRunStore)
+_MEMORY = "memory"
 
 
 class StoreOfLoop:
@@ -85,7 +85,19 @@ class StoreOfLoop:
         settings = Settings.from_environment(os.environ)
         url = self._url or settings.url or "embedded:"
         _check(url, self._options)
+        if _scheme(url) == _MEMORY:
+            self._check_is_alone()
         return await open_work_store(url, {**default_options(url, settings), **self._options})
+
+    def _check_is_alone(self) -> None:
+        """Refuse a second event loop or process for runs in memory: it would see none of them."""
+        here = _here()
+        if any(each != here and not each[1].is_closed() for each in self._opened):
+            raise StoreConfigurationError(
+                "the runs of memory: belong to another event loop or process, which has this fleet "
+                "open: use the fleet there, or take a store that both can open, such as "
+                "sqlite:runs.db"
+            )
 
 
 def kind_on_disk(url: str) -> str | None:
@@ -99,27 +111,21 @@ def default_options(url: str, settings: Settings) -> dict[str, Any]:
         "ttl_seconds": settings.ttl_seconds,
         "live_ttl_seconds": settings.live_ttl_seconds,
     }
-    if kind_on_disk(url) is not None:
+    if _is_local(url):
         return kept
     return {**kept, "key_prefix": settings.key_prefix, "partitions": settings.partitions}
 
 
 async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
-    """Open a store that has queues.
+    """Open a store for a fleet.
 
     Raises:
-        StoreConfigurationError, StoreUnavailableError: it cannot be opened, or has none.
+        StoreConfigurationError, StoreUnavailableError: it cannot be opened.
     """
-    if _scheme(url) == "memory":
-        raise StoreConfigurationError(
-            "a fleet needs a store with queues, and memory: has none: set MURMUR_URL to another "
-            "store, such as sqlite:runs.db, or leave it out for the embedded server"
-        )
     # In a thread: an embedded server may have to be started.
     store = await call_in_thread("open a store", lambda: open_store(url, **options))
-    assert not isinstance(store, InMemoryRunStore)  # noqa: S101  # there is no other URL of it
-    if isinstance(store, DiskRunStore):
-        # A server that is away may come back; a file that cannot be opened is a mistake to tell.
+    if isinstance(store, FileRunStore):
+        # An unreachable server may come back; a file that cannot be opened is reported at once.
         await store.ping()
     return store
 
@@ -139,18 +145,29 @@ def _check(url: object, options: Mapping[str, Any]) -> None:
 
 
 def _options_of(url: str | None) -> list[str]:
-    """What the store of a URL can be told; where none is named yet, what any store can."""
-    stores = _STORES if url is None else [DiskRunStore if kind_on_disk(url) else RedisRunStore]
-    found = [name for store in stores for name in inspect.signature(store).parameters]
-    return [name for name in dict.fromkeys(found) if name not in _NOT_OURS]
+    """The options of a URL's store; without a URL those of every store."""
+    local, redis = [*LocalOptions.__annotations__, "sync"], _options_of_redis()
+    if url is None:
+        return [*dict.fromkeys(redis + local)]
+    if _scheme(url) == _MEMORY:
+        local.remove("sync")
+    return local if _is_local(url) else redis
+
+
+def _options_of_redis() -> list[str]:
+    return [name for name in inspect.signature(RedisRunStore).parameters if name not in _NOT_OURS]
 
 
 def _whose(name: str, url: str) -> str:
-    """Why an option that fleets have elsewhere is none here."""
-    kind = kind_on_disk(url)
-    if kind is None or name not in inspect.signature(RedisRunStore).parameters:
+    """Why an option of other fleets does not exist here."""
+    if not _is_local(url) or name not in _options_of_redis():
         return ""
+    kind = kind_on_disk(url) or "memory"
     return f"; {name} is an option of Redis's, and this URL names {kind}"
+
+
+def _is_local(url: str) -> bool:
+    return _scheme(url) == _MEMORY or kind_on_disk(url) is not None
 
 
 def _scheme(url: str) -> str:

@@ -37,7 +37,7 @@ from murmur_streams.core.model.result_codec import StoredModel
 from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.memory import InMemoryRunStore as OurInMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore as OurInMemoryRunStore
 from murmur_streams.stores.protocol import RunStore
 from murmur_streams.stores.redis.store import RedisRunStore as OurRedisRunStore
 

@@ -10,15 +10,15 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import default_data_dir, ensure_server, ensure_server_async
-from murmur_streams.stores.local.engine.store import DiskRunStore
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.engine.store import LocalRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 _DISK_SCHEMES = frozenset({"sqlite", "rocksdb"})
 _SCHEMES = "memory:, redis://, rediss://, unix://, embedded:, sqlite: or rocksdb:"
 
-AnyStore = InMemoryRunStore | RedisRunStore | DiskRunStore
+AnyStore = RedisRunStore | LocalRunStore
 
 
 def open_store(url: str, **options: Any) -> AnyStore:
@@ -99,7 +99,7 @@ def _path(url: str, parts: SplitResult) -> Path:
     return Path(unquote(path))
 
 
-def _open_disk(scheme: str, path: Path, options: dict[str, Any]) -> DiskRunStore:
+def _open_disk(scheme: str, path: Path, options: dict[str, Any]) -> LocalRunStore:
     if scheme == "sqlite":
         from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 

@@ -17,7 +17,7 @@ from murmur_streams.core.model.errors import InvalidArchiveError, RunExistsError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.results import AgentResult, ResultMetadata
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.protocol import RunStore
 from murmur_streams.testing.expiry import is_gone
 from murmur_streams.testing.room import ContractRoom

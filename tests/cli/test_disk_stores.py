@@ -143,6 +143,19 @@ def test_a_rocksdb_folder_is_for_one_process(tmp_path: Path) -> None:
     assert "a RocksDB folder is for one process" in said
 
 
+@pytest.mark.parametrize("where", ["option", "code"])
+def test_a_worker_on_memory_is_refused(line: CommandLine, tmp_path: Path, where: str) -> None:
+    """No other process can submit to it, whether the option or the fleet's code names memory."""
+    text = (HERE / "fleet_app.py").read_text()
+    if where == "code":
+        text = text.replace("Fleet()", 'Fleet("memory:")', 1)
+    (tmp_path / "app.py").write_text(text)
+    url = "memory:" if where == "option" else f"sqlite://{tmp_path}/runs"
+    done = line.run("worker", "app:fleet", "--url", url, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "this fleet's runs are in the memory of its process" in done.stderr
+
+
 def test_a_worker_executes_what_another_process_submits(line: CommandLine, tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/runs"
     line.worker("--url", url)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
+from murmur_streams.stores.local.engine.store import LocalOptions, LocalRunStore
 from murmur_streams.stores.local.sqlite.store import LOOK_SECONDS, SQLiteRunStore
 from tests.docs.pages import DocsPage, named
 
@@ -45,14 +46,17 @@ def test_every_program_of_the_page_is_run() -> None:
 def test_the_options_that_it_names_are_those_of_a_store() -> None:
     sentence = re.search(r"A store takes\n(.+?) as every other does, and `sync`", PAGE.text)
     assert sentence is not None
-    parameters = [name for name in inspect.signature(DiskRunStore).parameters if name != "path"]
-    assert sorted([*named(sentence[1]), "sync"]) == sorted(parameters)
+    assert sorted(named(sentence[1])) == sorted(LocalOptions.__annotations__)
+    assert sorted(LocalOptions.__annotations__) == sorted(
+        inspect.signature(LocalRunStore).parameters
+    )
+    assert "sync" in inspect.signature(FileRunStore).parameters
 
 
 def test_the_delay_that_it_tells_is_the_stores() -> None:
     assert f"at most {LOOK_SECONDS * 1000:.0f} ms and one read later" in PAGE.text
     assert SQLiteRunStore.look_seconds == LOOK_SECONDS
-    assert DiskRunStore.look_seconds is None
+    assert FileRunStore.look_seconds is None
 
 
 def test_its_commands_are_commands() -> None:

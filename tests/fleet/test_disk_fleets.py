@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,9 @@ LONG_LEASE_SECONDS = 60.0
 """Heartbeats every twenty seconds: what comes sooner did not wait for one."""
 
 
-@pytest.fixture(params=["sqlite", "rocksdb"])
+@pytest.fixture(params=["sqlite", "rocksdb", "memory"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"{request.param}://{tmp_path}/runs"
+    return "memory:" if request.param == "memory" else f"{request.param}://{tmp_path}/runs"
 
 
 @pytest.fixture
@@ -291,15 +292,19 @@ def test_programs_without_a_loop_submit_and_wait(url: str) -> None:
 
 async def test_what_looks_at_redis_keys_says_that_there_are_none(fleet: Fleet, url: str) -> None:
     store = await fleet.store()
-    kind = "SQLite" if url.startswith("sqlite") else "RocksDB"
+    kinds = {"sqlite": "SQLite", "rocksdb": "RocksDB", "memory": "InMemory"}
+    kind = kinds[url.partition(":")[0]]
     with pytest.raises(StoreConfigurationError, match=f"looks at Redis keys; this store is {kind}"):
         redis_only(store)
 
 
 def test_options_are_those_of_the_store_that_the_url_names(url: str) -> None:
-    Fleet(url, ttl_seconds=1, sync=True, max_events=2_000)
+    is_file = url != "memory:"
+    options: dict[str, Any] = {"sync": True} if is_file else {}
+    Fleet(url, ttl_seconds=1, max_events=2_000, **options)
+    last = "sync" if is_file else "clock"
     for name in ("key_prefix", "partitions", "path"):
-        with pytest.raises(TypeError, match=f"no option '{name}'; it has: ttl_seconds, .*sync"):
+        with pytest.raises(TypeError, match=f"no option '{name}'; it has: ttl_seconds, .*{last}"):
             Fleet(url, **{name: None})
     with pytest.raises(TypeError, match="no option 'sync'"):
         Fleet("redis://127.0.0.1:1", sync=True)
@@ -316,4 +321,4 @@ async def test_the_variables_of_the_environment_count(
     async with Fleet() as fleet:
         store = await fleet.store()
         assert store.live_ttl_ms == 70_000
-        assert store.where.endswith("/runs")
+        assert store.where.endswith("memory:" if url == "memory:" else "/runs")

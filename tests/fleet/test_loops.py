@@ -8,14 +8,20 @@ import subprocess
 import sys
 from typing import Any, cast
 
+import pytest
+
 from murmur_streams import Fleet
+from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.fleet.stores import StoreOfLoop
 from tests.servers import Space
 from tests.warm import ROOT
 
 FORK = """
 import asyncio, os, sys
+import pytest
+
 from murmur_streams import Fleet
+from murmur_streams.core.model.errors import StoreConfigurationError
 
 fleet = Fleet(sys.argv[1], key_prefix=sys.argv[2])
 
@@ -69,6 +75,22 @@ def test_two_loops_at_the_same_time_have_stores_of_their_own(space: Space) -> No
         for loop in (one, two):
             loop.run_until_complete(fleet.close())
             loop.close()
+
+
+def test_runs_in_memory_belong_to_one_event_loop_at_a_time() -> None:
+    """A second loop would get an empty store: it gets an error, until the first loop is closed."""
+    fleet = Fleet("memory:")
+    one, two = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        one.run_until_complete(fleet.submit("any", run_id="a"))
+        with pytest.raises(StoreConfigurationError, match="belong to another event loop"):
+            two.run_until_complete(fleet.store())
+        one.run_until_complete(fleet.close())
+        assert two.run_until_complete(fleet.store()).where == "memory:"
+    finally:
+        two.run_until_complete(fleet.close())
+        one.close()
+        two.close()
 
 
 def test_a_forked_child_and_its_parent_do_not_disturb_each_other(space: Space) -> None:

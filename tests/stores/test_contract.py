@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from fakeredis import FakeAsyncRedis, FakeRedis, FakeServer
 
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 
 READERS = {
     "stream": lambda store: store.stream("run"),

@@ -17,7 +17,6 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Beat, Claimed, NoticeKind, TargetRule, WorkerInfo
-from murmur_streams.stores.local.memory import InMemoryRunStore
 from murmur_streams.stores.work_store import WorkQueue, WorkStore
 from tests.fleet.queueing import hand_on, over, take
 from tests.servers import Space
@@ -27,14 +26,15 @@ MOMENT_SECONDS = 0.01
 HOUR_SECONDS = 3_600.0
 
 
-@pytest.fixture(params=["redis", "sqlite", "rocksdb"])
+@pytest.fixture(params=["redis", "sqlite", "rocksdb", "memory"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WorkStore]:
     if request.param == "redis":
         space: Space = request.getfixturevalue("space")
         opened = open_store(space.url, key_prefix=space.prefix)
+    elif request.param == "memory":
+        opened = open_store("memory:")
     else:
         opened = open_store(f"{request.param}://{tmp_path}/runs")
-    assert not isinstance(opened, InMemoryRunStore)
     async with opened as store:
         yield store
         for run in (await store.list_runs(limit=500)).runs:

@@ -21,10 +21,11 @@ from murmur_streams.cli.supervisor.health import Health, HealthFile, fresh_secon
 from murmur_streams.cli.supervisor.options import Options
 from murmur_streams.cli.supervisor.probes import serve_probes
 from murmur_streams.cli.supervisor.shutdown import cancel_leftovers, end_now, end_soon
-from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.forks import let_go_of_children
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 
 
@@ -93,6 +94,12 @@ async def _until_stopped(
         store = await fleet.store()
         health.warning = lambda: store.warning
         health.refusal = lambda: worker.refusal
+        if isinstance(store, InMemoryRunStore):
+            raise StoreConfigurationError(
+                "this fleet's runs are in the memory of its process, and no other process can "
+                "submit to this worker: run a Worker in the program that submits, or give the "
+                "fleet another store, such as sqlite:runs.db"
+            )
         if reporter is None and isinstance(store, RocksDBRunStore):
             # The fleet's own store: its code may name another one than the options do.
             warn_alone(options.fleet, f"rocksdb:{quote(store.where)}")

@@ -123,6 +123,11 @@ class JournalEntry:
         )
 
 
+def copied_entry(entry: JournalEntry) -> JournalEntry:
+    """An entry for one reader alone: its fields are a dict, which the reader could change."""
+    return JournalEntry(entry.run_id, entry.epoch, entry.ms, entry.seq, dict(entry.fields))
+
+
 def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]:
     """Encode an event as the fields of its entry.
 

@@ -6,7 +6,7 @@ import pytest
 
 from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import note
 from tests.stores.faults.proxy import Fault, FaultProxy, calls, once

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from tests.stores.local.stores import STORES, Open, opener
 
 
@@ -24,6 +24,6 @@ def open_again(kind: str, tmp_path: Path) -> Open:
 
 
 @pytest_asyncio.fixture
-async def store(open_again: Open) -> AsyncIterator[DiskRunStore]:
+async def store(open_again: Open) -> AsyncIterator[FileRunStore]:
     async with open_again() as store:
         yield store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
+from murmur_streams.stores.local.memory.database import MemoryDatabase
 from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 
@@ -29,7 +31,18 @@ def _rocksdb(folder: Path, feed_max_entries: int) -> Database:
     return open_rocksdb(folder / "runs", sync=False, feed_max_entries=feed_max_entries)
 
 
+def _memory(folder: Path, feed_max_entries: int) -> Database:
+    """The rows of a folder's test stay: only the length of the feed is another one."""
+    again = MemoryDatabase(feed_max_entries)
+    database = _IN_MEMORY.setdefault(folder, again)
+    database._feed = deque(database._feed, feed_max_entries)
+    return database
+
+
+_IN_MEMORY: dict[Path, MemoryDatabase] = {}
+
 OPENERS: dict[str, Opener] = {
+    "memory": _memory,
     "rocksdb": _rocksdb,
     "sqlite": _sqlite,
 }

@@ -6,19 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
+from murmur_streams.stores.local.engine.open_file import FileAccess, OpenFile
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 
-STORES: dict[str, type[DiskRunStore]] = {"sqlite": SQLiteRunStore, "rocksdb": RocksDBRunStore}
+STORES: dict[str, type[FileRunStore]] = {"sqlite": SQLiteRunStore, "rocksdb": RocksDBRunStore}
 
-Open = Callable[..., DiskRunStore]
+Open = Callable[..., FileRunStore]
 
 
 def opener(name: str, folder: Path) -> Open:
     """Opens the same store again and again."""
 
-    def open_store(**options: Any) -> DiskRunStore:
+    def open_store(**options: Any) -> FileRunStore:
         return STORES[name](folder / "runs", **options)
 
     return open_store
+
+
+def access_of(store: FileRunStore) -> FileAccess:
+    """The store's way to its file."""
+    access = store._access
+    assert isinstance(access, FileAccess)
+    return access
+
+
+async def file_of(store: FileRunStore) -> OpenFile:
+    """The store's open file."""
+    return await access_of(store).get()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import RunDamagedError, RunNotFoundError, RunState
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.rocksdb import keys
 from murmur_streams.stores.local.rocksdb.handle import Handle
 from murmur_streams.testing.workbench import note, types_of
@@ -56,7 +56,7 @@ def clock() -> Clock:
     return Clock()
 
 
-async def fill(store: DiskRunStore) -> None:
+async def fill(store: FileRunStore) -> None:
     """One ended run, and others that live."""
     for run_id in ("ended", "lives", "other"):
         await store.create(run_id, "target", input={"of": run_id})

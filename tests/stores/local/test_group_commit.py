@@ -19,10 +19,10 @@ from murmur_streams import (
     WrongExpectedVersionError,
 )
 from murmur_streams.stores.local.engine.database import Changes
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.engine.transaction import Transaction
 from murmur_streams.testing.workbench import journal_of, note, numbers, wait_until
-from tests.stores.local.stores import Open
+from tests.stores.local.stores import Open, access_of, file_of
 
 TASKS = 100
 
@@ -50,12 +50,12 @@ class Commits:
         return self._commit(changes)
 
 
-async def commits_of(store: DiskRunStore) -> Commits:
-    file = await store._opened.get()
+async def commits_of(store: FileRunStore) -> Commits:
+    file = await file_of(store)
     return Commits(file.writer._database)
 
 
-async def test_a_hundred_tasks_share_a_few_commits(store: DiskRunStore) -> None:
+async def test_a_hundred_tasks_share_a_few_commits(store: FileRunStore) -> None:
     await store.create("run", "target")
     commits = await commits_of(store)
     await asyncio.gather(*(store.append("run", note("run", each)) for each in range(TASKS)))
@@ -65,7 +65,7 @@ async def test_a_hundred_tasks_share_a_few_commits(store: DiskRunStore) -> None:
     assert sorted(map(int, map(str, numbers(told)))) == list(range(TASKS))
 
 
-async def test_one_call_does_not_wait_for_company(store: DiskRunStore) -> None:
+async def test_one_call_does_not_wait_for_company(store: FileRunStore) -> None:
     await store.create("run", "target")
     commits = await commits_of(store)
     for number in range(5):
@@ -73,7 +73,7 @@ async def test_one_call_does_not_wait_for_company(store: DiskRunStore) -> None:
     assert commits.groups == [1] * 5
 
 
-async def test_each_of_a_group_gets_its_own_answer_or_error(store: DiskRunStore) -> None:
+async def test_each_of_a_group_gets_its_own_answer_or_error(store: FileRunStore) -> None:
     await store.create("run", "target")
     answers = await asyncio.gather(
         store.append("run", note("run", 1)),
@@ -88,7 +88,7 @@ async def test_each_of_a_group_gets_its_own_answer_or_error(store: DiskRunStore)
     assert (answers[0], answers[4]) == (2, 4)
 
 
-async def test_a_bug_in_one_operation_is_that_callers_alone(store: DiskRunStore) -> None:
+async def test_a_bug_in_one_operation_is_that_callers_alone(store: FileRunStore) -> None:
     await store.create("run", "target")
 
     def broken(group: Transaction) -> None:
@@ -100,8 +100,8 @@ async def test_a_bug_in_one_operation_is_that_callers_alone(store: DiskRunStore)
 
     answers = await asyncio.gather(
         store.append("run", note("run", 1)),
-        store.write(broken),
-        store.write(wrong),
+        store._access.write(broken),
+        store._access.write(wrong),
         store.append("run", note("run", 2)),
         return_exceptions=True,
     )
@@ -111,7 +111,7 @@ async def test_a_bug_in_one_operation_is_that_callers_alone(store: DiskRunStore)
 
 
 async def test_when_a_group_cannot_be_committed_each_call_is_tried_by_itself(
-    store: DiskRunStore,
+    store: FileRunStore,
 ) -> None:
     await store.create("run", "target")
     commits = await commits_of(store)
@@ -130,9 +130,9 @@ async def test_when_a_group_cannot_be_committed_each_call_is_tried_by_itself(
 
 
 @contextlib.contextmanager
-def _rolled_back(store: DiskRunStore) -> Generator[None]:
+def _rolled_back(store: FileRunStore) -> Generator[None]:
     """A commit that failed has ended its group; the fake one must do that, too."""
-    file = store._opened._file
+    file = access_of(store)._file
     assert file is not None
     database: Any = file.writer._database
     commit = database.commit
@@ -148,7 +148,7 @@ def _rolled_back(store: DiskRunStore) -> Generator[None]:
     yield
 
 
-async def test_a_file_that_somebody_holds_is_everybodys_error_at_once(store: DiskRunStore) -> None:
+async def test_a_file_that_somebody_holds_is_everybodys_error_at_once(store: FileRunStore) -> None:
     await store.create("run", "target")
     commits = await commits_of(store)
     await asyncio.gather(*(store.append("run", note("run", each)) for each in range(3)))
@@ -161,7 +161,7 @@ async def test_a_file_that_somebody_holds_is_everybodys_error_at_once(store: Dis
     assert (await store.snapshot("run")).version == 4
 
 
-async def test_a_cancelled_caller_poisons_nothing(store: DiskRunStore) -> None:
+async def test_a_cancelled_caller_poisons_nothing(store: FileRunStore) -> None:
     await store.create("run", "target")
     writes = [asyncio.create_task(store.append("run", note("run", each))) for each in range(10)]
     await asyncio.sleep(0)
@@ -176,7 +176,7 @@ async def test_a_cancelled_caller_poisons_nothing(store: DiskRunStore) -> None:
 
 
 async def test_more_callers_than_may_wait_are_served_all_the_same(
-    store: DiskRunStore, monkeypatch: pytest.MonkeyPatch
+    store: FileRunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("murmur_streams.stores.local.engine.writer.MOST_WAITING", 7)
     await store.create("run", "target")
@@ -226,7 +226,7 @@ async def test_closing_wakes_every_subscriber_and_every_reader_of_the_feed(
     assert {type(each) for each in ended} == {StoreClosedError}
 
 
-async def test_a_store_is_one_event_loops(store: DiskRunStore) -> None:
+async def test_a_store_is_one_event_loops(store: FileRunStore) -> None:
     await store.create("run", "target")
 
     def elsewhere() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import RunState
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.testing.workbench import events_of, journal_of, numbers
 from tests.stores.local.acknowledging import EVENTS
 from tests.stores.local.stores import Open
@@ -65,7 +65,7 @@ def _killed_writer(kind: str, folder: Path, life: int, chance: random.Random) ->
     return writes
 
 
-async def _check(store: DiskRunStore, run_id: str, writes: set[tuple[str, int]]) -> None:
+async def _check(store: FileRunStore, run_id: str, writes: set[tuple[str, int]]) -> None:
     report = await store.audit(run_id)
     assert report.ok, (run_id, report.problems)
     stored = numbers(

@@ -7,18 +7,18 @@ import asyncio
 import pytest
 
 from murmur_streams import EntryType, JournalEntry
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.testing.workbench import note, wait_until
 
 
-async def follow(store: DiskRunStore, run_id: str, seen: list[JournalEntry]) -> None:
+async def follow(store: FileRunStore, run_id: str, seen: list[JournalEntry]) -> None:
     async for entry in store.journal(run_id, follow=True):
         seen.append(entry)  # noqa: PERF401  # one by one is what is looked at
 
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_who_follows_a_run_that_is_deleted_and_created_anew_sees_its_own_end(
-    store: DiskRunStore, together: bool
+    store: FileRunStore, together: bool
 ) -> None:
     await store.create("run", "target")
     seen: list[JournalEntry] = []
@@ -42,7 +42,7 @@ async def test_who_follows_a_run_that_is_deleted_and_created_anew_sees_its_own_e
     assert len({entry.epoch for entry in seen}) == 1
 
 
-async def test_three_lives_in_one_group_are_three_streams(store: DiskRunStore) -> None:
+async def test_three_lives_in_one_group_are_three_streams(store: FileRunStore) -> None:
     await store.create("run", "target")
     seen: list[JournalEntry] = []
     following = asyncio.create_task(follow(store, "run", seen))

@@ -12,9 +12,9 @@ import pytest
 
 from murmur_streams import AgentResult, RunState
 from murmur_streams.stores.local.engine.database import Database, Reader
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.testing.workbench import Subscriber, note, wait_until
-from tests.stores.local.stores import Open
+from tests.stores.local.stores import Open, access_of, file_of
 
 BLOCKING = [
     name for protocol in (Database, Reader) for name in vars(protocol) if not name.startswith("_")
@@ -36,7 +36,7 @@ def watch(target: Any, threads: set[threading.Thread]) -> None:
             setattr(target, name, noting(getattr(target, name)))
 
 
-async def live(store: DiskRunStore) -> None:
+async def live(store: FileRunStore) -> None:
     """Do everything that touches the file."""
     await store.create("run", "target", input={"a": 1})
     subscriber = Subscriber(store.stream("run"))
@@ -60,7 +60,7 @@ async def live(store: DiskRunStore) -> None:
     await store.check_feed_cursor(await first_cursor(store))
 
 
-async def first_cursor(store: DiskRunStore) -> str:
+async def first_cursor(store: FileRunStore) -> str:
     feed = store.feed()
     entry = await anext(feed)
     await feed.aclose()
@@ -88,7 +88,7 @@ async def test_nothing_that_blocks_is_called_on_the_event_loop(
         watch(database, threads)
         return database
 
-    monkeypatch.setattr(store._opened, "_open_database", open_database)
+    monkeypatch.setattr(access_of(store), "_open_database", open_database)
     async with store:
         await live(store)
     assert threads
@@ -96,9 +96,9 @@ async def test_nothing_that_blocks_is_called_on_the_event_loop(
     assert not any(thread.is_alive() for thread in threads), "they end with the store"
 
 
-async def test_the_event_loop_goes_on_while_a_commit_takes_long(store: DiskRunStore) -> None:
+async def test_the_event_loop_goes_on_while_a_commit_takes_long(store: FileRunStore) -> None:
     await store.create("run", "target")
-    database: Any = (await store._opened.get()).writer._database
+    database: Any = (await file_of(store)).writer._database
     commit, is_committing, may_go_on = database.commit, threading.Event(), threading.Event()
 
     def slow(changes: Any) -> Any:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from murmur_streams import StoreConfigurationError, open_store
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.open import path_on_disk
 from tests.stores.local.stores import STORES
 
 
 def path_of(url: str) -> Path:
     store = open_store(url)
-    assert isinstance(store, DiskRunStore)
+    assert isinstance(store, FileRunStore)
     assert isinstance(store, STORES[url.partition(":")[0]])
     return store.path
 

@@ -22,7 +22,7 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
 from murmur_streams.core.rules.decide import LIVE_GRACE_MS
-from murmur_streams.stores.local.memory import InMemoryRunStore
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue

@@ -14,6 +14,7 @@ from murmur_streams import RunNotFoundError, SQLiteRunStore, StoreUnavailableErr
 from murmur_streams.stores.local.engine.database import FeedRow
 from murmur_streams.stores.local.sqlite.store import LOOK_SECONDS
 from murmur_streams.testing.workbench import Subscriber, journal_of, note, numbers, wait_until
+from tests.stores.local.stores import file_of
 from tests.warm import ROOT
 
 RUN = "shared"
@@ -118,7 +119,7 @@ async def test_a_run_that_is_deleted_there_ends_here(store: SQLiteRunStore, path
 
 async def test_the_file_is_looked_at_only_while_somebody_waits(store: SQLiteRunStore) -> None:
     looks = 0
-    file = await store._opened.get()
+    file = await file_of(store)
     look = file._reader.has_foreign_writes
 
     def counted() -> bool:
@@ -146,7 +147,7 @@ async def test_what_this_process_writes_is_not_read_again_for_its_subscribers(
     subscriber = Subscriber(store.stream(RUN))
     await store.append(RUN, note(RUN, 0))
     await subscriber.until(1)
-    file = await store._opened.get()
+    file = await file_of(store)
     reads = 0
     read = file._reader.journal
 
@@ -186,7 +187,7 @@ async def test_a_look_that_failed_leaves_nobody_silent(store: SQLiteRunStore, pa
     subscriber = Subscriber(store.stream(RUN))
     await store.append(RUN, note(RUN, 0))
     await subscriber.until(1)
-    file = await store._opened.get()
+    file = await file_of(store)
     feed, failures = file._reader.feed, [RecursionError("deep"), StoreUnavailableError("busy")]
 
     def failing(after_n: int, limit: int) -> list[FeedRow]:

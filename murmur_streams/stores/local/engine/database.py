@@ -112,6 +112,11 @@ class Changes:
     )
     """By space and key; None removes it."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.runs or self.feed or self.items)
+
 
 @dataclass(frozen=True, slots=True)
 class FeedRow:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from murmur_streams.core.model.dead_letters import (
     MOST_LETTERS,
@@ -18,14 +17,13 @@ from murmur_streams.core.model.dead_letters import (
 )
 from murmur_streams.core.model.errors import DeadLetterNotFoundError, InvalidCursorError
 from murmur_streams.core.model.identifiers import check_run_id, check_target, new_run_id
+from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.pages import check_limit
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
-
-if TYPE_CHECKING:
-    from murmur_streams.stores.local.engine.queued import DiskWork
 
 _PAGE = 50
 """Letters hold inputs: a page of them must not be too large."""
@@ -38,8 +36,10 @@ Row = tuple[str, str]
 class DeadLetters:
     """The dead letters of one store. They stay until they are requeued or purged."""
 
-    def __init__(self, store: DiskWork) -> None:
-        self._store = store
+    def __init__(self, access: Access, limits: Limits, clock: Callable[[], int]) -> None:
+        self._access = access
+        self._limits = limits
+        self._clock = clock
 
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
@@ -69,7 +69,7 @@ class DeadLetters:
             DeadLetterNotFoundError: there is none: it did not die, was requeued or purged.
         """
         check_run_id(run_id)
-        row = await self._store.read(lambda reader: _row_of(reader, run_id))
+        row = await self._access.read(lambda reader: _row_of(reader, run_id))
         if row is not None:
             return _letter(row)
         # An id that lives again may have a letter of a life before.
@@ -92,7 +92,7 @@ class DeadLetters:
             DeadLetterNotFoundError: there is no such letter (any more).
         """
         letter, new_id = await self.get(run_id), new_run_id()
-        command = requeue_command(letter, new_id, self._store.limits)
+        command = requeue_command(letter, new_id, self._limits)
 
         def submit(group: Transaction) -> Answer | None:
             if group.database.item(Space.DEAD, letter.letter_id) is None:
@@ -100,7 +100,7 @@ class DeadLetters:
             _remove(group, letter.letter_id)
             return group.perform(new_id, command).answer
 
-        answer = await self._store.write_alone(submit)
+        answer = await self._access.write_alone(submit)
         if answer is None:
             raise DeadLetterNotFoundError(run_id)
         check_answer(answer, new_id)
@@ -134,13 +134,13 @@ class DeadLetters:
             return await self._purge_one(run_id)
         before_ms = None
         if older_than_seconds is not None:
-            before_ms = max(0, self._store.clock() - round(older_than_seconds * 1000))
+            before_ms = max(0, self._clock() - round(older_than_seconds * 1000))
         count, name = 0, await self._next_target(target, None)
         while name is not None:
             first, stop = f"{name}/", _end(name)
             if before_ms is not None:
                 stop = f"{name}/{before_ms:013d}/"
-            while removed := await self._store.write_alone(
+            while removed := await self._access.write_alone(
                 lambda group, first=first, stop=stop: _remove_page(group, first, stop)
             ):
                 count += removed
@@ -159,7 +159,7 @@ class DeadLetters:
             _remove(group, letter.letter_id)
             return 1
 
-        return await self._store.write_alone(remove)
+        return await self._access.write_alone(remove)
 
     async def _rows(self, target: str | None, cursor: str | None) -> AsyncGenerator[Row]:
         """The letters after a cursor, in the listing's order."""
@@ -176,7 +176,7 @@ class DeadLetters:
             name = await self._next_target(target, name)
 
     async def _page(self, target: str, stop: str) -> list[Row]:
-        return await self._store.read(
+        return await self._access.read(
             lambda reader: reader.items(
                 Space.DEAD, first=f"{target}/", before=stop, limit=_PAGE, newest_first=True
             )
@@ -187,7 +187,7 @@ class DeadLetters:
         if only is not None:
             return check_target(only) if after is None else None
         first = "" if after is None else _end(after)
-        found = await self._store.read(
+        found = await self._access.read(
             lambda reader: reader.items(Space.DEAD, first=first, limit=1)
         )
         return _target(found[0][0]) if found else None

@@ -38,8 +38,9 @@ class Feed:
 
     def wake(self) -> None:
         """Let every reader look: there may be more."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self.readers:
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     def close(self) -> None:
         """Wake every reader with StoreClosedError."""

@@ -11,10 +11,11 @@ from contextlib import suppress
 from typing import TypeVar
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
-from murmur_streams.stores.local.engine.database import Database, Reader
+from murmur_streams.stores.local.engine.access import Begin, Committed
+from murmur_streams.stores.local.engine.database import Database, Reader, Stored
 from murmur_streams.stores.local.engine.thread import DatabaseThread
-from murmur_streams.stores.local.engine.transaction import Written
-from murmur_streams.stores.local.engine.writer import Begin, Writer
+from murmur_streams.stores.local.engine.transaction import Transaction, Written
+from murmur_streams.stores.local.engine.writer import Writer
 from murmur_streams.stores.own_tasks import start_task
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class OpenFile:
         writing: DatabaseThread,
         reading: DatabaseThread,
         begin: Begin,
-        committed: Callable[[list[Written]], None],
+        committed: Committed,
         looked: Callable[[Collection[str] | None], None],
     ) -> None:
         self._database = database
@@ -121,7 +122,7 @@ class OpenFile:
             self._looked(run_ids)
 
 
-class Opened:
+class FileAccess:
     """Opens the file at first use, once, and binds it to that event loop and process.
 
     Args:
@@ -136,7 +137,7 @@ class Opened:
         path: str,
         open_database: Callable[[], Database],
         begin: Begin,
-        committed: Callable[[list[Written]], None],
+        committed: Committed,
         looked: Callable[[Collection[str] | None], None],
         look_seconds: float | None,
     ) -> None:
@@ -176,8 +177,26 @@ class Opened:
             self._opening = start_task(self._open(), f"open {self._path}")
         return await asyncio.shield(self._opening)
 
+    async def open(self) -> None:
+        await self.get()
+
+    async def stored(self, run_id: str) -> Stored | None:
+        file = await self.get()
+        if self._look_seconds is None and (known := file.writer.known.get(run_id)) is not None:
+            # No other process writes this file: what was written last is what it holds.
+            return known
+        return await file.read(lambda reader: reader.stored(run_id))
+
+    async def read(self, call: Callable[[Reader], T]) -> T:
+        return await (await self.get()).read(call)
+
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        return await (await self.get()).writer.run(operation)
+
+    async def write_alone(self, operation: Callable[[Transaction], T]) -> T:
+        return await (await self.get()).writer.alone(operation)
+
     def watch(self, is_wanted: bool) -> None:
-        """Say whether anybody waits for what other processes write."""
         self._is_wanted = is_wanted
         self._set_watch()
 

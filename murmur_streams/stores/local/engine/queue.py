@@ -1,13 +1,12 @@
-"""The queue of a store on disk as a worker sees it."""
+"""The queue of a local store as a worker sees it."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
+from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.work import (
     Beat,
     Claim,
@@ -17,13 +16,12 @@ from murmur_streams.core.model.work import (
     Housekeeping,
     TargetRule,
 )
+from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
 from murmur_streams.stores.local.engine.housekeeping import beat, tend
+from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
 from murmur_streams.stores.pauses import pause_before_retry
-
-if TYPE_CHECKING:
-    from murmur_streams.stores.local.engine.queued import DiskWork
 
 logger = logging.getLogger("murmur_streams.queue")
 
@@ -32,12 +30,18 @@ class Queue:
     """The waiting work of one store, for workers.
 
     Args:
-        store: whose runs.
+        access: to the store's database.
+        signals: wake this process's workers.
+        clock: milliseconds of Unix time.
         lease_seconds: how long a claim holds without a heartbeat, by this machine's clock.
     """
 
-    def __init__(self, store: DiskWork, lease_seconds: float) -> None:
-        self._store = store
+    def __init__(
+        self, access: Access, signals: Signals, clock: Callable[[], int], lease_seconds: float
+    ) -> None:
+        self._access = access
+        self._signals = signals
+        self._clock = clock
         self._lease_ms = round(lease_seconds * 1000)
         self._is_idle = False
         """Whether the last claim found nothing: then the next one looks before it writes."""
@@ -45,7 +49,7 @@ class Queue:
     async def prepare(self, targets: Sequence[str]) -> None:
         """Open the file; what a target's queue needs comes with its first run."""
         del targets
-        await self._store.ping()
+        await self._access.open()
 
     async def claim(
         self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
@@ -62,17 +66,19 @@ class Queue:
             host: where the worker runs, for the journal.
         """
         if self._is_idle:
-            now_ms = self._store.clock()
-            idle = await self._store.read(lambda reader: idle_until(reader, targets, now_ms))
+            now_ms = self._clock()
+            idle = await self._access.read(lambda reader: idle_until(reader, targets, now_ms))
             if idle is not None:
                 return idle
+        # Before the claim: a cancel that comes right after it finds the worker's messages.
+        self._signals.listen(worker)
         tokens = [secrets.token_hex(8) for _ in range(count)]
 
         def serve(group: Transaction) -> tuple[Claimed, list[tuple[str, str]]]:
             claiming = Claiming(group, worker, host or None, tokens, self._lease_ms)
             return claiming.serve(targets), claiming.refused
 
-        claimed, refused = await self._store.write_alone(serve)
+        claimed, refused = await self._access.write_alone(serve)
         for run_id, reason in refused:
             logger.info("run %s was not started: %s", run_id, reason)
         self._is_idle = not claimed.claims
@@ -80,7 +86,7 @@ class Queue:
 
     async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
         """Move the leases on; what there is to say of the claims."""
-        said = await self._store.write(lambda group: beat(group, beats, self._lease_ms))
+        said = await self._access.write(lambda group: beat(group, beats, self._lease_ms))
         return [
             ClaimNotice(each.claim, word)
             for each, word in zip(beats, said, strict=True)
@@ -103,7 +109,7 @@ class Queue:
         interval_ms = round(interval_seconds * 1000)
         requeued, ended, is_over = list[str](), list[str](), False
         while not is_over:
-            tended, has_more = await self._store.write_alone(
+            tended, has_more = await self._access.write_alone(
                 lambda group: tend(group, worker, interval_ms)
             )
             requeued += tended.requeued
@@ -113,10 +119,10 @@ class Queue:
 
     async def release(self, claim: Claim, reason: str) -> None:
         """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""
-        try:
-            await self._store.release(claim.run_id, claim.token, reason)
-        except (LeaseLostError, RunNotFoundError):
-            logger.debug("run %s was no longer ours to hand back", claim.run_id)
+        command = Release(reason, claim.token)
+        answer = await self._access.write(lambda group: group.perform(claim.run_id, command).answer)
+        if answer[0] != "OK":
+            logger.debug("run %s was not handed back: its claim is over", claim.run_id)
 
     async def recover(self, attempt: int) -> None:
         """Wait before a further try after a failure, longer each time, to two seconds."""
@@ -127,7 +133,7 @@ class Queue:
 
         Runs of this process wake it at once, those of others when the store has looked.
         """
-        await self._store.wait_for_work(targets, seconds)
+        await self._signals.queued(targets, seconds)
 
     async def control(
         self, worker: str, after: str, seconds: float
@@ -147,8 +153,8 @@ class Queue:
         Raises:
             StoreClosedError: nothing comes any more.
         """
-        messages, n = await self._store.signals.messages(worker, int(after or 0), seconds)
+        messages, n = await self._signals.messages(worker, int(after or 0), seconds)
         if not messages:
-            # A store that was closed answers at once.
-            await self._store.ping()
+            # The signals of a closed store return at once; this raises StoreClosedError.
+            await self._access.open()
         return list(messages), str(n)

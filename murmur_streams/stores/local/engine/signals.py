@@ -85,6 +85,10 @@ class Signals:
             self._queued.pop(event, None)
             self._moved()
 
+    def listen(self, worker: str) -> deque[tuple[int, ControlMessage]]:
+        """Keep messages for a worker of this process from now on, until ``forget``."""
+        return self._messages.setdefault(worker, deque(maxlen=MOST_MESSAGES))
+
     async def messages(
         self, worker: str, after: int, seconds: float
     ) -> tuple[Sequence[ControlMessage], int]:
@@ -93,7 +97,7 @@ class Signals:
         Returns:
             The words, and the number to go on after.
         """
-        kept = self._messages.setdefault(worker, deque(maxlen=MOST_MESSAGES))
+        kept = self.listen(worker)
         if not (kept and kept[-1][0] > after):
             event = self._listening.setdefault(worker, asyncio.Event())
             event.clear()

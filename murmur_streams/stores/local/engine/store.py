@@ -1,21 +1,19 @@
-"""DiskRunStore: the interface over a database on this machine's disk."""
+"""LocalRunStore: the interface over a database of this process or machine."""
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypedDict, TypeVar
 
 from pydantic import JsonValue
 
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.commands import Append, Command, Seal
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry, FeedFilter, Position
@@ -32,12 +30,12 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.requests import create_command
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
+from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import Durations, is_due
 from murmur_streams.stores.local.engine.database import Database, FeedRow, Kind, Reader, Stored
 from murmur_streams.stores.local.engine.feed import Feed
-from murmur_streams.stores.local.engine.open_file import Opened
-from murmur_streams.stores.local.engine.queued import DiskWork
+from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.tails import Page, Tails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
@@ -47,69 +45,63 @@ T = TypeVar("T")
 SWEEP_PAGE = 100
 
 
-class DiskRunStore(DiskWork):
-    """Runs in a file or folder of this machine.
+class LocalOptions(TypedDict, total=False):
+    """The keywords of every local store; see LocalRunStore."""
 
-    Guarantees: a write that returned is in the journal exactly once, and killing the process
-    does not lose it; with ``sync`` a loss of power does not either. Concurrent writes share a
-    commit. Subscribers of this process are woken by memory, without polling.
+    ttl_seconds: float
+    max_events: int
+    live_ttl_seconds: float
+    late_event_seconds: float
+    feed_max_entries: int
+    limits: Limits | None
+    clock: Callable[[], int]
+
+
+class LocalRunStore(LocalWork):
+    """Runs in a database of this process or machine: memory, SQLite or RocksDB.
+
+    Guarantees: a write that returned is in the journal exactly once. Subscribers of this process
+    are woken by memory, without polling.
 
     Args:
-        path: where.
         ttl_seconds: how long an ended run is kept; 0 or less means for ever.
         max_events: the journal's cap, at least 1,000; 0 for none.
-        live_ttl_seconds: how long nobody may write to a run that has not ended before a sweep
+        live_ttl_seconds: how long a run that has not ended may go without a write before a sweep
             fails it; 0 for ever.
         late_event_seconds: how long after the end a closing event may still come.
         feed_max_entries: how many entries the feed keeps.
-        sync: whether a write returns only when the disk says that it has it.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time.
     """
 
-    look_seconds: float | None = None
-    """How often a waiting store looks for what other processes wrote; None: there are none."""
-
     def __init__(
         self,
-        path: str | os.PathLike[str],
         *,
         ttl_seconds: float = 3600,
         max_events: int = 100_000,
         live_ttl_seconds: float = 30 * DAY_SECONDS,
         late_event_seconds: float = 2.0,
         feed_max_entries: int = 10_000,
-        sync: bool = False,
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        # Where the program stands now: it may go elsewhere while the file is open.
-        self.path = Path(path).absolute()
-        self.durations = Durations(
+        self._durations = Durations(
             ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
             live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
             late_event_ms=duration_ms("late_event_seconds", late_event_seconds),
         )
-        self.clock = clock
+        self._clock = clock
         self._max_events = check_max_events(max_events)
         self._feed_max_entries = feed_max_entries
-        self._sync = sync
         self._limits = limits or Limits()
-        self._opened = Opened(
-            str(self.path),
-            self._open_database,
-            self._begin,
-            self._committed,
-            self._looked,
-            self.look_seconds,
-        )
+        self._access = self._make_access(self._begin, self._committed)
         self._tails = Tails(self._read_page, self._seal, self._watch)
         self._feed = Feed(self._feed_rows, self._feed_ends, self._watch)
-        self.signals = Signals(self._watch)
+        self._signals = Signals(self._watch)
 
     @abstractmethod
-    def _open_database(self) -> Database:
-        """Open the file; blocks. StoreConfigurationError, StoreDamagedError: it cannot be."""
+    def _make_access(self, begin: Begin, committed: Committed) -> Access:
+        """Make the way to the store's database, which is opened at first use."""
 
     @staticmethod
     def new_run_id() -> str:
@@ -124,15 +116,15 @@ class DiskRunStore(DiskWork):
     @property
     def live_ttl_ms(self) -> int:
         """How long nobody may write to a run that has not ended; 0 for ever."""
-        return self.durations.live_ttl_ms
+        return self._durations.live_ttl_ms
 
     @property
+    @abstractmethod
     def where(self) -> str:
         """Where the runs are, for people."""
-        return str(self.path)
 
     async def __aenter__(self) -> Self:
-        await self._opened.get()
+        await self._access.open()
         return self
 
     async def __aexit__(
@@ -147,8 +139,8 @@ class DiskRunStore(DiskWork):
         """Finish the writes under way, wake every subscriber, close the file; once is enough."""
         self._tails.close()
         self._feed.close()
-        self.signals.close()
-        await self._opened.close()
+        self._signals.close()
+        await self._access.close()
 
     async def create(
         self,
@@ -195,8 +187,10 @@ class DiskRunStore(DiskWork):
     ) -> RunPage:
         """List runs, newest first; every run that did not change comes exactly once."""
         check_listing(limit, cursor)
-        wanted, now_ms = RunFilter.of(state, target, tenant), self.clock()
-        found = await self.read(lambda reader: reader.listing(wanted, now_ms, limit + 1, cursor))
+        wanted, now_ms = RunFilter.of(state, target, tenant), self._clock()
+        found = await self._access.read(
+            lambda reader: reader.listing(wanted, now_ms, limit + 1, cursor)
+        )
         runs = found[:limit]
         last = listing_key(runs[-1].created_ms, runs[-1].run_id) if len(found) > limit else None
         return RunPage(tuple(runs), last)
@@ -205,16 +199,19 @@ class DiskRunStore(DiskWork):
         """Replay the run's events, follow live, end when the run is sealed."""
         return self._tails.events(run_id, after)
 
-    def journal(
+    async def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries of the journal, late ones included."""
-        return self._tails.journal(run_id, after, follow=follow)
+        async with aclosing(self._tails.journal(run_id, after, follow=follow)) as entries:
+            async for entry in entries:
+                # The tail hands one entry to several readers.
+                yield copied_entry(entry)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         """The newest entries of the run's journal, oldest first; none when there is no run."""
         check_run_id(run_id)
-        return await self.read(lambda reader: reader.last_entries(run_id, count))
+        return await self._access.read(lambda reader: reader.last_entries(run_id, count))
 
     async def feed(
         self,
@@ -238,7 +235,7 @@ class DiskRunStore(DiskWork):
 
     async def audit(self, run_id: str) -> AuditReport:
         """Compare what is stored with the fold of the journal."""
-        return await gather_audit(self.read, check_run_id(run_id), self.clock)
+        return await gather_audit(self._access.read, check_run_id(run_id), self._clock)
 
     async def rebuild(self, run_id: str) -> None:
         """Write what is stored of the run anew from the fold of its journal.
@@ -248,7 +245,7 @@ class DiskRunStore(DiskWork):
             RunDamagedError: its journal cannot be folded.
         """
         check_run_id(run_id)
-        await self.write_alone(lambda group: group.rebuild(run_id))
+        await self._access.write_alone(lambda group: group.rebuild(run_id))
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove an ended run, or with ``force`` any, readable or not; its streams end.
@@ -265,7 +262,7 @@ class DiskRunStore(DiskWork):
         except RunDamagedError:
             if not force:
                 raise
-        await self.write_alone(lambda group: group.discard(run_id))
+        await self._access.write_alone(lambda group: group.discard(run_id))
         return True
 
     async def archive(self, run_id: str) -> RunArchive:
@@ -275,7 +272,7 @@ class DiskRunStore(DiskWork):
             RunNotFoundError: there is no such run.
             StoreError: it was written to all the while.
         """
-        return await gather_archive(self.read, check_run_id(run_id), self.clock)
+        return await gather_archive(self._access.read, check_run_id(run_id), self._clock)
 
     async def restore(self, archive: RunArchive) -> bool:
         """Write an archived run whole, in one step; the feed does not tell of it.
@@ -288,39 +285,32 @@ class DiskRunStore(DiskWork):
             RunExistsError: another life has the id.
         """
         run = restorable(archive)
-        return await self.write_alone(lambda group: group.restore(archive, run))
+        return await self._access.write_alone(lambda group: group.restore(archive, run))
 
     async def sweep(self) -> int:
         """Remove the ended runs whose time is over, fail the overdue; how many that were."""
         count = 0
-        while done := await self.write_alone(lambda group: group.sweep(SWEEP_PAGE)):
+        while done := await self._access.write_alone(lambda group: group.sweep(SWEEP_PAGE)):
             count += done
         return count
 
     async def ping(self) -> None:
         """Return when the store can be used now, else raise why not."""
-        await self.read(lambda reader: reader.feed_ends())
-
-    async def read(self, call: Callable[[Reader], T]) -> T:
-        """Read in the reader's thread."""
-        return await (await self._opened.get()).read(call)
-
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
-        """Write in a group with others; see ``Writer.run``."""
-        return await (await self._opened.get()).writer.run(operation)
-
-    async def write_alone(self, operation: Callable[[Transaction], T]) -> T:
-        """Write in a group of its own; see ``Writer.alone``."""
-        return await (await self._opened.get()).writer.alone(operation)
+        await self._access.read(lambda reader: reader.feed_ends())
 
     async def _execute(
         self, run_id: str, command: Command, result: RunResult | None = None
     ) -> Answer:
-        del result  # The file keeps its JSON, which the command has.
         check_run_id(run_id)
-        answer = await (await self._opened.get()).writer.execute(run_id, command)
+        answer = await self._access.write(lambda group: group.perform(run_id, command).answer)
         expected = command.expected_version if isinstance(command, Append) else None
-        return check_answer(answer, run_id, expected)
+        check_answer(answer, run_id, expected)
+        if result is not None:
+            self._keep_result(run_id, command, result)
+        return answer
+
+    def _keep_result(self, run_id: str, command: Command, result: RunResult) -> None:
+        """Keep the value behind a command's result, where a database has more than its JSON."""
 
     async def _seal(self, run_id: str) -> Answer:
         try:
@@ -329,13 +319,8 @@ class DiskRunStore(DiskWork):
             return ("NOT_FOUND",)
 
     async def _stored(self, run_id: str) -> Stored:
-        check_run_id(run_id)
-        opened = await self._opened.get()
-        # Of a file that no other process writes, what was written last is what is there.
-        stored = opened.writer.known.get(run_id) if self.look_seconds is None else None
-        if stored is None:
-            stored = await opened.read(lambda reader: reader.stored(run_id))
-        if stored is None or is_due(stored, self.clock()):
+        stored = await self._access.stored(check_run_id(run_id))
+        if stored is None or is_due(stored, self._clock()):
             raise RunNotFoundError(run_id)
         return stored
 
@@ -345,8 +330,8 @@ class DiskRunStore(DiskWork):
         def look(reader: Reader) -> tuple[Stored | None, str | None]:
             return reader.stored(run_id), reader.payload(run_id, kind)
 
-        stored, text = await self.read(look)
-        if stored is None or is_due(stored, self.clock()):
+        stored, text = await self._access.read(look)
+        if stored is None or is_due(stored, self._clock()):
             raise RunNotFoundError(run_id)
         return text
 
@@ -354,31 +339,31 @@ class DiskRunStore(DiskWork):
         return await self._payload(run_id, Kind.CHECKPOINT)
 
     async def _read_page(self, run_id: str, after_seq: int, limit: int) -> Page | None:
-        page = await self.read(lambda reader: reader.journal(run_id, after_seq, limit))
-        return None if page is None or is_due(page[0], self.clock()) else page
+        page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
+        return None if page is None or is_due(page[0], self._clock()) else page
 
     async def _feed_rows(self, after_n: int, limit: int) -> list[FeedRow]:
-        return await self.read(lambda reader: reader.feed(after_n, limit))
+        return await self._access.read(lambda reader: reader.feed(after_n, limit))
 
     async def _feed_ends(self) -> tuple[Position, Position]:
-        return await self.read(lambda reader: reader.feed_ends())
+        return await self._access.read(lambda reader: reader.feed_ends())
 
     def _begin(
         self, database: Database, known: dict[str, Stored], damaged: set[str]
     ) -> Transaction:
-        now_ms, most = self.clock(), self._max_events
-        return Transaction(database, known, self.durations, most, now_ms, damaged=damaged)
+        now_ms, most = self._clock(), self._max_events
+        return Transaction(database, known, self._durations, most, now_ms, damaged=damaged)
 
     def _committed(self, written: list[Written]) -> None:
         self._tails.tell(written)
         self._feed.wake()
-        self.signals.tell(written)
+        self._signals.tell(written)
 
     def _looked(self, run_ids: Collection[str] | None) -> None:
         self._tails.look(run_ids)
         self._feed.wake()
-        self.signals.look()
+        self._signals.look()
 
     def _watch(self) -> None:
-        waiting = self._tails.following or self._feed.readers or self.signals.waiting
-        self._opened.watch(bool(waiting))
+        waiting = self._tails.following or self._feed.readers or self._signals.waiting
+        self._access.watch(bool(waiting))

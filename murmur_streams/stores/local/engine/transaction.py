@@ -22,7 +22,7 @@ from murmur_streams.core.model.commands import (
     Reclaim,
     SetResult,
 )
-from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.run import Run, changed
 from murmur_streams.core.model.states import RunState
@@ -184,14 +184,14 @@ class Transaction:
             after = replace(after, lease_until_ms=self.now_ms)
         change = self._change(archive.run_id, after)
         change.is_new_life = change.before is not None
-        change.entries = list(archive.entries)
+        change.entries = [copied_entry(entry) for entry in archive.entries]
         texts = {
             Kind.INPUT: archive.input_json,
             Kind.RESULT: archive.result_json,
             Kind.CHECKPOINT: archive.checkpoint_json,
         }
         change.payloads = {kind: text for kind, text in texts.items() if text is not None}
-        self.written.append(Written(archive.run_id, None, after, archive.entries))
+        self.written.append(Written(archive.run_id, None, after, tuple(change.entries)))
         return True
 
     def rebuild(self, run_id: str) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.work import MAX_REPORTED_RUNS, MAX_SILENT_BEATS, WorkerInfo
+from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import Reader, Space
+from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
-
-if TYPE_CHECKING:
-    from murmur_streams.stores.local.engine.queued import DiskWork
 
 MOST_WORKERS = 10_000
 
@@ -22,12 +21,22 @@ class Workers:
     """Who is there, by their own word.
 
     Args:
-        store: whose workers.
+        access: to the store's database.
+        signals: keep messages for this process's workers.
+        clock: milliseconds of Unix time.
         interval_seconds: how often each of them calls ``beat``.
     """
 
-    def __init__(self, store: DiskWork, interval_seconds: float = 5.0) -> None:
-        self._store = store
+    def __init__(
+        self,
+        access: Access,
+        signals: Signals,
+        clock: Callable[[], int],
+        interval_seconds: float = 5.0,
+    ) -> None:
+        self._access = access
+        self._signals = signals
+        self._clock = clock
         self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
@@ -44,16 +53,16 @@ class Workers:
             row = {**asdict(told), "last_beat_ms": now_ms, "until_ms": now_ms + self._kept_ms}
             group.put(Space.WORKERS, info.id, json.dumps(row))
 
-        await self._store.write(write)
+        await self._access.write(write)
 
     async def remove(self, worker_id: str) -> None:
         """Take a worker that has stopped off the list."""
-        await self._store.write(lambda group: group.put(Space.WORKERS, worker_id, None))
-        self._store.signals.forget(worker_id)
+        await self._access.write(lambda group: group.put(Space.WORKERS, worker_id, None))
+        self._signals.forget(worker_id)
 
     async def list(self) -> list[WorkerInfo]:
         """Read who is there, by id."""
-        rows, now_ms = await self._store.read(_rows), self._store.clock()
+        rows, now_ms = await self._access.read(_rows), self._clock()
         return [_info(row) for _, row in rows if row["until_ms"] > now_ms]
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from murmur_streams.core.model.commands import Command
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
-from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.local.engine.access import Begin
 from murmur_streams.stores.local.engine.database import Database, Stored
 from murmur_streams.stores.local.engine.thread import DatabaseThread
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
@@ -25,7 +24,6 @@ MOST_KNOWN = 10_000
 """So many runs are kept in memory as they were written last."""
 
 Operation = Callable[[Transaction], T]
-Begin = Callable[[Database, dict[str, Stored], set[str]], Transaction]
 
 
 @dataclass(slots=True)
@@ -82,10 +80,6 @@ class Writer:
         self._damaged: set[str] = set()
         self.known: dict[str, Stored] = {}
         """Runs as they were committed last, the oldest first: to be read from any thread."""
-
-    async def execute(self, run_id: str, command: Command) -> Answer:
-        """Execute a command of the core; its answer."""
-        return await self.run(lambda group: group.perform(run_id, command).answer)
 
     async def run(self, operation: Operation[T]) -> T:
         """Do something in a group; what it returns, or what it raises.
@@ -170,7 +164,7 @@ class Writer:
             done = [_Done(call, call.operation(transaction)) for call in group]
             transaction.finish()
             changes = transaction.changes
-            if not (changes.runs or changes.feed or changes.items):
+            if changes.is_empty:
                 self._database.rollback()
                 return done, [], range(0)
         except BaseException:

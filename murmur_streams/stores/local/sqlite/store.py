@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from murmur_streams.stores.local.engine.database import Database
-from murmur_streams.stores.local.engine.store import DiskRunStore
+from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 
 LOOK_SECONDS = 0.02
 
 
-class SQLiteRunStore(DiskRunStore):
+class SQLiteRunStore(FileRunStore):
     """Runs in an SQLite file, shared by every process of this machine that opens it.
 
     What another process writes reaches a subscriber here at most ``LOOK_SECONDS`` and one read
     later: while somebody waits, and only then, a thread asks SQLite fifty times a second whether
     the file has changed (``PRAGMA data_version``, some microseconds).
 
-    Args and guarantees: as DiskRunStore's.
+    Args and guarantees: as FileRunStore's.
     """
 
     look_seconds = LOOK_SECONDS
