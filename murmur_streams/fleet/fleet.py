@@ -1,35 +1,36 @@
-"""Fleet: the agents of a program, and submission to them."""
+"""Fleet: the agents of a program, and submission to them; SyncFleet: the same, blocking."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import copy_json
 from murmur_streams.core.model.errors import AgentNotRegisteredError
-from murmur_streams.core.model.identifiers import check_run_id, check_target
+from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import WorkerInfo
-from murmur_streams.fleet.agents import Agent, make_agent
+from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.dead import DeadRuns
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.idempotency import sent_form
 from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
-from murmur_streams.fleet.policy import Backoff, make_policy
+from murmur_streams.fleet.registry import AgentRegistry
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
-from murmur_streams.fleet.sync import SyncFleet
+from murmur_streams.fleet.sync import Blocking, SyncRunHandle, blocking
 from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.work_store import WorkStore
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class Fleet:
+class Fleet(AgentRegistry):
     """Agents by name, and a way to submit runs to them.
 
     Does no I/O until it is used, so it may be made at import time; every event loop and every
@@ -49,91 +50,9 @@ class Fleet:
     """
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
-        self._agents: dict[str, Agent] = {}
+        super().__init__()
         self._stores = StoreOfLoop(url, options)
         self._unserved = UnservedTargets()
-
-    @property
-    def agents(self) -> Mapping[str, Agent]:
-        """The agents, by name."""
-        return MappingProxyType(self._agents)
-
-    @overload
-    def agent(self, function: F, /) -> F: ...
-    @overload
-    def agent(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        retries: int = 0,
-        timeout: float | None = None,
-        deadline: float | None = None,
-        backoff: Backoff | None = None,
-        never_retry: tuple[type[BaseException], ...] = (),
-        max_attempts: int | None = None,
-        silent_after_seconds: float | None = None,
-        cancel_grace_seconds: float = 10.0,
-    ) -> Callable[[F], F]: ...
-    def agent(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        retries: int = 0,
-        timeout: float | None = None,
-        deadline: float | None = None,
-        backoff: Backoff | None = None,
-        never_retry: tuple[type[BaseException], ...] = (),
-        max_attempts: int | None = None,
-        silent_after_seconds: float | None = None,
-        cancel_grace_seconds: float = 10.0,
-    ) -> Any:
-        """Register a function as an agent: ``@fleet.agent`` or ``@fleet.agent(retries=3, …)``.
-
-        The function stays callable as before. ``async def`` runs on the worker's event loop,
-        ``def`` in a thread of its own, so that blocking never stalls a heartbeat.
-
-        Args:
-            function: the agent, when there are no options.
-            name: what runs are submitted to; None takes the function's.
-            retries: how often a failed execution is followed by another; 0 never.
-            timeout: seconds for one execution; then it has failed with a TimeoutError.
-            deadline: seconds for the whole run, from when it is due; told to runs that are
-                submitted by a fleet that has the agent. Then the run fails.
-            backoff: the waits before retries; None for ``Backoff()``.
-            never_retry: errors after which the run fails at once, as after NonRetryableError.
-            max_attempts: how many executions may begin, those included that ended with their
-                worker; None for retries + 10, 0 for no limit.
-            silent_after_seconds: a run that writes nothing for so long, though its worker lives,
-                gets an entry that says so; None never.
-            cancel_grace_seconds: how long a cancelled handler may take to end; then the run is
-                cancelled without it.
-
-        Raises:
-            TypeError: its parameters or types do not fit, or the name is taken.
-            InvalidInputError: an option is out of bounds.
-        """
-        policy = make_policy(
-            retries=retries,
-            timeout=timeout,
-            deadline=deadline,
-            backoff=backoff,
-            never_retry=never_retry,
-            max_attempts=max_attempts,
-            silent_after_seconds=silent_after_seconds,
-            cancel_grace_seconds=cancel_grace_seconds,
-        )
-
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            agent = make_agent(function, name, policy)
-            if agent.name in self._agents:
-                raise TypeError(f"this fleet has an agent named {agent.name!r} already")
-            self._agents[agent.name] = agent
-            return function
-
-        return register if function is None else register(function)
 
     @overload
     async def submit(
@@ -191,15 +110,7 @@ class Fleet:
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
         given = copy_json(input, "the input") if known is None else known.encode_input(input)
-        run_id = await submit_run(
-            self.store,
-            name,
-            given,
-            sent=sent_form(input, given),
-            policy_deadline=None if known is None else known.policy.deadline_seconds,
-            **options,
-        )
-        return RunHandle(run_id, self._stores, known, self._unserved.look(await self.store(), name))
+        return await self._submit(known, name, given, sent=sent_form(input, given), **options)
 
     async def submit_json(
         self,
@@ -218,17 +129,36 @@ class Fleet:
             options: as for ``submit``; the errors, too.
         """
         known = self._find(target)
+        given = input if known is None else known.encode_json_input(input)
+        return await self._submit(
+            known, target, given, sent=input, request_sha256=request_sha256, **options
+        )
+
+    async def _submit(
+        self,
+        known: Agent | None,
+        target: str,
+        given: JsonValue,
+        *,
+        sent: JsonValue,
+        request_sha256: str | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunHandle[Any]:
         run_id = await submit_run(
             self.store,
             target,
-            input if known is None else known.encode_json_input(input),
-            sent=input,
+            given,
+            sent=sent,
             request_sha256=request_sha256,
             policy_deadline=None if known is None else known.policy.deadline_seconds,
             **options,
         )
-        look = self._unserved.look(await self.store(), target)
-        return RunHandle(run_id, self._stores, known, look)
+        return self._submitted(run_id, await self.store(), target)
+
+    def _submitted(self, run_id: str, store: WorkStore, target: str) -> RunHandle[Any]:
+        """A handle on a run that was just submitted; begins to look for a worker."""
+        look = self._unserved.look(store, target)
+        return RunHandle(run_id, self._stores, self._agents.get(target), look)
 
     async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:
         """Submit a failed or cancelled run again, as a new run with the same input.
@@ -251,8 +181,7 @@ class Fleet:
         """
         store = await self.store()
         again, target = await retry_run(store, check_run_id(run_id), new_run_id)
-        look = self._unserved.look(store, target)
-        return RunHandle(again, self._stores, self._agents.get(target), look)
+        return self._submitted(again, store, target)
 
     async def pause(self, agent: Callable[..., Any] | str) -> None:
         """Let no worker begin runs of this agent, until ``resume``; those under way go on."""
@@ -278,7 +207,7 @@ class Fleet:
     @property
     def sync(self) -> SyncFleet:
         """The same calls for programs without an event loop; they block until they are done."""
-        return SyncFleet(self)
+        return SyncFleet(self, self)
 
     @overload
     async def run_inline(
@@ -351,21 +280,99 @@ class Fleet:
     ) -> None:
         await self.close()
 
-    def _name(self, agent: Callable[..., Any] | str) -> str:
-        known = self._find(agent)
-        return known.name if known is not None else check_target(cast("str", agent))
 
-    def _find(self, agent: Callable[..., Any] | str) -> Agent | None:
-        if isinstance(agent, str):
-            if agent in self._agents or not self._agents:
-                return self._agents.get(agent)
-            wanted = repr(agent)
-        else:
-            for known in self._agents.values():
-                if known.function == agent:
-                    return known
-            wanted = getattr(agent, "__name__", repr(agent))
-        names = ", ".join(sorted(self._agents)) or "none"
-        raise AgentNotRegisteredError(
-            f"this fleet has no agent {wanted}; it has: {names}. Register it with @fleet.agent"
-        )
+class SyncFleet(Blocking[Fleet]):
+    """The fleet's calls, which block until they are done: ``fleet.sync``.
+
+    For programs without an event loop, such as Django, Flask, Celery and scripts. One event loop in
+    a daemon thread serves all fleets and threads of the process. It starts with the first call, a
+    forked child starts its own, and the end of the process closes it. Ctrl-C interrupts a waiting
+    call; what that call wrote may have been written. In a coroutine, await the fleet's own methods:
+    a blocking call would block the coroutine's event loop.
+    """
+
+    pause = blocking(Fleet.pause)
+    resume = blocking(Fleet.resume)
+    paused = blocking(Fleet.paused)
+    workers = blocking(Fleet.workers)
+    close = blocking(Fleet.close)
+
+    @overload
+    def submit(
+        self,
+        agent: Callable[..., Awaitable[T]],
+        input: object = None,
+        **options: Unpack[SubmitOptions],
+    ) -> SyncRunHandle[T]: ...
+    @overload
+    def submit(
+        self, agent: Callable[..., T], input: object = None, **options: Unpack[SubmitOptions]
+    ) -> SyncRunHandle[T]: ...
+    @overload
+    def submit(
+        self, agent: str, input: object = None, **options: Unpack[SubmitOptions]
+    ) -> SyncRunHandle[Any]: ...
+    def submit(
+        self,
+        agent: Callable[..., Any] | str,
+        input: object = None,  # noqa: A002  # the interface's name
+        **options: Unpack[SubmitOptions],
+    ) -> SyncRunHandle[Any]:
+        """Create a run and queue it; arguments and errors as ``Fleet.submit``."""
+        return self._of(self.run(lambda: self._asynchronous.submit(agent, input, **options)))
+
+    @overload
+    def run_inline(
+        self,
+        agent: Callable[..., Awaitable[T]],
+        input: object = None,
+        **options: Unpack[InlineOptions],
+    ) -> InlineRun[T]: ...
+    @overload
+    def run_inline(
+        self, agent: Callable[..., T], input: object = None, **options: Unpack[InlineOptions]
+    ) -> InlineRun[T]: ...
+    @overload
+    def run_inline(
+        self, agent: str, input: object = None, **options: Unpack[InlineOptions]
+    ) -> InlineRun[Any]: ...
+    def run_inline(
+        self,
+        agent: Callable[..., Any] | str,
+        input: object = None,  # noqa: A002  # the interface's name
+        **options: Unpack[InlineOptions],
+    ) -> InlineRun[Any]:
+        """Execute an agent here, without server and worker; see ``Fleet.run_inline``."""
+        return self.run(lambda: self._asynchronous.run_inline(agent, input, **options))
+
+    def retry(self, run_id: str, *, new_run_id: str | None = None) -> SyncRunHandle[Any]:
+        """Submit a failed or cancelled run again; arguments and errors as ``Fleet.retry``."""
+        return self._of(self.run(lambda: self._asynchronous.retry(run_id, new_run_id=new_run_id)))
+
+    def handle(
+        self, run_id: str, agent: Callable[..., Any] | str | None = None
+    ) -> SyncRunHandle[Any]:
+        """A handle on a run that was submitted anywhere; ``agent`` types its output."""
+        return self._of(self._asynchronous.handle(run_id, agent))
+
+    def list(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Runs, newest first, page by page; arguments as the store's ``list_runs``."""
+
+        async def read() -> RunPage:
+            store = await self._asynchronous.store()
+            return await store.list_runs(
+                state=state, target=target, tenant=tenant, limit=limit, cursor=cursor
+            )
+
+        return self.run(read)
+
+    def _of(self, handle: RunHandle[T]) -> SyncRunHandle[T]:
+        return SyncRunHandle(handle, self._fleet)

@@ -24,6 +24,7 @@ from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import checked_count
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
+from murmur_streams.threads import call_in_thread
 
 WORKER = "inline"
 
@@ -162,9 +163,6 @@ async def _call(agent: Agent, claim: Claim, context: RunContext) -> object:
     if agent.is_async:
         output = await agent.function(**arguments)
     else:
-        # Here: the worker's package imports the fleet's, which imports this module.
-        from murmur_streams.threads import call_in_thread
-
         call = functools.partial(agent.function, **arguments)
         output = await call_in_thread(f"run {claim.run_id}", call)
     if inspect.isawaitable(output):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from murmur_streams.core.exception_text import cause_of, members_of
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, NonRetryableError
@@ -214,21 +214,34 @@ def _is_of(error: BaseException, kind: type) -> bool:
         return False
 
 
+class AgentOptions(TypedDict, total=False):
+    """The keywords of ``@fleet.agent`` beside the name; see ``Fleet.agent``."""
+
+    retries: int
+    timeout: float | None
+    deadline: float | None
+    backoff: Backoff | None
+    never_retry: tuple[type[BaseException], ...]
+    max_attempts: int | None
+    silent_after_seconds: float | None
+    cancel_grace_seconds: float
+
+
 def make_policy(
     *,
-    retries: int,
-    timeout: float | None,
-    deadline: float | None,
-    backoff: Backoff | None,
-    never_retry: tuple[type[BaseException], ...],
-    max_attempts: int | None,
-    silent_after_seconds: float | None,
-    cancel_grace_seconds: float,
+    retries: int = 0,
+    timeout: float | None = None,
+    deadline: float | None = None,
+    backoff: Backoff | None = None,
+    never_retry: tuple[type[BaseException], ...] = (),
+    max_attempts: int | None = None,
+    silent_after_seconds: float | None = None,
+    cancel_grace_seconds: float = _CANCEL_GRACE_SECONDS,
 ) -> Policy:
     """Check an agent's options.
 
     Raises:
-        InvalidInputError: one is out of bounds; its text names it.
+        InvalidInputError: an option is out of bounds; the text names it.
     """
     checked_count("retries", retries, least=0)
     if max_attempts is not None:

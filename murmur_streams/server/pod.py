@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from murmur_streams.core.model.errors import MurmurError, RunNotFoundError
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.worker.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import Trouble
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError

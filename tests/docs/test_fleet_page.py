@@ -16,10 +16,14 @@ from typing import Any
 
 import pytest
 
-from murmur_streams import Fleet
 from murmur_streams.core.rules.executions import ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED
 from murmur_streams.embedded import stop_server
-from murmur_streams.fleet.policy import NOT_RETRYABLE, RETRIES_EXHAUSTED
+from murmur_streams.fleet.policy import (
+    NOT_RETRYABLE,
+    RETRIES_EXHAUSTED,
+    AgentOptions,
+    make_policy,
+)
 from murmur_streams.fleet.submission import SubmitOptions
 from tests.cli.waiting import wait_until
 from tests.docs.pages import DocsPage, named
@@ -191,13 +195,12 @@ def test_every_command_of_the_page_is_one_with_these_options() -> None:
 
 
 def test_the_table_of_agent_options_is_the_signature() -> None:
-    parameters = inspect.signature(Fleet.agent).parameters.values()
-    defaults = {
-        each.name: repr(each.default) for each in parameters if each.kind == each.KEYWORD_ONLY
-    }
+    parameters = inspect.signature(make_policy).parameters.values()
+    defaults = {"name": "None", **{each.name: repr(each.default) for each in parameters}}
     told = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}
     assert list(told) == list(defaults)
     assert {**told, "name": "None"} == defaults
+    assert set(defaults) == {"name", *AgentOptions.__annotations__}
 
 
 def test_the_table_of_submit_options_has_all_of_them() -> None:

@@ -14,8 +14,8 @@ from murmur_streams import Backoff, Cancellation, Fleet, RunContext, RunHandle
 from murmur_streams.core.model.errors import InvalidInputError, RunCancelledError, RunNotFoundError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claimed
+from murmur_streams.fleet.execution.endings import Endings
 from murmur_streams.fleet.worker import Worker
-from murmur_streams.fleet.worker.endings import Endings
 from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.queueing import take
 from tests.fleet.stage import PATIENCE_SECONDS, wait_until

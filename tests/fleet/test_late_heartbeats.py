@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from murmur_streams.core.model.work import Beat
+from murmur_streams.fleet.log_throttle import Trouble
 from murmur_streams.fleet.worker.leases import keep_leases
-from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.stores.redis.queue import Queue
 
 WARNING = (

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from murmur_streams.core.model.errors import StoreUnavailableError
-from murmur_streams.fleet.worker.log_throttle import MOST_TEXTS, Trouble
+from murmur_streams.fleet.log_throttle import MOST_TEXTS, Trouble
 
 
 class Watched:

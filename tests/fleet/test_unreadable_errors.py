@@ -428,7 +428,7 @@ async def test_a_policys_own_code_that_raises_is_logged(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Backoff or a never_retry class that raises leaves the rules as they are without it."""
-    monkeypatch.setattr("murmur_streams.fleet.worker.endings.Backoff", lambda: AT_ONCE)
+    monkeypatch.setattr("murmur_streams.fleet.execution.endings.Backoff", lambda: AT_ONCE)
 
     @fleet.agent(retries=5, backoff=OddWaits(), never_retry=(OddCheckError, KeyError))
     async def fails(run: RunContext) -> None:

@@ -14,7 +14,8 @@ import signal
 import sys
 from typing import Any
 
-from murmur_streams.fleet.worker import Worker, endings, execution
+from murmur_streams.fleet.execution import endings, execution
+from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker import worker as worker_module
 from murmur_streams.stores.local.engine.queue import Queue as QueueOnDisk
 from murmur_streams.stores.redis.queue import Queue

@@ -95,6 +95,6 @@ async def test_a_private_part_is_where_it_was(part: str) -> None:
 
 
 def test_asyncio_has_its_private_parts() -> None:
-    """The same for Python's own, which fleet/worker/tasks.py and fleet/background.py use."""
+    """The same for Python's own, which fleet/execution/tasks.py and fleet/background.py use."""
     gone = _missing_of_asyncio()
-    assert not gone, f"asyncio has no {gone}; fleet/worker/tasks.py and background.py use it"
+    assert not gone, f"asyncio has no {gone}; fleet/execution/tasks.py and background.py use it"

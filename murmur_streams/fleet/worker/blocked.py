@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.awaiting import Awaited
-from murmur_streams.fleet.worker.log_throttle import TOLD_AGAIN_SECONDS
+from murmur_streams.fleet.log_throttle import TOLD_AGAIN_SECONDS
 
 logger = logging.getLogger("murmur_streams.worker")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
 from murmur_streams.core.model.work import ControlMessage
-from murmur_streams.fleet.worker.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import Trouble
 from murmur_streams.stores.work_store import WorkQueue
 
 BLOCK_SECONDS = 20.0

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from murmur_streams.core.model.work import Beat, Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited
+from murmur_streams.fleet.execution.endings import Outcome
+from murmur_streams.fleet.execution.execution import Execution, Verdict
 from murmur_streams.fleet.logs import loggable_traceback
-from murmur_streams.fleet.worker.endings import Outcome
-from murmur_streams.fleet.worker.execution import Execution, Verdict
 from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.core.model.work import Beat, ClaimNotice
-from murmur_streams.fleet.worker.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import Trouble
 from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.worker")

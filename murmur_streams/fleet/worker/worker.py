@@ -27,18 +27,18 @@ from murmur_streams.core.model.work import (
     TargetRule,
     WorkerInfo,
 )
+from murmur_streams.fleet.execution.execution import STOP_SECONDS, Verdict
+from murmur_streams.fleet.execution.tasks import guard_callbacks, guard_tasks
+from murmur_streams.fleet.execution.waits import end_tasks, first_of
 from murmur_streams.fleet.fleet import Fleet
+from murmur_streams.fleet.log_throttle import Trouble
 from murmur_streams.fleet.worker.blocked import Blocked
 from murmur_streams.fleet.worker.control import listen
-from murmur_streams.fleet.worker.execution import STOP_SECONDS, Verdict
 from murmur_streams.fleet.worker.executions import Held
 from murmur_streams.fleet.worker.forks import let_go_of_children
 from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
-from murmur_streams.fleet.worker.log_throttle import Trouble
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
 from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
-from murmur_streams.fleet.worker.tasks import guard_callbacks, guard_tasks
-from murmur_streams.fleet.worker.waits import end_tasks, first_of
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")

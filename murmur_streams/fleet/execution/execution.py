@@ -12,11 +12,11 @@ from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext
+from murmur_streams.fleet.execution.endings import Endings, Outcome
+from murmur_streams.fleet.execution.tasks import StartedTasks, leave_behind, track_tasks
 from murmur_streams.fleet.logs import begin_execution, loggable
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.fleet.trace import enter_trace
-from murmur_streams.fleet.worker.endings import Endings, Outcome
-from murmur_streams.fleet.worker.tasks import StartedTasks, leave_behind, track_tasks
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
 

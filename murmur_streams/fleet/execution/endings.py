@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from murmur_streams.core.model.results import AgentResult, ResultMetadata, RunRe
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.execution.end_writes import Repeater
 from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
 from murmur_streams.fleet.policy import (
     DEADLINE_EXCEEDED,
@@ -37,14 +39,14 @@ from murmur_streams.fleet.policy import (
     Retry,
     decide_failure,
 )
-from murmur_streams.fleet.worker.end_writes import Repeater
 from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
 BACKEND = "murmur-streams"
 WORKER_STOPPED = "worker_stopped"
-_OUR_FILES = ("execution.py", "endings.py", "repeating.py", "threads.py", "tasks.py")
+_OUR_FRAMES = re.compile(r"/murmur_streams/(fleet/execution/\w+|threads)\.py$")
+"""The frames between a worker and the agent that it calls."""
 
 
 class Outcome(StrEnum):
@@ -313,5 +315,5 @@ def _first_frame_of_agent(error: BaseException) -> TracebackType | None:
 
 
 def _is_ours(frame: TracebackType) -> bool:
-    name = frame.tb_frame.f_code.co_filename.replace("\\", "/")
-    return name.endswith(tuple(f"murmur_streams/fleet/worker/{file}" for file in _OUR_FILES))
+    file = frame.tb_frame.f_code.co_filename.replace("\\", "/")
+    return _OUR_FRAMES.search(file) is not None

@@ -14,8 +14,8 @@ from murmur_streams.core.model.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from murmur_streams.fleet.worker.log_throttle import Trouble
-from murmur_streams.fleet.worker.waits import first_of
+from murmur_streams.fleet.execution.waits import first_of
+from murmur_streams.fleet.log_throttle import Trouble
 
 logger = logging.getLogger("murmur_streams.worker")
 

@@ -1,0 +1,1 @@
+"""One execution of a claimed run: the call of the agent, and the write that ends it."""
