@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from murmur_streams.fleet.execution import endings, execution
+from murmur_streams.fleet.execution import end_writes, endings, execution
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker import worker as worker_module
 from murmur_streams.stores.local.engine.queue import Queue as QueueOnDisk
@@ -27,7 +27,7 @@ KILLED = 9
 def die_at(place: str) -> None:
     """Make the process end at a place of the worker's own code."""
 
-    async def dies(*_: Any, **__: Any) -> endings.Outcome:
+    async def dies(*_: Any, **__: Any) -> end_writes.ExecutionOutcome:
         os._exit(KILLED)
 
     if place == "claimed":
@@ -37,7 +37,7 @@ def die_at(place: str) -> None:
     elif place == "finished":
         end = endings.Endings._end
 
-        async def dies_after(*given: Any, **named: Any) -> endings.Outcome:
+        async def dies_after(*given: Any, **named: Any) -> end_writes.ExecutionOutcome:
             await end(*given, **named)
             os._exit(KILLED)
 

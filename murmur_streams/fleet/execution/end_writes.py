@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from enum import StrEnum
+from typing import TypeVar, cast
 
 from murmur_streams.core.model.errors import (
+    DeadLetterNotFoundError,
+    LeaseLostError,
     OutcomeUnknownError,
+    RunDamagedError,
+    RunNotFoundError,
+    RunTerminatedError,
     StoreConfigurationError,
+    StoreError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
@@ -30,6 +37,20 @@ PASSING = (
 repeated write applied before, its claim is over."""
 
 T = TypeVar("T")
+
+
+class ExecutionOutcome(StrEnum):
+    """What an execution came to."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RETRIED = "retried"
+    CANCELLED = "cancelled"
+    HANDED_BACK = "handed_back"
+    LOST = "lost"
+    """Another worker has the run, or it is gone: nothing was written."""
+    LEFT = "left"
+    """The store failed: the run is done again when its lease has run out."""
 
 
 class Repeater:
@@ -72,3 +93,33 @@ class Repeater:
 
     async def _wait(self, failures: int) -> None:
         await self._pause(failures)
+
+
+def outcome_without_end(error: BaseException, run_id: str) -> ExecutionOutcome | None:
+    """What it means that the end of an execution was not written; None: the run itself has failed.
+
+    Looks at types and not at ``__class__``: an output's own code may raise an exception whose
+    attributes raise in turn.
+    """
+    if _is_loss(error, run_id):
+        return ExecutionOutcome.LOST
+    if issubclass(type(error), StoreError) and not issubclass(type(error), RunDamagedError):
+        # If the write was applied, it stays so; if not, the lease runs out and the run is
+        # executed again.
+        return ExecutionOutcome.LEFT
+    return None
+
+
+def _is_loss(error: BaseException, run_id: str) -> bool:
+    """Whether an error says that the claim of this run is over."""
+    kind = type(error)
+    if not issubclass(kind, (LeaseLostError, RunTerminatedError, RunNotFoundError)):
+        return False
+    if issubclass(kind, DeadLetterNotFoundError):
+        return False
+    # The code of an output may look for another run that is gone, or raise an error that only
+    # looks like one of ours.
+    try:
+        return cast("LeaseLostError", error).run_id == run_id
+    except BaseException:  # noqa: BLE001  # an output's own code may raise anything
+        return False

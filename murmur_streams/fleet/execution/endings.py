@@ -8,28 +8,24 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import cast
 
 from murmur_streams.core.exception_text import as_data, traceback_of
 from murmur_streams.core.model.errors import (
-    DeadLetterNotFoundError,
-    LeaseLostError,
     MurmurError,
     RemoteAgentError,
-    RunDamagedError,
-    RunNotFoundError,
-    RunTerminatedError,
-    StoreError,
 )
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.execution.end_writes import Repeater
+from murmur_streams.fleet.execution.end_writes import (
+    ExecutionOutcome,
+    Repeater,
+    outcome_without_end,
+)
 from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
 from murmur_streams.fleet.policy import (
     DEADLINE_EXCEEDED,
@@ -47,20 +43,6 @@ BACKEND = "murmur-streams"
 WORKER_STOPPED = "worker_stopped"
 _OUR_FRAMES = re.compile(r"/murmur_streams/(fleet/execution/\w+|threads)\.py$")
 """The frames between a worker and the agent that it calls."""
-
-
-class Outcome(StrEnum):
-    """What an execution came to."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    RETRIED = "retried"
-    CANCELLED = "cancelled"
-    HANDED_BACK = "handed_back"
-    LOST = "lost"
-    """Another worker has the run, or it is gone: nothing was written."""
-    LEFT = "left"
-    """The store failed: the run is done again when its lease has run out."""
 
 
 class Endings:
@@ -88,7 +70,7 @@ class Endings:
         """Repeat no writes any more: the claim is over, or the worker stops."""
         self._repeater.hurry()
 
-    async def complete(self, output: object) -> Outcome:
+    async def complete(self, output: object) -> ExecutionOutcome:
         """End the run with its output; an output that cannot be stored is its failure."""
         try:
             result = self._result(output, None)
@@ -100,7 +82,7 @@ class Endings:
             failure = error
         return await self.fail(failure) if outcome is None else outcome
 
-    async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> Outcome:
+    async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> ExecutionOutcome:
         """Queue the run again or end it, as the agent's policy says; ``verdict`` overrules it."""
         told = as_data(error, _first_frame_of_agent(error))
         decision = verdict or self._decide(error)
@@ -143,11 +125,11 @@ class Endings:
             )  # fmt: skip
             return decide(replace(policy, backoff=Backoff()))
 
-    async def exceed_deadline(self, error: BaseException) -> Outcome:
+    async def exceed_deadline(self, error: BaseException) -> ExecutionOutcome:
         """End the run, however many retries it has left."""
         return await self.fail(error, verdict=Dead(DEADLINE_EXCEEDED))
 
-    async def deliver_cancel(self) -> Outcome | None:
+    async def deliver_cancel(self) -> ExecutionOutcome | None:
         """Write that the handler was told; None when that is written."""
         claim = self._claim
         try:
@@ -158,21 +140,25 @@ class Endings:
             return self._unwritten(error)
         return None
 
-    async def cancel(self, stopped: str) -> Outcome:
+    async def cancel(self, stopped: str) -> ExecutionOutcome:
         """End the run cancelled; ``stopped`` says what ended its execution."""
         return await self._try(lambda: self._end(RunState.CANCELLED, stopped=stopped))
 
-    async def hand_back(self) -> Outcome:
+    async def hand_back(self) -> ExecutionOutcome:
         """Put the run back into its queue, as this worker stops."""
         claim = self._claim
 
-        async def release() -> Outcome:
+        async def release() -> ExecutionOutcome:
             state = await self._store.release(claim.run_id, claim.token, WORKER_STOPPED)
-            return Outcome.CANCELLED if state is RunState.CANCELLED else Outcome.HANDED_BACK
+            return (
+                ExecutionOutcome.CANCELLED
+                if state is RunState.CANCELLED
+                else ExecutionOutcome.HANDED_BACK
+            )
 
         return await self._try(release)
 
-    async def _retry(self, decision: Retry, told: RemoteAgentError) -> Outcome:
+    async def _retry(self, decision: Retry, told: RemoteAgentError) -> ExecutionOutcome:
         state = await self._store.release(
             self._claim.run_id,
             self._claim.token,
@@ -180,7 +166,9 @@ class Endings:
             delay_seconds=decision.delay_seconds,
             error=str(told),
         )
-        return Outcome.CANCELLED if state is RunState.CANCELLED else Outcome.RETRIED
+        return (
+            ExecutionOutcome.CANCELLED if state is RunState.CANCELLED else ExecutionOutcome.RETRIED
+        )
 
     async def _end(
         self,
@@ -191,7 +179,7 @@ class Endings:
         error: str | None = None,
         dead: str | None = None,
         stopped: str | None = None,
-    ) -> Outcome:
+    ) -> ExecutionOutcome:
         claim = self._claim
         event = None
         if event_type is not None:
@@ -214,7 +202,7 @@ class Endings:
         )
         ended = await self._ended(state)
         logger.debug("run %s %s", claim.run_id, ended)
-        return Outcome(ended)
+        return ExecutionOutcome(ended)
 
     async def _ended(self, asked: RunState) -> RunState:
         """How the run has ended: a cancel that was requested before overrules what was asked."""
@@ -227,9 +215,9 @@ class Endings:
 
     async def _try(
         self,
-        write: Callable[[], Awaitable[Outcome]],
-        instead: Callable[[], Awaitable[Outcome]] | None = None,
-    ) -> Outcome:
+        write: Callable[[], Awaitable[ExecutionOutcome]],
+        instead: Callable[[], Awaitable[ExecutionOutcome]] | None = None,
+    ) -> ExecutionOutcome:
         """Write an end; ``instead`` is a smaller one, for when the first is refused."""
         try:
             return await self._repeater.write(write)
@@ -240,33 +228,7 @@ class Endings:
             logger.error(  # noqa: TRY400  # its traceback may hold what no log file takes
                 "run %s: its end was not written: %s", self._claim.run_id, loggable_traceback(error)
             )
-        return Outcome.LEFT if instead is None else await self._try(instead)
-
-    def _unwritten(self, error: BaseException) -> Outcome | None:
-        """What an error of a write means for the execution; None when it is the run's own."""
-        if self._is_loss(error):
-            self.log_loss(error)
-            return Outcome.LOST
-        # By its type: what an exception says its class is may be anything, or an error.
-        if issubclass(type(error), StoreError) and not issubclass(type(error), RunDamagedError):
-            # Were it written, it stays so; were it not, the lease runs out and it is done again.
-            self.log_left(error)
-            return Outcome.LEFT
-        return None
-
-    def _is_loss(self, error: BaseException) -> bool:
-        """Whether an error says that the claim is over."""
-        kind = type(error)
-        if not issubclass(kind, (LeaseLostError, RunTerminatedError, RunNotFoundError)):
-            return False
-        # An output's own code may well look for another run that is gone, or raise an error that
-        # only looks like one of ours.
-        if issubclass(kind, DeadLetterNotFoundError):
-            return False
-        try:
-            return cast("LeaseLostError", error).run_id == self._claim.run_id
-        except BaseException:  # noqa: BLE001  # an output's own code may raise anything
-            return False
+        return ExecutionOutcome.LEFT if instead is None else await self._try(instead)
 
     def log_loss(self, error: BaseException) -> None:
         """Log that the claim is over."""
@@ -274,9 +236,18 @@ class Endings:
         logger.info("run %s is no longer ours: %s", self._claim.run_id, shown)
 
     def log_left(self, error: BaseException) -> None:
-        """Log that the run is done again when its lease has run out."""
+        """Log that the run is executed again when its lease has run out."""
         shown = loggable_error(error)
         logger.warning("run %s is left to the next worker: %s", self._claim.run_id, shown)
+
+    def _unwritten(self, error: BaseException) -> ExecutionOutcome | None:
+        """What the error of a write means for the execution; None: the run itself has failed."""
+        outcome = outcome_without_end(error, self._claim.run_id)
+        if outcome is ExecutionOutcome.LOST:
+            self.log_loss(error)
+        elif outcome is ExecutionOutcome.LEFT:
+            self.log_left(error)
+        return outcome
 
     def _result(self, output: object, error: BaseException | None) -> RunResult:
         duration_ms = round((time.monotonic() - self._began) * 1000)

@@ -12,7 +12,8 @@ from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.execution.endings import Endings, Outcome
+from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
+from murmur_streams.fleet.execution.endings import Endings
 from murmur_streams.fleet.execution.tasks import StartedTasks, leave_behind, track_tasks
 from murmur_streams.fleet.logs import begin_execution, loggable
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
@@ -110,7 +111,7 @@ class Execution:
             self._hurried.set_result(None)
         return False
 
-    async def run(self) -> Outcome:
+    async def run(self) -> ExecutionOutcome:
         """Execute to the end. Cancelled itself, it leaves the run as it is."""
         await self._execute()
         delivery = None
@@ -193,7 +194,7 @@ class Execution:
         if not self._in_thread:
             leave_behind(self._handler)
 
-    async def _conclude(self) -> Outcome:
+    async def _conclude(self) -> ExecutionOutcome:
         """Write the end."""
         if self._verdict is None and self._error is None:
             try:
@@ -207,7 +208,7 @@ class Execution:
             case None:
                 return await self._end_as_handled()
             case Verdict.LOST:
-                return Outcome.LOST
+                return ExecutionOutcome.LOST
             case Verdict.CANCELLED:
                 return await self._endings.cancel("grace" if self._left_behind else "handler")
             case Verdict.HANDED_BACK:
@@ -241,17 +242,17 @@ class Execution:
                 self.claim.run_id, named, f" and {more} more" if more > 0 else "",
             )  # fmt: skip
 
-    async def _end_as_handled(self) -> Outcome:
+    async def _end_as_handled(self) -> ExecutionOutcome:
         error = self._error
         if error is None:
             return await self._endings.complete(self._output)
         if self._context.claim_lost:
             self._endings.log_loss(error)
-            return Outcome.LOST
+            return ExecutionOutcome.LOST
         if self._context.store_failed:
             # The run did not fail, the server did: when the lease has run out, it is done again.
             self._endings.log_left(error)
-            return Outcome.LEFT
+            return ExecutionOutcome.LEFT
         # An input that does not fit will fit no better next time.
         verdict = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
         return await self._endings.fail(error, verdict=verdict)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from murmur_streams.core.model.work import Beat, Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited
-from murmur_streams.fleet.execution.endings import Outcome
+from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.execution import Execution, Verdict
 from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.stores.work_store import WorkStore
@@ -30,7 +30,7 @@ class Held:
     def __init__(self, worker: str, slot_free: Callable[[], None]) -> None:
         self._worker = worker
         self._slot_free = slot_free
-        self._under_way: dict[str, tuple[Execution, asyncio.Task[Outcome]]] = {}
+        self._under_way: dict[str, tuple[Execution, asyncio.Task[ExecutionOutcome]]] = {}
         self._left_behind: set[asyncio.Task[None]] = set()
         self._early: OrderedDict[str, None] = OrderedDict()
         self.counts: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class Held:
         """How many handlers go on though they were given up."""
         return len(self._left_behind)
 
-    def tasks(self) -> list[asyncio.Task[Outcome]]:
+    def tasks(self) -> list[asyncio.Task[ExecutionOutcome]]:
         """The executions' tasks."""
         return [task for _, task in self._under_way.values()]
 
@@ -96,7 +96,7 @@ class Held:
         for execution, _ in list(self._under_way.values()):
             execution.tell(verdict)
 
-    def _ended(self, execution: Execution, task: asyncio.Task[Outcome]) -> None:
+    def _ended(self, execution: Execution, task: asyncio.Task[ExecutionOutcome]) -> None:
         del self._under_way[execution.claim.token]
         self._slot_free()
         left = execution.left_behind
