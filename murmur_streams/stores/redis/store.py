@@ -18,7 +18,6 @@ from murmur_streams.core.model.commands import (
     Seal,
     SetState,
 )
-from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
 from murmur_streams.core.model.events import RunEvent
@@ -47,7 +46,7 @@ from murmur_streams.stores.redis.connection.connections import client_from_url
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.live.feed import Feeds
-from murmur_streams.stores.redis.live.tail import Tails
+from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.queued import RedisWork
 from murmur_streams.stores.redis.rebuild import rebuild_run
@@ -140,7 +139,7 @@ class RedisRunStore(RedisWork):
         )
         self._writer = Writer(self._server)
         self._calls = Calls(self._writer, self._keys, self._durations, clock)
-        self._tails = Tails(self._server, self._seal)
+        self._tails = RedisTails(self._server, self._seal)
         self._feeds = Feeds(self._server)
         self._owners = Owners(self._server, self._durations)
         self._server.when_ready = self._owners.start
@@ -250,7 +249,7 @@ class RedisRunStore(RedisWork):
         check_listing(limit, cursor)
         return await list_runs(self._server, RunFilter.of(state, target, tenant), limit, cursor)
 
-    async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
+    def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when the run is sealed.
 
         Nothing is missed and nothing comes twice, for any subscriber in any process; each event
@@ -260,23 +259,13 @@ class RedisRunStore(RedisWork):
             RunNotFoundError, InvalidCursorError: at the first event.
             CursorGapError, CursorResetError: going on would be silence or repeats.
         """
-        check_run_id(run_id)
-        cursor = None if after is None else Cursor.parse(after)
-        async with aclosing(self._tails.stream(run_id, cursor)) as entries:
-            async for entry in entries:
-                event = entry.event()
-                if event is not None:
-                    yield event
+        return self._tails.events(run_id, after)
 
-    async def journal(
+    def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries of the journal, late ones included; errors as ``stream``."""
-        check_run_id(run_id)
-        cursor = None if after is None else Cursor.parse(after)
-        async with aclosing(self._tails.journal(run_id, cursor, follow=follow)) as entries:
-            async for entry in entries:
-                yield entry
+        return self._tails.journal(run_id, after, follow=follow)
 
     async def feed(
         self,

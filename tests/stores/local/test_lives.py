@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
-from murmur_streams import EntryType, JournalEntry
+from murmur_streams import CursorResetError, EntryType, JournalEntry, RunState
+from murmur_streams.stores.local.engine import tails
 from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.testing.workbench import note, wait_until
+from tests.stores.local.stores import Open
 
 
 async def follow(store: FileRunStore, run_id: str, seen: list[JournalEntry]) -> None:
@@ -60,3 +62,22 @@ async def test_three_lives_in_one_group_are_three_streams(store: FileRunStore) -
     )
     await asyncio.wait_for(following, 20)
     assert [entry.type for entry in seen] == ["run.created", "custom", EntryType.DELETED]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_run_that_expires_between_two_pages_is_a_reset(
+    open_again: Open, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """A reader in the middle of an ended run gets an error, never a stream that ends early."""
+    monkeypatch.setattr(tails, "PAGE", 4)
+    now_ms = [1_700_000_000_000]
+    async with open_again(clock=lambda: now_ms[0]) as store:
+        await store.create("run", "target")
+        await store.append("run", *[note("run", 1)] * 10)
+        await store.finish("run", RunState.COMPLETED)
+        entries = store.journal("run") if late else store.stream("run")
+        await anext(entries)
+        now_ms[0] += 3_600_001
+        with pytest.raises(CursorResetError, match="has expired"):
+            async for _ in entries:
+                pass

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from murmur_streams.core.model.errors import CursorResetError, RunNotFoundError
+from murmur_streams.core.model.errors import CursorResetError, RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.redis.live import hub
+from murmur_streams.stores.redis.live import hub, tail
 from murmur_streams.stores.redis.live.hub import MOST_DIRECT
 from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -147,3 +147,32 @@ async def test_a_run_that_expires_before_its_seal_is_told_to_who_follows_it(
         await wait_until(lambda: not space.admin.exists(space.keys.run(RUN_ID)), "it is gone")
         with pytest.raises(RunNotFoundError):
             await streamed(store, RUN_ID)
+
+
+@pytest.mark.parametrize("reader", READERS)
+async def test_a_run_that_expires_between_two_pages_is_a_reset(
+    space: Space, store: RedisRunStore, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader in the middle of an ended run gets an error, never a stream that ends early."""
+    await store.create(RUN_ID, "t")
+    await store.append(RUN_ID, *[RunEvent(type=RunEventType.LOG, run_id=RUN_ID)] * 10)
+    await store.finish(RUN_ID, RunState.COMPLETED)
+    monkeypatch.setattr(tail, "PAGE_ENTRIES", 4)
+    entries = store.stream(RUN_ID) if reader == "stream" else store.journal(RUN_ID)
+    await anext(entries)
+    space.admin.delete(*space.keys.of_run(RUN_ID))
+    with pytest.raises(CursorResetError, match="is gone"):
+        async for _ in entries:
+            pass
+
+
+async def test_a_journal_that_ends_before_its_run_is_damaged(
+    space: Space, store: RedisRunStore
+) -> None:
+    """Entries that were removed from the journal's end by hand are an error, not the end."""
+    await store.create(RUN_ID, "t")
+    await store.append(RUN_ID, *[RunEvent(type=RunEventType.LOG, run_id=RUN_ID)] * 2)
+    last = [entry async for entry in store.journal(RUN_ID)][-1]
+    space.admin.xdel(space.keys.journal(RUN_ID), last.id)
+    with pytest.raises(RunDamagedError, match="its journal ends at entry 2 of 3"):
+        await read(store, RUN_ID)

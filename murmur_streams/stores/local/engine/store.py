@@ -37,7 +37,7 @@ from murmur_streams.stores.local.engine.database import Database, FeedRow, Kind,
 from murmur_streams.stores.local.engine.feed import Feed
 from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
-from murmur_streams.stores.local.engine.tails import Page, Tails
+from murmur_streams.stores.local.engine.tails import LocalTails, Page
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class LocalRunStore(LocalWork):
         self._feed_max_entries = feed_max_entries
         self._limits = limits or Limits()
         self._access = self._make_access(self._begin, self._committed)
-        self._tails = Tails(self._read_page, self._seal, self._watch)
+        self._tails = LocalTails(self._read_page, self._seal, self._watch)
         self._feed = Feed(self._feed_rows, self._feed_ends, self._watch)
         self._signals = Signals(self._watch)
 
@@ -355,7 +355,7 @@ class LocalRunStore(LocalWork):
         return Transaction(database, known, self._durations, most, now_ms, damaged=damaged)
 
     def _committed(self, written: list[Written]) -> None:
-        self._tails.tell(written)
+        self._tails.publish(written)
         self._feed.wake()
         self._signals.tell(written)
 

@@ -1,4 +1,9 @@
-"""Tails: a run's journal, replayed from the file and then followed in memory, without polling."""
+"""The tails of a database in this process: replay a journal from it, then follow in memory.
+
+A tail only fetches; ``core.rules.reading`` decides what its reader gets. Nothing polls: a writer of
+this process hands its entries to the buffers of the followed runs, and a note that another process
+wrote makes their readers read the database again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,6 @@ from contextlib import asynccontextmanager
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType, JournalEntry
 from murmur_streams.core.model.errors import (
-    CursorGapError,
     CursorResetError,
     RunDamagedError,
     RunNotFoundError,
@@ -20,33 +24,35 @@ from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.local.engine.database import Stored
 from murmur_streams.stores.local.engine.transaction import Written
+from murmur_streams.stores.tail import read_tail, whole_entry
 
 PAGE = 500
 PAST_LIVES = 4
 RECENT = 1_000
-"""So many entries of a followed run are kept for its subscribers; who is further behind reads."""
+"""A followed run buffers this many entries; a reader further behind reads the database."""
 
 Page = tuple[Stored, list[JournalEntry]]
 ReadPage = Callable[[str, int, int], Awaitable[Page | None]]
 
 
-class _Followed:
-    """One run that subscribers of this process follow."""
+class RecentEntries:
+    """The last entries of one followed run, shared by its subscribers in this process."""
 
     def __init__(self) -> None:
         self.subscribers = 0
         self.run: Run | None = None
-        """As this process wrote it last; None when it did not, or it is gone."""
+        """As this process wrote it last; None when it did not, or the run is gone."""
         self.recent: deque[JournalEntry] = deque(maxlen=RECENT)
         self._past: dict[str, deque[JournalEntry]] = {}
         """By epoch: earlier lives of the id, deleted by this process while it was followed."""
         self.is_sure = False
-        """Whether nothing but ``recent`` was written lately."""
+        """Whether ``recent`` ends with the run's last entry: no other process wrote since."""
         self.is_gone = False
         self.writes = 0
-        """How often something was written that subscribers should look at."""
+        """Counts up with each write that subscribers should look at."""
         self._waiting: set[asyncio.Future[None]] = set()
 
     def wake(self) -> None:
@@ -61,9 +67,6 @@ class _Followed:
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
-            if seconds is None:
-                await future
-                return True
             async with asyncio.timeout(seconds):
                 await future
         except TimeoutError:
@@ -78,7 +81,7 @@ class _Followed:
             last = self.recent[-1] if self.recent else None
             if last is not None and (last.epoch, last.seq + 1) != (entry.epoch, entry.seq):
                 if last.epoch != entry.epoch and self.is_sure:
-                    self._keep_past(last.epoch)
+                    self._retain_life(last.epoch)
                 self.recent.clear()
             self.recent.append(entry)
         self.run = None if written.after is None else written.after.run
@@ -88,7 +91,7 @@ class _Followed:
         self.wake()
 
     def after(self, epoch: str, seq: int) -> list[JournalEntry] | None:
-        """What came after an entry; None when only the file can tell."""
+        """The entries of a life after ``seq``; None when they must be read from the database."""
         past = self._past.get(epoch)
         if past is not None:
             return _last_of(past, seq)
@@ -100,26 +103,35 @@ class _Followed:
 
     def has_ended(self, epoch: str) -> bool:
         """Whether that life is over, and its last entries are known."""
-        return epoch in self._past
+        return self.is_gone or epoch in self._past
 
-    def _keep_past(self, epoch: str) -> None:
-        """Keep the end of a life for subscribers who have not taken it yet."""
+    @property
+    def ends_with_deletion(self) -> bool:
+        """Whether the last entry that this process wrote is the run's deletion."""
+        return bool(self.recent) and self.recent[-1].type == EntryType.DELETED
+
+    def _retain_life(self, epoch: str) -> None:
+        """Retain the end of a life for the subscribers that have not read it yet.
+
+        Without it: one write call deletes a run and creates its id anew before a subscriber has
+        run. The subscriber then finds the new life, and could not know whether it missed entries.
+        """
         while len(self._past) >= PAST_LIVES:
             self._past.pop(next(iter(self._past)))
         self._past[epoch] = deque(self.recent)
 
 
-def _last_of(kept: deque[JournalEntry], seq: int) -> list[JournalEntry] | None:
-    missing = max(0, kept[-1].seq - seq)
-    return None if missing > len(kept) else [kept[place] for place in range(-missing, 0)]
+def _last_of(entries: deque[JournalEntry], seq: int) -> list[JournalEntry] | None:
+    missing = max(0, entries[-1].seq - seq)
+    return None if missing > len(entries) else [entries[index] for index in range(-missing, 0)]
 
 
-class Tails:
+class LocalTails:
     """All subscribers of this process.
 
     Args:
         read: reads a page of a journal and its run.
-        seal: asks whether it is time to seal a run that ended without a closing event.
+        seal: seals a run that ended without a closing event, or answers how long to wait.
         moved: called when ``following`` may have changed.
     """
 
@@ -129,10 +141,10 @@ class Tails:
         seal: Callable[[str], Awaitable[Answer]],
         moved: Callable[[], None],
     ) -> None:
-        self._read = read
-        self._seal = seal
+        self.read = read
+        self.seal = seal
         self._moved = moved
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, RecentEntries] = {}
         self._is_closed = False
 
     @property
@@ -146,7 +158,12 @@ class Tails:
         for followed in self._followed.values():
             followed.wake()
 
-    def tell(self, written: Collection[Written]) -> None:
+    def check_open(self) -> None:
+        """Raise StoreClosedError when the store was closed."""
+        if self._is_closed:
+            raise StoreClosedError("the store was closed while a stream was open")
+
+    def publish(self, written: Collection[Written]) -> None:
         """Hand on what this process wrote, in order."""
         for each in written:
             followed = self._followed.get(each.run_id)
@@ -154,200 +171,151 @@ class Tails:
                 followed.take(each)
 
     def look(self, run_ids: Collection[str] | None = None) -> None:
-        """Let the subscribers of these runs, or of all, read the file: another process wrote."""
+        """Let the subscribers of these runs, or of all, read again: another process wrote."""
         for run_id in self._followed if run_ids is None else run_ids:
             followed = self._followed.get(run_id)
             if followed is not None:
                 followed.is_sure = False
                 followed.wake()
 
-    async def events(self, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
+    def events(self, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
         """Yield the run's events after a cursor, until its stream has ended."""
-        async with self._tail(run_id, late=False) as tail:
-            page = await self._first(tail, after)
-            while True:
-                for entry in page:
-                    if tail.takes(entry) and (event := entry.event()) is not None:
-                        yield event
-                if tail.is_over:
-                    return
-                page = await self._next(tail)
+        return read_tail(self._tail(run_id, after, late=False), JournalEntry.event)
 
-    async def journal(
+    def journal(
         self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries after a cursor; with ``follow`` until the run's stream has ended."""
-        async with self._tail(run_id, late=True) as tail:
-            page = await self._first(tail, after)
-            while True:
-                for entry in page:
-                    if tail.takes(entry):
-                        yield entry
-                if tail.is_over or (tail.is_caught_up and not follow):
-                    return
-                page = await self._next(tail)
+        return read_tail(self._tail(run_id, after, late=True), whole_entry, follow=follow)
 
     @asynccontextmanager
-    async def _tail(self, run_id: str, *, late: bool) -> AsyncGenerator[_Tail]:
-        """One subscriber, from before its first look on: nothing is missed in between."""
+    async def _tail(
+        self, run_id: str, after: str | None, *, late: bool
+    ) -> AsyncGenerator[LocalTail]:
         check_run_id(run_id)
-        followed = self._followed.setdefault(run_id, _Followed())
+        # Follow first, then read. The other way round, an entry that is written between the read
+        # and the first wait would wake nobody, and the reader would get it with the next one only.
+        followed = self._followed.setdefault(run_id, RecentEntries())
         followed.subscribers += 1
         self._moved()
         try:
-            yield _Tail(run_id, followed, late=late)
+            tail = LocalTail(self, followed, Reading(run_id, late))
+            await tail.begin(None if after is None else Cursor.parse(after))
+            yield tail
         finally:
             followed.subscribers -= 1
             if not followed.subscribers:
                 self._followed.pop(run_id, None)
                 self._moved()
 
-    async def _next(self, tail: _Tail) -> list[JournalEntry]:
-        return await (self._more(tail) if tail.is_caught_up else self._page(tail))
 
-    async def _first(self, tail: _Tail, after: str | None) -> list[JournalEntry]:
-        cursor = None if after is None else Cursor.parse(after)
-        run_id = tail.run_id
-        found = await self._read(run_id, 0 if cursor is None else cursor.seq - 1, PAGE)
+class LocalTail:
+    """One reader of one run, on the database and on the buffer of recent entries."""
+
+    __slots__ = ("_first", "_followed", "_seen_writes", "_tails", "reading")
+
+    def __init__(self, tails: LocalTails, followed: RecentEntries, reading: Reading) -> None:
+        self.reading = reading
+        self._tails = tails
+        self._followed = followed
+        self._seen_writes = followed.writes
+        self._first: list[JournalEntry] = []
+
+    async def begin(self, cursor: Cursor | None) -> None:
+        """Read the first page, and check that the journal continues after the cursor."""
+        run_id = self.reading.run_id
+        seq = 0 if cursor is None else cursor.seq
+        # From the cursor's own entry on, which shows that the journal still has it.
+        found = await self._tails.read(run_id, seq - 1 if seq else 0, PAGE)
         if found is None:
             raise RunNotFoundError(run_id)
-        stored, entries = found
-        tail.begin(stored.run, 0 if cursor is None else cursor.seq)
-        if cursor is None:
-            return entries
-        first = entries[0] if entries else None
+        stored, self._first = found
+        if cursor is not None:
+            await self._check(cursor, stored.run, self._first)
+            self.reading.start_after(cursor)
+        self._learn(stored.run)
+
+    async def fetch(self) -> list[JournalEntry]:
+        """Fetch a page, or what this process has written since; wait when that is nothing."""
+        if self._first:
+            page, self._first = self._first, []
+            return page
+        if not self.reading.is_caught_up:
+            return await self._read_page()
+        self._tails.check_open()
+        followed, reading = self._followed, self.reading
+        if self._seen_writes == followed.writes:
+            return [] if await self._wait() else await self._read_page()
+        self._seen_writes = followed.writes
+        page = followed.after(reading.epoch, reading.seq)
+        if page is None:
+            return await self._read_page()
+        if followed.run is not None and followed.run.epoch == reading.epoch:
+            self._learn(followed.run)
+        if not page and not reading.is_over and followed.has_ended(reading.epoch):
+            self._end_of_life(is_known=True)
+        return page
+
+    async def _check(self, cursor: Cursor, run: Run, page: list[JournalEntry]) -> None:
+        first = page[0] if page else None
         if first is None or first.seq != cursor.seq:
-            oldest = await self._read(run_id, 0, 1)
+            oldest = await self._tails.read(run.run_id, 0, 1)
             first = oldest[1][0] if oldest and oldest[1] else None
         cursor.check(
-            epoch=stored.run.epoch,
-            version=stored.run.version,
+            epoch=run.epoch,
+            version=run.version,
             found=first is not None and (first.seq, first.ms) == (cursor.seq, cursor.ms),
             oldest=None if first is None else Cursor(first.epoch, first.ms, first.seq - 1),
         )
-        return entries
 
-    async def _page(self, tail: _Tail) -> list[JournalEntry]:
-        """Read on in the file."""
-        tail.look()
-        found = await self._read(tail.run_id, tail.seq, PAGE)
-        self._check_open()
-        if found is None or found[0].run.epoch != tail.run.epoch:
-            last = tail.followed.after(tail.run.epoch, tail.seq)
+    def _learn(self, run: Run) -> None:
+        self.reading.learn(
+            epoch=run.epoch, version=run.version, seal=run.seal, has_ended=run.state.is_terminal
+        )
+
+    async def _read_page(self) -> list[JournalEntry]:
+        """Read on in the database."""
+        reading = self.reading
+        self._seen_writes = self._followed.writes
+        found = await self._tails.read(reading.run_id, reading.seq, PAGE)
+        self._tails.check_open()
+        if found is None or found[0].run.epoch != reading.epoch:
+            last = self._followed.after(reading.epoch, reading.seq)
             if not last:
-                tail.lose(is_known=found is None or last is not None)
+                self._end_of_life(is_known=found is None or last is not None)
             return last or []
-        tail.run, entries = found[0].run, found[1]
-        if not entries and not tail.is_caught_up:
-            raise RunDamagedError(
-                tail.run_id, f"its journal ends at entry {tail.seq} of {tail.run.version}"
-            )
-        return entries
+        self._learn(found[0].run)
+        if not found[1] and not reading.is_caught_up:
+            what = f"its journal ends at entry {reading.seq} of {reading.version}"
+            raise RunDamagedError(reading.run_id, what)
+        return found[1]
 
-    async def _more(self, tail: _Tail) -> list[JournalEntry]:
-        """Wait until there is more, or the tail is over."""
-        followed = tail.followed
-        while True:
-            self._check_open()
-            if tail.has_seen_all:
-                if not await self._wait(tail):
-                    return await self._page(tail)
-                continue
-            tail.look()
-            page = followed.after(tail.run.epoch, tail.seq)
-            if page is None:
-                return await self._page(tail)
-            if followed.run is not None and followed.run.epoch == tail.run.epoch:
-                tail.run = followed.run
-            if page or tail.is_over:
-                return page
-            if followed.is_gone or followed.has_ended(tail.run.epoch):
-                tail.lose(is_known=True)
-                return []
-
-    async def _wait(self, tail: _Tail) -> bool:
-        """Wait for a write; False when it is time to look into the file."""
+    async def _wait(self) -> bool:
+        """Wait for a write; False when it is time to read the database."""
         seconds: float | None = None
-        if tail.run.state.is_terminal:
-            answer = await self._seal(tail.run_id)
+        if self.reading.has_ended:
+            answer = await self._tails.seal(self.reading.run_id)
             if answer[0] != "WAIT":
                 return False
             seconds = int(answer[1]) / 1000
-            if not tail.has_seen_all:
+            if self._seen_writes != self._followed.writes:
                 return True
-        return await tail.followed.until_written(seconds)
+        return await self._followed.until_written(seconds)
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise StoreClosedError("the store was closed while a stream was open")
-
-
-class _Tail:
-    """Where one subscriber is."""
-
-    def __init__(self, run_id: str, followed: _Followed, *, late: bool) -> None:
-        self.run_id = run_id
-        self.followed = followed
-        self._seen_writes = followed.writes
-        self.seq = 0
-        self.run: Run
-        self._late = late
-        self._is_over = False
-
-    def begin(self, run: Run, seq: int) -> None:
-        self.run, self.seq = run, seq
-
-    @property
-    def has_seen_all(self) -> bool:
-        return self._seen_writes == self.followed.writes
-
-    def look(self) -> None:
-        """Remember that what was written until now is about to be seen."""
-        self._seen_writes = self.followed.writes
-
-    @property
-    def is_caught_up(self) -> bool:
-        return self.seq >= self.run.version
-
-    @property
-    def is_over(self) -> bool:
-        return self._is_over or (self.run.seal is not None and self.is_caught_up)
-
-    def lose(self, *, is_known: bool) -> None:
-        """Take in that this life of the run is over: it has expired, or was deleted.
+    def _end_of_life(self, *, is_known: bool) -> None:
+        """End the reading: the run is gone, and no more of its entries can be had.
 
         Args:
-            is_known: False when another life has its id, and nobody knows how this one ended.
+            is_known: False when the id has another life, and this one may have ended unseen.
 
         Raises:
-            CursorResetError: it has expired, or its end may have been missed.
+            CursorResetError: the run has expired, or entries of it may be missing.
         """
-        run = self.run
-        self._is_over = True
+        reading = self.reading
         if not is_known:
             what = "another process deleted it and created it anew; its last entries may be missing"
-            raise CursorResetError(f"run {self.run_id!r}: {what}", None)
-        if run.state.is_terminal and run.seal is None and not self._was_deleted():
-            raise CursorResetError(f"run {self.run_id!r} has expired", None)
-
-    def takes(self, entry: JournalEntry) -> bool:
-        """Whether to yield an entry; moves on."""
-        if self._is_over or entry.seq <= self.seq:
-            return False
-        if self.seq and entry.seq != self.seq + 1:
-            raise CursorGapError(
-                f"entries {self.seq + 1} to {entry.seq - 1} were trimmed away",
-                str(Cursor(entry.epoch, entry.ms, entry.seq - 1)),
-            )
-        run = self.run
-        if not self._late and run.seal is not None and entry.seq > run.seal:
-            self._is_over = True
-            return False
-        self.seq = entry.seq
-        if entry.type == EntryType.DELETED:
-            self._is_over = True
-        return True
-
-    def _was_deleted(self) -> bool:
-        recent = self.followed.recent
-        return bool(recent) and recent[-1].type == EntryType.DELETED
+            raise CursorResetError(f"run {reading.run_id!r}: {what}", None)
+        # A run that has not ended does not expire: it was deleted, and a deletion ends its streams.
+        if reading.has_ended and not self._followed.ends_with_deletion:
+            raise CursorResetError(f"run {reading.run_id!r} has expired", None)
+        reading.end()

@@ -1,66 +1,40 @@
-"""The tail of one run: replay with XRANGE, then what the live source tells.
+"""The tails of the Redis store: replay a journal with XRANGE, then take what the live source has.
 
-A tail is a cursor and nothing else. It checks that the journal still holds what it stands after
-before it reads, and again after every broken connection; and it checks that seq has no hole.
+A tail only fetches; ``core.rules.reading`` decides what its reader gets. The tail checks that the
+journal still continues after the reader's position when it opens, and again whenever the live
+source lost its connection.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from typing import Any
 
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType, JournalEntry
-from murmur_streams.core.model.errors import (
-    CursorGapError,
-    CursorResetError,
-    RunNotFoundError,
-)
-from murmur_streams.core.model.states import TERMINAL_STATES, RunState
+from murmur_streams.core.model.errors import CursorResetError, RunDamagedError, RunNotFoundError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import read_position
+from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.redis.live.coalesce import SharedReads
 from murmur_streams.stores.redis.live.hub import Live
 from murmur_streams.stores.redis.live.run_buffer import Followed
 from murmur_streams.stores.redis.server import Server, text
-
-logger = logging.getLogger("murmur_streams.redis")
+from murmur_streams.stores.tail import read_tail, whole_entry
 
 PAGE_ENTRIES = 256
 LONGEST_WAIT_SECONDS = 3600.0
-"""For news of a live run; the live source looks after the server and the run itself."""
+"""How long a tail waits for news of a live run. The live source itself checks more often whether
+the server answers and the run exists."""
 
 Seal = Callable[[str], Awaitable[Answer]]
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where a tail is, and what it knows of the end."""
-
-    epoch: str
-    ms: int = 0
-    seq: int = 0
-    seal: int | None = None
-    ended: bool = False
-    last_id: str = "0-0"
-    """Where the journal ended when it was opened."""
-
-    @property
-    def entry_id(self) -> str:
-        return f"{self.ms}-{self.seq}"
-
-    @property
-    def cursor(self) -> Cursor:
-        return Cursor(self.epoch, self.ms, self.seq)
-
-    @property
-    def is_past_seal(self) -> bool:
-        return self.seal is not None and self.seq >= self.seal
-
-
-class Tails:
+class RedisTails:
     """Opens tails on the journals of one store."""
 
     def __init__(self, server: Server, seal: Seal) -> None:
@@ -79,191 +53,216 @@ class Tails:
         for live in self._live.values():
             await live.close()
 
-    async def stream(self, run_id: str, after: Cursor | None) -> AsyncGenerator[JournalEntry]:
-        """Yield entries up to the seal, waiting for what is to come.
+    def events(self, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
+        """Yield the run's events after a cursor up to the seal, waiting for what is to come.
 
         Raises:
-            RunNotFoundError: no such run.
+            RunNotFoundError, InvalidCursorError: at the first event.
             CursorGapError, CursorResetError: the tail cannot go on without silence or repeats.
             StoreUnavailableError: the server stayed out of reach; resume by the last cursor.
         """
-        place = await self._open(run_id, after)
-        if place.is_past_seal:
-            return
-        # An ended run's stream is its journal alone: nothing to follow.
-        read = self._tail if place.seal is None else self._replay
-        async with contextlib.aclosing(read(run_id, place)) as entries:
-            async for entry in entries:
-                yield entry
-                if place.is_past_seal:
-                    return
+        return read_tail(self._tail(run_id, after, late=False, follow=True), JournalEntry.event)
 
-    async def journal(
-        self, run_id: str, after: Cursor | None, *, follow: bool
+    def journal(
+        self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
-        """Yield all entries, late ones included; with ``follow``, also what comes till the seal."""
-        place = await self._open(run_id, after)
-        async for entry in self._replay(run_id, place):
-            yield entry
-        if not follow or place.is_past_seal:
-            return
-        async with contextlib.aclosing(self._tail(run_id, place)) as entries:
-            async for entry in entries:
-                yield entry
+        """Yield all entries, late ones included; with ``follow`` also those until the seal."""
+        tail = self._tail(run_id, after, late=True, follow=follow)
+        return read_tail(tail, whole_entry, follow=follow)
 
-    async def _tail(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
+    @asynccontextmanager
+    async def _tail(
+        self, run_id: str, after: str | None, *, late: bool, follow: bool
+    ) -> AsyncGenerator[RedisTail]:
+        check_run_id(run_id)
+        cursor = None if after is None else Cursor.parse(after)
+        tail = RedisTail(self._server, self._shared, self._seal, Reading(run_id, late))
+        last_id = await tail.look(cursor)
+        if cursor is not None:
+            tail.reading.start_after(cursor)
+        if not follow or tail.reading.seal is not None:
+            # The stream of a sealed run is in its journal: nothing to follow.
+            yield tail
+            return
         partition = self._server.keys.partition(run_id)
         live = self._live.setdefault(partition, Live(self._server, partition))
-        async with live.follow(run_id, place.last_id) as run:
-            seen = (-1, run.verifies)
-            while not place.is_past_seal:
-                if run.error is not None:
-                    raise run.error
-                news, now = run.news, (run.rereads, run.verifies)
-                raws = run.since(place.seq)
-                if raws is None or now != seen:
-                    if now[1] != seen[1]:
-                        await self._reopen(run_id, place)
-                    seen, before = now, place.seq
-                    async for entry in self._replay(run_id, place):
-                        yield entry
-                    if raws is None and place.seq == before:
-                        self._refuse_hole(run, place)
-                    continue
-                for raw in raws:
-                    entry = read_entry(run_id, place.epoch, raw)
-                    self._advance(place, entry)
-                    yield entry
-                if not raws:
-                    await run.changed(news, await self._patience(run, place))
+        async with live.follow(run_id, last_id) as run:
+            tail.follow(run)
+            yield tail
 
-    def _refuse_hole(self, run: Followed, place: _Place) -> None:
-        """Raise when entries were told of, but the journal no longer has those before them."""
-        oldest = run.oldest()
-        if oldest is not None and run.since(place.seq) is None:
-            self._advance(place, read_entry(run.run_id, place.epoch, oldest))
 
-    async def _patience(self, run: Followed, place: _Place) -> float:
-        """How long to wait for news, in seconds: a run that has ended is sealed in time."""
-        if not place.ended or place.seal is not None:
-            return LONGEST_WAIT_SECONDS
-        return await self._seal_when_due(run)
+class RedisTail:
+    """One reader of one run, on the journal and on the buffer that local readers share."""
 
-    async def _open(self, run_id: str, after: Cursor | None) -> _Place:
-        keys = self._server.keys
-        run, journal = keys.run(run_id), keys.journal(run_id)
+    __slots__ = (
+        "_hole_at",
+        "_is_replaying",
+        "_journal",
+        "_missed",
+        "_run",
+        "_seal",
+        "_server",
+        "_shared",
+        "reading",
+    )
+
+    def __init__(self, server: Server, shared: SharedReads, seal: Seal, reading: Reading) -> None:
+        self.reading = reading
+        self._server = server
+        self._shared = shared
+        self._seal = seal
+        self._journal = server.keys.journal(reading.run_id)
+        self._run: Followed | None = None
+        self._missed: tuple[int, int] = (0, 0)
+        self._is_replaying = True
+        self._hole_at: int | None = None
+
+    def follow(self, run: Followed) -> None:
+        """Take what comes after the replay from the run's buffer."""
+        self._run, self._missed = run, (run.rereads, run.verifies)
+
+    async def fetch(self) -> list[JournalEntry]:
+        """Fetch a page of the journal, or what the live source has; wait when it has nothing."""
+        run, reading = self._run, self.reading
+        if run is None or self._is_replaying:
+            return await self._read_page()
+        if run.error is not None:
+            raise run.error
+        # In this order: news that comes while the buffer is looked at ends the wait below. If the
+        # tail took ``news`` after it had looked, an entry that came in between would have set the
+        # event before, and the reader would get that entry only with the next one.
+        news, missed = run.news, (run.rereads, run.verifies)
+        raws = run.since(reading.seq)
+        if raws is not None and missed == self._missed:
+            if not raws:
+                await run.changed(news, await self._patience(run))
+            return [read_entry(reading.run_id, reading.epoch, raw) for raw in raws]
+        if missed[1] != self._missed[1]:
+            await self._look_again()
+        self._missed, self._is_replaying = missed, True
+        self._hole_at = reading.seq if raws is None else None
+        return await self._read_page()
+
+    async def look(self, after: Cursor | None) -> str:
+        """Read what the run is now; raise when its journal does not continue after a cursor.
+
+        Returns:
+            The id of the journal's last entry.
+        """
+        run_id, keys = self.reading.run_id, self._server.keys
         at = after.entry_id if after is not None else "0-0"
         commands = (
-            ("HMGET", run, "epoch", "version", "state", "seal"),
-            ("XRANGE", journal, at, at),
-            ("XRANGE", journal, "-", "+", "COUNT", 1),
-            ("XREVRANGE", journal, "+", "-", "COUNT", 1),
+            ("HMGET", keys.run(run_id), "epoch", "version", "state", "seal"),
+            ("XRANGE", self._journal, at, at),
+            ("XRANGE", self._journal, "-", "+", "COUNT", 1),
+            ("XREVRANGE", self._journal, "+", "-", "COUNT", 1),
         )
         fields, found, oldest, newest = await self._shared.read(
             commands, lambda: self._server.read_all(*commands)
         )
         if fields[0] is None:
             raise RunNotFoundError(run_id)
-        epoch, state = text(fields[0]), text(fields[2])
-        place = _Place(
-            epoch, ended=state in TERMINAL_STATES, seal=int(fields[3]) if fields[3] else None
-        )
-        if newest:
-            place.last_id = text(newest[0][0])
+        epoch, version = text(fields[0]), int(fields[1])
         if after is not None:
-            after.check(
-                epoch=epoch,
-                version=int(fields[1]),
-                found=bool(found),
-                oldest=_before(oldest, epoch),
-            )
-            place.ms, place.seq = after.ms, after.seq
+            before = _before(oldest, epoch)
+            after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
         if not newest:
-            # No trim empties a journal; what is waited for may never come.
+            # Trimming never empties a journal, and the entries to wait for may never come.
             raise CursorResetError(
                 f"the journal of run {run_id!r} is gone: deleted or emptied by hand, or the server "
-                f"lost its data; its hash tells of {text(fields[1])} entries",
+                f"lost its data; its hash counts {version} entries",
                 None,
             )
-        return place
+        seal, has_ended = fields[3], text(fields[2]) in TERMINAL_STATES
+        self.reading.learn(
+            epoch=epoch, version=version, seal=int(seal) if seal else None, has_ended=has_ended
+        )
+        return text(newest[0][0])
 
-    async def _replay(self, run_id: str, place: _Place) -> AsyncGenerator[JournalEntry]:
-        journal = self._server.keys.journal(run_id)
-        while True:
-            command = ("XRANGE", journal, f"({place.entry_id}", "+", "COUNT", PAGE_ENTRIES)
-            page = await self._shared.read(
-                command, lambda command=command: self._server.read(*command)
-            )
-            for raw in page:
-                entry = read_entry(run_id, place.epoch, raw)
-                self._advance(place, entry)
-                yield entry
-            if len(page) < PAGE_ENTRIES:
-                return
+    async def _read_page(self) -> list[JournalEntry]:
+        """Read on in the journal; the replay is over where it ends."""
+        reading = self.reading
+        command = ("XRANGE", self._journal, f"({reading.cursor.entry_id}", "+")
+        command = (*command, "COUNT", PAGE_ENTRIES)
+        page = await self._shared.read(command, lambda: self._server.read(*command))
+        entries = [read_entry(reading.run_id, reading.epoch, raw) for raw in page]
+        last = entries[-1].seq if entries else reading.seq
+        self._is_replaying = len(page) == PAGE_ENTRIES or last < reading.version
+        if entries:
+            return entries
+        if self._is_replaying:
+            await self._check_short_journal()
+        elif self._run is not None and self._hole_at == reading.seq:
+            return self._after_hole(self._run)
+        return []
 
-    async def _seal_when_due(self, run: Followed) -> float:
+    async def _check_short_journal(self) -> None:
+        """The journal ended before the version that its run had when the tail looked at it.
+
+        Without this check, a run that expires between two pages would end its streams without the
+        rest of its entries, and without an error.
+        """
+        reading, promised = self.reading, self.reading.version
+        is_there = await self._look_again()
+        if is_there and reading.seq < promised <= reading.version:
+            what = f"its journal ends at entry {reading.seq} of {reading.version}"
+            raise RunDamagedError(reading.run_id, what)
+
+    def _after_hole(self, run: Followed) -> list[JournalEntry]:
+        """The oldest buffered entry, when the journal no longer has those before it."""
+        oldest = run.oldest()
+        if oldest is None or run.since(self.reading.seq) is not None:
+            return []
+        return [read_entry(run.run_id, self.reading.epoch, oldest)]
+
+    async def _patience(self, run: Followed) -> float:
+        """How many seconds to wait for news; a run that has ended is sealed when its time comes."""
+        if not self.reading.has_ended or self.reading.seal is not None:
+            return LONGEST_WAIT_SECONDS
         run_id = run.run_id
         try:
             answer = await self._shared.read(("seal", run_id), lambda: self._seal(run_id))
         except RunNotFoundError:
-            # Deleted or expired meanwhile: only a deletion leaves an entry that tells of it.
+            # Deleted or expired meanwhile. Only a deletion leaves an entry, so look at the run.
             run.verify()
             return 0.001
         return max(0.001, int(answer[1]) / 1000) if answer[0] == "WAIT" else 0.001
 
-    async def _reopen(self, run_id: str, place: _Place) -> None:
+    async def _look_again(self) -> bool:
+        """Check the position; False when the run was deleted and its last entries are left."""
+        reading = self.reading
         try:
-            fresh = await self._open(run_id, place.cursor if place.seq else None)
+            await self.look(reading.cursor if reading.seq else None)
         except RunNotFoundError:
-            if await self._was_deleted(run_id, place):
-                return
+            if await self._was_deleted():
+                return False
             raise CursorResetError(
-                f"run {run_id!r} is gone: deleted, expired, or the server lost its data", None
-            ) from None
-        if fresh.epoch != place.epoch:
-            raise CursorResetError(f"run {run_id!r} began a new life of its id", None)
-        place.ended, place.seal = fresh.ended, fresh.seal
-
-    async def _was_deleted(self, run_id: str, place: _Place) -> bool:
-        # What a deletion leaves for a while ends with the entry that tells of it.
-        last = await self._server.read(
-            "XREVRANGE", self._server.keys.journal(run_id), "+", f"({place.entry_id}", "COUNT", 1
-        )
-        return bool(last) and read_entry(run_id, place.epoch, last[0]).type == EntryType.DELETED
-
-    @staticmethod
-    def _advance(place: _Place, entry: JournalEntry) -> None:
-        if entry.type == EntryType.CREATED and entry.fields["epoch"] != place.epoch:
-            raise CursorResetError(f"run {entry.run_id!r} began a new life of its id", None)
-        if place.seq >= entry.seq:
-            raise CursorResetError(
-                f"entry {entry.seq} of run {entry.run_id!r} came after entry {place.seq}: the "
-                "server lost writes; read again from the start",
+                f"run {reading.run_id!r} is gone: deleted, expired, or the server lost its data",
                 None,
-            )
-        if place.seq and entry.seq != place.seq + 1:
-            resume = str(Cursor(place.epoch, entry.ms, entry.seq - 1))
-            raise CursorGapError(
-                f"entries {place.seq + 1} to {entry.seq - 1} were trimmed away", resume
-            )
-        place.ms, place.seq = entry.ms, entry.seq
-        if entry.is_seal or entry.type == EntryType.DELETED:
-            place.seal = entry.seq
-        if entry.type == EntryType.STATE and RunState(entry.fields["state"]).is_terminal:
-            place.ended = True
+            ) from None
+        return True
+
+    async def _was_deleted(self) -> bool:
+        # A deletion leaves the journal for a minute; its last entry is then run.deleted.
+        reading = self.reading
+        after = f"({reading.cursor.entry_id}"
+        last = await self._server.read("XREVRANGE", self._journal, "+", after, "COUNT", 1)
+        if not last:
+            return False
+        return read_entry(reading.run_id, reading.epoch, last[0]).type == EntryType.DELETED
 
 
 def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
     """Read one raw stream entry."""
-    ms, _, seq = text(raw[0]).partition("-")
+    ms, seq = read_position(text(raw[0]))
     flat = [text(part) for part in raw[1]]
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    return JournalEntry(run_id, epoch, int(ms), int(seq), fields)
+    return JournalEntry(run_id, epoch, ms, seq, fields)
 
 
 def _before(oldest: list[Any], epoch: str) -> Cursor | None:
-    # The place just before the oldest kept entry: where a reader may go on after a gap.
+    """The position just before the oldest entry, where a reader may resume after a gap."""
     if not oldest:
         return None
-    ms, _, seq = text(oldest[0][0]).partition("-")
-    return Cursor(epoch, int(ms), int(seq) - 1)
+    ms, seq = read_position(text(oldest[0][0]))
+    return Cursor(epoch, ms, seq - 1)
