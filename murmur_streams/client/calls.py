@@ -33,6 +33,8 @@ from murmur_streams.core.model.results import AgentResult, GroupResult, RunResul
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.wire.answers import result_of
+from murmur_streams.wire.run_json import run_of
 
 T = TypeVar("T")
 
@@ -88,7 +90,7 @@ def status(patience: Patience, run_id: str) -> Steps[RunStatus]:
 
 def snapshot(patience: Patience, run_id: str) -> Steps[Run]:
     """Everything that is told of a run."""
-    return (yield from _read(patience, requests.snapshot(run_id), answers.run_of))
+    return (yield from _read(patience, requests.snapshot(run_id), run_of))
 
 
 def events(
@@ -224,7 +226,7 @@ def _result_or_none(
         answer = yield from answered(requests.result(run_id), Retrying(patience, until))
     except RunNotTerminalError:
         return None
-    found = read(answer, answers.result_of)
+    found = read(answer, result_of)
     if isinstance(found, GroupResult) or not isinstance(found.error, RemoteAgentError):
         return found
     run = yield from snapshot(patience, run_id)
@@ -240,7 +242,7 @@ def _some_time(
     """Let time pass until the run may have ended; from where to wait on."""
     began = patience.now()
     if cursor is None:
-        run = yield from _read(patience, requests.snapshot(run_id), answers.run_of, until)
+        run = yield from _read(patience, requests.snapshot(run_id), run_of, until)
         if run.state.is_terminal:
             return None
         cursor = run.cursor

@@ -33,6 +33,7 @@ from murmur_streams.client.steps import (
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.wire.answers import event_of
 from murmur_streams.wire.problems import DAMAGED
 from murmur_streams.wire.sse import SseMessage, SseParser, SseTooLargeError
 
@@ -80,10 +81,10 @@ class Events:
 
     def take(self, message: SseMessage) -> RunEvent | None:
         """The event of a message; None for one that is known or of an unknown type."""
-        event = answers.checked(message.data, answers.event_of)
+        event = answers.checked(message.data, event_of)
         if event is None or event.id is None:
             return event
-        place = answers.place_of(event.id)
+        place = answers.position_of(event.id)
         epoch, seq = self._seen.get(event.run_id, (place.epoch, 0))
         if place.epoch == epoch and place.seq <= seq:
             return None

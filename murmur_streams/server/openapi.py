@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from murmur_streams.server.auth.access import reader_of_document
-from murmur_streams.wire import bodies
+from murmur_streams.wire import requests
+from murmur_streams.wire.answers import Problem
 from murmur_streams.wire.problems import (
     BAD_JSON,
     BAD_REQUEST,
@@ -41,11 +42,11 @@ pages = APIRouter()
 _READERS = [Depends(reader_of_document)]
 _NO_ICON = "data:,"
 _MODELS: tuple[type[BaseModel], ...] = (
-    bodies.Problem,
-    bodies.SubmitRequest,
-    bodies.RunRequest,
-    bodies.GatherRequest,
-    bodies.CancelRequest,
+    Problem,
+    requests.SubmitRequest,
+    requests.RunRequest,
+    requests.GatherRequest,
+    requests.CancelRequest,
 )
 """What no route's signature tells of."""
 _TEMPLATE = "#/components/schemas/{model}"
@@ -181,7 +182,7 @@ def _by_status(kinds: Iterable[ProblemKind]) -> dict[int, list[ProblemKind]]:
 
 
 def _answer(kinds: Iterable[ProblemKind]) -> dict[str, Any]:
-    schema = {"$ref": _TEMPLATE.format(model=bodies.Problem.__name__)}
+    schema = {"$ref": _TEMPLATE.format(model=Problem.__name__)}
     answer: dict[str, Any] = {"description": "", "content": {MEDIA_TYPE: {"schema": schema}}}
     _add(answer, kinds)
     return answer

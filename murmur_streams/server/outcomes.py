@@ -7,10 +7,10 @@ from typing import Any
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.work_store import WorkStore
-from murmur_streams.wire.bodies import AgentOutcome, GroupOutcome, Outcome
+from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
 
 
-async def outcome_of(store: WorkStore, run: Run) -> Outcome:
+async def outcome_of(store: WorkStore, run: Run) -> AnyOutcome:
     """The outcome of a run that has ended; a cancelled or failed one has its error."""
     result = await store.get_result(run.run_id)
     if isinstance(result, GroupResult):

@@ -35,8 +35,8 @@ from murmur_streams.server.json_body import parse_json
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
-from murmur_streams.wire.bodies import SubmitRequest
 from murmur_streams.wire.problems import BAD_REQUEST, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP
+from murmur_streams.wire.requests import SubmitRequest
 
 LONGEST_KEY = 255
 MOST_PAST = timedelta(days=1)

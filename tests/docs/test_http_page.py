@@ -31,8 +31,8 @@ from murmur_streams.server.auth.tokens import parse_tokens
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire import problems
-from murmur_streams.wire.bodies import SubmitRequest
 from murmur_streams.wire.problems import ProblemKind
+from murmur_streams.wire.requests import SubmitRequest
 from tests.cli.waiting import next_object, wait_until
 from tests.docs.pages import DocsPage, named
 from tests.key_audit import audit_folder

@@ -12,17 +12,17 @@ from pydantic import BaseModel
 
 from murmur_streams.server import ServerOptions
 from murmur_streams.server.json_body import parse_json
-from murmur_streams.wire import bodies
+from murmur_streams.wire import requests
 from tests.server.serving import task
 
 MARK = b"\xef\xbb\xbf"
 JSON = {"Content-Type": "application/json"}
 GIVEN: dict[type[BaseModel], dict[str, Any]] = {
-    bodies.Task: {},
-    bodies.SubmitRequest: {"target": "fine", "task": {}},
-    bodies.RunRequest: {"task": {}},
-    bodies.GatherRequest: {"tasks": []},
-    bodies.CancelRequest: {},
+    requests.Task: {},
+    requests.SubmitRequest: {"target": "fine", "task": {}},
+    requests.RunRequest: {"task": {}},
+    requests.GatherRequest: {"tasks": []},
+    requests.CancelRequest: {},
 }
 """Each body of the server, with its required members alone."""
 ROUTES = {
@@ -60,7 +60,7 @@ async def test_a_marked_optional_body_is_read(client: httpx.AsyncClient) -> None
 
 def test_every_body_is_among_those_tried() -> None:
     """A new body of the server is tried for nulls as well."""
-    given = bodies.SubmitRequest.__mro__[1].__subclasses__()
+    given = requests.RequestBody.__subclasses__()
     assert set(given) == set(GIVEN)
 
 

@@ -16,7 +16,6 @@ from murmur_streams.cli.shell.printing import (
     compact,
     console,
     error_lines,
-    moment_of_ms,
     moment_words,
     print_json,
     printable,
@@ -30,6 +29,7 @@ from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import Run
+from murmur_streams.wire.run_json import moment_of
 
 FAILURES_AT_EACH_END = 3
 """So many of the first and of the last failures are printed."""
@@ -140,9 +140,9 @@ def _plans(run: Run) -> list[tuple[str, str]]:
     """What the submitter or a retry asked for."""
     rows: list[tuple[str, str]] = []
     if run.due_ms is not None:
-        rows.append(("due", moment_words(moment_of_ms(run.due_ms))))
+        rows.append(("due", moment_words(moment_of(run.due_ms))))
     if run.deadline_ms is not None:
-        rows.append(("deadline", moment_words(moment_of_ms(run.deadline_ms))))
+        rows.append(("deadline", moment_words(moment_of(run.deadline_ms))))
     if run.priority:
         rows.append(("priority", str(run.priority)))
     return rows
@@ -152,9 +152,9 @@ def _cancel_rows(run: Run) -> list[tuple[str, str]]:
     if run.cancel_requested is None:
         return []
     reason = f"  {printable(run.cancel_reason)}" if run.cancel_reason else ""
-    rows = [("cancel", f"requested {moment_words(moment_of_ms(run.cancel_requested))}{reason}")]
+    rows = [("cancel", f"requested {moment_words(moment_of(run.cancel_requested))}{reason}")]
     if run.cancel_delivered is not None:
-        rows.append(("", f"delivered {moment_words(moment_of_ms(run.cancel_delivered))}"))
+        rows.append(("", f"delivered {moment_words(moment_of(run.cancel_delivered))}"))
     return rows
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.wire.run_json import RunSnapshot, moment_of
 
 STATE_STYLES = {
     RunState.PENDING: "dim",
@@ -109,32 +110,9 @@ def progress_words(progress: RunProgress | None) -> str:
 
 def run_json(run: Run) -> dict[str, Any]:
     """Everything known of a run as JSON, except its fencing token."""
-    return {
-        "run_id": run.run_id,
-        "target": run.target,
-        "state": str(run.state),
-        "version": run.version,
-        "progress": None if run.progress is None else run.progress.model_dump(),
-        "attempt": run.attempt,
-        "failures": run.failures,
-        "errors": error_lines(run),
-        "worker": run.worker,
-        "host": run.host,
-        "created_at": run.created_at.isoformat(),
-        "due_at": moment_json(run.due_ms),
-        "deadline_at": moment_json(run.deadline_ms),
-        "started_at": moment_json(run.started_ms),
-        "ended_at": moment_json(run.ended_ms),
-        "priority": run.priority,
-        "cancel_requested_at": moment_json(run.cancel_requested),
-        "cancel_delivered_at": moment_json(run.cancel_delivered),
-        "cancel_reason": run.cancel_reason,
-        "error": run.error,
-        "metadata": run.metadata,
-        "input_size": run.input_size,
-        "result_size": run.result_size,
-        "checkpoint_size": run.checkpoint_size,
-    }
+    found = RunSnapshot.of(run).model_dump(exclude={"error_type"})
+    times = {name: at.isoformat() for name, at in found.items() if isinstance(at, datetime)}
+    return {**found, **times, "error": run.error}
 
 
 def error_lines(run: Run) -> list[str]:
@@ -142,12 +120,7 @@ def error_lines(run: Run) -> list[str]:
     return run.errors.splitlines() if run.errors else []
 
 
-def moment_of_ms(ms: int | None) -> datetime | None:
-    """A server's time as a moment in UTC."""
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
-
-
 def moment_json(ms: int | None) -> str | None:
-    """The same for programs, in ISO 8601."""
-    moment = moment_of_ms(ms)
+    """A time in milliseconds for programs, in ISO 8601."""
+    moment = moment_of(ms)
     return None if moment is None else moment.isoformat()

@@ -17,7 +17,6 @@ from murmur_streams.cli.shell.printing import (
     compact,
     console,
     moment_json,
-    moment_of_ms,
     moment_words,
     print_json,
     printable,
@@ -25,6 +24,7 @@ from murmur_streams.cli.shell.printing import (
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.dead_letters import MOST_LETTERS, DeadLetter
 from murmur_streams.stores.work_store import DeadLetterBox
+from murmur_streams.wire.run_json import moment_of
 
 Runs = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs that are dead letters.")
@@ -188,7 +188,7 @@ def _print_line(session: Session, letter: DeadLetter) -> None:
     if session.as_json:
         print_json(_as_json(letter))
         return
-    line = Text(f"{moment_words(moment_of_ms(letter.at_ms))}  ", "dim")
+    line = Text(f"{moment_words(moment_of(letter.at_ms))}  ", "dim")
     line.append(f"{letter.target}  {letter.run_id}  ").append(printable(letter.reason), "red")
     screen_words = "" if letter.error is None else f"  {compact(letter.error)}"
     console().print(line.append(screen_words, "dim"))
@@ -200,7 +200,7 @@ def _print_letter(letter: DeadLetter) -> None:
         ("target", letter.target),
         ("reason", letter.reason),
         ("attempts", f"{letter.attempts}, of which {letter.failures} failed"),
-        ("died", moment_words(moment_of_ms(letter.at_ms))),
+        ("died", moment_words(moment_of(letter.at_ms))),
         ("error", letter.error or "-"),
         *(("", each) for each in letter.errors),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -159,55 +159,15 @@ def changed(run: Run, **values: object) -> Run:
     return copy
 
 
-_INT_FIELDS = frozenset(
-    {
-        "version",
-        "last_ms",
-        "created_ms",
-        "started_ms",
-        "ended_ms",
-        "progress_ms",
-        "attempt",
-        "closing",
-        "cancel_event",
-        "seal",
-        "snapshot",
-        "input_size",
-        "result_size",
-        "priority",
-        "due_ms",
-        "deadline_ms",
-        "deadline_span_ms",
-        "failures",
-        "excused",
-        "cancel_requested",
-        "cancel_delivered",
-        "silent",
-        "checkpoint_size",
-    }
-)
+def _fields_of_type(kind: str) -> frozenset[str]:
+    """The fields whose declared type is this one, or this one or None."""
+    return frozenset(each.name for each in fields(Run) if each.type in {kind, f"{kind} | None"})
+
+
+_INT_FIELDS = _fields_of_type("int")
+_FLAGS = _fields_of_type("bool")
+_TEXT_FIELDS = _fields_of_type("str") - {"run_id"}
 _LEFT_OUT_WHEN_ZERO = frozenset({"priority", "failures", "excused"})
-_FLAGS = frozenset({"progress_dirty", "queued"})
-_TEXT_FIELDS = frozenset(
-    {
-        "target",
-        "epoch",
-        "claim",
-        "worker",
-        "error",
-        "input_sha256",
-        "result_sha256",
-        "metadata_json",
-        "host",
-        "errors",
-        "cancel_reason",
-        "checkpoint_sha256",
-        "traceparent",
-        "tracestate",
-        "request_sha256",
-        "tenant",
-    }
-)
 PROGRESS_FIELDS = ("total", "completed", "failed", "running")
 FOLDED_FIELDS = (
     _INT_FIELDS

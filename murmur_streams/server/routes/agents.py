@@ -20,14 +20,7 @@ from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
 from murmur_streams.stores.own_tasks import end_tasks
-from murmur_streams.wire.bodies import (
-    AgentSchema,
-    GatherRequest,
-    Outcome,
-    RunRequest,
-    SubmitRequest,
-    Task,
-)
+from murmur_streams.wire.answers import AgentSchema, AnyOutcome
 from murmur_streams.wire.problems import (
     DRAINING,
     IN_FLIGHT,
@@ -37,6 +30,7 @@ from murmur_streams.wire.problems import (
     TIMEOUT,
     TOO_MANY,
 )
+from murmur_streams.wire.requests import GatherRequest, RunRequest, SubmitRequest, Task
 
 router = APIRouter(tags=["agents"])
 _RUNNING = problems(NO_AGENT, IN_FLIGHT, KEY_REUSED, TOO_MANY, DRAINING, TIMEOUT)
@@ -69,7 +63,7 @@ async def run_agent(
     request: Request,
     name: str,
     body: Annotated[RunRequest, Depends(body_of(RunRequest))],
-) -> Outcome:
+) -> AnyOutcome:
     """Queue a run, and answer with its outcome.
 
     After the time of ``Prefer: wait=N``, or the server's, the answer is 504: the run goes on, and
@@ -92,7 +86,7 @@ async def gather_agent(
     request: Request,
     name: str,
     body: Annotated[GatherRequest, Depends(body_of(GatherRequest))],
-) -> list[Outcome]:
+) -> list[AnyOutcome]:
     """Queue a run for each task, at most ``max_concurrency`` at a time; their outcomes in order.
 
     The time counts for all of them together. After it, or a problem with one task, no more runs
@@ -129,7 +123,7 @@ async def read_topology(who: Reader, name: str) -> dict[str, JsonValue]:
 )
 async def run_group(
     who: Submitter, name: str, body: Annotated[RunRequest, Depends(body_of(RunRequest))]
-) -> Outcome:
+) -> AnyOutcome:
     """Queue a run of a group, and answer with its outcome."""
     del who, body
     raise _no_group(name)
@@ -152,20 +146,20 @@ class _Work:
         self.run_ids.append(made.run_id)
         return made.run_id
 
-    async def outcome(self, run_id: str) -> Outcome:
+    async def outcome(self, run_id: str) -> AnyOutcome:
         """Wait for a run's end."""
         store = await pod_of(self.request).store()
         await ended(store, await store.snapshot(run_id))
         return await outcome_of(store, await store.snapshot(run_id))
 
-    async def run(self, task: Task, key: str | None) -> Outcome:
+    async def run(self, task: Task, key: str | None) -> AnyOutcome:
         """Submit one and wait for its end, when there is room for it."""
         async with self._room:
             return await self.outcome(await self.submit(task, key))
 
 
-async def _outcomes(work: _Work, runs: list[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
-    pod, found = pod_of(work.request), list[Outcome]()
+async def _outcomes(work: _Work, runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
+    pod, found = pod_of(work.request), list[AnyOutcome]()
 
     async def wait() -> None:
         found.extend(await _all(runs))
@@ -186,7 +180,7 @@ async def _outcomes(work: _Work, runs: list[Coroutine[Any, Any, Outcome]]) -> li
     raise ProblemError(TIMEOUT, "it took too long; what was submitted goes on", **told)
 
 
-async def _all(runs: list[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+async def _all(runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
     tasks = [asyncio.create_task(run) for run in runs]
     try:
         return await asyncio.gather(*tasks)

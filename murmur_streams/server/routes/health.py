@@ -14,7 +14,7 @@ from murmur_streams.server.auth.access import Reader, pod_of
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.queries import refuse_unknown_queries
-from murmur_streams.wire.bodies import Health, Readiness
+from murmur_streams.wire.answers import Health, Readiness
 
 router = APIRouter(tags=["health"])
 

@@ -25,17 +25,10 @@ from murmur_streams.server.outcomes import outcome_of
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.waiting import preferred_wait, until, until_ended
 from murmur_streams.stores.work_store import WorkStore
-from murmur_streams.wire.bodies import (
-    Cancelled,
-    CancelRequest,
-    Entry,
-    EventPage,
-    JournalPage,
-    Outcome,
-    RunList,
-    RunSnapshot,
-)
+from murmur_streams.wire.answers import AnyOutcome, Cancelled, Entry, EventPage, JournalPage
 from murmur_streams.wire.problems import BAD_CURSOR, CURSOR_GAP, CURSOR_RESET, NOT_ENDED, TOO_MANY
+from murmur_streams.wire.requests import CancelRequest
+from murmur_streams.wire.run_json import RunList, RunSnapshot
 
 router = APIRouter(tags=["runs"])
 
@@ -114,7 +107,7 @@ async def read_status(who: Reader, request: Request, run_id: str) -> RunStatus:
 
 
 @router.get("/runs/{run_id}/result", responses=problems(NOT_ENDED))
-async def read_result(who: Reader, request: Request, run_id: str) -> Outcome:
+async def read_result(who: Reader, request: Request, run_id: str) -> AnyOutcome:
     """The run's output, or why it has none."""
     run = await pod_of(request).find(who, run_id)
     if not run.state.is_terminal:

@@ -14,8 +14,9 @@ from murmur_streams.server.openapi import preferring, problems, request_body
 from murmur_streams.server.outcomes import outcome_of
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import preferred_wait, until_ended
-from murmur_streams.wire.bodies import SubmitRequest, Submitted
+from murmur_streams.wire.answers import Submitted
 from murmur_streams.wire.problems import IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP, RUN_EXISTS
+from murmur_streams.wire.requests import SubmitRequest
 
 router = APIRouter(tags=["runs"])
 REPLAYED = "Idempotent-Replayed"
