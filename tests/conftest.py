@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -21,6 +22,12 @@ settings.register_profile("full", settings.get_profile("dev"), max_examples=2_00
 # `make test` runs with -n, and always the full number; a plain `pytest` while one works is quick.
 # --hypothesis-profile=full or =dev chooses otherwise.
 settings.load_profile("full" if "PYTEST_XDIST_WORKER" in os.environ else "dev")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves out of each later ``gc.collect()``, which takes 0.2 s with them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
