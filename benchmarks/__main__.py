@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every figure beside its floors, on a server of its own."""
+"""``python -m benchmarks``: measures each figure and its floors, on a server of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is done."""
+    """How much work a benchmark does."""
 
     rounds: int
     appends: int
@@ -64,7 +64,7 @@ async def measure(server: EmbeddedServer, sizes: Sizes) -> list[Figure]:
 
 
 async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> tuple[Idle, tuple[float, int]]:
-    """Measure what idle subscriptions, and an idle worker, cost, with no other client about."""
+    """Measure the cost of idle subscriptions and of an idle worker, without other clients."""
     async with floors.driver(server.url) as admin:
         async with RedisRunStore(server.url) as store:
             idle = await idle_cost(store, admin, sizes.subscriptions, sizes.idle_seconds)
@@ -75,19 +75,19 @@ async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> tuple[Idle, tupl
 async def streams_on(
     server: EmbeddedServer, sizes: http_streams.StreamSizes
 ) -> http_streams.Streams:
-    """Many open streams on one pod."""
+    """Measure many open streams on one pod."""
     async with floors.driver(server.url) as admin:
         return await http_streams.measure_streams(server.url, admin, sizes)
 
 
 async def soak_on(server: EmbeddedServer, runs: int) -> soak.Soak:
-    """Many runs through one worker process."""
+    """Execute many runs in one worker process."""
     async with floors.driver(server.url) as admin:
         return await soak.soak(server.url, admin, runs)
 
 
 async def stores_on(server: EmbeddedServer, sizes: Sizes) -> stores.Stores:
-    """Every store beside those of murmur-runtime."""
+    """Measure every store, and the same store of murmur-runtime."""
     deliveries, warm_ups = 2 * sizes.deliveries, 0 if sizes is QUICK else 1
     counts = stores.StoreSizes(sizes.rounds, sizes.appends, deliveries, sizes.replayed, warm_ups)
     return await stores.measure_stores(server.url, counts)
@@ -96,7 +96,7 @@ async def stores_on(server: EmbeddedServer, sizes: Sizes) -> stores.Stores:
 def show(found: list[Figure], idle: Idle, worker: tuple[float, int]) -> None:
     """Print the figures as a table, each with its ratio to its floors.
 
-    The last two columns are of the scripts: calls an event, and the server's time for a call.
+    The last two columns are script calls per event, and the server's time for a call.
     """
     medians = {figure.name: figure.median for figure in found}
     print(
@@ -140,7 +140,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(server: EmbeddedServer, options: argparse.Namespace, sizes: Sizes) -> None:
-    """Measure and print what is asked for."""
+    """Measure and print what the options ask for."""
     open_streams = http_streams.StreamSizes(
         options.streams or (20 if options.quick else STREAMS),
         20 if options.quick else 2_000,

@@ -1,4 +1,4 @@
-"""The same work through the store."""
+"""The work that the floors do, done through the store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def append(store: RedisRunStore, count: int, *, tasks: int = 1, runs: int 
 
 
 async def delivery_ms(store: RedisRunStore, count: int) -> list[float]:
-    """Append to the arrival at a live subscriber, in milliseconds."""
+    """From an append to its arrival at a live subscriber, in milliseconds."""
     run_id, delays = new_run_id(), list[float]()
     await store.create(run_id, "bench")
 
@@ -54,7 +54,7 @@ async def delivery_ms(store: RedisRunStore, count: int) -> list[float]:
 
 
 async def replay(store: RedisRunStore, run_id: str) -> int:
-    """Read an ended run from its start; how many events that were."""
+    """Read an ended run from its start; returns the number of its events."""
     return sum([1 async for _ in store.stream(run_id)])
 
 

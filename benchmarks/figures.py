@@ -1,4 +1,4 @@
-"""What is measured, each beside its floors."""
+"""The figures of the engine, each with the floors that it is compared with."""
 
 from __future__ import annotations
 

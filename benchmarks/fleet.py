@@ -57,7 +57,7 @@ async def run_noops(fleet: Fleet, count: int) -> None:
     await asyncio.gather(*(submitter() for _ in range(SUBMITTERS)))
     store = await fleet.store()
     for state in (RunState.PENDING, RunState.RUNNING):
-        # Only the server knows: nothing here could set an Event.
+        # The workers are other processes, so an asyncio.Event cannot replace this poll.
         while (await store.list_runs(state=state, limit=1)).runs:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -91,7 +91,7 @@ async def cancel_ms(fleet: Fleet, count: int) -> list[float]:
 
 
 def fleet_figures(fleet: Fleet, runs: int, deliveries: int) -> list[Figure]:
-    """What one worker process does; latencies are the medians of a round."""
+    """The figures of one worker process; latencies are the medians of a round."""
 
     async def noops() -> float:
         return await rate(runs, lambda: run_noops(fleet, runs))
@@ -111,10 +111,10 @@ def fleet_figures(fleet: Fleet, runs: int, deliveries: int) -> list[Figure]:
 
 
 async def idle_worker(admin: Any, seconds: float) -> tuple[float, int]:
-    """Commands a second, and connections, of a worker that has nothing to do."""
+    """Commands per second, and connections, of a worker without work."""
     await asyncio.sleep(SETTLING_SECONDS)
     sent, began = 0, time.perf_counter()
-    # What a client counts holds the commands inside its scripts, too.
+    # CLIENT LIST counts commands inside scripts as well, so MONITOR is used.
     async with admin.monitor() as monitor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -12,20 +12,20 @@ fleet = Fleet()
 
 @fleet.agent
 async def noop() -> None:
-    """Nothing at all."""
+    """Does nothing."""
 
 
 @fleet.agent
 async def clock() -> float:
-    """The moment at which it began, in Unix seconds."""
+    """Returns the time at which it began, in Unix seconds."""
     return time.time()
 
 
 @fleet.agent
 async def sleeper(run: RunContext) -> None:
-    """Waits to be cancelled and tells when it was."""
+    """Waits to be cancelled, and reports when it was."""
     try:
-        # A cancel may come before the answer to this.
+        # The cancel may arrive while this call waits for its reply.
         await run.emit("began")
         await asyncio.Event().wait()
     except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""What the engine is held against: the same server, fewer promises."""
+"""The floors of the engine: programs on the same server that promise less."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def through(client: Any) -> Send:
 
 
 async def minimal(client: Any, send: Send, count: int, together: int, tasks: int = 1) -> float:
-    """Appends a second with the minimal script."""
+    """Appends per second with the minimal script."""
     sha = await client.script_load(MINIMAL_APPEND)
     await client.hset(RUN, "version", 0)
     command = ("EVALSHA", sha, 2, RUN, JOURNAL, "0")
@@ -67,15 +67,15 @@ async def minimal(client: Any, send: Send, count: int, together: int, tasks: int
 
 
 async def own(store: RedisRunStore, send: Send, count: int, together: int) -> float:
-    """Appends a second with our own script, without our writer."""
+    """Appends per second with our own script, without our writer."""
     run_id = new_run_id()
     await store.create(run_id, "bench")
     template = await _append_command(store, run_id)
     before = (await store.snapshot(run_id)).version
     # ARGV 2 and 3 are the producer and its number.
-    place = 3 + int(template[2]) + 1
+    producer = 3 + int(template[2]) + 1
     commands = [
-        (*template[:place], "bench", number, *template[place + 2 :])
+        (*template[:producer], "bench", number, *template[producer + 2 :])
         for number in range(1, count + 1)
     ]
 
@@ -90,7 +90,7 @@ async def own(store: RedisRunStore, send: Send, count: int, together: int) -> fl
 
 
 async def _append_command(store: RedisRunStore, run_id: str) -> tuple[Any, ...]:
-    """What the store itself sends for one event."""
+    """The command that the store sends for one event."""
     sent: list[tuple[Any, ...]] = []
     really = Lane.call
 
@@ -131,7 +131,7 @@ async def delivery_ms(writer: Any, reader: Any, count: int) -> list[float]:
 
 
 async def read_journal(client: Any, key: str, page: int = 256) -> int:
-    """Read a stream page by page; how many entries."""
+    """Read a stream page by page; returns the number of its entries."""
     last, read = "-", 0
     while entries := await client.xrange(key, last, "+", count=page):
         read += len(entries)

@@ -1,4 +1,4 @@
-"""Open event streams on one pod: memory, idleness, delivery, and what is left when they are closed.
+"""Open event streams on one pod: memory, idle cost, delivery, and memory left after closing.
 
 The pod and the readers are processes of their own: ``python -m benchmarks.http_streams pod URL
 STREAMS`` and ``... readers PORT``.
@@ -40,7 +40,7 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class StreamSizes:
-    """How much is done."""
+    """How much work the benchmark does."""
 
     streams: int
     deliveries: int
@@ -49,7 +49,7 @@ class StreamSizes:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What open streams cost one pod."""
+    """The cost of open streams for one pod."""
 
     streams: int
     opened_seconds: float
@@ -60,22 +60,22 @@ class Streams:
     """Of the pod, of one core; heartbeats included."""
     commands_per_second: float
     connections: int
-    """To the server, this process's own included."""
+    """All connections to the server, this process's own included."""
     p50_ms: float
     p99_ms: float
     poll_p50_ms: float
     poll_p99_ms: float
     closed_seconds: float
-    """Until the pod had none open."""
+    """Until the pod had closed all of them."""
     left: int
     """Open files of the pod, more than before the streams."""
     left_kib_a_stream: float
     reopened_kib_a_stream: float
-    """What as many streams take the second time, beyond the memory that the first ones left."""
+    """Memory that the same streams take when opened again, beyond what the first ones left."""
 
 
 async def measure_streams(url: str, admin: Any, sizes: StreamSizes) -> Streams:
-    """Follow as many runs as there are streams, each by one of them."""
+    """Open the streams, each on a run of its own, and measure."""
     async with (
         RedisRunStore(url, key_prefix=PREFIX) as store,
         _role("pod", url, str(sizes.streams)) as pod,
@@ -173,7 +173,7 @@ async def _deliver(
 
 
 async def _poll(port: int, run_id: str) -> float:
-    """How long the pod takes to tell a run's state, in ms."""
+    """How long the pod takes to answer with a run's status, in ms."""
     began = time.perf_counter()
     answer = await _ask(port, f"/runs/{run_id}/status")
     assert b" 200 " in answer[:20], answer
@@ -193,7 +193,7 @@ async def _ask(port: int, path: str) -> bytes:
 
 
 async def _all_closed(port: int) -> None:
-    while await _open_streams(port):  # noqa: ASYNC110  # only the pod knows
+    while await _open_streams(port):  # noqa: ASYNC110  # the pod is another process
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -206,7 +206,7 @@ async def _open_streams(port: int) -> float:
 
 @contextlib.asynccontextmanager
 async def _role(*arguments: str) -> AsyncGenerator[Process]:
-    """A process of this module's, killed at the end of the block."""
+    """A process that runs this module, killed at the end of the block."""
     command = [sys.executable, "-W", "error", "-m", "benchmarks.http_streams", *arguments]
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
@@ -246,7 +246,7 @@ async def _pod(url: str, streams: int) -> None:
 
 
 class _Reader(asyncio.Protocol):
-    """One event stream; it keeps nothing but how late its events came."""
+    """One event stream; it records only how late its events arrived."""
 
     def __init__(self, run_id: str, delays: list[float]) -> None:
         self._run_id = run_id
@@ -262,8 +262,8 @@ class _Reader(asyncio.Protocol):
         now = time.monotonic()
         if b"retry: " in data:
             self.has_begun.set()
-        for told in re.findall(rb'"data":([0-9.]+)', data):
-            self._delays.append((now - float(told)) * 1000)
+        for sent_at in re.findall(rb'"data":([0-9.]+)', data):
+            self._delays.append((now - float(sent_at)) * 1000)
 
 
 async def _read(port: int) -> None:

@@ -1,4 +1,4 @@
-"""What subscriptions cost while nothing happens."""
+"""The cost of subscriptions while nothing happens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Idle:
 
 
 async def idle_cost(store: RedisRunStore, admin: Any, subscriptions: int, seconds: float) -> Idle:
-    """Follow runs that nobody writes to, each by one subscriber, and watch for a while."""
+    """Follow runs that get no writes, each by one subscriber, and watch for a while."""
     run_ids = [new_run_id() for _ in range(subscriptions)]
     await asyncio.gather(*(store.create(run_id, "bench") for run_id in run_ids))
     await asyncio.gather(*(store.append(run_id, event_of(run_id, 0)) for run_id in run_ids))
@@ -57,7 +57,7 @@ async def _read(store: RedisRunStore, run_id: str, arrived: asyncio.Semaphore) -
 
 
 async def others(admin: Any) -> tuple[int, int]:
-    """The commands and connections of everyone but the client that asks."""
+    """The commands and connections of all clients but this one."""
     me = str(await admin.client_id())
     rows = [row for row in await admin.client_list() if row["id"] != me]
     return sum(int(row["tot-cmds"]) for row in rows), len(rows)

@@ -1,4 +1,4 @@
-"""Rounds, medians, spreads, and the calls that an event took."""
+"""Rounds, medians, spreads, and script calls per event."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Figure:
     unit: str
     round: Round
     floors: tuple[str, ...] = ()
-    """The names of the figures that this one is held against."""
+    """The names of the figures that this one is compared with."""
     events: int = 0
     """How many events a round writes; 0: its calls are not counted."""
     values: list[float] = field(default_factory=list[float])
     calls: list[float] = field(default_factory=list[float])
-    """Script calls an event, round by round; what sets a round up is among them."""
+    """Script calls per event, round by round; those that set a round up are included."""
     server_us: list[float] = field(default_factory=list[float])
     """The server's time for a script call, by its own count, round by round."""
 
@@ -35,9 +35,9 @@ class Figure:
 
 
 async def interleaved(rounds: int, figures: list[Figure], admin: Any) -> None:
-    """Run all in turn, A B A B …, so that a drifting machine drifts for all of them.
+    """Run all in turn, A B A B …, so that a machine that slows down slows all of them.
 
-    One warm-up of each is not counted.
+    The first round is a warm-up and is not counted.
     """
     for number in range(rounds + 1):
         for figure in figures:
@@ -52,7 +52,7 @@ async def interleaved(rounds: int, figures: list[Figure], admin: Any) -> None:
 
 
 async def rate(count: int, work: Callable[[], Awaitable[object]]) -> float:
-    """How many a second when ``work`` does ``count``."""
+    """How many per second, when one call of ``work`` does ``count``."""
     began = time.perf_counter()
     await work()
     return count / (time.perf_counter() - began)

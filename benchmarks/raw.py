@@ -1,4 +1,4 @@
-"""The least that Python can do: a socket's stream, and hiredis to pack and to read."""
+"""The fastest client that Python allows: a socket's stream, and hiredis to pack and to read."""
 
 from __future__ import annotations
 

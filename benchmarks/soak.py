@@ -1,4 +1,4 @@
-"""Many runs through one worker process: does it grow, and does the server keep anything of them?"""
+"""Many runs in one worker process: does it grow, and does the server retain anything of them?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """What a worker process of concurrency 100 was like after many no-op runs."""
+    """The memory of a worker process of concurrency 100 after many no-op runs."""
 
     runs: int
     seconds: float
@@ -28,7 +28,7 @@ class Soak:
     """Resident memory after a warm-up."""
     after_mib: float
     keys: dict[str, int]
-    """What is left on the server after the runs' expiry and a sweep: type and size by key."""
+    """The size of each key that is left on the server after the runs' expiry and a sweep."""
 
 
 async def soak(url: str, admin: Any, runs: int) -> Soak:

@@ -1,6 +1,6 @@
-"""What the disk stores are held against: the same databases from one thread, with no store about.
+"""The floors of the disk stores: the same databases, used from one thread without a store.
 
-Each event is one JSON text. The settings are those that the stores run with: a write-ahead log, and
+Each event is one JSON text. The settings are those of the stores: a write-ahead log, and
 no fsync for each event.
 """
 
@@ -32,7 +32,7 @@ INSERT = "INSERT INTO events (seq, event) VALUES (?, ?)"
 
 
 def event_json(number: int) -> str:
-    """What both libraries know of an event of the benchmark."""
+    """The fields of an event that both libraries have, as JSON."""
     fields = {
         "type": "agent_started",
         "agent": "bench",
@@ -43,7 +43,7 @@ def event_json(number: int) -> str:
 
 
 def sqlite_floors(folder: Path, count: int) -> Found:
-    """Writes and reads of SQLite a second."""
+    """Writes and reads of SQLite per second."""
     rows = [(number, event_json(number)) for number in range(count)]
     with closing(sqlite3.connect(folder / "each.db", isolation_level=None)) as each:
         for statement in SCHEMA:
@@ -78,7 +78,7 @@ def sqlite_floors(folder: Path, count: int) -> Found:
 
 
 def rocksdb_floors(folder: Path, count: int) -> Found:
-    """Writes and reads of RocksDB a second."""
+    """Writes and reads of RocksDB per second."""
     rows = [(b"%020d" % number, event_json(number).encode()) for number in range(count)]
     each = Rdict(str(folder / "each"), Options(raw_mode=True))
 
@@ -115,7 +115,7 @@ def rocksdb_floors(folder: Path, count: int) -> Found:
 
 
 async def hop_floors(count: int, deliveries: int) -> Found:
-    """From a task to another thread and back: a call that waits for one costs no less."""
+    """From a task to another thread and back: the lower bound of a call that waits for a thread."""
     loop, delays = asyncio.get_running_loop(), list[float]()
     with ThreadPoolExecutor(1) as thread:
         began = time.perf_counter()

@@ -1,8 +1,8 @@
 """The least that a store on disk can do: no rules, no versions, no feed, no cursors.
 
-A hundred tasks hand in events, a thread writes what waits as one group, each task and one
-subscriber are told. What it takes is the limit of any store that acknowledges what a database has
-committed, and does not block the event loop meanwhile.
+A hundred tasks hand in events. A thread writes all waiting events as one group, commits, and
+notifies each task and one subscriber. Its time is the lower bound of any store that acknowledges
+committed events and does not block the event loop meanwhile.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class LeastStore:
             queue.SimpleQueue()
         )
         self.written = self._loop.create_future()
-        """What the subscriber waits for."""
+        """The subscriber waits for this future; each group has its own."""
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
     async def push(self, fields: Fields) -> None:
         """Return when the event is committed."""
-        told = self._loop.create_future()
-        self._waiting.append((fields, told))
+        committed = self._loop.create_future()
+        self._waiting.append((fields, committed))
         if not self._is_busy:
             self._is_busy = True
             self._loop.call_soon(self._start)
-        await told
+        await committed
 
     def close(self) -> None:
         """End the thread."""
@@ -75,8 +75,8 @@ class LeastStore:
     def _done(self, group: list[tuple[Fields, asyncio.Future[None]]]) -> None:
         self.written.set_result(None)
         self.written = self._loop.create_future()
-        for _, told in group:
-            told.set_result(None)
+        for _, committed in group:
+            committed.set_result(None)
         if self._waiting:
             self._loop.call_soon(self._start)
         else:
@@ -84,7 +84,7 @@ class LeastStore:
 
 
 async def least_floors(folder: Path, count: int, deliveries: int) -> Found:
-    """What it takes over SQLite, and over RocksDB."""
+    """Its rate and its delivery over SQLite and over RocksDB."""
     connection = sqlite3.connect(folder / "least.db", isolation_level=None, check_same_thread=False)
     for statement in SCHEMA:
         connection.execute(statement)

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.store_program murmur_streams.runs`` (or ``murmur.runs``, with murmur-runtime
 on the path) reads orders, a JSON object a line, and answers each with a line of JSON. It calls
-nothing that only one of the two libraries has, and gives no store anything but its place.
+only what both libraries have, and gives a store only its path or URL.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to measure."""
+    """One measurement."""
 
     work: str
     store: str
-    place: str
+    address: str
     """A path, or a URL; the memory store needs none."""
     count: int
     run_id: str = ""
-    """Of the run to fill or to replay."""
+    """The run to fill or to replay."""
 
 
 class Bench:
@@ -96,7 +96,7 @@ class Bench:
         await asyncio.gather(*(one(given[task::tasks]) for task in range(tasks)))
 
     async def stored(self, run_id: str, expected: int) -> int:
-        """How many events a live subscriber is given, at most as many as expected."""
+        """How many events a live subscriber receives, at most as many as expected."""
         seen, loop = 0, asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
             async with (
@@ -111,7 +111,7 @@ class Bench:
         return seen
 
     def _event(self, kind: Any, run_id: str, number: int) -> Any:
-        # No time is given: each library takes it from the clock itself, as its programs have it.
+        # Without a timestamp: each library reads the clock itself, as in its users' programs.
         return self._library.RunEvent(
             type=kind, run_id=run_id, agent=TARGET, task_id=f"task-{number}"
         )
@@ -138,7 +138,7 @@ async def append(bench: Bench, order: Order, tasks: int = 1, runs: int = 1) -> F
     """Events pushed from ``tasks`` tasks to ``runs`` runs."""
     run_ids = [await bench.begin() for _ in range(runs)]
     each, first = order.count // runs, tasks // runs
-    # One event of each task comes first: connections and threads are there when it counts.
+    # One event of each task comes first: connections and threads exist when the clock starts.
     await bench.push(bench.in_turn(run_ids, first), tasks)
     events = bench.in_turn(run_ids, each, first)
     gc.collect()
@@ -160,7 +160,7 @@ async def append_many_runs(bench: Bench, order: Order) -> Found:
 
 
 async def build(bench: Bench, order: Order) -> Found:
-    """Events made and given to nobody: what a program pays beside each push."""
+    """Events made and not pushed: what a program pays in addition to each push."""
     began = time.perf_counter()
     events = bench.events(str(uuid.uuid4()), order.count)
     return {"build": len(events) / (time.perf_counter() - began)}
@@ -234,11 +234,11 @@ _WORKS: dict[str, Callable[[Bench, Order], Awaitable[Found]]] = {
 @asynccontextmanager
 async def _opened(library: Any, order: Order) -> AsyncGenerator[Any]:
     kind = getattr(library, _CLASSES[order.store])
-    store = kind(order.place) if order.place else kind()
+    store = kind(order.address) if order.address else kind()
     try:
         yield store
     finally:
-        # murmur's store in memory has no close.
+        # murmur's store in memory lacks close().
         if close := getattr(store, "close", None):
             await close()
 
@@ -249,9 +249,9 @@ async def _do(library: Any, order: Order) -> Found:
 
 
 def main() -> None:
-    """Answer orders until there are no more."""
+    """Answer each order on stdin until it closes."""
     answers = sys.stdout
-    # What a library prints is no answer.
+    # Output of a library must not mix with the answers.
     with contextlib.redirect_stdout(sys.stderr):
         library = import_module(sys.argv[1])
         for line in sys.stdin:

@@ -18,7 +18,7 @@ class Row:
     title: str
     unit: str
     floors: tuple[str, ...] = ()
-    """Of the disk stores; ``{}`` is the store."""
+    """The floors of the disk stores; ``{}`` is the store."""
 
 
 ROWS = (
@@ -66,7 +66,7 @@ FLOORS = {
 
 
 def show(found: Stores) -> None:
-    """Print what was found: both libraries, and ours beside its floors."""
+    """Print both libraries, and ours with the ratios to its floors."""
     sizes = found.sizes
     warm_up = " after a warm-up" if sizes.warm_ups else ""
     print(

@@ -1,4 +1,4 @@
-"""Every store beside the same store of murmur-runtime, and the disk stores beside their floors."""
+"""Compares every store with that of murmur-runtime, and the disk stores with their floors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from benchmarks.store_program import Found, Order
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = Path(sys.prefix) / "interop"
-"""Where `make` puts murmur-runtime and what it needs."""
+"""`make` installs murmur-runtime and its dependencies here."""
 PEER = "murmur-runtime 0.1.0"
 STORES = ("memory", "sqlite", "rocksdb", "redis")
 ON_DISK = ("sqlite", "rocksdb")
@@ -33,15 +33,15 @@ RUN_ID = "the-long-run"
 ORDER_SECONDS = 300.0
 """More than any order takes: a program that hangs ends the benchmark."""
 DATABASE = 3
-"""Of the server, emptied after each order; those of the long runs come after it."""
+"""The server's database that is emptied after each order; the next two hold the long runs."""
 LEAST_FACTOR = 5
 MEMORY_FACTOR = 10
-"""So many more appends in memory, which are over too soon to be timed."""
+"""The memory store gets so many times more appends: fewer end too soon to be timed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSizes:
-    """How much is done."""
+    """How much work the benchmark does."""
 
     rounds: int
     appends: int
@@ -56,7 +56,7 @@ WARM_UP = StoreSizes(1, 200, 10, 0)
 
 @dataclass(slots=True)
 class Side:
-    """One of the two libraries: its program, and what it has found."""
+    """One of the two libraries: its program and its figures."""
 
     name: str
     process: Process
@@ -67,7 +67,7 @@ class Side:
     )
 
     async def do(self, order: Order) -> Found:
-        """Have an order carried out."""
+        """Send an order, and return its figures."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{json.dumps(dataclasses.asdict(order))}\n".encode())
@@ -76,15 +76,15 @@ class Side:
         assert line, f"{self.name} has ended at {order}"
         return json.loads(line)
 
-    def keep(self, store: str, found: Found) -> None:
-        """Remember a round's figures."""
+    def record(self, store: str, found: Found) -> None:
+        """Add the figures of a round."""
         for name, value in found.items():
             self.found[store, name].append(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What was found, round by round."""
+    """The figures of both libraries and of the floors, round by round."""
 
     sizes: StoreSizes
     ours: Side
@@ -118,7 +118,7 @@ async def measure_stores(url: str, sizes: StoreSizes) -> Stores:
 
 
 def _check(ours: Side, sizes: StoreSizes) -> None:
-    # What the other library loses is in the table.
+    # The other library may lose events; the table shows how many.
     for store in STORES:
         assert set(ours.found[store, "delivered"]) == {sizes.deliveries + 1}, store
         assert set(ours.found[store, "replayed"]) == {sizes.replayed}, store
@@ -139,7 +139,7 @@ def _orders(store: str, sizes: StoreSizes, replayed: int) -> list[Order]:
 
 
 def _is_asked(work: str, store: str) -> bool:
-    # No store has a part in building an event: it is measured beside the first one.
+    # Building an event needs no store; it is measured with the first one.
     return work != "build" or store == STORES[0]
 
 
@@ -149,27 +149,27 @@ async def _round(
     for order in orders:
         for side in sides:
             is_long = order.work == "replay"
-            place = _place(side, order.store, url, "long" if is_long else "short")
-            found = await side.do(dataclasses.replace(order, place=place))
+            address = _address(side, order.store, url, "long" if is_long else "short")
+            found = await side.do(dataclasses.replace(order, address=address))
             if is_counted:
-                side.keep(order.store, found)
+                side.record(order.store, found)
             await admin.flushdb()
             shutil.rmtree(side.folder / "short", ignore_errors=True)
 
 
 async def _fill(side: Side, url: str, count: int) -> None:
-    """Leave the long run in each store that outlives its process; measure what it takes."""
+    """Leave the long run in each store that outlives its process, and measure its size."""
     for store in STORES[1:]:
-        place = _place(side, store, url, "long")
-        await side.do(Order("fill", store, place, count, RUN_ID))
+        address = _address(side, store, url, "long")
+        await side.do(Order("fill", store, address, count, RUN_ID))
         if store in ON_DISK:
-            empty = _place(side, store, url, "empty")
+            empty = _address(side, store, url, "empty")
             await side.do(Order("fill", store, empty, 0, RUN_ID))
             taken = _size(side.folder / "long" / store) - _size(side.folder / "empty" / store)
-            side.keep(store, {"bytes": taken / count})
+            side.record(store, {"bytes": taken / count})
 
 
-def _place(side: Side, store: str, url: str, kind: str) -> str:
+def _address(side: Side, store: str, url: str, kind: str) -> str:
     if store == "redis":
         return _database(url, side.database if kind == "long" else 0)
     if store == "memory":

@@ -1,4 +1,4 @@
-"""A private certificate authority, and a TLS front for servers that speak none."""
+"""A private certificate authority, and a proxy that speaks TLS for servers that do not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.file = folder / "ca.pem"
-        """What clients must trust."""
+        """The certificate that clients must trust."""
         _openssl(
             *("req", "-x509", *KEY, "-days", "2", "-subj", "/CN=tests"),
             *("-keyout", str(folder / "ca.key"), "-out", str(self.file)),
@@ -49,7 +49,7 @@ class Authority:
         return Certificate(made, key)
 
     def context(self, certificate: Certificate) -> ssl.SSLContext:
-        """What a server with this certificate speaks TLS by."""
+        """The TLS context of a server with this certificate."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate.certificate, certificate.key)
         return context
@@ -84,8 +84,8 @@ class Authority:
             process.wait()
 
 
-def _openssl(*words: str) -> None:
-    subprocess.run(["openssl", *words], check=True, capture_output=True)
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
 
 @contextlib.asynccontextmanager
@@ -117,7 +117,7 @@ async def tls_front(
         writer.transport.abort()
         tasks.discard(task)
 
-    # Handshakes that a test lets fail are none of the loop's affairs.
+    # A handshake that a test lets fail does not reach the loop's exception handler.
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1], connections

@@ -25,7 +25,7 @@ settings.load_profile("full" if "PYTEST_XDIST_WORKER" in os.environ else "dev")
 
 
 def pytest_collection_finish() -> None:
-    """Leave the tests themselves out of each later ``gc.collect()``, which takes 0.2 s with them."""
+    """Leave the tests themselves out of each later ``gc.collect()``, 0.2 s with them."""
     gc.collect()
     gc.freeze()
 

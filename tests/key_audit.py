@@ -45,10 +45,10 @@ class Row:
     """A row of the key table."""
 
     key: str
-    """As it is written: ``<prefix>:{p}:run:<run_id>``."""
+    """The pattern, as in ``<prefix>:{p}:run:<run_id>``."""
     type: str
     expires: str
-    """``run``: with its run; ``never``; ``own``: at a time of its own."""
+    """``run``: when its run does; ``never``; ``own``: at a time of its own."""
 
     def matches(self, key: str) -> re.Match[str] | None:
         pattern = re.escape(self.key).replace(re.escape("{p}"), r"(?P<tag>\{[0-9]+\})")
@@ -90,17 +90,17 @@ def audit_folder(folder: Path, **options: Any) -> None:
 
 
 def left_by_hand(request: pytest.FixtureRequest) -> list[str]:
-    """The keys that the test says it leaves, by ``@pytest.mark.leaves(key, ...)``."""
+    """The keys that a test leaves on purpose: ``@pytest.mark.leaves(key, ...)``."""
     return [str(key) for mark in request.node.iter_markers("leaves") for key in mark.args]
 
 
 def audit_keys(client: Redis, prefix: str | None = None, others: Collection[str] = ()) -> list[str]:
-    """What is wrong with the keys on a server.
+    """List the problems of the keys on a server.
 
     Args:
-        client: of bytes.
-        prefix: none may have another one; by default any.
-        others: keys (or ``fnmatch`` patterns) that a test leaves by its own hand.
+        client: a client that returns bytes.
+        prefix: every key must have this one; by default any.
+        others: keys (or ``fnmatch`` patterns) that a test leaves on purpose.
     """
     rows, problems = key_table(), list[str]()
     of_run: dict[tuple[str, str, str], list[Found]] = defaultdict(list)
@@ -109,7 +109,7 @@ def audit_keys(client: Redis, prefix: str | None = None, others: Collection[str]
             continue
         row, match = _row_of(found.key, rows)
         if row is None or match is None or prefix not in {None, match["prefix"]}:
-            problems.append(f"{found.key}: is no row of the key table")
+            problems.append(f"{found.key}: is not in the key table")
             continue
         if found.type != row.type:
             problems.append(f"{found.key}: is a {found.type}, not a {row.type}")
@@ -135,11 +135,11 @@ def expiry_times(client: Redis, names: list[bytes] | list[str]) -> list[int]:
         replies: list[Any] = pipeline.execute(raise_on_error=False)
     if not any(isinstance(reply, ResponseError) for reply in replies):
         return replies
-    # Before 7.0 there is no such command.
+    # PEXPIRETIME exists since Redis 7.0.
     return [int(cast("Any", client).eval(_EXPIRY_TIME, 1, name)) for name in names]
 
 
-# Exact: in the millisecond of the clock's two readings the rest of the time was read, too.
+# Exact: both readings of the clock are the same millisecond, so PTTL was read in it as well.
 _EXPIRY_TIME = """
 local function clock()
   local time = redis.call('TIME')

@@ -1,7 +1,7 @@
 """``python -m tests.matrix``: the tests that a server's version can break, on every other server.
 
-A server that cannot be had here is named in a line ``NOT RUN``; nothing is left out silently.
-``python -m tests.matrix redis-6.2`` runs one of them.
+A line ``NOT RUN`` names each server that is not available here, and why.
+``python -m tests.matrix redis-6.2`` runs on one of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from tests.server_choice import BINARIES, DOCKER, VARIABLE, NoServerError, server_binary
 
 IMAGES = ("redis:8", "valkey/valkey:9")
-"""What runs where there is a container engine."""
-WHAT = (
+"""Servers for a machine with a container engine."""
+TESTS = (
     "tests/stores/test_contract.py::TestValkey",
     "tests/stores/redis",
     "tests/lua/test_half_writes.py",
@@ -28,7 +28,7 @@ OWN_SERVERS = (
     "tests/stores/faults/test_permissions.py",
     "tests/stores/faults/test_full_server.py",
 )
-"""What starts servers with settings of its own: not in containers."""
+"""These tests start servers with settings of their own, so they do not run in containers."""
 _TOTAL = re.compile(r"\d+ (?:passed|failed|error).* in .*", re.MULTILINE)
 
 
@@ -37,29 +37,29 @@ class Outcome:
     """How the tests went on one server."""
 
     server: str
-    said: str
+    summary: str
     ok: bool
 
 
 def main(names: list[str]) -> int:
-    """Run the tests on each server, and say for each what ran; 1 when anything failed."""
+    """Run the tests on each server and print a summary; the exit code is 1 when one failed."""
     everything = [*BINARIES, *(DOCKER + image for image in IMAGES)]
     outcomes = [run_on(name) for name in names or everything]
     print("\nThe server matrix; fakeredis and Valkey 9 ran in `make test`:")
     for outcome in outcomes:
-        print(f"  {outcome.server:24} {outcome.said}")
+        print(f"  {outcome.server:24} {outcome.summary}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
 def run_on(name: str) -> Outcome:
     """Run the tests on one server."""
-    missing = why_not(name)
+    missing = unavailable(name)
     if missing is not None:
         shown = name.replace(":", " ", 1) if name.startswith(DOCKER) else name.replace("-", " ")
         print(f"NOT RUN: {shown} ({missing})", flush=True)
         return Outcome(name, f"NOT RUN: {missing}", ok=True)
-    what = WHAT if name.startswith(DOCKER) else WHAT + OWN_SERVERS
-    command = [sys.executable, "-m", "pytest", *what, "--hypothesis-profile=matrix", "-q"]
+    tests = TESTS if name.startswith(DOCKER) else TESTS + OWN_SERVERS
+    command = [sys.executable, "-m", "pytest", *tests, "--hypothesis-profile=matrix", "-q"]
     command += ["-n", os.environ.get("WORKERS", "2"), "--maxfail=10"]
     command += ["-p", "no:cacheprovider", "--timeout=60"]
     began = time.monotonic()
@@ -71,15 +71,15 @@ def run_on(name: str) -> Outcome:
         text=True,
         check=False,
     )
-    total = (_TOTAL.findall(done.stdout) or ["nothing was counted"])[-1]
+    total = (_TOTAL.findall(done.stdout) or ["no summary was printed"])[-1]
     if done.returncode:
         print(done.stdout)
     print(f"{name}: {total} ({time.monotonic() - began:.0f} s)", flush=True)
     return Outcome(name, total, ok=done.returncode == 0)
 
 
-def why_not(name: str) -> str | None:
-    """Why a server cannot be had here; None: it can."""
+def unavailable(name: str) -> str | None:
+    """Why a server is not available here; None when it is."""
     if name.startswith(DOCKER):
         return None if _docker_answers() else "no container engine answers"
     try:

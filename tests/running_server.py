@@ -26,13 +26,13 @@ def running_server(folder: Path) -> Generator[tuple[str, Redis]]:
     """The chosen server: its URL, and a client that may do everything."""
     name = chosen()
     if name == EMBEDDED:
-        place = _embedded(folder)
+        server = _embedded(folder)
     elif name.startswith(DOCKER):
-        place = _container(name.removeprefix(DOCKER))
+        server = _container(name.removeprefix(DOCKER))
     else:
-        place = _process(server_binary(name))
-    with place as url:
-        # This client also keeps the embedded server from ending for want of clients.
+        server = _process(server_binary(name))
+    with server as url:
+        # The embedded server ends when it has no client; this one keeps it alive.
         admin = Redis.from_url(url)
         try:
             _wait_for(admin)
@@ -51,10 +51,10 @@ def _embedded(folder: Path) -> Generator[str]:
 
 @contextlib.contextmanager
 def _process(binary: Path) -> Generator[str]:
-    # A folder of its own with a short name: a socket's path has about a hundred bytes.
+    # In a folder with a short name: a socket's path has at most about a hundred bytes.
     folder = Path(tempfile.mkdtemp(prefix="murmur-test-"))
     socket, config = folder / "s", folder / "server.conf"
-    # Each of its settings is known to every version.
+    # Every version knows each of these settings.
     config.write_text(config_text(folder, socket), encoding="latin-1")
     process = subprocess.Popen(
         [str(binary), str(config)], cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True

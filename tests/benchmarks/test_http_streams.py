@@ -1,4 +1,4 @@
-"""The benchmark of open streams runs; what it measures is no test's business."""
+"""The benchmark of open streams runs. No test judges its results."""
 
 from __future__ import annotations
 

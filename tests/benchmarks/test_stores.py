@@ -1,4 +1,4 @@
-"""The benchmark of the stores runs; what it measures is no test's business."""
+"""The benchmark of the stores runs. No test judges its results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ OF_A_STORE = (
 )
 
 
-def test_a_quick_benchmark_of_the_stores_prints_every_figure_of_both_libraries() -> None:
+def test_a_quick_benchmark_of_the_stores_prints_every_figure() -> None:
+    """A row has the figures of both libraries; each floor has a row and a ratio."""
     command = [sys.executable, "-W", "error", "-m", "benchmarks", "--stores", "--quick"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100

@@ -1,4 +1,4 @@
-"""A page of the documentation, to be held against the code."""
+"""A page of the documentation, read by tests that compare it with the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class DocsPage:
-    """The text of a page below ``docs/``, and what stands in it."""
+    """The text of a page below ``docs/``, its tables and its commands."""
 
     def __init__(self, name: str) -> None:
         self.text = (ROOT / "docs" / name).read_text(encoding="utf-8")
@@ -33,18 +33,18 @@ class DocsPage:
         return [shlex.split(line, comments=True) for line in found]
 
     def check_commands(self, least: int) -> None:
-        """Each line that calls ours, and there are so many, is a command with these options."""
+        """Check that the page calls our program on so many lines, each with options that exist."""
         found = self.lines("murmur-streams")
         assert len(found) >= least
-        for words in found:
+        for arguments in found:
             command: Any = typer.main.get_command(app)
-            rest = list(words)
+            rest = list(arguments)
             while hasattr(command, "commands"):
                 command = command.commands[rest.pop(0)]
             options = {name for parameter in command.params for name in parameter.opts}
-            assert {word for word in rest if word.startswith("--")} <= options, words
+            assert {each for each in rest if each.startswith("--")} <= options, arguments
 
 
 def named(cell: str) -> list[str]:
-    """What a cell of a table has in backticks."""
+    """The texts in backticks in a cell of a table."""
     return re.findall(r"`([^`]+)`", cell)

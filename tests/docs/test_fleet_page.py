@@ -1,4 +1,4 @@
-"""docs/fleet.md: its programs run, its commands exist, its tables are those of the code."""
+"""docs/fleet.md: its programs run, its commands exist, its tables agree with the code."""
 
 from __future__ import annotations
 
@@ -45,21 +45,23 @@ class Fleets:
         self.folder.mkdir()
         for name, text in PROGRAMS.items():
             (self.folder / name).write_text(text, encoding="utf-8")
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("MURMUR_")}
-        self.environ = {**kept, "MURMUR_DATA_DIR": str(self.data)}
+        environ = {
+            name: text for name, text in os.environ.items() if not name.startswith("MURMUR_")
+        }
+        self.environ = {**environ, "MURMUR_DATA_DIR": str(self.data)}
 
     def program(self, name: str) -> subprocess.CompletedProcess[str]:
         return self._run(sys.executable, "-W", "error", name)
 
-    def told(self, *words: str, given: str | None = None) -> list[Any]:
-        """What a command tells as JSON, a value a line."""
-        done = self._run(str(BIN / "murmur-streams"), *words, given=given)
+    def values(self, *arguments: str, given: str | None = None) -> list[Any]:
+        """Run a command, and read its output: one JSON value a line."""
+        done = self._run(str(BIN / "murmur-streams"), *arguments, given=given)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def _run(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    def _run(self, *command: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words,
+            command,
             cwd=self.folder,
             env=self.environ,
             input=given,
@@ -81,7 +83,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: bool(made.told("workers", "--json")), "the worker is listed")
+        wait_until(lambda: bool(made.values("workers", "--json")), "the worker is listed")
         yield made
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
@@ -112,7 +114,7 @@ def test_the_desk_requeues_purges_and_pauses(fleets: Fleets) -> None:
     done = fleets.program("desk.py")
     assert done.returncode == 0, done.stderr
     error, letter, origin, purged, paused, worker = done.stdout.splitlines()
-    assert error == "NonRetryableError there is no order -1"
+    assert error == "NonRetryableError unknown order -1"
     assert letter == "not_retryable 1 -1"
     assert origin == "True"
     assert re.fullmatch(r"\d+ letters purged", purged)
@@ -141,41 +143,41 @@ def test_a_record_outside_of_a_run_says_so(fleets: Fleets) -> None:
 
 
 def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
-    fleets.told("submit", "research", '"storks"', "--run-id", "storks", "--json")
+    fleets.values("submit", "research", '"storks"', "--run-id", "storks", "--json")
 
     def runs() -> bool:
-        return fleets.told("show", "storks", "--json")[0]["state"] == "running"
+        return fleets.values("show", "storks", "--json")[0]["state"] == "running"
 
     wait_until(runs, "the run is executed")
-    fleets.told("cancel", "storks", "--reason", WHY, "--wait", "60", "--json")
+    fleets.values("cancel", "storks", "--reason", WHY, "--wait", "60", "--json")
     command = "XRANGE murmur:runs:{0}:journal:storks - +"
-    (journal,) = fleets.told("redis", "--json", given=command)
+    (journal,) = fleets.values("redis", "--json", given=command)
     entries = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in journal]
-    told = {entry["type"]: set(entry) for entry in entries}
+    fields_of = {entry["type"]: set(entry) for entry in entries}
     for kind, fields, _ in PAGE.table("entry"):
         (name,) = named(kind)
-        assert set(named(fields)) <= told[name], name
-        assert told[name] - set(named(fields)) <= {"type", "seal"}, name
+        assert set(named(fields)) <= fields_of[name], name
+        assert fields_of[name] - set(named(fields)) <= {"type", "seal"}, name
 
 
 def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
-    fleets.told("submit", "invoice", "1", "--delay", "1h", "--json")
-    fleets.told("submit", "invoice", '"no order"', "--run-id", "dead-1", "--json")
+    fleets.values("submit", "invoice", "1", "--delay", "1h", "--json")
+    fleets.values("submit", "invoice", '"no order"', "--run-id", "dead-1", "--json")
 
     def died() -> bool:
-        return fleets.told("show", "dead-1", "--json")[0]["state"] == "failed"
+        return fleets.values("show", "dead-1", "--json")[0]["state"] == "failed"
 
     wait_until(died, "the run has failed")
-    worker = fleets.told("workers", "--json")[0]["id"]
+    worker = fleets.values("workers", "--json")[0]["id"]
     commands = [
-        shlex.join(words).replace("RUN", "dead-1").replace("WORKER", worker)
-        for words in PAGE.lines("redis-cli")
+        shlex.join(line).replace("RUN", "dead-1").replace("WORKER", worker)
+        for line in PAGE.lines("redis-cli")
     ]
-    replies = fleets.told("redis", "--json", given="\n".join(commands))
-    said = dict(zip(commands, replies, strict=True))
+    replies = fleets.values("redis", "--json", given="\n".join(commands))
+    by_command = dict(zip(commands, replies, strict=True))
 
     def reply(part: str) -> Any:
-        (found,) = [said[line] for line in said if part in line]
+        (found,) = [reply for command, reply in by_command.items() if part in command]
         return found
 
     assert reply("-inf '(10000000000000'") == 0
@@ -197,20 +199,20 @@ def test_every_command_of_the_page_is_one_with_these_options() -> None:
 def test_the_table_of_agent_options_is_the_signature() -> None:
     parameters = inspect.signature(make_policy).parameters.values()
     defaults = {"name": "None", **{each.name: repr(each.default) for each in parameters}}
-    told = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}
-    assert list(told) == list(defaults)
-    assert {**told, "name": "None"} == defaults
+    documented = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}
+    assert list(documented) == list(defaults)
+    assert {**documented, "name": "None"} == defaults
     assert set(defaults) == {"name", *AgentOptions.__annotations__}
 
 
 def test_the_table_of_submit_options_has_all_of_them() -> None:
     rows = re.search(r"^\| option \| meaning \|\n.*\n((?:\|.*\n)+)", PAGE.text, re.MULTILINE)
     assert rows is not None
-    told = [name for row in rows[1].splitlines() for name in named(row.split(" | ")[0])]
-    assert sorted(told) == sorted(SubmitOptions.__annotations__)
+    documented = [name for row in rows[1].splitlines() for name in named(row.split(" | ")[0])]
+    assert sorted(documented) == sorted(SubmitOptions.__annotations__)
 
 
 def test_the_table_of_dead_letters_has_every_reason() -> None:
-    told = {named(row[0])[0] for row in PAGE.table("reason")}
+    documented = {named(row[0])[0] for row in PAGE.table("reason")}
     ours = {RETRIES_EXHAUSTED, NOT_RETRYABLE, ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED}
-    assert told == ours | {"overdue"}
+    assert documented == ours | {"overdue"}

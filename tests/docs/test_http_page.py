@@ -1,4 +1,4 @@
-"""docs/http.md: its programs run, its commands exist, its tables are those of the code."""
+"""docs/http.md: its programs run, its commands exist, its tables agree with the code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ DRAINED_SECONDS = 60
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """A site of another origin: its one page runs page.js and tells what that was shown."""
+    """A site of another origin. Its one page runs page.js and posts the events that it showed."""
 
     html = ""
     found: list[Any]
@@ -101,9 +101,9 @@ class Served:
     def token(self) -> str:
         return self.environ["TOKEN"]
 
-    def run(self, *words: str) -> str:
+    def run(self, *command: str) -> str:
         done = subprocess.run(
-            words,
+            command,
             cwd=self.folder,
             env=self.environ,
             capture_output=True,
@@ -123,15 +123,23 @@ def served(tmp_path_factory: pytest.TempPathFactory, site: str) -> Iterator[Serv
     folder = tmp_path_factory.mktemp("http")
     for name, text in BLOCKS.items():
         (folder / name).write_text(text, encoding="utf-8")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("MURMUR_")}
-    path = f"{BIN}{os.pathsep}{kept['PATH']}"
-    made = Served(folder, kept | {"MURMUR_DATA_DIR": str(folder / "data"), "PATH": path})
-    line = next(words for words in PAGE.lines("murmur-streams") if words[:2] == ["token", "web"])
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("MURMUR_")}
+    path = f"{BIN}{os.pathsep}{environ['PATH']}"
+    made = Served(folder, environ | {"MURMUR_DATA_DIR": str(folder / "data"), "PATH": path})
+    commands = PAGE.lines("murmur-streams")
+    line = next(command for command in commands if command[:2] == ["token", "web"])
     drawn = json.loads(made.run("murmur-streams", "--json", *line[: line.index(">>")]))
     (folder / "tokens.toml").write_text(drawn["record"])
-    words = ("serve", "app:fleet", "--with-worker", "--port", "0", "--json", "--cors-origin", site)
+    options = ("serve", "app:fleet", "--with-worker", "--port", "0", "--json")
     pod = subprocess.Popen(
-        [str(BIN / "murmur-streams"), *words, "--tokens-file", "tokens.toml"],
+        [
+            str(BIN / "murmur-streams"),
+            *options,
+            "--cors-origin",
+            site,
+            "--tokens-file",
+            "tokens.toml",
+        ],
         cwd=folder,
         env=made.environ,
         stdout=subprocess.PIPE,
@@ -160,9 +168,9 @@ def test_every_block_that_can_be_run_is_one_that_a_test_runs() -> None:
 
 
 def test_a_submission_that_waits_is_answered_with_its_result(served: Served) -> None:
-    told = json.loads(served.script("submit.sh"))
-    assert (told["state"], told["result"]["output"]) == ("completed", "Hello, Ada!")
-    assert json.loads(served.script("submit.sh")) == told
+    answer = json.loads(served.script("submit.sh"))
+    assert (answer["state"], answer["result"]["output"]) == ("completed", "Hello, Ada!")
+    assert json.loads(served.script("submit.sh")) == answer
 
 
 def test_a_stream_has_its_events_and_ends(served: Served) -> None:
@@ -184,7 +192,7 @@ def test_a_ticket_opens_the_stream(served: Served) -> None:
     assert "event: agent_completed" in httpx.get(url, timeout=60).text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Path) -> None:
     given = json.dumps([RUN, served.token])
     Page.html = f"""<!doctype html><base href="{html.escape(served.url)}/"><script>
@@ -209,23 +217,23 @@ def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Pa
 
 
 def test_the_client_submits_streams_and_cancels(served: Served) -> None:
-    told = served.run(sys.executable, "-W", "error", "ask.py").splitlines()
-    assert told[:3] == ["agent_started None", "agent_output Hello,", "agent_output Grace"]
-    assert told[4:6] == ["Hello, Grace!", "8 events of 2 runs"]
-    assert told[6:] == ["cancelled", "['slow', 'greeter']"]
+    lines = served.run(sys.executable, "-W", "error", "ask.py").splitlines()
+    assert lines[:3] == ["agent_started None", "agent_output Hello,", "agent_output Grace"]
+    assert lines[4:6] == ["Hello, Grace!", "8 events of 2 runs"]
+    assert lines[6:] == ["cancelled", "['slow', 'greeter']"]
 
 
 def test_the_command_line_asks_the_server(served: Served) -> None:
-    told = served.script("cli.sh")
-    assert "Hello, Ada!" in told
-    assert "cli-2" in told
+    printed = served.script("cli.sh")
+    assert "Hello, Ada!" in printed
+    assert "cli-2" in printed
 
 
 def test_the_app_is_mounted_in_another(served: Served) -> None:
     (port,) = free_ports(1)
-    (words,) = PAGE.lines("uvicorn")
-    told = subprocess.Popen(
-        [str(BIN / "uvicorn"), *words, "--port", str(port)],
+    (arguments,) = PAGE.lines("uvicorn")
+    server = subprocess.Popen(
+        [str(BIN / "uvicorn"), *arguments, "--port", str(port)],
         cwd=served.folder,
         env=served.environ,
         stdout=subprocess.DEVNULL,
@@ -235,13 +243,13 @@ def test_the_app_is_mounted_in_another(served: Served) -> None:
     try:
         wait_until(lambda: is_ready(url), "the app is ready")
         with Client(url) as client:
-            # Nobody is asked here, so everybody sees the runs of all tenants.
+            # This app asks for no token, so each client sees the runs of all tenants.
             assert [event.seq for event in client.handle(RUN).stream()]
-        told.send_signal(signal.SIGTERM)
-        told.wait(DRAINED_SECONDS)
+        server.send_signal(signal.SIGTERM)
+        server.wait(DRAINED_SECONDS)
     finally:
-        told.kill()
-        told.wait()
+        server.kill()
+        server.wait()
 
 
 def is_ready(url: str) -> bool:
@@ -252,19 +260,19 @@ def is_ready(url: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("program", "words"),
+    ("program", "arguments"),
     [
         ("nginx", ("-t", "-e", "stderr", "-p", ".", "-g", "pid nginx.pid;", "-c", "nginx.conf")),
         ("haproxy", ("-c", "-f", "haproxy.cfg")),
     ],
 )
 def test_a_proxy_takes_its_configuration(
-    served: Served, program: str, words: tuple[str, ...]
+    served: Served, program: str, arguments: tuple[str, ...]
 ) -> None:
     found = shutil.which(program, path=SBIN)
     if found is None:
-        pytest.skip(f"there is no {program}")
-    served.run(found, *words)
+        pytest.skip(f"{program} is not installed")
+    served.run(found, *arguments)
 
 
 def test_the_tokens_file_is_one() -> None:
@@ -282,9 +290,11 @@ def test_every_command_of_the_page_is_one_with_these_options() -> None:
 def test_the_table_of_routes_has_all_with_their_scopes() -> None:
     document = make_app(Fleet("memory:")).openapi()
     ours = {
-        f"{method.upper()} {path}": {name for each in told.get("security", []) for name in each}
+        f"{method.upper()} {path}": {
+            name for each in operation.get("security", []) for name in each
+        }
         for path, methods in document["paths"].items()
-        for method, told in methods.items()
+        for method, operation in methods.items()
     }
     rows = {named(row[0])[0]: row[1] for row in PAGE.table("route")}
     assert set(rows) == set(ours)
@@ -304,7 +314,8 @@ def test_the_table_of_problems_has_all_with_their_statuses() -> None:
     assert {named(row[0])[0]: row[1] for row in PAGE.table("problem")} == ours
 
 
-def test_the_problems_that_say_when_to_ask_again_are_those_of_the_page() -> None:
+def test_the_page_lists_the_problems_with_retry_after() -> None:
+    """A problem has ``Retry-After`` where the page says so, and nowhere else."""
     waiting = {
         kind.slug if kind.status == 409 else str(kind.status)
         for kind in vars(problems).values()
@@ -324,10 +335,10 @@ def test_the_table_of_scopes_has_all() -> None:
 
 
 def test_the_table_of_a_submission_has_every_member() -> None:
-    told = {name for row in PAGE.table("member") for name in named(row[0])}
-    tasks = {name for name in told if name.startswith("task.")}
+    documented = {name for row in PAGE.table("member") for name in named(row[0])}
+    tasks = {name for name in documented if name.startswith("task.")}
     fields = SubmitRequest.model_fields
-    assert told - tasks | {"task"} == set(fields)
+    assert documented - tasks | {"task"} == set(fields)
     task: Any = fields["task"].annotation
     assert tasks == {f"task.{name}" for name in task.model_fields}
 
@@ -344,5 +355,5 @@ def test_the_table_of_metrics_has_all_with_their_labels() -> None:
         for family in families
         if not family.name.endswith("_created")
     }
-    told = {named(row[0])[0]: set(named(row[1])) for row in PAGE.table("metric")}
-    assert told == ours
+    documented = {named(row[0])[0]: set(named(row[1])) for row in PAGE.table("metric")}
+    assert documented == ours

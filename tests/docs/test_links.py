@@ -1,4 +1,4 @@
-"""What the documentation refers to is there."""
+"""Files and tests that the documentation refers to exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/moving.md: its lines move runs, its program runs, its table is the format's."""
+"""docs/moving.md: its lines move runs, its program runs, its table agrees with the format."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MURMUR_")}
-    path = f"{BIN}{os.pathsep}{kept['PATH']}"
-    return subprocess.run(  # the page's own words
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MURMUR_")}
+    path = f"{BIN}{os.pathsep}{environ['PATH']}"
+    return subprocess.run(  # the page's own commands
         command,
         cwd=folder,
-        env={**kept, "MURMUR_DATA_DIR": str(folder.parent / "data"), "PATH": path},
+        env={**environ, "MURMUR_DATA_DIR": str(folder.parent / "data"), "PATH": path},
         capture_output=True,
         text=True,
         timeout=90,
@@ -55,8 +55,8 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_lines_of_the_page_move_runs(folder: Path) -> None:
     for number in range(3):
-        told = run(folder, "murmur-streams", "submit", "researcher", "--run-id", f"r-{number}")
-        assert told.returncode == 0, told.stderr
+        done = run(folder, "murmur-streams", "submit", "researcher", "--run-id", f"r-{number}")
+        assert done.returncode == 0, done.stderr
     assert run(folder, "murmur-streams", "cancel", "r-0").returncode == 0
     done = run(folder, "sh", "-eu", "-c", "".join(blocks("sh")))
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Every block of the README is run, and its tables are those of the code."""
+"""Every block of the README runs, and its tables agree with the code."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def run(programs: Path, *command: str, port: int | None = None) -> subprocess.Co
 
 
 def environment(programs: Path, port: int | None = None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MURMUR_")}
-    kept |= {} if port is None else {"MURMUR_PORT": str(port)}
-    path = f"{BIN}{os.pathsep}{kept['PATH']}"
-    return {**kept, "MURMUR_DATA_DIR": str(programs.parent / "data"), "PATH": path}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MURMUR_")}
+    environ |= {} if port is None else {"MURMUR_PORT": str(port)}
+    path = f"{BIN}{os.pathsep}{environ['PATH']}"
+    return {**environ, "MURMUR_DATA_DIR": str(programs.parent / "data"), "PATH": path}
 
 
 def is_listening(port: int) -> bool:
@@ -71,9 +71,8 @@ def is_listening(port: int) -> bool:
     return True
 
 
-def test_the_ten_lines_run_in_a_worker_and_answer_the_command_line_and_a_program(
-    programs: Path,
-) -> None:
+def test_the_ten_lines_run_in_a_worker(programs: Path) -> None:
+    """A run is submitted from the command line, then from a program, and both get its output."""
     lines = [line.split("#")[0].strip() for line in "".join(blocks("sh")).splitlines()]
     worker = next(line for line in lines if line.startswith("murmur-streams worker"))
     submit = next(line for line in lines if line.startswith("murmur-streams submit"))
@@ -86,9 +85,9 @@ def test_the_ten_lines_run_in_a_worker_and_answer_the_command_line_and_a_program
         stderr=subprocess.DEVNULL,
     )
     try:
-        told = run(programs, "sh", "-c", f"{BIN}/{submit}")
-        assert told.returncode == 0, told.stderr
-        assert "Hello, Ada!" in told.stdout
+        printed = run(programs, "sh", "-c", f"{BIN}/{submit}")
+        assert printed.returncode == 0, printed.stderr
+        assert "Hello, Ada!" in printed.stdout
         asked = run(programs, sys.executable, "ask.py")
         assert asked.returncode == 0, asked.stderr
         assert asked.stdout.splitlines()[-1] == "Hello, Ada!"
@@ -97,7 +96,8 @@ def test_the_ten_lines_run_in_a_worker_and_answer_the_command_line_and_a_program
         assert process.wait(30) == 0
 
 
-def test_the_lines_over_http_stream_a_run_with_curl_and_with_python(programs: Path) -> None:
+def test_the_lines_over_http_stream_a_run(programs: Path) -> None:
+    """curl and the Python client both submit a run to a pod and follow it to its end."""
     (block,) = (block for block in blocks("sh") if "curl" in block)
     lines = block.splitlines()
     assert len(lines) <= 10
@@ -132,7 +132,8 @@ def test_the_lines_over_http_stream_a_run_with_curl_and_with_python(programs: Pa
         assert pod.wait(30) == 0
 
 
-def test_the_store_program_streams_what_it_appended_and_audits_clean(programs: Path) -> None:
+def test_the_store_program_streams_and_audits(programs: Path) -> None:
+    """It reads back the events that it appended, and the audit finds no problem."""
     done = run(programs, sys.executable, "store.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[1, 2]\n")

@@ -1,4 +1,4 @@
-"""docs/stores.md: its programs run, and what it says of numbers and options is the code's."""
+"""docs/stores.md: its programs run, and its numbers and options agree with the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.docs.pages import DocsPage, named
 
 PAGE = DocsPage("stores.md")
 PROGRAMS = re.findall(r"^```python\n(# (\w+)\.py\n.*?)^```", PAGE.text, re.DOTALL | re.MULTILINE)
-TOLD = {
+PRINTED = {
     "on_disk": "[1]\ncompleted\n",
     "one_process": "Hello, Ada!\n",
 }
@@ -36,11 +36,11 @@ def test_the_programs_of_the_page_print_what_they_should(name: str, tmp_path: Pa
             timeout=60,
             check=False,
         )
-        assert (done.returncode, done.stdout) == (0, TOLD[name]), done.stderr
+        assert (done.returncode, done.stdout) == (0, PRINTED[name]), done.stderr
 
 
 def test_every_program_of_the_page_is_run() -> None:
-    assert sorted(name for _, name in PROGRAMS) == sorted(TOLD)
+    assert sorted(name for _, name in PROGRAMS) == sorted(PRINTED)
 
 
 def test_the_options_that_it_names_are_those_of_a_store() -> None:
@@ -53,7 +53,7 @@ def test_the_options_that_it_names_are_those_of_a_store() -> None:
     assert "sync" in inspect.signature(FileRunStore).parameters
 
 
-def test_the_delay_that_it_tells_is_the_stores() -> None:
+def test_the_delay_on_the_page_is_that_of_the_store() -> None:
     assert f"at most {LOOK_SECONDS * 1000:.0f} ms and one read later" in PAGE.text
     assert SQLiteRunStore.look_seconds == LOOK_SECONDS
     assert FileRunStore.look_seconds is None

@@ -1,4 +1,4 @@
-"""The programs of docs/testing.md pass as they stand, with the plugin and without an accident."""
+"""The programs of docs/testing.md pass as they stand, and the plugin costs little to load."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def blocks() -> dict[str, str]:
 
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own; the plugin is loaded by name, whether it is installed or not."""
-    kept = {name: value for name, value in os.environ.items() if "MURMUR" not in name}
+    """Run pytest in a process of its own; it loads the plugin by name, installed or not."""
+    environ = {name: value for name, value in os.environ.items() if "MURMUR" not in name}
     loaded = [part for plugin in PLUGINS for part in ("-p", plugin)]
     return subprocess.run(
         (sys.executable, "-W", "error", "-m", "pytest", "-q", *OPTIONS, *loaded, *arguments),
         cwd=folder,
-        env=kept
+        env=environ
         | {
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTEST_ADDOPTS": "",
             "HOME": str(folder),
-            "PYTHONPATH": os.pathsep.join((str(ROOT), kept.get("PYTHONPATH", ""))),
+            "PYTHONPATH": os.pathsep.join((str(ROOT), environ.get("PYTHONPATH", ""))),
         },
         capture_output=True,
         text=True,
@@ -50,7 +50,7 @@ def test_the_programs_of_the_page_pass(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 passed" in done.stdout
     assert done.stderr == ""
-    # The session's server is gone: nobody holds its folder.
+    # The session's server has ended: its socket is gone.
     assert list(tmp_path.glob("base/murmur*/data")), "the session had a server"
     assert not list(tmp_path.glob("base/murmur*/data/server.sock"))
 
@@ -78,7 +78,8 @@ def test_the_package_names_the_plugin_for_pytest_to_find() -> None:
     )
 
 
-def test_every_fixture_of_the_table_is_one_and_the_other_way_round(tmp_path: Path) -> None:
+def test_the_table_has_every_fixture(tmp_path: Path) -> None:
+    """The fixtures of the plugin and those of the page are the same."""
     done = run_pytest(tmp_path, "--fixtures", "-v")
     found = set(re.findall(r"^(murmur_\w+)", done.stdout, re.MULTILINE))
     assert found == set(re.findall(r"^\| `(murmur_\w+)`", PAGE, re.MULTILINE))

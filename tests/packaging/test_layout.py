@@ -27,7 +27,7 @@ def modules() -> list[Path]:
 
 
 def packages() -> list[Path]:
-    """Every folder that holds Python files; it needs an ``__init__`` that says why it is there."""
+    """Every folder with Python files; its ``__init__`` has to say what the folder holds."""
     return sorted({path.parent for path in modules()})
 
 
@@ -40,7 +40,7 @@ def line_count(path: Path) -> int:
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """The place and the length of each function, its docstring and decorators not counted."""
+    """The position and the length of each function, without its docstring and decorators."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -100,7 +100,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert [shown(path) for path in paths if path.stem.strip("_") in FORBIDDEN_NAMES] == []
 
 
-def test_every_package_says_what_lives_in_it() -> None:
+def test_every_package_says_what_it_holds() -> None:
     silent = [
         shown(package)
         for package in packages()
@@ -112,7 +112,7 @@ def test_every_package_says_what_lives_in_it() -> None:
 
 def test_no_function_is_over_50_lines() -> None:
     lengths = [found for path in modules() for found in functions(path)]
-    assert [f"{place}: {lines}" for place, lines in lengths if lines > FUNCTION_LINES] == []
+    assert [f"{function}: {lines}" for function, lines in lengths if lines > FUNCTION_LINES] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the package uses of others though it is not documented: a release without it fails here."""
+"""Undocumented parts of libraries that the package uses: a release without them fails here."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _missing_of_server() -> list[str]:
 
 
 def _missing_of_cycle() -> list[str]:
-    words = httptools_impl.RequestResponseCycle.__init__.__code__.co_names
-    found = {"response_started", "response_complete", "disconnected"} - set(words)
+    names = httptools_impl.RequestResponseCycle.__init__.__code__.co_names
+    found = {"response_started", "response_complete", "disconnected"} - set(names)
     return [*sorted(found), *([] if 200 in httptools_impl.STATUS_LINE else ["STATUS_LINE"])]
 
 

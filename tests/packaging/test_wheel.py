@@ -1,4 +1,4 @@
-"""What a user installs: the wheel built from the sdist, in an environment of its own."""
+"""The wheel that a user installs, built from the sdist, in an environment of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Distributions:
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Answer what the command prints; show everything it printed when it fails."""
+    """Return the output of a command; when it fails, show everything that it printed."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
