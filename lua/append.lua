@@ -19,14 +19,14 @@
 --   9 writes       groups: expected integer or '', claim text or '', count integer, events texts
 -- RETURNS
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 --   each OK version
 --   each FENCED -
 --   each TERMINAL state
 --   each WRONG_VERSION version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET; one event in 32 an XTRIM
--- include: states, time, keys, producer, run, journal, events, snapshot
+-- include: states, time, refusals, keys, producer, expiry, run, events, journal, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -44,13 +44,13 @@ if max_events > 0 and version + #ARGV - run.snapshot >= max_events / 2 then
   need('XTRIM', keys.journal, 'MAXLEN', '1')
 end
 
--- No functions here and below: each call of the script would make them anew.
+-- No local functions from here on: Lua would create them again in every call, and this is a hot path.
 local at = 9
 for i = 1, 2 * batches, 2 do
   local expected, claim, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local tag, value = nil, nil
   at = at + 3
-  -- The refusal of one batch leaves the others as they are.
+  -- Each batch has a caller of its own: one that is refused must not stop the others.
   if claim ~= '' and claim ~= run.claim then
     tag, value = 'FENCED', '-'
   elseif TERMINAL[run.state] then
@@ -81,7 +81,7 @@ for i = 1, 2 * batches, 2 do
 end
 if writer then
   commit(run, keys, writer, changes, max_events, now_ms)
-  -- A snapshot's entry is in the version of whoever wrote last.
+  -- The snapshot's entry counts to the last batch that was written.
   if writer.seq > version then answer[last_ok] = digits(writer.seq) end
   if live_until then move_live(run, keys, live_until) end
 end

@@ -1,4 +1,4 @@
--- Keeps a value of an execution for the next one; it expires with the run.
+-- Stores a value of an execution for the next execution; it expires with the run.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -23,10 +23,10 @@
 --   OK version
 --   NOT_FOUND
 --   FENCED
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 1 SET
--- include: states, time, keys, producer, run, journal, events, snapshot
+-- include: time, keys, producer, expiry, run, journal, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]

@@ -1,7 +1,7 @@
--- Hands waiting runs to a worker: pops them, takes the leases, starts them. Delayed runs that are
--- due become ready first. An entry of the queue whose run is gone or no longer waits is removed;
--- one whose run is damaged too, and told; one that may not be started any more ends. A target
--- whose queue cannot be read is passed over, and told.
+-- Hands waiting runs to a worker: takes them out of the queue, takes their leases, starts them. Delayed
+-- runs that are due become ready first. A queue entry is removed without a start when its run is gone
+-- or does not wait; when its run is damaged, which is reported; and when its run may not be started
+-- again: that run ends. A target whose queue cannot be read is skipped and reported.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -17,11 +17,11 @@
 --   8 partitions  text
 --   9 rules       texts: name and max_attempts of each target, then count claim tokens
 -- RETURNS
---   OK more next_due_ms (kind size fields)*  more: 1 when there may be more to take; -1: none is delayed
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
+--   OK more next_due_ms (kind size fields)*  more: 1 when there may be more to take; -1: no run is delayed
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES base feed
 -- COST 1 HGET, 1 SISMEMBER, 3 ZRANGEBYSCORE a target, 7 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
--- include: claiming, partition
+-- include: time, refusals, keys, expiry, run, events, index, journal, queue, lifecycle, cancel, claiming, partition
 
 local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
 local base, feed, worker, host = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
@@ -30,11 +30,16 @@ local count, targets = tonumber(ARGV[6]), tonumber(ARGV[7])
 local now, claimed, looked_at, bytes, next_due = server_ms(), 0, 0, 0, -1
 local answer = {'OK', '0', '-1'}
 
-local function tell(kind, fields)
+local function add_group(kind, fields)
   answer[#answer + 1], answer[#answer + 2] = kind, digits(#fields)
   for i = 1, #fields do answer[#answer + 1] = fields[i] end
 end
 
+-- Two workers can ask for the same run at once. The script is atomic, so the second one finds neither
+-- the queue entry nor the state pending. A worker that lost its lease can still be running: the new
+-- claim token replaces the old one in the hash here, in the same step that starts the run, and from
+-- this moment every write that carries the old token is answered FENCED. If the token were written
+-- later, an event of the old execution could come between and be taken for one of the new execution.
 local function start(run, run_id, writer, claim, payloads)
   local attempt = digits(run.attempt + 1)
   local extra = {'attempt', attempt, 'worker', worker, 'claim', claim}
@@ -51,7 +56,7 @@ local function start(run, run_id, writer, claim, payloads)
       bytes = bytes + #each[2]
     end
   end
-  tell('claimed', fields)
+  add_group('claimed', fields)
 end
 
 local function take(target, run_id, max_attempts)
@@ -65,7 +70,7 @@ local function take(target, run_id, max_attempts)
   if reason then
     end_dead(run, run_id, keys, base, writer, reason, why, now, ttl_ms)
     expire_ended(run, keys)
-    tell('ended', {'run_id', run_id, 'reason', reason})
+    add_group('ended', {'run_id', run_id, 'reason', reason})
   else
     claimed = claimed + 1
     start(run, run_id, writer, ARGV[8 + 2 * targets + claimed], payloads)
@@ -78,7 +83,7 @@ local function is_over() return looked_at >= LOOKED_AT or bytes >= REPLY_BYTES e
 local function serve(target, max_attempts)
   if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
   move_due(base, target, now, MOVED)
-  -- What is removed makes room for more: dead entries must not hide the runs behind them.
+  -- Entries that only get removed do not count: they must not hide the runs behind them.
   while claimed < count and not is_over() do
     local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
     if #ready == 0 then break end
@@ -86,7 +91,7 @@ local function serve(target, max_attempts)
       looked_at = looked_at + 1
       redis.call('ZREM', queue_key(base, target), run_id)
       local done, sound = try(take, target, run_id, max_attempts)
-      if not (done and sound) then tell('damaged', {'run_id', run_id}) end
+      if not (done and sound) then add_group('damaged', {'run_id', run_id}) end
       if is_over() then break end
     end
   end
@@ -96,15 +101,15 @@ end
 
 local refused = unconfirmed(base, ARGV[8])
 if refused then return refused end
--- What every run needs: a key of another type refuses the call before it takes any.
-check_places(base, {leases_key(base), owners_key(base)})
+-- Every claim writes these keys: one of another type must refuse the call before it takes a run.
+check_state_rows(base, {leases_key(base), owners_key(base)})
 last_feed_id(feed)
--- It adds nothing. A replica refuses it, and a server without free memory, before a run is taken that
--- could not be executed there; an idle worker learns of it, too.
+-- This changes nothing. A replica and a server without free memory refuse it, so that the call fails
+-- before it takes a run that could not be executed there. An idle worker learns of it in this way, too.
 redis.call('ZADD', leases_key(base), 'XX', '0', '')
 for i = 1, targets do
   local target = ARGV[7 + 2 * i]
-  if not try(serve, target, tonumber(ARGV[8 + 2 * i])) then tell('unserved', {'target', target}) end
+  if not try(serve, target, tonumber(ARGV[8 + 2 * i])) then add_group('unserved', {'target', target}) end
 end
 if is_over() and claimed < count then answer[2] = '1' end
 answer[3] = digits(next_due)

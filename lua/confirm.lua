@@ -1,6 +1,6 @@
--- Writes the number of partitions into meta and into one partition where it is missing, unless
--- another number stands in one of them. Both or neither: no program can fill the partition by one
--- number while meta has another one.
+-- Records the number of partitions in meta and in one partition, where it is missing. If one of them
+-- holds another number, nothing is written: otherwise a program could fill the partition by one number
+-- while meta has another one.
 --
 -- KEYS
 --   1 meta       hash    <prefix>:meta
@@ -10,14 +10,14 @@
 --   2 partitions      text
 -- RETURNS
 --   OK
---   OTHER schema_version partitions here  what stands in meta and in the partition; '' for nothing
+--   OTHER schema_version partitions here  what meta and the partition hold; '' for nothing
 -- WRITES meta base
 -- COST 1 HMGET, 1 HGET, 3 HSETNX
 -- include: keys
 
 local meta, here = KEYS[1], meta_key(KEYS[2])
-local kept = redis.call('HMGET', meta, 'schema_version', 'partitions')
-local schema_version, partitions = kept[1] or '', kept[2] or ''
+local stored = redis.call('HMGET', meta, 'schema_version', 'partitions')
+local schema_version, partitions = stored[1] or '', stored[2] or ''
 local own = redis.call('HGET', here, 'partitions') or ''
 local function differs(found, given) return found ~= '' and found ~= given end
 if differs(schema_version, ARGV[1]) or differs(partitions, ARGV[2]) or differs(own, ARGV[2]) then

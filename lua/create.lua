@@ -28,11 +28,11 @@
 -- RETURNS
 --   OK version
 --   EXISTS
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
---   DROPPED                 an older call of this producer; nobody waits for it
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers input feed base
 -- COST 1 HGET, 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
--- include: create, partition
+-- include: producer, create, partition
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end

@@ -1,5 +1,5 @@
--- Removes a run. The journal stays for a minute as a tombstone that ends with run.deleted, since
--- a deleted key wakes no blocked reader.
+-- Removes a run. Its journal stays for a minute as a tombstone that ends with run.deleted, because
+-- deleting a key does not wake the readers that block on it.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -22,10 +22,10 @@
 --   OK version
 --   NOT_TERMINAL state
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers input result feed base
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 3 DEL, 10 ZREM (with a tenant 11)
--- include: lifecycle
+-- include: states, time, keys, producer, expiry, run, index, journal, queue
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -42,14 +42,15 @@ end
 if not TERMINAL[run.state] and force ~= '1' then return reply({'NOT_TERMINAL', run.state}) end
 
 local now = server_ms()
--- A run whose hash is behind its journal can be deleted, too.
+-- A hash that is behind its journal must not prevent the delete: the entry goes after both.
 local last = last_entry_id(keys.journal)
 local ms, seq = string.match(last or '', '^(%d+)-(%d+)$')
 run.last_ms = math.max(run.last_ms, tonumber(ms or 0))
 run.version = math.max(run.version, tonumber(seq or 0))
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local base, member = KEYS[7], index_member(run.created_ms, run_id)
--- First what a server without free memory lets through: a delete is what frees memory.
+-- DEL first: a server without free memory refuses a script whose first write can grow, and a delete
+-- is what frees memory.
 redis.call('DEL', keys.run, keys.input, keys.result, keys.checkpoint)
 leave_indexes(base, run.target, run.tenant, member)
 leave(state_index_key(base, run.state), member)

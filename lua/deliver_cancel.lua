@@ -1,4 +1,4 @@
--- Tells that an execution has learnt that its end was asked for; once.
+-- Records that an execution has learnt of the requested cancel; only the first call writes.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -18,13 +18,13 @@
 --   8 claim        text
 -- RETURNS
 --   OK version
---   NO state                nobody asked for it
+--   NO state                no cancel was requested
 --   NOT_FOUND
 --   FENCED
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
--- include: lifecycle
+-- include: time, keys, producer, expiry, run, events, journal, queue, lifecycle
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -46,8 +46,8 @@ if run.cancel_delivered then return reply({'OK', digits(run.version)}) end
 local now = server_ms()
 check_journal(run, keys.journal)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
-local fields, told = {'type', 'run.cancel_delivered'}, execution(run)
-for i = 1, #told do fields[#fields + 1] = told[i] end
+local fields, details = {'type', 'run.cancel_delivered'}, execution(run)
+for i = 1, #details do fields[#fields + 1] = details[i] end
 set_field(fields, 'at', digits(now))
 add_entry(writer, fields)
 keep_head(run, writer, {'cancel_delivered', digits(now)})

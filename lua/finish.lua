@@ -32,10 +32,10 @@
 --   NO state
 --   NOT_FOUND
 --   FENCED
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers result feed base
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
--- include: overdue
+-- include: states, time, keys, producer, expiry, run, events, index, journal, queue, lifecycle, ending, overdue
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -57,19 +57,23 @@ if TERMINAL[run.state] then return reply({'NO', run.state}) end
 local now = server_ms()
 read_work(run)
 check_journal(run, keys.journal)
-check_places(KEYS[7])
+check_state_rows(KEYS[7])
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 if claim ~= '' and run.cancel_requested then
-  -- Whoever was told that the cancel was requested is sure that the run ends cancelled.
+  -- A cancel and an end race. The request's caller was answered that the run will end cancelled, and the
+  -- worker may send its result before it learns of the request. Scripts run one after the other, so
+  -- the request was either before this end or finds a run that has ended. If it was before, the run
+  -- ends cancelled whatever the worker sends: otherwise the caller of the request would see a run
+  -- end completed after all. The handler's result and events are dropped with its state.
   if stopped == '' then stopped = 'handler' end
   if state ~= 'cancelled' then
     state, failure, result, events, dead = 'cancelled', '', '', {}, ''
   end
 end
 local ending = {state = state, error = failure, seal = true, events = {}, changes = {},
-  told = claim ~= '' and execution(run) or {}, dead = dead ~= '' and dead or nil}
-if stopped ~= '' then set_field(ending.told, 'stopped', stopped) end
-if dead ~= '' then set_field(ending.told, 'reason', dead) end
+  details = claim ~= '' and execution(run) or {}, dead = dead ~= '' and dead or nil}
+if stopped ~= '' then set_field(ending.details, 'stopped', stopped) end
+if dead ~= '' then set_field(ending.details, 'reason', dead) end
 if result ~= '' then
   ending.events[1] = {'type', 'run.result', 'size', size, 'sha256', sha256}
   ending.changes = {'result_size', size, 'result_sha256', sha256}

@@ -1,4 +1,4 @@
--- Removes what is left of an agent's dead letters when the last of them is gone.
+-- Removes the stream and the name of a target that has no dead letters any more.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}

@@ -1,5 +1,5 @@
--- Moves the leases of a worker's claims on, and says what there is to say of them: lost, cancel
--- (again and again until the run ends), or silent (once a silence).
+-- Extends the leases of a worker's claims and returns a notice for those that need one: lost, cancel
+-- (repeated until the run ends), or silent (once for each silence).
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -14,7 +14,7 @@
 --   OK (claim what)*
 -- WRITES base feed
 -- COST a run: 2 HMGET, 1 ZREM, 1 ZADD
--- include: states, time, keys, run, journal, queue
+-- include: time, refusals, keys, expiry, run, journal, queue
 
 local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local feed, feed_max = KEYS[2], ARGV[3]
@@ -27,10 +27,10 @@ local function note_silence(run, run_id, keys)
   keep_head(run, writer, {'silent', digits(writer.seq)})
 end
 
-local function keep(run, run_id, keys, silent_ms)
+local function extend(run, run_id, keys, silent_ms)
   read_work(run)
-  -- A server that is out of memory refuses a script whose first write could grow: ZADD alone
-  -- would have all runs taken over, and that writes more than keeping them.
+  -- ZREM first: a server without free memory refuses a script whose first write can grow. With ZADD
+  -- alone every lease would run out there, and all runs would be taken over, which writes far more.
   redis.call('ZREM', leases_key(base), run_id)
   redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
   touch_live(run, keys, now, live_ttl_ms)
@@ -45,14 +45,14 @@ local function look_at(run_id, claim, silent_ms)
   local run, damaged = try_run(keys)
   if damaged then error('DAMAGED') end
   if not run or run.state ~= 'running' or run.claim ~= claim then return 'lost' end
-  return keep(run, run_id, keys, silent_ms)
+  return extend(run, run_id, keys, silent_ms)
 end
 
 for i = 1, tonumber(ARGV[4]) do
   local run_id, claim, silent_ms = ARGV[2 + 3 * i], ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i])
   local done, what = try(look_at, run_id, claim, silent_ms)
   if not done then
-    -- Neither kept nor lost: its lease runs out, and who takes it back tells of it.
+    -- The run is damaged: its lease is left to run out, and tend, which takes it back, reports it.
     redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
   end
   if what then answer[#answer + 1], answer[#answer + 2] = claim, what end

@@ -1,4 +1,4 @@
--- Says that the owner of runs lives, and ends a few runs whose owner does not.
+-- Extends the leases of an owner's runs, and fails a page of the runs whose owner is gone.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -12,10 +12,10 @@
 --   6 limit        integer
 --   7 runs         texts: the ids of the owner's runs
 -- RETURNS
---   OK run_id*  those that are not the owner's, or not running, any more
+--   OK run_id*  those that this owner no longer owns, or that no longer run
 -- WRITES base feed
 -- COST 1 ZRANGEBYSCORE; a run: 2 HMGET, 1 XREVRANGE, 1 ZREM, 1 ZADD; a lost one: as finish
--- include: owners
+-- include: time, refusals, keys, expiry, run, owners
 
 local base, feed, owner, lease_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local live_ttl_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
@@ -25,7 +25,7 @@ for i = 1, #ARGV - 6 do
   local keys = keys_of_run(base, run_id)
   local run = try_run(keys)
   if run and run.state == 'running' and run.owner == owner then
-    -- As heartbeats do: without it, a full server would let all runs be lost.
+    -- ZREM first, as in heartbeat.lua: else a server without free memory would let all leases run out.
     redis.call('ZREM', owners_key(base), run_id)
     redis.call('ZADD', owners_key(base), digits(now + lease_ms), run_id)
     touch_live(run, keys, now, live_ttl_ms)

@@ -1,4 +1,4 @@
--- Lets no worker start runs of a target any more.
+-- Pauses a target: no worker starts its runs until it is resumed.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -7,7 +7,7 @@
 --   2 partitions text
 -- RETURNS
 --   OK
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES base
 -- COST 1 HGET, 1 SADD
 -- include: keys, partition

@@ -1,5 +1,5 @@
--- Appends events, also after the end: before the seal an event is streamed and may seal, after
--- it it is kept as a late entry.
+-- Appends events, also after the end of the run. Before the seal an event is streamed, and a closing
+-- event seals; after the seal an event is stored as a late entry.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -20,11 +20,11 @@
 --   9 writes       groups: late_ms integer, event texts
 -- RETURNS
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 --   each OK version
 -- WRITES run journal producers feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET; one event in 32 an XTRIM
--- include: states, time, keys, producer, run, journal, events, snapshot
+-- include: states, time, refusals, keys, producer, expiry, run, events, journal, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -49,7 +49,7 @@ if max_events > 0 and run.version + #ARGV - run.snapshot >= max_events / 2 then
 end
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, moment)
 
--- No functions here and below: each call of the script would make them anew.
+-- No local functions from here on: Lua would create them again in every call, and this is a hot path.
 if ended and not run.seal then
   local ended_ms = tonumber(redis.call('HGET', keys.run, 'ended_ms') or 0)
   if not ended_ms or ended_ms < 0 or ended_ms > MOST then fail_damaged(keys.run, 'ended_ms') end

@@ -1,5 +1,5 @@
--- Writes a run's hash and its rows in indexes, queue and leases anew from the fold of its journal,
--- unless the journal has grown since it was read.
+-- Replaces a run's hash and its rows in indexes, queue and leases by the fold of its journal. If the
+-- journal has grown since it was read, nothing is written: the fold would lose the new entries.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -20,7 +20,7 @@
 --   WRONG_VERSION id
 -- WRITES run base
 -- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
--- include: states, time, keys, run, events, foldable, placing
+-- include: states, time, refusals, keys, run, events, index, foldable, rows
 
 local keys, base = given_run_keys(), KEYS[6]
 local run_id, last_id, state = ARGV[1], ARGV[2], ARGV[5]
@@ -31,14 +31,15 @@ local now, left = server_ms(), redis.call('PTTL', keys.journal)
 local fields = {}
 for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
 
--- The journal's own expiry is the truth of when the run goes; without one it gets a new deadline.
+-- The run expires when its journal does; a journal without an expiry gives it a new deadline.
 local ended = TERMINAL[state]
 local span = ended and ttl_ms or (live_ttl_ms > 0 and live_ttl_ms + LIVE_GRACE_MS or 0)
 local deadline = left > 0 and now + left or (span > 0 and now + span or 0)
 local live_until = (ended or deadline == 0) and 0 or math.max(now, deadline - LIVE_GRACE_MS)
--- A key of another type in the place of the hash is what a rebuild mends, too.
+-- The hash may have been replaced by a key of another type: a rebuild repairs that, too.
 local _, owned = try(redis.call, 'HMGET', keys.run, 'owner', 'owner_lease_ms')
-local owner, owner_lease_ms = owned and owned[1] or '', tonumber(string.match(owned and owned[2] or '', '^%d+$') or '')
+local owner, lease = owned and owned[1] or '', owned and owned[2] or ''
+local owner_lease_ms = tonumber(string.match(lease, '^%d+$') or '')
 if not is_foldable(fields) then fail_damaged(keys.run, 'journal') end
 check_rows(base, field(fields, 'target'), field(fields, 'tenant') or '')
 redis.call('DEL', keys.run)
@@ -46,8 +47,8 @@ redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
 leave(owners_key(base), run_id)
 if owner ~= '' and owner_lease_ms and owner_lease_ms < MOST and state == 'running' then
   redis.call('HSET', keys.run, 'owner', owner, 'owner_lease_ms', digits(owner_lease_ms))
-  -- A whole lease anew: a sweep that found the run damaged has forgotten it.
+  -- A whole new lease: a sweep that found the run damaged has removed its row.
   redis.call('ZADD', owners_key(base), digits(now + owner_lease_ms), run_id)
 end
-place_run(base, run_id, keys, deadline, now)
+write_rows(base, run_id, keys, deadline, now)
 return {'OK', string.match(last_id, '-(%d+)$')}

@@ -1,4 +1,4 @@
--- Keeps what a worker tells of itself, for as long as it goes on telling it.
+-- Stores what a worker reports of itself until its reports stop.
 --
 -- KEYS
 --   1 worker     hash    <prefix>:worker:<worker_id>
@@ -14,8 +14,8 @@
 local now, fields = server_ms(), {}
 for i = 2, #ARGV do fields[#fields + 1] = ARGV[i] end
 local expire_at = digits(now + tonumber(ARGV[1]))
--- First what refuses a key of another type, or a user who may not set the expiry: without one, a
--- worker would be listed for ever.
+-- HLEN and PEXPIREAT first: they fail for a key of another type and for a user who may not set an
+-- expiry. Failing after HSET would leave a hash that never expires, and list the worker for ever.
 redis.call('HLEN', KEYS[1])
 redis.call('PEXPIREAT', KEYS[1], expire_at)
 redis.call('HSET', KEYS[1], unpack(fields))

@@ -1,4 +1,4 @@
--- Takes a running run back from its worker: it waits again, or ends if its cancel was requested.
+-- Hands a running run back to its queue, or ends it if its cancel was requested.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -26,10 +26,10 @@
 --   NO state
 --   NOT_FOUND
 --   FENCED
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed base
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, 5 zset moves, or as finish
--- include: cancel
+-- include: time, keys, producer, expiry, run, index, journal, queue, cancel
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -50,8 +50,12 @@ if run.state ~= 'running' then return reply({'NO', run.state}) end
 local now = server_ms()
 read_work(run)
 check_journal(run, keys.journal)
-check_places(KEYS[7])
+check_state_rows(KEYS[7])
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
+-- A release and a cancel race: if the request came first, the run must end here. Back in the queue
+-- it would be started once more, although its caller was answered that it is being cancelled. If the
+-- release comes first, the request finds a waiting run and ends it at once. Both are one script, so
+-- no claim can take the run between the check and the write.
 local p = {reason = reason, due_ms = delay_ms > 0 and now + delay_ms or 0, error = failure}
 if let_go(run, run_id, keys, KEYS[7], writer, 'handler', p, now, ttl_ms) then
   local answer = reply({'OK', 'cancelled'})

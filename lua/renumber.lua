@@ -1,5 +1,5 @@
--- Gives the last entries of a journal new ids: entries before them have the same seqs. Each is
--- written again behind all others, and then removed where it was.
+-- Gives the last entries of a journal new ids, because entries before them have the same seqs. Each
+-- entry is written again at the end, and then removed at its old id.
 --
 -- KEYS
 --   1 journal    stream  <prefix>:{p}:journal:<run_id>
@@ -9,7 +9,7 @@
 --   3 entries    texts: of each its id, its new id, how many texts follow, name, value, ...
 -- RETURNS
 --   OK last_id
---   WRONG_VERSION id        it has grown since
+--   WRONG_VERSION id        the journal has grown since
 -- WRITES journal
 -- COST 1 XREVRANGE, 1 XADD and 1 XDEL an entry
 

@@ -1,4 +1,4 @@
--- Asks that a run end cancelled: one that waits ends at once, the worker of one that runs is woken.
+-- Requests that a run end cancelled: a waiting run ends at once, the worker of a running one is woken.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -18,15 +18,15 @@
 --   7 max_events   integer
 --   8 reason       text or ''
 --   9 ttl_ms       integer
---   10 host         text or '' of who asks
+--   10 host         text or '' the host of the caller
 -- RETURNS
 --   OK state                the state afterwards
 --   NO state
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed base
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, or as finish
--- include: cancel
+-- include: states, time, refusals, keys, producer, expiry, run, events, index, journal, queue, cancel
 
 local CONTROL_MESSAGES, CONTROL_MS = 100, 3600000
 local keys, base = given_run_keys(), KEYS[7]
@@ -47,7 +47,7 @@ if run.cancel_requested then return reply({'OK', run.state}) end
 
 local now = server_ms()
 check_journal(run, keys.journal)
-check_places(base)
+check_state_rows(base)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local requested = {'type', 'run.cancel_requested', 'attempt', digits(run.attempt)}
 local changes = {'cancel_requested', digits(now)}
@@ -57,14 +57,19 @@ if reason ~= '' then
   set_field(changes, 'cancel_reason', reason)
 end
 set_field(requested, 'at', digits(now))
+-- A request races with a claim. Both are scripts, so one of them is first. Before the claim, the run is
+-- pending and ends here: no worker ever sees it. After the claim, the run is running and the request
+-- stands in its hash: finish, release and tend read it there, and end the run cancelled. A request
+-- that only woke the worker would be lost with the message, or with the worker.
 if run.state == 'pending' then
-  local ending = {events = {requested}, changes = changes, told = {}, stopped = 'pending'}
+  local ending = {events = {requested}, changes = changes, details = {}, stopped = 'pending'}
   end_cancelled(run, run_id, keys, base, writer, ending, now, ttl_ms)
   local answer = reply({'OK', 'cancelled'})
   expire_ended(run, keys)
   return answer
 end
--- First what a server without free memory lets through: it must be able to end its runs.
+-- ZREM first: a server without free memory refuses a script whose first write can grow, and a cancel
+-- must work there, since ends free memory.
 leave_queue(base, run.target, run_id)
 local function wake_worker()
   local control = control_key(base, run.worker)
@@ -72,7 +77,7 @@ local function wake_worker()
     'run', run_id, 'claim', run.claim)
   redis.call('PEXPIREAT', control, digits(now + CONTROL_MS))
 end
--- Only a hint: each heartbeat's answer says the same.
+-- Only a hint, for speed: the answer of every heartbeat repeats it, so a lost message loses nothing.
 if run.claim ~= '' then try(wake_worker) end
 add_entry(writer, requested)
 keep_head(run, writer, changes)

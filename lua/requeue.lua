@@ -1,4 +1,4 @@
--- Submits a run in the place of a dead letter, in one step: the letter goes, the run comes.
+-- Submits a run that replaces a dead letter: the run is created and the letter removed in one step.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -27,7 +27,7 @@
 --   15 tenant       text or ''
 --   16 priority     integer
 --   17 delay_ms     integer
---   18 due_ms       integer  used when there is no delay; 0 for now
+--   18 due_ms       integer  used without a delay; 0 for now
 --   19 deadline_ms  integer  from when it is due; 0 for none
 --   20 traceparent  text or ''
 --   21 tracestate   text or ''
@@ -37,12 +37,12 @@
 -- RETURNS
 --   OK version
 --   EXISTS
---   NOT_FOUND               there is no such letter
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
---   DROPPED                 an older call of this producer; nobody waits for it
+--   NOT_FOUND               the letter does not exist
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers input feed base dead
 -- COST as submit, 1 XRANGE, 1 XDEL, as forget_letters
--- include: create, partition, dead
+-- include: refusals, producer, dead, create, partition
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end

@@ -1,4 +1,4 @@
--- Makes a restored run of the journal that was put aside: all of it is visible at once.
+-- Makes a run of the journal that restore_page.lua collected; all of it becomes visible at once.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -18,7 +18,7 @@
 --   7 max_events   integer
 --   8 ttl_ms       integer
 --   9 last_id      text     the id of the archive's last entry
---   10 due_ms       integer  before when nobody may start it; 0: at once
+--   10 due_ms       integer  no worker may start it before; 0: at once
 --   11 input        text or ''
 --   12 result       text or ''
 --   13 checkpoint   text or ''
@@ -26,13 +26,13 @@
 --   15 fields       texts: name, value, for each field of the fold
 -- RETURNS
 --   OK version
---   EXISTS                  the id has a run; whether it is this one is for the caller to see
---   ELSEWHERE last_id       what was put aside is not whole, or is not there ('')
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
---   DROPPED                 an older call of this producer; nobody waits for it
+--   EXISTS                  the id has a run; the caller finds out whether it is this one
+--   ELSEWHERE last_id       the collected journal is incomplete, or does not exist ('')
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers input result base restoring
 -- COST 1 HGET, 1 EXISTS, 1 XREVRANGE, 15 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
--- include: states, time, keys, producer, run, events, foldable, placing, partition
+-- include: states, time, keys, producer, run, events, foldable, partition, rows
 
 local keys, base, restoring = given_run_keys(), KEYS[6], KEYS[7]
 local run_id, producer, n, live_ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6])
@@ -59,7 +59,7 @@ elseif live_ttl_ms > 0 then
   live_until = math.max(now, due_ms) + live_ttl_ms
   deadline = live_until + LIVE_GRACE_MS
 end
--- In the place of the tombstone of a life before, if there is one.
+-- RENAME replaces the tombstone of a deleted run with the same id, if one is left.
 redis.call('RENAME', restoring, keys.journal)
 redis.call('DEL', keys.input, keys.result, keys.checkpoint)
 for name, payload in pairs(payloads) do
@@ -68,5 +68,5 @@ end
 redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
 local version = string.match(last_id, '-(%d+)$')
 local answer = remember(keys.producers, producer, n, deadline, {'OK', version})
-place_run(base, run_id, keys, deadline, now)
+write_rows(base, run_id, keys, deadline, now)
 return answer

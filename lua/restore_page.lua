@@ -1,19 +1,19 @@
--- Puts the next entries of a run that is restored aside, where nobody sees them; they vanish by
--- themselves when the rest never comes.
+-- Collects the next entries of a run that is being restored under a key that no reader looks at; they
+-- expire if the rest never comes.
 --
 -- KEYS
 --   1 restoring  stream  <prefix>:{p}:restoring:<run_id>:<digest>
 --   2 base       prefix  <prefix>:{p}
 -- ARGV
 --   1 after_id  text or ''  the id of the last entry before these; '' where the journal begins
---   2 keep_ms   integer     how long what is there waits for more
+--   2 keep_ms   integer     how long the entries wait for more
 --   3 count     integer
 --   4 partitions  text
 --   5 entries   texts: of each its id, how many texts follow, name, value, ...
 -- RETURNS
 --   OK last_id
---   ELSEWHERE last_id       it ends with another entry, or is not there ('')
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
+--   ELSEWHERE last_id       it ends with another entry, or does not exist ('')
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES restoring
 -- COST 1 HGET, 1 XREVRANGE, 1 XADD an entry, 1 PEXPIREAT
 -- include: time, partition

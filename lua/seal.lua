@@ -1,4 +1,4 @@
--- Seals a run that ended without a closing event, once the time for a late one is over.
+-- Seals a run that ended without a closing event, once the time for a closing event is over.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -21,10 +21,10 @@
 --   NO state
 --   WAIT milliseconds
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed
 -- COST 2 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
--- include: states, time, keys, producer, run, journal, events
+-- include: states, time, keys, producer, expiry, run, journal
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]

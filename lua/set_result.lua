@@ -22,10 +22,10 @@
 --   OK version
 --   NO state
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers result feed
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 1 SET
--- include: states, time, keys, producer, run, journal, events
+-- include: states, time, keys, producer, expiry, run, events, journal
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]

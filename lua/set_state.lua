@@ -25,10 +25,10 @@
 --   OK version
 --   NO state
 --   NOT_FOUND
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed base
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 4 zset moves, an end a little of sweep
--- include: overdue
+-- include: states, time, keys, producer, expiry, run, events, index, journal, queue, lifecycle, ending, cancel, overdue
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
@@ -48,12 +48,12 @@ if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}
 local now = server_ms()
 read_work(run)
 check_journal(run, keys.journal)
-check_places(KEYS[7], {owners_key(KEYS[7])})
+check_state_rows(KEYS[7], {owners_key(KEYS[7])})
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 local never_again = state == 'pending' and run.cancel_requested
 if TERMINAL[state] or never_again then
   if never_again then
-    local ending = {told = {}, stopped = 'pending'}
+    local ending = {details = {}, stopped = 'pending'}
     end_cancelled(run, run_id, keys, KEYS[7], writer, ending, now, ttl_ms)
   else
     local ending = {state = state, error = '', seal = run.closing}

@@ -26,7 +26,7 @@
 --   15 tenant       text or ''
 --   16 priority     integer
 --   17 delay_ms     integer
---   18 due_ms       integer  used when there is no delay; 0 for now
+--   18 due_ms       integer  used without a delay; 0 for now
 --   19 deadline_ms  integer  from when it is due; 0 for none
 --   20 traceparent  text or ''
 --   21 tracestate   text or ''
@@ -35,11 +35,11 @@
 -- RETURNS
 --   OK version
 --   EXISTS
---   UNCONFIRMED             the partition is not known to be one of so many; nothing was written
---   DROPPED                 an older call of this producer; nobody waits for it
+--   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers input feed base
 -- COST as create, 1 ZADD, 1 XADD
--- include: create, partition
+-- include: producer, create, partition
 
 local again = repeated(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end

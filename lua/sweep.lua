@@ -1,5 +1,5 @@
--- Does a page of what nobody else does: removes what expiry left behind in the indexes, ends the
--- live runs that nobody writes to, and those whose owner is gone, and trims the feed by time.
+-- Does a page of housekeeping: removes the rows of expired runs, fails live runs that got no write for
+-- too long and runs whose owner is gone, and trims the feed by time.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -12,13 +12,13 @@
 --   OK count more (name what)*  runs removed or ended; 1: call again; damaged runs, odd keys
 -- WRITES base feed
 -- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM (with a tenant 9), or as finish
--- include: owners
+-- include: time, owners
 
 local base, feed, feed_max = KEYS[1], KEYS[2], ARGV[2]
 local limit, ttl_ms, now = tonumber(ARGV[1]), tonumber(ARGV[3]), server_ms()
-local told = {}
-local function tell(name, what)
-  told[#told + 1], told[#told + 2] = name, what
+local reports = {}
+local function report(name, what)
+  reports[#reports + 1], reports[#reports + 2] = name, what
 end
-local count, most = keep_house(base, feed, feed_max, ttl_ms, now, limit, tell)
-return {'OK', digits(count), most == limit and '1' or '0', unpack(told)}
+local count, most = keep_house(base, feed, feed_max, ttl_ms, now, limit, report)
+return {'OK', digits(count), most == limit and '1' or '0', unpack(reports)}

@@ -1,6 +1,6 @@
--- Does for all what nobody does for himself: hands on the runs of workers that are gone, ends what
--- is overdue, wakes workers where there is work, heals queues and leases from the runs, and trims
--- the feed by time.
+-- Housekeeping, by one worker at a time: requeues the runs of workers that are gone, ends overdue
+-- runs, wakes idle workers where there is work, restores lost rows of queues and leases, and trims the
+-- feed by time.
 --
 -- KEYS
 --   1 base       prefix  <prefix>:{p}
@@ -16,26 +16,30 @@
 --   8 targets      texts
 -- RETURNS
 --   OK more cursor (name fate)*  1: call again; runs queued, ended or damaged, keys that are odd
---   HELD worker                    another one does it at present
+--   HELD worker                    another worker is doing it
 -- WRITES base feed
 -- COST 1 GET, 1 SET, 4 ZRANGEBYSCORE, 1 ZRANGEBYLEX; a lost run: as release; 50 HMGET and XREVRANGE
--- include: owners, scrub
+-- include: time, refusals, keys, expiry, run, index, journal, queue, cancel, owners, scrub
 
 local base, feed, worker = KEYS[1], KEYS[2], ARGV[1]
 local lease_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local limit, cursor, now = tonumber(ARGV[6]), ARGV[7], server_ms()
 
 local fates = {}
-local function tell(name, fate)
+local function report(name, fate)
   fates[#fates + 1], fates[#fates + 2] = name, fate
 end
 
+-- Of all workers one at a time does the housekeeping: the holder's name stands in a key that expires.
+-- This is only about load. If two of them did it at once (the key expired, or was deleted), each step
+-- would still be safe: every script sees the writes of the one before, and a run that was requeued
+-- has neither its lease nor its old claim any more.
 local readable, holder = try(redis.call, 'GET', sweeper_key(base))
 if holder and holder ~= worker then return {'HELD', holder} end
 if not readable then
-  tell(sweeper_key(base), 'odd')
+  report(sweeper_key(base), 'odd')
 elseif not holder then
-  -- A server without free memory refuses a script whose first write could grow; this one frees.
+  -- DEL first: a server without free memory refuses a script whose first write can grow.
   redis.call('DEL', sweeper_key(base))
   redis.call('SET', sweeper_key(base), worker, 'NX', 'PX', ARGV[2])
 end
@@ -51,34 +55,38 @@ local function take_back(run, run_id, keys)
   return 'queued'
 end
 
-local function hand_on(run_id)
+-- The worker whose lease ran out may still be running, and send a heartbeat a moment later. The run
+-- leaves the leases and loses its claim in one step, so that the heartbeat is answered "lost" and the
+-- worker's writes are fenced. If only the lease were removed, the old worker and the next one could
+-- both write to the run, and the journal would mix two executions.
+local function requeue(run_id)
   local keys = keys_of_run(base, run_id)
   local run, damaged = try_run(keys)
   redis.call('ZREM', leases_key(base), run_id)
   if damaged then
-    tell(run_id, 'damaged')
+    report(run_id, 'damaged')
   elseif run and run.state == 'running' and run.claim ~= '' then
-    tell(run_id, take_back(run, run_id, keys))
+    report(run_id, take_back(run, run_id, keys))
   end
 end
 
-local function hand_on_lost()
+local function requeue_lost()
   local expired = redis.call('ZRANGEBYSCORE', leases_key(base), '-inf', digits(now),
     'LIMIT', 0, limit)
   if #expired > 0 then
-    check_places(base)
+    check_state_rows(base)
     last_feed_id(feed)
   end
   for _, run_id in ipairs(expired) do
-    if not try(hand_on, run_id) then tell(run_id, 'damaged') end
+    if not try(requeue, run_id) then report(run_id, 'damaged') end
   end
   return #expired
 end
 
-local _, handed_on = try(hand_on_lost)
-local _, most, ended = keep_house(base, feed, feed_max, ttl_ms, now, limit, tell)
-for _, run_id in ipairs(ended) do tell(run_id, 'ended') end
+local _, requeued = try(requeue_lost)
+local _, most, ended = keep_house(base, feed, feed_max, ttl_ms, now, limit, report)
+for _, run_id in ipairs(ended) do report(run_id, 'ended') end
 local scrubbed, further = try(scrub, base, cursor, now, lease_ms)
 for i = 8, #ARGV do try(wake_if_ready, base, ARGV[i], now) end
-local more = math.max(handed_on or 0, most) == limit and '1' or '0'
+local more = math.max(requeued or 0, most) == limit and '1' or '0'
 return {'OK', more, scrubbed and further or 'pending ', unpack(fates)}

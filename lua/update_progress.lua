@@ -1,4 +1,4 @@
--- Replaces a run's counters; journals them at most once a second.
+-- Replaces a run's counters; the journal gets them at most once a second.
 --
 -- KEYS
 --   1 run        hash    <prefix>:{p}:run:<run_id>
@@ -25,10 +25,10 @@
 --   NO state
 --   NOT_FOUND
 --   FENCED
---   DROPPED                 an older call of this producer; nobody waits for it
+--   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed
 -- COST 2 HGET, 1 HMGET, 2 HSET; once a second 1 XREVRANGE, 2 XADD
--- include: states, time, keys, producer, run, journal, events, snapshot
+-- include: states, time, keys, producer, expiry, run, events, journal, snapshot
 
 local keys = given_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]

@@ -1,7 +1,7 @@
--- include: cancel
+-- include: time, failure_texts
 -- What a claim reads before it writes.
 
--- What could fail of one run fails here, before anything of it is written.
+-- Reads that can fail come here, before the first write to the run.
 local function read_payloads(run, keys, now)
   local trace = redis.call('HMGET', keys.run, 'traceparent', 'tracestate')
   local deadline = run.deadline_ms > 0
@@ -12,22 +12,19 @@ local function read_payloads(run, keys, now)
     {'deadline_left_ms', deadline and digits(run.deadline_ms - now)}}
 end
 
-local function giving_up(run)
-  local times = digits(run.attempt)
-  local words = 'given up after ' .. times .. (times == '1' and ' attempt' or ' attempts')
-  -- What neither failed nor was excused ended without a word.
-  local lost = run.attempt - run.failures - run.excused
-  if lost <= 0 then return words end
-  local each = times == '1' and 'its lease' or 'the lease of each'
-  return words .. ': ' .. (digits(lost) == times and each or 'the lease of ' .. digits(lost)) ..
-    ' ran out'
+local function given_up(run)
+  local attempts, lost = run.attempt, run.attempt - run.failures - run.excused
+  local name = attempts == 1 and 'one' or 'some'
+  if lost > 0 then name = (attempts > 1 and lost == attempts and 'all' or name) .. '_lost' end
+  local numbers = {attempts = digits(attempts), lost = digits(lost)}
+  return (string.gsub(given_up_texts()[name], '{(%w+)}', numbers))
 end
 
 local function refusal(run, max_attempts, now)
   if run.deadline_ms > 0 and now >= run.deadline_ms then
-    return 'deadline_exceeded', DEADLINE_TEXT
+    return 'deadline_exceeded', deadline_text()
   end
   if max_attempts > 0 and run.attempt - run.excused >= max_attempts then
-    return 'attempts_exhausted', giving_up(run)
+    return 'attempts_exhausted', given_up(run)
   end
 end

@@ -1,15 +1,15 @@
--- include: overdue
--- What a queued run holds besides; p.delay_ms counts from now, p.deadline_ms from when it is due.
+-- include: states, time, keys, producer, expiry, events, index, journal, queue, overdue
+-- Reads the options of a queued run; p.delay_ms counts from now, p.deadline_ms from the due time.
 local function read_order(run, p, now)
   run.queued, run.priority = p.queued, p.priority or 0
   run.due_ms = (p.delay_ms or 0) > 0 and now + p.delay_ms or p.due_ms or 0
-  -- A moment that is over would be a head start, ahead of every priority.
+  -- A due time in the past would put the run ahead of every priority.
   if run.due_ms <= now then run.due_ms = 0 end
   run.deadline_ms = (p.deadline_ms or 0) > 0 and math.max(now, run.due_ms) + p.deadline_ms or 0
 end
 
 local function write_order(run, p, fields, hash)
-  local told = {{'queued', 'queued', run.queued and '1' or ''},
+  local options = {{'queued', 'queued', run.queued and '1' or ''},
     {'priority', 'priority', run.priority ~= 0 and digits(run.priority) or ''},
     {'due', 'due_ms', run.due_ms > 0 and digits(run.due_ms) or ''},
     {'deadline', 'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms) or ''},
@@ -17,7 +17,7 @@ local function write_order(run, p, fields, hash)
     {'traceparent', 'traceparent', p.traceparent or ''},
     {'tracestate', 'tracestate', p.tracestate or ''},
     {'request_sha256', 'request_sha256', p.request_sha256 or ''}}
-  for _, each in ipairs(told) do
+  for _, each in ipairs(options) do
     if each[3] ~= '' then
       set_field(fields, each[1], each[3])
       set_field(hash, each[2], each[3])
@@ -25,8 +25,9 @@ local function write_order(run, p, fields, hash)
   end
 end
 
--- The writes that begin a run, for create, submit and requeue. A deleted run leaves its journal behind for
--- a minute as a tombstone; a new life of the id begins after it, so blocked readers see it.
+-- The writes that create a run, for create, submit and requeue. A deleted run leaves its journal for a
+-- minute as a tombstone. A new run with the same id gets a later first entry id than the tombstone's
+-- last one: a reader that blocks on the key after the tombstone would never be woken by lower ids.
 local function create_run(p)
   local keys = given_run_keys()
   local now = server_ms()
@@ -36,11 +37,11 @@ local function create_run(p)
   read_order(run, p, now)
   local live_until = p.live_ttl_ms > 0 and math.max(now, run.due_ms) + p.live_ttl_ms or 0
   run.live_until = live_until
-  -- Before the first write: these refuse what is no journal, no feed and no index.
+  -- Before the first write: these fail where journal, feed or an index is a key of another type.
   local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, digits(ms))
   check_zsets({index_key(p.base), state_index_key(p.base, 'pending'), overdue_key(p.base),
     target_index_key(p.base, p.target), tenant_index_key(p.base, p.tenant)})
-  -- The producers stay: a retry of the delete must not find that it never was.
+  -- The producers stay: a repeat of the delete must get its first answer, and not delete the new run.
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}
   local hash = {'target', p.target, 'state', 'pending', 'version', '1', 'epoch', p.epoch,

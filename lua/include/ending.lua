@@ -1,4 +1,4 @@
--- include: lifecycle, dead
+-- include: time, keys, events, index, journal, queue, snapshot, lifecycle, dead
 -- The end of a run.
 local function write_ends(run, writer, p, now, changes)
   for _, fields in ipairs(p.events or {}) do
@@ -16,23 +16,24 @@ local function write_ends(run, writer, p, now, changes)
     set_field(changes, 'error', p.error)
   end
   if p.seal or p.state == 'cancelled' then set_field(last, 'seal', '1') end
-  for i = 1, #(p.told or {}) do last[#last + 1] = p.told[i] end
+  for i = 1, #(p.details or {}) do last[#last + 1] = p.details[i] end
   add_entry(writer, last)
   if p.seal or p.state == 'cancelled' then set_field(changes, 'seal', digits(writer.seq)) end
 end
 
 -- Ends a run: the last entries, the hash, the indexes, and one expiry for all its keys.
--- p: state, error, seal, events (written before the end), changes (for the hash besides),
--- told (in the last entry besides), dead (why it goes to the dead letters).
+-- p: state, error, seal, events (written before the end), changes (more fields of the hash), details
+-- (more fields of the last entry), dead (the reason why it goes to the dead letters).
 local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   local counted = {}
   local member = index_member(run.created_ms, run_id)
-  -- First what a server without free memory lets through: ends are what frees memory.
+  -- ZREM first: a server without free memory refuses a script whose first write can grow, and the
+  -- end of a run is what frees memory.
   leave(leases_key(base), run_id)
   leave(owners_key(base), run_id)
   leave(overdue_key(base), removal_row(run, member))
   leave_queue(base, run.target, run_id)
-  if p.state == 'failed' and p.told and field(p.told, 'attempt') then
+  if p.state == 'failed' and p.details and field(p.details, 'attempt') then
     run.failures = run.failures + 1
     set_field(counted, 'failures', digits(run.failures))
     note_error(run, counted, p.error)

@@ -1,7 +1,8 @@
--- An event is a part of a flat list: name, value, name, value, and the first name is 'type'. As it
--- comes, the list is ARGV: a count of texts, then that many. To copy it would cost as much as XADD.
+-- include: time
+-- An event is a part of a flat list: name, value, name, value, and the first name is 'type'. The list
+-- is ARGV itself, where each event follows its number of texts: a copy would cost as much as XADD.
 
--- The events of a script that keeps them all, each a list of its own.
+-- Copies all events, each into a list of its own, for scripts that are not hot.
 local function read_events(first, count)
   local events, at = {}, first
   for i = 1, count do
@@ -24,7 +25,7 @@ local function set_field(fields, name, value)
   fields[#fields + 1] = value
 end
 
--- The last word of a run: of its group, or of an agent that is the run's target or unnamed.
+-- Whether an event closes the run: its group is complete, or its target's agent, or an unnamed one.
 local function is_closing(target, list, first, last)
   local kind = list[first + 1]
   if kind == 'group_completed' then return true end
@@ -33,15 +34,15 @@ local function is_closing(target, list, first, last)
   return agent == nil or agent == '' or agent == target
 end
 
--- Remembers where the first closing and the first run_cancelled event are.
+-- Records the seq of the first closing and of the first run_cancelled event.
 local function note_event(run, seq, changes, list, first, last)
-  local place = nil
-  if list[first + 1] == 'run_cancelled' then place = 'cancel_event' end
-  if is_closing(run.target, list, first, last) then place = 'closing' end
-  if not place then return end
-  -- So few events are one of these that no other write reads for them.
-  if run[place] == nil then run[place] = redis.call('HGET', run.key, place) end
-  if run[place] then return end
-  run[place] = digits(seq)
-  set_field(changes, place, run[place])
+  local name = nil
+  if list[first + 1] == 'run_cancelled' then name = 'cancel_event' end
+  if is_closing(run.target, list, first, last) then name = 'closing' end
+  if not name then return end
+  -- Read only here: so few events are of these types that other writes should not pay for it.
+  if run[name] == nil then run[name] = redis.call('HGET', run.key, name) end
+  if run[name] then return end
+  run[name] = digits(seq)
+  set_field(changes, name, run[name])
 end

@@ -2,7 +2,7 @@
 -- The expiry that a run's keys share.
 local BUSY_MS = 2000
 
--- When the run's keys expire, 0 for never. What live_until says is over with the end.
+-- When the run's keys expire, 0 for never. After the end live_until no longer counts.
 local function deadline_of(run)
   if run.expire_at > 0 or TERMINAL[run.state] then return run.expire_at end
   return run.live_until > 0 and run.live_until + LIVE_GRACE_MS or 0
@@ -17,11 +17,11 @@ local function persist_keys(keys)
   for _, key in pairs(keys) do redis.call('PERSIST', key) end
 end
 
--- Moves a live run's expiry on when a tenth of it has passed, so that most writes need not.
--- It only ever moves on, so the row in overdue, which is left alone here, is never too late.
--- The caller's clock may be any: it only saves busy runs a TIME, and not when it is proved wrong,
--- which it is before the moment when the server moved the expiry last.
--- Before the first write: until when the run lives then; nil when nothing is to be moved.
+-- Returns a live run's new live_until, nil when it stays; called before the first write. The expiry
+-- moves when a tenth of the span has passed, so that most writes need not move it. It only moves
+-- forward, so the row in overdue, which stays as it is, is never too late.
+-- The caller's clock is not trusted: it only spares busy runs a TIME call. A clock that is behind the
+-- moment when the server last moved the expiry is wrong, and then the server's clock decides.
 local function touch_due(run, now_ms, live_ttl_ms)
   if run.live_until == 0 or live_ttl_ms == 0 then return end
   local moved_ms = run.live_until - live_ttl_ms
@@ -45,7 +45,7 @@ local function touch_live(run, keys, now_ms, live_ttl_ms)
   if due then move_live(run, keys, due) end
 end
 
--- Called last by every write to an ended run: whatever it made expires with the rest.
+-- Called last by every write to an ended run, so that new keys expire with the others.
 local function expire_ended(run, keys)
   if run.expire_at > 0 then expire_keys(keys, run.expire_at) else persist_keys(keys) end
 end

@@ -1,6 +1,6 @@
 -- include: states
--- Whether a hash, as a flat list, holds what a fold yields. One that was damaged by hand may not
--- become a part of the journal: the entries before it are what can mend it.
+-- Whether a hash, as a flat list, is a valid result of a fold. A hash that was damaged by hand must not
+-- get into the journal as a snapshot: only the entries before it can repair it.
 local function is_foldable(hash)
   local missing = {target = true, epoch = true, created_ms = true}
   for i = 1, #hash, 2 do

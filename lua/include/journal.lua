@@ -3,7 +3,7 @@
 local FEED_INLINE_BYTES = 1024
 local FEED_TRIM_EVERY = 32
 
--- An emptied stream keeps its last id, and refuses what is not above it.
+-- The last id of the feed. A stream that was emptied remembers its last id and refuses lower ones.
 local function last_feed_id(feed_key)
   local last = redis.call('XREVRANGE', feed_key, '+', '-', 'COUNT', 1)[1]
   if last then return last[1] end
@@ -14,18 +14,18 @@ local function last_feed_id(feed_key)
   end
 end
 
--- Removes what is older than the runs that have expired. The newest entry stays whatever its age:
--- whoever has read all finds his place, and n goes on after it.
+-- Removes entries that are older than ttl_ms, as the runs they belong to have expired. The newest entry
+-- always stays: readers that have read everything find their cursor's entry, and n continues after it.
 local function trim_feed(feed_key, now, ttl_ms)
   local newest = redis.call('XREVRANGE', feed_key, '+', '-', 'COUNT', 1)[1]
   if ttl_ms == 0 or not newest then return end
   local oldest_ms = math.max(0, now - ttl_ms)
-  local is_kept = tonumber(string.match(newest[1], '^%d+')) >= oldest_ms
-  redis.call('XTRIM', feed_key, 'MINID', is_kept and digits(oldest_ms) or newest[1])
+  local survives = tonumber(string.match(newest[1], '^%d+')) >= oldest_ms
+  redis.call('XTRIM', feed_key, 'MINID', survives and digits(oldest_ms) or newest[1])
 end
 
--- ms never decreases within a journal; n never skips within the feed, whatever the clocks do.
--- moment: the entries' ms as text, since most callers have it so.
+-- Whatever the clocks do, ms never decreases within a journal, and n never skips within the feed.
+-- moment: the entries' ms as text, as most callers have it.
 local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment)
   local feed_moment, feed_n = string.match(last_feed_id(feed_key), '^(%d+)-(%d+)$')
   local ms = tonumber(moment)
@@ -33,7 +33,7 @@ local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment
     ms, moment = run.last_ms, digits(run.last_ms)
   end
   if ms > tonumber(feed_moment) then feed_moment = moment end
-  -- No entry has less than three arguments.
+  -- An entry has at least three arguments, so this counts at least as many entries as will be written.
   if feed_n % FEED_TRIM_EVERY + #ARGV / 3 >= FEED_TRIM_EVERY then
     need('XTRIM', feed_key, 'MAXLEN', '1')
   end
@@ -43,13 +43,13 @@ local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment
   }
 end
 
--- What every write that is not hot leaves in the hash; changes: names and values besides.
+-- Writes version and time of the last entry to the hash. changes: more names and values.
 local function keep_head(run, writer, changes)
   redis.call('HSET', run.key, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
     unpack(changes))
 end
 
--- list, first, last: an event (see events.lua), or without places a list that is one.
+-- list, first, last: an event as a part of a list (see events.lua); without first and last, the list.
 local function add_entry(writer, list, first, last)
   first, last = first or 1, last or #list
   local seq, feed_n = writer.seq + 1, writer.feed_n + 1

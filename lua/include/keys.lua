@@ -1,5 +1,5 @@
--- Keys that only a script can know: those of a run it found in a queue, a target it read from a
--- hash. All are formed from the partition's base key, "<prefix>:{p}", and stay in its slot.
+-- Keys that a script forms itself, because only it knows the run (from a queue) or the target (from a
+-- hash). All begin with the partition's base key, "<prefix>:{p}", and so stay in its slot.
 local function run_key(base, run_id) return base .. ':run:' .. run_id end
 local function queue_key(base, target) return base .. ':queue:' .. target end
 local function wake_key(base, target) return base .. ':wake:' .. target end
@@ -18,7 +18,7 @@ local function sweeper_key(base) return base .. ':sweeper' end
 local function meta_key(base) return base .. ':meta' end
 local function control_key(base, worker) return base .. ':control:' .. worker end
 
--- The keys that live and expire together.
+-- All keys of a run; they expire together.
 local function keys_of_run(base, run_id)
   return {
     run = run_key(base, run_id),
@@ -33,7 +33,7 @@ end
 local function given_run_keys()
   return {
     run = KEYS[1], journal = KEYS[2], producers = KEYS[3], input = KEYS[4], result = KEYS[5],
-    -- Neither a prefix nor a run id has braces.
+    -- The first braces are the partition's: a prefix cannot have any.
     checkpoint = (string.gsub(KEYS[1], '({%d+}):run:', '%1:checkpoint:', 1)),
   }
 end

@@ -1,13 +1,15 @@
--- include: states, time, keys, producer, run, journal, events, index, queue, snapshot
--- Changes to another live state; they want read_work first, as does the end.
+-- include: time, keys, events, index, journal, queue
+-- Changes between live states; callers have called read_work, as before the end of a run.
 local ERRORS_BYTES = 4000
 local EXCUSED = {worker_stopped = true, retry_later = true}
 
--- Enters a live state. extra: what the entry and the hash get besides; claim '' clears it.
+-- Enters a live state, and returns the changes for the hash. extra: more fields for entry and hash; a
+-- missing claim clears the claim.
 local function enter_state(run, run_id, base, writer, state, extra)
   local fields = {'type', 'run.state', 'state', state}
   for i = 1, #extra do fields[#fields + 1] = extra[i] end
-  -- First what a server without free memory lets through: it must be able to take runs back.
+  -- ZREM first: a server without free memory refuses a script whose first write can grow, and it must
+  -- still be possible to take runs back.
   if state ~= 'running' then leave(leases_key(base), run_id) end
   add_entry(writer, fields)
   local claim = field(extra, 'claim') or ''
@@ -19,7 +21,7 @@ local function enter_state(run, run_id, base, writer, state, extra)
   if state == 'running' then
     if not run.started then set_field(changes, 'started_ms', digits(writer.ms)) end
     leave_queue(base, run.target, run_id)
-    -- Only what is queued is claimed: without its word for it, the claim says so.
+    -- Only queued runs are claimed: a hash that lost the field gets it back from the claim.
     if claim ~= '' and not run.queued then set_field(changes, 'queued', '1') end
   end
   if run.owner and run.owner ~= '' then
@@ -30,7 +32,7 @@ local function enter_state(run, run_id, base, writer, state, extra)
   return changes
 end
 
--- Keeps the text of a failure while those before are short.
+-- Adds the text of a failure to the run's errors, unless they are too long already.
 local function note_error(run, changes, failure)
   local before = redis.call('HGET', run.key, 'errors') or ''
   run.errors = before
@@ -40,8 +42,8 @@ local function note_error(run, changes, failure)
   set_field(changes, 'errors', run.errors)
 end
 
--- Lets a run wait: again in its queue if it was submitted, and under its deadline.
--- p: reason (nil when no execution is over), due_ms (0: its old place), error.
+-- Makes a run wait, in its queue if it was submitted, and subject to its deadline.
+-- p: reason (nil when no execution ended), due_ms (0: its old position in the queue), error.
 local function wait_again(run, run_id, base, writer, p, now)
   local extra, counted = {}, {}
   if p.reason then
@@ -66,10 +68,10 @@ local function wait_again(run, run_id, base, writer, p, now)
   end
 end
 
--- Which execution of the run it is that an entry tells of.
+-- The fields that name the present execution of a run.
 local function execution(run)
-  local told = {'attempt', digits(run.attempt)}
-  if run.worker ~= '' then set_field(told, 'worker', run.worker) end
-  if run.host ~= '' then set_field(told, 'host', run.host) end
-  return told
+  local fields = {'attempt', digits(run.attempt)}
+  if run.worker ~= '' then set_field(fields, 'worker', run.worker) end
+  if run.host ~= '' then set_field(fields, 'host', run.host) end
+  return fields
 end

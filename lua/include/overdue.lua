@@ -1,8 +1,9 @@
--- include: cancel
--- Ends the live runs that nobody cares for any more, and removes what expiry left behind.
+-- include: states, time, refusals, keys, failure_texts, expiry, run, index, journal, queue, ending, cancel
+-- Ends live runs that got no write for too long, and removes the rows of expired runs.
 local OVERDUE_PER_CALL = 1
 
--- What was queued goes to the dead letters, for the reason; a cancel that was requested is kept.
+-- Fails a run. A queued run goes to the dead letters, for the reason; one whose cancel was requested ends
+-- cancelled instead.
 local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
   local keys = keys_of_run(base, run_id)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
@@ -18,15 +19,16 @@ local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, rea
 end
 
 local function fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
-  local why, reason = DEADLINE_TEXT, 'deadline_exceeded'
+  local why, reason = deadline_text(), 'deadline_exceeded'
   if run.state ~= 'pending' or run.deadline_ms == 0 or run.deadline_ms > now then
     local seconds = digits(math.floor((now - math.min(run.last_ms, now)) / 1000))
-    why, reason = 'nobody wrote to it for ' .. seconds .. ' seconds (live_ttl_seconds)', 'overdue'
+    why, reason = string.gsub(neglected_text(), '{seconds}', seconds), 'overdue'
   end
   fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
 end
 
--- The hash is gone. Another life of the id keeps its place in the queue and its leases.
+-- Removes the rows of a run whose hash is gone. reborn: a later run has the same id, and keeps its rows
+-- in queue and leases.
 local function remove_gone(base, row, run_id, reborn)
   local target, tenant, member = read_removal_row(row)
   leave_indexes(base, target, tenant, member)
@@ -37,15 +39,15 @@ local function remove_gone(base, row, run_id, reborn)
   leave(owners_key(base), run_id)
 end
 
--- Goes through a page of what may be overdue. A write moves live_until only in the hash, so a row
--- may be early; a damaged run is told, and left to audit and rebuild, which make its row again.
--- Returns how many it changed and saw, and the ids of those that it ended and of damaged ones.
+-- Checks a page of the rows in overdue. A write moves live_until only in the hash, so a row may be too
+-- early, and the hash decides. A damaged run is reported and loses its row; rebuild writes it again.
+-- Returns how many runs were changed and seen, and the ids of those that ended or are damaged.
 local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   local found = {changed = 0, ended = {}, damaged = {}}
   local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
   found.seen = #due
   if #due == 0 then return found end
-  check_places(base)
+  check_state_rows(base)
   last_feed_id(feed)
   local function look_at(row, run_id)
     local run, damaged = try_run(keys_of_run(base, run_id))
@@ -76,7 +78,7 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   return found
 end
 
--- What every begin and every end of a run does of sweep, so that it needs nobody to call it.
+-- A little of what sweep.lua does, at every begin and end of a run, so that sweep need not be called.
 local function sweep_a_little(base, feed, feed_max, ttl_ms, now)
   try(remove_expired, base, now, EXPIRED_PER_CALL)
   try(fail_overdue, base, feed, feed_max, ttl_ms, now, OVERDUE_PER_CALL)

@@ -1,14 +1,14 @@
--- include: overdue
--- Runs that a store's own process executes, without a worker's claim: the owner says that it lives.
+-- include: states, time, refusals, keys, run, index, journal, queue, overdue
+-- Runs that the program with the store executes itself, without a claim: own.lua extends their leases.
 
--- Ends a page of the runs whose owner is gone: it did not say that it lives, and nobody wrote.
+-- Fails a page of the runs whose owner is gone: for a whole lease it neither extended it nor wrote.
 -- Returns what fail_overdue returns.
 local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
   local found, due = {changed = 0, ended = {}, damaged = {}}, redis.call('ZRANGEBYSCORE',
     owners_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
   found.seen = #due
   if #due == 0 then return found end
-  check_places(base)
+  check_state_rows(base)
   last_feed_id(feed)
   local function look_at(run_id)
     local run, damaged = try_run(keys_of_run(base, run_id))
@@ -31,8 +31,8 @@ local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
   return found
 end
 
--- Housekeeping does each of its parts though another one cannot be done.
--- note: gets each key of the partition that has another type, and each damaged run.
+-- Does each part of the housekeeping, even if another part fails. note: called with each key of the
+-- partition that has another type, and with each damaged run.
 local function keep_house(base, feed, feed_max, ttl_ms, now, limit, note)
   local keys = {leases_key(base), owners_key(base), overdue_key(base), expiring_key(base)}
   for i, state in ipairs(all_states()) do keys[4 + i] = state_index_key(base, state) end

@@ -1,12 +1,12 @@
 -- include: keys
--- Whether a partition is known to belong to a key space of so many partitions.
+-- Whether this partition records the caller's number of partitions.
 --
--- Each program compares its number with <prefix>:meta at its start. After a FLUSHALL meta is gone,
--- and a program that goes on would create runs by its number while another one starts with a new
--- number: each would look for the other's runs where they are not. No script may look at meta: it
--- lies in another slot. So each partition keeps the number as well, and a script that can fill an
--- empty partition, or takes what others put there, refuses a caller whose number does not stand
--- there. That one calls confirm.lua, then asks again.
+-- Each program compares its number with <prefix>:meta when it starts. A FLUSHALL removes meta, too. A
+-- program that goes on working would then create runs by its number, while another one starts with a
+-- new number: each would look for the other's runs in the wrong partitions. Scripts cannot read meta,
+-- because it lies in another slot. So each partition records the number as well, and a script that
+-- can fill an empty partition, or takes what others put there, rejects a caller whose number is not
+-- recorded there. That caller runs confirm.lua and repeats its call.
 local function unconfirmed(base, partitions)
   if redis.call('HGET', meta_key(base), 'partitions') == partitions then return nil end
   return {'UNCONFIRMED'}

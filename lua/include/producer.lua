@@ -1,11 +1,15 @@
 -- include: time, refusals
--- Every write is applied once: the last answer per producer is kept, and a repeat gets it again.
--- A record is "<n> <stamp> <answer>". A write leaves '-' as the stamp and needs no clock; pruning
--- puts the server's time there when it first sees it, and removes the record ten minutes later.
+-- Every write is applied once, although its reply may be lost and the store sends it again. Without a
+-- record the repeat would append its events a second time. So each write leaves its number and its
+-- answer in the run's producers, in the same script, and a repeat gets the recorded answer. A store
+-- sends its writes to a run one after the other, so one record for each store (producer) is enough.
+-- A record is "<n> <stamp> <answer>". A write leaves '-' as the stamp, which needs no clock; pruning
+-- replaces it by the server's time when it first sees it, and removes the record ten minutes later.
 local PRODUCER_KEEP_MS = 600000
 local PRODUCERS_UNPRUNED = 16
 
--- nil: new, go on. {'DROPPED'}: older than the last, nobody waits for it. Else the first answer.
+-- Returns nil for a new write, {'DROPPED'} for one older than the last, whose caller has gone, and for
+-- a repeat the recorded answer.
 local function repeated(producers_key, producer, n)
   local record = redis.call('HGET', producers_key, producer)
   if not record then
@@ -42,7 +46,7 @@ local function prune_producers(producers_key)
   end
 end
 
--- Keeps the answer and returns it. deadline_ms: when the run's keys expire, 0 for never.
+-- Records the answer and returns it. deadline_ms: when the run's keys expire, 0 for never.
 local function remember(producers_key, producer, n, deadline_ms, answer)
   local record = n .. ' - ' .. table.concat(answer, ' ')
   if redis.call('HSET', producers_key, producer, record) == 1 then

@@ -1,11 +1,11 @@
--- include: states, time, keys, run, events, index
--- The queue of a target: ready runs by their place, behind them the delayed ones by their due time.
+-- include: states, time, refusals, keys, expiry, run, index
+-- The queue of a target: ready runs in their order, behind them the delayed runs by due time.
 local DELAYED = 10000000000000
 local PRIORITY_STEP_MS = 60000
 local WAKE_TOKENS = 64
-local WAKE_KEPT_MS = 86400000
+local WAKE_TTL_MS = 86400000
 
--- What only the scripts of the fleet need of a run's hash; every other write is spared it.
+-- Reads the fields that only claims, ends and cancels need; the other writes are spared them.
 local function read_work(run)
   local v = redis.call('HMGET', run.key, 'queued', 'priority', 'due_ms', 'deadline_ms',
     'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host', 'silent',
@@ -23,29 +23,29 @@ local function read_work(run)
   run.started = v[12] and v[12] ~= ''
 end
 
--- A run that was handed back without a new due time has its old place, not one behind all others.
+-- A run that was handed back without a new due time has its old position, not one behind all others.
 local function ready_score(run)
-  local place = run.due_ms > 0 and run.due_ms or run.created_ms
-  return digits(place - run.priority * PRIORITY_STEP_MS)
+  local waiting_since = run.due_ms > 0 and run.due_ms or run.created_ms
+  return digits(waiting_since - run.priority * PRIORITY_STEP_MS)
 end
 
 local function queue_score(run, now)
   return run.due_ms > now and digits(DELAYED + run.due_ms) or ready_score(run)
 end
 
--- A wake-up token for one idle worker: a hint, so a short stream of them is enough. Workers that wait
--- keep the stream; one that no worker has waited on for a day is gone, and what is made here goes
--- after a day as well, so that agents which are no more leave nothing behind.
+-- Adds a wake-up token for one idle worker. A token is only a hint, so a short stream is enough. Waiting
+-- workers extend the stream's expiry; without one it expires after a day, and so does a stream that is
+-- made here, so that agents that were removed leave nothing behind.
 local function wake(base, target, run_id)
   local key = wake_key(base, target)
   local there = redis.call('XADD', key, 'NOMKSTREAM', 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
   if there then return end
   redis.call('XADD', key, '*', 'run', run_id)
-  redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_KEPT_MS))
+  redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_TTL_MS))
 end
 
--- A delayed run wakes a worker too, which then knows until when it may sleep. A queue that is no
--- queue must not leave the run half-written: tend puts it there once there is one again.
+-- A delayed run wakes a worker, too: that worker then knows when the run is due. A queue key of another
+-- type must not leave the run half-written: tend adds the run once the key is a queue again.
 local function enqueue(base, run, run_id, now)
   try(redis.call, 'ZADD', queue_key(base, run.target), queue_score(run, now), run_id)
   try(wake, base, run.target, run_id)
@@ -55,13 +55,13 @@ local function leave_queue(base, target, run_id)
   leave(queue_key(base, target), run_id)
 end
 
--- When a run that nobody cared for until then ends; 0 for never.
+-- When a run ends that gets no write until then; 0 for never.
 local function overdue_at(run, state)
   if state ~= 'pending' or run.deadline_ms == 0 then return run.live_until end
   return run.live_until == 0 and run.deadline_ms or math.min(run.live_until, run.deadline_ms)
 end
 
--- Nobody need write to a run that is not due.
+-- A run that is not due yet needs no writes to stay alive: its live_until counts from its due time.
 local function live_until_due(run, keys, live_ttl_ms)
   if run.live_until == 0 or run.due_ms + live_ttl_ms <= run.live_until then return end
   run.live_until = run.due_ms + live_ttl_ms
@@ -74,8 +74,8 @@ local function ready_runs(base, target, limit)
     'LIMIT', 0, limit)
 end
 
--- Gives delayed runs that are due their place among the ready ones. What a hash of a damaged run
--- says is looked at later, by whoever takes it.
+-- Moves delayed runs that are due among the ready ones. The hash of a damaged run may not be readable
+-- here; the claim that takes the run reports it.
 local function move_due(base, target, now, limit)
   local queue = queue_key(base, target)
   local due = redis.call('ZRANGEBYSCORE', queue, digits(DELAYED), digits(DELAYED + now),
@@ -96,7 +96,7 @@ local function next_due_ms(base, target, now)
   return math.max(0, tonumber(first[2]) - DELAYED - now)
 end
 
--- One worker more for a target that has work: a token may have gone to one that is gone.
+-- Wakes one more worker of a target that has work: an earlier token may have gone to a worker that died.
 local function wake_if_ready(base, target, now)
   if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
   local next_due = next_due_ms(base, target, now)

@@ -1,14 +1,15 @@
--- Errors: raised with a code, asked for before they happen, kept from the rest of a script.
+-- Errors: raised with a code, provoked before the first write, or contained in one part of a script.
 
--- Ends the script with an error that begins with a code. Before 7.0 the server cannot raise a table,
--- and puts words of its own before a text: there the code is found by the sign before it.
+-- Ends the script with an error that begins with a code. A server before 7.0 cannot raise a table, and
+-- puts its own text before a raised text: there the "-" in front of the code marks it.
 local function fail(why)
   error(redis.acl_check_cmd and {err = why} or '-' .. why, 0)
 end
 
--- Before the first write: refuses what would be denied later. Only for what the hot scripts seldom
--- need; for all else stores/redis/rights.py puts a check before the script. The arguments are such
--- that nothing changes where there is no key: servers before 7.0 can only be asked by a call.
+-- Before the first write: fails if the user may not call a command that comes later. Only for commands
+-- that the hot scripts seldom call; for all others stores/redis/rights.py puts a check before the
+-- script. Servers before 7.0 can only be asked by a call, so the arguments change nothing there: the key
+-- does not exist.
 local function need(command, key, ...)
   if not redis.acl_check_cmd then
     redis.call(command, key .. '/', ...)
@@ -17,21 +18,21 @@ local function need(command, key, ...)
   end
 end
 
--- What the server refuses every script, and how the servers name a right that the user lacks.
+-- Whether an error concerns every script (first function), or a right that the user lacks (second).
 local function is_refused_to_all(why)
-  for _, words in ipairs({'OOM command', 'MISCONF ', 'READONLY ', 'NOREPLICAS '}) do
-    if string.find(why, words, 1, true) then return true end
+  for _, sign in ipairs({'OOM command', 'MISCONF ', 'READONLY ', 'NOREPLICAS '}) do
+    if string.find(why, sign, 1, true) then return true end
   end
 end
 local function is_denied(why)
-  for _, words in ipairs({'NOPERM ', 'ACL failure in script', 'The user executing the script'}) do
-    if string.find(why, words, 1, true) then return true end
+  for _, sign in ipairs({'NOPERM ', 'ACL failure in script', 'The user executing the script'}) do
+    if string.find(why, sign, 1, true) then return true end
   end
 end
 
--- Does a part of a script that must not cost the rest of it. False: it failed, for a reason of its
--- own, such as a key of a wrong type. What the server refuses every script is raised, with the code
--- that it has elsewhere: pcall makes a text of it, and a text that is raised has the code ERR.
+-- Calls a part of a script whose failure must not end the rest. Returns false when it failed for a
+-- reason of its own, such as a key of another type. An error that concerns every script is raised
+-- again, with its code: pcall turns it into a text, and a raised text would get the code ERR.
 local function try(part, ...)
   local done, found = pcall(part, ...)
   if done then return true, found end

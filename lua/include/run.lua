@@ -1,16 +1,16 @@
--- include: states, time, expiry
--- What every write reads of a run's hash, checked before its first write.
--- In the year 5138, in milliseconds; no count of entries comes near it.
+-- include: states, time, refusals
+-- Reads and checks a run's hash before the first write.
+-- The largest number of a sound hash: as a time in milliseconds it is in the year 5138.
 local MOST = 100000000000000
 
--- what: the field, or the key, that is not what it must be.
+-- what: the field or the key that is damaged.
 local function fail_damaged(key, what)
   what = 'DAMAGED ' .. key .. ' ' .. what
-  -- As fail does, of which each call of a hot script would make a function.
+  -- The same as fail; its function would be created again by each call of a hot script.
   error(redis.acl_check_cmd and {err = what} or '-' .. what, 0)
 end
 
--- A field that is a number, or its default where there is none.
+-- A field that is a number; the default where it is missing.
 local function number_of(key, name, text, default)
   if not text or text == '' then return default end
   local number = string.match(text, '^%-?%d+$') and tonumber(text)
@@ -25,7 +25,7 @@ local function count_of(key, name, text, default)
   return number
 end
 
--- Called by the hot scripts: what they need is checked here in one go, before their first write.
+-- The fields that every write needs, checked in one pass: the hot scripts call this.
 local function read_run(key)
   local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
     'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at')
@@ -65,7 +65,7 @@ local function read_run(key)
   }
 end
 
--- With what only changes of state need: the hot scripts would pay for each field.
+-- Reads also the fields that only changes of state need: the hot scripts would pay for each of them.
 local function read_whole_run(key)
   local run = read_run(key)
   if not run then return nil end
@@ -84,8 +84,8 @@ local function last_entry_id(journal_key)
   return last and last[1]
 end
 
--- Before the first write: the journal must end where the hash says that it ends, or the next entry
--- would have a seq that another one has. A journal that is lost goes on where the hash is.
+-- Before the first write: the journal must end where the hash says, or the next entry would get a seq
+-- that another entry has already. A lost journal continues after the hash's version.
 local function check_journal(run, journal_key)
   local last = last_entry_id(journal_key)
   if last and last ~= digits(run.last_ms) .. '-' .. digits(run.version) then
@@ -94,8 +94,8 @@ local function check_journal(run, journal_key)
   return last
 end
 
--- Like read_whole_run, for scripts that serve many runs: one that was damaged by hand costs only
--- itself. The second value is true when there is something, but nothing that can be written to.
+-- Like read_whole_run, for scripts that serve many runs: a damaged run must not stop the others.
+-- Returns nil and true for a run that exists but is damaged.
 local function try_run(keys)
   local readable, run = try(read_whole_run, keys.run)
   if not readable then return nil, true end

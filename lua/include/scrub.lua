@@ -1,5 +1,5 @@
--- include: queue
--- Queues and leases are made again from the runs: what was deleted heals while it is walked past.
+-- include: time, refusals, keys, run, queue
+-- Restores rows of queues and leases that were deleted, from the hashes of the live runs, page by page.
 local SCRUBBED = 50
 
 local function scrub_row(base, run_id, now, lease_ms)
@@ -15,8 +15,8 @@ local function scrub_row(base, run_id, now, lease_ms)
   end
 end
 
--- Walks past the next rows of the live runs; cursor: a state and the member last looked at.
--- Returns where to go on: it ends with a space where the walk past a state is over.
+-- Compares the next page of live runs. cursor: a state and the last index member that was compared.
+-- Returns the next cursor, which ends with a space when all runs of a state were compared.
 local function scrub(base, cursor, now, lease_ms)
   local state, last = string.match(cursor, '^(%a+) (.*)$')
   if state ~= 'running' then state = 'pending' end

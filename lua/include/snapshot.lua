@@ -1,9 +1,9 @@
--- include: time, run, journal, events, foldable
--- Keeps a capped journal foldable: a run.snapshot holds the whole fold, and what is before the
--- oldest kept one is not needed.
+-- include: time, events, journal, foldable
+-- Trims a capped journal so that it can still be folded: a run.snapshot entry holds the whole fold, and
+-- entries before the oldest snapshot that remains are not needed.
 
--- Journals progress that only the hash has; returns what the hash gets for it. What is no number
--- there stays out of the journal: the journal is what such a hash is made again from.
+-- Writes progress that only the hash has to the journal; returns the changes for the hash. Counters that
+-- were damaged by hand are left out: the journal must be able to repair the hash.
 local function flush_progress(keys, writer, now)
   local v = redis.call('HMGET', keys.run, 'progress_dirty', 'progress_total',
     'progress_completed', 'progress_failed', 'progress_running')
@@ -16,7 +16,7 @@ local function flush_progress(keys, writer, now)
   return {'progress_dirty', '', 'progress_ms', digits(now)}
 end
 
--- Journals the whole fold, and lets go of what is before the oldest kept one.
+-- Writes the whole fold to the journal, and trims what is not needed any more.
 local function write_snapshot(keys, writer, max_events, now_ms)
   if not is_foldable(redis.call('HGETALL', keys.run)) then return end
   local not_folded = {expire_at = true, live_until = true, snapshot = true, progress_dirty = true,
@@ -34,7 +34,7 @@ local function write_snapshot(keys, writer, max_events, now_ms)
   redis.call('XTRIM', keys.journal, 'MAXLEN', '~', max_events)
 end
 
--- Writes the hash, and a snapshot once half of the cap was written since the last one.
+-- Writes the hash; writes a snapshot, too, once half of the cap was written since the last one.
 local function commit(run, keys, writer, changes, max_events, now_ms)
   redis.call('HSET', keys.run, 'version', writer.seq, 'last_ms', writer.ms, unpack(changes))
   if max_events > 0 and writer.seq - run.snapshot >= math.floor(max_events / 2) then

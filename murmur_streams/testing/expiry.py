@@ -105,7 +105,7 @@ class ExpiryContract(ContractRoom):
         assert await subscriber.ended() == []
         run = await store.snapshot(run_id)
         assert re.fullmatch(
-            r"nobody wrote to it for \d+ seconds \(live_ttl_seconds\)", run.error or ""
+            r"it got no write for \d+ seconds \(live_ttl_seconds\)", run.error or ""
         )
         assert (await types_of(store, run_id)) == ["run.created", "run.state"]
         assert await store.sweep() == 0

@@ -14,6 +14,7 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.lua"))
 INCLUDES = sorted(path.stem for path in (FOLDER / "include").glob("*.lua"))
 SECTIONS = ("KEYS", "ARGV", "RETURNS")
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+_TEXT = re.compile(r"'(?:[^'\\]|\\.)*'|\[\[.*?\]\]", re.DOTALL)
 _FUNCTION = re.compile(
     r"^local function (\w+)\(.*?^end$|^local function (\w+)\(.* end$", re.MULTILINE | re.DOTALL
 )
@@ -84,6 +85,19 @@ def code_of(path: Path) -> str:
     """A file without its comments."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith("--"))
+
+
+def names_of(include: str) -> set[str]:
+    """The functions and constants that an include defines."""
+    code = code_of(path_of(include, include=True))
+    return set(re.findall(r"^local (?:function )?([A-Za-z_]\w*)(?:\(| = )", code, re.MULTILINE))
+
+
+def used_names(path: Path) -> set[str]:
+    """The names that a file uses: no fields, no keys of a table, no texts."""
+    code = _TEXT.sub("''", code_of(path))
+    code = re.sub(r"([{,]\s*)[A-Za-z_]\w*\s*=(?!=)", r"\1", code)
+    return set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", code))
 
 
 @cache

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from murmur_streams.stores.redis.generated import states_lua
+from murmur_streams.stores.redis.generated import failure_texts_lua, states_lua
 from murmur_streams.stores.redis.scripts import load_scripts
 from tests.key_audit import key_table
 from tests.lua.headers import (
@@ -16,11 +16,17 @@ from tests.lua.headers import (
     code_of,
     header_of,
     included,
+    names_of,
     path_of,
     reachable_code,
+    used_names,
 )
 
 every_script = pytest.mark.parametrize("script", SCRIPTS)
+every_file = pytest.mark.parametrize(
+    ("name", "include"),
+    [(name, False) for name in SCRIPTS] + [(name, True) for name in INCLUDES],
+)
 ARGUMENT = re.compile(r"(text|texts|integer|0 or 1)( or '')?\b.*")
 GROUPS = re.compile(r"groups: \w+ (text|integer)( or '')?(, \w+ (text|integer|texts)( or '')?)*")
 """As often as the row before says: these arguments, of which the last may be a list."""
@@ -158,15 +164,13 @@ def test_every_run_key_that_is_written_by_name_is_declared_as_written(script: st
     assert {name for name in written if name in names} <= set(header.writes)
 
 
-@every_script
-def test_a_script_includes_what_it_uses(script: str) -> None:
-    text = load_scripts()[script].text
-    for name in INCLUDES:
-        for function in re.findall(
-            r"^local function (\w+)", code_of(path_of(name, include=True)), re.MULTILINE
-        ):
-            if re.search(rf"\b{function}\(", text):
-                assert f"local function {function}(" in text, f"{function} of include/{name}.lua"
+@every_file
+def test_a_file_names_each_include_that_it_uses(name: str, include: bool) -> None:
+    """What it calls never comes only through another include, and no include is named in vain."""
+    used = used_names(path_of(name, include=include))
+    others = [each for each in INCLUDES if not (include and each == name)]
+    needed = {each for each in others if names_of(each) & used}
+    assert set(included(name, include=include)) == needed
 
 
 @every_script
@@ -177,10 +181,7 @@ def test_an_include_comes_before_what_uses_it(script: str) -> None:
         assert not re.search(rf"\b{match[1]}\(", before), f"{match[1]} is used before it is there"
 
 
-@pytest.mark.parametrize(
-    ("name", "include"),
-    [(name, False) for name in SCRIPTS] + [(name, True) for name in INCLUDES],
-)
+@every_file
 def test_every_include_exists(name: str, include: bool) -> None:
     assert set(included(name, include=include)) <= set(INCLUDES)
 
@@ -192,7 +193,9 @@ def test_every_include_is_used() -> None:
 
 
 def test_the_generated_tables_are_not_stale() -> None:
-    assert path_of("states", include=True).read_text(encoding="utf-8") == states_lua()
+    generated = {"states": states_lua(), "failure_texts": failure_texts_lua()}
+    for name, text in generated.items():
+        assert path_of(name, include=True).read_text(encoding="utf-8") == text
 
 
 def test_every_script_has_a_hash_of_its_own() -> None:

@@ -25,10 +25,10 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.decision import Decision, Now, ended, written
+from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, given_up
 
 ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 DEADLINE_EXCEEDED = "deadline_exceeded"
-DEADLINE_TEXT = "the run did not end before its deadline"
 LEASE_EXPIRED = "lease_expired"
 
 
@@ -38,8 +38,8 @@ def start(run: Run, command: Start, now: Now) -> Decision:
         return Decision(("NO", str(run.state)))
     reason = _refusal(run, command, now)
     if reason is not None:
-        told = {"reason": reason}
-        end = ended(run, RunState.FAILED, now, seal=True, error=_in_words(reason, run), told=told)
+        told, error = {"reason": reason}, _failure_text(reason, run)
+        end = ended(run, RunState.FAILED, now, seal=True, error=error, told=told)
         return replace(end, dead=reason)
     attempt = str(run.attempt + 1)
     state = {
@@ -59,16 +59,10 @@ def start(run: Run, command: Start, now: Now) -> Decision:
     return written(run, now.server_ms, [state, started])
 
 
-def _in_words(reason: str, run: Run) -> str:
+def _failure_text(reason: str, run: Run) -> str:
     if reason == DEADLINE_EXCEEDED:
         return DEADLINE_TEXT
-    words = f"given up after {run.attempt} attempt{'' if run.attempt == 1 else 's'}"
-    # What neither failed nor was excused ended without a word.
-    lost = run.attempt - run.failures - run.excused
-    if lost <= 0:
-        return words
-    each = "its lease" if run.attempt == 1 else "the lease of each"
-    return f"{words}: {each if lost == run.attempt else f'the lease of {lost}'} ran out"
+    return given_up(run.attempt, run.attempt - run.failures - run.excused)
 
 
 def _refusal(run: Run, command: Start, now: Now) -> str | None:

@@ -9,6 +9,7 @@ import logging
 from enum import Enum, auto
 
 from murmur_streams.core.model.work import Claim
+from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext
@@ -218,7 +219,7 @@ class Execution:
                 error = self._overtime(f"this attempt took longer than {seconds:g} s")
                 return await self._endings.fail(error)
             case Verdict.DEADLINE:
-                error = self._overtime("the run did not end before its deadline")
+                error = self._overtime(DEADLINE_TEXT)
                 return await self._endings.exceed_deadline(error)
 
     def _overtime(self, message: str) -> TimeoutError:

@@ -28,7 +28,8 @@ from murmur_streams.core.model.run import Run, changed
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.decide import Decision, Now, decide
 from murmur_streams.core.rules.evolve import evolve
-from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED, DEADLINE_TEXT
+from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
+from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
 from murmur_streams.stores.local.engine.bookkeeping import (
     Durations,
     advanced,
@@ -349,7 +350,7 @@ class Transaction:
             return 0
         else:
             silent = max(0, now_ms - run.last_ms) // 1000
-            words = f"nobody wrote to it for {silent} seconds (live_ttl_seconds)"
+            words = NEGLECTED_TEXT.format(seconds=silent)
             reason = "overdue"
         if run.cancel_requested is not None and run.claim is not None:
             self.perform(run_id, Reclaim())

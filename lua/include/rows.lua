@@ -1,25 +1,25 @@
--- include: states, time, keys, run, index, queue
--- What is formed from a run's hash alone: its rows in indexes, queue and leases, and its expiry.
-local function place_work(base, run, run_id, now)
+-- include: states, time, keys, expiry, run, index, queue
+-- Writes all that follows from a run's hash: its rows in indexes, queue and leases, and its expiry.
+local function write_work_rows(base, run, run_id, now)
   leave_queue(base, run.target, run_id)
   if run.state == 'pending' and run.queued then enqueue(base, run, run_id, now) end
   if run.state == 'running' and run.claim ~= '' then
-    -- Its worker's next heartbeat moves it on; without a worker it is handed on.
+    -- The worker's next heartbeat extends the lease; without a worker, tend requeues the run.
     redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
   else
     leave(leases_key(base), run_id)
   end
 end
 
--- Before the first write: where a run of this target and tenant ('' for none) may be put.
+-- Before the first write: checks the rows of a run of this target and tenant ('' for none).
 local function check_rows(base, target, tenant)
-  check_places(base, {leases_key(base), owners_key(base)})
+  check_state_rows(base, {leases_key(base), owners_key(base)})
   check_zsets({index_key(base), target_index_key(base, target)})
   if tenant ~= '' then check_zsets({tenant_index_key(base, tenant)}) end
 end
 
--- Puts a run where its new hash says that it belongs. deadline: when its keys expire, 0 for never.
-local function place_run(base, run_id, keys, deadline, now)
+-- Writes the rows that the run's new hash asks for. deadline: when its keys expire, 0 for never.
+local function write_rows(base, run_id, keys, deadline, now)
   local run = read_whole_run(keys.run)
   local ended, member = TERMINAL[run.state], index_member(run.created_ms, run_id)
   leave_states(base, member)
@@ -33,7 +33,7 @@ local function place_run(base, run_id, keys, deadline, now)
   read_work(run)
   local overdue = ended and 0 or overdue_at(run, run.state)
   if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end
-  place_work(base, run, run_id, now)
+  write_work_rows(base, run, run_id, now)
   if ended then
     redis.call('HSET', keys.run, 'expire_at', digits(deadline))
     if deadline > 0 then redis.call('ZADD', expiring_key(base), digits(deadline), row) end
