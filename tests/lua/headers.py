@@ -132,5 +132,5 @@ def _comment_lines(path: Path) -> list[str]:
 def _row(script: str, line: str) -> Row:
     match = re.fullmatch(r"(\d+) (\w+)\s+(\S.*)", line)
     if match is None:
-        raise ValueError(f"{script}.lua: {line!r} is no row of number, name and type")
+        raise ValueError(f"{script}.lua: {line!r} is not a row of number, name and type")
     return Row(int(match[1]), match[2], match[3])

@@ -156,9 +156,9 @@ async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> 
         "" if may_be_overdue else _due_problem(keys.overdue(partition), overdue, live_until, early),
         _due_problem(keys.owners(partition), owners, kept_until if is_owned else 0, early),
     ]
-    return [f"{name}: {stored[name]!r} is no number" for name in _DUE if _is_odd(stored, name)] + [
-        problem for problem in found if problem
-    ]
+    return [
+        f"{name}: {stored[name]!r} is not a number" for name in _DUE if _is_odd(stored, name)
+    ] + [problem for problem in found if problem]
 
 
 _DUE = ("expire_at", "live_until", "owner_lease_ms")

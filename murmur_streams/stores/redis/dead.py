@@ -200,6 +200,6 @@ def _parse(cursor: str) -> tuple[str, int, str]:
     partition, _, letter_id = rest.partition(":")
     if not (target and partition.isdigit() and letter_id.replace("-", "", 1).isdigit()):
         raise InvalidCursorError(
-            f"{ascii(cursor)[:60]} is no cursor of the dead letters; pass DeadLetterPage.cursor"
+            f"{ascii(cursor)[:60]} is not a cursor of the dead letters; pass DeadLetterPage.cursor"
         )
     return target, int(partition), letter_id

@@ -350,7 +350,9 @@ def _size(own: Arguments) -> int:
         return sum(len(part.encode()) if isinstance(part, str) else 8 for part in own)
     except UnicodeEncodeError as error:
         # In a call with others it would have them refused too.
-        raise InvalidInputError(f"{ascii(error.object)[:60]} is no text: {error.reason}") from None
+        raise InvalidInputError(
+            f"{ascii(error.object)[:60]} is not a text: {error.reason}"
+        ) from None
 
 
 def _new_producer() -> str:

@@ -29,7 +29,7 @@ class Fault(Enum):
     DROP_REPLY = "the server executes the request, then the connection is cut"
     CUT_REQUEST = "the server sees half of the request"
     CUT_REPLY = "the store sees half of the reply"
-    GARBAGE = "the server executes the request, the store reads what is no reply"
+    GARBAGE = "the server executes the request, the store reads what is not a reply"
     STALL = "executed as soon as the store has given up waiting"
     STALL_LATE = "executed when the test says so, after retries and later calls"
     BYTE_BY_BYTE = "request and reply travel in pieces of one byte"

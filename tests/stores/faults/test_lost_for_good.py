@@ -201,7 +201,7 @@ async def test_a_server_that_keeps_saying_not_now_was_reached_and_has_not_writte
 async def test_a_refusal_after_a_lost_reply_does_not_pass_for_the_writes_own_fate(
     proxy: FaultProxy, hasty: RedisRunStore, straight: RedisRunStore
 ) -> None:
-    # The first try was applied and its reply lost; that the server refuses more is no answer to it.
+    # The first try was applied and its reply lost: the refusals of later tries do not answer it.
     proxy.plan = once(Fault.DROP_REPLY, calls("append"))
     refusals = iter([None] + [b"-MISCONF Errors writing to the AOF file\r\n"] * 100)
     is_append = calls("append")

@@ -102,22 +102,22 @@ TAMPERS: dict[str, tuple[str, Tamper, str]] = {
         lambda hand: hand.client.hdel(hand.run, "owner"),
         ":owners: wrongly has the run",
     ),
-    "a lease that is no number": (
+    "a lease that is not a number": (
         OWNED,
         lambda hand: hand.client.hset(hand.run, "owner_lease_ms", "long"),
-        "owner_lease_ms: 'long' is no number",
+        "owner_lease_ms: 'long' is not a number",
     ),
-    "a deadline that is no number": (
+    "a deadline that is not a number": (
         WAITING,
         lambda hand: hand.client.hset(hand.run, "live_until", "never"),
-        "live_until: 'never' is no number",
+        "live_until: 'never' is not a number",
     ),
-    "an expiry that is no number": (
+    "an expiry that is not a number": (
         ENDED,
         lambda hand: hand.client.hset(hand.run, "expire_at", "-5"),
-        "expire_at: '-5' is no number",
+        "expire_at: '-5' is not a number",
     ),
-    "a creation that is no number": (
+    "a creation that is not a number": (
         WAITING,
         lambda hand: hand.client.hset(hand.run, "created_ms", "1e9"),
         "created_ms: the hash has '1e9'",

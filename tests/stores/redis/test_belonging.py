@@ -78,7 +78,7 @@ def test_a_store_of_another_event_loop_is_refused_at_once_and_goes_on_at_home(
             loop.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_store_of_the_process_before_a_fork_is_refused_and_goes_on_in_the_parent(
     space: Space,
 ) -> None:

@@ -21,19 +21,21 @@ DAMAGES: dict[str, Damage] = {
     "a field is gone": lambda client, keys: client.hdel(keys.run(DAMAGED), "version"),
     "the target is gone": lambda client, keys: client.hdel(keys.run(DAMAGED), "target"),
     "the version is another": lambda client, keys: client.hset(keys.run(DAMAGED), "version", 99),
-    "the version is no number": lambda client, keys: client.hset(keys.run(DAMAGED), "version", "x"),
+    "the version is not a number": lambda client, keys: client.hset(
+        keys.run(DAMAGED), "version", "x"
+    ),
     "the journal is gone": lambda client, keys: client.delete(keys.journal(DAMAGED)),
-    "the journal is no stream": lambda client, keys: client.set(
+    "the journal is not a stream": lambda client, keys: client.set(
         keys.journal(DAMAGED), "x", keepttl=True
     ),
-    "the hash is no hash": lambda client, keys: client.set(keys.run(DAMAGED), "x", keepttl=True),
-    "the deadline is no number": lambda client, keys: client.hset(
+    "the hash is not a hash": lambda client, keys: client.set(keys.run(DAMAGED), "x", keepttl=True),
+    "the deadline is not a number": lambda client, keys: client.hset(
         keys.run(DAMAGED), "live_until", "x"
     ),
-    "the creation is no number": lambda client, keys: client.hset(
+    "the creation is not a number": lambda client, keys: client.hset(
         keys.run(DAMAGED), "created_ms", "x"
     ),
-    "the lease is no number": lambda client, keys: client.hset(
+    "the lease is not a number": lambda client, keys: client.hset(
         keys.run(DAMAGED), "owner_lease_ms", "x"
     ),
     "the state is none": lambda client, keys: client.hset(keys.run(DAMAGED), "state", "x"),

@@ -20,9 +20,13 @@ from tests.stores.redis.working import INTERVAL_SECONDS, WORK, expire_leases, ha
 RUNS = (SOUND[0], DAMAGED, SOUND[1])
 BOTH = [*WORK, TargetRule("other")]
 PAYLOADS: dict[str, Damage] = {
-    "the input is no string": lambda client, keys: client.sadd(keys.input(DAMAGED), "x"),
-    "the checkpoint is no string": lambda client, keys: client.sadd(keys.checkpoint(DAMAGED), "x"),
-    "the attempt is no number": lambda client, keys: client.hset(keys.run(DAMAGED), "attempt", "x"),
+    "the input is not a string": lambda client, keys: client.sadd(keys.input(DAMAGED), "x"),
+    "the checkpoint is not a string": lambda client, keys: client.sadd(
+        keys.checkpoint(DAMAGED), "x"
+    ),
+    "the attempt is not a number": lambda client, keys: client.hset(
+        keys.run(DAMAGED), "attempt", "x"
+    ),
 }
 ROWS: dict[str, Callable[[Keys], str]] = {
     "leases": lambda keys: keys.leases(0),

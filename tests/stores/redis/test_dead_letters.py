@@ -295,7 +295,7 @@ async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> 
 async def test_the_last_letter_takes_its_stream_with_it(
     space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
 ) -> None:
-    """An agent that is no more leaves no empty stream and no name in the list of agents."""
+    """A removed agent leaves neither an empty stream nor its name in the list of agents."""
     await fail(store, queue, "a", "b", "c", target="gone")
     await fail(store, queue, "d", target="kept")
     assert await dead.purge(run_id="a") == 1

@@ -222,7 +222,7 @@ async def test_a_busy_run_is_kept_whatever_its_writers_clock_says(
     before = let_pass(space, 100)
     await store.append(RUN_ID, event())
     assert live_until(space) == before
-    # What was done to its expiry by hand is no concern of the key audit.
+    # The key audit must not see the expiry that the test changed by hand.
     await store.delete(RUN_ID, force=True)
 
 

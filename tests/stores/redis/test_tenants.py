@@ -1,5 +1,5 @@
-"""A run of a tenant is in an index of its tenant's from its first moment to its last, and a run of
-nobody's is stored as if there were no tenants."""
+"""A tenant's run is in the tenant's index from its creation to its removal; a run without a tenant
+is stored exactly as before tenants existed."""
 
 from __future__ import annotations
 

@@ -91,7 +91,9 @@ def _fault_of(url: str, error: Exception) -> str:
     try:
         _ = parts.port
     except ValueError:
-        return "its port is no number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
+        return (
+            "its port is not a number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
+        )
     return "one of its options has a value that cannot be read"
 
 
