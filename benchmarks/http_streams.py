@@ -25,7 +25,7 @@ import psutil
 from benchmarks.engine import event_of
 from benchmarks.idle import others
 from murmur_streams import Fleet, RedisRunStore, RunState, new_run_id
-from murmur_streams.cli.supervisor.event_loop import Loop, loop_factory
+from murmur_streams.cli.supervisor.event_loop import loop_factory
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.serving import PodServer, listen
 
@@ -295,7 +295,7 @@ def main() -> None:
     """Be the pod, or the readers."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with asyncio.Runner(loop_factory=loop_factory(Loop.AUTO)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
         runner.run(_work(*sys.argv[1:]))
 
 

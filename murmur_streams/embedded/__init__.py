@@ -1,6 +1,6 @@
 """The server that runs when no URL is given: found, started, watched, stopped; never run data."""
 
-from murmur_streams.embedded.folder import default_data_dir, is_kept, set_keep
+from murmur_streams.embedded.folder import default_data_dir, is_keep_set, set_keep
 from murmur_streams.embedded.server import (
     EmbeddedServer,
     ensure_server,
@@ -14,7 +14,7 @@ __all__ = [
     "default_data_dir",
     "ensure_server",
     "ensure_server_async",
-    "is_kept",
+    "is_keep_set",
     "server_status",
     "set_keep",
     "stop_server",

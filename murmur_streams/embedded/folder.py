@@ -11,7 +11,7 @@ from pathlib import Path
 
 from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded.keeper import KEEP, LOCK
-from murmur_streams.settings import DATA_DIR
+from murmur_streams.settings import variable
 
 _NAME = "murmur-streams"
 _OURS = frozenset({LOCK, "server.sock", "appendonlydir"})
@@ -33,7 +33,7 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
 
     Creates nothing. Raises EmbeddedServerError when the user has no home folder.
     """
-    chosen = DATA_DIR.read(environ)
+    chosen = variable("data_dir").read(environ)
     if isinstance(chosen, Path):
         return _expanded(chosen)
     if sys.platform == "win32":
@@ -181,6 +181,6 @@ def set_keep(data_dir: Path, keep: bool) -> None:
         raise unusable(folder, error) from None
 
 
-def is_kept(data_dir: Path) -> bool:
+def is_keep_set(data_dir: Path) -> bool:
     """Whether the folder's server stays when idle (see :func:`set_keep`)."""
     return (real_folder(data_dir) / KEEP).exists()

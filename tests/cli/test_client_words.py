@@ -41,6 +41,6 @@ async def test_a_password_is_never_printed(url: str, words: str, hint: str) -> N
     store = RedisRunStore(url)
     client = client_for(Session(Globals(url=url), Settings()), store)
     await store.close()
-    assert " ".join(client.words) == words
+    assert " ".join(client.argv) == words
     assert hint in client.hint
     assert "secret" not in f"{client}"

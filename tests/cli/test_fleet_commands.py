@@ -181,7 +181,7 @@ def test_purging_many_is_confirmed(line: CommandLine, in_store: Any) -> None:
 
 
 def test_workers_says_who_is_there_and_what_they_hold(line: CommandLine) -> None:
-    assert "no worker is there" in line.run("workers").stdout
+    assert "no worker is running" in line.run("workers").stdout
     process = line.worker("--id", "blue", "--concurrency", "3")
     line.run("submit", "waits", "--run-id", "r-1")
 
@@ -245,11 +245,11 @@ def test_the_same_key_is_the_same_run(line: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--delay", "soon"), "'soon' is no duration"),
-        (("--at", "tomorrow"), "'tomorrow' is no moment"),
+        (("--delay", "soon"), "'soon' is not a duration"),
+        (("--at", "tomorrow"), "'tomorrow' is not a moment"),
         (("--priority", "101"), "equal to 100"),
         (("--delay", "1", "--at", "2126-01-31T09:00"), "not both"),
-        (("--deadline", "-5"), "'-5' is no duration"),
+        (("--deadline", "-5"), "'-5' is not a duration"),
         (("--delay", "3661d"), "'3661d' is too long: it must be from 0 to ten years"),
         (("--delay", "12345678901234567890"), "from 0 to ten years"),
     ],

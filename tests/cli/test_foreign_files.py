@@ -32,7 +32,7 @@ def test_a_foreign_file_of_one_endless_line_is_refused_by_its_first_bytes(
     done = line.run("import", str(foreign))
     assert (done.returncode, "this is no export of runs" in done.stderr) == (2, True), done.stderr
     resumed = line.run("export", "--resume", "-o", str(foreign))
-    assert (resumed.returncode, "no export of runs" in resumed.stderr) == (2, True)
+    assert (resumed.returncode, "not an export of runs" in resumed.stderr) == (2, True)
     piped = subprocess.run(
         [sys.executable, "-m", "murmur_streams", "import"],
         input=b"x" * size,

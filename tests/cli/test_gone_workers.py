@@ -43,7 +43,9 @@ def test_a_worker_whose_lease_ran_out(line: CommandLine, in_store: Any) -> None:
         await store.workers(3600).beat(WORKER)
 
     in_store(beat)
-    assert line.run("cancel", "r-1").stdout == "r-1 will be cancelled: its worker is being told\n"
+    assert (
+        line.run("cancel", "r-1").stdout == "r-1 will be cancelled: its worker is being notified\n"
+    )
     line.run("redis", "ZADD", LEASES, "1000", "r-1")
     done = line.run("cancel", "r-1")
     assert done.stdout.startswith(f"{GONE}its lease ran out ")

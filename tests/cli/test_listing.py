@@ -155,7 +155,7 @@ def test_the_lines_of_keys_name_the_partition_of_the_run(line: CommandLine) -> N
     line.run("submit", "nobody", "--run-id", "r-1", MURMUR_PARTITIONS=four)
     [keys] = objects(line.run("keys", "r-1", "--json", MURMUR_PARTITIONS=four).stdout)
     assert {key.split(":")[2] for key in keys["keys"]} == {"{1}"}
-    words = [each["words"] for each in keys["commands"] if each["words"][0] == "ZSCORE"]
+    words = [each["argv"] for each in keys["commands"] if each["argv"][0] == "ZSCORE"]
     answers = [line.run("redis", *each, MURMUR_PARTITIONS=four).stdout.strip() for each in words]
     assert len(answers) == 4
     assert [bool(answer) for answer in answers] == [True, True, False, True]

@@ -213,7 +213,7 @@ def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> Non
     assert Session(Globals(token_file=file), Settings()).token == SECRET
     assert Session(Globals(), Settings()).token is None
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(StoreConfigurationError, match="it is no text"):
+    with pytest.raises(StoreConfigurationError, match="it is not text"):
         assert Session(Globals(token_file=file), Settings()).token
 
 

@@ -27,7 +27,7 @@ from tests.cli.conftest import CommandLine
         (["submit", "echo", "[" * 100_000], "the input"),
         (["submit", "echo", "1", "--run-id", "a b"], "run_id 'a b' is refused"),
         (["submit", "echo", "1", "--app", "nowhere:fleet"], "no module 'nowhere'"),
-        (["submit", "echo", "1", "--app", "fleet_app"], "names no fleet"),
+        (["submit", "echo", "1", "--app", "fleet_app"], "does not name a fleet"),
         (["worker", "nowhere:fleet"], "no module 'nowhere'"),
         (["worker", "os:path"], "os:path is of type module, not Fleet"),
         (["worker", "os:nothing"], "module 'os' has no 'nothing'"),

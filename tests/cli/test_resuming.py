@@ -126,7 +126,7 @@ def test_another_life_of_an_id_is_not_the_run_of_the_file(url: str, tmp_path: Pa
             [],
             "an export of named runs, and this command asks for all runs",
         ),
-        (["r-03", "r-04", "r-06"], ["r-05"], "r-03, is none of those that this command asks for"),
+        (["r-03", "r-04", "r-06"], ["r-05"], "r-03, is not one of those that this command exports"),
     ],
 )
 def test_it_does_not_go_on_with_another_listing(
@@ -149,7 +149,7 @@ def test_a_file_that_does_not_tell_is_judged_by_its_last_run(
 ) -> None:
     path = with_old_header(torn(url, tmp_path / "file", *first))
     said = refused(path, "--url", url, *then)
-    assert "is none of those that this command asks for" in said
+    assert "is not one of those that this command exports" in said
     assert export("--url", url, "--resume", "-o", str(path), *first).exit_code == 0
     assert path.read_bytes().startswith(HEADER.encode())
 

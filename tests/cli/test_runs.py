@@ -130,7 +130,7 @@ def test_the_lines_of_keys_run_as_they_stand(line: CommandLine) -> None:
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     [keys] = objects(line.run("keys", "r-1", "--json").stdout)
     assert keys["client"] == ["murmur-streams", "redis"]
-    words = [command["words"] for command in keys["commands"]]
+    words = [command["argv"] for command in keys["commands"]]
     asked = line.run("redis", "--json", stdin="\n".join(map(shlex.join, words)))
     assert asked.returncode == 0, asked.stderr
     answers = [json.loads(answer) for answer in asked.stdout.splitlines()]

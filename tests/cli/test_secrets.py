@@ -12,14 +12,14 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from murmur_streams.cli.data.export_runs import going_on
+from murmur_streams.cli.data.export_runs import resume_command
 from murmur_streams.cli.data.keys import client_for
 from murmur_streams.cli.data.resume_export import Asked
 from murmur_streams.cli.shell.app import app
 from murmur_streams.cli.shell.session import Globals, Session
 from murmur_streams.cli.supervisor.child import Child
-from murmur_streams.cli.supervisor.options import Options
-from murmur_streams.cli.work.dev import _print_place, _teach
+from murmur_streams.cli.supervisor.options import WorkerOptions
+from murmur_streams.cli.work.dev import _print_server, _print_submit_hint
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.settings import Settings
 from murmur_streams.stores.redis import server as server_module
@@ -147,11 +147,11 @@ def test_dev_shows_no_secret(capsys: pytest.CaptureFixture[str], *, given: bool)
     for as_json in (False, True):
         settings = Settings(url=None if given else NAMELESS)
         session = Session(Globals(url=NAMELESS, as_json=as_json), settings)
-        options = Options("app:fleet", concurrency=1, lease_seconds=15, drain_seconds=7)
-        _print_place(session, options)
+        options = WorkerOptions("app:fleet", settings)
+        _print_server(session, options)
         child: Any = Child.__new__(Child)
         child.report = {"targets": ["echo"]}
-        _teach(session, "app:fleet", child)
+        _print_submit_hint(session, "app:fleet", child)
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
     assert "127.0.0.1:1" in shown.out + shown.err
@@ -161,7 +161,7 @@ async def test_commands_to_copy_show_no_secret() -> None:
     """What is printed to go on with, or for redis-cli, has no credentials."""
     session = Session(Globals(url=NAMELESS), Settings())
     which = RunFilter()
-    shown = going_on(session, Asked((), which), Path("runs.ndjson"))
+    shown = resume_command(session, Asked((), which), Path("runs.ndjson"))
     store = RedisRunStore(NAMELESS)
     shown += f"{client_for(session, store)}"
     await store.close()

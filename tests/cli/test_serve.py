@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from murmur_streams.cli.shell.session import Globals, Session
-from murmur_streams.cli.supervisor.options import Options
 from murmur_streams.cli.supervisor.pod import PodOptions, serve, server_options
 from murmur_streams.cli.work.worker import begin
 from murmur_streams.core.model.errors import StoreConfigurationError
@@ -144,39 +143,41 @@ def test_a_port_that_is_taken_is_told(line: CommandLine, taken: int) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10"])
 def test_who_is_on_this_machine_needs_no_tokens(host: str) -> None:
-    made = server_options(options(), PodOptions(host, 0))
+    made = server_options(options(host))
     assert made.authenticator is None
 
 
-def options() -> Options:
-    return Options("app:fleet", concurrency=1, lease_seconds=15, drain_seconds=7)
+def options(host: str = "127.0.0.1", *, insecure: bool = False, **files: Path) -> PodOptions:
+    settings = Settings(host=host, port=0, concurrency=1, drain_seconds=7).override(**files)
+    return PodOptions("app:fleet", settings, insecure=insecure)
 
 
 def test_beyond_this_machine_tokens_are_needed_or_the_users_word(tokens: Path) -> None:
     anywhere = "0.0.0.0"  # noqa: S104  # nothing listens
     with pytest.raises(StoreConfigurationError, match="--insecure"):
-        server_options(options(), PodOptions(anywhere, 0))
-    assert server_options(options(), PodOptions(anywhere, 0, insecure=True)).authenticator is None
-    made = server_options(options(), PodOptions(anywhere, 0, tokens_file=tokens))
+        server_options(options(anywhere))
+    assert server_options(options(anywhere, insecure=True)).authenticator is None
+    made = server_options(options(anywhere, tokens_file=tokens))
     assert made.authenticator is not None
     assert made.drain_seconds == 7
 
 
 def test_pages_need_a_document_without_tokens(tokens: Path) -> None:
     """A browser sends no token for a page, so ``--docs`` with tokens needs a public document."""
-    guarded = PodOptions("127.0.0.1", 0, tokens_file=tokens, docs=True)
+    guarded = replace(options(tokens_file=tokens), docs=True)
+    settings = guarded.settings
     with pytest.raises(StoreConfigurationError, match="--public-openapi"):
-        server_options(options(), guarded)
-    assert server_options(options(), replace(guarded, public_openapi=True)).docs
-    assert server_options(options(), replace(guarded, tokens_file=None)).docs
+        server_options(guarded)
+    assert server_options(replace(guarded, settings=replace(settings, public_openapi=True))).docs
+    assert server_options(replace(guarded, settings=replace(settings, tokens_file=None))).docs
 
 
 def test_every_pod_has_the_secret_of_the_file_or_one_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("s" * 32 + "\n")
-    made = server_options(options(), PodOptions("127.0.0.1", 0, ticket_secret_file=file))
+    made = server_options(options(ticket_secret_file=file))
     assert made.ticket_secret == b"s" * 32
-    alone = [server_options(options(), PodOptions("127.0.0.1", 0)).ticket_secret for _ in range(2)]
+    alone = [server_options(options()).ticket_secret for _ in range(2)]
     assert alone[0] != alone[1]
     assert all(secret is not None and len(secret) == 32 for secret in alone)
 
@@ -189,7 +190,7 @@ def test_a_ticket_secret_that_others_can_read_is_warned_about(
     file = tmp_path / "secret"
     file.write_text("s" * 32 + "\n")
     file.chmod(mode)
-    made = server_options(options(), PodOptions("127.0.0.1", 0, ticket_secret_file=file))
+    made = server_options(options(ticket_secret_file=file))
     assert made.ticket_secret == b"s" * 32
     assert [each.levelname for each in caplog.records] == ["WARNING"] * warned
     assert ("chmod 600" in caplog.text) == warned
@@ -221,13 +222,13 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delitem(sys.modules, "murmur_streams.server.serving", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(StoreConfigurationError, match=r"pip install 'murmur-streams\[server\]'"):
-        serve(cast("Session", None), options(), PodOptions("127.0.0.1", 0))
+        serve(cast("Session", None), options())
 
 
 def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) -> None:
     for words, who in (
-        ((), "nobody is asked who they are; try: curl http://127.0.0.1:"),
-        (("--tokens-file", str(tokens)), "a token is asked for; try: curl http://127.0.0.1:"),
+        ((), "it requires no token; try: curl http://127.0.0.1:"),
+        (("--tokens-file", str(tokens)), "it requires a token; try: curl http://127.0.0.1:"),
     ):
         process = line.start("serve", "fleet_app:fleet", "--port", "0", *words)
         assert process.stderr is not None

@@ -142,7 +142,7 @@ def test_a_closed_stderr_changes_no_exit_code(line: CommandLine) -> None:
 def test_a_closed_stdin_is_empty(line: CommandLine) -> None:
     """A command that reads stdin finds nothing there, and says so in a sentence."""
     code, _, err = in_shell("submit echo -", "<&-")
-    assert (code, err.startswith("murmur-streams: the input is no JSON")) == (2, True)
+    assert (code, err.startswith("murmur-streams: the input is not JSON")) == (2, True)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from murmur_streams import SQLiteRunStore
+from murmur_streams.cli.data.audit import concerns_one_run, damage_reason
 from murmur_streams.cli.shell.app import app
-from murmur_streams.cli.shell.damage import is_of_one_run, reason_of
 from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.errors import (
     RunDamagedError,
@@ -117,14 +117,14 @@ def test_a_store_that_fails_ends_an_export_and_tells_how_to_go_on(
 
 
 def test_only_what_is_wrong_with_one_run_is_passed_over() -> None:
-    assert is_of_one_run(RunDamagedError("r", "state is 'x'"))
-    assert is_of_one_run(StoreError("run 'r' was written to all the while; try again"))
+    assert concerns_one_run(RunDamagedError("r", "state is 'x'"))
+    assert concerns_one_run(StoreError("run 'r' was written to all the while; try again"))
     for error in (StoreUnavailableError("-"), StoreClosedError("-"), StoreFullError("-")):
-        assert not is_of_one_run(error)
+        assert not concerns_one_run(error)
 
 
 def test_rebuild_is_advised_only_where_it_helps() -> None:
-    mendable = reason_of(RunDamagedError("r", "state is 'x'"))
+    mendable = damage_reason(RunDamagedError("r", "state is 'x'"))
     assert mendable == "state is 'x'; `murmur-streams rebuild` may mend it"
     lost = RunDamagedError("r", "entry 5 is 'rubbish'", can_rebuild=False)
-    assert "rebuild cannot mend it" in reason_of(lost)
+    assert "rebuild cannot mend it" in damage_reason(lost)

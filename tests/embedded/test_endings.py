@@ -13,7 +13,7 @@ import redis
 
 from murmur_streams.embedded import (
     ensure_server,
-    is_kept,
+    is_keep_set,
     launch,
     server_status,
     set_keep,
@@ -149,9 +149,9 @@ def test_a_kept_server_stays_until_it_is_stopped(stage: Stage, folder: Path) -> 
     # Each wait of the keeper is a switch, four waits are the idle time.
     stage.wait_until(lambda: keeper.num_ctx_switches().voluntary > before + 20, "it has looked")
     assert server_status(folder) == server
-    assert is_kept(folder)
+    assert is_keep_set(folder)
     assert stop_server(folder)
-    assert not is_kept(folder)
+    assert not is_keep_set(folder)
 
 
 def test_a_server_that_is_kept_no_longer_goes_when_idle(stage: Stage, folder: Path) -> None:

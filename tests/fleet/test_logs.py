@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from murmur_streams import Fleet, RetryLater, RunContext, RunLogFilter
-from murmur_streams.cli.work.worker import _Harmless
+from murmur_streams.cli.work.worker import _EscapingFormatter
 from tests.fleet.working import working
 
 
@@ -100,7 +100,7 @@ async def test_what_an_error_says_drives_no_terminal(
 
 
 def test_the_command_line_escapes_the_records_of_this_package_alone() -> None:
-    formatter = _Harmless("%(message)s")
+    formatter = _EscapingFormatter("%(message)s")
 
     def shown(name: str) -> str:
         record = logging.LogRecord(name, logging.ERROR, "f", 1, "\x1b%s\n", ("a\0",), None)

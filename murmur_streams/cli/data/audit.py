@@ -12,10 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from murmur_streams.cli.shell.command import FAILED, command
-from murmur_streams.cli.shell.damage import is_of_one_run, reason_of
 from murmur_streams.cli.shell.printing import console, print_json, printable
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.errors import RunNotFoundError, StoreError
+from murmur_streams.core.model.errors import (
+    RunDamagedError,
+    RunNotFoundError,
+    StoreDamagedError,
+    StoreError,
+)
 from murmur_streams.core.model.pages import MOST_RUNS
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.stores.work_store import WorkStore
@@ -25,6 +29,9 @@ AnyRuns = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)
 ]
 Every = Annotated[bool, typer.Option("--all", help="All runs of the listing, instead of ids.")]
+
+_NO_REBUILD = "its journal is damaged, so rebuild cannot mend it: import it from an older export"
+_REBUILD = "`murmur-streams rebuild` may mend it"
 
 
 def register(app: typer.Typer) -> None:
@@ -96,13 +103,26 @@ async def _reports(store: WorkStore) -> AsyncGenerator[AuditReport]:
 
 
 async def _audit_run(store: WorkStore, run_id: str) -> AuditReport:
-    """The store's report; a run that cannot even be read is not clean, and no more than that."""
+    """The store's report; a run that cannot be read is not clean, and the next one is audited."""
     try:
         return await store.audit(run_id)
     except StoreError as error:
-        if not is_of_one_run(error):
+        if not concerns_one_run(error):
             raise
-        return AuditReport(run_id, 0, (f"it cannot be read: {reason_of(error)}",))
+        return AuditReport(run_id, 0, (f"it cannot be read: {damage_reason(error)}",))
+
+
+def concerns_one_run(error: StoreError) -> bool:
+    """Whether only this run cannot be read, so that a command may go on with the next one."""
+    # Errors of the connection, the settings or a full disk have classes of their own.
+    return isinstance(error, RunDamagedError | StoreDamagedError) or type(error) is StoreError
+
+
+def damage_reason(error: StoreError) -> str:
+    """Why a run cannot be read, and what may help; without the run's id."""
+    if not isinstance(error, RunDamagedError):
+        return str(error)
+    return f"{error.what}; {_REBUILD if error.can_rebuild else _NO_REBUILD}"
 
 
 def _summary(count: int, unclean: int) -> str:

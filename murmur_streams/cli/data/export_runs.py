@@ -12,13 +12,18 @@ from typing import Annotated
 
 import typer
 
+from murmur_streams.cli.data.audit import concerns_one_run, damage_reason
 from murmur_streams.cli.data.resume_export import Asked, Whole, check_goes_on, read_whole
 from murmur_streams.cli.data.run_files import RunWriter, writing
-from murmur_streams.cli.data.transfer_progress import Tally, is_terminal, shown, tell_runs
+from murmur_streams.cli.data.transfer_progress import (
+    TransferCounts,
+    is_terminal,
+    print_run_ids,
+    shown,
+)
 from murmur_streams.cli.runs.list_runs import State, Target
 from murmur_streams.cli.shell.command import FAILED, command
-from murmur_streams.cli.shell.damage import is_of_one_run, reason_of
-from murmur_streams.cli.shell.printing import print_json, printable, tell
+from murmur_streams.cli.shell.printing import print_json, print_message, printable
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.archive.run_archive import verify
 from murmur_streams.core.model.errors import MurmurError, RunNotFoundError, StoreError
@@ -37,15 +42,14 @@ Output = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole run in FILE.")]
 
 
-def going_on(session: Session, asked: Asked, path: Path) -> str:
-    """The command that goes on where this one stopped."""
+def resume_command(session: Session, asked: Asked, path: Path) -> str:
+    """The command that continues this export."""
     which, given = asked.which, session.given
-    words = {"--url": given.url and redacted(given.url), "--prefix": given.prefix}
-    words |= {"--state": which.state and str(which.state), "--target": which.target}
-    said = [part for name, value in words.items() if value for part in (name, value)]
-    return shlex.join(
-        ["murmur-streams", "export", *asked.run_ids, *said, "--resume", "-o", str(path)]
-    )
+    options = {"--url": given.url and redacted(given.url), "--prefix": given.prefix}
+    options |= {"--state": which.state and str(which.state), "--target": which.target}
+    argv = ["murmur-streams", "export", *asked.run_ids]
+    argv += [part for name, value in options.items() if value for part in (name, value)]
+    return shlex.join([*argv, "--resume", "-o", str(path)])
 
 
 def register(app: typer.Typer) -> None:
@@ -71,8 +75,8 @@ def register(app: typer.Typer) -> None:
         """Write runs with their journals and payloads as lines of JSON (docs/moving.md).
 
         Newest first. With --resume an export that was interrupted goes on in the same file; runs
-        created meanwhile come when it is done again from the beginning. Exit code 0 when all were
-        written, 1 when a run is damaged and was left out.
+        created meanwhile are only in a new export. Exit code 0 when all were written, 1 when a run
+        is damaged and was left out.
         """
         path = None if output is None or str(output) == "-" else output
         if runs and (state is not None or target is not None):
@@ -81,45 +85,45 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--resume needs the file to go on with: -o FILE")
         if path is None and is_terminal(1):
             raise typer.BadParameter("this is for a file or a program, not a terminal: -o FILE")
-        # Each once, and checked before there is a file.
+        # Duplicates are removed, and the filter is checked before the file is created.
         asked = Asked(tuple(dict.fromkeys(runs or [])), RunFilter.of(state, target, None))
-        tally = Tally()
+        counts = TransferCounts()
         try:
-            asyncio.run(_export(session, asked, path, tally, resume=resume))
+            asyncio.run(_export(session, asked, path, counts, resume=resume))
         except (KeyboardInterrupt, MurmurError) as error:
-            has_begun = tally.has_begun or isinstance(error, KeyboardInterrupt)
-            is_told = isinstance(error, KeyboardInterrupt) or not session.as_json
-            if path is not None and has_begun and is_told:
-                words = going_on(session, asked, path)
-                tell(f"interrupted after {tally.words}; go on with: {words}")
+            has_begun = counts.has_begun or isinstance(error, KeyboardInterrupt)
+            is_shown = isinstance(error, KeyboardInterrupt) or not session.as_json
+            if path is not None and has_begun and is_shown:
+                again = resume_command(session, asked, path)
+                print_message(f"interrupted after {counts.text}; go on with: {again}")
             raise
-        _conclude(session, tally, path)
+        _conclude(session, counts, path)
 
 
 async def _export(
-    session: Session, asked: Asked, path: Path | None, tally: Tally, *, resume: bool
+    session: Session, asked: Asked, path: Path | None, counts: TransferCounts, *, resume: bool
 ) -> None:
     async with session.store() as store:
         for run_id in asked.run_ids:
-            # RunNotFoundError for an id without a run.
+            # Raises RunNotFoundError.
             await store.get_status(run_id)
         whole, size = Whole(), None
         if resume and path is not None:
             whole = read_whole(path, frozenset(asked.run_ids))
             await check_goes_on(path, whole, asked, store)
-            tally.skipped, size = whole.runs, whole.size
-        with writing(path, size) as out, shown(tally) as show:
-            tally.has_begun = True
+            counts.skipped, size = whole.runs, whole.size
+        with writing(path, size) as out, shown(counts) as show:
+            counts.has_begun = True
             if not size:
                 out.begin(asked.members)
             async with aclosing(_ids(store, asked, whole)) as run_ids:
                 async for run_id in run_ids:
-                    await _write(store, run_id, out, tally, show)
+                    await _write(store, run_id, out, counts, show)
             out.finish()
 
 
 async def _ids(store: WorkStore, asked: Asked, whole: Whole) -> AsyncGenerator[str]:
-    """Those that the file does not have, newest first, or in the order of their ids."""
+    """The runs that the file lacks: the named ones in their order, or all, newest first."""
     for run_id in asked.run_ids:
         if run_id not in whole.run_ids:
             yield run_id
@@ -136,38 +140,40 @@ async def _ids(store: WorkStore, asked: Asked, whole: Whole) -> AsyncGenerator[s
 
 
 async def _write(
-    store: WorkStore, run_id: str, out: RunWriter, tally: Tally, show: Callable[[], None]
+    store: WorkStore, run_id: str, out: RunWriter, counts: TransferCounts, show: Callable[[], None]
 ) -> None:
     try:
         archive = await store.archive(run_id)
     except RunNotFoundError:
-        tally.gone += 1
+        counts.gone += 1
         return
     except StoreError as error:
-        if not is_of_one_run(error):
+        if not concerns_one_run(error):
             raise
-        tally.wrong.append(run_id)
-        tell(f"run {printable(run_id)} cannot be read and is left out: {reason_of(error)}")
+        counts.wrong.append(run_id)
+        print_message(
+            f"run {printable(run_id)} cannot be read and is left out: {damage_reason(error)}"
+        )
         return
     report = verify(archive)
     if not report.ok:
-        tally.wrong.append(run_id)
-        tell(f"run {printable(run_id)} is damaged and left out: {report.problems[0]}")
+        counts.wrong.append(run_id)
+        print_message(f"run {printable(run_id)} is damaged and left out: {report.problems[0]}")
         return
     out.write(archive)
-    tally.add(len(archive.entries))
-    tally.bytes = out.bytes
+    counts.add(len(archive.entries))
+    counts.bytes = out.bytes
     show()
 
 
-def _conclude(session: Session, tally: Tally, path: Path | None) -> None:
+def _conclude(session: Session, counts: TransferCounts, path: Path | None) -> None:
     if session.as_json:
-        told = tally.json() | {"gone": tally.gone, "damaged": tally.wrong}
-        # What goes to stdout is runs, and nothing else.
-        tell(json.dumps(told)) if path is None else print_json(told)
+        summary = counts.json() | {"gone": counts.gone, "damaged": counts.wrong}
+        # Where stdout has the runs, the summary goes to stderr.
+        print_message(json.dumps(summary)) if path is None else print_json(summary)
     else:
-        tell(f"exported {tally.words} in {tally.seconds:.1f} s")
-        if tally.wrong:
-            tell_runs("damaged, and left out (see murmur-streams audit)", tally.wrong)
-    if tally.wrong:
+        print_message(f"exported {counts.text} in {counts.seconds:.1f} s")
+        if counts.wrong:
+            print_run_ids("damaged, and left out (see murmur-streams audit)", counts.wrong)
+    if counts.wrong:
         raise typer.Exit(FAILED)

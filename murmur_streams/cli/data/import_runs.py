@@ -11,9 +11,14 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.data.run_files import RunReader
-from murmur_streams.cli.data.transfer_progress import Tally, is_terminal, shown, tell_runs
+from murmur_streams.cli.data.transfer_progress import (
+    TransferCounts,
+    is_terminal,
+    print_run_ids,
+    shown,
+)
 from murmur_streams.cli.shell.command import FAILED, command
-from murmur_streams.cli.shell.printing import print_json, printable, tell
+from murmur_streams.cli.shell.printing import print_json, print_message, printable
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.errors import (
@@ -28,22 +33,24 @@ from murmur_streams.stores.work_store import WorkStore
 
 File = Annotated[
     Path | None,
-    typer.Argument(metavar="FILE", help="What export wrote. Default: stdin.", show_default=False),
+    typer.Argument(
+        metavar="FILE", help="A file that export wrote. Default: stdin.", show_default=False
+    ),
 ]
 SkipExisting = Annotated[
     bool,
-    typer.Option("--skip-existing", help="Leave ids that other runs have to them: no failure."),
+    typer.Option("--skip-existing", help="Skip runs whose ids other runs here have: no failure."),
 ]
 
 
 @dataclass(slots=True)
-class ImportTally(Tally):
-    """What an import counts, too: ids that it left to those who have them."""
+class ImportCounts(TransferCounts):
+    """Counts of an import, with the runs that it left out because their ids exist here."""
 
     taken: list[str] = field(default_factory=list[str])
-    """By other runs."""
+    """Ids that belong to other runs here."""
     older: list[str] = field(default_factory=list[str])
-    """By a copy of the same run that has not come as far."""
+    """Ids of runs of which an older copy is here."""
 
 
 def register(app: typer.Typer) -> None:
@@ -58,96 +65,96 @@ def register(app: typer.Typer) -> None:
         ),
     )
     def import_(session: Session, file: File = None, skip_existing: SkipExisting = False) -> None:
-        """Read runs that export wrote, and audit each where it is now (docs/moving.md).
+        """Read runs that export wrote into this store, and audit each one there (docs/moving.md).
 
-        Each is written whole or not at all, and one that is here already is skipped: an import
-        that was interrupted is simply done again. Exit code 0 when all are here and clean, 1 when
-        an id has another run here, or an audit finds something.
+        Each is written whole or not at all, and one that is here already is skipped: to resume an
+        import that was interrupted, start it again. Exit code 0 when all are here and clean, 1
+        when an id has another run here, or an audit finds something.
         """
         path = None if file is None or str(file) == "-" else file
         if path is None and is_terminal(0):
             raise typer.BadParameter("name the FILE, or send what export writes to stdin")
-        tally = ImportTally(reads=True)
+        counts = ImportCounts(reads=True)
         try:
-            asyncio.run(_import(session, path, tally))
+            asyncio.run(_import(session, path, counts))
         except KeyboardInterrupt:
-            tell(f"interrupted after {tally.words}; {_AGAIN}")
+            print_message(f"interrupted after {counts.text}; {_AGAIN}")
             raise
         except MurmurError as error:
-            if not session.as_json and tally.runs:
-                # What is wrong with the file will be wrong with it again.
+            if not session.as_json and counts.runs:
+                # A damaged file stays damaged: only after an error of the store is a retry useful.
                 again = f"; {_AGAIN}" if isinstance(error, StoreError) else ""
-                tell(f"imported {tally.words} before that{again}")
+                print_message(f"imported {counts.text} before that{again}")
             raise
-        is_left = tally.taken or tally.older
-        _conclude(session, tally, is_failure=bool(is_left) and not skip_existing)
+        is_left = counts.taken or counts.older
+        _conclude(session, counts, is_failure=bool(is_left) and not skip_existing)
 
 
 _AGAIN = "import it again to go on: what is here is skipped"
 
 
-async def _import(session: Session, path: Path | None, tally: ImportTally) -> None:
+async def _import(session: Session, path: Path | None, counts: ImportCounts) -> None:
     with RunReader(path) as source:
-        is_new = not session.is_there
+        is_new = not session.store_exists
         async with session.store(may_be_new=True) as store, aclosing(source.runs()) as runs:
             if is_new:
-                tell(f"a new store at {session.path}")
-            with shown(tally) as show:
+                print_message(f"a new store at {session.path}")
+            with shown(counts) as show:
                 async for archive in runs:
-                    await _restore(store, archive, source, tally)
-                    tally.bytes = source.bytes
+                    await _restore(store, archive, source, counts)
+                    counts.bytes = source.bytes
                     show()
-                tally.bytes = source.bytes
+                counts.bytes = source.bytes
 
 
 async def _restore(
-    store: WorkStore, archive: RunArchive, source: RunReader, tally: ImportTally
+    store: WorkStore, archive: RunArchive, source: RunReader, counts: ImportCounts
 ) -> None:
     try:
         is_new = await store.restore(archive)
     except RunExistsError:
         is_same = await _is_same_life(store, archive)
-        (tally.older if is_same else tally.taken).append(archive.run_id)
+        (counts.older if is_same else counts.taken).append(archive.run_id)
         return
     except InvalidArchiveError as error:
         raise InvalidArchiveError(f"{source.name}: {error}") from None
     if not is_new:
-        tally.skipped += 1
+        counts.skipped += 1
         return
-    tally.add(len(archive.entries))
+    counts.add(len(archive.entries))
     try:
         report = await store.audit(archive.run_id)
     except RunNotFoundError:
-        # It has expired, or was deleted, since it was written.
+        # It expired or was deleted after it was written here.
         return
     if not report.ok:
-        tally.wrong.append(archive.run_id)
-        tell(f"run {printable(archive.run_id)} is not clean: {report.problems[0]}")
+        counts.wrong.append(archive.run_id)
+        print_message(f"run {printable(archive.run_id)} is not clean: {report.problems[0]}")
 
 
 async def _is_same_life(store: WorkStore, archive: RunArchive) -> bool:
-    """Whether the run that has the id is this one at another moment, and not another one."""
+    """Whether the run with this id here is the same run, at an earlier or a later version."""
     try:
         return (await store.snapshot(archive.run_id)).epoch == archive.epoch
     except (RunNotFoundError, RunDamagedError):
         return False
 
 
-def _conclude(session: Session, tally: ImportTally, *, is_failure: bool) -> None:
+def _conclude(session: Session, counts: ImportCounts, *, is_failure: bool) -> None:
     if session.as_json:
-        more = {"taken": tally.taken, "older": tally.older, "not_clean": tally.wrong}
-        print_json(tally.json() | more)
+        more = {"taken": counts.taken, "older": counts.older, "not_clean": counts.wrong}
+        print_json(counts.json() | more)
     else:
-        print(f"imported {tally.words} in {tally.seconds:.1f} s; the new ones were audited")
-        if tally.taken:
-            tell_runs("not imported, since other runs here have these ids", tally.taken)
-        if tally.older:
-            tell_runs(
+        print(f"imported {counts.text} in {counts.seconds:.1f} s; the new ones were audited")
+        if counts.taken:
+            print_run_ids("not imported, since other runs here have these ids", counts.taken)
+        if counts.older:
+            print_run_ids(
                 "not imported, since an older copy of each is here (delete it first to have the "
                 "newer one)",
-                tally.older,
+                counts.older,
             )
-        if tally.wrong:
-            tell_runs("NOT CLEAN (see murmur-streams audit)", tally.wrong)
-    if is_failure or tally.wrong:
+        if counts.wrong:
+            print_run_ids("NOT CLEAN (see murmur-streams audit)", counts.wrong)
+    if is_failure or counts.wrong:
         raise typer.Exit(FAILED)

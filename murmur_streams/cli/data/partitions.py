@@ -50,8 +50,8 @@ def register(app: typer.Typer) -> None:
     def raise_number(session: Session, number: Number, delete_ended: DeleteEnded = False) -> None:
         """Spread the runs over more partitions; refused while there are runs.
 
-        Stop all programs that submit or execute runs first, and let what is there end and
-        expire, or delete it. Then start them again with MURMUR_PARTITIONS set to the new number.
+        Stop all programs that submit or execute runs first, and let the existing runs end and
+        expire, or delete them. Then start them again with MURMUR_PARTITIONS set to the new number.
         """
         asyncio.run(_raise(session, number, delete_ended=delete_ended))
         if session.as_json:
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 async def _show(session: Session) -> int:
-    # Past the store's own check, which refuses whoever does not know the number yet.
+    # Without a store: opening one with another number of partitions is refused.
     async with raw_connection(session) as connection:
         found = await ask(connection, ["HGET", Keys(session.prefix).meta, "partitions"])
     if isinstance(found, bytes) and found.isdigit():

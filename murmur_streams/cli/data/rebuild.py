@@ -42,8 +42,8 @@ async def _rebuild_all(session: Session, runs: list[str]) -> bool:
                 print_json({"run_id": run_id, "ok": report.ok, "problems": report.problems})
                 continue
             verdict = Text("rebuilt", "green") if report.ok else Text("NOT CLEAN", "bold red")
-            told = Text(f"{report.run_id}  ").append(verdict)
-            screen.print(told.append(f"  from {report.entries} entries", "dim"))
+            line = Text(f"{report.run_id}  ").append(verdict)
+            screen.print(line.append(f"  from {report.entries} entries", "dim"))
             for problem in report.problems:
                 screen.print(Text(f"  problem: {printable(problem)}", "red"))
     return all_clean

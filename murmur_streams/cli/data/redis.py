@@ -1,4 +1,4 @@
-"""``murmur-streams redis COMMAND...``: what redis-cli would do, on the server of the runs."""
+"""``murmur-streams redis COMMAND...``: sends commands to the server of the runs, as redis-cli."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, 
 CONNECT_SECONDS = 5.0
 _ENDLESS = frozenset({"MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"})
 
-Words = Annotated[
+Argv = Annotated[
     list[str] | None,
     typer.Argument(metavar="COMMAND", help="A Redis command; without one, stdin is read."),
 ]
@@ -42,16 +42,16 @@ def register(app: typer.Typer) -> None:
             "murmur-streams redis --url redis://localhost:6379 INFO server",
             "murmur-streams redis < commands.txt",
         ),
-        # What comes after the first word is the server's, also when it begins with a dash.
+        # Everything after the first argument goes to the server, also what begins with a dash.
         context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
     )
-    def redis(session: Session, words: Words = None) -> None:
+    def redis(session: Session, argv: Argv = None) -> None:
         """Send a command to the server of the runs, and print its reply as redis-cli does.
 
         Options of this program go before the command. Lists are numbered on a terminal, and one
         element a line elsewhere. Exit code 1 when the server answers with an error.
         """
-        commands = [words] if words else _from_stdin()
+        commands = [argv] if argv else _from_stdin()
         if not asyncio.run(_send_all(session, commands)):
             raise typer.Exit(FAILED)
 
@@ -63,27 +63,27 @@ def _from_stdin() -> list[list[str]]:
         lines = [shlex.split(line) for line in sys.stdin]
     except ValueError as error:
         raise InvalidInputError(f"a line of stdin cannot be read: {error}") from None
-    return [words for words in lines if words]
+    return [argv for argv in lines if argv]
 
 
 async def _send_all(session: Session, commands: list[list[str]]) -> bool:
     ok = True
     async with raw_connection(session) as connection:
-        for words in commands:
-            reply = await ask(connection, words)
-            _print(session, reply, words)
+        for argv in commands:
+            reply = await ask(connection, argv)
+            _print(session, reply, argv)
             ok = ok and not isinstance(reply, Exception)
-            while words[0].upper() in _ENDLESS and ok:
-                _print(session, await _read(connection), words)
+            while argv[0].upper() in _ENDLESS and ok:
+                _print(session, await _read(connection), argv)
     return ok
 
 
 @asynccontextmanager
 async def raw_connection(session: Session) -> AsyncGenerator[Any]:
-    """One connection to the server of the runs, without the store's own checks.
+    """One connection to the server of the runs, without the checks of a store.
 
     Raises:
-        StoreUnavailableError, StoreConfigurationError: it cannot be made, or was lost.
+        StoreUnavailableError, StoreConfigurationError: it failed, or was lost.
     """
     async with session.redis_store() as store:
         connections = Connections(store.client, size=1, deadline_seconds=CONNECT_SECONDS)
@@ -99,14 +99,14 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
             await connections.close()
 
 
-async def ask(connection: Any, words: Sequence[str]) -> Reply:
+async def ask(connection: Any, argv: Sequence[str]) -> Reply:
     """Send one command; an error reply is returned, not raised.
 
     Raises:
         StoreUnavailableError: the connection was lost.
     """
     with _lost_connections():
-        await connection.send_command(*(os.fsencode(word) for word in words))
+        await connection.send_command(*(os.fsencode(argument) for argument in argv))
     return await _read(connection)
 
 
@@ -126,12 +126,12 @@ def _lost_connections() -> Generator[None]:
         raise StoreUnavailableError(f"the server closed the connection ({error})") from None
 
 
-def _print(session: Session, reply: Reply, words: Sequence[str]) -> None:
+def _print(session: Session, reply: Reply, argv: Sequence[str]) -> None:
     if session.as_json:
         print(for_json(reply), flush=True)
     elif sys.stdout.isatty() or isinstance(reply, Exception):
         target = sys.stderr if isinstance(reply, Exception) else sys.stdout
-        print(for_terminal(reply, words), file=target, flush=True)
+        print(for_terminal(reply, argv), file=target, flush=True)
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(for_pipe(reply) + b"\n")

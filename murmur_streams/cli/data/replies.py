@@ -47,20 +47,20 @@ def for_pipe(reply: Reply) -> bytes:
 
 
 def for_json(reply: Reply) -> str:
-    """The reply as JSON; bytes that are no UTF-8 are escaped."""
+    """The reply as JSON; bytes that are not UTF-8 are escaped."""
     return json.dumps(_plain(reply), ensure_ascii=False)
 
 
 def is_status(reply: bytes, command: Sequence[str]) -> bool:
-    """Whether the server meant this as a status, which is not quoted: the driver does not tell."""
+    """Whether the reply is a status, which is not quoted; the driver hides the difference."""
     name = command[0].upper() if command else ""
     return name in _STATUS_COMMANDS or (reply in _STATUS and name not in _VALUE_COMMANDS)
 
 
 def is_text(command: Sequence[str]) -> bool:
     """Whether the command answers with a text of many lines."""
-    words = tuple(word.upper() for word in command[:2])
-    return bool(words) and (words[0] in _TEXT_COMMANDS or words in _TEXT_SUBCOMMANDS)
+    names = tuple(part.upper() for part in command[:2])
+    return bool(names) and (names[0] in _TEXT_COMMANDS or names in _TEXT_SUBCOMMANDS)
 
 
 def error_text(error: object) -> str:

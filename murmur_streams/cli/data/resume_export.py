@@ -1,4 +1,4 @@
-"""An export that was interrupted: how far it came, and whether this command may go on with it."""
+"""An export that was interrupted: how far it got, and whether this command may continue it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from murmur_streams.cli.data.run_files import LONGEST_LINE_BYTES, check_plain, told
+from murmur_streams.cli.data.run_files import LONGEST_LINE_BYTES, check_plain, file_errors
 from murmur_streams.core.archive.lines import (
     LONGEST_HEADER_BYTES,
     ArchiveDecoder,
@@ -29,31 +29,31 @@ from murmur_streams.stores.work_store import WorkStore
 
 @dataclass(slots=True)
 class Whole:
-    """What an unfinished file has, up to the end of its last whole run."""
+    """The contents of an unfinished file up to the end of its last whole run."""
 
     runs: int = 0
     size: int = 0
-    """In bytes; 0: not even the first line is there."""
+    """In bytes; 0: the first line is missing or incomplete."""
     of: object = None
-    """What its first line says that was asked for; None when it does not say."""
+    """The selection of runs that its first line names; None when it names none."""
     last: Run | None = None
     """The last run, as it was when it was written."""
     cursor: str | None = None
-    """Where a listing goes on after the last run."""
+    """The cursor of a listing that continues after the last run."""
     run_ids: set[str] = field(default_factory=set[str])
-    """Those of the wanted runs that are there."""
+    """The wanted runs that it contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which runs an export is of."""
+    """The selection of runs of an export."""
 
     run_ids: tuple[str, ...]
     which: RunFilter
 
     @property
     def members(self) -> dict[str, object]:
-        """The same for the first line of a file. The ids are not kept: there may be many."""
+        """The selection for the first line of a file, without the ids, which may be many."""
         state = self.which.state
         return {
             "state": None if state is None else str(state),
@@ -63,24 +63,24 @@ class Asked:
 
 
 def read_whole(path: Path, wanted: frozenset[str]) -> Whole:
-    """Read how far an export came that was interrupted.
+    """Read how far an interrupted export got.
 
     Args:
-        path: its file; one that is not there yet is as good as empty.
-        wanted: the runs whose ids are to be told.
+        path: its file; one that does not exist is created, and counts as empty.
+        wanted: the ids of the named runs; those found go into ``run_ids``.
 
     Raises:
-        InvalidArchiveError: the file is no export, or more is wrong with it than a missing end.
+        InvalidArchiveError: the file is not an export, or has other damage than a missing end.
     """
     check_plain(path)
     whole = Whole()
-    with told(str(path)):
+    with file_errors(str(path)):
         path.touch()
-    with told(str(path)), path.open("rb") as stream:
+    with file_errors(str(path)), path.open("rb") as stream:
         if not (first := stream.readline(LONGEST_HEADER_BYTES)).endswith(b"\n"):
             if len(first) < LONGEST_HEADER_BYTES and may_be_header(first):
                 return whole
-            raise InvalidArchiveError(f"{path} is no export of runs; choose another file")
+            raise InvalidArchiveError(f"{path} is not an export of runs; choose another file")
         stream.seek(0)
         try:
             _read_runs(stream, whole, wanted)
@@ -104,7 +104,7 @@ def _read_runs(stream: BinaryIO, whole: Whole, wanted: frozenset[str]) -> None:
         if archive is not None or decoder.line == 1:
             whole.size = size
         whole.of = decoder.of
-    # A run whose last newline is missing is written again: what follows must begin on a line.
+    # A run without its last newline is written again, so that the next one begins on a new line.
 
 
 def _note(whole: Whole, archive: RunArchive, wanted: frozenset[str]) -> None:
@@ -126,16 +126,16 @@ async def check_goes_on(path: Path, whole: Whole, asked: Asked, store: WorkStore
     """
     if whole.of is not None and whole.of != asked.members:
         raise StoreConfigurationError(
-            f"{path} is an export of {_words(whole.of)}, and this command asks for "
-            f"{_words(asked.members)}: {_INSTEAD}"
+            f"{path} is an export of {_describe(whole.of)}, and this command asks for "
+            f"{_describe(asked.members)}: {_INSTEAD}"
         )
     last = whole.last
     if last is None:
         return
     if not _is_asked(last, whole, asked):
         raise StoreConfigurationError(
-            f"the last run of {path}, {last.run_id}, is none of those that this command asks "
-            f"for: {_INSTEAD}"
+            f"the last run of {path}, {last.run_id}, is not one of those that this command "
+            f"exports: {_INSTEAD}"
         )
     try:
         is_here = (await store.snapshot(last.run_id)).epoch == last.epoch
@@ -154,19 +154,19 @@ async def check_goes_on(path: Path, whole: Whole, asked: Asked, store: WorkStore
 def _is_asked(last: Run, whole: Whole, asked: Asked) -> bool:
     if asked.run_ids:
         return last.run_id in asked.run_ids
-    # A run may have changed its state between the listing and its export: where the first line
-    # tells what was asked for, that is the better witness.
+    # A run may change its state between the listing and its export, so the selection in the first
+    # line counts, where it is there.
     return whole.of is not None or asked.which.wants(last)
 
 
-def _words(of: object) -> str:
+def _describe(of: object) -> str:
     if not isinstance(of, Mapping):
         return "other runs"
     members = cast("Mapping[str, object]", of)
     if members.get("ids"):
         return "named runs"
-    said = [f"--{name} {value}" for name in ("state", "target") if (value := members.get(name))]
-    return " ".join(said) or "all runs"
+    options = [f"--{name} {value}" for name in ("state", "target") if (value := members.get(name))]
+    return " ".join(options) or "all runs"
 
 
 _INSTEAD = "go on with the options that it was begun with, or export to another file"

@@ -17,7 +17,7 @@ from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.errors import InvalidArchiveError, StoreConfigurationError
 
 LONGEST_LINE_BYTES = 512 * 1024 * 1024
-"""What a line with three payloads at their limits may come to."""
+"""A line with three payloads, each at its limit."""
 CHUNK_BYTES = 1024 * 1024
 _GZIP = b"\x1f\x8b"
 
@@ -30,7 +30,7 @@ class RunWriter:
         self.bytes = 0
 
     def begin(self, of: Mapping[str, object]) -> None:
-        """Write the first line; ``of``: which runs these are."""
+        """Write the first line; ``of``: the selection of runs."""
         self._write([header(of)])
 
     def write(self, archive: RunArchive) -> None:
@@ -38,14 +38,14 @@ class RunWriter:
         self._write(lines(archive))
 
     def finish(self) -> None:
-        """See to it that what was written survives a loss of power."""
-        with told(self._name):
+        """Flush to the disk, so that the file survives a loss of power."""
+        with file_errors(self._name):
             self._stream.flush()
             if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
                 os.fsync(self._stream.fileno())
 
     def _write(self, texts: Iterator[str] | list[str]) -> None:
-        with told(self._name):
+        with file_errors(self._name):
             for text in texts:
                 raw = text.encode()
                 self._stream.write(raw)
@@ -55,39 +55,38 @@ class RunWriter:
 
 @contextmanager
 def writing(path: Path | None, size: int | None) -> Generator[RunWriter]:
-    """Open what an export writes to.
+    """Open the file or the stdout that an export writes to.
 
     Args:
         path: a new file; None for stdout.
-        size: how much of the file is to be gone on with, what is behind that is cut off; None
-            when there must be no such file.
+        size: continue after so many bytes of the file, and cut off the rest; None: create it.
 
     Raises:
-        StoreConfigurationError: the file cannot be written, or is there and is not to be.
+        StoreConfigurationError: the file cannot be written, or exists and should not.
     """
     if path is None:
         yield RunWriter(sys.stdout.buffer, "stdout")
         return
     check_plain(path)
-    with told(str(path)):
+    with file_errors(str(path)):
         stream = path.open("xb" if size is None else "r+b")
     try:
-        with told(str(path)):
+        with file_errors(str(path)):
             stream.truncate(size or 0)
             stream.seek(size or 0)
         yield RunWriter(stream, str(path))
     except BaseException:
-        # Closing writes what a full disk has refused: it would refuse it again, and hide why.
+        # Closing flushes again: on a full disk it would fail again, and hide the first error.
         with suppress(OSError):
             stream.close()
         raise
-    with told(str(path)):
+    with file_errors(str(path)):
         stream.close()
 
 
 def check_plain(path: Path) -> None:
-    """Refuse what is there and can be no file of runs: StoreConfigurationError."""
-    with told(str(path)):
+    """Raise StoreConfigurationError for a folder, a pipe or a device."""
+    with file_errors(str(path)):
         try:
             kind = path.stat().st_mode
         except FileNotFoundError:
@@ -107,7 +106,7 @@ class RunReader:
         self._path = path
         self.name = "stdin" if path is None else str(path)
         self.bytes = 0
-        with told(self.name):
+        with file_errors(self.name):
             self._stream = sys.stdin.buffer if path is None else path.open("rb")
 
     def __enter__(self) -> Self:
@@ -121,7 +120,8 @@ class RunReader:
         """Yield run after run.
 
         Raises:
-            InvalidArchiveError: damaged, cut off or foreign; the runs before were whole.
+            InvalidArchiveError: the file is damaged, cut off or not an export; the runs that were
+                yielded before are whole.
         """
         decoder = ArchiveDecoder()
         async with aclosing(self._lines()) as lines_of_file:
@@ -145,7 +145,7 @@ class RunReader:
 
     @property
     def _longest(self) -> int:
-        # A foreign file may be one endless line: the first few bytes tell.
+        # Another kind of file may be one endless line: the header is at most so long.
         return LONGEST_LINE_BYTES if self.bytes else LONGEST_HEADER_BYTES
 
     @contextmanager
@@ -161,7 +161,7 @@ class RunReader:
             while line := self._line():
                 yield line
             return
-        # One that waits for a pipe must still hear Ctrl-C.
+        # A blocking read of a pipe would hold up Ctrl-C.
         parts, size = list[bytes](), 0
         while chunk := await self._chunk():
             *ends, rest = chunk.split(b"\n")
@@ -176,7 +176,7 @@ class RunReader:
             yield b"".join(parts)
 
     def _line(self) -> bytes:
-        with told(self.name):
+        with file_errors(self.name):
             return self._stream.readline(self._longest)
 
     async def _chunk(self) -> bytes:
@@ -191,8 +191,8 @@ class RunReader:
 
 
 @contextmanager
-def told(name: str) -> Generator[None]:
-    """Turn what the system refuses into a sentence; what stdout refuses is an OutputError."""
+def file_errors(name: str) -> Generator[None]:
+    """Turn an OSError into StoreConfigurationError; a write to stdout raises OutputError itself."""
     try:
         yield
     except FileExistsError:

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.shell.command import FAILED, command
-from murmur_streams.cli.shell.printing import print_json, tell
+from murmur_streams.cli.shell.printing import print_json, print_message
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.embedded import (
     EmbeddedServer,
     ensure_server,
-    is_kept,
+    is_keep_set,
     server_status,
     set_keep,
     stop_server,
@@ -20,14 +20,15 @@ from murmur_streams.embedded import (
 from murmur_streams.settings import Settings
 
 Keep = Annotated[
-    bool, typer.Option("--keep", help="Let it run when nobody uses it, until `server stop`.")
+    bool,
+    typer.Option("--keep", help="Let it run while no client is connected, until `server stop`."),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     server = typer.Typer(
-        help="The embedded server: it starts by itself, and ends when nobody has used it for 30 s.",
+        help="The embedded server: it starts by itself, and ends after 30 s without a client.",
         no_args_is_help=True,
         rich_markup_mode="rich",
     )
@@ -46,7 +47,7 @@ def start(session: Session, keep: Keep = False) -> None:
 
 
 def stop(session: Session) -> None:
-    """Stop it cleanly; its data stays. Clients that are connected lose their connection."""
+    """Stop it cleanly; its data stays. Connected clients lose their connection."""
     stopped = stop_server(session.data_dir)
     if session.as_json:
         print_json({"stopped": stopped, "data_dir": str(session.data_dir)})
@@ -55,7 +56,7 @@ def stop(session: Session) -> None:
 
 
 def status(session: Session) -> None:
-    """Say whether it runs, and where. Exit code 1 when it does not."""
+    """Print whether it runs, and where. Exit code 1 when it does not run."""
     _remark_on_url(session.settings, session)
     found = server_status(session.data_dir)
     if found is not None:
@@ -70,16 +71,16 @@ def status(session: Session) -> None:
 
 def _remark_on_url(settings: Settings, session: Session) -> None:
     if not session.is_embedded and settings.url:
-        tell("note: MURMUR_URL is set, so other commands use that server and not this one")
+        print_message("note: MURMUR_URL is set, so other commands use that server and not this one")
 
 
 def _print_server(session: Session, server: EmbeddedServer) -> None:
-    kept = is_kept(session.data_dir)
+    keeps_running = is_keep_set(session.data_dir)
     if session.as_json:
         print_json(
             {
                 "running": True,
-                "kept": kept,
+                "kept": keeps_running,
                 "data_dir": str(server.data_dir),
                 "socket": str(server.socket_path),
                 "pid": server.pid,
@@ -87,6 +88,6 @@ def _print_server(session: Session, server: EmbeddedServer) -> None:
             }
         )
         return
-    print(f"running   pid {server.pid}" + (", kept until `server stop`" if kept else ""))
+    print(f"running   pid {server.pid}" + (", kept until `server stop`" if keeps_running else ""))
     print(f"data in   {server.data_dir}")
     print(f"socket    {server.socket_path}")

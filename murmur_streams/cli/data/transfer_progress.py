@@ -1,4 +1,4 @@
-"""What a move of runs has done so far: for the line that is shown, and for the last word."""
+"""Counts of an export or import, shown while it runs and in its summary."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from typing import Any
 
 from rich.console import Console
 
-from murmur_streams.cli.shell.printing import printable, tell
+from murmur_streams.cli.shell.printing import print_message, printable
 
 SHOWN_IDS = 10
 
 
 @dataclass(slots=True)
-class Tally:
-    """Counts of one move."""
+class TransferCounts:
+    """Counts of one export or import."""
 
     runs: int = 0
-    """Moved by this command."""
+    """Transferred by this command."""
     entries: int = 0
     bytes: int = 0
     skipped: int = 0
-    """Whole already where they should go."""
+    """Already complete at the destination."""
     gone: int = 0
     """Expired or deleted since they were listed."""
     wrong: list[str] = field(default_factory=list[str])
-    """Runs that did not arrive as they should."""
+    """Damaged runs: left out of an export, or not clean after an import."""
     has_begun: bool = False
-    """Whether there is something to go on with."""
+    """Whether the file exists, so that --resume can continue it."""
     reads: bool = False
-    """Whether the bytes are of what was read, not of what was written."""
+    """Whether the bytes were read, not written."""
     began: float = field(default_factory=time.monotonic)
 
     def add(self, entries: int) -> None:
-        """Count a run that was moved."""
+        """Count a transferred run."""
         self.runs += 1
         self.entries += entries
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
+        """The time since it began."""
         return time.monotonic() - self.began
 
     @property
-    def words(self) -> str:
-        """The counts as a person reads them."""
-        said = f"{_counted(self.runs, 'run', 'runs')}, "
-        said += f"{_counted(self.entries, 'entry', 'entries')}, {_size(self.bytes)}"
-        said += " read" if self.reads else ""
-        said += f", {self.skipped:,} there already" if self.skipped else ""
-        return said + (f", {self.gone:,} gone meanwhile" if self.gone else "")
+    def text(self) -> str:
+        """The counts for people."""
+        text = f"{_counted(self.runs, 'run', 'runs')}, "
+        text += f"{_counted(self.entries, 'entry', 'entries')}, {_size(self.bytes)}"
+        text += " read" if self.reads else ""
+        text += f", {self.skipped:,} there already" if self.skipped else ""
+        return text + (f", {self.gone:,} gone meanwhile" if self.gone else "")
 
     @property
-    def words_with_rate(self) -> str:
-        """The counts, and how fast they grow."""
+    def text_with_rate(self) -> str:
+        """The counts and their rates."""
         seconds = max(self.seconds, 0.001)
-        return f"{self.words}  ({self.runs / seconds:,.0f} runs/s, {_size(self.bytes / seconds)}/s)"
+        return f"{self.text}  ({self.runs / seconds:,.0f} runs/s, {_size(self.bytes / seconds)}/s)"
 
     def json(self) -> dict[str, Any]:
         """The counts for programs."""
@@ -73,26 +73,26 @@ class Tally:
 
 
 @contextmanager
-def shown(tally: Tally) -> Generator[Callable[[], None]]:
-    """Show the counts while the block lasts: on a terminal only, on stderr, gone at the end.
+def shown(counts: TransferCounts) -> Generator[Callable[[], None]]:
+    """Show the counts on stderr while the block runs, and clear them; only on a terminal.
 
     Yields:
-        A function that shows what the counts are now.
+        A function that shows the current counts.
     """
     screen = Console(stderr=True)
-    with screen.status(tally.words) as status:
-        yield lambda: status.update(tally.words_with_rate)
+    with screen.status(counts.text) as status:
+        yield lambda: status.update(counts.text_with_rate)
 
 
-def tell_runs(what: str, run_ids: list[str]) -> None:
-    """Name some runs on stderr, the first ones of many."""
+def print_run_ids(what: str, run_ids: list[str]) -> None:
+    """Print the first of the ids on stderr, and how many more there are."""
     names = ", ".join(run_ids[:SHOWN_IDS])
     more = len(run_ids) - SHOWN_IDS
-    tell(f"{what}: {printable(names)}" + (f" and {more:,} more" if more > 0 else ""))
+    print_message(f"{what}: {printable(names)}" + (f" and {more:,} more" if more > 0 else ""))
 
 
 def is_terminal(descriptor: int) -> bool:
-    """Whether a person sits at this end."""
+    """Whether stdin (0) or stdout (1) is a terminal."""
     stream = {0: sys.stdin, 1: sys.stdout}[descriptor]
     return stream.isatty()
 

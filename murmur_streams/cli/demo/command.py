@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.shell.command import FAILED, INTERRUPTED, command
-from murmur_streams.cli.shell.printing import tell
+from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.session import Session
 
-Place = Annotated[
+RunSource = Annotated[
     Path | None,
     typer.Argument(
         metavar="[PATH]",
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @command(app, "demo", examples=("murmur-streams demo", "murmur-streams demo src"))
-    def demo(session: Session, path: Place = None) -> None:
+    def demo(session: Session, path: RunSource = None) -> None:
         """Show all of it on real files, in less than a minute, and prove what it claims.
 
         It starts the embedded server and two workers, has them read every Python file under PATH,
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         try:
             holds = asyncio.run(perform(corpus, own_session(session)))
         except (KeyboardInterrupt, asyncio.CancelledError):
-            tell("stopped: its workers have ended, and its unfinished runs are removed")
+            print_message("stopped: its workers have ended, and its unfinished runs are removed")
             raise typer.Exit(INTERRUPTED) from None
         if not holds:
             raise typer.Exit(FAILED)

@@ -1,1 +1,1 @@
-"""The commands for runs: submit, follow, show, cancel."""
+"""The commands for runs: submit, follow, list, show, cancel, retry."""

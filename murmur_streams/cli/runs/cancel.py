@@ -9,13 +9,13 @@ import typer
 
 from murmur_streams.cli.shell.command import FAILED, INTERRUPTED, RunId, command
 from murmur_streams.cli.shell.durations import seconds_of
-from murmur_streams.cli.shell.printing import print_json, tell
-from murmur_streams.cli.shell.run_source import open_place
+from murmur_streams.cli.shell.printing import print_json, print_message
+from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.cancellation import Cancellation
 
-BEING_TOLD = "its worker is being told"
+REQUESTED = "its worker is being notified"
 STOPPED_BY = {
     "handler": "its handler ended",
     "grace": "its handler did not end, and was left behind",
@@ -24,7 +24,8 @@ STOPPED_BY = {
 }
 
 Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why, for people; kept with the run.")
+    str | None,
+    typer.Option("--reason", metavar="TEXT", help="The reason, for people; stored with the run."),
 ]
 Wait = Annotated[
     float | None,
@@ -50,9 +51,9 @@ def register(app: typer.Typer) -> None:
         ),
     )
     def cancel(session: Session, run: RunId, reason: Reason = None, wait: Wait = None) -> None:
-        """Ask that a run end cancelled, and tell what has come of it.
+        """Cancel a run, and print the outcome.
 
-        A run that waits never starts. One that runs is told at once, has its agent's grace time
+        A waiting run never starts. A running one is notified at once, has its agent's grace time
         to clean up, and ends cancelled whatever it does. Exit code 0 when it is cancelled or will
         be; 1 when it had ended otherwise, or --wait was too short. When its worker is gone, it ends
         as soon as another one is there.
@@ -60,12 +61,14 @@ def register(app: typer.Typer) -> None:
         try:
             found, missing = asyncio.run(_cancel(session, run, reason, wait))
         except KeyboardInterrupt:
-            tell(f"\nStopped waiting; ask `murmur-streams show {run}` what became of it.")
+            print_message(
+                f"\nStopped waiting; `murmur-streams show {run}` prints what became of it."
+            )
             raise typer.Exit(INTERRUPTED) from None
         if session.as_json:
             print_json(_as_json(run, found))
         else:
-            print(_words(run, found, missing))
+            print(_describe(run, found, missing))
         if not _is_well(found, waited=wait is not None):
             raise typer.Exit(FAILED)
 
@@ -73,11 +76,11 @@ def register(app: typer.Typer) -> None:
 async def _cancel(
     session: Session, run_id: str, reason: str | None, wait: float | None
 ) -> tuple[Cancellation, str | None]:
-    """What came of it, and why nobody may be there to be told."""
-    async with open_place(session) as place:
-        found = await place.cancel(run_id, reason=reason, wait=False if wait is None else wait)
-        is_told = found.state.is_terminal or found.delivered is not None
-        return found, None if is_told else await place.missing_worker(run_id)
+    """The cancellation, and why the run's worker seems to be gone if it does."""
+    async with open_run_source(session) as source:
+        found = await source.cancel(run_id, reason=reason, wait=False if wait is None else wait)
+        is_delivered = found.state.is_terminal or found.delivered is not None
+        return found, None if is_delivered else await source.missing_worker(run_id)
 
 
 def _as_json(run_id: str, found: Cancellation) -> dict[str, str | None]:
@@ -86,19 +89,19 @@ def _as_json(run_id: str, found: Cancellation) -> dict[str, str | None]:
         "delivered": found.delivered,
         "stopped": found.stopped,
     }
-    told = {name: moment and moment.isoformat() for name, moment in moments.items()}
-    return {"run_id": run_id, "state": str(found.state), **told, "how": found.how}
+    texts = {name: moment and moment.isoformat() for name, moment in moments.items()}
+    return {"run_id": run_id, "state": str(found.state), **texts, "how": found.how}
 
 
 def _is_well(found: Cancellation, *, waited: bool) -> bool:
     return found.state is RunState.CANCELLED or not (waited or found.state.is_terminal)
 
 
-def _words(run_id: str, found: Cancellation, missing: str | None) -> str:
+def _describe(run_id: str, found: Cancellation, missing: str | None) -> str:
     if found.state is RunState.CANCELLED:
         how = STOPPED_BY.get(found.how or "")
         return f"{run_id} is cancelled" + (f": {how}" if how else "")
     if found.state.is_terminal:
         return f"{run_id} had ended before: {found.state}"
-    told = "its handler has been told" if found.delivered else missing or BEING_TOLD
-    return f"{run_id} will be cancelled: {told}"
+    progress = "its handler has been notified" if found.delivered else missing or REQUESTED
+    return f"{run_id} will be cancelled: {progress}"

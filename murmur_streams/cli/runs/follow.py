@@ -12,25 +12,31 @@ import typer
 
 from murmur_streams.cli.shell.command import EXIT_CODES, INTERRUPTED
 from murmur_streams.cli.shell.outcome import outcome_json, print_outcome
-from murmur_streams.cli.shell.printing import console, event_json, event_line, print_json, tell
-from murmur_streams.cli.shell.run_source import Place
+from murmur_streams.cli.shell.printing import (
+    console,
+    event_json,
+    event_line,
+    print_json,
+    print_message,
+)
+from murmur_streams.cli.shell.run_source import RunSource
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.redaction import redacted
 
 
 @dataclass
 class Follower:
-    """Prints a run's events as they come, and remembers how far it got."""
+    """Prints a run's events as they come, and keeps the cursor of the last one."""
 
     session: Session
     run_id: str | None = None
     cursor: str | None = None
 
-    async def follow(self, place: Place, run_id: str) -> None:
+    async def follow(self, source: RunSource, run_id: str) -> None:
         """Print every event after the cursor, until the run's stream ends."""
         self.run_id = run_id
         screen = console()
-        async with aclosing(place.stream(run_id, after=self.cursor)) as events:
+        async with aclosing(source.stream(run_id, after=self.cursor)) as events:
             async for event in events:
                 if self.session.as_json:
                     print_json(event_json(event))
@@ -38,23 +44,25 @@ class Follower:
                     screen.print(event_line(event))
                 self.cursor = event.id
 
-    def how_to_go_on(self) -> str:
-        """The command that follows the run from here."""
-        words = ["murmur-streams", "tail", self.run_id or ""]
-        words += ["--after", self.cursor] if self.cursor else []
+    def resume_command(self) -> str:
+        """The command that continues to follow the run."""
+        argv = ["murmur-streams", "tail", self.run_id or ""]
+        argv += ["--after", self.cursor] if self.cursor else []
         given = self.session.given
-        words += ["--prefix", given.prefix] if given.prefix else []
-        words += ["--url", redacted(given.url)] if given.url else []
-        words += ["--server", redacted(given.server)] if given.server else []
-        words += ["--token-file", str(given.token_file)] if given.token_file else []
-        return shlex.join(words)
+        argv += ["--prefix", given.prefix] if given.prefix else []
+        argv += ["--url", redacted(given.url)] if given.url else []
+        argv += ["--server", redacted(given.server)] if given.server else []
+        argv += ["--token-file", str(given.token_file)] if given.token_file else []
+        return shlex.join(argv)
 
 
-async def follow_to_end(session: Session, place: Place, follower: Follower, run_id: str) -> int:
+async def follow_to_end(
+    session: Session, source: RunSource, follower: Follower, run_id: str
+) -> int:
     """Print a run's events, then its outcome; returns the exit code."""
-    await follower.follow(place, run_id)
-    run = await place.snapshot(run_id)
-    result = await place.result(run)
+    await follower.follow(source, run_id)
+    run = await source.snapshot(run_id)
+    result = await source.result(run)
     if session.as_json:
         print_json(outcome_json(run, result))
     else:
@@ -63,7 +71,7 @@ async def follow_to_end(session: Session, place: Place, follower: Follower, run_
 
 
 def run_interruptibly(follower: Follower, body: Callable[[], Awaitable[int | None]]) -> int | None:
-    """Run to the end; Ctrl-C leaves the run alone and says how to follow it again."""
+    """Run the body; Ctrl-C leaves the run alone and prints how to follow it again."""
 
     async def awaited() -> int | None:
         return await body()
@@ -72,8 +80,8 @@ def run_interruptibly(follower: Follower, body: Callable[[], Awaitable[int | Non
         return asyncio.run(awaited())
     except KeyboardInterrupt:
         if follower.run_id is not None:
-            tell(
+            print_message(
                 f"\nStopped watching; run {follower.run_id} goes on. "
-                f"Follow it again with:\n  {follower.how_to_go_on()}"
+                f"Follow it again with:\n  {follower.resume_command()}"
             )
         raise typer.Exit(INTERRUPTED) from None

@@ -1,4 +1,4 @@
-"""``murmur-streams runs``: what there is, newest first, once or live."""
+"""``murmur-streams runs``: lists runs, newest first, once or live."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rich.text import Text
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.printing import (
     console,
-    moment_words,
+    duration_text,
+    moment_text,
     print_json,
-    progress_words,
+    progress_text,
     run_json,
-    seconds_words,
     state_text,
 )
-from murmur_streams.cli.shell.run_source import Place, open_place
+from murmur_streams.cli.shell.run_source import RunSource, open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.pages import MOST_RUNS
 from murmur_streams.core.model.run import Run
@@ -34,7 +34,7 @@ NEW_LINE_FIELDS = (
     *("state", "progress", "attempt", "failures", "worker", "error"),
     *("cancel_requested", "cancel_delivered"),
 )
-"""What has to change before a watched run gets another line."""
+"""A watched run gets another line when one of these has changed."""
 
 State = Annotated[RunState | None, typer.Option("--state", help="Only runs in this state.")]
 Target = Annotated[
@@ -76,24 +76,24 @@ def register(app: typer.Typer) -> None:
         """
         if watch and every:
             raise typer.BadParameter("--watch looks at the newest runs: leave --all out")
-        look = _Look(state, target, limit)
-        asyncio.run(_watch(session, look) if watch else _list(session, look, every=every))
+        selection = _Selection(state, target, limit)
+        asyncio.run(_watch(session, selection) if watch else _list(session, selection, every=every))
 
 
-class _Look:
-    """Which runs are asked for."""
+class _Selection:
+    """The runs to list."""
 
     def __init__(self, state: RunState | None, target: str | None, limit: int) -> None:
         self._state, self._target, self._limit = state, target, limit
 
-    async def newest(self, place: Place) -> tuple[Run, ...]:
-        page = await place.list_runs(state=self._state, target=self._target, limit=self._limit)
+    async def newest(self, source: RunSource) -> tuple[Run, ...]:
+        page = await source.list_runs(state=self._state, target=self._target, limit=self._limit)
         return page.runs
 
-    async def every(self, place: Place) -> AsyncGenerator[Run]:
+    async def every(self, source: RunSource) -> AsyncGenerator[Run]:
         cursor: str | None = None
         while True:
-            page = await place.list_runs(
+            page = await source.list_runs(
                 state=self._state, target=self._target, limit=MOST_RUNS, cursor=cursor
             )
             for run in page.runs:
@@ -103,31 +103,31 @@ class _Look:
                 return
 
 
-async def _list(session: Session, look: _Look, *, every: bool) -> None:
+async def _list(session: Session, selection: _Selection, *, every: bool) -> None:
     screen = console()
-    async with open_place(session) as place:
+    async with open_run_source(session) as source:
         if every:
-            async for run in look.every(place):
+            async for run in selection.every(source):
                 _print_run(session, screen, run)
             return
-        for run in await look.newest(place):
+        for run in await selection.newest(source):
             _print_run(session, screen, run)
 
 
-async def _watch(session: Session, look: _Look) -> None:
+async def _watch(session: Session, selection: _Selection) -> None:
     screen = console()
-    async with open_place(session) as place:
+    async with open_run_source(session) as source:
         if screen.is_terminal and not session.as_json:
             with Live(console=screen, auto_refresh=False) as live:
                 while True:
-                    live.update(_table(await look.newest(place)), refresh=True)
+                    live.update(_table(await selection.newest(source)), refresh=True)
                     await asyncio.sleep(WATCH_SECONDS)
-        told: dict[str, object] = {}
+        printed: dict[str, object] = {}
         while True:
-            for run in reversed(await look.newest(place)):
-                news = [getattr(run, name) for name in NEW_LINE_FIELDS]
-                if told.get(run.run_id) != news:
-                    told[run.run_id] = news
+            for run in reversed(await selection.newest(source)):
+                current = [getattr(run, name) for name in NEW_LINE_FIELDS]
+                if printed.get(run.run_id) != current:
+                    printed[run.run_id] = current
                     _print_run(session, screen, run)
             await asyncio.sleep(WATCH_SECONDS)
 
@@ -136,32 +136,32 @@ def _print_run(session: Session, screen: Console, run: Run) -> None:
     if session.as_json:
         print_json(run_json(run))
         return
-    line = Text(f"{moment_words(run.created_at)}  ", "dim")
+    line = Text(f"{moment_text(run.created_at)}  ", "dim")
     state = state_text(run.state)
     state.pad_right(max(0, 9 - len(state)))
     line.append(state).append(f"  {run.target}  {run.run_id}")
-    line.append(f"  {_words(run)}".rstrip(), "dim")
+    line.append(f"  {_details(run)}".rstrip(), "dim")
     screen.print(line)
 
 
 def _table(runs: tuple[Run, ...]) -> Table:
     table = Table("created", "state", "target", "run", "", box=None, header_style="dim")
     for run in runs:
-        created = moment_words(run.created_at)
-        table.add_row(created, state_text(run.state), run.target, run.run_id, _words(run))
+        created = moment_text(run.created_at)
+        table.add_row(created, state_text(run.state), run.target, run.run_id, _details(run))
     return table
 
 
-def _words(run: Run) -> str:
+def _details(run: Run) -> str:
     now_ms = time.time_ns() // 1_000_000
-    words = [] if run.progress is None else [progress_words(run.progress)]
+    parts = [] if run.progress is None else [progress_text(run.progress)]
     if run.attempt > 1:
-        words.append(f"attempt {run.attempt}")
+        parts.append(f"attempt {run.attempt}")
     if run.failures:
-        words.append(f"{run.failures} failed")
+        parts.append(f"{run.failures} failed")
     if run.state is RunState.PENDING and run.due_ms is not None and run.due_ms > now_ms:
-        words.append(f"due in {seconds_words(now_ms, run.due_ms)}")
+        parts.append(f"due in {duration_text(now_ms, run.due_ms)}")
     if run.cancel_requested is not None and not run.state.is_terminal:
-        words.append("to be cancelled")
-    took = seconds_words(run.started_ms, run.ended_ms or now_ms)
-    return "  ".join([*words, took] if took else words)
+        parts.append("to be cancelled")
+    took = duration_text(run.started_ms, run.ended_ms or now_ms)
+    return "  ".join([*parts, took] if took else parts)

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.shell.command import EXIT_CODES, INTERRUPTED, RunId, command
-from murmur_streams.cli.shell.outcome import error_words, outcome_json, print_pretty, result_json
-from murmur_streams.cli.shell.printing import print_json, tell
-from murmur_streams.cli.shell.run_source import open_place
+from murmur_streams.cli.shell.outcome import failure_text, outcome_json, print_pretty, result_json
+from murmur_streams.cli.shell.printing import print_json, print_message
+from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.core.model.results import RunResult
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         try:
             found, left = asyncio.run(_read(session, run, wait=wait))
         except KeyboardInterrupt:
-            tell(f"\nStopped waiting; run {run} goes on.")
+            print_message(f"\nStopped waiting; run {run} goes on.")
             raise typer.Exit(INTERRUPTED) from None
         if session.as_json:
             print_json(outcome_json(found, left))
@@ -58,18 +58,18 @@ def register(app: typer.Typer) -> None:
 
 
 async def _read(session: Session, run_id: str, *, wait: bool) -> tuple[Run, RunResult | None]:
-    async with open_place(session) as place:
-        run = await place.snapshot(run_id)
+    async with open_run_source(session) as source:
+        run = await source.snapshot(run_id)
         if not run.state.is_terminal and not wait:
             raise RunNotEndedError(
                 f"run {run_id!r} is {run.state} and has no result yet; --wait waits for it"
             )
         if not run.state.is_terminal:
-            async with aclosing(place.stream(run_id, after=None)) as events:
+            async with aclosing(source.stream(run_id, after=None)) as events:
                 async for _ in events:
                     pass
-            run = await place.snapshot(run_id)
-        return run, await place.result(run)
+            run = await source.snapshot(run_id)
+        return run, await source.result(run)
 
 
 def _print(run: Run, result: RunResult | None) -> None:
@@ -80,5 +80,5 @@ def _print(run: Run, result: RunResult | None) -> None:
         print_pretty(found["output"])
     if run.state is RunState.COMPLETED:
         return
-    words = error_words(run, result) or run.cancel_reason
-    tell(f"{run.state}: {words}" if words else str(run.state))
+    text = failure_text(run, result) or run.cancel_reason
+    print_message(f"{run.state}: {text}" if text else str(run.state))

@@ -9,9 +9,9 @@ import typer
 from murmur_streams.cli.runs.follow import Follower, follow_to_end, run_interruptibly
 from murmur_streams.cli.runs.submit import Follow, warn
 from murmur_streams.cli.shell.command import RunId, command
-from murmur_streams.cli.shell.opening import open_fleet
+from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.printing import print_json
-from murmur_streams.cli.shell.run_source import StorePlace, print_own_warnings, submitted
+from murmur_streams.cli.shell.run_source import StoreSource, check_served, print_own_warnings
 from murmur_streams.cli.shell.session import Session
 
 RunIdOption = Annotated[
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
         Called twice, it makes two runs; with --run-id, the second call is refused.
 
-        With --follow the exit code tells how the new run ended, as that of submit does.
+        With --follow the exit code shows how the new run ended, as for submit.
         """
         follower = Follower(session)
         print_own_warnings()
@@ -51,9 +51,9 @@ def register(app: typer.Typer) -> None:
                     print_json({"run_id": handle.run_id, "retry_of": run, "submitted": True})
                 else:
                     print(handle.run_id, flush=True)
-                warn(session, await submitted(handle))
+                warn(session, await check_served(handle))
                 if not follow:
                     return 0
-                return await follow_to_end(session, StorePlace(fleet), follower, handle.run_id)
+                return await follow_to_end(session, StoreSource(fleet), follower, handle.run_id)
 
         raise typer.Exit(run_interruptibly(follower, body) or 0)

@@ -11,20 +11,20 @@ import typer
 from rich.text import Text
 
 from murmur_streams.cli.shell.command import RunId, command
-from murmur_streams.cli.shell.outcome import error_words, print_pretty, result_json
+from murmur_streams.cli.shell.outcome import failure_text, print_pretty, result_json
 from murmur_streams.cli.shell.printing import (
     compact,
     console,
+    duration_text,
     error_lines,
-    moment_words,
+    moment_text,
     print_json,
     printable,
-    progress_words,
+    progress_text,
     run_json,
-    seconds_words,
     state_text,
 )
-from murmur_streams.cli.shell.run_source import open_place
+from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.results import RunResult
@@ -32,7 +32,7 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.wire.run_json import moment_of
 
 FAILURES_AT_EACH_END = 3
-"""So many of the first and of the last failures are printed."""
+"""How many of the first and of the last failures are printed."""
 
 Last = Annotated[
     int, typer.Option("--last", metavar="N", min=0, max=10_000, help="Journal entries to show.")
@@ -40,8 +40,8 @@ Last = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What there is of a run."""
+class ShownRun:
+    """What is printed about a run."""
 
     run: Run
     result: RunResult | None
@@ -60,9 +60,9 @@ def register(app: typer.Typer) -> None:
         examples=("murmur-streams show my-run", "murmur-streams show my-run --json | jq .state"),
     )
     def show(session: Session, run: RunId, last: Last = 5) -> None:
-        """Print what is known of a run: state, progress, times, worker, result, last entries.
+        """Print a run: its state, progress, times, worker, result and last entries.
 
-        And what became of it: retries, a cancel, its dead letter.
+        Also its retries, its cancellation and its dead letter, if it has them.
         """
         found = asyncio.run(_read(session, run, last))
         if session.as_json:
@@ -80,19 +80,19 @@ def register(app: typer.Typer) -> None:
         _print_entries(found.entries, found.run.version)
 
 
-async def _read(session: Session, run_id: str, last: int) -> Found:
-    async with open_place(session) as place:
-        run = await place.snapshot(run_id)
-        return Found(
+async def _read(session: Session, run_id: str, last: int) -> ShownRun:
+    async with open_run_source(session) as source:
+        run = await source.snapshot(run_id)
+        return ShownRun(
             run,
-            await place.result(run),
-            await place.dead_reason(run),
-            await place.last_entries(run, last) if last else [],
+            await source.result(run),
+            await source.dead_reason(run),
+            await source.last_entries(run, last) if last else [],
         )
 
 
 def shown_fields(entry: JournalEntry) -> dict[str, str]:
-    """An entry's fields without the fencing token: whoever has that can write as the worker."""
+    """An entry's fields without the fencing token, which lets its holder write as the worker."""
     return {name: value for name, value in entry.fields.items() if name != "claim"}
 
 
@@ -101,20 +101,20 @@ def _entry_json(entry: JournalEntry) -> dict[str, Any]:
 
 
 def _print_run(run: Run, dead_reason: str | None) -> None:
-    took = seconds_words(run.started_ms, run.ended_ms)
+    took = duration_text(run.started_ms, run.ended_ms)
     rows: list[tuple[str, str | Text]] = [
         ("run", run.run_id),
         ("target", run.target),
         ("state", state_text(run.state)),
-        ("progress", progress_words(run.progress)),
-        ("attempt", _attempt_words(run)),
+        ("progress", progress_text(run.progress)),
+        ("attempt", _attempt_text(run)),
         (
             "worker",
             printable(run.worker or "-") + (f" on {printable(run.host)}" if run.host else ""),
         ),
-        ("created", moment_words(run.created_at)),
-        ("started", moment_words(run.started_at)),
-        ("ended", f"{moment_words(run.ended_at)}  {took}".strip()),
+        ("created", moment_text(run.created_at)),
+        ("started", moment_text(run.started_at)),
+        ("ended", f"{moment_text(run.ended_at)}  {took}".strip()),
         *_plans(run),
         *_cancel_rows(run),
         ("journal", f"{run.version} entries"),
@@ -127,22 +127,22 @@ def _print_run(run: Run, dead_reason: str | None) -> None:
         rows.append(("metadata", compact(run.metadata)))
     screen = console()
     for name, value in rows:
-        told = Text(value) if isinstance(value, str) else value
-        screen.print(Text.assemble((f"{name:<9} ", "dim"), told))
+        shown = Text(value) if isinstance(value, str) else value
+        screen.print(Text.assemble((f"{name:<9} ", "dim"), shown))
 
 
-def _attempt_words(run: Run) -> str:
-    words = f", {run.failures} failed" if run.failures else ""
-    return f"{run.attempt}{words}"
+def _attempt_text(run: Run) -> str:
+    text = f", {run.failures} failed" if run.failures else ""
+    return f"{run.attempt}{text}"
 
 
 def _plans(run: Run) -> list[tuple[str, str]]:
-    """What the submitter or a retry asked for."""
+    """The options of the submission or of a retry."""
     rows: list[tuple[str, str]] = []
     if run.due_ms is not None:
-        rows.append(("due", moment_words(moment_of(run.due_ms))))
+        rows.append(("due", moment_text(moment_of(run.due_ms))))
     if run.deadline_ms is not None:
-        rows.append(("deadline", moment_words(moment_of(run.deadline_ms))))
+        rows.append(("deadline", moment_text(moment_of(run.deadline_ms))))
     if run.priority:
         rows.append(("priority", str(run.priority)))
     return rows
@@ -152,9 +152,9 @@ def _cancel_rows(run: Run) -> list[tuple[str, str]]:
     if run.cancel_requested is None:
         return []
     reason = f"  {printable(run.cancel_reason)}" if run.cancel_reason else ""
-    rows = [("cancel", f"requested {moment_words(moment_of(run.cancel_requested))}{reason}")]
+    rows = [("cancel", f"requested {moment_text(moment_of(run.cancel_requested))}{reason}")]
     if run.cancel_delivered is not None:
-        rows.append(("", f"delivered {moment_words(moment_of(run.cancel_delivered))}"))
+        rows.append(("", f"delivered {moment_text(moment_of(run.cancel_delivered))}"))
     return rows
 
 
@@ -165,7 +165,7 @@ def _print_result(run: Run, result: RunResult | None) -> None:
     if output is not None:
         screen.print(Text("result", style="dim"))
         print_pretty(output)
-    wrong = error_words(run, result)
+    wrong = failure_text(run, result)
     if wrong:
         screen.print(Text("error     ", style="dim").append(wrong, style="red"))
     for line in _first_and_last(error_lines(run)):
@@ -188,7 +188,7 @@ def _print_entries(entries: list[JournalEntry], version: int) -> None:
     screen.print(Text(f"last {len(entries)} of {version} entries (UTC)", style="dim"))
     for entry in entries:
         moment = datetime.fromtimestamp(entry.ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
-        words = "  ".join(
+        text = "  ".join(
             f"{printable(name)}={compact(value)}"
             for name, value in shown_fields(entry).items()
             if name not in {"type", "ts"}
@@ -196,5 +196,5 @@ def _print_entries(entries: list[JournalEntry], version: int) -> None:
         screen.print(
             Text(f"  {moment}  #{entry.seq:<4} ", style="dim")
             .append(f"{printable(entry.type):<15} ", style="cyan")
-            .append(words)
+            .append(text)
         )

@@ -13,9 +13,9 @@ from pydantic import JsonValue
 from murmur_streams.cli.runs.follow import Follower, follow_to_end, run_interruptibly
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.durations import moment_of, seconds_of
-from murmur_streams.cli.shell.opening import App
-from murmur_streams.cli.shell.printing import print_json, tell
-from murmur_streams.cli.shell.run_source import Submitted, open_place, print_own_warnings
+from murmur_streams.cli.shell.load_fleet import App
+from murmur_streams.cli.shell.printing import print_json, print_message
+from murmur_streams.cli.shell.run_source import SubmittedRun, open_run_source, print_own_warnings
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidPayloadError
 from murmur_streams.core.rules.requests import MOST_PRIORITY
@@ -103,9 +103,9 @@ def submit(  # noqa: PLR0913, PLR0917  # one for each option
     deadline: Deadline = None,
     idempotency_key: IdempotencyKey = None,
 ) -> None:
-    """Submit a run to whatever worker serves TARGET, and print its id.
+    """Submit a run to any worker that serves TARGET, and print its id.
 
-    With --follow the exit code tells how it ended: 0 completed, 1 failed, 3 cancelled. Ctrl-C
+    With --follow the exit code shows how it ended: 0 completed, 1 failed, 3 cancelled. Ctrl-C
     leaves the run alone and prints how to follow it again.
     """
     value = read_input(given)
@@ -121,13 +121,13 @@ def submit(  # noqa: PLR0913, PLR0917  # one for each option
     print_own_warnings()
 
     async def body() -> int:
-        async with open_place(session, app, may_be_new=True) as place:
-            made = await place.submit(target, value, options)
+        async with open_run_source(session, app, may_be_new=True) as source:
+            made = await source.submit(target, value, options)
             _print_submitted(session, made.run_id, target)
             warn(session, made)
             if not follow:
                 return 0
-            return await follow_to_end(session, place, follower, made.run_id)
+            return await follow_to_end(session, source, follower, made.run_id)
 
     raise typer.Exit(run_interruptibly(follower, body) or 0)
 
@@ -136,7 +136,7 @@ def read_input(given: str | None) -> JsonValue:
     """The input's JSON, from the command line or from stdin.
 
     Raises:
-        InvalidPayloadError: it is no JSON; the text shows how a bare word would be written.
+        InvalidPayloadError: it is not JSON; the text shows how to write a string.
     """
     text = sys.stdin.read() if given == "-" else given
     if text is None:
@@ -148,15 +148,15 @@ def read_input(given: str | None) -> JsonValue:
         raise InvalidPayloadError("the input is nested more than 100 levels deep") from None
     except ValueError as error:
         hint = f"; a text is written as '{json.dumps(text)}'" if given != "-" else ""
-        raise InvalidPayloadError(f"the input is no JSON: {error}{hint}") from None
+        raise InvalidPayloadError(f"the input is not JSON: {error}{hint}") from None
 
 
-def warn(session: Session, made: Submitted) -> None:
-    """Print what the submitter should know on stderr: a sentence, or JSON with --json."""
+def warn(session: Session, made: SubmittedRun) -> None:
+    """Print the warning of a submission on stderr: a sentence, or JSON with --json."""
     if made.warning is not None and session.as_json:
         print(json.dumps({"warning": made.warning}), file=sys.stderr, flush=True)
     elif made.warning is not None:
-        tell(f"murmur-streams: {made.warning}")
+        print_message(f"murmur-streams: {made.warning}")
 
 
 def _print_submitted(session: Session, run_id: str, target: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from murmur_streams.cli.runs.follow import Follower, run_interruptibly
 from murmur_streams.cli.shell.command import RunId, command
-from murmur_streams.cli.shell.run_source import open_place
+from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 
 After = Annotated[
@@ -33,15 +33,15 @@ def register(app: typer.Typer) -> None:
         ),
     )
     def tail(session: Session, run: RunId, after: After = None) -> None:
-        """Print a run's events: all that happened, then live until it ends.
+        """Print a run's events: those so far, then live ones until it ends.
 
-        Ctrl-C leaves the run alone and prints how to go on from there. With --json: one event a
+        Ctrl-C leaves the run alone and prints how to continue from there. With --json: one event a
         line.
         """
         follower = Follower(session, cursor=after)
 
         async def body() -> None:
-            async with open_place(session) as place:
-                await follower.follow(place, run)
+            async with open_run_source(session) as source:
+                await follower.follow(source, run)
 
         run_interruptibly(follower, body)

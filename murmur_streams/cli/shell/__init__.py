@@ -1,1 +1,1 @@
-"""What all commands share: the program itself, options, printing, and where runs are found."""
+"""Shared by all commands: the program, its options, printing, and the source of the runs."""

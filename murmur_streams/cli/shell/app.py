@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The program with all its commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from murmur_streams.cli.work import dead, dev, pause, serve, token, worker, work
 
 HELP = """Event-sourced runs: submit work, watch it live, look inside afterwards.
 
-They are on Redis, or in a file of this machine: --url sqlite:runs.db. Without --url or \
+They are on Redis, or in a file on this machine: --url sqlite:runs.db. Without --url or \
 MURMUR_URL, everything happens on the embedded server: the first command starts it, and it ends \
 by itself.
 """
@@ -37,7 +37,7 @@ $ murmur-streams worker app:fleet
 $ murmur-streams submit researcher '{"text": "why?"}' --follow
 
 Exit codes: 0 completed, 1 failed, 2 usage or configuration, 3 cancelled, 130 interrupted, \
-141 the reader of stdout has gone.
+141 the reader of stdout has ended.
 """
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def begin(
     token_file: TokenFile = None,
     version: Version = False,  # noqa: ARG001  # it prints and ends before this is called
 ) -> None:
-    """Keep the options that stand before the command."""
+    """Store the options that stand before the command."""
     ctx.obj = Globals(url, prefix, as_json, debug, server_url, token_file)
 
 

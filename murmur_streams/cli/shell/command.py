@@ -1,4 +1,4 @@
-"""``@command``: a function becomes a command, with the options and errors that all share."""
+"""``@command``: turns a function into a command with the shared options and error handling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from murmur_streams.cli.shell.printing import tell
+from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.session import NEEDS_STORE, Globals, Session
 from murmur_streams.core.model.errors import (
     MurmurError,
@@ -22,10 +22,11 @@ from murmur_streams.core.model.errors import (
     StoreConfigurationError,
 )
 from murmur_streams.core.model.states import RunState
+from murmur_streams.settings import variable
 
 FAILED, USAGE, CANCELLED, INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {RunState.COMPLETED: 0, RunState.FAILED: FAILED, RunState.CANCELLED: CANCELLED}
-"""By how a run ended."""
+"""By the state in which a run ended."""
 SHARED = "Options of every command"
 
 Url = Annotated[
@@ -33,7 +34,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="Where the runs are. Default: MURMUR_URL, else the embedded server.",
+        help="The store of the runs. Default: MURMUR_URL, else the embedded server.",
         rich_help_panel=SHARED,
     ),
 ]
@@ -42,7 +43,7 @@ Prefix = Annotated[
     typer.Option(
         "--prefix",
         metavar="PREFIX",
-        help="What the keys begin with. Default: MURMUR_KEY_PREFIX.",
+        help="The first part of the keys. Default: MURMUR_KEY_PREFIX.",
         rich_help_panel=SHARED,
     ),
 ]
@@ -60,7 +61,7 @@ TokenFile = Annotated[
     typer.Option(
         "--token-file",
         metavar="FILE",
-        help="Where the token for the server stands. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
+        help="A file with the token for the server. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
         rich_help_panel=SHARED,
     ),
 ]
@@ -76,6 +77,22 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.", sh
 Function = Callable[..., None]
 
 
+def setting_option(setting: str, text: str, *flags: str, otherwise: str = "", **more: Any) -> Any:
+    """An option over a setting of the environment; it has the bounds of the setting's rule.
+
+    Args:
+        setting: the field of Settings.
+        text: about the option; its default, the variable, is added.
+        flags: its names, where typer should not make one of the parameter's name.
+        otherwise: what holds without the variable, such as ``, else none``.
+        more: for typer.
+    """
+    row = variable(setting)
+    if row.rule.least is not None:
+        more |= {"min": row.rule.least, "max": row.rule.most}
+    return typer.Option(*flags, help=f"{text} Default: {row.name}{otherwise}.", **more)
+
+
 def command(
     app: typer.Typer,
     name: str,
@@ -87,11 +104,11 @@ def command(
     """Register a function whose first parameter is the Session; the rest are its own options.
 
     Args:
-        app: of which it becomes a command.
+        app: the program or the group.
         name: of the command.
         examples: shown by --help.
-        over_http: whether it can do its work through a server, too.
-        settings: typer's.
+        over_http: whether the command works through an HTTP server, too.
+        settings: for typer.
     """
 
     def register(function: Function) -> Function:
@@ -145,7 +162,7 @@ def _with_shared_options(function: Function, *, over_http: bool) -> Function:
 
 
 def _reflowed(docstring: str) -> str:
-    """Each paragraph on one line: the help is as wide as the terminal, not as our source."""
+    """Each paragraph on one line, so that the terminal's width wraps it, not our source's."""
     paragraphs = inspect.cleandoc(docstring).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
@@ -161,25 +178,25 @@ _SHARED_OPTIONS: dict[str, tuple[Any, object]] = {
 
 
 def invoke(given: Globals, body: Callable[[Session], None]) -> None:
-    """Run a command's body; what goes wrong becomes one sentence and an exit code."""
+    """Run a command's body; an error becomes one sentence and an exit code."""
     try:
         body(Session.of(given))
         sys.stdout.flush()
     except MurmurError as error:
-        tell_error(given, error)
+        print_error(given, error)
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def tell_error(given: Globals, error: Exception) -> None:
-    """Say on stderr what went wrong: a sentence, or JSON with --json; a bug has its traceback."""
+def print_error(given: Globals, error: Exception) -> None:
+    """Print an error on stderr: a sentence, or JSON with --json; a bug with its traceback."""
     if _wants_traceback(given) or not isinstance(error, MurmurError):
         traceback.print_exception(error)
     if given.as_json:
         print(error_json(type(error).__name__, str(error), exit_code(error)), file=sys.stderr)
     else:
-        tell(f"murmur-streams: {error}")
+        print_message(f"murmur-streams: {error}")
 
 
 def error_json(kind: str, message: str, code: int) -> str:
@@ -188,7 +205,7 @@ def error_json(kind: str, message: str, code: int) -> str:
 
 
 def exit_code(error: BaseException) -> int:
-    """What a command ends with that failed so."""
+    """The exit code of a command that ended with this error."""
     if isinstance(error, RunCancelledError):
         return CANCELLED
     return (

@@ -1,4 +1,4 @@
-"""Durations and moments as people write them."""
+"""Parsers of durations and moments, as people write them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def seconds_of(text: str) -> float:
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise typer.BadParameter(
-            f"{text!r} is no duration: write seconds, or a number with s, m, h or d, such as 5m, "
-            "from 0 to ten years"
+            f"{text!r} is not a duration: write seconds, or a number with s, m, h or d, such as "
+            "5m, from 0 to ten years"
         )
     seconds = float(found[1]) * _UNITS[found[2] or "s"]
     if seconds > LONGEST_SECONDS:
@@ -28,10 +28,10 @@ def seconds_of(text: str) -> float:
 
 
 def moment_of(text: str) -> datetime:
-    """A moment, from ISO 8601; one without a zone is in this machine's."""
+    """A moment, from ISO 8601; without a zone, it is in this machine's zone."""
     try:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError, OSError):
         raise typer.BadParameter(
-            f"{text!r} is no moment: write it as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00"
+            f"{text!r} is not a moment: write it as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00"
         ) from None

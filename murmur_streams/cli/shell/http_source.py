@@ -1,4 +1,4 @@
-"""The runs behind an HTTP server."""
+"""Runs behind an HTTP server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from pydantic import JsonValue
 
-from murmur_streams.cli.shell.run_source import Submitted
+from murmur_streams.cli.shell.run_source import SubmittedRun
 from murmur_streams.client import AsyncClient
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.events import RunEvent
@@ -18,17 +18,17 @@ from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet.submission import SubmitOptions
 
 
-class ServerPlace:
-    """What a server tells of its runs; it has no dead letters to tell."""
+class HttpSource:
+    """The runs behind an HTTP server, which shows neither workers nor dead letters."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> Submitted:
-        # Whose run it is follows from the token.
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
+        # The server takes the tenant from the token.
         asked = {name: value for name, value in options.items() if name != "tenant"}
         handle = await self._client.submit(target, given, **asked)  # pyright: ignore[reportArgumentType]  # the keywords are the same
-        return Submitted(handle.run_id, handle.warning)
+        return SubmittedRun(handle.run_id, handle.warning)
 
     async def snapshot(self, run_id: str) -> Run:
         return await self._client.handle(run_id).snapshot()
@@ -37,7 +37,7 @@ class ServerPlace:
         return self._client.handle(run_id).stream(after=after)
 
     async def result(self, run: Run) -> RunResult | None:
-        # Where it has left none, the server makes one of its state, which says nothing more.
+        # For a run without a result, the server would make one of its state alone.
         if not run.state.is_terminal or run.result_size is None:
             return None
         return await self._client.handle(run.run_id).any_result()
@@ -45,7 +45,7 @@ class ServerPlace:
     async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
         return await self._client.handle(run_id).cancel(reason=reason, wait=wait)
 
-    async def missing_worker(self, run_id: str) -> str | None:  # noqa: ARG002  # nobody tells
+    async def missing_worker(self, run_id: str) -> str | None:  # noqa: ARG002
         return None
 
     async def list_runs(
@@ -56,5 +56,5 @@ class ServerPlace:
     async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
         return await self._client.handle(run.run_id).last_entries(count)
 
-    async def dead_reason(self, run: Run) -> str | None:  # noqa: ARG002  # nobody tells
+    async def dead_reason(self, run: Run) -> str | None:  # noqa: ARG002
         return None

@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    """Run the command line; without its extra, say what to install."""
+    """Run the command line; without the extra ``cli``, print what to install."""
     try:
         from murmur_streams.cli.shell.app import app
     except ModuleNotFoundError as error:
@@ -36,7 +36,7 @@ def _run() -> None:
         )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        # The imports take half a second; from then on, typer and the commands see to it.
+        # The imports take half a second; after them, typer and the commands handle Ctrl-C.
         raise SystemExit(INTERRUPTED) from None
     if "--json" not in sys.argv[1:]:
         app(prog_name="murmur-streams")
@@ -44,14 +44,14 @@ def _run() -> None:
 
 
 def _answer_in_json(app: Callable[..., int | None]) -> int:
-    """Run a command for a program: a mistake in its words is told as JSON, too."""
+    """Run a command for a program: errors of usage are JSON, too."""
     try:
         return app(prog_name="murmur-streams", standalone_mode=False) or 0
     except Exception as error:
-        words: Callable[[], str] | None = getattr(error, "format_message", None)
-        if words is None:
+        message: Callable[[], str] | None = getattr(error, "format_message", None)
+        if message is None:
             raise
         from murmur_streams.cli.shell.command import USAGE, error_json
 
-        print(error_json("UsageError", words(), USAGE), file=sys.stderr)
+        print(error_json("UsageError", message(), USAGE), file=sys.stderr)
         return USAGE

@@ -1,4 +1,4 @@
-"""How a run ended: its output or its error, for programs and for people."""
+"""The outcome of a run: its output or its error, for programs and for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from murmur_streams.core.model.run import Run
 
 
 def outcome_json(run: Run, result: RunResult | None) -> dict[str, Any]:
-    """The end of a run as JSON."""
+    """The outcome of a run as JSON."""
     return {
         "run_id": run.run_id,
         "state": str(run.state),
@@ -45,7 +45,7 @@ def _agent_json(result: AgentResult[Any]) -> dict[str, Any]:
 
 
 def print_outcome(run: Run, result: RunResult | None) -> None:
-    """The state, then the output or what went wrong."""
+    """Print the state, then the output or the error."""
     screen = console()
     screen.print(state_text(run.state))
     found = result_json(result)
@@ -53,16 +53,15 @@ def print_outcome(run: Run, result: RunResult | None) -> None:
         print_pretty(found["output"])
     elif found is not None and "outputs" in found:
         print_pretty({name: leaf["output"] for name, leaf in found["outputs"].items()})
-    wrong = error_words(run, result)
-    if wrong:
-        screen.print(Text(wrong, "red"))
+    failure = failure_text(run, result)
+    if failure:
+        screen.print(Text(failure, "red"))
 
 
-def error_words(run: Run, result: RunResult | None) -> str | None:
-    """What went wrong, with its type where that is known."""
+def failure_text(run: Run, result: RunResult | None) -> str | None:
+    """The error of a run, with its type when that is known."""
     if isinstance(result, AgentResult) and result.error is not None:
-        words = f"{error_type_name(result.error)}: {error_message(result.error)}"
-        return printable(words)
+        return printable(f"{error_type_name(result.error)}: {error_message(result.error)}")
     return None if run.error is None else printable(run.error)
 
 

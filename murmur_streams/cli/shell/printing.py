@@ -1,4 +1,4 @@
-"""How things look: values as JSON for programs, lines for people; hostile text stays harmless."""
+"""Printing: JSON for programs, lines for people, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LONGEST_TEXT = 2_000
 
 
 def console() -> Console:
-    """A console on the stdout of this moment; plain where that is no terminal."""
+    """A console on the current stdout; plain when that is not a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def tell(message: str) -> None:
-    """Say something to the person, on stderr: stdout is for what was asked for."""
+def print_message(message: str) -> None:
+    """Print a message for people on stderr; stdout is for the command's result."""
     print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
 
 
@@ -41,7 +41,7 @@ def print_json(value: object) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with its control characters shown: a log line must not drive the terminal."""
+    """The text with its control characters escaped, so that it cannot drive the terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -53,7 +53,7 @@ def compact(value: object) -> str:
 
 
 def event_json(event: RunEvent) -> dict[str, Any]:
-    """An event as JSON; what it does not have is left out."""
+    """An event as JSON, without the fields that are None."""
     return event.model_dump(mode="json", exclude_none=True)
 
 
@@ -62,7 +62,7 @@ def event_line(event: RunEvent) -> Text:
     moment = event.timestamp.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
     line = Text(f"{moment}  ", style="dim").append(f"#{event.seq or 0:<4} ", style="dim")
     line.append(f"{event.type:<15} ", style=_event_style(event))
-    return line.append(_event_words(event), style="none")
+    return line.append(_event_details(event), style="none")
 
 
 def _event_style(event: RunEvent) -> str:
@@ -73,15 +73,15 @@ def _event_style(event: RunEvent) -> str:
     return "yellow" if event.type is RunEventType.RUN_CANCELLED else "cyan"
 
 
-def _event_words(event: RunEvent) -> str:
-    words = [printable(word) for word in (event.name, event.error) if word]
+def _event_details(event: RunEvent) -> str:
+    parts = [printable(part) for part in (event.name, event.error) if part]
     if event.data is not None:
-        words.append(compact(event.data))
-    if not words and event.agent:
-        words.append(printable(event.agent))
+        parts.append(compact(event.data))
+    if not parts and event.agent:
+        parts.append(printable(event.agent))
     if event.attempt is not None and event.type is RunEventType.AGENT_STARTED:
-        words.append(f"(attempt {event.attempt})")
-    return "  ".join(words)
+        parts.append(f"(attempt {event.attempt})")
+    return "  ".join(parts)
 
 
 def state_text(state: RunState) -> Text:
@@ -89,27 +89,27 @@ def state_text(state: RunState) -> Text:
     return Text(str(state), style=STATE_STYLES[state])
 
 
-def moment_words(moment: datetime | None) -> str:
+def moment_text(moment: datetime | None) -> str:
     """A time in UTC, or a dash."""
     return "-" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
-def seconds_words(start_ms: int | None, end_ms: int | None) -> str:
-    """How long something took, or nothing."""
+def duration_text(start_ms: int | None, end_ms: int | None) -> str:
+    """A duration, or an empty text when an end of it is unknown."""
     return "" if start_ms is None or end_ms is None else f"{(end_ms - start_ms) / 1000:.3f} s"
 
 
-def progress_words(progress: RunProgress | None) -> str:
+def progress_text(progress: RunProgress | None) -> str:
     """Progress as ``3 of 10, 1 failed, 2 running``."""
     if progress is None:
         return "-"
-    words = f"{progress.completed} of {progress.total}"
-    words += f", {progress.failed} failed" if progress.failed else ""
-    return words + (f", {progress.running} running" if progress.running else "")
+    text = f"{progress.completed} of {progress.total}"
+    text += f", {progress.failed} failed" if progress.failed else ""
+    return text + (f", {progress.running} running" if progress.running else "")
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """Everything known of a run as JSON, except its fencing token."""
+    """A run as JSON, without its fencing token."""
     found = RunSnapshot.of(run).model_dump(exclude={"error_type"})
     times = {name: at.isoformat() for name, at in found.items() if isinstance(at, datetime)}
     return {**found, **times, "error": run.error}

@@ -1,4 +1,4 @@
-"""Where a command finds runs: in a store, or behind a server; what it prints is the same."""
+"""The runs that a command works on: in a store, or behind an HTTP server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue
 
-from murmur_streams.cli.shell.missing import missing_worker
-from murmur_streams.cli.shell.opening import open_fleet
+from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.session import RETRY_SECONDS, Session
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
@@ -25,29 +24,31 @@ from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.submission import SubmitOptions
+from murmur_streams.stores.work_store import WorkStore
 
-LOOK_SECONDS = 1.0
-"""How long a command waits to know whether a worker serves what it submitted."""
+UNSERVED_SECONDS = 1.0
+"""How long ``submit`` waits to learn whether a worker serves the target."""
+_GONE = "its worker has not been heard of ({}); it ends when any worker is there"
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """A run that was taken."""
+class SubmittedRun:
+    """A run that was accepted."""
 
     run_id: str
     warning: str | None
-    """What the submitter should know."""
+    """For the submitter: no worker serves the target."""
 
 
-class Place(Protocol):
-    """What commands do with runs. Errors are the library's, wherever the runs are."""
+class RunSource(Protocol):
+    """The operations of commands on runs. Both kinds raise the same errors of this library."""
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> Submitted:
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
         """Submit a run."""
         ...
 
     async def snapshot(self, run_id: str) -> Run:
-        """What is known of a run."""
+        """The current state of a run."""
         ...
 
     def stream(self, run_id: str, *, after: str | None) -> AsyncGenerator[RunEvent]:
@@ -55,15 +56,15 @@ class Place(Protocol):
         ...
 
     async def result(self, run: Run) -> RunResult | None:
-        """What a run left; None when that is nothing."""
+        """The result of a run; None when it has none."""
         ...
 
     async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
-        """Ask that a run end cancelled."""
+        """Request that a run is cancelled."""
         ...
 
     async def missing_worker(self, run_id: str) -> str | None:
-        """Why a running run's worker seems to be gone; None when it does not, or nobody tells."""
+        """Why a running run's worker seems to be gone; None when it is alive or not known."""
         ...
 
     async def list_runs(
@@ -77,39 +78,39 @@ class Place(Protocol):
         ...
 
     async def dead_reason(self, run: Run) -> str | None:
-        """Why the run is a dead letter; None when it is none, or nobody tells."""
+        """Why the run is a dead letter; None when it is not one, or not known."""
         ...
 
 
 @asynccontextmanager
-async def open_place(
+async def open_run_source(
     session: Session, app: str | None = None, *, may_be_new: bool = False
-) -> AsyncGenerator[Place]:
-    """Open what the options name; it is closed at the end of the block.
+) -> AsyncGenerator[RunSource]:
+    """Open the store or the server of the options; it is closed at the end of the block.
 
     Raises:
-        StoreConfigurationError: there is no store, and none may be made (``may_be_new``).
+        StoreConfigurationError: the store does not exist, and ``may_be_new`` is false.
     """
     if session.server is None:
         async with open_fleet(session, app, may_be_new=may_be_new) as fleet:
-            yield StorePlace(fleet)
+            yield StoreSource(fleet)
         return
     if app is not None:
         raise StoreConfigurationError(
             "--app checks by a fleet of this machine; a server checks itself"
         )
-    async with _over_http(session, session.server) as place:
-        yield place
+    async with _open_http_source(session, session.server) as source:
+        yield source
 
 
-class StorePlace:
+class StoreSource:
     """The runs of a store."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> Submitted:
-        return await submitted(await self._fleet.submit(target, given, **options))
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
+        return await check_served(await self._fleet.submit(target, given, **options))
 
     async def snapshot(self, run_id: str) -> Run:
         return await (await self._fleet.store()).snapshot(run_id)
@@ -147,20 +148,36 @@ class StorePlace:
 
 
 def print_own_warnings() -> None:
-    """Keep logging's last resort from showing on stderr what the command prints there itself."""
+    """Keep logging's last resort from printing warnings that the command prints itself."""
     for name in ("murmur_streams.fleet", "murmur_streams.client"):
         logging.getLogger(name).addHandler(logging.NullHandler())
 
 
-async def submitted(handle: RunHandle[Any]) -> Submitted:
-    """A submission, once the look for workers is over."""
-    return Submitted(handle.run_id, await handle.unserved(LOOK_SECONDS))
+async def check_served(handle: RunHandle[Any]) -> SubmittedRun:
+    """The submitted run, with a warning when no worker serves its target."""
+    return SubmittedRun(handle.run_id, await handle.unserved(UNSERVED_SECONDS))
+
+
+async def missing_worker(store: WorkStore, run_id: str) -> str | None:
+    """Why a running run's worker seems to be gone; None when it is alive, or the run has ended."""
+    try:
+        run = await store.snapshot(run_id)
+    except RunNotFoundError:
+        return None
+    if run.state is not RunState.RUNNING or run.worker is None:
+        return None
+    left_ms = await store.lease_left_ms(run_id)
+    if left_ms is not None and left_ms < 0:
+        return _GONE.format(f"its lease ran out {-left_ms / 1000:.0f} s ago")
+    if run.worker not in {worker.id for worker in await store.workers().list()}:
+        return _GONE.format("it is not among the live ones")
+    return None
 
 
 @asynccontextmanager
-async def _over_http(session: Session, server: str) -> AsyncGenerator[Place]:
+async def _open_http_source(session: Session, server: str) -> AsyncGenerator[RunSource]:
     try:
-        from murmur_streams.cli.shell.http_source import ServerPlace
+        from murmur_streams.cli.shell.http_source import HttpSource
         from murmur_streams.client import AsyncClient
     except ImportError as error:
         raise StoreConfigurationError(str(error)) from error
@@ -170,4 +187,4 @@ async def _over_http(session: Session, server: str) -> AsyncGenerator[Place]:
         trust_env=session.settings.trust_env,
         retry_seconds=RETRY_SECONDS,
     ) as client:
-        yield ServerPlace(client)
+        yield HttpSource(client)

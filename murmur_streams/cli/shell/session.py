@@ -1,4 +1,4 @@
-"""What every command knows: where the runs are, and how to print."""
+"""The session of a command: its options over the environment's, and the store they name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from murmur_streams.stores.work_store import WorkStore
 logger = logging.getLogger("murmur_streams.cli")
 
 RETRY_SECONDS = 5.0
-"""A person waits for the answer; a fleet retries for longer."""
+"""Shorter than a fleet's: a person waits for the answer."""
 NEEDS_STORE = (
     "this command looks into the store, and a server does not show that: give --url or MURMUR_URL"
 )
@@ -31,7 +31,7 @@ NEEDS_STORE = (
 
 @dataclass(frozen=True, slots=True)
 class Globals:
-    """The options that stand before or after any command."""
+    """The shared options, which may stand before or after the command."""
 
     url: str | None = field(default=None, repr=False)
     prefix: str | None = None
@@ -41,7 +41,7 @@ class Globals:
     token_file: Path | None = None
 
     def over(self, other: Globals) -> Globals:
-        """These options, and where they say nothing, ``other``."""
+        """These options, completed by ``other``."""
         return Globals(
             url=self.url or other.url,
             prefix=self.prefix or other.prefix,
@@ -54,7 +54,7 @@ class Globals:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One invocation: its options over the environment's."""
+    """One invocation of a command: its options over the environment's."""
 
     given: Globals
     settings: Settings
@@ -71,19 +71,19 @@ class Session:
 
     @property
     def as_json(self) -> bool:
-        """Whether a program reads what is printed."""
+        """Whether a program reads the output."""
         return self.given.as_json
 
     @property
     def server(self) -> str | None:
-        """--server, else MURMUR_SERVER unless --url says otherwise; None: there is a store."""
+        """--server, else MURMUR_SERVER unless --url or --prefix is given; None: use a store."""
         if self.given.url or self.given.prefix:
             return None
         return self.given.server or self.settings.server
 
     @property
     def token(self) -> str | None:
-        """What --token-file has, else MURMUR_TOKEN, else what MURMUR_TOKEN_FILE has.
+        """The token in --token-file, else MURMUR_TOKEN, else the one in MURMUR_TOKEN_FILE.
 
         Raises:
             StoreConfigurationError: the file cannot be read.
@@ -97,7 +97,7 @@ class Session:
             with path.open(encoding="utf-8-sig") as file:
                 token, mode = file.read().strip(), os.fstat(file.fileno()).st_mode
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
+            why = getattr(error, "strerror", None) or "it is not text"
             raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None
         if is_open_to_others(mode):
             logger.warning(
@@ -106,15 +106,15 @@ class Session:
         return token
 
     def check_is_store(self, *, may_be_new: bool = False) -> None:
-        """Refuse a place that is no store which other processes can reach.
+        """Refuse anything that is not a store which other processes can reach.
 
         Args:
-            may_be_new: whether a file that is not there may be made: who only reads would make
-                an empty store of a mistyped name, and find nothing in it.
+            may_be_new: whether a missing file may be created. A command that only reads must not:
+                it would create an empty store under a mistyped name, and find nothing in it.
 
         Raises:
             StoreConfigurationError: the runs are behind a server, or in one process's memory, or
-                there is no such file.
+                the file does not exist.
         """
         if self.server is not None and self.settings.url is None:
             raise StoreConfigurationError(NEEDS_STORE)
@@ -127,12 +127,12 @@ class Session:
             raise StoreConfigurationError(
                 "--prefix is what Redis keys begin with, and these runs are in a file: leave it out"
             )
-        if not may_be_new and not self.is_there:
+        if not may_be_new and not self.store_exists:
             raise StoreConfigurationError(f"there is no store at {self.path}")
 
     @property
     def path(self) -> Path | None:
-        """The file or folder of the store; None when the runs are elsewhere.
+        """The file or folder of the store; None for a store on a server.
 
         Raises:
             StoreConfigurationError: the URL should name one, and does not.
@@ -140,15 +140,15 @@ class Session:
         return path_on_disk(self.url)
 
     @property
-    def is_there(self) -> bool:
-        """False when the store is a file or folder which nobody has made yet."""
+    def store_exists(self) -> bool:
+        """False when the store is a file or folder that does not exist yet."""
         path = self.path
         try:
             return path is None or bool(path.stat())
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            # Whatever it is, opening it will tell.
+            # Opening the store will raise the error that says why.
             return True
 
     @property
@@ -180,10 +180,10 @@ class Session:
 
         Args:
             partitions: None is the setting.
-            may_be_new: whether a file that is not there is made.
+            may_be_new: whether a missing file is created.
 
         Raises:
-            StoreConfigurationError: there is no store.
+            StoreConfigurationError: the store does not exist.
         """
         self.check_is_store(may_be_new=may_be_new)
         options = default_options(self.url, self.settings) | self.redis_options
@@ -197,7 +197,7 @@ class Session:
 
     @asynccontextmanager
     async def redis_store(self, partitions: int | None = None) -> AsyncGenerator[RedisRunStore]:
-        """The same for what looks at Redis keys.
+        """The same for a command that reads Redis keys.
 
         Raises:
             StoreConfigurationError: the runs are in a file, or behind a server.
@@ -212,13 +212,13 @@ class Session:
 
     @property
     def redis_options(self) -> dict[str, Any]:
-        """What a person's store is opened with beside the defaults, if it is a Redis."""
+        """The options for a Redis store beside the defaults; empty for a store on disk."""
         if kind_on_disk(self.url):
             return {}
         return {"key_prefix": self.prefix, "retry_seconds": RETRY_SECONDS}
 
     def to_environment(self) -> dict[str, str]:
-        """The options as variables, for code of the user's and for processes that we start."""
+        """The options as variables, for the user's code and for child processes."""
         variables: dict[str, str] = {}
         if self.given.url:
             variables["MURMUR_URL"] = self.given.url

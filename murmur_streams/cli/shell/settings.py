@@ -31,5 +31,5 @@ def register(app: typer.Typer) -> None:
         values = asdict(session.settings)
         for row in VARIABLES:
             if isinstance(text := values[row.field], str):
-                values[row.field] = row.rule.shown(text)
+                values[row.field] = row.shown(text)
         print_json({row.name: values[row.field] for row in VARIABLES})

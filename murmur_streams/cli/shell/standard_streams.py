@@ -1,8 +1,8 @@
-"""The process's stdin, stdout and stderr: closed ones, full disks, and readers that have gone.
+"""The process's stdin, stdout and stderr: closed ones, full disks, and readers that have ended.
 
-A write to stdout that fails is an OutputError, which nothing between the write and ``main`` takes
-for another error: click ends with 1 for a broken pipe, rich with 1, Python with a traceback. A
-write to stderr that fails is dropped: nothing is left to report it to, and the exit code counts.
+A failed write to stdout raises OutputError, which only ``main`` handles. An OSError would be
+handled in between: click and rich exit with 1 for a broken pipe, Python prints a traceback. A
+failed write to stderr is dropped: it cannot be reported anywhere, and the exit code still counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 
 class OutputError(Exception):
-    """Stdout takes no more: its reader has gone, or its disk is full."""
+    """Stdout cannot be written: its reader has ended, or its disk is full."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"stdout: {error.strerror or error}")
@@ -46,10 +46,10 @@ class _Stderr(io.FileIO):
 
 
 def prepare() -> None:
-    """Make the three streams safe to use, whatever they are.
+    """Make the three streams safe to use.
 
     A closed one becomes /dev/null. Otherwise the next file or socket that the process opens would
-    get its number, and what a library prints would be written there.
+    get its number, and a library that prints would write into that file.
     """
     for number in (_STDIN, _STDOUT, _STDERR):
         try:
@@ -63,26 +63,26 @@ def prepare() -> None:
 
 
 def give_up(error: OutputError) -> int:
-    """Say why stdout takes no more, unless its reader has gone; the exit code."""
-    # What is still in a buffer would be written at the process's end, and fail again.
+    """Report why stdout cannot be written, unless its reader has ended; returns the exit code."""
+    # Python flushes the buffer at the end of the process, which would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
     if error.is_broken_pipe:
         return BROKEN_PIPE
     if "--json" in sys.argv[1:]:
-        told = {"error": "OutputError", "message": str(error), "exit_code": FAILED}
-        print(json.dumps(told, ensure_ascii=False), file=sys.stderr)
+        report = {"error": "OutputError", "message": str(error), "exit_code": FAILED}
+        print(json.dumps(report, ensure_ascii=False), file=sys.stderr)
     else:
         print(f"murmur-streams: {error}", file=sys.stderr)
     return FAILED
 
 
 def _over(kind: type[io.FileIO], number: int, stream: TextIO | None) -> TextIO:
-    """A text stream on a file's number, with the settings of the one that Python made of it."""
+    """A text stream on the descriptor, with the settings of the stream that Python made."""
     buffer = getattr(stream, "buffer", None)
     is_unbuffered = isinstance(buffer, io.FileIO)  # by PYTHONUNBUFFERED
     raw = buffer if is_unbuffered else getattr(buffer, "raw", None)
     if stream is not None and type(raw) is not io.FileIO:
-        # A console of Windows, or a test's: it has rules of its own.
+        # A console of Windows, or the replacement of a test: it is left as it is.
         return stream
     file = kind(number, "w", closefd=False)
     return io.TextIOWrapper(

@@ -1,1 +1,1 @@
-"""Worker processes: one that works, the parent that keeps several, and what probes are told."""
+"""Processes: a worker, a pod, the supervisor of several workers, and their health for probes."""

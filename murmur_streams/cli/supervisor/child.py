@@ -1,4 +1,4 @@
-"""One worker process, as its parent sees it: started, told to stop, listened to, waited for."""
+"""One worker process, as its supervisor sees it: start, signals, reports, end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from murmur_streams.cli.supervisor.child_pipe import read_report
-from murmur_streams.cli.supervisor.options import Options
+from murmur_streams.cli.supervisor.child_pipe import parse_report
+from murmur_streams.cli.supervisor.options import WorkerOptions
 
 INTERRUPTED = 130
 STOPPED_CODES = frozenset({0, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT})
-"""How a worker ends that was told to stop, also before it could heed that."""
+"""Exit codes of a worker that was stopped, also one that had not yet installed its handlers."""
 
 
 @dataclass
@@ -27,26 +27,30 @@ class Child:
 
     number: int
     process: asyncio.subprocess.Process
-    heard: Callable[[Child], None]
+    on_report: Callable[[Child], None]
     report: dict[str, Any] = field(default_factory=dict[str, Any])
     reported_at: float | None = None
     beaten_at: float | None = None
     beats: int = 0
-    times_told: int = 0
-    told: asyncio.Event = field(default_factory=asyncio.Event)
-    _listening: asyncio.Task[None] | None = None
+    stops_sent: int = 0
+    stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    _reading: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
-        cls, number: int, options: Options, more: list[str], heard: Callable[[Child], None]
+        cls,
+        number: int,
+        options: WorkerOptions,
+        extra: list[str],
+        on_report: Callable[[Child], None],
     ) -> Child:
-        """Start it. In a process group of its own: Ctrl-C on a terminal is for the parent."""
+        """Start it in a process group of its own: Ctrl-C on a terminal reaches only the parent."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *options.words_for_child(number, theirs.fileno()),
-                    *more,
+                    *options.child_command(number, theirs.fileno()),
+                    *extra,
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     process_group=0,
@@ -55,8 +59,8 @@ class Child:
             except BaseException:
                 ours.close()
                 raise
-        child = cls(number, process, heard)
-        child._listening = asyncio.create_task(child._listen(ours))
+        child = cls(number, process, on_report)
+        child._reading = asyncio.create_task(child._read_reports(ours))
         return child
 
     @property
@@ -68,17 +72,17 @@ class Child:
         """Whether it has ever worked."""
         return self.beaten_at is not None
 
-    def tell_to_stop(self) -> None:
-        """Once: drain. Twice: hand back. More often: it is killed."""
-        # Two of the same signal may arrive as one; the last one is heeded by every process.
+    def request_stop(self) -> None:
+        """First call: drain. Second: hand the runs back. Third and later: it is killed."""
+        # The kernel may merge two signals of the same number into one, so each call sends another.
         sequence = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-        number = sequence[min(self.times_told, len(sequence) - 1)]
-        self.times_told += 1
-        self.told.set()
+        number = sequence[min(self.stops_sent, len(sequence) - 1)]
+        self.stops_sent += 1
+        self.stop_requested.set()
         self.send(number)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal, if the process still runs."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
@@ -86,30 +90,30 @@ class Child:
     async def ended(self) -> int:
         """Wait for its end; the exit code, or the negative number of the signal that ended it."""
         code = await self.process.wait()
-        if self._listening is not None:
-            await self._listening
+        if self._reading is not None:
+            await self._reading
         return code
 
-    async def _listen(self, ours: socket.socket) -> None:
+    async def _read_reports(self, ours: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            # It ends with the process: what that has started itself does not hold the socket.
+            # The socket closes with the process: programs that it started do not inherit it.
             while line := await reader.readline():
-                self._hear(read_report(line))
+                self._take_report(parse_report(line))
         except (OSError, ValueError):
             return
         finally:
             writer.close()
 
-    def _hear(self, report: dict[str, Any]) -> None:
+    def _take_report(self, report: dict[str, Any]) -> None:
         self.report, self.reported_at = report, time.monotonic()
         if report.get("beats", self.beats) != self.beats:
             self.beats, self.beaten_at = report["beats"], self.reported_at
-        self.heard(self)
+        self.on_report(self)
 
 
-def how_it_ended(code: int) -> str:
-    """An exit code in words."""
+def describe_exit(code: int) -> str:
+    """An exit code as the end of a sentence."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -118,10 +122,11 @@ def how_it_ended(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def _environment(options: Options) -> dict[str, str]:
+def _environment(options: WorkerOptions) -> dict[str, str]:
     environ = dict(os.environ)
     if options.reload:
-        # Compiled files are told apart by the second: two saves in one would look the same.
+        # Python compares compiled files by the second: of two saves in one second, it would miss
+        # the later one.
         environ["PYTHONDONTWRITEBYTECODE"] = "1"
     if sys.flags.dev_mode:
         environ["PYTHONDEVMODE"] = "1"

@@ -1,7 +1,7 @@
-"""The socket between a parent and a worker process that it keeps.
+"""The socket between a supervisor and one of its worker processes.
 
-The child reports its health as lines. The parent says nothing: the end of its side, which the
-kernel sees to whatever becomes of it, tells the child that it is alone.
+The child reports its health as lines of JSON. The parent never writes. When the parent ends, in
+whatever way, the kernel closes its side, and the child reads the end: it is an orphan and stops.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ class Reporter:
         os.set_inheritable(descriptor, False)
         self._socket = socket.socket(fileno=descriptor)
         self._longest_seconds = drain_seconds + ORPHAN_SECONDS
-        threading.Thread(target=self._await_end, name="parent", daemon=True).start()
+        threading.Thread(target=self._stop_when_orphaned, name="parent", daemon=True).start()
 
     def send(self, health: Health) -> None:
-        """Tell the parent; one that does not read misses it."""
+        """Report to the parent; the report is dropped while the parent does not read."""
         line = {**health.as_json(), "status": str(health.status), "beats": health.beats}
         with contextlib.suppress(OSError):
             self._socket.send(json.dumps(line).encode() + b"\n", socket.MSG_DONTWAIT)
 
-    def _await_end(self) -> None:
+    def _stop_when_orphaned(self) -> None:
         with contextlib.suppress(OSError):
             while self._socket.recv(1):
                 pass
-        # As if it had been told to stop: before the signal is handled, it ends the process.
+        # SIGTERM drains the worker; before its handler is installed, it ends the process.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(self._longest_seconds)
         os._exit(1)
 
 
-def read_report(line: bytes) -> dict[str, Any]:
-    """What a child has said, or nothing: its end may come in the middle of a line."""
+def parse_report(line: bytes) -> dict[str, Any]:
+    """A child's report; empty for half a line, which a child leaves that dies while it writes."""
     try:
         found: object = json.loads(line)
     except ValueError:

@@ -1,34 +1,26 @@
-"""Which event loop a worker runs on."""
+"""The event loop that a worker or a pod runs on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import StrEnum
 
 from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.settings import EventLoop
 
 
-class Loop(StrEnum):
-    """The choice; ``auto`` is uvloop where it is installed."""
-
-    AUTO = "auto"
-    ASYNCIO = "asyncio"
-    UVLOOP = "uvloop"
-
-
-def loop_factory(choice: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the event loop; None is asyncio's own way.
+def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The factory of the event loop; None means asyncio's own.
 
     Raises:
-        StoreConfigurationError: uvloop was asked for and is not installed.
+        StoreConfigurationError: ``uvloop`` was chosen and is not installed.
     """
-    if choice is Loop.ASYNCIO:
+    if choice == EventLoop.ASYNCIO:
         return None
     try:
         import uvloop
     except ModuleNotFoundError:
-        if choice is Loop.AUTO:
+        if choice == EventLoop.AUTO:
             return None
         raise StoreConfigurationError(
             "--loop uvloop needs uvloop: pip install 'murmur-streams[uvloop]'"

@@ -1,4 +1,4 @@
-"""How a worker is, for probes: what its beats tell, as a file and as an answer."""
+"""A worker's health for probes: as a file that is touched, and as the body of an answer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from murmur_streams.fleet.worker.worker import REGISTER_SECONDS
 logger = logging.getLogger("murmur_streams.worker")
 
 BEATS = 3
-"""A worker is heard of every few seconds; so many may be missed before it counts as silent."""
+"""A worker beats every few seconds; after so many missed beats it counts as silent."""
 
 
 def fresh_seconds(lease_seconds: float) -> float:
-    """How old the last beat of a worker that is ready may be."""
+    """How old the last beat of a ready worker may be."""
     return max(lease_seconds, BEATS * REGISTER_SECONDS)
 
 
 MOST_TARGETS = 20
-"""How many are named; the list of workers has them all."""
+"""How many targets an answer names; `murmur-streams workers` names them all."""
 
 
 class Status(StrEnum):
@@ -39,7 +39,7 @@ class Status(StrEnum):
 
 @dataclass
 class Health:
-    """One worker process, as its beats tell.
+    """The health of one worker process, by its beats.
 
     Args:
         fresh_seconds: how old its last beat may be while it is ready.
@@ -52,7 +52,7 @@ class Health:
     worker: str | None = None
     targets: tuple[str, ...] = ()
     warning: Callable[[], str | None] = field(default=lambda: None, repr=False)
-    """What to mend on the store though it works."""
+    """What should be mended on the store, though the worker works."""
     refusal: Callable[[], str | None] = field(default=lambda: None, repr=False)
     """Why the server lets the worker claim no runs."""
     beats: int = 0
@@ -66,33 +66,33 @@ class Health:
             self.status = Status.WORKING
         self.changed(self)
 
-    def drains(self) -> None:
-        """It takes no more runs."""
+    def set_draining(self) -> None:
+        """The worker claims no more runs."""
         self.status = Status.DRAINING
         self.changed(self)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its last beat is young enough."""
+        """Whether its last beat is recent enough."""
         return self.beaten_at is not None and _since(self.beaten_at) < self.fresh_seconds
 
     @property
     def is_live(self) -> bool:
-        """Whether the process does anything: who asks it hears from its event loop."""
+        """Always true: an answer itself shows that the event loop runs."""
         return True
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes runs: it works, and the server knows it and lets it."""
+        """Whether it claims runs: it works, the server took its last beat and refuses no claim."""
         return self.status is Status.WORKING and self.is_fresh and self.refusal() is None
 
     @property
     def is_warned(self) -> bool:
-        """Whether something on the store is to be mended."""
+        """Whether something on the store should be mended."""
         return self.warning() is not None
 
     def as_json(self) -> dict[str, Any]:
-        """What a probe is told."""
+        """The body of a probe's answer."""
         beaten, warning, refusal = self.beaten_at, self.warning(), self.refusal()
         return {
             "status": "no heartbeat" if self._is_silent else str(self.status),
@@ -109,7 +109,7 @@ class Health:
 
 
 class HealthFile:
-    """A file that is touched at each beat, and gone when the worker has ended.
+    """A file that is touched at each beat and removed when the worker has ended.
 
     Raises:
         InvalidInputError: it cannot be written.
@@ -118,7 +118,7 @@ class HealthFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            # The file of a process that was killed must not speak for this one.
+            # A process that was killed left its file: it must not count as a beat of this one.
             path.unlink(missing_ok=True)
             if not path.parent.is_dir():
                 raise FileNotFoundError(2, "its folder does not exist")
@@ -126,14 +126,14 @@ class HealthFile:
             raise InvalidInputError(f"--health-file {path}: {error.strerror}") from None
 
     def touch(self) -> None:
-        """Say that all is well now; a folder that is full or gone is no end of the worker."""
+        """Record a beat. A full disk or a missing folder is logged, and the worker goes on."""
         try:
             self._path.touch()
         except OSError as error:
             logger.warning("the health file %s cannot be touched: %s", self._path, error.strerror)
 
     def remove(self) -> None:
-        """Say that it has ended."""
+        """Remove the file: the worker has ended."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What a worker is started with, and how that is told to a process of its own."""
+"""The options of a worker, and the command line that starts one as a child process."""
 
 from __future__ import annotations
 
@@ -7,52 +7,41 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from murmur_streams.settings import Settings
+
 PROGRAMS = frozenset({"murmur-streams", "mstreams"})
 
 
 @dataclass(frozen=True, slots=True)
-class Probes:
-    """Where others look whether it is alive: a file, a port, both or nothing."""
-
-    file: Path | None = None
-    host: str = "127.0.0.1"
-    port: int | None = None
-    """0 takes any free one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
+class WorkerOptions:
     """What a worker is started with."""
 
     fleet: str
-    concurrency: int
-    lease_seconds: float
-    drain_seconds: float
+    settings: Settings
+    """The environment's settings, with the options of the command line over them."""
     targets: tuple[str, ...] | None = None
     worker_id: str | None = None
-    loop: str = "auto"
-    processes: int = 1
     reload: bool = False
-    probes: Probes = Probes()
     parent: int | None = None
-    """The descriptor of the socket to the parent, in a process that one has started."""
+    """The descriptor of the socket to the supervisor, in a process that one has started."""
 
     @property
-    def needs_parent(self) -> bool:
-        """Whether this process only keeps others that work."""
-        return self.parent is None and (self.processes > 1 or self.reload)
+    def needs_supervisor(self) -> bool:
+        """Whether this process executes no runs, and supervises others that do."""
+        return self.parent is None and (self.settings.processes > 1 or self.reload)
 
-    def words_for_child(self, number: int, parent: int) -> list[str]:
-        """The command of one process; ``number`` counts them from 1."""
-        words = [*_this_program(), "worker", self.fleet, "--parent", str(parent)]
-        words += ["--concurrency", str(self.concurrency), "--loop", self.loop]
-        words += ["--lease-seconds", str(self.lease_seconds)]
-        words += ["--drain-seconds", str(self.drain_seconds)]
-        words += ["--targets", ",".join(self.targets)] if self.targets else []
+    def child_command(self, number: int, parent: int) -> list[str]:
+        """The command line of one child process; ``number`` counts them from 1."""
+        command = [*_this_program(), "worker", self.fleet, "--parent", str(parent)]
+        settings = self.settings
+        command += ["--concurrency", str(settings.concurrency), "--loop", settings.loop]
+        command += ["--lease-seconds", str(settings.lease_seconds)]
+        command += ["--drain-seconds", str(settings.drain_seconds)]
+        command += ["--targets", ",".join(self.targets)] if self.targets else []
         if self.worker_id is not None:
-            own = self.worker_id if self.processes == 1 else f"{self.worker_id}-{number}"
-            words += ["--id", own]
-        return words
+            own = self.worker_id if settings.processes == 1 else f"{self.worker_id}-{number}"
+            command += ["--id", own]
+        return command
 
 
 def _this_program() -> list[str]:

@@ -1,4 +1,4 @@
-"""One process that answers over HTTP, and works besides where it is told to."""
+"""One process that serves HTTP, and with ``--with-worker`` executes runs, too."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from murmur_streams.cli.shell.loading import load_fleet
+from murmur_streams.cli.shell.load_fleet import load_fleet
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.event_loop import Loop, loop_factory
-from murmur_streams.cli.supervisor.options import Options
-from murmur_streams.cli.supervisor.working import call_on_signals, to_the_end
-from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError, StoreError
+from murmur_streams.cli.supervisor.event_loop import loop_factory
+from murmur_streams.cli.supervisor.worker_process import (
+    call_on_signals,
+    load_fleet_with_agents,
+    run_then_end,
+)
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.server.auth.tokens import is_open_to_others
+from murmur_streams.settings import Settings
 from murmur_streams.stores.work_store import WorkStore
 
 if TYPE_CHECKING:
@@ -32,30 +36,26 @@ logger = logging.getLogger("murmur_streams.server")
 
 SHORTEST_SECRET = 32
 CHECK_SECONDS = 2.0
-"""How long the start waits for the store: what is wrong for good shows in milliseconds."""
+"""How long the start waits for the store; wrong settings show within milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """What a pod is started with, besides what a worker is."""
+    """What a pod is started with."""
 
-    host: str
-    port: int
+    fleet: str
+    settings: Settings
+    """The environment's settings, with the options of the command line over them."""
     with_worker: bool = False
-    tokens_file: Path | None = None
-    ticket_secret_file: Path | None = None
-    cors_origins: tuple[str, ...] = ()
-    public_openapi: bool = False
     docs: bool = False
     insecure: bool = False
-    root_path: str = ""
 
 
-def serve(session: Session, options: Options, pod: PodOptions) -> None:
-    """Answer until told to stop.
+def serve(session: Session, options: PodOptions) -> None:
+    """Serve HTTP until a signal stops it.
 
     Raises:
-        StoreConfigurationError: an option, a file or the port is no good; nothing listens.
+        StoreConfigurationError: an option, a file or the port cannot be used; nothing listens.
     """
     try:
         from murmur_streams.server.serving import listen
@@ -65,44 +65,43 @@ def serve(session: Session, options: Options, pod: PodOptions) -> None:
         raise StoreConfigurationError(
             f"serving needs {error.name}: pip install 'murmur-streams[server]'"
         ) from None
-    limits = server_options(options, pod)
-    fleet = load_fleet(options.fleet)
-    if pod.with_worker and not fleet.agents:
-        raise InvalidInputError("the fleet has no agents; decorate a function with @fleet.agent")
+    settings, limits = options.settings, server_options(options)
+    fleet = (load_fleet_with_agents if options.with_worker else load_fleet)(options.fleet)
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(each) for each in listen(pod.host, pod.port)]
-        with asyncio.Runner(loop_factory=loop_factory(Loop(options.loop))) as runner:
-            body = _until_stopped(session, fleet, options, pod, limits, sockets)
-            runner.run(to_the_end(session, body))
+        sockets = [stack.enter_context(each) for each in listen(settings.host, settings.port)]
+        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
+            body = _serve_until_stopped(session, fleet, options, limits, sockets)
+            runner.run(run_then_end(session, body))
 
 
-def server_options(options: Options, pod: PodOptions) -> ServerOptions:
-    """What the app is made with.
+def server_options(options: PodOptions) -> ServerOptions:
+    """The options of the ASGI app.
 
     Raises:
-        StoreConfigurationError: a file is no good, or nobody would be asked who they are though
-            others can reach the address.
+        StoreConfigurationError: a file cannot be used, or other machines can reach the address
+            and no token would be required.
     """
     from murmur_streams.server import ServerOptions
     from murmur_streams.server.auth.bearer import BearerTokens
     from murmur_streams.server.serving import is_loopback
 
-    if pod.tokens_file is None and not pod.insecure and not is_loopback(pod.host):
+    settings = options.settings
+    if settings.tokens_file is None and not options.insecure and not is_loopback(settings.host):
         raise StoreConfigurationError(
-            f"others can reach {pod.host}, and nobody would be asked who they are: "
+            f"other machines can reach {settings.host}, and no token would be required: "
             "give --tokens-file (murmur-streams token draws tokens), or --insecure"
         )
-    if pod.docs and pod.tokens_file is not None and not pod.public_openapi:
+    if options.docs and settings.tokens_file is not None and not settings.public_openapi:
         raise StoreConfigurationError(
             "--docs shows pages, which a browser opens without a token: give --public-openapi too"
         )
     return ServerOptions(
-        authenticator=BearerTokens.of_file(pod.tokens_file) if pod.tokens_file else None,
-        ticket_secret=_ticket_secret(pod.ticket_secret_file),
-        cors_origins=pod.cors_origins,
-        public_openapi=pod.public_openapi,
-        docs=pod.docs,
-        drain_seconds=options.drain_seconds,
+        authenticator=BearerTokens.of_file(settings.tokens_file) if settings.tokens_file else None,
+        ticket_secret=_ticket_secret(settings.ticket_secret_file),
+        cors_origins=settings.cors_origins,
+        public_openapi=settings.public_openapi,
+        docs=options.docs,
+        drain_seconds=settings.drain_seconds,
     )
 
 
@@ -129,40 +128,40 @@ def _ticket_secret(file: Path | None) -> bytes:
     return secret
 
 
-async def _until_stopped(
+async def _serve_until_stopped(
     session: Session,
     fleet: Fleet,
-    options: Options,
-    pod: PodOptions,
+    options: PodOptions,
     limits: ServerOptions,
     sockets: list[socket.socket],
 ) -> None:
     from murmur_streams.server import make_app
     from murmur_streams.server.serving import PodServer, url_of
 
+    settings = options.settings
     async with fleet:
         await _check_store(await fleet.store())
-        worker = _worker(fleet, options) if pod.with_worker else None
+        worker = _worker(fleet, settings) if options.with_worker else None
         app = make_app(fleet, limits)
-        told = _told(url_of(sockets[0], pod.host), fleet, pod, worker)
+        started = _started(url_of(sockets[0], settings.host), fleet, settings, worker)
         server = PodServer(
             app,
             app.state.pod,
-            root_path=pod.root_path,
-            on_start=lambda: _tell(session, told),
+            root_path=settings.root_path,
+            on_start=lambda: _announce(session, started),
         )
         parts = [(server.serve(sockets), server.stop)]
         parts += [(worker.run(), worker.stop)] if worker is not None else []
-        await _together(parts)
+        await _run_together(parts)
     if session.as_json:
-        print_json({"url": told["url"], "stopped": True})
+        print_json({"url": started["url"], "stopped": True})
 
 
 async def _check_store(store: WorkStore) -> None:
-    """Refuse a store that can never work; a server that is away, or a replica, may come back.
+    """Refuse a store that can never work; one that is unreachable, or a replica, may recover.
 
     Raises:
-        StoreConfigurationError: the address, the credentials or the server do not fit.
+        StoreConfigurationError: the address, the credentials or the server's settings are wrong.
     """
     try:
         async with asyncio.timeout(CHECK_SECONDS):
@@ -178,8 +177,10 @@ async def _check_store(store: WorkStore) -> None:
         )
 
 
-async def _together(parts: Sequence[tuple[Coroutine[Any, Any, None], Callable[[], None]]]) -> None:
-    """Run them until a signal, or until one of them ends: alone, the others are no use."""
+async def _run_together(
+    parts: Sequence[tuple[Coroutine[Any, Any, None], Callable[[], None]]],
+) -> None:
+    """Run the parts until a signal, or until one of them ends; then stop the others, too."""
     stopping = asyncio.Event()
 
     def stop() -> None:
@@ -191,38 +192,40 @@ async def _together(parts: Sequence[tuple[Coroutine[Any, Any, None], Callable[[]
     tasks = [asyncio.create_task(part) for part, _ in parts]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if not stopping.is_set():
-        # Once: a second time would be a second signal.
+        # Only here: after a signal, a second call would count as a second signal and not drain.
         stop()
     await asyncio.wait(tasks)
     for task in tasks:
         task.result()
 
 
-def _worker(fleet: Fleet, options: Options) -> Worker:
+def _worker(fleet: Fleet, settings: Settings) -> Worker:
     return Worker(
         fleet,
-        concurrency=options.concurrency,
-        lease_seconds=options.lease_seconds,
-        drain_seconds=options.drain_seconds,
+        concurrency=settings.concurrency,
+        lease_seconds=settings.lease_seconds,
+        drain_seconds=settings.drain_seconds,
     )
 
 
-def _told(url: str, fleet: Fleet, pod: PodOptions, worker: Worker | None) -> dict[str, Any]:
+def _started(url: str, fleet: Fleet, settings: Settings, worker: Worker | None) -> dict[str, Any]:
     return {
         "url": url,
         "pid": os.getpid(),
-        "auth": "none" if pod.tokens_file is None else "tokens",
+        "auth": "none" if settings.tokens_file is None else "tokens",
         "targets": sorted(fleet.agents),
         "worker": worker and worker.worker_id,
     }
 
 
-def _tell(session: Session, told: dict[str, Any]) -> None:
+def _announce(session: Session, started: dict[str, Any]) -> None:
     if session.as_json:
-        print_json(told)
-    has_tokens = told["auth"] == "tokens"
+        print_json(started)
+    has_tokens = started["auth"] == "tokens"
     credentials = """ -H "Authorization: Bearer $TOKEN\"""" if has_tokens else ""
-    who = "a token is asked for" if has_tokens else "nobody is asked who they are"
-    working = " and works" if told["worker"] else ""
-    url = told["url"]
-    logger.info("pod %s answers%s; %s; try: curl %s/agents%s", url, working, who, url, credentials)
+    access = "it requires a token" if has_tokens else "it requires no token"
+    working = " and works" if started["worker"] else ""
+    url = started["url"]
+    logger.info(
+        "pod %s answers%s; %s; try: curl %s/agents%s", url, working, access, url, credentials
+    )

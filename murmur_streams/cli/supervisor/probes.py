@@ -9,21 +9,21 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
-from murmur_streams.cli.supervisor.options import Probes
 from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.settings import Settings
 from murmur_streams.stores.redis.connection.eviction import METRIC, METRIC_MEANING
 
 logger = logging.getLogger("murmur_streams.processes")
 
 REQUEST_SECONDS = 5.0
-"""How long a client may take to say what it wants."""
+"""How long a client may take to send its request."""
 _LONGEST_REQUEST = 8_192
 _READS = frozenset({"GET", "HEAD"})
 _REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
 class Probed(Protocol):
-    """What can be asked."""
+    """The health that probes read: of one worker, or of all processes of a supervisor."""
 
     @property
     def is_live(self) -> bool: ...
@@ -35,13 +35,13 @@ class Probed(Protocol):
 
 
 @asynccontextmanager
-async def serve_probes(probes: Probes, health: Probed) -> AsyncGenerator[str | None]:
-    """Answer while the block runs, and yield the address; None when no port was asked for.
+async def serve_probes(settings: Settings, health: Probed) -> AsyncGenerator[str | None]:
+    """Answer probes while the block runs, and yield the address; None when no port was chosen.
 
     Raises:
-        InvalidInputError: the port cannot be had.
+        InvalidInputError: the port is not free, or this process may not listen on it.
     """
-    if probes.port is None:
+    if settings.health_port is None:
         yield None
         return
 
@@ -57,10 +57,10 @@ async def serve_probes(probes: Probes, health: Probed) -> AsyncGenerator[str | N
 
     try:
         server = await asyncio.start_server(
-            answer, probes.host, probes.port, limit=_LONGEST_REQUEST
+            answer, settings.health_host, settings.health_port, limit=_LONGEST_REQUEST
         )
     except OSError as error:
-        where = f"--health-port {probes.port} on {probes.host}"
+        where = f"--health-port {settings.health_port} on {settings.health_host}"
         raise InvalidInputError(f"{where}: {error.strerror or error}") from None
     try:
         host, port = server.sockets[0].getsockname()[:2]
@@ -89,16 +89,16 @@ def _answer(request: str, health: Probed) -> bytes:
 
 
 def _found(method: str, path: str, health: Probed) -> tuple[int, dict[str, Any]]:
-    asked = {"/livez": lambda: health.is_live, "/readyz": lambda: health.is_ready}.get(path)
-    if asked is None:
+    checks = {"/livez": lambda: health.is_live, "/readyz": lambda: health.is_ready}
+    if path not in checks:
         return 404, {"error": "there are /livez, /readyz and /metrics"}
     if method not in _READS:
         return 405, {"error": "GET it"}
-    ok = asked()
+    ok = checks[path]()
     return (200 if ok else 503), {"ok": ok, **health.as_json()}
 
 
 def _metrics(health: Probed) -> str:
-    """What a worker has for Prometheus, in its text format."""
+    """A worker's metrics in the text format of Prometheus."""
     value = int(health.is_warned)
     return f"# HELP {METRIC} {METRIC_MEANING}\n# TYPE {METRIC} gauge\n{METRIC} {value}\n"

@@ -1,4 +1,4 @@
-"""Which source files change under the current folder."""
+"""Watches the Python files of a folder for changes, for ``--reload``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 
 
 async def changed_files(folder: Path) -> AsyncGenerator[list[str]]:
-    """Yield the names of the Python files that have just changed, seen from ``folder``.
+    """Yield the Python files that have just changed, as paths relative to ``folder``.
 
     Raises:
         StoreConfigurationError: watchfiles is not installed.
@@ -28,8 +28,8 @@ async def changed_files(folder: Path) -> AsyncGenerator[list[str]]:
         folder, watch_filter=PythonFilter(), debounce=200, ignore_permission_denied=True
     )
     async for changes in watching:
-        yield sorted({_short(path, folder) for _, path in changes})
+        yield sorted({_relative(path, folder) for _, path in changes})
 
 
-def _short(path: str, folder: Path) -> str:
+def _relative(path: str, folder: Path) -> str:
     return os.path.relpath(path, folder)

@@ -1,4 +1,4 @@
-"""A worker that is done ends, whatever its agents left running."""
+"""How a worker process ends, even when its agents left tasks or threads running."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import time
 logger = logging.getLogger("murmur_streams.worker")
 
 CANCEL_SECONDS = 1.0
-"""How long what is left may take to hear of its cancellation."""
+"""How long cancelled tasks may take to end."""
 END_SECONDS = 5.0
-"""How long the interpreter may take to end: threads that are not daemons hold it up for ever."""
+"""How long the interpreter may take to end: it waits for ever for threads that are not daemons."""
 
 
 async def cancel_leftovers() -> int:
@@ -30,7 +30,7 @@ async def cancel_leftovers() -> int:
 
 
 def end_soon(code: int) -> None:
-    """End the process in a moment, if it has not ended by then: nothing more is expected of it."""
+    """End the process by force if it has not ended by itself within END_SECONDS."""
 
     def last_resort() -> None:
         time.sleep(END_SECONDS)
@@ -41,7 +41,7 @@ def end_soon(code: int) -> None:
 
 
 def end_now(code: int) -> None:
-    """Flush what was logged and printed, and end without waiting for anybody."""
+    """Flush logs and output, and end without waiting for tasks or threads."""
     logging.shutdown()
     with contextlib.suppress(Exception):
         sys.stdout.flush()

@@ -1,58 +1,73 @@
-"""A parent from its start to its end: signals, probes, reload, and the processes it keeps."""
+"""The supervisor of worker processes: starts them, passes signals on, replaces those that die."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.child import Child
+from murmur_streams.cli.supervisor.child import STOPPED_CODES, Child, describe_exit
 from murmur_streams.cli.supervisor.health import HealthFile, fresh_seconds
-from murmur_streams.cli.supervisor.options import Options
-from murmur_streams.cli.supervisor.parent import Parent
+from murmur_streams.cli.supervisor.options import WorkerOptions
 from murmur_streams.cli.supervisor.probes import serve_probes
 from murmur_streams.cli.supervisor.reload import changed_files
-from murmur_streams.cli.supervisor.supervisor_health import CrewHealth
+from murmur_streams.cli.supervisor.supervisor_health import SupervisorHealth
 from murmur_streams.core.model.errors import InvalidInputError
 
 logger = logging.getLogger("murmur_streams.processes")
 
+FIRST_PAUSE_SECONDS = 0.5
+MOST_PAUSE_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A process that worked for so long starts the pauses anew: it did not die at its start."""
+GRACE_SECONDS = 30.0
+"""How long a process may take to end beyond its drain; then it is killed."""
+FAILED = 1
 
-def keep_processes(
-    session: Session, options: Options, began: Callable[[Child], None] = lambda _: None
+
+def supervise(
+    session: Session,
+    options: WorkerOptions,
+    on_first_ready: Callable[[Child], None] = lambda _: None,
 ) -> int:
-    """Keep worker processes until told to stop; returns the exit code.
+    """Keep worker processes running until a signal stops them; returns the exit code.
 
     Args:
         session: of the command.
         options: of the workers.
-        began: called when the first of them works.
+        on_first_ready: called when the first of them works.
     """
     if os.name == "nt":
         raise InvalidInputError("--processes and --reload need Linux or macOS")
-    return asyncio.run(_keep(session, options, began))
+    return asyncio.run(_supervise(session, options, on_first_ready))
 
 
-async def _keep(session: Session, options: Options, began: Callable[[Child], None]) -> int:
-    file = None if options.probes.file is None else HealthFile(options.probes.file)
-    health = CrewHealth(
-        options.processes,
-        fresh_seconds(options.lease_seconds),
+async def _supervise(
+    session: Session, options: WorkerOptions, on_first_ready: Callable[[Child], None]
+) -> int:
+    file = (
+        None if options.settings.health_file is None else HealthFile(options.settings.health_file)
+    )
+    health = SupervisorHealth(
+        options.settings.processes,
+        fresh_seconds(options.settings.lease_seconds),
         (lambda: None) if file is None else file.touch,
     )
-    more = ["--json"] if session.as_json else []
-    more += ["--debug"] if session.given.debug else []
-    parent = Parent(options, more, health, began)
+    extra = ["--json"] if session.as_json else []
+    extra += ["--debug"] if session.given.debug else []
+    supervisor = Supervisor(options, extra, health, on_first_ready)
     try:
-        async with serve_probes(options.probes, health) as address:
+        async with serve_probes(options.settings, health) as address:
             if session.as_json:
-                told = {"parent": os.getpid(), "processes": options.processes}
-                print_json(told | ({"health": address} if address else {}))
-            code = await (_reloaded(parent) if options.reload else parent.run())
+                started = {"parent": os.getpid(), "processes": options.settings.processes}
+                print_json(started | ({"health": address} if address else {}))
+            code = await (_run_reloading(supervisor) if options.reload else supervisor.run())
     finally:
         if file is not None:
             file.remove()
@@ -61,9 +76,9 @@ async def _keep(session: Session, options: Options, began: Callable[[Child], Non
     return code
 
 
-async def _reloaded(parent: Parent) -> int:
-    watching = asyncio.create_task(_restart_on_change(parent))
-    running = asyncio.create_task(parent.run())
+async def _run_reloading(supervisor: Supervisor) -> int:
+    watching = asyncio.create_task(_restart_on_change(supervisor))
+    running = asyncio.create_task(supervisor.run())
     try:
         await asyncio.wait([watching, running], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
@@ -75,7 +90,153 @@ async def _reloaded(parent: Parent) -> int:
         await asyncio.gather(watching, running, return_exceptions=True)
 
 
-async def _restart_on_change(parent: Parent) -> None:
+async def _restart_on_change(supervisor: Supervisor) -> None:
     async for names in changed_files(Path.cwd()):
         logger.warning("%s changed; the worker is started again", ", ".join(names[:3]))
-        parent.restart()
+        supervisor.restart()
+
+
+class Supervisor:
+    """Keeps the worker processes of one command running until a signal stops them.
+
+    Guarantee: no process outlives ``run``. One that dies is replaced, after a pause that doubles.
+    When a process ends before any process has ever worked, the user's code or settings are wrong,
+    and the supervisor ends all of them instead of trying again.
+
+    Args:
+        options: of the workers: how many, and whether they follow changes of the code.
+        extra: further arguments for each process, such as ``--json``.
+        health: receives what the processes report.
+        on_first_ready: called when the first process works.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        extra: list[str],
+        health: SupervisorHealth,
+        on_first_ready: Callable[[Child], None] = lambda _: None,
+    ) -> None:
+        self._options = options
+        self._extra = extra
+        self._health = health
+        self._on_first_ready = on_first_ready
+        self._children: dict[int, Child] = {}
+        self._works = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._code = 0
+
+    def stop(self) -> None:
+        """First call: all drain. Second: they hand their runs back. Third: they are killed."""
+        self._stopping.set()
+        self._health.set_draining()
+        for child in self._children.values():
+            child.request_stop()
+
+    def restart(self) -> None:
+        """Drain every process, and start a new one after each."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        for child in self._children.values():
+            if not child.stop_requested.is_set():
+                child.request_stop()
+
+    async def run(self) -> int:
+        """Keep the processes running until ``stop``; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        first, *others = range(1, self._options.settings.processes + 1)
+        tasks = [asyncio.create_task(self._keep_running(first))]
+        try:
+            # One process first: a mistake in the user's code is logged once, not by every process.
+            await _first_of(self._works, self._stopping)
+            if not self._stopping.is_set():
+                tasks += [asyncio.create_task(self._keep_running(number)) for number in others]
+            await asyncio.gather(*tasks)
+        finally:
+            for child in self._children.values():
+                child.send(signal.SIGKILL)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return self._code
+
+    async def _keep_running(self, number: int) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            changed, began_at = self._changed, time.monotonic()
+            child, code = await self._run_child(number, changed)
+            if self._stopping.is_set() or changed.is_set():
+                continue
+            is_start_failure = self._options.reload or not self._works.is_set()
+            if not child.was_ready and code > 0 and is_start_failure:
+                await self._handle_start_failure(code, changed)
+                continue
+            if time.monotonic() - began_at > STEADY_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            logger.warning(
+                "worker process %d (pid %d) %s; another is started in %g s",
+                *(number, child.pid, describe_exit(code), pause),
+            )
+            await _first_of(self._stopping, changed, seconds=pause)
+            pause = min(2 * pause, MOST_PAUSE_SECONDS)
+
+    async def _handle_start_failure(self, code: int, changed: asyncio.Event) -> None:
+        """A mistake in the user's code or settings: another try would end the same."""
+        if not self._options.reload:
+            self._code = code
+            self.stop()
+            return
+        logger.warning("the worker %s; it is started again after a change", describe_exit(code))
+        await _first_of(self._stopping, changed)
+
+    async def _run_child(self, number: int, changed: asyncio.Event) -> tuple[Child, int]:
+        """Run one process from its start to its end."""
+        child = await Child.start(number, self._options, self._extra, self._on_report)
+        self._children[number] = child
+        self._health.add(child)
+        # The start is awaited. A stop or a change during it went to the children of that moment,
+        # and this one was not among them: without this line it would run on, or run old code.
+        if self._stopping.is_set() or changed.is_set():
+            child.request_stop()
+        try:
+            code = await self._wait_for_end(child)
+        finally:
+            del self._children[number]
+            self._health.remove(child)
+        if child.stop_requested.is_set() and code not in STOPPED_CODES:
+            logger.warning("worker process %d (pid %d) %s", number, child.pid, describe_exit(code))
+            self._code = FAILED
+        return child, code
+
+    async def _wait_for_end(self, child: Child) -> int:
+        ended = asyncio.create_task(child.ended())
+        stopping = asyncio.create_task(child.stop_requested.wait())
+        try:
+            await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                [ended], timeout=self._options.settings.drain_seconds + GRACE_SECONDS
+            )
+            if not ended.done():
+                logger.warning("worker process %d does not end; it is killed", child.number)
+        finally:
+            stopping.cancel()
+            child.send(signal.SIGKILL)
+        return await ended
+
+    def _on_report(self, child: Child) -> None:
+        self._health.on_report(child)
+        if child.was_ready and not self._works.is_set():
+            self._works.set()
+            self._on_first_ready(child)
+
+
+async def _first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

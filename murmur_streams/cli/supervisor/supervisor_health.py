@@ -1,4 +1,4 @@
-"""How the processes of one parent are, all together."""
+"""The health of all processes of one supervisor together."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from murmur_streams.cli.supervisor.child import Child
 from murmur_streams.cli.supervisor.health import Status
 
 BLOCKED_SECONDS = 5.0
-"""How long a process may say nothing beyond that; its event loop has no time for us."""
+"""How long after a beat is too old a process counts as stuck: its event loop does not run."""
 
 
-class CrewHealth:
-    """What probes are told of all processes.
+class SupervisorHealth:
+    """What probes read about all processes.
 
     Args:
         processes: how many there should be.
-        fresh_seconds: how old the last beat of one that is ready may be.
-        beaten: called at a beat while all of them are ready.
+        fresh_seconds: how old the last beat of a ready process may be.
+        on_beat: called at a beat while all of them are ready.
     """
 
     def __init__(
-        self, processes: int, fresh_seconds: float, beaten: Callable[[], None] = lambda: None
+        self, processes: int, fresh_seconds: float, on_beat: Callable[[], None] = lambda: None
     ) -> None:
         self._processes = processes
         self._fresh_seconds = fresh_seconds
-        self._beaten = beaten
+        self._on_beat = on_beat
         self._children: list[Child] = []
         self._draining = False
 
-    def watch(self, child: Child) -> None:
-        """One more process."""
+    def add(self, child: Child) -> None:
+        """Count one more process."""
         self._children.append(child)
 
-    def forget(self, child: Child) -> None:
-        """It has ended."""
+    def remove(self, child: Child) -> None:
+        """Forget a process that has ended."""
         self._children.remove(child)
 
-    def hear(self, child: Child) -> None:
-        """It has reported."""
+    def on_report(self, child: Child) -> None:
+        """Take notice of a report."""
         if child.beaten_at == child.reported_at and self._all(self._is_fresh):
-            self._beaten()
+            self._on_beat()
 
-    def drains(self) -> None:
-        """They were told to stop."""
+    def set_draining(self) -> None:
+        """The processes are stopping."""
         self._draining = True
 
     @property
@@ -60,11 +60,11 @@ class CrewHealth:
 
     @property
     def is_warned(self) -> bool:
-        """Whether something on the store is to be mended, as one of them says."""
+        """Whether one of them reports something on the store that needs mending."""
         return any("warning" in child.report for child in self._children)
 
     def as_json(self) -> dict[str, Any]:
-        """What a probe is told."""
+        """The body of a probe's answer."""
         started = all(child.was_ready for child in self._children)
         status = Status.WORKING if started and self._children else Status.STARTING
         return {
@@ -75,8 +75,8 @@ class CrewHealth:
             ],
         }
 
-    def _all(self, fine: Callable[[Child], bool]) -> bool:
-        return len(self._children) == self._processes and all(map(fine, self._children))
+    def _all(self, check: Callable[[Child], bool]) -> bool:
+        return len(self._children) == self._processes and all(map(check, self._children))
 
     def _is_fresh(self, child: Child) -> bool:
         beaten = child.beaten_at
@@ -87,13 +87,12 @@ class CrewHealth:
         return is_working and self._is_fresh(child)
 
     def _is_stuck(self, child: Child) -> bool:
-        told = child.reported_at
         longest = self._fresh_seconds + BLOCKED_SECONDS
-        return told is not None and time.monotonic() - told > longest
+        last = child.reported_at
+        return last is not None and time.monotonic() - last > longest
 
 
 def _shown(child: Child) -> dict[str, Any]:
-    status = child.report.get("status", str(Status.STARTING))
-    shown = {"worker": child.report.get("worker"), "status": status}
-    told = {name: child.report[name] for name in ("warning", "refused") if name in child.report}
-    return shown | told
+    report = child.report
+    shown = {"worker": report.get("worker"), "status": report.get("status", str(Status.STARTING))}
+    return shown | {name: report[name] for name in ("warning", "refused") if name in report}

@@ -1,1 +1,1 @@
-"""The commands for work: workers, pods, pauses and dead letters."""
+"""The commands for workers, pods, pauses and dead letters."""

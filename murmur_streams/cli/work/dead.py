@@ -17,7 +17,7 @@ from murmur_streams.cli.shell.printing import (
     compact,
     console,
     moment_json,
-    moment_words,
+    moment_text,
     print_json,
     printable,
 )
@@ -42,7 +42,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        help="The dead letters: runs that failed for good, kept until requeued or purged.",
+        help="The dead letters: runs that failed for good, stored until requeued or purged.",
         no_args_is_help=True,
         rich_markup_mode="rich",
     )
@@ -78,7 +78,7 @@ def list_(
 
 
 def show(session: Session, run: RunId) -> None:
-    """Print what is known of a dead letter: why it died, its attempts, its errors, its input."""
+    """Print a dead letter: its reason, its attempts, its errors, its input."""
 
     async def body(letters: DeadLetterBox) -> None:
         letter = await letters.get(run)
@@ -115,7 +115,7 @@ def requeue(
             for run_id in runs:
                 await again(letters, run_id)
             return
-        _confirm(f"Submit all dead letters {_whose(target)} again?", yes=yes)
+        _confirm(f"Submit all dead letters {_of_target(target)} again?", yes=yes)
         async with aclosing(_each(letters, target)) as found:
             async for letter in found:
                 await again(letters, letter.run_id)
@@ -130,14 +130,14 @@ def purge(
     every: Every = False,
     yes: Yes = False,
 ) -> None:
-    """Remove dead letters for good; the runs themselves expire as all others do."""
+    """Remove dead letters for good; the runs themselves expire like all others."""
     _check_choice(runs, target, every=every)
 
     async def body(letters: DeadLetterBox) -> None:
         if runs:
             count = sum([await letters.purge(run_id=run_id) for run_id in runs])
         else:
-            _confirm(f"Remove all dead letters {_whose(target)}?", yes=yes)
+            _confirm(f"Remove all dead letters {_of_target(target)}?", yes=yes)
             count = await letters.purge(target=target, all=every)
         if session.as_json:
             print_json({"purged": count})
@@ -171,7 +171,7 @@ def _check_choice(runs: list[str] | None, target: str | None, *, every: bool) ->
         raise typer.BadParameter("name runs, or --target TARGET, or --all")
 
 
-def _whose(target: str | None) -> str:
+def _of_target(target: str | None) -> str:
     return "of all agents" if target is None else f"of {target}"
 
 
@@ -179,7 +179,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here: say --yes")
+        raise typer.BadParameter("stdin is not a terminal, so nobody can confirm: give --yes")
     if not typer.confirm(printable(question), err=True):
         raise typer.Exit(1)
 
@@ -188,10 +188,10 @@ def _print_line(session: Session, letter: DeadLetter) -> None:
     if session.as_json:
         print_json(_as_json(letter))
         return
-    line = Text(f"{moment_words(moment_of(letter.at_ms))}  ", "dim")
+    line = Text(f"{moment_text(moment_of(letter.at_ms))}  ", "dim")
     line.append(f"{letter.target}  {letter.run_id}  ").append(printable(letter.reason), "red")
-    screen_words = "" if letter.error is None else f"  {compact(letter.error)}"
-    console().print(line.append(screen_words, "dim"))
+    error = "" if letter.error is None else f"  {compact(letter.error)}"
+    console().print(line.append(error, "dim"))
 
 
 def _print_letter(letter: DeadLetter) -> None:
@@ -200,7 +200,7 @@ def _print_letter(letter: DeadLetter) -> None:
         ("target", letter.target),
         ("reason", letter.reason),
         ("attempts", f"{letter.attempts}, of which {letter.failures} failed"),
-        ("died", moment_words(moment_of(letter.at_ms))),
+        ("died", moment_text(moment_of(letter.at_ms))),
         ("error", letter.error or "-"),
         *(("", each) for each in letter.errors),
     ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.opening import open_fleet
+from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.fleet import Fleet
@@ -16,7 +16,9 @@ from murmur_streams.fleet import Fleet
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The agent's name.")]
 OptionalTarget = Annotated[
     str | None,
-    typer.Argument(metavar="TARGET", help="The agent's name; without one, what is paused."),
+    typer.Argument(
+        metavar="TARGET", help="The agent's name; without one, the paused agents are listed."
+    ),
 ]
 
 
@@ -31,7 +33,7 @@ def register(app: typer.Typer) -> None:
     def pause(session: Session, target: OptionalTarget = None) -> None:
         """Let no worker begin runs of an agent, until `resume`; runs under way go on.
 
-        What is submitted meanwhile waits. Without TARGET the paused agents are listed.
+        Runs submitted meanwhile wait. Without TARGET the paused agents are listed.
         """
         paused, _ = asyncio.run(_do(session, target, pause=True))
         if target is not None:
@@ -49,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 async def _do(session: Session, target: str | None, *, pause: bool) -> tuple[set[str], set[str]]:
-    """What is paused now, and what was."""
+    """The agents that are paused now, and those that were before."""
     async with open_fleet(session) as fleet:
         before = await fleet.paused()
         if target is None:

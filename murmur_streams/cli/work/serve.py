@@ -2,82 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.shell.command import command
+from murmur_streams.cli.shell.command import command, setting_option
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.event_loop import Loop
-from murmur_streams.cli.supervisor.options import Options
 from murmur_streams.cli.supervisor.pod import PodOptions, serve
-from murmur_streams.cli.work.worker import Concurrency, EventLoop, FleetPath, begin
-from murmur_streams.settings import Settings, check_origin, check_root_path
+from murmur_streams.cli.work.worker import Concurrency, FleetPath, LoopChoice, begin
+from murmur_streams.settings import check_origin, check_root_path
 
 ACCESS = "Access"
 
 Host = Annotated[
     str | None,
-    typer.Option(
+    setting_option(
+        "host",
+        "Where it listens; beyond this machine it needs --tokens-file.",
         metavar="ADDRESS",
-        help="Where it listens; beyond this machine it needs --tokens-file. Default: MURMUR_HOST.",
     ),
 ]
-Port = Annotated[
-    int | None,
-    typer.Option(min=0, max=65_535, help="0 takes a free port. Default: MURMUR_PORT."),
-]
+Port = Annotated[int | None, setting_option("port", "0 takes a free port.")]
 WithWorker = Annotated[
     bool, typer.Option("--with-worker", help="Execute runs, too: this process is all there is.")
 ]
 DrainSeconds = Annotated[
     float | None,
-    typer.Option(
-        min=0,
-        max=86_400,
-        help="How long requests and runs may go on when told to stop. "
-        "Default: MURMUR_DRAIN_SECONDS.",
-    ),
+    setting_option("drain_seconds", "How long requests and runs may go on while it is stopping."),
 ]
 RootPath = Annotated[
     str | None,
-    typer.Option(
-        metavar="PATH",
-        help="Where a proxy shows it, when that is not the root. Default: MURMUR_ROOT_PATH.",
+    setting_option(
+        "root_path", "Where a proxy shows it, when that is not the root.", metavar="PATH"
     ),
 ]
 TokensFile = Annotated[
     Path | None,
-    typer.Option(
-        help="Ask for tokens, which this file has; changes count at once. "
-        "Default: MURMUR_TOKENS_FILE, else nobody is asked.",
+    setting_option(
+        "tokens_file",
+        "Require a token of this file; changes count at once.",
+        otherwise=", else no token is required",
         rich_help_panel=ACCESS,
     ),
 ]
 TicketSecretFile = Annotated[
     Path | None,
-    typer.Option(
-        help="What stream tickets are signed with, the same on every pod. "
-        "Default: MURMUR_TICKET_SECRET_FILE, else drawn at the start.",
+    setting_option(
+        "ticket_secret_file",
+        "The secret that signs stream tickets, the same on every pod.",
+        otherwise=", else drawn at the start",
         rich_help_panel=ACCESS,
     ),
 ]
 CorsOrigin = Annotated[
     list[str] | None,
-    typer.Option(
+    setting_option(
+        "cors_origins",
+        "Let this origin's pages in, such as https://app.example.com; repeatable.",
+        otherwise=", else none",
         metavar="ORIGIN",
-        help="Let this origin's pages in, such as https://app.example.com; repeatable. "
-        "Default: MURMUR_CORS_ORIGINS, else none.",
         rich_help_panel=ACCESS,
     ),
 ]
 PublicOpenapi = Annotated[
     bool | None,
-    typer.Option(
+    setting_option(
+        "public_openapi",
+        "Answer /openapi.json without a token, or require one as everywhere.",
         "--public-openapi/--private-openapi",
-        help="Answer /openapi.json without a token, or ask for one as everywhere. "
-        "Default: MURMUR_PUBLIC_OPENAPI, else ask.",
+        otherwise=", else required",
         show_default=False,
         rich_help_panel=ACCESS,
     ),
@@ -95,7 +90,7 @@ Insecure = Annotated[
     bool,
     typer.Option(
         "--insecure",
-        help="Listen beyond this machine though nobody is asked who they are.",
+        help="Listen beyond this machine without requiring tokens.",
         rich_help_panel=ACCESS,
     ),
 ]
@@ -121,7 +116,7 @@ def answer(  # noqa: PLR0913, PLR0917  # one for each option
     with_worker: WithWorker = False,
     concurrency: Concurrency = None,
     drain_seconds: DrainSeconds = None,
-    loop: EventLoop = None,
+    loop: LoopChoice = None,
     root_path: RootPath = None,
     tokens_file: TokensFile = None,
     ticket_secret_file: TicketSecretFile = None,
@@ -130,49 +125,35 @@ def answer(  # noqa: PLR0913, PLR0917  # one for each option
     docs: Docs = False,
     insecure: Insecure = False,
 ) -> None:
-    """Answer over HTTP: submit runs, read them, stream them, cancel them.
+    """Serve HTTP: submit runs, read them, stream them, cancel them.
 
     Workers execute the runs; with --with-worker this process does, too. Ctrl-C or SIGTERM drains:
-    no new connections, streams are told to go on elsewhere, requests and runs under way may end. A
-    second one stops at once. --url and --prefix are for fleets that name none in their code.
+    no new connections, streams are asked to reconnect elsewhere, requests and runs under way may
+    end. A second one stops at once. --url and --prefix are for fleets that name neither in their
+    code.
     """
-    given = session.settings
-    options = Options(
-        fleet=fleet,
-        concurrency=concurrency or given.concurrency,
-        lease_seconds=given.lease_seconds,
-        drain_seconds=given.drain_seconds if drain_seconds is None else drain_seconds,
-        loop=str(Loop(loop or given.loop)),
-    )
-    pod = PodOptions(
-        host=host or given.host,
-        port=given.port if port is None else port,
-        with_worker=with_worker,
-        tokens_file=tokens_file or given.tokens_file,
-        ticket_secret_file=ticket_secret_file or given.ticket_secret_file,
-        cors_origins=_origins(cors_origin, given),
-        public_openapi=given.public_openapi if public_openapi is None else public_openapi,
-        docs=docs,
-        insecure=insecure,
-        root_path=_root_path(root_path, given),
+    settings = session.settings.override(
+        host=host or None,
+        port=port,
+        concurrency=concurrency,
+        drain_seconds=drain_seconds,
+        loop=loop,
+        root_path=_checked(check_root_path, "--root-path", root_path),
+        tokens_file=tokens_file,
+        ticket_secret_file=ticket_secret_file,
+        cors_origins=tuple(_checked(check_origin, "--cors-origin", each) for each in cors_origin)
+        if cors_origin
+        else None,
+        public_openapi=public_openapi,
     )
     begin(session)
-    serve(session, options, pod)
+    serve(session, PodOptions(fleet, settings, with_worker, docs, insecure))
 
 
-def _origins(given: list[str] | None, settings: Settings) -> tuple[str, ...]:
-    if not given:
-        return settings.cors_origins
+def _checked(check: Callable[[str], str], option: str, text: str | None) -> str | None:
+    if text is None:
+        return None
     try:
-        return tuple(map(check_origin, given))
+        return check(text)
     except ValueError as error:
-        raise typer.BadParameter(f"--cors-origin {error}") from None
-
-
-def _root_path(given: str | None, settings: Settings) -> str:
-    if given is None:
-        return settings.root_path
-    try:
-        return check_root_path(given)
-    except ValueError as error:
-        raise typer.BadParameter(f"--root-path {error}") from None
+        raise typer.BadParameter(f"{option} {error}") from None

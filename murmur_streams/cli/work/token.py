@@ -9,7 +9,7 @@ import typer
 
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.durations import seconds_of
-from murmur_streams.cli.shell.printing import print_json, tell
+from murmur_streams.cli.shell.printing import print_json, print_message
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.identifiers import check_tenant
 from murmur_streams.server.auth.principal import Principal, Scope
@@ -17,7 +17,8 @@ from murmur_streams.server.auth.tokens import check_name, draw_token, record_of
 from murmur_streams.settings import TEN_YEARS_SECONDS
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Who it is for, as logs tell it.", show_default=False)
+    str,
+    typer.Argument(metavar="NAME", help="The caller's name, as logs show it.", show_default=False),
 ]
 Scopes = Annotated[
     list[Scope] | None,
@@ -26,13 +27,17 @@ Scopes = Annotated[
 Tenant = Annotated[
     str | None,
     typer.Option(
-        "--tenant", metavar="TENANT", help="Whose runs it sees. Default: those of no tenant."
+        "--tenant",
+        metavar="TENANT",
+        help="The tenant whose runs it sees. Default: runs without a tenant.",
     ),
 ]
 Expires = Annotated[
     str | None,
     typer.Option(
-        "--expires", metavar="DURATION", help="How long it is good, such as 90d. Default: for ever."
+        "--expires",
+        metavar="DURATION",
+        help="How long it is valid, such as 90d. Default: for ever.",
     ),
 ]
 
@@ -57,8 +62,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Draw a new token for `serve --tokens-file`.
 
-        Its record, which has its hash alone, goes to stdout; the token itself is told once, on
-        stderr. A second token with the same name is the same caller: that is how to rotate.
+        Its record, which holds only its hash, goes to stdout; the token itself is printed once, on
+        stderr. A second token with the same name is the same caller: that is how to rotate tokens.
         """
         who = Principal(
             check_name(name),
@@ -71,7 +76,7 @@ def register(app: typer.Typer) -> None:
         if session.as_json:
             print_json({"token": drawn, "record": record})
             return
-        tell(f"token     {drawn}")
+        print_message(f"token     {drawn}")
         print(record)
 
 

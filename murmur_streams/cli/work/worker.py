@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.shell.command import command
+from murmur_streams.cli.shell.command import command, setting_option
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.alone import warn_alone
-from murmur_streams.cli.supervisor.event_loop import Loop
-from murmur_streams.cli.supervisor.options import Options, Probes
-from murmur_streams.cli.supervisor.supervisor import keep_processes
-from murmur_streams.cli.supervisor.working import work
+from murmur_streams.cli.supervisor.options import WorkerOptions
+from murmur_streams.cli.supervisor.supervisor import supervise
+from murmur_streams.cli.supervisor.worker_process import warn_one_process_only, work
 from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 from murmur_streams.fleet.logs import RunLogFilter, loggable
 from murmur_streams.fleet.stores import kind_on_disk
-from murmur_streams.settings import Settings
-from murmur_streams.stores.redis.connection.connections import redacted
+from murmur_streams.settings import EventLoop
 
 logger = logging.getLogger("murmur_streams.cli")
 
-MOST_PROCESSES = 256
 PROCESSES = "Processes"
 PROBES = "Probes"
 
@@ -32,29 +30,15 @@ FleetPath = Annotated[
     str, typer.Argument(metavar="MODULE:FLEET", help="Where the fleet is, such as app:fleet.")
 ]
 Concurrency = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=10_000,
-        help="Runs at the same time, in each process. Default: MURMUR_CONCURRENCY.",
-        show_default=False,
-    ),
+    int | None, setting_option("concurrency", "Runs at the same time, in each process.")
 ]
 LeaseSeconds = Annotated[
     float | None,
-    typer.Option(
-        min=1,
-        max=3600,
-        help="Silent for so long, it loses its runs to others. Default: MURMUR_LEASE_SECONDS.",
-    ),
+    setting_option("lease_seconds", "Silent for so long, it loses its runs to others."),
 ]
 DrainSeconds = Annotated[
     float | None,
-    typer.Option(
-        min=0,
-        max=86_400,
-        help="How long it waits for its runs when told to stop. Default: MURMUR_DRAIN_SECONDS.",
-    ),
+    setting_option("drain_seconds", "How long a stopping worker waits for its runs."),
 ]
 Targets = Annotated[
     list[str] | None,
@@ -72,10 +56,9 @@ WorkerId = Annotated[
 ]
 Processes = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        max=MOST_PROCESSES,
-        help="Worker processes; one that dies is replaced. Default: MURMUR_PROCESSES.",
+    setting_option(
+        "processes",
+        "Worker processes; one that dies is replaced.",
         rich_help_panel=PROCESSES,
     ),
 ]
@@ -87,36 +70,33 @@ Reload = Annotated[
         rich_help_panel=PROCESSES,
     ),
 ]
-EventLoop = Annotated[
-    Loop | None,
-    typer.Option(
-        help="auto is uvloop where it is installed. Default: MURMUR_LOOP.",
-        rich_help_panel=PROCESSES,
-    ),
+LoopChoice = Annotated[
+    EventLoop | None,
+    setting_option("loop", "auto is uvloop where it is installed.", rich_help_panel=PROCESSES),
 ]
 HealthFile = Annotated[
     Path | None,
-    typer.Option(
-        help="Touched at each heartbeat that the server took, removed at the end. "
-        "Default: MURMUR_HEALTH_FILE.",
+    setting_option(
+        "health_file",
+        "Touched at each heartbeat that the server took, removed at the end.",
         rich_help_panel=PROBES,
     ),
 ]
 HealthPort = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=65_535,
-        help="Answer GET /livez and /readyz here; 0 takes a free port. "
-        "Default: MURMUR_HEALTH_PORT.",
+    setting_option(
+        "health_port",
+        "Answer GET /livez and /readyz here; 0 takes a free port.",
         rich_help_panel=PROBES,
     ),
 ]
 HealthHost = Annotated[
     str | None,
-    typer.Option(
+    setting_option(
+        "health_host",
+        "The address of that port.",
+        otherwise=", else this machine only",
         metavar="ADDRESS",
-        help="The address of that port. Default: MURMUR_HEALTH_HOST, else this machine only.",
         rich_help_panel=PROBES,
     ),
 ]
@@ -146,89 +126,79 @@ def worker(  # noqa: PLR0913, PLR0917  # one for each option
     id: WorkerId = None,  # noqa: A002  # the option's name
     processes: Processes = None,
     reload: Reload = False,
-    loop: EventLoop = None,
+    loop: LoopChoice = None,
     health_file: HealthFile = None,
     health_port: HealthPort = None,
     health_host: HealthHost = None,
     parent: ParentSocket = None,
 ) -> None:
-    """Execute the runs of a fleet's agents until told to stop.
+    """Execute the runs of a fleet's agents until a signal stops it.
 
-    Ctrl-C or SIGTERM drains: no new runs, and those under way may end. A second one hands
-    them back at once; other workers take them over. --url and --prefix are for fleets that
-    name none in their code.
+    Ctrl-C or SIGTERM drains: it claims no new runs, and those under way may end. A second one
+    hands them back at once; other workers take them over. --url and --prefix are for fleets that
+    name neither in their code.
 
-    With --processes or --reload this process keeps others that work: it passes the signals
+    With --processes or --reload this process supervises others that work: it passes the signals
     on, replaces a process that died, and a third signal kills them all.
     """
-    given = session.settings
-    options = Options(
-        fleet=fleet,
-        concurrency=concurrency or given.concurrency,
-        lease_seconds=given.lease_seconds if lease_seconds is None else lease_seconds,
-        drain_seconds=given.drain_seconds if drain_seconds is None else drain_seconds,
-        targets=_names(targets),
-        worker_id=id,
-        processes=1 if parent is not None else processes or given.processes,
-        reload=reload,
-        loop=str(loop or given.loop),
-        probes=Probes()
-        if parent is not None
-        else _probes(given, health_file, health_port, health_host),
-        parent=parent,
+    settings = session.settings.override(
+        concurrency=concurrency,
+        lease_seconds=lease_seconds,
+        drain_seconds=drain_seconds,
+        processes=processes,
+        loop=loop,
+        health_file=health_file,
+        health_port=health_port,
+        health_host=health_host or None,
     )
+    if parent is not None:
+        # The supervisor has the processes and the probes of its children.
+        settings = replace(settings, processes=1, health_file=None, health_port=None)
+    options = WorkerOptions(fleet, settings, _names(targets), id, reload, parent)
     begin(session)
-    if options.processes > 1 and kind_on_disk(session.url) == "RocksDB":
+    if settings.processes > 1 and kind_on_disk(session.url) == "RocksDB":
         raise StoreConfigurationError(
             "a RocksDB folder is for one process: leave --processes and MURMUR_PROCESSES out, or "
             "take sqlite: or a Redis"
         )
-    if options.needs_parent:
+    if options.needs_supervisor:
         if kind_on_disk(session.url) == "RocksDB":
-            warn_alone(fleet, session.url)
-        raise typer.Exit(keep_processes(session, options))
+            warn_one_process_only(fleet, session.url)
+        raise typer.Exit(supervise(session, options))
     work(session, options)
 
 
 def begin(session: Session) -> None:
-    """Log, and tell the user's module and processes that we start what was given."""
-    # The user's module reads its settings from the environment, and it is not imported yet.
+    """Set up logging, and pass the options to the user's module and to child processes."""
+    # Before the user's module is imported: it reads its settings from the environment.
     os.environ.update(session.to_environment())
     handler = logging.StreamHandler()
-    # Of an agent's own records, it is told which run and attempt they are of.
+    # The filter adds the run and the attempt to the records of an agent's own loggers.
     handler.addFilter(RunLogFilter())
     handler.setFormatter(
-        _Harmless("%(asctime)s %(levelname)-7s %(name)s%(execution)s: %(message)s")
+        _EscapingFormatter("%(asctime)s %(levelname)-7s %(name)s%(execution)s: %(message)s")
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("murmur_streams").setLevel(session.settings.log_level.upper())
     if session.given.url and redacted(session.given.url) != session.given.url:
         logger.warning(
-            "the password in --url stands in the list of this machine's processes, which others "
-            "can read: set MURMUR_URL instead"
+            "the password in --url is visible in this machine's list of processes: set MURMUR_URL "
+            "instead"
         )
 
 
-class _Harmless(logging.Formatter):
-    """Shows the control characters of our own records; agents may colour theirs."""
+class _EscapingFormatter(logging.Formatter):
+    """Escapes the control characters of our own records; agents may colour theirs."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown = super().format(record)
         return loggable(shown) if record.name.startswith("murmur_streams") else shown
 
 
-def _probes(given: Settings, file: Path | None, port: int | None, host: str | None) -> Probes:
-    return Probes(
-        file=file or given.health_file,
-        port=given.health_port if port is None else port,
-        host=host or given.health_host,
-    )
-
-
 def _names(given: list[str] | None) -> tuple[str, ...] | None:
     if not given:
         return None
-    names = tuple(name.strip() for words in given for name in words.split(","))
+    names = tuple(name.strip() for each in given for name in each.split(","))
     if not all(names):
         raise typer.BadParameter(
             "--targets has an empty name; name agents, or leave it out to serve all of them"

@@ -1,4 +1,4 @@
-"""``murmur-streams workers``: who executes runs now."""
+"""``murmur-streams workers``: the workers that execute runs now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.opening import open_fleet
+from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.printing import console, moment_json, print_json, printable
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.work import WorkerInfo
@@ -20,7 +20,7 @@ from murmur_streams.core.model.work import WorkerInfo
 STYLES = {"working": "green", "draining": "yellow", "blocked": "red"}
 SHOWN_RUNS = 3
 WIDE = 1_000
-"""Columns where there is no terminal: whoever reads that wants nothing cut."""
+"""Columns where stdout is not a terminal, so that no value is cut."""
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         examples=("murmur-streams workers", "murmur-streams workers --json | jq .held"),
     )
     def workers(session: Session) -> None:
-        """List the live workers: where they are, what they hold, when they were last heard of.
+        """List the live workers: their hosts, their runs, and the time since their last heartbeat.
 
         A worker that was killed is gone from the list some heartbeats later.
         """
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         elif found:
             _print(found)
         else:
-            print("no worker is there; start one with: murmur-streams worker app:fleet")
+            print("no worker is running; start one with: murmur-streams worker app:fleet")
 
 
 async def _read(session: Session) -> list[WorkerInfo]:
@@ -77,8 +77,8 @@ def _table(workers: list[WorkerInfo]) -> Table:
 
 
 def _runs(worker: WorkerInfo) -> str:
-    words = ", ".join(worker.runs[:SHOWN_RUNS])
-    return words + (", ..." if worker.held > SHOWN_RUNS else "")
+    shown = ", ".join(worker.runs[:SHOWN_RUNS])
+    return shown + (", ..." if worker.held > SHOWN_RUNS else "")
 
 
 def _ago(ms: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.cli.data.keys import looks_inside
+from murmur_streams.cli.data.keys import inspections_of
 from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.run import Run
@@ -207,8 +207,8 @@ async def test_the_lines_of_keys_find_the_rows_of_a_tenants_run(
     if ends:
         await store.finish(RUN_ID, RunState.COMPLETED)
     row = space.keys.expiring(0) if ends else space.keys.overdue(0)
-    looks = looks_inside(space.keys, await store.snapshot(RUN_ID))
-    (words,) = [look.words for look in looks if look.words[1] == row]
+    looks = inspections_of(space.keys, await store.snapshot(RUN_ID))
+    (words,) = [look.argv for look in looks if look.argv[1] == row]
     client: Any = space.admin
     assert client.execute_command(*words) is not None
 

@@ -1,24 +1,25 @@
-"""One process that works."""
+"""One process that executes runs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import shlex
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
-from murmur_streams.cli.shell.command import exit_code, tell_error
-from murmur_streams.cli.shell.loading import load_fleet
+from murmur_streams.cli.shell.command import exit_code, print_error
+from murmur_streams.cli.shell.load_fleet import load_fleet
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.alone import warn_alone
 from murmur_streams.cli.supervisor.child_pipe import TICK_SECONDS, Reporter
-from murmur_streams.cli.supervisor.event_loop import Loop, loop_factory
+from murmur_streams.cli.supervisor.event_loop import loop_factory
 from murmur_streams.cli.supervisor.health import Health, HealthFile, fresh_seconds
-from murmur_streams.cli.supervisor.options import Options
+from murmur_streams.cli.supervisor.options import WorkerOptions
 from murmur_streams.cli.supervisor.probes import serve_probes
 from murmur_streams.cli.supervisor.shutdown import cancel_leftovers, end_now, end_soon
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
@@ -28,31 +29,39 @@ from murmur_streams.fleet.worker.forks import let_go_of_children
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 
+logger = logging.getLogger("murmur_streams.processes")
 
-def work(session: Session, options: Options) -> None:
-    """Execute runs in this process until told to stop.
 
-    Guarantee: it returns, or ends the process with the code that returning would have led to,
-    whatever its agents made of their cancellation.
+def work(session: Session, options: WorkerOptions) -> None:
+    """Execute runs in this process until a signal stops it.
+
+    Guarantee: it returns, or ends the process with the exit code that returning would have led to,
+    even when agents ignore their cancellation.
     """
     reporter = None
     if options.parent is not None:
-        # First of all: loading the user's code may take long enough to become an orphan.
-        reporter = Reporter(options.parent, options.drain_seconds)
-    fleet = load_fleet(options.fleet)
+        # Before the user's code is loaded: that may take long, and the parent may end meanwhile.
+        reporter = Reporter(options.parent, options.settings.drain_seconds)
+    fleet = load_fleet_with_agents(options.fleet)
+    with asyncio.Runner(loop_factory=loop_factory(options.settings.loop)) as runner:
+        runner.run(run_then_end(session, _work_until_stopped(session, fleet, options, reporter)))
+
+
+def load_fleet_with_agents(path: str) -> Fleet:
+    """Load the fleet of ``MODULE:ATTRIBUTE``; InvalidInputError when it has no agents."""
+    fleet = load_fleet(path)
     if not fleet.agents:
         raise InvalidInputError("the fleet has no agents; decorate a function with @fleet.agent")
-    with asyncio.Runner(loop_factory=loop_factory(Loop(options.loop))) as runner:
-        runner.run(to_the_end(session, _until_stopped(session, fleet, options, reporter)))
+    return fleet
 
 
-async def to_the_end(session: Session, body: Awaitable[None]) -> None:
-    """Await what a process is for, then have the process end, whatever agents left running."""
+async def run_then_end(session: Session, body: Awaitable[None]) -> None:
+    """Await ``body``, then make sure that the process ends, whatever agents left running."""
     try:
         await body
     except Exception as error:
         if await cancel_leftovers():
-            tell_error(session.given, error)
+            print_error(session.given, error)
             end_now(exit_code(error))
         end_soon(exit_code(error))
         raise
@@ -61,20 +70,20 @@ async def to_the_end(session: Session, body: Awaitable[None]) -> None:
     end_soon(0)
 
 
-async def _until_stopped(
-    session: Session, fleet: Fleet, options: Options, reporter: Reporter | None
+async def _work_until_stopped(
+    session: Session, fleet: Fleet, options: WorkerOptions, reporter: Reporter | None
 ) -> None:
-    health = Health(fresh_seconds(options.lease_seconds))
+    health = Health(fresh_seconds(options.settings.lease_seconds))
     async with (
         fleet,
-        _told(health, options, reporter),
-        serve_probes(options.probes, health) as address,
+        _reported(health, options, reporter),
+        serve_probes(options.settings, health) as address,
     ):
         worker = Worker(
             fleet,
-            concurrency=options.concurrency,
-            lease_seconds=options.lease_seconds,
-            drain_seconds=options.drain_seconds,
+            concurrency=options.settings.concurrency,
+            lease_seconds=options.settings.lease_seconds,
+            drain_seconds=options.settings.drain_seconds,
             targets=options.targets,
             worker_id=options.worker_id,
             on_beat=health.beat,
@@ -83,14 +92,14 @@ async def _until_stopped(
         health.targets = tuple(sorted(options.targets or fleet.agents))
 
         def stop() -> None:
-            health.drains()
+            health.set_draining()
             worker.stop()
 
         call_on_signals(stop)
         if session.as_json:
-            told = {"worker": worker.worker_id, "name": worker.name, "pid": os.getpid()}
-            told |= {"targets": health.targets}
-            print_json(told | ({"health": address} if address else {}))
+            started = {"worker": worker.worker_id, "name": worker.name, "pid": os.getpid()}
+            started |= {"targets": health.targets}
+            print_json(started | ({"health": address} if address else {}))
         store = await fleet.store()
         health.warning = lambda: store.warning
         health.refusal = lambda: worker.refusal
@@ -101,18 +110,18 @@ async def _until_stopped(
                 "fleet another store, such as sqlite:runs.db"
             )
         if reporter is None and isinstance(store, RocksDBRunStore):
-            # The fleet's own store: its code may name another one than the options do.
-            warn_alone(options.fleet, f"rocksdb:{quote(store.where)}")
+            # By the fleet's own store: the user's code may name another one than the options do.
+            warn_one_process_only(options.fleet, f"rocksdb:{quote(store.where)}")
         await worker.run()
     if session.as_json:
         print_json({"worker": worker.worker_id, "stopped": True})
 
 
 @asynccontextmanager
-async def _told(
-    health: Health, options: Options, reporter: Reporter | None
+async def _reported(
+    health: Health, options: WorkerOptions, reporter: Reporter | None
 ) -> AsyncGenerator[None]:
-    """Tell who wants to know how the worker is: a file, the parent."""
+    """Report the health while the block runs: to the supervisor, or by a file."""
     if reporter is not None:
         health.changed = reporter.send
         ticking = asyncio.create_task(_tick(health, reporter))
@@ -120,8 +129,8 @@ async def _told(
             yield
         finally:
             ticking.cancel()
-    elif options.probes.file is not None:
-        file = HealthFile(options.probes.file)
+    elif options.settings.health_file is not None:
+        file = HealthFile(options.settings.health_file)
         health.changed = lambda health: file.touch() if health.is_ready else None
         try:
             yield
@@ -139,10 +148,24 @@ async def _tick(health: Health, reporter: Reporter) -> None:
 
 
 def call_on_signals(stop: Callable[[], None]) -> None:
-    """Call it at each SIGTERM and SIGINT from now on."""
+    """Call ``stop`` at each SIGTERM and SIGINT from now on."""
     let_go_of_children()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # An event loop on Windows has none: there, Ctrl-C ends the process at once.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop)
+
+
+def one_process_hint(fleet: str, url: str) -> str:
+    """How other processes reach the runs in a RocksDB folder, which only one process can open."""
+    command = ["murmur-streams", "serve", fleet, "--with-worker", "--url", url]
+    return (
+        "a RocksDB folder is for one process, and others reach it only over HTTP: "
+        f"{shlex.join(command)}"
+    )
+
+
+def warn_one_process_only(fleet: str, url: str) -> None:
+    """Log that no other process can submit to this worker."""
+    logger.warning("no other process can submit to this worker: %s", one_process_hint(fleet, url))

@@ -1,4 +1,4 @@
-"""From ``module:attribute`` to the user's fleet."""
+"""The fleet of a command: the user's, loaded from ``module:attribute``, or one without agents."""
 
 from __future__ import annotations
 
@@ -7,30 +7,56 @@ import os
 import sys
 import traceback
 from types import ModuleType
-from typing import cast
+from typing import Annotated, cast
 
+import typer
+
+from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.exception_text import describe_error, traceback_of
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.fleet import Fleet
 
-_NOT_THEIRS = (__file__, importlib.__file__)
+_OUR_FILES = (__file__, importlib.__file__)
 _FORM = "name it as MODULE:ATTRIBUTE, for example app:fleet"
 
 
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE:FLEET",
+        help="Check target and input against this fleet first, and take the agent's deadline.",
+    ),
+]
+
+
 class FleetNotFoundError(StoreConfigurationError):
-    """The ``module:attribute`` of the command line leads to no fleet."""
+    """The ``module:attribute`` of the command line does not lead to a fleet."""
 
 
-def load_fleet(where: str) -> Fleet:
-    """Import the module, with the current folder on the path, and take its fleet.
+def open_fleet(session: Session, app: str | None = None, *, may_be_new: bool = False) -> Fleet:
+    """The fleet of ``app``, which checks targets and inputs, or a fleet that accepts any.
 
     Raises:
-        FleetNotFoundError: no such module, no such attribute, it is no Fleet, or the module raised
-            something while it was imported, which is the error's ``__cause__``.
+        StoreConfigurationError: the store does not exist, and ``may_be_new`` is false.
     """
-    module_name, colon, attribute = where.partition(":")
+    session.check_is_store(may_be_new=may_be_new)
+    if app is None:
+        return Fleet(session.url, **session.redis_options)
+    os.environ.update(session.to_environment())
+    return load_fleet(app)
+
+
+def load_fleet(path: str) -> Fleet:
+    """Import the module of ``MODULE:ATTRIBUTE``, with the current folder on the path.
+
+    Raises:
+        FleetNotFoundError: the module or the attribute does not exist, is not a Fleet, or the
+            module raised an error while it was imported, which is the ``__cause__``.
+    """
+    module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
-        raise FleetNotFoundError(f"{where!r} names no fleet; {_FORM}")
+        raise FleetNotFoundError(f"{path!r} does not name a fleet; {_FORM}")
     here = os.getcwd()  # noqa: PTH109  # sys.path holds texts
     if here not in sys.path and not sys.flags.safe_path:
         sys.path.insert(0, here)
@@ -40,7 +66,7 @@ def load_fleet(where: str) -> Fleet:
             raise FleetNotFoundError(f"module {module_name!r} has no {attribute!r}; {_FORM}")
         found = cast("object", getattr(found, part))
     if not isinstance(found, Fleet):
-        raise FleetNotFoundError(f"{where} is of type {type(found).__name__}, not Fleet; {_FORM}")
+        raise FleetNotFoundError(f"{path} is of type {type(found).__name__}, not Fleet; {_FORM}")
     return found
 
 
@@ -54,7 +80,7 @@ def _imported(name: str, here: str) -> ModuleType:
             f"there is no module {error.name!r} in {here} or among the installed packages; {_FORM}"
         ) from None
     except SystemExit as error:
-        # Or the command would end as if it had done what it was asked for.
+        # Else the command would end with the code of the user's module, perhaps with 0.
         code = "" if error.code is None else ascii(error.code)
         raise _failed(name, f"it called sys.exit({code})", error, here) from error
     except Exception as error:
@@ -62,17 +88,17 @@ def _imported(name: str, here: str) -> ModuleType:
 
 
 def _failed(name: str, why: str, error: BaseException, here: str) -> FleetNotFoundError:
-    # A SyntaxError tells its place by itself.
-    place = "" if isinstance(error, SyntaxError) else _place(error, here)
-    return FleetNotFoundError(f"importing {name!r} failed: {why}{place}")
+    # The text of a SyntaxError names the file and the line already.
+    location = "" if isinstance(error, SyntaxError) else _location(error, here)
+    return FleetNotFoundError(f"importing {name!r} failed: {why}{location}")
 
 
-def _place(error: BaseException, here: str) -> str:
-    """The last line of the user's own code that led to an error: libraries are not his to mend."""
+def _location(error: BaseException, here: str) -> str:
+    """The last line of the user's own code that led to the error, as they cannot mend libraries."""
     frames = [
         frame
         for frame in traceback.extract_tb(traceback_of(error))
-        if not frame.filename.startswith("<frozen ") and frame.filename not in _NOT_THEIRS
+        if not frame.filename.startswith("<frozen ") and frame.filename not in _OUR_FILES
     ]
     inside = os.path.join(here, "")  # noqa: PTH118  # tracebacks hold texts
     own = [
