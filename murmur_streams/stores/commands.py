@@ -1,16 +1,25 @@
-"""The writes that every store has: checked, turned into commands of the core, and executed."""
+"""StoreWrites: the writes of every store, checked and turned into commands of the core."""
 
 from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TypeVar, Unpack
 
+from pydantic import JsonValue
+
+from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model.commands import (
     Append,
+    Checkpoint,
     Command,
     Delete,
+    DeliverCancel,
     Finish,
     PushEvent,
+    Release,
     RequestCancel,
     SetResult,
     SetState,
@@ -19,6 +28,7 @@ from murmur_streams.core.model.commands import (
 from murmur_streams.core.model.entries import event_fields
 from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.identifiers import check_run_id, new_run_id
 from murmur_streams.core.model.limits import (
     Limits,
     check_end,
@@ -28,13 +38,24 @@ from murmur_streams.core.model.limits import (
     check_state,
     error_text,
 )
-from murmur_streams.core.model.result_codec import encode_result
+from murmur_streams.core.model.result_codec import decode_result, encode_result
 from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.run import PayloadKind, read_payload
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.requests import (
+    Order,
+    OrderOptions,
+    create_command,
+    milliseconds,
+    submit_command,
+)
+from murmur_streams.stores.work_store import WorkStore
+
+T = TypeVar("T")
 
 
-class RunWrites(ABC):
+class StoreWrites(WorkStore, ABC):
     """Turns the interface's writes into commands; a store only executes them."""
 
     _limits: Limits
@@ -48,29 +69,77 @@ class RunWrites(ABC):
         ``result`` is the value behind the command's result, for stores that can keep it.
         """
 
+    @abstractmethod
+    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
+        """Read a JSON text, None without one; RunNotFoundError when the run does not exist."""
+
+    @staticmethod
+    def new_run_id() -> str:
+        return new_run_id()
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
+    def warning(self) -> str | None:
+        return None
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def create(
+        self,
+        run_id: str,
+        target: str,
+        *,
+        input: JsonValue = None,  # noqa: A002  # the interface's name
+        metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
+        await self._execute(run_id, command)
+
+    async def submit(
+        self,
+        run_id: str,
+        target: str,
+        *,
+        input: JsonValue = None,  # noqa: A002  # the interface's name
+        metadata: Mapping[str, JsonValue] | None = None,
+        tenant: str | None = None,
+        **order: Unpack[OrderOptions],
+    ) -> None:
+        created = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
+        await self._execute(run_id, submit_command(created, Order(**order)))
+
+    async def get_result(self, run_id: str) -> RunResult | None:
+        return await self._decoded(run_id, PayloadKind.RESULT, decode_result)
+
+    async def get_input(self, run_id: str) -> JsonValue:
+        return await self._decoded(run_id, PayloadKind.INPUT, decode_json)
+
+    async def last_checkpoint(self, run_id: str) -> JsonValue:
+        return await self._decoded(run_id, PayloadKind.CHECKPOINT, decode_json)
+
     async def update_progress(
         self, run_id: str, progress: RunProgress, *, claim: str | None = None
     ) -> None:
-        """Replace the counters; nothing happens after the end.
-
-        The journal gets them at most once a second and before the end; a poll sees them at once.
-        """
         await self._execute(run_id, UpdateProgress(check_progress(progress), check_claim(claim)))
 
     async def set_state(self, run_id: str, state: RunState) -> None:
-        """Change the state as the table allows; elsewhere nothing happens.
-
-        An end without a closing event leaves the stream open for one, for late_event_seconds.
-        """
         await self._execute(run_id, SetState(check_state(state)))
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
-        """Store the result; after the end only once, and never for a cancelled run."""
         payload = self._limits.result(encode_result(result))
         await self._execute(run_id, SetResult(payload), result)
 
     async def push_event(self, run_id: str, event: RunEvent) -> None:
-        """Add an event, also after the end: after the seal it is kept as a late entry."""
         fields = event_fields(event, run_id, self._limits.max_event_bytes)
         await self._execute(run_id, PushEvent(fields))
 
@@ -81,21 +150,6 @@ class RunWrites(ABC):
         expected_version: int | None = None,
         claim: str | None = None,
     ) -> int:
-        """Add events to a run that has not ended, all or none.
-
-        Args:
-            run_id: the run.
-            events: 1 to 500 of them.
-            expected_version: the version the run must have; None for any.
-            claim: the fencing token of the worker that holds the run.
-
-        Returns:
-            The run's new version: the seq of its last entry.
-
-        Raises:
-            WrongExpectedVersionError, RunTerminatedError, LeaseLostError, RunNotFoundError:
-                nothing was written.
-        """
         check_event_count(len(events))
         check_expected_version(expected_version)
         limit = self._limits.max_event_bytes
@@ -115,26 +169,6 @@ class RunWrites(ABC):
         dead: str | None = None,
         stopped: str | None = None,
     ) -> bool:
-        """End a run in one step: result, last event, state, seal.
-
-        A claim's holder ends a run whose cancel was requested as cancelled, whatever it asks for.
-
-        Args:
-            run_id: the run.
-            state: completed, failed or cancelled.
-            result: its result.
-            event: its last event.
-            error: why it failed.
-            claim: the fencing token of the worker that holds the run.
-            dead: why the run, which must end failed, goes to the dead letters; None: it does not.
-            stopped: what made a cancelled run's execution stop: ``handler`` or ``grace``.
-
-        Returns:
-            True when this call ended it, False when it had ended before.
-
-        Raises:
-            LeaseLostError: ``claim`` does not hold the run; nothing was written.
-        """
         if dead is not None and state != RunState.FAILED:
             raise InvalidInputError(f"only failed runs go to the dead letters, not {state} ones")
         command = Finish(
@@ -149,40 +183,51 @@ class RunWrites(ABC):
         return (await self._execute(run_id, command, result))[0] == "OK"
 
     async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
-        """Ask that a run end cancelled.
-
-        One that waits, in a queue or for its delay or next try, ends at once and never starts.
-        One that runs goes on until its worker, which is woken, has stopped it; from then on it
-        can only end cancelled by that worker's hand. Asking again changes nothing.
-
-        Returns:
-            The run's state after the call: cancelled, running, or the one in which it had ended.
-        """
-        answer = await self._execute(run_id, RequestCancel(error_text(reason), _host()))
-        return RunState(answer[1])
+        command = RequestCancel(error_text(reason), socket.gethostname() or None)
+        return RunState((await self._execute(run_id, command))[1])
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """Remove an ended run, or with ``force`` any; its subscribers' streams end.
-
-        Returns:
-            False when there is no such run.
-
-        Raises:
-            RunNotTerminalError: it has not ended.
-        """
         try:
             await self._execute(run_id, Delete(force))
         except RunNotFoundError:
             return False
         return True
 
+    async def release(
+        self,
+        run_id: str,
+        claim: str,
+        reason: str,
+        *,
+        delay_seconds: float = 0.0,
+        error: str | None = None,
+    ) -> RunState:
+        delay_ms = milliseconds("the delay", delay_seconds)
+        command = Release(reason, _held(claim), delay_ms, error_text(error))
+        return RunState((await self._execute(run_id, command))[1])
 
-def _host() -> str | None:
-    return socket.gethostname() or None
+    async def deliver_cancel(self, run_id: str, claim: str) -> None:
+        await self._execute(run_id, DeliverCancel(_held(claim)))
+
+    async def checkpoint(self, run_id: str, value: JsonValue, claim: str) -> None:
+        payload = self._limits.checkpoint(encode_json(value, "the checkpoint"))
+        await self._execute(run_id, Checkpoint(payload, _held(claim)))
+
+    async def _decoded(
+        self, run_id: str, kind: PayloadKind, decode: Callable[[str], T]
+    ) -> T | None:
+        stored = await self._payload(check_run_id(run_id), kind)
+        return None if stored is None else read_payload(run_id, kind, decode, stored)
 
 
 def check_claim(claim: str | None) -> str | None:
-    """Refuse the empty text, which is no fencing token."""
+    """Refuse the empty text, which is not a fencing token."""
     if claim == "":
         raise InvalidInputError("claim is empty, but must be a fencing token or None")
+    return claim
+
+
+def _held(claim: str) -> str:
+    if check_claim(claim) is None:
+        raise InvalidInputError("claim is None, but must be a fencing token")
     return claim

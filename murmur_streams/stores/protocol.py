@@ -1,9 +1,9 @@
-"""The interface that programs written for ``murmur.runs`` know, and what our stores add."""
+"""RunStore: the interface that every store keeps, and the home of its documentation."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
@@ -20,7 +20,16 @@ from murmur_streams.core.rules.audit import AuditReport
 
 @runtime_checkable
 class RunStore(Protocol):
-    """Keeps runs; safe under many concurrent tasks."""
+    """Stores runs; safe under many concurrent tasks.
+
+    A method that names a run raises RunNotFoundError when the run does not exist, unless its
+    documentation says otherwise.
+    """
+
+    @staticmethod
+    def new_run_id() -> str:
+        """Draw a random run id."""
+        ...
 
     async def create(
         self,
@@ -31,65 +40,38 @@ class RunStore(Protocol):
         metadata: Mapping[str, JsonValue] | None = None,
         tenant: str | None = None,
     ) -> None:
-        """Begin a run that waits; ``tenant``: whose it is, None for nobody's."""
+        """Begin a run in the state pending, all of it visible at once.
+
+        Args:
+            run_id: the run.
+            target: the name of an agent or group.
+            input: its input, as JSON.
+            metadata: JSON that the submitter attaches.
+            tenant: the tenant that owns the run; None for no tenant.
+
+        Raises:
+            RunExistsError: the id is taken.
+            InvalidInputError: an argument breaks a rule; nothing was written.
+        """
         ...
 
     async def get_status(self, run_id: str) -> RunStatus:
-        """State and progress."""
+        """Read the run's state and progress; as cheap for a large run as for a small one."""
         ...
 
     async def get_result(self, run_id: str) -> RunResult | None:
-        """The result; None until there is one."""
+        """Read the result; None until there is one.
+
+        An output that was a pydantic model comes back as a StoredModel with the same fields.
+        """
         ...
 
-    async def update_progress(self, run_id: str, progress: RunProgress) -> None:
-        """Replace the counters; nothing happens after the end."""
-        ...
-
-    async def set_state(self, run_id: str, state: RunState) -> None:
-        """Change the state as the table allows; nothing happens where it does not."""
-        ...
-
-    async def set_result(self, run_id: str, result: RunResult) -> None:
-        """Store the result; after the end only once, and never for a cancelled run."""
-        ...
-
-    async def push_event(self, run_id: str, event: RunEvent) -> None:
-        """Add an event, also after the end."""
-        ...
-
-    def stream(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
-        """Replay what happened, follow live, and end when the run has ended."""
-        ...
-
-    async def append(
-        self, run_id: str, *events: RunEvent, expected_version: int | None = None
-    ) -> int:
-        """Add events to a run that has not ended, all or none; the new version."""
-        ...
-
-    async def finish(
-        self,
-        run_id: str,
-        state: RunState,
-        *,
-        result: RunResult | None = None,
-        event: RunEvent | None = None,
-        error: str | None = None,
-    ) -> bool:
-        """End a run in one step; False when it had ended before."""
-        ...
-
-    async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
-        """Ask that a run end cancelled: at once when it waits; the state afterwards."""
+    async def get_input(self, run_id: str) -> JsonValue:
+        """Read the input; None for a run without one."""
         ...
 
     async def snapshot(self, run_id: str) -> Run:
-        """Everything that is known of the run."""
-        ...
-
-    async def get_input(self, run_id: str) -> Any:
-        """The input as JSON; None when there is none."""
+        """Read everything that is known of the run, except its input, result and journal."""
         ...
 
     async def list_runs(
@@ -101,13 +83,149 @@ class RunStore(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Runs, newest first, page by page; a filter that is None lets all through."""
+        """List runs, newest first.
+
+        Args:
+            state: only runs in this state.
+            target: only runs of this target.
+            tenant: only runs that this tenant owns.
+            limit: 1 to 500.
+            cursor: the ``cursor`` of the page before; None for the first page.
+
+        Returns:
+            A page; its ``cursor`` is None on the last one. Over all pages every run that did not
+            change meanwhile comes exactly once.
+        """
+        ...
+
+    async def update_progress(
+        self, run_id: str, progress: RunProgress, *, claim: str | None = None
+    ) -> None:
+        """Replace the counters of a run that has not ended; later calls do nothing.
+
+        A poll sees them at once. The journal records them at most once a second, and before the
+        run's end.
+
+        Args:
+            run_id: the run.
+            progress: the counters.
+            claim: the fencing token of the worker that holds the run.
+
+        Raises:
+            LeaseLostError: ``claim`` does not hold the run; nothing was written.
+        """
+        ...
+
+    async def set_state(self, run_id: str, state: RunState) -> None:
+        """Change the state where the table of states allows it; elsewhere do nothing.
+
+        After an end without a closing event, the stream stays open for one for
+        ``late_event_seconds``.
+        """
+        ...
+
+    async def set_result(self, run_id: str, result: RunResult) -> None:
+        """Store the result; after the end only the first one, and never for a cancelled run."""
+        ...
+
+    async def push_event(self, run_id: str, event: RunEvent) -> None:
+        """Add an event, also after the end: after the seal it becomes a late entry."""
+        ...
+
+    async def append(
+        self,
+        run_id: str,
+        *events: RunEvent,
+        expected_version: int | None = None,
+        claim: str | None = None,
+    ) -> int:
+        """Add events to a run that has not ended, all or none.
+
+        Args:
+            run_id: the run.
+            events: 1 to 500 of them.
+            expected_version: the version that the run must have; None for any.
+            claim: the fencing token of the worker that holds the run.
+
+        Returns:
+            The run's new version: the seq of its last entry.
+
+        Raises:
+            WrongExpectedVersionError, RunTerminatedError, LeaseLostError, RunNotFoundError:
+                nothing was written.
+        """
+        ...
+
+    async def finish(
+        self,
+        run_id: str,
+        state: RunState,
+        *,
+        result: RunResult | None = None,
+        event: RunEvent | None = None,
+        error: str | None = None,
+        claim: str | None = None,
+        dead: str | None = None,
+        stopped: str | None = None,
+    ) -> bool:
+        """End a run in one step: result, last event, state, seal.
+
+        A run whose cancel was requested ends cancelled, whatever state the holder of its claim
+        passes.
+
+        Args:
+            run_id: the run.
+            state: completed, failed or cancelled.
+            result: its result.
+            event: its last event.
+            error: why it failed.
+            claim: the fencing token of the worker that holds the run.
+            dead: why the run, which must end failed, becomes a dead letter; None: it does not.
+            stopped: what made a cancelled run's execution stop: ``handler`` or ``grace``.
+
+        Returns:
+            True when this call ended the run, False when it had ended before.
+
+        Raises:
+            LeaseLostError: ``claim`` does not hold the run; nothing was written.
+        """
+        ...
+
+    async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
+        """Ask that a run end cancelled.
+
+        A run that waits (in a queue, for its delay or for its next try) ends at once and never
+        starts. A run that a worker executes goes on until the worker, which is woken, has stopped
+        it; from then on that worker can only end it cancelled. Asking again changes nothing.
+
+        Returns:
+            The run's state after the call: cancelled, running, or the one in which it had ended.
+        """
+        ...
+
+    def stream(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+        """Replay the run's events, follow live, and end when the run is sealed.
+
+        Nothing is missed and nothing comes twice, for any subscriber in any process. Each event
+        carries its ``.id``; pass it as ``after`` to resume behind that event.
+
+        Raises:
+            RunNotFoundError, InvalidCursorError: at the first event.
+            CursorGapError, CursorResetError: events were trimmed away, or the journal is another
+                one; ``resume_cursor`` says where to go on.
+        """
         ...
 
     def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncIterator[JournalEntry]:
-        """All entries of the run's journal, late ones included."""
+        """Yield all entries of the run's journal, late ones included; errors as ``stream``.
+
+        Args:
+            run_id: the run.
+            after: the cursor of the last entry seen; None for the oldest one that is stored.
+            follow: whether to go on live until the run is sealed.
+        """
         ...
 
     def feed(
@@ -117,39 +235,89 @@ class RunStore(Protocol):
         targets: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> AsyncIterator[FeedEntry]:
-        """The entries of all runs, from the oldest kept one on; it never ends."""
+        """Yield the entries of all runs as they come; it never ends.
+
+        A run's entries come in order; between runs of different partitions there is no order.
+
+        Args:
+            after: the ``.cursor`` of the last entry seen; None for the oldest one that is stored.
+            targets: only entries of runs of these targets.
+            types: only entries of these types, EntryType or RunEventType.
+
+        Raises:
+            InvalidCursorError: at the first entry.
+            CursorGapError, CursorResetError: entries were trimmed away (``feed_max_entries``), or
+                the feed is another one.
+        """
         ...
 
     async def audit(self, run_id: str) -> AuditReport:
-        """Compare what is stored with the fold of the journal."""
+        """Compare everything that is stored of the run with the fold of its journal."""
         ...
 
     async def rebuild(self, run_id: str) -> None:
-        """Write what is stored anew from the fold of the journal."""
+        """Write what is stored of the run anew from the fold of its journal.
+
+        Raises:
+            RunNotFoundError: the run has no journal.
+            StoreError: its journal cannot be folded (RunDamagedError), or is written to all the
+                time.
+        """
         ...
 
     async def archive(self, run_id: str) -> RunArchive:
-        """Take all that makes the run, as it was at one moment; RunNotFoundError."""
+        """Read the run whole, as it was at one moment, to restore it in another store.
+
+        Progress that the journal does not have yet and the owner's lease are not part of it.
+
+        Raises:
+            StoreError: the run is written to faster than it can be read.
+        """
         ...
 
     async def restore(self, archive: RunArchive) -> bool:
-        """Write a run whole, as its journal says; False when this very run is here already.
+        """Write an archived run whole, as its journal says; all of it is visible at once.
 
-        Nothing comes of an archive that ``verify`` finds damaged (InvalidArchiveError), and
-        nothing of one whose id has another life here, or an older copy (RunExistsError). Cursors
-        stay valid; expiry counts from now; a lease is over; what waits is queued; the feed is
-        told nothing.
+        Its cursors stay valid. An ended run expires ``ttl_seconds`` from now, a live one as if it
+        was written to now. The lease of a claimed run is over; a waiting run is in its queue. The
+        feed has no entry of it. A call that was cut short left nothing visible; call again.
+
+        Returns:
+            True when it was written; False when this very run is stored already, with at least
+            these entries.
+
+        Raises:
+            InvalidArchiveError: the archive is damaged; nothing was written.
+            RunExistsError: the id has another run, or an older copy of this one.
         """
         ...
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """Remove an ended run, or with ``force`` any; False when there is none."""
+        """Remove an ended run, or with ``force`` any run; its subscribers' streams end.
+
+        Returns:
+            False when the run does not exist.
+
+        Raises:
+            RunNotTerminalError, RunDamagedError: it has not ended, or cannot be read, and
+                ``force`` is False.
+        """
         ...
 
     async def sweep(self) -> int:
-        """Remove what expiry left behind; how many runs that were."""
+        """Remove ended runs whose time is over, and fail the overdue ones.
+
+        Every begin and end of a run does a little of this. Overdue is a run without a write for
+        ``live_ttl_seconds``, or whose owner is gone.
+
+        Returns:
+            How many runs these were.
+        """
         ...
 
     async def close(self) -> None:
-        """Release what the store holds; a second call does nothing."""
+        """Finish the writes under way, and wake every subscriber with StoreClosedError.
+
+        Then release what the store opened; a second call does nothing.
+        """
         ...

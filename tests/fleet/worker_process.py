@@ -17,7 +17,7 @@ from typing import Any
 from murmur_streams.fleet.execution import end_writes, endings, execution
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker import worker as worker_module
-from murmur_streams.stores.local.engine.queue import Queue as QueueOnDisk
+from murmur_streams.stores.local.engine.queue import LocalQueue
 from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.app import fleet
 
@@ -46,7 +46,7 @@ def die_at(place: str) -> None:
 
 def tell_when_ready() -> None:
     """Print a line when the worker looks for its first run."""
-    for queue in (Queue, QueueOnDisk):
+    for queue in (Queue, LocalQueue):
         tell_when_prepared(queue)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from pydantic import JsonValue
@@ -195,6 +196,14 @@ def run_from_fields(run_id: str, fields: Mapping[str, str]) -> Run:
     counters = {name: values.pop(f"progress_{name}", None) for name in PROGRESS_FIELDS}
     told = {name: count for name, count in counters.items() if count is not None}
     return Run(run_id=run_id, progress=RunProgress(**told) if told else None, **values)
+
+
+class PayloadKind(StrEnum):
+    """The JSON texts that are stored beside a run, so that a poll does not read them."""
+
+    INPUT = "input"
+    RESULT = "result"
+    CHECKPOINT = "checkpoint"
 
 
 def read_payload(run_id: str, what: str, decode: Callable[[str], T], text: str) -> T:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import cast
+from typing import TypedDict, cast
 
 from pydantic import JsonValue
 
@@ -66,10 +66,21 @@ class Order:
     """With a time zone; instead of a delay."""
     deadline_seconds: float | None = None
     """How long after it is due it fails if it has not ended."""
-    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+    trace: Mapping[str, str] | None = None
     """The W3C headers traceparent and tracestate; other names are left out."""
     request_sha256: str | None = None
     """The digest of what the submitter sent with its idempotency key."""
+
+
+class OrderOptions(TypedDict, total=False):
+    """The fields of an Order as keywords of a store's ``submit``."""
+
+    priority: int
+    delay_seconds: float
+    at: datetime | None
+    deadline_seconds: float | None
+    trace: Mapping[str, str] | None
+    request_sha256: str | None
 
 
 def submit_command(create: Create, order: Order) -> Create:
@@ -78,7 +89,7 @@ def submit_command(create: Create, order: Order) -> Create:
     Raises:
         InvalidInputError: a part of the order breaks a rule.
     """
-    trace = {name: _trace(order.trace.get(name)) for name in TRACE_NAMES}
+    trace = {name: _trace((order.trace or {}).get(name)) for name in TRACE_NAMES}
     if order.at is not None and order.delay_seconds:
         raise InvalidInputError("pass at or a delay, not both")
     deadline = order.deadline_seconds

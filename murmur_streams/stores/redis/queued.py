@@ -9,7 +9,8 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.limits import Limits
-from murmur_streams.stores.queue_commands import QueuedRuns
+from murmur_streams.core.model.run import PayloadKind
+from murmur_streams.stores.commands import StoreWrites
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.dead import DeadLetters
 from murmur_streams.stores.redis.keys import Keys
@@ -20,7 +21,7 @@ from murmur_streams.stores.redis.server import Server, text
 from murmur_streams.stores.redis.workers import Workers
 
 
-class RedisWork(QueuedRuns):
+class RedisWork(StoreWrites):
     """The part of the Redis store that is about work: its queue, its workers, its dead letters."""
 
     _keys: Keys
@@ -29,11 +30,6 @@ class RedisWork(QueuedRuns):
     _durations: Durations
     _feeds: Feeds
     _limits: Limits
-
-    @property
-    def limits(self) -> Limits:
-        """The sizes that it takes."""
-        return self._limits
 
     @property
     def live_ttl_ms(self) -> int:
@@ -116,12 +112,15 @@ class RedisWork(QueuedRuns):
         ]
         await asyncio.gather(*calls)
 
-    async def _checkpoint_json(self, run_id: str) -> str | None:
-        return await self._read_payload(run_id, self._keys.checkpoint(run_id))
-
-    async def _read_payload(self, run_id: str, key: str) -> str | None:
+    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
+        keys = self._keys
+        form = {
+            PayloadKind.INPUT: keys.input,
+            PayloadKind.RESULT: keys.result,
+            PayloadKind.CHECKPOINT: keys.checkpoint,
+        }[kind]
         stored, exists = await self._server.read_all(
-            ("GET", key), ("EXISTS", self._keys.run(run_id))
+            ("GET", form(run_id)), ("EXISTS", keys.run(run_id))
         )
         if not exists:
             raise RunNotFoundError(run_id)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
-from types import TracebackType
 from typing import Self
 
-from pydantic import JsonValue
 from redis.asyncio import Redis
 
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
-from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.commands import (
     Append,
     Command,
@@ -29,15 +26,13 @@ from murmur_streams.core.model.limits import (
     duration_ms,
 )
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
-from murmur_streams.core.model.result_codec import decode_result
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run, read_payload, run_from_fields
+from murmur_streams.core.model.run import Run, run_from_fields
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.core.rules.requests import create_command
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.audit import gather_audit
@@ -120,11 +115,11 @@ class RedisRunStore(RedisWork):
         self._owns_client = client is None
         self._limits = limits or Limits()
         self._keys = Keys(key_prefix, partitions)
-        self.where = redacted(url) if url is not None else "the given client's server"
+        self._where = redacted(url) if url is not None else "the given client's server"
         self._server = Server(
             self._client,
             self._keys,
-            where=self.where,
+            where=self._where,
             retry_seconds=retry_seconds,
             call_seconds=call_seconds,
             revive=revive,
@@ -149,17 +144,13 @@ class RedisRunStore(RedisWork):
         """The client that was given, or made for the URL."""
         return self._client
 
+    @property
+    def where(self) -> str:
+        return self._where
+
     async def __aenter__(self) -> Self:
         await self._server.ready()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Finish the writes under way, wake every subscriber, close what the store made."""
@@ -173,25 +164,6 @@ class RedisRunStore(RedisWork):
         if self._owns_client:
             await self._client.aclose()
 
-    async def create(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
-    ) -> None:
-        """Begin a run that waits, all of it visible at once.
-
-        Raises:
-            RunExistsError: the id is taken.
-            InvalidInputError: an id, target, input, metadata or tenant breaks a rule; nothing is
-                written.
-        """
-        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
-        await self._execute(run_id, command)
-
     async def get_status(self, run_id: str) -> RunStatus:
         """Read state and progress: one round trip, whatever the size of the run."""
         key = self._keys.run(check_run_id(run_id))
@@ -203,19 +175,6 @@ class RedisRunStore(RedisWork):
             total, completed, failed, running = (int(value) for value in values[1:])
             progress = RunProgress(total=total, completed=completed, failed=failed, running=running)
         return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
-
-    async def get_result(self, run_id: str) -> RunResult | None:
-        """Read the result; None until there is one.
-
-        An output that was a pydantic model comes back as a StoredModel with the same fields.
-        """
-        stored = await self._read_payload(run_id, self._keys.result(check_run_id(run_id)))
-        return None if stored is None else read_payload(run_id, "result", decode_result, stored)
-
-    async def get_input(self, run_id: str) -> JsonValue:
-        """Read the input; None when there is none."""
-        stored = await self._read_payload(run_id, self._keys.input(check_run_id(run_id)))
-        return None if stored is None else read_payload(run_id, "input", decode_json, stored)
 
     async def snapshot(self, run_id: str) -> Run:
         """Read everything the run's hash knows, typed."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,
-    Kind,
     QueuePlace,
     Space,
     Stored,
@@ -52,7 +52,7 @@ class TestRuns:
         assert database.stored("r1") is None
         assert database.journal("r1", 0, 10) is None
         assert database.last_entries("r1", 10) == []
-        assert database.payload("r1", Kind.INPUT) is None
+        assert database.payload("r1", PayloadKind.INPUT) is None
 
     def test_a_run_comes_back_with_every_field(self, reopen: Open) -> None:
         run = a_run(
@@ -100,11 +100,11 @@ class TestRuns:
         assert kept(reopen()) == change.after
 
     def test_a_removed_run_leaves_nothing(self, database: Database) -> None:
-        write(database, created(a_run(), payloads={Kind.INPUT: "1"}), created(a_run("r2")))
+        write(database, created(a_run(), payloads={PayloadKind.INPUT: "1"}), created(a_run("r2")))
         write(database, removed(kept(database)))
         assert database.stored("r1") is None
         assert database.journal("r1", 0, 10) is None
-        assert database.payload("r1", Kind.INPUT) is None
+        assert database.payload("r1", PayloadKind.INPUT) is None
         assert seqs(database, "r2") == [1]
 
     def test_two_hundred_runs_go_in_one_group(self, database: Database) -> None:
@@ -116,17 +116,17 @@ class TestRuns:
     def test_a_new_life_has_nothing_of_the_old_one(self, reopen: Open) -> None:
         database = reopen()
         old = a_run()
-        payloads = {Kind.INPUT: "1", Kind.RESULT: "2"}
+        payloads = {PayloadKind.INPUT: "1", PayloadKind.RESULT: "2"}
         write(database, created(old, *(an_entry(old, n) for n in (1, 2, 3)), payloads=payloads))
         new = a_run(epoch="e2", created_ms=2_000)
-        change = created(new, an_entry(new, 1, 9), payloads={Kind.INPUT: "3"})
+        change = created(new, an_entry(new, 1, 9), payloads={PayloadKind.INPUT: "3"})
         change.before, change.is_new_life = kept(database), True
         write(database, change)
         database = reopen()
         assert kept(database) == change.after
         assert database.last_entries("r1", 10) == change.entries
-        assert database.payload("r1", Kind.INPUT) == "3"
-        assert database.payload("r1", Kind.RESULT) is None
+        assert database.payload("r1", PayloadKind.INPUT) == "3"
+        assert database.payload("r1", PayloadKind.RESULT) is None
 
     def test_a_run_made_and_removed_in_one_group_was_never_there(self, database: Database) -> None:
         run = a_run()
@@ -154,12 +154,12 @@ class TestJournal:
     def test_every_text_comes_back(self, reopen: Open, text: str) -> None:
         database = reopen()
         run = a_run(error=text or None)
-        change = created(run, an_entry(run, 1, data=text), payloads={Kind.INPUT: text})
+        change = created(run, an_entry(run, 1, data=text), payloads={PayloadKind.INPUT: text})
         write(database, change, items={(Space.WORKERS, f"k{text}"): text})
         database = reopen()
         assert kept(database) == change.after
         assert texts(database) == [text]
-        assert database.payload("r1", Kind.INPUT) == text
+        assert database.payload("r1", PayloadKind.INPUT) == text
         assert database.items(Space.WORKERS, limit=9) == [(f"k{text}", text)]
         assert [row.entry.fields["data"] for row in database.feed(0, 9)] == [text]
 
@@ -189,11 +189,14 @@ class TestJournal:
         assert [row.entry.seq for row in database.feed(0, 9)] == [1, 2, 3, 4, 5, 6]
 
     def test_a_payload_that_is_left_out_stays(self, database: Database) -> None:
-        write(database, created(a_run(), payloads={Kind.INPUT: "1", Kind.CHECKPOINT: "2"}))
+        write(
+            database,
+            created(a_run(), payloads={PayloadKind.INPUT: "1", PayloadKind.CHECKPOINT: "2"}),
+        )
         before = kept(database)
-        change = appended(before, an_entry(before.run, 2), payloads={Kind.CHECKPOINT: "3"})
+        change = appended(before, an_entry(before.run, 2), payloads={PayloadKind.CHECKPOINT: "3"})
         write(database, change)
-        found = [database.payload("r1", kind) for kind in Kind]
+        found = [database.payload("r1", kind) for kind in PayloadKind]
         assert found == ["1", None, "3"]
 
 

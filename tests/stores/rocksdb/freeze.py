@@ -13,16 +13,9 @@ from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.model.run import PayloadKind, run_to_fields
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.engine.database import (
-    Database,
-    Due,
-    Kind,
-    QueuePlace,
-    Space,
-    Stored,
-)
+from murmur_streams.stores.local.engine.database import Database, Due, QueuePlace, Space, Stored
 from tests.stores.rocksdb.making import NOW, appended, changed, created, new_run, opened
 
 FROZEN = Path(__file__).with_name("frozen")
@@ -35,7 +28,7 @@ def fill(database: Database) -> None:
     for number, state in enumerate(RunState):
         stored = _stored(state, number)
         group = created(stored)
-        group.runs[state].payloads = {kind: f'"{kind} of {state} ü"' for kind in Kind}
+        group.runs[state].payloads = {kind: f'"{kind} of {state} ü"' for kind in PayloadKind}
         group.items[Space.DEAD, f"writer/{NOW + number:013}/{state}"] = f'{{"letter": {number}}}'
         group.items[Space.WORKERS, f"worker{number}"] = "{}"
         database.commit(group)
@@ -76,7 +69,7 @@ def told(database: Database) -> object:
         if found is not None:
             stored, entries = found
             beside = {name: getattr(stored, name) for name in ("expire_at_ms", "live_until_ms")}
-            payloads = {kind: database.payload(run_id, kind) for kind in Kind}
+            payloads = {kind: database.payload(run_id, kind) for kind in PayloadKind}
             journal = [asdict(entry) for entry in entries]
             runs[run_id] = [run_to_fields(stored.run), beside, payloads, journal]
     everything = {

@@ -8,15 +8,9 @@ import pytest
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.engine.database import (
-    Database,
-    Due,
-    Kind,
-    QueuePlace,
-    Space,
-    Stored,
-)
+from murmur_streams.stores.local.engine.database import Database, Due, QueuePlace, Space, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.handle import Handle
 from tests.stores.rocksdb.making import NOW, appended, created, entry, new_run, opened
@@ -64,7 +58,7 @@ def filled(path: Path, spoil: Callable[[Handle], object]) -> Database:
     database = opened(path)
     for run_id in ("run", "other"):
         group = created(new_run(run_id))
-        group.runs[run_id].payloads = {Kind.INPUT: "1"}
+        group.runs[run_id].payloads = {PayloadKind.INPUT: "1"}
         group.items[Space.WORKERS, run_id] = "{}"
         database.commit(group)
     _, group = appended(new_run("run"), 4)
@@ -184,15 +178,15 @@ def test_a_feed_with_a_row_that_cannot_be_read_is_trimmed(tmp_path: Path) -> Non
 
 def test_texts_that_are_none_are_damage(tmp_path: Path) -> None:
     def spoil(handle: Handle) -> None:
-        handle.family.put(keys.payload("run", Kind.INPUT), b"\xff")
+        handle.family.put(keys.payload("run", PayloadKind.INPUT), b"\xff")
         handle.family.put(keys.item(Space.WORKERS, "run"), b"\xff")
         handle.family.put(keys.scored(keys.due(Due.LEASE), 1) + b"\xff", b"")
         handle.family.put(keys.scored(keys.queue("writer", is_ready=True), 1) + b"\xff", b"")
 
     database = filled(tmp_path / "store", spoil)
     with pytest.raises(RunDamagedError, match="input"):
-        database.payload("run", Kind.INPUT)
-    assert database.payload("other", Kind.INPUT) == "1"
+        database.payload("run", PayloadKind.INPUT)
+    assert database.payload("other", PayloadKind.INPUT) == "1"
     for read in (
         lambda: database.item(Space.WORKERS, "run"),
         lambda: database.items(Space.WORKERS, limit=10),

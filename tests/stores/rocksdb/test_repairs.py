@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,
     Due,
-    Kind,
     QueuePlace,
     Stored,
 )
@@ -40,7 +40,7 @@ def spoiled(path: Path, spoil: Callable[[Handle], object]) -> Database:
     database = opened(path)
     for run_id in IDS:
         group = created(busy(run_id))
-        group.runs[run_id].payloads = {Kind.INPUT: "1"}
+        group.runs[run_id].payloads = {PayloadKind.INPUT: "1"}
         database.commit(group)
     database.close()
     handle = Handle(path)
@@ -93,7 +93,7 @@ def test_a_repaired_run_is_found_where_it_is_now_and_nowhere_else(
     assert database.journal("n:run", 0, 9) is not None
     assert database.stored("n:run") == after
     assert [each.seq for each in database.last_entries("n:run", 9)] == [1]
-    assert database.payload("n:run", Kind.INPUT) == "1"
+    assert database.payload("n:run", PayloadKind.INPUT) == "1"
     others = ["run", "a-run", "1:n:run"]
     for run_id in others:
         assert database.stored(run_id) == busy(run_id)
@@ -120,7 +120,7 @@ def test_a_repair_that_leaves_nothing_removes_all_of_the_run(
     database.commit(repaired(None))
     assert database.stored("n:run") is None
     assert database.kept_entries("n:run", 0, 9) == []
-    assert database.payload("n:run", Kind.INPUT) is None
+    assert database.payload("n:run", PayloadKind.INPUT) is None
     assert not any("n:run" in ids for ids in places(database))
     assert all(database.stored(each) == busy(each) for each in IDS if each != "n:run")
     database.close()

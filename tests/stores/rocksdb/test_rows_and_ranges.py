@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.core.model.pages import RunFilter, listing_key
+from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,
     Due,
-    Kind,
     QueuePlace,
     Space,
     Stored,
@@ -89,14 +89,14 @@ def test_a_trimmed_journal_begins_where_it_was_trimmed(database: Database) -> No
 def test_a_removed_run_leaves_nothing(database: Database, length: int) -> None:
     stored = replace(new_run("run"), lease_until_ms=NOW)
     group = created(stored)
-    group.runs["run"].payloads[Kind.INPUT] = "1"
+    group.runs["run"].payloads[PayloadKind.INPUT] = "1"
     database.commit(group)
     stored, group = appended(stored, length)
     database.commit(group)
     database.commit(changed(stored, None))
     assert database.stored("run") is None
     assert database.journal("run", 0, 10) is None
-    assert database.payload("run", Kind.INPUT) is None
+    assert database.payload("run", PayloadKind.INPUT) is None
     assert database.listing(RunFilter(), 0, 10, None) == []
     assert database.due(Due.LEASE, NOW, 10) == []
 
@@ -105,17 +105,17 @@ def test_a_removed_run_leaves_nothing(database: Database, length: int) -> None:
 def test_a_new_life_has_nothing_of_the_old_one(database: Database, length: int) -> None:
     old = new_run("run", tenant="mine")
     group = created(old)
-    group.runs["run"].payloads = {Kind.INPUT: "1", Kind.RESULT: "2"}
+    group.runs["run"].payloads = {PayloadKind.INPUT: "1", PayloadKind.RESULT: "2"}
     database.commit(group)
     old, group = appended(old, length)
     database.commit(group)
     new = new_run("run", epoch="ffffffff", created_ms=NOW + 5)
     first = entry("run", 1, epoch="ffffffff")
-    change = Change(old, new, is_new_life=True, entries=[first], payloads={Kind.INPUT: "3"})
+    change = Change(old, new, is_new_life=True, entries=[first], payloads={PayloadKind.INPUT: "3"})
     database.commit(Changes({"run": change}, [("writer", first)]))
     assert database.journal("run", 0, 100) == (new, [first])
-    assert database.payload("run", Kind.INPUT) == "3"
-    assert database.payload("run", Kind.RESULT) is None
+    assert database.payload("run", PayloadKind.INPUT) == "3"
+    assert database.payload("run", PayloadKind.RESULT) is None
     assert database.listing(RunFilter(), 0, 10, None) == [new.run]
     assert database.listing(RunFilter(tenant="mine"), 0, 10, None) == []
 

@@ -14,16 +14,9 @@ from typing import Any
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.model.run import PayloadKind, run_to_fields
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.engine.database import (
-    Change,
-    Database,
-    Due,
-    Kind,
-    QueuePlace,
-    Space,
-)
+from murmur_streams.stores.local.engine.database import Change, Database, Due, QueuePlace, Space
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
 from tests.stores.local.databases import a_run, an_entry, created, kept, removed, write
@@ -57,7 +50,7 @@ def _changes() -> list[Change]:
             created(
                 run,
                 *entries,
-                payloads={Kind.INPUT: '{"n": 1}', Kind.RESULT: f'"{state}"'},
+                payloads={PayloadKind.INPUT: '{"n": 1}', PayloadKind.RESULT: f'"{state}"'},
                 expire_at_ms=MS + 999 if state.is_terminal else None,
                 live_until_ms=None if state.is_terminal else MS + 500,
                 overdue_ms=None if state.is_terminal else MS + 400,
@@ -112,7 +105,7 @@ def _dump_run(database: Database, run_id: str) -> dict[str, Any]:
         "fields": run_to_fields(stored.run),
         **moments,
         "journal": [_dump_entry(entry) for entry in database.last_entries(run_id, 1_000)],
-        "payloads": {str(kind): database.payload(run_id, kind) for kind in Kind},
+        "payloads": {str(kind): database.payload(run_id, kind) for kind in PayloadKind},
     }
 
 

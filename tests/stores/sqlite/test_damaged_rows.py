@@ -12,12 +12,12 @@ import pytest
 
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Database,
     Due,
-    Kind,
     QueuePlace,
     Space,
     Stored,
@@ -54,7 +54,7 @@ def database(path: Path) -> Iterator[Database]:
     moments = {"expire_at_ms": 90, "live_until_ms": 91, "overdue_ms": 92, "lease_until_ms": 93}
     entries = [an_entry(run, seq, data=str(seq)) for seq in range(1, 7)]
     queue = QueuePlace(is_ready=True, score=5)
-    payloads = {Kind.INPUT: "1"}
+    payloads = {PayloadKind.INPUT: "1"}
     write(
         database,
         created(run, *entries, queue=queue, payloads=payloads, **moments),
@@ -226,7 +226,7 @@ def test_texts_that_are_none_are_damage(database: Database, value: str) -> None:
     _change(database, f"UPDATE payloads SET json = {value}")
     _change(database, f"UPDATE items SET text = {value}")
     with pytest.raises(RunDamagedError, match="input is no text"):
-        database.payload("r1", Kind.INPUT)
+        database.payload("r1", PayloadKind.INPUT)
     with pytest.raises(StoreDamagedError, match="workers 'w' is no text"):
         database.item(Space.WORKERS, "w")
     with pytest.raises(StoreDamagedError, match="workers 'w' is no text"):
@@ -247,7 +247,7 @@ class TestRepairs:
         after = _repair(database, 6)
         assert kept(database) == after
         assert texts(database) == ["1", "2", "3", "4", "5", "6"]
-        assert database.payload("r1", Kind.INPUT) == "1"
+        assert database.payload("r1", PayloadKind.INPUT) == "1"
         assert database.due(Due.EXPIRE, 99, 9) == []
         assert database.queue("agent", is_ready=True, limit=9) == []
         assert _listed(database) == ["r1", "r2"]
@@ -271,7 +271,7 @@ class TestRepairs:
         database.begin()
         database.commit(Changes(runs={"r1": Change(None, None, is_repair=True)}))
         assert database.stored("r1") is None
-        assert database.payload("r1", Kind.INPUT) is None
+        assert database.payload("r1", PayloadKind.INPUT) is None
         assert database.kept_entries("r1", 0, 9) == []
         assert len(database.feed(0, 99)) == 7
         write(database, created(a_run(epoch="e2")))
@@ -283,7 +283,7 @@ class TestRepairs:
         change.is_repair = change.is_new_life = True
         write(database, change)
         assert seqs(database) == [1]
-        assert database.payload("r1", Kind.INPUT) is None
+        assert database.payload("r1", PayloadKind.INPUT) is None
 
     def test_a_run_whose_row_is_gone_leaves_no_number_to_another(self, path: Path) -> None:
         database = _open(path)
@@ -362,7 +362,7 @@ class TestTables:
     ) -> None:
         _drop(path, "DROP TABLE payloads")
         with pytest.raises(StoreDamagedError, match="no such table"):
-            database.payload("r1", Kind.INPUT)
+            database.payload("r1", PayloadKind.INPUT)
 
 
 @pytest.mark.parametrize("number", [HUGE, -1, -HUGE])

@@ -13,8 +13,8 @@ import pytest
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
-from murmur_streams.core.model.run import Run
-from murmur_streams.stores.local.engine.database import Change, Changes, Database, Kind, Stored
+from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from tests.stores.local.databases import (
@@ -66,7 +66,7 @@ class TestGoneRuns:
         run = a_run(target="t")
         big = an_entry(run, 3, data="x" * 5_000)
         entries = [*_entries(run, 1, 2), big]
-        write(database, created(run, *entries, payloads={Kind.INPUT: "1"}))
+        write(database, created(run, *entries, payloads={PayloadKind.INPUT: "1"}))
         assert [row.entry for row in database.feed(0, LIMIT)] == entries
         write(database, removed(kept(database)))
         rows = database.feed(0, LIMIT)

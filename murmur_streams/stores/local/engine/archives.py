@@ -9,10 +9,10 @@ from typing import Protocol, TypeVar
 from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError, StoreError
-from murmur_streams.core.model.run import run_to_fields
+from murmur_streams.core.model.run import PayloadKind, run_to_fields
 from murmur_streams.core.rules.audit import AuditReport, audit_run
 from murmur_streams.stores.local.engine.bookkeeping import is_due, keeping_problems
-from murmur_streams.stores.local.engine.database import Kind, Reader, Stored
+from murmur_streams.stores.local.engine.database import Reader, Stored
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Read(Protocol):
 class _Whole:
     stored: Stored
     entries: list[JournalEntry]
-    payloads: dict[Kind, str | None]
+    payloads: dict[PayloadKind, str | None]
 
 
 async def gather_audit(read: Read, run_id: str, clock: Callable[[], int]) -> AuditReport:
@@ -51,9 +51,9 @@ async def gather_audit(read: Read, run_id: str, clock: Callable[[], int]) -> Aud
         run_id,
         run_to_fields(whole.stored.run),
         whole.entries,
-        whole.payloads[Kind.INPUT],
-        whole.payloads[Kind.RESULT],
-        whole.payloads[Kind.CHECKPOINT],
+        whole.payloads[PayloadKind.INPUT],
+        whole.payloads[PayloadKind.RESULT],
+        whole.payloads[PayloadKind.CHECKPOINT],
     )
     problems = (*report.problems, *keeping_problems(whole.stored))
     return AuditReport(run_id, report.entries, problems, report.notes)
@@ -71,9 +71,9 @@ async def gather_archive(read: Read, run_id: str, clock: Callable[[], int]) -> R
         run_id,
         whole.stored.run.epoch,
         tuple(whole.entries),
-        whole.payloads[Kind.INPUT],
-        whole.payloads[Kind.RESULT],
-        whole.payloads[Kind.CHECKPOINT],
+        whole.payloads[PayloadKind.INPUT],
+        whole.payloads[PayloadKind.RESULT],
+        whole.payloads[PayloadKind.CHECKPOINT],
     )
 
 
@@ -95,7 +95,7 @@ def _read_whole(reader: Reader, run_id: str, now_ms: int) -> _Whole | None:
         entries += page[1]
         if len(page[1]) < PAGE:
             break
-    payloads = {kind: reader.payload(run_id, kind) for kind in Kind}
+    payloads = {kind: reader.payload(run_id, kind) for kind in PayloadKind}
     again = reader.stored(run_id)
     if again is None or _payloads_of(again) != _payloads_of(stored):
         return None

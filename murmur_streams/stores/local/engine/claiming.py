@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from murmur_streams.core.model.commands import Start
 from murmur_streams.core.model.errors import RunDamagedError
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.work import Claim, Claimed, TargetRule
-from murmur_streams.stores.local.engine.database import Kind, QueuePlace, Reader, Space
+from murmur_streams.stores.local.engine.database import QueuePlace, Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
 
 LOOKED_AT, MOVED = 500, 100
@@ -112,11 +112,11 @@ class Claiming:
             attempt=run.attempt,
             token=token,
             version=run.version,
-            input_json=database.payload(run.run_id, Kind.INPUT),
+            input_json=database.payload(run.run_id, PayloadKind.INPUT),
             failures=run.failures,
             excused=run.excused,
             deadline_ms=deadline_ms,
-            checkpoint_json=database.payload(run.run_id, Kind.CHECKPOINT),
+            checkpoint_json=database.payload(run.run_id, PayloadKind.CHECKPOINT),
             trace=run.trace,
             deadline_left_seconds=None if deadline_ms is None else (deadline_ms - now_ms) / 1000,
         )

@@ -13,15 +13,7 @@ from typing import Protocol
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import Run
-
-
-class Kind(StrEnum):
-    """The payloads of a run, JSON texts kept beside it."""
-
-    INPUT = "input"
-    RESULT = "result"
-    CHECKPOINT = "checkpoint"
+from murmur_streams.core.model.run import PayloadKind, Run
 
 
 class Due(StrEnum):
@@ -94,7 +86,7 @@ class Change:
     keep_from_seq: int | None = None
     """Older entries than this of the journal go; a database may keep those that the feed still
     shows, without a hole."""
-    payloads: dict[Kind, str] = field(default_factory=dict[Kind, str])
+    payloads: dict[PayloadKind, str] = field(default_factory=dict[PayloadKind, str])
     """To write; a payload that is left out stays as it was."""
 
 
@@ -158,7 +150,7 @@ class Reader(Protocol):
         """The newest entries of the run's journal, oldest first; none when there is no run."""
         ...
 
-    def payload(self, run_id: str, kind: Kind) -> str | None:
+    def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         """The JSON text; None when there is none."""
         ...
 

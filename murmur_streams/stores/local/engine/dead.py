@@ -24,6 +24,7 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
+from murmur_streams.stores.work_store import DeadLetterBox
 
 _PAGE = 50
 """Letters hold inputs: a page of them must not be too large."""
@@ -33,7 +34,7 @@ Row = tuple[str, str]
 """A letter's key and its text."""
 
 
-class DeadLetters:
+class LocalDeadLetters(DeadLetterBox):
     """The dead letters of one store. They stay until they are requeued or purged."""
 
     def __init__(self, access: Access, limits: Limits, clock: Callable[[], int]) -> None:
@@ -44,13 +45,6 @@ class DeadLetters:
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
     ) -> DeadLetterPage:
-        """Read dead letters, target by target, the newest first.
-
-        Args:
-            target: only of this target.
-            limit: 1 to 500.
-            cursor: of the page before; None for the first.
-        """
         check_limit(limit, MOST_LETTERS)
         letters: list[DeadLetter] = []
         async with aclosing(self._rows(target, _checked(cursor))) as rows:
@@ -61,13 +55,6 @@ class DeadLetters:
         return DeadLetterPage(tuple(letters), None)
 
     async def get(self, run_id: str) -> DeadLetter:
-        """Read the dead letter of a run.
-
-        One look, if there is one of the id's last life; else all letters are gone through.
-
-        Raises:
-            DeadLetterNotFoundError: there is none: it did not die, was requeued or purged.
-        """
         check_run_id(run_id)
         row = await self._access.read(lambda reader: _row_of(reader, run_id))
         if row is not None:
@@ -80,17 +67,6 @@ class DeadLetters:
         raise DeadLetterNotFoundError(run_id)
 
     async def requeue(self, run_id: str) -> str:
-        """Submit the run again under a new id and remove its letter, in one step.
-
-        It has the old one's input, tenant, priority and trace, and its deadline's span, from now
-        on.
-
-        Returns:
-            The new run's id. Its metadata holds the old one as ``requeued_from``.
-
-        Raises:
-            DeadLetterNotFoundError: there is no such letter (any more).
-        """
         letter, new_id = await self.get(run_id), new_run_id()
         command = requeue_command(letter, new_id, self._limits)
 
@@ -114,21 +90,6 @@ class DeadLetters:
         older_than_seconds: float | None = None,
         all: bool = False,  # noqa: A002  # the command line's word
     ) -> int:
-        """Remove dead letters: one run's, those of a target or of some age, or all.
-
-        Args:
-            run_id: only this run's.
-            target: only of this target.
-            older_than_seconds: only of runs that ended longer ago, by this machine's clock.
-            all: every one; without another word which, nothing less removes them all.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            InvalidInputError: neither ``all`` nor another word which, or both; or the age is
-                negative or no number. Nothing is removed.
-        """
         check_purge(run_id, target, older_than_seconds, all)
         if run_id is not None:
             return await self._purge_one(run_id)

@@ -22,11 +22,12 @@ from murmur_streams.stores.local.engine.housekeeping import beat, tend
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
 from murmur_streams.stores.pauses import pause_before_retry
+from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.queue")
 
 
-class Queue:
+class LocalQueue(WorkQueue):
     """The waiting work of one store, for workers.
 
     Args:
@@ -47,24 +48,12 @@ class Queue:
         """Whether the last claim found nothing: then the next one looks before it writes."""
 
     async def prepare(self, targets: Sequence[str]) -> None:
-        """Open the file; what a target's queue needs comes with its first run."""
         del targets
         await self._access.open()
 
     async def claim(
         self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
     ) -> Claimed:
-        """Take up to ``count`` waiting runs and their leases, the first of each target first.
-
-        A caller that is cancelled leaves the runs claimed by nobody who knows; they are handed on
-        when their leases run out. Runs that may not be started any more end on the way.
-
-        Args:
-            worker: a name that no other process has.
-            targets: in the order in which they are asked; paused ones are passed over.
-            count: how many at most.
-            host: where the worker runs, for the journal.
-        """
         if self._is_idle:
             now_ms = self._clock()
             idle = await self._access.read(lambda reader: idle_until(reader, targets, now_ms))
@@ -85,7 +74,6 @@ class Queue:
         return claimed
 
     async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
-        """Move the leases on; what there is to say of the claims."""
         said = await self._access.write(lambda group: beat(group, beats, self._lease_ms))
         return [
             ClaimNotice(each.claim, word)
@@ -96,15 +84,6 @@ class Queue:
     async def tend(
         self, worker: str, targets: Sequence[str], interval_seconds: float
     ) -> Housekeeping:
-        """Do for all what nobody does for himself; of all workers one at a time does it.
-
-        Runs whose lease has run out wait again, overdue ones end, expired ones go.
-
-        Args:
-            worker: who calls, by the name it claims with.
-            targets: which it executes; whoever waits for work is woken by every run that is queued.
-            interval_seconds: how long after a call of this worker no other one's does anything.
-        """
         del targets
         interval_ms = round(interval_seconds * 1000)
         requeued, ended, is_over = list[str](), list[str](), False
@@ -118,41 +97,20 @@ class Queue:
         return Housekeeping(requeued, ended)
 
     async def release(self, claim: Claim, reason: str) -> None:
-        """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""
         command = Release(reason, claim.token)
         answer = await self._access.write(lambda group: group.perform(claim.run_id, command).answer)
         if answer[0] != "OK":
             logger.debug("run %s was not handed back: its claim is over", claim.run_id)
 
     async def recover(self, attempt: int) -> None:
-        """Wait before a further try after a failure, longer each time, to two seconds."""
         await pause_before_retry(attempt)
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
-        """Wait until a run is queued, at most ``seconds``; returning early is harmless.
-
-        Runs of this process wake it at once, those of others when the store has looked.
-        """
         await self._signals.queued(targets, seconds)
 
     async def control(
         self, worker: str, after: str, seconds: float
     ) -> tuple[list[ControlMessage], str]:
-        """Wait for what a worker is woken with, at most ``seconds``, by this process.
-
-        What other processes ask for is told by the next heartbeat.
-
-        Args:
-            worker: by the name it claims with.
-            after: "" for all there is, then what the call before returned.
-            seconds: how long to wait.
-
-        Returns:
-            The messages, and where to go on.
-
-        Raises:
-            StoreClosedError: nothing comes any more.
-        """
         messages, n = await self._signals.messages(worker, int(after or 0), seconds)
         if not messages:
             # The signals of a closed store return at once; this raises StoreClosedError.

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
-from types import TracebackType
 from typing import Self, TypedDict, TypeVar
 
-from pydantic import JsonValue
-
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
-from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.commands import Append, Command, Seal
 from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry, FeedFilter, Position
-from murmur_streams.core.model.identifiers import check_run_id, new_run_id
+from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing, listing_key
-from murmur_streams.core.model.result_codec import decode_result
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run, read_payload
+from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.core.rules.requests import create_command
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import Durations, is_due
-from murmur_streams.stores.local.engine.database import Database, FeedRow, Kind, Reader, Stored
+from murmur_streams.stores.local.engine.database import Database, FeedRow, Reader, Stored
 from murmur_streams.stores.local.engine.feed import Feed
 from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
@@ -103,19 +97,8 @@ class LocalRunStore(LocalWork):
     def _make_access(self, begin: Begin, committed: Committed) -> Access:
         """Make the way to the store's database, which is opened at first use."""
 
-    @staticmethod
-    def new_run_id() -> str:
-        """Draw a run id."""
-        return new_run_id()
-
-    @property
-    def limits(self) -> Limits:
-        """The sizes that it takes."""
-        return self._limits
-
     @property
     def live_ttl_ms(self) -> int:
-        """How long nobody may write to a run that has not ended; 0 for ever."""
         return self._durations.live_ttl_ms
 
     @property
@@ -127,53 +110,16 @@ class LocalRunStore(LocalWork):
         await self._access.open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     async def close(self) -> None:
-        """Finish the writes under way, wake every subscriber, close the file; once is enough."""
         self._tails.close()
         self._feed.close()
         self._signals.close()
         await self._access.close()
 
-    async def create(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
-    ) -> None:
-        """Begin a run that waits; RunExistsError when the id is taken."""
-        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
-        await self._execute(run_id, command)
-
     async def get_status(self, run_id: str) -> RunStatus:
-        """State and progress."""
         return (await self._stored(run_id)).run.status
 
-    async def get_result(self, run_id: str) -> RunResult | None:
-        """Read the result; None until there is one.
-
-        An output that was a pydantic model comes back as a StoredModel with the same fields.
-        """
-        text = await self._payload(run_id, Kind.RESULT)
-        return None if text is None else read_payload(run_id, Kind.RESULT, decode_result, text)
-
-    async def get_input(self, run_id: str) -> JsonValue:
-        """The input; None when there is none."""
-        text = await self._payload(run_id, Kind.INPUT)
-        return None if text is None else read_payload(run_id, Kind.INPUT, decode_json, text)
-
     async def snapshot(self, run_id: str) -> Run:
-        """Everything that is known of the run."""
         return (await self._stored(run_id)).run
 
     async def list_runs(
@@ -185,7 +131,6 @@ class LocalRunStore(LocalWork):
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """List runs, newest first; every run that did not change comes exactly once."""
         check_listing(limit, cursor)
         wanted, now_ms = RunFilter.of(state, target, tenant), self._clock()
         found = await self._access.read(
@@ -196,20 +141,17 @@ class LocalRunStore(LocalWork):
         return RunPage(tuple(runs), last)
 
     def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
-        """Replay the run's events, follow live, end when the run is sealed."""
         return self._tails.events(run_id, after)
 
     async def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncGenerator[JournalEntry]:
-        """Yield all entries of the journal, late ones included."""
         async with aclosing(self._tails.journal(run_id, after, follow=follow)) as entries:
             async for entry in entries:
                 # The tail hands one entry to several readers.
                 yield copied_entry(entry)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        """The newest entries of the run's journal, oldest first; none when there is no run."""
         check_run_id(run_id)
         return await self._access.read(lambda reader: reader.last_entries(run_id, count))
 
@@ -220,43 +162,21 @@ class LocalRunStore(LocalWork):
         targets: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> AsyncGenerator[FeedEntry]:
-        """Yield the entries of all runs as they come, from the oldest kept; it never ends."""
         async with aclosing(self._feed.read(after, FeedFilter.of(targets, types))) as entries:
             async for entry in entries:
                 yield entry
 
     async def check_feed_cursor(self, after: str) -> None:
-        """Refuse a cursor from which the feed cannot go on, without waiting for news.
-
-        Raises:
-            InvalidCursorError, CursorGapError, CursorResetError: as the feed.
-        """
         await self._feed.checked(after)
 
     async def audit(self, run_id: str) -> AuditReport:
-        """Compare what is stored with the fold of the journal."""
         return await gather_audit(self._access.read, check_run_id(run_id), self._clock)
 
     async def rebuild(self, run_id: str) -> None:
-        """Write what is stored of the run anew from the fold of its journal.
-
-        Raises:
-            RunNotFoundError: there is no such run.
-            RunDamagedError: its journal cannot be folded.
-        """
         check_run_id(run_id)
         await self._access.write_alone(lambda group: group.rebuild(run_id))
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """Remove an ended run, or with ``force`` any, readable or not; its streams end.
-
-        Returns:
-            False when there is no such run.
-
-        Raises:
-            RunNotTerminalError: it has not ended.
-            RunDamagedError: it cannot be read.
-        """
         try:
             return await super().delete(run_id, force=force)
         except RunDamagedError:
@@ -266,36 +186,19 @@ class LocalRunStore(LocalWork):
         return True
 
     async def archive(self, run_id: str) -> RunArchive:
-        """Read the run whole, to be restored in another store.
-
-        Raises:
-            RunNotFoundError: there is no such run.
-            StoreError: it was written to all the while.
-        """
         return await gather_archive(self._access.read, check_run_id(run_id), self._clock)
 
     async def restore(self, archive: RunArchive) -> bool:
-        """Write an archived run whole, in one step; the feed does not tell of it.
-
-        Returns:
-            False when this very life of it is here already, with at least these entries.
-
-        Raises:
-            InvalidArchiveError: the archive is damaged; nothing was written.
-            RunExistsError: another life has the id.
-        """
         run = restorable(archive)
         return await self._access.write_alone(lambda group: group.restore(archive, run))
 
     async def sweep(self) -> int:
-        """Remove the ended runs whose time is over, fail the overdue; how many that were."""
         count = 0
         while done := await self._access.write_alone(lambda group: group.sweep(SWEEP_PAGE)):
             count += done
         return count
 
     async def ping(self) -> None:
-        """Return when the store can be used now, else raise why not."""
         await self._access.read(lambda reader: reader.feed_ends())
 
     async def _execute(
@@ -324,7 +227,7 @@ class LocalRunStore(LocalWork):
             raise RunNotFoundError(run_id)
         return stored
 
-    async def _payload(self, run_id: str, kind: Kind) -> str | None:
+    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
         check_run_id(run_id)
 
         def look(reader: Reader) -> tuple[Stored | None, str | None]:
@@ -334,9 +237,6 @@ class LocalRunStore(LocalWork):
         if stored is None or is_due(stored, self._clock()):
             raise RunNotFoundError(run_id)
         return text
-
-    async def _checkpoint_json(self, run_id: str) -> str | None:
-        return await self._payload(run_id, Kind.CHECKPOINT)
 
     async def _read_page(self, run_id: str, after_seq: int, limit: int) -> Page | None:
         page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))

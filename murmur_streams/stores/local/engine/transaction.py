@@ -24,7 +24,7 @@ from murmur_streams.core.model.commands import (
 )
 from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
-from murmur_streams.core.model.run import Run, changed
+from murmur_streams.core.model.run import PayloadKind, Run, changed
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.decide import Decision, Now, decide
 from murmur_streams.core.rules.evolve import evolve
@@ -42,7 +42,6 @@ from murmur_streams.stores.local.engine.database import (
     Changes,
     Database,
     Due,
-    Kind,
     Space,
     Stored,
 )
@@ -187,9 +186,9 @@ class Transaction:
         change.is_new_life = change.before is not None
         change.entries = [copied_entry(entry) for entry in archive.entries]
         texts = {
-            Kind.INPUT: archive.input_json,
-            Kind.RESULT: archive.result_json,
-            Kind.CHECKPOINT: archive.checkpoint_json,
+            PayloadKind.INPUT: archive.input_json,
+            PayloadKind.RESULT: archive.result_json,
+            PayloadKind.CHECKPOINT: archive.checkpoint_json,
         }
         change.payloads = {kind: text for kind, text in texts.items() if text is not None}
         self.written.append(Written(archive.run_id, None, after, tuple(change.entries)))
@@ -326,13 +325,13 @@ class Transaction:
         self, change: Change, command: Command, entries: tuple[JournalEntry, ...]
     ) -> None:
         if isinstance(command, Create) and command.input is not None:
-            change.payloads[Kind.INPUT] = command.input.text
+            change.payloads[PayloadKind.INPUT] = command.input.text
         elif isinstance(command, (SetResult, Finish)) and command.result is not None:
             # What the core dropped of a command leaves no entry.
             if any(entry.type == EntryType.RESULT for entry in entries):
-                change.payloads[Kind.RESULT] = command.result.text
+                change.payloads[PayloadKind.RESULT] = command.result.text
         elif isinstance(command, Checkpoint):
-            change.payloads[Kind.CHECKPOINT] = command.value.text
+            change.payloads[PayloadKind.CHECKPOINT] = command.value.text
 
     def _fail_overdue(self, run_id: str, now_ms: int) -> int:
         stored = self.stored(run_id)
@@ -367,7 +366,7 @@ class Transaction:
             "failures": str(run.failures),
             "error": run.error,
             "errors": run.errors,
-            "input": self._payload(run.run_id, Kind.INPUT),
+            "input": self._payload(run.run_id, PayloadKind.INPUT),
             "metadata_json": run.metadata_json,
             "tenant": run.tenant,
             "priority": str(run.priority) if run.priority else None,
@@ -380,7 +379,7 @@ class Transaction:
         self.put(Space.DEAD, key, json.dumps(told, ensure_ascii=False))
         self.put(Space.DEAD_RUNS, run.run_id, key)
 
-    def _payload(self, run_id: str, kind: Kind) -> str | None:
+    def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
         change = self.changes.runs.get(run_id)
         if change is not None and (kind in change.payloads or change.is_new_life):
             return change.payloads.get(kind)

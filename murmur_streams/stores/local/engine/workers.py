@@ -13,11 +13,12 @@ from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import Reader, Space
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
+from murmur_streams.stores.work_store import WorkerList
 
 MOST_WORKERS = 10_000
 
 
-class Workers:
+class LocalWorkers(WorkerList):
     """Who is there, by their own word.
 
     Args:
@@ -40,7 +41,6 @@ class Workers:
         self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
-        """Say that a worker is there; it is listed until four intervals after its last beat."""
         if not info.id:
             raise InvalidInputError("a worker needs an id")
         told = replace(info, targets=[*info.targets], runs=[*info.runs][:MAX_REPORTED_RUNS])
@@ -56,12 +56,10 @@ class Workers:
         await self._access.write(write)
 
     async def remove(self, worker_id: str) -> None:
-        """Take a worker that has stopped off the list."""
         await self._access.write(lambda group: group.put(Space.WORKERS, worker_id, None))
         self._signals.forget(worker_id)
 
     async def list(self) -> list[WorkerInfo]:
-        """Read who is there, by id."""
         rows, now_ms = await self._access.read(_rows), self._clock()
         return [_info(row) for _, row in rows if row["until_ms"] > now_ms]
 

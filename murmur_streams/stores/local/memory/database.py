@@ -13,13 +13,12 @@ from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.feed import START, Position
 from murmur_streams.core.model.pages import RunFilter, listing_key
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.stores.local.engine.database import (
     Change,
     Changes,
     Due,
     FeedRow,
-    Kind,
     Reader,
     Space,
     Stored,
@@ -39,7 +38,7 @@ class _RunRows:
     stored: Stored
     entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
     """The kept part of the journal: seqs without a hole."""
-    payloads: dict[Kind, str] = field(default_factory=dict[Kind, str])
+    payloads: dict[PayloadKind, str] = field(default_factory=dict[PayloadKind, str])
     result: RunResult | None = None
     """The value whose JSON is the result's payload, when this process made it."""
 
@@ -114,7 +113,7 @@ class MemoryDatabase:
             return []
         return [copied_entry(entry) for entry in rows.entries[-count:]]
 
-    def payload(self, run_id: str, kind: Kind) -> str | None:
+    def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         rows = self._runs.get(run_id)
         return None if rows is None else rows.payloads.get(kind)
 
@@ -169,7 +168,7 @@ class MemoryDatabase:
     def keep_result(self, run_id: str, text: str, result: RunResult) -> None:
         """Keep the value of a result beside its JSON, if that is the text that is stored."""
         rows = self._runs.get(run_id)
-        if rows is not None and rows.payloads.get(Kind.RESULT) is text:
+        if rows is not None and rows.payloads.get(PayloadKind.RESULT) is text:
             rows.result = result
 
     def result(self, run_id: str) -> RunResult | None:
@@ -194,7 +193,7 @@ class MemoryDatabase:
             del rows.entries[: max(0, change.keep_from_seq - rows.entries[0].seq)]
         if change.payloads:
             rows.payloads |= change.payloads
-            if Kind.RESULT in change.payloads:
+            if PayloadKind.RESULT in change.payloads:
                 rows.result = None
 
     def _add_positions(self, stored: Stored) -> None:

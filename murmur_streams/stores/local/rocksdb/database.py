@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import OutcomeUnknownError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.stores.local.engine.database import Change, Changes, Kind, Reader, Stored
+from murmur_streams.core.model.run import PayloadKind
+from murmur_streams.stores.local.engine.database import Change, Changes, Reader, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.binding import WriteBatch
 from murmur_streams.stores.local.rocksdb.failures import failure, is_ours_to_translate, translated
@@ -184,7 +185,7 @@ class RocksDatabase(Reading):
         else:
             for key, _ in found:
                 del batch[key]
-        for kind in Kind:
+        for kind in PayloadKind:
             del batch[keys.payload(run_id, kind)]
 
     def _trim_journal(self, batch: WriteBatch, run_id: str, keep_from_seq: int) -> None:

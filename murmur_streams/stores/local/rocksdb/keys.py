@@ -25,8 +25,8 @@ from __future__ import annotations
 import struct
 
 from murmur_streams.core.model.pages import RunFilter, listing_key
-from murmur_streams.core.model.run import Run
-from murmur_streams.stores.local.engine.database import Due, Kind, Space, Stored
+from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.stores.local.engine.database import Due, Space, Stored
 
 SCHEMA = b"mschema"
 FEED = b"mfeed"
@@ -68,7 +68,7 @@ def number_at(key: bytes, start: int) -> int:
     return int.from_bytes(key[start : start + 8], "big")
 
 
-def payload(run_id: str, kind: Kind) -> bytes:
+def payload(run_id: str, kind: PayloadKind) -> bytes:
     """Where one of its payloads is kept."""
     return b"p" + run_id.encode() + b"\0" + kind.encode()
 

@@ -11,8 +11,8 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import Run
-from murmur_streams.stores.local.engine.database import Due, FeedRow, Kind, Space, Stored
+from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.stores.local.engine.database import Due, FeedRow, Space, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.view import Row, View
 
@@ -56,7 +56,7 @@ class Reading(ABC):
             newest, count = stored.run.version, _most(count)
             return _entries(view, run_id, max(0, newest - count), newest, count)
 
-    def payload(self, run_id: str, kind: Kind) -> str | None:
+    def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         """The JSON text; None when there is none."""
         with self._view(is_one_moment=False) as view:
             row = view.get(keys.payload(run_id, kind))

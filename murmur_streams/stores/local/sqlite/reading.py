@@ -8,8 +8,8 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import Run
-from murmur_streams.stores.local.engine.database import Due, FeedRow, Kind, Space, Stored
+from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.stores.local.engine.database import Due, FeedRow, Space, Stored
 from murmur_streams.stores.local.sqlite.rows import (
     STORED_COLUMNS,
     STORED_WIDTH,
@@ -121,7 +121,7 @@ class SQLiteReader:
         rows = self._session.fetch(_LAST_ENTRIES, (run_id, _count(count)))
         return [read_entry(run_id, *row) for row in reversed(rows)]
 
-    def payload(self, run_id: str, kind: Kind) -> str | None:
+    def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         row = self._session.first(_PAYLOAD, (run_id, str(kind)))
         if row is not None and type(row[0]) is not str:
             raise RunDamagedError(run_id, f"its {kind} is no text", can_rebuild=False)

@@ -1,0 +1,50 @@
+"""The interface is documented once, on its protocols, and every store shows that text."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+
+import pytest
+
+from murmur_streams.stores.local.engine.dead import LocalDeadLetters
+from murmur_streams.stores.local.engine.queue import LocalQueue
+from murmur_streams.stores.local.engine.workers import LocalWorkers
+from murmur_streams.stores.local.memory.store import InMemoryRunStore
+from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
+from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.work_store import DeadLetterBox, WorkerList, WorkQueue, WorkStore
+
+STORES = [InMemoryRunStore, SQLiteRunStore, RocksDBRunStore, RedisRunStore]
+PARTS: list[tuple[type, type]] = [
+    *((store, WorkStore) for store in STORES),
+    (LocalQueue, WorkQueue),
+    (LocalWorkers, WorkerList),
+    (LocalDeadLetters, DeadLetterBox),
+]
+
+
+def _public(protocol: type) -> list[str]:
+    return [name for name in dir(protocol) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_help_shows_the_text_of_the_protocol(store: type) -> None:
+    """``help(store.append)`` of a store's object, too, has the arguments and errors."""
+    documented = inspect.getdoc(WorkStore.append)
+    assert documented is not None
+    assert "expected_version: the version that the run must have" in documented
+    assert inspect.getdoc(store.append) == documented
+    assert documented == pydoc.getdoc(store.append)
+    if store is InMemoryRunStore:
+        assert inspect.getdoc(InMemoryRunStore().append) == documented
+
+
+@pytest.mark.parametrize(("implementation", "protocol"), PARTS)
+def test_every_method_is_implemented_and_documented(implementation: type, protocol: type) -> None:
+    """A protocol's own method would do nothing and return None."""
+    for name in _public(protocol):
+        own = inspect.getattr_static(implementation, name)
+        assert own is not inspect.getattr_static(protocol, name), name
+        assert inspect.getdoc(getattr(implementation, name)), name
