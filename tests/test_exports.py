@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import cast
 
 import murmur_streams
 from murmur_streams import runs
@@ -37,12 +40,29 @@ NAMES_OF_MURMUR_RUNS = {
 }
 
 
+def exported() -> list[str]:
+    return cast("list[str]", murmur_streams.__all__)
+
+
 def test_every_name_of_all_is_there() -> None:
-    assert [name for name in murmur_streams.__all__ if not hasattr(murmur_streams, name)] == []
+    assert [name for name in exported() if not hasattr(murmur_streams, name)] == []
+
+
+def test_type_checkers_see_the_names_that_exist() -> None:
+    """The imports for type checkers name the same modules and names as the table of lazy ones."""
+    tree = ast.parse(Path(murmur_streams.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {
+        alias.asname: f"{node.module}".removeprefix("murmur_streams.")
+        for node in imports
+        for alias in node.names
+    }
+    assert seen == murmur_streams._MODULES
 
 
 def test_all_is_sorted_and_names_nothing_twice() -> None:
-    names = list(murmur_streams.__all__)
+    names = exported()
     assert names == sorted(set(names))
 
 
