@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # For type checkers and editors: "as" marks what is public. A test compares it with _NAMES.
-    # isort: off (it would write one statement for each "as")
+    # isort would write one statement for each "as".
+    # isort: off
     from murmur_streams.core.archive.run_archive import RunArchive as RunArchive
     from murmur_streams.core.model.entries import (
         EntryType as EntryType,
