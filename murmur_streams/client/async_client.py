@@ -10,9 +10,8 @@ import httpx
 
 from murmur_streams.client import calls, following
 from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket
-from murmur_streams.client.async_shell import AsyncShell
-from murmur_streams.client.requests import SubmitOptions
-from murmur_streams.client.wire import ClientOptions, Server
+from murmur_streams.client.server import ClientOptions, Server
+from murmur_streams.client.shell import AsyncHttp, Shell
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
@@ -22,6 +21,7 @@ from murmur_streams.core.model.results import AgentResult, RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.wire.submit_options import ClientSubmitOptions
 
 
 class AsyncClient:
@@ -61,8 +61,18 @@ class AsyncClient:
         **options: Unpack[ClientOptions],
     ) -> None:
         server = Server.of(base_url, token, options, trust_env=trust_env)
-        self._shell = AsyncShell(server, transport)
-        self._patience = self._shell.server.patience
+        self._use(Shell(server, AsyncHttp(server, transport)))
+
+    def _use(self, shell: Shell) -> None:
+        self._shell = shell
+        self._patience = shell.server.patience
+
+    @classmethod
+    def over(cls, shell: Shell) -> Self:
+        """A client over connections that are there, such as blocking ones."""
+        made = cls.__new__(cls)
+        made._use(shell)
+        return made
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._shell.server.url!r})"
@@ -71,7 +81,7 @@ class AsyncClient:
         self,
         target: str,
         input: object = None,  # noqa: A002  # the interface's name
-        **options: Unpack[SubmitOptions],
+        **options: Unpack[ClientSubmitOptions],
     ) -> AsyncHandle:
         """Create a run and queue it; a worker's process executes it.
 
@@ -157,7 +167,7 @@ class AsyncClient:
 class AsyncHandle:
     """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
 
-    def __init__(self, run_id: str, shell: AsyncShell, warning: str | None = None) -> None:
+    def __init__(self, run_id: str, shell: Shell, warning: str | None = None) -> None:
         self.run_id = run_id
         self.warning = warning
         """What the server said of the submission, such as that no live worker serves its target."""

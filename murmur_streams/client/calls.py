@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from murmur_streams.client import answers, requests
 from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket, read
 from murmur_streams.client.patience import Patience, Retrying, answered
-from murmur_streams.client.requests import SubmitOptions
 from murmur_streams.client.steps import Ask, Steps, Wait
 from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.model.entries import JournalEntry
@@ -35,6 +34,7 @@ from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.wire.answers import result_of
 from murmur_streams.wire.run_json import run_of
+from murmur_streams.wire.submit_options import ClientSubmitOptions
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class AcceptedRun:
 
 
 def submit(
-    patience: Patience, target: str, given: object, options: SubmitOptions
+    patience: Patience, target: str, given: object, options: ClientSubmitOptions
 ) -> Steps[AcceptedRun]:
     """Submit a run once, however often the request has to be sent.
 

@@ -23,11 +23,11 @@ from murmur_streams.client.steps import (
     Answer,
     Ask,
     Close,
+    Deliver,
     LostError,
     Open,
     Read,
     StreamSteps,
-    Tell,
     Wait,
 )
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
@@ -164,7 +164,7 @@ def _followed(
         yield place.reconnect_after()
 
 
-def _connection(place: _Place[T]) -> Generator[Read | Close | Tell[T], Any, bool]:
+def _connection(place: _Place[T]) -> Generator[Read | Close | Deliver[T], Any, bool]:
     """Read one connection to its end; whether the stream ended with it."""
     parser = SseParser(place.patience.max_response_bytes, place.cursor or "")
     try:
@@ -178,7 +178,7 @@ def _connection(place: _Place[T]) -> Generator[Read | Close | Tell[T], Any, bool
                 if message.event != "end":
                     value = place.reader.take(message)
                     if value is not None:
-                        yield Tell(value)
+                        yield Deliver(value)
                 elif place.reader.is_end(message):
                     return True
     except LostError:

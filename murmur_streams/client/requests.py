@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from pydantic import JsonValue
@@ -18,24 +18,10 @@ from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.limits import check_state
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.requests import TRACE_NAMES, milliseconds
+from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY
 
-MOST_KEY_CHARACTERS = 255
-_KEY = re.compile(rf"[\x21-\x7e]{{1,{MOST_KEY_CHARACTERS}}}")
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_HEADER_KEY}}}")
 EVENT_STREAM = "text/event-stream"
-
-
-class SubmitOptions(TypedDict, total=False):
-    """The keywords of a client's ``submit``; see ``Submission``."""
-
-    run_id: str | None
-    metadata: Mapping[str, JsonValue] | None
-    idempotency_key: str | None
-    delay: float | timedelta | None
-    at: datetime | None
-    priority: int
-    deadline: float | timedelta | None
-    trace: Mapping[str, str] | None
-    wait: float | None
 
 
 def submit(  # noqa: PLR0913  # one for each option of a submission
@@ -225,7 +211,7 @@ def _key(key: str) -> str:
     """The key as the header's draft wants it: a quoted string of structured fields."""
     if not isinstance(cast("object", key), str) or not _KEY.fullmatch(key):
         raise InvalidInputError(
-            f"idempotency_key must be 1 to {MOST_KEY_CHARACTERS} visible ASCII characters "
+            f"idempotency_key must be 1 to {LONGEST_HEADER_KEY} visible ASCII characters "
             "to travel by HTTP"
         )
     return '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'

@@ -2,7 +2,7 @@
 
 A call is a generator. It yields an ``Ask`` and is sent the ``Answer``, or is thrown a ``LostError``
 when there is none; it yields a ``Wait`` and is sent nothing. What it returns is the call's value. A
-stream yields ``Open``, ``Read``, ``Close`` and ``Wait``, and a ``Tell`` for each of its values.
+stream yields ``Open``, ``Read``, ``Close`` and ``Wait``, and a ``Deliver`` for each of its values.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell(Generic[T]):
+class Deliver(Generic[T]):
     """A value for the caller."""
 
     value: T
 
 
 Steps = Generator[Ask | Wait, Any, T]
-StreamSteps = Generator[Open | Read | Close | Wait | Tell[T], Any, None]
+StreamSteps = Generator[Open | Read | Close | Wait | Deliver[T], Any, None]
 
 
 def resume(steps: Generator[T, Any, Any], outcome: object) -> T:
-    """Tell what came of the last step, None before the first; the next step."""
+    """Deliver what came of the last step, None before the first; the next step."""
     return steps.throw(outcome) if isinstance(outcome, LostError) else steps.send(outcome)

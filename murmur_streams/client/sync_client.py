@@ -2,30 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import wraps
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from murmur_streams.client import calls, following
-from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket
-from murmur_streams.client.requests import SubmitOptions
-from murmur_streams.client.sync_shell import SyncShell
-from murmur_streams.client.wire import ClientOptions, Server
-from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.identifiers import check_run_id
-from murmur_streams.core.model.pages import RunPage
-from murmur_streams.core.model.results import AgentResult, RunResult
-from murmur_streams.core.model.run import Run
-from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.client.async_client import AsyncClient, AsyncHandle
+from murmur_streams.client.server import ClientOptions, Server
+from murmur_streams.client.shell import BlockingHttp, Shell, run_now
+from murmur_streams.wire.submit_options import ClientSubmitOptions
+
+A = TypeVar("A", AsyncClient, AsyncHandle)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Client:
-    """The calls of AsyncClient, which tells what the arguments are. May be used by many threads."""
+class _Blocking(Generic[A]):
+    """The blocking half of an object whose coroutines run over ``BlockingHttp``."""
+
+    def __init__(self, asynchronous: A) -> None:
+        self._asynchronous = asynchronous
+
+    def __repr__(self) -> str:
+        return repr(self._asynchronous).removeprefix("Async")
+
+
+def _blocking(
+    call: Callable[Concatenate[A, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[_Blocking[A], P], T]:
+    """The blocking method of an asynchronous one, with its types and its docstring."""
+
+    @wraps(call)
+    def blocked(self: _Blocking[A], *args: P.args, **named: P.kwargs) -> T:
+        return run_now(call(self._asynchronous, *args, **named))  # pyright: ignore[reportPrivateUsage]  # a method of it
+
+    return blocked
+
+
+def _blocking_stream(
+    call: Callable[Concatenate[A, P], AsyncGenerator[T]],
+) -> Callable[Concatenate[_Blocking[A], P], Generator[T]]:
+    """The same for a method whose values come one after another."""
+
+    @wraps(call)
+    def blocked(self: _Blocking[A], *args: P.args, **named: P.kwargs) -> Generator[T]:
+        return _values(call(self._asynchronous, *args, **named))  # pyright: ignore[reportPrivateUsage]  # a method of it
+
+    return blocked
+
+
+def _values(values: AsyncGenerator[T]) -> Generator[T]:
+    try:
+        while True:
+            try:
+                value = run_now(values.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        run_now(values.aclose())
+
+
+class Handle(_Blocking[AsyncHandle]):
+    """Polls, streams and cancels one run; see ``AsyncHandle`` for what each method promises."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._asynchronous.run_id
+
+    @property
+    def warning(self) -> str | None:
+        """The server's warning about the submission, as ``AsyncHandle.warning``."""
+        return self._asynchronous.warning
+
+    status = _blocking(AsyncHandle.status)
+    snapshot = _blocking(AsyncHandle.snapshot)
+    result = _blocking(AsyncHandle.result)
+    any_result = _blocking(AsyncHandle.any_result)
+    output = _blocking(AsyncHandle.output)
+    stream = _blocking_stream(AsyncHandle.stream)
+    events = _blocking(AsyncHandle.events)
+    journal = _blocking(AsyncHandle.journal)
+    last_entries = _blocking(AsyncHandle.last_entries)
+    cancel = _blocking(AsyncHandle.cancel)
+    delete = _blocking(AsyncHandle.delete)
+
+
+class Client(_Blocking[AsyncClient]):
+    """The calls of AsyncClient, which documents the arguments. May be used by many threads."""
 
     def __init__(
         self,
@@ -37,65 +104,27 @@ class Client:
         **options: Unpack[ClientOptions],
     ) -> None:
         server = Server.of(base_url, token, options, trust_env=trust_env)
-        self._shell = SyncShell(server, transport)
-        self._patience = self._shell.server.patience
-
-    def __repr__(self) -> str:
-        return f"Client({self._shell.server.url!r})"
+        super().__init__(AsyncClient.over(Shell(server, BlockingHttp(server, transport))))
 
     def submit(
         self,
         target: str,
         input: object = None,  # noqa: A002  # the interface's name
-        **options: Unpack[SubmitOptions],
+        **options: Unpack[ClientSubmitOptions],
     ) -> Handle:
         """Create a run and queue it; arguments and errors as ``AsyncClient.submit``."""
-        steps = calls.submit(self._patience, target, input, options)
-        submitted = self._shell.call(steps)
-        return Handle(submitted.run_id, self._shell, submitted.warning)
+        return Handle(run_now(self._asynchronous.submit(target, input, **options)))
 
     def handle(self, run_id: str) -> Handle:
         """A handle on a run that was submitted anywhere."""
-        return Handle(check_run_id(run_id), self._shell)
+        return Handle(self._asynchronous.handle(run_id))
 
-    def list_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> RunPage:
-        """Runs, newest first, page by page; arguments as the store's ``list_runs``."""
-        return self._shell.call(calls.list_runs(self._patience, state, target, limit, cursor))
-
-    def agents(self) -> list[str]:
-        """The names of the server's agents."""
-        return self._shell.call(calls.agents(self._patience))
-
-    def ticket(self, run_id: str) -> Ticket:
-        """A way into the run's stream for who can send no headers: a browser's EventSource."""
-        return self._shell.call(calls.ticket(self._patience, run_id))
-
-    def stream_many(
-        self, run_ids: Iterable[str], *, after: str | None = None
-    ) -> Generator[RunEvent]:
-        """Replay the events of several runs, follow them live, end when all have ended."""
-        return self._shell.follow(following.stream_many(self._patience, run_ids, after))
-
-    def feed(
-        self,
-        *,
-        after: str | None = None,
-        targets: Iterable[str] = (),
-        types: Iterable[str] = (),
-    ) -> Generator[FeedEntry]:
-        """The entries of all runs; arguments as ``AsyncClient.feed``."""
-        return self._shell.follow(following.feed(self._patience, after, targets, types))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._shell.close()
+    list_runs = _blocking(AsyncClient.list_runs)
+    agents = _blocking(AsyncClient.agents)
+    ticket = _blocking(AsyncClient.ticket)
+    stream_many = _blocking_stream(AsyncClient.stream_many)
+    feed = _blocking_stream(AsyncClient.feed)
+    close = _blocking(AsyncClient.close)
 
     def __enter__(self) -> Self:
         return self
@@ -107,72 +136,3 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class Handle:
-    """Polls, streams and cancels one run; see ``AsyncHandle`` for what each method promises."""
-
-    def __init__(self, run_id: str, shell: SyncShell, warning: str | None = None) -> None:
-        self.run_id = run_id
-        self.warning = warning
-        """What the server said of the submission, such as that no live worker serves its target."""
-        self._shell = shell
-        self._patience = shell.server.patience
-
-    def __repr__(self) -> str:
-        return f"Handle({self.run_id!r})"
-
-    def status(self) -> RunStatus:
-        """State and progress; RunNotFoundError when it was deleted or has expired."""
-        return self._shell.call(calls.status(self._patience, self.run_id))
-
-    def snapshot(self) -> Run:
-        """Everything that the server tells of the run: no fencing token, no hash of its input."""
-        return self._shell.call(calls.snapshot(self._patience, self.run_id))
-
-    def result(self, timeout: float | None = None) -> AgentResult[Any]:
-        """Wait for the end, then read the result: an output, or an error as data."""
-        return self._shell.call(calls.result(self._patience, self.run_id, timeout))
-
-    def any_result(self, timeout: float | None = None) -> RunResult:
-        """The same for a run of an agent or of a group."""
-        return self._shell.call(calls.any_result(self._patience, self.run_id, timeout))
-
-    def output(self, timeout: float | None = None) -> Any:
-        """Wait for the end and return the output.
-
-        Raises:
-            RunFailedError, RunCancelledError: that is how it ended.
-            TimeoutError: not ended within ``timeout`` seconds; the run goes on.
-        """
-        return self._shell.call(calls.output(self._patience, self.run_id, timeout))
-
-    def stream(self, *, after: str | None = None) -> Generator[RunEvent]:
-        """Replay the run's events, follow live, end when it has ended; each event once.
-
-        It resumes by itself, and raises what ``AsyncHandle.stream`` does.
-        """
-        steps = following.stream(self._patience, self.run_id, after)
-        return self._shell.follow(steps)
-
-    def events(
-        self, *, after: str | None = None, limit: int | None = None, wait: float = 0.0
-    ) -> RunEventPage:
-        """A page of the run's events; arguments as ``AsyncHandle.events``."""
-        return self._shell.call(calls.events(self._patience, self.run_id, after, limit, wait))
-
-    def journal(self, *, after: str | None = None, limit: int = 100) -> RunJournalPage:
-        """A page of all the run's entries."""
-        return self._shell.call(calls.journal(self._patience, self.run_id, after, limit))
-
-    def last_entries(self, count: int) -> list[JournalEntry]:
-        """The newest entries of the run, oldest first."""
-        return self._shell.call(calls.last_entries(self._patience, self.run_id, count))
-
-    def cancel(self, *, reason: str | None = None, wait: float | bool = False) -> Cancellation:
-        """Ask that the run end cancelled, and tell how far that has come; waits as told."""
-        return self._shell.call(calls.cancel(self._patience, self.run_id, reason, wait))
-
-    def delete(self, *, force: bool = False) -> None:
-        """Delete the run; RunNotTerminalError when it has not ended, unless forced."""
-        self._shell.call(calls.delete(self._patience, self.run_id, force=force))

@@ -22,10 +22,11 @@ from murmur_streams.fleet.idempotency import sent_form
 from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
 from murmur_streams.fleet.registry import AgentRegistry
 from murmur_streams.fleet.stores import StoreOfLoop
-from murmur_streams.fleet.submission import SubmitOptions, retry_run, submit_run
+from murmur_streams.fleet.submission import retry_run, submit_run
 from murmur_streams.fleet.sync import Blocking, SyncRunHandle, blocking
 from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.submit_options import SubmitOptions
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_tenant
 from murmur_streams.core.model.run import Run
+from murmur_streams.wire.submit_options import LONGEST_KEY
 
-MOST_KEY_CHARACTERS = 1_024
 KEYED = "idem-"
 """The ids that keys make begin with this."""
 
@@ -32,10 +32,9 @@ def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
     """
     if not isinstance(cast("object", key), str):
         raise InvalidInputError(f"idempotency_key is {key!r}, but must be text")
-    if not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+    if not 1 <= len(key) <= LONGEST_KEY:
         raise InvalidInputError(
-            f"idempotency_key has {len(key):,} characters, but must have 1 to "
-            f"{MOST_KEY_CHARACTERS:,}"
+            f"idempotency_key has {len(key):,} characters, but must have 1 to {LONGEST_KEY:,}"
         )
     # A NUL separates: tenants and targets cannot contain it.
     parts = f"{check_tenant(tenant) or ''}\0{target}\0{key}".encode("utf-8", "surrogatepass")

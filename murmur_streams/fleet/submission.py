@@ -27,20 +27,6 @@ from murmur_streams.stores.work_store import WorkStore
 _TRIES = 3
 
 
-class SubmitOptions(TypedDict, total=False):
-    """The keywords of ``Fleet.submit``; see there."""
-
-    run_id: str | None
-    metadata: Mapping[str, JsonValue] | None
-    tenant: str | None
-    idempotency_key: str | None
-    delay: float | timedelta | None
-    at: datetime | None
-    priority: int
-    deadline: float | timedelta | None
-    trace: Mapping[str, str] | None
-
-
 async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     open_store: Callable[[], Awaitable[WorkStore]],
     target: str,

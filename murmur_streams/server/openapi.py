@@ -35,6 +35,7 @@ from murmur_streams.wire.problems import (
     UNKNOWN,
     ProblemKind,
 )
+from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY
 
 router = APIRouter()
 pages = APIRouter()
@@ -75,7 +76,7 @@ def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, 
 def preferring(*more: str) -> dict[str, Any]:
     """The ``openapi_extra=`` of a route that reads Prefer, and these headers."""
     wait = "wait=N: answer when the run has ended, or after N seconds."
-    headers = {"Prefer": wait, "Idempotency-Key": "1 to 255 visible characters."}
+    headers = {"Prefer": wait, "Idempotency-Key": f"1 to {LONGEST_HEADER_KEY} visible characters."}
     return {
         "parameters": [
             {

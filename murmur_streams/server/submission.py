@@ -28,7 +28,6 @@ from murmur_streams.fleet.idempotency import (
     is_same,
     request_digest,
 )
-from murmur_streams.fleet.submission import SubmitOptions
 from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import parse_json
@@ -37,8 +36,8 @@ from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.wire.problems import BAD_REQUEST, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP
 from murmur_streams.wire.requests import SubmitRequest
+from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY, SubmitOptions
 
-LONGEST_KEY = 255
 MOST_PAST = timedelta(days=1)
 """A start that lies further back is a slip, and not a request that was late."""
 _KEY = re.compile(r"[\x21-\x7e]+")
@@ -75,10 +74,11 @@ def idempotency_key(request: Request) -> str | None:
     quoted = _QUOTED.fullmatch(given)
     is_bare = quoted is None and '"' not in given
     key = given if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
-    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= LONGEST_KEY:
+    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= LONGEST_HEADER_KEY:
         return key
     raise ProblemError(
-        BAD_REQUEST, f"Idempotency-Key must have 1 to {LONGEST_KEY} visible characters of ASCII"
+        BAD_REQUEST,
+        f"Idempotency-Key must have 1 to {LONGEST_HEADER_KEY} visible characters of ASCII",
     )
 
 

@@ -12,10 +12,10 @@ from murmur_streams.client.steps import (
     Answer,
     Ask,
     Close,
+    Deliver,
     LostError,
     Open,
     Read,
-    Tell,
     Wait,
     resume,
 )
@@ -64,7 +64,7 @@ class Play:
                 self.now += seconds
                 self.waits.append(seconds)
                 return None
-            case Tell(value):
+            case Deliver(value):
                 self.told.append(value)
                 return None
             case Close():

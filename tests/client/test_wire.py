@@ -21,7 +21,7 @@ from murmur_streams.client import (
     UnauthorizedError,
     UnreadableAnswerError,
 )
-from murmur_streams.client.wire import Server
+from murmur_streams.client.server import Server
 from murmur_streams.core.model import errors
 from tests.client.pods import Pod
 from tests.stores.faults.waiting import wait_until

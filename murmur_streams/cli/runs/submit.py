@@ -19,7 +19,7 @@ from murmur_streams.cli.shell.run_source import SubmittedRun, open_run_source, p
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidPayloadError
 from murmur_streams.core.rules.requests import MOST_PRIORITY
-from murmur_streams.fleet.submission import SubmitOptions
+from murmur_streams.wire.submit_options import SubmitOptions
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="The agent's name.")]
 Input = Annotated[

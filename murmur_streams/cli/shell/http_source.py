@@ -15,7 +15,7 @@ from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.cancellation import Cancellation
-from murmur_streams.fleet.submission import SubmitOptions
+from murmur_streams.wire.submit_options import SubmitOptions
 
 
 class HttpSource:

@@ -23,8 +23,8 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.handle import RunHandle
-from murmur_streams.fleet.submission import SubmitOptions
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.submit_options import SubmitOptions
 
 UNSERVED_SECONDS = 1.0
 """How long ``submit`` waits to learn whether a worker serves the target."""
