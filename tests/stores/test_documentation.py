@@ -13,6 +13,7 @@ from murmur_streams.stores.local.engine.workers import LocalWorkers
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
+from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.work_store import DeadLetterBox, WorkerList, WorkQueue, WorkStore
 
@@ -22,6 +23,7 @@ PARTS: list[tuple[type, type]] = [
     (LocalQueue, WorkQueue),
     (LocalWorkers, WorkerList),
     (LocalDeadLetters, DeadLetterBox),
+    (RedisDeadLetters, DeadLetterBox),
 ]
 
 

@@ -12,7 +12,7 @@ from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.stores.commands import StoreWrites
 from murmur_streams.stores.redis.calls import Calls, Durations
-from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import read_entry
@@ -44,9 +44,9 @@ class RedisWork(StoreWrites):
         """The list of live workers, each of which says so once in an interval."""
         return Workers(self._server, interval_seconds)
 
-    def dead_letters(self) -> DeadLetters:
+    def dead_letters(self) -> RedisDeadLetters:
         """The runs that failed for good."""
-        return DeadLetters(self._server, self._calls, self._limits)
+        return RedisDeadLetters(self._server, self._calls, self._limits)
 
     @property
     def warning(self) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from murmur_streams.core.model.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.requests import Order, create_command, submit_command
-from murmur_streams.stores.redis.dead import DeadLetters
+from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
@@ -21,7 +21,7 @@ from tests.stores.redis.working import claimed, entries, ids, server_ms, take
 
 
 @pytest.fixture
-def dead(store: RedisRunStore) -> DeadLetters:
+def dead(store: RedisRunStore) -> RedisDeadLetters:
     """The store's dead letters."""
     return store.dead_letters()
 
@@ -34,7 +34,7 @@ async def fail(store: RedisRunStore, queue: Queue, *run_ids: str, target: str = 
 
 
 async def test_a_letter_holds_what_is_needed_to_judge_and_to_try_again(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await store.submit("run", "work", input={"n": 1}, metadata={"who": "me"})
     (claim,) = await take(queue)
@@ -95,20 +95,20 @@ async def test_letters_are_listed_page_by_page(space: Space) -> None:
 
 
 async def test_of_one_partition_the_newest_letter_comes_first(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await fail(store, queue, "a", "b", "c")
     assert [letter.run_id for letter in (await dead.list()).letters] == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "work:0", "work:x:1-1", "work:0:x"])
-async def test_what_is_no_cursor_is_refused(dead: DeadLetters, cursor: str) -> None:
+async def test_what_is_no_cursor_is_refused(dead: RedisDeadLetters, cursor: str) -> None:
     with pytest.raises(InvalidCursorError):
         await dead.list(cursor=cursor)
 
 
 async def test_a_requeued_run_is_a_new_one_with_the_same_input(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await fail(store, queue, "run")
     new_id = await dead.requeue("run")
@@ -121,7 +121,7 @@ async def test_a_requeued_run_is_a_new_one_with_the_same_input(
 
 
 async def test_a_requeued_run_has_priority_trace_and_the_deadlines_span_of_the_old_one(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     trace = {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=1"}
     await store.submit("run", "work", priority=7, deadline_seconds=7200, trace=trace)
@@ -138,7 +138,7 @@ async def test_a_requeued_run_has_priority_trace_and_the_deadlines_span_of_the_o
 
 @pytest.mark.parametrize("tenant", ["acme", None])
 async def test_a_requeued_run_is_of_the_same_tenant_also_when_the_old_one_is_gone(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters, tenant: str | None
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, tenant: str | None
 ) -> None:
     await store.submit("run", "work", tenant=tenant)
     await store.finish("run", RunState.FAILED, dead="why")
@@ -151,7 +151,7 @@ async def test_a_requeued_run_is_of_the_same_tenant_also_when_the_old_one_is_gon
 
 
 async def test_a_letter_of_a_run_that_is_kept_is_found_whatever_else_there_is(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
     read, sent = store._server.read, list[object]()
@@ -166,7 +166,7 @@ async def test_a_letter_of_a_run_that_is_kept_is_found_whatever_else_there_is(
 
 
 async def test_a_letter_is_found_by_whoever_has_the_id_now(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
     await store.rebuild("run")
@@ -181,7 +181,7 @@ async def test_a_letter_is_found_by_whoever_has_the_id_now(
 
 
 async def test_a_letter_outlives_its_run(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await fail(store, queue, "run")
     await store.delete("run")
@@ -200,7 +200,7 @@ async def test_a_requeued_run_lies_in_the_partition_of_its_letter(space: Space) 
 
 
 async def test_a_requeue_whose_answer_was_lost_is_done_once(
-    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+    space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await fail(store, queue, "run")
     letter = await dead.get("run")
@@ -216,7 +216,7 @@ async def test_a_requeue_whose_answer_was_lost_is_done_once(
 
 
 async def test_letters_are_purged_by_run_target_or_age(
-    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+    space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     await fail(store, queue, "a", "b", "c")
     await fail(store, queue, "d", target="other")
@@ -241,7 +241,7 @@ async def test_letters_are_purged_by_run_target_or_age(
     "which", [{}, {"target": None}, {"all": False}, {"all": True, "target": "work"}, {"all": 1}]
 )
 async def test_all_letters_are_purged_by_that_word_alone(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters, which: dict[str, Any]
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, which: dict[str, Any]
 ) -> None:
     await fail(store, queue, "a")
     with pytest.raises(InvalidInputError, match=r"which letters to purge: .*all=True alone"):
@@ -251,7 +251,7 @@ async def test_all_letters_are_purged_by_that_word_alone(
 
 @pytest.mark.parametrize("age", [-1, -0.001, math.nan, math.inf])
 async def test_an_age_that_is_none_purges_nothing(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters, age: float
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, age: float
 ) -> None:
     await fail(store, queue, "a")
     with pytest.raises(InvalidInputError, match="older_than_seconds"):
@@ -260,7 +260,7 @@ async def test_an_age_that_is_none_purges_nothing(
 
 
 async def test_the_age_of_a_letter_goes_by_the_servers_clock(
-    store: RedisRunStore, queue: Queue, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+    store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fail(store, queue, "a")
     an_hour_ahead = time.time() + 3600
@@ -269,7 +269,7 @@ async def test_the_age_of_a_letter_goes_by_the_servers_clock(
 
 
 async def test_a_run_ends_though_its_letter_has_no_place(
-    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+    space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     for key in (space.keys.dead("work", 0), space.keys.dead_targets(0)):
         await store.submit("run", "work")
@@ -293,7 +293,7 @@ async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> 
 
 
 async def test_the_last_letter_takes_its_stream_with_it(
-    space: Space, store: RedisRunStore, queue: Queue, dead: DeadLetters
+    space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     """A removed agent leaves neither an empty stream nor its name in the list of agents."""
     await fail(store, queue, "a", "b", "c", target="gone")

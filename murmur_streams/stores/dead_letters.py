@@ -1,0 +1,129 @@
+"""DeadLetterLists: what the dead letters of all stores have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from murmur_streams.core.model.commands import Create
+from murmur_streams.core.model.dead_letters import (
+    MOST_LETTERS,
+    DeadLetter,
+    DeadLetterPage,
+    check_purge,
+    requeue_command,
+)
+from murmur_streams.core.model.errors import DeadLetterNotFoundError, InvalidCursorError
+from murmur_streams.core.model.identifiers import check_run_id, check_target, new_run_id
+from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.pages import check_limit
+from murmur_streams.core.rules.answers import check_answer
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.work_store import DeadLetterBox
+
+LETTERS_PAGE = 50
+"""Read at a time: letters hold inputs, and a page of them must not be too large."""
+
+
+class DeadLetterLists(DeadLetterBox, ABC):
+    """Lists, requeues and purges dead letters; a store only reads and writes them.
+
+    Args:
+        limits: sizes of inputs and metadata.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    @abstractmethod
+    def _letters(self, target: str | None, cursor: str | None) -> AsyncGenerator[DeadLetter]:
+        """Yield the letters after a cursor, in the order of listings; InvalidCursorError."""
+
+    @abstractmethod
+    def _candidates(self, run_id: str) -> AsyncGenerator[DeadLetter]:
+        """Yield all letters among which a run's may be, of every target."""
+
+    @abstractmethod
+    async def _look_up(self, run_id: str) -> DeadLetter | None:
+        """Read the letter that is recorded for the run's present life, if there is one."""
+
+    @abstractmethod
+    def _cursor(self, letter: DeadLetter) -> str:
+        """Make the cursor after a letter."""
+
+    @abstractmethod
+    async def _submit_again(self, letter: DeadLetter, new_id: str, command: Create) -> Answer:
+        """Submit a run and remove the letter in one step; ("NOT_FOUND",) without the letter."""
+
+    @abstractmethod
+    async def _remove(self, letter: DeadLetter) -> int:
+        """Remove a letter; how many were removed."""
+
+    @abstractmethod
+    async def _purge(self, target: str | None, older_than_ms: int | None) -> int:
+        """Remove the letters of a target or of all, and of an age or of any; how many."""
+
+    def _new_id(self, letter: DeadLetter) -> str:  # noqa: ARG002  # of some stores, it decides
+        return new_run_id()
+
+    async def list(
+        self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> DeadLetterPage:
+        check_limit(limit, MOST_LETTERS)
+        letters: list[DeadLetter] = []
+        checked = None if target is None else check_target(target)
+        async with aclosing(self._letters(checked, cursor)) as found:
+            async for letter in found:
+                if len(letters) == limit:
+                    return DeadLetterPage(tuple(letters), self._cursor(letters[-1]))
+                letters.append(letter)
+        return DeadLetterPage(tuple(letters), None)
+
+    async def get(self, run_id: str) -> DeadLetter:
+        letter = await self._look_up(check_run_id(run_id))
+        if letter is not None:
+            return letter
+        # Of all targets: a run that exists again may have a letter of its life before.
+        async with aclosing(self._candidates(run_id)) as found:
+            async for letter in found:
+                if letter.run_id == run_id:
+                    return letter
+        raise DeadLetterNotFoundError(run_id)
+
+    async def requeue(self, run_id: str) -> str:
+        letter = await self.get(run_id)
+        new_id = self._new_id(letter)
+        command = requeue_command(letter, new_id, self._limits)
+        answer = await self._submit_again(letter, new_id, command)
+        if answer[0] == "NOT_FOUND":
+            raise DeadLetterNotFoundError(run_id)
+        check_answer(answer, new_id)
+        return new_id
+
+    async def purge(
+        self,
+        *,
+        run_id: str | None = None,
+        target: str | None = None,
+        older_than_seconds: float | None = None,
+        all: bool = False,  # noqa: A002  # the command line's word
+    ) -> int:
+        check_purge(run_id, target, older_than_seconds, all)
+        if run_id is None:
+            older_than_ms = None if older_than_seconds is None else round(older_than_seconds * 1000)
+            return await self._purge(
+                None if target is None else check_target(target), older_than_ms
+            )
+        try:
+            letter = await self.get(run_id)
+        except DeadLetterNotFoundError:
+            return 0
+        return await self._remove(letter)
+
+
+def invalid_cursor(cursor: str) -> InvalidCursorError:
+    """The error for a text that is not a cursor of dead letters."""
+    return InvalidCursorError(
+        f"{ascii(cursor)[:60]} is no cursor of the dead letters; pass DeadLetterPage.cursor"
+    )
