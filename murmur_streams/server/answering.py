@@ -1,4 +1,4 @@
-"""Answers that are made by hand: problems, JSON of a model, and conditional requests."""
+"""Responses that FastAPI does not make: problems, JSON of a model, and conditional requests."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from murmur_streams.wire.problems import MEDIA_TYPE
 
 logger = logging.getLogger("murmur_streams.server")
 _OUTAGES = (StoreConfigurationError, StoreFullError, StoreReadOnlyError, StoreUnavailableError)
-_refusals = Trouble(logger, "requests are answered with 503")
+_outage_log = Trouble(logger, "requests are answered with 503")
 
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def problem_answer(error: BaseException, request_id: str) -> Response:
-    """The answer to a request that failed; what may not be told is logged here."""
+    """The response to a request that failed; an error whose text stays inside is logged here."""
     problem = problem_of(error)
     if not problem.kind.shows_detail:
         log_problem(f"request {request_id}: {problem.kind.title}", error)
@@ -40,12 +40,12 @@ def problem_answer(error: BaseException, request_id: str) -> Response:
 
 
 def log_problem(what: str, error: BaseException) -> None:
-    """Log what the client is not told: an error of ours in one line, a bug with its traceback."""
-    # By its type: a class that a user's own error claims to be may be anything.
+    """Log an error that the client does not see: our own in one line, a bug with its traceback."""
+    # By its type: a user's exception may override ``__class__`` with anything.
     kind = type(error)
     if issubclass(kind, _OUTAGES):
-        # Every request meets it: one line a minute says it.
-        _refusals.tell(error)
+        # Every request fails with it: the log has one line a minute.
+        _outage_log.tell(error)
         return
     is_ours = issubclass(kind, MurmurError)
     logger.error(
@@ -54,17 +54,17 @@ def log_problem(what: str, error: BaseException) -> None:
 
 
 def request_id_of(request: Request) -> str:
-    """The request's id; the guard has put it there."""
+    """The request's id, which the guard has set."""
     return str(request.state.request_id)
 
 
 def json_answer(model: BaseModel, *, without: set[str] | None = None) -> Response:
-    """A model as it is, but for the members that are left out."""
+    """A model as JSON, without these members."""
     return Response(_bytes(model, without), media_type="application/json")
 
 
 def conditional_answer(request: Request, model: BaseModel) -> Response:
-    """A model under a strong ETag, or 304 for a client that has these very bytes."""
+    """A model as JSON with a strong ETag, or 304 if the client has the same bytes."""
     content = _bytes(model, None)
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
@@ -79,5 +79,5 @@ def _bytes(model: BaseModel, without: set[str] | None) -> bytes:
 
 def _has(given: list[str], tag: str) -> bool:
     text = ", ".join(given)
-    # A weak comparison: the mark of a weak validator does not count.
+    # RFC 9110 asks for the weak comparison: W/"x" and "x" are equal.
     return text.strip() == "*" or tag in _TAG.findall(text)

@@ -15,14 +15,14 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
 from murmur_streams.server.answering import problem_answer, request_id_of
 from murmur_streams.server.cors import with_cors
-from murmur_streams.server.guard import Identity, Limits, path_methods, route_path
+from murmur_streams.server.guard import Identity, RequestLimits, path_methods, route_path
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError, invalid
 from murmur_streams.server.queries import documented_queries
-from murmur_streams.server.routes import agents, health, runs, streams, submit, tickets
+from murmur_streams.server.routes import agents, health, runs, streams, submit
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
 from murmur_streams.wire.problems import (
@@ -36,9 +36,8 @@ from murmur_streams.wire.problems import (
 
 _ROUTERS = (
     submit.router,
-    # First what has a name: /runs/{run_id} takes any.
+    # Before the runs: /runs/{run_id} would match their paths, too.
     streams.router,
-    tickets.router,
     runs.router,
     agents.router,
     health.router,
@@ -48,18 +47,18 @@ _KINDS = {404: NOT_FOUND, 413: TOO_LARGE, 400: BAD_REQUEST}
 
 
 def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
-    """Make the app of a pod; it does no I/O until it is asked something.
+    """Make the app of a pod; it does no I/O before its first request.
 
-    Mounted in another app it needs nothing of that one's life to begin. `murmur-streams serve` lets
-    the open streams go when it is told to stop; under another server set
-    ``app.state.pod.drain`` then, or give it a bound for open connections: most end the lifespan,
-    which drains too and closes the fleet's store, only when all connections are closed.
+    It may be mounted in another app, whose lifespan does not matter to it. `murmur-streams serve`
+    ends the open streams when it stops. Under another server, call ``app.state.pod.drain.set()``
+    then, or set that server's time limit for open connections: most servers end the lifespan, which
+    also drains and closes the fleet's store, only after all connections are closed.
 
     Raises:
-        ValueError: one of ``cors_origins`` is no origin, ``*`` for one.
+        ValueError: an entry of ``cors_origins`` is not an origin; ``*`` is not one.
     """
     pod = Pod(fleet, options or ServerOptions())
-    # Middleware is made at the first request, which is too late to say so.
+    # Checked here: middleware is made at the first request, which is too late for an error.
     origins = tuple(check_origin(origin) for origin in pod.options.cors_origins)
     app = DocumentedApp(
         title="murmur-streams",
@@ -81,11 +80,11 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         app.include_router(router)
     app.state.allowed = path_methods(routers)
     app.state.queries = documented_queries(app)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _misfit)
-    # The last one is the outermost.
+    app.add_exception_handler(HTTPException, _router_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameters)
+    # The last one added is the outermost.
     app.add_middleware(Unwound)
-    app.add_middleware(Limits, pod=pod, allowed=app.state.allowed)
+    app.add_middleware(RequestLimits, pod=pod, allowed=app.state.allowed)
     app.add_middleware(with_cors, origins=origins)
     app.add_middleware(Identity, metrics=app.state.metrics)
     return app
@@ -99,19 +98,19 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     await pod.fleet.close()
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    """What the router refuses, as a problem."""
-    refusal = cast("HTTPException", error)
-    problem = ProblemError(_KINDS.get(refusal.status_code, INTERNAL))
-    if refusal.status_code == METHOD.status:
-        # A route knows its own methods, not those of its path.
+def _router_error(request: Request, error: Exception) -> Response:
+    """The problem document for an error of the router."""
+    found = cast("HTTPException", error)
+    problem = ProblemError(_KINDS.get(found.status_code, INTERNAL))
+    if found.status_code == METHOD.status:
+        # The router names the methods of one route; other routes may have the same path.
         methods = request.app.state.allowed(route_path(request.scope))
-        allow = ", ".join(methods) or (refusal.headers or {}).get("Allow", "")
+        allow = ", ".join(methods) or (found.headers or {}).get("Allow", "")
         problem = ProblemError(METHOD, headers={"Allow": allow})
     return problem_answer(problem, request_id_of(request))
 
 
-def _misfit(request: Request, error: Exception) -> Response:
-    """Parameters that break their rules, as a problem."""
+def _invalid_parameters(request: Request, error: Exception) -> Response:
+    """The problem document for parameters that break their rules."""
     found = cast("list[Any]", cast("RequestValidationError", error).errors())
     return problem_answer(invalid("the request", found), request_id_of(request))

@@ -1,4 +1,4 @@
-"""Which pages of other origins may use this server from a browser: none, unless they are named."""
+"""Pages of other origins may use this server from a browser only if their origins are listed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SEEN = (
     "WWW-Authenticate",
     "X-Request-Id",
 )
-"""Headers that a page may read, besides those that it always may."""
+"""Headers that a page may read, besides those that browsers always allow."""
 
 
 def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """The app, for pages of exactly these origins, too; they have been checked.
+    """The app, open to pages of exactly these origins, which have been checked before.
 
-    It must be the outermost: a page is to read the refusals of what lies below. Cookies and the
-    browser's other ambient credentials are never taken: a page sends a token or a ticket.
+    It must be around ``RequestLimits``, so that a page can read its problem documents. Cookies and
+    other credentials that a browser adds by itself are not used: a page sends a token or a ticket.
     """
     if not origins:
         return app

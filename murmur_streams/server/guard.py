@@ -1,8 +1,8 @@
-"""What every request passes before a route sees it; plain ASGI, so that streams stay streams.
+"""Middleware around every route, as plain ASGI: Starlette's base class would buffer event streams.
 
-Two layers, since a page of another origin is to read the refusals of the inner one: ``Identity``
-gives a request its id and its line in the access log, ``Limits`` refuses what no route should see
-and answers what routes raise.
+``Identity``, the outer layer, gives a request its id and its line in the access log.
+``RequestLimits``, the inner one, rejects requests that no route should see, and turns exceptions of
+routes into problem documents. CORS is between them, so that pages of other origins can read those.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from murmur_streams.wire.problems import (
 access_log = logging.getLogger("murmur_streams.access")
 
 PROBES = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
-"""What is answered while the pod drains."""
+"""Paths that still answer while the pod drains."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""What the router may see; it refuses those that a path has not."""
+"""Methods that reach the router, which rejects those that a path does not have."""
 SINGLE = (
     "Authorization",
     "Content-Length",
@@ -52,19 +52,19 @@ SINGLE = (
     "Idempotency-Key",
     "Last-Event-ID",
 )
-"""Headers that mean nothing when there are two of them."""
+"""Headers that may come only once."""
 CLIENT_GONE = 499
-"""In the log alone: who asked was gone before there was an answer."""
+"""Only in the log: the client closed the connection before the answer."""
 _CLOSE = {"Connection": "close"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _JSON = re.compile(r'application/json(?:\s*;\s*charset=(?:utf-?8|"utf-?8"))?\s*', re.IGNORECASE)
 
 Allowed = Callable[[str], tuple[str, ...]]
-"""The methods of a path; none for a path that is not there."""
+"""The methods of a path; none for an unknown path."""
 
 
 class Identity:
-    """Names a request, marks its answer, and logs and counts it."""
+    """Gives a request its id, sets the headers of every answer, and logs and counts the request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -76,19 +76,19 @@ class Identity:
             return
         request_id = _request_id(Headers(scope=scope).getlist("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _RecordedAnswer(send, request_id)
         try:
             await self._app(scope, receive, answer)
         finally:
-            self._told(scope, answer)
+            self._record(scope, answer)
 
-    def _told(self, scope: Scope, answer: _Answer) -> None:
+    def _record(self, scope: Scope, answer: _RecordedAnswer) -> None:
         route = getattr(scope.get("route"), "path_format", None) or "unmatched"
         self._metrics.answered(scope["method"], route, answer.status, answer.seconds)
         access_log.info(
             "%s %s %d %d bytes %.1f ms request %s client %s",
             escaped(scope["method"]),
-            # Without its query: a ticket is as good as a token.
+            # Without its query, which may have a ticket: a ticket opens a stream as a token does.
             escaped(scope["path"]),
             answer.status,
             answer.size,
@@ -98,8 +98,8 @@ class Identity:
         )
 
 
-class _Answer:
-    """Sends on what is answered, with the headers that every answer has."""
+class _RecordedAnswer:
+    """Passes an answer on with the headers that every answer has; notes its status and size."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -122,8 +122,8 @@ class _Answer:
         await self._send(message)
 
 
-class Limits:
-    """Refuses what is too large, too slow or malformed, and answers what routes raise."""
+class RequestLimits:
+    """Rejects requests that are too large, too slow or malformed; answers exceptions of routes."""
 
     def __init__(self, app: ASGIApp, pod: Pod, allowed: Allowed) -> None:
         self._app = app
@@ -142,12 +142,12 @@ class Limits:
             await send(message)
 
         try:
-            await self._serve(scope, Body(receive, self._pod.options), sending)
+            await self._serve(scope, LimitedBody(receive, self._pod.options), sending)
         except ClientDisconnect:
             return
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            # The last two are not a signal's: a user's own type, which checks an input here, may
-            # raise anything, and must not end the pod.
+            # SystemExit and KeyboardInterrupt do not come from a signal here: the type of an
+            # agent's input is the user's code, which may raise anything and must not end the pod.
             request_id = scope["state"]["request_id"]
             if started:
                 logger.error(  # the traceback is in the text
@@ -182,7 +182,7 @@ class Limits:
                 message = {**message, "body": b""}
             await send(message)
 
-        # A copy: by the scope's own method the server knows that no body is due.
+        # A copy: the server reads the method of the original scope, and sends no body for HEAD.
         asked = {**scope, "method": "GET"}
         try:
             await self._app(asked, receive, headers_alone)
@@ -191,8 +191,8 @@ class Limits:
                 scope["route"] = asked["route"]
 
 
-class Body:
-    """Receives a request's body, as far as it may be long and slow."""
+class LimitedBody:
+    """Receives a request's body, within the limits of size and time."""
 
     def __init__(self, receive: Receive, options: ServerOptions) -> None:
         self._receive = receive
@@ -219,7 +219,7 @@ class Body:
 
 
 def check_size(scope: Scope, options: ServerOptions) -> None:
-    """Refuse too many or too large headers, or too long a URL."""
+    """Reject too many or too large headers, and a URL that is too long."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     size = sum(len(name) + len(value) + 4 for name, value in headers)
     if len(headers) > options.max_headers or size > options.max_header_bytes:
@@ -230,7 +230,7 @@ def check_size(scope: Scope, options: ServerOptions) -> None:
 
 
 def check_headers(scope: Scope) -> None:
-    """Refuse headers that come twice though there can only be one of them."""
+    """Reject headers that come twice though only one is allowed, and HTTP/1.1 without Host."""
     counts = Counter[bytes](name for name, _ in scope["headers"])
     for name in SINGLE:
         if counts[name.lower().encode()] > 1:
@@ -240,10 +240,10 @@ def check_headers(scope: Scope) -> None:
 
 
 def check_body(headers: Headers, options: ServerOptions) -> None:
-    """Refuse a body that is too large by its own word, or anything but plain JSON."""
+    """Reject a body whose Content-Length is too large, and one that is not plain JSON."""
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
-        raise ProblemError(BAD_REQUEST, "Content-Length is no number", headers=_CLOSE)
+        raise ProblemError(BAD_REQUEST, "Content-Length is not a number", headers=_CLOSE)
     if len(length) > len(str(options.max_body_bytes)) or int(length) > options.max_body_bytes:
         raise _too_large(options)
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -260,7 +260,7 @@ def route_path(scope: Scope) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text that can forge no log line."""
+    """The text without line ends and control characters, so that it cannot forge a log line."""
     return text.encode("unicode_escape").decode("ascii")
 
 
@@ -278,7 +278,7 @@ def path_methods(routers: Iterable[APIRouter]) -> Allowed:
 
 def _methods(route: APIRoute) -> set[str]:
     methods = {*(route.methods or ()), "OPTIONS"}
-    # Only the end of a stream would tell how it begins.
+    # A GET of a stream answers its headers only when it is opened, which HEAD must not do.
     if "GET" in methods and not route.path_format.endswith("/stream"):
         methods.add("HEAD")
     return methods

@@ -1,4 +1,4 @@
-"""Strict JSON: what RFC 8259 allows and every reader understands alike; all else is a 400."""
+"""Strict JSON: only texts of RFC 8259 that every parser reads alike; anything else is a 400."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from murmur_streams.server.problems import ProblemError, invalid
 from murmur_streams.wire.problems import BAD_JSON, TOO_LARGE
 
 MOST_DIGITS = 310
-"""An integer of more has over 1,024 bits, or leading zeros."""
+"""A longer integer has over 1,024 bits, or leading zeros."""
 MOST_MEMBERS = 8_192
-"""In one object: more is data that belongs into a list, or an attack."""
+"""Of one object; an object with more is data that belongs in a list, or an attack."""
 LONGEST_NAME = 1_024
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -30,13 +30,13 @@ def parse_json(raw: bytes, options: ServerOptions) -> JsonValue:
     Numbers come out as sent: an integer to its last digit, other numbers as the nearest double.
 
     Args:
-        raw: UTF-8; a byte order mark at its beginning is passed over.
-        options: how deep arrays and objects may be nested, and how many values there may be.
+        raw: UTF-8; a byte order mark at its beginning is ignored.
+        options: the limits of nesting and of the number of values.
 
     Raises:
-        ProblemError: it is no JSON, has a member twice, a number that is none or has no end, or a
-            lone surrogate, or is nested too deep (400); or it has too many values, or too many or
-            too long names (413).
+        ProblemError: 400 if it is not JSON, has a member twice, NaN, an infinite or too long
+            number, or a lone surrogate, or is nested too deep; 413 if it has too many values, or
+            too many or too long names.
     """
     try:
         value = _DECODER.decode(raw.decode("utf-8-sig"))
@@ -46,7 +46,7 @@ def parse_json(raw: bytes, options: ServerOptions) -> JsonValue:
         raise _too_deep(options) from None
     except json.JSONDecodeError as error:
         where = f"at line {error.lineno}, column {error.colno}"
-        raise ProblemError(BAD_JSON, f"the body is no JSON: {error.msg} {where}") from None
+        raise ProblemError(BAD_JSON, f"the body is not JSON: {error.msg} {where}") from None
     _check(value, options)
     return value
 
@@ -64,7 +64,7 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
 
 
 def optional_body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model | None]]:
-    """The same for a body that may be left out."""
+    """The same for an optional body."""
 
     async def body(request: Request) -> _Model | None:
         raw = await request.body()
@@ -93,7 +93,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(digits: str) -> int | float:
     if len(digits) > MOST_DIGITS:
         raise ProblemError(BAD_JSON, "the body has an integer of too many digits")
-    # An integer knows no negative zero.
+    # As an integer it would lose its sign.
     return -0.0 if digits == "-0" else int(digits)
 
 
@@ -117,7 +117,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _check(value: JsonValue, options: ServerOptions) -> None:
-    # A stack of our own: the depth of the data must not be the depth of our calls.
+    # With a list as stack: recursion could exceed Python's limit before the body's limit is seen.
     stack: list[tuple[JsonValue, int]] = [(value, 1)]
     values = 1
     while stack:
@@ -155,4 +155,4 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ProblemError(BAD_JSON, "the body has a lone surrogate, which is no text") from None
+        raise ProblemError(BAD_JSON, "the body has a lone surrogate, which is not text") from None

@@ -1,4 +1,4 @@
-"""What a pod counts for Prometheus. No label holds what a client chose."""
+"""A pod's metrics for Prometheus. No label has a value that a client chose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 
 
 class Metrics:
-    """The counters of one app, in a registry of its own."""
+    """The metrics of one app, in a registry of its own."""
 
     def __init__(self, pod: Pod) -> None:
         self._registry = CollectorRegistry()
@@ -39,12 +39,12 @@ class Metrics:
 
         self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=self._registry)
 
-    def store_warns(self, warning: str | None) -> None:
-        """Take in what is to be mended on the store."""
+    def record_warning(self, warning: str | None) -> None:
+        """Record the store's warning; None: it has none."""
         self._may_evict.set(warning is not None)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request by its route's template."""
+        """Count an answered request; ``route`` is the path template."""
         known = method if method in _METHODS else "other"
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(known, route).observe(seconds)
@@ -54,5 +54,5 @@ class Metrics:
         self._submitted.inc()
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """All metrics, in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with every problem of every route and the bodies we read."""
+"""The OpenAPI document: FastAPI's, completed with the problems of each route and our bodies."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     requests.GatherRequest,
     requests.CancelRequest,
 )
-"""What no route's signature tells of."""
+"""Models that are in no route's signature."""
 _TEMPLATE = "#/components/schemas/{model}"
 _EVERYWHERE = (BAD_REQUEST, LONG_URL, INVALID, LONG_HEADERS, INTERNAL)
 _OF_CALLERS = (UNAUTHORIZED, FORBIDDEN, DRAINING, UNAVAILABLE)
@@ -58,7 +58,7 @@ _GRAMMARS = {
     "run_id": "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}",
     "name": "[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
 }
-"""Of what is named in a path."""
+"""Patterns of path parameters."""
 
 
 def problems(*kinds: ProblemKind) -> dict[int | str, dict[str, Any]]:
@@ -67,14 +67,14 @@ def problems(*kinds: ProblemKind) -> dict[int | str, dict[str, Any]]:
 
 
 def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """The ``openapi_extra=`` of a route that reads this body by ``body_of``."""
+    """The ``openapi_extra=`` of a route that reads this body with ``body_of``."""
     schema = {"$ref": _TEMPLATE.format(model=model.__name__)}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"required": required, "content": content}}
 
 
 def preferring(*more: str) -> dict[str, Any]:
-    """The ``openapi_extra=`` of a route that reads Prefer, and these headers."""
+    """The ``openapi_extra=`` of a route that reads Prefer and these headers."""
     wait = "wait=N: answer when the run has ended, or after N seconds."
     headers = {"Prefer": wait, "Idempotency-Key": f"1 to {LONGEST_HEADER_KEY} visible characters."}
     return {
@@ -125,7 +125,7 @@ def _root_path(request: Request) -> str:
 
 
 class DocumentedApp(FastAPI):
-    """FastAPI, whose document has what it does not know: our problems, and bodies that we read."""
+    """FastAPI with a complete document: by itself it lacks our problems and request bodies."""
 
     def openapi(self) -> dict[str, Any]:
         """The document, which is made once."""
@@ -148,7 +148,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[ProblemKind]:
-    """The problems that an operation may answer with, whatever its route is for."""
+    """The problems that do not depend on a route's subject: limits, access, the store."""
     kinds = list(_EVERYWHERE)
     if "security" in operation:
         kinds += _OF_CALLERS
@@ -166,12 +166,11 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Problem
 def _complete(operation: dict[str, Any], kinds: list[ProblemKind]) -> None:
     answers: dict[str, Any] = operation["responses"]
     for status, found in _by_status(kinds).items():
-        told = answers.setdefault(str(status), _answer(()))
-        _add(told, found)
+        _add(answers.setdefault(str(status), _answer(())), found)
     operation["responses"] = dict(sorted(answers.items()))
     for each in operation.get("parameters", ()):
         if each["in"] == "path" and each["name"] in _GRAMMARS:
-            # Told, but not checked by FastAPI: its answer would be another one.
+            # Documented only: if FastAPI checked it, the answer would be 422, and is 400.
             each["schema"]["pattern"] = f"^{_GRAMMARS[each['name']]}$"
 
 
@@ -190,6 +189,6 @@ def _answer(kinds: Iterable[ProblemKind]) -> dict[str, Any]:
 
 
 def _add(answer: dict[str, Any], kinds: Iterable[ProblemKind]) -> None:
-    told = [line for line in answer["description"].split("; ") if line]
-    told += [line for kind in kinds if (line := f"{kind.slug}: {kind.title}") not in told]
-    answer["description"] = "; ".join(told)
+    lines = [line for line in answer["description"].split("; ") if line]
+    lines += [line for kind in kinds if (line := f"{kind.slug}: {kind.title}") not in lines]
+    answer["description"] = "; ".join(lines)

@@ -1,4 +1,4 @@
-"""What all routes of one pod share: the fleet, the limits, who asks, and the open streams."""
+"""The state that all routes of one pod share: the fleet, the limits, and the open streams."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from murmur_streams.core.model.errors import MurmurError, RunNotFoundError
+from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.log_throttle import Trouble
@@ -16,18 +18,19 @@ from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
 from murmur_streams.wire.problems import DRAINING, TOO_MANY
 
 logger = logging.getLogger("murmur_streams.server")
 
 
 class Drain(asyncio.Event):
-    """Set when the pod shuts down; whoever is to let go then is called, one after the other."""
+    """Set when the pod shuts down; it then calls every callback in ``calls``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: set[Callable[[], None]] = set()
-        """What is called, once; for a pod's thousands of streams no task has to wait."""
+        """Each is called once. For thousands of streams, callbacks cost less than waiting tasks."""
 
     def set(self) -> None:
         """Shut down."""
@@ -37,17 +40,17 @@ class Drain(asyncio.Event):
 
 
 class Pod:
-    """One server process's side of the routes. Makes no I/O until it is used."""
+    """The state of one server process. Does no I/O until it is used."""
 
     def __init__(self, fleet: Fleet, options: ServerOptions) -> None:
         self.fleet = fleet
         self.options = options
         self.drain = Drain()
-        """Set: no new work is taken, and open streams let their clients go."""
+        """Set: the pod accepts no new work, and open streams end."""
         self.streams: Counter[str] = Counter()
-        """Open streams by caller."""
+        """Number of open streams by caller."""
         self.in_flight: set[tuple[str | None, str]] = set()
-        """Tenant and key of submissions with an idempotency key that are under way here."""
+        """Tenant and idempotency key of the submissions that this pod is working on."""
         self.trouble = Trouble(logger, "the pod is not ready")
 
     async def store(self) -> WorkStore:
@@ -55,26 +58,37 @@ class Pod:
         return await self.fleet.store()
 
     async def warning(self) -> str | None:
-        """What to mend on the store though it works; None for nothing, or when it is not open."""
+        """A store's warning for its operator, though it works; None also if it cannot be opened."""
         try:
             return (await self.store()).warning
         except MurmurError:
             return None
 
     async def find(self, who: Principal, run_id: str) -> Run:
-        """The run, when it is there for this caller.
+        """The run, if it exists and the caller may see it.
 
         Raises:
-            RunNotFoundError: there is none, or it is another tenant's: both look the same.
+            RunNotFoundError: it does not exist, or belongs to another tenant: the same answer, so
+                that a caller cannot find out which ids others use.
         """
         run = await (await self.store()).snapshot(run_id)
         if not who.sees(run_id, run.tenant):
             raise RunNotFoundError(run_id)
         return run
 
+    async def outcome(self, run: Run) -> AnyOutcome:
+        """The outcome of a run that has ended; for a run without a result, its error."""
+        result = await (await self.store()).get_result(run.run_id)
+        if isinstance(result, GroupResult):
+            return GroupOutcome.of(result)
+        if result is None:
+            error = run.error_without_result
+            result = AgentResult[Any](error=error, agent_name=run.target, task_id=run.run_id)
+        return AgentOutcome.of(result)
+
     @contextmanager
     def streaming(self, who: Principal) -> Generator[None]:
-        """Count one open stream while the context is.
+        """Count one open stream while the context is open.
 
         Raises:
             ProblemError: the pod is draining (503), or there are too many (429).

@@ -2,7 +2,7 @@
 
 A document has ``type``, ``title``, ``status``, ``detail`` and ``request_id``; beside them the
 fields that clients of ``murmur-runtime`` read: ``error``, ``message``, ``agent``, ``task_id``.
-What went wrong inside is logged under the request id and never told.
+The text of an internal error is logged under the request id and never sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 100
 
 
 class ProblemError(Exception):
-    """Raised by a route: it is answered with this problem."""
+    """Raised by a route or a dependency to answer with this problem."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ _REFUSED_WRITES: dict[type[BaseException], str] = {
 
 @dataclass(frozen=True, slots=True)
 class ProblemAnswer:
-    """One answer that is no success."""
+    """One answer that is not a success."""
 
     kind: ProblemKind
     detail: str
@@ -52,7 +52,7 @@ class ProblemAnswer:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def document(self, request_id: str) -> dict[str, Any]:
-        """As it is answered."""
+        """The JSON document."""
         return {
             "type": self.kind.type,
             "title": self.kind.title,
@@ -68,16 +68,16 @@ class ProblemAnswer:
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """Its headers, Retry-After among them where waiting helps."""
+        """Its headers, with Retry-After if the kind of problem has one."""
         after = self.kind.retry_after
         return {**({"Retry-After": str(after)} if after is not None else {}), **self.headers}
 
 
 def problem_of(error: BaseException) -> ProblemAnswer:
-    """The problem that an exception is answered with."""
+    """The problem document for an exception."""
     if isinstance(error, ProblemError):
         return ProblemAnswer(error.kind, str(error), error.members, error.headers)
-    # By its type: one that a user's own type raised may say that its class is anything, or fail.
+    # By its type: a user's exception may override ``__class__`` with anything, or raise there.
     kind = next((kind for made, kind in EXCEPTION_KINDS if issubclass(type(error), made)), INTERNAL)
     detail = (kind.shows_detail and error_message(error)) or kind.title
     if isinstance(error, errors.RunDamagedError):
@@ -87,7 +87,7 @@ def problem_of(error: BaseException) -> ProblemAnswer:
 
 
 def damage_detail(error: errors.RunDamagedError) -> str:
-    """What an operator does about a damaged run. What is damaged stays inside, in the log."""
+    """The commands that show and repair a damaged run. The damage itself is only in the log."""
     advice = (
         f"`murmur-streams rebuild {error.run_id}` makes it anew from its journal"
         if error.can_rebuild
@@ -100,15 +100,15 @@ def damage_detail(error: errors.RunDamagedError) -> str:
 
 
 def invalid(what: str, errors: list[Any]) -> ProblemError:
-    """The problem of values that break rules; it names places and rules, and repeats no value."""
-    shown = [{"at": _place(each["loc"]), "rule": _clean(each["msg"])} for each in errors]
+    """The problem of values that break rules: it names the path and rule of each, not the value."""
+    shown = [{"at": _path(each["loc"]), "rule": _clean(each["msg"])} for each in errors]
     first = "; ".join(f"{each['at']}: {each['rule']}" for each in shown[:_MOST_SHOWN])
     more = len(shown) - _MOST_SHOWN
     detail = f"{what} does not fit: {first}" + (f"; and {more} more" if more > 0 else "")
     return ProblemError(INVALID, detail, errors=shown[:_MOST_SHOWN])
 
 
-def _place(loc: tuple[object, ...]) -> str:
+def _path(loc: tuple[object, ...]) -> str:
     return _clean(".".join(str(part) for part in loc)) or "value"
 
 

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol, with limits of a request's head that it does not have: time and size.
+"""uvicorn's HTTP protocol, with limits of time and size for a request's head, which it lacks.
 
-uvicorn 0.54 waits for ever for the first byte of a connection and for the rest of a head, takes
-heads of any size, and stops counting a connection's idle time at the first byte that comes after
-an answer. Bodies are the guard's affair, which sees them arrive.
+uvicorn 0.54 waits without limit for the first byte of a connection and for the rest of a head,
+accepts heads of any size, and stops counting a connection's idle time at the first byte after an
+answer. The limits of bodies are in ``guard``.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _AROUND = len(b": \r\n")
 class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
-    Guarantee: it is closed when it brings no whole head for ``header_seconds``, counted from when
-    it was opened, from an answer, or from the head's first byte; and when the rest of a request
-    does not come for so long after its answer; and when its client takes none of an
-    answer for twice ``send_seconds``. A head that is too large is refused at once, and
-    little more of it is kept.
+    Guarantee: it is closed when no whole head arrives for ``header_seconds``, counted from the
+    opening of the connection, from an answer, or from the head's first byte; when the rest of a
+    request does not arrive for as long after its answer; and when its client reads nothing of an
+    answer for twice ``send_seconds``. A head that is too large is rejected at once, without
+    reading the rest of it.
     """
 
     def __init__(self, options: ServerOptions, **given: Any) -> None:
@@ -49,8 +49,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._options = options
         self._deadline: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._refusal: ProblemKind | None = None
-        self._is_done = False
+        self._rejection: ProblemKind | None = None
+        self._is_closing = False
         self._in_head = self._in_message = False
         self._head_bytes = 0
         self._framing_bytes = 0
@@ -65,21 +65,22 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_done:
+        if self._is_closing:
             return
-        # What has no end (a header, a trailer, a chunk's extension) reaches no callback: whatever
-        # is fed to the parser counts, until it yields a head, a piece of a body or an end.
+        # The parser calls nothing for a header, a trailer or a chunk's extension before its end, so
+        # an endless one would never be noticed. Therefore every byte that goes into the parser
+        # counts, until the parser reports a head, a piece of a body, or the end of a message.
         self._framing_bytes += len(data)
         super().data_received(data)
         if self._framing_bytes > self._options.max_header_bytes + self._options.max_path_bytes:
             self._answer(LONG_HEADERS)
         if self._deadline is None and not self._is_answering():
-            # uvicorn stops counting a connection's idle time at any byte, an empty line's, too.
+            # uvicorn stops its idle timer at any byte, even at an empty line's.
             self._arm()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reader()
+        self._watch_client()
 
     def resume_writing(self) -> None:
         self._stop_watching()
@@ -96,16 +97,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > self._options.max_path_bytes:
-            self._refuse(LONG_URL)
+            self._reject(LONG_URL)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
-            # What stands behind the body is no header: who asks was decided before it came.
+            # Not for trailers, which come after the body: they must not change the headers by which
+            # the caller was already authenticated.
             super().on_header(name, value)
         self._head_bytes += len(name) + len(value) + _AROUND
         too_many = len(self.headers) > self._options.max_headers
         if too_many or self._head_bytes > self._options.max_header_bytes:
-            self._refuse(LONG_HEADERS)
+            self._reject(LONG_HEADERS)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -128,23 +130,25 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._in_message and not self._is_answering():
-            # The rest of the body is thrown away, so that its client gets to reading the answer.
+            # The rest of the body is read and dropped, or the client would never read the answer.
             self._arm()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words for the client
-        """Called when the parser gave up: over what came, or over a refusal of ours."""
-        self._answer(self._refusal or BAD_REQUEST)
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # the text of uvicorn's own answer
+        """Called when the parser fails: at malformed bytes, or at ``_reject``."""
+        self._answer(self._rejection or BAD_REQUEST)
 
-    def _refuse(self, kind: ProblemKind) -> None:
-        self._refusal = kind
-        raise _HeadRefusedError  # out of the parser; uvicorn calls send_400_response then
+    def _reject(self, kind: ProblemKind) -> None:
+        self._rejection = kind
+        raise _HeadRejectedError  # leaves the parser; uvicorn then calls send_400_response
 
     def close_gently(self) -> None:
-        """Close; where something is still being sent, once its client had time for the answer.
+        """Close; while the client is still sending, only after it had time to read the answer.
 
-        Closed with bytes unread, a connection is reset, and the answer may never be seen.
+        If a socket is closed with unread bytes, the kernel resets the connection. The client's
+        kernel then drops what it has received, and the client may never see the answer. So this
+        side stops sending (FIN), and reads on until the client closes or the time is over.
         """
-        self._is_done = True
+        self._is_closing = True
         self.pipeline.clear()
         if self._in_message and self.transport.can_write_eof():
             self.transport.write_eof()
@@ -156,8 +160,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._close()
 
     def _answer(self, kind: ProblemKind) -> None:
-        """Answer in place of the request that cannot be read on; nothing after it is read."""
-        if self._is_done or self.transport.is_closing():
+        """Answer instead of the request that cannot be read; nothing after it is read."""
+        if self._is_closing or self.transport.is_closing():
             return
         if self._is_answering():
             if self._in_head or not self._in_message:
@@ -166,7 +170,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:
                 self._close()
                 return
-            # Its route has not answered yet, and is told that its client is gone.
+            # Its route has not answered yet: uvicorn reports to it that the client is gone.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.write(_answer_of(kind))
@@ -174,9 +178,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self.close_gently()
 
     def _finish(self) -> None:
-        """Answer what was asked so far, and then close."""
+        """Close after the answers to the requests so far."""
         self._disarm()
-        self._is_done = True
+        self._is_closing = True
         self.cycle.keep_alive = False
 
     def _is_answering(self) -> bool:
@@ -185,31 +189,31 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _arm(self) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(self._options.header_seconds, self._too_late)
+        self._deadline = self.loop.call_later(self._options.header_seconds, self._on_deadline)
 
     def _disarm(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _too_late(self) -> None:
+    def _on_deadline(self) -> None:
         if self.flow.read_paused:
-            # It is we who do not read: requests before this one are being answered.
+            # The server has paused reading: it still answers earlier requests.
             self._arm()
         elif self._is_answering():
             self._finish()
         else:
             self._close()
 
-    def _watch_reader(self) -> None:
-        """End the connection when its client takes nothing: uvicorn would wait for ever."""
-        # A stream looks after its reader itself, and sooner.
+    def _watch_client(self) -> None:
+        """Close the connection when its client reads nothing: uvicorn would wait without limit."""
+        # An event stream checks its reader itself, and sooner.
         seconds, unread = 2 * self._options.send_seconds, self.transport.get_write_buffer_size()
-        self._patience = self.loop.call_later(seconds, self._look_at_reader, unread)
+        self._patience = self.loop.call_later(seconds, self._check_client, unread)
 
-    def _look_at_reader(self, unread: int) -> None:
+    def _check_client(self, unread: int) -> None:
         if self.transport.get_write_buffer_size() < unread:
-            self._watch_reader()
+            self._watch_client()
         else:
             self.transport.abort()
 
@@ -221,14 +225,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         if self.transport.is_closing():
             return
-        # What was written is still sent; but nobody has for ever to read it.
+        # Written bytes are still sent, but within a limit of time.
         self._disarm()
         self.transport.close()
         self._deadline = self.loop.call_later(self._options.send_seconds, self.transport.abort)
 
 
 class _GentleTransport:
-    """What an answer is written to."""
+    """The transport of an answer: its ``close`` is ``close_gently``."""
 
     def __init__(self, connection: LimitedProtocol) -> None:
         self._connection = connection
@@ -239,12 +243,12 @@ class _GentleTransport:
         self._connection.close_gently()
 
 
-class _HeadRefusedError(Exception):
-    """Ends the parsing; the answer is told beside it."""
+class _HeadRejectedError(Exception):
+    """Ends the parsing; ``_rejection`` has the answer."""
 
 
 def limited_protocol(options: ServerOptions) -> type[asyncio.Protocol]:
-    """What makes a connection of a server with these limits."""
+    """The factory of connections with these limits."""
     made: Callable[..., asyncio.Protocol] = functools.partial(LimitedProtocol, options)
     return cast("type[asyncio.Protocol]", made)  # uvicorn only calls it
 

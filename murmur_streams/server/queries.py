@@ -1,6 +1,6 @@
-"""Refuses query parameters that a route does not read, and a misspelt one with them.
+"""Rejects query parameters that a route does not read, so that a misspelt one is noticed.
 
-What a route reads is what the OpenAPI document says of it, so the two cannot differ.
+The OpenAPI document says which ones a route reads, so the document and the check cannot differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Documented = Callable[[], dict[tuple[str, str], tuple[str, ...]]]
 
 
 def documented_queries(app: FastAPI) -> Documented:
-    """Find the query parameters of each operation, once, when they are first asked for."""
+    """Return a function that finds the query parameters of each operation; it does so once."""
 
     @cache
     def found() -> dict[tuple[str, str], tuple[str, ...]]:
@@ -35,10 +35,10 @@ def documented_queries(app: FastAPI) -> Documented:
 
 
 def check_query(connection: HTTPConnection) -> None:
-    """Refuse a query parameter that the route does not read.
+    """Reject query parameters that the route does not read.
 
     Raises:
-        ProblemError: there is one; the text names it and those that the route reads.
+        ProblemError: the text names them, and those that the route reads.
     """
     documented: Documented = connection.app.state.queries
     scope = connection.scope
@@ -51,7 +51,7 @@ def check_query(connection: HTTPConnection) -> None:
 
 
 async def refuse_unknown_queries(connection: HTTPConnection) -> None:
-    """The dependency of a route that asks for no credentials; see ``check_query``."""
+    """The dependency of a route that needs no credentials; see ``check_query``."""
     check_query(connection)
 
 

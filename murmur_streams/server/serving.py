@@ -1,4 +1,4 @@
-"""A pod that listens: uvicorn with our limits, our signals and our drain."""
+"""A listening pod: uvicorn with our limits and our drain, and without its signal handlers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKLOG = 2_048
 class PodServer(uvicorn.Server):
     """One pod on its sockets.
 
-    It leaves the process's signals alone: who runs it calls ``stop``.
+    It handles no signals: the program calls ``stop``.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class PodServer(uvicorn.Server):
                 app,
                 http=limited_protocol(pod.options),
                 ws="none",
-                lifespan="off",  # the fleet is closed by who opened it: a worker may still need it
+                lifespan="off",  # the caller closes the fleet: a worker may still need it
                 log_config=None,
                 log_level="error",
-                access_log=False,  # the guard's has no query strings, and so no tickets
-                proxy_headers=False,  # nobody is believed about who the client is
+                access_log=False,  # the guard's log has no query strings, so no tickets
+                proxy_headers=False,  # any client could send these headers
                 server_header=False,
                 root_path=root_path,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -60,7 +60,7 @@ class PodServer(uvicorn.Server):
         self._on_start()
 
     def stop(self) -> None:
-        """Drain: take no new connections, let streams go, wait for requests under way.
+        """Drain: accept no new connections, end streams, wait for requests in progress.
 
         A second call ends those, too.
         """
@@ -72,11 +72,11 @@ class PodServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """What uvicorn would do with signals is not done."""
+        """Do nothing: uvicorn would install its signal handlers here."""
         yield
 
     def _end_connections(self) -> None:
-        # From Python 3.12 on, a server's end waits for all its connections.
+        # From Python 3.12 on, a server waits for all its connections before it ends.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         for task in self.server_state.tasks:
@@ -84,10 +84,10 @@ class PodServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets on every address that the name has; port 0 takes one free port for all of them.
+    """Sockets on every address of a host name; port 0 takes one free port for all of them.
 
     Raises:
-        StoreConfigurationError: there is no such address here, or the port is taken.
+        StoreConfigurationError: this machine has no such address, or the port is taken.
     """
     sockets: list[socket.socket] = []
     try:
@@ -97,25 +97,25 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for each in sockets:
             each.close()
-        raise StoreConfigurationError(_refused(host, port, error)) from None
+        raise StoreConfigurationError(_cannot_listen(host, port, error)) from None
     return sockets
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there.
+    """Whether only this machine can reach a server on this address.
 
     Raises:
-        StoreConfigurationError: there is no such address.
+        StoreConfigurationError: the name has no address.
     """
     try:
         found = _addresses(host, 0)
     except OSError as error:
-        raise StoreConfigurationError(_refused(host, 0, error)) from None
+        raise StoreConfigurationError(_cannot_listen(host, 0, error)) from None
     return all(ipaddress.ip_address(address.split("%")[0]).is_loopback for _, address in found)
 
 
 def url_of(listening: socket.socket, host: str) -> str:
-    """Where a client on this machine finds it."""
+    """The URL for clients on this machine."""
     address, port = listening.getsockname()[:2]
     if ipaddress.ip_address(address.split("%")[0]).is_unspecified:
         host = "127.0.0.1" if listening.family == socket.AF_INET else "::1"
@@ -129,7 +129,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, str]]:
 
 
 def _is_here(family: int) -> bool:
-    # A name may have addresses of version 6 on a machine that does not speak it.
+    # A name may have IPv6 addresses on a machine without IPv6.
     try:
         socket.socket(family).close()
     except OSError:
@@ -152,7 +152,7 @@ def _bound(family: int, address: str, port: int) -> socket.socket:
     return made
 
 
-def _refused(host: str, port: int, error: OSError) -> str:
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host} is taken; end what listens there, or choose another --port"
     return f"cannot listen on {host}, port {port}: {error.strerror or error}"

@@ -1,7 +1,7 @@
 """The response that is an event stream, made for thousands of them in one process.
 
-A stream is the task that answers the request, a second one that waits for the client to go, and
-one timer; idle, it runs only for its heartbeats.
+A stream has the task that answers the request, a second task that waits until the client closes the
+connection, and one timer. An idle stream runs only for its heartbeats.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from murmur_streams.core.model.errors import MurmurError, RunDamagedError
 from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.server.answering import log_problem
-from murmur_streams.server.auth.access import is_still_good
+from murmur_streams.server.auth.access import is_still_valid
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
@@ -33,25 +33,25 @@ from murmur_streams.wire.sse import HEARTBEAT, SseBlock
 logger = logging.getLogger("murmur_streams.server")
 
 ABORT = "murmur_streams.abort"
-"""The ASGI extension that ends a connection without waiting for its reader: a callable."""
+"""The ASGI extension that closes a connection at once, unsent bytes included: a callable."""
 _LATER = "murmur_streams.later"
-"""The scope's key for what takes the answers of streams."""
+"""The scope's key for the callable that collects stream responses; see ``Unwound``."""
 FAREWELL_SECONDS = 5.0
-"""How long the last bytes of a stream may take."""
+"""The longest time for the last bytes of a stream."""
 CROWD = 5.0
-"""Who is let go together comes back within so many times ``retry_ms``."""
+"""When a pod drains, its clients reconnect within this many times ``retry_ms``, spread out."""
 
 
 class Messages(Protocol):
-    """Encoded messages as they come."""
+    """Encoded messages, as they arrive."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     async def aclose(self) -> None: ...
 
 
 Source = Callable[[], Awaitable[Messages | None]]
-"""Finds what is to be streamed; what it raises is answered as a problem. None: there is nothing
-more and never will be."""
+"""Opens the messages; its exceptions become problem documents. None: nothing follows the cursor,
+now or later."""
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -66,26 +66,26 @@ class Ending(Enum):
     GONE = auto()
     """The client has closed the connection."""
     STUCK = auto()
-    """The client took nothing for ``send_seconds``, or the connection refused what was sent."""
+    """The client read nothing for ``send_seconds``, or a write to the connection failed."""
     OVER = auto()
-    """Its time is over, or its reader's credentials are good no more."""
+    """Its time is over, or the reader's credentials have expired or been removed."""
     DRAINED = auto()
     """The pod shuts down."""
     BROKEN = auto()
-    """Its messages could not go on."""
+    """The source of its messages failed."""
 
 
 class EventStream(Response):
-    """Answers with 204, or with messages until they end, the client goes, or its time is over.
+    """Answers with 204, or with messages until they end, the client leaves, or its time is over.
 
-    Guarantee: however it ends, the messages are closed and the pod's count is as before.
+    Guarantee: however it ends, the messages are closed and the pod's count of streams is restored.
     """
 
     media_type = "text/event-stream"
     background: BackgroundTask | None
 
     def __init__(self, pod: Pod, who: Principal, source: Source) -> None:
-        # Response's own would make headers for a body that is known.
+        # Response.__init__ would compute headers, among them a Content-Length, for a known body.
         self.status_code = 200
         self.background = None
         self._pod = pod
@@ -112,9 +112,10 @@ class EventStream(Response):
 
 
 class Unwound:
-    """Middleware, the innermost: streams are answered here, where the router has returned.
+    """The innermost middleware: it runs a stream's response after the router has returned.
 
-    What routing, parameters and the request itself hold is a quarter of an open stream's memory.
+    The router's frames, the parameters and the request object would else stay alive as long as the
+    stream: a quarter of the memory of an open stream.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -125,22 +126,21 @@ class Unwound:
             await answer(scope, receive, send)
 
     async def _streams(self, scope: Scope, receive: Receive, send: Send) -> list[ASGIApp]:
-        """Route and answer; what is a stream is left to be answered."""
+        """Route the request and answer it; return a stream's response, which is still to be run."""
         streams: list[ASGIApp] = []
-        kept = {*scope, "route"}  # logs tell of the route
+        needed = {*scope, "route"}  # the access log and the metrics read the route
         scope[_LATER] = streams.append
         await self._app(scope, receive, send)
-        for name in scope.keys() - kept:
+        for name in scope.keys() - needed:
             del scope[name]
         return streams
 
 
 class _Stream:
-    """One open stream: all that may end it does so through ``end``."""
+    """One open stream. Every reason to end it goes through ``end``."""
 
     __slots__ = (
         "_abort",
-        "_asked",
         "_beat",
         "_ending",
         "_ends_at",
@@ -148,6 +148,7 @@ class _Stream:
         "_options",
         "_pause",
         "_quiet_since",
+        "_request_scope",
         "_scope",
         "_send",
         "_stuck_since",
@@ -159,7 +160,7 @@ class _Stream:
     def __init__(self, options: ServerOptions, who: Principal, scope: Scope, send: Send) -> None:
         self._options = options
         self._who = who
-        self._asked = scope
+        self._request_scope = scope
         self._send = send
         extensions: dict[str, Any] = scope.get("extensions") or {}
         self._abort: Callable[[], None] | None = extensions.get(ABORT)
@@ -170,9 +171,9 @@ class _Stream:
         self._beat: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stuck_since: float | None = None
-        """Since when a write has been under way."""
+        """When the write that is in progress began; None: no write is."""
         self._quiet_since = now = self._loop.time()
-        # Streams that began together must neither beat nor end together.
+        # Random, so that streams which began together do not all send heartbeats or end at once.
         self._pause = options.heartbeat_seconds * random.uniform(0.75, 1)  # noqa: S311
         seconds = options.stream_seconds * random.uniform(0.9, 1)  # noqa: S311
         if who.expires_at is not None:
@@ -180,7 +181,7 @@ class _Stream:
         self._ends_at = now + seconds
 
     async def serve(self, messages: Messages, receive: Receive, drain: Drain) -> None:
-        """Answer with the messages."""
+        """Send the messages, and end the response."""
         listener = start_task(self._listen(receive), "event stream's client")
         drain.calls.add(self._leave)
         if drain.is_set():
@@ -188,7 +189,7 @@ class _Stream:
         self._look_later(self._loop.time())
         try:
             if await self._has_begun():
-                await self._tell(messages)
+                await self._send_messages(messages)
             await self._finish(listener)
         finally:
             drain.calls.discard(self._leave)
@@ -199,7 +200,7 @@ class _Stream:
                 self._beat.cancel()
 
     def end(self, ending: Ending) -> None:
-        """Stop telling; the first reason counts."""
+        """Stop sending messages; the first reason counts."""
         if self._ending is None:
             self._ending = ending
             if self._scope is not None:
@@ -220,13 +221,13 @@ class _Stream:
             self._ending = Ending.STUCK
         return self._ending is None
 
-    async def _tell(self, messages: Messages) -> None:
+    async def _send_messages(self, messages: Messages) -> None:
         try:
             async with asyncio.timeout(None) as self._scope:
                 async for message in messages:
                     await self._write(message)
         except OSError as error:
-            # The scope's own TimeoutError is one, too: then somebody has called ``end``.
+            # ``end`` reschedules the timeout to now; its TimeoutError is an OSError too.
             if self._ending is None:
                 logger.debug("an event stream's client is gone: %r", error)
                 self._ending = Ending.STUCK
@@ -255,7 +256,8 @@ class _Stream:
             await asyncio.wait([listener], timeout=1)
 
     def _farewell(self) -> bytes:
-        # One whose hour is over comes alone; the others come back all together.
+        # A stream whose time is over ends alone; those of a draining pod end together, and their
+        # clients would reconnect to the other pods all at once.
         return _retry(self._options, 1, 1.5 if self._ending is Ending.OVER else CROWD)
 
     async def _listen(self, receive: Receive) -> None:
@@ -263,14 +265,14 @@ class _Stream:
             while (await receive())["type"] != "http.disconnect":
                 pass
             self.end(Ending.GONE)
-        except Exception as error:  # noqa: BLE001  # what refuses the request's body
+        except Exception as error:  # noqa: BLE001  # a body that breaks a limit, in any way
             logger.debug("an event stream's request was refused: %r", error)
             self.end(Ending.BROKEN)
 
     def _look(self) -> None:
-        """The timer: is the stream's time over, its client stuck, or a heartbeat due?
+        """The timer: checks whether the time is over, the client is stuck, or a heartbeat is due.
 
-        A busy stream has no heartbeats, but its credentials are looked at as often.
+        A busy stream sends no heartbeats, but its credentials are checked as often.
         """
         now = self._loop.time()
         if now >= self._ends_at:
@@ -296,7 +298,7 @@ class _Stream:
         self._timer = self._loop.call_at(due, self._look)
 
     async def _send_beat(self, *, is_quiet: bool) -> None:
-        if not await self._is_let_in():
+        if not await self._is_still_allowed():
             self.end(Ending.OVER)
             return
         try:
@@ -305,15 +307,15 @@ class _Stream:
         except OSError:
             self.end(Ending.GONE)
 
-    async def _is_let_in(self) -> bool:
-        """Whether the reader's credentials are still good; while nobody can tell, they are."""
+    async def _is_still_allowed(self) -> bool:
+        """Whether the reader's credentials are still valid; True while they cannot be checked."""
         if self._options.authenticator is None:
             return True
         try:
             async with asyncio.timeout(self._options.heartbeat_seconds):
-                return await is_still_good(HTTPConnection(self._asked), self._who)
+                return await is_still_valid(HTTPConnection(self._request_scope), self._who)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # see below
-            # An authenticator of the user's own may raise anything, and must not end the pod.
+            # The user's own authenticator may raise anything, and must not end the pod.
             shown = loggable_traceback(error)
             logger.error(  # noqa: TRY400  # the traceback is in the text
                 "the credentials of an open event stream cannot be checked: %s", shown

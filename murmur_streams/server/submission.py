@@ -1,4 +1,4 @@
-"""From a checked body to a run: its input, its trace, and the key that makes it one run only."""
+"""From a checked body to a run: its input, its trace, and its idempotency key."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from murmur_streams.wire.requests import SubmitRequest
 from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY, SubmitOptions
 
 MOST_PAST = timedelta(days=1)
-"""A start that lies further back is a slip, and not a request that was late."""
+"""A start further back is a mistake, not a request that arrived late."""
 _KEY = re.compile(r"[\x21-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _TRIES = 3
 LOOK_SECONDS = 0.25
-"""How long an answer waits for the look for workers, which is made once a minute for a target."""
+"""The longest time that an answer waits for the check for workers, once a minute for a target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A run that was asked for."""
+    """The run of a request."""
 
     run_id: str
     is_replay: bool = False
-    """It was there: the key was used before, for the same work."""
+    """The key was used before, for the same work; the run existed."""
     handle: RunHandle[Any] | None = None
-    """Of a run that was made; None for a replay."""
+    """None for a replay."""
 
     async def warning(self) -> str | None:
-        """What the client should know, though its run was taken."""
+        """A warning for the client, though the run is queued: no worker serves the target."""
         return None if self.handle is None else await self.handle.unserved(LOOK_SECONDS)
 
 
@@ -85,31 +85,32 @@ def idempotency_key(request: Request) -> str | None:
 async def submit(
     request: Request, who: Principal, body: SubmitRequest, key: str | None
 ) -> Submission:
-    """Submit a run; with a key, the same work again is the run that there is.
+    """Submit a run; with a key, a second request for the same work returns the first run.
 
     Raises:
-        ProblemError: no such agent or group; with a key also: it is of other work, or in flight.
+        ProblemError: the agent or group does not exist; or the key belongs to other work, or to a
+            request that is still in progress here.
         InvalidInputError: a value breaks a rule.
         RunExistsError: the run id is taken.
     """
     pod = pod_of(request)
     agent = _agent(pod, body)
-    work = _Work(pod, who, body, agent, _input(agent, body, pod), _trace(request))
+    work = _RequestedWork(pod, who, body, agent, _input(agent, body, pod), _trace(request))
     if key is None:
         if body.run_id is not None and body.run_id.startswith(KEYED):
-            # Who guesses another's key could take its place.
+            # A client that guesses another's key could create the run under the key's id first.
             raise InvalidInputError(f"ids that begin with {KEYED} are made by keys; choose another")
-        made = await work.submit(body.run_id)
+        submission = await work.submit(body.run_id)
     else:
-        made = await _once(work, key)
-    if not made.is_replay:
+        submission = await _submit_once(work, key)
+    if not submission.is_replay:
         metrics: Metrics = request.app.state.metrics
         metrics.submitted()
-    return made
+    return submission
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _RequestedWork:
     pod: Pod
     who: Principal
     body: SubmitRequest
@@ -141,7 +142,7 @@ class _Work:
 
     @property
     def digest(self) -> str:
-        """The digest of what the client sent, by which a second request is compared."""
+        """The digest of the client's request; a second request under the key must have the same."""
         body = self.body
         return request_digest(
             body.target,
@@ -154,7 +155,7 @@ class _Work:
         )
 
     def is_same(self, run: Run) -> bool:
-        """Whether the run of a key was submitted by this request."""
+        """Whether the run of a key was submitted by a request like this one."""
         given, agent = self.given, self.agent
         encoded = given if agent is None else agent.encode_json_input(given)
         text = None if encoded is None else encode_json(encoded, "the input")
@@ -163,29 +164,31 @@ class _Work:
         )
 
 
-async def _once(work: _Work, key: str) -> Submission:
+async def _submit_once(work: _RequestedWork, key: str) -> Submission:
     if work.body.run_id is not None:
         raise InvalidInputError("send run_id or Idempotency-Key, not both: the key makes the id")
-    # Not of the target, which no empty name is: the same key for another one is other work.
+    # "" instead of the target: the same key with another target must find this run, and is then
+    # refused as other work. No target has an empty name.
     run_id = idempotent_run_id("", key, work.who.tenant)
     flight = (work.who.tenant, key)
     if flight in work.pod.in_flight:
         raise ProblemError(IN_FLIGHT)
     work.pod.in_flight.add(flight)
     try:
-        return await _made_or_found(work, run_id)
+        return await _find_or_submit(work, run_id)
     finally:
         work.pod.in_flight.discard(flight)
 
 
-async def _made_or_found(work: _Work, run_id: str) -> Submission:
+async def _find_or_submit(work: _RequestedWork, run_id: str) -> Submission:
     store = await work.pod.store()
     for _ in range(_TRIES):
         try:
-            # First: what was taken once is taken again, whatever is allowed by now.
+            # Looked up before it is submitted: a repeated request succeeds although rules of input
+            # may have changed since the first one.
             run = await store.snapshot(run_id)
             if run.tenant != work.who.tenant:
-                # Somebody else has worked out the key's id, and asked for a run of that id.
+                # Another tenant has computed the key's id and submitted a run with that id.
                 raise RunExistsError(run_id)
             if not work.is_same(run):
                 raise ProblemError(KEY_REUSED, "this Idempotency-Key was used for another request")
@@ -195,13 +198,13 @@ async def _made_or_found(work: _Work, run_id: str) -> Submission:
         try:
             return await work.submit(run_id)
         except RunExistsError:
-            # Another pod was quicker.
+            # Another pod has submitted it between the two calls.
             continue
     raise RunExistsError(run_id)
 
 
 def _agent(pod: Pod, body: SubmitRequest) -> Agent | None:
-    """The agent; None for a fleet that has none of its own, which submits to any name."""
+    """The agent; None for a fleet without agents, which submits to any name."""
     target = check_target(body.target)
     if body.is_group:
         raise ProblemError(NO_GROUP, f"there is no group {target!r}")
@@ -235,5 +238,5 @@ def _decoded(text: str, pod: Pod) -> JsonValue:
 def _trace(request: Request) -> dict[str, str] | None:
     names = ("traceparent", "tracestate")
     found: dict[str, Any] = {name: ",".join(request.headers.getlist(name)) for name in names}
-    # Without one, the server's own span is the run's parent.
+    # None: the server's own span becomes the run's parent.
     return {name: text for name, text in found.items() if text} or None

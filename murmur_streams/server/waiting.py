@@ -1,4 +1,4 @@
-"""Requests that wait: ``Prefer: wait``, for how long, and what ends the wait besides."""
+"""Requests that wait for a run: the ``Prefer: wait`` header, and waits that a drain also ends."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore
 
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_TEXT = rf'(?:{_WORD}|"(?:[^"\\]|\\.)*")'
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TEXT = rf'(?:{_NAME}|"(?:[^"\\]|\\.)*")'
 _PREFERENCE = re.compile(
-    rf"\s*({_WORD})\s*(?:=\s*({_TEXT})\s*)?(?:;\s*(?:{_WORD}\s*(?:=\s*{_TEXT}\s*)?)?)*(?:,|$)"
+    rf"\s*({_NAME})\s*(?:=\s*({_TEXT})\s*)?(?:;\s*(?:{_NAME}\s*(?:=\s*{_TEXT}\s*)?)?)*(?:,|$)"
 )
 _LONGEST_NUMBER = 9
 
 
 def preferred_wait(request: Request, most_seconds: float) -> int | None:
-    """The whole seconds of ``Prefer: wait=N`` (RFC 7240), at most as many as are granted.
+    """The whole seconds of ``Prefer: wait=N`` (RFC 7240), capped at what the server grants.
 
-    None without one. A preference that cannot be read is no preference.
+    None without one. A header that cannot be parsed is ignored, as the RFC asks.
     """
     text, at = ",".join(request.headers.getlist("Prefer")), 0
     while at < len(text):
@@ -39,7 +39,7 @@ def preferred_wait(request: Request, most_seconds: float) -> int | None:
         if found is None:
             return None
         if found[1].lower() == "wait":
-            # When one comes twice, the first counts.
+            # The RFC: of two, the first counts.
             return _seconds((found[2] or "").strip('"'), most_seconds)
         at = found.end()
     return None
@@ -53,32 +53,32 @@ def _seconds(text: str, most_seconds: float) -> int | None:
 
 
 async def until(request: Request, work: Coroutine[Any, Any, object], seconds: float) -> bool:
-    """Wait for something, whose errors are raised; whether it was done before the wait ended.
+    """Wait for work to finish; return whether it did. Its exceptions are raised.
 
-    The wait ends when its time is over, the pod drains, or the client is gone.
+    The wait ends early when its time is over, the pod drains, or the client leaves.
     """
-    doing = start_task(work, "wait for a run")
+    working = start_task(work, "wait for a run")
     drain = start_task(pod_of(request).drain.wait(), "wait for the drain")
     gone = start_task(_gone(request), "wait for the client's end")
     try:
         await asyncio.wait(
-            {doing, drain, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            {working, drain, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
         )
-        if not doing.done():
+        if not working.done():
             return False
-        await doing
+        await working
         return True
     finally:
-        await end_tasks({doing, drain, gone})
+        await end_tasks({working, drain, gone})
 
 
 async def until_ended(request: Request, who: Principal, run: Run, seconds: float) -> bool:
-    """Wait for a run's end, when the pod has room for one who waits; whether it was seen."""
-    with contextlib.ExitStack() as held:
+    """Wait for a run's end, if the pod accepts another open stream; return whether it ended."""
+    with contextlib.ExitStack() as stack:
         try:
-            held.enter_context(pod_of(request).streaming(who))
+            stack.enter_context(pod_of(request).streaming(who))
         except ProblemError:
-            # What was asked for is done: only the wait is not granted.
+            # The request itself has succeeded: only the wait is refused.
             return False
         return await until(request, ended(await pod_of(request).store(), run), seconds)
 
@@ -86,7 +86,7 @@ async def until_ended(request: Request, who: Principal, run: Run, seconds: float
 async def ended(store: WorkStore, run: Run) -> None:
     """Return when the run's stream has ended."""
     while not run.state.is_terminal:
-        # What was trimmed away meanwhile is of no interest here.
+        # Entries that were trimmed meanwhile do not matter here: only the end does.
         with contextlib.suppress(CursorGapError):
             async with aclosing(store.stream(run.run_id, after=run.cursor)) as events:
                 async for _ in events:

@@ -15,7 +15,7 @@ from fastapi.requests import HTTPConnection
 
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.access import is_still_good
+from murmur_streams.server.auth.access import is_still_valid
 from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.auth.tokens import LONGEST, Token, digest
@@ -320,13 +320,13 @@ async def test_an_open_streams_credentials_can_be_asked_after(fleet: Fleet, tmp_
     headers = [(b"authorization", f"Bearer {ALL}".encode())]
     connection = HTTPConnection({"type": "http", "app": app, "headers": headers})
     web = Principal("web", frozenset({Scope.READ}))
-    assert await is_still_good(connection, web)
-    assert not await is_still_good(connection, replace(web, expires_at=time.time() - 1))
-    assert await is_still_good(connection, replace(web, name="any", run_id="r-1"))
+    assert await is_still_valid(connection, web)
+    assert not await is_still_valid(connection, replace(web, expires_at=time.time() - 1))
+    assert await is_still_valid(connection, replace(web, name="any", run_id="r-1"))
     file.write_text(record.format("other", ALL))
-    assert not await is_still_good(connection, web)
+    assert not await is_still_valid(connection, web)
     file.write_text(record.format("web", "another-0123456789"))
-    assert not await is_still_good(connection, web)
+    assert not await is_still_valid(connection, web)
 
 
 async def test_a_token_is_in_no_answer_and_no_log(

@@ -208,7 +208,9 @@ async def test_a_pod_is_unready_while_writes_are_refused(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that answers reads alone is not one to send submissions to; the log says why."""
-    monkeypatch.setattr(answering, "_refusals", Trouble(answering.logger, "requests end with 503"))
+    monkeypatch.setattr(
+        answering, "_outage_log", Trouble(answering.logger, "requests end with 503")
+    )
     begin, end, why = REFUSING[name]
     async with spare_server(tmp_path / "spare") as server, server.client() as admin:
         fleet = Fleet(server.url(), key_prefix="test-refusing", retry_seconds=0.2)

@@ -17,9 +17,9 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.following import Telling
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.protocol import LimitedProtocol
+from murmur_streams.server.stream_messages import MessageStream
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.stores.redis.live.run_buffer import Followed
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -358,12 +358,12 @@ async def test_an_open_stream_keeps_no_request_and_a_closed_one_nothing(space: S
         wires = [await stream(pod.port, PATH) for _ in range(10)]
         await following(pod, 10)
         assert alive(Request) == []
-        assert len(alive(Telling)) == 10
+        assert len(alive(MessageStream)) == 10
         for wire in wires:
             wire.cut()
         await pod.released()
         await wait_until(lambda: not pod.server.server_state.tasks, "the requests are over")
-        assert alive(Telling, Followed, EventStream, RequestResponseCycle) == []
+        assert alive(MessageStream, Followed, EventStream, RequestResponseCycle) == []
 
 
 async def test_a_stream_works_in_an_app_that_does_not_unwind(space: Space) -> None:

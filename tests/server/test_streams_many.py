@@ -12,8 +12,8 @@ import pytest
 from murmur_streams.core.model.errors import InvalidCursorError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.server.following import Told
-from murmur_streams.server.many import ManyCursor, merged
+from murmur_streams.server.several_runs import ManyCursor, merged
+from murmur_streams.server.stream_messages import StreamMessage
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.event_source import Event
 from tests.server.wire import RunningPod, get, running_pod, stream
@@ -226,8 +226,8 @@ async def test_a_cursor_of_other_runs_is_410(pod: RunningPod, store: RedisRunSto
 
 def test_a_cursor_is_read_as_it_was_written_whatever_the_order_of_the_runs() -> None:
     cursor = ManyCursor(["b", "a", "c"])
-    cursor.move(Told("a", "log", "", "0123abcd-5-6"))
-    cursor.move(Told("b", "end", "", "0123abcd-7-8"))
+    cursor.move(StreamMessage("a", "log", "", "0123abcd-5-6"))
+    cursor.move(StreamMessage("b", "end", "", "0123abcd-7-8"))
     again = ManyCursor.parse(str(cursor), ["c", "b", "a"])
     assert (again.after("a"), again.after("c")) == ("0123abcd-5-6", None)
     assert again.open_runs == ["a", "c"]

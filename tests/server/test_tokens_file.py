@@ -77,7 +77,7 @@ def test_what_is_drawn_can_be_read() -> None:
         ("tokens = []", r"must hold \[\[tokens\]\] records"),
         ("tokens = [1]", "record 1: it must be a table"),
         ("[[token]]\nname = 'a'", r"must hold \[\[tokens\]\] records"),
-        ("[[tokens]", "no TOML"),
+        ("[[tokens]", "not TOML"),
         (record() + "x = 1\n", "record 1: 'x' is none of expires, name"),
         (record(name="a b"), "record 1: name must be"),
         (record() + record(name=""), "record 2: name must be"),

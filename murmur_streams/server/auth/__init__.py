@@ -1,4 +1,4 @@
-"""Who a caller is and what it may do."""
+"""Authentication and access: which caller sent a request, and what it may do."""
 
 from murmur_streams.server.auth.bearer import Authenticator, BearerTokens
 

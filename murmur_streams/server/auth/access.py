@@ -1,7 +1,7 @@
-"""Who may use a route: the dependencies that the routers ask with.
+"""Access to routes: the dependencies that yield the caller of a request, or reject it.
 
-They come first among a route's parameters, so that nobody without credentials has a body read or
-learns whether a run is there. They refuse unknown query parameters, too: after the credentials.
+They come first among a route's parameters: without credentials no body is read, and a client cannot
+find out whether a run exists. After the credentials they also reject unknown query parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.queries import check_query
 from murmur_streams.wire.problems import FORBIDDEN
 
-# Both only document: what a request says is read below, to the letter.
+# Both are only for the OpenAPI document: the functions below read the headers themselves.
 _bearer = HTTPBearer(
     scheme_name="bearer", description="A token of the tokens file.", auto_error=False
 )
@@ -37,7 +37,7 @@ Dependency = Callable[..., Awaitable[Principal]]
 
 
 def needs(scope: Scope) -> Dependency:
-    """A dependency that yields who asks, when they have this scope; else 401 or 403."""
+    """A dependency that yields the caller if it has this scope, and else answers 401 or 403."""
 
     async def caller(
         connection: HTTPConnection, _: Annotated[object, Security(_bearer)]
@@ -54,7 +54,7 @@ async def reader_of_streams(
     _: Annotated[object, Security(_bearer)],
     __: Annotated[object, Security(_ticket)],
 ) -> Principal:
-    """Who reads a stream: by a ticket where there is one, else by a token that may read."""
+    """The reader of a stream, by its ticket if it has one, else by a token with the scope read."""
     pod = pod_of(connection)
     if pod.options.authenticator is None or "ticket" not in connection.query_params:
         who = _with(Scope.READ, await _caller(connection))
@@ -65,15 +65,15 @@ async def reader_of_streams(
 
 
 async def reader_of_document(connection: HTTPConnection) -> None:
-    """Who reads the OpenAPI document: anybody if the pod's options say so, else as everywhere."""
+    """Check the credentials for the OpenAPI document, unless the pod's options make it public."""
     if not pod_of(connection).options.public_openapi:
         await _caller(connection)
 
 
-async def is_still_good(connection: HTTPConnection, who: Principal) -> bool:
-    """Whether an open stream's credentials are good now: they may have expired or been withdrawn.
+async def is_still_valid(connection: HTTPConnection, who: Principal) -> bool:
+    """Whether an open stream's credentials are still valid: not expired, and not removed.
 
-    A ticket cannot be withdrawn; its stream ends with the credentials that it was given for.
+    A ticket cannot be withdrawn; its stream ends when the credentials expire that got the ticket.
     """
     if who.expires_at is not None and time.time() >= who.expires_at:
         return False
@@ -127,4 +127,4 @@ Submitter = Annotated[Principal, Depends(needs(Scope.SUBMIT))]
 Canceller = Annotated[Principal, Depends(needs(Scope.CANCEL))]
 Admin = Annotated[Principal, Depends(needs(Scope.ADMIN))]
 StreamReader = Annotated[Principal, Depends(reader_of_streams)]
-"""For the streams of runs; everywhere else a ticket counts for nothing."""
+"""For the streams of runs; other routes ignore tickets."""

@@ -1,4 +1,4 @@
-"""Who is who: from a request's headers to a principal. Nothing else of a request is looked at."""
+"""From a request's headers to its principal. Nothing else of a request is read."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ _SCHEME_BYTES = len(b"Bearer ")
 
 
 class Authenticator(Protocol):
-    """Says who sends a request, by its headers; names are in lower case.
+    """Finds the caller of a request by its headers, whose names are in lower case.
 
     Raises:
-        ProblemError: 401 for credentials that are missing or no good, 400 or 431 for headers that
-            cannot be read.
+        ProblemError: 401 for missing or invalid credentials, 400 or 431 for malformed headers.
     """
 
     async def __call__(self, headers: list[tuple[bytes, bytes]]) -> Principal: ...
 
 
 class BearerTokens:
-    """``Authorization: Bearer TOKEN`` by a list of tokens, or by a file of them.
+    """``Authorization: Bearer TOKEN``, by a list of tokens or a file of them.
 
-    A token is compared by its hash with every record there is, so that the time an answer takes
-    tells nothing of a record.
+    A token's hash is compared with every record, so that the time of an answer shows nothing about
+    the records.
     """
 
     def __init__(self, tokens: Sequence[Token]) -> None:
@@ -42,7 +41,7 @@ class BearerTokens:
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
-        """By a tokens file, whose changes count at once.
+        """By a tokens file; changes of the file apply at once.
 
         Raises:
             StoreConfigurationError: it cannot be read.
@@ -67,7 +66,7 @@ def bearer_token(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The token of a request's one Authorization header.
 
     Raises:
-        ProblemError: 401 there is none, 400 there are two, 431 it is longer than any token.
+        ProblemError: 401 without one, 400 for two, 431 if it is longer than any token.
     """
     given = [value for name, value in headers if name == b"authorization"]
     if not given:
@@ -83,5 +82,5 @@ def bearer_token(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def unauthorized(detail: str) -> ProblemError:
-    """The 401 that tells how to come in."""
+    """The 401 with its challenge, which names the scheme to use."""
     return ProblemError(UNAUTHORIZED, detail, headers=CHALLENGE)

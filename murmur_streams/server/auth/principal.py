@@ -1,4 +1,4 @@
-"""Who asks, and what they may."""
+"""Principals, the authenticated callers, and their scopes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What a caller may do."""
+    """A permission of a caller."""
 
     SUBMIT = "submit"
     READ = "read"
@@ -18,17 +18,17 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller whose credentials were good."""
+    """An authenticated caller."""
 
     name: str
     """For logs and limits; never a secret."""
     scopes: frozenset[Scope]
     tenant: str | None = None
-    """Whose runs it sees; None: those that belong to no tenant."""
+    """The tenant whose runs it sees; None: the runs without a tenant."""
     run_id: str | None = None
-    """The one run that a stream ticket is good for; None: all."""
+    """The only run that it may see, if it came with a stream ticket; None: no such limit."""
     expires_at: float | None = None
-    """When its credentials end, as Unix seconds; an open stream ends then. None: never."""
+    """When its credentials expire, in Unix seconds; an open stream ends then. None: never."""
 
     @property
     def is_admin(self) -> bool:
@@ -40,9 +40,9 @@ class Principal:
         return scope in self.scopes or self.is_admin
 
     def sees(self, run_id: str, tenant: str | None) -> bool:
-        """Whether a run of this tenant is there for it."""
+        """Whether it may see a run with this id and tenant."""
         return self.run_id in {None, run_id} and (self.is_admin or self.tenant == tenant)
 
 
 ANYONE = Principal("anyone", frozenset(Scope))
-"""Everybody, where the server asks for no credentials."""
+"""Every caller of a server that needs no credentials."""

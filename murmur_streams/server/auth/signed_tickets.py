@@ -1,4 +1,4 @@
-"""A stream ticket as text: signed here, read again on any pod that has the secret."""
+"""Stream tickets as signed text; any pod with the same secret can read them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PURPOSE = b"murmur-streams stream ticket 1\n"
 
 
 def sign_ticket(secret: bytes, who: Principal, seconds: float) -> str:
-    """A ticket that lets this caller read its ``run_id``, when it is shown in so many seconds."""
+    """A ticket that lets this caller stream its ``run_id`` for so many seconds from now."""
     fields = [who.run_id, who.tenant, time.time() + seconds, who.name, who.expires_at]
     body = base64.urlsafe_b64encode(json.dumps(fields).encode()).rstrip(b"=")
     return b".".join((body, _signature(secret, body))).decode()
 
 
 def read_ticket(secret: bytes, ticket: str) -> Principal | None:
-    """Who carries it; None when it was not signed with this secret, or its time is over."""
+    """The caller that it was signed for; None if it has another signature, or has expired."""
     if len(ticket) > LONGEST:
         return None
     body, _, signature = ticket.encode(errors="replace").partition(b".")
@@ -36,13 +36,13 @@ def read_ticket(secret: bytes, ticket: str) -> Principal | None:
 
 
 def seconds_left(who: Principal, most: float) -> float:
-    """How long a ticket may be good: no longer than the credentials it was given for."""
+    """The validity of a ticket: at most ``most``, and at most that of the caller's credentials."""
     if who.expires_at is None:
         return most
     return max(0.0, min(most, who.expires_at - time.time()))
 
 
 def _signature(secret: bytes, body: bytes) -> bytes:
-    # The purpose keeps what is signed with the same secret for something else from being a ticket.
+    # With the purpose, a text that was signed with the same secret for another use is not a ticket.
     made = hmac.digest(secret, _PURPOSE + body, hashlib.sha256)
     return base64.urlsafe_b64encode(made).rstrip(b"=")

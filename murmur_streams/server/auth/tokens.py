@@ -1,4 +1,4 @@
-"""The tokens file: who may do what, by the hash of a secret. Read again whenever it has changed.
+"""The tokens file: callers and their scopes, by the hash of a token. Read again after each change.
 
 TOML, one ``[[tokens]]`` each::
 
@@ -6,11 +6,11 @@ TOML, one ``[[tokens]]`` each::
     name = "web"
     sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     scopes = ["submit", "read"]
-    tenant = "acme"                    # left out: the runs that belong to no tenant
-    expires = 2031-01-31T00:00:00Z     # left out: never
+    tenant = "acme"                    # optional; without it, the runs without a tenant
+    expires = 2031-01-31T00:00:00Z     # optional; without it, never
 
 Instead of ``sha256`` there may be ``token``, the secret itself. Several tokens with one name are
-one caller: to rotate, add the new one, and remove the old one when nobody uses it any more.
+one caller: to rotate, add the new one, and remove the old one when no client uses it any more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from murmur_streams.server.auth.principal import Principal, Scope
 logger = logging.getLogger("murmur_streams.server")
 
 PREFIX = "mst_"
-"""What a token of ours begins with, so that scanners for leaked secrets can know it."""
+"""How our tokens begin, so that scanners for leaked secrets recognize them."""
 SHORTEST = 16
 LONGEST = 4_096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -45,22 +45,22 @@ _FIELDS = frozenset({"name", "token", "sha256", "scopes", "tenant", "expires"})
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One record: the hash of a secret, and who it is that knows it."""
+    """One record: the hash of a token, and the principal that has the token."""
 
     sha256: bytes
     principal: Principal
     is_plain: bool = field(default=False, compare=False)
-    """Whether the file has the secret itself, and not only its hash."""
+    """Whether the file has the token itself, not only its hash."""
 
 
 class TokensFile:
-    """The records of a file, as it is now.
+    """The records of a file, always as the file is now.
 
-    A file that cannot be used leaves those of before in force: half a file, seen while somebody
-    writes it, must lock nobody out.
+    While a changed file is invalid, the records from before stay in force: a file that is read in
+    the middle of a write must not lock callers out.
 
     Raises:
-        StoreConfigurationError: it cannot be used from the start.
+        StoreConfigurationError: the file is invalid when it is first read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,14 +69,14 @@ class TokensFile:
         self._tokens = self._read()
 
     def tokens(self) -> Sequence[Token]:
-        """The records; the file is read when it is another than the last time."""
+        """The records; the file is read again if it has changed."""
         state = self._state()
         if state != self._seen:
             self._seen = state
             try:
                 self._tokens = self._read()
             except StoreConfigurationError as error:
-                logger.error("the tokens of before stay in force: %s", error)  # noqa: TRY400  # its traceback tells nobody more
+                logger.error("the tokens of before stay in force: %s", error)  # noqa: TRY400  # a traceback would add nothing
             else:
                 logger.info("%d tokens were read from %s", len(self._tokens), self._path)
         return self._tokens
@@ -112,16 +112,16 @@ class TokensFile:
 
 
 def is_open_to_others(mode: int, *, to_write: bool = False) -> bool:
-    """Whether the group or everybody may use a file of this mode; Windows has no such modes."""
+    """Whether a file's mode gives access to its group or to others; False on Windows."""
     return os.name == "posix" and bool(mode & (0o022 if to_write else 0o077))
 
 
 def parse_tokens(text: str) -> tuple[Token, ...]:
-    """The records of a file's text; ValueError says which one breaks which rule, and no secret."""
+    """Parse a file's text; ValueError names the record and the rule that it breaks, no secret."""
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"it is no TOML: {error}") from None
+        raise ValueError(f"it is not TOML: {error}") from None
     records: object = found.get("tokens")
     if set(found) != {"tokens"} or not isinstance(records, list) or not records:
         raise ValueError("it must hold [[tokens]] records, one at least, and nothing else")
@@ -131,17 +131,17 @@ def parse_tokens(text: str) -> tuple[Token, ...]:
 
 
 def draw_token() -> str:
-    """A new secret."""
+    """Draw a new token."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def digest(token: bytes) -> bytes:
-    """What is kept of a secret. It was drawn, not thought up: one round is enough."""
+    """The hash of a token. One round is enough: tokens are random, so guessing is hopeless."""
     return hashlib.sha256(token).digest()
 
 
 def check_name(name: object) -> str:
-    """Return what can be a caller's name, else raise InvalidInputError."""
+    """Return the name if it is a valid name of a caller, else raise InvalidInputError."""
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
     raise InvalidInputError(
@@ -150,7 +150,7 @@ def check_name(name: object) -> str:
 
 
 def record_of(token: str, who: Principal) -> str:
-    """The record of a secret, as the file holds it."""
+    """The record of a token, as text for the file."""
     lines = ["[[tokens]]", f'name = "{who.name}"', f'sha256 = "{digest(token.encode()).hex()}"']
     scopes = ", ".join(f'"{scope}"' for scope in Scope if scope in who.scopes)
     lines.append(f"scopes = [{scopes}]")
@@ -164,7 +164,7 @@ def record_of(token: str, who: Principal) -> str:
 def _token(number: int, record: object) -> Token:
     try:
         if not isinstance(record, dict):
-            raise ValueError("it must be a table")  # noqa: TRY004, TRY301  # a rule of the file, told with the others
+            raise ValueError("it must be a table")  # noqa: TRY004, TRY301  # a rule of the file like the others
         return _checked(cast("dict[str, Any]", record))
     except (ValueError, InvalidInputError) as error:
         raise ValueError(f"record {number}: {error}") from None

@@ -1,4 +1,4 @@
-"""The routes of agents and groups: what there is, and runs whose end the answer waits for."""
+"""The routes of agents and groups: listings, and runs whose outcome is the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from murmur_streams.server.auth.access import Reader, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
-from murmur_streams.server.outcomes import outcome_of
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
@@ -70,7 +69,7 @@ async def run_agent(
     the problem has its ``run_id``.
     """
     _agent(request, name)
-    work = _Work(request, who, name)
+    work = _RequestRuns(request, who, name)
     with pod_of(request).streaming(who):
         run_id = await work.submit(body.task, idempotency_key(request))
         return (await _outcomes(work, [work.outcome(run_id)]))[0]
@@ -93,8 +92,8 @@ async def gather_agent(
     are submitted, and those that were go on.
     """
     _agent(request, name)
-    work, key = _Work(request, who, name, body.max_concurrency), idempotency_key(request)
-    # No key of a client's has a space in it.
+    work, key = _RequestRuns(request, who, name, body.max_concurrency), idempotency_key(request)
+    # Each task has its own key. A client's key has no space, so it cannot be one of these.
     keys = [None if key is None else f"{key} {number}" for number in range(len(body.tasks))]
     with pod_of(request).streaming(who):
         return await _outcomes(
@@ -129,36 +128,39 @@ async def run_group(
     raise _no_group(name)
 
 
-class _Work:
-    """Runs that one request waits for."""
+class _RequestRuns:
+    """The runs of one request, which waits for their outcomes."""
 
     def __init__(self, request: Request, who: Principal, name: str, at_once: int = 1) -> None:
         self.request = request
         self.who = who
         self.run_ids: list[str] = []
         self._name = name
-        self._room = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(at_once)
 
     async def submit(self, task: Task, key: str | None) -> str:
-        """Submit one."""
+        """Submit a run; return its id."""
         body = SubmitRequest.model_validate({"target": self._name, "task": task})
-        made = await submit(self.request, self.who, body, key)
-        self.run_ids.append(made.run_id)
-        return made.run_id
+        submission = await submit(self.request, self.who, body, key)
+        self.run_ids.append(submission.run_id)
+        return submission.run_id
 
     async def outcome(self, run_id: str) -> AnyOutcome:
-        """Wait for a run's end."""
-        store = await pod_of(self.request).store()
+        """Wait for a run's end; return its outcome."""
+        pod = pod_of(self.request)
+        store = await pod.store()
         await ended(store, await store.snapshot(run_id))
-        return await outcome_of(store, await store.snapshot(run_id))
+        return await pod.outcome(await store.snapshot(run_id))
 
     async def run(self, task: Task, key: str | None) -> AnyOutcome:
-        """Submit one and wait for its end, when there is room for it."""
-        async with self._room:
+        """Submit a run and wait for its outcome; at most ``at_once`` do so together."""
+        async with self._slots:
             return await self.outcome(await self.submit(task, key))
 
 
-async def _outcomes(work: _Work, runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
+async def _outcomes(
+    work: _RequestRuns, runs: list[Coroutine[Any, Any, AnyOutcome]]
+) -> list[AnyOutcome]:
     pod, found = pod_of(work.request), list[AnyOutcome]()
 
     async def wait() -> None:
@@ -172,12 +174,12 @@ async def _outcomes(work: _Work, runs: list[Coroutine[Any, Any, AnyOutcome]]) ->
     finally:
         for run in runs:
             run.close()
-    told: dict[str, Any] = {"run_ids": work.run_ids, "run_id": next(iter(work.run_ids), None)}
+    members: dict[str, Any] = {"run_ids": work.run_ids, "run_id": next(iter(work.run_ids), None)}
     if pod.drain.is_set():
         raise ProblemError(
-            DRAINING, "this pod is shutting down; what was submitted goes on", **told
+            DRAINING, "this pod is shutting down; what was submitted goes on", **members
         )
-    raise ProblemError(TIMEOUT, "it took too long; what was submitted goes on", **told)
+    raise ProblemError(TIMEOUT, "it took too long; what was submitted goes on", **members)
 
 
 async def _all(runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:

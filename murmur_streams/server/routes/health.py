@@ -19,7 +19,7 @@ from murmur_streams.wire.answers import Health, Readiness
 router = APIRouter(tags=["health"])
 
 READY_SECONDS = 2.0
-"""Who asks whether the pod is ready does not wait for a store that is slow to say so."""
+"""The longest time that a readiness probe waits for the store."""
 READY = "ready"
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Readiness, "description": "It is not, and why"}
@@ -57,7 +57,7 @@ async def read_metrics(who: Reader, request: Request) -> Response:
     """The pod's counters, as Prometheus reads them."""
     del who
     metrics: Metrics = request.app.state.metrics
-    metrics.store_warns(await pod_of(request).warning())
+    metrics.record_warning(await pod_of(request).warning())
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

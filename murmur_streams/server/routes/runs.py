@@ -1,28 +1,25 @@
-"""The routes of runs that are there: read, page, cancel, delete."""
+"""The routes of submitted runs: read, list, cancel, delete."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
-from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
 from murmur_streams.server.auth.access import Admin, Canceller, Reader, pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.following import resume_after
 from murmur_streams.server.json_body import optional_body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
-from murmur_streams.server.outcomes import outcome_of
 from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.stream_messages import resume_after
 from murmur_streams.server.waiting import preferred_wait, until, until_ended
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import AnyOutcome, Cancelled, Entry, EventPage, JournalPage
@@ -33,9 +30,10 @@ from murmur_streams.wire.run_json import RunList, RunSnapshot
 router = APIRouter(tags=["runs"])
 
 MOST_PAGES = 20
-"""How many pages of others' runs are passed over for one page of the caller's own."""
+"""The most pages of the store that are read for one page of the runs that a caller may see."""
 LATE_SECONDS = 0.5
-"""A run that has ended but is not sealed gets its seal from who follows it; so long at least."""
+"""A run that has ended but has no seal gets one from the first reader that follows it: the shortest
+wait for that."""
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(description="A cursor; empty or -1: from the start.")]
@@ -65,7 +63,8 @@ async def list_runs(
         if cursor is None or len(found) >= most:
             break
         if pages >= MOST_PAGES and last is not None and _ms(cursor) < _ms(last):
-            # Not the cursor itself: it is another's id. All that is newer was looked at.
+            # The store's cursor would show another tenant's run id. This one has only its
+            # millisecond, and everything newer than that millisecond has been read.
             found = [run for run in found if run.created_ms > _ms(cursor)]
             cursor = listing_key(_ms(cursor) + 1, "0")
             break
@@ -76,7 +75,7 @@ async def list_runs(
 
 
 def _readable(runs: list[Run]) -> Iterator[RunSnapshot]:
-    """The runs as they are told; like the store's, a listing leaves damaged ones out."""
+    """The snapshots of the runs; a listing leaves damaged runs out, as the store's does."""
     for run in runs:
         try:
             yield RunSnapshot.of(run)
@@ -112,7 +111,7 @@ async def read_result(who: Reader, request: Request, run_id: str) -> AnyOutcome:
     run = await pod_of(request).find(who, run_id)
     if not run.state.is_terminal:
         raise ProblemError(NOT_ENDED, f"run is {run.state}; result not yet available")
-    return await outcome_of(await pod_of(request).store(), run)
+    return await pod_of(request).outcome(run)
 
 
 @router.get("/runs/{run_id}/events", responses=_OF_CURSORS | problems(TOO_MANY))
@@ -131,12 +130,12 @@ async def read_events(
     page = await _events(store, run, resume_after(after), most)
     seconds = min(wait, pod.options.max_wait_seconds)
     if page.events or page.ended or not (seconds or run.state.is_terminal):
-        return page.told
-    # One that asks for no wait is none that waits: it costs no place of a stream.
+        return page
+    # A request without ``wait`` does not count as an open stream, though it may wait for the seal.
     with pod.streaming(who) if seconds else nullcontext():
         news = _next_event(store, run_id, page.next)
         await until(request, news, seconds or LATE_SECONDS)
-    return (await _events(store, await pod.find(who, run_id), page.next, most)).told
+    return await _events(store, await pod.find(who, run_id), page.next, most)
 
 
 @router.get("/runs/{run_id}/journal", responses=_OF_CURSORS)
@@ -173,14 +172,14 @@ async def cancel_run(
     pod = pod_of(request)
     await pod.find(who, run_id)
     handle = pod.fleet.handle(run_id)
-    told = await handle.cancel(reason=None if body is None else body.reason)
+    reply = await handle.cancel(reason=None if body is None else body.reason)
     seconds = preferred_wait(request, pod.options.max_wait_seconds)
-    if seconds is not None and not told.state.is_terminal:
+    if seconds is not None and not reply.state.is_terminal:
         await until_ended(request, who, await handle.snapshot(), seconds)
-        # Asking twice is asking once.
-        told = await handle.cancel()
+        # A second request changes nothing; its reply has the state of now.
+        reply = await handle.cancel()
     answer = json_answer(
-        Cancelled(state=told.state, how=told.how), without={"how"} if told.how is None else None
+        Cancelled(state=reply.state, how=reply.how), without={"how"} if reply.how is None else None
     )
     if seconds is not None:
         answer.headers["Preference-Applied"] = f"wait={seconds}"
@@ -198,19 +197,8 @@ async def delete_run(who: Admin, request: Request, run_id: str, force: bool = Fa
         raise RunNotFoundError(run_id)
 
 
-@dataclass
-class _Page:
-    events: list[RunEvent]
-    next: str
-    ended: bool
-
-    @property
-    def told(self) -> EventPage:
-        return EventPage(events=self.events, next=self.next, ended=self.ended)
-
-
-async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> _Page:
-    page = _Page([], after or "", ended=False)
+async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> EventPage:
+    page = EventPage(events=[], next=after or "", ended=False)
     async with aclosing(store.journal(run.run_id, after=after)) as entries:
         async for entry in _up_to_the_seal(entries):
             event = entry.event()
@@ -218,7 +206,7 @@ async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> _
                 return page
             page.next, page.ended = entry.cursor, entry.is_seal
             page.events += [event] if event is not None else []
-    # A cursor behind the seal: of what came late, or of the last event.
+    # The cursor may be past the seal: that of a late entry.
     page.ended = page.ended or _is_past_seal(run, page.next)
     return page
 

@@ -1,30 +1,34 @@
-"""The event streams: of one run, of several, and of all."""
+"""The event streams of one run, of several and of all, and the tickets that open them."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import math
 import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, Field
 
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.errors import CursorError
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.identifiers import check_run_id, check_target
-from murmur_streams.server.auth.access import Admin, StreamReader, pod_of
-from murmur_streams.server.following import (
-    Telling,
+from murmur_streams.server.auth.access import Admin, Reader, StreamReader, pod_of
+from murmur_streams.server.auth.signed_tickets import seconds_left, sign_ticket
+from murmur_streams.server.openapi import problems
+from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.several_runs import ManyCursor, follow_runs
+from murmur_streams.server.stream_messages import (
+    MessageStream,
     check_feed_cursor,
     check_run_cursor,
     follow_feed,
     follow_run,
     resume_after,
 )
-from murmur_streams.server.many import ManyCursor, tell_many
-from murmur_streams.server.openapi import problems
-from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.wire.problems import (
     BAD_CURSOR,
@@ -33,21 +37,29 @@ from murmur_streams.wire.problems import (
     DAMAGED,
     INVALID,
     NOT_ACCEPTABLE,
+    NOT_FOUND,
     RUN_NOT_FOUND,
     TOO_MANY,
 )
 
 router = APIRouter(tags=["streams"])
 
-_TAKEN = ("text/event-stream", "text/*", "*/*")
+_ACCEPTED = ("text/event-stream", "text/*", "*/*")
 _Q_OF_ZERO = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
-async def event_streams_are_taken(request: Request) -> None:
-    """Refuse who takes no event stream, with 406."""
+class Ticket(BaseModel):
+    """Good for opening the stream of one run, for as long as it says."""
+
+    ticket: str = Field(description="To be sent as ?ticket= with GET /runs/{run_id}/stream.")
+    expires_in: int = Field(description="Seconds in which a stream can be opened with it.", ge=0)
+
+
+async def accepts_event_streams(request: Request) -> None:
+    """Answer 406 if the Accept header excludes ``text/event-stream``."""
     ranges = [part for line in request.headers.getlist("accept") for part in line.split(",")]
     named = [part for part in ranges if part.strip()]
-    if named and not _is_taken(named):
+    if named and not _are_accepted(named):
         raise ProblemError(NOT_ACCEPTABLE, "this is an event stream: accept text/event-stream")
 
 
@@ -64,7 +76,7 @@ async def resume_cursor(
         str | None, Query(description="The same, for who sends no header; the header wins.")
     ] = None,
 ) -> str | None:
-    """Where the reader is; None: at the start."""
+    """The position after which the stream continues; None: the start."""
     headers, queries = (
         request.headers.getlist("last-event-id"),
         request.query_params.getlist("after"),
@@ -94,7 +106,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     204: {"description": "Everything has ended and nothing comes after the cursor."},
     **problems(*_KINDS, RUN_NOT_FOUND, DAMAGED),
 }
-_FEED = {status: told for status, told in _STREAM.items() if status not in {204, 404, 500}}
+_FEED = {status: answer for status, answer in _STREAM.items() if status not in {204, 404, 500}}
 
 
 @router.get(
@@ -106,7 +118,7 @@ _FEED = {status: told for status, told in _STREAM.items() if status not in {204,
 )
 async def stream_run(
     who: StreamReader,
-    _: Annotated[None, Depends(event_streams_are_taken)],
+    _: Annotated[None, Depends(accepts_event_streams)],
     request: Request,
     run_id: str,
     after: Resume,
@@ -120,13 +132,13 @@ async def stream_run(
     if after is not None:
         Cursor.parse(after)
 
-    async def source() -> Telling | None:
+    async def source() -> MessageStream | None:
         run = await pod.find(who, run_id)
         store = await pod.store()
         if run.seal is None and not control:
             await check_run_cursor(store, run_id, after)
-        told = Telling(follow_run(store, run_id, after, control=control), control=control)
-        return await _unless_empty(told, may_wait=run.seal is None)
+        messages = MessageStream(follow_run(store, run_id, after, control=control), control=control)
+        return await _unless_empty(messages, may_wait=run.seal is None)
 
     return EventStream(pod, who, source)
 
@@ -140,7 +152,7 @@ async def stream_run(
 )
 async def stream_runs(
     who: StreamReader,
-    _: Annotated[None, Depends(event_streams_are_taken)],
+    _: Annotated[None, Depends(accepts_event_streams)],
     request: Request,
     runs: Runs,
     after: Resume,
@@ -157,14 +169,14 @@ async def stream_runs(
         raise ProblemError(INVALID, "a run is named twice")
     cursor = ManyCursor.parse(after, map(check_run_id, runs))
 
-    async def source() -> Telling | None:
+    async def source() -> MessageStream | None:
         found = await asyncio.gather(*(pod.find(who, run_id) for run_id in cursor.open_runs))
         store = await pod.store()
         if not control:
             cursors = [(run.run_id, cursor.after(run.run_id)) for run in found]
             await asyncio.gather(*(check_run_cursor(store, *each) for each in cursors))
-        told = tell_many(store, cursor, control=control)
-        return await _unless_empty(told, may_wait=any(run.seal is None for run in found))
+        messages = follow_runs(store, cursor, control=control)
+        return await _unless_empty(messages, may_wait=any(run.seal is None for run in found))
 
     return EventStream(pod, who, source)
 
@@ -178,7 +190,7 @@ async def stream_runs(
 )
 async def stream_feed(
     who: Admin,
-    _: Annotated[None, Depends(event_streams_are_taken)],
+    _: Annotated[None, Depends(accepts_event_streams)],
     request: Request,
     after: Resume,
     targets: Targets = None,
@@ -189,29 +201,51 @@ async def stream_feed(
     pod = pod_of(request)
     wanted = None if targets is None else [check_target(target) for target in targets]
 
-    async def source() -> Telling:
+    async def source() -> MessageStream:
         store = await pod.store()
         try:
             await check_feed_cursor(store, after)
         except CursorError:
             if not control:
                 raise
-        return Telling(follow_feed(store, after, wanted, types, control=control), control=control)
+        entries = follow_feed(store, after, wanted, types, control=control)
+        return MessageStream(entries, control=control)
 
     return EventStream(pod, who, source)
 
 
-async def _unless_empty(told: Telling, *, may_wait: bool) -> Telling | None:
-    """What is told; None when that is nothing, which is known only where nothing is waited for."""
-    if may_wait or await told.has_any():
-        return told
+@router.post("/runs/{run_id}/ticket", summary="Get a ticket for a run's stream")
+async def give_ticket(who: Reader, run_id: str, request: Request) -> Ticket:
+    """A browser's EventSource sends no Authorization header: it sends ?ticket= instead.
+
+    Any pod that has the same secret takes it. A stream that was opened with it goes on after it
+    has expired, but ends with the credentials it was given for.
+    """
+    pod = pod_of(request)
+    run = await pod.find(who, run_id)
+    if pod.options.ticket_secret is None:
+        raise ProblemError(NOT_FOUND, "this server gives no tickets: it has no ticket secret")
+    seconds = seconds_left(who, pod.options.ticket_seconds)
+    holder = dataclasses.replace(who, tenant=run.tenant, run_id=run_id)
+    ticket = sign_ticket(pod.options.ticket_secret, holder, seconds)
+    return Ticket(ticket=ticket, expires_in=math.floor(seconds))
+
+
+async def _unless_empty(messages: MessageStream, *, may_wait: bool) -> MessageStream | None:
+    """The messages; None if all runs have ended and no message comes, which is answered with 204.
+
+    While a run may still have events (``may_wait``), the first message could take hours: the answer
+    is 200 at once.
+    """
+    if may_wait or await messages.has_any():
+        return messages
     return None
 
 
-def _is_taken(ranges: list[str]) -> bool:
-    """Whether the ranges of an Accept header have event streams: the closest one tells."""
+def _are_accepted(ranges: list[str]) -> bool:
+    """Whether an Accept header's ranges include event streams: the most specific range decides."""
     kinds = {kind: not never for kind, never in map(_read_range, ranges)}
-    return next((kinds[kind] for kind in _TAKEN if kind in kinds), False)
+    return next((kinds[kind] for kind in _ACCEPTED if kind in kinds), False)
 
 
 def _read_range(media_range: str) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""``POST /submit``: queue a run, and perhaps wait for its end."""
+"""``POST /submit``: queue a run, and with ``Prefer: wait`` wait for its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from murmur_streams.server.auth.access import Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
-from murmur_streams.server.outcomes import outcome_of
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import preferred_wait, until_ended
 from murmur_streams.wire.answers import Submitted
@@ -21,7 +20,8 @@ from murmur_streams.wire.requests import SubmitRequest
 router = APIRouter(tags=["runs"])
 REPLAYED = "Idempotent-Replayed"
 WARNING = "Murmur-Warning"
-"""A header, so that bodies are what clients of murmur-runtime know, and a replay's the same."""
+"""A header, not a member of the body: clients of murmur-runtime know the body's members, and a
+replay has the same body as the first answer."""
 
 
 @router.post(
@@ -44,26 +44,27 @@ async def submit_run(
 
     With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
     """
-    made = await submit(request, who, body, idempotency_key(request))
+    submission = await submit(request, who, body, idempotency_key(request))
     seconds = preferred_wait(request, pod_of(request).options.max_wait_seconds)
     if seconds is None:
-        answer = json_answer(Submitted(run_id=made.run_id), without={"state", "result"})
+        answer = json_answer(Submitted(run_id=submission.run_id), without={"state", "result"})
     else:
-        answer = await _waited(request, who, made.run_id, seconds)
-    if made.is_replay:
+        answer = await _waited_answer(request, who, submission.run_id, seconds)
+    if submission.is_replay:
         answer.headers[REPLAYED] = "true"
-    warning = await made.warning()
+    warning = await submission.warning()
     if warning is not None:
         answer.headers[WARNING] = warning
     return answer
 
 
-async def _waited(request: Request, who: Principal, run_id: str, seconds: int) -> Response:
-    store = await pod_of(request).store()
+async def _waited_answer(request: Request, who: Principal, run_id: str, seconds: int) -> Response:
+    pod = pod_of(request)
+    store = await pod.store()
     await until_ended(request, who, await store.snapshot(run_id), seconds)
     run = await store.snapshot(run_id)
-    result = await outcome_of(store, run) if run.state.is_terminal else None
-    told = Submitted(run_id=run_id, state=run.state, result=result)
-    answer = json_answer(told, without=set() if result is not None else {"result"})
+    result = await pod.outcome(run) if run.state.is_terminal else None
+    body = Submitted(run_id=run_id, state=run.state, result=result)
+    answer = json_answer(body, without=set() if result is not None else {"result"})
     answer.headers["Preference-Applied"] = f"wait={seconds}"
     return answer

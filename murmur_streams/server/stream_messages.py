@@ -1,4 +1,4 @@
-"""What event streams tell of a run or of all runs, and where their reader is after each message."""
+"""The messages of an event stream: of one run or of the feed, each with its reader's position."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from murmur_streams.wire.sse import SseBlock
 
 GAP, RESET, END, DAMAGED = "gap", "reset", "end", "damaged"
 AT_START = frozenset({"", "-1"})
-"""What clients send who begin at the start."""
+"""Cursors that clients send to begin at the start."""
 _KNOWN_TYPES = frozenset({*map(str, RunEventType), *map(str, EntryType)})
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One message, before it is bytes."""
+class StreamMessage:
+    """One message of an event stream, before it is bytes."""
 
     run_id: str | None
-    """Of which run it tells; None: of the feed as a whole."""
+    """The run that it is about; None for a message about the feed as a whole."""
     event: str | None
-    """Its type; ``gap``, ``reset``, ``end`` and ``damaged`` are for ``?control=1``. None: of no
-    known type."""
+    """Its type; None for an entry of an unknown type. A stream without ``?control=1`` has no
+    ``gap``, ``reset``, ``end`` and ``damaged``."""
     data: str | dict[str, Any]
-    """JSON text, or what becomes it."""
+    """JSON text, or an object that becomes JSON text."""
     cursor: str | None
-    """Where a reader is after it; None: at the start."""
+    """The reader's position after it; None: the start."""
 
     @property
     def is_end(self) -> bool:
@@ -50,36 +50,40 @@ class Told:
 
     @property
     def is_break(self) -> bool:
-        """Whether what follows does not come next after what was before."""
+        """Whether something is missing between the messages before and after it."""
         return self.event in {GAP, RESET}
 
 
-Render = Callable[[Told], bytes]
+Encode = Callable[[StreamMessage], bytes]
 
 
-def encode(told: Told) -> bytes:
-    """As a message, after which its reader is at its cursor."""
-    data = told.data
+def encode(message: StreamMessage) -> bytes:
+    """The lines of a message; its id is the cursor."""
+    data = message.data
     text = data if isinstance(data, str) else _to_json(data)
-    return SseBlock(told.event, text, told.cursor or "").encode()
+    return SseBlock(message.event, text, message.cursor or "").encode()
 
 
-class Telling:
-    """What is told, as encoded messages; close it, even if nothing was taken from it."""
+class MessageStream:
+    """Messages, encoded one by one; close it, even if none was taken."""
 
     def __init__(
-        self, told: AsyncGenerator[Told], *, control: bool, render: Render = encode
+        self,
+        messages: AsyncGenerator[StreamMessage],
+        *,
+        control: bool,
+        encode: Encode = encode,
     ) -> None:
-        self._told = told
+        self._messages = messages
         self._control = control
-        self._render = render
-        self._ahead: list[Told] = []
+        self._encode = encode
+        self._ahead: list[StreamMessage] = []
 
     async def has_any(self) -> bool:
-        """Whether anything but ends is told: waits for the first."""
-        async for told in self._told:
-            self._ahead.append(told)
-            if not told.is_end:
+        """Whether there is a message other than ends: waits for the first."""
+        async for message in self._messages:
+            self._ahead.append(message)
+            if not message.is_end:
                 return True
         return False
 
@@ -88,15 +92,15 @@ class Telling:
 
     async def __anext__(self) -> bytes:
         while True:
-            told = self._ahead.pop(0) if self._ahead else await anext(self._told)
-            # Rendered in any case: what stands for several runs remembers who has ended.
-            message = self._render(told)
-            if self._control or not told.is_end:
-                return message
+            message = self._ahead.pop(0) if self._ahead else await anext(self._messages)
+            # An end is encoded even if it is not sent: a cursor of several runs records it then.
+            encoded = self._encode(message)
+            if self._control or not message.is_end:
+                return encoded
 
     async def aclose(self) -> None:
         """End it."""
-        await self._told.aclose()
+        await self._messages.aclose()
 
 
 def resume_after(given: str | None) -> str | None:
@@ -106,42 +110,42 @@ def resume_after(given: str | None) -> str | None:
 
 async def follow_run(
     store: WorkStore, run_id: str, after: str | None, *, control: bool
-) -> AsyncGenerator[Told]:
-    """Tell a run's events, and at last its end; its state is told with ``control`` only.
+) -> AsyncGenerator[StreamMessage]:
+    """Yield a run's events, and at last its end, which has the run's state with ``control`` only.
 
-    With ``control`` a gap or reset is told, and it goes on from where the rest is; without, and
-    where two come without an event between them, it raises. Damage is told with ``control``, and
-    nothing comes after it; without, it raises.
+    With ``control`` a gap or reset is a message, and the stream continues with the entries that
+    remain; without it, and when a second one follows without an event between them, it raises.
+    Damage is the last message with ``control``; without it, it raises.
 
     Raises:
         RunNotFoundError, StoreError: as the store's stream.
-        CursorGapError, CursorResetError: it cannot go on.
+        CursorGapError, CursorResetError: it cannot continue.
     """
-    broke: CursorError | None = None
+    broken_by: CursorError | None = None
     while True:
         try:
             async with aclosing(store.stream(run_id, after=after)) as events:
                 async for event in events:
-                    after, broke = event.id, None
-                    yield Told(run_id, str(event.type), event.model_dump_json(), after)
+                    after, broken_by = event.id, None
+                    yield StreamMessage(run_id, str(event.type), event.model_dump_json(), after)
             break
         except CursorError as error:
-            if not control or broke is not None:
+            if not control or broken_by is not None:
                 raise
-            broke, after = error, error.resume_cursor
+            broken_by, after = error, error.resume_cursor
         except RunNotFoundError:
-            if broke is None:
+            if broken_by is None:
                 raise
-            break  # What was reset is gone: its end can be told.
+            break  # The run was reset and then deleted: the reader gets its end.
         except RunDamagedError as error:
             if not control:
                 raise
             log_problem("an event stream cannot go on", error)
-            yield Told(run_id, DAMAGED, _damage(error), after)
+            yield StreamMessage(run_id, DAMAGED, _damage(error), after)
             return
-        yield _break(broke, run_id)
+        yield _break(broken_by, run_id)
     state = await _state_of(store, run_id) if control else None
-    yield Told(run_id, END, {"state": state}, after)
+    yield StreamMessage(run_id, END, {"state": state}, after)
 
 
 async def follow_feed(
@@ -151,26 +155,26 @@ async def follow_feed(
     types: Collection[str] | None,
     *,
     control: bool,
-) -> AsyncGenerator[Told]:
-    """Tell the feed's entries; breaks as in ``follow_run``."""
-    broke: CursorError | None = None
+) -> AsyncGenerator[StreamMessage]:
+    """Yield the feed's entries; gaps and resets as in ``follow_run``."""
+    broken_by: CursorError | None = None
     while True:
         try:
             feed = store.feed(after=after, targets=targets, types=types)
             async with aclosing(feed) as entries:
                 async for entry in entries:
-                    after, broke = entry.cursor, None
-                    yield _told_of(entry)
+                    after, broken_by = entry.cursor, None
+                    yield _message_of(entry)
             return
         except CursorError as error:
-            if not control or broke is not None:
+            if not control or broken_by is not None:
                 raise
-            broke, after = error, error.resume_cursor
-        yield _break(broke, None)
+            broken_by, after = error, error.resume_cursor
+        yield _break(broken_by, None)
 
 
 async def check_run_cursor(store: WorkStore, run_id: str, after: str | None) -> None:
-    """Refuse a cursor from which the run's stream cannot go on, without waiting for news.
+    """Reject a cursor from which the run's stream cannot continue; does not wait for new events.
 
     Raises:
         InvalidCursorError, CursorGapError, CursorResetError, RunDamagedError: as the store's
@@ -180,13 +184,14 @@ async def check_run_cursor(store: WorkStore, run_id: str, after: str | None) -> 
         return
     async with aclosing(store.journal(run_id, after=after)) as entries:
         async for entry in entries:
-            # A damaged event must be found here: a stream that breaks at it is opened again.
+            # Decodes the event. A client reconnects after a stream that breaks at a damaged event,
+            # again and again; a problem document before the first byte stops it.
             if entry.event() is not None:
                 return
 
 
 async def check_feed_cursor(store: WorkStore, after: str | None) -> None:
-    """Refuse a cursor from which the feed cannot go on, without waiting for news.
+    """Reject a cursor from which the feed cannot continue; does not wait for new entries.
 
     Raises:
         InvalidCursorError, CursorGapError, CursorResetError: as the store's feed.
@@ -195,7 +200,7 @@ async def check_feed_cursor(store: WorkStore, after: str | None) -> None:
         await store.check_feed_cursor(after)
 
 
-def _told_of(entry: FeedEntry) -> Told:
+def _message_of(entry: FeedEntry) -> StreamMessage:
     found = entry.entry
     at = datetime.fromtimestamp(found.ms / 1000, UTC)
     data = {
@@ -206,14 +211,14 @@ def _told_of(entry: FeedEntry) -> Told:
         "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "fields": {name: value for name, value in found.fields.items() if name != "type"},
     }
-    # What somebody else wrote into the stream is data, and no name of an event.
+    # A type that another program wrote into the stream is data: it could be "end", or break a line.
     name = found.type if found.type in _KNOWN_TYPES else None
-    return Told(entry.run_id, name, data, entry.cursor)
+    return StreamMessage(entry.run_id, name, data, entry.cursor)
 
 
-def _break(error: CursorError, run_id: str | None) -> Told:
+def _break(error: CursorError, run_id: str | None) -> StreamMessage:
     name = RESET if isinstance(error, CursorResetError) else GAP
-    return Told(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
+    return StreamMessage(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
 
 
 def _damage(error: RunDamagedError) -> dict[str, Any]:
@@ -229,7 +234,7 @@ def _to_json(value: dict[str, Any]) -> str:
 
 
 async def _state_of(store: WorkStore, run_id: str) -> str | None:
-    """The run's state; None when the run is gone, too."""
+    """The run's state; None when the run was deleted."""
     try:
         return str((await store.get_status(run_id)).state)
     except RunNotFoundError:

@@ -1,4 +1,4 @@
-"""Several runs in one event stream, and the cursor that says where its reader is in each."""
+"""Several runs in one event stream, and the cursor with a reader's position in each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from functools import partial
 from typing import Self, TypeVar
 
 from murmur_streams.core.model.errors import InvalidCursorError
-from murmur_streams.server.following import Telling, Told, encode, follow_run
+from murmur_streams.server.stream_messages import (
+    MessageStream,
+    StreamMessage,
+    encode,
+    follow_run,
+)
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore
 
@@ -23,10 +28,10 @@ _START, _ENDED = "-", "end"
 
 
 class ManyCursor:
-    """Where a reader of several runs is.
+    """A reader's positions in several runs.
 
-    Its text has one part for each run, in the order of their ids: it is good only with the same
-    runs, in whatever order they are asked for.
+    Its text has one part for each run, in the order of the run ids. It is valid only for the same
+    runs; the order of the request's ``run`` parameters does not matter.
     """
 
     def __init__(self, run_ids: Iterable[str]) -> None:
@@ -37,10 +42,10 @@ class ManyCursor:
 
     @classmethod
     def parse(cls, text: str | None, run_ids: Iterable[str]) -> Self:
-        """Read a cursor's text; None is the start of all runs.
+        """Parse a cursor's text; None is the start of all runs.
 
         Raises:
-            InvalidCursorError: it is none of several runs, or of more or fewer than these.
+            InvalidCursorError: it is not a cursor of several runs, or not of as many as these.
         """
         cursor = cls(run_ids)
         if text is None:
@@ -49,15 +54,15 @@ class ManyCursor:
         parts = match[1][1:].split(".") if match else []
         if len(parts) != len(cursor._parts):
             raise InvalidCursorError(
-                f"{ascii(text)[:60]} is no cursor of these {len(cursor._parts)} runs; pass the id "
-                "of a message of the same runs, or none for the start"
+                f"{ascii(text)[:60]} is not a cursor of these {len(cursor._parts)} runs; pass the "
+                "id of a message of the same runs, or none for the start"
             )
         cursor._parts = dict(zip(cursor._parts, parts, strict=True))
         return cursor
 
     @property
     def open_runs(self) -> list[str]:
-        """The runs whose end has not been told."""
+        """The runs whose end the reader has not reached."""
         return [run_id for run_id, part in self._parts.items() if part != _ENDED]
 
     def after(self, run_id: str) -> str | None:
@@ -65,40 +70,45 @@ class ManyCursor:
         part = self._parts[run_id]
         return None if part == _START else part
 
-    def move(self, told: Told) -> None:
-        """Stand after what was told."""
-        if told.run_id is not None:
-            self._parts[told.run_id] = _ENDED if told.is_end else told.cursor or _START
+    def move(self, message: StreamMessage) -> None:
+        """Move to the position after a message."""
+        if message.run_id is not None:
+            self._parts[message.run_id] = _ENDED if message.is_end else message.cursor or _START
 
 
-def tell_many(store: WorkStore, cursor: ManyCursor, *, control: bool) -> Telling:
-    """Tell what comes of all runs until all have ended; errors as ``follow_run``.
+def follow_runs(store: WorkStore, cursor: ManyCursor, *, control: bool) -> MessageStream:
+    """The messages of all runs until all have ended; errors as ``follow_run``.
 
-    A run's events come in order; between runs there is none.
+    The events of one run come in order; events of different runs come in any order.
     """
     runs = [
         follow_run(store, run_id, cursor.after(run_id), control=control)
         for run_id in cursor.open_runs
     ]
-    return Telling(merged(runs), control=control, render=partial(_render, cursor))
+    return MessageStream(merged(runs), control=control, encode=partial(_encode_at, cursor))
 
 
-def _render(cursor: ManyCursor, told: Told) -> bytes:
-    cursor.move(told)
-    place, data = str(cursor), told.data
+def _encode_at(cursor: ManyCursor, message: StreamMessage) -> bytes:
+    """Encode a message with the cursor of all runs as its id.
+
+    The cursor moves here, when a message is sent, and not when it arrives in ``merged``: a message
+    that still waits there must not count as seen, or a reader that resumes would miss it.
+    """
+    cursor.move(message)
+    position, data = str(cursor), message.data
     if not isinstance(data, str):
-        data = {"run_id": told.run_id, **data}
-    if told.is_break:
-        data = {"run_id": told.run_id, "resume_cursor": place}
-    return encode(replace(told, data=data, cursor=place))
+        data = {"run_id": message.run_id, **data}
+    if message.is_break:
+        data = {"run_id": message.run_id, "resume_cursor": position}
+    return encode(replace(message, data=data, cursor=position))
 
 
 async def merged(sources: list[AsyncGenerator[T]]) -> AsyncGenerator[T]:
-    """Yield what comes of all, each in its own order, until all have ended or one fails.
+    """Yield the items of all sources, each in its own order, until all have ended or one fails.
 
-    Of each at most one item waits: who takes slowly holds all of them up.
+    At most one item of each source waits, so a slow consumer slows all of them down.
     """
-    arrived: asyncio.Queue[T | _Over] = asyncio.Queue(1)
+    arrived: asyncio.Queue[T | _SourceEnd] = asyncio.Queue(1)
 
     async def pump(source: AsyncGenerator[T]) -> None:
         error = None
@@ -106,16 +116,16 @@ async def merged(sources: list[AsyncGenerator[T]]) -> AsyncGenerator[T]:
             async with aclosing(source):
                 async for item in source:
                     await arrived.put(item)
-        except Exception as raised:  # noqa: BLE001  # whatever it is, it is raised below
+        except Exception as raised:  # noqa: BLE001  # the loop below raises it
             error = raised
-        await arrived.put(_Over(error))
+        await arrived.put(_SourceEnd(error))
 
     pumps = [start_task(pump(source), "one run of several") for source in sources]
     try:
         running = len(pumps)
         while running:
             item = await arrived.get()
-            if not isinstance(item, _Over):
+            if not isinstance(item, _SourceEnd):
                 yield item
             elif item.error is not None:
                 raise item.error
@@ -125,8 +135,8 @@ async def merged(sources: list[AsyncGenerator[T]]) -> AsyncGenerator[T]:
         await end_tasks(pumps)
 
 
-class _Over:
-    """A source has ended."""
+class _SourceEnd:
+    """The end of a source; with an error, how it failed."""
 
     def __init__(self, error: Exception | None) -> None:
         self.error = error
