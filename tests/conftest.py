@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from redis import Redis
 
+from murmur_streams import Fleet
+from murmur_streams.server import make_app
+from murmur_streams.server.openapi import DocumentedApp
 from tests.key_audit import audit_keys, left_by_hand
 from tests.running_server import running_server
 from tests.servers import Space
 
 settings.register_profile(
-    "dev", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("matrix", settings.get_profile("dev"), max_examples=200)
 settings.register_profile("full", settings.get_profile("dev"), max_examples=2_000)
-# `make test` runs with -n, and always the full number; a plain `pytest` while one works is quick.
-# --hypothesis-profile=full or =dev chooses otherwise.
-settings.load_profile("full" if "PYTEST_XDIST_WORKER" in os.environ else "dev")
+# `make check` chooses the full number by --hypothesis-profile=full.
+settings.load_profile("dev")
 
 
 def pytest_collection_finish() -> None:
     """Leave the tests themselves out of each later ``gc.collect()``, 0.2 s with them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_openapi_document() -> Iterator[None]:
+    """Make the OpenAPI document once for all apps: it takes 0.1 s and depends on the routes alone.
+
+    An app makes it for its first request, and most tests of the server have an app of their own.
+    """
+    make = DocumentedApp.openapi
+
+    @functools.cache
+    def document() -> dict[str, Any]:
+        return make(make_app(Fleet("memory:")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DocumentedApp, "openapi", lambda app: document())
+        yield
 
 
 @pytest.fixture(scope="session")
