@@ -16,6 +16,9 @@ ARGS    ?=
 OLDEST  := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",' \
   | sed 's/<[0-9.]*//g; s/>=/==/g')
 WORKERS ?= 3
+# make test leaves out what is marked slow; FULL=1 adds it, and 2,000 sequences for each property.
+FULL    ?=
+CHOICE  := $(if $(FULL),--hypothesis-profile=full,-m "not slow")
 
 # pyright comes with node as a wheel; these keep it from looking for another one or a newer release.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
@@ -29,8 +32,8 @@ help: ## Say what each verb does
 demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, and the proof
 	@$(BIN)/murmur-streams demo $(ARGS)
 
-test: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## Run the tests (WORKERS=3 processes)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## Run the quick tests (FULL=1: all; WORKERS=3 processes)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(CHOICE) $(ARGS)
 
 newest: | $(BIN)/python ## Run the quick tests on the newest releases that pyproject.toml allows
 	$(call quick_tests_on,newest)
@@ -41,7 +44,8 @@ oldest: | $(BIN)/python ## The same on the oldest releases of what the package i
 matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)
 
-check: lint matrix test ## The one gate: format, lint, types, layers, other servers, tests
+check: lint matrix ## The one gate: format, lint, types, layers, other servers, all tests
+	@$(MAKE) --no-print-directory test FULL=1
 
 lint: $(VENV)/.stamp-dev ## The gate without the tests
 	@$(BIN)/ruff format --check $(CODE) || { echo "Run 'make format'."; exit 1; }

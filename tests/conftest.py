@@ -43,7 +43,9 @@ def one_openapi_document() -> Iterator[None]:
 
     @functools.cache
     def document() -> dict[str, Any]:
-        return make(make_app(Fleet("memory:")))
+        app = make_app(Fleet("memory:"))
+        assert isinstance(app, DocumentedApp)
+        return make(app)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DocumentedApp, "openapi", lambda app: document())

@@ -45,7 +45,7 @@ def main(names: list[str]) -> int:
     """Run the tests on each server and print a summary; the exit code is 1 when one failed."""
     everything = [*BINARIES, *(DOCKER + image for image in IMAGES)]
     outcomes = [run_on(name) for name in names or everything]
-    print("\nThe server matrix; fakeredis and Valkey 9 ran in `make test`:")
+    print("\nThe server matrix; fakeredis and Valkey 9 are part of `make test`:")
     for outcome in outcomes:
         print(f"  {outcome.server:24} {outcome.summary}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1

@@ -155,6 +155,7 @@ def half(exported: Path, tmp_path: Path) -> Iterator[Feed]:
     feed.close()
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_is_simply_done_again(
     line: CommandLine, exported: Path, half: Feed, target: list[str], tmp_path: Path
 ) -> None:
@@ -197,6 +198,7 @@ def many(in_store: Any) -> None:
     in_store(make)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_export_that_was_stopped_goes_on_in_its_file(

@@ -69,6 +69,7 @@ def test_a_signal_drains_all_processes(
     assert all(map(is_gone, pids))
 
 
+@pytest.mark.slow
 def test_a_process_that_died_is_replaced_and_it_is_told(
     line: CommandLine, started: list[int]
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_process_that_died_is_replaced_and_it_is_told(
     assert is_gone(third)
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_parent_that_was_killed(
     line: CommandLine, started: list[int]
 ) -> None:
@@ -96,6 +98,7 @@ def test_no_process_outlives_a_parent_that_was_killed(
         wait_until(lambda pid=pid: is_gone(pid), "the orphan ends")
 
 
+@pytest.mark.slow
 def test_a_second_signal_hands_the_runs_of_all_back(line: CommandLine, started: list[int]) -> None:
     parent, pids = two(line, started)
     line.run("submit", "gated", "--run-id", "r-1")
@@ -114,6 +117,7 @@ def test_a_fleet_that_cannot_be_loaded_is_told_once_and_ends_all(line: CommandLi
     assert refused.stderr.count("no module 'nowhere'") == 1
 
 
+@pytest.mark.slow
 def test_the_names_of_the_processes_are_numbered(line: CommandLine, started: list[int]) -> None:
     parent = line.start(
         *("worker", "fleet_app:fleet", "--processes", "2", "--id", "blue", "--json")
@@ -129,6 +133,7 @@ def test_the_names_of_the_processes_are_numbered(line: CommandLine, started: lis
     wait_until(are_listed, "both workers are in the list")
 
 
+@pytest.mark.slow
 def test_a_handler_that_swallows_its_cancellation_keeps_no_process(line: CommandLine) -> None:
     process = line.worker("--drain-seconds", "0")
     line.run("submit", "stubborn", "--run-id", "r-1")
@@ -144,6 +149,7 @@ def answered(line: CommandLine) -> Any:
     return objects(done.stdout)[-1]["result"]["output"]
 
 
+@pytest.mark.slow
 def test_reload_takes_the_new_code_and_outlives_code_that_is_broken(
     line: CommandLine, started: list[int], tmp_path: Path
 ) -> None:
@@ -167,6 +173,7 @@ def test_reload_takes_the_new_code_and_outlives_code_that_is_broken(
     assert "app.py changed" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_worker_runs_on_either_event_loop(line: CommandLine, loop: str) -> None:
     pytest.importorskip("uvloop")

@@ -390,6 +390,7 @@ def test_a_proxy_may_show_it_under_a_path(line: CommandLine) -> None:
     assert ask(f"{url}/healthz")[0] == 200
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_gone_is_told_and_its_return_is_noticed(
     line: CommandLine, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ async def test_a_drained_server_sends_its_readers_to_another(
         assert found == await whole(fleet, handle.run_id)
 
 
+@pytest.mark.slow
 async def test_readers_of_three_pods_outlive_a_kill_a_drain_and_cuts(
     fleet: Fleet, worker: None, gates: Gates
 ) -> None:

@@ -99,6 +99,7 @@ def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
     assert set(PROGRAMS) == {"jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py"}
 
 
+@pytest.mark.slow
 def test_orders_are_idempotent_retried_delayed_and_resumed(fleets: Fleets) -> None:
     done = fleets.program("orders.py")
     assert done.returncode == 0, done.stderr
@@ -110,6 +111,7 @@ def test_orders_are_idempotent_retried_delayed_and_resumed(fleets: Fleets) -> No
     assert pages == "['a', 'b', 'c', 'd']"
 
 
+@pytest.mark.slow
 def test_the_desk_requeues_purges_and_pauses(fleets: Fleets) -> None:
     done = fleets.program("desk.py")
     assert done.returncode == 0, done.stderr
@@ -123,12 +125,14 @@ def test_the_desk_requeues_purges_and_pauses(fleets: Fleets) -> None:
     assert " working " in worker
 
 
+@pytest.mark.slow
 def test_a_running_run_is_cancelled_by_its_handler(fleets: Fleets) -> None:
     done = fleets.program("stop.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "cancelled handler True\n"
 
 
+@pytest.mark.slow
 def test_a_program_without_a_loop_cancels_a_thread(fleets: Fleets) -> None:
     done = fleets.program("view.py")
     assert done.returncode == 0, done.stderr
@@ -136,12 +140,14 @@ def test_a_program_without_a_loop_cancels_a_thread(fleets: Fleets) -> None:
     assert (how, int(runs) >= 1, letters[0]) == ("handler", True, "(")
 
 
+@pytest.mark.slow
 def test_a_record_outside_of_a_run_says_so(fleets: Fleets) -> None:
     done = fleets.program("logs.py")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "- - INFO outside of a run\n"
 
 
+@pytest.mark.slow
 def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
     fleets.values("submit", "research", '"storks"', "--run-id", "storks", "--json")
 
@@ -160,6 +166,7 @@ def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
         assert fields_of[name] - set(named(fields)) <= {"type", "seal"}, name
 
 
+@pytest.mark.slow
 def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
     fleets.values("submit", "invoice", "1", "--delay", "1h", "--json")
     fleets.values("submit", "invoice", '"no order"', "--run-id", "dead-1", "--json")

@@ -167,12 +167,14 @@ def test_every_block_that_can_be_run_is_one_that_a_test_runs() -> None:
     assert set(BLOCKS) == programs | {"submit.sh", "stream.sh", "ticket.sh", "cli.sh"}
 
 
+@pytest.mark.slow
 def test_a_submission_that_waits_is_answered_with_its_result(served: Served) -> None:
     answer = json.loads(served.script("submit.sh"))
     assert (answer["state"], answer["result"]["output"]) == ("completed", "Hello, Ada!")
     assert json.loads(served.script("submit.sh")) == answer
 
 
+@pytest.mark.slow
 def test_a_stream_has_its_events_and_ends(served: Served) -> None:
     first, *messages = served.script("stream.sh").removesuffix("\n\n").split("\n")
     assert first.startswith("retry: ")
@@ -185,6 +187,7 @@ def test_a_stream_has_its_events_and_ends(served: Served) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_ticket_opens_the_stream(served: Served) -> None:
     ticket = json.loads(served.script("ticket.sh"))
     assert ticket["expires_in"] == ServerOptions().ticket_seconds
@@ -192,6 +195,7 @@ def test_a_ticket_opens_the_stream(served: Served) -> None:
     assert "event: agent_completed" in httpx.get(url, timeout=60).text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Path) -> None:
     given = json.dumps([RUN, served.token])
@@ -216,6 +220,7 @@ def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Pa
     assert shown == ["agent_started", "agent_output", "agent_output", "agent_completed"]
 
 
+@pytest.mark.slow
 def test_the_client_submits_streams_and_cancels(served: Served) -> None:
     lines = served.run(sys.executable, "-W", "error", "ask.py").splitlines()
     assert lines[:3] == ["agent_started None", "agent_output Hello,", "agent_output Grace"]
@@ -223,12 +228,14 @@ def test_the_client_submits_streams_and_cancels(served: Served) -> None:
     assert lines[6:] == ["cancelled", "['slow', 'greeter']"]
 
 
+@pytest.mark.slow
 def test_the_command_line_asks_the_server(served: Served) -> None:
     printed = served.script("cli.sh")
     assert "Hello, Ada!" in printed
     assert "cli-2" in printed
 
 
+@pytest.mark.slow
 def test_the_app_is_mounted_in_another(served: Served) -> None:
     (port,) = free_ports(1)
     (arguments,) = PAGE.lines("uvicorn")
@@ -259,6 +266,7 @@ def is_ready(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [

@@ -53,6 +53,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_page_move_runs(folder: Path) -> None:
     for number in range(3):
         done = run(folder, "murmur-streams", "submit", "researcher", "--run-id", f"r-{number}")

@@ -109,6 +109,7 @@ async def test_a_handler_that_takes_its_process_with_it_is_executed_elsewhere(
     assert "lease_expired" in reasons
 
 
+@pytest.mark.slow
 async def test_all_runs_of_a_dead_worker_are_handed_on_however_many_they_are(
     stage: Stage,
 ) -> None:

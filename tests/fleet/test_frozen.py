@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from murmur_streams import RunHandle
 from murmur_streams.core.model.states import RunState
 from tests.fleet.stage import Stage, wait_until
@@ -63,6 +65,7 @@ async def test_a_worker_that_comes_back_is_fenced_and_its_handler_cancelled(stag
     assert await stage.check([handle]) == [2]
 
 
+@pytest.mark.slow
 async def test_an_agent_that_only_waits_hears_of_the_loss_by_its_cancellation(
     stage: Stage,
 ) -> None:
@@ -75,6 +78,7 @@ async def test_an_agent_that_only_waits_hears_of_the_loss_by_its_cancellation(
     assert sorted(notes(journal)) == ["1 began", "1 cancelled", "2 began"]
 
 
+@pytest.mark.slow
 async def test_a_blocking_agent_that_lost_its_run_writes_nothing_more(stage: Stage) -> None:
     gate, journal = stage.gate(), stage.place / "notes"
     handle = await taken_over(stage, "waits_blocking", {"gate": str(gate), "journal": str(journal)})
@@ -87,6 +91,7 @@ async def test_a_blocking_agent_that_lost_its_run_writes_nothing_more(stage: Sta
     assert [entry.attempt for entry in entries if entry.fields.get("name") == "went on"] == [2]
 
 
+@pytest.mark.slow
 async def test_a_lonely_worker_that_was_frozen_ends_its_runs_once(
     stage: Stage, space: Space
 ) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 from typing import Any, cast
 
+import pytest
+
 from tests.fleet.stage import Stage, wait_until
 from tests.servers import Space
 
@@ -30,6 +32,7 @@ async def sent_in(seconds: float, space: Space) -> int:
             count += seen["client_type"] != "lua" and not seen["command"].startswith(NOT_COUNTED)
 
 
+@pytest.mark.slow
 async def test_an_idle_worker_sends_less_than_two_commands_a_second(
     stage: Stage, space: Space
 ) -> None:

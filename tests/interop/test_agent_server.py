@@ -22,6 +22,7 @@ def types(events: list[dict[str, Any]]) -> list[str]:
     return [event["type"] for event in events]
 
 
+@pytest.mark.slow
 async def test_no_live_stream_of_many_runs_lacks_its_last_event_or_has_one_twice(
     serve: Serve,
 ) -> None:

@@ -14,6 +14,7 @@ from tests.interop.conftest import ROOT, environment
 INSTRUCTION = r"pip install murmur-runtime==0\.1\.0"
 
 
+@pytest.mark.slow
 def test_the_interface_holds_with_the_types_of_murmur() -> None:
     command = [sys.executable, "-m", "pytest", "tests/interop/interface.py", "-q"]
     done = subprocess.run(

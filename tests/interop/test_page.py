@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from murmur_streams.interop.murmur_runtime import _target
 from tests.interop.conftest import ROOT, environment
 from tests.key_audit import audit_keys
@@ -30,6 +32,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_serves_on_our_store(space: Space, tmp_path: Path) -> None:
     (block,) = re.findall(r"^```python\n(# app\.py\n.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (tmp_path / "app.py").write_text(block, encoding="utf-8")

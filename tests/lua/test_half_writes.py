@@ -120,6 +120,7 @@ async def test_a_key_of_another_type_leaves_no_half_write(
 DAMAGES = {"removed": None, "text": "x", "negative": "-5", "huge": "9" * 20, "broken": "1.5"}
 
 
+@pytest.mark.slow
 @every_scenario
 async def test_a_damaged_field_leaves_no_half_write(
     stage: Stage, box: Sandbox, scenario: str

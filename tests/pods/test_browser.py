@@ -103,6 +103,7 @@ async def cut_again_and_again(port: int, chance: random.Random) -> AsyncGenerato
             each.transport.abort()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 async def test_an_event_source_that_is_cut_sees_each_event_once(
     space: Space, pods: Pods, tmp_path: Path

@@ -115,6 +115,7 @@ async def test_a_reply_that_breaks_costs_no_entry(
     assert fault is Fault.BYTE_BY_BYTE or len(proxy.seen) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_readers_whose_connections_break_all_the_time_get_every_entry_once(

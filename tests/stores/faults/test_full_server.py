@@ -185,6 +185,7 @@ async def test_a_heartbeat_is_refused_as_other_calls_are(
         assert (await store.snapshot("waits")).state is RunState.PENDING
 
 
+@pytest.mark.slow
 async def test_a_heartbeat_without_enough_replicas_is_retried(
     spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:

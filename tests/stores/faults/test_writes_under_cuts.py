@@ -86,6 +86,7 @@ class Life:
         self.acknowledged += names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEED, SEED + 5))
 async def test_200_cuts_at_random_moments_lose_nothing_double_nothing_and_tell_no_lies(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore

@@ -57,6 +57,7 @@ async def pages(store: RedisRunStore, **filters: Any) -> list[RunPage]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_each_of_5000_runs_that_did_not_change_is_listed_once_whatever_others_do(

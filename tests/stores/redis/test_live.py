@@ -123,6 +123,7 @@ async def test_changing_between_direct_and_feed_while_events_flow_loses_and_repe
     assert sources_seen == {DirectSource, FeedSource}
 
 
+@pytest.mark.slow
 async def test_a_thousand_idle_subscriptions_cost_next_to_nothing(
     space: Space, writer: RedisRunStore
 ) -> None:

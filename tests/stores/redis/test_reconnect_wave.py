@@ -72,6 +72,7 @@ async def all_have(seen: list[list[object]], count: int) -> None:
     await wait_until(lambda: all(len(each) >= count for each in seen), f"{count} are seen")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [DirectSource, FeedSource])
 async def test_a_thousand_subscribers_whose_connections_are_killed_share_their_reads(
     space: Space, store: RedisRunStore, kind: type

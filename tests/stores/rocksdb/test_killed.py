@@ -2,11 +2,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
 WRITER = """
 import sys
 from pathlib import Path
+
+import pytest
 from tests.stores.rocksdb.test_killed import write_for_ever
 write_for_ever(Path(sys.argv[1]))
 """
@@ -31,6 +35,7 @@ def write_for_ever(path: Path) -> None:
         sys.stdout.flush()
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_acknowledged_and_half_of_nothing(tmp_path: Path) -> None:
     path = tmp_path / "store"
     for kill in range(KILLS):

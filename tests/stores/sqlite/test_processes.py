@@ -6,6 +6,8 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from tests.stores.local.databases import (
@@ -38,6 +40,7 @@ def _kill_after(path: Path, groups: int) -> int:
     return max([*told, *map(int, rest)])
 
 
+@pytest.mark.slow
 def test_twenty_kills_lose_no_group_and_tear_none(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     draw = random.Random(7)
@@ -72,6 +75,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_six_processes_make_one_new_store(tmp_path: Path) -> None:
     for number in range(3):
         path = tmp_path / f"{number}.db"
