@@ -18,7 +18,7 @@ from tests.cli.conftest import CommandLine
         (["show", "nobody"], "run_id 'nobody' not found"),
         (["show", "a b"], "run_id 'a b' is refused"),
         (["tail", "nobody"], "run_id 'nobody' not found"),
-        (["tail", "nobody", "--after", "x"], "'x' is no cursor"),
+        (["tail", "nobody", "--after", "x"], "'x' is not a cursor"),
         (["keys", "nobody"], "not found"),
         (["audit", "nobody"], "not found"),
         (["submit", "a/b", "1"], "target 'a/b' is refused"),

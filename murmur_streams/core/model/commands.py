@@ -1,4 +1,4 @@
-"""What can be asked of a run, as data."""
+"""The commands on a run, as data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from murmur_streams.core.model.states import RunProgress, RunState
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A stored JSON text, told in the journal by its size and hash."""
+    """A JSON text that is stored beside the journal, which has its size and hash."""
 
     text: str
     size: int
@@ -19,27 +19,27 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Begin a run. What it holds from ``queued`` on is only of use to one that is."""
+    """Begin a run. The fields from ``queued`` on only matter to a queued run."""
 
     target: str
     epoch: str
     input: Payload | None = None
     metadata_json: str | None = None
     tenant: str | None = None
-    """Whose run it is."""
+    """The tenant that owns the run."""
     queued: bool = False
     """Whether it waits in its target's queue for a worker."""
     priority: int = 0
     delay_ms: int = 0
-    """How long from now on nobody may start it."""
+    """How long from now the run waits before it may be started."""
     due_ms: int | None = None
-    """Before when nobody may start it, instead of a delay."""
+    """The time from which the run may be started; instead of a delay."""
     deadline_ms: int = 0
-    """How long after it is due it fails if it has not ended; 0 for never."""
+    """A run that has not ended this long after it was due fails; 0 for never."""
     traceparent: str | None = None
     tracestate: str | None = None
     request_sha256: str | None = None
-    """The digest of what the submitter sent with its idempotency key."""
+    """The digest of the request that came with an idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class PushEvent:
-    """Add one event, also after the end."""
+    """Add one event; it may come after the end."""
 
     event: Fields
 
@@ -75,9 +75,9 @@ class Finish:
     error: str | None = None
     claim: str | None = None
     dead: str | None = None
-    """Why the run goes to the dead letters."""
+    """Why the run goes to the dead letters; None when it does not."""
     stopped: str | None = None
-    """What made a cancelled execution stop."""
+    """How a cancelled execution stopped: ``handler``, ``grace``, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +97,23 @@ class SetResult:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """End the stream of a run that became terminal without a closing event, once it is time."""
+    """End the stream of a run that ended without a closing event, once its time has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Hand a pending run to a worker, or end one that may not be started any more."""
+    """Start a pending run on a worker, or end a run that may not be started any more."""
 
     worker: str
     claim: str
     host: str | None = None
     max_attempts: int = 0
-    """How many executions may begin that are not excused; 0 for any number."""
+    """How many executions may begin, excused ones not counted; 0 for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Hand a running run back: it waits again, or ends if its cancel was requested."""
+    """Give a running run back: it is pending again, or ends if its cancel was requested."""
 
     reason: str
     claim: str
@@ -123,28 +123,28 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """Take a run back from a worker whose lease has run out."""
+    """Take a run back from a worker whose lease has expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestCancel:
-    """Ask that a run end cancelled: at once when it waits, else by the hand of its worker."""
+    """Request that a run ends cancelled: at once when it is pending, else through its worker."""
 
     reason: str | None = None
     host: str | None = None
-    """Where it is asked for."""
+    """The host that the request comes from."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverCancel:
-    """Tell that the execution has learnt of the request."""
+    """Record that the cancel request has reached the execution."""
 
     claim: str
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Keep a value for the next execution."""
+    """Store a value for the next execution."""
 
     value: Payload
     claim: str
@@ -152,7 +152,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class NoteSilence:
-    """Tell that an execution whose worker lives has written nothing for this long."""
+    """Record that an execution has written nothing for this long, although its worker lives."""
 
     claim: str
     silent_ms: int

@@ -1,4 +1,4 @@
-"""Cursors: where a reader is, as opaque text that proves which life of which run it belongs to."""
+"""Cursors: a reader's position as opaque text, which names the run's life that it belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a run's journal: after the entry ``<ms>-<seq>`` of the life ``epoch``."""
+    """A position in a run's journal: after the entry ``<ms>-<seq>`` of the life ``epoch``."""
 
     epoch: str
     ms: int
@@ -29,22 +29,22 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Read a cursor's text; InvalidCursorError when it is none of ours."""
+        """Read a cursor's text; InvalidCursorError when it is not one."""
         match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidCursorError(
-                f"{ascii(text)[:60]} is no cursor; pass the .id of an event, or None for the start"
+                f"{ascii(text)[:60]} is not a cursor; pass the .id of an event, or None for the start"
             )
         return cls(match[1], int(match[2]), int(match[3]))
 
     def check(self, *, epoch: str, version: int, found: bool, oldest: Self | None) -> None:
-        """Refuse to go on when the journal does not hold what this cursor stands after.
+        """Raise when the journal no longer continues after this cursor.
 
         Args:
             epoch: the run's epoch.
             version: seq of the run's last entry.
             found: whether the journal has an entry with exactly this id.
-            oldest: the place just before the oldest kept entry; None in an empty journal.
+            oldest: the position just before the oldest entry; None in an empty journal.
 
         Raises:
             CursorResetError: another run or life, beyond the end, or a rewritten entry.
@@ -57,7 +57,7 @@ class Cursor:
                 None,
             )
         if found or (oldest is not None and self.seq == oldest.seq and self.ms <= oldest.ms):
-            # Nothing is missing after the place before the oldest entry, even if it is trimmed.
+            # The entry just before the oldest one may be trimmed: nothing after it is missing.
             return
         if self.seq > version:
             raise CursorResetError(
@@ -71,7 +71,7 @@ class Cursor:
                 str(oldest),
             )
         raise CursorResetError(
-            f"entry {self.seq} is another one than the cursor saw (a failover rewound the "
+            f"entry {self.seq} is not the one that the cursor saw (a failover rewound the "
             "journal); read again from the start",
             None,
         )

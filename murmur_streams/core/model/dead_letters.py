@@ -1,4 +1,4 @@
-"""What failed in the fleet's hands, with what is needed to try it again, as values."""
+"""Dead letters: runs that failed for good, with all that is needed to submit them again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.rules.requests import TRACE_NAMES, Order, create_command, submit_command
 
 MOST_LETTERS = 500
-"""On a page."""
+"""The largest page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class DeadLetter:
     run_id: str
     target: str
     reason: str
-    """retries_exhausted, not_retryable, attempts_exhausted, deadline_exceeded, overdue; or what
-    else ``finish(dead=...)`` was told."""
+    """retries_exhausted, not_retryable, attempts_exhausted, deadline_exceeded, overdue, or another
+    reason that ``finish(dead=...)`` was given."""
     attempts: int
     """How many executions began."""
     failures: int
@@ -41,14 +41,14 @@ class DeadLetter:
     at_ms: int
     """When the run ended, Unix milliseconds."""
     letter_id: str
-    """Its place in its target's stream."""
+    """Its position in its target's stream."""
     priority: int = 0
     deadline_seconds: float | None = None
-    """How long after it was due it would have failed; None: for ever."""
+    """The run's deadline, counted from its due time; None without one."""
     trace: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
-    """The W3C headers that the submitter passed."""
+    """The W3C trace headers that the submitter passed."""
     tenant: str | None = None
-    """Whose run it was."""
+    """The tenant that owned the run."""
 
     @property
     def input(self) -> JsonValue:
@@ -57,7 +57,7 @@ class DeadLetter:
 
     @property
     def metadata(self) -> JsonValue:
-        """What the submitter attached; None when nothing was."""
+        """The submitter's metadata; None when there was none."""
         return None if self.metadata_json is None else decode_json(self.metadata_json)
 
 
@@ -71,7 +71,7 @@ class DeadLetterPage:
 
 
 def letter_from_fields(target: str, letter_id: str, fields: Mapping[str, str]) -> DeadLetter:
-    """Read a letter from the text fields that a store keeps of it."""
+    """Read a letter from the text fields that a store has of it."""
     errors, span = fields.get("errors"), fields.get("deadline_span")
     return DeadLetter(
         run_id=fields["run_id"],
@@ -93,13 +93,13 @@ def letter_from_fields(target: str, letter_id: str, fields: Mapping[str, str]) -
 
 
 def requeue_command(letter: DeadLetter, run_id: str, limits: Limits) -> Create:
-    """Begin a run in the place of a dead letter.
+    """Begin a run that replaces a dead letter.
 
-    It has the old one's input, tenant, priority and trace, its deadline's span from now on, and in
-    its metadata the old one's id as ``requeued_from``.
+    The new run has the old one's input, tenant, priority and trace. Its deadline has the same
+    length, counted from now. Its metadata has the old run's id as ``requeued_from``.
     """
-    kept = cast("dict[str, JsonValue]", letter.metadata or {})
-    metadata = {**kept, "requeued_from": letter.run_id}
+    old = cast("dict[str, JsonValue]", letter.metadata or {})
+    metadata = {**old, "requeued_from": letter.run_id}
     created = create_command(
         run_id, letter.target, letter.input, metadata, limits, tenant=letter.tenant
     )
@@ -112,14 +112,14 @@ def requeue_command(letter: DeadLetter, run_id: str, limits: Limits) -> Create:
 def check_purge(
     run_id: str | None, target: str | None, older_than_seconds: float | None, every: object
 ) -> None:
-    """Refuse to remove letters that nobody has named.
+    """Refuse a purge that does not say clearly which letters to remove.
 
     Raises:
-        InvalidInputError: neither ``all`` nor another word which, or both; or the age is negative
-            or no number.
+        InvalidInputError: neither ``all`` nor a filter was given, or both were; or the age is
+            negative or not a number.
     """
     which = (run_id, target, older_than_seconds)
-    # A name that is None by mistake must not cost all letters.
+    # A filter that is None by mistake must not remove all letters.
     if not isinstance(every, bool) or every != all(each is None for each in which):
         raise InvalidInputError(
             "say which letters to purge: run_id=, target=, older_than_seconds=, or all=True alone"

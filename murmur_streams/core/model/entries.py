@@ -57,7 +57,7 @@ class JournalEntry:
 
     @property
     def type(self) -> str:
-        """An EntryType or a RunEventType, as text; "" for an entry that somebody else wrote."""
+        """An EntryType or a RunEventType, as text; "" for an entry without a type."""
         return self.fields.get("type", "")
 
     @property
@@ -72,18 +72,18 @@ class JournalEntry:
 
     @property
     def is_late(self) -> bool:
-        """True for what came after the seal: kept here, streamed to nobody."""
+        """True for an entry that came after the seal: it is journalled, and not streamed."""
         return "late" in self.fields
 
     @property
     def is_seal(self) -> bool:
         """True for the entry at which the run's stream ends."""
-        # A snapshot's field of that name is the run's: where its stream ended.
+        # In a snapshot, the field of this name is the run's, copied from an earlier seal.
         return "seal" in self.fields and self.type != EntryType.SNAPSHOT
 
     @property
     def attempt(self) -> int | None:
-        """Which execution wrote it; None outside a worker."""
+        """The number of the execution that wrote it; None outside a worker."""
         attempt = self.fields.get("attempt")
         return int(attempt) if attempt else None
 
@@ -91,7 +91,7 @@ class JournalEntry:
         """The RunEvent that subscribers see for this entry; None for lifecycle and late ones.
 
         Raises:
-            RunDamagedError: its fields are not what this package writes.
+            RunDamagedError: its fields are not as this package writes them.
         """
         if self.type not in _EVENT_TYPES or self.is_late:
             return None
@@ -105,7 +105,7 @@ class JournalEntry:
         fields = self.fields
         moment = fields.get("ts")
         data = fields.get("data")
-        # The journal holds what was checked when it was written: no second validation.
+        # The event was validated when it was written. Not doing it again halves the cost of reads.
         return RunEvent.model_construct(
             type=RunEventType(fields["type"]),
             run_id=self.run_id,
@@ -132,12 +132,12 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
     """Encode an event as the fields of its entry.
 
     Args:
-        event: the event; what the store gives (id, seq, attempt) is left out.
+        event: the event; its id, seq and attempt are left out, since the store sets them.
         run_id: the run it is written to.
         max_bytes: the largest sum of the fields' UTF-8 bytes.
 
     Raises:
-        InvalidEventError: another run's id, a naive timestamp, or data that is no JSON.
+        InvalidEventError: another run's id, a naive timestamp, or data that is not JSON.
         PayloadTooLargeError: over ``max_bytes``.
     """
     if event.run_id != run_id:

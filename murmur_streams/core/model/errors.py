@@ -47,8 +47,9 @@ class MurmurError(Exception):
     """Base of every error that this package raises on purpose."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Made again from its text, not by its class's arguments: so it can be copied and pickled.
-        return _made_again, (type(self), self.args), self.__dict__
+        # Rebuilt from its text, since the classes have different arguments: so it can be copied
+        # and pickled.
+        return _rebuilt, (type(self), self.args), self.__dict__
 
 
 class RegistryError(MurmurError):
@@ -66,7 +67,7 @@ class RunNotFoundError(RegistryError):
 
 
 class DeadLetterNotFoundError(RunNotFoundError):
-    """There is no dead letter of this run; there may well be the run."""
+    """The run has no dead letter; the run itself may exist."""
 
     def __init__(self, run_id: str) -> None:
         RegistryError.__init__(
@@ -113,11 +114,11 @@ class InvalidTargetError(InvalidInputError):
 
 
 class InvalidEventError(InvalidInputError):
-    """The event cannot be journalled: another run's id, a naive timestamp, or no JSON."""
+    """The event cannot be journalled: another run's id, a naive timestamp, or not JSON."""
 
 
 class InvalidPayloadError(InvalidInputError):
-    """An input, output, result or metadata value is no JSON or fits no declared type."""
+    """An input, output, result or metadata is not JSON, or does not fit its declared type."""
 
 
 class PayloadTooLargeError(InvalidInputError):
@@ -133,11 +134,11 @@ class PayloadTooLargeError(InvalidInputError):
 
 
 class InvalidArchiveError(InvalidInputError):
-    """What should become a run is damaged, cut off, or none of ours; nothing of it was written."""
+    """An archive is damaged, cut off, or of another format; nothing of it was written."""
 
 
 class InvalidCursorError(InvalidInputError):
-    """The text is no cursor of ours."""
+    """The text is not a cursor."""
 
 
 class WrongExpectedVersionError(MurmurError):
@@ -163,7 +164,7 @@ class RunTerminatedError(MurmurError):
 
 
 class RunNotTerminalError(MurmurError):
-    """The run has not ended, and the operation is for ended runs only."""
+    """The operation is only for runs that have ended, and this one has not."""
 
     def __init__(self, run_id: str, state: str, instead: str = "delete it with force=True") -> None:
         super().__init__(f"run {run_id!r} is {state}; wait until it has ended, or {instead}")
@@ -185,7 +186,8 @@ class LeaseLostError(MurmurError):
 class CursorError(MurmurError):
     """A stream cannot go on from its cursor without silence or repeats.
 
-    ``resume_cursor`` is where a caller who accepts that may go on; None means from the start.
+    A caller that accepts the missing or repeated entries resumes after ``resume_cursor``; None means
+    from the start.
     """
 
     def __init__(self, message: str, resume_cursor: str | None) -> None:
@@ -202,7 +204,7 @@ class CursorResetError(CursorError):
 
 
 class StoreError(MurmurError):
-    """The store could not do what was asked."""
+    """The store could not carry out the operation."""
 
 
 class StoreUnavailableError(StoreError):
@@ -226,9 +228,10 @@ class StoreClosedError(StoreError):
 
 
 class RunDamagedError(StoreError):
-    """What is stored of the run cannot be read.
+    """The stored state of the run cannot be read.
 
-    Its journal can mend it, unless ``can_rebuild`` is False: then the journal itself is damaged.
+    ``rebuild`` restores it from the journal, unless ``can_rebuild`` is False: then the journal
+    itself is damaged.
     """
 
     def __init__(self, run_id: str, what: str, *, can_rebuild: bool = True) -> None:
@@ -244,11 +247,11 @@ class RunDamagedError(StoreError):
 
 
 class StoreDamagedError(StoreError):
-    """The file or folder of a store on disk cannot be read, and was left as it is."""
+    """The file or folder of a store cannot be read. It was left unchanged."""
 
 
 class StoreConfigurationError(StoreError):
-    """The URL, credentials, permissions, server version or key space do not fit."""
+    """The URL, credentials, permissions, server version or keys do not fit this store."""
 
 
 class EmbeddedServerError(StoreConfigurationError):
@@ -288,7 +291,7 @@ class NonRetryableError(MurmurError):
 class RemoteAgentError(MurmurError):
     """An exception that an agent raised in another process, as data.
 
-    Its type, its message, and the end of its traceback when the worker told one.
+    It has the type, the message, and the end of the traceback if the worker recorded one.
     """
 
     def __init__(self, type_name: str, message: str, traceback: str | None = None) -> None:
@@ -298,5 +301,5 @@ class RemoteAgentError(MurmurError):
         self.traceback = traceback
 
 
-def _made_again(kind: type[MurmurError], args: tuple[object, ...]) -> MurmurError:
+def _rebuilt(kind: type[MurmurError], args: tuple[object, ...]) -> MurmurError:
     return kind.__new__(kind, *args)

@@ -1,4 +1,4 @@
-"""The events of a run that its subscribers see."""
+"""The events of a run, as its subscribers see them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation
 
 
 class RunEventType(StrEnum):
-    """What a RunEvent tells. The first five are those of ``murmur.runs``."""
+    """The kinds of events. The first five are those of ``murmur.runs``."""
 
     AGENT_STARTED = "agent_started"
     AGENT_COMPLETED = "agent_completed"
@@ -21,7 +21,7 @@ class RunEventType(StrEnum):
     LOG = "log"
     """A line for people; ``name`` is the level, ``data`` the message and its fields."""
     CUSTOM = "custom"
-    """An event of the application's own; ``name`` and ``data`` are its choice."""
+    """An event of the application, which chooses ``name`` and ``data``."""
 
 
 class RunEvent(BaseModel):
@@ -36,13 +36,13 @@ class RunEvent(BaseModel):
     task_id: str | None = None
     error: str | None = None
     timestamp: datetime = Field(default_factory=lambda: datetime.now(tz=UTC))
-    """When it happened, by the emitter's clock; must know its zone."""
+    """When it happened, by the emitter's clock, with a time zone."""
     id: str | None = None
-    """The cursor of this event, given by the store: resume with ``stream(after=event.id)``."""
+    """The cursor of this event, set by the store: resume with ``stream(after=event.id)``."""
     seq: int | None = None
-    """The event's place in the journal, given by the store."""
+    """The event's number in the journal, set by the store."""
     attempt: int | None = None
-    """Which execution of the run told it, given by the store; None outside a worker."""
+    """The number of the execution that emitted it, set by the store; None outside a worker."""
     name: str | None = None
     data: SkipValidation[JsonValue] = None
     """Any JSON value; checked when the event is written."""
@@ -52,7 +52,7 @@ _CLOSING_OF_ONE_AGENT = frozenset({RunEventType.AGENT_COMPLETED, RunEventType.AG
 
 
 def is_closing(event_type: str, agent: str | None, target: str) -> bool:
-    """Tell whether an event is the last word of a run on ``target``."""
+    """Whether an event is a closing event of a run of ``target``: nothing comes after it."""
     if event_type == RunEventType.GROUP_COMPLETED:
         return True
     return event_type in _CLOSING_OF_ONE_AGENT and agent in {None, "", target}

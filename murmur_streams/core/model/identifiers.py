@@ -1,4 +1,4 @@
-"""The grammar of run ids, targets and tenants: nothing else ever reaches a key."""
+"""The grammar of run ids, targets and tenants; only names inside it become parts of keys."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def new_run_id() -> str:
 
 
 def new_epoch() -> str:
-    """Draw the random mark that tells one life of a run id from another."""
+    """Draw an epoch: a random mark that is different for each life of a run id."""
     return secrets.token_hex(EPOCH_BYTES)
 
 
 def _shown(value: object) -> str:
-    # ascii() escapes what could forge a log line; a long value says nothing more.
+    # ascii() escapes characters that could forge a log line.
     text = ascii(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

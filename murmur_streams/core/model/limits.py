@@ -1,4 +1,4 @@
-"""How large and how many: the bounds that keep one run from hurting all others."""
+"""The limits of sizes, counts and durations, so that one run cannot harm the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_COUNT = 2**53 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes of UTF-8."""
+    """The largest sizes that a store accepts, in bytes of UTF-8."""
 
     max_event_bytes: int = 256 * 1024
     max_result_bytes: int = 16 * 1024 * 1024
@@ -28,25 +28,25 @@ class Limits:
     max_metadata_bytes: int = 64 * 1024
 
     def input(self, text: str) -> Payload:
-        """Take an input's JSON text in, or raise PayloadTooLargeError."""
+        """Check an input's JSON text; PayloadTooLargeError when it is over its limit."""
         return _payload("the input", text, self.max_input_bytes, "max_input_bytes")
 
     def result(self, text: str) -> Payload:
-        """Take a result's JSON text in, or raise PayloadTooLargeError."""
+        """Check a result's JSON text; PayloadTooLargeError when it is over its limit."""
         return _payload("the result", text, self.max_result_bytes, "max_result_bytes")
 
     def checkpoint(self, text: str) -> Payload:
-        """Take a checkpoint's JSON text in, or raise PayloadTooLargeError; limited as results."""
+        """Check a checkpoint's JSON text, with the limit of results."""
         return _payload("the checkpoint", text, self.max_result_bytes, "max_result_bytes")
 
     def metadata(self, text: str) -> str:
-        """Take the metadata's JSON text in, or raise PayloadTooLargeError."""
+        """Check the metadata's JSON text; PayloadTooLargeError when it is over its limit."""
         _payload("the metadata", text, self.max_metadata_bytes, "max_metadata_bytes")
         return text
 
 
 def check_event_count(count: int) -> None:
-    """Refuse an append of no event, or of more than one script call should hold."""
+    """Refuse an append of no event, or of more events than one script call takes."""
     if not 1 <= count <= MAX_EVENTS_PER_APPEND:
         raise InvalidInputError(
             f"append takes 1 to {MAX_EVENTS_PER_APPEND} events in one step, not {count}"
@@ -54,7 +54,7 @@ def check_event_count(count: int) -> None:
 
 
 def check_max_events(max_events: int) -> int:
-    """Refuse a journal's cap under which it could not be read in peace."""
+    """Refuse a cap of the journal that would trim entries before readers can read them."""
     if max_events and max_events < LEAST_MAX_EVENTS:
         raise InvalidInputError(
             f"max_events is {max_events}, but must be 0 (no cap) or at least {LEAST_MAX_EVENTS}"
@@ -63,14 +63,14 @@ def check_max_events(max_events: int) -> int:
 
 
 MAX_DURATION_SECONDS = 100 * 366 * 86_400
-"""A hundred years: a longer time is a slip of the unit, beyond what stores can hold."""
+"""A hundred years: a longer time must be a mistake in the unit, and stores cannot hold it."""
 
 
 def duration_ms(name: str, seconds: float) -> int:
-    """How long something is kept, in milliseconds; 0, for ever, for what is 0 or less.
+    """A setting's duration in milliseconds; 0, which means for ever, when it is 0 or less.
 
     Raises:
-        InvalidInputError: it is no number, or over a hundred years.
+        InvalidInputError: it is not finite, or over a hundred years.
     """
     if not (math.isfinite(seconds) and seconds <= MAX_DURATION_SECONDS):
         raise InvalidInputError(
@@ -81,7 +81,7 @@ def duration_ms(name: str, seconds: float) -> int:
 
 
 def check_expected_version(version: object) -> int | None:
-    """Refuse what no run can be compared with: all but None and integers that Lua holds."""
+    """Refuse an expected version that is neither None nor an integer that Lua holds exactly."""
     if version is None:
         return None
     if type(version) is int and abs(version) <= MAX_COUNT:
@@ -92,7 +92,7 @@ def check_expected_version(version: object) -> int | None:
 
 
 def check_progress(progress: RunProgress) -> RunProgress:
-    """Refuse counters that are negative, or larger than every reader can hold."""
+    """Refuse counters that are negative, or larger than Lua and JavaScript hold exactly."""
     for name in ("total", "completed", "failed", "running"):
         if not 0 <= getattr(progress, name) <= MAX_COUNT:
             raise InvalidInputError(
@@ -102,7 +102,7 @@ def check_progress(progress: RunProgress) -> RunProgress:
 
 
 def check_state(state: object) -> RunState:
-    """Refuse what is no state of a run."""
+    """Refuse a value that is not the state of a run."""
     try:
         return RunState(cast("str", state))
     except ValueError:
@@ -121,7 +121,7 @@ def check_end(state: object) -> RunState:
 
 
 def error_text(error: str | None) -> str | None:
-    """An error's text as it is stored: cut to its limit, None when empty."""
+    """An error's text in the form that is stored: cut to its limit, None when empty."""
     if not error:
         return None
     return error.encode("utf-8", "replace").decode()[:MAX_ERROR_CHARACTERS]

@@ -28,7 +28,7 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs a listing is of; None lets all through."""
+    """The runs that a listing has; None for any state, target or tenant."""
 
     state: RunState | None = None
     target: str | None = None
@@ -36,10 +36,10 @@ class RunFilter:
 
     @classmethod
     def of(cls, state: RunState | None, target: str | None, tenant: str | None) -> Self:
-        """Check what a caller wants.
+        """Check a caller's filter.
 
         Raises:
-            InvalidInputError: what is no state, target or tenant.
+            InvalidInputError: a state, target or tenant is not valid.
         """
         return cls(
             None if state is None else check_state(state),
@@ -48,7 +48,7 @@ class RunFilter:
         )
 
     def wants(self, run: Run) -> bool:
-        """Whether the run is one of them."""
+        """Whether the run passes the filter."""
         return (
             self.state in {None, run.state}
             and self.target in {None, run.target}
@@ -57,12 +57,12 @@ class RunFilter:
 
 
 def listing_key(created_ms: int, run_id: str) -> str:
-    """The place of a run in every listing: by creation, then by id."""
+    """The position of a run in every listing: by creation, then by id."""
     return f"{created_ms:013d}:{run_id}"
 
 
 def check_limit(limit: object, most: int) -> None:
-    """Refuse a limit that no page has, with an InvalidInputError."""
+    """Refuse a page's limit that is not from 1 to ``most``, with InvalidInputError."""
     if type(limit) is not int or not 1 <= limit <= most:
         raise InvalidInputError(
             f"limit is {ascii(limit)[:40]}, but must be an integer from 1 to {most}"
@@ -70,16 +70,16 @@ def check_limit(limit: object, most: int) -> None:
 
 
 def check_listing(limit: int, cursor: str | None) -> None:
-    """Refuse a limit or a cursor that no listing has.
+    """Refuse a limit or a cursor that is not valid for a listing.
 
     Raises:
         InvalidInputError: ``limit`` is not from 1 to 500.
-        InvalidCursorError: ``cursor`` is none of a listing.
+        InvalidCursorError: ``cursor`` is not from a listing.
     """
     check_limit(limit, MOST_RUNS)
     if cursor is not None and not (
         isinstance(cast("object", cursor), str) and _CURSOR.fullmatch(cursor)
     ):
         raise InvalidCursorError(
-            f"{ascii(cursor)[:60]} is no cursor of a listing; pass RunPage.cursor, or None"
+            f"{ascii(cursor)[:60]} is not a cursor of a listing; pass RunPage.cursor, or None"
         )

@@ -1,7 +1,7 @@
 """Results as JSON text: readable by a person, decodable for ever, never pickle.
 
-The format is that of ``murmur-runtime`` 0.1.0 with additions, so that its stored results decode
-here too. Fields are only ever added; a golden test decodes every older form.
+The format is that of ``murmur-runtime`` 0.1.0 with more fields, so that results which it stored
+decode here too. Fields are only ever added; a golden test decodes every older form.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMe
 
 @dataclass(frozen=True, slots=True)
 class EncodedOutput:
-    """An output that is JSON already, made by the declared type of its agent."""
+    """An output that is JSON already, encoded by the declared type of its agent."""
 
     json: JsonValue
     model: str | None = None
-    """The name of the pydantic model that it was; None when it was none."""
+    """The name of the output's pydantic model; None when it was not a model."""
 
 
 class StoredModel(BaseModel):
-    """A model output read back without its class: the fields as attributes, and model_dump()."""
+    """A model that was read back without its class: it has the fields and model_dump()."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -55,7 +55,7 @@ def encode_result(result: RunResult) -> str:
 
 
 def decode_result(text: str | bytes) -> RunResult:
-    """Decode what ``encode_result`` of this or an older version wrote."""
+    """Decode a result that this or an older version encoded."""
     payload = cast("dict[str, Any]", decode_json(text))
     if payload.get("kind", "agent") != "group":
         return _decode_agent(payload)
@@ -66,7 +66,7 @@ def decode_result(text: str | bytes) -> RunResult:
 
 
 def dump_output(output: object) -> JsonValue:
-    """Turn an output into the JSON value that is stored for it: of a model, its fields by name.
+    """Turn an output into the JSON value that is stored; a model becomes its fields by name.
 
     Raises:
         InvalidPayloadError: it has no JSON, or holds a secret, which JSON would replace by stars.
@@ -92,8 +92,8 @@ def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
     if result.error is not None:
         payload["error"] = error_message(result.error)
         payload["error_type"] = error_type_name(result.error)
-        if (told := error_traceback(result.error)) is not None:
-            payload["error_traceback"] = told
+        if (frames := error_traceback(result.error)) is not None:
+            payload["error_traceback"] = frames
     return payload
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the typed envelopes around an agent's output or error."""
+"""The results of runs: typed envelopes around an agent's output or error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TaskSpec(BaseModel):
 
 
 class ResultMetadata(BaseModel):
-    """What a result cost and where it was made."""
+    """The cost of a result and the backend that made it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,12 +48,12 @@ class AgentResult(BaseModel, Generic[T]):
     task_id: str
 
     def is_ok(self) -> bool:
-        """Tell whether there is an output and no error."""
+        """Whether there is an output and no error."""
         return self.error is None and self.output is not None
 
 
 class GroupResult(BaseModel):
-    """The outcomes of a group's last agents, by agent name."""
+    """The outcomes of a group's terminal agents, by agent name."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -62,7 +62,7 @@ class GroupResult(BaseModel):
 
     @model_validator(mode="after")
     def _own_the_mapping(self) -> Self:
-        # The caller's dict may change later; what was handed in must not change with it.
+        # The caller may change its dict later, and the result must not change with it.
         object.__setattr__(self, "outputs", dict(self.outputs))
         return self
 

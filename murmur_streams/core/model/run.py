@@ -1,4 +1,4 @@
-"""The state of a run: what its hash holds and what the fold of its journal yields."""
+"""The run as a value: the fold of its journal, which stores also have as fields."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """Everything known of a run, as one immutable value. Times are Unix milliseconds.
+    """All that is known of a run, as one immutable value. Times are Unix milliseconds.
 
-    It has no slots, so that ``changed`` can copy it at once.
+    It has no slots: ``changed`` copies its ``__dict__`` in one step.
     """
 
     run_id: str
@@ -49,23 +49,23 @@ class Run:
     progress_dirty: bool = False
     """True while the progress here is newer than the journal's."""
     attempt: int = 0
-    """How often a worker has begun to execute it."""
+    """How many executions have begun."""
     claim: str | None = None
     """The fencing token of the worker that holds it."""
     worker: str | None = None
-    """The worker that executes it, or did last."""
+    """The worker that executes it, or executed it last."""
     host: str | None = None
     """The host of that worker."""
     queued: bool = False
     """Whether it was submitted to be executed by workers."""
     priority: int = 0
-    """A step is worth a minute of waiting."""
+    """A step counts as much as a minute of waiting."""
     due_ms: int | None = None
-    """Before when nobody may start it; None: at once."""
+    """The time from which it may be started; None: at once."""
     deadline_ms: int | None = None
     """When it fails if it has not ended."""
     deadline_span_ms: int | None = None
-    """How long that is after it was first due."""
+    """The time from when it was first due to its deadline."""
     failures: int = 0
     """How many executions failed."""
     excused: int = 0
@@ -73,10 +73,10 @@ class Run:
     errors: str | None = None
     """The first failures' texts, a line each: the attempt, a space, the error."""
     cancel_requested: int | None = None
-    """When somebody asked that it end cancelled."""
+    """When a cancel was first requested."""
     cancel_reason: str | None = None
     cancel_delivered: int | None = None
-    """When its execution learnt of that."""
+    """When the request reached the execution."""
     silent: int | None = None
     """seq of the last run.silent entry."""
     checkpoint_size: int | None = None
@@ -84,9 +84,9 @@ class Run:
     traceparent: str | None = None
     tracestate: str | None = None
     request_sha256: str | None = None
-    """The digest of what was sent with its idempotency key; None without a key."""
+    """The digest of the request that came with an idempotency key; None without a key."""
     tenant: str | None = None
-    """Whose it is, where runs of several tenants share a store; None: nobody's."""
+    """The tenant that owns the run, where several share a store; None without tenants."""
     error: str | None = None
     closing: int | None = None
     """seq of the first closing event."""
@@ -110,17 +110,17 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """State and progress, as the interface's value."""
+        """State and progress."""
         return RunStatus(run_id=self.run_id, state=self.state, progress=self.progress)
 
     @property
     def cursor(self) -> str:
-        """After everything that is known of it here."""
+        """The position after the last entry that this value includes."""
         return str(Cursor(self.epoch, self.last_ms, self.version))
 
     @property
     def error_without_result(self) -> MurmurError | None:
-        """Why it has ended and left no result; None when it has not, or completed."""
+        """The error of a run that ended without a result; None while it lives, or if it completed."""
         if self.state is RunState.CANCELLED:
             return RunCancelledError(self.run_id, self.cancel_reason or self.error)
         if self.state is RunState.FAILED:
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def metadata(self) -> JsonValue:
-        """What the submitter attached; None when nothing was."""
+        """The submitter's metadata; None when there was none."""
         if self.metadata_json is None:
             return None
         return read_payload(self.run_id, "metadata", decode_json, self.metadata_json)
@@ -151,9 +151,9 @@ class Run:
 
 
 def changed(run: Run, **values: object) -> Run:
-    """The run with other values: ``dataclasses.replace`` in a tenth of its time.
+    """The run with other values, in a tenth of the time of ``dataclasses.replace``.
 
-    Every entry of every run is folded by it, and it was most of what a fold costs.
+    It is called for every entry of every fold, where ``replace`` took most of the time.
     """
     copy = object.__new__(Run)
     copy.__dict__.update(run.__dict__, **values)
@@ -177,14 +177,14 @@ FOLDED_FIELDS = (
     | {"state"}
     | {f"progress_{name}" for name in PROGRESS_FIELDS}
 )
-"""Every hash field that the journal's fold explains."""
+"""All fields of a stored run that follow from the fold of its journal."""
 
 
 def run_from_fields(run_id: str, fields: Mapping[str, str]) -> Run:
-    """Read a run from the text fields of its hash; unknown fields are left for newer versions.
+    """Read a run from its stored text fields; fields of newer versions are ignored.
 
     Raises:
-        RunDamagedError: a field is missing or no value of its type; the text names it.
+        RunDamagedError: a field is missing or not of its type; the text names it.
     """
     values: dict[str, Any] = {}
     for name in ("target", "epoch", "state", "version", "last_ms", "created_ms"):
@@ -194,8 +194,8 @@ def run_from_fields(run_id: str, fields: Mapping[str, str]) -> Run:
         if name in FOLDED_FIELDS and text != "":
             values[name] = _value(run_id, name, text)
     counters = {name: values.pop(f"progress_{name}", None) for name in PROGRESS_FIELDS}
-    told = {name: count for name, count in counters.items() if count is not None}
-    return Run(run_id=run_id, progress=RunProgress(**told) if told else None, **values)
+    found = {name: count for name, count in counters.items() if count is not None}
+    return Run(run_id=run_id, progress=RunProgress(**found) if found else None, **values)
 
 
 class PayloadKind(StrEnum):
@@ -210,12 +210,12 @@ def read_payload(run_id: str, what: str, decode: Callable[[str], T], text: str) 
     """Decode a JSON text that is stored with a run.
 
     Raises:
-        RunDamagedError: the text is not what this package wrote.
+        RunDamagedError: the text is not as this package writes it.
     """
     try:
         return decode(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        damage = f"its {what} is no JSON of ours"
+        damage = f"its {what} is not JSON that this package wrote"
         raise RunDamagedError(run_id, damage, can_rebuild=False) from error
 
 

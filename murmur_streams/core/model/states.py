@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RunState(StrEnum):
-    """Where a run is in its life. The last three are terminal."""
+    """The states of a run. The last three are terminal."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -20,7 +20,7 @@ class RunState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """True once nothing can change the state any more."""
+        """True when no command can change the state any more."""
         return self in TERMINAL_STATES
 
 
@@ -30,7 +30,7 @@ TERMINAL_STATES: frozenset[RunState] = frozenset(
 
 
 class Change(StrEnum):
-    """What ``set_state`` does in one cell of the table."""
+    """The effect of ``set_state`` in one cell of the table: nothing, a new state, or the end."""
 
     NONE = "none"
     ENTER = "enter"

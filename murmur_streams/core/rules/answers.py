@@ -1,4 +1,4 @@
-"""What an answer means to the caller of a store: nothing, or one exception."""
+"""Turns the answers of ``decide`` into exceptions for the callers of a store."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from murmur_streams.core.rules.decide import Answer
 
 
 def check_answer(answer: Answer, run_id: str, expected_version: int | None = None) -> Answer:
-    """Return the answer, or raise what it means.
+    """Return an answer that is a success, or raise the error that its tag stands for.
 
     Raises:
         RunNotFoundError, RunExistsError, RunTerminatedError, RunNotTerminalError,
         WrongExpectedVersionError, LeaseLostError: by the answer's tag.
-        OutcomeUnknownError: the call was overtaken by a later one of the same producer.
+        OutcomeUnknownError: a later call of the same producer was applied first.
     """
     match answer:
         case ("OK" | "NO" | "WAIT", *_):

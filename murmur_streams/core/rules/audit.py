@@ -1,4 +1,4 @@
-"""Is what is stored for a run what its journal says? Pure comparison; stores gather the facts."""
+"""Compares a stored run with the fold of its journal. Stores gather what is compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from murmur_streams.core.rules.evolve import fold
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What an audit found."""
+    """The result of an audit."""
 
     run_id: str
     entries: int
@@ -23,11 +23,11 @@ class AuditReport:
     problems: tuple[str, ...] = ()
     """Each names one field or entry and both values; empty when all is well."""
     notes: tuple[str, ...] = ()
-    """What is as designed and good to know, such as progress newer than the journal's."""
+    """Differences that are by design, such as progress newer than the journal's."""
 
     @property
     def ok(self) -> bool:
-        """True when nothing is wrong."""
+        """True when there are no problems."""
         return not self.problems
 
 
@@ -112,9 +112,9 @@ def _payload_problems(
     what: str, size: int | None, sha256: str | None, text: str | None
 ) -> list[str]:
     if size is None:
-        return [] if text is None else [f"{what}: stored, but the journal tells of none"]
+        return [] if text is None else [f"{what}: stored, but the journal has none"]
     if text is None:
-        return [f"{what}: the journal tells of {size} bytes, but none are stored"]
+        return [f"{what}: the journal has one of {size} bytes, but none is stored"]
     raw = text.encode()
     if len(raw) != size or hashlib.sha256(raw).hexdigest() != sha256:
         return [f"{what}: what is stored is not what the journal's size and hash say"]

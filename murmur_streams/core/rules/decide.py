@@ -1,4 +1,51 @@
-"""``decide(run, command, now) -> Decision``: every rule of a run's life, without I/O.
+"""``decide(run, run_id, command, now) -> Decision``: every rule of a run's life, without I/O.
+
+What a run is
+-------------
+A run is one submitted piece of work. Its truth is its **journal**, a list of entries that only
+grows at the end; entry n has ``seq`` n, and the seq of the last one is the run's **version**.
+``evolve`` folds the entries into a ``Run``, the value that the rules below look at. A command is
+compared with that value: the decision is an answer, and the entries to append. A store applies a
+decision in one step, so that no other command can come between the comparison and the entries.
+
+::
+
+    Create                Start                  Finish, SetState
+    ------>  pending  ------------->  running  ------------------->  completed, failed, cancelled
+                ^                        |
+                '------------------------'
+                     Release, Reclaim
+
+- **States.** A pending run waits: for its first execution, for a retry, or for a due time. A
+  running run has an execution. The other three states are terminal: no command changes them.
+- **Lease and fencing token.** ``Start`` gives the run to one worker. The worker's **lease** is a
+  deadline that the store holds and that heartbeats move on; it is not part of the fold. The
+  **fencing token** (``claim``) is a random text drawn for each start. When the lease expires,
+  ``Reclaim`` makes the run pending and removes the token; the next ``Start`` sets another one. A
+  worker that was only frozen still has the old token, and each of its writes is answered
+  ``FENCED``. So two executions may overlap in time, but only one of them can write.
+- **Attempts.** ``attempt`` counts starts. When the run has had its most attempts, or its deadline
+  is over, a start is refused and the run ends failed. Excused executions do not count. ``dead`` in
+  the decision sends a failed run to its target's dead letters.
+- **Cancel.** ``RequestCancel`` ends a pending run at once. For a running run it only records the
+  request; the worker is notified, and the run ends cancelled by whichever comes first: the
+  handler's end, ``Release`` or ``Reclaim``. Once recorded, a cancel cannot be overtaken: a worker's
+  ``Finish`` with another state becomes a cancellation.
+- **Seal.** A stream ends at the entry that carries ``seal``. ``Finish`` writes the last event, the
+  state and the seal in one step. A bare ``SetState`` to a terminal state seals at once if the
+  closing event came before; else the closing event may come within ``late_event_ms`` and seals,
+  and after that time ``Seal`` does. A cancellation always seals.
+- **Late entries.** Events and results that come after the seal are journalled with ``late``.
+  Streams do not yield them: a subscriber that was there before sees what a later one sees.
+- **Deletion** appends ``run.deleted``, at which open streams end, and then removes the run.
+
+How the rules are read
+----------------------
+``_RULES`` has one function for each command. Before it is called, ``decide`` checks that the run
+exists (for ``Create``, that it does not) and that a worker's claim is the run's (``_FENCED``). The
+rules for workers are in ``executions``; the table ``CHANGES`` has what ``SetState`` may change.
+Times come in ``Now``: ``server_ms`` where one clock must decide (starts, seals, ends), and
+``caller_ms`` elsewhere.
 
 The Lua scripts are the same rules; a property test drives both and compares answers, states and
 journals. An answer is a tagged tuple of texts, exactly what a script returns:
@@ -7,9 +54,9 @@ journals. An answer is a tagged tuple of texts, exactly what a script returns:
 ("OK", version)        done, or nothing was left to do
 ("OK", state)          of Release, Reclaim and RequestCancel: the state afterwards
 ("NO", state)          refused without error: the run is in this state
-("NOT_FOUND",)         no such run
+("NOT_FOUND",)         the run does not exist
 ("EXISTS",)            the id is taken
-("FENCED",)            the claim is not the one that holds the run
+("FENCED",)            another claim holds the run, or none does
 ("TERMINAL", state)    the run has ended
 ("WRONG_VERSION", v)   the run is at version v
 ("NOT_TERMINAL", st)   the run has not ended
@@ -54,10 +101,10 @@ from murmur_streams.core.rules.evolve import evolve
 __all__ = ["LIVE_GRACE_MS", "PROGRESS_INTERVAL_MS", "Answer", "Decision", "Now", "decide"]
 
 PROGRESS_INTERVAL_MS = 1_000
-"""Progress is journalled at most this often; between, only the hash has it."""
+"""Progress is journalled at most once in this time; in between, only the hash has it."""
 
 LIVE_GRACE_MS = 86_400_000
-"""How much longer than its live_until a live run's keys are kept: the sweep must see it first."""
+"""A live run's keys expire this long after its live_until, so that the sweep can fail it first."""
 
 
 def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision:
@@ -98,7 +145,8 @@ def _work_fields(command: Create, now: Now) -> dict[str, str]:
     fields: dict[str, str] = {}
     due_ms = now.server_ms + command.delay_ms if command.delay_ms > 0 else command.due_ms
     if due_ms is not None and due_ms <= now.server_ms:
-        # A moment that is over would be a head start, ahead of every priority.
+        # The queue is sorted by due time and priority. A due time in the past would put the run
+        # ahead of all that were submitted before it, whatever their priority.
         due_ms = None
     if command.queued:
         fields["queued"] = "1"
@@ -133,6 +181,10 @@ def _push_event(run: Run, command: PushEvent, now: Now) -> Decision:
     if run.seal is not None:
         return written(run, now.server_ms, [{**event, "late": "1"}])
     if _remaining_ms(run, now) == 0:
+        # The time for a closing event is over, but nothing has sealed the run yet. Without the
+        # seal here, the event could still become the last one of the stream. A subscriber that
+        # asked for the seal a moment earlier has ended its stream without that event, and the
+        # next subscriber would see it: two readers of one run with different events.
         return written(run, now.server_ms, [_sealed_fields(), {**event, "late": "1"}])
     if is_closing(event["type"], event.get("agent"), run.target):
         event["seal"] = "1"
@@ -145,9 +197,9 @@ def _set_state(run: Run, command: SetState, now: Now) -> Decision:
             return Decision(("NO", str(run.state)))
         case Change.ENTER:
             if command.state is RunState.PENDING and run.cancel_requested is not None:
-                # It would never be started again.
-                told = {"stopped": "pending"}
-                return ended(run, RunState.CANCELLED, now, seal=True, told=told)
+                # A pending run with a recorded cancel is never started, so it would wait for ever.
+                extra = {"stopped": "pending"}
+                return ended(run, RunState.CANCELLED, now, seal=True, extra=extra)
             fields = {"type": str(EntryType.STATE), "state": str(command.state)}
             return written(run, now.server_ms, [fields])
         case Change.END:
@@ -159,7 +211,7 @@ def _finish(run: Run, command: Finish, now: Now) -> Decision:
         return Decision(("NO", str(run.state)))
     if command.claim is not None and run.cancel_requested is not None:
         command = _overruled(command)
-    told = {} if command.claim is None else executions.execution(run)
+    extra = {} if command.claim is None else executions.execution_fields(run)
     before: list[Fields] = []
     if command.result is not None:
         before.append(_result_fields(command.result))
@@ -167,15 +219,21 @@ def _finish(run: Run, command: Finish, now: Now) -> Decision:
         attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
         before.append({**command.event, **attempt})
     if command.stopped is not None:
-        told["stopped"] = command.stopped
+        extra["stopped"] = command.stopped
     if command.dead is not None:
-        told["reason"] = command.dead
-    end = ended(run, command.state, now, seal=True, before=before, error=command.error, told=told)
+        extra["reason"] = command.dead
+    end = ended(run, command.state, now, seal=True, before=before, error=command.error, extra=extra)
     return replace(end, dead=command.dead)
 
 
 def _overruled(command: Finish) -> Finish:
-    """Whoever was told that the cancel was requested is sure that the run ends cancelled."""
+    """What a worker's ``Finish`` becomes once a cancel was recorded: a cancellation.
+
+    Without this rule: a caller requests a cancel and gets the answer "running, recorded". At the
+    same moment the handler returns, and its ``Finish`` arrives after the request. The run would end
+    completed, although the caller was promised that it ends cancelled, and may already have started
+    the work again elsewhere. The order of the two commands in the journal decides.
+    """
     stopped = command.stopped or "handler"
     if command.state is RunState.CANCELLED:
         return replace(command, stopped=stopped)
@@ -185,7 +243,8 @@ def _overruled(command: Finish) -> Finish:
 def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
-    # The distance counts both ways: a clock that was set back must not silence the journal.
+    # abs(): with a clock that was set back, the difference is negative until the old time comes
+    # again, and no progress would be journalled for as long.
     if run.progress_ms is None or abs(now.caller_ms - run.progress_ms) >= PROGRESS_INTERVAL_MS:
         fields = {**progress_fields(command.progress), "at": str(now.caller_ms)}
         return written(run, now.caller_ms, [fields])
@@ -228,10 +287,10 @@ _FENCED = (
     Checkpoint,
     NoteSilence,
 )
-"""The commands that a worker sends with its claim."""
+"""The commands that carry a worker's claim, which must be the one that holds the run."""
 
 _SNAPSHOTTED = (Append, PushEvent, UpdateProgress, Checkpoint)
-"""The commands that may come without end."""
+"""The commands that a run may get in any number, so that its journal must be trimmed."""
 
 _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
     Append: _append,
@@ -253,6 +312,11 @@ _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
 
 
 def _with_snapshot(run: Run, decision: Decision, now: Now) -> Decision:
+    """Add a ``run.snapshot`` when half a journal was written since the last one.
+
+    A trimmed journal is folded from its oldest snapshot on. One every half of ``max_events`` keeps
+    at least one inside the entries that trimming leaves.
+    """
     last = decision.entries[-1]
     if last.seq - (run.snapshot or 0) < now.max_events // 2:
         return decision

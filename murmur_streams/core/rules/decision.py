@@ -1,4 +1,4 @@
-"""What a decision is, and how entries are written: the vocabulary of every rule."""
+"""The parts that every rule uses: the moment of a command, a decision, and new entries."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class Now:
     caller_ms: int
     server_ms: int
     late_event_ms: int = 2_000
-    """How long after the end a closing event may still come."""
+    """For this long after the end a closing event may still come, and seals the run."""
     max_events: int = 0
-    """The journal's cap; a snapshot is written every half of it. 0: no cap."""
+    """The journal's cap; a snapshot is written after each half of it. 0: no cap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a command does: its answer, the entries to append, and progress for the hash alone."""
+    """The effect of a command: an answer, entries to append, and progress for the hash alone."""
 
     answer: Answer
     entries: tuple[JournalEntry, ...] = ()
     progress: RunProgress | None = None
     dead: str | None = None
-    """Why the run goes to its target's dead letters."""
+    """Why the run goes to its target's dead letters; None when it does not."""
 
 
 def written(run: Run, ms: int, drafts: Sequence[Fields]) -> Decision:
-    """Append these entries."""
+    """Append entries. Their ms is at least the last entry's, even if the caller's clock is slow."""
     ms = max(ms, run.last_ms)
     run_id, epoch, first = run.run_id, run.epoch, run.version + 1
     entries = tuple(
@@ -57,7 +57,7 @@ def ended(
     seal: bool,
     before: Sequence[Fields] = (),
     error: str | None = None,
-    told: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> Decision:
     """End the run.
 
@@ -65,18 +65,18 @@ def ended(
         run: the run.
         state: its terminal state.
         now: the moment.
-        seal: whether its stream ends here; always true of a cancelled run.
-        before: what is written before the last entry.
+        seal: whether its stream ends here; a cancellation always seals.
+        before: entries to write before the last one.
         error: why it failed.
-        told: what the last entry holds besides.
+        extra: more fields of the last entry.
     """
     drafts: list[Fields] = []
     if run.progress_dirty and run.progress is not None:
         drafts.append({**progress_fields(run.progress), "at": str(now.server_ms)})
     drafts.extend(before)
     if state is RunState.CANCELLED:
-        is_told = any(fields["type"] == RunEventType.RUN_CANCELLED for fields in drafts)
-        if run.cancel_event is None and not is_told:
+        has_event = any(fields["type"] == RunEventType.RUN_CANCELLED for fields in drafts)
+        if run.cancel_event is None and not has_event:
             drafts.append({"type": str(RunEventType.RUN_CANCELLED)})
         seal = True
     last = {"type": str(EntryType.STATE), "state": str(state), "at": str(now.server_ms)}
@@ -84,5 +84,5 @@ def ended(
         last["error"] = error
     if seal:
         last["seal"] = "1"
-    drafts.append({**last, **(told or {})})
+    drafts.append({**last, **(extra or {})})
     return written(run, now.server_ms, drafts)

@@ -1,4 +1,4 @@
-"""``evolve(run, entry) -> run``: the one fold from which every hash can be rebuilt."""
+"""``evolve(run, entry) -> run``: the fold from which every stored run can be rebuilt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from murmur_streams.core.model.run import Run, changed, run_from_fields
 from murmur_streams.core.model.states import RunProgress, RunState
 
 FAILED = "failed"
-"""Why an execution is over when it failed and the run is tried again."""
+"""The reason in the journal for a run that is pending again after a failed execution."""
 EXCUSED = frozenset({"worker_stopped", "retry_later"})
-"""Why an execution may be over without counting against the most attempts."""
+"""The reasons of executions that do not count against the most attempts."""
 ERRORS_BYTES = 4_000
-"""Another failure's text is kept while those before are shorter than this."""
+"""A failure's text is recorded while the texts before it are shorter than this."""
 
 
 def evolve(run: Run | None, entry: JournalEntry) -> Run:
@@ -38,7 +38,7 @@ def evolve(run: Run | None, entry: JournalEntry) -> Run:
 def fold(entries: Iterable[JournalEntry]) -> Run | None:
     """Fold a journal; None when it is empty.
 
-    One that was trimmed is folded from its oldest kept snapshot on.
+    A trimmed journal is folded from the oldest snapshot that it still has.
     """
     run: Run | None = None
     for entry in entries:
@@ -91,19 +91,19 @@ def _state(run: Run, entry: JournalEntry) -> Run:
             claim=claim,
             worker=fields.get("worker") or run.worker,
             host=fields.get("host") or run.host,
-            # Only what is queued is claimed: without its word for it, the claim says so.
+            # Only queued runs are claimed, so a claim shows that the run was queued.
             queued=run.queued or claim is not None,
         )
     run = changed(run, state=state, claim=None)
     if state is RunState.PENDING:
-        return _waiting_again(run, fields)
+        return _pending_again(run, fields)
     run = changed(run, ended_ms=int(fields["at"]), error=fields.get("error"))
     if state is RunState.FAILED and "attempt" in fields:
         return _with_error(changed(run, failures=run.failures + 1), fields.get("error"))
     return run
 
 
-def _waiting_again(run: Run, fields: Fields) -> Run:
+def _pending_again(run: Run, fields: Fields) -> Run:
     reason = fields.get("reason")
     failed = _with_error(run, fields.get("error")) if reason == FAILED else run
     return changed(

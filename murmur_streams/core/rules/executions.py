@@ -1,10 +1,10 @@
-"""The rules of a run in the hands of workers: its executions, their ends, and its cancellation.
+"""The rules of a run that workers execute: starts, ends, and cancellation.
 
-- A cancel that was requested is kept: the run never starts (again), and however its worker lets go
-  of it, it ends cancelled.
-- An execution that was excused (its worker was stopped, it asked to be called later) does not
-  count against the most attempts; every other one does, a crash too.
-- What fails here goes to the dead letters.
+- Once a cancel was requested, the run is not started again, and it ends cancelled whichever way its
+  execution ends.
+- An execution that was excused (its worker was stopped, or the handler asked to be called later)
+  does not count against the most attempts. Every other one does, also one that crashed.
+- A run that fails by these rules goes to the dead letters.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ LEASE_EXPIRED = "lease_expired"
 
 
 def start(run: Run, command: Start, now: Now) -> Decision:
-    """Begin an execution, or end a run that had its last one."""
+    """Begin an execution, or fail a run that has no attempts or no time left."""
     if run.state is not RunState.PENDING:
         return Decision(("NO", str(run.state)))
     reason = _refusal(run, command, now)
     if reason is not None:
-        told, error = {"reason": reason}, _failure_text(reason, run)
-        end = ended(run, RunState.FAILED, now, seal=True, error=error, told=told)
+        error, extra = _failure_text(reason, run), {"reason": reason}
+        end = ended(run, RunState.FAILED, now, seal=True, error=error, extra=extra)
         return replace(end, dead=reason)
     attempt = str(run.attempt + 1)
     state = {
@@ -73,47 +73,49 @@ def _refusal(run: Run, command: Start, now: Now) -> str | None:
 
 
 def release(run: Run, command: Release, now: Now) -> Decision:
-    """Hand a run back by its worker."""
+    """Take a run back that its worker releases, to be executed again."""
     if run.state is not RunState.RUNNING:
         return Decision(("NO", str(run.state)))
-    told = {"reason": command.reason}
+    extra = {"reason": command.reason}
     if command.delay_ms > 0:
-        told["due"] = str(now.server_ms + command.delay_ms)
+        extra["due"] = str(now.server_ms + command.delay_ms)
     if command.error is not None:
-        told["error"] = command.error
-    return _let_go(run, told, "handler", now)
+        extra["error"] = command.error
+    return _requeued(run, extra, "handler", now)
 
 
 def reclaim(run: Run, command: Reclaim, now: Now) -> Decision:
-    """Take a run from a worker that is gone."""
+    """Take a run from a worker whose lease has expired."""
     del command
     if run.state is not RunState.RUNNING or run.claim is None:
         return Decision(("NO", str(run.state)))
-    return _let_go(run, {"reason": LEASE_EXPIRED}, "worker_lost", now)
+    return _requeued(run, {"reason": LEASE_EXPIRED}, "worker_lost", now)
 
 
-def _let_go(run: Run, told: dict[str, str], stopped: str, now: Now) -> Decision:
+def _requeued(run: Run, extra: Fields, stopped: str, now: Now) -> Decision:
+    # The cancel may have been recorded after the worker last looked. Pending again, the run would
+    # wait for ever: no start takes a run with a recorded cancel, and no worker would end it.
     if run.cancel_requested is not None:
-        why = {**execution(run), "stopped": stopped}
-        end = ended(run, RunState.CANCELLED, now, seal=True, told=why)
+        why = {**execution_fields(run), "stopped": stopped}
+        end = ended(run, RunState.CANCELLED, now, seal=True, extra=why)
         return replace(end, answer=("OK", str(RunState.CANCELLED)))
-    decision = written(run, now.server_ms, [waiting({**told, "attempt": str(run.attempt)})])
-    return replace(decision, answer=("OK", str(RunState.PENDING)))
+    fields = pending_fields({**extra, "attempt": str(run.attempt)})
+    return replace(written(run, now.server_ms, [fields]), answer=("OK", str(RunState.PENDING)))
 
 
-def waiting(told: Fields) -> dict[str, str]:
-    """The entry of a run that waits again."""
-    return {"type": str(EntryType.STATE), "state": str(RunState.PENDING), **told}
+def pending_fields(extra: Fields) -> dict[str, str]:
+    """The entry of a run that is pending again."""
+    return {"type": str(EntryType.STATE), "state": str(RunState.PENDING), **extra}
 
 
-def execution(run: Run) -> dict[str, str]:
-    """Which execution of the run it is that something is told of."""
-    told = {"attempt": str(run.attempt), "worker": run.worker, "host": run.host}
-    return {name: text for name, text in told.items() if text is not None}
+def execution_fields(run: Run) -> dict[str, str]:
+    """The fields that name the run's current execution in an entry."""
+    texts = {"attempt": str(run.attempt), "worker": run.worker, "host": run.host}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def request_cancel(run: Run, command: RequestCancel, now: Now) -> Decision:
-    """Ask for a run's end; the answer is its state afterwards."""
+    """Request that a run ends cancelled; the answer is its state afterwards."""
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
     if run.cancel_requested is not None:
@@ -126,24 +128,28 @@ def request_cancel(run: Run, command: RequestCancel, now: Now) -> Decision:
     fields["at"] = str(now.server_ms)
     if run.state is RunState.RUNNING:
         return replace(written(run, now.server_ms, [fields]), answer=("OK", str(run.state)))
-    told = {"stopped": "pending"}
-    end = ended(run, RunState.CANCELLED, now, seal=True, before=[fields], told=told)
+    extra = {"stopped": "pending"}
+    end = ended(run, RunState.CANCELLED, now, seal=True, before=[fields], extra=extra)
     return replace(end, answer=("OK", str(RunState.CANCELLED)))
 
 
 def deliver_cancel(run: Run, command: DeliverCancel, now: Now) -> Decision:
-    """Note that the request has reached the execution."""
+    """Record that the cancel request has reached the execution."""
     del command
     if run.cancel_requested is None:
         return Decision(("NO", str(run.state)))
     if run.cancel_delivered is not None:
         return Decision(("OK", str(run.version)))
-    fields = {"type": str(EntryType.CANCEL_DELIVERED), **execution(run), "at": str(now.server_ms)}
+    fields = {
+        "type": str(EntryType.CANCEL_DELIVERED),
+        **execution_fields(run),
+        "at": str(now.server_ms),
+    }
     return written(run, now.server_ms, [fields])
 
 
 def checkpoint(run: Run, command: Checkpoint, now: Now) -> Decision:
-    """Keep a value."""
+    """Record a checkpoint for the next execution."""
     value = command.value
     fields = {
         "type": str(EntryType.CHECKPOINT),
@@ -155,7 +161,7 @@ def checkpoint(run: Run, command: Checkpoint, now: Now) -> Decision:
 
 
 def note_silence(run: Run, command: NoteSilence, now: Now) -> Decision:
-    """Tell of a silence once: what is written later begins another one."""
+    """Record a silence, once: another one begins only after the execution has written again."""
     silent_ms = now.server_ms - run.last_ms
     if silent_ms <= command.silent_ms or run.silent == run.version:
         return Decision(("NO", str(run.state)))

@@ -1,4 +1,4 @@
-"""What callers hand to a store, checked and turned into commands."""
+"""Checks the arguments of a store's callers and builds commands from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def create_command(
     *,
     tenant: str | None = None,
 ) -> Create:
-    """Check what a run is created with.
+    """Check the arguments of ``create`` and build its command.
 
     Raises:
         InvalidInputError: an id, target, input, metadata or tenant breaks a rule.
@@ -48,28 +48,28 @@ def create_command(
 
 MOST_PRIORITY = 100
 LONGEST_SECONDS = 3_660 * 86_400
-"""Ten years: a longer delay or deadline is a slip of the unit."""
+"""Ten years: a longer delay or deadline must be a mistake in the unit."""
 LATEST_DUE_MS = 10**13 - 1
-"""The queue's scores tell what is due from what is not at this number (the year 2286)."""
+"""The year 2286. The queue's scores put due and delayed runs on two sides of this number."""
 TRACE_NAMES = ("traceparent", "tracestate")
 LONGEST_TRACE = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """When and before what a submitted run is to be executed."""
+    """The options of a submitted run: when it is executed, and before which others."""
 
     priority: int = 0
-    """From -100 to 100; a step is worth a minute of waiting."""
+    """From -100 to 100; a step counts as much as a minute of waiting."""
     delay_seconds: float = 0.0
     at: datetime | None = None
-    """With a time zone; instead of a delay."""
+    """The due time, with a time zone; instead of a delay."""
     deadline_seconds: float | None = None
-    """How long after it is due it fails if it has not ended."""
+    """A run that has not ended this long after it was due fails."""
     trace: Mapping[str, str] | None = None
-    """The W3C headers traceparent and tracestate; other names are left out."""
+    """The W3C headers traceparent and tracestate; others are ignored."""
     request_sha256: str | None = None
-    """The digest of what the submitter sent with its idempotency key."""
+    """The digest of the request that came with an idempotency key."""
 
 
 class OrderOptions(TypedDict, total=False):
@@ -84,7 +84,7 @@ class OrderOptions(TypedDict, total=False):
 
 
 def submit_command(create: Create, order: Order) -> Create:
-    """Make a run of a queue of what is created.
+    """Turn a ``Create`` into the submission of a queued run.
 
     Raises:
         InvalidInputError: a part of the order breaks a rule.
@@ -99,7 +99,7 @@ def submit_command(create: Create, order: Order) -> Create:
         priority=_priority(order.priority),
         delay_ms=milliseconds("the delay", order.delay_seconds),
         due_ms=None if order.at is None else _due_ms(order.at),
-        # Less than a millisecond would mean none.
+        # 0 would mean no deadline.
         deadline_ms=0 if deadline is None else max(1, milliseconds("the deadline", deadline)),
         request_sha256=order.request_sha256,
         **trace,
@@ -107,7 +107,7 @@ def submit_command(create: Create, order: Order) -> Create:
 
 
 def milliseconds(what: str, seconds: float) -> int:
-    """A duration as scripts have it, or InvalidInputError for one that makes no sense."""
+    """A duration in milliseconds; InvalidInputError when it is negative or over ten years."""
     if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST_SECONDS):
         raise InvalidInputError(
             f"{what} is {seconds} seconds, but must be from 0 to {LONGEST_SECONDS:,}"
@@ -138,7 +138,7 @@ def _due_ms(at: datetime) -> int:
 
 
 def _trace(text: str | None) -> str | None:
-    # What a caller passes on from strangers must not cost him the submission.
+    # Callers pass these headers on from their own clients: a bad one must not fail the submission.
     if not text or len(text) > LONGEST_TRACE or not (text.isascii() and text.isprintable()):
         return None
     return text
