@@ -191,7 +191,7 @@ def _checked_url(base_url: object) -> str:
 def _tls_refusal(error: Exception) -> str | None:
     """Which check of a TLS connection failed and what to change; None for any other error."""
     fault = tls_fault(error)
-    return None if fault is None else f"{fault.words}; {_TLS_ADVICE[fault.check]}"
+    return None if fault is None else f"{fault.text}; {_TLS_ADVICE[fault.check]}"
 
 
 _TLS_ADVICE = {

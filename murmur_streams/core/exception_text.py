@@ -1,9 +1,9 @@
-"""Exceptions as text, whatever they are: for records, logs and the errors of callers.
+"""Turns any exception into text, for journals, logs and the errors of callers.
 
-An exception's own code runs while it is turned into text: ``__str__``, ``__notes__``,
-``__getattr__``, a property, a metaclass. Any of it may raise anything. These functions always
-return; what cannot be read is left out. An exception's type, frames, cause and members are read
-by the descriptors of the built-in classes, which no subclass can replace.
+While an exception is turned into text, its own code runs: ``__str__``, ``__notes__``,
+``__getattr__``, a property, a metaclass. All of these may raise anything. The functions here always
+return, and leave out what they cannot read. They read an exception's type, frames, cause and
+members by the descriptors of the built-in classes, which no subclass can replace.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_TRACEBACK_BYTES = 8_192
 MAX_TYPE_CHARACTERS = 255
 UNREADABLE = "(its text cannot be read)"
 _MOST_LEAVES = 20
-"""Of how many exceptions of a group its message says the text."""
+"""The message of a group has the texts of at most this many exceptions."""
 _LEAF_CHARACTERS = 1_000
 _MOST_CAUSES = 20
 
@@ -33,13 +33,13 @@ _MEMBERS: Any = BaseExceptionGroup.exceptions
 
 
 def error_type_name(error: BaseException) -> str:
-    """Name the type of an error, through any number of process borders."""
+    """The name of an error's type, also of one that came through several processes."""
     name = _remote(error, "type_name") or _plain(_TYPE_NAME.__get__(type(error)))
     return name[:MAX_TYPE_CHARACTERS]
 
 
 def error_message(error: BaseException) -> str:
-    """The message of an error, cut to its limit; of a group, with those of its leaves."""
+    """The message of an error, cut to its limit. A group's message has those of its leaves."""
     text = _own_text(error)
     if is_group(error):
         text = f"{text}: {_leaves(error)}"
@@ -85,7 +85,7 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """What an error was explicitly raised from."""
+    """The error that this one was explicitly raised from; None without one."""
     return cast("BaseException | None", _CAUSE.__get__(error))
 
 
@@ -112,9 +112,9 @@ def _own_text(error: BaseException) -> str:
 
 
 def _remote(error: BaseException, name: str) -> str | None:
-    """What an error of another process says by this name; None for other errors, and for no text.
+    """An attribute of an error of another process; None for other errors, or if it is not text.
 
-    A subclass may have replaced it by anything.
+    A subclass may have replaced the attribute by anything.
     """
     if not issubclass(type(error), RemoteAgentError):
         return None
@@ -126,9 +126,9 @@ def _remote(error: BaseException, name: str) -> str | None:
 
 
 def _plain(text: object) -> str:
-    """Text of the built-in class alone, and valid Unicode.
+    """A text as a plain ``str`` of valid Unicode.
 
-    A path that was read from the file system, for example, may hold lone surrogates.
+    A path from the file system, for example, may hold lone surrogates.
     """
     return str.__str__(cast("str", text)).encode("utf-8", "backslashreplace").decode()
 
@@ -159,7 +159,7 @@ def _walked(group: BaseException) -> Iterator[BaseException]:
 
 
 def _plain_traceback(error: BaseException, frames: TracebackType | None) -> str:
-    """Frames, type and text of an error and its causes, without what else it has to say."""
+    """Frames, type and text of an error and its causes, without notes and other additions."""
     parts: list[str] = []
     current: BaseException | None = error
     while current is not None and len(parts) < _MOST_CAUSES:
@@ -184,6 +184,6 @@ def _frames_text(frames: TracebackType | None) -> str:
 
 
 def _end_of(text: str) -> str:
-    # The end is kept: it has the innermost frames and the error itself.
+    # The end has the innermost frames and the error itself.
     raw = text.encode("utf-8", "backslashreplace")
     return raw[-MAX_TRACEBACK_BYTES:].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""A declared type and its JSON: what is encoded is read back as an equal value, or refused."""
+"""The JSON of declared types: a value that would not be read back as an equal one is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from murmur_streams.core.value_difference import difference, failing_path
 MAX_SHOWN_ERRORS = 5
 _PAGE = "see “Types that arrive” in docs/fleet.md"
 _NO_KEYS = frozenset({"tuple", "list", "set", "frozenset", "dict", "model", "dataclass"})
-"""Core schemas of what JSON cannot have as a key."""
+"""The core schemas of types that cannot be keys in JSON."""
 
 Node = dict[str, Any]
 
@@ -36,16 +36,16 @@ Node = dict[str, Any]
 class JsonType:
     """Encodes and decodes the values of one type.
 
-    Both ways are pydantic's JSON mode. A value is encoded only when its JSON is read back as an
-    equal value of the same type. What can be seen from the type alone is refused here.
+    Both directions use pydantic's JSON mode. A value is encoded only if its JSON is read back as an
+    equal value of the same type. A type whose values would always be lost is refused at once.
 
-    JSON has the fields' aliases where the type can read its own aliases, and their names
-    elsewhere; both are read.
+    The JSON has the fields' aliases if the type can read its own aliases, and else their names;
+    decoding accepts both.
 
     Args:
         kind: the type; Any for none.
-        what: what is of that type, for errors, such as "the input of agent 'a'".
-        computed: whether computed fields are a part of the JSON, for readers that have no type.
+        what: the thing of that type, for errors, such as "the input of agent 'a'".
+        computed: whether the JSON has computed fields, for readers that do not have the type.
 
     Raises:
         TypeError: the type has no JSON, or a field of it would lose its value; the text names the
@@ -64,7 +64,7 @@ class JsonType:
         self._by_alias = all(fits(name, field) for name, field in _fields(nodes))
 
     def encode(self, value: object) -> JsonValue:
-        """The JSON of a value: an instance of the type, or what pydantic makes one of.
+        """The JSON of an instance of the type, or of a value that pydantic converts to one.
 
         Raises:
             InvalidPayloadError: it does not fit the type, or would not arrive as an equal value.
@@ -72,7 +72,7 @@ class JsonType:
         return self._dump(self._validated(value))
 
     def encode_json(self, value: JsonValue) -> JsonValue:
-        """The same for JSON that came from outside: defaults are filled in.
+        """The JSON of a value that came as JSON from outside: defaults are filled in.
 
         Raises:
             InvalidPayloadError: it does not fit the type, or would not arrive as an equal value.
@@ -107,8 +107,8 @@ class JsonType:
             return self._adapter.validate_python(value, by_alias=True, by_name=True)
         except ValidationError as error:
             refused = InvalidPayloadError(f"{self._what} does not fit: {_shown(error)}")
-        # A strict type takes a date from Python as a date only, and from JSON as text: a caller
-        # that knows the agent by its name alone has the JSON.
+        # A strict type accepts a date as a ``date`` from Python, and as text from JSON. A caller
+        # that knows the agent only by its name has the JSON.
         try:
             return self._read(encode_json(value, self._what))
         except (InvalidPayloadError, ValidationError):
@@ -125,14 +125,14 @@ class JsonType:
             )
         except ValueError as error:
             # pydantic-core's serialisation errors are ValueErrors without a shared public base.
-            place = _place_without_json(value)
+            path = _path_without_json(value)
             raise InvalidPayloadError(
-                f"{self._what} cannot be written as JSON: {place}: {error}"
+                f"{self._what} cannot be written as JSON: {path}: {error}"
             ) from None
         try:
             text = encode_json(dumped, self._what)
         except InvalidPayloadError as error:
-            raise InvalidPayloadError(f"{error} (at {_place_without_json(value)})") from None
+            raise InvalidPayloadError(f"{error} (at {_path_without_json(value)})") from None
         try:
             arrived = self._read(text)
         except ValidationError as error:
@@ -150,7 +150,7 @@ class JsonType:
 def loose_json(value: object, what: str, *, by_alias: bool = True) -> JsonValue:
     """The JSON that pydantic makes of a value without a declared type.
 
-    A reader gets that JSON: what was a tuple is a list, and what was a date is text.
+    A reader gets that JSON: a tuple has become a list, and a date has become text.
 
     Raises:
         InvalidPayloadError: it has no JSON, or holds a secret.
@@ -164,7 +164,7 @@ def loose_json(value: object, what: str, *, by_alias: bool = True) -> JsonValue:
     return cast("JsonValue", dumped)
 
 
-# NaN stays NaN, and is refused because JSON has none, where it would silently become null.
+# "constants": NaN stays NaN and is refused later, instead of silently becoming null.
 _PLAIN = ConfigDict(ser_json_inf_nan="constants")
 _ANY = TypeAdapter[Any](Any, config=_PLAIN)
 _SECRET_TYPES = (Secret, SecretBytes, SecretStr)
@@ -203,7 +203,7 @@ def _configured(kind: Any) -> TypeAdapter[Any]:
         return TypeAdapter(kind)  # Models and dataclasses have a configuration of their own.
 
 
-def _place_without_json(value: object) -> str:
+def _path_without_json(value: object) -> str:
     return ".".join(failing_path(value, _has_no_json)) or "value"
 
 
@@ -255,10 +255,10 @@ def _reads_its_alias(name: str, field: Node) -> bool:
 
 
 def _needs_round_trip(nodes: list[Node]) -> bool:
-    """Whether a model's plain JSON cannot be read back, and pydantic's round trip can.
+    """Whether only the JSON of pydantic's round trip can be read back, not a model's plain JSON.
 
-    Json[...] is written as what it holds and read as text; a computed field is an extra one to
-    the reader.
+    Json[...] is written as its value and read as text, and readers refuse or retain a computed
+    field as an extra one.
     """
     extras = {node.get("extra_behavior") for node in nodes}
     extras |= {
@@ -291,7 +291,7 @@ def _refuse_secrets(schema: object, what: str) -> None:
 
 
 def _masked(part: object, name: str) -> Iterator[str]:
-    """The fields whose JSON pydantic masks; a serializer of the user's own is not looked behind."""
+    """The fields that pydantic masks in JSON. The user's own serializers are not masked."""
     if isinstance(part, (list, tuple)):
         for each in cast("list[object]", part):
             yield from _masked(each, name)
@@ -324,7 +324,7 @@ def _schema_of(
     try:
         return adapter.json_schema(mode=mode, by_alias=by_alias, schema_generator=_Schema)
     except PydanticInvalidForJsonSchema:
-        # A type of the user's own without a description: anything may be in it.
+        # A type of the user's own that has no schema: it may hold anything.
         return {}
 
 

@@ -1,4 +1,4 @@
-"""What counts as JSON here: RFC 8259 values that every store and every client reads back alike."""
+"""JSON as this package accepts it: values that every store and client reads back unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def encode_json(
         error: the class to raise.
 
     Raises:
-        InvalidInputError: (as ``error``) the value is no JSON; the text names the place.
+        InvalidInputError: (as ``error``) the value is not JSON; the text says why.
     """
     _check(value, what, error)
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -47,7 +47,7 @@ def decode_json(text: str | bytes) -> JsonValue:
 def copy_json(
     value: object, what: str, error: type[InvalidInputError] = InvalidPayloadError
 ) -> JsonValue:
-    """Copy a JSON value, so that what its owner changes later does not reach the copy.
+    """Copy a JSON value; later changes of the original do not reach the copy.
 
     Arguments and errors as ``encode_json``.
     """
@@ -57,7 +57,7 @@ def copy_json(
 
 
 def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
-    # A stack of our own: a hostile depth must end in our error, not in a RecursionError.
+    # With recursion, a value that is nested too deep would raise RecursionError.
     stack: list[tuple[object, int]] = [(value, 1)]
     while stack:
         item, depth = stack.pop()
@@ -76,7 +76,7 @@ def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
             stack.extend((child, depth + 1) for child in children)
         else:
             raise error(
-                f"{what} holds a value of type {type(item).__name__}, which is no JSON; "
+                f"{what} holds a value of type {type(item).__name__}, which is not JSON; "
                 "convert it first (for a pydantic model: model_dump(mode='json'))"
             )
 

@@ -1,4 +1,4 @@
-"""URLs as they may be shown: without anything in them that may be a secret."""
+"""Removes everything from a URL that may be a secret, so that it can be shown."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _BAD_PORT = re.compile(r"([^/?#:\[]*):(?!\d*(?:[/?#]|$)).*", re.DOTALL)
 def redacted(url: str) -> str:
     """Show a URL without its credentials, however malformed it is.
 
-    A user's name stays when a password follows it; alone it may be one, as in ``redis://SECRET@h``.
+    A user's name stays if a password follows it. Alone it may be a password: ``redis://SECRET@h``.
     """
     scheme, slashes, rest = _parts(str(url))
-    credentials, at, place = rest.rpartition("@")
+    credentials, at, address = rest.rpartition("@")
     if at and _is_credentials(scheme, slashes, credentials):
         user, _, password = credentials.partition(":")
         is_named = bool(slashes) and bool(password)
-        rest = f"{user}:***@{place}" if is_named else f"***@{place}"
+        rest = f"{user}:***@{address}" if is_named else f"***@{address}"
     elif slashes == "//" and scheme not in _OF_PATHS and (host := _BAD_PORT.fullmatch(rest)):
         rest = f"{host[1]}:***"
     return _OPTION.sub(r"\1***", f"{scheme}{slashes}{rest}")
@@ -34,13 +34,13 @@ def _parts(url: str) -> tuple[str, str, str]:
     assert found is not None  # noqa: S101  # the pattern takes any text
     scheme, slashes, rest = found[1] or "", found[2], found[3]
     if scheme and not slashes and scheme not in _OF_PATHS:
-        # "user:SECRET@host" is no scheme; "redis:host" has nothing to hide before its @.
+        # "user:SECRET@host" has no scheme; "redis:host" has nothing to hide before its @.
         return "", "", scheme + rest
     return scheme, slashes, rest
 
 
 def _is_credentials(scheme: str, slashes: str, before: str) -> bool:
-    """Whether what stands before the last @ are credentials, and not a part of a path."""
+    """Whether the text before the last @ is credentials, and not a part of a path."""
     # Up to the last @: a password with a slash or a question mark in it is still a password.
     if scheme not in _OF_PATHS or ":" in before:
         return True

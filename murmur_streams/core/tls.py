@@ -1,7 +1,7 @@
-"""Why a TLS handshake failed, where no other try can mend it: the same answer for every client.
+"""The reason of a failed TLS handshake that a retry cannot mend, for every client alike.
 
-The reason is read from the error's text. The exception itself is wrapped by drivers, and the chain
-of causes may hold another one that the caller was handling.
+The reason is read from the error's text. Drivers wrap the exception itself, and the chain of causes
+may lead to another exception, which the caller was handling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 
 class TlsCheck(Enum):
-    """Which check failed."""
+    """The check that failed."""
 
     AUTHORITY = auto()
     NAME = auto()
@@ -27,7 +27,7 @@ class TlsFault:
     """A failed handshake: the check, and a clause that says what failed."""
 
     check: TlsCheck
-    words: str
+    text: str
 
 
 _REASON = re.compile(r"\[SSL: ([A-Z0-9_]+)\](?: certificate verify failed: ([^(\n]+?)\.? \(_ssl)?")
@@ -56,11 +56,11 @@ _FAULTS: dict[str, TlsFault] = {
         TlsCheck.NAME, "the server has no certificate for this host name"
     ),
 }
-"""By OpenSSL's reason. What is not here, such as an end in the middle, may pass."""
+"""By OpenSSL's reason. Other reasons, such as a closed connection, may pass with a retry."""
 
 
 def tls_fault(error: BaseException) -> TlsFault | None:
-    """The failed check that an error of a connection tells of; None for any other error."""
+    """The failed check in an error of a connection; None for any other error."""
     found = _REASON.search(str(error))
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Where a value differs from the same value read back from its JSON, types included."""
+"""Finds the difference between a value and the same value read back from its JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place at which two values differ."""
+    """The first path at which two values differ."""
 
     path: Path
     """Names of fields, keys and positions, from the outside in."""
@@ -25,19 +25,18 @@ class Difference:
 
     def __str__(self) -> str:
         before, after = type(self.before).__name__, type(self.after).__name__
-        place = ".".join(self.path) or "value"
+        path = ".".join(self.path) or "value"
         if before != after:
-            return f"{place}: {before} would become {after}"
-        return f"{place}: {before} would arrive with another value"
+            return f"{path}: {before} would become {after}"
+        return f"{path}: {before} would arrive with another value"
 
 
 def difference(before: object, after: object, path: Path = ()) -> Difference | None:
     """The first difference between two values; None when they are equal.
 
-    Stricter than ``==``: 1.0, 1 and True are three values, and so are a tuple and a list. But an
-    int may become an equal float or Decimal: that is an int as the default of such a field, which
-    pydantic does not convert. Of models and dataclasses the fields count, and not private
-    attributes.
+    It is stricter than ``==``: 1.0, 1 and True differ, and so do a tuple and a list. But an int may
+    become an equal float or Decimal, since pydantic does not convert the default of such a field.
+    Models and dataclasses are compared by their fields, without private attributes.
     """
     if before is after:
         return None
@@ -66,7 +65,7 @@ def difference(before: object, after: object, path: Path = ()) -> Difference | N
 def _of_mappings(
     before: Mapping[Any, object], after: Mapping[Any, object], path: Path
 ) -> Difference | None:
-    # None and "None" are two keys, and so are an enum's member and its text, which are equal.
+    # None and "None" are different keys, and so are an enum's member and its text, although equal.
     types: dict[Any, type] = {key: type(cast("object", key)) for key in after}
     if len(before) != len(types) or any(
         types.get(key) is not type(cast("object", key)) for key in before
@@ -79,7 +78,7 @@ def _of_mappings(
 
 
 def _parts(value: object, path: Path) -> Iterable[tuple[Path, object]] | None:
-    """The values inside a value, by their paths; None when there are none to look at."""
+    """The values inside a value, by their paths; None for a value without parts."""
     if isinstance(value, BaseModel):
         return _fields(value, path)
     if dataclasses.is_dataclass(value):
@@ -93,12 +92,12 @@ def _parts(value: object, path: Path) -> Iterable[tuple[Path, object]] | None:
 
 
 def _fields(value: BaseModel, path: Path) -> Iterator[tuple[Path, object]]:
-    # By the class: a cached property stands among the fields in a model's __dict__.
+    # The class has the fields; a model's __dict__ also has cached properties.
     for name in type(value).model_fields:
         if name in value.__dict__:
             yield (*path, name), value.__dict__[name]
     for name, part in (value.__pydantic_extra__ or {}).items():
-        # An extra one may have the name of a field that has an alias.
+        # An extra field may have the same name as a field that has an alias.
         yield (*path, name if name not in type(value).model_fields else f"{name} (extra)"), part
 
 
@@ -114,7 +113,7 @@ def _is_equal(before: Any, after: Any) -> bool:
 
 
 def failing_path(value: object, fails: Callable[[object], bool]) -> Path:
-    """Where in a value the innermost part is for which ``fails`` is true; it is of the whole."""
+    """The path of the innermost part for which ``fails`` is true, as it is for the whole value."""
     path: Path = ()
     while True:
         is_mapping = isinstance(value, Mapping)

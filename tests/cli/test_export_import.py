@@ -316,8 +316,8 @@ def test_a_damaged_file_is_refused_where_the_damage_is(line: CommandLine, export
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "stdin: there is no first line"),
-        ("hello\n", "stdin: line 1 is wrong: this is no export of runs"),
+        ("", "stdin: the first line is missing"),
+        ("hello\n", "stdin: line 1 is wrong: this is not an export of runs"),
         (HEADER.replace("1", "9"), "upgrade murmur-streams"),
         (HEADER + '{"run":"r","epoch":"0badcafe"}\n', "the rest of run 'r' is missing"),
         (HEADER + '{"run":"r"', "line 2 is cut off"),

@@ -30,7 +30,9 @@ def test_a_foreign_file_of_one_endless_line_is_refused_by_its_first_bytes(
     foreign = tmp_path / "foreign"
     foreign.write_bytes(b"x" * size)
     done = line.run("import", str(foreign))
-    assert (done.returncode, "this is no export of runs" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "this is not an export of runs" in done.stderr) == (2, True), (
+        done.stderr
+    )
     resumed = line.run("export", "--resume", "-o", str(foreign))
     assert (resumed.returncode, "not an export of runs" in resumed.stderr) == (2, True)
     piped = subprocess.run(
@@ -40,4 +42,4 @@ def test_a_foreign_file_of_one_endless_line_is_refused_by_its_first_bytes(
         timeout=60,
         check=False,
     )
-    assert (piped.returncode, b"this is no export of runs" in piped.stderr) == (2, True)
+    assert (piped.returncode, b"this is not an export of runs" in piped.stderr) == (2, True)

@@ -144,7 +144,7 @@ def test_a_start_without_an_end_is_a_header_or_foreign() -> None:
         with pytest.raises(CutOffError):
             decoded([whole[:end]])
     for foreign in (b"x", b"\x1f\x8b\x08", b'{"murmur":'):
-        with pytest.raises(InvalidArchiveError, match="no export of runs"):
+        with pytest.raises(InvalidArchiveError, match="not an export of runs"):
             decoded([foreign])
 
 
@@ -152,7 +152,7 @@ def test_a_whole_run_before_the_damage_is_given() -> None:
     decoder = ArchiveDecoder()
     source = encoded(run_archive())
     assert [decoder.feed(line) for line in source] == [None] * (len(source) - 1) + [run_archive()]
-    with pytest.raises(InvalidArchiveError, match="line 5 is wrong: it is no JSON"):
+    with pytest.raises(InvalidArchiveError, match="line 5 is wrong: it is not JSON"):
         decoder.feed(b"{\n")
 
 
@@ -173,7 +173,9 @@ def test_another_format_is_told() -> None:
 
 @pytest.mark.parametrize("line", [b"hello\n", b"[]\n", b'{"a":1}\n', b"\x80\n", b"\n"])
 def test_a_file_of_others_is_told_at_its_first_line(line: bytes) -> None:
-    with pytest.raises(InvalidArchiveError, match=r"line 1 is wrong: this is no export of runs"):
+    with pytest.raises(
+        InvalidArchiveError, match=r"line 1 is wrong: this is not an export of runs"
+    ):
         decoded([line])
 
 
@@ -181,8 +183,8 @@ def test_a_file_of_others_is_told_at_its_first_line(line: bytes) -> None:
     ("line", "what"),
     [
         ('{"other":1}', "neither a run"),
-        ('{"entries":[]}', "of no run"),
-        ('{"end":"r"}', "of no run"),
+        ('{"entries":[]}', "belong(s)? to no run"),
+        ('{"end":"r"}', "belong(s)? to no run"),
         ('{"run":1,"epoch":"e"}', "run is missing"),
         ('{"run":"r"}', "epoch is missing"),
         ('{"run":"r","epoch":"e","input":{}}', "JSON as a text"),
@@ -233,7 +235,7 @@ def changed(at: int, **fields: str) -> RunArchive:
 WRONG: dict[str, tuple[RunArchive, str]] = {
     "no journal": (replace(run_archive(), entries=()), "the journal is missing"),
     "a bad id": (replace(run_archive(), run_id="a b"), "run_id"),
-    "a bad epoch": (replace(run_archive(), epoch="{x}"), "no cursor"),
+    "a bad epoch": (replace(run_archive(), epoch="{x}"), "not a cursor"),
     "a bad target": (changed(0, target="a:{b}"), "target"),
     "a bad tenant": (changed(0, tenant="a/b"), "tenant"),
     "another epoch inside": (changed(0, epoch="ffffffff"), "epoch: the archive says"),
@@ -241,7 +243,7 @@ WRONG: dict[str, tuple[RunArchive, str]] = {
     "a moment beyond all": (changed(0, due="9" * 14), "due_ms: 9+ is out of range"),
     "no number": (changed(0, priority="x"), "cannot be folded"),
     "no state": (changed(1, state="x"), "cannot be folded"),
-    "a surrogate": (changed(2, name="\ud800"), "no valid Unicode"),
+    "a surrogate": (changed(2, name="\ud800"), "not valid Unicode"),
     "an event without a date": (changed(2, ts="today"), "event cannot be read"),
     "an event without JSON": (changed(2, data="{"), "event cannot be read"),
     "too many fields": (changed(2, **{f"f{n}": "" for n in range(1_000)}), "must have 1 to 1000"),

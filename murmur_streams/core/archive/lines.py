@@ -1,8 +1,8 @@
-"""Archives as lines of JSON, one value a line, in a format that is only ever added to.
+"""Archives as lines of JSON, one value a line. Later versions only add to the format.
 
-The first line says what follows. A run is a line with its payloads as texts (their bytes are what
-its journal has the hashes of), lines with its entries, and a last line with the SHA-256 of those
-before: a run is whole or it is not there.
+The first line is a header. A run follows as one line with its payloads as texts (the journal has
+the hashes of their bytes), lines with its entries, and a last line with the SHA-256 of the lines
+before. A run without its last line is not read.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from murmur_streams.core.model.limits import MAX_COUNT
 
 FORMAT = 1
 HEADER = f'{{"murmur_streams":"runs","format":{FORMAT}}}\n'
-"""The first line of a file; one that tells what its runs were asked for by has more members."""
+"""The first line of a file. It has more members when it names the selection of its runs."""
 LONGEST_HEADER_BYTES = 1024
 
 
 class CutOffError(InvalidArchiveError):
-    """The lines end in the middle of a run: what wrote them was interrupted."""
+    """The lines end in the middle of a run: the program that wrote them was interrupted."""
 
 
 def header(of: Mapping[str, object]) -> str:
-    """The first line of a file that tells which runs it is of; who reads runs need not know."""
+    """The first line of a file, with the selection of its runs, which readers may ignore."""
     return _line({"murmur_streams": "runs", "format": FORMAT, "of": of})
 
 
 def may_be_header(start: bytes) -> bool:
-    """Whether what a file begins with is a header, or as much of one as there is."""
+    """Whether the first bytes of a file are a header, or the beginning of one."""
     known = HEADER.encode().rstrip(b"}\n")
     return start.startswith(known) or known.startswith(start)
 
@@ -56,7 +56,7 @@ def lines(archive: RunArchive) -> Iterator[str]:
 
 
 def digest_of(archive: RunArchive) -> str:
-    """The SHA-256 of a run's lines: of two archives only alike ones have the same."""
+    """The SHA-256 of a run's lines; two archives have the same only if they are equal."""
     digest = hashlib.sha256()
     for line in _open_lines(archive):
         digest.update(line.encode())
@@ -71,7 +71,7 @@ def archives(source: Iterable[bytes]) -> Iterator[RunArchive]:
 
     Raises:
         CutOffError: they end before a run does.
-        InvalidArchiveError: they are damaged, or not ours; the text names the line.
+        InvalidArchiveError: they are damaged or of another format; the text names the line.
     """
     decoder = ArchiveDecoder()
     for line in source:
@@ -82,27 +82,27 @@ def archives(source: Iterable[bytes]) -> Iterator[RunArchive]:
 
 
 class ArchiveDecoder:
-    """Takes lines and gives archives; it holds one run at a time."""
+    """Decodes lines into archives; it holds one run at a time."""
 
     def __init__(self) -> None:
         self.line = 0
         """The number of the last line that was fed."""
         self.of: object = None
-        """Which runs the first line says that they are; None when it does not."""
+        """The selection of runs that the first line names; None when it names none."""
         self._has_header = False
         self._run: dict[str, Any] | None = None
         self._entries: list[JournalEntry] = []
         self._digest = hashlib.sha256()
 
     def feed(self, line: bytes) -> RunArchive | None:
-        """Take the next line, newline included; only the last one may be without.
+        """Take the next line with its newline, which only the last line may lack.
 
         Returns:
-            The run that it ends, in which nothing is missing; None for any other line.
+            The run, complete, when the line is its last one; None for any other line.
 
         Raises:
-            CutOffError: the line is a part of one.
-            InvalidArchiveError: it is damaged, or not ours; nothing of its run may be used.
+            CutOffError: only a part of the line is there.
+            InvalidArchiveError: it is damaged or of another format; do not use its run.
         """
         self.line += 1
         if not line.endswith(b"\n") and not _is_json(line):
@@ -125,13 +125,13 @@ class ArchiveDecoder:
         return None
 
     def end(self) -> None:
-        """Say that there are no more lines.
+        """Check, after the last line, that nothing is missing.
 
         Raises:
-            CutOffError: a run has begun and not ended, or there is not even the first line.
+            CutOffError: the lines end in the middle of a run, or before the header.
         """
         if not self._has_header:
-            raise CutOffError(f"there is no first line, which would be {HEADER.strip()}")
+            raise CutOffError(f"the first line is missing, which would be {HEADER.strip()}")
         if self._run is not None:
             raise CutOffError(
                 f"after line {self.line} the rest of run {ascii(self._run['run'])[:140]} is "
@@ -142,10 +142,10 @@ class ArchiveDecoder:
         try:
             value: object = json.loads(line)
         except (ValueError, RecursionError) as error:
-            why = "it is no JSON" if self._has_header else _NOT_OURS
+            why = "it is not JSON" if self._has_header else _NOT_OURS
             raise self._wrong(f"{why} ({_shortened(error)})") from None
         if not isinstance(value, dict):
-            raise self._wrong("it is no JSON object" if self._has_header else _NOT_OURS)
+            raise self._wrong("it is not a JSON object" if self._has_header else _NOT_OURS)
         return cast("dict[str, Any]", value)
 
     def _check_header(self, value: dict[str, Any]) -> None:
@@ -163,19 +163,19 @@ class ArchiveDecoder:
             raise self._wrong(f"the run before it, {ascii(self._run['run'])[:140]}, has no end")
         for name in ("run", "epoch"):
             if not isinstance(value.get(name), str):
-                raise self._wrong(f"{name} is missing, or no text")
+                raise self._wrong(f"{name} is missing, or not a text")
         for name in ("input", "result", "checkpoint"):
             if not isinstance(value.get(name), str | None):
-                raise self._wrong(f"{name} is no text, though it must be JSON as a text")
+                raise self._wrong(f"{name} is not a text, but must be JSON as a text")
         self._run, self._entries = value, []
         self._digest = hashlib.sha256()
 
     def _add(self, value: dict[str, Any]) -> None:
         if self._run is None:
-            raise self._wrong("these entries are of no run: its first line is missing")
+            raise self._wrong("these entries belong to no run: its first line is missing")
         rows: object = value["entries"]
         if not isinstance(rows, list):
-            raise self._wrong("entries is no list")
+            raise self._wrong("entries is not a list")
         run_id, epoch = self._run["run"], self._run["epoch"]
         for row in cast("list[object]", rows):
             if not _is_row(row):
@@ -186,12 +186,12 @@ class ArchiveDecoder:
     def _ended(self, value: dict[str, Any]) -> RunArchive:
         run, self._run = self._run, None
         if run is None:
-            raise self._wrong("this end is of no run: its first line is missing")
+            raise self._wrong("this end belongs to no run: its first line is missing")
         if value["end"] != run["run"]:
             raise self._wrong(f"it ends another run than {ascii(run['run'])[:140]}")
         if value.get("entries") != len(self._entries):
             raise self._wrong(
-                f"it tells of {ascii(value.get('entries'))[:20]} entries, but there are "
+                f"it counts {ascii(value.get('entries'))[:20]} entries, but there are "
                 f"{len(self._entries)}"
             )
         if value.get("sha256") != self._digest.hexdigest():
@@ -205,7 +205,7 @@ class ArchiveDecoder:
 
 
 _ADVICE = "export it again, or finish the export with --resume"
-_NOT_OURS = "this is no export of runs, or its first line was lost"
+_NOT_OURS = "this is not an export of runs, or its first line was lost"
 
 
 def _is_json(line: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""A run as it is moved between stores: its whole journal and its payloads, and when it is sound."""
+"""A run that is moved between stores: its journal and payloads, and the checks of both."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from murmur_streams.core.rules.evolve import fold
 PAGE_ENTRIES = 500
 PAGE_BYTES = 1024 * 1024
 LATEST_MS = 10**13 - 1
-"""The last moment that a listing can order: its places have 13 digits."""
+"""The last moment that a listing can order: its positions have 13 digits."""
 MOST_FIELDS = 1_000
-"""An entry has some dozens at most; a script takes no endless list."""
+"""Entries have a few dozen at most, and a script takes only a limited number of arguments."""
 MAX_QUOTED_PROBLEMS = 5
 ANOTHER_LIFE = (
     "it is another run, or an older copy of this one: delete it first, or leave this one out"
@@ -36,22 +36,22 @@ ANOTHER_LIFE = (
 
 @dataclass(frozen=True, slots=True)
 class RunArchive:
-    """All that makes a run; everything else of it follows from its journal."""
+    """All of a run that must be moved; everything else follows from its journal."""
 
     run_id: str
     epoch: str
     entries: tuple[JournalEntry, ...]
-    """The whole kept journal in order, ids unchanged: cursors from before stay valid."""
+    """The whole journal in order, with its ids, so that old cursors stay valid."""
     input_json: str | None = None
     result_json: str | None = None
     checkpoint_json: str | None = None
 
 
 def verify(archive: RunArchive) -> AuditReport:
-    """Say what is wrong with an archive, whoever made it.
+    """Find the problems of an archive, which any program may have made.
 
-    Beside what an audit compares (payloads with their hashes, seq without a hole, one seal) it
-    looks for all that a store could not keep or a reader could not read.
+    An audit compares payloads with their hashes, and finds holes in seq and a second seal. This
+    also finds everything that a store could not hold or a reader could not read.
 
     Returns:
         A report that is ``ok`` when the archive can be restored.
@@ -63,7 +63,7 @@ def verify(archive: RunArchive) -> AuditReport:
     try:
         folded = fold(archive.entries)
     except (ValueError, KeyError, RunDamagedError):
-        # The audit folds again, and says what is wrong.
+        # The audit folds again, and reports the problem.
         folded = None
     report = audit_run(
         archive.run_id,
@@ -83,15 +83,15 @@ def restorable(archive: RunArchive) -> Run:
     """The run that an archive becomes: the fold of its journal.
 
     Raises:
-        InvalidArchiveError: ``verify`` finds problems; the text tells the first ones.
+        InvalidArchiveError: ``verify`` finds problems; the text has the first ones.
     """
     report = verify(archive)
     if report.problems:
-        told = "; ".join(report.problems[:MAX_QUOTED_PROBLEMS])
+        first = "; ".join(report.problems[:MAX_QUOTED_PROBLEMS])
         more = len(report.problems) - MAX_QUOTED_PROBLEMS
         raise InvalidArchiveError(
             f"the archive of run {ascii(archive.run_id)[:140]} is damaged, and nothing of it was "
-            f"written: {told}" + (f"; and {more} more" if more > 0 else "")
+            f"written: {first}" + (f"; and {more} more" if more > 0 else "")
         )
     run = fold(archive.entries)
     assert run is not None  # noqa: S101  # verify has folded it
@@ -99,18 +99,18 @@ def restorable(archive: RunArchive) -> Run:
 
 
 def check_same_life(archive: RunArchive, *, epoch: str, oldest_seq: int, has_last: bool) -> None:
-    """Refuse to restore over another run than the archive's own.
+    """Refuse to restore an archive where its id has another run.
 
     Args:
-        archive: what is to be restored.
-        epoch: of the run that has the id.
-        oldest_seq: the seq of that run's oldest kept entry.
+        archive: the archive to restore.
+        epoch: the epoch of the run that has the id.
+        oldest_seq: the seq of the oldest entry that this run still has.
         has_last: whether its journal has an entry with the id of the archive's last one.
 
     Raises:
-        RunExistsError: it is another life of the id, or has not come as far as the archive.
+        RunExistsError: it is another life of the id, or an older copy than the archive.
     """
-    # What was trimmed away here was here.
+    # An entry that this store has already trimmed counts as present.
     is_here = has_last or oldest_seq > archive.entries[-1].seq
     if epoch != archive.epoch or not is_here:
         raise RunExistsError(archive.run_id, ANOTHER_LIFE)
@@ -130,7 +130,7 @@ def pages(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, ...]]
 
 
 def _shape_problems(archive: RunArchive) -> list[str]:
-    """What could not even be folded, or would not fit where stores put it."""
+    """Problems for which the journal cannot be folded, or would not fit into a store."""
     problems = [*_refusals(lambda: check_run_id(archive.run_id))]
     entries = archive.entries
     if not entries:
@@ -147,7 +147,7 @@ def _shape_problems(archive: RunArchive) -> list[str]:
         problems.append("the run was deleted")
     if any(entry.type == EntryType.CREATED for entry in entries[1:]):
         problems.append("the run is created in the middle of its journal")
-    problems += islice((told for entry in entries if (told := _field_problem(entry))), 1)
+    problems += islice((found for entry in entries if (found := _field_problem(entry))), 1)
     problems += _text_problems(archive)
     return problems
 
@@ -155,13 +155,14 @@ def _shape_problems(archive: RunArchive) -> list[str]:
 def _field_problem(entry: JournalEntry) -> str:
     if not 1 <= len(entry.fields) <= MOST_FIELDS:
         return f"entry {entry.id} has {len(entry.fields)} fields, but must have 1 to {MOST_FIELDS}"
-    parts = [*entry.fields, *entry.fields.values()]
-    return "" if _is_text("".join(parts)) else f"entry {entry.id} holds no valid Unicode text"
+    if not _is_text("".join([*entry.fields, *entry.fields.values()])):
+        return f"entry {entry.id} holds a text that is not valid Unicode"
+    return ""
 
 
 def _text_problems(archive: RunArchive) -> list[str]:
     texts = _payloads(archive)
-    return [f"{what}: no valid Unicode text" for what, text in texts if not _is_text(text)]
+    return [f"{what}: not valid Unicode text" for what, text in texts if not _is_text(text)]
 
 
 def _is_text(text: str) -> bool:
@@ -173,7 +174,7 @@ def _is_text(text: str) -> bool:
 
 
 def _run_problems(archive: RunArchive, run: Run) -> list[str]:
-    """What of the folded run would not fit into the keys and numbers of a store."""
+    """Values of the folded run that would not fit into the keys and numbers of a store."""
     problems = [*_refusals(lambda: check_target(run.target), lambda: check_tenant(run.tenant))]
     if run.epoch != archive.epoch:
         problems.append(f"epoch: the archive says {archive.epoch!r}, its journal {run.epoch!r}")
@@ -190,7 +191,7 @@ _MOMENTS = frozenset({"created_ms", "started_ms", "ended_ms", "progress_ms", "du
 
 
 def _content_problems(archive: RunArchive) -> list[str]:
-    """What a reader of the restored run would stumble over."""
+    """Payloads and events that a reader of the restored run could not read."""
     problems: list[str] = []
     for what, text in _payloads(archive):
         read: Callable[[str], object] = decode_result if what == "result" else decode_json

@@ -33,7 +33,7 @@ class Cursor:
         match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidCursorError(
-                f"{ascii(text)[:60]} is not a cursor; pass the .id of an event, or None for the start"
+                f"{ascii(text)[:60]} is not a cursor; pass the .id of an event, or None"
             )
         return cls(match[1], int(match[2]), int(match[3]))
 

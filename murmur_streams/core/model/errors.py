@@ -186,7 +186,7 @@ class LeaseLostError(MurmurError):
 class CursorError(MurmurError):
     """A stream cannot go on from its cursor without silence or repeats.
 
-    A caller that accepts the missing or repeated entries resumes after ``resume_cursor``; None means
+    A caller that accepts missing or repeated entries resumes after ``resume_cursor``; None means
     from the start.
     """
 

@@ -120,7 +120,7 @@ class Run:
 
     @property
     def error_without_result(self) -> MurmurError | None:
-        """The error of a run that ended without a result; None while it lives, or if it completed."""
+        """The error of a run that failed or was cancelled without a result; None for others."""
         if self.state is RunState.CANCELLED:
             return RunCancelledError(self.run_id, self.cancel_reason or self.error)
         if self.state is RunState.FAILED:

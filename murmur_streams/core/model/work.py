@@ -66,7 +66,7 @@ class Beat:
 
 
 class NoticeKind(StrEnum):
-    """What a notice reports about a claim."""
+    """The kinds of notices about a claim."""
 
     LOST = "lost"
     """The worker no longer holds the claim."""
@@ -107,7 +107,7 @@ class ControlMessage:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker reports about itself with every heartbeat."""
+    """The record of a live worker, which it renews with every heartbeat."""
 
     id: str
     host: str

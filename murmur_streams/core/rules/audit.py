@@ -27,7 +27,7 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
-        """True when there are no problems."""
+        """True when nothing is wrong."""
         return not self.problems
 
 

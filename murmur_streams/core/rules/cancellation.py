@@ -29,7 +29,7 @@ class Cancellation:
     stopped: datetime | None = None
     """When the run ended cancelled; None when it has not, or ended otherwise."""
     how: str | None = None
-    """What stopped the run: ``handler`` (the handler ended), ``grace`` (it did not end within its
+    """How the run stopped: ``handler`` (the handler ended), ``grace`` (it did not end within its
     grace time and was abandoned), ``pending`` (it never ran), ``worker_lost``. None when the run
     has not stopped, or the reason was not recorded."""
 

@@ -1,7 +1,7 @@
 """``decide(run, run_id, command, now) -> Decision``: every rule of a run's life, without I/O.
 
-What a run is
--------------
+The run
+-------
 A run is one submitted piece of work. Its truth is its **journal**, a list of entries that only
 grows at the end; entry n has ``seq`` n, and the seq of the last one is the run's **version**.
 ``evolve`` folds the entries into a ``Run``, the value that the rules below look at. A command is
@@ -227,7 +227,7 @@ def _finish(run: Run, command: Finish, now: Now) -> Decision:
 
 
 def _overruled(command: Finish) -> Finish:
-    """What a worker's ``Finish`` becomes once a cancel was recorded: a cancellation.
+    """Turn a worker's ``Finish`` into a cancellation, once a cancel was recorded.
 
     Without this rule: a caller requests a cancel and gets the answer "running, recorded". At the
     same moment the handler returns, and its ``Finish`` arrives after the request. The run would end

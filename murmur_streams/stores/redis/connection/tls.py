@@ -40,7 +40,7 @@ _NEEDS_TLS = "the port speaks TLS; use rediss:// instead of redis://"
 def tls_refusal(error: BaseException) -> str | None:
     """Which check of a TLS connection failed and what to change; None for any other error."""
     fault = tls_fault(error) if isinstance(error, (RedisConnectionError, OSError)) else None
-    return None if fault is None else f"{fault.words}; {_ADVICE[fault.check]}"
+    return None if fault is None else f"{fault.text}; {_ADVICE[fault.check]}"
 
 
 def check_tls_files(connection: Any, shown_url: str) -> None:
