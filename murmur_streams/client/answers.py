@@ -1,4 +1,4 @@
-"""What the answers of a server of runs mean, as the library's own values. No I/O."""
+"""Turns the answers of a server into the library's own values. No I/O."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunEventPage:
 
     events: tuple[RunEvent, ...]
     cursor: str | None
-    """Go on after these events with it."""
+    """Pass it to read on after these events."""
     has_ended: bool
     """Whether there will be no more."""
 
@@ -46,11 +46,11 @@ class RunJournalPage:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A way into one run's stream, for a browser's EventSource: ``?ticket=``."""
+    """A short-lived key to one run's stream, for a browser's EventSource: ``?ticket=``."""
 
     ticket: str
     expires_in: int
-    """Seconds in which a stream can be opened with it."""
+    """The seconds for which it opens a stream."""
 
     def __repr__(self) -> str:
         return f"Ticket(expires_in={self.expires_in})"
@@ -60,7 +60,7 @@ def read(answer: Answer, reader: Callable[[Any], T]) -> T:
     """The value of an answer's JSON.
 
     Raises:
-        UnreadableAnswerError: it is not what such an answer is.
+        UnreadableAnswerError: the answer is not JSON, or not of the expected form.
     """
     return checked(answer.body, reader, answer.headers.get("x-request-id"), answer.status)
 
@@ -99,7 +99,7 @@ def position_of(cursor: str) -> Cursor:
     try:
         return Cursor.parse(cursor)
     except InvalidCursorError as error:
-        # The caller's cursors are not to blame.
+        # The server sent this cursor: InvalidCursorError would blame one of the caller's.
         raise UnreadableAnswerError(f"the server's answer cannot be read: {error}") from error
 
 

@@ -27,23 +27,23 @@ from murmur_streams.wire.submit_options import ClientSubmitOptions
 class AsyncClient:
     """Submits runs to a server and follows them, as a Fleet does without one.
 
-    Does no I/O until it is used. Every call is asked again, with growing waits, while the server
-    cannot be reached, is busy or shuts down; none is done twice by that. What the server refuses
-    raises the library's own exceptions; what they do not know is an HTTPError.
+    Does no I/O until it is used. Every call is tried again, with growing waits, while the server
+    cannot be reached, is busy or shuts down; it is still applied only once. A refusal of the server
+    raises one of the library's own exceptions, and HTTPError when none of them fits.
 
     Args:
         base_url: ``http://host:port``, or with a path in front of the routes.
-        token: who asks; sent in a header, and shown nowhere.
-        transport: of httpx, in the place of the network.
+        token: the caller's credentials; sent in a header, and never printed or logged.
+        transport: a transport of httpx to use instead of the network.
         trust_env: False ignores the variables of the environment that httpx reads: proxies
             (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and trusted certificates
             (SSL_CERT_FILE, SSL_CERT_DIR).
         options: times in seconds, sizes in bytes.
 
             - timeout_seconds (30): how long one request may take.
-            - retry_seconds (30): how long a call, or a stream without a connection, asks again.
-            - silence_seconds (45): a stream that says nothing for so long is opened anew; three
-              heartbeats of the server.
+            - retry_seconds (30): how long a call, or a stream without a connection, is tried again.
+            - silence_seconds (45): a stream that is silent for so long is opened again; the
+              default is three heartbeats of the server.
             - max_response_bytes (64 MiB): of one answer, or of one message of a stream.
 
     Raises:
@@ -97,7 +97,7 @@ class AsyncClient:
                 written.
             RunExistsError: the run id is taken.
             IdempotencyConflictError: the key was used for another request.
-            OutcomeUnknownError: there was no answer for as long as was tried.
+            OutcomeUnknownError: no try had an answer within ``retry_seconds``.
         """
         steps = calls.submit(self._patience, target, input, options)
         submitted = await self._shell.call(steps)
@@ -123,7 +123,7 @@ class AsyncClient:
         return await self._shell.call(calls.agents(self._patience))
 
     async def ticket(self, run_id: str) -> Ticket:
-        """A way into the run's stream for who can send no headers: a browser's EventSource."""
+        """A key to the run's stream, for clients that cannot send headers, such as EventSource."""
         return await self._shell.call(calls.ticket(self._patience, run_id))
 
     def stream_many(
@@ -139,12 +139,12 @@ class AsyncClient:
         targets: Iterable[str] = (),
         types: Iterable[str] = (),
     ) -> AsyncGenerator[FeedEntry]:
-        """The entries of all runs from the oldest kept one, then live, without an end.
+        """The entries of all runs from the oldest stored one, then live, without an end.
 
         Args:
-            after: the ``.cursor`` of the last entry seen; None for the oldest kept one.
-            targets: only runs of these agents; none named: of all.
-            types: only entries of these types; none named: all.
+            after: the ``.cursor`` of the last entry seen; None for the oldest stored one.
+            targets: only runs of these agents; empty for all.
+            types: only entries of these types; empty for all.
         """
         return self._shell.follow(following.feed(self._patience, after, targets, types))
 
@@ -165,12 +165,12 @@ class AsyncClient:
 
 
 class AsyncHandle:
-    """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
+    """Polls, streams and cancels one run. It holds only the run's id, so many are cheap."""
 
     def __init__(self, run_id: str, shell: Shell, warning: str | None = None) -> None:
         self.run_id = run_id
         self.warning = warning
-        """What the server said of the submission, such as that no live worker serves its target."""
+        """The server's warning about the submission: no live worker serves its target."""
         self._shell = shell
         self._patience = shell.server.patience
 
@@ -182,7 +182,7 @@ class AsyncHandle:
         return await self._shell.call(calls.status(self._patience, self.run_id))
 
     async def snapshot(self) -> Run:
-        """Everything that the server tells of the run: no fencing token, no hash of its input."""
+        """Everything that the server shows of the run: no fencing token, no hash of its input."""
         return await self._shell.call(calls.snapshot(self._patience, self.run_id))
 
     async def result(self, timeout: float | None = None) -> AgentResult[Any]:
@@ -192,13 +192,13 @@ class AsyncHandle:
             timeout: seconds; None waits as long as it takes. TimeoutError leaves the run alone.
 
         Raises:
-            RunNotFoundError: there is no such run.
+            RunNotFoundError: the run does not exist.
             MurmurError: the run is of a group; ``any_result`` reads it.
         """
         return await self._shell.call(calls.result(self._patience, self.run_id, timeout))
 
     async def any_result(self, timeout: float | None = None) -> RunResult:
-        """The same for a run of an agent or of a group."""
+        """As ``result``, for a run of an agent or of a group."""
         return await self._shell.call(calls.any_result(self._patience, self.run_id, timeout))
 
     async def output(self, timeout: float | None = None) -> Any:
@@ -213,14 +213,15 @@ class AsyncHandle:
     def stream(self, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, end when it has ended; each event once.
 
-        It goes on by itself after a lost connection, a restart of the server or on another one.
+        It resumes by itself after a lost connection and after a restart, on the same or another
+        server.
 
         Args:
             after: the ``.id`` of the last event seen; None for the start.
 
         Raises:
-            CursorGapError, CursorResetError: it cannot go on from its cursor; the error's
-                ``resume_cursor`` is where a caller may.
+            CursorGapError, CursorResetError: it cannot resume from its cursor; a caller can resume
+                from the error's ``resume_cursor``.
         """
         steps = following.stream(self._patience, self.run_id, after)
         return self._shell.follow(steps)
@@ -248,12 +249,12 @@ class AsyncHandle:
     async def cancel(
         self, *, reason: str | None = None, wait: float | bool = False
     ) -> Cancellation:
-        """Ask that the run end cancelled, and tell how far that has come.
+        """Ask that the run end cancelled; how far that has come.
 
         Args:
-            reason: a line for people, kept with the run.
-            wait: False asks only; True waits until the run has ended; a number waits so many
-                seconds at most.
+            reason: a line for people, stored with the run.
+            wait: False does not wait; True waits until the run has ended; a number waits at most
+                so many seconds.
         """
         return await self._shell.call(calls.cancel(self._patience, self.run_id, reason, wait))
 

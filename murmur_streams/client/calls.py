@@ -1,4 +1,4 @@
-"""The calls of a client, each as steps that a shell takes; see ``steps``. No I/O."""
+"""The calls of a client, each as steps that a shell executes; see ``steps``. No I/O."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ T = TypeVar("T")
 logger = logging.getLogger("murmur_streams.client")
 
 WAIT_SECONDS = 25.0
-"""How long one request waits for something; below what proxies cut."""
+"""How long one request waits on the server; many proxies end a request after 30 seconds or more."""
 LOOK_SECONDS = 0.1
-"""Between looks when a wait was shorter than it was asked to be."""
+"""The least time between two requests, for servers that wait less than they were asked to."""
 MOST_ENTRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRun:
-    """A run that the server has taken."""
+    """A run that the server has accepted."""
 
     run_id: str
     warning: str | None
-    """What the submitter should know, such as that no live worker serves the target."""
+    """The server's warning, such as that no live worker serves the target."""
 
 
 def submit(
@@ -61,8 +61,8 @@ def submit(
 ) -> Steps[AcceptedRun]:
     """Submit a run once, however often the request has to be sent.
 
-    Without an id and a key of the caller's a key is drawn, so that the server knows a second
-    request for what it is.
+    Without an id and a key of the caller, the client draws a key, so that the server recognizes
+    a second request as the same submission.
     """
     run_id = options.get("run_id")
     if run_id is None and options.get("idempotency_key") is None:
@@ -75,7 +75,7 @@ def submit(
             raise
         raise OutcomeUnknownError(
             f"an answer was lost, and then run_id {run_id!r} was taken: by this submission or by "
-            "one before it; with an idempotency_key instead there is no such doubt"
+            "one before it; with an idempotency_key instead, this could be known"
         ) from None
     warning = answer.headers.get("murmur-warning")
     if warning is not None:
@@ -89,7 +89,7 @@ def status(patience: Patience, run_id: str) -> Steps[RunStatus]:
 
 
 def snapshot(patience: Patience, run_id: str) -> Steps[Run]:
-    """Everything that is told of a run."""
+    """Everything about a run that the server shows."""
     return (yield from _read(patience, requests.snapshot(run_id), run_of))
 
 
@@ -110,7 +110,7 @@ def journal(
 
 
 def last_entries(patience: Patience, run_id: str, count: int) -> Steps[list[JournalEntry]]:
-    """The newest entries of a journal, oldest first: there is no way but to read it through."""
+    """The newest entries of a journal, oldest first: read to its end, for want of a route."""
     newest: deque[JournalEntry] = deque(maxlen=count)
     cursor: str | None = None
     while True:
@@ -136,12 +136,12 @@ def agents(patience: Patience) -> Steps[list[str]]:
 
 
 def ticket(patience: Patience, run_id: str) -> Steps[Ticket]:
-    """A way into the run's stream."""
+    """A ticket for the run's stream."""
     return (yield from _read(patience, requests.ticket(run_id), answers.ticket_of))
 
 
 def delete(patience: Patience, run_id: str, *, force: bool) -> Steps[None]:
-    """Delete a run. One that was gone when a lost answer was asked for again is deleted."""
+    """Delete a run. A 404 after a lost answer means that the first request deleted it."""
     retrying = Retrying(patience)
     try:
         yield from answered(requests.delete(run_id, force=force), retrying)
@@ -161,7 +161,7 @@ def result(patience: Patience, run_id: str, timeout: float | None) -> Steps[Agen
 
 
 def any_result(patience: Patience, run_id: str, timeout: float | None) -> Steps[RunResult]:
-    """Wait for the end, then read what the run left."""
+    """Wait for the end, then read the result."""
     until = None if timeout is None else patience.now() + timeout
     cursor: str | None = None
     while True:
@@ -174,7 +174,7 @@ def any_result(patience: Patience, run_id: str, timeout: float | None) -> Steps[
 
 
 def output(patience: Patience, run_id: str, timeout: float | None) -> Steps[Any]:
-    """Wait for the end, then the output or what became of it."""
+    """Wait for the end, then the output, or the error instead."""
     found = yield from result(patience, run_id, timeout)
     if found.error is None:
         return found.output
@@ -189,7 +189,7 @@ def output(patience: Patience, run_id: str, timeout: float | None) -> Steps[Any]
 def cancel(
     patience: Patience, run_id: str, reason: str | None, wait: float | bool
 ) -> Steps[Cancellation]:
-    """Ask that a run end cancelled, and tell how far that has come."""
+    """Ask that a run end cancelled; how far that has come."""
     until = _until(patience, wait)
     while True:
         left = math.inf if until is None else until - patience.now()
@@ -232,14 +232,14 @@ def _result_or_none(
     run = yield from snapshot(patience, run_id)
     if run.state is not RunState.CANCELLED:
         return found
-    # A run that was cancelled leaves no result: what was answered is made of its state.
+    # A cancelled run has no result: the server made this answer from its state.
     return found.model_copy(update={"error": run.error_without_result})
 
 
 def _some_time(
     patience: Patience, run_id: str, cursor: str | None, until: float | None
 ) -> Steps[str | None]:
-    """Let time pass until the run may have ended; from where to wait on."""
+    """Wait until the run may have ended; the cursor for the next wait."""
     began = patience.now()
     if cursor is None:
         run = yield from _read(patience, requests.snapshot(run_id), run_of, until)

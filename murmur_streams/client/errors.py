@@ -1,12 +1,12 @@
-"""What goes wrong on the way: problem documents become the library's own exceptions.
+"""Turns the problem documents of a server into the library's own exceptions.
 
 ::
 
     MurmurError
-    ├── HTTPError                       an answer that means no exception of the library
+    ├── HTTPError                       an answer without an exception of its own
     │   ├── UnauthorizedError           401
     │   ├── ForbiddenError              403
-    │   └── UnreadableAnswerError       too large, or not what such a server answers
+    │   └── UnreadableAnswerError       too large, or not from a murmur-streams server
     └── … those of ``murmur_streams.core.model.errors``, as if the runs were here
 """
 
@@ -23,7 +23,7 @@ from murmur_streams.wire import problems
 
 
 class HTTPError(MurmurError):
-    """The server answered with a problem that is no other exception of the library."""
+    """The server answered with a problem for which the library has no other exception."""
 
     def __init__(
         self,
@@ -34,47 +34,47 @@ class HTTPError(MurmurError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """The answer's; None when there was none that could be read."""
+        """The status of the answer; None when no answer could be read."""
         self.problem: dict[str, Any] = dict(problem or {})
-        """The problem document; empty when the answer was none."""
+        """The problem document; empty when the answer had none."""
         self.request_id = request_id
-        """What the server's log knows the request by."""
+        """The id of the request in the server's log."""
 
 
 class UnauthorizedError(HTTPError):
-    """The server asks for a token, or does not know this one."""
+    """The server requires a token, or rejects this one."""
 
 
 class ForbiddenError(HTTPError):
-    """The token does not cover this."""
+    """The token does not permit this."""
 
 
 class UnreadableAnswerError(HTTPError):
-    """The answer is too large, or not what a server of runs answers."""
+    """The answer is too large, or does not come from a murmur-streams server."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedProblem:
-    """An answer that is no success, as far as it could be read."""
+    """An answer other than success, as far as it could be read."""
 
     status: int
     document: Mapping[str, Any] = field(default_factory=dict[str, Any])
     request_id: str | None = None
     run_id: str = ""
-    """The run that was asked for; "" when it was none."""
+    """The run that the request was about; "" when it was about none."""
     target: str = ""
     key: str = ""
     """The idempotency key that was sent."""
 
     @property
     def slug(self) -> str:
-        """Its kind; "" for an answer that names none of ours."""
+        """The slug of its kind; "" for an answer without one."""
         kind = self.document.get("type")
         return kind.removeprefix(problems.TYPE_PREFIX) if isinstance(kind, str) else ""
 
     @property
     def detail(self) -> str:
-        """What it says to people."""
+        """Its text for people."""
         for name in ("detail", "message", "title"):
             text = self.document.get(name)
             if isinstance(text, str) and text:
@@ -99,15 +99,17 @@ BY_NAME: dict[str, type[BaseException]] = {
     "TrustViolationError": ForbiddenError,
     "Unauthorized": UnauthorizedError,
 }
-"""By ``error``, the name in the answers of servers that write no problem documents."""
+"""The exceptions by ``error``, for servers that do not write problem documents."""
 
 _BY_STATUS: dict[int, type[BaseException]] = {401: UnauthorizedError, 403: ForbiddenError}
 
 
 def error_of(problem: ReceivedProblem) -> BaseException:
-    """The exception that an answer means. The request's id is a note on it."""
+    """The exception for an answer. It has the request's id as a note."""
     kind = _kind(problem)
-    error = _http_error(kind, problem) if issubclass(kind, HTTPError) else _told(kind, problem)
+    error = (
+        _http_error(kind, problem) if issubclass(kind, HTTPError) else _library_error(kind, problem)
+    )
     if problem.request_id:
         error.add_note(f"request id: {problem.request_id}")
     return error
@@ -132,8 +134,8 @@ def _http_error(kind: type[HTTPError], problem: ReceivedProblem) -> HTTPError:
     return kind(text, problem.status, problem.document, problem.request_id)
 
 
-def _told(kind: type[BaseException], problem: ReceivedProblem) -> BaseException:
-    # Made of the server's text, not by its class's arguments: those are not all told.
+def _library_error(kind: type[BaseException], problem: ReceivedProblem) -> BaseException:
+    # The class's __init__ is not called: an answer lacks some of its arguments.
     error = kind.__new__(kind, problem.detail)
     for name, value in _attributes(kind, problem).items():
         setattr(error, name, value)
@@ -141,30 +143,30 @@ def _told(kind: type[BaseException], problem: ReceivedProblem) -> BaseException:
 
 
 def _attributes(kind: type[BaseException], problem: ReceivedProblem) -> dict[str, Any]:
-    told = problem.document
+    document = problem.document
     run_id = problem.run_id
     if issubclass(kind, errors.CursorError):
-        return {"resume_cursor": _text(told, "resume_cursor")}
+        return {"resume_cursor": _text(document, "resume_cursor")}
     if issubclass(kind, errors.PayloadTooLargeError):
-        return {"size": _number(told, "size"), "limit": _number(told, "limit")}
+        return {"size": _number(document, "size"), "limit": _number(document, "limit")}
     if issubclass(kind, errors.IdempotencyConflictError):
-        taken = _text(told, "run_id") or run_id
+        taken = _text(document, "run_id") or run_id
         return {"run_id": taken, "target": problem.target, "key": problem.key}
     if issubclass(kind, errors.RunNotTerminalError):
-        return {"run_id": run_id, "state": _text(told, "state") or ""}
+        return {"run_id": run_id, "state": _text(document, "state") or ""}
     if issubclass(kind, errors.RunDamagedError):
-        damaged = _text(told, "run_id") or run_id
-        can_rebuild = told.get("can_rebuild") is not False
+        damaged = _text(document, "run_id") or run_id
+        can_rebuild = document.get("can_rebuild") is not False
         return {"run_id": damaged, "what": problem.detail, "can_rebuild": can_rebuild}
     of_a_run = (errors.RunNotFoundError, errors.RunExistsError)
     return {"run_id": run_id} if issubclass(kind, of_a_run) else {}
 
 
-def _text(told: Mapping[str, Any], name: str) -> str | None:
-    value = cast("object", told.get(name))
+def _text(document: Mapping[str, Any], name: str) -> str | None:
+    value = cast("object", document.get(name))
     return value if isinstance(value, str) else None
 
 
-def _number(told: Mapping[str, Any], name: str) -> int:
-    value = cast("object", told.get(name))
+def _number(document: Mapping[str, Any], name: str) -> int:
+    value = cast("object", document.get(name))
     return value if type(value) is int else 0

@@ -42,7 +42,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 OPENED, HAS_ENDED = 200, 204
 FIRST_RETRY_SECONDS = 1.0
-"""The wait before a reconnect until the server has told another."""
+"""The wait before a reconnect, until the server asks for another."""
 
 
 def stream(patience: Patience, run_id: str, after: str | None) -> StreamSteps[RunEvent]:
@@ -69,9 +69,9 @@ def feed(
 
 
 class Events:
-    """Reads the messages of runs' streams, and drops what came before.
+    """Reads the messages of runs' streams, and drops those that were read before.
 
-    A server sends nothing twice; a proxy that answers from a cache would.
+    A server sends each event once, but a proxy that answers from a cache may repeat some.
     """
 
     def __init__(self, run_ids: Iterable[str], *, is_many: bool = False) -> None:
@@ -80,16 +80,16 @@ class Events:
         self._seen: dict[str, tuple[str, int]] = {}
 
     def take(self, message: SseMessage) -> RunEvent | None:
-        """The event of a message; None for one that is known or of an unknown type."""
+        """The event of a message; None for a repeated one, and for an unknown type."""
         event = answers.checked(message.data, event_of)
         if event is None or event.id is None:
             return event
-        place = answers.position_of(event.id)
-        epoch, seq = self._seen.get(event.run_id, (place.epoch, 0))
-        if place.epoch == epoch and place.seq <= seq:
+        position = answers.position_of(event.id)
+        epoch, seq = self._seen.get(event.run_id, (position.epoch, 0))
+        if position.epoch == epoch and position.seq <= seq:
             return None
-        self._seen[event.run_id] = (place.epoch, place.seq)
-        # Of several runs, only the message's id says where their reader is.
+        self._seen[event.run_id] = (position.epoch, position.seq)
+        # With several runs, only the message's id is a position in all of them.
         return event.model_copy(update={"id": message.last_id}) if self._is_many else event
 
     def is_end(self, message: SseMessage) -> bool:
@@ -106,25 +106,25 @@ class Entries:
         return answers.checked(message.data, partial(answers.feed_entry_of, message.last_id))
 
     def is_end(self, message: SseMessage) -> bool:  # noqa: ARG002  # as that of Events
-        """The feed has none."""
+        """The feed does not end."""
         return False
 
 
 class _Reader(Protocol[R_co]):
-    """What messages mean."""
+    """Turns messages into values."""
 
     def take(self, message: SseMessage) -> R_co | None:
-        """The value of a message; None for one that is not told."""
+        """The value of a message; None when the caller gets none for it."""
         ...
 
     def is_end(self, message: SseMessage) -> bool:
-        """Whether nothing comes after an ``end``."""
+        """Whether the stream ends with this ``end``."""
         ...
 
 
 @dataclass
-class _Place(Generic[T]):
-    """Where a stream is, over all its connections."""
+class _Position(Generic[T]):
+    """The position of a stream, which outlives its connections."""
 
     patience: Patience
     cursor: str | None
@@ -132,7 +132,10 @@ class _Place(Generic[T]):
     retry_seconds: float = FIRST_RETRY_SECONDS
 
     def reconnect_after(self) -> Wait:
-        """The wait that the server asks for, and a little more: not all come back at once."""
+        """The wait that the server asks for, and a random part more.
+
+        Without it, all clients of a server that restarts would connect again at the same moment.
+        """
         seconds = self.retry_seconds * (1 + self.patience.draw() / 4)
         return Wait(min(seconds, max(self.patience.retry_seconds, FIRST_RETRY_SECONDS)))
 
@@ -143,10 +146,10 @@ def _followed(
     reader: _Reader[T],
     after: str | None,
 ) -> StreamSteps[T]:
-    place = _Place(patience, after, reader)
+    position = _Position(patience, after, reader)
     retrying = Retrying(patience)
     while True:
-        ask = ask_after(place.cursor)
+        ask = ask_after(position.cursor)
         try:
             answer: Answer = yield Open(ask)
         except LostError as lost:
@@ -158,36 +161,37 @@ def _followed(
             yield Wait(wait_after_answer(ask, answer, retrying, also_failures=True))
             continue
         _check_is_stream(answer)
-        if (yield from _connection(place)):
+        if (yield from _connection(position)):
             return
         retrying = Retrying(patience)
-        yield place.reconnect_after()
+        yield position.reconnect_after()
 
 
-def _connection(place: _Place[T]) -> Generator[Read | Close | Deliver[T], Any, bool]:
+def _connection(position: _Position[T]) -> Generator[Read | Close | Deliver[T], Any, bool]:
     """Read one connection to its end; whether the stream ended with it."""
-    parser = SseParser(place.patience.max_response_bytes, place.cursor or "")
+    parser = SseParser(position.patience.max_response_bytes, position.cursor or "")
     try:
         while chunk := (yield Read()):
             for message in _parsed(parser, chunk):
-                place.cursor = message.last_id or place.cursor
+                position.cursor = message.last_id or position.cursor
                 if message.event in {"gap", "reset"}:
                     raise _cursor_error(message)
                 if message.event == "damaged":
                     raise _damage(message)
                 if message.event != "end":
-                    value = place.reader.take(message)
+                    value = position.reader.take(message)
                     if value is not None:
                         yield Deliver(value)
-                elif place.reader.is_end(message):
+                elif position.reader.is_end(message):
                     return True
     except LostError:
-        # What came whole was told; what did not comes again after the cursor.
+        # The caller has every whole message. The server sends an incomplete one again, because the
+        # cursor stands before it.
         pass
     finally:
         if parser.retry_ms is not None:
-            place.retry_seconds = parser.retry_ms / 1000
-    place.cursor = parser.last_id or place.cursor
+            position.retry_seconds = parser.retry_ms / 1000
+    position.cursor = parser.last_id or position.cursor
     yield Close()
     return False
 
@@ -200,29 +204,29 @@ def _parsed(parser: SseParser, chunk: bytes) -> list[SseMessage]:
 
 
 def _cursor_error(message: SseMessage) -> CursorError:
-    told = answers.checked(message.data, _members)
-    resume = told.get("resume_cursor")
-    detail = told.get("detail") or told.get("message")
-    kind, words = CursorGapError, "what came after the cursor was trimmed away"
+    members = answers.checked(message.data, _members)
+    resume = members.get("resume_cursor")
+    detail = members.get("detail") or members.get("message")
+    kind, meaning = CursorGapError, "what came after the cursor was trimmed away"
     if message.event == "reset":
-        kind, words = CursorResetError, "the cursor is of another stream, or beyond the end"
-    return kind(str(detail or words), resume if isinstance(resume, str) else None)
+        kind, meaning = CursorResetError, "the cursor is of another stream, or beyond the end"
+    return kind(str(detail or meaning), resume if isinstance(resume, str) else None)
 
 
 def _damage(message: SseMessage) -> BaseException:
-    told = answers.checked(message.data, _members)
-    return error_of(ReceivedProblem(DAMAGED.status, {**told, "type": DAMAGED.type}))
+    members = answers.checked(message.data, _members)
+    return error_of(ReceivedProblem(DAMAGED.status, {**members, "type": DAMAGED.type}))
 
 
-def _members(told: dict[str, Any]) -> dict[str, Any]:
-    return dict(told)
+def _members(members: dict[str, Any]) -> dict[str, Any]:
+    return dict(members)
 
 
 def _check_is_stream(answer: Answer) -> None:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != requests.EVENT_STREAM:
         raise UnreadableAnswerError(
-            f"the server answered {kind or 'nothing that has a type'} where a stream should be",
+            f"the server answered {kind or 'nothing that has a type'} instead of an event stream",
             answer.status,
             None,
             answer.headers.get("x-request-id"),

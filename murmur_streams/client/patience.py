@@ -1,4 +1,4 @@
-"""How long a call goes on asking, and what it waits between."""
+"""How long a call is tried again, and how long it waits between two tries."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from murmur_streams.wire.problems import DAMAGED, IN_FLIGHT, UNKNOWN
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
 BUSY = frozenset({429, 502, 503, 504})
-"""Another try may well be answered otherwise."""
+"""Statuses after which another try may succeed."""
 _UNCLEAR = frozenset({502, 504})
-"""A proxy's: the server may have done what was asked."""
+"""Statuses of a proxy that has lost the answer: the server may have done what was asked."""
 _NO_SUCCESS = 300
 _SERVER_FAILURE = 500
 
@@ -40,7 +40,7 @@ class Patience:
     silence_seconds: float = 45.0
     max_response_bytes: int = 64 * 1024 * 1024
     now: Callable[[], float] = time.monotonic
-    # A spread of waits is no secret.
+    # Only spreads the waits: it need not be hard to guess.
     draw: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
@@ -72,17 +72,17 @@ class Retrying:
         self._tries = 0
 
     def wait_after(self, error: BaseException, least: float | None = None) -> float:
-        """Seconds until the next try, or the error when there is no time for one.
+        """Seconds until the next try. Raises the error when there is not enough time for one.
 
         Args:
-            error: what the last try ended with.
-            least: what the server asked to wait.
+            error: the outcome of the last try.
+            least: the wait that the server asked for.
         """
         draw = self._patience.draw()
         wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self._tries) * (0.5 + draw / 2)
         self._tries = min(self._tries + 1, 10)
         if least is not None:
-            # Never less than was asked for; a little more, so that not all come back at once.
+            # At least that, and a random part more: clients must not all return at once.
             wait = least * (1 + draw / 4)
         if self._patience.now() + wait > self._until:
             raise error
@@ -90,12 +90,12 @@ class Retrying:
 
 
 def answered(ask: Ask, retrying: Retrying) -> Steps[Answer]:
-    """Ask until there is an answer that another try would not change.
+    """Send the request until another try would not change the answer.
 
     Raises:
         StoreUnavailableError: no connection, for as long as was tried.
         OutcomeUnknownError: no answer, to a request that may have been done.
-        MurmurError: what the answer means when it is no success.
+        MurmurError: the exception for an answer other than success.
     """
     while True:
         try:
@@ -113,14 +113,14 @@ def answered(ask: Ask, retrying: Retrying) -> Steps[Answer]:
 def wait_after_answer(
     ask: Ask, answer: Answer, retrying: Retrying, *, also_failures: bool = False
 ) -> float:
-    """Seconds to wait when the answer may change, else the error that it is.
+    """Seconds to wait when another try may change the answer. Else raises its exception.
 
     Args:
         ask: the request.
-        answer: no success.
+        answer: its answer, other than success.
         retrying: its tries.
-        also_failures: whether every failure of the server is worth another try: so for streams,
-            where a try costs nothing.
+        also_failures: whether every failure of the server is worth another try. For streams it is,
+            because opening one changes nothing.
     """
     problem = problem_of(ask, answer)
     error = error_of(problem)
@@ -135,14 +135,14 @@ def wait_after_answer(
 
 
 def lost_for_good(lost: LostError, *, is_unclear: bool) -> BaseException:
-    """What the caller is told when there was no answer for too long."""
+    """The exception for a request without an answer, after the last try."""
     if is_unclear:
-        return OutcomeUnknownError(f"{lost}; what was asked for was done once, or not at all")
+        return OutcomeUnknownError(f"{lost}; the request was applied once, or not at all")
     return StoreUnavailableError(str(lost))
 
 
 def problem_of(ask: Ask, answer: Answer) -> ReceivedProblem:
-    """The problem that an answer tells of, whatever stands in its body."""
+    """The problem in an answer, whatever its body holds."""
     document: object = None
     with contextlib.suppress(ValueError, RecursionError):
         document = decode_json(answer.body)
@@ -157,7 +157,7 @@ def problem_of(ask: Ask, answer: Answer) -> ReceivedProblem:
 
 
 def retry_after(answer: Answer) -> float | None:
-    """The seconds that Retry-After tells, as a number or as a date; None without one."""
+    """The seconds in Retry-After, a number or a date; None without the header."""
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

@@ -1,4 +1,4 @@
-"""The requests that a server of runs knows, made of checked arguments. No I/O."""
+"""The requests of a client, made of checked arguments. No I/O."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def _query(**values: object) -> tuple[tuple[str, str], ...]:
 
 
 def _resumed(after: str | None) -> dict[str, str]:
-    told = {"Accept": EVENT_STREAM, "Cache-Control": "no-store"}
-    return told if after is None else {**told, "Last-Event-ID": _header("the cursor", after)}
+    found = {"Accept": EVENT_STREAM, "Cache-Control": "no-store"}
+    return found if after is None else {**found, "Last-Event-ID": _header("the cursor", after)}
 
 
 def _metadata(given: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | None:
@@ -197,14 +197,14 @@ def _present(**values: Any) -> dict[str, Any]:
 
 
 def _prefer(seconds: float) -> str:
-    # The header knows whole seconds only.
+    # The header can only hold whole seconds.
     return f"wait={math.ceil(seconds)}"
 
 
 def _trace(given: Mapping[str, str]) -> dict[str, str]:
-    # What a caller passes on from strangers must not cost him the submission.
-    told = {name: given.get(name, "") for name in TRACE_NAMES}
-    return {name: text for name, text in told.items() if text and _travels(text)}
+    # A caller passes on these headers from outside: a bad one must not fail the submission.
+    found = {name: given.get(name, "") for name in TRACE_NAMES}
+    return {name: text for name, text in found.items() if text and _travels(text)}
 
 
 def _key(key: str) -> str:
@@ -218,7 +218,7 @@ def _key(key: str) -> str:
 
 
 def _header(what: str, text: str) -> str:
-    # What a header cannot hold would be changed or refused on the way, with words of httpx.
+    # httpx would change such text, or refuse it with an error that does not name the argument.
     if not _travels(text):
         raise InvalidInputError(
             f"{what} is {ascii(text)[:60]}, but must be visible ASCII characters to travel by HTTP"
@@ -235,7 +235,7 @@ def _seconds(what: str, given: float | timedelta) -> float:
 
 
 def checked_seconds(what: str, seconds: object) -> float:
-    """Refuse what is no length of time from 0 to ten years."""
+    """The seconds, from 0 to ten years. Raises InvalidInputError for anything else."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise InvalidInputError(f"{what} is {seconds!r}, but must be a number of seconds")
     milliseconds(what, seconds)

@@ -1,4 +1,4 @@
-"""Between the pure core and httpx: addresses, credentials, requests, sizes and faults."""
+"""One server as httpx sees it: address, credentials, requests, limits on sizes, and faults."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from murmur_streams.core.tls import TlsCheck, tls_fault
 
 CONNECT_SECONDS = 10.0
 OPENED = 200
-# Streams are connections of their own: the only bound on them is the server's.
+# Each stream has a connection of its own; only the server limits their number.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 CONNECTION_FAULTS = (httpx.TransportError, ssl.SSLError)
-"""What ends a request without an answer; a TLS alert that comes late is not wrapped by httpx."""
+"""Errors that end a request without an answer. httpx does not wrap a TLS alert that comes late."""
 _BEFORE_SENDING = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -39,7 +39,7 @@ class ClientOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where requests go, and with what."""
+    """The address of a server, and what every request to it has."""
 
     url: str
     headers: dict[str, str] = field(repr=False)
@@ -59,12 +59,12 @@ class Server:
         """Check a caller's address and token.
 
         Raises:
-            InvalidInputError: the address is no plain http(s) URL, or the token cannot travel in
-                a header; the token itself is in no error.
+            InvalidInputError: the address is not a plain http(s) URL, or a header cannot hold the
+                token; the text does not contain the token.
         """
         headers = {
             "Accept": "application/json",
-            # What is packed could unpack to any size.
+            # A compressed body could decompress to any size.
             "Accept-Encoding": "identity",
             "User-Agent": f"murmur-streams/{version('murmur-streams')}",
         }
@@ -91,37 +91,37 @@ class Server:
         )
 
     def lost(self, error: Exception) -> LostError:
-        """What a fault of the connection means.
+        """A fault of the connection as the outcome of a step.
 
         Raises:
-            StoreConfigurationError: TLS cannot work: no retry helps.
+            StoreConfigurationError: the TLS settings do not fit; another try would fail, too.
         """
-        words = f"{type(error).__name__}: {error}".rstrip(": ")
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
         refusal = _tls_refusal(error)
         if refusal is not None:
             by = trusted_by() if self.trust_env else ""
             raise StoreConfigurationError(f"no connection to {self.url}: {refusal}{by}") from None
         if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http:"):
-            words += "; a port that speaks TLS ends so: then use https://"
+            text += "; a port for TLS ends connections like this: if it is one, use https://"
         return LostError(
-            f"{self.url} gave no answer ({words})",
+            f"{self.url} gave no answer ({text})",
             may_have_arrived=not isinstance(error, _BEFORE_SENDING),
         )
 
 
 class Body:
-    """An answer's body as it comes, up to a size."""
+    """The body of an answer while it arrives, up to a size."""
 
     def __init__(self, response: httpx.Response, patience: Patience) -> None:
         self._chunks: list[bytes] = []
         self._left = patience.max_response_bytes
         self._limit = patience.max_response_bytes
-        told = response.headers.get("content-length", "")
-        if told.isascii() and told.isdigit() and len(told) < len(str(self._limit)) + 2:
-            self._check(int(told))
+        length = response.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and len(length) < len(str(self._limit)) + 2:
+            self._check(int(length))
 
     def add(self, chunk: bytes) -> None:
-        """Take the next bytes in; UnreadableAnswerError when they are too many."""
+        """Add the next bytes; UnreadableAnswerError when the body gets too large."""
         self._check(len(chunk))
         self._left -= len(chunk)
         self._chunks.append(chunk)
@@ -145,7 +145,7 @@ def answer_of(response: httpx.Response, body: bytes = b"") -> Answer:
 
 
 def check_encoding(response: httpx.Response) -> None:
-    """Refuse what was packed though nobody asked for it."""
+    """Refuse a compressed body: the request asked for a plain one."""
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise UnreadableAnswerError(
@@ -155,7 +155,7 @@ def check_encoding(response: httpx.Response) -> None:
 
 
 def is_stream(response: httpx.Response) -> bool:
-    """Whether its body is to be read bit by bit."""
+    """Whether the body is an event stream."""
     kind = response.headers.get("content-type", "")
     return response.status_code == OPENED and kind.lower().startswith(EVENT_STREAM)
 
@@ -179,17 +179,17 @@ def _checked_url(base_url: object) -> str:
         is_plain = False
         parts = urlsplit("")
     if parts.username or parts.password or "@" in parts.netloc:
-        # The URL is printed and logged.
+        # The URL is printed and logged, so it must not hold secrets.
         raise InvalidInputError("credentials do not belong into the server's URL; pass token=")
     if not is_plain or parts.query or parts.fragment:
         raise InvalidInputError(
-            f"{ascii(redacted(text))[:80]} is no server's address; use http://host:port or https://host/path"
+            f"{ascii(redacted(text))[:80]} is not the address of a server; use http://host:port or https://host/path"
         )
     return text.rstrip("/")
 
 
 def _tls_refusal(error: Exception) -> str | None:
-    """Which check of a TLS connection failed and what to change; None for any other error."""
+    """The check of TLS that failed, and what to change; None for any other error."""
     fault = tls_fault(error)
     return None if fault is None else f"{fault.text}; {_TLS_ADVICE[fault.check]}"
 

@@ -1,4 +1,4 @@
-"""Takes the steps of calls and streams, over one of httpx's two clients.
+"""The shell that executes the steps of calls and streams with httpx.
 
 ``Shell`` is written once, with coroutines. Over ``BlockingHttp`` its coroutines never wait for an
 event loop, so that ``run_now`` takes them to their end at once.
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Http(Protocol):
-    """What a shell needs of httpx."""
+    """The part of httpx that a shell uses."""
 
     @property
     def client(self) -> httpx.Client | httpx.AsyncClient:

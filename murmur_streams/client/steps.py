@@ -1,8 +1,9 @@
-"""What a call wants done, as values: the pure core yields them, a shell does them with httpx.
+"""The steps of a call, as values: a call yields them, and the shell executes them with httpx.
 
-A call is a generator. It yields an ``Ask`` and is sent the ``Answer``, or is thrown a ``LostError``
-when there is none; it yields a ``Wait`` and is sent nothing. What it returns is the call's value. A
-stream yields ``Open``, ``Read``, ``Close`` and ``Wait``, and a ``Deliver`` for each of its values.
+A call is a generator without I/O. It yields an ``Ask`` and receives the ``Answer``, or a
+``LostError`` when there is none; it yields a ``Wait`` and receives nothing. It returns the value of
+the call. A stream yields ``Open``, ``Read``, ``Close`` and ``Wait``, and a ``Deliver`` for each of
+its values.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ class Ask:
     body: bytes | None = None
     """JSON text."""
     wait_seconds: float = 0.0
-    """How long the server was asked to take over its answer."""
+    """How long the server may wait before it answers, because the request asks for that."""
     run_id: str = ""
-    """Which run it is about, for the error."""
+    """The run that it is about, for the error."""
     target: str = ""
     key: str = ""
     """The idempotency key, for the error."""
 
     @property
     def is_read(self) -> bool:
-        """Whether nothing is changed by it."""
+        """Whether it changes nothing."""
         return self.method == "GET"
 
 
@@ -50,7 +51,7 @@ class Answer:
 
 
 class LostError(Exception):
-    """There was no answer, or not a whole one: a fault of the connection."""
+    """The connection failed before the whole answer arrived."""
 
     def __init__(self, message: str, *, may_have_arrived: bool) -> None:
         super().__init__(message)
@@ -67,7 +68,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Begin a stream; its Answer has a body only when its status is none of a stream."""
+    """Begin a stream; its Answer has a body only when it is not a stream."""
 
     ask: Ask
 
@@ -94,5 +95,5 @@ StreamSteps = Generator[Open | Read | Close | Wait | Deliver[T], Any, None]
 
 
 def resume(steps: Generator[T, Any, Any], outcome: object) -> T:
-    """Deliver what came of the last step, None before the first; the next step."""
+    """Pass on the outcome of the last step, None before the first; the next step."""
     return steps.throw(outcome) if isinstance(outcome, LostError) else steps.send(outcome)

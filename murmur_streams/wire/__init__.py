@@ -1,1 +1,1 @@
-"""What travels over HTTP, once for both ends: bodies, problems, limits, event streams; no I/O."""
+"""The HTTP interface, written once for client and server: bodies, problems, event streams."""

@@ -47,9 +47,9 @@ FORBIDDEN = ProblemKind(
     "forbidden", 403, "The credentials do not cover this", "TrustViolationError"
 )
 NOT_FOUND = ProblemKind("not-found", 404, "There is nothing here", "RegistryError")
-RUN_NOT_FOUND = ProblemKind("run-not-found", 404, "There is no such run", "RegistryError")
-NO_AGENT = ProblemKind("agent-not-registered", 404, "There is no such agent", "RegistryError")
-NO_GROUP = ProblemKind("group-not-registered", 404, "There is no such group", "RegistryError")
+RUN_NOT_FOUND = ProblemKind("run-not-found", 404, "The run does not exist", "RegistryError")
+NO_AGENT = ProblemKind("agent-not-registered", 404, "The agent does not exist", "RegistryError")
+NO_GROUP = ProblemKind("group-not-registered", 404, "The group does not exist", "RegistryError")
 METHOD = ProblemKind("method-not-allowed", 405, "This method does nothing here", "MurmurError")
 NOT_ACCEPTABLE = ProblemKind("not-acceptable", 406, "This is an event stream", "MurmurError")
 SLOW_BODY = ProblemKind("body-timeout", 408, "The body came too slowly", "MurmurError")

@@ -70,13 +70,13 @@ Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_as_text)
 class Task(RequestBody):
     """One piece of work."""
 
-    id: str | None = Field(None, description="The client's own name for it; not kept.")
-    request_id: str | None = Field(None, description="The client's own; not kept.")
+    id: str | None = Field(None, description="The client's own name for it; not stored.")
+    request_id: str | None = Field(None, description="The client's own; not stored.")
     input: JsonValue = Field(
         None,
         description="The agent's input. Text is decoded for an agent whose input is not text.",
     )
-    metadata: dict[str, JsonValue] | None = Field(None, description="Kept with the run.")
+    metadata: dict[str, JsonValue] | None = Field(None, description="Stored with the run.")
 
 
 class SubmitRequest(RequestBody):
@@ -85,7 +85,7 @@ class SubmitRequest(RequestBody):
     target: str = Field(description="The name of an agent.")
     is_group: bool = False
     task: Task
-    request_id: str | None = Field(None, description="The client's own; not kept.")
+    request_id: str | None = Field(None, description="The client's own; not stored.")
     run_id: str | None = Field(None, description="Left out: the server draws one.")
     delay: float | None = Field(None, ge=0, description="Seconds from now until it may start.")
     at: Moment | None = Field(None, description="When it may start; instead of a delay.")
@@ -99,7 +99,7 @@ class RunRequest(RequestBody):
     """Work whose end the answer waits for."""
 
     task: Task
-    request_id: str | None = Field(None, description="The client's own; not kept.")
+    request_id: str | None = Field(None, description="The client's own; not stored.")
 
 
 class GatherRequest(RequestBody):
@@ -107,10 +107,10 @@ class GatherRequest(RequestBody):
 
     tasks: Annotated[list[Task], Field(max_length=MOST_TASKS)]
     max_concurrency: int = Field(100, ge=1, le=MOST_TASKS)
-    request_id: str | None = Field(None, description="The client's own; not kept.")
+    request_id: str | None = Field(None, description="The client's own; not stored.")
 
 
 class CancelRequest(RequestBody):
     """A reason to cancel a run."""
 
-    reason: str | None = Field(None, description="A line for people, kept with the run.")
+    reason: str | None = Field(None, description="A line for people, stored with the run.")

@@ -95,7 +95,7 @@ _SAME = (RunSnapshot.model_fields.keys() & Run.__dataclass_fields__.keys()) - {"
 
 
 def run_of(members: Mapping[str, Any]) -> Run:
-    """Read a run. What an older server leaves out has its default.
+    """Read a run. A member that an older server leaves out gets its default.
 
     Raises:
         ValueError, TypeError, LookupError: the members are not those of a run.

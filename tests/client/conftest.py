@@ -31,7 +31,7 @@ async def gates() -> Gates:
 
 @pytest.fixture
 async def fleet(space: Space, gates: Gates) -> AsyncIterator[Fleet]:
-    """What the server of the test serves."""
+    """The agents of the test's server."""
     async with Fleet(space.url, key_prefix=space.prefix) as fleet:
 
         @fleet.agent

@@ -28,12 +28,12 @@ NEVER_SENT = LostError("refused", may_have_arrived=False)
 
 @dataclass
 class Play:
-    """What happened."""
+    """The steps that were taken, and their values."""
 
     now: float = 0.0
     asks: list[Ask] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    told: list[Any] = field(default_factory=list)
+    delivered: list[Any] = field(default_factory=list)
     closed: int = 0
     result: Any = None
 
@@ -65,7 +65,7 @@ class Play:
                 self.waits.append(seconds)
                 return None
             case Deliver(value):
-                self.told.append(value)
+                self.delivered.append(value)
                 return None
             case Close():
                 self.closed += 1
@@ -83,11 +83,11 @@ class Play:
 
 def answer(status: int, document: object = None, **headers: str) -> Answer:
     """An answer with a JSON body."""
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, told, b"" if document is None else json.dumps(document).encode())
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, sent, b"" if document is None else json.dumps(document).encode())
 
 
 def problem(slug: str, status: int, **members: Any) -> Answer:
     """A problem document."""
-    told = {"type": f"urn:murmur-streams:problem:{slug}", "status": status, "detail": slug}
-    return answer(status, {**told, **members}, x_request_id="req-1")
+    document = {"type": f"urn:murmur-streams:problem:{slug}", "status": status, "detail": slug}
+    return answer(status, {**document, **members}, x_request_id="req-1")

@@ -26,7 +26,7 @@ async def damaged(client: AsyncClient, fleet: Fleet, space: Space) -> str:
 
 
 def calls_of(handle: Any) -> list[Any]:
-    """What a handle can ask about its run."""
+    """The reading calls of a handle."""
     return [
         *(handle.status, handle.snapshot, handle.events, handle.journal, handle.cancel),
         *(handle.delete, lambda: handle.result(0.2), lambda: handle.output(0.2)),

@@ -87,5 +87,5 @@ async def test_the_environment_can_be_ignored(
 @pytest.mark.parametrize("host", ["exa..mple", "\N{SNOWMAN}.com", "a" * 80])
 def test_a_host_that_cannot_be_encoded_is_refused(host: str) -> None:
     """The server's own address is refused when the client is made, like the environment's."""
-    with pytest.raises(errors.InvalidInputError, match="server's address"):
+    with pytest.raises(errors.InvalidInputError, match="the address of a server"):
         Client(f"http://{host}")

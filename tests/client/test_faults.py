@@ -1,4 +1,4 @@
-"""Cut connections, lost answers, busy servers, restarts: each thing is done and told once."""
+"""Cut connections, lost answers, busy servers, restarts: each thing is done and reported once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def whole(fleet: Fleet, run_id: str) -> list[RunEvent]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_stream_that_is_cut_at_random_tells_each_event_once(
+async def test_a_stream_cut_at_random_has_each_event_once(
     fleet: Fleet, pod: Pod, worker: None, seed: int
 ) -> None:
     async with (
@@ -189,7 +189,7 @@ async def test_a_delete_whose_answer_is_lost_has_deleted(fleet: Fleet, pod: Pod)
             await handle.delete(force=True)
 
 
-async def test_without_a_server_the_errors_say_whether_anything_was_done(fleet: Fleet) -> None:
+async def test_without_a_server_errors_state_whether_work_was_done(fleet: Fleet) -> None:
     async with pod_of(fleet) as pod:
         url = pod.url
     async with AsyncClient(url, retry_seconds=0.2) as client:
@@ -201,7 +201,7 @@ async def test_without_a_server_the_errors_say_whether_anything_was_done(fleet: 
         Cutter(1, plan=lambda _: 0) as nowhere,
         AsyncClient(nowhere.url, retry_seconds=0.2) as client,
     ):
-        with pytest.raises(errors.OutcomeUnknownError, match="done once, or not at all"):
+        with pytest.raises(errors.OutcomeUnknownError, match="applied once, or not at all"):
             await client.submit("counts", 1)
         with pytest.raises(errors.StoreUnavailableError):
             await client.handle("r-1").status()

@@ -1,4 +1,4 @@
-"""Streams over many connections: what is opened, from where, after which wait, and what is told."""
+"""Streams over many connections: the position and the wait of each, and their values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def cursor(seq: int, epoch: str = "0a1b2c3d") -> str:
 
 def message(seq: int, run_id: str = "r-1", last_id: str | None = None, kind: str = "log") -> bytes:
     data = {"type": kind, "run_id": run_id, "id": cursor(seq), "seq": seq}
-    told = {**data, "timestamp": "2026-01-01T00:00:00Z"}
-    return f"event: {kind}\nid: {last_id or cursor(seq)}\ndata: {json.dumps(told)}\n\n".encode()
+    members = {**data, "timestamp": "2026-01-01T00:00:00Z"}
+    return f"event: {kind}\nid: {last_id or cursor(seq)}\ndata: {json.dumps(members)}\n\n".encode()
 
 
 def follow(*outcomes: Outcome, after: str | None = None, **options: Any) -> Play:
@@ -35,7 +35,7 @@ def follow(*outcomes: Outcome, after: str | None = None, **options: Any) -> Play
 
 
 def seqs(play: Play) -> list[int]:
-    return [event.seq for event in play.told]
+    return [event.seq for event in play.delivered]
 
 
 def resumed(play: Play) -> list[str | None]:
@@ -50,7 +50,7 @@ def test_a_stream_ends_with_its_end() -> None:
 
 
 @pytest.mark.parametrize("broken", [b"", GONE])
-def test_a_stream_that_breaks_goes_on_after_the_last_whole_message(broken: Outcome) -> None:
+def test_a_broken_stream_resumes_after_the_last_whole_message(broken: Outcome) -> None:
     half = message(3)[:-10]
     play = follow(
         *(HEAD, b"retry: 20\n" + message(1) + message(2) + half, broken),
@@ -67,14 +67,15 @@ def test_nothing_more_is_an_end() -> None:
     assert seqs(follow(answer(204), after=cursor(9))) == []
 
 
-def test_the_servers_wait_is_kept_until_it_tells_another() -> None:
+def test_the_servers_wait_holds_until_it_sends_another() -> None:
     play = follow(
         *(HEAD, b"retry: 300\n\n", b"", HEAD, b"", HEAD, b"retry: 7\n", b"", HEAD, END),
     )
     assert play.waits == [0.3, 0.3, 0.007]
 
 
-def test_without_word_from_the_server_the_wait_is_a_second_and_at_most_ones_patience() -> None:
+def test_the_default_wait_is_a_second_or_less_patience() -> None:
+    """Without a ``retry:`` field the wait is a second, or ``retry_seconds`` if that is less."""
     play = follow(HEAD, b"", HEAD, b"retry: 999999999\n", b"", HEAD, END, retry_seconds=12)
     assert play.waits == [1.0, 12]
 
@@ -93,7 +94,8 @@ def test_every_trouble_of_the_server_is_outlived(trouble: Any) -> None:
     assert play.waits == [0.0, 0.05, 0.1]
 
 
-def test_patience_ends_without_a_connection_and_begins_anew_with_each() -> None:
+def test_each_connection_begins_the_patience_anew() -> None:
+    """Without a connection the stream fails after ``retry_seconds``."""
     busy = answer(503, retry_after="20")
     play = follow(busy, HEAD, b"", busy, HEAD, END, retry_seconds=30)
     assert play.waits == [20.0, 1.0, 20.0]
@@ -121,23 +123,24 @@ def test_what_no_reconnect_changes_is_raised(refusal: Any, kind: type[BaseExcept
 
 
 def test_a_gap_and_a_reset_are_raised_with_the_way_on() -> None:
-    told = json.dumps({"resume_cursor": cursor(5)}).encode()
+    members = json.dumps({"resume_cursor": cursor(5)}).encode()
     with pytest.raises(errors.CursorGapError) as gap:
-        follow(HEAD, b"event: gap\ndata: " + told + b"\n\n", after=cursor(1))
+        follow(HEAD, b"event: gap\ndata: " + members + b"\n\n", after=cursor(1))
     assert gap.value.resume_cursor == cursor(5)
     with pytest.raises(errors.CursorResetError) as reset:
         follow(HEAD, b'event: reset\nid\ndata: {"resume_cursor":null}\n\n', after=cursor(1))
     assert reset.value.resume_cursor is None
 
 
-def test_what_was_told_before_is_not_told_again() -> None:
+def test_a_repeated_event_is_dropped() -> None:
     play = follow(
         HEAD, message(1) + message(2), b"", HEAD, message(1) + message(2) + message(3) + END
     )
     assert seqs(play) == [1, 2, 3]
 
 
-def test_what_only_newer_servers_tell_is_passed_over_and_counted() -> None:
+def test_messages_of_newer_servers_are_skipped_and_counted() -> None:
+    """A message of an unknown type is skipped, and its id still moves the cursor."""
     play = follow(HEAD, message(1) + message(2, kind="from_the_future"), b"", HEAD, END)
     assert seqs(play) == [1]
     assert resumed(play)[1] == cursor(2)
@@ -158,7 +161,7 @@ def test_hostile_messages_are_an_error_and_no_crash(hostile: bytes) -> None:
         follow(HEAD, hostile, max_response_bytes=1_000_000)
 
 
-def test_many_runs_end_with_the_last_and_go_on_by_the_messages_id() -> None:
+def test_many_runs_end_with_the_last_and_resume_by_message_id() -> None:
     def end(run_id: str) -> bytes:
         return f'event: end\nid: x\ndata: {{"run_id":"{run_id}","state":"failed"}}\n\n'.encode()
 
@@ -166,7 +169,7 @@ def test_many_runs_end_with_the_last_and_go_on_by_the_messages_id() -> None:
     steps = following.stream_many(play.patience(), ["a", "b", "a"], None)
     first = message(1, "a", "runs.1.-") + message(1, "b", "runs.1.1") + end("a")
     play.act(steps, [HEAD, first, GONE, HEAD, message(2, "b", "runs.end.2") + end("b")])
-    assert [(event.run_id, event.id) for event in play.told] == [
+    assert [(event.run_id, event.id) for event in play.delivered] == [
         *(("a", "runs.1.-"), ("b", "runs.1.1"), ("b", "runs.end.2")),
     ]
     assert resumed(play) == [None, "x"]

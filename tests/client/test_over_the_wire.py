@@ -70,16 +70,16 @@ async def test_errors_are_data_in_results_and_raised_by_output(client: AsyncClie
         await handle.output()
 
 
-async def test_a_cancelled_run_is_told_as_the_library_tells_it(client: AsyncClient) -> None:
+async def test_a_cancelled_run_has_the_errors_of_the_library(client: AsyncClient) -> None:
     handle = await client.submit("gated", "x")
     async with aclosing(handle.stream()) as events:
         async for event in events:
             if event.name == "begun":
                 break
-    told = await handle.cancel(reason="wrong customer", wait=PATIENCE_SECONDS)
-    assert (told.state, told.how) == (RunState.CANCELLED, "handler")
-    assert told.requested is not None
-    assert told.stopped is not None
+    cancellation = await handle.cancel(reason="wrong customer", wait=PATIENCE_SECONDS)
+    assert (cancellation.state, cancellation.how) == (RunState.CANCELLED, "handler")
+    assert cancellation.requested is not None
+    assert cancellation.stopped is not None
     with pytest.raises(errors.RunCancelledError, match="wrong customer"):
         await handle.output()
     result = await handle.result()
@@ -93,14 +93,15 @@ async def test_a_cancel_that_is_not_waited_for_comes_back_at_once(
     client: AsyncClient, gates: Gates
 ) -> None:
     handle = await client.submit("gated", "x", delay=3600)
-    told = await handle.cancel()
-    assert (told.state, told.how) == (RunState.CANCELLED, "pending")
-    assert told.delivered is None
+    cancellation = await handle.cancel()
+    assert (cancellation.state, cancellation.how) == (RunState.CANCELLED, "pending")
+    assert cancellation.delivered is None
 
 
-async def test_a_result_that_does_not_come_in_time_leaves_the_run_alone(
+async def test_a_result_that_is_late_leaves_the_run_alone(
     client: AsyncClient, gates: Gates
 ) -> None:
+    """``result`` with a timeout raises TimeoutError and changes nothing."""
     handle = await client.submit("gated", "through")
     with pytest.raises(TimeoutError, match=r"has not ended within 0\.2 seconds"):
         await handle.result(0.2)
@@ -131,7 +132,7 @@ async def test_each_submit_without_a_key_is_a_run(client: AsyncClient) -> None:
 
 async def test_refusals_are_the_librarys(client: AsyncClient) -> None:
     with pytest.raises(errors.AgentNotRegisteredError):
-        await client.submit("nobody")
+        await client.submit("unknown")
     with pytest.raises(errors.InvalidInputError):
         await client.submit("counts", "no number")
     await client.submit("counts", 0, run_id="r-1")
@@ -206,7 +207,7 @@ async def test_many_runs_in_one_stream_and_resumed(client: AsyncClient, fleet: F
     )
 
 
-async def test_the_feed_tells_of_all_runs(client: AsyncClient, fleet: Fleet) -> None:
+async def test_the_feed_has_the_entries_of_all_runs(client: AsyncClient, fleet: Fleet) -> None:
     handle = await client.submit("counts", 2)
     await handle.result(PATIENCE_SECONDS)
     found: list[Any] = []
@@ -238,17 +239,17 @@ async def test_the_sync_client_does_the_same(pod: Pod, fleet: Fleet) -> None:
             found = list(handle.stream())
             many = list(client.stream_many([handle.run_id]))
             with pytest.raises(errors.RunNotFoundError):
-                client.handle("nobody").status()
+                client.handle("unknown").status()
             page = handle.events(wait=1)
-            told = handle.cancel(wait=1)
+            cancellation = handle.cancel(wait=1)
             listed = client.list_runs()
-            return handle, found, many, page, told, listed, handle.output(), client.agents()
+            return handle, found, many, page, cancellation, listed, handle.output(), client.agents()
 
-    handle, found, many, page, told, listed, output, agents = await asyncio.to_thread(use)
+    handle, found, many, page, cancellation, listed, output, agents = await asyncio.to_thread(use)
     assert found == await events_of(fleet, handle.run_id)
     assert [event.seq for event in many] == [event.seq for event in found]
     assert list(page.events) == found
-    assert told.state is RunState.COMPLETED
+    assert cancellation.state is RunState.COMPLETED
     assert [run.run_id for run in listed.runs] == [handle.run_id]
     assert output == 3
     assert "counts" in agents

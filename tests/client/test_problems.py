@@ -36,7 +36,7 @@ def test_the_client_knows_the_kinds_of_the_server_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.slug)
-def test_every_kind_of_problem_is_an_exception_with_its_words(kind: ProblemKind) -> None:
+def test_every_kind_of_problem_is_an_exception_with_its_text(kind: ProblemKind) -> None:
     document = problem_of_error(ProblemError(kind, "what happened")).document("req-1")
     error = made(document, kind.status, run_id="r-1")
     assert type(error) is BY_SLUG[kind.slug]
@@ -48,7 +48,7 @@ def test_every_kind_of_problem_is_an_exception_with_its_words(kind: ProblemKind)
 
 
 @pytest.mark.parametrize(("kind", "raised"), [(kind, raised) for raised, kind in EXCEPTION_KINDS])
-def test_what_the_server_makes_of_an_exception_becomes_its_like(
+def test_an_exception_of_the_server_comes_back_as_its_like(
     kind: ProblemKind, raised: type[BaseException]
 ) -> None:
     assert issubclass(BY_SLUG[kind.slug], errors.MurmurError | TimeoutError)
@@ -91,8 +91,8 @@ def test_what_the_server_makes_of_an_exception_becomes_its_like(
 def test_the_librarys_exceptions_come_back_as_they_were(
     raised: BaseException, kind: type[BaseException], attributes: dict[str, Any]
 ) -> None:
-    told = problem_of_error(raised)
-    error = made(told.document("x"), told.kind.status, run_id="r-1", target="echo", key="k")
+    answer = problem_of_error(raised)
+    error = made(answer.document("x"), answer.kind.status, run_id="r-1", target="echo", key="k")
     assert isinstance(error, kind)
     assert str(error) == str(raised)
     assert {name: getattr(error, name) for name in attributes} == attributes
@@ -120,9 +120,10 @@ def test_every_exception_can_cross_a_process(kind: ProblemKind) -> None:
         ("SomethingNew", 500, "", HTTPError),
     ],
 )
-def test_servers_without_problem_documents_are_understood_by_the_errors_name(
+def test_the_name_of_an_error_does_without_a_problem_document(
     name: str, status: int, run_id: str, kind: type[BaseException]
 ) -> None:
+    """Servers of ``murmur-runtime`` answer with ``error`` and ``message`` only."""
     error = made({"error": name, "message": "why"}, status, run_id=run_id)
     assert type(error) is kind
     assert "why" in str(error)

@@ -1,4 +1,4 @@
-"""What is sent for which arguments, and which arguments are refused before anything is sent."""
+"""The requests for arguments; some arguments are refused before a request is sent."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def test_what_is_left_out_is_not_sent() -> None:
     assert dict(empty.headers) == {}
 
 
-def test_every_option_has_its_place() -> None:
-    told = body(
+def test_every_option_is_sent() -> None:
+    sent = body(
         run_id="r-1", metadata={"k": 1}, delay=timedelta(minutes=1), priority=-3, deadline=2.5
     )
-    assert told["task"]["metadata"] == {"k": 1}
-    del told["task"]
+    assert sent["task"]["metadata"] == {"k": 1}
+    del sent["task"]
     wanted = {"target": "echo", "run_id": "r-1", "delay": 60.0, "priority": -3, "deadline": 2.5}
-    assert told == wanted
+    assert sent == wanted
     assert body(at=NOW)["at"] == "2030-01-31T09:00:00+00:00"
     ask = requests.submit("echo", 1, idempotency_key='a"b\\c', wait=1.2)
     assert ask.headers == {"Idempotency-Key": '"a\\"b\\\\c"', "Prefer": "wait=2"}
     assert (ask.key, ask.wait_seconds, ask.method, ask.path) == ('a"b\\c', 1.2, "POST", "/submit")
 
 
-def test_a_trace_travels_in_its_headers_and_a_bad_one_costs_nothing() -> None:
+def test_a_trace_travels_in_headers_and_a_bad_one_is_dropped() -> None:
     trace = {"traceparent": "00-a-b-01", "tracestate": "x\r\nEvil: 1", "other": "x"}
     assert requests.submit("echo", 1, trace=trace).headers == {"traceparent": "00-a-b-01"}
 
@@ -118,7 +118,7 @@ def test_queries_hold_what_was_asked_for() -> None:
     assert requests.delete("r", force=True).query == (("force", "true"),)
 
 
-def test_a_cancel_says_what_it_was_told_and_no_more() -> None:
+def test_a_cancel_sends_what_was_given_and_no_more() -> None:
     assert (requests.cancel("r", None, None).body, requests.cancel("r", None, None).headers) == (
         None,
         {},

@@ -1,4 +1,4 @@
-"""What is asked again, after which wait, and what is raised when patience ends."""
+"""The requests that are tried again, their waits, and the errors when patience ends."""
 
 from __future__ import annotations
 
@@ -206,12 +206,12 @@ def test_a_run_of_a_group_has_a_result_of_its_own() -> None:
         other.act(calls.result(other.patience(), "r-1", None), [answer(200, group)])
 
 
-def test_an_error_has_its_type_when_the_server_tells_it() -> None:
+def test_an_error_has_its_type_when_the_server_sends_it() -> None:
     play = Play()
-    told = {**RESULT, "success": False, "output": None, "error": "no", "error_type": "KeyError"}
+    document = {**RESULT, "success": False, "output": None, "error": "no", "error_type": "KeyError"}
     failed = answer(200, {**SNAPSHOT, "state": "failed"})
     with pytest.raises(errors.RunFailedError, match="no") as caught:
-        play.act(calls.output(play.patience(), "r-1", None), [answer(200, told), failed])
+        play.act(calls.output(play.patience(), "r-1", None), [answer(200, document), failed])
     assert caught.value.error_type == "KeyError"
 
 

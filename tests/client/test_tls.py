@@ -92,10 +92,10 @@ async def test_tls_that_cannot_work_is_reported_at_once(
     name: str, way: Any, ports: Ports, trust: Trust, authority: Authority
 ) -> None:
     """The first try ends with the check that failed; the client would ask again for 30 s."""
-    place, is_trusted, what, setting = FAULTS[name]
+    where, is_trusted, what, setting = FAULTS[name]
     trust(authority.file if is_trusted else None)
     with pytest.raises(StoreConfigurationError) as caught:
-        await asyncio.wait_for(way(f"https://127.0.0.1:{getattr(ports, place)}"), 10)
+        await asyncio.wait_for(way(f"https://127.0.0.1:{getattr(ports, where)}"), 10)
     assert what in str(caught.value)
     assert setting in str(caught.value)
 

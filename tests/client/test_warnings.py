@@ -1,4 +1,4 @@
-"""What the server says of a submission beside its id reaches the program that submitted."""
+"""The warnings of a submission reach the program that submitted."""
 
 from __future__ import annotations
 

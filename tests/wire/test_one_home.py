@@ -24,7 +24,7 @@ def texts(path: Path) -> set[str]:
 
 
 def test_a_problem_slug_stands_in_one_file() -> None:
-    """Slugs of one word, such as ``timeout``, are common words outside the rooms of HTTP."""
+    """Slugs of one word, such as ``timeout``, also mean other things outside the rooms of HTTP."""
     assert set(SLUGS) <= texts(HOME)
     found = {
         f"{path.relative_to(PACKAGE)}: {text}"

@@ -1,4 +1,4 @@
-"""The encoder against a reader of the standard's: what is told is read, and nothing else."""
+"""The encoder against a reader of the standard's: it reads exactly what was encoded."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def as_read(text: str) -> str:
     return re.sub("\r\n?", "\n", text)
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    ends = sorted({cut_at % (len(data) + 1) for cut_at in cuts} | {0, len(data)})
     return [data[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 @given(st.lists(MESSAGES, max_size=5), st.lists(st.integers(0, 10_000), max_size=20))
-def test_what_is_told_is_read_wherever_the_bytes_are_cut(
-    messages: list[SseBlock], places: list[int]
+def test_encoded_messages_are_read_wherever_bytes_are_cut(
+    messages: list[SseBlock], cuts: list[int]
 ) -> None:
     source, expected, last_id = EventSource(), list[Event](), ""
     for message in messages:
         last_id = last_id if message.id is None else message.id
         expected.append(Event(message.event or "message", as_read(message.data or ""), last_id))
     stream = b"".join(message.encode() for message in messages)
-    assert [each for part in cut(stream, places) for each in source.feed(part)] == expected
+    assert [each for part in cut(stream, cuts) for each in source.feed(part)] == expected
     assert source.last_event_id == last_id
     retries = [message.retry for message in messages if message.retry is not None]
     assert source.reconnection_ms == (retries[-1] if retries else None)

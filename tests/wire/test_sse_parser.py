@@ -1,4 +1,4 @@
-"""The reader of event streams, against the standard's own words as a second, simpler reader."""
+"""The reader of event streams, against the steps of the standard as a second, simpler reader."""
 
 from __future__ import annotations
 
@@ -114,12 +114,12 @@ def test_an_id_with_nul_is_ignored_and_an_empty_one_counts() -> None:
     assert parser.last_id == ""
 
 
-def test_an_id_without_data_is_kept_and_one_of_an_unfinished_message_is_not() -> None:
+def test_an_id_without_data_counts_once_its_block_has_ended() -> None:
     assert read(b"id: 1\n\n")[1].last_id == "1"
     assert read(b"id: 1\n\nid: 2\ndata: lost")[1].last_id == "1"
 
 
-def test_an_id_of_an_earlier_connection_is_that_of_messages_without_one() -> None:
+def test_messages_without_id_have_that_of_an_earlier_connection() -> None:
     assert read(b"data: a\n\n", last_id="7")[0] == [SseMessage("message", "a", "7")]
 
 
@@ -127,7 +127,7 @@ def test_one_space_is_dropped_and_no_more() -> None:
     assert read(b"data:  a \n\n")[0] == [SseMessage("message", " a ", "")]
 
 
-def test_a_message_without_data_is_none_and_takes_its_name_with_it() -> None:
+def test_a_block_without_data_is_dropped_with_its_event_name() -> None:
     assert read(b"event: x\n\ndata: a\n\n")[0] == [SseMessage("message", "a", "")]
 
 

@@ -26,7 +26,7 @@ from murmur_streams.core.model import errors
 from tests.client.pods import Pod
 from tests.stores.faults.waiting import wait_until
 
-SECRET = "a-token-that-nobody-may-see"
+SECRET = "a-token-that-must-stay-secret"
 STATUS = {"run_id": "r-1", "state": "running", "progress": None}
 
 Answering = Callable[[httpx.Request], httpx.Response]
@@ -41,7 +41,7 @@ def async_client(answering: Answering, url: str = "http://h", **options: Any) ->
 
 
 def both(answering: Answering, **options: Any) -> list[BaseException | None]:
-    """What each client makes of an answer to ``status``."""
+    """The outcome of both clients for an answer to ``status``."""
 
     async def ask() -> None:
         async with async_client(answering, **options) as client:
@@ -91,7 +91,7 @@ def test_routes_are_below_the_base_url(url: str, wanted: str) -> None:
 )
 def test_what_is_no_servers_address_is_refused(url: Any) -> None:
     for make in (Client, AsyncClient):
-        with pytest.raises(errors.InvalidInputError, match="is no server's address"):
+        with pytest.raises(errors.InvalidInputError, match="is not the address of a server"):
             make(url)
 
 
@@ -105,7 +105,7 @@ def test_credentials_in_the_address_are_refused_and_not_repeated(url: str) -> No
 
 
 @pytest.mark.parametrize("token", ["", f"{SECRET} x", f"{SECRET}\r\nX: 1", f"{SECRET}é", 7, b"x"])
-def test_a_token_that_no_header_can_hold_is_refused_and_not_repeated(token: Any) -> None:
+def test_a_token_unfit_for_a_header_is_refused_and_not_shown(token: Any) -> None:
     with pytest.raises(errors.InvalidInputError) as caught:
         Client("http://h", token=token)
     shown = "".join(traceback.format_exception(caught.value))
