@@ -20,6 +20,7 @@ STILL_ALLOWED = Path(__file__).with_name("still_allowed.toml")
 RULES: tuple[Callable[[Tree], Iterable[Fault]], ...] = (
     language.dialect_in_names,
     language.is_no,
+    language.headless_sentences,
     language.long_test_names,
     structure.repeated_classes,
     structure.import_circles,

@@ -22,6 +22,11 @@ _LUA_REST = re.compile(
 )
 _LUA_NAME = re.compile(r"[A-Za-z_]\w*")
 _QUOTED = re.compile(r"`[^`\n]+`")
+_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_HEADLESS = re.compile(
+    r"(?:(?<=[.:!?]\s)|^(?:[-*] |\d+\. |> )?)(?:Who|Whoever|What|Whatever)\s[^.?!|]*\.",
+    re.MULTILINE,
+)
 _IS_NO = re.compile(r"\b(?:is|are|was|were)\s+(?:(?:#|--)\s*)?no\b", re.IGNORECASE)
 
 
@@ -44,10 +49,18 @@ def dialect_in_names(tree: Tree) -> Iterator[Fault]:
 def is_no(tree: Tree) -> Iterator[Fault]:
     """Nothing "is no" something: it is not one, it does not exist, or there is none."""
     for source in [*tree.python, *tree.lua, *tree.pages]:
-        text = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), source.text)
-        for found in _IS_NO.finditer(text):
-            line = text.count("\n", 0, found.start()) + 1
+        for found in _IS_NO.finditer(_without(_QUOTED, source.text)):
+            line = source.text.count("\n", 0, found.start()) + 1
             yield Fault(source.path, line, f'"{" ".join(found[0].split())}": write "is not a ..."')
+
+
+def headless_sentences(tree: Tree) -> Iterator[Fault]:
+    """No statement in the documentation begins with Who or What: its subject has a name."""
+    for source in tree.pages:
+        for found in _HEADLESS.finditer(_without(_QUOTED, _without(_BLOCK, source.text))):
+            line = source.text.count("\n", 0, found.start()) + 1
+            text = " ".join(found[0].split())
+            yield Fault(source.path, line, f'"{text[:40]} ...": name the subject')
 
 
 def long_test_names(tree: Tree) -> Iterator[Fault]:
@@ -60,6 +73,11 @@ def long_test_names(tree: Tree) -> Iterator[Fault]:
                 name = node.name
                 if name.startswith("test_") and len(name) > TEST_NAME:
                     yield Fault(source.path, node.lineno, f"{name}: {len(name)} characters")
+
+
+def _without(part: re.Pattern[str], text: str) -> str:
+    """The text with blanks where the part matches; every line keeps its number."""
+    return part.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
 def _python_names(source: Source) -> Iterator[tuple[str, int]]:

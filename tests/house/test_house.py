@@ -9,7 +9,12 @@ from textwrap import dedent
 import pytest
 
 from tests.house.__main__ import RULES, lowered, too_many
-from tests.house.language import dialect_in_names, is_no, long_test_names
+from tests.house.language import (
+    dialect_in_names,
+    headless_sentences,
+    is_no,
+    long_test_names,
+)
 from tests.house.source import Fault, Tree
 from tests.house.structure import (
     hidden_imports,
@@ -90,6 +95,16 @@ PLANTED: dict[str, tuple[Rule, Files, list[str], Files]] = {
         },
         ["README.md:1:", "docs/a.md:1:"],
         {"docs/a.md": "There is not one, and this noun is notable."},
+    ),
+    "a sentence without a subject": (
+        headless_sentences,
+        {"docs/a.md": code("Runs end. Who asks", "gets 204.", "- What is left is", "deleted.")},
+        ["docs/a.md:1:", "docs/a.md:3:"],
+        {
+            "docs/a.md": code(
+                "What happens then? It ends.", "```", "What is this.", "```", "`What`."
+            )
+        },
     ),
     "a test's name": (
         long_test_names,

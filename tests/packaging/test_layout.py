@@ -1,11 +1,13 @@
-"""The shape of the source: sizes, names, docstrings, and the drawn tree of errors."""
+"""The shape of the source: sizes, names, docstrings, and the drawn tree of errors.
+
+The rules that ``make lint`` checks are in ``tests/house``.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,6 @@ PACKAGE = ROOT / "murmur_streams"
 LUA = ROOT / "lua"
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "misc"}
-FUNCTION_LINES = 50
 PYTHON_LINES = 400
 LUA_LINES = 120
 
@@ -37,17 +38,6 @@ def shown(path: Path) -> str:
 
 def line_count(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """The position and the length of each function, without its docstring and decorators."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            if ast.get_docstring(node) is not None:
-                docstring = node.body[0]
-                length -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
-            yield f"{shown(path)}:{node.lineno} {node.name}", length
 
 
 def error_classes() -> dict[str, type[BaseException]]:
@@ -108,11 +98,6 @@ def test_every_package_says_what_it_holds() -> None:
         or not ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
     ]
     assert silent == []
-
-
-def test_no_function_is_over_50_lines() -> None:
-    lengths = [found for path in modules() for found in functions(path)]
-    assert [f"{function}: {lines}" for function, lines in lengths if lines > FUNCTION_LINES] == []
 
 
 @pytest.mark.parametrize(
