@@ -1,4 +1,4 @@
-"""``given(*commands).when(command).then(...)``: the pure core, told as a story."""
+"""``given(*commands).when(command).then(...)``: the pure core in the form of a story."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CREATED = Create(TARGET, EPOCH)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What happened so far, one second after another, and the last decision."""
+    """All that happened so far, one second after another, and the last decision."""
 
     run: Run | None
     journal: tuple[JournalEntry, ...]

@@ -56,8 +56,8 @@ def any_archives(draw: Any) -> RunArchive:
 
 def run_archive() -> RunArchive:
     """A sound one: created, running, an event, completed."""
-    told = NOTHING.when(CREATED).when(SetState(RunState.RUNNING)).when(Append((EVENT,)))
-    return RunArchive(RUN_ID, EPOCH, told.when(Finish(RunState.COMPLETED)).journal)
+    running = NOTHING.when(CREATED).when(SetState(RunState.RUNNING)).when(Append((EVENT,)))
+    return RunArchive(RUN_ID, EPOCH, running.when(Finish(RunState.COMPLETED)).journal)
 
 
 def encoded(*each: RunArchive) -> list[bytes]:
@@ -85,20 +85,20 @@ def test_every_line_is_a_json_object_of_its_own(archive: RunArchive) -> None:
 def test_no_line_can_be_lost_doubled_cut_or_changed(data: Any) -> None:
     archive = run_archive()
     source = encoded(archive)
-    place = data.draw(st.integers(0, len(source) - 1))
+    index = data.draw(st.integers(0, len(source) - 1))
     how = data.draw(st.sampled_from(["lost", "doubled", "cut", "changed"]))
     if how == "lost":
-        del source[place]
+        del source[index]
     elif how == "doubled":
-        source.insert(place, source[place])
+        source.insert(index, source[index])
     elif how == "cut":
-        source[place] = source[place][: data.draw(st.integers(0, len(source[place]) - 2))]
+        source[index] = source[index][: data.draw(st.integers(0, len(source[index]) - 2))]
     else:
-        at = data.draw(st.integers(0, len(source[place]) - 2))
-        other = data.draw(st.integers(0, 255).filter(lambda byte: byte != source[place][at]))
-        line = bytearray(source[place])
+        at = data.draw(st.integers(0, len(source[index]) - 2))
+        other = data.draw(st.integers(0, 255).filter(lambda byte: byte != source[index][at]))
+        line = bytearray(source[index])
         line[at] = other
-        source[place] = bytes(line)
+        source[index] = bytes(line)
     try:
         found = decoded(source)
     except InvalidArchiveError:
@@ -113,20 +113,21 @@ def test_whatever_comes_is_an_error_with_the_line(source: list[bytes]) -> None:
         decoded([line + b"\n" for line in source])
 
 
-@pytest.mark.parametrize("kept", [2, 3, 5, 6])
-def test_lines_that_end_too_early_are_told_apart_from_damage(kept: int) -> None:
+@pytest.mark.parametrize("count", [2, 3, 5, 6])
+def test_lines_that_end_too_early_are_cut_off(count: int) -> None:
+    """They are a cut-off file, which is another error than a damaged one."""
     source = encoded(run_archive(), run_archive())
-    with pytest.raises(CutOffError, match=f"after line {kept} the rest of run 'run' is missing"):
-        decoded(source[:kept])
-    with pytest.raises(CutOffError, match=f"line {kept + 1} is cut off"):
-        decoded([*source[:kept], source[kept][:-2]])
+    with pytest.raises(CutOffError, match=f"after line {count} the rest of run 'run' is missing"):
+        decoded(source[:count])
+    with pytest.raises(CutOffError, match=f"line {count + 1} is cut off"):
+        decoded([*source[:count], source[count][:-2]])
 
 
-@pytest.mark.parametrize("kept", [1, 4, 7])
-def test_the_last_newline_may_be_missing(kept: int) -> None:
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_the_last_newline_may_be_missing(count: int) -> None:
     source = encoded(run_archive(), run_archive())
-    without = decoded([*source[: kept - 1], source[kept - 1][:-1]])
-    assert without == decoded(source[:kept])
+    without = decoded([*source[: count - 1], source[count - 1][:-1]])
+    assert without == decoded(source[:count])
 
 
 def test_what_was_asked_for_is_read_by_who_wants_to_know() -> None:
@@ -165,14 +166,16 @@ def test_members_that_are_not_known_are_ignored() -> None:
     assert decoded([header, second, *begin, end]) == [run_archive()]
 
 
-def test_another_format_is_told() -> None:
+def test_another_format_is_an_error() -> None:
+    """The error names the format and the one that this version reads."""
     later = HEADER.replace("1", "2").encode()
     with pytest.raises(InvalidArchiveError, match=r"format is 2, .* reads 1: upgrade"):
         decoded([later])
 
 
 @pytest.mark.parametrize("line", [b"hello\n", b"[]\n", b'{"a":1}\n', b"\x80\n", b"\n"])
-def test_a_file_of_others_is_told_at_its_first_line(line: bytes) -> None:
+def test_a_foreign_file_fails_at_its_first_line(line: bytes) -> None:
+    """A file that is not an export fails at line 1."""
     with pytest.raises(
         InvalidArchiveError, match=r"line 1 is wrong: this is not an export of runs"
     ):
@@ -190,7 +193,8 @@ def test_a_file_of_others_is_told_at_its_first_line(line: bytes) -> None:
         ('{"run":"r","epoch":"e","input":{}}', "JSON as a text"),
     ],
 )
-def test_what_is_wrong_with_a_line_is_told(line: str, what: str) -> None:
+def test_the_error_says_what_is_wrong_with_a_line(line: str, what: str) -> None:
+    """The error names the line and its fault."""
     with pytest.raises(InvalidArchiveError, match=f"line 2 is wrong: .*{what}"):
         decoded([HEADER.encode(), line.encode() + b"\n"])
 
@@ -198,7 +202,8 @@ def test_what_is_wrong_with_a_line_is_told(line: str, what: str) -> None:
 @pytest.mark.parametrize(
     "row", ["1", "[]", '[1,"2",{}]', '[1,2,{"a":1}]', "[1,2,[]]", "[1,-2,{}]", "[true,1,{}]"]
 )
-def test_an_entry_of_another_shape_is_told(row: str) -> None:
+def test_an_entry_of_another_shape_is_an_error(row: str) -> None:
+    """An entry that is not [ms, seq, {fields}] is refused."""
     begin = b'{"run":"r","epoch":"e"}\n'
     with pytest.raises(InvalidArchiveError, match="line 3 is wrong: an entry is not"):
         decoded([HEADER.encode(), begin, f'{{"entries":[{row}]}}\n'.encode()])
@@ -261,7 +266,8 @@ def test_what_no_store_could_keep_is_refused_with_the_reason(name: str) -> None:
         restorable(archive)
 
 
-def test_many_problems_are_not_all_told() -> None:
+def test_the_error_quotes_only_the_first_problems() -> None:
+    """The text has the first five problems and the number of the others."""
     journal = NOTHING.when(CREATED).when(Append((EVENT,) * 40)).journal
     with pytest.raises(InvalidArchiveError, match=r"seq is not dense; and 15 more$"):
         restorable(RunArchive(RUN_ID, EPOCH, journal[::2]))

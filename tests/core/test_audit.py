@@ -49,34 +49,40 @@ def test_a_field_that_the_journal_does_not_explain_is_named(field: str, text: st
     assert [problem.split(":")[0] for problem in problems({field: text})] == [field]
 
 
-def test_a_hash_that_cannot_be_read_is_told() -> None:
+def test_an_unreadable_hash_is_a_problem() -> None:
+    """A field that cannot be read is reported, not raised."""
     assert problems({"version": "many"})[0].startswith("version: the hash has 'many', ")
 
 
-def test_an_entry_that_is_missing_is_told() -> None:
+def test_a_missing_entry_is_a_problem() -> None:
+    """A hole in seq is reported."""
     journal = STORY.journal[:2] + STORY.journal[3:]
     report = audit_run(RUN_ID, run_to_fields(STORY.there), journal, None, RESULT.text)
     assert "seq is not dense" in report.problems[0]
 
 
-def test_an_entry_from_the_past_is_told() -> None:
+def test_an_entry_from_the_past_is_a_problem() -> None:
+    """An entry whose ms goes back is reported."""
     journal = (*STORY.journal[:-1], replace(STORY.journal[-1], ms=1))
     report = audit_run(RUN_ID, run_to_fields(STORY.there), journal, None, RESULT.text)
     assert any("ms goes back" in problem for problem in report.problems)
 
 
-def test_an_event_after_the_seal_that_is_not_late_is_told() -> None:
+def test_an_event_after_the_seal_must_be_late() -> None:
+    """An event after the seal that is not marked late is reported."""
     journal = (*STORY.journal[:-1], replace(STORY.journal[-1], fields={"type": "log"}))
     report = audit_run(RUN_ID, run_to_fields(STORY.there), journal, None, RESULT.text)
     assert any("not marked late" in problem for problem in report.problems)
 
 
 @pytest.mark.parametrize("result", [None, "1", '{"kind":"Agent"}'])
-def test_a_result_that_is_not_the_journals_is_told(result: str | None) -> None:
+def test_a_result_unlike_its_hash_is_a_problem(result: str | None) -> None:
+    """A stored result that the journal's size and hash do not match is reported."""
     assert [problem.split(":")[0] for problem in problems({}, result)] == ["result"]
 
 
-def test_a_journal_that_is_gone_is_told() -> None:
+def test_a_missing_journal_is_a_problem() -> None:
+    """A run without a journal is reported."""
     report = audit_run(RUN_ID, run_to_fields(given().there), [], None, None)
     assert report.problems == ("the journal is missing, or nothing of it can be folded",)
 

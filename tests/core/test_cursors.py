@@ -33,7 +33,8 @@ def test_the_refusal_is_one_short_line() -> None:
     assert (len(text) < 200, "\n" in text, "\x1b" in text) == (True, False, False)
 
 
-def test_a_cursor_at_a_kept_entry_goes_on() -> None:
+def test_a_cursor_at_an_entry_that_is_there_goes_on() -> None:
+    """The journal still has the entry: nothing is raised."""
     HERE.check(epoch="0badcafe", version=9, found=True, oldest=None)
 
 
@@ -55,7 +56,8 @@ def test_a_cursor_that_does_not_fit_is_reset(
     assert caught.value.resume_cursor is None
 
 
-def test_a_cursor_before_what_is_kept_has_a_gap_and_is_told_where_to_go_on() -> None:
+def test_a_cursor_at_a_trimmed_entry_has_a_gap() -> None:
+    """The error carries the cursor just before the oldest entry."""
     oldest = Cursor("0badcafe", 2_000, 7)
     with pytest.raises(CursorGapError, match="entries 6 to 7 ") as caught:
         HERE.check(epoch="0badcafe", version=9, found=False, oldest=oldest)

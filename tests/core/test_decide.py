@@ -123,7 +123,8 @@ def test_a_worker_without_the_claim_is_fenced(command: Command) -> None:
     assert (fenced.answer, fenced.written) == (("FENCED",), [])
 
 
-def test_a_fenced_worker_is_told_so_even_after_the_end() -> None:
+def test_a_fenced_worker_is_fenced_even_after_the_end() -> None:
+    """A wrong claim is answered FENCED before the run's state is looked at."""
     over = given(STARTED, Finish(RunState.COMPLETED, claim="claim-1"))
     assert over.when(Finish(RunState.FAILED, claim="claim-1")).answer == ("FENCED",)
 
@@ -152,7 +153,8 @@ def test_a_release_gives_the_claim_back() -> None:
     assert (run.state, run.claim) == (RunState.PENDING, None)
 
 
-def test_finish_writes_result_event_and_sealed_state_in_this_order() -> None:
+def test_finish_writes_result_then_event_then_sealed_state() -> None:
+    """All three entries come from one command, in this order."""
     ended = given().when(Finish(RunState.FAILED, RESULT, NOTE, "why"))
     assert ended.types == ["run.result", "custom", "run.state"]
     assert (ended.written[-1]["error"], ended.written[-1]["seal"]) == ("why", "1")
@@ -202,17 +204,20 @@ def test_a_live_run_is_not_sealed() -> None:
 
 
 @pytest.mark.parametrize("end", [SetState(RunState.CANCELLED), Finish(RunState.CANCELLED)])
-def test_a_cancellation_is_told_and_seals(end: Command) -> None:
+def test_a_cancellation_writes_its_event_and_seals(end: Command) -> None:
+    """The run_cancelled event comes before the sealed state."""
     cancelled = given().when(end)
     assert (cancelled.types, cancelled.there.seal) == (["run_cancelled", "run.state"], 3)
 
 
 @pytest.mark.parametrize("end", [SetState(RunState.CANCELLED), Finish(RunState.CANCELLED)])
-def test_a_cancellation_that_was_told_is_not_told_again(end: Command) -> None:
+def test_a_cancellation_writes_its_event_only_once(end: Command) -> None:
+    """A run_cancelled event that is in the journal is not written again."""
     assert given(PushEvent(CANCELLED)).when(end).types == ["run.state"]
 
 
-def test_a_cancellation_told_by_finish_is_not_told_again() -> None:
+def test_the_event_of_a_cancelling_finish_counts() -> None:
+    """A run_cancelled event that Finish brings is not written a second time."""
     ended = given().when(Finish(RunState.CANCELLED, event=CANCELLED))
     assert ended.types == ["run_cancelled", "run.state"]
 

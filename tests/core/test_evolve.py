@@ -61,7 +61,8 @@ def test_an_empty_journal_folds_to_nothing() -> None:
     assert fold([]) is None
 
 
-def test_a_journal_without_its_creation_and_without_a_snapshot_has_no_fold() -> None:
+def test_a_journal_without_a_beginning_has_no_fold() -> None:
+    """A fold begins at run.created or at a snapshot."""
     assert fold(given(SetState(RunState.RUNNING)).journal[1:]) is None
 
 
@@ -76,7 +77,8 @@ def test_a_late_closing_event_changes_no_more_than_the_version() -> None:
     assert replace(later.there, version=2, last_ms=story.there.last_ms) == story.run
 
 
-def test_an_entry_of_an_unknown_type_changes_no_more_than_the_version() -> None:
+def test_an_unknown_entry_changes_only_the_version() -> None:
+    """Entries of newer versions are counted and otherwise ignored."""
     story = given()
     entry = replace(story.journal[0], seq=2, fields={"type": "run.signal"})
     assert evolve(story.run, entry) == replace(story.there, version=2)

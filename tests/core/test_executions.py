@@ -44,25 +44,28 @@ LIVES: dict[str, list[Command]] = {
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_the_fold_of_the_journal_is_the_run_and_its_fields_are_it_too(life: str) -> None:
+def test_the_fold_and_the_fields_are_the_run(life: str) -> None:
+    """The run is the fold of its journal, and its text fields read back as the same run."""
     story = given(*LIVES[life])
     assert fold(story.journal) == story.run
     assert run_from_fields(RUN_ID, run_to_fields(story.there)) == story.run
 
 
 @pytest.mark.parametrize("tenant", ["acme", None])
-def test_the_tenant_is_told_when_there_is_one_and_kept_with_the_run(tenant: str | None) -> None:
+def test_the_tenant_stays_with_the_run(tenant: str | None) -> None:
+    """A tenant is in the first entry and in the run; without one the field is missing."""
     story = NOTHING.when(replace(CREATED, tenant=tenant))
     assert story.there.tenant == tenant
-    told = {} if tenant is None else {"tenant": tenant}
-    assert story.written == [{**NOTHING.when(CREATED).written[0], **told}]
+    fields = {} if tenant is None else {"tenant": tenant}
+    assert story.written == [{**NOTHING.when(CREATED).written[0], **fields}]
     assert story.when(STARTED).when(Reclaim()).there.tenant == tenant
     assert set(run_to_fields(story.there)) - set(run_to_fields(NOTHING.when(CREATED).there)) == (
-        set(told)
+        set(fields)
     )
 
 
-def test_what_is_submitted_is_kept_with_the_run() -> None:
+def test_the_options_of_a_submission_stay_with_the_run() -> None:
+    """Priority, due time, deadline and trace are in the run."""
     order = replace(QUEUED, priority=-3, delay_ms=500, deadline_ms=2_000, traceparent="tp")
     run = NOTHING.when(order).there
     assert (run.queued, run.priority, dict(run.trace)) == (True, -3, {"traceparent": "tp"})
@@ -70,12 +73,14 @@ def test_what_is_submitted_is_kept_with_the_run() -> None:
     assert run.deadline_ms == run.created_ms + 2_500
 
 
-def test_of_what_is_created_no_more_is_told_than_was_given() -> None:
+def test_the_first_entry_has_only_the_given_options() -> None:
+    """Options that were not given leave no fields."""
     assert NOTHING.when(CREATED).written[0].keys() == {"type", "target", "epoch"}
     assert NOTHING.when(QUEUED).written[0]["queued"] == "1"
 
 
-def test_a_run_is_started_before_its_deadline_and_failed_after_it() -> None:
+def test_a_start_after_the_deadline_fails_the_run() -> None:
+    """Before the deadline the same start begins an execution."""
     waiting = NOTHING.when(replace(QUEUED, deadline_ms=1_000))
     assert waiting.when(STARTED, after_ms=999).there.state is RunState.RUNNING
     late = waiting.when(STARTED, after_ms=1_000)
@@ -105,14 +110,16 @@ def test_failures_and_their_texts_are_counted() -> None:
     assert (run.failures, run.excused, run.errors) == (3, 0, "1 a b\n2 a b\n3 c")
 
 
-def test_texts_of_what_is_no_failure_are_not_kept() -> None:
+def test_only_failures_leave_their_texts() -> None:
+    """An execution that was excused or lost leaves no error text."""
     asked = given(STARTED, Release("retry_later", "c1", 500, "the bank is closed"))
     assert (asked.written[0]["error"], asked.there.errors) == ("the bank is closed", None)
     failed = asked.when(STARTED).when(Release("failed", "c1", error="it broke"))
     assert failed.there.errors == "2 it broke"
 
 
-def test_a_moment_that_is_over_is_no_due_time() -> None:
+def test_a_due_time_in_the_past_is_ignored() -> None:
+    """Such a run is due at once, and its deadline counts from now."""
     now_ms = NOTHING.now_ms + 1_000
     assert NOTHING.when(replace(QUEUED, due_ms=now_ms)).there.due_ms is None
     past = NOTHING.when(replace(QUEUED, due_ms=1, deadline_ms=2_000)).there
@@ -120,7 +127,8 @@ def test_a_moment_that_is_over_is_no_due_time() -> None:
     assert NOTHING.when(replace(QUEUED, due_ms=now_ms + 1)).there.due_ms == now_ms + 1
 
 
-def test_why_nobody_starts_a_run_again_is_a_sentence() -> None:
+def test_the_reason_of_a_given_up_run_is_a_sentence() -> None:
+    """The error says how many attempts there were and how they ended."""
     again = given(STARTED, Reclaim()).when(Start("w2", "c2", max_attempts=1)).there
     assert again.error == "given up after 1 attempt: its lease ran out"
 
@@ -136,14 +144,16 @@ def test_why_nobody_starts_a_run_again_is_a_sentence() -> None:
         ([Release("failed", "c1"), Release("failed", "c1")], "given up after 2 attempts"),
     ],
 )
-def test_it_says_how_many_executions_ended_without_a_word(
+def test_the_error_counts_executions_that_lost_their_lease(
     ends: list[Reclaim | Release], error: str
 ) -> None:
+    """Executions that neither failed nor were excused lost their lease."""
     executions = [command for end in ends for command in (STARTED, end)]
     assert given(*executions).when(Start("w2", "c2", max_attempts=2)).there.error == error
 
 
-def test_texts_of_failures_are_kept_while_they_are_short() -> None:
+def test_texts_of_failures_are_recorded_up_to_a_limit() -> None:
+    """Further texts are left out once the recorded ones are long."""
     tries = [STARTED, Release("failed", "c1", error="x" * (ERRORS_BYTES // 2))] * 4
     run = given(*tries).there
     assert (run.failures, len((run.errors or "").splitlines())) == (4, 2)
@@ -168,7 +178,8 @@ def test_a_request_for_a_waiting_run_ends_it() -> None:
     assert asked.when(RequestCancel()).answer == ("NO", "cancelled")
 
 
-def test_a_request_for_a_run_that_runs_is_kept_once() -> None:
+def test_a_cancel_request_of_a_running_run_is_recorded_once() -> None:
+    """A second request writes nothing."""
     asked = given(STARTED).when(RequestCancel("why", "desk"))
     assert (asked.answer, asked.types) == (("OK", "running"), ["run.cancel_requested"])
     assert (asked.written[0]["host"], asked.written[0]["attempt"]) == ("desk", "1")
@@ -188,9 +199,8 @@ def test_a_request_for_a_run_that_runs_is_kept_once() -> None:
         (SetState(RunState.PENDING), "pending"),
     ],
 )
-def test_who_was_told_that_it_runs_is_sure_that_it_ends_cancelled(
-    command: Command, stopped: str
-) -> None:
+def test_a_recorded_cancel_cannot_be_overtaken(command: Command, stopped: str) -> None:
+    """However the execution ends after the request, the run ends cancelled."""
     over = given(STARTED, RequestCancel()).when(command)
     run = over.there
     assert (run.state, run.error, run.errors, run.result_size, run.failures) == (
@@ -209,16 +219,18 @@ def test_a_finish_without_a_claim_is_as_asked() -> None:
     assert over.there.state is RunState.COMPLETED
 
 
-def test_the_end_by_a_worker_tells_of_its_execution() -> None:
+def test_the_end_by_a_worker_names_its_execution() -> None:
+    """The last entry has the attempt, the worker and the host."""
     last = given(STARTED).when(Finish(RunState.COMPLETED, claim="c1")).written[-1]
     assert (last["attempt"], last["worker"], last["host"]) == ("1", "w1", "host")
 
 
-def test_a_delivery_is_kept_once_and_only_when_it_was_asked_for() -> None:
+def test_a_delivered_cancel_is_recorded_once() -> None:
+    """Without a request there is nothing to record."""
     assert given(STARTED).when(DeliverCancel("c1")).answer == ("NO", "running")
-    told = given(STARTED, RequestCancel()).when(DeliverCancel("c1"))
-    assert told.types == ["run.cancel_delivered"]
-    assert told.when(DeliverCancel("c1")).written == []
+    delivered = given(STARTED, RequestCancel()).when(DeliverCancel("c1"))
+    assert delivered.types == ["run.cancel_delivered"]
+    assert delivered.when(DeliverCancel("c1")).written == []
 
 
 @pytest.mark.parametrize(
@@ -228,7 +240,8 @@ def test_a_worker_without_the_claim_is_fenced(command: Command) -> None:
     assert given(STARTED).when(command).answer == ("FENCED",)
 
 
-def test_a_silence_is_told_once_until_something_is_written() -> None:
+def test_a_silence_is_recorded_once() -> None:
+    """Another silence begins only after the execution has written."""
     silence = NoteSilence("c1", 5_000)
     running = given(STARTED)
     assert running.when(silence, after_ms=5_000).answer == ("NO", "running")

@@ -239,7 +239,7 @@ class Vault(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("kind", "word"),
+    ("kind", "part"),
     [
         (Login, "'password' is a secret"),
         (list[Login], "'password' is a secret"),
@@ -251,9 +251,9 @@ class Vault(BaseModel):
         (dict[tuple[int, int], str], "keys of type tuple"),
     ],
 )
-def test_a_type_that_loses_values_is_refused(kind: Any, word: str) -> None:
-    """What can be seen from the type alone is refused before there is any value."""
-    with pytest.raises(TypeError, match=re.escape(word)) as caught:
+def test_a_type_that_loses_values_is_refused(kind: Any, part: str) -> None:
+    """A type whose values would always be lost is refused before there is any value."""
+    with pytest.raises(TypeError, match=re.escape(part)) as caught:
         JsonType(kind, "the input of agent 'a'")
     assert "the input of agent 'a'" in str(caught.value)
 
@@ -272,7 +272,7 @@ class Animal(BaseModel):
 
 
 class Parrot(Animal):
-    words: int
+    age: int
 
 
 class Pair(enum.Enum):
@@ -304,22 +304,22 @@ class Numbers(BaseModel):
     raw: dict[str, bytes] = {}
 
 
-class Places(BaseModel):
+class Listed(BaseModel):
     inner: list[Box[date | str]]
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "word"),
+    ("kind", "value", "part"),
     [
         (date | str, "2026-01-02", "value: str would become date"),
         (uuid.UUID | str, str(uuid.UUID(int=7)), "value: str would become UUID"),
         (bytes | str, "x", "value: str would become bytes"),
         (list[int] | set[int], {1}, "value: set would become list"),
         (dict[str | None, int], {None: 1}, "value: dict"),
-        (Places, Places(inner=[Box[date | str](item="2026-01-02")]), "inner.0.item: str would"),
+        (Listed, Listed(inner=[Box[date | str](item="2026-01-02")]), "inner.0.item: str would"),
         (Shouting, Shouting(text="a"), "text: str would arrive with another value"),
         (Shouting, {"text": "a"}, "text: str would arrive with another value"),
-        (Animal, Parrot(name="Ada", words=7), "value: Parrot would become Animal"),
+        (Animal, Parrot(name="Ada", age=7), "value: Parrot would become Animal"),
         (Any, (1, 2), "value: tuple would become list"),
         (Any, date(2026, 1, 2), "value: date would become str"),
         (dict[str, Any], {"a": {"b": {1}}}, "a.b: set would become list"),
@@ -333,10 +333,10 @@ class Places(BaseModel):
         (re.Pattern[str], re.compile("a", re.IGNORECASE), "another value"),
     ],
 )
-def test_a_value_that_would_change_is_refused(kind: Any, value: Any, word: str) -> None:
-    """A value that its JSON would change is refused, with the place and both types."""
+def test_a_value_that_would_change_is_refused(kind: Any, value: Any, part: str) -> None:
+    """A value that its JSON would change is refused, with the path and both types."""
     declared = JsonType(kind, "the input of agent 'a'")
-    with pytest.raises(InvalidPayloadError, match=re.escape(word)) as caught:
+    with pytest.raises(InvalidPayloadError, match=re.escape(part)) as caught:
         declared.encode(value)
     assert "the input of agent 'a'" in str(caught.value)
 

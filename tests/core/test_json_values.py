@@ -1,4 +1,4 @@
-"""What counts as JSON."""
+"""The values that count as JSON."""
 
 from __future__ import annotations
 

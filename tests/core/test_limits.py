@@ -1,4 +1,4 @@
-"""What is refused before anything is written."""
+"""Values that are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def test_counters_are_neither_negative_nor_too_large(progress: dict[str, int]) -
         check_progress(RunProgress(**progress))
 
 
-def test_a_state_that_is_none_is_refused_with_the_states_that_are() -> None:
+def test_an_unknown_state_is_refused() -> None:
+    """The error lists the states."""
     with pytest.raises(InvalidInputError, match="pending, running, completed, failed, cancelled"):
         check_state("nonsense")
 
@@ -44,11 +45,13 @@ def test_only_an_end_ends_a_run() -> None:
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300])
-def test_a_time_that_nothing_can_be_kept_for_is_refused(seconds: float) -> None:
+def test_a_duration_out_of_range_is_refused(seconds: float) -> None:
+    """Not a number, endless, or over a hundred years."""
     with pytest.raises(InvalidInputError, match=r"ttl_seconds is .* 0 is for ever"):
         duration_ms("ttl_seconds", seconds)
 
 
 @pytest.mark.parametrize(("seconds", "ms"), [(0, 0), (-1, 0), (0.0015, 2), (3600, 3_600_000)])
-def test_a_time_is_kept_in_milliseconds_and_none_is_for_ever(seconds: float, ms: int) -> None:
+def test_a_duration_becomes_milliseconds(seconds: float, ms: int) -> None:
+    """0 and less become 0, which means for ever."""
     assert duration_ms("ttl_seconds", seconds) == ms

@@ -143,7 +143,7 @@ def test_entries_that_were_seen_are_dropped() -> None:
 
 
 def test_a_fresh_reader_starts_at_the_oldest_entry() -> None:
-    """Without a cursor there is no gap before the first entry of a trimmed journal."""
+    """Without a cursor, a trimmed journal begins without a gap."""
     assert taken(reading_of(), [entry_of(5), entry_of(6)]) == [5, 6]
 
 
@@ -173,7 +173,7 @@ def test_the_first_entry_of_another_life_is_a_reset() -> None:
 
 
 def test_a_run_of_another_life_is_a_reset() -> None:
-    """What the store has of the run shows a new life before any entry does."""
+    """The stored run shows a new life before any entry does."""
     with pytest.raises(CursorResetError, match="a new life"):
         reading_of().learn(epoch=EPOCHS[1], version=1, seal=None, has_ended=False)
 

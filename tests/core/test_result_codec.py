@@ -21,7 +21,7 @@ from murmur_streams.core.model.result_codec import (
 from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata
 
 GOLDEN = Path(__file__).parent / "golden" / "results"
-_KEPT = {"agent_name", "task_id", "metadata", "output", "error", "error_type"}
+_COMPARED = {"agent_name", "task_id", "metadata", "output", "error", "error_type"}
 METADATA = ResultMetadata(
     duration_ms=1, tokens_used=2, cost_usd=0.25, backend="thread", trace_id="abc"
 )
@@ -67,8 +67,8 @@ def result_of(output: Any = None, error: BaseException | None = None) -> AgentRe
 def test_every_older_form_decodes(path: Path) -> None:
     stored = path.read_bytes()
     again = json.loads(encode_result(decode_result(stored)))
-    told = {name: again.get(name) for name in json.loads(stored) if name in _KEPT}
-    assert told == {name: text for name, text in json.loads(stored).items() if name in _KEPT}
+    found = {name: again.get(name) for name in json.loads(stored) if name in _COMPARED}
+    assert found == {name: text for name, text in json.loads(stored).items() if name in _COMPARED}
 
 
 @pytest.mark.parametrize("name", ["murmur_runtime_0_1_0_agent", "without_kind"])
@@ -168,7 +168,8 @@ def test_an_output_that_is_no_json_is_refused(output: object) -> None:
         encode_result(result_of(output))
 
 
-def test_an_error_whose_text_is_not_unicode_is_refused_or_kept_as_text() -> None:
+def test_an_error_text_with_a_surrogate_breaks_nothing() -> None:
+    """It is refused, or stored as valid text."""
     error = ValueError("\udc80")
     try:
         text = encode_result(result_of(error=error))
