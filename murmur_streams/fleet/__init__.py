@@ -1,4 +1,4 @@
-"""Agents, submission, handles and workers; never a key, a script or a web route."""
+"""Agents, submission, handles and workers; no keys, no scripts, no HTTP."""
 
 from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet.agents import Agent

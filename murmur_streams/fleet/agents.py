@@ -21,15 +21,15 @@ from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import Policy
 
 NO_INPUT = object()
-"""In the place of an input: the parameter's default is used."""
+"""Marks a missing input: the agent is called without it, and its parameter's default applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A function that runs are executed by.
+    """A function that executes runs.
 
     Its parameters are, in any order and each optional: one input, and one ``run`` (so named, or
-    annotated RunContext). An input of None is none, and leaves the parameter its default.
+    annotated RunContext). None means no input: the parameter's default applies.
     ``async def`` runs on the worker's event loop, ``def`` in a thread.
     """
 
@@ -42,7 +42,7 @@ class Agent:
     has_default: bool
     """Whether it can be called without an input."""
     policy: Policy
-    """Its retries, limits of time, and what is done when it fails."""
+    """Its retries and its limits of time."""
     _input: JsonType
     _output: JsonType
 
@@ -60,7 +60,7 @@ class Agent:
         """Check an input and turn it into JSON.
 
         Args:
-            value: an instance of the declared type, or what pydantic makes one of.
+            value: an instance of the declared type, or a value that pydantic converts into one.
 
         Raises:
             InvalidPayloadError: it does not fit, or would not arrive as an equal value.
@@ -68,22 +68,22 @@ class Agent:
         return None if self._has_no_input(value) else self._input.encode(value)
 
     def encode_json_input(self, value: JsonValue) -> JsonValue:
-        """The same for an input that came as JSON, as over HTTP."""
+        """The same for an input that arrived as JSON, as over HTTP."""
         return None if self._has_no_input(value) else self._input.encode_json(value)
 
     def decode_input(self, text: str | None) -> object:
         """Read a stored input as the declared type; InvalidPayloadError when it does not fit.
 
-        NO_INPUT when there is none and the parameter has a default.
+        Returns NO_INPUT when there is no input and the parameter has a default.
         """
         if text is None and self.has_default:
             return NO_INPUT
         return self._input.decode("null" if text is None else text)
 
     def encode_output(self, value: object) -> EncodedOutput:
-        """Turn what the function returned into JSON.
+        """Turn the function's return value into JSON.
 
-        Without a declared type the JSON is all that arrives, and what has no JSON is refused.
+        Without a declared type only the JSON arrives, and a value without a JSON form is rejected.
 
         Raises:
             InvalidPayloadError: it does not fit, or would not arrive as an equal value.
@@ -133,8 +133,8 @@ def make_agent(
 
     Raises:
         InvalidTargetError: its name is outside the grammar.
-        TypeError: it is no function, has parameters that nothing can fill, or types without a JSON
-            form.
+        TypeError: it is not a function, has parameters that cannot be filled, or types without a
+            JSON form.
     """
     _check_function(function)
     name = check_target(name or function.__name__)
@@ -165,7 +165,7 @@ def _check_function(function: Any) -> None:
             f"an agent is a function, not {function!r}; "
             "write @fleet.agent or @fleet.agent(name='…') above one"
         )
-    # Of other callables, neither the types nor whether they are async can be told for certain.
+    # The types of other callables, and whether they are async, cannot be found out reliably.
     is_function = inspect.isroutine(function) and hasattr(function, "__name__")
     if not is_function or isinstance(function, (type, functools.partial)):
         raise TypeError(f"an agent is a function, not {function!r}: wrap it in a function")
@@ -225,7 +225,7 @@ def _is_context(hint: Any) -> bool:
 
 
 def _awaited(kind: Any) -> Any:
-    # A plain function that returns a coroutine: its type is what that one returns.
+    # For a plain function that returns a coroutine, the type of the coroutine's result.
     if typing.get_origin(kind) in {Awaitable, Coroutine}:
         return typing.get_args(kind)[-1]
     return kind
@@ -236,7 +236,7 @@ def _of_model(model: type[BaseModel], what: str) -> JsonType:
     """The JSON of a model that an agent without a declared type returned.
 
     Raises:
-        InvalidPayloadError: a field of it would lose its value.
+        InvalidPayloadError: a field would lose its value.
     """
     try:
         return JsonType(model, what, computed=True)

@@ -1,4 +1,4 @@
-"""The runs that an execution waits for: its worker looks whether any slot is left to begin them."""
+"""The runs that an execution waits for. Its worker uses them to detect that it is blocked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from murmur_streams.core.model.states import RunState
 
 @dataclass(eq=False, slots=True)
 class Awaited:
-    """One wait for one run; the code that waits keeps ``state`` as it hears of it."""
+    """One wait for one run; the waiting code updates ``state``."""
 
     run_id: str
     target: str
@@ -21,13 +21,13 @@ class Awaited:
 
 @dataclass(eq=False, slots=True)
 class Waits:
-    """The waits of one execution, of its tasks and threads, while they last."""
+    """The waits under way of one execution, including its tasks and threads."""
 
     _under_way: dict[int, Awaited] = field(default_factory=dict[int, Awaited])
 
     @property
     def runs(self) -> list[Awaited]:
-        """What is waited for now."""
+        """The runs that are waited for now."""
         return list(self._under_way.values())
 
     def begin(self, awaited: Awaited) -> None:
@@ -42,18 +42,18 @@ class Waits:
 _WAITS: contextvars.ContextVar[Waits | None] = contextvars.ContextVar(
     "murmur_streams_waits", default=None
 )
-"""Of the execution that runs here; its tasks and threads inherit it, and so does fleet.sync."""
+"""The waits of the current execution; its tasks and threads and fleet.sync inherit them."""
 
 
 def track_waits() -> Waits:
-    """Remember what the running task, and all that it starts, waits for from now on."""
+    """Record the waits of the running task, and of all tasks that it starts, from now on."""
     waits = Waits()
     _WAITS.set(waits)
     return waits
 
 
 def is_in_execution() -> bool:
-    """Whether what runs here is part of an execution, whose worker wants to know."""
+    """Whether the running task or thread belongs to an execution, so that its waits count."""
     return _WAITS.get() is not None
 
 

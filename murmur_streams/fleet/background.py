@@ -1,4 +1,4 @@
-"""The event loop of a process's blocking callers, in a thread that never keeps it from ending."""
+"""The event loop of all blocking calls of a process, in a daemon thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from murmur_streams.core.model.errors import StoreClosedError
 
 CLOSE_SECONDS = 10.0
 """How long the end of the process waits for writes under way."""
-# On Windows, Ctrl-C does not interrupt a wait for a lock: it is seen between two of them.
+# On Windows Ctrl-C does not interrupt a wait for a lock; it is noticed between two short waits.
 _LOOK_SECONDS = 0.2 if sys.platform == "win32" else None
 
 T = TypeVar("T")
@@ -24,20 +24,20 @@ Cleanup = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Closable(Protocol):
-    """What has connections on the loop, such as a fleet."""
+    """An object that has connections on the loop, such as a fleet."""
 
     async def close(self) -> None:
-        """Close those of the running loop; it may be used again."""
+        """Close the connections of the running loop; the object may be used again."""
 
 
 class Background:
-    """One event loop and its thread; ``background`` gives the running process's."""
+    """One event loop and its thread; ``background`` returns the one of this process."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._loop = asyncio.SelectorEventLoop()
         self._users: set[Closable] = set()
-        self._kept: set[Cleanup] = set()
+        self._cleanups: set[Cleanup] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._is_stopped = False
@@ -46,19 +46,19 @@ class Background:
 
     @property
     def is_ours(self) -> bool:
-        """False in a child that was forked off, where the thread is not."""
+        """False in a forked child: the thread exists in the parent only."""
         return self._pid == os.getpid()
 
     def call(self, user: Closable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Execute a coroutine on the loop and wait for what it returns or raises.
 
         Args:
-            user: whose connections it uses; they are closed at the end of the process.
+            user: the owner of the connections; they are closed at the end of the process.
             work: makes the coroutine.
 
         Raises:
             RuntimeError: called on the loop's own thread, which would wait for itself.
-            BaseException: whatever the coroutine raises, SystemExit too; the loop goes on.
+            BaseException: everything that the coroutine raises, SystemExit too; the loop goes on.
             StoreClosedError: the process ends.
         """
         if threading.current_thread() is self._thread:
@@ -71,20 +71,22 @@ class Background:
             while not future.done():
                 concurrent.futures.wait([future], timeout=_LOOK_SECONDS)
             if self._is_closed:
-                # Only daemon threads can be here: they end with the process, and tell of nothing.
+                # The process ends, and only a daemon thread can still be here. Stores close under
+                # its call, so the call would fail with an error that it did not cause, and print
+                # a traceback. The thread waits here until the process has ended.
                 threading.Event().wait()
             return future.result()
         finally:
-            # After Ctrl-C nobody waits any more.
+            # After Ctrl-C this thread waits no longer, and the coroutine must not go on.
             future.cancel()
 
     def keep(self, cleanup: Cleanup) -> None:
-        """Execute a coroutine at the end of the process, unless ``leave`` comes first."""
-        self._kept.add(cleanup)
+        """Execute a coroutine at the end of the process, unless ``leave`` is called first."""
+        self._cleanups.add(cleanup)
 
     def leave(self, cleanup: Cleanup) -> None:
-        """Execute what was kept, now; from anywhere, also from a garbage collection."""
-        self._kept.discard(cleanup)
+        """Execute a registered cleanup now; callable also while Python collects garbage."""
+        self._cleanups.discard(cleanup)
         if not self.is_ours or self._is_closed:
             return
 
@@ -93,7 +95,7 @@ class Background:
             self._cleaning.add(task)
             task.add_done_callback(self._cleaning.discard)
 
-        with contextlib.suppress(RuntimeError):  # The loop is closed at this very moment.
+        with contextlib.suppress(RuntimeError):  # The loop has just been closed.
             self._loop.call_soon_threadsafe(start)
 
     def disconnect(self) -> None:
@@ -113,11 +115,13 @@ class Background:
         self._thread.join(CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """In a forked child: keep what ends here from reaching the parent's sockets.
+        """In a forked child: keep the child from changing the parent's list of watched sockets.
 
-        Both share the kernel's list of watched sockets: a connection of the parent's that is
-        collected here must not take itself off it. A closed loop is not asked to, but ours cannot
-        be closed: to its own knowledge, it runs.
+        Parent and child share one epoll object in the kernel. When the child collects a connection
+        of the parent, the connection asks its loop to remove the socket from that object, and the
+        parent would never hear from the socket again: its calls would hang. A closed loop is not
+        asked. This loop cannot be closed, because in the child's copy it counts as running; so it
+        is marked as closed, and its pending tasks are kept from warning that they were destroyed.
         """
         self._is_closed = True
         loop: Any = self._loop
@@ -129,8 +133,9 @@ class Background:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         while not self._is_stopped:
-            # Asyncio gives these to whoever awaits the task, and raises them out of the loop as
-            # well: one caller's sys.exit() must not leave all the others waiting for ever.
+            # asyncio passes these to the caller that awaits the task, and raises them out of the
+            # loop as well. Without the loop around ``run_forever``, one caller's sys.exit() would
+            # end the thread, and every other caller would wait for ever.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self._loop.run_forever()
         self._loop.close()
@@ -149,10 +154,10 @@ class Background:
     async def _close_all(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for user in tuple(self._users):
-            with contextlib.suppress(Exception):  # A server that is gone needs no goodbye.
+            with contextlib.suppress(Exception):  # The server may be gone.
                 await user.close()
-        # Asyncio would close a generator and those that it reads from at the same time.
-        for cleanup in tuple(self._kept):
+        # In this order: asyncio would close a generator and the ones that it reads from at once.
+        for cleanup in tuple(self._cleanups):
             with contextlib.suppress(Exception):
                 await cleanup()
         for task in others:
@@ -168,10 +173,10 @@ def _ended() -> StoreClosedError:
 
 
 def _refuse_second_loop() -> None:
-    """Refuse to start where the loop could never run, and its callers would wait for ever.
+    """Raise where the loop could never run, because its callers would wait for ever.
 
-    gevent's patched threads are greenlets of one real thread, in which asyncio runs one event loop
-    at a time: while ``asyncio.run`` is under way in any greenlet, ours cannot begin.
+    gevent replaces threads by greenlets of one real thread, and asyncio runs one event loop at a
+    time in a thread: while ``asyncio.run`` is under way in any greenlet, this loop cannot begin.
     """
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
@@ -180,7 +185,7 @@ def _refuse_second_loop() -> None:
         raise RuntimeError(
             "fleet.sync cannot start: gevent has made greenlets of this program's threads, and an "
             "event loop is running in one of them; call fleet.sync before, and run coroutines with "
-            "fleet.sync.run(lambda: coroutine()) in place of asyncio.run"
+            "fleet.sync.run(lambda: coroutine()) instead of asyncio.run"
         )
 
 
@@ -192,19 +197,19 @@ def _is_running() -> bool:
     return True
 
 
-class _OfProcess:
+class _ProcessBackground:
     """The background of this process, made at first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._background: Background | None = None
         self._of_parents: list[Background] = []
-        """Never collected before the end of a child."""
+        """References that keep a parent's loop from being collected in a child."""
 
     def get(self) -> Background:
         known = self._background
         if known is not None and not known.is_ours:
-            # A fork that Python was not told of.
+            # A C library forked, and Python's hook was not called.
             self.forked()
         with self._lock:
             if self._background is None:
@@ -216,7 +221,7 @@ class _OfProcess:
         return self._background
 
     def forked(self) -> None:
-        """In the child: another thread may have held the lock, and the loop has no thread."""
+        """In the child: replace the lock, which another thread may have held, and the loop."""
         self._lock = threading.Lock()
         if self._background is not None:
             self._background.abandon()
@@ -228,19 +233,19 @@ class _OfProcess:
             self._background.close()
 
 
-_of_process = _OfProcess()
+_of_process = _ProcessBackground()
 atexit.register(_of_process.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_of_process.forked)
 
 
 def background() -> Background:
-    """The running process's; started at first use."""
+    """The background of this process; started at first use."""
     return _of_process.get()
 
 
 def disconnect() -> None:
-    """Close the connections of this process's blocking callers, if there are any."""
+    """Close the connections that blocking calls of this process have opened."""
     known = _of_process.known()
     if known is not None and known.is_ours:
         known.disconnect()

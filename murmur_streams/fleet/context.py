@@ -1,4 +1,4 @@
-"""RunContext: what an agent can tell of its run while it works."""
+"""RunContext: how an agent reports events, progress and checkpoints of its run."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class RunContext:
-    """One execution of one run, in the hands of its agent.
+    """One execution of one run, as its agent sees it.
 
     Every method writes with the execution's fencing token: once another worker has taken the run
-    over, it raises LeaseLostError and nothing is written. In an ``async def`` agent, await the
-    methods to know that the write is in the journal; un-awaited writes are done in order before
-    the run ends, and fail it when one fails. In a ``def`` agent they block until it is.
+    over, it raises LeaseLostError and nothing is written. In an ``async def`` agent, await a method
+    to know that the write is in the journal. Writes that are not awaited are done in order before
+    the run ends, and the run fails when one of them fails. In a ``def`` agent each call blocks
+    until the write is in the journal.
 
-    Each method takes the value that it is given at the call, also when it is not awaited: what the
-    agent does to a list afterwards does not change what is written. A value that is not JSON,
-    or too large, raises InvalidInputError at the call, and nothing is written.
+    Each method copies its value at the call, also when it is not awaited: a later change of a list
+    does not change what is written. A value that is not JSON, or too large, raises
+    InvalidInputError at the call, and nothing is written.
     """
 
     def __init__(
@@ -49,11 +50,11 @@ class RunContext:
         self.run_id = claim.run_id
         self.agent = claim.target
         self.attempt = claim.attempt
-        """Which execution of the run this is, from 1: retries, take-overs and those that ended
-        with a stopped worker are counted alike."""
+        """Which execution of the run this is, from 1. Retries, take-overs and executions that ended
+        with a stopped worker all count."""
         self.worker = worker
         self.trace: Mapping[str, str] = MappingProxyType(dict(claim.trace))
-        """``traceparent`` and ``tracestate`` of whoever submitted the run; empty without."""
+        """``traceparent`` and ``tracestate`` of the run's submission; empty without."""
         self._store = store
         self._claim = claim
         self._loop = loop
@@ -68,37 +69,37 @@ class RunContext:
 
     @property
     def cancelled(self) -> bool:
-        """True once this execution is to end.
+        """True once this execution must end.
 
         Its run is cancelled, its time is over, its claim is lost, or its worker stops. A ``def``
-        agent looks here; an ``async def`` one is told by asyncio's cancellation. From then on
-        there is the agent's grace time.
+        agent has to look here; an ``async def`` agent gets asyncio's cancellation. From then on
+        the agent has its grace time.
         """
         return self._is_cancelled
 
     @property
     def deadline(self) -> datetime | None:
-        """When the run as a whole must have ended, in UTC; None for never."""
+        """The time in UTC by which the whole run must have ended; None for no deadline."""
         deadline_ms = self._claim.deadline_ms
         return None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1000, UTC)
 
     @property
     def last_checkpoint(self) -> JsonValue:
-        """The value of the run's last checkpoint, of this attempt or of one before it.
+        """The value of the run's last checkpoint, by this or an earlier attempt; None without one.
 
-        None when there is none. Each time it is a new value, which the agent may change.
+        Each access returns a new copy, which the agent may change.
         """
         text = self._checkpoint_json
         return None if text is None else decode_json(text)
 
     @property
     def store_failed(self) -> bool:
-        """True when a write gave up on the server; what the agent makes of that is no verdict."""
+        """True when a write failed because of the server: then no error of the agent counts."""
         return self._store_failed
 
     @property
     def claim_lost(self) -> bool:
-        """True when a write was refused because the claim is over, or the run gone."""
+        """True when a write was rejected because the claim is over or the run was deleted."""
         return self._claim_lost
 
     @property
@@ -107,16 +108,16 @@ class RunContext:
         return self._unfinished
 
     def emit(self, name: str, data: JsonValue = None) -> PendingWrite:
-        """Tell subscribers something of the application's own.
+        """Write an event of the application's own.
 
         Args:
-            name: what it is.
-            data: any JSON value, to 256 KiB with its event.
+            name: the kind of event.
+            data: any JSON value, up to 256 KiB with its event.
         """
         return self._write(RunEventType.CUSTOM, name, data)
 
     def output(self, delta: JsonValue) -> PendingWrite:
-        """Stream a piece of the output; the whole is what the agent returns."""
+        """Stream a piece of the output; the agent returns the whole."""
         return self._write(RunEventType.AGENT_OUTPUT, None, delta)
 
     def log(self, message: str, level: str = "info", **fields: JsonValue) -> PendingWrite:
@@ -138,26 +139,26 @@ class RunContext:
         )
 
     def checkpoint(self, value: JsonValue) -> PendingWrite:
-        """Keep a value for the next attempt, in the place of the one before.
+        """Store a value for the next attempt; it replaces the one before.
 
         Args:
-            value: any JSON value, to the limit of a result.
+            value: any JSON value, up to the limit of a result.
         """
         text = encode_json(value, "the checkpoint")
         self._store.limits.checkpoint(text)
         return self._perform(partial(self._keep, text))
 
     def cancel(self) -> None:
-        """Let the agent see that it is to end; the worker's to call."""
+        """Set ``cancelled``; called by the worker."""
         self._is_cancelled = True
 
     def end(self) -> None:
-        """Refuse every further write: the execution is over, whatever its code still does."""
+        """Reject every further write: the execution is over, although its code may go on."""
         self._is_cancelled = self._is_over = True
 
     async def settle(self) -> None:
-        """Wait for the writes that were not awaited, whatever becomes of them."""
-        # Those of now: code that the agent left behind may go on to write for ever.
+        """Wait for the writes that were not awaited, and ignore their errors."""
+        # Only those under way now: a task that the agent left behind may write for ever.
         if self._unfinished:
             await asyncio.wait(set(self._unfinished))
 
@@ -171,7 +172,7 @@ class RunContext:
         given = RunEvent(
             type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
         )
-        # The write begins later, in a task; until then the agent may change what it has given.
+        # A copy, because the write begins later, in a task, and the agent may change its value.
         fields = event_fields(given, self.run_id, self._store.limits.max_event_bytes)
         event = given.model_copy(update={"data": decode_json(fields.get("data", "null"))})
         return self._perform(
@@ -194,7 +195,8 @@ class RunContext:
 
     async def _written(self, write: Callable[[], Awaitable[object]]) -> None:
         if self._is_over:
-            # Code that writes on and on and is never refused by a server must not keep the loop.
+            # A pause, because a task left behind may write in an endless loop: without a server to
+            # wait for, it would never yield, and the worker's event loop would hang.
             await asyncio.sleep(_REFUSAL_SECONDS)
             raise LeaseLostError(self.run_id)
         try:
@@ -205,7 +207,7 @@ class RunContext:
         except RunDamagedError:
             raise
         except StoreError:
-            # The server's failure, and not the agent's: no verdict on the run.
+            # The server failed and not the agent: the run is not failed because of it.
             self._store_failed = True
             raise
 
@@ -232,7 +234,7 @@ class RunContext:
 
 
 class PendingWrite(Coroutine[Any, Any, None]):
-    """What a method of RunContext returns: await it, give it to a task, or leave it.
+    """The return value of RunContext's methods: await it, pass it to a task, or ignore it.
 
     It is a coroutine and not only awaitable, so that ``asyncio.create_task`` and
     ``TaskGroup.create_task`` take it. It is a class of its own because type checkers report
@@ -241,7 +243,7 @@ class PendingWrite(Coroutine[Any, Any, None]):
 
 
 class _UnderWay(PendingWrite):
-    """What an ``async def`` agent gets: an agent that awaits it receives the write's failure."""
+    """A write of an ``async def`` agent; awaiting it raises the write's error."""
 
     def __init__(
         self, task: asyncio.Task[None], hear: Callable[[asyncio.Task[None]], None]
@@ -271,7 +273,7 @@ class _UnderWay(PendingWrite):
 
 
 class _Done(PendingWrite):
-    """What a ``def`` agent gets: the write is done, and awaiting it is harmless."""
+    """A write of a ``def`` agent: it is done, and awaiting it is harmless."""
 
     def __await__(self) -> Generator[None]:
         return

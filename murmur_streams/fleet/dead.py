@@ -1,4 +1,4 @@
-"""The fleet's dead letters: runs that failed for good, to be looked at and tried again."""
+"""The fleet's dead letters: runs that have failed finally, to be read, requeued or removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from murmur_streams.stores.work_store import DeadLetterBox
 
 
 class DeadRuns:
-    """``fleet.dead``. A letter has all that is needed to try its run again, and never expires."""
+    """``fleet.dead``. A letter holds everything that a new run needs, and never expires."""
 
     def __init__(
         self, stores: StoreOfLoop, agents: Mapping[str, Agent], unserved: UnservedTargets
@@ -29,9 +29,9 @@ class DeadRuns:
         """Read a page of letters, target by target, the newest first.
 
         Args:
-            target: only of this agent.
+            target: only letters of this agent; None for all.
             limit: 1 to 500.
-            cursor: of the page before; None for the first.
+            cursor: the cursor of the page before; None for the first.
         """
         return await (await self._letters()).list(target, limit=limit, cursor=cursor)
 
@@ -45,7 +45,7 @@ class DeadRuns:
         The new run's metadata has the old one's id as ``requeued_from``.
 
         Raises:
-            DeadLetterNotFoundError: there is no such letter (any more).
+            DeadLetterNotFoundError: the letter does not exist, or not any more.
         """
         store = await self._stores.get()
         letters = store.dead_letters()
@@ -60,12 +60,12 @@ class DeadRuns:
         run_id: str | None = None,
         target: str | None = None,
         older_than_seconds: float | None = None,
-        all: bool = False,  # noqa: A002  # the command line's word
+        all: bool = False,  # noqa: A002  # as the command line's option
     ) -> int:
-        """Remove letters: one run's, an agent's, those of an age, or all; how many there were.
+        """Remove the letters of a run, of an agent, of an age, or all; returns how many.
 
         Raises:
-            InvalidInputError: nothing says which, or ``all`` is passed beside something that does.
+            InvalidInputError: no selection is passed, or ``all`` together with one.
         """
         letters = await self._letters()
         return await letters.purge(

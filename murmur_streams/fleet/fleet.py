@@ -39,15 +39,15 @@ class Fleet(AgentRegistry):
     ``async with fleet:`` or ``await fleet.close()``; used again, it opens new connections.
 
     Args:
-        url: where the runs are; None takes MURMUR_URL, else the embedded server. The processes of
-            one machine may share a file of ``sqlite:``; a folder of ``rocksdb:`` is for one
-            process, which submits and works.
+        url: the store that holds the runs; None takes MURMUR_URL, else the embedded server. The
+            processes of one machine may share a file of ``sqlite:``. A folder of ``rocksdb:`` and
+            ``memory:`` are for one process, which submits and works.
         options: for the store that the URL names, such as ttl_seconds, and of a Redis key_prefix
-            and partitions; what is left out comes from the MURMUR_* variables.
+            and partitions; the MURMUR_* variables set the rest.
 
     Raises:
-        InvalidInputError: the URL is no text.
-        TypeError: there is no such option.
+        InvalidInputError: the URL is not text.
+        TypeError: the option does not exist.
     """
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
@@ -83,19 +83,19 @@ class Fleet(AgentRegistry):
 
         Args:
             agent: the function, or its name. A fleet without agents of its own submits to any
-                name; one that has some knows the others for mistakes.
-            input: checked against the agent's declared type. None is no input: an agent whose
-                parameter has a default is called with that.
+                name; a fleet that has agents rejects all other names as mistakes.
+            input: checked against the agent's declared type. None means no input: if the agent's
+                parameter has a default, the default applies.
             options: each may be left out.
 
                 - run_id: None draws one.
-                - metadata: JSON by name, kept with the run.
-                - tenant: whose run it is, by which runs can be listed; None for nobody's.
-                - idempotency_key: the run id is made of tenant, target and key: the same request
-                  with the same key returns a handle on the run that exists. The request is what
-                  the caller passes: input, metadata, delay, at, priority and deadline.
+                - metadata: a mapping of names to JSON, stored with the run.
+                - tenant: the tenant that owns the run; runs can be listed by tenant.
+                - idempotency_key: the run id is derived from tenant, target and key. The same
+                  request with the same key returns a handle on the existing run. A request
+                  consists of input, metadata, delay, at, priority and deadline.
                 - delay (seconds or timedelta) or at (a datetime with its zone): when it is due.
-                - priority: -100 to 100; a step is worth a minute of waiting, so nothing starves.
+                - priority: -100 to 100; a step is worth a minute of waiting, so no run starves.
                 - deadline: seconds or timedelta for the whole run, from when it is due; None
                   takes the agent's.
                 - trace: traceparent and tracestate of W3C; None takes OpenTelemetry's current
@@ -121,13 +121,13 @@ class Fleet(AgentRegistry):
         request_sha256: str | None = None,
         **options: Unpack[SubmitOptions],
     ) -> RunHandle[Any]:
-        """Submit an input that came as JSON, as a server does for its clients.
+        """Submit an input that arrived as JSON, as a server does for its clients.
 
         Args:
             target: the agent's name.
             input: JSON, checked as JSON against the agent's declared type: text may be a date.
-            request_sha256: the digest of the client's request, kept with the run.
-            options: as for ``submit``; the errors, too.
+            request_sha256: the digest of the client's request, stored with the run.
+            options: as for ``submit``. The errors are the same, too.
         """
         known = self._find(target)
         given = input if known is None else known.encode_json_input(input)
@@ -164,19 +164,18 @@ class Fleet(AgentRegistry):
     async def retry(self, run_id: str, *, new_run_id: str | None = None) -> RunHandle[Any]:
         """Submit a failed or cancelled run again, as a new run with the same input.
 
-        Called twice, it makes two runs; ``new_run_id`` prevents that.
-
-        It has the old run's tenant, priority, trace and metadata, with its id as ``retry_of``
-        besides, and its deadline counts anew.
+        Two calls make two runs, unless they pass the same ``new_run_id``. The new run has the old
+        run's tenant, priority, trace and metadata, and the old id as ``retry_of`` in its metadata;
+        its deadline starts again.
 
         Args:
             run_id: the failed or cancelled run.
-            new_run_id: None draws one, so that each call submits a run; with an id, a call that is
-                repeated because its answer was lost submits no second one.
+            new_run_id: None draws one. With an id, a call that is repeated because its reply was
+                lost does not submit a second run.
 
         Raises:
-            RunNotFoundError: there is no such run.
-            RunExistsError: the new run's id is taken, as by a call before this one.
+            RunNotFoundError: the run does not exist.
+            RunExistsError: the new run's id is taken, for example by an earlier call.
             RunNotTerminalError: it has not ended.
             InvalidInputError: it completed.
         """
@@ -185,11 +184,11 @@ class Fleet(AgentRegistry):
         return self._submitted(again, store, target)
 
     async def pause(self, agent: Callable[..., Any] | str) -> None:
-        """Let no worker begin runs of this agent, until ``resume``; those under way go on."""
+        """Keep workers from starting runs of this agent until ``resume``; runs under way go on."""
         await (await self.store()).pause(self._name(agent))
 
     async def resume(self, agent: Callable[..., Any] | str) -> None:
-        """Let workers begin runs of this agent again."""
+        """Allow workers to start runs of this agent again."""
         await (await self.store()).resume(self._name(agent))
 
     async def paused(self) -> set[str]:
@@ -197,17 +196,17 @@ class Fleet(AgentRegistry):
         return await (await self.store()).paused()
 
     async def workers(self) -> list[WorkerInfo]:
-        """The live workers, with what they execute."""
+        """The live workers, with the runs that they execute."""
         return await (await self.store()).workers().list()
 
     @property
     def dead(self) -> DeadRuns:
-        """The dead letters: runs that failed for good."""
+        """The dead letters: runs that have failed finally."""
         return DeadRuns(self._stores, self._agents, self._unserved)
 
     @property
     def sync(self) -> SyncFleet:
-        """The same calls for programs without an event loop; they block until they are done."""
+        """The same calls for programs without an event loop; each blocks until it is done."""
         return SyncFleet(self, self)
 
     @overload
@@ -233,8 +232,8 @@ class Fleet(AgentRegistry):
     ) -> InlineRun[Any]:
         """Execute an agent once in this process, without server and worker: for unit tests.
 
-        Its RunContext writes into a store in memory, by the rules of every other. Nothing is tried
-        again and no timeout is kept: what an agent raises is the result.
+        A worker's own code executes it, on a store in memory. It is never tried again and has no
+        timeout: the exception that the agent raises is the result.
 
         Args:
             agent: the function, or its name.
@@ -243,7 +242,7 @@ class Fleet(AgentRegistry):
 
         Raises:
             AgentNotRegisteredError: the fleet has no such agent.
-            InvalidInputError: the input does not fit, or the attempt is no integer from 1 on.
+            InvalidInputError: the input does not fit, or the attempt is not an integer from 1 on.
         """
         known = self._find(agent)
         if known is None:
@@ -262,11 +261,11 @@ class Fleet(AgentRegistry):
         return await self._stores.get()
 
     def keep_store_open(self) -> AbstractContextManager[None]:
-        """Keep this loop's store open while the block runs, whatever ``close`` asks."""
+        """Keep this loop's store open while the block runs: ``close`` has no effect."""
         return self._stores.keep_open()
 
     async def close(self) -> None:
-        """Close the running event loop's store; one that a worker of this loop uses stays open."""
+        """Close the running event loop's store, unless a worker of this loop uses it."""
         await self._unserved.settle()
         await self._stores.close()
 

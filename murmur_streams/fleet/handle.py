@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class RunHandle(Generic[T]):
-    """Polls, streams and cancels one run. Holds nothing but its id: make as many as you like."""
+    """Polls, streams and cancels one run. It holds nothing but the run's id."""
 
     def __init__(
         self,
@@ -55,10 +55,11 @@ class RunHandle(Generic[T]):
         return f"RunHandle({self.run_id!r})"
 
     async def unserved(self, within_seconds: float) -> str | None:
-        """The warning that no live worker serves the run's target, when the submission looked.
+        """The warning that no live worker serves the run's target; None when a worker does.
 
         Args:
-            within_seconds: how long to wait for what the look finds; None after that.
+            within_seconds: how long to wait for the look that the submission began; None when it
+                takes longer.
         """
         if self._look is None:
             return None
@@ -70,7 +71,7 @@ class RunHandle(Generic[T]):
         return await (await self._stores.get()).get_status(self.run_id)
 
     async def snapshot(self) -> Run:
-        """Everything that is known of the run."""
+        """Everything that the store knows about the run."""
         return await (await self._stores.get()).snapshot(self.run_id)
 
     async def stream(self, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
@@ -98,22 +99,21 @@ class RunHandle(Generic[T]):
     async def cancel(
         self, *, reason: str | None = None, wait: float | bool | None = False
     ) -> Cancellation:
-        """Ask that the run end cancelled, and tell how far that has come.
+        """Request that the run ends as cancelled, and return how far that has come.
 
-        A run that waits ends at once and never starts. One that runs: its worker cancels the
-        handler within milliseconds, gives it the agent's grace time, and then ends the run
-        whatever the handler does. After the request, no run ends in another way. A run that had
-        ended stays as it is, and asking twice is asking once.
+        A pending run ends at once and never starts. For a running one, its worker cancels the
+        handler within milliseconds, gives it the agent's grace time, and then ends the run even if
+        the handler goes on. After the request the run cannot end in any other way. A run that has
+        ended stays as it is. A second request changes nothing.
 
         Args:
-            reason: a line for people, kept with the run.
-            wait: False and None ask only; True waits until the run has ended; a number waits so
-                many seconds at most. However long it waits, nothing is raised when that was too
-                short.
+            reason: a line for people, stored with the run.
+            wait: False and None return at once; True waits until the run has ended; a number waits
+                that many seconds at most. Nothing is raised when the run has not ended by then.
 
         Raises:
-            RunNotFoundError: there is no such run.
-            InvalidInputError: the reason is no text, or wait no length of time.
+            RunNotFoundError: the run does not exist.
+            InvalidInputError: the reason is not text, or ``wait`` is not a length of time.
         """
         if reason is not None and not isinstance(cast("object", reason), str):
             raise InvalidInputError(f"reason is {reason!r}, but must be text")
@@ -123,28 +123,31 @@ class RunHandle(Generic[T]):
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
-            return await self._told(store, recorded_cancellation(run), None)
+            return await self._cancellation(store, recorded_cancellation(run), None)
+        # The cursor is taken before the request: the request's own entry and all that follow it are
+        # read from there. Taken after the request, it could already be behind the entry that ends
+        # the run, and the caller would never learn when and how the cancel took effect.
         before = run.cursor
         state = await store.request_cancel(self.run_id, reason=reason)
         if not state.is_terminal and wait is not False:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is True else wait):
                     await self._ended()
-        return await self._told(store, recorded_cancellation(run), before)
+        return await self._cancellation(store, recorded_cancellation(run), before)
 
     async def result(self, timeout: float | None = None) -> AgentResult[T]:
         """Wait for the end, then read the result: an output, or an error as data.
 
-        A run that ended without a result, such as a cancelled one, has one here all the same: with
-        a RunCancelledError, or with a RemoteAgentError that says why it failed.
+        A run that ended without a result, such as a cancelled one, gets one here: it holds a
+        RunCancelledError, or a RemoteAgentError with the reason of the failure.
 
         Args:
             timeout: seconds; None waits as long as it takes.
 
         Raises:
-            RunNotFoundError: there is no such run.
-            MurmurError: the run is of a group.
-            InvalidInputError: timeout is no length of time.
+            RunNotFoundError: the run does not exist.
+            MurmurError: the run belongs to a group.
+            InvalidInputError: timeout is not a length of time.
             TimeoutError: not ended within ``timeout`` seconds; the run goes on.
         """
         if timeout is not None:
@@ -168,7 +171,7 @@ class RunHandle(Generic[T]):
         """Wait for the end and return the output.
 
         Raises:
-            RunFailedError, RunCancelledError: that is how it ended.
+            RunFailedError, RunCancelledError: the run failed or was cancelled.
             TimeoutError: not ended within ``timeout`` seconds; the run goes on.
         """
         result = await self.result(timeout)
@@ -190,12 +193,12 @@ class RunHandle(Generic[T]):
         except TimeoutError:
             if seconds is None or not limit.expired():
                 raise
-            # By the last word that came: another question might take as long again.
-            told = f"is still {seen[-1]}" if seen else "could not be asked for its state"
-            raise TimeoutError(f"run {self.run_id!r} {told} after {seconds:g} s") from None
+            # The last state that arrived: another read might take as long again.
+            found = f"is still {seen[-1]}" if seen else "could not be asked for its state"
+            raise TimeoutError(f"run {self.run_id!r} {found} after {seconds:g} s") from None
 
     async def _ended(self, seen: list[RunState] | None = None) -> None:
-        """Wait for the end; ``seen`` gets each state that is heard of meanwhile."""
+        """Wait for the end; ``seen`` gets the newest state that has arrived."""
         seen = [] if seen is None else seen
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
@@ -215,7 +218,7 @@ class RunHandle(Generic[T]):
                         if awaited.state.is_terminal:
                             return
 
-    async def _told(
+    async def _cancellation(
         self, store: WorkStore, known: Cancellation, before: str | None
     ) -> Cancellation:
         async with aclosing(store.journal(self.run_id, after=before)) as entries:

@@ -1,4 +1,4 @@
-"""Idempotency keys: the run id that a key makes, and the digest of what its caller sent."""
+"""Idempotency keys: the run id that is derived from a key, and the digest of a request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.wire.submit_options import LONGEST_KEY
 
 KEYED = "idem-"
-"""The ids that keys make begin with this."""
+"""Run ids that are derived from a key begin with this."""
 
 
 def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
-    """The run id that belongs to an idempotency key of a target, and of a tenant if there is one.
+    """The run id of an idempotency key, which belongs to a target and perhaps to a tenant.
 
     Raises:
         InvalidInputError: the key is not text, empty, or longer than 1,024 characters; the tenant
@@ -51,20 +51,20 @@ def request_digest(  # one for each part of a submission
     at: datetime | None = None,
     deadline_seconds: float | None = None,
 ) -> str:
-    """The SHA-256 of what a caller sent with a key: what a second request is compared by.
+    """The SHA-256 of a request with a key; a later request with the same key is compared by it.
 
-    It is of the request and not of the run: what the agent's type or its policy fill in (an id,
-    the time, a deadline) differs from one request to its repeat. The order of members does not
-    count. Its form is kept for ever, because pods and workers of two releases compare it.
+    It covers the request and not the run: values that the agent's type or policy fill in (an id,
+    the time, a deadline) differ between a request and its repetition. The order of members does not
+    count. Its form can never change, because pods and workers of different releases compare it.
 
     Args:
         target: the agent's name.
         sent: the input, as ``sent_form`` makes it or as JSON from outside.
-        metadata: as sent.
-        priority: as sent.
-        delay_seconds: as sent; 0 for none.
-        at: as sent.
-        deadline_seconds: as sent; None when it was left out.
+        metadata: as the caller sent it, and so are the others.
+        priority: see Fleet.submit.
+        delay_seconds: 0 for none.
+        at: None for none.
+        deadline_seconds: None when it was left out.
     """
     request: dict[str, object] = {
         "target": target,
@@ -88,20 +88,20 @@ def is_same(
         return False
     if run.request_sha256 is not None:
         return run.request_sha256 == digest
-    # A release before digests submitted it: the input as it is stored has to do.
+    # An old release submitted it, without a digest: compare target and stored input.
     stored = None if input_json is None else hashlib.sha256(input_json.encode()).hexdigest()
     return (run.target, run.input_sha256) == (target, stored)
 
 
 def sent_form(value: object, encoded: JsonValue) -> JsonValue:
-    """An input as its caller gave it, in one form for equal inputs.
+    """The input as the caller passed it, in the same form for equal inputs.
 
-    Of a model only the fields count that the caller has set, and a set has an order: an id that
-    a ``default_factory`` draws, and the order of a set in this process, are not the caller's.
+    Only the fields that the caller has set in a model count, and sets are sorted: an id that a
+    ``default_factory`` draws and the order of a set in this process are not the caller's.
 
     Args:
-        value: what the caller gave.
-        encoded: its JSON as it is stored, for values that have a form only there.
+        value: the caller's input.
+        encoded: its JSON as it is stored, for values that have no other form.
     """
     try:
         return _form(value)
@@ -112,7 +112,7 @@ def sent_form(value: object, encoded: JsonValue) -> JsonValue:
 def _moment_ms(at: object) -> int | None:
     if isinstance(at, datetime) and at.utcoffset() is not None:
         return math.ceil(at.timestamp() * 1000)
-    return None  # The store refuses everything else.
+    return None  # The store rejects everything else.
 
 
 def _form(value: object) -> JsonValue:
@@ -131,7 +131,7 @@ def _form(value: object) -> JsonValue:
 
 
 def _set_fields(model: BaseModel) -> object:
-    """The fields that were set, by the names that JSON has for them."""
+    """The fields that were set, by their names in JSON."""
     fields = type(model).model_fields
     if "root" in fields:
         return getattr(model, "root", None)

@@ -1,4 +1,4 @@
-"""Tells of a trouble that lasts: at once, then now and then, and when it is over."""
+"""Logs a failure that lasts: at once, then once a minute, and when it is over."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.fleet.logs import loggable
 
-TOLD_AGAIN_SECONDS = 60.0
+REPEAT_SECONDS = 60.0
 AWAY = (StoreUnavailableError, OutcomeUnknownError, EmbeddedServerError)
-"""What becomes of a call while the server is gone or restarts."""
+"""The errors of a call while the server is gone or restarts."""
 MOST_TEXTS = 20
-"""Errors whose texts differ each time are no reason to remember more of them."""
+"""How many texts are remembered: errors may differ in their texts each time."""
 
 
-class Trouble:
-    """Logs what fails again and again, without a line for each time.
+class LogThrottle:
+    """Logs a failure that repeats, without a line for each time.
 
     Args:
-        logger: where.
-        what: the line's beginning; the error's text follows it.
-        clock: seconds that only grow.
-        told: the texts that were logged, and when. The loops of one worker share it: an error that
-            all of them meet, such as a refused password, is one line a minute and not four.
+        logger: the logger.
+        what: the beginning of the line; the error's text follows it.
+        clock: returns seconds that only grow.
+        logged: the texts that were logged, and when. The loops of one worker share it, so that an
+            error that all of them meet, such as a refused password, is one line a minute.
     """
 
     def __init__(
@@ -37,33 +37,33 @@ class Trouble:
         what: str,
         clock: Callable[[], float] = time.monotonic,
         *,
-        told: dict[str, float] | None = None,
+        logged: dict[str, float] | None = None,
     ) -> None:
         self._logger = logger
         self._what = what
         self._clock = clock
         self._began: float | None = None
-        self._told = {} if told is None else told
+        self._logged = {} if logged is None else logged
         self._was_logged = False
         self._was_away = False
 
-    def tell(self, error: BaseException) -> None:
-        """It failed: a warning, unless the same was told in the last minute."""
-        now, said = self._clock(), str(error)
+    def failed(self, error: BaseException) -> None:
+        """Log a warning, unless the same text was logged within the last minute."""
+        now, text = self._clock(), str(error)
         self._was_away = self._was_away or isinstance(error, AWAY)
         if self._began is None:
             self._began = now
-        before = self._told.get(said)
-        if before is not None and now - before < TOLD_AGAIN_SECONDS:
+        before = self._logged.get(text)
+        if before is not None and now - before < REPEAT_SECONDS:
             return
-        if len(self._told) >= MOST_TEXTS:
-            self._told.clear()
-        self._told[said] = now
+        if len(self._logged) >= MOST_TEXTS:
+            self._logged.clear()
+        self._logged[text] = now
         self._was_logged = True
-        self._logger.warning("%s: %s", self._what, loggable(said))
+        self._logger.warning("%s: %s", self._what, loggable(text))
 
-    def over(self) -> None:
-        """It works; a line, if it did not before."""
+    def recovered(self) -> None:
+        """Log that the failure is over, if it was logged."""
         if self._began is None:
             return
         lasted, self._began = self._clock() - self._began, None
@@ -71,5 +71,5 @@ class Trouble:
         over = "the server answers again" if self._was_away else "over"
         self._was_away = False
         if was_logged:
-            self._told.clear()
+            self._logged.clear()
             self._logger.warning("%s: %s after %.1f s", self._what, over, lasted)

@@ -1,4 +1,4 @@
-"""Log records that tell which run they are of, whoever writes them."""
+"""Names the run and the attempt on every log record that is written during an execution."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _CONTROLS = re.compile(
 
 
 def loggable(text: str) -> str:
-    """A text with its control characters shown: what an error says must not drive a terminal."""
+    """A text with its control characters escaped: an error's text must not control a terminal."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def loggable_error(error: BaseException) -> str:
-    """The type and the message of an exception of any make, for a line of a log."""
+    """The type and the message of any exception, for a line of a log."""
     return loggable(describe_error(error))
 
 
 def loggable_traceback(error: BaseException) -> str:
-    """The traceback of an exception of any make.
+    """The traceback of any exception.
 
-    A log's own formatter runs the exception's code, and may raise anything.
+    The formatter of ``logging`` would run the exception's own code, which may raise anything.
     """
     return loggable(format_traceback(error).rstrip())
 
@@ -43,25 +43,25 @@ class Executed(NamedTuple):
 _EXECUTED: contextvars.ContextVar[Executed | None] = contextvars.ContextVar(
     "murmur_streams_executed", default=None
 )
-"""What is executed here; tasks inherit it from what creates them, threads of agents too."""
+"""The current execution; tasks and the threads of agents inherit it."""
 
 
 def begin_execution(run_id: str, attempt: int) -> None:
-    """Say that the running task and all that it creates execute this run."""
+    """Mark the running task, and all tasks that it creates, as executing this run."""
     _EXECUTED.set(Executed(run_id, attempt))
 
 
 def executed() -> Executed | None:
-    """What the running task or thread executes; None outside of agents."""
+    """The execution of the running task or thread; None outside of agents."""
     return _EXECUTED.get()
 
 
 class RunLogFilter(logging.Filter):
     """Puts ``run_id``, ``attempt`` and ``execution`` on every record that passes.
 
-    Add it to a handler, not to a logger, so that the records of all libraries that an agent calls
-    pass it. ``execution`` is both for people, such as `` [7f3a #2]``. Outside of an execution it
-    is empty and the others are ``-``, so a format may always name them.
+    Add it to a handler and not to a logger, so that the records of all libraries that an agent
+    calls pass it. ``execution`` combines both for people, such as `` [7f3a #2]``. Outside of an
+    execution it is empty and the others are ``-``, so a format may always name them.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

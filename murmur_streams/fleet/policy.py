@@ -1,4 +1,4 @@
-"""What is done about an execution that failed: pure rules, without a clock or a store."""
+"""Decides whether a failed execution is retried: pure rules, without a clock or a store."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LATER_LEAST_SECONDS = 0.1
 LATER_OFTEN = 10
 LATER_OFTEN_LEAST_SECONDS = 1.0
 SPARE_ATTEMPTS = 10
-"""How many executions beyond its retries may end without a word: by dead or lost workers."""
+"""How many executions beyond its retries may end without a result, with dead or lost workers."""
 LONGEST_SECONDS = 10 * 365 * 86_400.0
 MOST_RETRIES = 1_000_000
 _CANCEL_GRACE_SECONDS = 10.0
 
 
-class RetryLater(MurmurError):  # noqa: N818  # a request, and no error
-    """Raised by an agent: execute the run again later; this attempt is not counted as a failure.
+class RetryLater(MurmurError):  # noqa: N818  # a request and not an error
+    """Raised by an agent: execute the run again later. The attempt does not count as a failure.
 
     The run waits for 0.1 s at least, and for 1 s once ten of its executions were not counted.
 
     Args:
         delay_seconds: how long to wait, at least 0.
-        reason: a line for people, kept with the run.
+        reason: a line for people, stored with the run.
     """
 
     def __init__(self, delay_seconds: float, reason: str | None = None) -> None:
@@ -47,14 +47,13 @@ class RetryLater(MurmurError):  # noqa: N818  # a request, and no error
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before a retry: longer after each failure, and never in step with others.
+    """How long to wait before a retry: longer after each failure, and by chance a little different.
 
     Args:
         first_seconds: the wait after the first failure.
         factor: by how much each wait is longer than the one before, from 1 on.
-        most_seconds: no wait is longer.
-        jitter: 0 to 1, the part of each wait that is left to chance: 0.5 waits for between a half
-            and the whole of it.
+        most_seconds: the longest wait.
+        jitter: 0 to 1, the random part of each wait: 0.5 waits for between half of it and all.
 
     Raises:
         InvalidInputError: a number is out of bounds.
@@ -80,7 +79,7 @@ class Backoff:
 
         Args:
             failures: how many executions have failed, this one included.
-            draw: a random number from 0 to 1.
+            draw: returns a random number from 0 to 1.
         """
         try:
             whole = self.first_seconds * self.factor ** max(0, failures - 1)
@@ -101,9 +100,9 @@ class Policy:
         never_retry: errors after which the run fails at once.
         max_attempts: how many executions a run may begin, those included that ended with their
             worker; 0 for no limit.
-        silent_after_seconds: a run that writes nothing for so long is told to be silent; None
+        silent_after_seconds: a run that writes nothing for so long is recorded as silent; None
             never.
-        cancel_grace_seconds: how long a handler that was cancelled may take to end.
+        cancel_grace_seconds: how long a cancelled handler may take to end.
     """
 
     retries: int = 0
@@ -140,24 +139,25 @@ def decide_failure(
     left_seconds: float | None,
     draw: Callable[[], float],
 ) -> Retry | Dead:
-    """Decide what becomes of a run whose execution failed.
+    """Decide whether a run whose execution failed is retried.
 
     Args:
-        error: what the execution ended with.
-        policy: the agent's.
+        error: the error that ended the execution.
+        policy: the agent's policy.
         failures: how many executions had failed before this one.
-        excused: how many before it do not count against the most attempts.
+        excused: how many earlier executions do not count as attempts.
         left_seconds: how long until the run's deadline; None for no deadline.
-        draw: a random number from 0 to 1.
+        draw: returns a random number from 0 to 1.
 
     Raises:
-        BaseException: whatever the policy's backoff raises, when it is of a class of the user's.
+        BaseException: everything that the backoff raises, whose class may be the user's own.
     """
     later_seconds = _asked_seconds(error, policy.never_retry)
     if later_seconds == math.inf:
         return Dead(NOT_RETRYABLE)
     if later_seconds is not None:
-        # Nothing else limits how often: an agent that says 0 would keep a slot and the server busy.
+        # Nothing else limits the number: an agent that asks for 0 s would keep a slot and the
+        # server busy.
         least = LATER_LEAST_SECONDS if excused < LATER_OFTEN else LATER_OFTEN_LEAST_SECONDS
         decision = Retry(max(least, later_seconds), RETRY_LATER)
     elif failures >= policy.retries:
@@ -171,11 +171,11 @@ def decide_failure(
 
 
 def _asked_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float | None:
-    """After how long an exception asks for a retry: None when it does not say, inf for never.
+    """The delay that an exception asks for: None when it asks for none, inf for no retry.
 
-    What was raised may be inside: a member of a group, or what the raised error came ``from``. On
-    the way from outside to inside the first that says something counts; of several members, the
-    longest time.
+    The request may be inside another error: a member of a group, or the error that it was raised
+    ``from``. From outside to inside, the first error that asks for something counts; of several
+    members the longest delay.
     """
     asked: list[float] = []
     waiting, seen = [error], set[int]()
@@ -200,14 +200,14 @@ def _own_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float |
         try:
             seconds = cast("RetryLater", error).delay_seconds
             return checked_seconds("RetryLater's delay_seconds", seconds, least=0)
-        except BaseException:  # noqa: BLE001  # one that cannot say how long is any failure
+        except BaseException:  # noqa: BLE001  # without a readable delay it is an ordinary failure
             return None
     kinds = (NonRetryableError, *never_retry)
     return math.inf if any(_is_of(error, kind) for kind in kinds) else None
 
 
 def _is_of(error: BaseException, kind: type) -> bool:
-    # By its type: an exception's __class__ may be a property that raises.
+    # By its type, because an exception's __class__ may be a property that raises.
     try:
         return issubclass(type(error), kind)
     except BaseException:  # noqa: BLE001  # a class may have a __subclasscheck__ of its own
@@ -269,7 +269,7 @@ def make_policy(
 
 
 def checked_seconds(name: str, seconds: object, *, least: float) -> float:
-    """Refuse what is no length of time from ``least`` to ten years."""
+    """Check a length of time, from ``least`` to ten years."""
     if _is_number(seconds) and least <= cast("float", seconds) <= LONGEST_SECONDS:
         return float(cast("float", seconds))
     raise InvalidInputError(
@@ -283,7 +283,7 @@ def _is_number(value: object) -> bool:
 
 
 def checked_count(name: str, count: object, *, least: int) -> None:
-    """Refuse what is no integer from ``least`` to a million."""
+    """Check an integer, from ``least`` to a million."""
     if type(count) is not int or not least <= count <= MOST_RETRIES:
         raise InvalidInputError(
             f"{name} is {count!r}, but must be an integer from {least} to {MOST_RETRIES:,}"

@@ -1,4 +1,4 @@
-"""The store of each event loop: opened at first use, never shared across loops or forks."""
+"""One store for each event loop: opened at first use, never shared across loops or forks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MEMORY = "memory"
 
 
 class StoreOfLoop:
-    """Opens one store per process and event loop, when it is first asked for.
+    """Opens one store per process and event loop at first use.
 
     Raises:
-        InvalidInputError: the URL is no text.
-        TypeError: an option is none of the store's.
+        InvalidInputError: the URL is not text.
+        TypeError: the store has no such option.
     """
 
     def __init__(self, url: str | None, options: Mapping[str, Any]) -> None:
@@ -39,10 +39,10 @@ class StoreOfLoop:
         self._url = url
         self._options = options
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], asyncio.Task[WorkStore]] = {}
-        """By process and loop. A forked child keeps its parent's stores and leaves them alone:
-        closing them would unregister the parent's sockets."""
-        self._kept: Counter[tuple[int, asyncio.AbstractEventLoop]] = Counter()
-        """How many blocks keep a store open."""
+        """By process and loop. A forked child keeps references to its parent's stores and never
+        uses or closes them: closing them would unregister the parent's sockets."""
+        self._in_use: Counter[tuple[int, asyncio.AbstractEventLoop]] = Counter()
+        """How many ``keep_open`` blocks each loop has."""
 
     async def get(self) -> WorkStore:
         """The running loop's store.
@@ -59,17 +59,17 @@ class StoreOfLoop:
 
     @contextmanager
     def keep_open(self) -> Generator[None]:
-        """Keep the running loop's store open while the block runs, though somebody closes it."""
+        """Keep the running loop's store open while the block runs: ``close`` has no effect."""
         here = _here()
-        self._kept[here] += 1
+        self._in_use[here] += 1
         try:
             yield
         finally:
-            self._kept[here] -= 1
+            self._in_use[here] -= 1
 
     async def close(self) -> None:
-        """Close the running loop's store, if there is one and it is not kept open."""
-        if self._kept[_here()]:
+        """Close the running loop's store, unless a ``keep_open`` block is under way."""
+        if self._in_use[_here()]:
             return
         known = self._opened.pop(_here(), None)
         if known is not None and not _failed(known):
@@ -78,7 +78,7 @@ class StoreOfLoop:
     def _forget_closed_loops(self) -> None:
         for pid, loop in list(self._opened):
             if pid == os.getpid() and loop.is_closed():
-                # Threads with loops of their own may both be here.
+                # With a default, because another thread may remove the same entry.
                 self._opened.pop((pid, loop), None)
 
     async def _open(self) -> WorkStore:
@@ -101,19 +101,19 @@ class StoreOfLoop:
 
 
 def kind_on_disk(url: str) -> str | None:
-    """What a URL names that is a file or folder of this machine: SQLite, RocksDB, or no such."""
+    """SQLite or RocksDB for the URL of a file or folder, else None."""
     return _ON_DISK.get(_scheme(url))
 
 
 def default_options(url: str, settings: Settings) -> dict[str, Any]:
-    """What the MURMUR_* variables say of the store that a URL names."""
-    kept: dict[str, Any] = {
+    """The options that the MURMUR_* variables set for the store of a URL."""
+    lifetimes: dict[str, Any] = {
         "ttl_seconds": settings.ttl_seconds,
         "live_ttl_seconds": settings.live_ttl_seconds,
     }
     if _is_local(url):
-        return kept
-    return {**kept, "key_prefix": settings.key_prefix, "partitions": settings.partitions}
+        return lifetimes
+    return {**lifetimes, "key_prefix": settings.key_prefix, "partitions": settings.partitions}
 
 
 async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
@@ -131,7 +131,7 @@ async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:
 
 
 def _check(url: object, options: Mapping[str, Any]) -> None:
-    """Where the mistake is, and not at the first submission, in another file or process."""
+    """Check where the fleet is made, and not at its first submission, in another file."""
     if url is not None and not isinstance(url, str):
         raise InvalidInputError(
             f"url is {url!r}, but must be text such as redis://localhost:6379/0, or None"

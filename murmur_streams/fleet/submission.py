@@ -1,4 +1,4 @@
-"""What a run is submitted with beside its input, checked; and submission that may be repeated."""
+"""Checks the options of a submission, submits, and finds the run of a repeated request."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ async def submit_run(  # noqa: PLR0913  # one for each option of a submission
     """Submit a run and return its id. Options and errors are those of ``Fleet.submit``.
 
     ``given`` is the input as it is stored, ``sent`` as ``sent_form`` makes it for the digest of a
-    key. ``request_sha256`` is a digest that the caller has made, with a run id of its own.
-    ``policy_deadline``, in seconds, is the agent's, for a submission without a deadline.
+    key. ``request_sha256`` is a digest of the caller's own, which also passes its own run id.
+    ``policy_deadline``, in seconds, is the agent's deadline, for a submission without one.
 
     The options are checked, and ``metadata`` is copied, before the store is opened: the caller may
-    change what it has given while it waits for that. ``given`` must be a copy already.
+    change its values while that is awaited. ``given`` must be a copy already.
     """
     if delay is not None and at is not None:
         raise InvalidInputError("pass delay or at, not both")
     if metadata is not None and not isinstance(cast("object", metadata), Mapping):
         raise InvalidInputError(f"metadata is {metadata!r}, but must be a mapping of names to JSON")
     wanted = _wanted_id(target, run_id, idempotency_key, tenant)
-    order = _Order(
+    order = _CheckedOptions(
         metadata=None if metadata is None else _copied(metadata),
         priority=priority,
         delay_seconds=0.0 if delay is None else _seconds("delay", delay, least=0),
@@ -92,8 +92,8 @@ def _copied(metadata: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     return cast("Mapping[str, JsonValue]", copy_json(dict(metadata), "the metadata"))
 
 
-class _Order(TypedDict):
-    """What a caller asks for beside the input, as the store and a request's digest take it."""
+class _CheckedOptions(TypedDict):
+    """The checked options, as ``WorkStore.submit`` and ``request_digest`` take them."""
 
     metadata: Mapping[str, JsonValue] | None
     priority: int
@@ -103,7 +103,7 @@ class _Order(TypedDict):
 
 
 async def _submit_or_find(store: WorkStore, submit: functools.partial[Any], key: str) -> str:
-    """Submit a run whose id a key has made, or find it there; its id."""
+    """Submit a run with an id derived from a key, or find the existing one; returns the id."""
     run_id, target = submit.args
     given, digest = submit.keywords["input"], submit.keywords["request_sha256"]
     input_json = None if given is None else encode_json(given, "the input")
@@ -116,7 +116,7 @@ async def _submit_or_find(store: WorkStore, submit: functools.partial[Any], key:
         try:
             run = await store.snapshot(run_id)
         except RunNotFoundError:
-            # It expired in between: the key is free again.
+            # It expired after the submission was rejected, so the key is free again.
             continue
         tenant = submit.keywords["tenant"]
         if not is_same(run, digest, input_json=input_json, target=target, tenant=tenant):
@@ -134,33 +134,21 @@ def _wanted_id(target: str, run_id: str | None, key: str | None, tenant: str | N
 
 
 async def retry_run(store: WorkStore, run_id: str, new_id: str | None = None) -> tuple[str, str]:
-    """Submit a failed or cancelled run again as a new one; the new id, and the target.
-
-    Args:
-        store: whose run.
-        run_id: the run.
-        new_id: of the new run; None draws one.
-
-    Raises:
-        RunNotFoundError: there is no such run.
-        RunExistsError: the new id is taken.
-        RunNotTerminalError: it has not ended.
-        InvalidInputError: it completed.
-    """
+    """Submit a failed or cancelled run again; the new id, and the target. See ``Fleet.retry``."""
     run = await store.snapshot(run_id)
     if not run.state.is_terminal:
         raise RunNotTerminalError(run_id, str(run.state), "cancel it")
     if run.state is RunState.COMPLETED:
         raise InvalidInputError(f"run {run_id!r} completed: submit new work as a new run")
     given = await store.get_input(run_id)
-    kept = run.metadata if isinstance(run.metadata, dict) else {}
+    metadata = run.metadata if isinstance(run.metadata, dict) else {}
     span_ms = run.deadline_span_ms
     again = new_run_id() if new_id is None else check_run_id(new_id)
     await store.submit(
         again,
         run.target,
         input=given,
-        metadata={**kept, "retry_of": run_id},
+        metadata={**metadata, "retry_of": run_id},
         tenant=run.tenant,
         priority=run.priority,
         deadline_seconds=None if span_ms is None else span_ms / 1000,

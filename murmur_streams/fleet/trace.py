@@ -1,4 +1,4 @@
-"""W3C trace context: from whoever submits a run to the agent that executes it."""
+"""W3C trace context: passed on from the submission of a run to the agent that executes it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _PROPAGATOR = "opentelemetry.trace.propagation.tracecontext"
 
 
 def trace_to_carry(given: Mapping[str, str] | None) -> dict[str, str] | None:
-    """What a run carries: what was given, else OpenTelemetry's current span, if there is one.
+    """The trace of a new run: the caller's, else OpenTelemetry's current span if there is one.
 
     Args:
         given: ``traceparent`` and optionally ``tracestate``, such as a request's headers: other
             names in it are left out. None for the current span; empty for no trace at all.
 
     Returns:
-        None without a trace, or with one that breaks W3C's grammar: what a caller passes on from
-        strangers must not cost him the submission.
+        None without a trace, or with one that breaks W3C's grammar: headers that a caller passes
+        on from its own clients must not make the submission fail.
 
     Raises:
-        InvalidInputError: it is no mapping: that is the caller's own mistake.
+        InvalidInputError: it is not a mapping, which is the caller's own mistake.
     """
     if given is None:
         return _current() or None
@@ -51,15 +51,15 @@ def _current() -> dict[str, str]:
         return {}
     carrier: dict[str, str] = {}
     _propagator().inject(carrier)
-    # What another library puts there is checked by those whose server it is.
+    # Another library may have set the propagator, so its header is checked, too.
     return carrier if _PARENT.fullmatch(carrier.get("traceparent", "")) else {}
 
 
 def enter_trace(trace: Mapping[str, str]) -> None:
-    """Make the carried context OpenTelemetry's current one in the running task.
+    """Make the run's trace OpenTelemetry's current context in the running task.
 
-    Spans that the agent begins are children of the submitter's. Nothing happens in a program
-    that does not use the library.
+    Spans that the agent begins are children of the submitter's span. Nothing happens in a program
+    that does not use OpenTelemetry.
     """
     if not trace or "opentelemetry.trace" not in sys.modules:
         return

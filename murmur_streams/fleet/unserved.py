@@ -1,4 +1,4 @@
-"""Warns when no live worker serves the target of a submission, which does not wait for that."""
+"""Warns when no live worker serves the target of a submission, without delaying the submission."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from murmur_streams.stores.work_store import WorkStore
 logger = logging.getLogger("murmur_streams.fleet")
 
 EVERY_SECONDS = 60.0
-"""At most once in this time a process looks for workers of one target."""
+"""A process looks for workers of one target at most once in this time."""
 LOOK_SECONDS = 5.0
-"""How long that may take."""
+"""The limit of one look."""
 SECOND_LOOK_SECONDS = 0.1
 """A worker that this program has just started gets this time to register."""
 MOST_TARGETS = 1_000
-"""How many targets are remembered. A fleet without agents takes any name."""
+"""How many targets are remembered: a fleet without agents submits to any name."""
 
 
 def unserved_warning(target: str) -> str:
-    """What the submitter of a run should know."""
+    """The warning for the submitter of a run."""
     return (
         f"no live worker serves {target!r}: its runs wait until one does; start one with "
         "`murmur-streams worker`, or compare the name with those in `murmur-streams workers`"
@@ -39,9 +39,9 @@ class UnservedTargets:
         self._looks: set[asyncio.Task[str | None]] = set()
 
     def look(self, store: WorkStore, target: str) -> asyncio.Task[str | None] | None:
-        """Begin to look for a worker; None when this was done within the last minute.
+        """Begin to look for a worker; None when that was done within the last minute.
 
-        The task's value is a warning, or None: a worker is there, or the store did not answer. It
+        The task returns a warning, or None when a worker exists or the store did not reply. It
         raises nothing.
         """
         now = self._now()
@@ -72,7 +72,7 @@ async def _warn(store: WorkStore, target: str) -> str | None:
             await asyncio.sleep(SECOND_LOOK_SECONDS)
             if await _is_served(store, target):
                 return None
-    except Exception as error:  # noqa: BLE001  # the run is submitted: nothing may disturb that
+    except Exception as error:  # noqa: BLE001  # the run is submitted, and the look must not fail that
         logger.debug("no look for workers of %s: %r", target, error)
         return None
     warning = unserved_warning(target)

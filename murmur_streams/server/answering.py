@@ -18,14 +18,14 @@ from murmur_streams.core.model.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from murmur_streams.fleet.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import LogThrottle
 from murmur_streams.fleet.logs import loggable, loggable_traceback
 from murmur_streams.server.problems import problem_of
 from murmur_streams.wire.problems import MEDIA_TYPE
 
 logger = logging.getLogger("murmur_streams.server")
 _OUTAGES = (StoreConfigurationError, StoreFullError, StoreReadOnlyError, StoreUnavailableError)
-_outage_log = Trouble(logger, "requests are answered with 503")
+_outage_log = LogThrottle(logger, "requests are answered with 503")
 
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
@@ -45,7 +45,7 @@ def log_problem(what: str, error: BaseException) -> None:
     kind = type(error)
     if issubclass(kind, _OUTAGES):
         # Every request fails with it: the log has one line a minute.
-        _outage_log.tell(error)
+        _outage_log.failed(error)
         return
     is_ours = issubclass(kind, MurmurError)
     logger.error(

@@ -13,7 +13,7 @@ from murmur_streams.core.model.errors import MurmurError, RunNotFoundError
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import LogThrottle
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
@@ -51,7 +51,7 @@ class Pod:
         """Number of open streams by caller."""
         self.in_flight: set[tuple[str | None, str]] = set()
         """Tenant and idempotency key of the submissions that this pod is working on."""
-        self.trouble = Trouble(logger, "the pod is not ready")
+        self.ready_log = LogThrottle(logger, "the pod is not ready")
 
     async def store(self) -> WorkStore:
         """The store of the running loop."""

@@ -204,7 +204,7 @@ async def begun(worker: Worker) -> None:
         return any(
             execution._handler is not None
             and (execution._in_thread or execution._handler.get_stack() != [])
-            for execution, _ in worker._held._under_way.values()
+            for execution, _ in worker._executions._under_way.values()
         )
 
     await wait_until(has_begun, "the handler is called")
@@ -321,7 +321,7 @@ async def test_a_cancel_while_the_run_ends_is_not_lost(
         return await end(self, *given, **named)
 
     async def has_heard() -> bool:
-        return heard[0].cancel_told
+        return heard[0].cancel_requested
 
     monkeypatch.setattr(Endings, "_end", ends)
 
@@ -361,7 +361,7 @@ async def test_a_cancel_that_overtakes_its_own_claim_is_not_lost(
                     await fleet.handle(each.run_id).cancel()
 
                     async def has_come(token: str = each.token) -> bool:
-                        return token in worker._held._early
+                        return token in worker._executions._early
 
                     await wait_until(has_come, "the cancel has come before the claim")
             return claimed

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from murmur_streams.core.model.work import Beat
-from murmur_streams.fleet.log_throttle import Trouble
-from murmur_streams.fleet.worker.leases import keep_leases
+from murmur_streams.fleet.log_throttle import LogThrottle
+from murmur_streams.fleet.worker.upkeep import keep_leases
 from murmur_streams.stores.redis.queue import Queue
 
 WARNING = (
@@ -30,7 +30,7 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
         return []
 
     nobody = cast("Queue", None)
-    trouble = Trouble(logging.getLogger("heartbeats"), "no heartbeat")
+    trouble = LogThrottle(logging.getLogger("heartbeats"), "no heartbeat")
     task = asyncio.create_task(keep_leases(nobody, 0.001, lease_seconds, held, print, trouble))
     await asyncio.sleep(0)
     time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is to be told

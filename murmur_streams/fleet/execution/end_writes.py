@@ -1,4 +1,4 @@
-"""Writes an end on a server that takes no writes for a while: what was worked for is not lost."""
+"""Repeats the writes that end an execution while the server rejects them, so none is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from murmur_streams.core.model.errors import (
     StoreUnavailableError,
 )
 from murmur_streams.fleet.execution.waits import first_of
-from murmur_streams.fleet.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import LogThrottle
 
 logger = logging.getLogger("murmur_streams.worker")
 
@@ -33,14 +33,14 @@ PASSING = (
     OutcomeUnknownError,
     StoreConfigurationError,
 )
-"""What may be over the next time: the server is mended, or takes this user's password again. Were a
-repeated write applied before, its claim is over."""
+"""Errors that may be gone at the next try. Repeating is safe: a write that was applied although its
+reply was lost has ended the claim, and the repeated write is rejected because of that."""
 
 T = TypeVar("T")
 
 
 class ExecutionOutcome(StrEnum):
-    """What an execution came to."""
+    """How an execution ended."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -48,17 +48,18 @@ class ExecutionOutcome(StrEnum):
     CANCELLED = "cancelled"
     HANDED_BACK = "handed_back"
     LOST = "lost"
-    """Another worker has the run, or it is gone: nothing was written."""
+    """The claim is over, because another worker has the run or it was deleted: nothing was
+    written."""
     LEFT = "left"
-    """The store failed: the run is done again when its lease has run out."""
+    """The store failed: the run is executed again when its lease has run out."""
 
 
-class Repeater:
+class EndWriter:
     """Repeats the writes that end one execution, while heartbeats keep its claim.
 
     Args:
-        what: of which execution's end, for the log.
-        pause: waits before a further try, longer each time.
+        what: the execution, for the log.
+        pause: waits before another try, longer each time.
     """
 
     def __init__(self, what: str, pause: Callable[[int], Awaitable[None]]) -> None:
@@ -67,16 +68,16 @@ class Repeater:
         self._is_hurried = asyncio.Event()
 
     def hurry(self) -> None:
-        """Try whatever is not written yet once more, and then no more."""
+        """Try once more what is not written yet, and then give up."""
         self._is_hurried.set()
 
     async def write(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call until the server has taken it.
+        """Call until the server has accepted the write.
 
         Raises:
-            MurmurError: an error that does not pass, or any once it was hurried.
+            MurmurError: an error outside PASSING; after ``hurry`` any error.
         """
-        trouble = Trouble(logger, f"{self._what}: its end is not written yet")
+        log = LogThrottle(logger, f"{self._what}: its end is not written yet")
         failures = 0
         while True:
             try:
@@ -84,9 +85,9 @@ class Repeater:
             except PASSING as error:
                 if self._is_hurried.is_set():
                     raise
-                trouble.tell(error)
+                log.failed(error)
             else:
-                trouble.over()
+                log.recovered()
                 return answer
             await first_of(self._wait(failures), self._is_hurried.wait())
             failures += 1

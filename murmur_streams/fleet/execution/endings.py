@@ -1,4 +1,4 @@
-"""How an execution's end is written: with its claim, so that one that is over writes nothing."""
+"""Writes the end of an execution with its claim's fencing token."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claim
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.execution.end_writes import (
+    EndWriter,
     ExecutionOutcome,
-    Repeater,
     outcome_without_end,
 )
 from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
@@ -46,9 +46,13 @@ _OUR_FRAMES = re.compile(r"/murmur_streams/(fleet/execution/\w+|threads)\.py$")
 
 
 class Endings:
-    """Writes the end of one execution; made as soon as its claim has come.
+    """Writes the end of one execution; made as soon as its claim has arrived.
 
-    While the server takes no writes, they are repeated, until the claim is over or ``hurry``.
+    Every write carries the claim's token. The lease may expire and another worker may claim the run
+    while the handler works: without the token, both would end the run, and the slower one would
+    replace the result of the other. With it, the store rejects the write of the claim that is over.
+
+    While the server rejects all writes, they are repeated until the claim is over or ``hurry``.
     """
 
     def __init__(self, store: WorkStore, agent: Agent, claim: Claim) -> None:
@@ -56,52 +60,53 @@ class Endings:
         self._agent = agent
         self._claim = claim
         self._began = time.monotonic()
-        self._repeater = Repeater(f"run {claim.run_id}", store.recover)
-        self.cancel_told = False
-        """Whether the run's cancel was heard of: then the store may end it otherwise than asked."""
+        self._writer = EndWriter(f"run {claim.run_id}", store.recover)
+        self.cancel_requested = False
+        """Whether a cancel of the run has arrived: then the store may end it as cancelled although
+        another end is written."""
 
     @property
     def deadline_left_seconds(self) -> float | None:
-        """How long until the run's deadline; None without one. No clock of this host is asked."""
+        """How long until the run's deadline; None without one. Needs no clock in step."""
         left = self._claim.deadline_left_seconds
         return None if left is None else max(0.0, left - (time.monotonic() - self._began))
 
     def hurry(self) -> None:
-        """Repeat no writes any more: the claim is over, or the worker stops."""
-        self._repeater.hurry()
+        """Stop repeating writes: the claim is over, or the worker stops."""
+        self._writer.hurry()
 
     async def complete(self, output: object) -> ExecutionOutcome:
-        """End the run with its output; an output that cannot be stored is its failure."""
+        """End the run with its output; with an output that cannot be stored the run has failed."""
         try:
             result = self._result(output, None)
-            return await self._repeater.write(
+            return await self._writer.write(
                 lambda: self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED)
             )
-        except Exception as error:  # noqa: BLE001  # an output that no store takes
+        except Exception as error:  # noqa: BLE001  # an output that no store accepts
             outcome = self._unwritten(error)
             failure = error
         return await self.fail(failure) if outcome is None else outcome
 
     async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> ExecutionOutcome:
-        """Queue the run again or end it, as the agent's policy says; ``verdict`` overrules it."""
-        told = as_data(error, _first_frame_of_agent(error))
+        """Queue the run again or end it, by the agent's policy; ``verdict`` overrules it."""
+        failure = as_data(error, _first_frame_of_agent(error))
         decision = verdict or self._decide(error)
-        self._log(told, decision)
+        self._log(failure, decision)
         if isinstance(decision, Retry):
-            return await self._try(lambda: self._retry(decision, told))
-        result = self._result(None, told)
+            return await self._try(lambda: self._retry(decision, failure))
+        result = self._result(None, failure)
         return await self._try(
             lambda: self._end(
                 RunState.FAILED,
                 result,
                 RunEventType.AGENT_FAILED,
-                error=str(told),
+                error=str(failure),
                 dead=decision.reason,
             ),
             # A store's limits may be lower than those of an error's text.
             lambda: self._end(
                 RunState.FAILED,
-                error=f"{told.type_name} (its text could not be stored)",
+                error=f"{failure.type_name} (its text could not be stored)",
                 dead=decision.reason,
             ),
         )
@@ -119,7 +124,7 @@ class Endings:
         try:
             return decide(policy)
         except BaseException as broken:  # noqa: BLE001  # a Backoff of the user's own may raise anything
-            logger.error(  # noqa: TRY400  # its traceback may hold what no log file takes
+            logger.error(  # noqa: TRY400  # its traceback may hold text that no log file accepts
                 "run %s: its agent's backoff cannot be used, and the waits of Backoff() are: %s",
                 self._claim.run_id, loggable_error(broken),
             )  # fmt: skip
@@ -130,22 +135,24 @@ class Endings:
         return await self.fail(error, verdict=Dead(DEADLINE_EXCEEDED))
 
     async def deliver_cancel(self) -> ExecutionOutcome | None:
-        """Write that the handler was told; None when that is written."""
+        """Record that the cancel was delivered to the handler; None once that is written."""
         claim = self._claim
         try:
-            await self._repeater.write(
-                lambda: self._store.deliver_cancel(claim.run_id, claim.token)
-            )
+            await self._writer.write(lambda: self._store.deliver_cancel(claim.run_id, claim.token))
         except MurmurError as error:
             return self._unwritten(error)
         return None
 
     async def cancel(self, stopped: str) -> ExecutionOutcome:
-        """End the run cancelled; ``stopped`` says what ended its execution."""
+        """End the run as cancelled; ``stopped`` records how its execution was stopped."""
         return await self._try(lambda: self._end(RunState.CANCELLED, stopped=stopped))
 
     async def hand_back(self) -> ExecutionOutcome:
-        """Put the run back into its queue, as this worker stops."""
+        """Put the run back into its queue, because this worker stops.
+
+        The store ends a run as cancelled instead when a cancel was requested in the meantime: it
+        decides that in the same step, so no other worker can start the run in between.
+        """
         claim = self._claim
 
         async def release() -> ExecutionOutcome:
@@ -158,13 +165,13 @@ class Endings:
 
         return await self._try(release)
 
-    async def _retry(self, decision: Retry, told: RemoteAgentError) -> ExecutionOutcome:
+    async def _retry(self, decision: Retry, failure: RemoteAgentError) -> ExecutionOutcome:
         state = await self._store.release(
             self._claim.run_id,
             self._claim.token,
             decision.reason,
             delay_seconds=decision.delay_seconds,
-            error=str(told),
+            error=str(failure),
         )
         return (
             ExecutionOutcome.CANCELLED if state is RunState.CANCELLED else ExecutionOutcome.RETRIED
@@ -205,8 +212,13 @@ class Endings:
         return ExecutionOutcome(ended)
 
     async def _ended(self, asked: RunState) -> RunState:
-        """How the run has ended: a cancel that was requested before overrules what was asked."""
-        if not self.cancel_told:
+        """The state that the run has ended in.
+
+        A cancel may be recorded after the handler has returned and before its end is written. The
+        store then ends the run as cancelled, whatever this execution writes: the caller of cancel
+        was promised that. So the state is read back once a cancel has arrived.
+        """
+        if not self.cancel_requested:
             return asked
         try:
             return (await self._store.get_status(self._claim.run_id)).state
@@ -218,14 +230,14 @@ class Endings:
         write: Callable[[], Awaitable[ExecutionOutcome]],
         instead: Callable[[], Awaitable[ExecutionOutcome]] | None = None,
     ) -> ExecutionOutcome:
-        """Write an end; ``instead`` is a smaller one, for when the first is refused."""
+        """Write an end; ``instead`` is a smaller one, for when the first is rejected."""
         try:
-            return await self._repeater.write(write)
+            return await self._writer.write(write)
         except Exception as error:  # noqa: BLE001  # a run without an end would be executed again
             outcome = self._unwritten(error)
             if outcome is not None:
                 return outcome
-            logger.error(  # noqa: TRY400  # its traceback may hold what no log file takes
+            logger.error(  # noqa: TRY400  # its traceback may hold text that no log file accepts
                 "run %s: its end was not written: %s", self._claim.run_id, loggable_traceback(error)
             )
         return ExecutionOutcome.LEFT if instead is None else await self._try(instead)
@@ -259,10 +271,10 @@ class Endings:
             task_id=self._claim.run_id,
         )
 
-    def _log(self, told: RemoteAgentError, decision: Retry | Dead) -> None:
+    def _log(self, failure: RemoteAgentError, decision: Retry | Dead) -> None:
         claim = self._claim
-        # The traceback as text: an exception's own may hold what no log file takes.
-        shown = loggable((told.traceback or str(told)).rstrip())
+        # As text, because the traceback itself may hold characters that no log file accepts.
+        shown = loggable((failure.traceback or str(failure)).rstrip())
         if isinstance(decision, Dead):
             logger.error(
                 "run %s failed (%s) at attempt %d: %s",
@@ -274,11 +286,11 @@ class Endings:
                 claim.run_id, claim.attempt, decision.delay_seconds, shown,
             )  # fmt: skip
         else:
-            logger.info("run %s: %s", claim.run_id, loggable(str(told)))
+            logger.info("run %s: %s", claim.run_id, loggable(str(failure)))
 
 
 def _first_frame_of_agent(error: BaseException) -> TracebackType | None:
-    """Where an error's traceback leaves this package for the agent's own code."""
+    """The first frame of an error's traceback that is the agent's own code."""
     first = traceback_of(error)
     while first is not None and _is_ours(first):
         first = first.tb_next

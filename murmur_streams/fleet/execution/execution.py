@@ -1,4 +1,4 @@
-"""One execution of one run: call the agent, see that it ends, write how it ended."""
+"""One execution of one run: calls the agent, enforces its limits, and writes how it ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_TASKS_NAMED = 5
 
 
 class Verdict(Enum):
-    """Why an execution is to end before its handler does; what the handler makes of it is none."""
+    """A reason from outside to stop an execution. How the handler itself ends is not a verdict."""
 
     CANCELLED = auto()
     TIMED_OUT = auto()
@@ -43,19 +43,26 @@ class Verdict(Enum):
 class Execution:
     """Executes a claimed run and writes its end, unless the claim is lost first.
 
-    The first verdict stands; only the loss of the claim overrules it. With a verdict the handler
-    is cancelled, may take its grace time, and is left behind when it has not ended by then: it
-    writes nothing more, and nobody waits for it.
+    The first verdict counts; only the loss of the claim overrules it. On a verdict the handler is
+    cancelled and gets its grace time. When it has not ended by then, it is left behind: its writes
+    are rejected, and neither the worker nor ``asyncio.run`` waits for it.
     """
 
-    def __init__(self, store: WorkStore, agent: Agent, claim: Claim, worker: str) -> None:
+    def __init__(
+        self,
+        store: WorkStore,
+        agent: Agent,
+        claim: Claim,
+        worker: str,
+        endings: Endings | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.claim = claim
         self._agent = agent
-        self._endings = Endings(store, agent, claim)
+        self._endings = endings or Endings(store, agent, claim)
         self._context = RunContext(store, claim, worker, loop)
         self._verdict: Verdict | None = None
-        self._told: asyncio.Future[None] = loop.create_future()
+        self._stopped: asyncio.Future[None] = loop.create_future()
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._handler: asyncio.Task[None] | None = None
         self._in_thread = False
@@ -66,11 +73,12 @@ class Execution:
         self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
-        """None once the agent has returned; a task may be cancelled before its first step."""
+        """None once the agent has returned. Before that a CancelledError: a task that is cancelled
+        before its first step never sets it."""
 
     @property
     def holds(self) -> bool:
-        """Whether its claim is to be kept alive."""
+        """Whether its claim needs heartbeats."""
         return self._verdict is not Verdict.LOST
 
     @property
@@ -84,25 +92,29 @@ class Execution:
         task = self._handler if self._left_behind else None
         return None if task is None or task.done() else task
 
-    def tell(self, verdict: Verdict) -> bool:
-        """Cancel the handler. False when that changes nothing: it has ended, or was told before."""
+    def close(self) -> None:
+        """Reject every further write of the agent's code."""
+        self._context.end()
+
+    def stop(self, verdict: Verdict) -> bool:
+        """Cancel the handler. False when it has ended or was stopped before."""
         if verdict is Verdict.CANCELLED:
-            self._endings.cancel_told = True
+            self._endings.cancel_requested = True
         if self._is_ending or (self._handler is not None and self._handler.done()):
             if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
                 self._endings.hurry()
             return False
         if self._verdict is not None:
-            return self._tell_more(verdict)
+            return self._stop_again(verdict)
         self._verdict = verdict
         self._context.cancel()
         if self._handler is not None and not self._in_thread:
             self._handler.cancel()
-        if not self._told.done():
-            self._told.set_result(None)
+        if not self._stopped.done():
+            self._stopped.set_result(None)
         return True
 
-    def _tell_more(self, verdict: Verdict) -> bool:
+    def _stop_again(self, verdict: Verdict) -> bool:
         if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
             self._endings.hurry()
         if verdict is Verdict.LOST and self._verdict is not Verdict.LOST:
@@ -113,7 +125,7 @@ class Execution:
         return False
 
     async def run(self) -> ExecutionOutcome:
-        """Execute to the end. Cancelled itself, it leaves the run as it is."""
+        """Execute the run and write its end; cancelled itself, it writes nothing."""
         await self._execute()
         delivery = None
         try:
@@ -132,17 +144,18 @@ class Execution:
         return outcome
 
     async def _execute(self) -> None:
-        """Run the handler until it has ended, its time is over, or a verdict is told."""
+        """Run the handler until it has ended, its time is over, or a verdict arrives."""
         if self._verdict is not None:
             return
-        # In a task of its own: an agent, and the timers it forgets, may cancel the task that
-        # they run in, but must not cancel the writes that end the run.
+        # In a task of its own: an agent, or a timer that it has started, may cancel the task it
+        # runs in. In this task that would cancel the write that ends the run, and the run would be
+        # executed again when its lease has run out.
         begin_execution(self.claim.run_id, self.claim.attempt)
         self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
         seconds, verdict = self._limit()
         try:
             await asyncio.wait(
-                (self._handler, self._told),
+                (self._handler, self._stopped),
                 timeout=seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -150,10 +163,10 @@ class Execution:
             self._leave()
             raise
         if not self._handler.done() and self._verdict is None:
-            self.tell(verdict)
+            self.stop(verdict)
 
     def _limit(self) -> tuple[float | None, Verdict]:
-        """How long the handler may take, and what it means when it takes longer."""
+        """How long the handler may take, and the verdict when it takes longer."""
         timeout, left = self._agent.policy.timeout_seconds, self._endings.deadline_left_seconds
         if left is None:
             return timeout, Verdict.TIMED_OUT
@@ -169,7 +182,7 @@ class Execution:
         if self._verdict is Verdict.HANDED_BACK:
             seconds = min(seconds, STOP_SECONDS)
         if self._verdict is Verdict.LOST and self._in_thread:
-            # It is fenced, and nobody waits for what it says.
+            # Its writes are rejected, and a thread cannot be interrupted.
             seconds = 0.0
         await asyncio.wait(
             (handler, self._hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -185,12 +198,13 @@ class Execution:
             )
 
     def _leave(self) -> None:
-        """Wait no longer for the handler, if it has not ended."""
+        """Stop waiting for the handler, if it has not ended."""
         self._context.end()
         if self._handler is None or self._handler.done():
             return
         self._left_behind = True
-        # Once more: many swallow one cancellation. One that waits for its thread ends by this.
+        # A second time: many handlers swallow one cancellation. A task that waits for the thread
+        # of a ``def`` agent ends by this.
         self._handler.cancel()
         if not self._in_thread:
             leave_behind(self._handler)
@@ -200,7 +214,7 @@ class Execution:
         if self._verdict is None and self._error is None:
             try:
                 await self._context.flush()
-            except Exception as error:  # noqa: BLE001  # of a write that the agent left to us
+            except Exception as error:  # noqa: BLE001  # of a write that the agent did not await
                 self._error = error
         else:
             await self._context.settle()
@@ -225,13 +239,13 @@ class Execution:
     def _overtime(self, message: str) -> TimeoutError:
         error = TimeoutError(message)
         if self._handler is not None and self._handler.done():
-            # Where the handler was when it was cancelled. Not the cause: what a handler raises
-            # after a verdict decides nothing.
+            # The context and not the cause: it shows where the handler was when it was cancelled,
+            # but what a handler raises after a verdict must not decide about retries.
             error.__context__ = self._error
         return error
 
     def _log_running_tasks(self) -> None:
-        """Warn of the tasks that outlive the execution; those that end with it have by now."""
+        """Log the tasks that outlive the execution."""
         running = [] if self._started is None else self._started.running(self._context.unfinished)
         if running:
             more = len(running) - _MOST_TASKS_NAMED
@@ -251,10 +265,10 @@ class Execution:
             self._endings.log_loss(error)
             return ExecutionOutcome.LOST
         if self._context.store_failed:
-            # The run did not fail, the server did: when the lease has run out, it is done again.
+            # The server failed and not the run: it is executed again when its lease has run out.
             self._endings.log_left(error)
             return ExecutionOutcome.LEFT
-        # An input that does not fit will fit no better next time.
+        # An input that does not fit the agent's type will not fit at the next attempt either.
         verdict = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
         return await self._endings.fail(error, verdict=verdict)
 
@@ -279,8 +293,8 @@ class Execution:
             output = await self._call_blocking(functools.partial(self._agent.function, **arguments))
         if inspect.isawaitable(output):
             output = await output
-        # Here, because a type's serialiser is the user's code, and may raise anything: in the task
-        # that writes the end, it could end the worker.
+        # Here and not where the end is written: a type's serialiser is the user's code and may
+        # raise anything, and a SystemExit in the task that writes the end would end the worker.
         return self._agent.encode_output(output)
 
     async def _call_blocking(self, call: functools.partial[object]) -> object:

@@ -1,8 +1,8 @@
-"""What an agent's own tasks may not do: end the process that executes other runs beside it.
+"""Keeps the tasks and callbacks of an agent from ending the worker, which executes other runs, too.
 
 A task that raises SystemExit or KeyboardInterrupt raises it out of the event loop as well, and the
-worker would be gone. Ctrl-C comes by a signal handler, and needs no such thing. A callback that
-raises an exception whose text cannot be read would end the loop while that is logged.
+worker would end. Ctrl-C arrives through a signal handler and is not affected. A callback that
+raises an exception whose text cannot be read would end the loop while the exception is logged.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ logger = logging.getLogger("murmur_streams.worker")
 
 
 def leave_behind(task: asyncio.Task[Any]) -> None:
-    """Take a task that will not end off the loop's list: nobody waits for it at the end.
+    """Take a task that will not end off asyncio's list: ``asyncio.run`` would wait for it.
 
-    It goes on while the loop does; ``asyncio.run`` would wait for it for ever.
+    The task goes on as long as the loop does.
     """
     unlisted: Any = task
     unlisted._log_destroy_pending = False
-    # Documented, underscore and all, for what manages the lifetime of tasks by itself.
+    # Documented in spite of the underscore, for code that manages the lifetime of its tasks.
     asyncio._unregister_task(task)
 
 
 def track_tasks() -> StartedTasks:
-    """Remember the tasks that the running task and its tasks start from now on."""
+    """Remember the tasks that are started from now on by the running task and by its tasks."""
     started = StartedTasks()
     _STARTED.set(started)
     return started
 
 
 class StartedTasks:
-    """The tasks that one agent has started, while they run."""
+    """The tasks that one agent has started and that still run."""
 
     def __init__(self) -> None:
         self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -51,7 +51,7 @@ class StartedTasks:
         self._tasks.add(task)
 
     def running(self, but: Collection[asyncio.Task[Any]] = ()) -> list[str]:
-        """The tasks that have not ended, each by its name and its coroutine's; some left out."""
+        """The tasks that have not ended, except ``but``: each with its and its coroutine's name."""
         return sorted(
             f"{task.get_name()} ({_coroutine_name(task)})"
             for task in self._tasks
@@ -67,12 +67,12 @@ _STARTED: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVar(
 def _coroutine_name(task: asyncio.Task[Any]) -> str:
     try:
         return str(getattr(task.get_coro(), "__qualname__", type(task.get_coro()).__name__))
-    except Exception:  # noqa: BLE001  # a coroutine of the user's own make may raise anything
+    except Exception:  # noqa: BLE001  # the class of a coroutine may be the user's own
         return "?"
 
 
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Guard the tasks that executions create on this loop, from now on; no other task notices."""
+    """Guard the tasks that executions create on this loop from now on; other tasks stay as is."""
     before: Any = loop.get_task_factory()
     if isinstance(before, _Factory):
         return
@@ -80,7 +80,7 @@ def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def guard_callbacks(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what callbacks on this loop raise, whatever it is; a handler of the user's own stays."""
+    """Log every exception of a callback on this loop, unless the user has set a handler."""
     if loop.get_exception_handler() is None:
         loop.set_exception_handler(_report)
 
@@ -95,7 +95,7 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 class _Factory:
-    """Creates tasks as the factory before it did; guards and remembers those of an execution."""
+    """Creates tasks with the factory that was set before; guards those of an execution."""
 
     def __init__(self, before: Callable[..., Any] | None) -> None:
         self._before = before
@@ -112,17 +112,17 @@ class _Factory:
             else self._before(loop, coroutine, **options)
         )
         started = _STARTED.get()
-        # A factory of the user's own may make futures of any kind.
+        # A factory of the user's may return a future of any kind.
         if started is not None and isinstance(cast("object", task), asyncio.Task):
             started.add(task)
         return task
 
 
 class _Guarded(Coroutine[Any, Any, Any]):
-    """A coroutine, step by step.
+    """A coroutine that raises an ordinary error in place of SystemExit and KeyboardInterrupt.
 
-    An ``async def`` around it would leave it never awaited when the task is cancelled before its
-    first step.
+    An ``async def`` around the coroutine would not do: when a task is cancelled before its first
+    step, the inner coroutine would never be awaited, and Python warns about that.
     """
 
     def __init__(self, guarded: Coroutine[Any, Any, Any], run_id: str) -> None:
@@ -142,7 +142,7 @@ class _Guarded(Coroutine[Any, Any, Any]):
         traceback: TracebackType | None = None,
         /,
     ) -> Any:
-        # The three arguments are deprecated; whoever throws one exception gets it thrown as such.
+        # The form with three arguments is deprecated, so one argument is passed on as one.
         given = (kind,) if value is None and traceback is None else (kind, value, traceback)
         try:
             return self._guarded.throw(*given)
@@ -156,7 +156,7 @@ class _Guarded(Coroutine[Any, Any, Any]):
         return self._guarded.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        # Its name, frame and state, for a task's repr and for libraries that look at them.
+        # Name, frame and state: a task's repr and some libraries read them.
         return getattr(self._guarded, name)
 
     def _ordinary(self, error: BaseException) -> RemoteAgentError:

@@ -1,4 +1,4 @@
-"""Waiting for one of two things, and ending tasks: what the worker's loops are made of."""
+"""Waits for one of two coroutines, and ends tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def first_of(
     *,
     seconds: float | None = None,
 ) -> None:
-    """Wait until one of two has ended, or for so long; the other is cancelled."""
+    """Wait until one of two coroutines has ended, or for ``seconds``; then cancel the rest."""
     tasks = [asyncio.create_task(each) for each in (one, other)]
     try:
         done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -26,7 +26,7 @@ async def first_of(
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> None:
-    """Cancel tasks and wait for their ends, so long at most."""
+    """Cancel tasks and wait for their ends, ``seconds`` at most."""
     for task in tasks:
         task.cancel()
     if tasks:

@@ -1,4 +1,4 @@
-"""The worker process: claims runs, executes them, keeps their leases; never decides a rule."""
+"""The worker process: claims runs, executes them, keeps their leases; decides no rule."""
 
 from murmur_streams.fleet.worker.worker import Worker
 

@@ -1,4 +1,4 @@
-"""Sees that a worker is blocked: its slots are full of runs that wait for runs it should begin."""
+"""Detects a blocked worker: each of its slots waits for a run that it would have to start."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Collection, Sequence
 
 from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.awaiting import Awaited
-from murmur_streams.fleet.log_throttle import TOLD_AGAIN_SECONDS
+from murmur_streams.fleet.log_throttle import REPEAT_SECONDS
 
 logger = logging.getLogger("murmur_streams.worker")
 
 
 class Blocked:
-    """Whether a worker is blocked, by looks that are some seconds apart.
+    """Whether a worker is blocked, found out by checks that are some seconds apart.
 
-    It is when every slot is taken, each execution waits for runs of agents that this worker serves,
-    and none of those has ended or begun elsewhere, at two looks in a row. One look is not enough: a
-    child that was just submitted waits for a moment, until another worker takes it.
+    A worker is blocked when every slot is taken, each execution waits for runs of agents that this
+    worker serves, and none of those runs has ended or begun elsewhere, at two checks in a row. One
+    check is not enough: a child run that was just submitted waits until another worker claims it.
 
     Args:
         worker: the worker's name, for the log.
         concurrency: how many slots it has.
         targets: the agents that it serves.
-        clock: seconds that only grow.
+        clock: returns seconds that only grow.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Blocked:
         self._logged: float | None = None
 
     def look(self, executions: Sequence[Sequence[Awaited]], held: Collection[str]) -> bool:
-        """Look once; a warning is logged once a minute while the worker is blocked.
+        """Check once; a warning is logged once a minute while the worker is blocked.
 
         Args:
-            executions: what each of the executions under way waits for.
-            held: the ids of the runs that they execute.
+            executions: the runs that each execution under way waits for.
+            held: the ids of the runs that are executed.
         """
         awaited = self._all_awaited(executions, frozenset(held))
         is_blocked = bool(awaited) and awaited == self._seen
@@ -61,7 +61,7 @@ class Blocked:
     def _all_awaited(
         self, executions: Sequence[Sequence[Awaited]], held: frozenset[str]
     ) -> list[Awaited]:
-        """What all of them wait for; nothing when any of them, or a slot, is free to go on."""
+        """The runs that all executions wait for; empty when an execution or a slot can go on."""
         if len(executions) < self._concurrency:
             return []
         for awaited in executions:
@@ -72,12 +72,13 @@ class Blocked:
     def _may_go_on(self, awaited: Awaited, held: frozenset[str]) -> bool:
         if awaited.target not in self._targets or awaited.state.is_terminal:
             return True
-        # One that runs here waits itself, as every execution does; elsewhere it may do anything.
+        # A run that is executed here waits, too, as all executions do. One that is executed
+        # elsewhere may end.
         return awaited.state is RunState.RUNNING and awaited.run_id not in held
 
     def _warn(self, awaited: Sequence[Awaited]) -> None:
         now = self._clock()
-        if self._logged is not None and now - self._logged < TOLD_AGAIN_SECONDS:
+        if self._logged is not None and now - self._logged < REPEAT_SECONDS:
             return
         self._logged = now
         logger.warning(

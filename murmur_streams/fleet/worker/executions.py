@@ -18,13 +18,14 @@ from murmur_streams.stores.work_store import WorkStore
 logger = logging.getLogger("murmur_streams.worker")
 
 MOST_EARLY = 1_000
-"""A cancel may overtake the answer that tells of its claim; so many are remembered."""
+"""How many cancels are remembered whose claims have not arrived yet; see ``stop``."""
 
 
-class Held:
-    """Starts executions, passes verdicts on to them, and counts what they come to.
+class Executions:
+    """Starts executions, passes verdicts on to them, and counts how they end.
 
-    A run may come back while its lost execution has yet to end: so by token, not by run.
+    By token and not by run: a worker may claim a run again while its earlier execution of the same
+    run, whose lease was lost, has not ended yet.
     """
 
     def __init__(self, worker: str, slot_free: Callable[[], None]) -> None:
@@ -40,7 +41,7 @@ class Held:
 
     @property
     def run_ids(self) -> list[str]:
-        """The runs whose claims are held."""
+        """The ids of the runs whose claims are held."""
         return [
             execution.claim.run_id for execution, _ in self._under_way.values() if execution.holds
         ]
@@ -52,7 +53,7 @@ class Held:
 
     @property
     def left_behind(self) -> int:
-        """How many handlers go on though they were given up."""
+        """How many handlers still run although their executions have ended."""
         return len(self._left_behind)
 
     def tasks(self) -> list[asyncio.Task[ExecutionOutcome]]:
@@ -60,13 +61,13 @@ class Held:
         return [task for _, task in self._under_way.values()]
 
     def beats(self, agents: Mapping[str, Agent]) -> list[Beat]:
-        """The claims to keep alive, each with its agent's patience."""
+        """A heartbeat for each claim to keep, with its agent's ``silent_after_seconds``."""
         beats: list[Beat] = []
         for execution, _ in self._under_way.values():
             if execution.holds:
                 agent = agents.get(execution.claim.target)
-                patience = None if agent is None else agent.policy.silent_after_seconds
-                beats.append(Beat(execution.claim, patience))
+                silent_after = None if agent is None else agent.policy.silent_after_seconds
+                beats.append(Beat(execution.claim, silent_after))
         return beats
 
     def start(self, store: WorkStore, agent: Agent, claim: Claim) -> None:
@@ -74,27 +75,33 @@ class Held:
         execution = Execution(store, agent, claim, self._worker)
         if claim.token in self._early:
             del self._early[claim.token]
-            execution.tell(Verdict.CANCELLED)
+            execution.stop(Verdict.CANCELLED)
         task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
         self._under_way[claim.token] = (execution, task)
         self.counts["claimed"] += 1
         task.add_done_callback(lambda done: self._ended(execution, done))
 
-    def tell(self, token: str, verdict: Verdict) -> bool:
-        """Pass a verdict on; False when it is no news."""
+    def stop(self, token: str, verdict: Verdict) -> bool:
+        """Pass a verdict on to the execution of a claim; False when it changes nothing.
+
+        A cancel may arrive before its claim: the control stream is read on a connection of its
+        own, and a caller may request the cancel while the claim's reply is still on its way. It is
+        remembered until the claim arrives. Otherwise the execution would start and be cancelled
+        only with the reply to its next heartbeat.
+        """
         execution, _ = self._under_way.get(token, (None, None))
         if execution is not None:
-            return execution.tell(verdict)
+            return execution.stop(verdict)
         if verdict is Verdict.CANCELLED:
             self._early[token] = None
             if len(self._early) > MOST_EARLY:
                 self._early.popitem(last=False)
         return False
 
-    def tell_all(self, verdict: Verdict) -> None:
-        """Pass a verdict on to all of them."""
+    def stop_all(self, verdict: Verdict) -> None:
+        """Pass a verdict on to all executions."""
         for execution, _ in list(self._under_way.values()):
-            execution.tell(verdict)
+            execution.stop(verdict)
 
     def _ended(self, execution: Execution, task: asyncio.Task[ExecutionOutcome]) -> None:
         del self._under_way[execution.claim.token]

@@ -1,4 +1,4 @@
-"""Children that agents fork: none of them answers for the process that it was forked from."""
+"""Forked children of agents get signal handlers of their own, so that a signal stops only them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker is called, and which of a fleet's agents it executes."""
+"""A worker's id and name, and the agents of a fleet that it executes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def host_name() -> str:
-    """This machine's name, with only what a worker's id may have."""
+    """This machine's name, limited to the characters of a worker's id."""
     return _NOT_IN_AN_ID.sub("-", socket.gethostname()).lstrip("._-")[:60] or "host"
 
 
 def worker_id_of(given: str | None) -> str:
-    """The id that the user gave, checked, or a drawn one.
+    """Check the id that the user gave, or make one of host, process id and four random digits.
 
     Raises:
-        InvalidInputError: it is outside the grammar.
+        InvalidInputError: the id breaks the rules.
     """
     if given is None:
         return f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -37,7 +37,7 @@ def worker_id_of(given: str | None) -> str:
 
 
 def life_of(worker_id: str) -> str:
-    """A name that no other process has, even one with the same id: for its control stream."""
+    """A name for the control stream: no other process has it, even one with the same id."""
     return f"{worker_id}.{secrets.token_hex(4)}"
 
 
@@ -45,8 +45,8 @@ def checked_targets(fleet: Fleet, targets: Sequence[str] | None) -> list[str]:
     """The names of the agents that a worker executes.
 
     Raises:
-        AgentNotRegisteredError: the fleet has none, or not one of these.
-        InvalidInputError: it is an empty list.
+        AgentNotRegisteredError: the fleet has no agents, or lacks one of the targets.
+        InvalidInputError: the list is empty.
     """
     if not fleet.agents:
         raise AgentNotRegisteredError(

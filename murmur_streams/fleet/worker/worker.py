@@ -1,4 +1,4 @@
-"""Worker: the order of its parts. Claim, execute, keep the leases, listen, drain."""
+"""Worker: claims runs, executes them, and drains when it is stopped; see Worker.run."""
 
 from __future__ import annotations
 
@@ -31,20 +31,26 @@ from murmur_streams.fleet.execution.execution import STOP_SECONDS, Verdict
 from murmur_streams.fleet.execution.tasks import guard_callbacks, guard_tasks
 from murmur_streams.fleet.execution.waits import end_tasks, first_of
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.log_throttle import Trouble
+from murmur_streams.fleet.log_throttle import LogThrottle
 from murmur_streams.fleet.worker.blocked import Blocked
-from murmur_streams.fleet.worker.control import listen
-from murmur_streams.fleet.worker.executions import Held
+from murmur_streams.fleet.worker.executions import Executions
 from murmur_streams.fleet.worker.forks import let_go_of_children
-from murmur_streams.fleet.worker.leases import heartbeat_seconds, keep_leases, tend
 from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
-from murmur_streams.fleet.worker.registration import PYTHON, keep_registered, unregister
+from murmur_streams.fleet.worker.upkeep import (
+    PYTHON,
+    heartbeat_seconds,
+    keep_house,
+    keep_leases,
+    keep_registered,
+    listen,
+    unregister,
+)
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 
 IDLE_SECONDS = 5.0
-"""How long an idle worker waits for a wake-up before it looks at the queue by itself."""
+"""How long an idle worker waits for a wake-up token before it looks at the queue anyway."""
 REGISTER_SECONDS = 5.0
 _REFUSALS = (StoreConfigurationError, StoreFullError, StoreReadOnlyError)
 HAND_BACK_SECONDS = 5.0
@@ -55,22 +61,23 @@ UNREGISTER_SECONDS = 1.0
 class Worker:
     """Executes a fleet's runs in this process until it is stopped.
 
-    Guarantee: a run is executed at least once and ends once. When this worker dies, its runs are
-    taken over by others after ``lease_seconds``, and nothing that it still writes counts.
-    A handler that does not end in its grace time after it was cancelled is left behind: it writes
-    nothing more, its slot is free, and neither ``run`` nor ``asyncio.run`` waits for it. Code that
-    keeps the event loop or the GIL for longer than the lease loses it.
+    Guarantee: a run is executed at least once and ends once. When this worker dies, other workers
+    take its runs over after ``lease_seconds``, and the store rejects whatever it still writes.
+    A handler that does not end within its grace time after it was cancelled is left behind: its
+    writes are rejected, its slot is free, and neither ``run`` nor ``asyncio.run`` waits for it.
+    Code that blocks the event loop or the GIL for longer than the lease loses the lease.
 
     Args:
-        fleet: whose agents; their targets are claimed.
+        fleet: the fleet whose agents it executes.
         concurrency: how many runs at the same time.
-        lease_seconds: how long this worker may be silent before its runs are taken over; >= 1.
+        lease_seconds: how long this worker may send no heartbeat before other workers take its
+            runs over; >= 1.
         drain_seconds: how long ``stop`` waits for the runs under way before it hands them back.
         targets: only these agents, one at least; None for all.
         worker_id: 1 to 128 characters of A-Z a-z 0-9 . _ - that begin with a letter or a digit;
             None makes one of host, process id and four random digits.
-        on_beat: called on the event loop each time that the server has heard of this worker, some
-            seconds apart: for probes.
+        on_beat: called on the event loop every few seconds, each time that the server has accepted
+            this worker's entry in the list of workers: for probes.
     """
 
     def __init__(
@@ -90,7 +97,7 @@ class Worker:
             )
         self.worker_id = worker_id_of(worker_id)
         self.name = life_of(self.worker_id)
-        """What its runs and the list of workers call it: no other process has the same."""
+        """Its name in runs and in the list of workers; no other process has the same."""
         self._fleet = fleet
         self._targets = checked_targets(fleet, targets)
         self._concurrency = concurrency
@@ -98,39 +105,39 @@ class Worker:
         self._drain_seconds = drain_seconds
         self._on_beat = on_beat
         self._slot_free = asyncio.Event()
-        self._handed_on = asyncio.Event()
+        self._requeued = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._changed = asyncio.Event()
-        self._held = Held(self.name, self._slot_free.set)
+        self._executions = Executions(self.name, self._slot_free.set)
         self._blocked = Blocked(self.name, concurrency, self._targets)
-        self._told_errors: dict[str, float] = {}
+        self._logged_errors: dict[str, float] = {}
         self.refusal: str | None = None
-        """Why the server lets it claim no runs now; None while it does, or is away."""
+        """Why the server refuses its claims; None while it accepts them or cannot be reached."""
         self._started_ms = time.time_ns() // 1_000_000
 
     @property
     def held(self) -> list[str]:
         """The ids of the runs that it executes now."""
-        return self._held.run_ids
+        return self._executions.run_ids
 
     @property
     def left_behind(self) -> int:
-        """How many handlers go on in this process though they were given up.
+        """How many handlers still run in this process although their executions have ended.
 
-        A process that ends with some should flush its logs and call ``os._exit``: threads of
-        theirs may keep the interpreter from ending.
+        If there are some when the process ends, flush its logs and call ``os._exit``: their
+        threads may keep the interpreter from ending.
         """
-        return self._held.left_behind
+        return self._executions.left_behind
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How often what happened to its executions.
+        """How many of its executions ended in each way.
 
         claimed, completed, failed, retried, cancelled, handed_back, lost (the claim was over),
         left (the store failed), left_behind (a handler did not end), silent.
         """
-        return dict(self._held.counts)
+        return dict(self._executions.counts)
 
     def stop(self) -> None:
         """Claim no more and drain; a second call hands the runs under way back at once."""
@@ -142,8 +149,8 @@ class Worker:
     async def run(self) -> None:
         """Work until ``stop`` is called, then drain.
 
-        What is wrong at the start is raised. Once it has begun, the worker outlasts whatever the
-        server refuses: it logs that once a minute and tries again.
+        An error at the start is raised. Once the worker has begun, it outlasts every error of the
+        server: it logs the error once a minute and tries again.
 
         Raises:
             StoreConfigurationError: the server does not fit or refuses this user.
@@ -161,115 +168,124 @@ class Worker:
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
         await self._begin(queue)
         logger.info("worker %s executes %s", self.name, ", ".join(self._targets))
-        care = self._care(store, queue, workers)
+        upkeep = self._start_upkeep(store, queue, workers)
         try:
             await self._work(store, queue)
             await self._let_finish()
         finally:
             await self._hand_back()
-            await end_tasks(care, STOP_SECONDS)
+            await end_tasks(upkeep, STOP_SECONDS)
             await unregister(workers, self.name, UNREGISTER_SECONDS)
-        for task in care:
+        for task in upkeep:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         logger.info("worker %s has stopped", self.name)
 
-    def _care(
+    def _start_upkeep(
         self, store: WorkStore, queue: WorkQueue, workers: WorkerList
     ) -> list[asyncio.Task[None]]:
         lease, agents = self._lease_seconds, dict(self._fleet.agents)
         beat = heartbeat_seconds(lease, store.live_ttl_ms)
-        care = [
+        loops = [
             keep_leases(
-                *(queue, beat, lease, lambda: self._held.beats(agents), self._told),
-                self._trouble("no heartbeat"),
+                *(queue, beat, lease, lambda: self._executions.beats(agents), self._on_notice),
+                self._log_throttle("no heartbeat"),
             ),
-            tend(
-                *(queue, self.name, self._targets, lease, self._handed_on.set),
-                self._trouble("no look at the leases"),
+            keep_house(
+                *(queue, self.name, self._targets, lease, self._requeued.set),
+                self._log_throttle("no look at the leases"),
             ),
             listen(
-                queue, self.name, self._notified, self._trouble(f"worker {self.name} is not woken")
+                queue,
+                self.name,
+                self._on_control_message,
+                self._log_throttle(f"worker {self.name} is not woken"),
             ),
             keep_registered(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),
         ]
-        tasks = [asyncio.create_task(each) for each in care]
+        tasks = [asyncio.create_task(each) for each in loops]
         for task in tasks:
-            # They end by a bug only, and a worker without them is worse than none.
+            # Only a bug ends them. A worker without heartbeats would lose its leases and go on
+            # claiming runs, so it stops.
             task.add_done_callback(lambda _: self._stopping.set())
         return tasks
 
-    def _trouble(self, what: str) -> Trouble:
-        return Trouble(logger, what, told=self._told_errors)
+    def _log_throttle(self, what: str) -> LogThrottle:
+        return LogThrottle(logger, what, logged=self._logged_errors)
 
     async def _begin(self, queue: WorkQueue) -> None:
         """Prepare the queue; a server that takes no writes now may take them later."""
-        failures, trouble = 0, self._trouble(f"worker {self.name} waits to begin")
+        failures, log = 0, self._log_throttle(f"worker {self.name} waits to begin")
         while not self._stopping.is_set():
             try:
                 await self._until_stopping(queue.prepare(self._targets))
             except (StoreReadOnlyError, StoreFullError) as error:
-                trouble.tell(error)
+                log.failed(error)
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
             else:
-                trouble.over()
+                log.recovered()
                 return
 
     async def _work(self, store: WorkStore, queue: WorkQueue) -> None:
-        failures, trouble = 0, self._trouble(f"worker {self.name} tries again to claim runs")
+        failures, log = 0, self._log_throttle(f"worker {self.name} tries again to claim runs")
         while not self._stopping.is_set():
             try:
-                await self._take(store, queue, trouble)
+                await self._take(store, queue, log)
                 failures = 0
             except StoreClosedError:
                 raise
             except StoreError as error:
-                trouble.tell(error)
+                log.failed(error)
                 self.refusal = str(error) if isinstance(error, _REFUSALS) else None
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
 
-    async def _take(self, store: WorkStore, queue: WorkQueue, trouble: Trouble) -> None:
-        """Fill the free slots, then wait for a free one or for more to do."""
-        free = self._concurrency - len(self._held)
+    async def _take(self, store: WorkStore, queue: WorkQueue, log: LogThrottle) -> None:
+        """Fill the free slots, then wait for a free slot or for more work.
+
+        The order matters: ``_requeued`` is cleared before the claim and not after it. Housekeeping
+        may requeue a run while the claim is on its way, and sets the event again; if it were
+        cleared after the claim, that run would wait for the next wake-up token, or for the look
+        that an idle worker takes every few seconds.
+        """
+        free = self._concurrency - len(self._executions)
         if free <= 0:
             self._slot_free.clear()
             await self._until_stopping(self._slot_free.wait())
             return
-        self._handed_on.clear()
+        self._requeued.clear()
         claimed = await queue.claim(self.name, self._rules(), free, host_name())
-        trouble.over()
+        log.recovered()
         self.refusal = None
         for claim in claimed.claims:
-            self._held.start(store, self._fleet.agents[claim.target], claim)
+            self._executions.start(store, self._fleet.agents[claim.target], claim)
         if len(claimed.claims) < free and claimed.next_due_seconds != 0:
             wake_up = queue.wait(self._targets, _idle_seconds(claimed.next_due_seconds))
-            await self._until_stopping(first_of(wake_up, self._handed_on.wait()))
+            await self._until_stopping(first_of(wake_up, self._requeued.wait()))
 
     def _rules(self) -> list[TargetRule]:
-        # Another order each time, so that a full queue does not starve the targets behind it.
+        # In random order, so that a full queue does not starve the targets after it.
         targets = random.sample(self._targets, len(self._targets))
         agents = self._fleet.agents
         return [TargetRule(target, agents[target].policy.max_attempts) for target in targets]
 
-    def _told(self, told: ClaimNotice) -> None:
-        """What a heartbeat answered of a claim."""
-        claim = told.claim
-        if told.kind is NoticeKind.SILENT:
-            self._held.counts["silent"] += 1
+    def _on_notice(self, notice: ClaimNotice) -> None:
+        claim = notice.claim
+        if notice.kind is NoticeKind.SILENT:
+            self._executions.counts["silent"] += 1
             logger.warning("run %s: its handler has written nothing for long", claim.run_id)
-        elif told.kind is NoticeKind.CANCEL:
-            self._held.tell(claim.token, Verdict.CANCELLED)
-        elif self._held.tell(claim.token, Verdict.LOST):
+        elif notice.kind is NoticeKind.CANCEL:
+            self._executions.stop(claim.token, Verdict.CANCELLED)
+        elif self._executions.stop(claim.token, Verdict.LOST):
             logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
 
-    def _notified(self, message: ControlMessage) -> None:
+    def _on_control_message(self, message: ControlMessage) -> None:
         if message.kind == "cancel":
-            self._held.tell(message.claim, Verdict.CANCELLED)
+            self._executions.stop(message.claim, Verdict.CANCELLED)
 
     def _info(self) -> WorkerInfo:
-        held = self._held.run_ids
+        held = self._executions.run_ids
         return WorkerInfo(
             id=self.name,
             host=host_name(),
@@ -285,24 +301,24 @@ class Worker:
         )
 
     def _state(self, held: list[str]) -> str:
-        is_blocked = self._blocked.look(self._held.awaited, held)
+        is_blocked = self._blocked.look(self._executions.awaited, held)
         if self._stopping.is_set():
             return "draining"
         return "blocked" if is_blocked else "working"
 
     async def _let_finish(self) -> None:
-        if not self._held:
+        if not self._executions:
             return
-        logger.info("worker %s drains %d runs", self.name, len(self._held))
-        finished = asyncio.wait(self._held.tasks())
+        logger.info("worker %s drains %d runs", self.name, len(self._executions))
+        finished = asyncio.wait(self._executions.tasks())
         await first_of(finished, self._hurrying.wait(), seconds=self._drain_seconds)
 
     async def _hand_back(self) -> None:
-        """End what is still under way: the handlers, the runs' claims, at last the waiting."""
-        tasks = self._held.tasks()
+        """Cancel the handlers under way and put their runs back into the queue, within a limit."""
+        tasks = self._executions.tasks()
         if not tasks:
             return
-        self._held.tell_all(Verdict.HANDED_BACK)
+        self._executions.stop_all(Verdict.HANDED_BACK)
         _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS + HAND_BACK_SECONDS)
         if late:
             logger.warning("%d runs are handed on when their leases have run out", len(late))
@@ -313,5 +329,5 @@ class Worker:
 
 
 def _idle_seconds(next_due_seconds: float | None) -> float:
-    idle = IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, no secret
+    idle = IDLE_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
     return idle if next_due_seconds is None else min(idle, next_due_seconds)

@@ -68,10 +68,10 @@ async def _readiness(pod: Pod) -> str:
         async with asyncio.timeout(READY_SECONDS):
             await (await pod.store()).ping()
     except MurmurError as error:
-        pod.trouble.tell(error)
+        pod.ready_log.failed(error)
         return "store_unreachable"
     except TimeoutError:
-        pod.trouble.tell(TimeoutError(f"the store did not answer within {READY_SECONDS} s"))
+        pod.ready_log.failed(TimeoutError(f"the store did not answer within {READY_SECONDS} s"))
         return "store_unreachable"
-    pod.trouble.over()
+    pod.ready_log.recovered()
     return READY

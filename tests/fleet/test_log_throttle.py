@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from murmur_streams.core.model.errors import StoreUnavailableError
-from murmur_streams.fleet.log_throttle import MOST_TEXTS, Trouble
+from murmur_streams.fleet.log_throttle import MOST_TEXTS, LogThrottle
 
 
 class Watched:
@@ -16,7 +16,7 @@ class Watched:
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.now = 0.0
         self._caplog = caplog
-        self.trouble = Trouble(logging.getLogger("trouble"), "no heartbeat", lambda: self.now)
+        self.trouble = LogThrottle(logging.getLogger("trouble"), "no heartbeat", lambda: self.now)
 
     def lines(self) -> list[str]:
         """The lines since the last look."""
@@ -33,61 +33,61 @@ def watched(caplog: pytest.LogCaptureFixture) -> Watched:
 def test_the_same_is_told_once_a_minute_and_its_end_once(watched: Watched) -> None:
     for second in range(121):
         watched.now = second
-        watched.trouble.tell(ValueError("full"))
+        watched.trouble.failed(ValueError("full"))
     assert watched.lines() == ["no heartbeat: full"] * 3
-    watched.trouble.over()
-    watched.trouble.over()
+    watched.trouble.recovered()
+    watched.trouble.recovered()
     assert watched.lines() == ["no heartbeat: over after 120.0 s"]
-    watched.trouble.tell(ValueError("full"))
+    watched.trouble.failed(ValueError("full"))
     assert watched.lines() == ["no heartbeat: full"]
 
 
 def test_a_server_that_was_away_answers_again(watched: Watched) -> None:
     for error in (StoreUnavailableError("away"), ValueError("full")):
-        watched.trouble.tell(error)
+        watched.trouble.failed(error)
     watched.now = 1.0
-    watched.trouble.over()
+    watched.trouble.recovered()
     assert watched.lines()[2:] == ["no heartbeat: the server answers again after 1.0 s"]
-    watched.trouble.tell(ValueError("full"))
-    watched.trouble.over()
+    watched.trouble.failed(ValueError("full"))
+    watched.trouble.recovered()
     assert watched.lines()[1:] == ["no heartbeat: over after 0.0 s"]
 
 
 def test_control_characters_of_an_error_are_shown(watched: Watched) -> None:
-    watched.trouble.tell(ValueError("\x1b[31m\0"))
+    watched.trouble.failed(ValueError("\x1b[31m\0"))
     assert watched.lines() == ["no heartbeat: \\x1b[31m\\x00"]
 
 
 def test_another_error_is_told_at_once(watched: Watched) -> None:
     for text in ("full", "gone", "full", "gone"):
-        watched.trouble.tell(ValueError(text))
+        watched.trouble.failed(ValueError(text))
     assert watched.lines() == ["no heartbeat: full", "no heartbeat: gone"]
 
 
 def test_no_end_is_told_of_what_never_began(watched: Watched) -> None:
-    watched.trouble.over()
+    watched.trouble.recovered()
     assert watched.lines() == []
 
 
 def test_errors_that_are_never_the_same_fill_no_memory(watched: Watched) -> None:
     for number in range(10 * MOST_TEXTS):
-        watched.trouble.tell(ValueError(str(number)))
-    assert len(watched.trouble._told) <= MOST_TEXTS
+        watched.trouble.failed(ValueError(str(number)))
+    assert len(watched.trouble._logged) <= MOST_TEXTS
 
 
 def test_loops_that_share_their_texts_log_an_error_once(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What all loops of a worker meet is one line a minute, and its end one line of the first."""
-    other = Trouble(
-        logging.getLogger("trouble"), "no look", lambda: watched.now, told=watched.trouble._told
+    other = LogThrottle(
+        logging.getLogger("trouble"), "no look", lambda: watched.now, logged=watched.trouble._logged
     )
     for second in range(61):
         watched.now = second
-        watched.trouble.tell(ValueError("refused"))
-        other.tell(ValueError("refused"))
+        watched.trouble.failed(ValueError("refused"))
+        other.failed(ValueError("refused"))
     assert watched.lines() == ["no heartbeat: refused"] * 2
-    other.over()
+    other.recovered()
     assert watched.lines() == []
-    watched.trouble.over()
+    watched.trouble.recovered()
     assert watched.lines() == ["no heartbeat: over after 60.0 s"]
