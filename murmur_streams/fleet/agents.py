@@ -74,7 +74,7 @@ class Agent:
     def decode_input(self, text: str | None) -> object:
         """Read a stored input as the declared type; InvalidPayloadError when it does not fit.
 
-        Returns NO_INPUT when there is no input and the parameter has a default.
+        Without an input and with a default of the parameter, returns NO_INPUT.
         """
         if text is None and self.has_default:
             return NO_INPUT

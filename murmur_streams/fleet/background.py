@@ -121,7 +121,7 @@ class Background:
         of the parent, the connection asks its loop to remove the socket from that object, and the
         parent would never hear from the socket again: its calls would hang. A closed loop is not
         asked. This loop cannot be closed, because in the child's copy it counts as running; so it
-        is marked as closed, and its pending tasks are kept from warning that they were destroyed.
+        is marked as closed, and its pending tasks do not warn that they were destroyed.
         """
         self._is_closed = True
         loop: Any = self._loop

@@ -45,7 +45,7 @@ class AgentRegistry:
         ``def`` in a thread of its own, so that blocking never stalls a heartbeat.
 
         Args:
-            function: the agent, when there are no options.
+            function: the agent, when no options are passed.
             name: the name that runs are submitted to; None takes the function's.
             options: each may be left out.
 

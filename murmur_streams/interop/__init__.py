@@ -1,1 +1,1 @@
-"""Foreign systems that use our stores, one a file; nothing of ours imports this."""
+"""Adapters for other packages that use our stores, one in each file; imported by users only."""

@@ -4,8 +4,8 @@
 
     server = AgentServer(run_store=RedisRunStore("redis://localhost:6379/0"))
 
-``murmur`` is imported when a store is made, not before. Its types stand as Any here: the package
-pins a pydantic of its own, so it is not in the environment that this one is checked in.
+``murmur`` is imported when a store is made, not before. Its types are Any here: ``murmur-runtime``
+pins another pydantic, so it is not installed where this package is type-checked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from murmur_streams.stores.protocol import RunStore
 from murmur_streams.stores.redis.store import RedisRunStore as OurRedisRunStore
 
 OWNER_LEASE_SECONDS = 30.0
-"""For how long nobody has to hear of a server before its runs fail."""
+"""How long after its last write the runs of a dead server fail."""
 
 TheirStatus: TypeAlias = Any
 """``murmur.runs.RunStatus``."""
@@ -57,18 +57,18 @@ TheirResult: TypeAlias = Any
 
 _HINT = "AgentServer's types are needed here: pip install murmur-runtime==0.1.0"
 _NAME = "murmur-runtime.agent"
-"""Where an agent's name is kept that is no target: a key of the metadata, an event's ``name``."""
+"""Holds an agent's name that is not a valid target: a key of the metadata, an event's ``name``."""
 _SHOWN_CHARACTERS = 100
 
 
 class MurmurRunStore:
     """A store of ours behind the interface and the types of ``murmur.runs``.
 
-    Unknown and duplicate ids raise their RegistryError; what else a store raises is our own. Of
-    the events only those of their five types are streamed.
+    Unknown and duplicate ids raise their RegistryError; all other errors are our own. Only events
+    of their five types are streamed.
 
     Args:
-        store: any store of ours; closing this closes it.
+        store: any store of ours; ``close`` closes it, too.
 
     Raises:
         ImportError: ``murmur-runtime`` is not installed.
@@ -80,7 +80,7 @@ class MurmurRunStore:
 
     @property
     def store(self) -> RunStore:
-        """The store behind it, for what their interface lacks: listings, deletion, the journal."""
+        """The store behind it. It offers what their interface lacks, such as listings."""
         return self._store
 
     async def __aenter__(self) -> Self:
@@ -99,7 +99,7 @@ class MurmurRunStore:
         await self._store.close()
 
     async def create(self, run_id: str, target: str) -> None:
-        """Begin a run that waits."""
+        """Create a pending run."""
         checked = _target(target)
         metadata = None if checked == target else {_NAME: target}
         with self._their_errors():
@@ -114,32 +114,32 @@ class MurmurRunStore:
     async def get_result(self, run_id: str) -> TheirResult:
         """The result; None until there is one.
 
-        A run that the store itself failed, its server being gone, has a result that says so.
+        A run that the store itself failed, because its server died, gets a result with that error.
         """
         with self._their_errors():
             result = await self._store.get_result(run_id)
             run = None if result is not None else await self._store.snapshot(run_id)
         if result is not None:
             return self._their_result(result)
-        if run is None or (error := _told_by_the_store(run)) is None:
+        if run is None or (error := _error_of_the_store(run)) is None:
             return None
         lost = self._murmur.errors.SpawnError(error)
         return self._murmur.types.AgentResult(error=lost, agent_name=_name(run), task_id="")
 
     async def update_progress(self, run_id: str, progress: TheirProgress) -> None:
-        """Replace the counters; nothing happens after the end."""
+        """Replace the counters; has no effect after the end."""
         with self._their_errors():
             await self._store.update_progress(
                 run_id, RunProgress.model_validate(progress.model_dump())
             )
 
     async def set_state(self, run_id: str, state: TheirState) -> None:
-        """Change the state; nothing happens after the end."""
+        """Change the state; has no effect after the end."""
         with self._their_errors():
             await self._store.set_state(run_id, RunState(state))
 
     async def set_result(self, run_id: str, result: TheirResult) -> None:
-        """Store the result; after the end only once, and never for a cancelled run."""
+        """Store the result: after the end once at most, and never for a cancelled run."""
         ours = self._our_result(result)
         with self._their_errors():
             await self._store.set_result(run_id, ours)
@@ -152,7 +152,7 @@ class MurmurRunStore:
     async def stream(self, run_id: str) -> AsyncGenerator[TheirEvent]:
         """Replay what happened, follow live, and end when the run has ended.
 
-        The last event of a run that the store itself failed says so.
+        When the store itself failed the run, the last event carries that error.
         """
         with self._their_errors():
             async with aclosing(
@@ -165,7 +165,7 @@ class MurmurRunStore:
             run = await self._store.snapshot(run_id)
         except RunNotFoundError:
             return  # It was deleted.
-        if (error := _told_by_the_store(run)) is not None:
+        if (error := _error_of_the_store(run)) is not None:
             yield self._failed(run, error)
 
     @contextmanager
@@ -173,7 +173,7 @@ class MurmurRunStore:
         try:
             yield
         except (RegistryError, InvalidRunIdError) as error:
-            # What is outside our grammar is no run's id, and can become none.
+            # An id that breaks our rules cannot belong to any run.
             raise self._murmur.errors.RegistryError(str(error)) from error
 
     def _their_event(self, event: RunEvent) -> TheirEvent:
@@ -227,10 +227,10 @@ class MurmurRunStore:
         kind = getattr(self._murmur.errors, error.type_name, None)
         if isinstance(kind, type) and issubclass(kind, self._murmur.errors.MurmurError):
             return cast("type[Exception]", kind)(error.message)
-        # As their own store has it: its text is the message alone, which clients are shown.
-        told = RuntimeError(error.message)
-        told.add_note(f"it was a {error.type_name} in another process")
-        return told
+        # As in their own store: clients see the text, so it is the message alone.
+        shown = RuntimeError(error.message)
+        shown.add_note(f"it was a {error.type_name} in another process")
+        return shown
 
 
 class RedisRunStore(MurmurRunStore):
@@ -238,11 +238,11 @@ class RedisRunStore(MurmurRunStore):
 
     Args:
         url: redis://, rediss:// or unix://; exactly one of ``url`` and ``client``.
-        client: a client of the caller's, which stays the caller's to close.
-        key_prefix: what every key begins with.
-        ttl_seconds: how long an ended run is kept; 0 or less means for ever.
-        owner_lease_seconds: how long after a server has died its runs fail with ``owner_lost``,
-            seen to by any other; None: they stay running.
+        client: the caller's own client; this store does not close it.
+        key_prefix: the beginning of every key.
+        ttl_seconds: how long an ended run is stored; 0 or less means for ever.
+        owner_lease_seconds: how long after the death of a server another server fails its runs
+            with ``owner_lost``; None: they stay running.
         options: further settings of ``murmur_streams.RedisRunStore``.
     """
 
@@ -275,7 +275,7 @@ class RedisRunStore(MurmurRunStore):
 
 
 class InMemoryRunStore(MurmurRunStore):
-    """Runs in this process's memory, with the last event and the whole replay.
+    """Runs in this process's memory; unlike their own, it loses no event.
 
     Args:
         options: settings of ``murmur_streams.InMemoryRunStore``.
@@ -284,10 +284,7 @@ class InMemoryRunStore(MurmurRunStore):
     def __init__(self, **options: Any) -> None:
         super().__init__(OurInMemoryRunStore(**options))
 
-    @staticmethod
-    def new_run_id() -> str:
-        """Draw a run id."""
-        return new_run_id()
+    new_run_id = staticmethod(new_run_id)
 
 
 def wrap(store: RunStore) -> MurmurRunStore:
@@ -297,7 +294,7 @@ def wrap(store: RunStore) -> MurmurRunStore:
 
 @dataclass(frozen=True, slots=True)
 class _Murmur:
-    """The modules of ``murmur`` that are needed here."""
+    """The modules of ``murmur`` that this module uses."""
 
     runs: Any
     types: Any
@@ -319,24 +316,24 @@ def _murmur() -> _Murmur:
 
 
 def _target(name: str) -> str:
-    """The target for an agent's name, which there may be any text."""
+    """The target for an agent's name, which may be any text in ``murmur``."""
     try:
         return check_target(name)
     except InvalidTargetError:
-        kept = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "agent"
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "agent"
         mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        return f"{kept[:_SHOWN_CHARACTERS]}-{mark}"
+        return f"{readable[:_SHOWN_CHARACTERS]}-{mark}"
 
 
 def _name(run: Run) -> str:
-    """The name of the agent or group that a run is on."""
+    """The name of the run's agent or group."""
     metadata = run.metadata
-    told = metadata.get(_NAME) if isinstance(metadata, Mapping) else None
-    return told if isinstance(told, str) else run.target
+    name = metadata.get(_NAME) if isinstance(metadata, Mapping) else None
+    return name if isinstance(name, str) else run.target
 
 
-def _told_by_the_store(run: Run) -> str | None:
-    """Why the store itself failed a run (its owner is lost, say); None when it did not."""
+def _error_of_the_store(run: Run) -> str | None:
+    """The error with which the store itself failed a run (``owner_lost``, say); else None."""
     return run.error if run.state is RunState.FAILED and run.closing is None else None
 
 
@@ -350,9 +347,9 @@ def _our_event(run_id: str, event: TheirEvent) -> RunEvent:
         run_id=run_id,
         agent=checked,
         task_id=event.task_id,
-        # The text of an exception may be of any length, and the last event must not fail by it.
+        # Shortened: an exception's text may be of any length, and the event must be accepted.
         error=error and error_text(error),
-        # A naive one is of this machine, as everywhere in Python.
+        # A naive time is local time, as everywhere in Python.
         timestamp=timestamp if timestamp.utcoffset() is not None else timestamp.astimezone(),
         name=_NAME if renamed else None,
         data=agent if renamed else None,
@@ -374,7 +371,7 @@ def _our_metadata(result: TheirResult) -> ResultMetadata:
 
 
 def _model(output: object) -> BaseModel | None:
-    """An output as their results hold it: a model, also where a program of ours wrote none."""
+    """An output as a model, which their results need, also when our program stored none."""
     if output is None or isinstance(output, BaseModel):
         return output
     return (

@@ -90,7 +90,7 @@ async def test_a_worker_of_waiting_parents_says_so(
             return await states(fleet) == {"working"}
 
         await wait_until(works, "the worker is listed as working")
-    assert "is no longer blocked" in caplog.text
+    assert "is not blocked any more" in caplog.text
     await asyncio.to_thread(fleet.sync.close)
 
 

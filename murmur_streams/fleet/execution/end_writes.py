@@ -97,7 +97,7 @@ class EndWriter:
 
 
 def outcome_without_end(error: BaseException, run_id: str) -> ExecutionOutcome | None:
-    """What it means that the end of an execution was not written; None: the run itself has failed.
+    """The outcome of an execution whose end was not written; None: the run itself has failed.
 
     Looks at types and not at ``__class__``: an output's own code may raise an exception whose
     attributes raise in turn.

@@ -245,7 +245,7 @@ class Endings:
     def log_loss(self, error: BaseException) -> None:
         """Log that the claim is over."""
         shown = loggable_error(error)
-        logger.info("run %s is no longer ours: %s", self._claim.run_id, shown)
+        logger.info("run %s: its claim is over: %s", self._claim.run_id, shown)
 
     def log_left(self, error: BaseException) -> None:
         """Log that the run is executed again when its lease has run out."""
@@ -253,7 +253,7 @@ class Endings:
         logger.warning("run %s is left to the next worker: %s", self._claim.run_id, shown)
 
     def _unwritten(self, error: BaseException) -> ExecutionOutcome | None:
-        """What the error of a write means for the execution; None: the run itself has failed."""
+        """The outcome after a write has failed; None: the run itself has failed."""
         outcome = outcome_without_end(error, self._claim.run_id)
         if outcome is ExecutionOutcome.LOST:
             self.log_loss(error)

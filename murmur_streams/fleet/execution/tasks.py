@@ -119,7 +119,7 @@ class _Factory:
 
 
 class _Guarded(Coroutine[Any, Any, Any]):
-    """A coroutine that raises an ordinary error in place of SystemExit and KeyboardInterrupt.
+    """A coroutine that raises an ordinary error instead of SystemExit and KeyboardInterrupt.
 
     An ``async def`` around the coroutine would not do: when a task is cancelled before its first
     step, the inner coroutine would never be awaited, and Python warns about that.

@@ -55,7 +55,7 @@ class Blocked:
             self._warn(awaited)
         elif not awaited and self._logged is not None:
             self._logged = None
-            logger.warning("worker %s is no longer blocked", self._worker)
+            logger.warning("worker %s is not blocked any more", self._worker)
         return is_blocked
 
     def _all_awaited(
