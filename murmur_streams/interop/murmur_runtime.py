@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 
 from pydantic import BaseModel, RootModel
@@ -58,6 +57,7 @@ TheirResult: TypeAlias = Any
 _HINT = "AgentServer's types are needed here: pip install murmur-runtime==0.1.0"
 _NAME = "murmur-runtime.agent"
 """Holds an agent's name that is not a valid target: a key of the metadata, an event's ``name``."""
+_MODULES = ("murmur.runs", "murmur.types", "murmur.core.errors")
 _SHOWN_CHARACTERS = 100
 
 
@@ -86,12 +86,7 @@ class MurmurRunStore:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -128,10 +123,9 @@ class MurmurRunStore:
 
     async def update_progress(self, run_id: str, progress: TheirProgress) -> None:
         """Replace the counters; has no effect after the end."""
+        ours = RunProgress.model_validate(progress.model_dump())
         with self._their_errors():
-            await self._store.update_progress(
-                run_id, RunProgress.model_validate(progress.model_dump())
-            )
+            await self._store.update_progress(run_id, ours)
 
     async def set_state(self, run_id: str, state: TheirState) -> None:
         """Change the state; has no effect after the end."""
@@ -154,11 +148,10 @@ class MurmurRunStore:
 
         When the store itself failed the run, the last event carries that error.
         """
+        events = cast("AsyncGenerator[RunEvent]", self._store.stream(run_id))
         with self._their_errors():
-            async with aclosing(
-                cast("AsyncGenerator[RunEvent]", self._store.stream(run_id))
-            ) as all_:
-                async for event in all_:
+            async with aclosing(events):
+                async for event in events:
                     if event.type in self._murmur.event_types:
                         yield self._their_event(event)
         try:
@@ -177,11 +170,10 @@ class MurmurRunStore:
             raise self._murmur.errors.RegistryError(str(error)) from error
 
     def _their_event(self, event: RunEvent) -> TheirEvent:
-        agent = cast("str", event.data) if event.name == _NAME else event.agent
         return self._murmur.runs.RunEvent(
             type=self._murmur.runs.RunEventType(event.type),
             run_id=event.run_id,
-            agent=agent,
+            agent=event.data if event.name == _NAME else event.agent,
             task_id=event.task_id,
             error=event.error,
             timestamp=event.timestamp,
@@ -305,9 +297,7 @@ class _Murmur:
 @functools.cache
 def _murmur() -> _Murmur:
     try:
-        runs, types, errors = map(
-            import_module, ("murmur.runs", "murmur.types", "murmur.core.errors")
-        )
+        runs, types, errors = map(import_module, _MODULES)
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "murmur":
             raise ImportError(_HINT, name=error.name) from error
@@ -374,6 +364,5 @@ def _model(output: object) -> BaseModel | None:
     """An output as a model, which their results need, also when our program stored none."""
     if output is None or isinstance(output, BaseModel):
         return output
-    return (
-        StoredModel.model_validate(output) if isinstance(output, dict) else RootModel[Any](output)
-    )
+    kind = StoredModel if isinstance(output, dict) else RootModel[Any]
+    return kind.model_validate(output)
