@@ -285,9 +285,10 @@ class ArchiveContract(ContractRoom):
         assert await is_gone(store, run_id)
         assert await self.everything_stored() == stored
 
-    async def test_an_ended_run_is_kept_as_long_as_the_new_store_keeps_runs(
+    async def test_a_restored_run_expires_by_its_new_stores_ttl(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """A restored run that has ended expires after the time to live of its new store."""
         run_id = await bench.run(store)
         await store.finish(run_id, RunState.COMPLETED)
         archive = await store.archive(run_id)
@@ -297,7 +298,7 @@ class ArchiveContract(ContractRoom):
         assert not await is_gone(hasty, run_id)
         await wait_until(lambda: is_gone(hasty, run_id), "the restored run expires")
 
-    async def test_a_live_run_is_overdue_when_nobody_writes_to_it(self, bench: Workbench) -> None:
+    async def test_a_restored_live_run_becomes_overdue(self, bench: Workbench) -> None:
         store = bench.open(live_ttl_seconds=0.05)
         archive = held_run(bench.new_id())
         await store.restore(archive)
@@ -308,7 +309,9 @@ class ArchiveContract(ContractRoom):
 
         await wait_until(is_failed, "a sweep fails the restored run")
 
-    async def test_the_feed_has_no_word_of_it(self, bench: Workbench, store: RunStore) -> None:
+    async def test_a_restored_run_is_not_in_the_feed(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
         archive = held_run(bench.new_id())
         assert await store.restore(archive) is True
         other = await bench.run(store)

@@ -78,9 +78,10 @@ class CursorContract(ContractRoom):
         assert caught.value.resume_cursor is None
 
     @pytest.mark.parametrize("shift_ms", [-1, 1])
-    async def test_a_cursor_after_an_entry_that_is_now_another_one_is_reset(
+    async def test_a_cursor_of_a_replaced_entry_is_reset(
         self, bench: Workbench, store: RunStore, shift_ms: int
     ) -> None:
+        """A cursor is a reset when another entry has the seq of the cursor's entry."""
         run_id = await bench.run(store)
         await store.append(run_id, note(run_id), note(run_id))
         cursor = await cursor_of(store, run_id)

@@ -127,9 +127,10 @@ class EventContract(ContractRoom):
         entries = await journal_of(store, run_id)
         assert [entry.seq for entry in entries] == list(range(1, 502))
 
-    async def test_of_fifty_tasks_that_append_at_once_every_event_is_there_in_its_order(
+    async def test_fifty_tasks_append_at_once_each_in_its_order(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """When fifty tasks append at once, every event is there, each task's in its order."""
         run_id = await bench.run(store)
 
         async def write(task: int) -> None:
@@ -195,7 +196,7 @@ class EventContract(ContractRoom):
         seen = (await events_of(store, run_id))[0]
         assert (seen.id != "forged", seen.seq, seen.attempt) == (True, 2, None)
 
-    async def test_each_event_carries_its_cursor_and_place(
+    async def test_each_event_carries_its_cursor_and_seq(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)
@@ -243,7 +244,7 @@ class EventContract(ContractRoom):
             cast("dict[str, str]", entries[1].fields)["name"] = "changed"
         assert (await store.audit(run_id)).ok
 
-    async def test_a_cancelled_caller_poisons_nobody(
+    async def test_a_cancelled_caller_breaks_no_other_call(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)

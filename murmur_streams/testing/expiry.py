@@ -90,9 +90,8 @@ class ExpiryContract(ContractRoom):
         assert await store.sweep() == 0
         assert not await is_gone(store, run_id)
 
-    async def test_a_live_run_that_nobody_writes_to_is_failed_with_an_entry(
-        self, bench: Workbench
-    ) -> None:
+    async def test_a_live_run_without_writes_fails_with_an_entry(self, bench: Workbench) -> None:
+        """A live run without any write for its lifetime fails, and an entry records it."""
         store = bench.open(live_ttl_seconds=SHORT_SECONDS)
         run_id = await bench.run(store)
         subscriber = bench.subscribe(store, run_id)

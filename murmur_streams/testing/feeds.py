@@ -115,9 +115,10 @@ class FeedContract(ContractRoom):
         with pytest.raises(InvalidCursorError):
             await first_of_feed(store, 1, after=after)
 
-    async def test_a_cursor_beyond_the_end_of_the_feed_is_a_reset_it_can_resume_after(
+    async def test_a_cursor_beyond_the_feeds_end_is_a_reset(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """A cursor beyond the end of the feed is a reset with a cursor to resume from."""
         await bench.run(store)
         found = await first_of_feed(store, 1)
         with pytest.raises(CursorResetError) as caught:

@@ -237,7 +237,7 @@ class LifecycleContract(ContractRoom):
         )
         assert done.count(True) == 1
 
-    async def test_the_snapshot_tells_the_version_and_the_times(
+    async def test_the_snapshot_has_the_version_and_the_times(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)
@@ -260,12 +260,12 @@ class LifecycleContract(ContractRoom):
         await store.set_state(run_id, RunState.RUNNING)
         assert (await store.snapshot(run_id)).started_ms == first
 
-    async def test_cancelling_tells_it_once(self, bench: Workbench, store: RunStore) -> None:
+    async def test_a_cancel_is_one_event(self, bench: Workbench, store: RunStore) -> None:
         run_id = await bench.run(store)
         await store.set_state(run_id, RunState.CANCELLED)
         assert await types_of(store, run_id) == ["run.created", "run_cancelled", "run.state"]
 
-    async def test_a_cancellation_that_was_told_is_not_told_again(
+    async def test_a_cancel_event_that_exists_is_not_repeated(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)
@@ -273,7 +273,7 @@ class LifecycleContract(ContractRoom):
         await store.set_state(run_id, RunState.CANCELLED)
         assert (await types_of(store, run_id)).count("run_cancelled") == 1
 
-    async def test_finish_with_the_cancellation_does_not_tell_it_twice(
+    async def test_finish_with_the_cancel_event_writes_it_once(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)
@@ -320,9 +320,10 @@ class LifecycleContract(ContractRoom):
         assert [await store.delete(run_id), await store.delete(run_id)] == [True, False]
 
     @pytest.mark.parametrize("name", CALLS_ON_A_RUN)
-    async def test_after_a_delete_every_call_says_that_the_run_is_not_there(
+    async def test_after_a_delete_every_call_raises_not_found(
         self, bench: Workbench, store: RunStore, name: str
     ) -> None:
+        """After a delete every call on the run raises RunNotFoundError."""
         run_id = await bench.run(store, input=1)
         await store.finish(run_id, RunState.COMPLETED, result=RESULT)
         await store.delete(run_id)
@@ -353,9 +354,8 @@ class LifecycleContract(ContractRoom):
         await store.delete(run_id, force=True)
         assert [len(await subscriber.ended()) for subscriber in subscribers] == [1, 1, 1]
 
-    async def test_a_delete_ends_the_stream_of_a_run_that_waits_for_its_seal(
-        self, bench: Workbench
-    ) -> None:
+    async def test_a_delete_ends_the_stream_of_an_unsealed_run(self, bench: Workbench) -> None:
+        """A delete ends the stream of a run that has ended and waits for its seal."""
         store = bench.open(late_event_seconds=1000)
         run_id = await bench.run(store)
         await store.append(run_id, note(run_id))

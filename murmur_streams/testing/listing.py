@@ -153,9 +153,10 @@ class ListingContract(ContractRoom):
         await store.set_state(run_id, RunState.RUNNING)
         assert await listed(store) == [await store.snapshot(run_id)]
 
-    async def test_runs_that_come_and_go_between_pages_hide_and_repeat_none(
+    async def test_new_and_deleted_runs_do_not_disturb_paging(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """Runs that are created or deleted between two pages hide no other run and repeat none."""
         kept = [await bench.run(store) for _ in range(6)]
         going = [await bench.run(store) for _ in range(6)]
         first = await store.list_runs(limit=4)

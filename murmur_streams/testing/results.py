@@ -195,7 +195,7 @@ class ResultContract(ContractRoom):
         output_of(await store.get_result(run_id))["list"].append(3)
         assert output_of(await store.get_result(run_id)) == {"list": [1]}
 
-    async def test_the_journal_tells_of_a_result_by_its_size(
+    async def test_the_journal_records_the_size_of_a_result(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)

@@ -46,9 +46,8 @@ RUNS = 100
 class SealContract(ContractRoom):
     """Where streams end."""
 
-    async def test_a_live_subscriber_sees_a_last_event_that_is_pushed_after_the_state(
-        self, bench: Workbench
-    ) -> None:
+    async def test_a_live_subscriber_sees_an_event_after_the_state(self, bench: Workbench) -> None:
+        """A live subscriber sees the last event, also when it is pushed after the state."""
         store = bench.open(late_event_seconds=NEVER_SECONDS)
         readers = [store, bench.other(store, late_event_seconds=NEVER_SECONDS)]
 
@@ -85,9 +84,10 @@ class SealContract(ContractRoom):
         assert [event.type for event in await events_of(store, run_id)] == [kind]
 
     @pytest.mark.parametrize(("kind", "agent"), NOT_CLOSING)
-    async def test_another_event_after_the_state_is_streamed_and_does_not_seal(
+    async def test_another_event_after_the_state_does_not_seal(
         self, bench: Workbench, kind: RunEventType, agent: str | None
     ) -> None:
+        """An event that is not a closing one is streamed after the state, and does not seal."""
         store = bench.open(late_event_seconds=NEVER_SECONDS)
         run_id = await bench.run(store)
         await store.set_state(run_id, RunState.COMPLETED)
@@ -164,7 +164,7 @@ class SealContract(ContractRoom):
             ("agent_completed", True),
         ]
 
-    async def test_late_events_are_in_the_journal_and_streamed_to_nobody(
+    async def test_late_events_are_journalled_and_not_streamed(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)

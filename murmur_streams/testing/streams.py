@@ -38,9 +38,10 @@ async def write_a_life(store: RunStore, run_id: str) -> None:
 class StreamContract(ContractRoom):
     """What readers see."""
 
-    async def test_a_replay_of_ten_thousand_events_yields_them_all_in_order(
+    async def test_a_replay_yields_ten_thousand_events_in_order(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """A replay of ten thousand events yields all of them in order."""
         run_id = await bench.run(store)
         for first in range(0, MANY, 500):
             await store.append(run_id, *(note(run_id, first + n) for n in range(500)))
@@ -110,9 +111,10 @@ class StreamContract(ContractRoom):
         for place, entry in enumerate(entries, start=1):
             assert await journal_of(store, run_id, entry.cursor) == entries[place:]
 
-    async def test_a_reader_that_resumes_after_every_event_of_a_live_run_sees_all_once(
+    async def test_a_reader_may_resume_after_every_event(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """A reader that resumes after every event of a live run sees each event once."""
         run_id, seen = await bench.run(store), list[RunEvent]()
 
         async def read_one_at_a_time() -> None:
@@ -128,9 +130,10 @@ class StreamContract(ContractRoom):
             await reader
         assert numbers(seen) == list(range(40))
 
-    async def test_fifty_subscribers_that_join_at_random_moments_each_see_all_once(
+    async def test_fifty_subscribers_each_see_every_event_once(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """Fifty subscribers that join at random moments each see every event once."""
         run_id, stores = await bench.run(store), [store, bench.other(store)]
         joins = sorted(random.Random(7).choices(range(500), k=SUBSCRIBERS))  # noqa: S311  # no secret
         subscribers = [bench.subscribe(stores[0], run_id) for _ in range(2)]
@@ -155,7 +158,7 @@ class StreamContract(ContractRoom):
         await store.finish(run_id, RunState.COMPLETED)
         assert numbers(await second.ended()) == [0, 1]
 
-    async def test_a_stream_that_is_not_read_holds_nobody_up(
+    async def test_a_stream_that_is_not_read_delays_no_other_caller(
         self, bench: Workbench, store: RunStore
     ) -> None:
         run_id = await bench.run(store)
@@ -194,9 +197,10 @@ class StreamContract(ContractRoom):
             await reader
         assert seen == ["run.created", "custom", "run.state", "run.state"]
 
-    async def test_a_followed_journal_of_a_sealed_run_has_its_late_entries_and_ends(
+    async def test_following_a_sealed_journal_ends_with_late_entries(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """A followed journal of a sealed run yields its late entries, and ends."""
         run_id = await bench.run(store)
         await write_a_life(store, run_id)
         async with asyncio.timeout(20):

@@ -53,7 +53,7 @@ def test_the_caller_gets_it_and_the_others_go_on(fleet: Fleet, error: BaseExcept
 
 
 @pytest.mark.parametrize("error", ENDINGS)
-def test_one_that_nobody_awaits_ends_nothing(fleet: Fleet, error: BaseException) -> None:
+def test_an_exit_that_is_not_awaited_ends_nothing(fleet: Fleet, error: BaseException) -> None:
     async def leaves_it() -> None:
         def raises() -> None:
             raise error

@@ -395,9 +395,7 @@ async def test_a_lost_wake_up_is_made_good_by_the_heartbeat(
         await check_cancelled(handle, cancellation, how="handler", delivered=True)
 
 
-async def test_a_listener_whose_connection_is_cut_goes_on_from_where_it_was(
-    fleet: Fleet, space: Space
-) -> None:
+async def test_a_listener_resumes_after_a_cut_connection(fleet: Fleet, space: Space) -> None:
     """With this lease, no heartbeat could tell it."""
     began = asyncio.Event()
 

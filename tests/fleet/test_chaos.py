@@ -72,9 +72,8 @@ class Chaos:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_every_run_ends_once_and_right_whatever_happens_to_the_workers(
-    stage: Stage, space: Space
-) -> None:
+async def test_every_run_ends_once_whatever_the_workers_suffer(stage: Stage, space: Space) -> None:
+    """Every run ends once and correctly, whatever happens to the workers."""
     chaos = Chaos(stage, random.Random(20_240_815))
     workers = [chaos.start() for _ in range(3)]
     shares = [SIGNALS // 3 + (number < SIGNALS % 3) for number in range(3)]

@@ -62,9 +62,11 @@ async def test_a_checkpoint_survives_its_worker(stage: Stage) -> None:
     assert await stage.check([handle]) == [2]
 
 
-async def test_a_checkpoint_that_is_too_large_is_refused_and_the_one_before_stays(
+async def test_a_checkpoint_over_its_limit_is_rejected(
     fleet: Fleet,
 ) -> None:
+    """A checkpoint over its limit is rejected, and the one before stays."""
+
     @fleet.agent
     async def keeps(run: RunContext) -> Any:
         await run.checkpoint(1)
@@ -76,7 +78,7 @@ async def test_a_checkpoint_that_is_too_large_is_refused_and_the_one_before_stay
         assert await (await fleet.submit(keeps)).output(timeout=30) == 1
 
 
-async def test_checkpoints_that_are_not_awaited_are_kept_in_order(fleet: Fleet) -> None:
+async def test_unawaited_checkpoints_are_stored_in_order(fleet: Fleet) -> None:
     @fleet.agent(retries=1, backoff=Backoff(first_seconds=0))
     async def keeps(run: RunContext) -> Any:
         if run.attempt == 1:

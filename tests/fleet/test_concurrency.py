@@ -22,9 +22,8 @@ async def states(handles: list[RunHandle[object]]) -> Counter[RunState]:
 
 
 @pytest.mark.parametrize("agent", ["waits", "waits_blocking"])
-async def test_a_worker_executes_as_many_runs_as_it_was_told_and_no_more(
-    stage: Stage, agent: str
-) -> None:
+async def test_a_worker_executes_as_many_runs_as_its_concurrency(stage: Stage, agent: str) -> None:
+    """A worker executes as many runs at a time as its concurrency, and no more."""
     gate = stage.gate()
     handles = [await stage.fleet.submit(agent, {"gate": str(gate)}) for _ in range(9)]
     await stage.ready(stage.start(concurrency=3))
@@ -57,7 +56,7 @@ async def most_at_once(stage: Stage, handles: list[RunHandle[object]]) -> int:
 
 
 @pytest.mark.parametrize("agent", ["waits_blocking", "burns"])
-async def test_blocking_agents_keep_their_leases_and_stall_nobody(stage: Stage, agent: str) -> None:
+async def test_blocking_agents_keep_their_leases(stage: Stage, agent: str) -> None:
     gate = stage.gate()
     await stage.ready(stage.start(lease_seconds=LEASE_SECONDS, concurrency=4))
     await stage.ready(stage.start(lease_seconds=LEASE_SECONDS, concurrency=4))

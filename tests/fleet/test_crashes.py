@@ -41,9 +41,11 @@ async def holder(stage: Stage, handle: RunHandle[object]) -> WorkerProcess:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_fifty_workers_killed_at_random_moments_leave_every_run_ended_once(
+async def test_fifty_killed_workers_leave_every_run_ended_once(
     stage: Stage,
 ) -> None:
+    """Fifty workers that are killed at random moments leave every run ended once."""
+
     def start() -> WorkerProcess:
         return stage.start(lease_seconds=1, concurrency=4, idle_seconds=5)
 
@@ -84,7 +86,8 @@ async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
     assert await stage.check([handle]) == [2]
 
 
-async def test_a_worker_that_dies_after_its_run_has_ended_changes_nothing(stage: Stage) -> None:
+async def test_a_worker_may_die_after_its_run_has_ended(stage: Stage) -> None:
+    """A worker that dies right after it has ended its run changes nothing about the run."""
     first = await stage.ready(stage.start(lease_seconds=3, die_at="finished"))
     handle = await stage.fleet.submit("counts", {"steps": 3})
     assert await asyncio.to_thread(first.process.wait, 30) == 9
@@ -96,9 +99,10 @@ async def test_a_worker_that_dies_after_its_run_has_ended_changes_nothing(stage:
     assert await stage.check([handle, other]) == [1, 1]
 
 
-async def test_a_handler_that_takes_its_process_with_it_is_executed_elsewhere(
+async def test_a_run_that_kills_its_worker_runs_elsewhere(
     stage: Stage,
 ) -> None:
+    """A run whose handler kills the worker's process is executed by another worker."""
     first = await stage.ready(stage.start(lease_seconds=3))
     handle = await stage.fleet.submit("dies_once", {})
     assert await asyncio.to_thread(first.process.wait, 30) == 9
@@ -110,9 +114,10 @@ async def test_a_handler_that_takes_its_process_with_it_is_executed_elsewhere(
 
 
 @pytest.mark.slow
-async def test_all_runs_of_a_dead_worker_are_handed_on_however_many_they_are(
+async def test_all_runs_of_a_dead_worker_are_requeued(
     stage: Stage,
 ) -> None:
+    """All runs of a dead worker are queued again, however many they are."""
     gate = stage.gate()
     first = await stage.ready(stage.start(lease_seconds=3, concurrency=60))
     handles = [await stage.fleet.submit("waits", {"gate": str(gate)}) for _ in range(60)]

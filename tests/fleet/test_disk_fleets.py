@@ -157,7 +157,8 @@ async def test_a_delayed_run_starts_when_it_is_due(fleet: Fleet) -> None:
     assert 0 <= run.started_ms - run.due_ms < 3_000
 
 
-async def test_what_failed_for_good_is_a_dead_letter_and_can_be_tried_again(fleet: Fleet) -> None:
+async def test_a_finally_failed_run_can_be_requeued(fleet: Fleet) -> None:
+    """A run that has failed finally is a dead letter, and can be requeued."""
     works = False
 
     @fleet.agent

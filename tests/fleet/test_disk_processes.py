@@ -62,7 +62,8 @@ async def told(journal: Path, line: str) -> None:
     await wait_until(is_told, f"the handler tells {line!r}")
 
 
-async def test_a_run_of_a_killed_worker_is_finished_by_the_next_process(stage: DiskStage) -> None:
+async def test_the_next_process_finishes_a_killed_workers_run(stage: DiskStage) -> None:
+    """The run of a killed worker is executed to its end by the next process."""
     gate, journal = stage.gate(), stage.place / "told"
     job = {"gate": str(gate), "journal": str(journal)}
     async with stage.fleet as fleet:

@@ -143,7 +143,7 @@ async def test_the_error_of_a_group_names_its_members() -> None:
     assert caught.value.error == text
 
 
-def test_a_large_group_is_told_in_a_text_of_bounded_length() -> None:
+def test_a_large_group_is_shown_in_a_bounded_text() -> None:
     """Twenty leaves are named, each to a thousand characters, and the others are counted."""
     text = error_message(ExceptionGroup("many", [ValueError(number) for number in range(25)]))
     assert text.endswith("; ValueError: 19; and 5 more")

@@ -53,7 +53,8 @@ async def until_events(stage: Stage, handle: RunHandle[object], count: int) -> N
     await wait_until(has_written, f"{count} events of {handle.run_id}")
 
 
-async def test_a_worker_that_comes_back_is_fenced_and_its_handler_cancelled(stage: Stage) -> None:
+async def test_a_worker_that_comes_back_is_fenced(stage: Stage) -> None:
+    """The writes of a worker that was frozen are rejected, and its handler is cancelled."""
     gate, journal = stage.gate(), stage.place / "notes"
     job = {"gate": str(gate), "journal": str(journal)}
     handle = await taken_over(stage, "will_not_go", job)
@@ -66,9 +67,10 @@ async def test_a_worker_that_comes_back_is_fenced_and_its_handler_cancelled(stag
 
 
 @pytest.mark.slow
-async def test_an_agent_that_only_waits_hears_of_the_loss_by_its_cancellation(
+async def test_a_waiting_agent_is_cancelled_by_the_loss(
     stage: Stage,
 ) -> None:
+    """An agent that only waits is cancelled when its claim is lost."""
     gate, journal = stage.gate(), stage.place / "notes"
     handle = await taken_over(stage, "waits", {"gate": str(gate), "journal": str(journal)})
     await until_noted(journal, "1 cancelled")

@@ -34,7 +34,7 @@ async def test_a_cancelled_run_has_its_reason_as_error(fleet: Fleet) -> None:
     assert result.error.reason == "not needed"
 
 
-async def test_a_run_that_failed_without_a_result_tells_why(fleet: Fleet) -> None:
+async def test_a_run_that_failed_without_a_result_has_a_reason(fleet: Fleet) -> None:
     handle = await fleet.submit("fine", 1)
     await (await fleet.store()).finish(handle.run_id, RunState.FAILED, error="the disk is gone")
     result = await handle.result(timeout=30)
@@ -65,7 +65,7 @@ async def test_a_bound_method_is_submitted_as_it_was_registered(fleet: Fleet) ->
         ([], "could not be asked for its state after 0.01 s"),
     ],
 )
-async def test_a_wait_that_was_too_short_tells_the_last_state(
+async def test_a_wait_that_was_too_short_names_the_last_state(
     monkeypatch: pytest.MonkeyPatch, seen: list[RunState], told: str
 ) -> None:
     handle = Fleet("redis://127.0.0.1:1").handle("r-1")

@@ -57,7 +57,8 @@ async def breaks(run: RunContext) -> None:
     raise ValueError("broken")
 
 
-async def test_its_events_progress_checkpoint_and_output_are_those_of_a_run() -> None:
+async def test_it_has_all_that_a_run_has() -> None:
+    """Events, progress, checkpoint and output are those of a run that a worker executes."""
     done = await fleet.run_inline(answers, {"text": "why not"})
     assert done.output == Answer(("why", "not"))
     assert done.result.output == done.output
@@ -99,7 +100,7 @@ async def test_an_input_that_does_not_fit_is_refused_before_anything() -> None:
         await Fleet().run_inline("nobody")
 
 
-async def test_a_second_attempt_sees_what_the_first_kept() -> None:
+async def test_a_second_attempt_sees_the_firsts_checkpoint() -> None:
     seen: list[Any] = []
     local = Fleet()
 

@@ -38,7 +38,7 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
     task.cancel()
 
 
-async def test_a_heartbeat_later_than_the_lease_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_heartbeat_later_than_the_lease_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     await beaten(0.1, blocked_seconds=0.5)
     [told] = [each.getMessage() for each in caplog.records if "blocked" in each.getMessage()]
     seconds = re.fullmatch(WARNING.format(0.1), told)

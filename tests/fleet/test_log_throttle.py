@@ -30,7 +30,7 @@ def watched(caplog: pytest.LogCaptureFixture) -> Watched:
     return Watched(caplog)
 
 
-def test_the_same_is_told_once_a_minute_and_its_end_once(watched: Watched) -> None:
+def test_an_error_is_logged_once_a_minute_and_its_end_once(watched: Watched) -> None:
     for second in range(121):
         watched.now = second
         watched.trouble.failed(ValueError("full"))
@@ -58,13 +58,13 @@ def test_control_characters_of_an_error_are_shown(watched: Watched) -> None:
     assert watched.lines() == ["no heartbeat: \\x1b[31m\\x00"]
 
 
-def test_another_error_is_told_at_once(watched: Watched) -> None:
+def test_another_error_is_logged_at_once(watched: Watched) -> None:
     for text in ("full", "gone", "full", "gone"):
         watched.trouble.failed(ValueError(text))
     assert watched.lines() == ["no heartbeat: full", "no heartbeat: gone"]
 
 
-def test_no_end_is_told_of_what_never_began(watched: Watched) -> None:
+def test_a_recovery_without_a_failure_is_not_logged(watched: Watched) -> None:
     watched.trouble.recovered()
     assert watched.lines() == []
 

@@ -99,7 +99,8 @@ async def test_what_an_error_says_drives_no_terminal(
     assert r"\x1b[32m" in caplog.text
 
 
-def test_the_command_line_escapes_the_records_of_this_package_alone() -> None:
+def test_only_this_packages_records_are_escaped() -> None:
+    """The command line escapes the log records of this package and of no other."""
     formatter = _EscapingFormatter("%(message)s")
 
     def shown(name: str) -> str:

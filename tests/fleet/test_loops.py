@@ -106,7 +106,8 @@ def test_a_forked_child_and_its_parent_do_not_disturb_each_other(space: Space) -
     assert space.admin.zcard(space.keys.queue("any", 0)) == 42
 
 
-async def test_two_threads_may_forget_the_same_closed_loop_at_the_same_time() -> None:
+async def test_two_threads_may_forget_one_closed_loop_at_once() -> None:
+    """Two threads may remove the store of the same closed loop at the same time."""
     stores = StoreOfLoop("redis://127.0.0.1:1", {})
 
     class Closed:

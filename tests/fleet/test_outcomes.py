@@ -106,9 +106,11 @@ async def test_what_no_future_takes_fails_a_blocking_agents_run(fleet: Fleet) ->
     ],
     ids=["object", "nan", "surrogate", "large", "unwritable", "huge"],
 )
-async def test_an_output_that_cannot_be_stored_fails_the_run_with_a_clear_error(
+async def test_an_output_that_cannot_be_stored_fails_the_run(
     fleet: Fleet, output: object, text: str
 ) -> None:
+    """An output that cannot be stored fails the run with an error that says so."""
+
     @fleet.agent
     async def returns() -> Any:
         return output
@@ -144,7 +146,9 @@ async def test_an_input_that_no_longer_fits_fails_the_run(fleet: Fleet, space: S
     assert "value: Input should be a valid integer" in result.error.message
 
 
-async def test_writes_that_are_not_awaited_are_in_order_and_before_the_end(fleet: Fleet) -> None:
+async def test_unawaited_writes_are_in_order_before_the_end(fleet: Fleet) -> None:
+    """Writes that are not awaited are in the journal in order and before the run's end."""
+
     @fleet.agent
     async def emits(fails: bool, run: RunContext) -> None:
         for number in range(50):
@@ -160,7 +164,7 @@ async def test_writes_that_are_not_awaited_are_in_order_and_before_the_end(fleet
             assert events[-1].type in {RunEventType.AGENT_COMPLETED, RunEventType.AGENT_FAILED}
 
 
-async def test_a_failed_write_that_nobody_awaited_fails_the_run(fleet: Fleet) -> None:
+async def test_a_failed_unawaited_write_fails_the_run(fleet: Fleet) -> None:
     @fleet.agent
     async def emits(run: RunContext) -> None:
         run.emit("bad", cast("Any", object()))

@@ -66,7 +66,8 @@ async def test_an_agent_that_cancels_its_own_task_fails_its_run_once(
     assert (state, told.type_name) == (RunState.FAILED, name)
 
 
-async def test_the_failure_of_an_agent_that_cancels_its_own_task_is_an_event(fleet: Fleet) -> None:
+async def test_an_agent_that_cancels_its_own_task_may_fail(fleet: Fleet) -> None:
+    """An agent that cancels its own task and raises has failed, and an event records that."""
     fleet.agent(cancels_twice_and_raises)
     async with working(fleet):
         handle = await fleet.submit(cancels_twice_and_raises)
@@ -75,9 +76,11 @@ async def test_the_failure_of_an_agent_that_cancels_its_own_task_is_an_event(fle
     assert events[-1].error == "ValueError: after its own cancellations"
 
 
-async def test_an_agent_that_cancels_its_own_task_and_returns_completes_its_run(
+async def test_an_agent_that_cancels_its_own_task_may_complete(
     fleet: Fleet,
 ) -> None:
+    """An agent that cancels its own task and returns has completed its run."""
+
     @fleet.agent
     async def returns(run: RunContext) -> str:
         run.emit("not awaited")
@@ -147,13 +150,14 @@ async def later(action: Callable[[], None]) -> None:
 @pytest.mark.parametrize(
     ("action", "name"), [(exits, "SystemExit"), (interrupts, "KeyboardInterrupt")]
 )
-async def test_an_exit_in_a_task_of_an_agent_fails_its_run_and_nothing_else(
+async def test_an_exit_in_a_task_fails_its_run_alone(
     fleet: Fleet,
     place: Callable[..., Any],
     shown: str | None,
     action: Callable[[], None],
     name: str,
 ) -> None:
+    """A SystemExit in a task of an agent fails its run and nothing else."""
     began, opened = asyncio.Event(), asyncio.Event()
 
     @fleet.agent
@@ -177,9 +181,11 @@ async def test_an_exit_in_a_task_of_an_agent_fails_its_run_and_nothing_else(
     assert told.type_name == (shown or name)
 
 
-async def test_an_exit_in_a_task_that_nobody_awaits_is_logged_with_its_run(
+async def test_an_exit_in_an_unawaited_task_is_logged(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A SystemExit in a task that is never awaited is logged with the id of its run."""
+
     @fleet.agent
     async def leaves_it_behind() -> str:
         task = asyncio.create_task(later(exits))
@@ -192,7 +198,9 @@ async def test_an_exit_in_a_task_that_nobody_awaits_is_logged_with_its_run(
     assert f"run {handle.run_id}: a task of its agent raised SystemExit(3)" in caplog.text
 
 
-async def test_a_task_that_is_cancelled_before_it_begins_is_as_it_always_was(fleet: Fleet) -> None:
+async def test_a_task_cancelled_before_it_begins_is_unchanged(fleet: Fleet) -> None:
+    """A guarded task that is cancelled before its first step behaves as without the guard."""
+
     @fleet.agent
     async def cancels() -> tuple[bool, str]:
         task = asyncio.create_task(later(exits), name="mine")
@@ -230,9 +238,10 @@ async def test_a_handler_that_swallows_its_cancellation_is_handed_back(fleet: Fl
     assert (await handle.snapshot()).attempt == 2
 
 
-async def test_a_handler_that_turns_its_cancellation_into_a_failure_is_handed_back(
+async def test_a_cancelled_handler_may_raise_and_is_handed_back(
     fleet: Fleet,
 ) -> None:
+    """The run of a handler that raises another error on its cancellation is handed back."""
     began = asyncio.Event()
 
     @fleet.agent
@@ -249,9 +258,10 @@ async def test_a_handler_that_turns_its_cancellation_into_a_failure_is_handed_ba
     assert (await handle.status()).state is RunState.PENDING
 
 
-async def test_a_handler_that_is_never_done_with_its_cancellation_is_left_behind(
+async def test_a_handler_that_never_ends_is_left_behind(
     fleet: Fleet,
 ) -> None:
+    """A handler that does not end after its cancellation is left behind."""
     began, opened, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @fleet.agent

@@ -89,9 +89,10 @@ async def test_heartbeats_move_the_leases_of_every_partition(
     assert await hand_on(queue) == []
 
 
-async def test_a_claim_takes_no_more_than_was_asked_for_over_all_partitions(
+async def test_a_claim_is_limited_over_all_partitions(
     store: RedisRunStore,
 ) -> None:
+    """A claim takes no more runs than requested, counted over all partitions."""
     queue = store.queue(lease_seconds=60)
     for run_id in one_of_each():
         await store.submit(run_id, "work")

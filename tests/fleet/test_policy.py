@@ -97,9 +97,10 @@ def test_no_wait_is_shorter_than_the_one_before(
     st.none() | st.floats(min_value=0, max_value=1e6),
     draws,
 )
-def test_a_failing_run_dies_after_exactly_its_retries_unless_its_time_is_over(
+def test_a_failing_run_dies_after_exactly_its_retries(
     retries: int, failures: int, left_seconds: float | None, drawn: float
 ) -> None:
+    """A failing run dies after exactly its retries, unless its deadline is over before."""
     decision = decide_failure(
         ValueError(),
         Policy(retries=retries),

@@ -97,9 +97,8 @@ async def test_leases_that_were_lost_are_rebuilt_by_heartbeats(stage: Stage, spa
     assert await stage.check([handle]) == [1]
 
 
-async def test_entries_of_runs_that_are_gone_are_removed_and_hide_nothing(
-    space: Space, store: RedisRunStore
-) -> None:
+async def test_listings_drop_runs_that_have_expired(space: Space, store: RedisRunStore) -> None:
+    """Index entries of expired runs are removed, and hide no other run."""
     queue_key = space.keys.queue("work", 0)
     space.admin.zadd(queue_key, {f"gone-{number}": number for number in range(500)})
     await store.create("ended", "work")
@@ -111,9 +110,10 @@ async def test_entries_of_runs_that_are_gone_are_removed_and_hide_nothing(
     assert await take(queue, "first", 1) == []
 
 
-async def test_a_worker_takes_no_more_than_it_asked_for_and_the_oldest_first(
+async def test_a_claim_takes_the_oldest_runs_up_to_its_count(
     store: RedisRunStore,
 ) -> None:
+    """A claim takes the oldest runs first, and no more than requested."""
     queue = store.queue(lease_seconds=60)
     for number in range(5):
         await store.submit(f"run-{number}", "work")
@@ -138,7 +138,9 @@ async def test_of_two_reclaimers_one_wins(space: Space, store: RedisRunStore) ->
     assert await hand_on(queue) == []
 
 
-async def test_a_heartbeat_tells_which_claims_are_over(space: Space, store: RedisRunStore) -> None:
+async def test_a_heartbeat_reports_which_claims_are_over(
+    space: Space, store: RedisRunStore
+) -> None:
     queue, claims = await claimed(store, 3)
     assert await over(queue, claims) == []
     expire_leases(space)

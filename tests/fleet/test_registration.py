@@ -74,9 +74,8 @@ async def yields_later(job: Job) -> AsyncIterator[int]:
         (functools.partial(takes_two, factor=2), ": wrap it in a function"),
     ],
 )
-def test_a_function_that_cannot_be_an_agent_is_refused_with_the_reason(
-    function: Any, said: str
-) -> None:
+def test_a_function_that_cannot_be_an_agent_is_rejected(function: Any, said: str) -> None:
+    """A function that cannot be an agent is rejected, and the error gives the reason."""
     fleet = Fleet()
     with pytest.raises(TypeError) as caught:
         fleet.agent(function)

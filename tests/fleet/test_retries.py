@@ -71,7 +71,7 @@ async def test_a_failed_run_is_tried_again_until_it_completes(fleet: Fleet) -> N
 
 
 @pytest.mark.parametrize("in_thread", [False, True], ids=["async", "def"])
-async def test_a_run_that_fails_too_often_dies_and_tells_why(
+async def test_a_run_that_fails_too_often_dies_with_the_reason(
     fleet: Fleet, *, in_thread: bool
 ) -> None:
     @fleet.agent(name="async", retries=1, backoff=AT_ONCE)
@@ -213,7 +213,7 @@ async def test_an_attempt_that_takes_too_long_has_failed(fleet: Fleet, *, in_thr
     assert first == "1 TimeoutError: this attempt took longer than 0.05 s"
 
 
-async def test_the_error_of_a_timeout_tells_where_the_handler_was(fleet: Fleet) -> None:
+async def test_the_error_of_a_timeout_shows_where_the_handler_was(fleet: Fleet) -> None:
     @fleet.agent(timeout=0.05)
     async def lingers() -> None:
         await the_slow_part()
@@ -280,7 +280,7 @@ async def test_nothing_is_tried_again_after_its_deadline(fleet: Fleet) -> None:
     assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
 
 
-async def test_a_run_that_nobody_starts_before_its_deadline_dies(fleet: Fleet) -> None:
+async def test_a_run_that_is_not_started_by_its_deadline_dies(fleet: Fleet) -> None:
     async with working(fleet, lease_seconds=1):
         await fleet.pause("fine")
         handle = await fleet.submit("fine", 1, deadline=0.05)
@@ -358,7 +358,8 @@ async def test_an_ended_run_can_be_submitted_again(fleet: Fleet) -> None:
         await fleet.retry("unknown")
 
 
-async def test_what_is_submitted_again_has_the_trace_and_the_deadlines_span(fleet: Fleet) -> None:
+async def test_a_retried_run_has_its_trace_and_deadline(fleet: Fleet) -> None:
+    """A run that is submitted again has the same trace, and its deadline starts again."""
     trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     old = await fleet.submit("fine", 7, delay=60, deadline=3600, trace=trace)
     await old.cancel()

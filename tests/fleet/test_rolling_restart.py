@@ -16,7 +16,8 @@ RUNS_PER_STEP = 40
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-async def test_a_rolling_restart_loses_nothing_and_executes_nothing_twice(stage: Stage) -> None:
+async def test_a_rolling_restart_executes_every_run_once(stage: Stage) -> None:
+    """A rolling restart of all workers loses no run, and executes none twice."""
     workers = [await stage.ready(stage.start(concurrency=5)) for _ in range(WORKERS)]
     handles: list[RunHandle[object]] = []
     for place in range(WORKERS):
@@ -35,7 +36,7 @@ async def test_a_rolling_restart_loses_nothing_and_executes_nothing_twice(stage:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-async def test_what_a_stopping_worker_hands_back_is_executed_by_the_next(stage: Stage) -> None:
+async def test_the_next_worker_executes_handed_back_runs(stage: Stage) -> None:
     """With no time to drain, what has finished stays so, and the rest is done again."""
     gate = stage.gate()
     first = await stage.ready(stage.start(concurrency=20, drain_seconds=0))

@@ -68,7 +68,7 @@ async def lease_moves_on(admin: Redis, stage: Stage, run_id: str) -> None:
     await wait_until(has_moved, f"a heartbeat keeps run {run_id}")
 
 
-async def test_leases_are_kept_though_the_server_is_out_of_memory(
+async def test_leases_last_though_the_server_is_out_of_memory(
     own_stage: Stage, own_folder: Path
 ) -> None:
     gate = own_stage.gate()

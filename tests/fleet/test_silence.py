@@ -11,7 +11,8 @@ from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 
 
-async def test_a_silence_is_told_once_and_ends_with_the_next_word(fleet: Fleet) -> None:
+async def test_a_silence_is_recorded_once_until_the_next_write(fleet: Fleet) -> None:
+    """A silence is recorded once, and ends with the next write."""
     began, spoken, opened = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @fleet.agent(silent_after_seconds=0.5)

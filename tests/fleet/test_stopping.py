@@ -69,9 +69,8 @@ async def test_it_finishes_what_ends_in_time_and_claims_no_more(stage: Stage) ->
 
 
 @pytest.mark.parametrize("agent", BLOCKING)
-async def test_what_does_not_end_in_time_is_handed_back_and_taken_by_another(
-    stage: Stage, agent: str
-) -> None:
+async def test_a_run_that_does_not_end_in_time_is_handed_back(stage: Stage, agent: str) -> None:
+    """A run that outlasts the drain is handed back, and another worker executes it."""
     gate = stage.gate()
     worker = await stage.ready(stage.start(drain_seconds=0.5))
     handle = await waiting_run(stage, agent, str(gate))
@@ -174,7 +173,8 @@ async def test_a_handler_that_never_ends_is_handed_back_all_the_same(
     await handle.cancel()
 
 
-async def test_a_run_that_was_deleted_meanwhile_does_not_break_the_drain(stage: Stage) -> None:
+async def test_a_deleted_run_does_not_break_the_drain(stage: Stage) -> None:
+    """A worker drains although a run that it executes was deleted in the meantime."""
     worker = await stage.ready(stage.start(drain_seconds=1))
     gone = await waiting_run(stage, "waits", str(stage.gate()))
     kept = await waiting_run(stage, "waits", str(stage.gate()))

@@ -86,7 +86,8 @@ def test_a_key_of_no_tenant_makes_the_id_that_it_always_made() -> None:
     assert idempotent_run_id("fine", "order 7") == "idem-16e45d85b64dbd417c6cd250663cc87e"
 
 
-async def test_another_tenants_run_under_the_id_of_a_key_is_nobodys_to_have(fleet: Fleet) -> None:
+async def test_the_run_of_a_key_is_hidden_from_other_tenants(fleet: Fleet) -> None:
+    """A key whose run id belongs to another tenant's run is a conflict."""
     wanted = idempotent_run_id("fine", "key", "acme")
     await fleet.submit("fine", 1, run_id=wanted, tenant="beta")
     with pytest.raises(IdempotencyConflictError):
@@ -142,9 +143,10 @@ async def test_a_key_whose_run_has_just_gone_is_free(
         ({"priority": 0.5}, "priority is 0.5"),
     ],
 )
-async def test_an_option_out_of_bounds_is_refused_and_nothing_is_written(
+async def test_an_option_out_of_bounds_writes_nothing(
     fleet: Fleet, space: Space, options: dict[str, Any], word: str
 ) -> None:
+    """An option that is out of bounds is rejected before anything is written."""
     await fleet.submit("fine", 1)
     before = space.dump()
     with pytest.raises(InvalidInputError, match=word):

@@ -175,7 +175,7 @@ def test_a_run_is_cancelled_and_listed(fleet: Fleet) -> None:
     assert [run.run_id for run in cancelled.runs] == [waiting.run_id]
 
 
-def test_agents_are_paused_and_workers_told(fleet: Fleet) -> None:
+def test_agents_are_paused_and_workers_listed(fleet: Fleet) -> None:
     fleet.sync.pause("double")
     assert fleet.sync.paused() == {"double"}
     fleet.sync.resume("double")
@@ -216,7 +216,8 @@ def test_after_a_disconnection_the_next_call_connects_anew(fleet: Fleet) -> None
     assert background() is background()
 
 
-def test_a_script_that_ends_in_the_middle_of_things_leaves_no_word(space: Space) -> None:
+def test_a_script_that_ends_mid_call_prints_nothing(space: Space) -> None:
+    """A script that ends while calls and streams are under way prints no warning and no error."""
     told = ran(
         space,
         """
@@ -237,7 +238,8 @@ print(next(left).data, handle.status().state)
     assert told == ["a pending"]
 
 
-def test_a_forked_child_has_a_background_of_its_own_and_harms_nobodys(space: Space) -> None:
+def test_a_forked_child_has_its_own_background_loop(space: Space) -> None:
+    """A forked child has a background loop of its own, and does not disturb its parent's."""
     told = ran(
         space,
         """

@@ -81,9 +81,10 @@ def test_a_carried_trace_becomes_the_current_one(attached: list[tuple[str, ...]]
     assert attached == [(PARENT,)]
 
 
-def test_a_program_without_the_library_carries_and_enters_nothing(
+def test_without_the_library_there_is_no_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A program without OpenTelemetry passes no trace on, and enters none."""
     # Other tests may have brought it.
     monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     assert trace_to_carry(None) is None

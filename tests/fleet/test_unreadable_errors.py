@@ -273,7 +273,7 @@ async def test_a_callback_that_raises_it_leaves_the_worker_alone(
     assert f"{error_type_name(kind())}: " in caplog.text
 
 
-async def test_the_cause_of_an_unreadable_error_is_told(fleet: Fleet) -> None:
+async def test_the_cause_of_an_unreadable_error_is_reported(fleet: Fleet) -> None:
     """The traceback has the frames and the causes of an error whose own text fails."""
 
     @fleet.agent

@@ -34,7 +34,8 @@ def test_a_worker_for_no_agent_is_refused() -> None:
         Worker(app.fleet, targets=[])
 
 
-async def test_a_worker_is_listed_with_what_it_holds_until_it_has_stopped(stage: Stage) -> None:
+async def test_a_worker_is_listed_with_its_runs_until_it_stops(stage: Stage) -> None:
+    """A worker is listed with the runs that it executes until it has stopped."""
     gate = stage.gate()
     assert await stage.fleet.workers() == []
     one, two = [await stage.ready(stage.start(concurrency=3)) for _ in range(2)]

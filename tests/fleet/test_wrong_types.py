@@ -74,7 +74,7 @@ def fleet_of_its_own() -> Fleet:
     return Fleet("redis://127.0.0.1:1")
 
 
-async def test_letters_are_purged_by_a_word_that_says_which(fleet: Fleet) -> None:
+async def test_letters_are_purged_by_an_explicit_selection(fleet: Fleet) -> None:
     store = await fleet.store()
     await store.submit("r-1", "fine")
     await store.finish("r-1", RunState.FAILED, dead="not_retryable")

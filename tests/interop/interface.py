@@ -141,9 +141,10 @@ async def test_events_come_back_as_they_were_pushed(store: MurmurRunStore) -> No
     assert {type(each.type) for each in seen} == {EventType}
 
 
-async def test_a_live_stream_ends_with_the_event_that_comes_after_the_state(
+async def test_a_live_stream_ends_with_the_closing_event(
     store: MurmurRunStore,
 ) -> None:
+    """A live stream ends with the closing event, also when it comes after the state."""
     started, last = event("agent_started"), event("agent_completed")
     await store.set_state("r", State.RUNNING)
     await store.push_event("r", started)
@@ -161,7 +162,7 @@ async def streamed_rest(live: AsyncIterator[Any]) -> list[Any]:
         return [each async for each in live]
 
 
-async def test_a_cancelled_run_has_one_last_event_however_it_is_told(store: MurmurRunStore) -> None:
+async def test_a_cancelled_run_has_one_last_event(store: MurmurRunStore) -> None:
     await store.set_state("r", State.CANCELLED)
     await store.push_event("r", event("run_cancelled", agent=None))
     assert [each.type for each in await streamed(store)] == [EventType.RUN_CANCELLED]
@@ -187,9 +188,10 @@ async def test_events_that_murmur_does_not_know_are_left_out(store: MurmurRunSto
     assert seen == [EventType.AGENT_STARTED, EventType.AGENT_COMPLETED]
 
 
-async def test_an_event_is_of_the_run_that_it_is_pushed_to_and_naive_times_are_local(
+async def test_an_event_gets_its_runs_id_and_a_local_time(
     store: MurmurRunStore,
 ) -> None:
+    """An event gets the id of the run that it is pushed to, and a naive time is local time."""
     naive = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001  # their store takes it
     await store.push_event("r", Event(type="agent_started", run_id="other", timestamp=naive))
     await store.set_state("r", State.CANCELLED)
@@ -332,9 +334,10 @@ def test_exactly_one_of_url_and_client_is_given(space: Space) -> None:
             RedisRunStore(url, client=client)
 
 
-async def test_a_store_looks_after_lost_runs_by_default_and_can_be_told_not_to(
+async def test_failing_lost_runs_can_be_switched_off(
     space: Space,
 ) -> None:
+    """By default a store fails the runs of dead servers; an option switches that off."""
     async with RedisRunStore(space.url, key_prefix=space.prefix) as store:
         await store.create("kept", TARGET)
         await store.set_state("kept", State.RUNNING)

@@ -23,9 +23,10 @@ def types(events: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_no_live_stream_of_many_runs_lacks_its_last_event_or_has_one_twice(
+async def test_no_stream_lacks_its_last_event_or_repeats_one(
     serve: Serve,
 ) -> None:
+    """No live stream of many runs lacks its last event or yields one twice."""
     (server,) = serve("ours")
     places = asyncio.Semaphore(AT_ONCE)
 
@@ -57,9 +58,10 @@ async def test_two_servers_on_one_redis_know_each_others_runs(serve: Serve, tmp_
     assert types(await one.stream(run_id)) == ["agent_started", "agent_completed"]
 
 
-async def test_a_run_of_one_server_is_cancelled_on_the_other_and_stays_so(
+async def test_a_run_can_be_cancelled_on_another_server(
     serve: Serve, space: Space, tmp_path: Path
 ) -> None:
+    """A run of one server is cancelled through another server, and stays cancelled."""
     one, other = serve("ours", "ours")
     go = tmp_path / "go"
     run_id = await one.submit("waiter", str(go))
@@ -82,9 +84,10 @@ async def test_a_run_of_one_server_is_cancelled_on_the_other_and_stays_so(
         assert types(await server.stream(run_id)) == ["agent_started", "run_cancelled"]
 
 
-async def test_the_runs_of_a_killed_server_fail_and_their_streams_say_so(
+async def test_the_runs_of_a_killed_server_fail_in_their_streams(
     serve: Serve, tmp_path: Path
 ) -> None:
+    """The runs of a killed server fail, and their streams end with that failure."""
     doomed, other = serve("ours", "ours", lease_seconds=SHORT_SECONDS)
     run_ids = [await doomed.submit("waiter", str(tmp_path / "never")) for _ in range(3)]
     streams = [other.events(run_id) for run_id in run_ids]
@@ -136,9 +139,8 @@ DRAWN = {"run_id", "task_id", "request_id", "trace_id", "timestamp", "duration_m
 
 @pytest.mark.leaves("theirs:*")
 @pytest.mark.parametrize("target", CASES)
-async def test_a_run_is_told_as_with_the_store_of_murmur_by_every_server(
-    serve: Serve, target: str
-) -> None:
+async def test_every_server_replies_as_with_murmurs_own_store(serve: Serve, target: str) -> None:
+    """Every server replies about a run exactly as it does with murmur's own store."""
     one, other, theirs = serve("ours", "ours", "theirs")
     ours = await story(one, target)
     assert ours["status"]["state"] == CASES[target]
