@@ -66,12 +66,14 @@ class Cursor:
                 None,
             )
         if oldest is not None and self.seq <= oldest.seq:
-            raise CursorGapError(
-                f"entries {self.seq + 1} to {oldest.seq} were trimmed away",
-                str(oldest),
-            )
+            raise trimmed_away(self.seq, oldest)
         raise CursorResetError(
             f"entry {self.seq} is not the one that the cursor saw (a failover rewound the "
             "journal); read again from the start",
             None,
         )
+
+
+def trimmed_away(seen: int, resume: Cursor) -> CursorGapError:
+    """The error of a reader that has seen entry ``seen`` and can only resume after ``resume``."""
+    return CursorGapError(f"entries {seen + 1} to {resume.seq} were trimmed away", str(resume))

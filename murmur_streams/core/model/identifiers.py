@@ -23,30 +23,21 @@ def check_run_id(run_id: object) -> str:
     """Return ``run_id`` if it is inside the grammar, else raise InvalidRunIdError."""
     if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id):
         return run_id
-    raise InvalidRunIdError(
-        f"run_id {_shown(run_id)} is refused: use 1 to 128 characters of A-Z a-z 0-9 . _ : - "
-        "that begin with a letter or a digit"
-    )
+    raise InvalidRunIdError(_refusal("run_id", run_id, 128, ". _ : -"))
 
 
 def check_target(target: object) -> str:
     """Return ``target`` if it is inside the grammar, else raise InvalidTargetError."""
     if isinstance(target, str) and _TARGET.fullmatch(target):
         return target
-    raise InvalidTargetError(
-        f"target {_shown(target)} is refused: use 1 to 128 characters of A-Z a-z 0-9 . _ - "
-        "that begin with a letter or a digit"
-    )
+    raise InvalidTargetError(_refusal("target", target, 128, ". _ -"))
 
 
 def check_tenant(tenant: object) -> str | None:
     """Return ``tenant`` if it is None or inside the grammar, else raise InvalidInputError."""
     if tenant is None or (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
         return tenant
-    raise InvalidInputError(
-        f"tenant {_shown(tenant)} is refused: use 1 to 64 characters of A-Z a-z 0-9 . _ - "
-        "that begin with a letter or a digit"
-    )
+    raise InvalidInputError(_refusal("tenant", tenant, 64, ". _ -"))
 
 
 def new_run_id() -> str:
@@ -59,7 +50,11 @@ def new_epoch() -> str:
     return secrets.token_hex(EPOCH_BYTES)
 
 
-def _shown(value: object) -> str:
+def _refusal(what: str, value: object, most: int, others: str) -> str:
     # ascii() escapes characters that could forge a log line.
     text = ascii(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return (
+        f"{what} {shown} is refused: use 1 to {most} characters of A-Z a-z 0-9 {others} "
+        "that begin with a letter or a digit"
+    )

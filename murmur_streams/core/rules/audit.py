@@ -60,13 +60,10 @@ def audit_run(
         problems.append("the journal is missing, or nothing of it can be folded")
     else:
         problems += _field_problems(stored, folded, notes)
-        problems += _payload_problems("input", folded.input_size, folded.input_sha256, input_json)
-        problems += _payload_problems(
-            "result", folded.result_size, folded.result_sha256, result_json
-        )
-        problems += _payload_problems(
-            "checkpoint", folded.checkpoint_size, folded.checkpoint_sha256, checkpoint_json
-        )
+        payloads = {"input": input_json, "result": result_json, "checkpoint": checkpoint_json}
+        for what, text in payloads.items():
+            size, sha256 = getattr(folded, f"{what}_size"), getattr(folded, f"{what}_sha256")
+            problems += _payload_problems(what, size, sha256, text)
     return AuditReport(run_id, len(entries), tuple(problems), tuple(notes))
 
 

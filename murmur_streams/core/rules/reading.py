@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.cursors import Cursor, trimmed_away
 from murmur_streams.core.model.entries import EntryType, JournalEntry
-from murmur_streams.core.model.errors import CursorGapError, CursorResetError
+from murmur_streams.core.model.errors import CursorResetError
 from murmur_streams.core.model.states import TERMINAL_STATES
 
 
@@ -123,10 +123,7 @@ class Reading:
                 None,
             )
         if self.seq:
-            resume = Cursor(self.epoch, entry.ms, entry.seq - 1)
-            raise CursorGapError(
-                f"entries {self.seq + 1} to {entry.seq - 1} were trimmed away", str(resume)
-            )
+            raise trimmed_away(self.seq, Cursor(self.epoch, entry.ms, entry.seq - 1))
         return True
 
     def _new_life(self) -> CursorResetError:
