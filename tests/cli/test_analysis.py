@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.cli.demo.analysis import MAX_SOURCE_BYTES, FileReport, Kind, analyse
+from examples.code_review.analysis import MAX_SOURCE_BYTES, FileReport, FindingKind, analyse
 
 
-def found(source: bytes | str, kind: Kind, file: str = "a.py") -> list[tuple[int, str, int]]:
+def found(source: bytes | str, kind: FindingKind, file: str = "a.py") -> list[tuple[int, str, int]]:
     report = analyse(source.encode() if isinstance(source, str) else source, file)
     return [(f.line, f.subject, f.size) for f in report.findings if f.kind is kind]
 
@@ -22,29 +22,29 @@ def nested(depth: int) -> str:
 
 def test_a_long_function_is_found_with_its_class_and_length() -> None:
     source = "class A:\n    def f(self):\n" + "        x = 1\n" * 59
-    assert found(source, Kind.LONG_FUNCTION) == [(2, "A.f()", 60)]
+    assert found(source, FindingKind.LONG_FUNCTION) == [(2, "A.f()", 60)]
 
 
 def test_a_function_below_the_limit_is_not_found() -> None:
-    assert found("def f():\n" + "    x = 1\n" * 58, Kind.LONG_FUNCTION) == []
+    assert found("def f():\n" + "    x = 1\n" * 58, FindingKind.LONG_FUNCTION) == []
 
 
 def test_the_deepest_block_is_found_with_its_function() -> None:
-    assert found(nested(6), Kind.DEEP_NESTING) == [(7, "in f()", 6)]
+    assert found(nested(6), FindingKind.DEEP_NESTING) == [(7, "in f()", 6)]
 
 
 def test_an_elif_is_no_deeper_than_its_if() -> None:
-    assert found("if a: pass\n" + "elif b: pass\n" * 20, Kind.DEEP_NESTING) == []
+    assert found("if a: pass\n" + "elif b: pass\n" * 20, FindingKind.DEEP_NESTING) == []
 
 
 def test_an_if_inside_an_else_is_deeper() -> None:
     source = "\n".join(f"{' ' * n}if x: pass\n{' ' * n}else:" for n in range(5)) + "\n     pass"
-    assert found(source, Kind.DEEP_NESTING) == [(9, "in the module", 5)]
+    assert found(source, FindingKind.DEEP_NESTING) == [(9, "in the module", 5)]
 
 
 def test_a_function_inside_deep_blocks_begins_at_the_top_again() -> None:
     source = nested(4).replace("pass", "def g():\n" + "    " * 6 + "if y: pass")
-    assert found(source, Kind.DEEP_NESTING) == []
+    assert found(source, FindingKind.DEEP_NESTING) == []
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_a_function_inside_deep_blocks_begins_at_the_top_again() -> None:
     ],
 )
 def test_imports_that_nothing_mentions_are_found(source: str, names: list[str]) -> None:
-    assert [subject for _, subject, _ in found(source, Kind.UNUSED_IMPORT)] == names
+    assert [subject for _, subject, _ in found(source, FindingKind.UNUSED_IMPORT)] == names
 
 
 def test_the_imports_of_an_init_are_its_exports() -> None:
-    assert found("import os", Kind.UNUSED_IMPORT, "p/__init__.py") == []
+    assert found("import os", FindingKind.UNUSED_IMPORT, "p/__init__.py") == []
 
 
 def test_imported_modules_are_counted_once_by_their_top_level() -> None:
@@ -95,19 +95,19 @@ def test_imported_modules_are_counted_once_by_their_top_level() -> None:
     ],
 )
 def test_what_cannot_be_parsed_is_a_finding(source: bytes, why: str) -> None:
-    [(line, subject, _)] = found(source, Kind.UNPARSABLE)
+    [(line, subject, _)] = found(source, FindingKind.UNPARSABLE)
     assert why in subject
     assert line >= 1
 
 
 def test_the_subject_of_a_hostile_file_cannot_drive_a_terminal() -> None:
-    [(_, subject, _)] = found(b"# coding: \x1b[31m\n", Kind.UNPARSABLE) or [(1, "", 0)]
+    [(_, subject, _)] = found(b"# coding: \x1b[31m\n", FindingKind.UNPARSABLE) or [(1, "", 0)]
     assert subject.isprintable()
 
 
 @pytest.mark.parametrize("source", [b"", b"'\\d'", b"x = 0x" + b"f" * 100_000])
 def test_odd_but_valid_files_are_parsed(source: bytes) -> None:
-    assert found(source, Kind.UNPARSABLE) == []
+    assert found(source, FindingKind.UNPARSABLE) == []
 
 
 def test_lines_and_functions_are_counted() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.cli.demo.corpus import find_corpus
+from examples.code_review.files import find_corpus
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_run_id
 

@@ -102,6 +102,23 @@ def test_the_wheel_has_every_module(built: Distributions) -> None:
     assert modules <= built.wheel_names
 
 
+def test_the_wheel_has_the_example_that_the_demo_runs(built: Distributions) -> None:
+    """`murmur-streams demo` works after a `pip install`."""
+    examples = {
+        f"murmur_streams/_{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "examples").rglob("*.py")
+    }
+    assert "murmur_streams/_examples/code_review/demo.py" in examples
+    assert examples <= built.wheel_names
+
+
+def test_the_installed_demo_finds_its_example(installed_python: Path, tmp_path: Path) -> None:
+    """It refuses a folder without Python files, which the example itself looks for."""
+    command = (str(installed_python), "-m", "murmur_streams", "demo", str(tmp_path))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no Python files under" in done.stderr) == (2, True), done.stderr
+
+
 def test_the_wheel_says_that_it_is_typed(built: Distributions) -> None:
     assert "murmur_streams/py.typed" in built.wheel_names
 

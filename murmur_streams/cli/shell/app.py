@@ -14,13 +14,12 @@ from murmur_streams.cli.data import (
     redis,
     server,
 )
-from murmur_streams.cli.demo import command as demo
 from murmur_streams.cli.runs import cancel, list_runs, result, retry, show, submit, tail
 from murmur_streams.cli.shell import settings
 from murmur_streams.cli.shell.command import AsJson, Debug, Prefix, Server, TokenFile, Url
 from murmur_streams.cli.shell.session import Globals
 from murmur_streams.cli.shell.version import Version, register_version
-from murmur_streams.cli.work import dead, dev, pause, serve, token, worker, workers
+from murmur_streams.cli.work import dead, demo, dev, pause, serve, token, worker, workers
 
 HELP = """Event-sourced runs: submit work, watch it live, look inside afterwards.
 

@@ -1,4 +1,4 @@
-"""From a folder to runs: which files there are, and which of them are read together."""
+"""The Python files of a folder, in batches: each batch becomes one run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams import InvalidInputError
 
 MODULES_PER_RUN = 20
 MAX_FILES_PER_RUN = 500
@@ -35,14 +35,14 @@ class Batch:
     """The files of one run."""
 
     name: str
-    """Fit for a run id."""
+    """Valid as a part of a run id."""
     files: tuple[str, ...]
     """Relative to the corpus's root, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """All that one demo reads."""
+    """All files that the demo reads."""
 
     root: Path
     title: str
@@ -55,17 +55,17 @@ class Corpus:
 
 
 def standard_library() -> Path:
-    """Where this Python's standard library is."""
+    """The folder of this Python's standard library."""
     return Path(sysconfig.get_paths()["stdlib"])
 
 
 def find_corpus(path: Path | None) -> Corpus:
-    """Find the Python files under ``path`` (None: the standard library) and cut them into runs.
+    """Find the Python files under ``path`` (None: the standard library) and batch them.
 
-    Each package is a run, and so are about twenty of the modules that lie beside them.
+    Each package is a batch, and the modules beside them are batches of about twenty.
 
     Raises:
-        InvalidInputError: there is no such place, or it has no Python files.
+        InvalidInputError: the path does not exist, or has no Python files.
     """
     root = standard_library() if path is None else path
     title = "the standard library" if path is None else str(path)
@@ -85,7 +85,7 @@ def find_corpus(path: Path | None) -> Corpus:
 
 
 def _python_files(root: Path) -> Iterator[str]:
-    """Paths relative to the root. Links to folders are not followed: they may lead in circles."""
+    """Paths relative to the root. Links to folders are not followed: they may form cycles."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(
             name for name in folders if name not in LEFT_OUT and not name.startswith(".")
@@ -99,15 +99,15 @@ def _python_files(root: Path) -> Iterator[str]:
 
 
 def _is_regular(path: Path) -> bool:
-    """A pipe or a device named like a module would be read for ever."""
+    """False for a pipe or a device named like a module, which would be read for ever."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
-        return True  # That it cannot be read will be a finding.
+        return True  # A file that cannot be read becomes a finding.
 
 
 def _is_text(name: str) -> bool:
-    """Whether the name can go into JSON; names of other bytes cannot, and are left out."""
+    """Whether the name fits into JSON; names of other bytes are left out."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -141,7 +141,7 @@ def _parts(files: list[str], most: int) -> Iterator[tuple[str, ...]]:
 
 
 def _unique(name: str, named: dict[str, int]) -> str:
-    """The name inside the grammar of run ids, with a number where it is taken."""
+    """The name as a part of a run id, with a number when another batch has it."""
     plain = _NOT_IN_NAMES.sub("-", name)[:MAX_NAME].strip("._-") or "files"
     named[plain] = named.get(plain, 0) + 1
     return plain if named[plain] == 1 else f"{plain}.{named[plain]}"

@@ -1,4 +1,4 @@
-"""What a Python source file says about itself: pure, from bytes to findings, for any bytes."""
+"""The analysis of one Python source file: from any bytes to findings, without I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEEP_NESTING = 5
 MAX_SOURCE_BYTES = 4 * 1024 * 1024
 _MAX_MENTION = 200
 
-_WORD = re.compile(r"[^\W\d]\w*")
+_NAME = re.compile(r"[^\W\d]\w*")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
 _BLOCKS = (
@@ -35,8 +35,8 @@ _BLOCKS = (
 _PARSING = threading.Lock()
 
 
-class Kind(StrEnum):
-    """What a finding is about."""
+class FindingKind(StrEnum):
+    """The kinds of findings."""
 
     LONG_FUNCTION = "long function"
     DEEP_NESTING = "deep nesting"
@@ -45,26 +45,26 @@ class Kind(StrEnum):
 
 
 class Finding(BaseModel):
-    """One thing worth a look, and where it is."""
+    """Something worth a look, with its location."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Kind
+    kind: FindingKind
     file: str
     line: int
     subject: str
-    """The function, the name, or what is wrong."""
+    """The function, the name, or the reason."""
     size: int = 0
     """Lines of a function, levels of nesting; else 0."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """``file:line``."""
         return f"{self.file}:{self.line}"
 
 
 class FileReport(BaseModel):
-    """What one file says."""
+    """The analysis of one file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -89,18 +89,18 @@ def analyse(source: bytes, file: str) -> FileReport:
     try:
         tree = _parse(source)
     except SyntaxError as error:
-        # A hostile file's text is in the message; ascii() cannot carry a terminal's escapes.
+        # The message may quote the file: escapes in it must not reach a terminal.
         return unparsable(file, _one_line(error.msg), line=error.lineno or 1, lines=lines)
     except (RecursionError, MemoryError):
-        # The parser says MemoryError, too, when its own stack is full.
+        # The parser raises MemoryError, too, when its own stack is full.
         return unparsable(file, "nested too deeply for the parser", lines=lines)
     except (ValueError, OverflowError) as error:
         return unparsable(file, _one_line(str(error)), lines=lines)
     nodes = list(ast.walk(tree))
-    places = list(_places(tree))
+    blocks = list(_blocks(tree))
     findings = [
-        *_long_functions(places, file),
-        *_deepest(places, file),
+        *_long_functions(blocks, file),
+        *_deepest(blocks, file),
         *_unused_imports(nodes, file, source.splitlines()),
     ]
     return FileReport(
@@ -112,15 +112,15 @@ def analyse(source: bytes, file: str) -> FileReport:
     )
 
 
-def unparsable(file: str, why: str, *, line: int = 1, lines: int = 0) -> FileReport:
-    """The report of a file that cannot be read as Python: that is a finding, too."""
-    finding = Finding(kind=Kind.UNPARSABLE, file=file, line=max(1, line), subject=why)
+def unparsable(file: str, reason: str, *, line: int = 1, lines: int = 0) -> FileReport:
+    """The report of a file that is not readable Python: one finding."""
+    finding = Finding(kind=FindingKind.UNPARSABLE, file=file, line=max(1, line), subject=reason)
     return FileReport(file=file, lines=lines, findings=(finding,))
 
 
 def _parse(source: bytes) -> ast.Module:
     with _PARSING, warnings.catch_warnings():
-        # "\d" in somebody's file is no news here, and an error where warnings are errors.
+        # "\d" in a file would warn, and fail where warnings are errors.
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
@@ -129,42 +129,42 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:120]
 
 
-class _Place(NamedTuple):
+class _Block(NamedTuple):
     """A function or a block."""
 
     node: ast.AST
     depth: int
-    """How many blocks of its function it is in, itself included; 0 for a function."""
+    """Its nesting inside its function, itself included; 0 for a function."""
     owner: str
-    """The qualified name of the function that it is or is in."""
+    """The qualified name of its function."""
 
 
-def _places(tree: ast.Module) -> Iterator[_Place]:
+def _blocks(tree: ast.Module) -> Iterator[_Block]:
     """Every function and block of the module, in the order of the source."""
-    # A stack of our own: hostile depths must not end in a RecursionError.
-    stack: list[_Place] = [_Place(tree, 0, "")]
+    # Not recursive: a deeply nested file must not end in a RecursionError.
+    stack: list[_Block] = [_Block(tree, 0, "")]
     while stack:
         node, depth, owner = stack.pop()
         if isinstance(node, _SCOPES):
             name = getattr(node, "name", "<lambda>")
             owner, depth = f"{owner}.{name}" if owner else name, 0
-            yield _Place(node, depth, owner)
+            yield _Block(node, depth, owner)
         elif isinstance(node, _BLOCKS):
             depth += 1
-            yield _Place(node, depth, owner)
+            yield _Block(node, depth, owner)
         children = list(ast.iter_child_nodes(node))
         stack.extend(
-            _Place(child, depth - _is_elif(node, child), owner) for child in reversed(children)
+            _Block(child, depth - _is_elif(node, child), owner) for child in reversed(children)
         )
 
 
-def _long_functions(places: list[_Place], file: str) -> Iterator[Finding]:
-    for node, _, owner in places:
+def _long_functions(blocks: list[_Block], file: str) -> Iterator[Finding]:
+    for node, _, owner in blocks:
         if isinstance(node, _FUNCTIONS):
             size = (node.end_lineno or node.lineno) - node.lineno + 1
             if size >= LONG_FUNCTION_LINES:
                 yield Finding(
-                    kind=Kind.LONG_FUNCTION,
+                    kind=FindingKind.LONG_FUNCTION,
                     file=file,
                     line=node.lineno,
                     subject=f"{owner}()",
@@ -172,12 +172,12 @@ def _long_functions(places: list[_Place], file: str) -> Iterator[Finding]:
                 )
 
 
-def _deepest(places: list[_Place], file: str) -> Iterator[Finding]:
-    """The place where blocks are nested most deeply in one function, if that is deep."""
-    deepest = max(places, key=lambda place: place.depth, default=None)
+def _deepest(blocks: list[_Block], file: str) -> Iterator[Finding]:
+    """The most deeply nested block of one function, if it is deep."""
+    deepest = max(blocks, key=lambda block: block.depth, default=None)
     if deepest is not None and deepest.depth >= DEEP_NESTING:
         yield Finding(
-            kind=Kind.DEEP_NESTING,
+            kind=FindingKind.DEEP_NESTING,
             file=file,
             line=getattr(deepest.node, "lineno", 1),
             subject=f"in {deepest.owner}()" if deepest.owner else "in the module",
@@ -186,7 +186,7 @@ def _deepest(places: list[_Place], file: str) -> Iterator[Finding]:
 
 
 def _is_elif(parent: ast.AST, child: ast.AST) -> bool:
-    """An elif is an If in its If's else, at the same column; it is no deeper."""
+    """An elif is an If in the else of its If, at the same column; it does not nest."""
     return (
         isinstance(parent, ast.If)
         and isinstance(child, ast.If)
@@ -196,7 +196,7 @@ def _is_elif(parent: ast.AST, child: ast.AST) -> bool:
 
 
 def _unused_imports(nodes: list[ast.AST], file: str, lines: list[bytes]) -> Iterator[Finding]:
-    """Imported names that nothing in the file mentions; in an ``__init__`` they are its exports."""
+    """Imported names that the file never mentions; in an ``__init__`` they are its exports."""
     if file.endswith("__init__.py"):
         return
     bound = [found for node in nodes for found in _bound_names(node)]
@@ -204,9 +204,9 @@ def _unused_imports(nodes: list[ast.AST], file: str, lines: list[bytes]) -> Iter
         return
     mentioned = _mentioned_names(nodes)
     for name, line in bound:
-        excused = 0 < line <= len(lines) and b"noqa" in lines[line - 1]
-        if name not in mentioned and not excused and not name.startswith("__"):
-            yield Finding(kind=Kind.UNUSED_IMPORT, file=file, line=line, subject=name)
+        is_excused = 0 < line <= len(lines) and b"noqa" in lines[line - 1]
+        if name not in mentioned and not is_excused and not name.startswith("__"):
+            yield Finding(kind=FindingKind.UNUSED_IMPORT, file=file, line=line, subject=name)
 
 
 def _bound_names(node: ast.AST) -> Iterator[tuple[str, int]]:
@@ -221,13 +221,13 @@ def _bound_names(node: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def _mentioned_names(nodes: list[ast.AST]) -> set[str]:
-    """Names that are read, and the first words of strings: annotations and ``__all__`` are such."""
+    """Names, and words in strings: annotations and ``__all__`` may be strings."""
     mentioned: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Name):
             mentioned.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            mentioned.update(_WORD.findall(node.value[:_MAX_MENTION]))
+            mentioned.update(_NAME.findall(node.value[:_MAX_MENTION]))
     return mentioned
 
 
