@@ -70,7 +70,9 @@ def find_corpus(path: Path | None) -> Corpus:
     root = standard_library() if path is None else path
     title = "the standard library" if path is None else str(path)
     if not root.exists():
-        raise InvalidInputError(f"there is no {root}; give a folder with Python files, or nothing")
+        raise InvalidInputError(
+            f"{root} does not exist; give a folder with Python files, or nothing"
+        )
     if root.is_file():
         root, files = root.parent, [root.name]
     else:

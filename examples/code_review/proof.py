@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +20,8 @@ from code_review.analysis import FindingKind
 from murmur_streams import RunState
 
 if TYPE_CHECKING:
-    from code_review.demo import Demo, Watched
+    from code_review.demo import Demo
+    from code_review.watched import Watched
 
 SHOWN_FINDINGS, SHOWN_MODULES, SHOWN_LINES = 5, 10, 10
 HEADS = {
@@ -142,10 +144,11 @@ async def print_commands(console: Console, run_id: str, at: Sequence[str]) -> No
         ["redis", "PTTL", journal],
     )
     console.print("\n[bold]Look for yourself: these lines ran just now, and work for an hour[/]")
-    outputs = await asyncio.gather(*(_output(look) for look in looks))
-    for look, lines in zip(looks, outputs, strict=True):
+    replies = await _send([look[1:] for look in looks])
+    for look, reply in zip(looks, replies, strict=True):
         shown = shlex.join(["murmur-streams", look[0], *at, *look[1:]])
         console.print(f"  [bold]$ {escape(shown)}[/]")
+        lines = list(_lines(reply))
         for line in lines[:SHOWN_LINES]:
             console.print(f"    {escape(printable(line))}")
         if len(lines) > SHOWN_LINES:
@@ -155,14 +158,24 @@ async def print_commands(console: Console, run_id: str, at: Sequence[str]) -> No
         console.print(f"  $ {escape(shlex.join(more))}")
 
 
-async def _output(argv: list[str]) -> list[str]:
+async def _send(commands: list[list[str]]) -> list[Any]:
+    """Send them through one `murmur-streams redis --json`; returns the replies."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "murmur_streams", *argv),
-        stdin=asyncio.subprocess.DEVNULL,
+        *(sys.executable, "-P", "-m", "murmur_streams", "redis", "--json"),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await process.communicate()
-    return output.decode("utf-8", "backslashreplace").splitlines()
+    output, _ = await process.communicate("\n".join(map(shlex.join, commands)).encode())
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def _lines(reply: Any) -> Iterator[str]:
+    """The elements of a reply, nested ones too, each on a line."""
+    if isinstance(reply, list):
+        for part in cast("list[Any]", reply):
+            yield from _lines(part)
+    else:
+        yield str(reply)
 
 
 def printable(text: str) -> str:

@@ -71,7 +71,7 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     assert batches(root) == {"p": ("p/a.py",)}
 
 
-@pytest.mark.parametrize(("path", "why"), [("nowhere", "there is no"), (".", "no Python files")])
+@pytest.mark.parametrize(("path", "why"), [("nowhere", "does not exist"), (".", "no Python files")])
 def test_a_place_without_python_files_is_refused(tmp_path: Path, path: str, why: str) -> None:
     with pytest.raises(InvalidInputError, match=why):
         find_corpus(tmp_path / path)

@@ -35,7 +35,7 @@ from tests.cli.conftest import CommandLine
         (["show", "a", "--url", "memory:"], "memory: lives inside one process"),
         (["show", "a", "--prefix", "{a}"], "key_prefix '{a}' is refused"),
         (["--prefix", "{a}", "show", "a"], "key_prefix '{a}' is refused"),
-        (["demo", "/nowhere"], "there is no /nowhere"),
+        (["demo", "/nowhere"], "/nowhere does not exist"),
         (["redis", "--url", "redis://:secret@localhost:1", "PING"], "redis://:***@localhost:1"),
     ],
 )
