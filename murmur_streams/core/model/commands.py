@@ -42,6 +42,10 @@ class Create:
     """The digest of the request that came with an idempotency key."""
 
 
+SUBMITTED_TEXTS = ("traceparent", "tracestate", "request_sha256")
+"""The texts that ``Create``, the ``run.created`` entry and the run have under one name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
     """Add events to a run that has not ended, all or none."""

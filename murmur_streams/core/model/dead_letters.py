@@ -61,6 +61,10 @@ class DeadLetter:
         return None if self.metadata_json is None else decode_json(self.metadata_json)
 
 
+LETTER_TEXTS = ("run_id", "error", "errors", "metadata_json", "tenant", *TRACE_NAMES)
+"""The texts that a letter takes from the run under their own names."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetterPage:
     """Some dead letters."""

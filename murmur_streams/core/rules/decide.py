@@ -71,6 +71,7 @@ from dataclasses import replace
 from typing import Any
 
 from murmur_streams.core.model.commands import (
+    SUBMITTED_TEXTS,
     Append,
     Checkpoint,
     Command,
@@ -157,11 +158,7 @@ def _work_fields(command: Create, now: Now) -> dict[str, str]:
     if command.deadline_ms:
         fields["deadline"] = str(max(now.server_ms, due_ms or 0) + command.deadline_ms)
         fields["deadline_span"] = str(command.deadline_ms)
-    texts = {
-        "traceparent": command.traceparent,
-        "tracestate": command.tracestate,
-        "request_sha256": command.request_sha256,
-    }
+    texts = {name: getattr(command, name) for name in SUBMITTED_TEXTS}
     return fields | {name: text for name, text in texts.items() if text is not None}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from murmur_streams.core.model.commands import SUBMITTED_TEXTS
 from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.model.events import RunEventType, is_closing
 from murmur_streams.core.model.run import Run, changed, run_from_fields
@@ -49,6 +51,7 @@ def fold(entries: Iterable[JournalEntry]) -> Run | None:
 
 def _created(entry: JournalEntry) -> Run:
     fields = entry.fields
+    texts: dict[str, Any] = {name: fields.get(name) for name in SUBMITTED_TEXTS}
     return Run(
         run_id=entry.run_id,
         target=fields["target"],
@@ -63,9 +66,7 @@ def _created(entry: JournalEntry) -> Run:
         due_ms=_int(fields.get("due")),
         deadline_ms=_int(fields.get("deadline")),
         deadline_span_ms=_int(fields.get("deadline_span")),
-        traceparent=fields.get("traceparent"),
-        tracestate=fields.get("tracestate"),
-        request_sha256=fields.get("request_sha256"),
+        **texts,
     )
 
 

@@ -22,6 +22,7 @@ from murmur_streams.core.model.commands import (
     Reclaim,
     SetResult,
 )
+from murmur_streams.core.model.dead_letters import LETTER_TEXTS
 from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.run import PayloadKind, Run, changed
@@ -360,19 +361,14 @@ class Transaction:
 
     def _bury(self, run: Run, reason: str) -> None:
         letter = {
-            "run_id": run.run_id,
+            **{name: getattr(run, name) for name in LETTER_TEXTS},
             "reason": reason,
             "attempts": str(run.attempt),
             "failures": str(run.failures),
-            "error": run.error,
-            "errors": run.errors,
             "input": self._payload(run.run_id, PayloadKind.INPUT),
-            "metadata_json": run.metadata_json,
-            "tenant": run.tenant,
             "priority": str(run.priority) if run.priority else None,
             "deadline_span": None if run.deadline_span_ms is None else str(run.deadline_span_ms),
             "at": str(run.ended_ms),
-            **run.trace,
         }
         told = {name: text for name, text in letter.items() if text is not None}
         key = f"{run.target}/{run.ended_ms or 0:013d}/{run.run_id}"
