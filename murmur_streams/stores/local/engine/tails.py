@@ -194,7 +194,7 @@ class LocalTails:
     ) -> AsyncGenerator[LocalTail]:
         check_run_id(run_id)
         # Follow first, then read. The other way round, an entry that is written between the read
-        # and the first wait would wake nobody, and the reader would get it with the next one only.
+        # and the first wait would not wake the reader, which would get it only with the next one.
         followed = self._followed.setdefault(run_id, RecentEntries())
         followed.subscribers += 1
         self._moved()
