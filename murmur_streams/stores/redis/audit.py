@@ -1,4 +1,4 @@
-"""Gathers what an audit compares: hash, journal, payloads, expiry and index rows of one run."""
+"""Reads a run's hash, journal, payloads, expiry and index rows for an audit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from murmur_streams.stores.redis.server import Server, text
 PAGE_ENTRIES = 1_000
 TRIES = 3
 NO_KEY, NO_EXPIRY = -2, -1
-"""What PTTL answers besides milliseconds."""
+"""Replies of PTTL that are not milliseconds."""
 
 
 async def gather_audit(server: Server, run_id: str) -> AuditReport:
-    """Audit one run; a run that is written to meanwhile is read again.
+    """Audit one run. A run that is written to meanwhile is read again.
 
     Raises:
         RunNotFoundError: no such run.
@@ -31,7 +31,8 @@ async def gather_audit(server: Server, run_id: str) -> AuditReport:
     for _ in range(TRIES - 1):
         if report.ok:
             break
-        # The journal is read in pages: a write in between looks like damage, once.
+        # The journal is read in pages: a write between two of them looks like damage, but only
+        # once.
         report = await _audit_once(server, run_id)
     return report
 
@@ -61,7 +62,7 @@ async def _audit_once(server: Server, run_id: str) -> AuditReport:
 
 
 async def whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
-    """Read all entries that are kept of a run."""
+    """Read all entries of a run that were not trimmed."""
     journal, start = server.keys.journal(run_id), "-"
     entries: list[JournalEntry] = []
     while True:
@@ -82,9 +83,7 @@ def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str
         deadline = _number(stored, "expire_at")
     if not deadline:
         return [
-            f"{key}: expires, though the run is kept for ever"
-            for key, ms in found.items()
-            if ms != -1
+            f"{key}: expires, though the run never does" for key, ms in found.items() if ms != -1
         ]
     problems = [f"{key}: has no expiry" for key, ms in found.items() if ms == NO_EXPIRY]
     spread = max(found.values()) - min(found.values())
@@ -130,12 +129,12 @@ async def _work_problems(server: Server, run_id: str, stored: dict[str, str]) ->
 
 
 async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
-    """Compare the rows that sweeps go by with what the hash says of when the run is due."""
+    """Compare the rows that sweeps read with the due times in the hash."""
     keys, partition = server.keys, server.keys.partition(run_id)
     state, created_ms = stored.get("state"), _number(stored, "created_ms")
     row = removal_row(stored.get("target", ""), created_ms, run_id, stored.get("tenant"))
     is_owned = state == RunState.RUNNING and bool(stored.get("owner"))
-    # The clock last: a lease that is moved on meanwhile is none that is too long.
+    # The clock last: otherwise a lease that is extended meanwhile would look too long.
     *scores, clock = await server.read_all(
         ("ZSCORE", keys.expiring(partition), row),
         ("ZSCORE", keys.overdue(partition), row),
@@ -145,16 +144,16 @@ async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> 
     expiring, overdue, owners = (None if each is None else float(each) for each in scores)
     expire_at = _number(stored, "expire_at") if state in TERMINAL_STATES else 0
     live_until = 0 if state in TERMINAL_STATES else _number(stored, "live_until")
-    kept_until = int(clock[0]) * 1000 + int(clock[1]) // 1000 + _number(stored, "owner_lease_ms")
+    lease_until = int(clock[0]) * 1000 + int(clock[1]) // 1000 + _number(stored, "owner_lease_ms")
     early = "or before"
-    # One that is kept for ever, and began to run before its deadline, may have kept its row.
+    # A run without live_until that began to run before its deadline may still have its row.
     is_live = state not in TERMINAL_STATES
     may_be_overdue = is_live and not live_until and bool(_number(stored, "deadline_ms"))
     found = [
         _due_problem(keys.expiring(partition), expiring, expire_at),
-        # A write moves on only the hash, a word of an owner only the row.
+        # A write moves only the time in the hash, and the owner's lease only the row.
         "" if may_be_overdue else _due_problem(keys.overdue(partition), overdue, live_until, early),
-        _due_problem(keys.owners(partition), owners, kept_until if is_owned else 0, early),
+        _due_problem(keys.owners(partition), owners, lease_until if is_owned else 0, early),
     ]
     return [
         f"{name}: {stored[name]!r} is not a number" for name in _DUE if _is_odd(stored, name)
@@ -165,7 +164,7 @@ _DUE = ("expire_at", "live_until", "owner_lease_ms")
 
 
 def _due_problem(row: str, score: float | None, due: int, early: str = "") -> str:
-    """What is wrong with the run's score in one row; ``due`` 0: it has no business there."""
+    """Describe what is wrong with the run's score in one row; ``due`` 0: it may not be there."""
     if score is None:
         return f"{row}: lacks the run" if due else ""
     if not due:
@@ -180,7 +179,7 @@ def _is_odd(stored: dict[str, str], name: str) -> bool:
 
 
 def _number(stored: dict[str, str], name: str) -> int:
-    """A number of the hash; 0 for what is none, which another line of the report tells."""
+    """A number of the hash; 0 if it is not a number, which has a problem of its own."""
     return 0 if _is_odd(stored, name) else int(stored.get(name) or 0)
 
 

@@ -1,4 +1,4 @@
-"""Room for what waits to be sent: so many writes, and so many bytes of them."""
+"""Limits how many writes, and how many bytes of them, wait to be sent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import deque
 
 
 class Room:
-    """Lets in who fits, and the others in the order in which they came.
+    """Admits writes while there is room; the others wait in the order in which they came.
 
     Args:
-        writes: how many there may be.
-        size: how many bytes they may have together; a larger one is let in when it is alone.
+        writes: the most writes at a time.
+        size: the most bytes together; a single larger write is admitted when it is alone.
     """
 
     def __init__(self, writes: int, size: int) -> None:
@@ -20,26 +20,26 @@ class Room:
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def enter(self, size: int) -> None:
-        """Wait until a write of ``size`` bytes fits; who returns from here must ``leave``."""
+        """Wait until a write of ``size`` bytes fits; the caller must call ``leave`` afterwards."""
         if not self._line and self._fits(size):
             self._take(size)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = (size, turn)
-        self._line.append(place)
+        waiter = (size, turn)
+        self._line.append(waiter)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._line.remove(place)
-                # It may have been the first, too large for what those behind it fit into.
+                self._line.remove(waiter)
+                # It may have been the first in line, and the writes behind it may fit.
                 self._let_in()
             else:
                 self.leave(size)
             raise
 
     def leave(self, size: int) -> None:
-        """Give back what ``enter`` took."""
+        """Return the room that ``enter`` took."""
         self._writes -= 1
         self._size -= size
         self._let_in()
@@ -55,7 +55,7 @@ class Room:
     def _let_in(self) -> None:
         while self._line:
             size, turn = self._line[0]
-            # One that is done was cancelled, and is about to take itself out of the line.
+            # A future that is done was cancelled; its waiter is about to leave the line.
             if turn.done() or not self._fits(size):
                 return
             self._line.popleft()

@@ -1,4 +1,4 @@
-"""One typed function per script that changes a run; names and order are those of its ARGV."""
+"""Turns commands into script calls; names and order are those of the script's ARGV."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """What the scripts need to know of time and bounds, in milliseconds and entries."""
+    """The store's settings that scripts take as arguments, in milliseconds and entries."""
 
     ttl_ms: int
     live_ttl_ms: int
@@ -44,11 +44,11 @@ class Durations:
     max_events: int = 0
     """The journal's cap; 0 for none."""
     owner: tuple[str, int] = ("", 0)
-    """Who owns the runs that this store sets running, and for how long without a word of it."""
+    """The owner id of runs that this store sets running, and its lease; ("", 0) for none."""
 
     @property
     def shared(self) -> tuple[int, int, int]:
-        """What every write has as ARGV 5 to 7."""
+        """ARGV 5 to 7 of every write."""
         return self.feed_max_entries, self.live_ttl_ms, self.max_events
 
 
@@ -66,7 +66,7 @@ class Calls:
 
         Args:
             run_id: the run.
-            command: what to do; every rule is decided by its script.
+            command: the change; its script applies every rule.
 
         Returns:
             The tagged answer, as ``core.decide`` documents it.
@@ -78,27 +78,27 @@ class Calls:
         return await self._write(name, run_id, own)
 
     async def requeue(self, run_id: str, command: Create, letter_id: str) -> Answer:
-        """Submit a run in the place of a dead letter, exactly once.
+        """Submit a run that replaces a dead letter, exactly once.
 
         Args:
             run_id: the new run, in the partition of the letter.
             command: how the run begins.
-            letter_id: the letter's place in the stream of the run's target.
+            letter_id: the letter's id in the stream of the run's target.
 
         Returns:
-            The tagged answer; NOT_FOUND when there is no such letter.
+            The tagged answer; NOT_FOUND when the letter does not exist.
         """
         own = [*_create(command, self._durations), *_order(command), letter_id]
         dead = self._keys.dead(command.target, self._keys.partition(run_id))
         return await self._write("requeue", run_id, own, dead)
 
     async def restore(self, archive: RunArchive, run: Run, restoring: str) -> Answer:
-        """Make a run of the journal that was put aside, exactly once.
+        """Make a run of the journal that ``restore_page`` collected, exactly once.
 
         Args:
-            archive: the run's payloads, and what its journal must be.
+            archive: the run's payloads, and the journal that must be complete.
             run: the fold of that journal.
-            restoring: the key where it waits.
+            restoring: the key of the collected journal.
 
         Returns:
             The tagged answer; EXISTS when the id has a run, ELSEWHERE when part of it is missing.
@@ -232,12 +232,12 @@ _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]]
     Checkpoint: ("checkpoint", _checkpoint),
     Delete: ("delete", _delete),
 }
-"""Each command's script, and its own ARGV in the order of the script's header."""
+"""The script of each command, and the function that makes its own ARGV."""
 _WITH_BASE = frozenset(
     {"create", "submit", "requeue", "set_state", "finish", "release", "request_cancel", "delete"}
 )
 _CREATING = frozenset({"create", "submit", "requeue"})
-"""Their last argument is the number of partitions: they refuse a partition that has another one."""
+"""Scripts whose last argument is the number of partitions, which the partition must record, too."""
 
 
 def _payload(payload: Payload | None) -> tuple[str, int, str]:

@@ -1,4 +1,4 @@
-"""Reads what the queue's scripts and streams tell."""
+"""Reads the replies of the queue's scripts and streams."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from murmur_streams.stores.redis.server import pairs
 
 
 def read_groups(flat: Answer) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read what the claim script tells: of each group its kind and its fields."""
-    place = 0
-    while place < len(flat):
-        first = place + 2
-        end = first + int(flat[place + 1])
+    """Split the claim script's reply into groups, each a kind and its fields."""
+    at = 0
+    while at < len(flat):
+        first = at + 2
+        end = first + int(flat[at + 1])
         fields = flat[first:end]
-        yield flat[place], dict(zip(fields[::2], fields[1::2], strict=True))
-        place = end
+        yield flat[at], dict(zip(fields[::2], fields[1::2], strict=True))
+        at = end
 
 
 def read_claim(fields: Mapping[str, str]) -> Claim:
-    """Read a claim from the fields that the script told."""
+    """Make a claim of a group's fields."""
     deadline, left = fields.get("deadline_ms"), fields.get("deadline_left_ms")
     return Claim(
         run_id=fields["run_id"],

@@ -1,4 +1,4 @@
-"""The only place in Python that forms a key (ARCHITECTURE section 4; schema version 1)."""
+"""Forms every key of the store; no other module in Python does (schema version 1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Keys:
         return range(self.partitions)
 
     def base(self, partition: int) -> str:
-        """What every key of the partition begins with; scripts form their own keys from it."""
+        """The begin of every key of the partition; scripts form their own keys from it."""
         return f"{self.prefix}:{{{partition}}}"
 
     def run(self, run_id: str) -> str:
@@ -64,15 +64,15 @@ class Keys:
         return f"{self.base(self.partition(run_id))}:checkpoint:{run_id}"
 
     def restoring(self, run_id: str, digest: str) -> str:
-        """Where the journal of a run that is restored waits until it is whole."""
+        """Where the journal of a run that is being restored is collected."""
         return f"{self.base(self.partition(run_id))}:restoring:{run_id}:{digest}"
 
     def of_run(self, run_id: str) -> list[str]:
-        """The keys that live and expire together."""
+        """All keys of a run; they expire together."""
         return [*self.given(run_id), self.checkpoint(run_id)]
 
     def given(self, run_id: str) -> list[str]:
-        """The first KEYS of every script that changes a run; the rest it forms by itself."""
+        """The first KEYS of every script that changes a run; the script forms the rest."""
         base = self.base(self.partition(run_id))
         rows = ("run", "journal", "producers", "input", "result")
         return [f"{base}:{row}:{run_id}" for row in rows]
@@ -108,7 +108,7 @@ class Keys:
         return f"{self.prefix}:worker:{worker_id}"
 
     def partition_meta(self, partition: int) -> str:
-        """Where a partition keeps the number of partitions: its scripts cannot read ``meta``."""
+        """Where a partition records the number of partitions: its scripts cannot read ``meta``."""
         return f"{self.base(partition)}:meta"
 
     def index(self, partition: int) -> str:

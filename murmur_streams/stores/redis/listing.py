@@ -1,4 +1,4 @@
-"""Lists runs newest first, merged over the partitions, from the indexes."""
+"""Lists runs from the indexes, newest first, merged over the partitions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.server import Server, pairs, text
 
 LEAST_PAGE = 100
-"""Rows of the index in one read, once the first did not suffice: two round trips for each read."""
+"""The least rows of a read after the first one: each read costs two round trips."""
 
 
 async def list_runs(server: Server, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
     """Read one page.
 
-    The index is read in pages of its own: by two filters, or beside much that has expired, most
-    of its rows may not match.
+    With two filters, or many expired runs, most rows of an index may not match: so the index is
+    read in pages of its own.
 
-    A run that does not change is on exactly one page, whatever comes, goes or changes meanwhile:
-    the cursor is the place of the last run looked at, and places never move.
+    A run that does not change is on exactly one page, whatever is created, removed or changed
+    meanwhile: the cursor is the index member of the last run that was read, and members of a run
+    never change.
     """
     found: list[tuple[str, Run]] = []
     indexes = await _indexes(server, wanted)
-    # One more than asked for tells whether there is a next page.
+    # One run more than the page: it shows whether there is a next page.
     count = limit + 1
     while True:
         members = await _members(server, indexes, count, cursor)
@@ -44,9 +45,9 @@ async def list_runs(server: Server, wanted: RunFilter, limit: int, cursor: str |
 
 
 async def _indexes(server: Server, wanted: RunFilter) -> list[str]:
-    """The index of each partition that has the fewest rows besides those that are wanted.
+    """For each partition, the smallest index that has all runs that are wanted.
 
-    Every index has the same places, so a cursor goes on in another one as well.
+    A run has the same member in every index, so a cursor continues in any of them.
     """
     choices = [_choices(server.keys, wanted, each) for each in server.keys.all_partitions]
     if len(choices[0]) == 1:
@@ -76,7 +77,7 @@ async def _members(server: Server, indexes: list[str], count: int, cursor: str |
 
 
 async def _runs(server: Server, members: list[str], wanted: RunFilter) -> list[tuple[str, Run]]:
-    """The matching runs, each behind its member of the index."""
+    """The matching runs, each with its member of the index."""
     if not members:
         return []
     run_ids = [member.partition(":")[2] for member in members]

@@ -1,4 +1,4 @@
-"""The number of partitions: every program of a key space agrees on it before it writes."""
+"""Makes all programs of a key space agree on the number of partitions before they write."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ async def check_meta(connections: Connections, keys: Keys, where: str) -> None:
     """Compare the key space's meta with this store, and write it where it is missing.
 
     Raises:
-        StoreConfigurationError: another number of partitions, a newer schema, or a key of
-            something else.
+        StoreConfigurationError: it has another number of partitions or a newer schema, or the key
+            belongs to another program.
     """
     read = ("HMGET", keys.meta, "schema_version", "partitions")
-    kept = await _replies(connections, [read], where, keys.meta)
-    if None in kept[0]:
-        # Only then: a server that is full refuses writes, and would refuse every reader.
+    stored = await _replies(connections, [read], where, keys.meta)
+    if None in stored[0]:
+        # Only if it is missing: a server without free memory refuses writes, and must serve
+        # readers.
         await confirm_partitions(connections, keys, where)
     else:
-        _judge(keys, where, keys.meta, *kept[0])
+        _judge(keys, where, keys.meta, *stored[0])
 
 
 async def confirm_partitions(connections: Connections, keys: Keys, where: str) -> None:
     """Write the number into meta and into each partition, where it is missing.
 
-    The scripts must be loaded. Of two programs with different numbers the first one succeeds.
+    The scripts must be loaded. Of two programs with different numbers only the first succeeds.
 
     Raises:
         StoreConfigurationError: as ``check_meta``; nothing was written.
     """
     first, *others = keys.all_partitions
-    # Alone: partition 0 exists whatever the number is, so it refuses for all, also without a meta.
+    # Partition 0 first and alone, since it exists for every number: of two programs that start on
+    # an emptied server with different numbers, the second finds the first one's number there, and
+    # has not yet written to any other partition.
     for page in ([first], others):
         calls = [_confirmation(keys, each) for each in page]
         replies = await _replies(connections, calls, where, keys.meta)
@@ -60,17 +63,17 @@ async def _replies(
     replies = await connections.every_reply(commands) if commands else []
     for reply in replies:
         if isinstance(reply, RedisError):
-            raise _stranger(where, key) if code_of(reply) == "WRONGTYPE" else reply
+            raise _foreign(where, key) if code_of(reply) == "WRONGTYPE" else reply
     return replies
 
 
 def _judge(keys: Keys, where: str, key: str, schema_version: Any, partitions: Any) -> None:
-    """Refuse what stands in ``key``; b"" is nothing."""
+    """Reject values of ``key`` that differ from this store's; b"" is a missing value."""
     try:
         schema = int(schema_version or SCHEMA_VERSION)
         found = int(partitions or keys.partitions)
     except ValueError:
-        raise _stranger(where, key) from None
+        raise _foreign(where, key) from None
     if schema > SCHEMA_VERSION:
         raise StoreConfigurationError(
             f"the runs under {keys.prefix!r} on {where} have schema version {schema}, newer "
@@ -84,7 +87,7 @@ def _judge(keys: Keys, where: str, key: str, schema_version: Any, partitions: An
         )
 
 
-def _stranger(where: str, key: str) -> StoreConfigurationError:
+def _foreign(where: str, key: str) -> StoreConfigurationError:
     return StoreConfigurationError(
         f"the key {key!r} on {where} is not of murmur-streams; use another key_prefix"
     )

@@ -1,4 +1,4 @@
-"""Keeps the runs alive that a program executes itself, and ends those whose program is gone."""
+"""Leases of runs that a program executes itself; runs of a program that is gone are failed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LOST_PAGE = 20
 
 
 def new_owner(lease_seconds: float | None) -> tuple[str, int]:
-    """Draw an owner's id; with it its lease in milliseconds, 0 for none.
+    """Make an owner's id, with its lease in milliseconds; 0 for none.
 
     Raises:
-        InvalidInputError: the lease is too short to be kept.
+        InvalidInputError: the lease is too short to be extended in time.
     """
     if lease_seconds is None:
         return "", 0
@@ -40,28 +40,28 @@ SHORTEST_LEASE_SECONDS = 0.1
 
 
 class Owners:
-    """Says, a few times a lease, that this store lives; without a lease it does nothing."""
+    """Extends the leases of this store's runs; without ``owner_lease_seconds`` it does nothing."""
 
     def __init__(self, server: Server, durations: Durations) -> None:
         self._server = server
         self._durations = durations
         self._owner, self._lease_ms = durations.owner
         self._taken: dict[str, float] = {}
-        """Run id -> when it was last set running here, by the loop's clock."""
+        """Run id -> when this store last set it running, by the loop's clock."""
         self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to beat, once; also with no runs of its own, for those of others that are gone."""
+        """Begin to extend leases, and to fail the runs of other owners that are gone."""
         if self._lease_ms and self._beating is None:
-            self._beating = start_task(self._beat_for_ever(), "keep owned runs")
+            self._beating = start_task(self._beat_for_ever(), "extend owned runs")
 
     def take(self, run_id: str) -> None:
-        """Keep a run alive from now on; called before it is set running."""
+        """Extend the run's lease from now on; called before the run is set running."""
         if self._lease_ms:
             self._taken[run_id] = asyncio.get_running_loop().time()
 
     async def close(self) -> None:
-        """Beat no more: the runs that are still running end when the lease is over."""
+        """Stop: runs that are still running fail when their lease is over."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
@@ -73,7 +73,7 @@ class Owners:
                 try:
                     await self._beat(partition)
                 except MurmurError as error:
-                    logger.warning("no word to the owned runs: %s", error)
+                    logger.warning("the leases of owned runs were not extended: %s", error)
 
     async def _beat(self, partition: int) -> None:
         keys = self._server.keys
@@ -94,17 +94,19 @@ class Owners:
             )
             self._forget(answer[1:])
 
-    def _forget(self, over: tuple[str, ...]) -> None:
-        # A run that was taken a moment ago may not be running yet: its call may still be sent.
+    def _forget(self, not_running: tuple[str, ...]) -> None:
+        # The script reports runs that do not run. One that was taken a moment ago may not run yet,
+        # because the call that sets it running is still on its way (and may be retried). Forgetting
+        # it now would let its lease run out, and fail a healthy run.
         patience = self._server.retry_seconds + self._server.call_seconds
         now = asyncio.get_running_loop().time()
-        for run_id in over:
+        for run_id in not_running:
             if now - self._taken.get(run_id, now) > patience:
                 del self._taken[run_id]
 
 
 async def sweep(server: Server, durations: Durations) -> int:
-    """Go through all partitions in pages; how many runs were removed or ended."""
+    """Sweep all partitions in pages; return how many runs were removed or ended."""
     return sum(
         [await _sweep(server, durations, partition) for partition in server.keys.all_partitions]
     )

@@ -1,4 +1,4 @@
-"""Raises the number of partitions of a key space that holds no runs; docs/partitions.md."""
+"""Raises the number of partitions of a key space without runs; see docs/partitions.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from murmur_streams.stores.redis.store import RedisRunStore, server_of
 async def raise_partitions(
     store: RedisRunStore, number: int, *, delete_ended: bool = False
 ) -> None:
-    """Keep another number of partitions in the key space; a run's partition would change with it.
+    """Record a larger number of partitions; the partition of each run would change with it.
 
     Args:
         store: opened with the present number.
@@ -20,32 +20,34 @@ async def raise_partitions(
         delete_ended: delete the ended runs first.
 
     Raises:
-        StoreConfigurationError: it is no raise, or there are runs.
+        StoreConfigurationError: the number is not larger, or the key space has runs.
     """
     server = server_of(store)
     keys = server.keys
     if number <= keys.partitions:
         raise StoreConfigurationError(
             f"the runs under {keys.prefix!r} have {keys.partitions} partitions; "
-            f"{number} would be no raise"
+            f"{number} is not more"
         )
     await store.sweep()
     live, ended = await count_runs(store)
     if live:
         raise StoreConfigurationError(
             f"{live} runs under {keys.prefix!r} have not ended; with another number of partitions "
-            "nobody would find them: stop what submits runs and let the workers finish first"
+            "they would not be found: stop what submits runs and let the workers finish first"
         )
     if ended and not delete_ended:
         raise StoreConfigurationError(
-            f"{ended} ended runs under {keys.prefix!r} are still kept; with another number of "
-            "partitions nobody would find them: wait until they expire, or say --delete-ended"
+            f"{ended} ended runs under {keys.prefix!r} have not expired; with another number of "
+            "partitions they would not be found: wait until they expire, or say --delete-ended"
         )
     for state in RunState:
         if state.is_terminal:
             await _delete_all(store, state)
     partitions = Keys(keys.prefix, number)
-    # All at once: a program that still has the old number is refused from this moment on.
+    # In one transaction: from this moment on, every program with the old number is rejected. If
+    # meta were written first, a new program could start and create runs by the new number in a
+    # partition that still accepts runs by the old one.
     await server.read_all(
         ("MULTI",),
         ("HSET", keys.meta, "partitions", number),
@@ -58,7 +60,7 @@ async def raise_partitions(
 
 
 async def count_runs(store: RedisRunStore) -> tuple[int, int]:
-    """How many runs have not ended, and how many have, by the indexes."""
+    """Count the live and the ended runs, by the indexes."""
     server, live, ended = server_of(store), 0, 0
     for state in RunState:
         rows = [server.keys.index_state(state, each) for each in server.keys.all_partitions]

@@ -1,4 +1,4 @@
-"""The queue as a worker sees it: claim, heartbeat, tend, and waiting for a wake-up."""
+"""The queue for workers: claim, heartbeat, housekeeping, and waiting for wake-up tokens."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ logger = logging.getLogger("murmur_streams.queue")
 
 WAKE_GROUP = "workers"
 WAKE_CONSUMER = "any"
-"""One name for all workers: tokens are hints without acks, and a name a worker would leak."""
-WAKE_KEPT_MS = DAY_SECONDS * 1000
-"""How long a wake-up stream stays that no worker waits on; as in include/queue.lua."""
+"""One consumer name for all workers: tokens are never acknowledged, and one name for each worker
+would never be removed."""
+WAKE_TTL_MS = DAY_SECONDS * 1000
+"""A wake-up stream expires when no worker has waited on it for so long; as in include/queue.lua."""
 RENEWED_SECONDS = DAY_SECONDS / 10
 HEARTBEAT_PAGE = 100
 TEND_PAGE = 20
 CONTROL_PAGE = 100
 SCRUB_PAGES = 20
-"""Of fifty runs each, at most so many a call: a lost queue is made again in little time."""
+"""The most pages of 50 runs a call: a lost queue is restored in little time."""
 FIRST_CONTROL = "0-0"
 
 
@@ -48,9 +49,9 @@ class Queue:
     """The waiting work of one store, for workers.
 
     Args:
-        server: where the runs are.
-        calls: for handing runs back.
-        durations: of the store.
+        server: holds the runs.
+        calls: for releases.
+        durations: the store's.
         lease_seconds: how long a claim holds without a heartbeat, by the server's clock.
     """
 
@@ -63,45 +64,47 @@ class Queue:
         self._durations = durations
         self._lease_ms = round(lease_seconds * 1000)
         self._scrubbed: dict[int, str] = {}
-        """Partition -> how far its runs were compared with queues and leases."""
+        """Partition -> cursor of the comparison of its runs with queues and leases."""
         self._unserved: dict[int, set[str]] = {}
         self._woken: list[int] = []
-        """Partitions whose wake-up tokens came last: they are claimed from first."""
-        self._kept_at = -math.inf
-        """When the expiry of the wake-up streams was moved on last, by the loop's clock."""
+        """Partitions of the last wake-up tokens: they are claimed from first."""
+        self._extended_at = -math.inf
+        """When the expiry of the wake-up streams was last extended, by the loop's clock."""
 
     async def prepare(self, targets: Sequence[str]) -> None:
-        """Make the wake streams and their group, where they are missing."""
+        """Create the wake-up streams and their group, where they are missing."""
         await self._server.check_worker()
-        await self._make_wake_streams(targets)
+        await self._create_wake_streams(targets)
 
-    async def _make_wake_streams(self, targets: Sequence[str]) -> None:
+    async def _create_wake_streams(self, targets: Sequence[str]) -> None:
         for key in self._wake_keys(targets):
-            # In one write: a worker that ends in between would leave a stream that never expires.
-            made = ("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
+            # In one round trip: a worker that ends in between would leave a stream without expiry.
+            create = ("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
             try:
-                await self._server.read_all(made, ("PEXPIRE", key, WAKE_KEPT_MS))
+                await self._server.read_all(create, ("PEXPIRE", key, WAKE_TTL_MS))
             except Exception as error:
                 if "BUSYGROUP" not in str(error):
                     raise
-        await self._keep_wake_streams(targets)
+        await self._extend_wake_streams(targets)
 
-    async def _keep_wake_streams(self, targets: Sequence[str]) -> None:
+    async def _extend_wake_streams(self, targets: Sequence[str]) -> None:
         keys = self._wake_keys(targets)
-        await self._server.read_all(*(("PEXPIRE", key, WAKE_KEPT_MS) for key in keys))
-        self._kept_at = asyncio.get_running_loop().time()
+        await self._server.read_all(*(("PEXPIRE", key, WAKE_TTL_MS) for key in keys))
+        self._extended_at = asyncio.get_running_loop().time()
 
     async def claim(
         self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
     ) -> Claimed:
         """Take up to ``count`` waiting runs and their leases, the first of each target first.
 
-        A reply that is lost leaves the runs claimed by nobody who knows; they are handed on when
-        their leases run out. Runs that may not be started any more end on the way.
+        A claim is sent once and not retried. If its reply is lost, the runs are claimed by a worker
+        that does not know it; a retry could not distinguish these claims from new ones. So they
+        wait until their leases run out, and then go back to the queue. Runs that may not be
+        started again end here.
 
         Args:
-            worker: a name that no other process has: its control streams are found by it.
-            targets: in the order in which they are asked; paused ones are passed over.
+            worker: a name that no other process has; it also names the worker's control streams.
+            targets: in the order in which they are served; paused ones are skipped.
             count: how many at most.
             host: where the worker runs, for the journal.
         """
@@ -117,7 +120,7 @@ class Queue:
         return Claimed(claims, min(waits, default=None))
 
     def _partitions_to_claim(self) -> list[int]:
-        # Another order each time, so that no partition waits behind a full one for ever.
+        # In random order, so that a partition does not wait behind a full one for ever.
         partitions = [*self._keys.all_partitions]
         random.shuffle(partitions)
         woken, self._woken = self._woken, []
@@ -142,23 +145,23 @@ class Queue:
             if kind == "claimed":
                 claims.append(read_claim(fields))
             elif kind == "damaged":
-                _tell_damaged(fields["run_id"])
+                _log_damaged(fields["run_id"])
             elif kind == "unserved":
                 unserved.add(fields["target"])
             else:
                 logger.info("run %s was not started: %s", fields["run_id"], fields["reason"])
-        self._tell_unserved(partition, unserved)
+        self._log_unserved(partition, unserved)
         more, next_due_ms = answer[1] == "1", int(answer[2])
         if more:
             return claims, 0.0
         return claims, None if next_due_ms < 0 else next_due_ms / 1000
 
-    def _tell_unserved(self, partition: int, targets: set[str]) -> None:
-        """Log once what cannot be served, until it was served again."""
+    def _log_unserved(self, partition: int, targets: set[str]) -> None:
+        """Log a target that cannot be served, once until it was served again."""
         for target in sorted(targets - self._unserved.get(partition, set())):
             logger.error(
                 "no run of %s in partition %d can be taken: the type of %s or of %s was changed "
-                "by hand; `redis-cli TYPE KEY` tells it, and a queue that is deleted is made again",
+                "by hand; `redis-cli TYPE KEY` names it, and a queue that is deleted is restored",
                 target,
                 partition,
                 self._keys.queue(target, partition),
@@ -167,7 +170,7 @@ class Queue:
         self._unserved[partition] = targets
 
     async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
-        """Move the leases on; what there is to say of the claims."""
+        """Extend the leases; return a notice for each claim that has one."""
         by_partition: dict[int, list[Beat]] = {}
         for beat in beats:
             partition = self._keys.partition(beat.claim.run_id)
@@ -186,7 +189,7 @@ class Queue:
 
     async def _beat(self, beats: Sequence[Beat], partition: int) -> list[tuple[str, str]]:
         durations = self._durations
-        told = [
+        arguments = [
             part
             for beat in beats
             for part in (
@@ -199,7 +202,7 @@ class Queue:
             [self._keys.base(partition), self._keys.feed(partition)],
             [
                 *(self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries),
-                *(len(beats), *told),
+                *(len(beats), *arguments),
             ],
         )
         return list(zip(answer[1::2], answer[2::2], strict=True))
@@ -207,16 +210,16 @@ class Queue:
     async def tend(
         self, worker: str, targets: Sequence[str], interval_seconds: float
     ) -> Housekeeping:
-        """Do for all what nobody does for himself; of all workers one at a time does it.
+        """Housekeeping for the whole store; of all workers one at a time does it.
 
-        Runs whose lease has run out wait again, overdue ones end, idle workers of ``targets`` are
-        woken while there is work, and rows of queues and leases that were lost are made again from
-        the runs, a thousand at most: with every call the next ones. The feed is trimmed by time.
+        Runs whose lease ran out go back to the queue, overdue ones end, idle workers of ``targets``
+        are woken while there is work, and the feed is trimmed by time. Lost rows of queues and
+        leases are restored from the runs: each call compares the next thousand.
 
         Args:
-            worker: who calls, by the name it claims with.
-            targets: whose idle workers are woken.
-            interval_seconds: how long after a call of this worker no other one's does anything.
+            worker: the caller, by the name it claims with.
+            targets: the targets whose idle workers are woken.
+            interval_seconds: for so long after this call, calls of other workers do nothing.
         """
         parts = await asyncio.gather(
             *(
@@ -227,7 +230,7 @@ class Queue:
         fates = [fate for part in parts for fate in part]
         for run_id, fate in fates:
             if fate == "damaged":
-                _tell_damaged(run_id)
+                _log_damaged(run_id)
             elif fate == "odd":
                 log_odd_key(run_id)
         return Housekeeping(
@@ -259,12 +262,12 @@ class Queue:
                 return fates
 
     async def release(self, claim: Claim, reason: str) -> None:
-        """Hand a claimed run back; nothing happens when the claim is over or the run is gone."""
+        """Hand a claimed run back; does nothing when the claim is over or the run is gone."""
         try:
             command = Release(reason, claim.token)
             check_answer(await self._calls.execute(claim.run_id, command), claim.run_id)
         except (LeaseLostError, RunNotFoundError):
-            logger.debug("run %s was no longer ours to hand back", claim.run_id)
+            logger.debug("run %s was not released: its claim is over", claim.run_id)
 
     async def recover(self, attempt: int) -> None:
         """Wait before a further try after a failure, longer each time, to two seconds."""
@@ -273,12 +276,12 @@ class Queue:
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         """Wait for a wake-up token, at most ``seconds``; returning early is harmless.
 
-        One call may take a token of every target: what it does not claim afterwards is left to
-        those whom ``tend`` wakes.
+        One call may take a token of every target. Runs that its worker does not claim afterwards
+        are left to the workers that ``tend`` wakes.
         """
         keys = self._wake_keys(targets)
-        if asyncio.get_running_loop().time() - self._kept_at >= RENEWED_SECONDS:
-            await self._keep_wake_streams(targets)
+        if asyncio.get_running_loop().time() - self._extended_at >= RENEWED_SECONDS:
+            await self._extend_wake_streams(targets)
         try:
             reply = await self._server.blocking(
                 "XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1,
@@ -288,46 +291,46 @@ class Queue:
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
             if code_of(error) in {"NOGROUP", "UNBLOCKED", "WRONGTYPE"}:
-                await self._make_wake_streams(targets)
+                await self._create_wake_streams(targets)
                 return
             await self._judge(error)
         else:
-            places = {text(key) for key, _ in reply or ()}
-            found = {keys.index(place) // len(targets) for place in places if place in keys}
+            woken = {text(key) for key, _ in reply or ()}
+            found = {keys.index(key) // len(targets) for key in woken if key in keys}
             self._woken = sorted(found, key=lambda _: random.random())  # noqa: S311  # no secret
 
     async def control(
         self, worker: str, after: str, seconds: float
     ) -> tuple[list[ControlMessage], str]:
-        """Wait for what a worker is woken with, at most ``seconds``, on a connection of its own.
+        """Wait for control messages, at most ``seconds``, on a connection of its own.
 
         Args:
-            worker: by the name it claims with.
-            after: "" for all there is, then what the call before returned.
+            worker: the name that it claims with.
+            after: "" for all messages, then the position that the last call returned.
             seconds: how long to wait.
 
         Returns:
-            The messages, and where to go on. A broken connection yields none.
+            The messages, and the next position. A broken connection yields none.
         """
         keys = [self._keys.control(worker, each) for each in self._keys.all_partitions]
-        places = after.split(",") if after else [FIRST_CONTROL for _ in keys]
+        positions = after.split(",") if after else [FIRST_CONTROL for _ in keys]
         messages: list[ControlMessage] = []
         try:
             reply = await self._server.blocking(
                 *("XREAD", "COUNT", CONTROL_PAGE, "BLOCK", max(1, round(seconds * 1000))),
-                *("STREAMS", *keys, *places),
+                *("STREAMS", *keys, *positions),
                 seconds=seconds,
             )
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
             await self._judge(error)
             return [], after
         for key, entries in reply or ():
-            places[keys.index(text(key))] = text(entries[-1][0])
+            positions[keys.index(text(key))] = text(entries[-1][0])
             messages += (read_message(raw) for _, raw in entries)
-        return messages, ",".join(places)
+        return messages, ",".join(positions)
 
     async def _judge(self, error: Exception) -> None:
-        """Raise what no later try can mend; otherwise wait a moment."""
+        """Raise an error that a later try cannot avoid; otherwise wait a moment."""
         if code_of(error) == "UNBLOCKED":
             return
         reason = reason_of(error)
@@ -353,7 +356,7 @@ def log_odd_key(key: str) -> None:
     )
 
 
-def _tell_damaged(run_id: str) -> None:
+def _log_damaged(run_id: str) -> None:
     logger.error(
         "run %s is damaged and was taken out of the queue: one of its keys was changed by "
         "hand; `murmur-streams audit %s` says how, `murmur-streams rebuild %s` mends it",

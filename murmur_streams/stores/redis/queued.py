@@ -1,4 +1,4 @@
-"""What the Redis store has for workers and for those who look after their work."""
+"""The part of the Redis store for workers and for the care of their work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from murmur_streams.stores.redis.workers import Workers
 
 
 class RedisWork(StoreWrites):
-    """The part of the Redis store that is about work: its queue, its workers, its dead letters."""
+    """The queue, the worker list, the dead letters, and reads for the care of queued runs."""
 
     _keys: Keys
     _server: Server
@@ -33,15 +33,15 @@ class RedisWork(StoreWrites):
 
     @property
     def live_ttl_ms(self) -> int:
-        """How long nobody may write to a run that has not ended; 0 for ever."""
+        """How long a live run may go without a write; 0 for ever."""
         return self._durations.live_ttl_ms
 
     def queue(self, lease_seconds: float) -> Queue:
-        """The waiting work; a claim of it holds for so long without a heartbeat."""
+        """The queue for workers; a claim holds for ``lease_seconds`` without a heartbeat."""
         return Queue(self._server, self._calls, self._durations, lease_seconds)
 
     def workers(self, interval_seconds: float = 5.0) -> Workers:
-        """The list of live workers, each of which says so once in an interval."""
+        """The list of live workers, each of which reports once in an interval."""
         return Workers(self._server, interval_seconds)
 
     def dead_letters(self) -> RedisDeadLetters:
@@ -50,7 +50,7 @@ class RedisWork(StoreWrites):
 
     @property
     def warning(self) -> str | None:
-        """What to mend on the server though it works, such as its eviction policy; or None."""
+        """Advice about a server that works, such as its eviction policy; None without any."""
         return self._server.eviction.warning
 
     async def recover(self, attempt: int) -> None:
@@ -58,11 +58,11 @@ class RedisWork(StoreWrites):
         await self._server.recover(attempt)
 
     async def ping(self) -> None:
-        """Check that the server answers and has our scripts, which are loaded if it has not."""
+        """Check that the server answers and has the scripts; load them if it has not."""
         await self._server.ping()
 
     async def pause(self, target: str) -> None:
-        """Let no worker start a run of this target from now on; those that run go on."""
+        """Keep workers from starting runs of this target; running ones continue."""
         await self._in_every_partition("pause", check_target(target))
 
     async def resume(self, target: str) -> None:
@@ -70,13 +70,13 @@ class RedisWork(StoreWrites):
         await self._in_every_partition("resume", check_target(target))
 
     async def paused(self) -> set[str]:
-        """The targets that are paused, in any partition: a pause that was cut short counts."""
+        """The targets that are paused in any partition; an interrupted pause counts."""
         rows = [self._keys.paused(partition) for partition in self._keys.all_partitions]
         replies = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
         return {text(target) for reply in replies for target in reply}
 
     async def lease_left_ms(self, run_id: str) -> int | None:
-        """How long the run's lease still holds, below 0 when it ran out; None without one."""
+        """How long the run's lease still holds, negative when it ran out; None without a lease."""
         leases = self._keys.leases(self._keys.partition(check_run_id(run_id)))
         until, (seconds, micros) = await self._server.read_all(
             ("ZSCORE", leases, run_id), ("TIME",)
@@ -86,7 +86,7 @@ class RedisWork(StoreWrites):
         return int(float(until)) - int(seconds) * 1000 - int(micros) // 1000
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        """The newest entries of the run's journal, oldest first; none when there is no run."""
+        """The newest entries of the journal, oldest first; empty when the run does not exist."""
         epoch, page = await self._server.read_all(
             ("HGET", self._keys.run(check_run_id(run_id)), "epoch"),
             ("XREVRANGE", self._keys.journal(run_id), "+", "-", "COUNT", count),
@@ -96,7 +96,7 @@ class RedisWork(StoreWrites):
         return [read_entry(run_id, text(epoch), raw) for raw in reversed(cast("list[Any]", page))]
 
     async def check_feed_cursor(self, after: str) -> None:
-        """Refuse a cursor from which the feed cannot go on, without waiting for news.
+        """Reject a cursor after which the feed cannot continue, without waiting for entries.
 
         Raises:
             InvalidCursorError, CursorGapError, CursorResetError: as the feed.

@@ -1,4 +1,4 @@
-"""Writes a run's hash anew from its journal, the truth."""
+"""Writes a run's hash again from its journal, which decides."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TRIES = 10
 
 
 async def rebuild_run(server: Server, durations: Durations, run_id: str) -> None:
-    """Fold the journal and replace the hash; written to meanwhile, it is folded again.
+    """Fold the journal and replace the hash; if it grows meanwhile, fold it again.
 
-    Entries that have a seq which earlier entries have, too, are moved behind those first.
+    Entries that repeat the seq of earlier entries are moved behind those first.
 
     Raises:
-        RunNotFoundError: there is no journal, or the run was deleted.
+        RunNotFoundError: the run has no journal, or was deleted.
         StoreError: the journal cannot be folded, or grew faster than it could be read.
     """
     for _ in range(TRIES):
@@ -66,17 +66,17 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
 
 
 def _from_first_repeated(entries: Sequence[JournalEntry]) -> Sequence[JournalEntry]:
-    """The last entries, from the first on whose seq an earlier one has; none in a sound journal.
+    """The entries from the first that repeats the seq of an earlier one; none in a sound journal.
 
-    Two ways lead there. An earlier version left the entries of an append whose last command the
-    server denied, and the next append used their seqs again. Or the version in a run's hash was
-    lowered by hand. No reader gets past such an entry: it would be shown twice, or another one
-    never. Which of the two was acknowledged cannot be known, so both are kept.
+    There are two ways to such a journal. An earlier version left the entries of an append whose
+    last command the server denied, and the next append used their seqs again. Or the version in a
+    run's hash was lowered by hand. A reader cannot get past such an entry: it would see a seq
+    twice, or skip an entry. Which of the two was acknowledged cannot be known, so both stay.
     """
     highest = 0
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if entry.seq <= highest:
-            return entries[place:]
+            return entries[index:]
         highest = entry.seq
     return ()
 
@@ -84,7 +84,7 @@ def _from_first_repeated(entries: Sequence[JournalEntry]) -> Sequence[JournalEnt
 async def _renumber(
     server: Server, run_id: str, entries: Sequence[JournalEntry], repeated: Sequence[JournalEntry]
 ) -> None:
-    # A stream takes only ids above its last one: a millisecond more, whatever the seq.
+    # A stream takes only ids above its last one: the next millisecond is above it for every seq.
     ms, before = entries[-1].ms + 1, entries[len(entries) - len(repeated) - 1]
     arguments: list[str | int] = []
     for seq, entry in enumerate(repeated, before.seq + 1):

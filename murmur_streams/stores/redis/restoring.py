@@ -1,4 +1,4 @@
-"""Takes runs out of Redis whole, and puts them in whole."""
+"""Archives whole runs, and restores them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from murmur_streams.stores.redis.server import Server, text
 TRIES = 10
 READ_ENTRIES = 256
 KEEP_MS = DAY_SECONDS * 1000
-"""How long the journal of a restore that was cut short waits to be finished."""
+"""How long the collected journal of an interrupted restore waits for the next try."""
 
 
 async def archive_run(server: Server, run_id: str) -> RunArchive:
-    """Read the journal and what goes with it; what is written meanwhile is read, too.
+    """Read the journal and the payloads; entries that are written meanwhile are read, too.
 
     Raises:
         RunNotFoundError: no such run.
@@ -34,7 +34,10 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
     for tries_left in reversed(range(TRIES)):
         raws += await _entries_after(server, run_id, text(raws[-1][0]) if raws else None)
         after = f"({text(raws[-1][0])}" if raws else "-"
-        # In this order: a payload that is newer than the journal shows in what follows.
+        # In this order: a payload and its entry are written in one step. If a payload changed after
+        # the journal was read, its entry is among those that the second XRANGE finds, and the try
+        # is repeated. With the payloads last, an archive could hold a result that its own journal
+        # does not know.
         given, result, checkpoint, more, epoch = await server.read_all(
             ("GET", keys.input(run_id)),
             ("GET", keys.result(run_id)),
@@ -48,7 +51,7 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
         if len(more) == READ_ENTRIES or any(_has_payload(run_id, raw) for raw in more):
             continue
         entries = tuple(read_entry(run_id, text(epoch), raw) for raw in raws)
-        if tries_left and not _are_of_one_piece(entries):
+        if tries_left and not _are_consistent(entries):
             raws = []
             continue
         payloads = (_text(given), _text(result), _text(checkpoint))
@@ -59,34 +62,34 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
 
 
 def _has_payload(run_id: str, raw: Any) -> bool:
-    """Whether the entry came with a payload, which may be newer than the one that was read."""
+    """Whether the entry was written with a payload, newer than the one that was read."""
     return read_entry(run_id, "", raw).type in {EntryType.RESULT, EntryType.CHECKPOINT}
 
 
 async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Run) -> bool:
-    """Put a journal aside page by page, then make the run of it in one step.
+    """Collect the journal page by page under another key, then make the run of it in one step.
 
-    What a restore that was cut short has left is gone on with.
+    An interrupted restore is continued.
 
     Args:
-        server: where to.
+        server: the target.
         calls: of the same store.
-        archive: what to restore; it has been verified.
+        archive: the run; it has been verified.
         run: the fold of its journal.
 
     Returns:
-        False when the run is here already.
+        False when the store has this run already.
 
     Raises:
-        RunExistsError: the id has another life, or an older copy of this one.
-        StoreError: others delete and restore the same run at the same time.
+        RunExistsError: the store has another run with the id, or an older copy of this run.
+        StoreError: other callers delete and restore the same run at the same time.
     """
     restoring = None
     for _ in range(TRIES):
         if await _is_here(server, archive):
             return False
         restoring = restoring or server.keys.restoring(archive.run_id, digest_of(archive))
-        await _put_aside(server, archive.run_id, restoring, archive.entries)
+        await _collect(server, archive.run_id, restoring, archive.entries)
         answer = await calls.restore(archive, run, restoring)
         if answer[0] == "OK":
             return True
@@ -96,7 +99,7 @@ async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Ru
 
 
 async def _entries_after(server: Server, run_id: str, last_id: str | None) -> list[Any]:
-    """What the journal has after an entry, all of it at first, as the server tells it."""
+    """Read the journal's entries after one, or all; as raw replies."""
     journal, raws = server.keys.journal(run_id), list[Any]()
     while True:
         start = "-" if last_id is None else f"({last_id}"
@@ -107,8 +110,8 @@ async def _entries_after(server: Server, run_id: str, last_id: str | None) -> li
         last_id = text(page[-1][0])
 
 
-def _are_of_one_piece(entries: Sequence[JournalEntry]) -> bool:
-    """False when the run was trimmed, or deleted and begun anew, while its journal was read."""
+def _are_consistent(entries: Sequence[JournalEntry]) -> bool:
+    """False when the run was trimmed, or deleted and created again, while its journal was read."""
     is_dense = all(after.seq == before.seq + 1 for before, after in pairwise(entries))
     return is_dense and all(
         entry.fields.get("epoch", entry.epoch) == entry.epoch for entry in entries
@@ -129,29 +132,30 @@ async def _is_here(server: Server, archive: RunArchive) -> bool:
     return True
 
 
-async def _put_aside(
+async def _collect(
     server: Server, run_id: str, restoring: str, entries: Sequence[JournalEntry]
 ) -> None:
-    """Write what is not there yet; who else does the same is helped."""
+    """Write the entries that are missing; callers that do the same at once help each other."""
     newest = await server.read("XREVRANGE", restoring, "+", "-", "COUNT", 1)
     after = text(newest[0][0]) if newest else ""
-    rest = entries[_place_after(entries, after) :]
+    rest = entries[_index_after(entries, after) :]
     keys = [restoring, server.keys.base(server.keys.partition(run_id))]
     partitions = str(server.keys.partitions)
     for page in pages(rest):
         answer = await server.idempotent_script(
             "restore_page", keys, [after, KEEP_MS, len(page), partitions, *_groups(page)]
         )
-        # Elsewhere: it was sent twice, or by two. At the page's end it is as if once.
+        # The journal may have grown by a repeat of this call, or by another caller. If it ends with
+        # this page all the same, the page is there exactly once.
         if answer[1] != page[-1].id:
             return
         after = answer[1]
 
 
-def _place_after(entries: Sequence[JournalEntry], last_id: str) -> int:
+def _index_after(entries: Sequence[JournalEntry], last_id: str) -> int:
     if not last_id:
         return 0
-    behind = dropwhile(lambda place: entries[place].id != last_id, range(len(entries)))
+    behind = dropwhile(lambda index: entries[index].id != last_id, range(len(entries)))
     return next(behind, -1) + 1
 
 

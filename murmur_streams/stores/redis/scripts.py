@@ -1,4 +1,4 @@
-"""Finds, composes and hashes the Lua scripts; knows nothing of what they do."""
+"""Finds, composes and hashes the Lua scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from murmur_streams.stores.redis.rights import with_check
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (\w+)\(.*(?: end|(?:\n .*)+\nend)\n", re.MULTILINE)
-_WORD = re.compile(r"\w+")
+_NAME = re.compile(r"\w+")
 _CAPITALS = re.compile(r"\b[A-Z_]+\b")
 _PACKAGE = Path(__file__).resolve().parents[2]
 
@@ -59,8 +59,8 @@ def script_folder() -> Path:
 def compose(path: Path, folder: Path) -> str:
     """Put a script's includes before it, each once, in the order in which they are named.
 
-    Comments are dropped: the hash names what runs, and every connection loads the text. So is what
-    each call would make only to throw it away: functions without a caller, names of numbers.
+    Comments are left out: the hash depends only on the code, and every connection loads the text.
+    Functions without a caller and names of numbers are left out, too: each call would make them.
     """
     parts: list[str] = []
     _collect(path, folder, parts, set())
@@ -83,21 +83,21 @@ def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> Non
 
 
 def _with_numbers(code: str) -> str:
-    """Put numbers in the place of their names."""
+    """Replace names of numbers by the numbers."""
     numbers = dict(_CONSTANT.findall(code))
-    return _CAPITALS.sub(lambda word: numbers.get(word[0], word[0]), _CONSTANT.sub("", code))
+    return _CAPITALS.sub(lambda name: numbers.get(name[0], name[0]), _CONSTANT.sub("", code))
 
 
 def _without_unused(code: str) -> str:
     """Leave out functions until each has a caller."""
-    # Each word is counted once: a command line that begins would wait for a search by function.
-    words = Counter(_WORD.findall(code))
+    # Counted in one pass: a search for each function would delay the start of every command line.
+    uses = Counter(_NAME.findall(code))
     functions = list(_FUNCTION.finditer(code))
     unused: list[re.Match[str]] = []
-    while found := [each for each in functions if words[each[1]] == 1]:
-        functions = [each for each in functions if words[each[1]] > 1]
+    while found := [each for each in functions if uses[each[1]] == 1]:
+        functions = [each for each in functions if uses[each[1]] > 1]
         for function in found:
-            words.subtract(_WORD.findall(function[0]))
+            uses.subtract(_NAME.findall(function[0]))
         unused += found
     for function in sorted(unused, key=re.Match[str].start, reverse=True):
         code = code[: function.start()] + code[function.end() :]

@@ -1,4 +1,4 @@
-"""One server as the engine sees it: scripts by hash, reads with retries, a check at the start."""
+"""The server of one store: checked before use, scripts by hash, reads with retries."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ from murmur_streams.stores.redis.scripts import load_scripts
 logger = logging.getLogger("murmur_streams.redis")
 
 CALL_SECONDS = 5.0
-"""A call that takes longer has lost its connection."""
+"""A call that takes longer counts as lost with its connection."""
 SILENT_SECONDS = 1.0
-"""A server that answers nothing for so long may not speak our protocol."""
+"""A server that is silent for so long may speak another protocol (TLS or plain)."""
 OPENING_SECONDS = 5.0
-"""A server that was never reached is more often a wrong address than a broken network."""
+"""Patience for the first connection: a wrong address is more likely than a broken network."""
 LONGEST_RETRY_SECONDS = 300.0
-"""What a retried write is known by is kept for ten minutes: later, it would be applied twice."""
+"""Scripts remember a write for ten minutes: a retry after that would be applied a second time."""
 COMMAND_CONNECTIONS = 4
 BLOCKING_CONNECTIONS = 1_000
 
@@ -61,10 +61,10 @@ Revive = Callable[[], Awaitable[None]]
 
 
 class Server:
-    """Calls with clear errors; ``revive`` starts an embedded server again before a retry.
+    """Makes calls with clear errors; ``revive`` starts an embedded server again before a retry.
 
-    It belongs to the event loop and the process that use it first: sockets and tasks cannot be
-    shared with others, so these are refused at once.
+    A server object belongs to the event loop and the process that use it first. Sockets and tasks
+    cannot be shared with others, so calls from there are rejected at once.
 
     Raises:
         InvalidInputError: ``retry_seconds`` is out of bounds.
@@ -102,7 +102,7 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._is_protocol_known = False
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
-        """The process and the event loop that it belongs to, once it is used."""
+        """The process and event loop that it belongs to, from the first use on."""
         self.when_ready: Callable[[], None] | None = None
         """Called once the server has been checked."""
 
@@ -110,14 +110,15 @@ class Server:
         """Check the server once, before the first use.
 
         Raises:
-            StoreConfigurationError: too old, wrong partitions or schema, missing permissions.
+            StoreConfigurationError: the server is too old, has another number of partitions or
+                schema, or does not give the user all permissions.
             StoreUnavailableError: not reached within 5 seconds, or ``retry_seconds`` if less.
-            StoreReadOnlyError: a replica for as long.
-            StoreClosedError: closed, or of another event loop or process.
+            StoreReadOnlyError: the server stayed a replica for as long.
+            StoreClosedError: closed, or used from another event loop or process.
         """
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
-        self._refuse_strangers()
+        self._check_home()
         if self._ready is None or (self._ready.done() and not _succeeded(self._ready)):
             self._ready = start_task(self._check(), "check the server")
         check = self._ready
@@ -129,14 +130,14 @@ class Server:
             raise
 
     async def check_worker(self) -> None:
-        """Check what a worker needs beside; StoreConfigurationError names what is missing."""
+        """Check the further rights of a worker; StoreConfigurationError names those that miss."""
         await self.ready()
         await self._retrying(
             lambda: check_permissions(self._commands, self.keys, self.where, WORKER_PROBES)
         )
 
     async def read(self, *command: object) -> Reply:
-        """Execute one read, again after a lost connection, until ``retry_seconds`` are over."""
+        """Execute one read; repeat it after lost connections, until ``retry_seconds`` are over."""
         await self.ready()
         return await self._retrying(lambda: self._commands.call(*command))
 
@@ -146,26 +147,26 @@ class Server:
         return await self._retrying(lambda: self._commands.pipeline(list(commands)))
 
     async def ping(self) -> None:
-        """Ask whether it takes writes and has our scripts and our meta; if not, prepare it again.
+        """Check that it takes writes and has the scripts and meta; prepare it again if it has not.
 
         Raises:
-            StoreConfigurationError: since the last check it was filled by others.
-            StoreError: it takes no writes now: it is a replica, out of memory, or too few replicas
-                are connected.
+            StoreConfigurationError: another program has filled it since the last check.
+            StoreError: it takes no writes now: it is a replica, out of memory, or has too few
+                replicas.
         """
         hashes = [script.sha for script in load_scripts().values()]
         meta = ("HGET", self.keys.meta, "partitions")
-        # It adds nothing, and is refused wherever a write is.
+        # This changes nothing, and fails wherever a write fails.
         write = ("ZADD", self.keys.workers, "XX", "0", "")
         await self.ready()
-        _, found, kept, _ = await self._retrying(
+        _, found, partitions, _ = await self._retrying(
             lambda: self._ask_now(("PING",), ("SCRIPT", "EXISTS", *hashes), meta, write)
         )
-        if not all(found) or text(kept) != str(self.keys.partitions):
+        if not all(found) or text(partitions) != str(self.keys.partitions):
             await self._retrying(self.prepare_again)
 
     async def _ask_now(self, *commands: tuple[object, ...]) -> list[Reply]:
-        """Execute commands; what the server refuses for the moment is an error, and not retried."""
+        """Execute commands; a refusal for the moment is raised, and not retried."""
         try:
             return await self._commands.pipeline(list(commands))
         except RedisError as error:
@@ -175,14 +176,15 @@ class Server:
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
-        self._refuse_strangers()
+        self._check_home()
         return await self._blocking.blocking(*command, seconds=seconds)
 
     async def new_connection(self, again: bool) -> Any:
         """Make a connection for the caller alone, with all scripts loaded.
 
         Args:
-            again: one was lost before: the server may be another one, and is checked.
+            again: an earlier connection was lost. The server is checked again, as it may be another
+                one: after a failover, or a restart without its data.
         """
         await self.ready()
         if again:
@@ -192,7 +194,7 @@ class Server:
         )
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
-        """Execute a script once; errors are the driver's, and its fate is the caller's to judge."""
+        """Execute a script once; the caller judges the driver's errors."""
         script = load_scripts()[name]
         command = (script.sha, len(keys), *keys, *args)
         try:
@@ -215,10 +217,10 @@ class Server:
         return await self._retrying(lambda: self.script(name, keys, args))
 
     async def single_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
-        """Execute a script at most once; after a lost reply it may have been executed.
+        """Execute a script at most once; it is not retried after a lost reply.
 
         Raises:
-            StoreUnavailableError: the connection broke; whether it was executed is unknown.
+            StoreUnavailableError: the connection broke; the script may have been executed.
             StoreError: the server refused it.
         """
         await self.ready()
@@ -238,18 +240,18 @@ class Server:
         try:
             await self._revive()
         except MurmurError as error:
-            # The next try may find it running; the last one tells why it does not.
+            # The next try may find it running; the last one raises this error.
             logger.debug("%s was not revived: %s", self.where, error)
             self._not_revived = error
         else:
             self._not_revived = None
 
     def unavailable(self, reason: BaseException) -> MurmurError:
-        """The error for a server that stayed out of reach, and was not revived if it could be."""
+        """The error for a server that stayed out of reach, or that could not be revived."""
         return self._not_revived or unavailable(self.where, reason)
 
     async def close(self) -> None:
-        """Close every connection; calls under way fail, later ones raise StoreClosedError."""
+        """Close every connection; calls under way fail, and later ones raise StoreClosedError."""
         self._closed = True
         tasks = [task for task in (self._ready, self._watching) if task is not None]
         for task in tasks:
@@ -260,13 +262,13 @@ class Server:
 
     @property
     def closed(self) -> bool:
-        """True once ``close`` was called, and for other event loops and processes.
+        """True once ``close`` was called, and always in other event loops and processes.
 
-        They have nothing to close: it would unregister the sockets of those that use the store.
+        A close there would unregister the sockets of the loop or process that uses the store.
         """
         return self._closed or self._is_elsewhere()
 
-    def _refuse_strangers(self) -> None:
+    def _check_home(self) -> None:
         if self._home is None:
             self._home = os.getpid(), asyncio.get_running_loop()
         elif self._is_elsewhere():
@@ -288,14 +290,14 @@ class Server:
             self.when_ready()
 
     async def _begin(self) -> dict[str, str]:
-        """Check the server for the first time; what gives no answer is asked in TLS, or without."""
+        """Check the server for the first time; probe a silent one with TLS, or without."""
         checking = start_task(self._prepare(is_first=True), "check the server")
         try:
             await asyncio.wait([checking], timeout=SILENT_SECONDS)
-            # Asked for its error in any case: one that nobody reads is logged as lost.
+            # The exception is always read: asyncio logs one that is never read.
             is_silent = not checking.done() or is_lost(checking.exception())
             if is_silent and not self._is_protocol_known:
-                # Once a check: where the network is broken, it takes the time of further tries.
+                # Once for each check: on a broken network the probe takes the time of retries.
                 self._is_protocol_known = True
                 refusal = await self._commands.protocol_refusal()
                 if refusal is not None:
@@ -313,11 +315,11 @@ class Server:
         return info
 
     async def prepare_again(self) -> None:
-        """Check the server like the first time: without our scripts it is a new or emptied one."""
+        """Check a server without the scripts as at the start: it is a new one, or was emptied."""
         await _never_sent(self._prepare(is_first=False))
 
     async def prepare_for(self, error: NoScriptError | UnconfirmedError) -> None:
-        """Do what a call needs that failed so, before it is sent again."""
+        """Prepare the server for a call that failed with this error, before it is sent again."""
         if isinstance(error, UnconfirmedError):
             await _never_sent(confirm_partitions(self._commands, self.keys, self.where))
         else:
@@ -345,20 +347,19 @@ class Server:
                 raise clear_error(reason, self.where)
             if loop.time() - began >= self._patience(reason, seconds):
                 raise self.unavailable(reason)
-            said = str(reason) or type(reason).__name__
-            logger.debug("call to %s failed, trying again: %s", self.where, said)
+            logger.debug("call to %s failed, trying again: %r", self.where, reason)
             await self.recover(attempt)
             attempt += 1
 
     def _patience(self, reason: BaseException, seconds: float | None) -> float:
-        # A server that answers "not now" is there: it is worth the longer wait. A replica at the
-        # first connection is not: like no answer at all, that is more often a wrong address.
+        # A server that answers "not now" exists, and is worth the longer wait. A replica at the
+        # first connection is not: like a missing answer, that is more often a wrong address.
         waits = fate_of(reason) is Fate.NOT_EXECUTED and code_of(reason) != "READONLY"
         return self.retry_seconds if waits or seconds is None else seconds
 
 
 async def _never_sent(preparing: Awaitable[object]) -> None:
-    """Whatever happens while a call is prepared, the call itself was not sent."""
+    """Mark errors of a preparation: the call itself was not sent, so it was not applied."""
     try:
         await preparing
     except NeverSentError:
@@ -373,13 +374,13 @@ def is_lost(error: BaseException | None) -> bool:
 
 
 def reason_of(error: BaseException) -> BaseException:
-    """What to judge a failed call by: the driver's error, also when it never left."""
+    """The driver's error of a failed call, also if the call was never sent."""
     return error.__cause__ or error if isinstance(error, NeverSentError) else error
 
 
 def text(value: object) -> str:
-    """Read a reply's part as text."""
-    # Ours is always UTF-8; what a stranger wrote must not end a reader with a UnicodeDecodeError.
+    """Decode a part of a reply."""
+    # The store writes only UTF-8; other data must not end a reader with a UnicodeDecodeError.
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
@@ -395,6 +396,6 @@ def _succeeded(task: asyncio.Task[None]) -> bool:
 
 
 def pairs(flat: list[Any]) -> dict[str, str]:
-    """Read a flat reply of names and values."""
+    """Decode a flat reply of names and values."""
     texts = [text(part) for part in flat]
     return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -62,28 +62,28 @@ STATUS_FIELDS = (
 class RedisRunStore(RedisWork):
     """Runs in Redis or Valkey, shared by every process that names the same server and prefix.
 
-    Guarantees: a write that returned is in the journal exactly once; a write that raised
-    OutcomeUnknownError is there once or not at all; every other error means that nothing was
-    written. What "in the journal" is worth when a machine dies is the server's persistence.
+    Guarantees: a write that returned is in the journal exactly once. A write that raised
+    OutcomeUnknownError was applied at most once. Every other error means that nothing was
+    written. Whether the journal survives a crash of the machine is up to the server's persistence.
 
     Args:
         url: redis://, rediss:// or unix://; exactly one of ``url`` and ``client``.
-        client: a client of the caller's, which stays the caller's to close; the store's own
-            connections share its address and credentials.
-        key_prefix: what every key begins with.
-        ttl_seconds: how long an ended run is kept; 0 or less means for ever.
-        partitions: over how many hash tags the runs are spread; the same for every program that
-            uses the prefix, and kept there.
-        max_events: the journal's cap, at least 1,000; a run keeps about this many of its last
-            entries. 0 for no cap.
-        live_ttl_seconds: how long nobody may write to a run that has not ended before a sweep
-            fails it; 0 for ever.
-        owner_lease_seconds: for programs without workers. What this store sets running it keeps
-            alive in the background; when it is gone, closed included, and nobody wrote for that
-            long, any store with a lease fails the run with the error ``owner_lost``.
-        late_event_seconds: how long after the end a closing event may still come.
-        retry_seconds: how long a broken connection is retried before a call gives up, at most
-            300; the first connection of all is given 5 seconds.
+        client: the caller's client, which the caller closes; the store's own connections use its
+            address and credentials.
+        key_prefix: the begin of every key.
+        ttl_seconds: how long an ended run stays; 0 or less means for ever.
+        partitions: over how many hash tags the runs are spread. Every program that uses the prefix
+            needs the same number, which is recorded there.
+        max_events: the journal's cap, at least 1,000: about this many of the last entries stay.
+            0 for no cap.
+        live_ttl_seconds: how long a live run may go without a write before a sweep fails it; 0 for
+            ever.
+        owner_lease_seconds: for programs without workers. The store extends the leases of runs
+            that it sets running, in the background. When it is gone (or closed) and a run got no
+            write for so long, any store with this option fails it with the error ``owner_lost``.
+        late_event_seconds: how long after the end of a run its closing event may still come.
+        retry_seconds: how long a call retries a broken connection, at most 300; the first
+            connection of all gets 5 seconds.
         call_seconds: how long one try of a call may take before its connection counts as broken.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time, for entry ids.
@@ -153,7 +153,7 @@ class RedisRunStore(RedisWork):
         return self
 
     async def close(self) -> None:
-        """Finish the writes under way, wake every subscriber, close what the store made."""
+        """Finish the writes under way, wake every subscriber, and close the store's connections."""
         if self._server.closed:
             return
         await self._owners.close()
@@ -329,10 +329,10 @@ def server_of(store: WorkStore) -> Server:
 
 
 def redis_only(store: WorkStore) -> RedisRunStore:
-    """The same store, for what looks at Redis keys.
+    """The same store, for code that works with Redis keys.
 
     Raises:
-        StoreConfigurationError: it is no Redis.
+        StoreConfigurationError: the store is of another kind.
     """
     if isinstance(store, RedisRunStore):
         return store

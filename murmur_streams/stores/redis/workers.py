@@ -1,4 +1,4 @@
-"""The workers that say that they are there; nothing that runs depends on it."""
+"""The list of live workers, for people to look at; the execution of runs does not depend on it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from murmur_streams.stores.redis.server import Server, pairs
 
 
 class Workers:
-    """Who is there, by their own word.
+    """The workers that report themselves.
 
     Args:
-        server: where they are listed.
-        interval_seconds: how often each of them calls ``beat``.
+        server: holds the list.
+        interval_seconds: how often each worker calls ``beat``.
     """
 
     def __init__(self, server: Server, interval_seconds: float) -> None:
         self._server = server
         self._keys = server.keys
-        self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
+        self._listed_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
-        """Say that a worker is there; it is listed until four intervals after its last beat."""
+        """List a worker, until four intervals after its last call."""
         if not info.id:
             raise InvalidInputError("a worker needs an id")
         fields: list[str | int] = [
@@ -34,22 +34,22 @@ class Workers:
             *("runs", json.dumps([*info.runs][:MAX_REPORTED_RUNS])),
         ]
         answer = await self._server.idempotent_script(
-            "register", [self._keys.worker(info.id)], [self._kept_ms, *fields]
+            "register", [self._keys.worker(info.id)], [self._listed_ms, *fields]
         )
         now_ms = int(answer[1])
         await self._server.read_all(
             ("ZADD", self._keys.workers, now_ms, info.id),
-            ("ZREMRANGEBYSCORE", self._keys.workers, "-inf", f"({now_ms - self._kept_ms}"),
+            ("ZREMRANGEBYSCORE", self._keys.workers, "-inf", f"({now_ms - self._listed_ms}"),
         )
 
     async def remove(self, worker_id: str) -> None:
-        """Take a worker that has stopped off the list."""
+        """Remove a worker that has stopped from the list."""
         await self._server.read_all(
             ("DEL", self._keys.worker(worker_id)), ("ZREM", self._keys.workers, worker_id)
         )
 
     async def list(self) -> list[WorkerInfo]:
-        """Read who is there, by id."""
+        """Read the listed workers, ordered by id."""
         flat = await self._server.read("ZRANGE", self._keys.workers, 0, -1, "WITHSCORES")
         beats = {worker_id: int(float(ms)) for worker_id, ms in pairs(flat).items()}
         if not beats:

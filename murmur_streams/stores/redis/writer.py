@@ -1,9 +1,15 @@
-"""Writes that are applied once, many at a time.
+"""Sends writes so that each is applied exactly once, and many share a round trip.
 
-Per run one call is in flight; what its callers want to append meanwhile leaves together in the
-next. Calls of many runs share a few connections and do not wait for each other. Each call carries
-this store's producer id and a number, and is sent again with the same number until its answer is
-known or time is over.
+For each run one call is in flight; appends that arrive meanwhile leave together in the next one.
+Calls of many runs share a few connections and do not wait for each other. Each call carries the
+store's producer id and a number, and is sent again with the same number until its answer is known
+or time is over.
+
+Why one call a run: a lost reply leaves the first of two calls in doubt. If the second were already
+on its way, the retry of the first would arrive after it, and the script, which remembers only the
+last number of a producer, would drop it as outdated: the write would be lost although its caller
+still waits, or its events would be behind later ones. With one call at a time the retry has always
+the last number, and gets the recorded answer if the first try was applied.
 """
 
 from __future__ import annotations
@@ -48,17 +54,17 @@ Arguments = Sequence[str | int]
 
 LANES = 2
 MERGED_SCRIPTS = frozenset({"append", "push_event"})
-"""Scripts whose ARGV holds any number of writes, each with an answer of its own."""
+"""Scripts that take any number of writes in one call, and answer each of them."""
 MERGED_WRITES = 200
 MERGED_BYTES = 512 * 1024
 WAITING_WRITES = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
-"""Callers beyond these wait for room: a slow server must not fill our memory."""
+"""Callers beyond these limits wait: a slow server must not fill the memory of the program."""
 
 
 @dataclass(slots=True)
 class _Write:
-    """What one caller wants."""
+    """The write of one caller."""
 
     script: str
     keys: list[str]
@@ -71,7 +77,7 @@ class _Write:
 
 @dataclass(slots=True)
 class _Queue:
-    """The writes to one run: those that wait, and whether a call is in flight."""
+    """The writes to one run that wait, and whether a call is in flight."""
 
     run_id: str
     waiting: deque[_Write] = field(default_factory=deque[_Write])
@@ -90,10 +96,10 @@ class _Call:
 class Writer:
     """Sends the numbered writes of one store.
 
-    Guarantee: a call that returns was applied exactly once, and calls of one store to one run are
-    applied in the order in which they were made. A call that raises OutcomeUnknownError was
-    applied once or not at all, and never later than its successor. A cancelled caller's write goes
-    on without it.
+    Guarantee: a write that returns was applied exactly once, and writes of one store to one run are
+    applied in the order in which they were made. A write that raises OutcomeUnknownError was
+    applied at most once, and never after a later write of the same store. The write of a cancelled
+    caller is still sent.
     """
 
     def __init__(self, server: Server) -> None:
@@ -128,13 +134,13 @@ class Writer:
             run_id: the run that it changes.
             keys: its KEYS.
             now_ms: the caller's clock, Unix milliseconds.
-            shared: ARGV 5 and on that every write has.
+            shared: the ARGV from 5 on that every write has.
             own: the script's own ARGV.
 
         A bug is raised as it is, at once; whether the write was applied is then unknown.
 
         Raises:
-            InvalidInputError: a text that cannot be sent; nothing was written.
+            InvalidInputError: a text cannot be encoded; nothing was written.
             StoreUnavailableError: the server was never reached; nothing was written.
             OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
             StoreError: the server refused the write; nothing was written.
@@ -155,12 +161,12 @@ class Writer:
         queue.waiting.append(write)
         if not queue.busy:
             queue.busy = True
-            # Not at once: what other tasks write in this turn of the loop joins the call.
+            # At the end of this turn of the event loop: writes of other tasks join the call.
             asyncio.get_running_loop().call_soon(self._send_next, queue)
         return await answer
 
     async def close(self, seconds: float) -> None:
-        """Take no more writes; let those under way finish, for at most ``seconds``."""
+        """Reject new writes; wait at most ``seconds`` for those under way."""
         self._closed = True
         try:
             async with asyncio.timeout(seconds):
@@ -210,7 +216,10 @@ class Writer:
 
     def _number(self) -> tuple[str, int]:
         if os.getpid() != self._pid:
-            # A forked child shares our memory; with our name its numbers would collide with ours.
+            # A forked child has a copy of this object. With the same producer id both processes
+            # would use the same numbers, and a script would answer the child's new write with the
+            # recorded answer of the parent's: the child's events would be lost, and reported as
+            # written.
             self._producer, self._pid = _new_producer(), os.getpid()
         self._n += 1
         return self._producer, self._n
@@ -229,12 +238,12 @@ class Writer:
             task.add_done_callback(self._retries.discard)
 
     def _settle(self, call: _Call, reply: Reply) -> UnconfirmedError | None:
-        """Give each write its answer, unless the script wants to be sent again."""
+        """Give each write its answer, unless the call must be sent again."""
         try:
             answers = _answers(call, reply)
         except UnconfirmedError as unconfirmed:
             return unconfirmed
-        except Exception as bug:  # noqa: BLE001  # not the form of a script's reply
+        except Exception as bug:  # noqa: BLE001  # the reply does not have a script's form
             self._fail(call, bug)
             return None
         for write, answer in zip(call.writes, answers, strict=True):
@@ -243,7 +252,7 @@ class Writer:
         return None
 
     def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
-        # The room of a caller that went away is free only now: its write was still to be done.
+        # Also for a caller that was cancelled: its write took room until now.
         self._room.leave(write.size)
         if write.answer.done():
             return
@@ -253,19 +262,26 @@ class Writer:
             write.answer.set_result(answer)
 
     async def _until_known(self, call: _Call, error: BaseException) -> None:
-        """Send a call again, with its number, until its answer is known or time is over."""
+        """Send a call again, with the same number, until its answer is known or time is over.
+
+        A lost reply leaves two cases: the call was applied, or it was not. The script knows: for a
+        number that it has seen it returns the recorded answer, for a new one it applies the write.
+        Without the number the repeat would append the events a second time. Once a try may have
+        been applied, a refusal of a later try says nothing about the first one, so the outcome is
+        reported as unknown and not as refused.
+        """
         give_up = asyncio.get_running_loop().time() + self._server.retry_seconds
         attempt, maybe_applied = 0, False
         try:
             while True:
                 reason = reason_of(error)
                 fate = fate_of(reason)
-                # A call that never left was not applied, whatever kept it from leaving.
+                # A call that was not sent was not applied, whatever prevented it.
                 maybe_applied |= fate is Fate.UNKNOWN and reason is error
                 if fate is Fate.BUG or (fate is Fate.REFUSED and not maybe_applied):
                     self._fail(call, clear_error(reason, self._server.where))
                     return
-                # A password that is refused stays refused: no later try can learn the answer.
+                # A refused password stays refused: a later try cannot learn the answer.
                 over = asyncio.get_running_loop().time() >= give_up or is_shut(reason)
                 if over:
                     self._fail(call, self._lost(call, reason, maybe_applied=maybe_applied))
@@ -294,7 +310,7 @@ class Writer:
             await asyncio.shield(self._prepare_once(error))
 
     def _prepare_once(self, error: NoScriptError | UnconfirmedError) -> asyncio.Task[None]:
-        """Prepare the server for all calls that found it without our scripts or our number."""
+        """Prepare the server once for all calls that found it without the scripts or the number."""
         if self._preparing is None or self._preparing.done():
             self._preparing = start_task(self._server.prepare_for(error), "prepare again")
             self._retries.add(self._preparing)
@@ -318,7 +334,7 @@ class Writer:
 
 
 def _answers(call: _Call, reply: Reply) -> list[Answer]:
-    """The answer to each write of a call; UnconfirmedError when the script wants it sent again."""
+    """The answer to each write of a call; UnconfirmedError when it must be sent again."""
     answer = tuple(text(part) for part in reply)
     if answer[0] == UNCONFIRMED:
         raise UnconfirmedError("the number of partitions is not confirmed")
@@ -332,7 +348,7 @@ def _answers(call: _Call, reply: Reply) -> list[Answer]:
 
 
 def _take(waiting: deque[_Write]) -> list[_Write]:
-    """Take the first write, and those behind it that may leave in the same call."""
+    """Take the first write, and those behind it that can go into the same call."""
     writes = [waiting.popleft()]
     script, size = writes[0].script, writes[0].size
     if script not in MERGED_SCRIPTS:
@@ -349,7 +365,7 @@ def _size(own: Arguments) -> int:
     try:
         return sum(len(part.encode()) if isinstance(part, str) else 8 for part in own)
     except UnicodeEncodeError as error:
-        # In a call with others it would have them refused too.
+        # In a call with other writes it would make them fail, too.
         raise InvalidInputError(
             f"{ascii(error.object)[:60]} is not a text: {error.reason}"
         ) from None

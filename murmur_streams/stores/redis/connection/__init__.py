@@ -1,1 +1,1 @@
-"""Connections to the server: made, checked, and what their failures mean."""
+"""Makes and checks connections to the server, and judges their failures."""

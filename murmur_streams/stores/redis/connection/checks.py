@@ -1,4 +1,4 @@
-"""What a server must be before the store uses it."""
+"""Checks of a server before the store uses it: version, role, eviction, permissions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PROBES: tuple[str, ...] = (
     "HDEL {key} f",
     "DISCARD",
 )
-"""What the scripts call, each in a form that changes nothing on a key that is not there, so that a
-user who lacks a right learns it at the start and not from a refused write. HSETNX and SADD have no
-such form: they are queued and discarded."""
+"""The commands of the scripts, in forms that change nothing while the key does not exist: a missing
+right shows at the start, and not in a refused write. HSETNX and SADD do not have such a form: they
+are queued in a transaction that is discarded."""
 OWN_PROBES: tuple[str, ...] = (
     "PING",
     "SMEMBERS {key}",
@@ -38,35 +38,34 @@ OWN_PROBES: tuple[str, ...] = (
     "PEXPIRE {key} 1",
     "EXEC",
 )
-"""What the store calls itself, beside some of those: a subscriber that was denied its wake-up would
-wait in vain for news."""
+"""Further commands that the store itself calls: without them a subscriber would wait in vain."""
 WORKER_PROBES: tuple[str, ...] = (
     "XGROUP CREATE {key} g 0",
     "XREADGROUP GROUP g c COUNT 1 STREAMS {key} >",
     "ZREMRANGEBYSCORE {key} -inf 0",
 )
-"""What only workers call."""
+"""Commands that only workers call."""
 
 
 async def check_server(
     connections: Connections, keys: Keys, where: str, eviction: Eviction, *, is_first: bool
 ) -> dict[str, str]:
-    """Refuse a server that cannot hold the guarantees.
+    """Reject a server on which the guarantees do not hold.
 
     Args:
         connections: to the server.
         keys: the key space.
         where: the server's address, without a password.
-        eviction: learns of the server's policy.
-        is_first: whether nothing was done on the server yet. A program that already works does not
-            stop because the server may now evict runs: that would end all runs instead of some.
+        eviction: gets the server's eviction policy.
+        is_first: whether this is the program's first check. Later, a server that may evict runs is
+            not rejected: stopping would end all runs instead of some.
 
     Returns:
-        What the server said of itself; empty for a user who may not ask.
+        The server's INFO; empty for a user without the right to it.
 
     Raises:
-        StoreConfigurationError: older than 6.2, evicting live runs, or not permitting what the
-            scripts call.
+        StoreConfigurationError: it is older than 6.2, evicts live runs, or does not permit a
+            command that the scripts call.
         ReadOnlyError: it is a replica.
     """
     info = await server_info(connections)
@@ -74,7 +73,7 @@ async def check_server(
     if version is not None:
         _check_version(version, where)
     if info.get("role", "master") != "master":
-        # The server's answer to the first write: found here, it is judged and retried like that.
+        # The same error as the answer to a write, so that it is judged and retried in the same way.
         await connections.drop_idle()
         raise ReadOnlyError("READONLY the server is a replica")
     policy = info.get("maxmemory_policy", "")
@@ -89,11 +88,11 @@ async def check_server(
 
 
 async def server_info(connections: Connections, *section: str) -> dict[str, str]:
-    """What the server says of itself, or of one section; empty for a user who may not ask."""
+    """The server's INFO, or one section of it; empty for a user without the right to it."""
     try:
         reply = cast("bytes", await connections.call("INFO", *section))
     except Exception as error:
-        # Users without the right to INFO, and fakeredis, have none; the rest goes on.
+        # Some users lack the right to INFO, and fakeredis lacks the command: the checks go on.
         if getattr(error, "status_code", None) in {"NOPERM", "ERR"}:
             return {}
         raise
@@ -112,10 +111,10 @@ def _check_version(version: str, where: str) -> None:
 async def check_permissions(
     connections: Connections, keys: Keys, where: str, probes: Sequence[str]
 ) -> None:
-    """Refuse a user who may not do what one of the probes does; they change nothing.
+    """Reject a user who may not call one of the probes, which change nothing.
 
     Raises:
-        StoreConfigurationError: all that is missing, by name.
+        StoreConfigurationError: names every missing right.
     """
     key = f"{keys.base(0)}:probe"
     commands: list[tuple[object, ...]] = [tuple(probe.format(key=key).split()) for probe in probes]
@@ -136,7 +135,7 @@ async def check_permissions(
 
 
 def _is_denied(error: RedisError) -> bool:
-    # An EXEC that is denied ends its transaction, and its error says that first.
+    # The error of a denied EXEC begins with the end of its transaction.
     return code_of(error) in _PERMISSION or "NOPERM" in str(error)
 
 

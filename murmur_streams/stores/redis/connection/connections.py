@@ -1,7 +1,8 @@
-"""Connections with our own rules: RESP2, no retries by the driver, one deadline of our own.
+"""Connections by the store's own rules: RESP2, no retries by the driver, one deadline a call.
 
-The driver's retry repeats writes, and its socket timeout arms a timer per read and can swallow a
-cancellation; so both are off in every connection made here, whatever the client was built with.
+The driver's retry repeats writes, which would apply them twice. Its socket timeout starts a timer
+for each read, and on Python 3.11 it can swallow a cancellation. So both are switched off in every
+connection that is made here, whatever the options of the given client are.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _PINNED: dict[str, Any] = {
 }
 _NOT_CLONED = ("maint_", "orig_", "himport_", "oss_", "event_dispatcher", "retry")
 Reply = Any
-"""What the server answered: bytes, int, None, or lists of these."""
+"""A server's reply: bytes, int, None, or lists of these."""
 
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class NeverSentError(Exception):
-    """The server cannot have seen the call; the cause says why, such as no connection."""
+    """The server cannot have received the call; the cause says why, such as no connection."""
 
 
 def client_from_url(url: str) -> Redis:
@@ -63,7 +64,7 @@ def client_from_url(url: str) -> Redis:
         if not url.startswith(_SCHEMES):
             raise ValueError  # noqa: TRY301  # the driver would take "redis:host" for localhost
         client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
-        # A connection that is made and never used tells of options that it does not know.
+        # Making a connection, without using it, fails for unknown options.
         unused = client.connection_pool.make_connection()
     except (ValueError, TypeError, AttributeError, RedisError) as error:
         raise StoreConfigurationError(
@@ -81,7 +82,7 @@ def _fault_of(url: str, error: Exception) -> str:
     # The driver's own text may repeat a part of the password.
     option = _UNKNOWN_OPTION.search(str(error))
     if option:
-        return f"there is no option {option[1]!r}"
+        return f"it has the unknown option {option[1]!r}"
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -100,15 +101,15 @@ def _fault_of(url: str, error: Exception) -> str:
 class Connections:
     """At most ``size`` connections that share a client's address and credentials.
 
-    Lending waits for a free one. Giving back never waits, so no cancellation can lose one.
+    Lending waits for a free connection. Returning one never waits, so no cancellation can lose it.
     """
 
     def __init__(self, client: Redis, *, size: int, deadline_seconds: float) -> None:
         pool = cast("Any", client).connection_pool
         given = cast("dict[str, Any]", pool.connection_kwargs)
-        kept = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
+        cloned = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
         self._class = with_own_lookups(pool.connection_class)
-        self._settings: dict[str, Any] = kept | _PINNED | {"retry": Retry(NoBackoff(), 0)}
+        self._settings: dict[str, Any] = cloned | _PINNED | {"retry": Retry(NoBackoff(), 0)}
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
         self._lent: set[Any] = set()
@@ -125,7 +126,7 @@ class Connections:
         return (await self.pipeline([command]))[0]
 
     async def pipeline(self, commands: list[tuple[object, ...]]) -> list[Reply]:
-        """Send several commands at once; an error reply is raised after all were read."""
+        """Send several commands at once; the first error reply is raised once all were read."""
         replies = await self.every_reply(commands)
         for reply in replies:
             if isinstance(reply, RedisError):
@@ -133,7 +134,7 @@ class Connections:
         return replies
 
     async def every_reply(self, commands: list[tuple[object, ...]]) -> list[Reply]:
-        """Send several commands at once; an error reply is an element of the answer."""
+        """Send several commands at once; error replies are elements of the result."""
         async with self.connection() as connection:
             async with asyncio.timeout(self._deadline_seconds):
                 await connection.send_packed_command(connection.pack_commands(commands))
@@ -157,15 +158,20 @@ class Connections:
                     await connection.read_response()
         except BaseException as error:
             await drop_connection(connection)
-            told = _told(error)
-            if told is error:
+            real = _real_error(error)
+            if real is error:
                 raise
-            raise told from None
+            raise real from None
         return connection
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[Any]:
-        """Lend a connection; whatever interrupts its use closes it, so no reply is misread."""
+        """Lend a connection.
+
+        If anything interrupts its use, the connection is closed. Otherwise the reply of the
+        interrupted call would still be on its way, and the next borrower would read it as the
+        reply to its own call.
+        """
         async with self._free:
             connection = self._idle.pop() if self._idle else None
             if connection is None:
@@ -188,17 +194,17 @@ class Connections:
                     await drop_connection(connection)
 
     async def protocol_refusal(self) -> str | None:
-        """Whether the address speaks TLS though we do not, or the reverse; see ``tls``."""
+        """Why the address does not answer: only one of the two sides speaks TLS; None otherwise."""
         return await protocol_refusal(self._class, self._settings)
 
     async def drop_idle(self) -> None:
-        """Close the idle connections: they lead to a server that is no longer the one to ask."""
+        """Close the idle connections, which lead to a server that must not be used any more."""
         idle, self._idle = self._idle, []
         for connection in idle:
             await drop_connection(connection)
 
     async def close(self) -> None:
-        """Close all connections; who waits for a reply gets an error."""
+        """Close all connections; calls under way fail."""
         self._closed = True
         await self.drop_idle()
         for connection in tuple(self._lent):
@@ -219,7 +225,7 @@ class Connections:
                     await drop_connection(connection)
                 await connection.connect()
         except Exception as error:  # noqa: BLE001  # it is the cause of ours
-            raise NeverSentError from _told(error)
+            raise NeverSentError from _real_error(error)
         self._refuse_when_closed()
 
     def _refuse_when_closed(self) -> None:
@@ -236,11 +242,11 @@ async def _reply_or_error(connection: Any) -> Reply:
         return error
 
 
-def _told(error: BaseException) -> BaseException:
-    """What really happened: the driver hides what it does not expect behind a broken connection.
+def _real_error(error: BaseException) -> BaseException:
+    """The error behind a driver's "connection error".
 
-    So it does with the server's answer to the handshake over a unix socket, and with bugs. A name
-    that cannot be one of a host stays what it is: an address where nothing is reached.
+    The driver wraps errors that it does not expect, such as a refused password over a unix socket,
+    or a bug. An impossible host name stays a connection error.
     """
     cause = error.__cause__
     is_hidden = isinstance(cause, (AuthenticationError, ResponseError)) or not isinstance(
@@ -250,7 +256,7 @@ def _told(error: BaseException) -> BaseException:
 
 
 async def _is_stale(connection: Any) -> bool:
-    """Whether the server closed the idle connection, or sent what nobody asked for."""
+    """Whether the server closed the idle connection, or sent something unasked."""
     try:
         return bool(await connection.can_read())
     except (RedisError, OSError):
@@ -261,5 +267,5 @@ async def drop_connection(connection: Any) -> None:
     """Close a connection, whatever state it is in."""
     try:
         await connection.disconnect(nowait=True)
-    except Exception as error:  # noqa: BLE001  # what broke it is what its user must learn
+    except Exception as error:  # noqa: BLE001  # its user gets the error that broke it
         logger.debug("a connection was not closed in order: %r", error)

@@ -1,4 +1,4 @@
-"""Whether the server may evict runs: its policy can change while programs use it."""
+"""Watches whether the server may evict runs; its policy can change at any time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from murmur_streams.stores.redis.connection.connections import NeverSentError
 logger = logging.getLogger("murmur_streams.redis")
 
 LOOK_SECONDS = 60.0
-"""A change is seen after this time at the latest, plus one answer of the server."""
+"""The longest time between two looks at the policy."""
 NO_EVICTION = "noeviction"
 METRIC = "murmur_store_may_evict"
-"""What pods and workers call it for Prometheus: 1 while there is a warning."""
+"""The name of the Prometheus gauge of pods and workers: 1 while there is a warning."""
 METRIC_MEANING = (
     "1 while the store's server may evict runs: its maxmemory-policy is not noeviction."
 )
 
 
 class Eviction:
-    """The server's ``maxmemory-policy``, as it was seen last.
+    """The server's ``maxmemory-policy``, as of the last look.
 
     A policy other than noeviction lets the server delete runs when its memory is full: with
     ``allkeys-*`` any key, with ``volatile-*`` those that expire, which all keys of a run do.
@@ -39,7 +39,7 @@ class Eviction:
 
     @property
     def warning(self) -> str | None:
-        """What to do about the policy; None while the server evicts nothing."""
+        """The advice about the policy; None while the server evicts nothing."""
         if self._policy == NO_EVICTION:
             return None
         return (
@@ -48,7 +48,7 @@ class Eviction:
         )
 
     def note(self, info: Mapping[str, str]) -> None:
-        """Take in what INFO says, and log a change once."""
+        """Read the policy from INFO, and log a change once."""
         policy = info.get("maxmemory_policy", self._policy)
         if policy == self._policy:
             return
@@ -62,10 +62,10 @@ class Eviction:
         """Look about once a minute, until cancelled.
 
         Args:
-            ask: asks the server for its INFO; a call that fails is left to the next look.
+            ask: gets the server's INFO; after a failed call the next look asks again.
         """
         while True:
-            # Never longer than LOOK_SECONDS; the spread keeps programs from asking all at once.
+            # At most LOOK_SECONDS; random, so that programs do not ask all at once.
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
             try:
                 self.note(await ask())

@@ -1,4 +1,4 @@
-"""What an exception of the driver means for a call: try again, unknown, or a clear error."""
+"""Judges a driver's exception: was the call executed, may it be retried, what should users do."""
 
 from __future__ import annotations
 
@@ -35,49 +35,49 @@ from murmur_streams.stores.redis.connection.tls import tls_refusal
 
 
 class Fate(Enum):
-    """What is known of a call that failed."""
+    """Whether a failed call was executed."""
 
     NOT_EXECUTED = "not executed"
     UNKNOWN = "unknown"
     REFUSED = "refused"
     BUG = "bug"
-    """Nothing that a connection or a server raises: an error in this package, or in the client."""
+    """Neither a connection nor the server raises it: an error in this package or in the driver."""
 
 
 class UnconfirmedError(Exception):
-    """A script found that its partition is not known to be one of ours, and wrote nothing.
+    """A script wrote nothing, because its partition does not record this number of partitions.
 
-    Either the server was emptied, or another program has filled it with another number of
-    partitions: ``confirm_partitions`` finds out which.
+    Either the server was emptied, or another program filled it with another number of partitions:
+    ``confirm_partitions`` finds out which.
     """
 
 
 UNCONFIRMED = "UNCONFIRMED"
-"""What such a script answers."""
+"""The tag of that answer."""
 
 _ELSEWHERE = frozenset({"MASTERDOWN", "LOADING", "READONLY"})
-"""A server that answers so is not the primary, or not yet."""
+"""Codes of a server that is not the primary, or not yet."""
 _LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
-"""No later try can end differently."""
+"""A retry cannot end differently."""
 _NEVER_EXECUTED = (MaxConnectionsError, NoScriptError, UnconfirmedError)
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
-# What a server says to a long command before it has a password: its other limits are tighter then.
+# The answer to a long command before the password: a server has smaller limits until then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
-# Before 7.0 the error of a script's inner command is wrapped into one of its own; from then on only
-# one that the script has raised again is: it stands in front.
+# Servers before 7.0 wrap the error of a script's command in one of their own. Later servers do so
+# only with errors that the script raised again, and put the code in front.
 _INNER = re.compile(
     r"@user_script:.*?(?:-([A-Z]+)|: (WRONGTYPE)) |^([A-Z]{3,}) .*script: .*@user_script"
 )
-# How Redis and Valkey say NOPERM of a command that a script calls.
+# How Redis and Valkey report a script's command that the user may not call.
 _DENIED = ("The user executing the script can't", "ACL failure in script")
 _DAMAGED = re.compile(r"DAMAGED (?:\S*:\{\d+\}:run:)?(\S+) (\w+)")
 
 
 def code_of(error: BaseException) -> str:
-    """The code that the server put before its error's text, "" when the error is not its own."""
+    """The code in front of the server's error text; "" for errors that are not the server's."""
     code = getattr(error, "status_code", None)
-    if any(words in str(error) for words in _DENIED):
+    if any(sign in str(error) for sign in _DENIED):
         return "NOPERM"
     if isinstance(code, str):
         inner = _INNER.search(str(error)) if code == "ERR" else None
@@ -87,14 +87,14 @@ def code_of(error: BaseException) -> str:
 
 
 def fate_of(error: BaseException) -> Fate:
-    """Tell whether the server may have executed the call."""
+    """Judge whether the server may have executed the call."""
     code = code_of(error)
     if code in _LATER or isinstance(error, _NEVER_EXECUTED):
         return Fate.NOT_EXECUTED
     if code in _AUTH:
         return Fate.REFUSED
     if code and type(error) is RedisConnectionError:
-        # "max number of clients reached" comes in place of the answer to whatever was sent.
+        # "max number of clients reached" is sent to a new connection before any command.
         return Fate.NOT_EXECUTED
     if code or isinstance(error, (AuthenticationError, ResponseError)):
         return Fate.REFUSED
@@ -111,9 +111,9 @@ def _is_of_closed_transport(error: BaseException) -> bool:
     """Whether a write failed because the peer had closed the connection before it.
 
     On CPython 3.12, before 3.13.10 and on 3.14.0, such a write ends with the TypeError or the
-    AttributeError of a transport that has let go of its socket, and on uvloop with a RuntimeError.
-    A TypeError from anywhere else is a bug, and to try again would only hide it: so the frame
-    that raised it must be the transport's own.
+    AttributeError of a transport without a socket, and on uvloop with a RuntimeError. A TypeError
+    from anywhere else is a bug, which a retry would only hide: so the frame that raised it must be
+    one of the transport.
     """
     trace = error.__traceback__
     if trace is None:
@@ -131,7 +131,7 @@ def _is_of_closed_transport(error: BaseException) -> bool:
 
 
 def needs_new_connection(error: BaseException) -> bool:
-    """Whether the server is not the one to ask, so that a retry must connect anew.
+    """Whether a retry needs a new connection, because this server is not the primary.
 
     After a failover behind a stable address (a DNS name, a virtual IP, a proxy) the open
     connections still lead to the old primary, and only new ones to the new primary.
@@ -145,14 +145,14 @@ def is_credentials(error: BaseException) -> bool:
 
 
 def is_shut(error: BaseException) -> bool:
-    """Whether there will be no connection until somebody changes a password or a certificate."""
+    """Whether every connection fails until a password or a certificate is changed."""
     return is_credentials(error) or tls_refusal(error) is not None
 
 
 def clear_error(error: BaseException, where: str) -> BaseException:
     """Turn a refusal of the server into one sentence that says what to do.
 
-    A bug is returned as it is: its own traceback is what is needed to mend it.
+    A bug is returned unchanged, with its own traceback.
 
     Args:
         error: what the driver raised.
@@ -192,20 +192,20 @@ def clear_error(error: BaseException, where: str) -> BaseException:
 
 
 def _error_of_data(code: str, text: str, where: str) -> StoreError:
-    """The error for what is wrong with a run or a key, and not with the server."""
+    """The error for a damaged run or key, when the server itself is fine."""
     if code == "DAMAGED" and (found := _DAMAGED.search(text)):
         return RunDamagedError(found[1], f"{found[2]} is not what it must be")
     return StoreError(_other_error(code, text, where))
 
 
 def unavailable(where: str, reason: BaseException) -> MurmurError:
-    """The error for a server that stayed out of reach, or was not ready for as long."""
+    """The error for a server that could not be reached, or was not ready, until time was over."""
     if code_of(reason) == "READONLY":
         return cast("MurmurError", clear_error(reason, where))
     said = str(reason) or type(reason).__name__
     code = code_of(reason)
     if fate_of(reason) is Fate.NOT_EXECUTED:
-        # The driver takes the code off some errors and leaves it on others.
+        # The driver removes the code from some errors only.
         said = said if said.startswith(code) else f"{code} {said}"
         return StoreUnavailableError(f"{where} is not ready ({said}); try again later")
     return StoreUnavailableError(
@@ -218,6 +218,6 @@ def _other_error(code: str, text: str, where: str) -> str:
         return (
             f"a key on {where} has another type than the key table gives it, so something else "
             f"wrote it ({text}); `murmur-streams audit RUN` and `murmur-streams keys RUN` name a "
-            "run's keys, `redis-cli TYPE KEY` tells what one is (embedded: `murmur-streams redis`)"
+            "run's keys, `redis-cli TYPE KEY` names a key's type (embedded: `murmur-streams redis`)"
         )
     return f"{where} answered with an error: {text}"

@@ -1,4 +1,4 @@
-"""A lane: one connection on which many calls are under way at once, answered in their order."""
+"""A lane: one connection that pipelines many calls; replies come in the order of the calls."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from murmur_streams.stores.redis.connection.connections import (
 from murmur_streams.stores.redis.connection.failures import code_of, needs_new_connection
 
 Connect = Callable[[bool], Awaitable[Any]]
-"""Makes a connection with all scripts loaded; True: there was one before, which broke."""
+"""Makes a connection with all scripts loaded; True: the connection before it broke."""
 
 
 @dataclass(slots=True)
 class _Call:
-    """One command, and who waits for its reply."""
+    """One command, and the future of its reply."""
 
     packed: bytes
     reply: asyncio.Future[Reply]
@@ -33,15 +33,16 @@ class _Call:
 
 
 class Lane:
-    """Sends commands as they come, without waiting for the replies of those before.
+    """Sends commands as they come, without waiting for earlier replies.
 
-    What is handed in during one turn of the event loop leaves in one write. When the connection
-    breaks, every call that was sent fails with the driver's error, every other one with
-    NeverSentError; the next call connects again.
+    Calls that arrive in one turn of the event loop leave in one write. When the connection breaks,
+    every call that was sent fails with the driver's error, and every other one with
+    NeverSentError: the caller must know the difference, because a call that was sent may have been
+    applied. The next call connects again.
 
     Args:
         connect: makes a connection.
-        deadline_seconds: a reply that takes longer has lost its connection.
+        deadline_seconds: a connection whose reply takes longer counts as broken.
     """
 
     def __init__(self, connect: Connect, *, deadline_seconds: float) -> None:
@@ -54,10 +55,10 @@ class Lane:
         self._broke = False
 
     def call(self, *command: object) -> asyncio.Future[Reply]:
-        """Hand in a command; the future yields its reply or raises its error."""
+        """Queue a command; the future yields its reply or raises its error."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         try:
-            # Here and not when it is sent: what cannot be packed must not break others' calls.
+            # Here, and not when it is sent: a command that cannot be packed must fail alone.
             packed = _packed(command)
         except Exception as error:  # noqa: BLE001  # handed to the caller, who judges it
             reply.set_exception(error)
@@ -88,7 +89,9 @@ class Lane:
         except Exception as error:  # noqa: BLE001  # handed to every caller, who judges it
             failure = error
         finally:
-            # No await between here and the end: a call that comes later starts a new lane.
+            # No await until _fail is done. A call that came in between would find a running lane
+            # that has stopped sending, and would wait for a reply for ever; after _running is None
+            # it starts a new task, and its entry in _unsent must not be failed with the old ones.
             self._running = None
             self._broke = True
             self._fail(failure)
@@ -130,7 +133,7 @@ class Lane:
             try:
                 reply = await connection.read_response()
             except RedisError as error:
-                # With a code it is the server's answer to one call, whatever class it has.
+                # An error with a code is the server's answer to one call, whatever its class.
                 if not isinstance(error, ResponseError) and not code_of(error):
                     raise
                 self._answered().set_exception(error)
@@ -139,18 +142,20 @@ class Lane:
             else:
                 self._answered().set_result(reply)
             if outdated is not None and not self._sent:
-                # Not before: a call whose answer is still to come would be in doubt.
+                # Only when all replies were read: closing earlier would leave the calls that were
+                # sent without an answer, and so unknown, although the server answers each of them.
                 raise outdated
 
     def _answered(self) -> asyncio.Future[Reply]:
         if not self._sent:
             raise InvalidResponse("the server sent a reply that no call asked for")
         reply = self._sent.popleft().reply
-        # A caller that went away still has its reply read, or the next one would get it.
+        # A cancelled caller's reply is read and dropped. If it were not, the next caller would get
+        # it, and from then on every reply would go to the wrong call.
         return asyncio.get_running_loop().create_future() if reply.done() else reply
 
     async def _watch(self) -> None:
-        # One timer for all calls: a timer for each would cost more than the call.
+        # One timer for all calls: one for each would cost more than the call itself.
         loop, pause = asyncio.get_running_loop(), self._deadline_seconds / 4
         while True:
             await asyncio.sleep(pause)
@@ -175,16 +180,16 @@ class _StaleError(Exception):
 
 
 def _is_stale(connection: Any) -> bool:
-    """Whether an idle connection has something to read: its end, or what nobody asked for."""
+    """Whether an idle connection has something to read: its end, or an unasked reply."""
     info = getattr(connection._writer, "get_extra_info", None)
     socket = None if info is None else info("socket")
-    # fakeredis has no socket that could close.
+    # fakeredis has no socket.
     return socket is not None and _is_readable(socket)
 
 
 def _is_readable(socket: Any) -> bool:
     if not hasattr(select, "poll"):
-        # Windows: its select knows sockets of any number.
+        # Windows has no poll, and its select takes sockets of any number.
         return bool(select.select([socket], [], [], 0)[0])
     poll = select.poll()
     poll.register(socket, select.POLLIN)
@@ -192,7 +197,7 @@ def _is_readable(socket: Any) -> bool:
 
 
 def pack_plainly(command: tuple[object, ...]) -> bytes:
-    """Write a command as the protocol has it, where hiredis is not there to do it."""
+    """Encode a command by the protocol, where hiredis is not installed."""
     parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
     lines = [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
     return b"".join([b"*%d\r\n" % len(parts), *lines])
@@ -203,5 +208,5 @@ try:
 except ImportError:
     _packed = pack_plainly
 else:
-    # The driver's own packing takes a third of a call's time.
+    # The driver's own encoding takes a third of a call's time.
     _packed = cast("Callable[[tuple[object, ...]], bytes]", cast("Any", hiredis).pack_command)

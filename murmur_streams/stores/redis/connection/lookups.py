@@ -1,4 +1,4 @@
-"""Connections that look a server's name up in a thread of their own."""
+"""Connections that look up the server's name in a thread of their own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from murmur_streams.threads import call_in_thread
 
 
 def with_own_lookups(connection_class: type[Any]) -> type[Any]:
-    """The same class, whose name look-ups wait for nobody.
+    """The same class, whose look-ups do not wait for the event loop's default executor.
 
-    asyncio looks names up in the event loop's default executor, where agents run what they give to
-    ``asyncio.to_thread``. When they have filled it and the server's connections break, no heartbeat
-    gets a connection until one of them returns; by then the leases have run out, and innocent runs
-    are executed a second time.
+    asyncio looks names up in that executor, which ``asyncio.to_thread`` uses, too. If blocking
+    agents fill it and the server's connections break, no heartbeat gets a new connection until an
+    agent returns. By then the leases have run out, and healthy runs are executed a second time.
 
-    A class that opens its sockets in a way of its own, such as a Unix socket's, a tunnel's or
-    fakeredis', is returned as it is.
+    A class that opens its sockets in another way (Unix sockets, tunnels, fakeredis) is returned
+    unchanged.
     """
     theirs: Any = Connection
     opens_as_redis_py = getattr(connection_class, "_connect", None) is theirs._connect
@@ -35,7 +34,7 @@ def _class_with_lookups(connection_class: type[Any]) -> type[Any]:
 
 
 class _OwnLookups(Connection):
-    """Looks the name up each time that it connects, and tries each of its addresses in turn."""
+    """Looks up the name at each connect, and tries its addresses one after the other."""
 
     _address: str | None = None
 
@@ -44,7 +43,7 @@ class _OwnLookups(Connection):
         if self._address is not None:
             arguments["host"] = self._address
             if "ssl" in arguments:
-                # The certificate is the name's, not the address's.
+                # The certificate is for the name, not for the address.
                 arguments["server_hostname"] = self.host
         return arguments
 

@@ -1,4 +1,4 @@
-"""TLS of the Redis store: what to change when it fails, and which protocol an address speaks."""
+"""TLS of the Redis store: advice when it fails, and a probe of the protocol of an address."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _NEEDS_TLS = "the port speaks TLS; use rediss:// instead of redis://"
 
 
 def tls_refusal(error: BaseException) -> str | None:
-    """Which check of a TLS connection failed and what to change; None for any other error."""
+    """The check of a TLS connection that failed, with advice; None for any other error."""
     fault = tls_fault(error) if isinstance(error, (RedisConnectionError, OSError)) else None
     return None if fault is None else f"{fault.text}; {_ADVICE[fault.check]}"
 
 
 def check_tls_files(connection: Any, shown_url: str) -> None:
-    """Read the files that a URL's TLS options name: at the first connection it would be retried.
+    """Read the files that a URL's TLS options name, so that a bad one fails now and is not retried.
 
     Raises:
         StoreConfigurationError: one of them cannot be used.
@@ -63,19 +63,19 @@ def check_tls_files(connection: Any, shown_url: str) -> None:
 
 
 async def protocol_refusal(kind: type[Any], settings: Mapping[str, Any]) -> str | None:
-    """Whether an address that gives no answer speaks TLS though we do not, or the reverse.
+    """Probe whether a silent address speaks TLS and the store does not, or the reverse.
 
-    A plain server waits for more of what it takes for a command; a TLS server closes a connection
-    that begins otherwise. Neither can be told from a broken network but by asking in the other
-    protocol. A server that asks for the client's certificate may close before its alert is read,
-    which a connection that sends nothing gets to see. No credentials are sent.
+    A plain server takes a TLS handshake for the begin of a command and waits for more; a TLS server
+    closes a connection that begins without a handshake. Both look like a broken network until the
+    other protocol is tried. A server that asks for a client certificate may close before its alert
+    is read, so one probe sends nothing and only reads. No credentials are sent.
 
     Args:
-        kind: the class of our connections.
-        settings: what they are made with.
+        kind: the class of the store's connections.
+        settings: their arguments.
 
     Returns:
-        What is wrong and what to change; None when that is not it.
+        What is wrong and what to change; None when the protocol is not the reason.
     """
     if kind not in {with_own_lookups(Connection), with_own_lookups(SSLConnection)}:
         return None
@@ -92,7 +92,7 @@ async def protocol_refusal(kind: type[Any], settings: Mapping[str, Any]) -> str 
 
 
 async def _answers(connection: Any, *, speak: bool, listen: bool = False) -> bool | str:
-    """Whether it can be connected (and answers); a text is what the handshake failed at."""
+    """Whether it connects (and answers); a text describes why the handshake failed."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await connection.connect()

@@ -1,4 +1,4 @@
-"""Identical reads of many callers become one: a wave of reconnects costs one read a run."""
+"""Joins identical reads of many callers: a wave of reconnects costs one read for each run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from murmur_streams.stores.own_tasks import start_task
 
 
 class _Read:
-    """One read that callers wait for; it can be joined until it was sent."""
+    """A read that callers wait for; others can join until it is sent."""
 
     def __init__(
         self, reads: dict[Hashable, _Read], key: Hashable, ask: Callable[[], Awaitable[Any]]
@@ -24,7 +24,7 @@ class _Read:
         self.task = start_task(self._run(before, ask), "shared read")
 
     def forget(self) -> None:
-        """Let who comes next ask anew."""
+        """Make the next caller start a new read."""
         if self._reads.get(self._key) is self:
             del self._reads[self._key]
 
@@ -39,17 +39,19 @@ class _Read:
 
 
 class SharedReads:
-    """Joins callers that ask the same at the same time.
+    """Joins callers that make the same read at the same time.
 
-    Nobody is given an answer that was asked for before he came: a caller joins the read that has
-    not been sent yet, and while one is under way, the next one waits for it and is joined.
+    A caller never receives the reply to a read that was sent before its own call. If it did, a
+    reader could miss an entry: the entry is appended, the reader looks, gets a reply from before
+    the append, and then waits for news that it has already missed. So a caller joins only a read
+    that was not sent yet. While one is under way, one more waits behind it, and can be joined.
     """
 
     def __init__(self) -> None:
         self._reads: dict[Hashable, _Read] = {}
 
     async def read(self, key: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer of ``ask``; ``key`` says what is asked."""
+        """The reply of ``ask``; callers with the same ``key`` share it."""
         shared = self._reads.get(key)
         if shared is None or shared.is_sent:
             shared = _Read(self._reads, key, ask)
@@ -59,6 +61,6 @@ class SharedReads:
         finally:
             shared.waiting -= 1
             if not shared.waiting and not shared.task.done():
-                # Everybody was cancelled.
+                # Every caller was cancelled.
                 shared.task.cancel()
                 shared.forget()

@@ -1,4 +1,4 @@
-"""Reads the feeds of all partitions: every entry of every run, once, or an error that says why."""
+"""Reads the feeds of all partitions: every entry of every run once, or a clear error."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _CLOSED = "the store was closed while the feed was read"
 GONE_EPOCH = "00000000"
 _ALL = FeedFilter(None, None)
 MOST_EPOCHS = 10_000
-"""Of how many runs the epoch is remembered, so that most pages cost one round trip."""
+"""The most runs whose epoch is remembered, so that most pages cost one round trip."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One entry as the feed has it."""
+    """One entry of the feed."""
 
     partition: int
-    place: Position
+    position: Position
     run_id: str
     entry_id: str
     target: str
@@ -47,7 +47,7 @@ class _Row:
 
     @property
     def is_big(self) -> bool:
-        """Too large for the feed: only its type is here."""
+        """Too large for the feed, which has only its type."""
         return "big" in self.fields and len(self.fields) == 2  # noqa: PLR2004  # big and type
 
 
@@ -59,7 +59,7 @@ class Feeds:
         self._readers: set[FeedReader] = set()
 
     async def read(self, after: str | None, wanted: FeedFilter) -> AsyncGenerator[FeedEntry]:
-        """Yield what is kept after the cursor, then what comes."""
+        """Yield the entries after the cursor, then those that come."""
         reader = FeedReader(self._server, wanted)
         self._readers.add(reader)
         try:
@@ -70,7 +70,7 @@ class Feeds:
             self._readers.discard(reader)
 
     async def check(self, after: str) -> None:
-        """Refuse a cursor from which nothing could be read; errors as those of ``read``."""
+        """Reject a cursor from which the feed cannot be read; raises the errors of ``read``."""
         await FeedReader(self._server, _ALL).check(after)
 
     async def close(self) -> None:
@@ -92,12 +92,12 @@ class FeedReader:
         self._closed = False
 
     def close(self) -> asyncio.Task[Any] | None:
-        """Let it end with StoreClosedError; its blocked read is the caller's to end."""
+        """Make it end with StoreClosedError; the caller must cancel the read that is returned."""
         self._closed = True
         return self._blocked
 
     async def read(self, after: str | None) -> AsyncGenerator[FeedEntry]:
-        """Yield what is kept after the cursor, then what comes."""
+        """Yield the entries after the cursor, then those that come."""
         if after is None:
             await self._start()
         else:
@@ -105,7 +105,7 @@ class FeedReader:
         while True:
             rows = await self._rows()
             self._forget_epochs()
-            # A row's check comes in its turn: what precedes a break is still delivered.
+            # Each row is checked when its turn comes: rows before a break are still delivered.
             for row in await self._completed(rows):
                 self._cursor = await self._after(row)
                 self._learn_epoch(row)
@@ -113,12 +113,12 @@ class FeedReader:
                     yield FeedEntry(str(self._cursor), row.run_id, row.target, self._entry(row))
 
     async def check(self, after: str) -> None:
-        """Stand after the cursor, or raise that its place is not to be had."""
+        """Move to the cursor, or raise when the feed does not have its position any more."""
         self._cursor = FeedCursor.parse(after, len(self._feeds))
         await self._check()
 
     async def _start(self) -> None:
-        """Stand before the oldest kept entries, so that a later trim shows."""
+        """Move before the oldest entries, so that a later trim is noticed."""
         ends = await self._server.read_all(
             *(("XRANGE", feed, "-", "+", "COUNT", 1) for feed in self._feeds)
         )
@@ -129,14 +129,14 @@ class FeedReader:
 
     async def _after(self, row: _Row) -> FeedCursor:
         try:
-            return self._cursor.after(row.partition, row.place)
+            return self._cursor.after(row.partition, row.position)
         except CursorResetError:
-            # Which cursor goes on in a feed that went back only the feed can tell.
+            # The feed went back: it is read to find a cursor from which a reader can continue.
             await self._check()
             raise
 
     async def _check(self) -> None:
-        """Refuse to go on where a feed no longer holds what the cursor stands after."""
+        """Raise when a feed does not have the entry of the cursor any more."""
         commands: list[tuple[object, ...]] = []
         for feed, (ms, n) in zip(self._feeds, self._cursor.positions, strict=True):
             commands.append(("XRANGE", feed, f"{ms}-{n}", f"{ms}-{n}"))
@@ -145,12 +145,11 @@ class FeedReader:
         replies = await self._server.read_all(*commands)
         for partition in range(len(self._feeds)):
             found, oldest, newest = replies[3 * partition : 3 * partition + 3]
-            self._cursor.check(
-                partition, found=bool(found), oldest=_place_of(oldest), newest=_place_of(newest)
-            )
+            ends = {"oldest": _position_of(oldest), "newest": _position_of(newest)}
+            self._cursor.check(partition, found=bool(found), **ends)
 
     async def _rows(self) -> list[_Row]:
-        """Wait for entries, through lost connections; checked after each."""
+        """Wait for entries; after each lost connection the cursor is checked."""
         loop = asyncio.get_running_loop()
         failing_since: float | None = None
         attempt = 0
@@ -162,7 +161,7 @@ class FeedReader:
             else:
                 if reply:
                     return [row for feed, raws in reply for row in self._rows_of(feed, raws)]
-                # A feed that was deleted or rewound wakes nobody.
+                # A feed that was deleted or rewound does not end a blocking read.
                 await self._check()
                 failing_since, attempt = None, 0
                 continue
@@ -174,11 +173,11 @@ class FeedReader:
         if self._closed:
             raise StoreClosedError(_CLOSED)
         seconds = sources.BLOCK_SECONDS
-        places = [f"{ms}-{n}" for ms, n in self._cursor.positions]
+        positions = [f"{ms}-{n}" for ms, n in self._cursor.positions]
         self._blocked = start_task(
             self._server.blocking(
                 *("XREAD", "COUNT", sources.FEED_PAGE, "BLOCK", int(seconds * 1000)),
-                *("STREAMS", *self._feeds, *places),
+                *("STREAMS", *self._feeds, *positions),
                 seconds=seconds,
             ),
             "feed",
@@ -206,21 +205,19 @@ class FeedReader:
         rows: list[_Row] = []
         for raw in raws:
             flat = [text(part) for part in raw[1]]
-            # run, entry, target and their values come before an entry's own fields.
+            # The names and values of run, entry and target come before an entry's own fields.
             run_id, entry_id, target = flat[1:6:2]
             fields = dict(zip(flat[6::2], flat[7::2], strict=True))
-            place, is_wanted = (
-                read_position(text(raw[0])),
-                self._wanted.wants(target, fields["type"]),
-            )
-            rows.append(_Row(partition, place, run_id, entry_id, target, fields, is_wanted))
+            position = read_position(text(raw[0]))
+            is_wanted = self._wanted.wants(target, fields["type"])
+            rows.append(_Row(partition, position, run_id, entry_id, target, fields, is_wanted))
         return rows
 
     async def _completed(self, rows: list[_Row]) -> list[_Row]:
-        """Read what the feed does not have: the runs' epochs, and large entries."""
+        """Add what the feed lacks: the epochs of runs, and large entries."""
         keys = self._server.keys
         unknown = self._unknown(rows)
-        big = [place for place, row in enumerate(rows) if row.is_wanted and row.is_big]
+        big = [index for index, row in enumerate(rows) if row.is_wanted and row.is_big]
         if not unknown and not big:
             return rows
         replies = await self._server.read_all(
@@ -229,15 +226,15 @@ class FeedReader:
         )
         for run_id, epoch in zip(unknown, replies, strict=False):
             self._epochs[run_id] = text(epoch) if epoch else GONE_EPOCH
-        for place, found in zip(big, replies[len(unknown) :], strict=True):
+        for index, found in zip(big, replies[len(unknown) :], strict=True):
             if found:
                 flat = [text(part) for part in found[0][1]]
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                rows[place] = replace(rows[place], fields=fields)
+                rows[index] = replace(rows[index], fields=fields)
         return rows
 
     def _unknown(self, rows: list[_Row]) -> list[str]:
-        """The runs whose epoch must be asked for: not those whose first entry comes before."""
+        """The runs whose epoch must be read: not those whose first entry is among the rows."""
         known, unknown = set(self._epochs), dict[str, None]()
         for row in rows:
             if _epoch_in(row):
@@ -252,7 +249,7 @@ class FeedReader:
             self._epochs[row.run_id] = epoch
 
     def _forget_epochs(self) -> None:
-        """Bound the memory; what was gone is asked for again."""
+        """Bound the memory; epochs that are needed again are read again."""
         if len(self._epochs) > MOST_EPOCHS:
             self._epochs.clear()
 
@@ -269,5 +266,5 @@ def _entry_range(journal: str, entry_id: str) -> tuple[object, ...]:
     return ("XRANGE", journal, entry_id, entry_id)
 
 
-def _place_of(entries: list[Any]) -> Position | None:
+def _position_of(entries: list[Any]) -> Position | None:
     return read_position(text(entries[0][0])) if entries else None

@@ -1,4 +1,4 @@
-"""Which runs this process follows, and which live source serves them."""
+"""The followed runs of a process, and the live source that serves them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from murmur_streams.stores.redis.server import Server, reason_of
 logger = logging.getLogger("murmur_streams.redis")
 
 MOST_DIRECT = 16
-"""Above this many runs the feed is cheaper than re-arming every journal's key."""
+"""Above this many runs, reading the feed is cheaper than blocking on every journal."""
 FEWEST_BY_FEED = 8
-"""Below this many it is not worth reading everybody's entries."""
+"""Up to this many runs, it is not worth reading the entries of all runs."""
 EXISTS_SECONDS = 60.0
 EXISTS_SLICE = 500
 STEADY_SECONDS = 1.0
-"""A connection that lasted this long before it broke is no series of failures."""
+"""A connection that broke after this time starts a new series of failures."""
 
 
 class Live:
     """The followed runs of one partition.
 
-    Without followers it has no connection and no task. With a few it reads their journals, with
-    many the feed; one task reads and changes the source between two reads, so a change loses
-    nothing, and repeats nothing since every subscriber goes by seq.
+    Without followers it has neither a connection nor a task. For a few runs it reads their
+    journals, for many the feed. One task reads, and it changes the source only between two reads.
+    Two sources at once could deliver entry 8 from one before entry 7 from the other, and a change
+    in the middle of a read could lose an entry that neither delivers. An entry that both deliver
+    is dropped by its seq.
     """
 
     def __init__(self, server: Server, partition: int) -> None:
@@ -48,7 +50,7 @@ class Live:
 
     @property
     def followers(self) -> int:
-        """How many subscribers there are."""
+        """The number of subscribers."""
         return sum(run.followers for run in self._followed.values())
 
     @contextlib.asynccontextmanager
@@ -57,8 +59,11 @@ class Live:
 
         Args:
             run_id: the run.
-            last_id: the id of its last entry, read before this call. Read the journal up to its
-                end after entering: what comes later is told.
+            last_id: the id of its last entry, read before this call.
+
+        Inside the block, read the journal to its end first. In the other order an entry that is
+        appended between that read and this call would be in neither: the journal was read before
+        it, and the source delivers only what comes after ``last_id``.
         """
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
@@ -84,12 +89,12 @@ class Live:
         await end_tasks(tasks)
 
     def _serve(self, run: Followed) -> None:
-        """Have a source running, and have it learn of the run."""
+        """Start a source if none is running, and make it serve the run."""
         if not self._tasks:
             self._start(self._read(), "live source")
             self._start(self._check_existence(), "live check")
         elif isinstance(self._source, FeedSource):
-            # The feed has every run already: a wave of new ones costs nothing here.
+            # The feed has the entries of every run: a wave of new followers costs nothing.
             run.is_armed = True
         elif not run.is_armed and (self._waking is None or self._waking.done()):
             self._waking = self._start(self._wake(), "live wake")
@@ -103,7 +108,7 @@ class Live:
     def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        # What is being cancelled is no longer ours: the next follower starts anew.
+        # Forgotten at once: the next follower starts new tasks, while these are still ending.
         self._tasks = set()
         self._source = self._waking = None
 
@@ -119,15 +124,22 @@ class Live:
         return DirectSource if len(self._followed) <= most else FeedSource
 
     async def _wake(self) -> None:
-        """Tell the blocked read of new runs: one wake-up for all that come meanwhile."""
+        """Wake the blocked read so that it includes new runs; one wake-up serves many of them.
+
+        A read that blocks on some journals does not notice a run that was added afterwards: its
+        entries would be delivered only when the read ends, up to 20 seconds later. So the read is
+        woken, and this repeats until a read was started that includes every run.
+        """
         while not all(run.is_armed for run in self._followed.values()):
-            # Before the wake-up: the read that it causes may begin before it has returned here.
+            # Cleared before the wake-up. The next read may start before rearm returns; if the event
+            # were cleared after that, this task would wait for one more read, and leave a run
+            # that was added meanwhile unserved.
             self._armed.clear()
             if self._source is not None:
                 try:
                     await self._source.rearm()
                 except MurmurError as error:
-                    # A server that takes no writes has no news either; the bounded read ends.
+                    # A server without writes has no news either, and the read ends by itself.
                     logger.debug("the live source could not be woken: %s", error)
                     return
             if not all(run.is_armed for run in self._followed.values()):
@@ -148,7 +160,7 @@ class Live:
                 attempt, failing_since = 0, loop.time()
             try:
                 await self._recover(reason, attempt, loop.time() - failing_since)
-            except Exception as error:  # noqa: BLE001  # whatever it is, subscribers must be told
+            except Exception as error:  # noqa: BLE001  # the subscribers get it
                 self._give_up(clear_error(reason_of(error), self._server.where))
                 return
             attempt += 1
@@ -171,13 +183,16 @@ class Live:
             raise self._server.unavailable(reason)
         logger.debug("the live source lost its connection: %r", reason)
         await self._server.recover(attempt)
-        # One that comes back is waited for here, once, before any subscriber asks.
+        # Wait here, once, until the server is back; only then do the subscribers read from it.
         await self._server.read("PING")
         if self._source is not None:
             await self._source.recover()
 
     async def _check_existence(self) -> None:
-        """Deletion by hand and expiry wake nobody: look once a minute, in slices."""
+        """Look once a minute, in slices, for runs that were deleted by hand or expired.
+
+        Neither ends a blocked read, so their subscribers would wait for ever.
+        """
         while True:
             await asyncio.sleep(EXISTS_SECONDS)
             runs = list(self._followed.values())

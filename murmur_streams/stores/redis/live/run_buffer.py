@@ -1,4 +1,4 @@
-"""A followed run: the short in-memory tail that all its local subscribers share."""
+"""A followed run: the last entries in memory, shared by all its subscribers in this process."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ TAIL_ENTRIES = 256
 
 
 class Followed:
-    """What the live source told of one run since it was followed.
+    """The entries of one run that the live source has delivered since it was followed.
 
-    It is a hint with the entries attached: a subscriber goes by seq, and reads the journal where
-    the tail has a hole, begins too late, or is told to look again.
+    The buffer only saves reads. A subscriber goes by seq, and reads the journal when the buffer has
+    a hole, begins too late, or was marked as incomplete.
     """
 
     def __init__(self, run_id: str, last_id: str) -> None:
         self.run_id = run_id
         self.last_id = last_id
-        """Up to where the live source has told, as an entry id."""
+        """The id of the last entry that the live source has delivered."""
         self.followers = 0
         self.is_armed = False
-        """Whether the live source knows of it."""
+        """Whether the live source serves it."""
         self.rereads = 0
-        """Counts up when entries may have been missed: read the journal from the cursor."""
+        """Counts the times when entries may be missing here: read the journal from the position."""
         self.verifies = 0
-        """Counts up when the journal may be another one: check the cursor first."""
+        """Counts the times when the journal may be another one: check the cursor first."""
         self.error: BaseException | None = None
         self._tail: deque[tuple[int, Any]] = deque(maxlen=TAIL_ENTRIES)
         self._changed = asyncio.Event()
 
     def put(self, entry_id: str, raw: Any | None) -> None:
-        """Tell of an entry; ``raw`` None when it must be read from the journal."""
+        """Add an entry; ``raw`` is None when it must be read from the journal."""
         last_ms, last_seq = read_position(self.last_id)
         ms, seq = read_position(entry_id)
         if seq <= last_seq and ms <= last_ms:
-            return  # Told before, by the other source.
+            return  # Delivered before, by the other source.
         self.last_id = entry_id
         if seq <= last_seq:
-            # A failover rewound the journal, or the id began a new life.
+            # A failover rewound the journal, or the id has a new run.
             self.verify()
             return
         if raw is None or seq != last_seq + 1:
@@ -69,12 +69,12 @@ class Followed:
         self.wake()
 
     def wake(self) -> None:
-        """Let every waiting subscriber look."""
+        """Wake every waiting subscriber."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def since(self, seq: int) -> list[Any] | None:
-        """The entries after ``seq`` without a hole; None: read the journal instead."""
+        """The entries after ``seq`` without a hole; None: read the journal."""
         tail = self._tail
         if not tail or tail[-1][0] <= seq:
             return []
@@ -92,12 +92,16 @@ class Followed:
         return raws
 
     def oldest(self) -> Any | None:
-        """The oldest entry that is kept here."""
+        """The oldest entry of the buffer."""
         return self._tail[0][1] if self._tail else None
 
     @property
     def news(self) -> asyncio.Event:
-        """Set by the next news; taken before looking, it misses none that come meanwhile."""
+        """An event that the next change sets.
+
+        Take it before looking at the entries. Taken afterwards, it would miss a change between the
+        look and the wait, and the subscriber would sleep although there is an entry for it.
+        """
         return self._changed
 
     @staticmethod

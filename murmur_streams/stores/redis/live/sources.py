@@ -1,4 +1,4 @@
-"""The two live sources: a blocked XREAD on the journals of a few runs, or on the feed of all."""
+"""The two live sources: a blocking XREAD on the journals of a few runs, or on the feed of all."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from murmur_streams.stores.redis.server import Server, text
 logger = logging.getLogger("murmur_streams.redis")
 
 BLOCK_SECONDS = 20.0
-"""Bounded, since a frozen server or a deleted key wakes nobody."""
+"""Bounded, because neither a frozen server nor a deleted key ends a blocking read."""
 JOURNAL_PAGE = 256
 FEED_PAGE = 1_000
 WAKE_TTL_MS = 120_000
 _FEED_HEAD = 6
-"""run, entry, target and their values come before an entry's own fields."""
+"""The names and values of run, entry and target come before an entry's own fields."""
 
 
 class DirectSource:
-    """Reads the journals of the followed runs themselves; every wake-up re-arms every key."""
+    """Reads the journals of the followed runs; each read names every journal."""
 
     def __init__(self, server: Server, partition: int, followed: Mapping[str, Followed]) -> None:
         self._server = server
@@ -32,10 +32,10 @@ class DirectSource:
         self._wake_id = "0-0"
 
     async def start(self) -> None:
-        """Nothing to find out first: each run knows where its journal ended."""
+        """Does nothing: each run knows where its journal ended."""
 
     async def rearm(self) -> None:
-        """Wake the blocked read, so that it takes newly followed runs in."""
+        """Wake the blocking read, so that the next one includes newly followed runs."""
         await self._server.read_all(
             ("MULTI",),
             ("XADD", self._wake, "MAXLEN", 1, "*", "wake", "1"),
@@ -63,17 +63,18 @@ class DirectSource:
                 run.put(text(raw[0]), raw)
 
     async def recover(self) -> None:
-        """After a broken connection: every cursor is checked by its subscriber."""
+        """After a broken connection: make every subscriber check its cursor."""
         self._wake_id = "0-0"
         for run in self._followed.values():
             run.verify()
 
 
 class FeedSource:
-    """Reads the partition's feed on one connection and picks the followed runs out of it.
+    """Reads the partition's feed on one connection, and picks out the followed runs.
 
-    The feed is bounded and only a fast path: a break in its dense n, forward or back, makes every
-    followed run read its journal again.
+    The feed is trimmed and is only a fast path: a break in its dense n, forward or back, makes
+    every followed run read its journal again. Without this check, entries that were trimmed from
+    the feed under a slow process would never reach its subscribers.
     """
 
     def __init__(self, server: Server, partition: int, followed: Mapping[str, Followed]) -> None:
@@ -83,13 +84,13 @@ class FeedSource:
         self._at = "0-0"
 
     async def start(self) -> None:
-        """Find where the feed ends; what came before is read from the journals."""
+        """Find the end of the feed; earlier entries are read from the journals."""
         self._at = await self._end()
         for run in self._followed.values():
             run.reread()
 
     async def rearm(self) -> None:
-        """The feed has every run already."""
+        """Mark the runs as served: the feed has every run."""
         for run in self._followed.values():
             run.is_armed = True
 
@@ -101,14 +102,14 @@ class FeedSource:
             seconds=BLOCK_SECONDS,
         )
         if not reply:
-            # A feed that was deleted or rewound wakes nobody until it has grown past our place.
+            # A feed that was deleted or rewound ends no read until it has grown past this position.
             await self._check_end()
             return
         for raw in reply[0][1]:
             self._take(raw)
 
     async def recover(self) -> None:
-        """After a broken connection: check our place, and let every cursor be checked."""
+        """After a broken connection: check this position; subscribers check their cursors."""
         await self._check_end()
         for run in self._followed.values():
             run.verify()
