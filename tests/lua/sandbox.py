@@ -53,7 +53,7 @@ class Sandbox:
         self._admin: Any = space.admin
         self._limited: Any = Redis.from_url(space.url, username="limited", password=SECRET)
         self.permit()
-        self._kept = [
+        self._saved = [
             (name, max(0, expires_at), content)
             for name, (_, expires_at, content) in cast("Any", space.dump()).items()
         ]
@@ -64,7 +64,7 @@ class Sandbox:
         """Bring the moment back."""
         with self._admin.pipeline(transaction=False) as pipeline:
             pipeline.flushall()
-            for name, expires_at, content in self._kept:
+            for name, expires_at, content in self._saved:
                 pipeline.restore(name, expires_at, content, absttl=True)
             pipeline.execute()
 
@@ -85,7 +85,7 @@ class Sandbox:
         if kind == b"list" or (kind == b"string" and self._admin.get(key) == b"x"):
             left_ms = max(0, self._admin.pttl(key))
             self._admin.delete(key)
-            for name, _, content in self._kept:
+            for name, _, content in self._saved:
                 if name == key:
                     self._admin.restore(name, left_ms, content)
 
@@ -116,13 +116,13 @@ class Sandbox:
             assert found.is_ok, found.error
             self._admin.echo("the end")
             for each in monitor.listen():
-                words = each["command"].split(" ")
-                if words[-1] == "end":
+                parts = each["command"].split(" ")
+                if parts[-1] == "end":
                     break
                 if each["client_type"] == "lua":
-                    name = words[0].upper()
+                    name = parts[0].upper()
                     commands.add(name)
-                    key = words[2] if name == "XINFO" else words[1] if len(words) > 1 else ""
+                    key = parts[2] if name == "XINFO" else parts[1] if len(parts) > 1 else ""
                     keys.add(key)
         # The key with a slash is the one on which servers before 7.0 are asked for rights.
         ours = (key for key in keys if key.startswith(self.space.prefix))

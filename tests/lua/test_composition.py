@@ -62,13 +62,13 @@ def test_the_check_sees_a_local_without_use() -> None:
     assert names_without_use("local a, b = 1, 2\nlocal _, c = f(b)\nreturn c") == ["a"]
 
 
-def test_the_states_are_spelled_out_where_they_are_generated_and_nowhere_else() -> None:
+def test_only_the_generated_file_spells_out_the_states() -> None:
     spelled = re.compile(r"'completed', 'failed', 'cancelled'|completed = true")
     paths = [path for path in script_folder().rglob("*.lua") if spelled.search(path.read_text())]
     assert [path.name for path in paths] == ["states.lua"]
 
 
-def test_what_nothing_calls_is_left_out_and_numbers_stand_for_their_names(tmp_path: Path) -> None:
+def test_composing_drops_unused_functions_and_inlines_numbers(tmp_path: Path) -> None:
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "tools.lua").write_text(TOOLS)
     (tmp_path / "used.lua").write_text(USED)

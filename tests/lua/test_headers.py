@@ -56,7 +56,7 @@ def test_a_header_begins_with_a_summary(script: str) -> None:
 
 
 @every_script
-def test_a_header_tells_the_cost(script: str) -> None:
+def test_a_header_has_the_cost(script: str) -> None:
     assert header_of(script).cost
 
 
@@ -157,7 +157,7 @@ def test_what_is_written_is_a_declared_key(script: str) -> None:
 
 
 @every_script
-def test_every_run_key_that_is_written_by_name_is_declared_as_written(script: str) -> None:
+def test_keys_that_are_written_by_name_are_declared(script: str) -> None:
     header = header_of(script)
     names = {row.name for row in header.keys}
     written = {key.removeprefix("keys.") for _, key in WRITING.findall(code_of(path_of(script)))}

@@ -15,10 +15,10 @@ from enum import Enum
 from typing import Self
 
 from murmur_streams.stores.redis.scripts import load_scripts
-from tests.stores.faults.resp import take_frame, words_of
+from tests.stores.faults.resp import parts_of, take_frame
 
-Words = list[bytes]
-Answer = Callable[[Words], bytes | None]
+Parts = list[bytes]
+Answer = Callable[[Parts], bytes | None]
 
 
 class Fault(Enum):
@@ -37,41 +37,41 @@ class Fault(Enum):
 
 
 CUTS = (Fault.DROP_REQUEST, Fault.DROP_REPLY, Fault.CUT_REQUEST, Fault.CUT_REPLY)
-Plan = Callable[[Words], Fault]
+Plan = Callable[[Parts], Fault]
 
 
-def nothing(_: Words) -> Fault:
+def nothing(_: Parts) -> Fault:
     """The plan of a good day."""
     return Fault.NONE
 
 
-def calls(*names: str) -> Callable[[Words], bool]:
+def calls(*names: str) -> Callable[[Parts], bool]:
     """Tell whether a request is a call of one of these scripts; without names, of any."""
     scripts = load_scripts()
     shas = {scripts[name].sha.encode() for name in names or scripts}
-    return lambda words: words[0] == b"EVALSHA" and words[1] in shas
+    return lambda parts: parts[0] == b"EVALSHA" and parts[1] in shas
 
 
-def commands(*names: str) -> Callable[[Words], bool]:
+def commands(*names: str) -> Callable[[Parts], bool]:
     """Tell whether a request is one of these commands."""
     wanted = {name.encode() for name in names}
-    return lambda words: words[0].upper() in wanted
+    return lambda parts: parts[0].upper() in wanted
 
 
-def once(fault: Fault, which: Callable[[Words], bool]) -> Plan:
+def once(fault: Fault, which: Callable[[Parts], bool]) -> Plan:
     """The fault for the first request of this kind."""
     return in_turn([fault], which)
 
 
-def always(fault: Fault, which: Callable[[Words], bool]) -> Plan:
+def always(fault: Fault, which: Callable[[Parts], bool]) -> Plan:
     """The fault for every request of this kind."""
-    return lambda words: fault if which(words) else Fault.NONE
+    return lambda parts: fault if which(parts) else Fault.NONE
 
 
-def in_turn(faults: list[Fault], which: Callable[[Words], bool]) -> Plan:
+def in_turn(faults: list[Fault], which: Callable[[Parts], bool]) -> Plan:
     """One fault after the other for the requests of this kind, then none."""
     left = iter(faults)
-    return lambda words: next(left, Fault.NONE) if which(words) else Fault.NONE
+    return lambda parts: next(left, Fault.NONE) if which(parts) else Fault.NONE
 
 
 class FaultProxy:
@@ -171,12 +171,12 @@ class FaultProxy:
         up_reader: asyncio.StreamReader,
         up_writer: asyncio.StreamWriter,
     ) -> None:
-        words = words_of(request)
-        fault = self.plan(words)
+        parts = parts_of(request)
+        fault = self.plan(parts)
         if fault is not Fault.NONE:
             self.seen.append(fault.name)
         await self._before(fault, request, store, up_writer)
-        made_up = self.answer(words) if self.answer is not None else None
+        made_up = self.answer(parts) if self.answer is not None else None
         if made_up is None:
             await _send(up_writer, request, fault)
             made_up = await store.or_gone(_read_frame(up_reader))

@@ -39,13 +39,13 @@ def take_frame(buffer: bytearray) -> bytes | None:
     return frame
 
 
-def words_of(request: bytes) -> list[bytes]:
+def parts_of(request: bytes) -> list[bytes]:
     """The words of a request frame: an array of bulk strings."""
-    words: list[bytes] = []
+    parts: list[bytes] = []
     at = request.index(b"\r\n") + 2
     while at < len(request):
         line_end = request.index(b"\r\n", at)
         size = int(request[at + 1 : line_end])
-        words.append(request[line_end + 2 : line_end + 2 + size])
+        parts.append(request[line_end + 2 : line_end + 2 + size])
         at = line_end + 2 + size + 2
-    return words
+    return parts

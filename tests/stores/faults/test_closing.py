@@ -21,7 +21,7 @@ async def run(store: RedisRunStore) -> str:
     return "run"
 
 
-async def test_subscribers_are_woken_and_told_that_the_store_was_closed(
+async def test_a_close_wakes_subscribers_with_an_error(
     store: RedisRunStore, run: str, admin: Redis, proxy: FaultProxy
 ) -> None:
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
@@ -63,9 +63,10 @@ async def test_writes_under_way_are_finished_first(
     assert await names_in_journal(straight, run) == ["first", *(str(n) for n in range(10))]
 
 
-async def test_a_write_that_cannot_be_finished_is_told_that_its_outcome_is_unknown(
+async def test_a_close_makes_unfinished_writes_unknown(
     store: RedisRunStore, run: str, proxy: FaultProxy
 ) -> None:
+    """The caller of a write that could not be finished gets OutcomeUnknownError."""
     proxy.plan = always(Fault.DROP_REQUEST, calls())
     writes = [asyncio.create_task(store.append(run, note(run, str(n)))) for n in range(3)]
     await wait_until(lambda: bool(proxy.seen), "a write was sent")
@@ -76,7 +77,7 @@ async def test_a_write_that_cannot_be_finished_is_told_that_its_outcome_is_unkno
         await store.append(run, note(run, "later"))
 
 
-async def test_a_read_that_is_being_retried_is_told_that_the_store_was_closed(
+async def test_a_close_ends_reads_that_are_being_retried(
     store: RedisRunStore, run: str, proxy: FaultProxy
 ) -> None:
     proxy.plan = always(Fault.DROP_REPLY, commands("HMGET"))
@@ -88,7 +89,7 @@ async def test_a_read_that_is_being_retried_is_told_that_the_store_was_closed(
     await wait_until(lambda: proxy.connections == 0, "every connection is closed")
 
 
-async def test_callers_that_wait_for_the_first_connection_are_told_that_the_store_was_closed(
+async def test_a_close_ends_callers_waiting_for_the_first_connection(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
     proxy.plan = always(Fault.DROP_REQUEST, commands("INFO"))
@@ -99,7 +100,7 @@ async def test_callers_that_wait_for_the_first_connection_are_told_that_the_stor
     assert {type(end) for end in ends} == {StoreClosedError}
 
 
-async def test_cancelled_subscribers_disturb_nobody(
+async def test_cancelled_subscribers_do_not_disturb_others(
     store: RedisRunStore, run: str, admin: Redis
 ) -> None:
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
@@ -128,7 +129,7 @@ async def test_cancelled_readers_leave_no_slot_of_the_pool_taken(
     assert {status.run_id for status in statuses} == {run}
 
 
-async def test_a_callers_own_cancellation_stays_a_cancellation_while_the_store_closes(
+async def test_a_cancellation_during_close_stays_a_cancellation(
     store: RedisRunStore, run: str, proxy: FaultProxy
 ) -> None:
     proxy.plan = always(Fault.DROP_REQUEST, calls())

@@ -20,7 +20,7 @@ from murmur_streams.core.model.work import Beat, TargetRule
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
-from tests.stores.faults.proxy import Answer, FaultProxy, Words, calls, commands
+from tests.stores.faults.proxy import Answer, FaultProxy, Parts, calls, commands
 from tests.stores.faults.waiting import wait_until
 
 RETRIED: dict[str, type[StoreError]] = {
@@ -45,14 +45,14 @@ DOCS = Path(__file__).parents[3] / "docs" / "server-faults.md"
 Call = Callable[[RedisRunStore], Awaitable[object]]
 
 
-def refusing(code: str, which: Callable[[Words], bool], times: int | None = None) -> Answer:
+def refusing(code: str, which: Callable[[Parts], bool], times: int | None = None) -> Answer:
     """Answers of a proxy: so many refusals of these requests, None for all of them."""
     left: Iterator[int] = iter(range(times)) if times is not None else iter(int, 1)
     refusal = f"-{code} said by the test\r\n".encode()
-    return lambda words: refusal if which(words) and next(left, None) is not None else None
+    return lambda parts: refusal if which(parts) and next(left, None) is not None else None
 
 
-async def calls_on(store: RedisRunStore) -> dict[str, tuple[Call, Callable[[Words], bool]]]:
+async def calls_on(store: RedisRunStore) -> dict[str, tuple[Call, Callable[[Parts], bool]]]:
     """Calls of each kind, and the requests that they send."""
     await store.submit("run", "work")
     claim = (await store.queue(15).claim("worker", [TargetRule("work")], 1)).claims[0]
@@ -122,12 +122,12 @@ async def test_a_claim_is_tried_once(code: str, proxy: FaultProxy, store: RedisR
 async def test_a_blocked_read_goes_on(code: str, proxy: FaultProxy, store: RedisRunStore) -> None:
     """A follower whose blocked read is refused misses nothing and sees nothing twice."""
     await store.create("run", "work")
-    refused: list[Words] = []
+    refused: list[Parts] = []
     refusal = f"-{code} said by the test\r\n".encode()
 
-    def answer(words: Words) -> bytes | None:
-        if words[0] == b"XREAD" and b"BLOCK" in words and len(refused) < 2:
-            refused.append(words)
+    def answer(parts: Parts) -> bytes | None:
+        if parts[0] == b"XREAD" and b"BLOCK" in parts and len(refused) < 2:
+            refused.append(parts)
             return refusal
         return None
 

@@ -33,7 +33,7 @@ def one_of_each(partitions: int) -> list[str]:
     keys, found = Keys("any", partitions), dict[int, str]()
     for number in range(1_000):
         found.setdefault(keys.partition(f"r-{number}"), f"r-{number}")
-    return [found[place] for place in range(partitions)]
+    return [found[number] for number in range(partitions)]
 
 
 async def numbers_in(admin: Redis, store: RedisRunStore) -> set[str]:
@@ -256,9 +256,9 @@ async def test_emptying_under_load_leaves_the_runs_of_one_number(
                 await asyncio.sleep(0)
 
     writers = [
-        asyncio.create_task(write(store, f"w{number}-{place}"))
-        for number, store in enumerate(stores)
-        for place in range(WRITERS)
+        asyncio.create_task(write(store, f"w{index}-{number}"))
+        for index, store in enumerate(stores)
+        for number in range(WRITERS)
     ]
     for _ in range(FLUSHES):
         await admin.flushall()

@@ -17,7 +17,7 @@ from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import note
-from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Plan, Words, commands, in_turn
+from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, commands, in_turn
 from tests.stores.faults.waiting import wait_until
 
 RUNS = 6
@@ -74,9 +74,9 @@ def at_random(dice: random.Random, faults: tuple[Fault, ...]) -> Plan:
     """Breaks the first read and every third or so after it, until there were enough."""
     left = MOST_FAULTS
 
-    def plan(words: Words) -> Fault:
+    def plan(parts: Parts) -> Fault:
         nonlocal left
-        if not READS(words) or not left or (left < MOST_FAULTS and dice.random() > 0.3):
+        if not READS(parts) or not left or (left < MOST_FAULTS and dice.random() > 0.3):
             return Fault.NONE
         left -= 1
         return dice.choice(faults)
@@ -118,9 +118,10 @@ async def test_a_reply_that_breaks_costs_no_entry(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_readers_whose_connections_break_all_the_time_get_every_entry_once(
+async def test_feed_readers_on_breaking_connections_get_all_entries(
     seed: int, partitions: int, proxy: FaultProxy, make_store: StoreMaker
 ) -> None:
+    """Each entry comes exactly once."""
     dice = random.Random(seed)
     store = make_store(proxy.url, partitions=partitions)
     straight = make_store(f"unix://{proxy.upstream}", partitions=partitions)
@@ -138,9 +139,10 @@ async def test_readers_whose_connections_break_all_the_time_get_every_entry_once
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_reader_that_ends_and_resumes_between_cuts_gets_every_entry_once(
+async def test_a_feed_reader_that_resumes_gets_every_entry_once(
     seed: int, store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """It ends and resumes by its cursor, while connections are cut."""
     dice = random.Random(seed)
     proxy.plan = at_random(dice, CUTS)
     reader = Reader(store, RUNS)
@@ -157,7 +159,7 @@ async def write_all(store: RedisRunStore) -> None:
         await write(store, number)
 
 
-async def test_a_reader_that_waits_while_all_is_cut_gets_what_was_written_meanwhile(
+async def test_a_waiting_feed_reader_gets_entries_written_in_a_cut(
     store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
     reader = Reader(store, 1)

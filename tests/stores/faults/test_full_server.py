@@ -96,8 +96,8 @@ async def cancel_waiting(full: Full) -> None:
 
 async def cancel_held(full: Full) -> None:
     assert await full.store.request_cancel("held") is RunState.RUNNING
-    (told,) = await full.queue.heartbeat([Beat(full.held)])
-    assert told.kind is NoticeKind.CANCEL
+    (reported,) = await full.queue.heartbeat([Beat(full.held)])
+    assert reported.kind is NoticeKind.CANCEL
 
 
 async def release(full: Full) -> None:

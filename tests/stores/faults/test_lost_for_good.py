@@ -44,13 +44,14 @@ async def hasty(proxy: FaultProxy, make_store: StoreMaker) -> RedisRunStore:
     ("fault", "written"),
     [(Fault.DROP_REPLY, ["a"]), (Fault.DROP_REQUEST, []), (Fault.STALL, ["a"])],
 )
-async def test_a_write_whose_answer_never_comes_is_unknown_and_was_applied_at_most_once(
+async def test_a_write_without_an_answer_is_unknown(
     fault: Fault,
     written: list[str],
     proxy: FaultProxy,
     hasty: RedisRunStore,
     straight: RedisRunStore,
 ) -> None:
+    """It was applied at most once."""
     proxy.plan = always(fault, calls("append"))
     with pytest.raises(OutcomeUnknownError, match=r"append of run 'run' .* once or not at all"):
         await hasty.append("run", note("run", "a"))
@@ -68,7 +69,7 @@ async def test_a_server_that_was_never_reached_has_not_written(
     assert await names_in_journal(straight, "run") == []
 
 
-async def test_a_write_that_was_sent_once_is_unknown_even_if_the_server_is_never_reached_again(
+async def test_a_sent_write_is_unknown_if_the_server_stays_away(
     proxy: FaultProxy, hasty: RedisRunStore
 ) -> None:
     proxy.plan = once(Fault.STALL_LATE, calls("append"))
@@ -79,7 +80,7 @@ async def test_a_write_that_was_sent_once_is_unknown_even_if_the_server_is_never
         await call
 
 
-async def test_a_request_that_arrives_after_its_retry_was_answered_changes_nothing(
+async def test_a_request_that_arrives_after_its_retry_is_dropped(
     proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
     await store.create("run", "work")
@@ -103,9 +104,10 @@ async def test_a_request_that_arrives_after_a_later_one_is_dropped(
     assert (await straight.audit("run")).problems == ()
 
 
-async def test_the_call_of_a_caller_that_was_cancelled_is_still_tried_until_it_is_known(
+async def test_the_write_of_a_cancelled_caller_is_still_retried(
     proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """Until its answer is known."""
     await store.create("run", "work")
     proxy.plan = always(Fault.DROP_REQUEST, calls("append"))
     call = asyncio.create_task(store.append("run", note("run", "a")))
@@ -122,7 +124,7 @@ async def test_the_call_of_a_caller_that_was_cancelled_is_still_tried_until_it_i
     ("fault", "kind"),
     [(Fault.DROP_REPLY, OutcomeUnknownError), (Fault.NONE, EmbeddedServerError)],
 )
-async def test_a_server_that_cannot_be_revived_is_told_unless_a_write_was_sent(
+async def test_a_failed_revival_is_the_error_unless_a_write_was_sent(
     fault: Fault, kind: type[MurmurError], proxy: FaultProxy, make_store: StoreMaker
 ) -> None:
     is_gone = False
@@ -161,7 +163,7 @@ async def test_reads_are_tried_again_until_they_are_answered(
     assert len(proxy.seen) == len(faults)
 
 
-async def test_a_server_that_is_silent_during_the_handshake_is_given_up_in_time(
+async def test_a_silent_handshake_is_given_up_in_time(
     proxy: FaultProxy, make_store: StoreMaker
 ) -> None:
     store = make_store(f"{proxy.url}/1", key_prefix="silent")
@@ -186,26 +188,27 @@ async def test_a_server_that_says_not_now_is_asked_again(
     await store.create("run", "work")
     left = iter([not_now] * 3)
     is_append = calls("append")
-    proxy.answer = lambda words: next(left, None) if is_append(words) else None
+    proxy.answer = lambda parts: next(left, None) if is_append(parts) else None
     assert await store.append("run", note("run", "a")) == 2
 
 
-async def test_a_server_that_keeps_saying_not_now_was_reached_and_has_not_written(
+async def test_a_write_refused_for_the_moment_was_not_applied(
     proxy: FaultProxy, hasty: RedisRunStore
 ) -> None:
-    proxy.answer = lambda words: b"-NOREPLICAS Not enough good replicas to write.\r\n"
+    """A server that keeps answering "not now" was reached, and wrote nothing."""
+    proxy.answer = lambda parts: b"-NOREPLICAS Not enough good replicas to write.\r\n"
     with pytest.raises(StoreUnavailableError, match=r"is not ready \(NOREPLICAS"):
         await hasty.append("run", note("run", "a"))
 
 
-async def test_a_refusal_after_a_lost_reply_does_not_pass_for_the_writes_own_fate(
+async def test_a_refusal_after_a_lost_reply_leaves_the_write_unknown(
     proxy: FaultProxy, hasty: RedisRunStore, straight: RedisRunStore
 ) -> None:
     # The first try was applied and its reply lost: the refusals of later tries do not answer it.
     proxy.plan = once(Fault.DROP_REPLY, calls("append"))
     refusals = iter([None] + [b"-MISCONF Errors writing to the AOF file\r\n"] * 100)
     is_append = calls("append")
-    proxy.answer = lambda words: next(refusals) if is_append(words) else None
+    proxy.answer = lambda parts: next(refusals) if is_append(parts) else None
     with pytest.raises(OutcomeUnknownError):
         await hasty.append("run", note("run", "a"))
     assert await names_in_journal(straight, "run") == ["a"]

@@ -24,7 +24,7 @@ async def permit(server: SpareServer) -> None:
 @pytest.mark.parametrize(
     "credentials", [f"{USER}:wrong", f"nobody:{SECRET}", f"{USER}:", ":wrong", ""]
 )
-async def test_a_refused_user_is_told_at_once_and_shown_no_password(
+async def test_a_refused_user_fails_at_once_without_its_password(
     credentials: str,
     tmp_path: Path,
     make_store: StoreMaker,

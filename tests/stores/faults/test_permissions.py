@@ -31,7 +31,7 @@ OPTIONAL = {"INFO", "SCRIPT"}
 """What is probed by being called, with a clear error or none."""
 
 
-def words_of_python() -> set[str]:
+def commands_of_python() -> set[str]:
     """The upper-case words that begin a call or a tuple in the store's modules."""
     found: set[str] = set()
     for path in SOURCES.glob("*.py"):
@@ -43,7 +43,7 @@ def words_of_python() -> set[str]:
     return found
 
 
-async def test_every_permission_that_is_missing_is_found_before_anything_is_written(
+async def test_a_missing_permission_is_found_before_any_write(
     spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
     async with spare.client() as admin:
@@ -58,7 +58,7 @@ async def test_every_permission_that_is_missing_is_found_before_anything_is_writ
     assert not any("perm" in line.lower() for line in again), again
 
 
-async def test_keys_that_are_not_permitted_are_found_before_anything_is_written(
+async def test_forbidden_keys_are_found_before_any_write(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     async with spare.client() as admin:
@@ -69,7 +69,7 @@ async def test_keys_that_are_not_permitted_are_found_before_anything_is_written(
         assert await admin.keys("*") == []
 
 
-async def test_scripts_that_may_not_be_loaded_are_told_at_once(
+async def test_a_user_who_may_not_load_scripts_fails_at_once(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     async with spare.client() as admin:
@@ -79,7 +79,7 @@ async def test_scripts_that_may_not_be_loaded_are_told_at_once(
         assert "permit" in text
 
 
-async def test_the_permissions_that_are_checked_are_all_that_a_run_needs(
+async def test_the_checked_permissions_suffice_for_a_run(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     async with spare.client() as admin:
@@ -110,9 +110,10 @@ async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
             assert f"+{command.lower()}" in text
 
 
-async def test_a_user_with_the_permissions_that_are_checked_follows_lists_and_works(
+async def test_the_checked_permissions_suffice_for_a_worker(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """A user with only these permissions can follow runs, list them and execute them."""
     async with spare.client() as admin:
         granted = [f"+{command.lower()}" for command in PROBED + WORKER_PROBED]
         await limited(admin, "-@all", *granted, "+script|load")
@@ -130,16 +131,16 @@ async def test_a_user_with_the_permissions_that_are_checked_follows_lists_and_wo
         assert len((await store.list_runs()).runs) == 2
 
 
-async def test_every_command_that_is_called_from_python_is_checked_for_permission(
+async def test_every_command_of_the_python_code_is_checked(
     admin: Redis,
 ) -> None:
     commands = {str(name).upper() for name in await admin.command()}
-    called = words_of_python() & commands
+    called = commands_of_python() & commands
     assert {"XREADGROUP", "ZREVRANGEBYLEX", "MULTI", "EVALSHA"} <= called
     assert called - set(PROBED) - set(WORKER_PROBED) - OPTIONAL == set()
 
 
-async def test_a_connection_whose_transaction_was_denied_is_not_used_again(
+async def test_a_connection_with_a_denied_transaction_is_dropped(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     async with spare.client() as admin:
@@ -173,7 +174,7 @@ async def test_looking_for_permissions_changes_nothing(
 _PCALL = "redis.pcall(unpack(ARGV)); return 1"
 
 
-async def test_a_store_whose_settings_were_refused_works_once_they_are_mended(
+async def test_a_refused_store_works_once_its_settings_are_mended(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     async with spare.client() as admin:

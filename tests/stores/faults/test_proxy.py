@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, commands, once
-from tests.stores.faults.resp import frame_end, take_frame, words_of
+from tests.stores.faults.resp import frame_end, parts_of, take_frame
 from tests.stores.faults.waiting import wait_until
 
 KEY = "faults:proxy"
@@ -28,9 +28,10 @@ async def client(proxy: FaultProxy, admin: Redis):
 
 
 @pytest.mark.parametrize("fault", CUTS)
-async def test_a_cut_loses_one_answer_and_executes_or_not_as_its_name_says(
+async def test_each_cut_does_what_its_name_says(
     fault: Fault, proxy: FaultProxy, client: Redis, admin: Redis
 ) -> None:
+    """It loses one answer, and the server executes the request or does not."""
     proxy.plan = once(fault, commands("INCRBY"))
     with pytest.raises(LostError):
         await client.incr(KEY)
@@ -100,5 +101,5 @@ def test_a_frame_ends_where_it_ends_and_not_before(frame: bytes) -> None:
     assert buffer == b":1\r\n"
 
 
-def test_the_words_of_a_request_may_hold_anything() -> None:
-    assert words_of(b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$0\r\n\r\n") == [b"SET", b"\r\n", b""]
+def test_a_requests_parts_may_hold_any_bytes() -> None:
+    assert parts_of(b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$0\r\n\r\n") == [b"SET", b"\r\n", b""]

@@ -26,9 +26,10 @@ async def some_archive(pages: int = 4) -> RunArchive:
 
 @pytest.mark.parametrize("script", ["restore_page", "restore"])
 @pytest.mark.parametrize("fault", LOSSES)
-async def test_a_lost_answer_changes_neither_the_run_nor_what_is_told_of_it(
+async def test_a_lost_answer_changes_neither_run_nor_result(
     fault: Fault, script: str, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """The restored run and what restore returns are the same as without the cut."""
     archive = await some_archive()
     await store._server.ready()
     proxy.plan = once(fault, calls(script))

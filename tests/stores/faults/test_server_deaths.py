@@ -35,7 +35,7 @@ async def embedded(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[Redis
     await asyncio.to_thread(stop_server, folder)
 
 
-async def test_a_killed_embedded_server_comes_back_with_everything_that_was_acknowledged(
+async def test_a_killed_embedded_server_keeps_acknowledged_writes(
     embedded: RedisRunStore, tmp_path: Path
 ) -> None:
     acknowledged: dict[str, list[str]] = {f"run-{n}": [] for n in range(RUNS)}
@@ -77,9 +77,10 @@ async def test_a_killed_embedded_server_comes_back_with_everything_that_was_ackn
         assert (await embedded.audit(run_id)).problems == ()
 
 
-async def test_a_server_that_comes_back_empty_tells_every_subscriber_and_hangs_none(
+async def test_an_emptied_server_ends_every_subscriber(
     tmp_path: Path, make_store: StoreMaker
 ) -> None:
+    """Each subscriber gets an error, and none waits for ever."""
     async with spare_server(tmp_path / "spare") as server:
         store = make_store(server.url())
         await store.create("run", "work")
@@ -100,9 +101,10 @@ async def test_a_server_that_comes_back_empty_tells_every_subscriber_and_hangs_n
             assert await client.hget(store._keys.meta, "partitions") == b"1"
 
 
-async def test_a_new_life_on_an_emptied_server_is_not_taken_for_the_old_one(
+async def test_a_new_run_on_an_emptied_server_is_not_the_old_one(
     tmp_path: Path, make_store: StoreMaker
 ) -> None:
+    """It has the same id, and a reader of the old run gets a reset."""
     async with spare_server(tmp_path / "spare") as server:
         store, other = make_store(server.url()), make_store(server.url())
         await store.create("run", "work")

@@ -34,15 +34,16 @@ def names(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_ten_subscribers_whose_connections_are_cut_see_each_event_once_in_order(
+async def test_ten_subscribers_on_cut_connections_see_each_event(
     seed: int, run: str, store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """Once and in order."""
     dice = random.Random(seed)
     faults = [Fault.DROP_REPLY, Fault.CUT_REPLY, Fault.BYTE_BY_BYTE, Fault.DROP_REQUEST]
     reads = commands("XREAD", "XRANGE", "HMGET")
-    proxy.plan = lambda words: (
+    proxy.plan = lambda parts: (
         dice.choice(faults)
-        if reads(words) and (not proxy.seen or dice.random() < 0.2)
+        if reads(parts) and (not proxy.seen or dice.random() < 0.2)
         else Fault.NONE
     )
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(SUBSCRIBERS)]
@@ -58,9 +59,10 @@ async def test_ten_subscribers_whose_connections_are_cut_see_each_event_once_in_
     assert proxy.seen
 
 
-async def test_the_last_event_is_seen_when_the_state_comes_first_and_connections_are_cut(
+async def test_the_last_event_is_seen_after_the_state_and_cuts(
     proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """The end of the run comes before its closing event, and connections are cut."""
     dice = random.Random(7)
     for number in range(20):
         run_id = f"run-{number}"
@@ -83,9 +85,10 @@ async def test_a_deleted_runs_blocked_subscribers_end(
     assert await asyncio.gather(*readers) == [["a"]] * 3
 
 
-async def test_a_subscriber_that_is_cut_off_while_its_run_is_deleted_ends_like_the_others(
+async def test_a_delete_during_a_cut_ends_the_subscriber(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis, proxy: FaultProxy
 ) -> None:
+    """In the same way as for other subscribers."""
     await store.append(run, note(run, "a"))
     reader = asyncio.create_task(names_in_stream(store, run))
     await wait_for_subscribers(store, admin, 1)
@@ -98,7 +101,7 @@ async def test_a_subscriber_that_is_cut_off_while_its_run_is_deleted_ends_like_t
     assert await reader == ["a", "b"]
 
 
-async def test_a_run_that_is_deleted_while_it_waits_for_its_seal_ends_its_subscribers(
+async def test_a_delete_before_the_seal_ends_subscribers(
     proxy: FaultProxy, make_store: StoreMaker, straight: RedisRunStore
 ) -> None:
     store = make_store(proxy.url, late_event_seconds=0.05)
@@ -114,7 +117,7 @@ async def test_a_run_that_is_deleted_while_it_waits_for_its_seal_ends_its_subscr
 
 
 @pytest.mark.leaves("*:journal:*", "*:producers:*")
-async def test_a_subscriber_of_a_run_whose_hash_vanished_is_told(
+async def test_a_lost_hash_ends_the_subscriber(
     run: str, store: RedisRunStore, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.1)
@@ -126,9 +129,10 @@ async def test_a_subscriber_of_a_run_whose_hash_vanished_is_told(
     assert caught.value.resume_cursor is None
 
 
-async def test_a_subscriber_of_an_id_that_began_a_new_life_is_told_and_sees_nothing_of_it(
+async def test_a_new_run_with_the_same_id_resets_subscribers(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
+    """They see no event of the new run."""
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(3)]
     await wait_for_subscribers(store, admin, 3)
     await admin.delete(*store._keys.of_run(run))
@@ -145,15 +149,16 @@ async def read_some(store: RedisRunStore, run_id: str, count: int) -> AsyncItera
     return stream
 
 
-async def test_entries_trimmed_under_a_stalled_subscriber_are_a_gap_it_can_resume_after(
+async def test_a_trim_under_a_stalled_subscriber_is_a_gap(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
+    """The error's cursor is one from which the subscriber can resume."""
     await straight.append(run, *(note(run, name) for name in names(3)))
     stalled = await read_some(store, run, 3)
     await wait_for_subscribers(store, admin, 1)
     # More than the process keeps in memory for a subscriber that does not read.
     await straight.append(run, *(note(run, name) for name in names(400)[3:]))
-    await wait_until(lambda: told(store, run) == 401, "the live source has told of all of them")
+    await wait_until(lambda: reported(store, run) == 401, "the live source has told of all of them")
     await admin.xtrim(store._keys.journal(run), maxlen=5, approximate=False)
     with pytest.raises(CursorGapError, match="entries 5 to 396") as caught:
         await anext(stalled)
@@ -162,14 +167,15 @@ async def test_entries_trimmed_under_a_stalled_subscriber_are_a_gap_it_can_resum
     assert await names_in_stream(store, run, after) == names(400)[395:]
 
 
-def told(store: RedisRunStore, run: str) -> int:
+def reported(store: RedisRunStore, run: str) -> int:
     """The seq up to which the store's live source has told of a run."""
     return int(store._tails._live[0]._followed[run].last_id.partition("-")[2])
 
 
-async def test_a_cursor_of_a_trimmed_entry_is_a_gap_it_can_resume_after(
+async def test_a_cursor_of_a_trimmed_entry_is_a_gap(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
+    """The error's cursor is one from which the subscriber can resume."""
     for name in names(20):
         await straight.append(run, note(run, name))
     await straight.finish(run, RunState.COMPLETED)
@@ -203,7 +209,7 @@ async def rewind(
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_a_journal_that_a_failover_rewound_is_a_reset_and_never_another_history(
+async def test_a_journal_rewound_by_a_failover_is_a_reset(
     cut: bool,
     run: str,
     store: RedisRunStore,
@@ -211,6 +217,7 @@ async def test_a_journal_that_a_failover_rewound_is_a_reset_and_never_another_hi
     admin: Redis,
     proxy: FaultProxy,
 ) -> None:
+    """A subscriber never sees another history as if it continued its own."""
     await straight.append(run, note(run, "kept"))
     raw = Redis(connection_pool=straight.client.connection_pool)
     keys = [key for key in store._keys.of_run(run) if await admin.exists(key)]

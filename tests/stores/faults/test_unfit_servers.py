@@ -24,9 +24,10 @@ from tests.stores.faults.servers import SpareServer, spare_server
 from tests.stores.faults.waiting import wait_until
 
 
-async def test_a_server_out_of_memory_refuses_writes_and_nothing_is_half_done(
+async def test_a_full_server_refuses_writes_whole(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """Nothing is half-written."""
     async with spare.client() as admin:
         store = make_store(spare.url())
         await store.create("run", "work")
@@ -50,9 +51,10 @@ async def test_a_server_out_of_memory_refuses_writes_and_nothing_is_half_done(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
-async def test_a_server_whose_disk_is_full_refuses_writes_goes_on_reading_and_recovers(
+async def test_a_full_disk_refuses_writes_and_allows_reads(
     tmp_path: Path, make_store: StoreMaker, nothing_is_left: None
 ) -> None:
+    """Writes work again once there is space."""
     async with spare_server(tmp_path / "spare", "appendonly", "yes", "logfile", "") as server:
         store = make_store(server.url())
         await store.create("run", "work")
@@ -89,8 +91,8 @@ async def test_a_server_that_is_too_old_is_refused(
     version: str, proxy: FaultProxy, store: RedisRunStore
 ) -> None:
     info = f"# Server\r\nredis_version:{version}\r\nrole:master\r\n".encode()
-    proxy.answer = lambda words: (
-        b"$%d\r\n%s\r\n" % (len(info), info) if words[0] == b"INFO" else None
+    proxy.answer = lambda parts: (
+        b"$%d\r\n%s\r\n" % (len(info), info) if parts[0] == b"INFO" else None
     )
     text = await refusal(opening(store), StoreConfigurationError)
     assert version in text
@@ -98,7 +100,7 @@ async def test_a_server_that_is_too_old_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "reported"),
     [
         ("partitions", "16", "partitions=16"),
         ("schema_version", "2", "schema version 2"),
@@ -106,11 +108,11 @@ async def test_a_server_that_is_too_old_is_refused(
     ],
 )
 async def test_a_key_space_of_another_kind_is_refused(
-    field: str, value: str, told: str, admin: Redis, straight: RedisRunStore
+    field: str, value: str, reported: str, admin: Redis, straight: RedisRunStore
 ) -> None:
     await admin.hset(straight._keys.meta, field, value)
     text = await refusal(straight.create("run", "work"), StoreConfigurationError)
-    assert told in text
+    assert reported in text
     assert await admin.keys(f"{straight._keys.prefix}:*") == [straight._keys.meta]
     await admin.delete(straight._keys.meta)
 

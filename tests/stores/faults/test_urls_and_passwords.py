@@ -111,7 +111,7 @@ async def test_the_first_connection_is_given_five_seconds() -> None:
     assert server_module.OPENING_SECONDS == 5.0
 
 
-async def test_a_wrong_or_missing_password_is_told_at_once(
+async def test_a_wrong_or_missing_password_fails_at_once(
     tmp_path: Path, make_store: StoreMaker, log: pytest.LogCaptureFixture, nothing_is_left: None
 ) -> None:
     async with spare_server(tmp_path / "spare", password=SECRET) as server:
@@ -124,16 +124,17 @@ async def test_a_wrong_or_missing_password_is_told_at_once(
     assert SECRET not in log.text
 
 
-async def test_a_password_for_a_server_that_has_none_is_told_at_once(
+async def test_a_needless_password_fails_at_once(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     text = await refusal(opening(make_store(spare.url("user:pass"))), StoreConfigurationError)
     assert "credentials" in text
 
 
-async def test_a_password_that_is_changed_while_the_store_is_open_is_told_and_writes_nothing(
+async def test_a_changed_password_is_reported_and_writes_nothing(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """It is changed while the store is open."""
     async with spare.client() as admin:
         store = make_store(spare.url())
         await store.create("run", "work")

@@ -27,7 +27,7 @@ from murmur_streams.stores.redis.backpressure import Room
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writer import WAITING_BYTES
 from tests.stores.faults.events import names_in_journal, note
-from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Plan, Words, calls, once
+from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
 from tests.stores.faults.waiting import wait_until
 
 TASKS = 1_000
@@ -37,17 +37,17 @@ BIG = "x" * 60_000
 PROGRESS = RunProgress(total=1)
 
 
-def nth(fault: Fault, place: int, which: Callable[[Words], bool]) -> Plan:
+def nth(fault: Fault, number: int, which: Callable[[Parts], bool]) -> Plan:
     """The fault for one request of this kind, counted from 0."""
     seen = iter(range(1_000_000))
-    return lambda words: fault if which(words) and next(seen) == place else Fault.NONE
+    return lambda parts: fault if which(parts) and next(seen) == number else Fault.NONE
 
 
 def some(dice: random.Random, share: float) -> Plan:
     """Cuts of this share of all calls."""
     is_call = calls()
-    return lambda words: (
-        dice.choice(CUTS) if is_call(words) and dice.random() < share else Fault.NONE
+    return lambda parts: (
+        dice.choice(CUTS) if is_call(parts) and dice.random() < share else Fault.NONE
     )
 
 
@@ -104,8 +104,8 @@ class Crowd:
             names = {name for name, where in self.run_of.items() if where == run_id}
             assert set(found) <= names
             for name in names & self.answered.keys():
-                told = self.answered[name]
-                assert found[name] == [told] or (told is None and len(found[name]) == 1)
+                reported = self.answered[name]
+                assert found[name] == [reported] or (reported is None and len(found[name]) == 1)
             for name in names - found.keys():
                 assert name in self.unknown or self.tasks[name].cancelled()
             assert (await straight.audit(run_id)).problems == ()
@@ -129,9 +129,10 @@ async def runs(store: RedisRunStore) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_1000_tasks_of_which_many_are_cancelled_at_random_awaits_are_told_the_truth(
+async def test_1000_tasks_with_random_cancels_get_true_results(
     seed: int, runs: list[str], proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """Many are cancelled at random awaits."""
     dice = random.Random(seed)
     proxy.plan = some(dice, 0.02)
     crowd = Crowd(store, dice)
@@ -142,7 +143,7 @@ async def test_1000_tasks_of_which_many_are_cancelled_at_random_awaits_are_told_
     await crowd.check(straight)
 
 
-async def test_callers_whose_retries_run_out_are_told_that_their_outcome_is_unknown(
+async def test_writes_are_unknown_when_retries_run_out(
     proxy: FaultProxy, make_store: Callable[..., RedisRunStore], straight: RedisRunStore
 ) -> None:
     store = make_store(proxy.url, retry_seconds=0.05)
@@ -157,7 +158,7 @@ async def test_callers_whose_retries_run_out_are_told_that_their_outcome_is_unkn
     await crowd.check(straight)
 
 
-async def test_writes_of_one_store_to_one_run_keep_their_order_large_and_small(
+async def test_large_and_small_writes_to_a_run_keep_their_order(
     store: RedisRunStore, straight: RedisRunStore, proxy: FaultProxy
 ) -> None:
     await store.create("run", "work")
@@ -175,10 +176,10 @@ async def test_each_caller_of_a_merged_call_gets_its_own_answer(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
     await store.create("run", "work")
-    sent: list[Words] = []
+    sent: list[Parts] = []
     is_append = calls("append")
-    proxy.plan = lambda words: (
-        (sent.append(words), Fault.NONE)[1] if is_append(words) else Fault.NONE
+    proxy.plan = lambda parts: (
+        (sent.append(parts), Fault.NONE)[1] if is_append(parts) else Fault.NONE
     )
     event = note("run", "a")
     answers = await asyncio.gather(
@@ -229,9 +230,10 @@ async def test_a_run_that_ends_between_two_appends_refuses_the_second(
     assert await names_in_journal(straight, "run") == ["before", "late"]
 
 
-async def test_callers_beyond_the_room_wait_their_turn_and_nobody_starves(
+async def test_callers_without_room_wait_their_turn(
     runs: list[str], store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """None of them starves."""
     writer = store._writer
     writer._room = Room(ROOM, WAITING_BYTES)
     proxy.plan = some(random.Random(5), 0.05)
@@ -274,7 +276,7 @@ async def test_writes_whose_callers_went_away_still_take_room(
     await store.create("run", "work")
     writer = store._writer
     writer._room = Room(ROOM, WAITING_BYTES)
-    proxy.plan = lambda words: Fault.DROP_REQUEST if calls("append")(words) else Fault.NONE
+    proxy.plan = lambda parts: Fault.DROP_REQUEST if calls("append")(parts) else Fault.NONE
     for number in range(5 * ROOM):
         task = asyncio.create_task(store.append("run", note("run", str(number))))
         await asyncio.sleep(0)
@@ -286,15 +288,15 @@ async def test_writes_whose_callers_went_away_still_take_room(
     await store.append("run", note("run", "last"))
 
 
-async def test_calls_of_many_runs_are_under_way_at_once_on_two_connections(
+async def test_two_connections_carry_calls_of_many_runs_at_once(
     store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
     many = [f"many-{number}" for number in range(100)]
     await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
     lanes = store._writer._lanes
     is_append = calls("append")
-    proxy.plan = lambda words: (
-        Fault.STALL if len(proxy.seen) < 2 and is_append(words) else Fault.NONE
+    proxy.plan = lambda parts: (
+        Fault.STALL if len(proxy.seen) < 2 and is_append(parts) else Fault.NONE
     )
     writes = [asyncio.create_task(store.append(run_id, note(run_id, "a"))) for run_id in many]
     await wait_until(lambda: sum(len(lane._sent) for lane in lanes) == 100, "all calls were sent")
@@ -304,14 +306,15 @@ async def test_calls_of_many_runs_are_under_way_at_once_on_two_connections(
         assert await names_in_journal(straight, run_id) == ["a"]
 
 
-@pytest.mark.parametrize("place", [0, 7, 39])
+@pytest.mark.parametrize("broken", [0, 7, 39])
 @pytest.mark.parametrize("fault", [*CUTS, Fault.GARBAGE, Fault.STALL])
-async def test_a_lane_that_breaks_in_the_middle_of_a_pipeline_loses_and_doubles_nothing(
-    fault: Fault, place: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
+async def test_a_broken_lane_loses_and_repeats_no_write(
+    fault: Fault, broken: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
-    many = [f"{fault.name}-{place}-{number}" for number in range(40)]
+    """The connection breaks in the middle of a pipeline."""
+    many = [f"{fault.name}-{broken}-{number}" for number in range(40)]
     await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
-    proxy.plan = nth(fault, place, calls("append"))
+    proxy.plan = nth(fault, broken, calls("append"))
     writes = [store.append(run_id, note(run_id, "a")) for run_id in many]
     assert await asyncio.gather(*writes) == [2] * 40
     assert proxy.seen == [fault.name]
@@ -319,7 +322,7 @@ async def test_a_lane_that_breaks_in_the_middle_of_a_pipeline_loses_and_doubles_
         assert await names_in_journal(straight, run_id) == ["a"]
 
 
-async def test_scripts_that_are_flushed_under_many_writers_change_no_order(
+async def test_a_script_flush_under_many_writers_keeps_their_order(
     runs: list[str], store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
     crowd = Crowd(store, random.Random(7))
@@ -328,21 +331,22 @@ async def test_scripts_that_are_flushed_under_many_writers_change_no_order(
         await admin.script_flush()
         answered = len(crowd.answered)
         await wait_until(
-            lambda told=answered: len(crowd.answered) > told or writing.done(), "a write was told"
+            lambda reported=answered: len(crowd.answered) > reported or writing.done(),
+            "a write was told",
         )
     await writing
     assert len(crowd.answered) == TASKS
     await crowd.check(straight)
 
 
-async def test_scripts_that_are_gone_when_a_broken_call_is_sent_again_are_loaded(
+async def test_missing_scripts_are_loaded_before_a_retry(
     store: RedisRunStore, proxy: FaultProxy, server: EmbeddedServer
 ) -> None:
     await store.create("run", "work")
     is_append, tries = calls("append"), iter(range(100))
 
-    def cut_then_forget(words: Words) -> Fault:
-        if not is_append(words):
+    def cut_then_forget(parts: Parts) -> Fault:
+        if not is_append(parts):
             return Fault.NONE
         number = next(tries)
         if number in {1, 2}:
@@ -369,7 +373,7 @@ async def test_a_server_that_was_emptied_is_prepared_again(
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 5.0])
-async def test_closing_under_many_writers_tells_each_the_truth(
+async def test_a_close_under_many_writers_gives_true_results(
     seconds: float,
     runs: list[str],
     store: RedisRunStore,

@@ -35,8 +35,8 @@ def random_faults(seed: int, count: int, share: float = 0.6) -> Plan:
     weights = [1 if fault is Fault.STALL else 4 for fault in kinds]
     left = iter(dice.choices(kinds, weights, k=count))
     is_call = calls()
-    return lambda words: (
-        next(left, Fault.NONE) if is_call(words) and dice.random() < share else Fault.NONE
+    return lambda parts: (
+        next(left, Fault.NONE) if is_call(parts) and dice.random() < share else Fault.NONE
     )
 
 
@@ -88,9 +88,10 @@ class Life:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEED, SEED + 5))
-async def test_200_cuts_at_random_moments_lose_nothing_double_nothing_and_tell_no_lies(
+async def test_200_random_cuts_lose_and_repeat_nothing(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """And no caller gets a wrong result."""
     await store._server.ready()
     proxy.plan = random_faults(seed, FAULTS)
     lives: list[Life] = []
@@ -109,7 +110,7 @@ async def test_200_cuts_at_random_moments_lose_nothing_double_nothing_and_tell_n
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_calls_that_are_cancelled_at_random_moments_are_applied_once_or_not_at_all(
+async def test_calls_cancelled_at_random_are_applied_at_most_once(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
     dice = random.Random(seed)
@@ -200,9 +201,10 @@ LOSSES = [
 
 @pytest.mark.parametrize("fault", LOSSES)
 @pytest.mark.parametrize("what", ON_A_RUN)
-async def test_every_write_is_applied_once_when_its_request_or_reply_is_lost(
+async def test_every_write_survives_a_lost_request_or_reply(
     what: str, fault: Fault, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """It is applied exactly once."""
     script, call, answer, version = ON_A_RUN[what]
     run_id = f"{fault.name}-{what.replace(' ', '-')}"
     await store.create(run_id, "work")
@@ -214,9 +216,10 @@ async def test_every_write_is_applied_once_when_its_request_or_reply_is_lost(
 
 
 @pytest.mark.parametrize("fault", LOSSES)
-async def test_a_run_is_created_once_and_its_creator_is_not_told_that_it_exists(
+async def test_a_repeated_create_does_not_report_that_the_run_exists(
     fault: Fault, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """The reply was lost; the run is created once."""
     await store._server.ready()
     for script, create in (("create", store.create), ("submit", store.submit)):
         run_id = f"{script}-{fault.name}"
@@ -229,7 +232,7 @@ async def test_a_run_is_created_once_and_its_creator_is_not_told_that_it_exists(
 
 
 @pytest.mark.parametrize("fault", LOSSES)
-async def test_a_run_is_deleted_once_and_its_deleter_is_told_so(
+async def test_a_repeated_delete_reports_the_deletion(
     fault: Fault, proxy: FaultProxy, store: RedisRunStore
 ) -> None:
     run_id = f"delete-{fault.name}"

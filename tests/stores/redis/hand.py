@@ -36,13 +36,13 @@ class HandWriter:
         shared: Arguments,
         own: Arguments,
     ) -> Answer:
-        place = len(self._owns)
+        index = len(self._owns)
         self._owns.append(own)
         if self._sending is None:
             first = [run_id, self.producer, self.n, now_ms, *shared]
             self._sending = asyncio.create_task(self._send(name, keys, first))
         answer = await self._sending
-        return answer if len(answer) == 1 else answer[2 * place : 2 * place + 2]
+        return answer if len(answer) == 1 else answer[2 * index : 2 * index + 2]
 
     async def _send(self, name: str, keys: list[str], first: list[str | int]) -> Answer:
         owns, self._owns, self._sending = self._owns, [], None

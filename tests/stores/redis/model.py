@@ -96,16 +96,16 @@ class Model:
             return ("NOT_FOUND",)
         decisions: list[Decision] = []
         written: list[tuple[int, Run]] = []
-        for place, command in enumerate(commands):
+        for index, command in enumerate(commands):
             decisions.append(self._decide(run_id, command, run, max_events=0))
             if decisions[-1].entries:
-                written.append((place, run))
+                written.append((index, run))
             for entry in decisions[-1].entries:
                 run = evolve(run, entry)
         if written:
             # A call has one snapshot at most, after all that it writes.
-            place, before = written[-1]
-            decisions[place] = self._decide(run_id, commands[place], before)
+            index, before = written[-1]
+            decisions[index] = self._decide(run_id, commands[index], before)
         for command, decision in zip(commands, decisions, strict=True):
             self._apply(run_id, command, decision)
         pairs = [(*decision.answer, "-")[:2] for decision in decisions]
@@ -142,7 +142,7 @@ class Model:
         lost: bool,
     ) -> list[tuple[str, dict[str, str]]]:
         """Pop the queues in the order the server has them; what the script tells of each run."""
-        told: list[tuple[str, dict[str, str]]] = []
+        reported: list[tuple[str, dict[str, str]]] = []
         free = list(tokens)
         for run_id in itertools.chain.from_iterable(order[target] for target in targets):
             if not free:
@@ -152,11 +152,11 @@ class Model:
             self._apply(run_id, command, decision)
             life = self.lives[run_id]
             if decision.dead is not None:
-                told.append(("ended", {"run_id": run_id, "reason": decision.dead}))
+                reported.append(("ended", {"run_id": run_id, "reason": decision.dead}))
                 continue
             self.leases[run_id] = lost
-            told.append(("claimed", _claimed(life, free.pop(0))))
-        return told
+            reported.append(("claimed", _claimed(life, free.pop(0))))
+        return reported
 
     def heartbeat(self, beats: list[tuple[str, str]], silent_ms: int, *, lost: bool) -> list[str]:
         """Move leases on; the flat answer of the script."""
@@ -224,9 +224,9 @@ class Model:
 
     def _keep_payload(self, life: Life, command: Command, decision: Decision) -> None:
         # What the core dropped of a command leaves no entry.
-        told = {entry.type for entry in decision.entries}
+        reported = {entry.type for entry in decision.entries}
         if isinstance(command, SetResult | Finish) and command.result is not None:
-            life.result = command.result.text if "run.result" in told else life.result
+            life.result = command.result.text if "run.result" in reported else life.result
         if isinstance(command, Checkpoint):
             life.checkpoint = command.value.text
         if decision.dead is not None:
@@ -266,7 +266,7 @@ def _is_remembered(command: Command, decision: Decision) -> bool:
 def _claimed(life: Life, claim: str) -> dict[str, str]:
     run = life.run
     deadline = None if run.deadline_ms is None else str(run.deadline_ms)
-    told = {
+    reported = {
         "run_id": run.run_id,
         "target": run.target,
         "attempt": str(run.attempt),
@@ -279,12 +279,12 @@ def _claimed(life: Life, claim: str) -> dict[str, str]:
         "deadline_ms": deadline,
         **run.trace,
     }
-    return {name: text for name, text in told.items() if text is not None}
+    return {name: text for name, text in reported.items() if text is not None}
 
 
 def _letter(life: Life, reason: str) -> dict[str, str]:
     run = life.run
-    told = {
+    reported = {
         "run_id": run.run_id,
         "reason": reason,
         "attempts": str(run.attempt),
@@ -298,4 +298,4 @@ def _letter(life: Life, reason: str) -> dict[str, str]:
         "deadline_span": None if run.deadline_span_ms is None else str(run.deadline_span_ms),
         **run.trace,
     }
-    return {name: text for name, text in told.items() if text is not None}
+    return {name: text for name, text in reported.items() if text is not None}

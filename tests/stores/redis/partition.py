@@ -21,7 +21,7 @@ TIMES = frozenset(
         *("cancel_requested", "cancel_delivered"),
     }
 )
-TOLD_TIMES = frozenset({"at", "due", "deadline", "seconds"})
+TIME_FIELDS = frozenset({"at", "due", "deadline", "seconds"})
 DELAYED = 10**13
 NOT_FOLDED = {"live_until", "expire_at", "letter"}
 BIG_BYTES = 1024
@@ -76,7 +76,7 @@ class Partition:
         assert found == {}
         return {
             "hash": without_times({name: text for name, text in stored.items() if text}),
-            "journal": [(entry.seq, told(entry.fields)) for entry in entries],
+            "journal": [(entry.seq, untimed(entry.fields)) for entry in entries],
         }
 
     def dump(self) -> dict[str, object]:
@@ -121,7 +121,7 @@ class Partition:
 
     def _journal(self, key: str) -> object:
         run_id = key.split(":", 3)[3]
-        return [(entry.seq, told(entry.fields)) for entry in self.journal(run_id)]
+        return [(entry.seq, untimed(entry.fields)) for entry in self.journal(run_id)]
 
     def _feed(self, key: str) -> object:
         entries = self._client.xrange(key)
@@ -131,7 +131,7 @@ class Partition:
         for _, fields in entries:
             texts = _texts(fields)
             run_id, entry = texts.pop("run"), texts.pop("entry")
-            found.append((run_id, texts.pop("target"), int(entry.split("-")[1]), told(texts)))
+            found.append((run_id, texts.pop("target"), int(entry.split("-")[1]), untimed(texts)))
         return found
 
 
@@ -167,15 +167,15 @@ def expected_dump(
         *model.tombstones.items(),
         *((run_id, life.entries) for run_id, life in model.lives.items()),
     ):
-        kept = since(entries, partition.oldest(run_id))
-        dump[keys.journal(run_id)] = [(entry.seq, told(entry.fields)) for entry in kept]
+        remaining = since(entries, partition.oldest(run_id))
+        dump[keys.journal(run_id)] = [(entry.seq, untimed(entry.fields)) for entry in remaining]
         dump[keys.producers(run_id)] = model.producers[run_id]
     dump |= index
     dump |= {keys.queue(target, PARTITION): members for target, members in model.queues.items()}
     dump |= {keys.wake(target, PARTITION): count for target, count in model.wakes.items()}
     dump |= {keys.dead(target, PARTITION): letters for target, letters in model.dead.items()}
     dump[keys.dead_targets(PARTITION)] = set(model.dead)
-    dump |= {keys.control(worker, PARTITION): told for worker, told in model.controls.items()}
+    dump |= {keys.control(worker, PARTITION): untimed for worker, untimed in model.controls.items()}
     dump[keys.sweeper(PARTITION)] = model.sweeper
     dump[keys.expiring(PARTITION)] = expiring
     dump[keys.leases(PARTITION)] = set(model.leases)
@@ -192,7 +192,7 @@ def model_as_compared(model: Model, run_id: str, oldest: int) -> dict[str, objec
         return None
     return {
         "hash": without_times(run_to_fields(life.run)),
-        "journal": [(entry.seq, told(entry.fields)) for entry in since(life.entries, oldest)],
+        "journal": [(entry.seq, untimed(entry.fields)) for entry in since(life.entries, oldest)],
     }
 
 
@@ -211,11 +211,11 @@ def without_times(fields: dict[str, str]) -> dict[str, str]:
     }
 
 
-def told(fields: Any) -> dict[str, str]:
+def untimed(fields: Any) -> dict[str, str]:
     """An entry's fields without its time; a snapshot's are those of a hash."""
     if fields["type"] == EntryType.SNAPSHOT and "big" not in fields:
         return without_times(fields)
-    return {name: text for name, text in fields.items() if name not in TOLD_TIMES}
+    return {name: text for name, text in fields.items() if name not in TIME_FIELDS}
 
 
 def in_feed(fields: Any) -> dict[str, str]:
@@ -224,7 +224,7 @@ def in_feed(fields: Any) -> dict[str, str]:
     if size > BIG_BYTES:
         return {"big": "1", "type": fields["type"]}
     # Every entry of the feed has the run's target; that of run.created is the same.
-    return {name: text for name, text in told(fields).items() if name != "target"}
+    return {name: text for name, text in untimed(fields).items() if name != "target"}
 
 
 def differences(stored: Run, folded: Run | None) -> dict[str, tuple[object, object]]:

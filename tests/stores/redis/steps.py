@@ -36,7 +36,7 @@ from murmur_streams.stores.redis.writer import MERGED_SCRIPTS
 RUN_IDS = ("a", "b:1", "c")
 TARGETS = ("alpha", "beta.2")
 TENANTS = (None, None, None, "acme", "beta.2")
-TELLING = (RunEventType.AGENT_COMPLETED, RunEventType.RUN_CANCELLED)
+CLOSING = (RunEventType.AGENT_COMPLETED, RunEventType.RUN_CANCELLED)
 """The events that a run remembers: they are drawn more often."""
 Build = Callable[[Run | None], Command]
 
@@ -136,7 +136,7 @@ runs = st.sampled_from(("a", "a", "a", "a", "a", *RUN_IDS))
 claims = st.sampled_from((None, None, "held", "held", "stale"))
 events = st.builds(
     _event,
-    st.sampled_from(TELLING) | st.sampled_from(RunEventType),
+    st.sampled_from(CLOSING) | st.sampled_from(RunEventType),
     st.sampled_from((None, "", "other", *TARGETS)),
     st.sampled_from((None, "1", '"ключ"', f'"{"x" * 1200}"')),
 )

@@ -98,9 +98,7 @@ async def test_a_run_that_is_not_there_has_no_audit(store: RedisRunStore) -> Non
         await store.audit("nobody")
 
 
-async def test_two_entries_of_one_seq_are_told_and_mended(
-    space: Space, store: RedisRunStore
-) -> None:
+async def test_a_repeated_seq_is_reported_and_repaired(space: Space, store: RedisRunStore) -> None:
     """Audit names them; a rebuild numbers the later ones anew, and readers see all of them."""
     client: Any = space.admin
     await store.create(TWICE, "t")

@@ -162,7 +162,7 @@ async def test_a_row_that_is_early_is_as_designed(space: Space, store: RedisRunS
 
 
 @pytest.mark.parametrize("options", [{"ttl_seconds": 0}, {"live_ttl_seconds": 0}])
-async def test_what_is_kept_for_ever_is_due_never(space: Space, options: dict[str, float]) -> None:
+async def test_runs_without_expiry_are_never_due(space: Space, options: dict[str, float]) -> None:
     async with space.store(**options) as store:
         await store.create("live", "t")
         await store.create("gone", "t")
@@ -173,7 +173,8 @@ async def test_what_is_kept_for_ever_is_due_never(space: Space, options: dict[st
                 await store.rebuild(run_id)
 
 
-async def test_a_run_that_a_sweep_had_to_skip_is_ended_once_it_is_rebuilt(space: Space) -> None:
+async def test_a_damaged_overdue_run_ends_once_it_is_rebuilt(space: Space) -> None:
+    """A sweep skips a damaged overdue run; after a rebuild the next sweep ends it."""
     async with space.store(owner_lease_seconds=0.2) as store:
         await store.create(OWNED, "t")
         await store.set_state(OWNED, RunState.RUNNING)

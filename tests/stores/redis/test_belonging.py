@@ -60,9 +60,10 @@ print(asyncio.run(main(*sys.argv[1:])))
 """
 
 
-def test_a_store_of_another_event_loop_is_refused_at_once_and_goes_on_at_home(
+def test_a_store_rejects_calls_from_another_event_loop(
     space: Space,
 ) -> None:
+    """A call from another event loop fails at once; in its own loop the store still works."""
     store = space.store()
     home, other = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:
@@ -79,9 +80,10 @@ def test_a_store_of_another_event_loop_is_refused_at_once_and_goes_on_at_home(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_store_of_the_process_before_a_fork_is_refused_and_goes_on_in_the_parent(
+def test_a_store_rejects_calls_after_a_fork(
     space: Space,
 ) -> None:
+    """A call in a forked child fails at once; in the parent the store still works."""
     warnings = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
     done = subprocess.run(
         (sys.executable, *warnings, "-c", FORK, space.url, space.prefix),
@@ -122,9 +124,9 @@ async def test_no_task_of_the_store_inherits_what_its_caller_set(space: Space) -
         await waiting
         await stream.aclose()
     asyncio.get_running_loop().set_task_factory(None)
-    seen = {(task.get_name(), told) for task, told in tasks.items()}
+    seen = {(task.get_name(), context) for task, context in tasks.items()}
     assert {name for name, _ in seen} >= OWN_TASKS
-    assert {told for name, told in seen if name in OWN_TASKS} == {None}
+    assert {context for name, context in seen if name in OWN_TASKS} == {None}
 
 
 async def test_a_system_without_poll_is_served_too(

@@ -53,31 +53,31 @@ async def test_a_run_in_backoff_ends_at_once(store: RedisRunStore, queue: Queue)
     assert await ends_of(store, claim.run_id) == [{"stopped": "pending"}]
 
 
-async def test_the_worker_of_a_run_is_woken_and_told_with_every_heartbeat(
+async def test_a_cancel_wakes_the_worker_and_comes_with_each_heartbeat(
     store: RedisRunStore, queue: Queue
 ) -> None:
     claim, other = await claimed(store, queue, 2)
     assert await queue.control("first", "", 0.01) == ([], "0-0")
     assert await store.request_cancel(claim.run_id) is RunState.RUNNING
-    messages, place = await queue.control("first", "", 5)
+    messages, position = await queue.control("first", "", 5)
     assert messages == [ControlMessage("cancel", claim.run_id, claim.token)]
-    assert await queue.control("first", place, 0.01) == ([], place)
+    assert await queue.control("first", position, 0.01) == ([], position)
     for _ in range(2):
-        (told,) = await queue.heartbeat([Beat(claim), Beat(other)])
-        assert (told.claim, told.kind) == (claim, NoticeKind.CANCEL)
+        (notice,) = await queue.heartbeat([Beat(claim), Beat(other)])
+        assert (notice.claim, notice.kind) == (claim, NoticeKind.CANCEL)
 
 
-async def test_a_request_is_kept_once(store: RedisRunStore, queue: Queue) -> None:
+async def test_a_cancel_request_is_recorded_once(store: RedisRunStore, queue: Queue) -> None:
     (claim,) = await claimed(store, queue)
     for reason in ("first", "second"):
         state = await store.request_cancel(claim.run_id, reason=reason)
         assert state is RunState.RUNNING
-    told = await entries(store, claim.run_id, "run.cancel_requested")
-    assert told == [{"attempt": "1", "host": socket.gethostname(), "reason": "first"}]
+    notice = await entries(store, claim.run_id, "run.cancel_requested")
+    assert notice == [{"attempt": "1", "host": socket.gethostname(), "reason": "first"}]
     assert (await store.snapshot(claim.run_id)).cancel_reason == "first"
 
 
-async def test_its_delivery_is_kept_once_and_only_from_the_holder(
+async def test_a_cancels_delivery_is_recorded_once_by_the_holder(
     store: RedisRunStore, queue: Queue
 ) -> None:
     (claim,) = await claimed(store, queue)
@@ -170,19 +170,20 @@ async def test_a_request_after_the_end_changes_nothing(
     assert await store.snapshot(claim.run_id) == before
 
 
-async def test_a_worker_that_lost_its_run_learns_it_though_the_run_was_cancelled(
+async def test_a_lost_claim_is_reported_lost_even_after_a_cancel(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """A worker that lost its run is notified of the loss, and not of the requested cancel."""
     (claim,) = await claimed(store, queue)
     await store.request_cancel(claim.run_id)
     expire_leases(space)
     await queue.tend("second", [], 60)
-    (told,) = await queue.heartbeat([Beat(claim)])
-    assert told.kind is NoticeKind.LOST
+    (notice,) = await queue.heartbeat([Beat(claim)])
+    assert notice.kind is NoticeKind.LOST
     with pytest.raises(LeaseLostError):
         await store.finish(claim.run_id, END, claim=claim.token)
 
 
-async def test_nobody_can_cancel_what_is_not_there(store: RedisRunStore) -> None:
+async def test_a_missing_run_cannot_be_cancelled(store: RedisRunStore) -> None:
     with pytest.raises(RunNotFoundError):
         await store.request_cancel("nobody")

@@ -151,9 +151,10 @@ async def test_a_store_outlives_its_closed_client(space: Space) -> None:
         await lives_a_run(store)
 
 
-async def test_a_clients_retries_and_timeouts_do_not_reach_the_stores_connections(
+async def test_a_clients_retries_and_timeouts_are_not_inherited(
     space: Space,
 ) -> None:
+    """The store's connections do not inherit the retries and timeouts of the given client."""
     for name in ("timeouts", "retries", "health checks"):
         async with Redis.from_url(space.url, **SETTINGS[name]) as client:
             connections = Connections(client, size=1, deadline_seconds=5)

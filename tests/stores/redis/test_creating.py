@@ -11,9 +11,10 @@ from tests.servers import Space
 from tests.stores.redis.hand import HandWriter, calls_by_hand
 
 
-async def test_a_retried_delete_does_not_remove_the_next_life_of_the_id(
+async def test_a_retried_delete_spares_a_new_run_with_the_same_id(
     store: RedisRunStore,
 ) -> None:
+    """A delete whose reply was lost is sent again; it must not remove a run created since."""
     await store.create("run", "t")
     hand = HandWriter(store)
     hand.producer, hand.n = "a", 1
@@ -25,7 +26,7 @@ async def test_a_retried_delete_does_not_remove_the_next_life_of_the_id(
 
 
 @pytest.mark.parametrize("live_ttl_seconds", [0, 60])
-async def test_what_is_kept_of_the_old_life_expires_with_the_new_one(
+async def test_leftovers_of_a_deleted_run_expire_with_the_new_one(
     space: Space, live_ttl_seconds: float
 ) -> None:
     async with space.store(live_ttl_seconds=live_ttl_seconds) as store:
@@ -36,7 +37,7 @@ async def test_what_is_kept_of_the_old_life_expires_with_the_new_one(
 
 
 @pytest.mark.leaves("*:feed")
-async def test_a_run_whose_first_entry_cannot_be_told_does_not_begin(
+async def test_a_run_whose_first_entry_fails_does_not_begin(
     space: Space, store: RedisRunStore
 ) -> None:
     space.admin.set(space.keys.feed(0), "x")

@@ -75,9 +75,8 @@ async def test_an_overdue_run_that_is_damaged_costs_only_itself(space: Space, da
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_an_owned_run_that_is_damaged_costs_the_others_neither_their_owner_nor_their_end(
-    space: Space, damage: str
-) -> None:
+async def test_a_damaged_owned_run_does_not_affect_others(space: Space, damage: str) -> None:
+    """The leases of other owned runs are extended, and they are failed when their owner is gone."""
     client: Any = space.admin
     owners = space.keys.owners(0)
     async with space.store(owner_lease_seconds=LEASE_SECONDS) as store:
@@ -87,11 +86,11 @@ async def test_an_owned_run_that_is_damaged_costs_the_others_neither_their_owner
         DAMAGES[damage](client, space.keys)
         before = {run_id: client.zscore(owners, run_id) for run_id in SOUND}
 
-        async def kept() -> bool:
+        async def extended() -> bool:
             await store._owners._beat(0)
             return all(client.zscore(owners, run_id) > before[run_id] for run_id in SOUND)
 
-        await wait_until(kept, "the word of the owner reaches the sound runs")
+        await wait_until(extended, "the word of the owner reaches the sound runs")
     async with space.store() as other:
         for run_id in SOUND:
             client.hset(space.keys.run(run_id), "owner_lease_ms", 1)
@@ -104,7 +103,7 @@ async def test_an_owned_run_that_is_damaged_costs_the_others_neither_their_owner
         await wait_until(are_lost, "the sound runs fail")
 
 
-def places(keys: Keys) -> dict[str, str]:
+def keys_by_role(keys: Keys) -> dict[str, str]:
     """The keys of a partition that housekeeping looks at."""
     states = {f"index of {state}": keys.index_state(state, 0) for state in RunState}
     return states | {
@@ -122,9 +121,9 @@ ENDS_NEED = {"overdue", "expiring", "feed", *(f"index of {state}" for state in R
 
 
 @pytest.mark.parametrize("call", ["sweep", "tend"])
-@pytest.mark.parametrize("place", places(Keys("any")))
+@pytest.mark.parametrize("role", keys_by_role(Keys("any")))
 async def test_an_odd_key_stops_no_other_housekeeping(
-    space: Space, place: str, call: str, caplog: pytest.LogCaptureFixture
+    space: Space, role: str, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A key of another type is logged by its name, and costs only the part that needs it."""
     client: Any = space.admin
@@ -136,18 +135,18 @@ async def test_an_odd_key_stops_no_other_housekeeping(
         (expired,) = client.zrange(space.keys.expiring(0), 0, -1)
         client.zadd(space.keys.expiring(0), {expired: 1})
         client.delete(*space.keys.of_run("b"))
-        key = places(space.keys)[place]
+        key = keys_by_role(space.keys)[role]
         client.delete(key)
         client.rpush(key, "odd")
         if call == "sweep":
             await store.sweep()
         else:
             await store.queue(lease_seconds=60).tend("worker", ["t"], 60.0)
-        assert (key in caplog.text) == (place != "sweeper" or call == "tend")
+        assert (key in caplog.text) == (role != "sweeper" or call == "tend")
         run = await store.snapshot("a")
-        assert run.state is (RunState.PENDING if place in ENDS_NEED else RunState.FAILED)
+        assert run.state is (RunState.PENDING if role in ENDS_NEED else RunState.FAILED)
         rows = client.zcard(space.keys.index(0))
-        assert rows == (2 if place == "expiring" else 1)
+        assert rows == (2 if role == "expiring" else 1)
         client.delete(key)
         await store.rebuild("a")
 

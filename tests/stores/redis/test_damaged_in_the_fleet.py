@@ -72,16 +72,17 @@ async def test_a_run_that_is_damaged_takes_no_other_claim_with_it(
 
 
 @pytest.mark.parametrize("damage", DAMAGES | PAYLOADS)
-async def test_a_run_that_is_damaged_costs_no_other_its_heartbeat_or_its_next_worker(
+async def test_a_damaged_claimed_run_does_not_affect_others(
     space: Space, store: RedisRunStore, queue: Queue, damage: str
 ) -> None:
+    """Other runs get their heartbeats, and are requeued when their leases run out."""
     for run_id in RUNS:
         await store.submit(run_id, "work")
     claims = await take(queue, 3)
     (DAMAGES | PAYLOADS)[damage](space.admin, space.keys)
     before: Any = space.admin.zscore(space.keys.leases(0), SOUND[1])
-    told = await queue.heartbeat([Beat(claim) for claim in claims])
-    assert {each.claim.run_id for each in told} <= {DAMAGED}
+    notices = await queue.heartbeat([Beat(claim) for claim in claims])
+    assert {each.claim.run_id for each in notices} <= {DAMAGED}
     after: Any = space.admin.zscore(space.keys.leases(0), SOUND[1])
     assert after >= before
     expire_leases(space)
@@ -89,9 +90,10 @@ async def test_a_run_that_is_damaged_costs_no_other_its_heartbeat_or_its_next_wo
 
 
 @pytest.mark.parametrize("what", ["queue", "wake"])
-async def test_a_target_whose_queue_is_none_costs_no_other_and_is_told_once(
+async def test_a_queue_of_another_type_is_logged_once(
     space: Space, store: RedisRunStore, queue: Queue, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The target is skipped; other targets are served."""
     keys = {"queue": space.keys.queue("work", 0), "wake": space.keys.wake("work", 0)}
     await store.submit(SOUND[0], "work")
     (claim,) = await take(queue)
@@ -112,7 +114,7 @@ async def test_a_target_whose_queue_is_none_costs_no_other_and_is_told_once(
     assert set(ids((await queue.claim("first", BOTH, 5)).claims)) == {*SOUND}
 
 
-async def test_a_run_whose_letter_has_no_place_ends_and_costs_no_other(
+async def test_a_failed_letter_does_not_affect_other_runs(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     for run_id in (DAMAGED, SOUND[0]):
@@ -134,13 +136,13 @@ async def test_where_no_run_can_be_started_none_is(
 ) -> None:
     await store.submit(SOUND[0], "work")
     key = ROWS[row](space.keys)
-    kept: Any = space.admin.zrange(key, 0, -1, withscores=True)
+    rows: Any = space.admin.zrange(key, 0, -1, withscores=True)
     put(space, key)
     with pytest.raises(StoreError, match=r"redis-cli TYPE KEY.*"):
         await take(queue)
     run = await store.snapshot(SOUND[0])
     assert (run.state, run.version) == (RunState.PENDING, 1)
     space.admin.delete(key)
-    if kept:
-        space.admin.zadd(key, dict(kept))
+    if rows:
+        space.admin.zadd(key, dict(rows))
     assert ids(await take(queue)) == [SOUND[0]]

@@ -54,9 +54,7 @@ async def test_a_letter_holds_what_is_needed_to_judge_and_to_try_again(
     assert (last["reason"], last["attempt"]) == ("retries_exhausted", "2")
 
 
-async def test_the_first_errors_are_kept_and_the_rest_is_not(
-    store: RedisRunStore, queue: Queue
-) -> None:
+async def test_only_the_first_errors_are_stored(store: RedisRunStore, queue: Queue) -> None:
     await claimed(store, queue, 0)
     await store.submit("run", "work")
     for _ in range(6):
@@ -120,9 +118,10 @@ async def test_a_requeued_run_is_a_new_one_with_the_same_input(
         await dead.requeue("run")
 
 
-async def test_a_requeued_run_has_priority_trace_and_the_deadlines_span_of_the_old_one(
+async def test_a_requeued_run_has_the_old_priority_trace_and_deadline(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """The deadline has the same span as before, counted from the requeue."""
     trace = {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=1"}
     await store.submit("run", "work", priority=7, deadline_seconds=7200, trace=trace)
     (claim,) = await take(queue)
@@ -137,9 +136,10 @@ async def test_a_requeued_run_has_priority_trace_and_the_deadlines_span_of_the_o
 
 
 @pytest.mark.parametrize("tenant", ["acme", None])
-async def test_a_requeued_run_is_of_the_same_tenant_also_when_the_old_one_is_gone(
+async def test_a_requeued_run_has_the_old_tenant(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, tenant: str | None
 ) -> None:
+    """Also when the old run has expired."""
     await store.submit("run", "work", tenant=tenant)
     await store.finish("run", RunState.FAILED, dead="why")
     await store.delete("run")
@@ -150,9 +150,10 @@ async def test_a_requeued_run_is_of_the_same_tenant_also_when_the_old_one_is_gon
     assert (await store.audit(new_id)).problems == ()
 
 
-async def test_a_letter_of_a_run_that_is_kept_is_found_whatever_else_there_is(
+async def test_the_letter_of_an_existing_run_is_found_in_two_reads(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Many other letters do not matter, because the run's hash has the id of its letter."""
     await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
     read, sent = store._server.read, list[object]()
 
@@ -240,7 +241,7 @@ async def test_letters_are_purged_by_run_target_or_age(
 @pytest.mark.parametrize(
     "which", [{}, {"target": None}, {"all": False}, {"all": True, "target": "work"}, {"all": 1}]
 )
-async def test_all_letters_are_purged_by_that_word_alone(
+async def test_only_all_purges_every_letter(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, which: dict[str, Any]
 ) -> None:
     await fail(store, queue, "a")
@@ -268,7 +269,7 @@ async def test_the_age_of_a_letter_goes_by_the_servers_clock(
     assert await dead.purge(older_than_seconds=600) == 0
 
 
-async def test_a_run_ends_though_its_letter_has_no_place(
+async def test_a_run_ends_even_if_its_letter_cannot_be_written(
     space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
     for key in (space.keys.dead("work", 0), space.keys.dead_targets(0)):
@@ -283,7 +284,7 @@ async def test_a_run_ends_though_its_letter_has_no_place(
         await store.delete("run")
 
 
-async def test_a_run_that_nobody_took_in_time_has_a_letter_too(space: Space) -> None:
+async def test_a_run_that_passed_its_deadline_has_a_letter(space: Space) -> None:
     async with space.store(live_ttl_seconds=0.001) as store:
         await store.submit("run", "work")
         while not await store.sweep():

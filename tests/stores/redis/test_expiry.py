@@ -117,9 +117,7 @@ async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
     assert keys == {space.keys.meta, space.keys.partition_meta(0), space.keys.feed(0)}
 
 
-async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
-    space: Space, stores: Stores
-) -> None:
+async def test_an_ended_run_leaves_no_row_in_queue_and_leases(space: Space, stores: Stores) -> None:
     store = stores(ttl_seconds=0.2)
     await store.submit(RUN_ID, "t")
     await store.set_state(RUN_ID, RunState.CANCELLED)
@@ -142,9 +140,10 @@ async def test_a_queued_run_that_ended_leaves_nothing_in_queue_and_leases(
     ids=["push_event", "set_result", "finish", "set_state", "update_progress"],
 )
 @pytest.mark.parametrize("ttl_seconds", [0, 100])
-async def test_another_process_that_writes_after_the_end_changes_no_expiry(
+async def test_writes_after_the_end_do_not_change_the_expiry(
     space: Space, stores: Stores, ttl_seconds: float, write: Ending
 ) -> None:
+    """A late event of another process leaves the expiry of all keys as it is."""
     await stores(ttl_seconds=ttl_seconds).create(RUN_ID, "t", input=1)
     await stores(ttl_seconds=ttl_seconds).finish(RUN_ID, RunState.COMPLETED)
     before = expiries(space)
@@ -178,9 +177,10 @@ async def test_a_run_without_a_live_ttl_expires_once_it_has_ended(
     assert expiries(space) != {-1}
 
 
-async def test_a_write_moves_the_expiry_of_a_live_run_once_a_tenth_of_it_is_over(
+async def test_writes_extend_a_live_run_after_a_tenth_of_its_time(
     space: Space, stores: Stores
 ) -> None:
+    """A write extends the expiry of a live run only when a tenth of the span has passed."""
     store = stores(live_ttl_seconds=1)
     await store.create(RUN_ID, "t", input=1)
     first = expiries(space)
@@ -209,7 +209,7 @@ def let_pass(space: Space, milliseconds: int) -> int:
 
 
 @pytest.mark.parametrize("behind_ms", [0, 30_000, 45_000, 51_000, 3_600_000, -3_600_000])
-async def test_a_busy_run_is_kept_whatever_its_writers_clock_says(
+async def test_a_busy_run_lives_whatever_its_writers_clock_says(
     space: Space, stores: Stores, behind_ms: int
 ) -> None:
     store = stores(live_ttl_seconds=LIVE_TTL_MS / 1000, clock=lambda: wall_clock_ms() - behind_ms)

@@ -39,9 +39,8 @@ async def write(store: RedisRunStore, count: int, run_id: str = "run") -> None:
         await store.append(run_id, event)
 
 
-async def test_what_was_trimmed_after_a_cursor_is_a_gap_it_can_resume_after(
-    space: Space, store: RedisRunStore
-) -> None:
+async def test_a_feed_trimmed_after_the_cursor_is_a_gap(space: Space, store: RedisRunStore) -> None:
+    """The error's cursor is one from which the reader can continue."""
     await write(store, 9)
     seen = await take(store, 10)
     space.admin.xtrim(space.keys.feed(0), maxlen=4, approximate=False)
@@ -66,9 +65,8 @@ async def test_a_feed_stays_near_its_bound(space: Space) -> None:
 
 
 @pytest.mark.parametrize("by", ["sweep", "tend"])
-async def test_what_is_older_than_ended_runs_are_kept_is_trimmed_though_nothing_comes(
-    space: Space, by: str
-) -> None:
+async def test_housekeeping_trims_the_feed_by_time(space: Space, by: str) -> None:
+    """Entries older than ttl_seconds are removed, even if no new entry comes."""
     feed = space.keys.feed(0)
     length: Any = space.admin.xlen
     async with space.store(ttl_seconds=0.05) as store:
@@ -91,7 +89,7 @@ async def test_what_is_older_than_ended_runs_are_kept_is_trimmed_though_nothing_
     assert (after.run_id, after.entry.type) == ("other", "run.created")
 
 
-async def test_a_feed_of_runs_that_are_kept_for_ever_is_not_trimmed_by_time(space: Space) -> None:
+async def test_without_a_ttl_the_feed_is_not_trimmed_by_time(space: Space) -> None:
     async with space.store(ttl_seconds=0) as store:
         await write(store, 3)
         await asyncio.sleep(0.02)
@@ -129,9 +127,9 @@ async def test_a_cursor_stands_in_every_partition(space: Space) -> None:
             await write(store, 2, f"run-{number}")
         seen = await take(store, 36)
         assert len(FeedCursor.parse(seen[-1].cursor, 3).positions) == 3
-        for place in range(0, 36, 5):
-            rest = await take(store, 35 - place, seen[place].cursor)
-            both = seen[: place + 1] + rest
+        for index in range(0, 36, 5):
+            rest = await take(store, 35 - index, seen[index].cursor)
+            both = seen[: index + 1] + rest
             assert len({(each.run_id, each.entry.seq) for each in both}) == 36
         with pytest.raises(CursorResetError):
             FeedCursor.parse(seen[0].cursor, 2)

@@ -68,7 +68,8 @@ def test_python_forms_the_rows_of_the_table_and_no_others() -> None:
     assert rows_of_python() == {row.key for row in key_table()}
 
 
-def test_the_keys_that_expire_with_a_run_are_those_that_scripts_expire_together() -> None:
+def test_python_and_lua_agree_on_the_keys_of_a_run() -> None:
+    """The keys that expire with a run are the same in the key table and in the scripts."""
     assert Shown().of_run("<run_id>") == [row.key for row in key_table() if row.expires == "run"]
 
 

@@ -42,7 +42,7 @@ async def disturb(store: RedisRunStore, names: list[str], prefix: str, done: asy
     while not done.is_set():
         for name in (names.pop() for _ in range(min(3, len(names)))):
             await store.finish(name, RunState.COMPLETED)
-        await in_groups(store, [f"{prefix}-{turns}-{place}" for place in range(2)], BUSY_TARGET)
+        await in_groups(store, [f"{prefix}-{turns}-{number}" for number in range(2)], BUSY_TARGET)
         await store.delete(f"{prefix}-{turns}-0", force=True)
         turns += 1
         await asyncio.sleep(0)
@@ -60,12 +60,11 @@ async def pages(store: RedisRunStore, **filters: Any) -> list[RunPage]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("partitions", [1, 4])
-async def test_each_of_5000_runs_that_did_not_change_is_listed_once_whatever_others_do(
-    space: Space, partitions: int
-) -> None:
+async def test_each_of_5000_unchanged_runs_is_listed_once(space: Space, partitions: int) -> None:
+    """Other runs are created, changed and deleted while the pages are read."""
     async with space.store(partitions=partitions, ttl_seconds=0.2) as store:
-        still = [f"still-{place}" for place in range(RUNS // 2)]
-        busy = [f"busy-{place}" for place in range(RUNS // 2)]
+        still = [f"still-{number}" for number in range(RUNS // 2)]
+        busy = [f"busy-{number}" for number in range(RUNS // 2)]
         for first in range(0, RUNS // 2, TOGETHER):  # Mixed, so that each page has both.
             await in_groups(store, still[first : first + TOGETHER], STILL_TARGET)
             await in_groups(store, busy[first : first + TOGETHER], BUSY_TARGET)
@@ -102,15 +101,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return count
 
 
-async def test_a_page_beside_many_rows_that_do_not_match_costs_few_round_trips(
+async def test_a_page_among_many_other_rows_costs_few_round_trips(
     space: Space, counted: Counted
 ) -> None:
+    """Most rows of the index do not match the filter."""
     async with space.store() as store:
         await store.create("wanted", STILL_TARGET)
         await store.set_state("wanted", RunState.RUNNING)
-        names = [f"other-{place}" for place in range(300)]
+        names = [f"other-{number}" for number in range(300)]
         await asyncio.gather(*(store.create(name, STILL_TARGET) for name in names))
-        await in_groups(store, [f"busy-{place}" for place in range(350)], BUSY_TARGET)
+        await in_groups(store, [f"busy-{number}" for number in range(350)], BUSY_TARGET)
         trips = counted(store)
         page = await store.list_runs(state=RunState.RUNNING, target=STILL_TARGET, limit=4)
         assert ([run.run_id for run in page.runs], page.cursor) == (["wanted"], None)
@@ -124,7 +124,7 @@ async def test_of_several_filters_that_of_the_fewest_runs_is_gone_by(
     many: dict[str, Any] = {"state": RunState.PENDING, "target": "many", "tenant": "many"}
     wanted: dict[str, Any] = {**many, few: RunState.RUNNING if few == "state" else "few"}
     async with space.store(partitions=3) as store:
-        names = [f"many-{place}" for place in range(300)]
+        names = [f"many-{number}" for number in range(300)]
         await asyncio.gather(*(store.create(name, "many", tenant="many") for name in names))
         await store.create("wanted", wanted["target"], tenant=wanted["tenant"])
         await store.set_state("wanted", wanted["state"])
@@ -136,8 +136,8 @@ async def test_of_several_filters_that_of_the_fewest_runs_is_gone_by(
 
 async def test_the_last_page_has_no_cursor_also_when_it_is_full(space: Space) -> None:
     async with space.store() as store:
-        for place in range(4):
-            await store.create(f"run-{place}", STILL_TARGET)
+        for number in range(4):
+            await store.create(f"run-{number}", STILL_TARGET)
         first = await store.list_runs(limit=2)
         assert first.cursor is not None
         last = await store.list_runs(limit=2, cursor=first.cursor)

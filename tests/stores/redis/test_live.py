@@ -67,7 +67,7 @@ async def cancel(tasks: list[asyncio.Task[list[object]]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_two_hundred_subscribers_that_join_at_random_moments_see_each_event_once(
+async def test_200_subscribers_joining_at_random_see_each_event_once(
     space: Space, store: RedisRunStore, writer: RedisRunStore
 ) -> None:
     dice = random.Random(1)
@@ -93,9 +93,10 @@ async def test_two_hundred_subscribers_that_join_at_random_moments_see_each_even
     assert all(each == list(range(EVENTS)) for each in seen)
 
 
-async def test_changing_between_direct_and_feed_while_events_flow_loses_and_repeats_nothing(
+async def test_a_change_of_the_live_source_loses_no_event(
     store: RedisRunStore, writer: RedisRunStore
 ) -> None:
+    """It changes between journals and feed while events come; none of them comes twice."""
     await writer.create("run", "t")
     idle = await idle_runs(writer, MOST_DIRECT + 1)
     reader = asyncio.create_task(numbers(store, "run"))
@@ -166,7 +167,7 @@ async def test_a_wave_of_subscribers_of_one_run_costs_a_few_reads(
     assert commands_of(space) - before < 100
 
 
-async def test_a_feed_that_is_deleted_by_hand_makes_followers_read_their_journals(
+async def test_after_a_deleted_feed_followers_read_their_journals(
     space: Space, store: RedisRunStore, writer: RedisRunStore
 ) -> None:
     idle = await idle_runs(writer, MOST_DIRECT + 1)
@@ -181,7 +182,7 @@ async def test_a_feed_that_is_deleted_by_hand_makes_followers_read_their_journal
 
 @pytest.mark.parametrize("row", ["run", "journal"])
 @pytest.mark.parametrize("count", [1, MOST_DIRECT + 1])
-async def test_a_hash_or_a_journal_deleted_under_blocked_readers_is_told(
+async def test_a_deleted_hash_or_journal_ends_blocked_readers(
     space: Space,
     store: RedisRunStore,
     writer: RedisRunStore,
@@ -189,6 +190,7 @@ async def test_a_hash_or_a_journal_deleted_under_blocked_readers_is_told(
     row: str,
     count: int,
 ) -> None:
+    """Readers that block get an error when the run's hash or journal is deleted by hand."""
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.2)
     idle = await idle_runs(writer, count)
     seen = {run_id: await first_cursor(writer, run_id) for run_id in idle}
@@ -211,9 +213,10 @@ async def after(store: RedisRunStore, run_id: str, cursor: str) -> list[object]:
     return [event.data async for event in store.stream(run_id, after=cursor)]
 
 
-async def test_a_journal_trimmed_under_a_stalled_process_that_reads_the_feed_is_a_gap(
+async def test_a_trim_under_a_stalled_feed_reader_is_a_gap(
     space: Space, store: RedisRunStore, writer: RedisRunStore
 ) -> None:
+    """The process is stalled while its feed and the journal are trimmed."""
     idle = await idle_runs(writer, MOST_DIRECT + 1)
     readers = [asyncio.create_task(numbers(store, run_id)) for run_id in idle]
     await wait_for(store, len(readers), FeedSource)
@@ -242,9 +245,10 @@ def stall(space: Space, run_id: str) -> None:
     thread.join()
 
 
-async def test_a_slow_subscriber_costs_bounded_memory_and_loses_nothing(
+async def test_a_slow_subscriber_costs_bounded_memory(
     store: RedisRunStore, writer: RedisRunStore
 ) -> None:
+    """And it still gets every event."""
     await writer.create("run", "t")
     await writer.append("run", note("run", 0))
     slow = store.stream("run")
@@ -258,9 +262,10 @@ async def test_a_slow_subscriber_costs_bounded_memory_and_loses_nothing(
     assert [event.data async for event in slow] == list(range(1, 5_001))
 
 
-async def test_the_bounded_read_finds_a_feed_that_was_deleted_and_stays_quiet(
+async def test_the_end_of_a_bounded_read_finds_a_deleted_feed(
     space: Space, writer: RedisRunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The feed was deleted and has no new entries, so only the end of the read can find it."""
     monkeypatch.setattr(sources, "BLOCK_SECONDS", 0.2)
     await writer.create("run", "t")
     feed = writer.feed()

@@ -45,9 +45,10 @@ asyncio.run(main(url, prefix, *map(int, numbers)))
 
 
 @pytest.mark.slow
-async def test_five_thousand_followed_runs_at_two_thousand_events_a_second_lose_nothing(
+async def test_5000_followed_runs_lose_no_event(
     space: Space, record_property: Callable[[str, object], None]
 ) -> None:
+    """At two thousand events a second."""
     ids = [f"run-{number}" for number in range(RUNS)]
     seen: dict[str, list[object]] = {run_id: [] for run_id in ids}
     async with space.store() as store:
@@ -68,7 +69,7 @@ async def test_five_thousand_followed_runs_at_two_thousand_events_a_second_lose_
         writer = await asyncio.to_thread(
             subprocess.run, [*command, *numbers], check=True, capture_output=True, text=True
         )
-        written, writing_seconds = (float(word) for word in writer.stdout.split())
+        written, writing_seconds = (float(part) for part in writer.stdout.split())
         wanted = RUNS * EVENTS_A_RUN
         assert written == wanted
         await wait_until(lambda: sum(map(len, seen.values())) >= wanted, "all is seen", 60)
@@ -85,8 +86,8 @@ async def test_five_thousand_followed_runs_at_two_thousand_events_a_second_lose_
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-    words = ", ".join(f"{name} {value}" for name, value in report.items())
-    print("load:", words)  # noqa: T201  # what was reached, for who runs it with -s
+    line = ", ".join(f"{name} {value}" for name, value in report.items())
+    print("load:", line)  # noqa: T201  # what was reached, for who runs it with -s
     for name, value in report.items():
         record_property(name, value)
     # Every run's events, each once and in order: a repeat or a hole would show here.

@@ -55,7 +55,7 @@ async def ends_of(store: RedisRunStore, read: Reader, run_ids: list[str]) -> lis
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("state", ["live", "ended", "ended without a seal"])
 @pytest.mark.parametrize("how", ["deleted", "emptied"])
-async def test_a_fresh_reader_of_a_journal_that_is_gone_is_told(
+async def test_a_fresh_reader_of_a_lost_journal_gets_an_error(
     space: Space, store: RedisRunStore, reader: str, state: str, how: str
 ) -> None:
     await store.create(RUN_ID, "t")
@@ -89,7 +89,7 @@ async def test_a_run_whose_lost_journal_goes_on_is_streamed_from_there(
 
 @pytest.mark.parametrize("reader", ["stream", "journal follow"])
 @pytest.mark.parametrize("count", [1, MOST_DIRECT + 1])
-async def test_a_journal_deleted_under_a_blocked_fresh_reader_is_told(
+async def test_a_journal_deleted_under_a_blocked_reader_is_reported(
     space: Space,
     store: RedisRunStore,
     monkeypatch: pytest.MonkeyPatch,
@@ -113,7 +113,7 @@ async def test_a_journal_deleted_under_a_blocked_fresh_reader_is_told(
 
 
 @pytest.mark.parametrize("reader", ["stream", "journal follow"])
-async def test_a_run_that_is_gone_when_its_seal_is_due_is_told_at_once(
+async def test_a_run_gone_when_its_seal_is_due_is_reported_at_once(
     space: Space, reader: str
 ) -> None:
     async with space.store(late_event_seconds=0) as store:
@@ -132,7 +132,7 @@ async def test_a_run_that_is_gone_when_its_seal_is_due_is_told_at_once(
 
 
 @pytest.mark.parametrize("reader", ["stream", "journal follow"])
-async def test_a_run_that_expires_before_its_seal_is_told_to_who_follows_it(
+async def test_a_run_that_expires_before_its_seal_ends_followers(
     space: Space, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A reader that comes to its turn too late to read of the end is told by the look at the run.

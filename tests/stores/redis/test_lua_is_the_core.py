@@ -96,10 +96,10 @@ class Twins:
             assert found == model_as_compared(self.model, run_id, oldest)
             run = self.model.run(run_id)
             if run is not None:
-                kept = run.version - oldest + 1
-                assert kept >= min(run.version, self.max_events or run.version)
+                remaining = run.version - oldest + 1
+                assert remaining >= min(run.version, self.max_events or run.version)
                 if run.snapshot == run.version:
-                    assert kept < self.max_events + NODE_ENTRIES
+                    assert remaining < self.max_events + NODE_ENTRIES
 
     async def compare_all(self) -> None:
         """Every key there is, its type and expiry, and the store's own audit."""
@@ -128,10 +128,10 @@ class Twins:
             wanted = self.model.execute(step.run_id, commands[0], producer, n)
         else:
             wanted = self.model.execute_together(step.run_id, commands, producer, n)
-        told = answers[0] if len(wanted) == 1 else tuple(itertools.chain.from_iterable(answers))
+        found = answers[0] if len(wanted) == 1 else tuple(itertools.chain.from_iterable(answers))
         if step.ahead is not None:
-            told = self.hand.answer
-        assert _times_aside(told) == _times_aside(wanted)
+            found = self.hand.answer
+        assert _times_aside(found) == _times_aside(wanted)
         self.compare((step.run_id,))
 
     async def _rebuild(self, step: Rebuild) -> None:
@@ -207,8 +207,8 @@ class Twins:
         return list(await self.store._server.script(name, keys, arguments))
 
 
-def _in_any_time(told: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
-    kind, fields = told
+def _in_any_time(found: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
+    kind, fields = found
     return kind, {name: text for name, text in fields.items() if name not in LEFT}
 
 

@@ -112,16 +112,16 @@ async def test_an_owner_that_only_waits_keeps_its_runs(
     start("r-1")
     deadlines: set[float | None] = set()
 
-    async def kept_often() -> bool:
+    async def extended_often() -> bool:
         await other.sweep()
         deadlines.add(space.admin.zscore(space.keys.owners(0), "r-1"))
         return len(deadlines) > 5
 
-    await wait_until(kept_often, "the owner moves its deadline on")
+    await wait_until(extended_often, "the owner moves its deadline on")
     assert (await other.get_status("r-1")).state is RunState.RUNNING
 
 
-async def test_an_owner_whose_word_is_late_is_alive_while_it_writes(
+async def test_an_owner_with_a_late_lease_lives_while_it_writes(
     space: Space, other: RedisRunStore, start: Start
 ) -> None:
     """The row says that the lease is over; the journal says that somebody wrote."""
@@ -168,7 +168,7 @@ async def test_a_closed_store_leaves_its_runs_to_be_failed(
     assert (await other.snapshot("r-1")).error == "owner_lost"
 
 
-async def test_without_a_lease_nobody_owns_a_run(space: Space) -> None:
+async def test_without_a_lease_runs_have_no_owner(space: Space) -> None:
     async with space.store() as store:
         await store.create("r-1", "t")
         await store.set_state("r-1", RunState.RUNNING)
@@ -177,6 +177,6 @@ async def test_without_a_lease_nobody_owns_a_run(space: Space) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.01, float("nan")])
-async def test_a_lease_that_cannot_be_kept_is_refused(space: Space, seconds: float) -> None:
+async def test_a_lease_that_is_too_short_is_refused(space: Space, seconds: float) -> None:
     with pytest.raises(InvalidInputError, match="owner_lease_seconds"):
         space.store(owner_lease_seconds=seconds)

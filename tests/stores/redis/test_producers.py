@@ -52,7 +52,8 @@ def producers(space: Space) -> set[str]:
     return {name.decode() for name in names}
 
 
-async def test_a_repeated_call_gets_its_first_answer_and_writes_nothing(hand: Hand) -> None:
+async def test_a_repeated_call_gets_the_recorded_answer(hand: Hand) -> None:
+    """And it writes nothing."""
     first = await hand.push("p", 1)
     await hand.push("q", 1)
     assert (await hand.push("p", 1), first) == (("OK", "2"), ("OK", "2"))
@@ -65,9 +66,8 @@ async def test_an_older_call_is_dropped(hand: Hand) -> None:
     assert (await hand.store.snapshot(RUN_ID)).version == 2
 
 
-async def test_records_of_the_last_ten_minutes_are_kept_however_many(
-    space: Space, hand: Hand
-) -> None:
+async def test_pruning_spares_records_of_the_last_ten_minutes(space: Space, hand: Hand) -> None:
+    """However many there are."""
     for number in range(MANY):
         await hand.push(f"p{number}", 1)
     assert {f"p{number}" for number in range(MANY)} <= producers(space)
@@ -98,9 +98,7 @@ async def test_a_caller_whose_clock_is_slow_keeps_its_record(space: Space, hand:
     assert await hand.push("slow", 1) == first
 
 
-async def test_a_record_gets_the_servers_time_when_pruning_first_sees_it(
-    space: Space, hand: Hand
-) -> None:
+async def test_pruning_stamps_new_records_with_the_servers_time(space: Space, hand: Hand) -> None:
     hand.behind_ms = -MANY * MINUTE_MS
     for number in range(MANY):
         await hand.push(f"p{number}", 1)

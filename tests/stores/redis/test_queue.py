@@ -29,9 +29,7 @@ from tests.stores.redis.working import (
 )
 
 
-async def test_a_claim_tells_all_that_the_execution_needs(
-    store: RedisRunStore, queue: Queue
-) -> None:
+async def test_a_claim_has_all_that_the_execution_needs(store: RedisRunStore, queue: Queue) -> None:
     trace = {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=b", "baggage": "x"}
     await store.submit("run", "work", input={"n": 1}, deadline_seconds=3600, trace=trace)
     (claim,) = await take(queue)
@@ -45,7 +43,7 @@ async def test_a_claim_tells_all_that_the_execution_needs(
     )  # fmt: skip
 
 
-async def test_how_long_is_left_to_a_deadline_is_told_by_the_servers_clock(
+async def test_the_time_left_to_a_deadline_is_by_the_servers_clock(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     await store.submit("run", "work", deadline_seconds=3600)
@@ -104,7 +102,7 @@ async def test_a_delayed_run_is_taken_when_it_is_due(store: RedisRunStore, queue
     assert (await queue.claim("first", WORK, 1)).next_due_seconds is None
 
 
-async def test_a_run_that_is_due_takes_its_place_by_priority(
+async def test_a_delayed_run_that_is_due_is_ordered_by_priority(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     for name, priority in (("plain", 0), ("high", 9)):
@@ -114,7 +112,7 @@ async def test_a_run_that_is_due_takes_its_place_by_priority(
     assert ids(await take(queue, 2)) == ["high", "plain"]
 
 
-async def test_nobody_need_write_to_a_run_that_is_not_due(space: Space) -> None:
+async def test_a_run_that_is_not_due_needs_no_writes(space: Space) -> None:
     async with space.store(live_ttl_seconds=60) as store:
         await store.submit("later", "work", delay_seconds=3600)
         run = await store.snapshot("later")
@@ -165,9 +163,7 @@ async def test_a_paused_target_is_passed_over_until_it_is_resumed(
     assert ids(await take(queue, 5)) == ["run"]
 
 
-async def test_a_run_that_is_handed_back_keeps_its_old_place(
-    store: RedisRunStore, queue: Queue
-) -> None:
+async def test_a_released_run_keeps_its_queue_position(store: RedisRunStore, queue: Queue) -> None:
     for number in range(3):
         await store.submit(f"run-{number}", "work")
         await asyncio.sleep(0.002)
@@ -193,7 +189,7 @@ async def test_a_run_that_is_tried_again_later_is_not_taken_before(
     assert (again.attempt, again.failures, again.excused) == (2, 0, 1)
 
 
-async def test_executions_that_are_not_excused_count_against_the_most_attempts(
+async def test_only_excused_executions_do_not_count_as_attempts(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     rules = [TargetRule("work", max_attempts=2)]
@@ -267,9 +263,10 @@ async def test_a_large_input_leaves_the_rest_to_the_next_claim(
     assert len(await take(queue, 3)) == 1
 
 
-async def test_so_many_dead_entries_that_one_call_would_last_are_left_to_the_next(
+async def test_a_claim_looks_at_a_limited_number_of_dead_entries(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The rest of very many dead queue entries is left to the next call."""
     space.admin.zadd(space.keys.queue("work", 0), {f"gone-{n}": n for n in range(1200)})
     await store.submit("run", "work")
     found: list[Claim] = []
@@ -308,9 +305,10 @@ async def test_what_is_no_claim_is_refused(store: RedisRunStore, queue: Queue, c
         await store.deliver_cancel("run", claim)
 
 
-async def test_a_checkpoint_is_there_for_the_next_execution_and_expires_with_the_run(
+async def test_a_checkpoint_reaches_the_next_execution(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """It expires with the run."""
     (claim,) = await claimed(store, queue)
     run_id = claim.run_id
     assert await store.last_checkpoint(run_id) is None

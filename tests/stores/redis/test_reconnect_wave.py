@@ -74,7 +74,7 @@ async def all_have(seen: list[list[object]], count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [DirectSource, FeedSource])
-async def test_a_thousand_subscribers_whose_connections_are_killed_share_their_reads(
+async def test_1000_reconnecting_subscribers_share_their_reads(
     space: Space, store: RedisRunStore, kind: type
 ) -> None:
     run_ids = [RUN_ID] + [f"idle-{n}" for n in range(MOST_DIRECT if kind is FeedSource else 0)]

@@ -82,7 +82,7 @@ def aside(space: Space, archive: RunArchive) -> str:
     return space.keys.restoring(archive.run_id, digest_of(archive))
 
 
-async def test_what_is_put_aside_is_seen_by_nobody_and_vanishes_by_itself(
+async def test_a_partly_restored_journal_is_invisible_and_expires(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
     await cut_short(store, archive)
@@ -162,8 +162,8 @@ async def test_a_run_that_is_created_before_the_last_step_wins(
 
 async def test_many_that_restore_one_run_write_it_once(space: Space, archive: RunArchive) -> None:
     stores = [space.store() for _ in range(4)]
-    told = await asyncio.gather(*(store.restore(archive) for store in stores))
-    assert sorted(told) == [False, False, False, True]
+    written = await asyncio.gather(*(store.restore(archive) for store in stores))
+    assert sorted(written) == [False, False, False, True]
     assert await stores[0].archive(RUN_ID) == archive
     assert (await stores[0].audit(RUN_ID)).ok
     for store in stores:
@@ -192,7 +192,7 @@ async def test_a_damaged_archive_leaves_nothing(space: Space, store: RedisRunSto
     assert space.dump() == stored
 
 
-async def test_a_restored_run_takes_the_place_of_a_tombstone(
+async def test_a_restored_run_replaces_a_tombstone(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
     await store.create(RUN_ID, "work", input=2)
@@ -265,7 +265,7 @@ async def test_the_feed_has_nothing_of_it(
 
 
 @pytest.mark.leaves("*index")
-async def test_an_index_that_is_none_refuses_before_anything_is_written(
+async def test_an_index_of_another_type_is_refused_before_any_write(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
     space.admin.set(space.keys.index(0), "by hand")
@@ -303,7 +303,7 @@ async def test_the_last_step_sends_what_its_script_declares(archive: RunArchive)
         assert isinstance(value, int if kind.startswith("integer") else str), row
 
 
-async def test_a_run_whose_payloads_change_all_the_time_is_refused_in_the_end(
+async def test_archiving_gives_up_when_payloads_keep_changing(
     store: RedisRunStore,
 ) -> None:
     result = AgentResult[object](agent_name="a", task_id="t", metadata=ResultMetadata())
@@ -320,9 +320,10 @@ async def test_a_run_whose_payloads_change_all_the_time_is_refused_in_the_end(
     store._server.read_all = read_all
 
 
-async def test_a_run_that_gets_events_all_the_time_is_read_as_it_was_at_one_moment(
+async def test_an_archive_is_consistent_while_events_come(
     store: RedisRunStore,
 ) -> None:
+    """The archive is the run as it was at one moment."""
     await store.create(RUN_ID, "work")
     read_all = store._server.read_all
 

@@ -132,9 +132,10 @@ async def created(writer: RedisRunStore) -> list[str]:
 
 
 @pytest.mark.parametrize("rewind", REWINDS)
-async def test_a_feed_that_went_back_alone_costs_no_subscriber_an_event(
+async def test_a_feed_that_went_back_alone_loses_no_event(
     space: Space, store: RedisRunStore, writer: RedisRunStore, rewind: str
 ) -> None:
+    """Only the feed was rewound, not the journals."""
     run_ids = await created(writer)
     subscribers = Subscribers(store, run_ids)
     await subscribers.follow()
@@ -154,9 +155,10 @@ async def test_a_feed_that_went_back_alone_costs_no_subscriber_an_event(
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-async def test_journals_that_went_back_with_the_feed_are_a_reset_and_the_others_go_on(
+async def test_rewound_journals_reset_only_their_own_readers(
     space: Space, store: RedisRunStore, writer: RedisRunStore, goes_on: bool
 ) -> None:
+    """Journals and feed went back; readers of runs that did not go back continue."""
     run_ids = await created(writer)
     subscribers = Subscribers(store, run_ids)
     await subscribers.follow()
@@ -164,7 +166,7 @@ async def test_journals_that_went_back_with_the_feed_are_a_reset_and_the_others_
     for run_id in run_ids:
         await writer.append(run_id, note(run_id, 0))
     earlier = dump(space, [space.keys.feed(0), *keys])
-    lost, kept = run_ids[:LOST], run_ids[LOST:]
+    lost, others = run_ids[:LOST], run_ids[LOST:]
     for run_id in lost:
         await writer.append(run_id, note(run_id, "lost"), note(run_id, "lost, too"))
     await wait_until(lambda: all(len(subscribers.seen[each]) == 3 for each in lost), "all is seen")
@@ -175,21 +177,22 @@ async def test_journals_that_went_back_with_the_feed_are_a_reset_and_the_others_
         if goes_on:
             for run_id in lost:
                 await other.append(run_id, *[note(run_id, "another history")] * 3)
-        for run_id in kept:
+        for run_id in others:
             await other.append(run_id, note(run_id, 1))
             await other.finish(run_id, RunState.COMPLETED)
     ends = await subscribers.ends()
     assert {type(ends[run_id]) for run_id in lost} == {CursorResetError}
-    assert {ends[run_id] for run_id in kept} == {None}
+    assert {ends[run_id] for run_id in others} == {None}
     assert {tuple(subscribers.seen[each]) for each in lost} == {(0, "lost", "lost, too")}
-    assert {tuple(subscribers.seen[each]) for each in kept} == {(0, 1)}
+    assert {tuple(subscribers.seen[each]) for each in others} == {(0, 1)}
 
 
 @pytest.mark.parametrize("rewind", REWINDS)
 @pytest.mark.parametrize("goes_on", [False, True])
-async def test_a_reader_of_a_feed_that_went_back_is_told_and_resumes_by_choice(
+async def test_a_rewound_feed_resets_its_readers(
     space: Space, writer: RedisRunStore, rewind: str, goes_on: bool
 ) -> None:
+    """The error's cursor lets a reader resume, if it wants to."""
     for run_id in ("a", "b"):
         await writer.create(run_id, "t")
     earlier = dump(space, [space.keys.feed(0)])

@@ -49,16 +49,16 @@ async def begun(store: RedisRunStore, how: str, tenant: str | None = TENANT) -> 
 
 
 @pytest.mark.parametrize("how", ["create", "submit"])
-async def test_a_run_is_in_every_index_at_one_place(
+async def test_a_run_has_the_same_member_in_every_index(
     space: Space, store: RedisRunStore, how: str
 ) -> None:
     run = await begun(store, how)
     assert run.tenant == TENANT
-    place = listing_key(run.created_ms, RUN_ID)
+    member = listing_key(run.created_ms, RUN_ID)
     for name in LISTED_BY:
         key = ":".join(filter(None, (space.keys.index(0), name)))
-        assert members(space, key) == {place}
-    assert members(space, space.keys.overdue(0)) == {f"t/{TENANT}:{place}"}
+        assert members(space, key) == {member}
+    assert members(space, space.keys.overdue(0)) == {f"t/{TENANT}:{member}"}
     (created,) = await entries(store, RUN_ID, EntryType.CREATED)
     assert created["tenant"] == TENANT
     assert (await store.audit(RUN_ID)).problems == ()
@@ -92,7 +92,7 @@ async def test_a_deleted_run_leaves_its_tenants_index(
     assert len(members(space, space.keys.overdue(0))) == 1
 
 
-async def test_an_ended_run_leaves_its_tenants_index_once_it_has_expired(space: Space) -> None:
+async def test_an_expired_run_leaves_its_tenants_index(space: Space) -> None:
     async with space.store(ttl_seconds=0.2) as store:
         await begun(store, "submit")
         await store.finish(RUN_ID, RunState.COMPLETED)
@@ -104,7 +104,7 @@ async def test_an_ended_run_leaves_its_tenants_index_once_it_has_expired(space: 
         assert space.admin.exists(row) == 0
 
 
-async def test_the_next_begin_of_a_run_takes_an_expired_one_out_of_its_tenants_index(
+async def test_a_new_run_cleans_the_tenant_index_of_an_expired_one(
     space: Space,
 ) -> None:
     async with space.store(ttl_seconds=0.2) as store:
@@ -134,9 +134,10 @@ async def test_a_live_run_whose_hash_is_gone_leaves_its_tenants_index(
     assert of_tenant(space, "beta") == ({RUN_ID} if reborn else set())
 
 
-async def test_a_live_run_that_nobody_writes_to_fails_and_expires_with_its_tenants_row(
+async def test_a_neglected_run_fails_and_expires_with_its_tenant_row(
     space: Space,
 ) -> None:
+    """A live run that gets no write for too long."""
     async with space.store(live_ttl_seconds=0.1, ttl_seconds=0.2) as store:
         await begun(store, "create")
 
@@ -151,7 +152,7 @@ async def test_a_live_run_that_nobody_writes_to_fails_and_expires_with_its_tenan
     assert of_tenant(space) == set()
 
 
-async def test_a_run_that_waits_again_under_its_deadline_keeps_its_tenants_row(
+async def test_a_released_run_with_a_deadline_keeps_its_tenants_row(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     await store.submit(RUN_ID, "work", tenant=TENANT, deadline_seconds=3600)
@@ -187,9 +188,7 @@ async def test_a_damaged_tenant_is_named_and_mended(
     assert (await store.snapshot(RUN_ID)).tenant == TENANT
 
 
-async def test_a_row_of_a_tenants_run_that_names_no_tenant_is_a_problem(
-    space: Space, store: RedisRunStore
-) -> None:
+async def test_audit_finds_a_row_without_its_tenant(space: Space, store: RedisRunStore) -> None:
     run = await begun(store, "create")
     client: Any = space.admin
     client.zrem(space.keys.overdue(0), removal_row("t", run.created_ms, RUN_ID, TENANT))

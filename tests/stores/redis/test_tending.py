@@ -59,9 +59,10 @@ async def test_leases_are_handed_on_though_rows_of_others_come_first(
     assert space.admin.zcard(space.keys.leases(0)) == 0
 
 
-async def test_a_run_that_somebody_set_waiting_is_not_taken_from_its_next_worker(
+async def test_a_run_set_pending_is_not_taken_from_its_next_worker(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The old lease of the run must not end the claim of the next worker."""
     (claim,) = await claimed(store, queue)
     await store.set_state(claim.run_id, RunState.PENDING)
     assert space.admin.zcard(space.keys.leases(0)) == 0
@@ -125,22 +126,22 @@ async def test_a_worker_is_woken_while_there_is_work(
     assert space.admin.xlen(space.keys.wake("work", 0)) == 2
 
 
-async def test_a_silence_is_told_once(space: Space, store: RedisRunStore, queue: Queue) -> None:
+async def test_a_silence_is_reported_once(space: Space, store: RedisRunStore, queue: Queue) -> None:
     (claim,) = await claimed(store, queue)
     beat = Beat(claim, silent_after_seconds=0.005)
     assert await queue.heartbeat([Beat(claim), Beat(claim, 3600)]) == []
     await asyncio.sleep(0.02)
-    assert [told.kind for told in await queue.heartbeat([beat])] == [NoticeKind.SILENT]
+    assert [notices.kind for notices in await queue.heartbeat([beat])] == [NoticeKind.SILENT]
     await asyncio.sleep(0.02)
     assert await queue.heartbeat([beat]) == []
     await store.checkpoint(claim.run_id, 1, claim.token)
     await asyncio.sleep(0.02)
-    assert [told.kind for told in await queue.heartbeat([beat])] == [NoticeKind.SILENT]
-    told = await entries(store, claim.run_id, "run.silent")
-    assert told == [{"attempt": "1", "worker": "first"}] * 2
+    assert [notices.kind for notices in await queue.heartbeat([beat])] == [NoticeKind.SILENT]
+    notices = await entries(store, claim.run_id, "run.silent")
+    assert notices == [{"attempt": "1", "worker": "first"}] * 2
 
 
-async def test_a_heartbeat_tells_which_claims_are_over(
+async def test_a_heartbeat_reports_claims_that_are_over(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     claims = await claimed(store, queue, 3)
@@ -148,15 +149,15 @@ async def test_a_heartbeat_tells_which_claims_are_over(
     expire_leases(space)
     await handed_on(queue)
     (again,) = await take(queue, worker="second")
-    told = await queue.heartbeat([Beat(claim) for claim in (*claims, again)])
-    assert [(each.claim, each.kind) for each in told] == [
+    notices = await queue.heartbeat([Beat(claim) for claim in (*claims, again)])
+    assert [(each.claim, each.kind) for each in notices] == [
         (claim, NoticeKind.LOST) for claim in claims
     ]
     rows: Any = space.admin.zrange(space.keys.leases(0), 0, -1)
     assert rows == [again.run_id.encode()]
 
 
-async def test_a_run_whose_hash_was_damaged_runs_again_when_it_is_rebuilt(
+async def test_a_damaged_run_runs_again_once_it_is_rebuilt(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
     await store.submit("held", "work")

@@ -15,7 +15,7 @@ from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
 
 RUN_ID = "run"
-KEPT = 4
+REMAINING = 4
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def cursors(space: Space, store: RedisRunStore) -> list[str]:
     await store.finish(RUN_ID, RunState.COMPLETED)
     cursors = [entry.cursor async for entry in store.journal(RUN_ID)]
     assert len(cursors) == 10
-    assert space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=KEPT, approximate=False) == 6
+    assert space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=REMAINING, approximate=False) == 6
     return cursors
 
 
@@ -40,15 +40,17 @@ async def seqs(store: RedisRunStore, after: str | None) -> list[int]:
     return [entry.seq async for entry in store.journal(RUN_ID, after=after)]
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("index", range(5))
 async def test_a_cursor_whose_next_entry_is_gone_has_a_gap(
-    store: RedisRunStore, cursors: list[str], place: int
+    store: RedisRunStore, cursors: list[str], index: int
 ) -> None:
-    with pytest.raises(CursorGapError, match=rf"entries {place + 2} to 6 "):
-        await seqs(store, cursors[place])
+    with pytest.raises(CursorGapError, match=rf"entries {index + 2} to 6 "):
+        await seqs(store, cursors[index])
 
 
-async def test_a_gap_tells_where_to_go_on(store: RedisRunStore, cursors: list[str]) -> None:
+async def test_a_gap_has_the_cursor_to_resume_from(
+    store: RedisRunStore, cursors: list[str]
+) -> None:
     with pytest.raises(CursorGapError) as caught:
         await seqs(store, cursors[0])
     assert await seqs(store, caught.value.resume_cursor) == [7, 8, 9, 10]
@@ -61,20 +63,20 @@ async def test_a_stream_has_the_same_gap(store: RedisRunStore, cursors: list[str
     assert [event.seq for event in events] == [7, 8, 9]
 
 
-async def test_a_cursor_at_the_last_entry_that_is_gone_has_missed_nothing(
+async def test_a_cursor_at_the_last_trimmed_entry_missed_nothing(
     store: RedisRunStore, cursors: list[str]
 ) -> None:
     assert await seqs(store, cursors[5]) == [7, 8, 9, 10]
 
 
-@pytest.mark.parametrize("place", [6, 7, 8, 9])
-async def test_a_cursor_at_a_kept_entry_goes_on(
-    store: RedisRunStore, cursors: list[str], place: int
+@pytest.mark.parametrize("index", [6, 7, 8, 9])
+async def test_a_cursor_at_a_remaining_entry_continues(
+    store: RedisRunStore, cursors: list[str], index: int
 ) -> None:
-    assert await seqs(store, cursors[place]) == list(range(place + 2, 11))
+    assert await seqs(store, cursors[index]) == list(range(index + 2, 11))
 
 
-async def test_a_fresh_stream_starts_at_the_oldest_kept_entry(
+async def test_a_fresh_stream_starts_at_the_oldest_entry(
     store: RedisRunStore, cursors: list[str]
 ) -> None:
     assert [event.seq async for event in store.stream(RUN_ID)] == [7, 8, 9]
@@ -127,9 +129,10 @@ async def test_a_slow_reader_whose_journal_was_emptied_raises(
         await anext(stream)
 
 
-async def test_what_was_told_before_the_journal_was_emptied_is_still_delivered(
+async def test_buffered_events_survive_an_emptied_journal(
     space: Space, store: RedisRunStore
 ) -> None:
+    """The live source delivered them before the journal was emptied."""
     await store.create(RUN_ID, "t")
     event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
     await store.append(RUN_ID, event)

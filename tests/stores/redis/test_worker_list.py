@@ -24,7 +24,7 @@ INFO = WorkerInfo(
 )
 
 
-async def test_a_worker_is_listed_as_it_told(store: RedisRunStore) -> None:
+async def test_a_worker_is_listed_as_it_reported_itself(store: RedisRunStore) -> None:
     workers = store.workers()
     await workers.beat(INFO)
     await workers.beat(replace(INFO, id="w-0", state="draining", runs=[], held=0))
