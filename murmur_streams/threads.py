@@ -41,7 +41,7 @@ async def call_in_thread(name: str, function: Callable[[], T]) -> T:
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
-            # The loop is closed: nobody waits any more.
+            # The loop is closed, so the caller has ended.
             return
 
     threading.Thread(target=run, name=name, daemon=True).start()

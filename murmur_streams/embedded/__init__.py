@@ -1,4 +1,4 @@
-"""The server that runs when no URL is given: found, started, watched, stopped; never run data."""
+"""The server that runs when no URL is given: it is found, started, watched and stopped here."""
 
 from murmur_streams.embedded.folder import default_data_dir, is_keep_set, set_keep
 from murmur_streams.embedded.server import (

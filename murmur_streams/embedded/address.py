@@ -45,11 +45,11 @@ def new_socket(folder: Path, environ: Mapping[str, str]) -> Path:
     in_runtime = Path(runtime) / _hashed_name(folder)
     if Path(runtime).is_absolute() and _fits(in_runtime) and _is_private(Path(runtime)):
         return in_runtime
-    return _shared_place() / _hashed_name(folder)
+    return _shared_folder() / _hashed_name(folder)
 
 
 def _fits(path: Path) -> bool:
-    """Whether the path can be an address, and be told to a client in a URL (which is UTF-8)."""
+    """Whether the path can be an address, and stand in a URL for clients (which is UTF-8)."""
     try:
         return len(str(path).encode()) <= LONGEST
     except UnicodeEncodeError:
@@ -62,33 +62,33 @@ def _hashed_name(folder: Path) -> str:
     return f"murmur-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:20]}.sock"
 
 
-def _is_private(place: Path) -> bool:
-    """Whether this is a folder (no link) that belongs to us, and nobody else can enter it."""
+def _is_private(folder: Path) -> bool:
+    """Whether this is a folder (not a link) of this user, closed to all other users."""
     try:
-        state = os.lstat(place)
+        state = os.lstat(folder)
     except OSError:
         return False
     mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
     return mine and not state.st_mode & 0o077
 
 
-def _shared_place() -> Path:
+def _shared_folder() -> Path:
     """``/tmp/murmur-<uid>``, ours alone; /tmp is short and on every system, TMPDIR is neither."""
-    place = Path(f"/tmp/murmur-{os.geteuid()}")  # noqa: S108 - owner and mode are checked below
+    shared = Path(f"/tmp/murmur-{os.geteuid()}")  # noqa: S108 - owner and mode are checked below
     try:
-        place.mkdir(mode=0o700, exist_ok=True)
-        state = os.lstat(place)
+        shared.mkdir(mode=0o700, exist_ok=True)
+        state = os.lstat(shared)
         if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid():
-            place.chmod(0o700)
+            shared.chmod(0o700)
     except OSError as error:
         raise EmbeddedServerError(
-            f"no place for the server's socket: {str(place)!r}: {error.strerror}; "
+            f"cannot make a folder for the server's socket: {str(shared)!r}: {error.strerror}; "
             f"set MURMUR_DATA_DIR to a path under {LONGEST - len(SOCKET)} bytes"
         ) from None
-    if not _is_private(place):
+    if not _is_private(shared):
         raise EmbeddedServerError(
-            f"the folder for the server's socket, {str(place)!r}, belongs to "
-            f"{user_name(os.lstat(place).st_uid)} or is no folder: have it removed, or set "
+            f"the folder for the server's socket, {str(shared)!r}, belongs to "
+            f"{user_name(os.lstat(shared).st_uid)} or is not a folder: have it removed, or set "
             f"MURMUR_DATA_DIR to a path under {LONGEST - len(SOCKET)} bytes"
         )
-    return place
+    return shared

@@ -23,12 +23,12 @@ _PLAIN = frozenset(b"/._- abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 
 def config_text(folder: Path, socket_path: Path) -> str:
     """The whole config file of the server that keeps its data in ``folder``."""
-    places = (
+    paths = (
         ("dir", str(folder)),
         ("logfile", str(folder / LOG)),
         ("unixsocket", str(socket_path)),
     )
-    lines = (f"{name} {quoted(value)}\n" for name, value in (*SETTINGS, *places))
+    lines = (f"{name} {quoted(value)}\n" for name, value in (*SETTINGS, *paths))
     return "# Written at each start; changes made here are lost.\n" + "".join(lines)
 
 

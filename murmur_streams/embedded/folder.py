@@ -78,8 +78,8 @@ def real_folder(data_dir: Path) -> Path:
 def folder_exists(folder: Path) -> bool:
     """Whether the folder is there and ours, tightened to mode 0700; False: it is not there.
 
-    Raises EmbeddedServerError when it is another user's or no folder: a socket in it could be
-    anybody's, so this comes before each connect.
+    Raises EmbeddedServerError when it belongs to another user or is not a folder. It is checked
+    before each connect: a socket in such a folder may belong to anyone.
     """
     try:
         state = folder.stat()
@@ -103,7 +103,7 @@ def _tighten(folder: Path) -> None:
     try:
         names = {path.name for path in folder.iterdir()}
         if names and not names & _OURS:
-            # Somebody's shared folder, such as /tmp: closing it would lock everybody else out.
+            # A shared folder, such as /tmp: closing it would lock all other users out.
             raise EmbeddedServerError(
                 f"the data folder {str(folder)!r} is open to other users and holds other files; "
                 f"name a folder of its own, such as {str(folder / _NAME)!r}"
@@ -164,7 +164,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def set_keep(data_dir: Path, keep: bool) -> None:
-    """Say whether the folder's server stays when idle; it heeds that within seconds.
+    """Set whether the folder's server stays when idle; it follows within seconds.
 
     ``keep`` lasts until :func:`stop_server`, or until it is taken back. Works before the server is
     started, too. Raises EmbeddedServerError when the folder cannot be used.

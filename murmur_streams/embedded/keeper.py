@@ -5,16 +5,16 @@ where CONFIG is the text of the config file), so that it starts in milliseconds 
 one file, standard library only, nothing of this package. The package in turn takes the file names
 and the :class:`Connection` from here.
 
-What holds, whatever is killed:
+Guarantees, even when any of the processes is killed:
 
 - The holder of ``flock(FOLDER/lock)`` is the only one to start a server. The server inherits the
   lock, so the next keeper cannot start one while an orphaned server still shuts down.
 - The server ends when the keeper does: by PR_SET_PDEATHSIG on Linux, by a guard process elsewhere.
 - The keeper ends when the server does.
 
-Standard output carries one verdict to whoever started the keeper: ``busy`` (the lock is taken),
-``ready``, ``gone`` (ended cleanly before it was ready), ``failed`` (the server ended, see its log
-from the byte that follows) or ``blocked`` (the reason follows).
+Standard output carries one verdict to the process that started the keeper: ``busy`` (the lock is
+taken), ``ready``, ``gone`` (ended cleanly before it was ready), ``failed`` (the server ended, see
+its log from the byte that follows) or ``blocked`` (the reason follows).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def open_log(folder: str) -> int:
 
 
 def say(verdict: str) -> None:
-    """Tell the process that started this one, if it still listens."""
+    """Report to the process that started this one, if it still reads."""
     with contextlib.suppress(OSError):
         os.write(1, verdict.encode(errors="replace") + b"\n")
 
@@ -127,7 +127,7 @@ def die_with_parent(parent: int) -> None:
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # It ended before the kernel was told.
+    if os.getppid() != parent:  # It ended before prctl was called.
         os._exit(1)
 
 
@@ -185,7 +185,7 @@ class Keeper:
         self.log_start = 0
 
     def run(self, binary: str, config: str, guard: bool) -> None:
-        """Start the server, watch it until it ends or nobody wants it, and see it gone."""
+        """Start the server, watch it until it ends or is idle, and wait for its end."""
         try:
             self.start(binary, config, guard)
             while not self.server_ended():
@@ -218,7 +218,7 @@ class Keeper:
         return os.path.join(self.folder, name)
 
     def server_ended(self) -> bool:
-        """Whether the server has ended, by itself or by others; reports it if nobody knows yet."""
+        """Whether the server has ended; reports an end before it was ready."""
         pid, status = os.waitpid(self.server, os.WNOHANG)
         if pid == 0:
             return False
@@ -234,7 +234,7 @@ class Keeper:
             return
         say("ready")
         self.ready = True
-        os.dup2(2, 1)  # Closes the pipe: whoever reads it sees its end.
+        os.dup2(2, 1)  # Closes the pipe, so that its reader stops waiting.
 
     def ask(self, command: str) -> str | None:
         """The server's reply; None: it gave none now."""
@@ -253,9 +253,9 @@ class Keeper:
             self.connection = None
 
     def is_reachable(self) -> bool:
-        """Whether others still find this server; a removed folder, lock or socket hides it.
+        """Whether others still find this server; without its folder, lock or socket it is hidden.
 
-        A hidden server must go, since the next process to look would start another.
+        A hidden server must end, since the next process would start another one.
         """
         try:
             mine, there = os.fstat(self.lock), os.stat(self.path(LOCK))
@@ -273,17 +273,20 @@ class Keeper:
         return came or others > 1
 
     def is_wanted(self) -> bool:
-        """Whether the server is to go on: it is kept, has clients, or had some not long ago."""
+        """Whether the server should go on: a keep marker, clients now, or clients recently."""
         now = time.monotonic()
         if os.path.exists(self.path(KEEP)) or self.has_visitors():
             self.wanted_at = now
         return now - self.wanted_at < self.idle_seconds
 
     def closed_the_door(self) -> bool:
-        """Take the socket's name away, and look again for who slipped in just before.
+        """Rename the socket, then check once more for clients; True: the server may be stopped.
 
-        Without this a client could connect between the last look and the shutdown. Two looks:
-        the server may answer the first before it has accepted a connection that was made earlier.
+        Without the rename: the keeper sees no clients and decides to stop the server; a client
+        connects; the server shuts down, and the client loses its connection at its first command.
+        After the rename no client can connect any more. One that connected just before is found
+        by the checks. There are two, since the server may answer the first one before it has
+        accepted a connection that was made earlier. If a client is found, the name is restored.
         """
         closed = self.socket_path + ".closed"
         try:

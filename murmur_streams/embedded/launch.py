@@ -1,4 +1,4 @@
-"""Launching a keeper, and telling in one clear error why a server did not start."""
+"""Starts a keeper, and explains in one error why a server did not start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from murmur_streams.embedded.address import new_socket
 from murmur_streams.embedded.binary import find_binary
 from murmur_streams.embedded.config_file import config_text
 
-# Who ends the server when its keeper was killed: Linux can be told to, elsewhere a process waits.
+# What ends the server when its keeper was killed: the kernel on Linux, elsewhere a guard process.
 WATCHED_BY = "kernel" if sys.platform == "linux" else "guard"
 _LOG_LINES = 4
 _LOG_TAIL_BYTES = 64_000
@@ -96,7 +96,7 @@ def _read_until(descriptor: int, deadline: float) -> str:
 def _failed_start(folder: Path, log_start: int) -> EmbeddedServerError:
     """The error of a server that ended while it started, with what its log says."""
     log = folder / keeper.LOG
-    lines = telling_lines(_log_from(log, log_start))
+    lines = relevant_lines(_log_from(log, log_start))
     return EmbeddedServerError(
         f"the embedded server in {str(folder)!r} cannot start; its log says:\n"
         + "".join(f"  {line}\n" for line in lines)
@@ -114,7 +114,7 @@ def _log_from(log: Path, start: int) -> str:
     return ""
 
 
-def telling_lines(log: str) -> list[str]:
+def relevant_lines(log: str) -> list[str]:
     """The last lines of a server's log that say why it ended: its warnings, else any."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     lines = [line for line in lines if not any(noise in line for noise in _NOISE)]

@@ -88,8 +88,8 @@ def server_status(data_dir: Path) -> EmbeddedServer | None:
 def stop_server(data_dir: Path, *, timeout_seconds: float = 15.0) -> bool:
     """Shut the folder's server down cleanly and wait until its processes are gone.
 
-    Clients that are connected lose their connection; a kept server is kept no longer. Returns
-    False when none ran. Raises EmbeddedServerError when it still runs after ``timeout_seconds``.
+    Clients that are connected lose their connection; a keep marker is removed. Returns False
+    when no server ran. Raises EmbeddedServerError when it still runs after ``timeout_seconds``.
     """
     folder = real_folder(data_dir)
     if not folder_exists(folder):

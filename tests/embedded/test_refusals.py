@@ -14,7 +14,7 @@ import redis
 from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded import binary, ensure_server, server_status, stop_server
 from murmur_streams.embedded import folder as folders
-from murmur_streams.embedded.launch import telling_lines
+from murmur_streams.embedded.launch import relevant_lines
 
 if TYPE_CHECKING:
     from tests.embedded.conftest import Stage
@@ -219,7 +219,7 @@ def test_a_frozen_program_is_told_what_to_use(
         ensure_server(folder)
 
 
-def test_the_telling_lines_of_a_log_are_its_warnings() -> None:
+def test_the_relevant_lines_of_a_log_are_its_warnings() -> None:
     log = (
         "7:K * keeper starts the server\n"
         "8:M 01 Jan 2026 # oO0OoO0OoO0Oo is starting\n"
@@ -228,6 +228,6 @@ def test_the_telling_lines_of_a_log_are_its_warnings() -> None:
         "*** FATAL CONFIG FILE ERROR ***\n"
     )
     expected = ["8:M 01 Jan 2026 # Bad file format", "*** FATAL CONFIG FILE ERROR ***"]
-    assert telling_lines(log) == expected
-    assert telling_lines("7:K * only this\n") == ["7:K * only this"]
-    assert telling_lines("") == ["(nothing)"]
+    assert relevant_lines(log) == expected
+    assert relevant_lines("7:K * only this\n") == ["7:K * only this"]
+    assert relevant_lines("") == ["(nothing)"]

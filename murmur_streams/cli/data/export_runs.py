@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.data.audit import concerns_one_run, damage_reason
-from murmur_streams.cli.data.resume_export import Asked, Whole, check_goes_on, read_whole
+from murmur_streams.cli.data.resume_export import Asked, Whole, check_resumable, read_whole
 from murmur_streams.cli.data.run_files import RunWriter, writing
 from murmur_streams.cli.data.transfer_progress import (
     TransferCounts,
@@ -110,7 +110,7 @@ async def _export(
         whole, size = Whole(), None
         if resume and path is not None:
             whole = read_whole(path, frozenset(asked.run_ids))
-            await check_goes_on(path, whole, asked, store)
+            await check_resumable(path, whole, asked, store)
             counts.skipped, size = whole.runs, whole.size
         with writing(path, size) as out, shown(counts) as show:
             counts.has_begun = True

@@ -116,13 +116,14 @@ def _note(whole: Whole, archive: RunArchive, wanted: frozenset[str]) -> None:
         whole.run_ids.add(archive.run_id)
 
 
-async def check_goes_on(path: Path, whole: Whole, asked: Asked, store: WorkStore) -> None:
-    """Refuse to go on with a file that is of other runs, or of another store.
+async def check_resumable(path: Path, whole: Whole, asked: Asked, store: WorkStore) -> None:
+    """Refuse to resume a file that has other runs, or runs of another store.
 
-    A listing that goes on from a foreign place ends well, and its file has not all of the runs.
+    Otherwise the listing would continue at a cursor of another selection or store and end without
+    an error, and the file would lack runs.
 
     Raises:
-        StoreConfigurationError: it must not be gone on with; nothing was written.
+        StoreConfigurationError: the file must not be resumed; nothing was written.
     """
     if whole.of is not None and whole.of != asked.members:
         raise StoreConfigurationError(

@@ -41,7 +41,7 @@ Last = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ShownRun:
-    """What is printed about a run."""
+    """A run with everything that is printed about it."""
 
     run: Run
     result: RunResult | None

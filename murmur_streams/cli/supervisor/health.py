@@ -52,7 +52,7 @@ class Health:
     worker: str | None = None
     targets: tuple[str, ...] = ()
     warning: Callable[[], str | None] = field(default=lambda: None, repr=False)
-    """What should be mended on the store, though the worker works."""
+    """The warning of a store that works but should be mended."""
     refusal: Callable[[], str | None] = field(default=lambda: None, repr=False)
     """Why the server lets the worker claim no runs."""
     beats: int = 0

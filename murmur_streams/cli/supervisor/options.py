@@ -14,7 +14,7 @@ PROGRAMS = frozenset({"murmur-streams", "mstreams"})
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is started with."""
+    """The options of one worker command."""
 
     fleet: str
     settings: Settings

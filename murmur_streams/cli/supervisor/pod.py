@@ -41,7 +41,7 @@ CHECK_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """What a pod is started with."""
+    """The options of one pod."""
 
     fleet: str
     settings: Settings

@@ -14,7 +14,7 @@ BLOCKED_SECONDS = 5.0
 
 
 class SupervisorHealth:
-    """What probes read about all processes.
+    """The health of all processes, for probes.
 
     Args:
         processes: how many there should be.

@@ -179,7 +179,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("stdin is not a terminal, so nobody can confirm: give --yes")
+        raise typer.BadParameter("stdin is not a terminal, so this cannot be confirmed: give --yes")
     if not typer.confirm(printable(question), err=True):
         raise typer.Exit(1)
 
