@@ -96,7 +96,9 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
 
 def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
     assert len(PROGRAMS) == PAGE.text.count("```python")
-    assert set(PROGRAMS) == {"jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py"}
+    assert set(PROGRAMS) == {
+        *("jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py", "memory.py")
+    }
 
 
 @pytest.mark.slow
@@ -138,6 +140,20 @@ def test_a_program_without_a_loop_cancels_a_thread(fleets: Fleets) -> None:
     assert done.returncode == 0, done.stderr
     how, runs, letters = done.stdout.splitlines()
     assert (how, int(runs) >= 1, letters[0]) == ("handler", True, "(")
+
+
+def test_a_fleet_in_memory_needs_no_server(tmp_path: Path) -> None:
+    """The program of "In one process, in memory" runs without a server."""
+    (tmp_path / "memory.py").write_text(PROGRAMS["memory.py"], encoding="utf-8")
+    done = subprocess.run(
+        (sys.executable, "-W", "error", "memory.py"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "42\n", "")
 
 
 @pytest.mark.slow
