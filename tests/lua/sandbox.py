@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.stores.redis.scripts import load_scripts
-from murmur_streams.stores.redis.writer import Arguments
+from murmur_streams.stores.redis.writes import Arguments
 from tests.lua.scenarios import CaughtError, Scenario, Script, Stage
 from tests.servers import Space
 

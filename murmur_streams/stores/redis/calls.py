@@ -28,7 +28,8 @@ from murmur_streams.core.model.entries import Fields
 from murmur_streams.core.model.run import Run, run_to_fields
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.writer import Arguments, Writer
+from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.redis.writes import Arguments
 
 Clock = Callable[[], int]
 

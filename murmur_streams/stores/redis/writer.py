@@ -20,14 +20,10 @@ import logging
 import os
 import secrets
 import zlib
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from redis.exceptions import NoScriptError
 
 from murmur_streams.core.model.errors import (
-    InvalidInputError,
     MurmurError,
     OutcomeUnknownError,
     StoreClosedError,
@@ -37,7 +33,6 @@ from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.backpressure import Room
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import (
-    UNCONFIRMED,
     Fate,
     UnconfirmedError,
     clear_error,
@@ -46,51 +41,24 @@ from murmur_streams.stores.redis.connection.failures import (
 )
 from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.scripts import load_scripts
-from murmur_streams.stores.redis.server import Server, reason_of, text
+from murmur_streams.stores.redis.server import Server, reason_of
+from murmur_streams.stores.redis.writes import (
+    MERGED_SCRIPTS,
+    Arguments,
+    NumberedCall,
+    RunWriteQueue,
+    WaitingWrite,
+    answers_to,
+    size_of,
+    take_writes,
+)
 
 logger = logging.getLogger("murmur_streams.redis")
 
-Arguments = Sequence[str | int]
-
 LANES = 2
-MERGED_SCRIPTS = frozenset({"append", "push_event"})
-"""Scripts that take any number of writes in one call, and answer each of them."""
-MERGED_WRITES = 200
-MERGED_BYTES = 512 * 1024
 WAITING_WRITES = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
 """Callers beyond these limits wait: a slow server must not fill the memory of the program."""
-
-
-@dataclass(slots=True)
-class _Write:
-    """The write of one caller."""
-
-    script: str
-    keys: list[str]
-    now_ms: int
-    shared: Arguments
-    own: Arguments
-    size: int
-    answer: asyncio.Future[Answer]
-
-
-@dataclass(slots=True)
-class _Queue:
-    """The writes to one run that wait, and whether a call is in flight."""
-
-    run_id: str
-    waiting: deque[_Write] = field(default_factory=deque[_Write])
-    busy: bool = False
-
-
-@dataclass(slots=True)
-class _Call:
-    """One numbered call and the writes that it carries."""
-
-    queue: _Queue
-    writes: list[_Write]
-    command: tuple[object, ...]
 
 
 class Writer:
@@ -106,7 +74,7 @@ class Writer:
         self._server = server
         self._producer, self._pid = _new_producer(), os.getpid()
         self._n = 0
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, RunWriteQueue] = {}
         self._lanes = [
             Lane(server.new_connection, deadline_seconds=server.call_seconds) for _ in range(LANES)
         ]
@@ -146,17 +114,17 @@ class Writer:
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
-        size = _size(own)
+        size = size_of(own)
         await self._server.ready()
         await self._room.enter(size)
         if self._closed:
             self._room.leave(size)
             self._refuse_when_closed()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        write = _Write(name, keys, now_ms, shared, own, size, answer)
+        write = WaitingWrite(name, keys, now_ms, shared, own, size, answer)
         queue = self._queues.get(run_id)
         if queue is None:
-            queue = self._queues[run_id] = _Queue(run_id)
+            queue = self._queues[run_id] = RunWriteQueue(run_id)
             self._idle.clear()
         queue.waiting.append(write)
         if not queue.busy:
@@ -184,7 +152,7 @@ class Writer:
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
 
-    def _send_next(self, queue: _Queue) -> None:
+    def _send_next(self, queue: RunWriteQueue) -> None:
         if self._abandoned:
             for write in queue.waiting:
                 self._finish(write, StoreClosedError("the store was closed before the write"))
@@ -195,17 +163,17 @@ class Writer:
             if not self._queues:
                 self._idle.set()
             return
-        writes = _take(queue.waiting)
-        self._send(_Call(queue, writes, self._command(queue.run_id, writes)))
+        writes = take_writes(queue.waiting)
+        self._send(NumberedCall(queue, writes, self._command(queue.run_id, writes)))
 
-    def _send(self, call: _Call) -> None:
+    def _send(self, call: NumberedCall) -> None:
         reply = self._lane(call.queue.run_id).call(*call.command)
         reply.add_done_callback(functools.partial(self._on_reply, call))
 
     def _lane(self, run_id: str) -> Lane:
         return self._lanes[zlib.crc32(run_id.encode()) % LANES]
 
-    def _command(self, run_id: str, writes: list[_Write]) -> tuple[object, ...]:
+    def _command(self, run_id: str, writes: list[WaitingWrite]) -> tuple[object, ...]:
         first = writes[0]
         own: list[str | int] = [len(writes)] if first.script in MERGED_SCRIPTS else []
         for write in writes:
@@ -224,7 +192,7 @@ class Writer:
         self._n += 1
         return self._producer, self._n
 
-    def _on_reply(self, call: _Call, reply: asyncio.Future[Reply]) -> None:
+    def _on_reply(self, call: NumberedCall, reply: asyncio.Future[Reply]) -> None:
         error = reply.exception() or self._settle(call, reply.result())
         if error is None:
             return
@@ -237,10 +205,10 @@ class Writer:
             self._retries.add(task)
             task.add_done_callback(self._retries.discard)
 
-    def _settle(self, call: _Call, reply: Reply) -> UnconfirmedError | None:
+    def _settle(self, call: NumberedCall, reply: Reply) -> UnconfirmedError | None:
         """Give each write its answer, unless the call must be sent again."""
         try:
-            answers = _answers(call, reply)
+            answers = answers_to(call, reply)
         except UnconfirmedError as unconfirmed:
             return unconfirmed
         except Exception as bug:  # noqa: BLE001  # the reply does not have a script's form
@@ -251,7 +219,7 @@ class Writer:
         self._send_next(call.queue)
         return None
 
-    def _finish(self, write: _Write, answer: Answer | BaseException) -> None:
+    def _finish(self, write: WaitingWrite, answer: Answer | BaseException) -> None:
         # Also for a caller that was cancelled: its write took room until now.
         self._room.leave(write.size)
         if write.answer.done():
@@ -261,7 +229,7 @@ class Writer:
         else:
             write.answer.set_result(answer)
 
-    async def _until_known(self, call: _Call, error: BaseException) -> None:
+    async def _until_known(self, call: NumberedCall, error: BaseException) -> None:
         """Send a call again, with the same number, until its answer is known or time is over.
 
         A lost reply leaves two cases: the call was applied, or it was not. The script knows: for a
@@ -317,12 +285,14 @@ class Writer:
             self._preparing.add_done_callback(self._retries.discard)
         return self._preparing
 
-    def _fail(self, call: _Call, error: BaseException) -> None:
+    def _fail(self, call: NumberedCall, error: BaseException) -> None:
         for write in call.writes:
             self._finish(write, error)
         self._send_next(call.queue)
 
-    def _lost(self, call: _Call, reason: BaseException, *, maybe_applied: bool) -> MurmurError:
+    def _lost(
+        self, call: NumberedCall, reason: BaseException, *, maybe_applied: bool
+    ) -> MurmurError:
         if not maybe_applied:
             return self._server.unavailable(reason)
         script, run_id = call.writes[0].script, call.queue.run_id
@@ -331,44 +301,6 @@ class Writer:
             f"the {script} of run {run_id!r} was sent to {self._server.where}, but no answer came "
             f"back ({said}); it was applied once or not at all: read the run to know"
         )
-
-
-def _answers(call: _Call, reply: Reply) -> list[Answer]:
-    """The answer to each write of a call; UnconfirmedError when it must be sent again."""
-    answer = tuple(text(part) for part in reply)
-    if answer[0] == UNCONFIRMED:
-        raise UnconfirmedError("the number of partitions is not confirmed")
-    merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
-    if not merged or len(answer) == 1:
-        return [answer] * len(call.writes)
-    answers: list[Answer] = list(zip(answer[::2], answer[1::2], strict=True))
-    if len(answers) != len(call.writes):
-        raise ValueError(f"{len(answers)} answers came to {len(call.writes)} writes")
-    return answers
-
-
-def _take(waiting: deque[_Write]) -> list[_Write]:
-    """Take the first write, and those behind it that can go into the same call."""
-    writes = [waiting.popleft()]
-    script, size = writes[0].script, writes[0].size
-    if script not in MERGED_SCRIPTS:
-        return writes
-    while waiting and waiting[0].script == script and len(writes) < MERGED_WRITES:
-        size += waiting[0].size
-        if size > MERGED_BYTES:
-            break
-        writes.append(waiting.popleft())
-    return writes
-
-
-def _size(own: Arguments) -> int:
-    try:
-        return sum(len(part.encode()) if isinstance(part, str) else 8 for part in own)
-    except UnicodeEncodeError as error:
-        # In a call with other writes it would make them fail, too.
-        raise InvalidInputError(
-            f"{ascii(error.object)[:60]} is not a text: {error.reason}"
-        ) from None
 
 
 def _new_producer() -> str:

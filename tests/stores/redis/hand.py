@@ -9,7 +9,8 @@ from typing import cast
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.writer import MERGED_SCRIPTS, Arguments, Writer
+from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.redis.writes import MERGED_SCRIPTS, Arguments
 
 
 class HandWriter:

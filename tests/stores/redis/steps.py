@@ -31,7 +31,7 @@ from murmur_streams.core.model.identifiers import new_epoch
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import TERMINAL_STATES, RunProgress, RunState
-from murmur_streams.stores.redis.writer import MERGED_SCRIPTS
+from murmur_streams.stores.redis.writes import MERGED_SCRIPTS
 
 RUN_IDS = ("a", "b:1", "c")
 TARGETS = ("alpha", "beta.2")

@@ -29,7 +29,8 @@ from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import script_folder
-from murmur_streams.stores.redis.writer import MERGED_SCRIPTS, Arguments, Writer
+from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.redis.writes import MERGED_SCRIPTS, Arguments
 
 EVENT = {"type": "log", "ts": "2026-01-01T00:00:00+00:00"}
 COMMANDS: dict[str, Command] = {
