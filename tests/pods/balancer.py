@@ -35,7 +35,7 @@ backend pods
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Ports of this machine on which no program listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -43,9 +43,9 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def started(told: Path, *command: str) -> subprocess.Popen[bytes]:
-    """Start a program that tells into a file."""
-    with told.open("wb") as file:
+def started(log: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start a program whose output goes into a file."""
+    with log.open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=file)
 
 

@@ -25,26 +25,26 @@ class Pods:
         self._folder = folder
         self._started: list[WarmProcess] = []
 
-    def start(self, port: int, *words: str) -> WarmProcess:
+    def start(self, port: int, *arguments: str) -> WarmProcess:
         """Start one, without waiting for it."""
-        return self._run(port, "murmur_streams", *serve(port), *words)
+        return self._run(port, "murmur_streams", *serve(port), *arguments)
 
     def start_hasty(self, port: int) -> WarmProcess:
         """Start one whose streams and waits end at once."""
         return self._run(port, "tests.pods.hasty_pod", str(port))
 
-    def _run(self, port: int, module: str, *words: str) -> WarmProcess:
+    def _run(self, port: int, module: str, *arguments: str) -> WarmProcess:
         environ = {name: text for name, text in os.environ.items() if "MURMUR" not in name}
         environ |= {"MURMUR_URL": self._space.url, "MURMUR_KEY_PREFIX": self._space.prefix}
         with Path(os.devnull).open("rb") as nothing, self.log(port).open("ab") as log:
             pod = WarmProcess(
-                module, *words, cwd=ROOT, env=environ, stdin=nothing, stdout=log, stderr=log
+                module, *arguments, cwd=ROOT, env=environ, stdin=nothing, stdout=log, stderr=log
             )
         self._started.append(pod)
         return pod
 
     def log(self, port: int) -> Path:
-        """What the pod of this port has told."""
+        """The log of the pod on this port."""
         return self._folder / f"pod-{port}.log"
 
     async def ready(self, port: int) -> None:
@@ -54,9 +54,9 @@ class Pods:
             while not await asyncio.to_thread(_is_ready, port):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    async def started(self, count: int, *words: str) -> dict[int, WarmProcess]:
+    async def started(self, count: int, *arguments: str) -> dict[int, WarmProcess]:
         """So many pods that take requests, by port."""
-        pods = {port: self.start(port, *words) for port in free_ports(count)}
+        pods = {port: self.start(port, *arguments) for port in free_ports(count)}
         for port in pods:
             await self.ready(port)
         return pods
@@ -69,7 +69,7 @@ class Pods:
 
 
 def serve(port: int) -> tuple[str, ...]:
-    """The words of the command."""
+    """The arguments of the command."""
     return ("serve", "tests.fleet.app:fleet", "--port", str(port))
 
 

@@ -104,7 +104,7 @@ async def cut_again_and_again(port: int, chance: random.Random) -> AsyncGenerato
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 async def test_an_event_source_that_is_cut_sees_each_event_once(
     space: Space, pods: Pods, tmp_path: Path
 ) -> None:

@@ -13,14 +13,14 @@ from murmur_streams.core.model.states import RunState
 from tests.pods.conftest import Pods
 from tests.servers import Space
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
-async def curl(*words: str) -> str:
-    """What curl prints; it must not fail."""
+async def curl(*arguments: str) -> str:
+    """The output of curl, which must not fail."""
     done = await asyncio.to_thread(
         subprocess.run,
-        ["curl", "--silent", "--show-error", "--no-buffer", *words],
+        ["curl", "--silent", "--show-error", "--no-buffer", *arguments],
         capture_output=True,
         text=True,
         check=True,

@@ -23,7 +23,7 @@ EVENTS = 40
 BETWEEN_SECONDS = 0.3
 
 
-async def tell(store: RedisRunStore, run_ids: list[str], began: asyncio.Event) -> None:
+async def emit_all(store: RedisRunStore, run_ids: list[str], began: asyncio.Event) -> None:
     """Write the events of all runs, a round at a time, then end them."""
     for number in range(EVENTS):
         events = [
@@ -38,9 +38,10 @@ async def tell(store: RedisRunStore, run_ids: list[str], began: asyncio.Event) -
 
 
 @pytest.mark.slow
-async def test_three_hundred_clients_miss_nothing_while_pods_are_killed_and_drained(
+async def test_300_clients_miss_nothing_while_pods_end(
     space: Space, pods: Pods, tmp_path: Path
 ) -> None:
+    """Pods are killed and drained while the clients read."""
     chance = random.Random(20_261_123)
     run_ids = [f"run-{number}" for number in range(RUNS)]
     begun = await pods.started(3)
@@ -55,14 +56,14 @@ async def test_three_hundred_clients_miss_nothing_while_pods_are_killed_and_drai
         ]
         reading = [asyncio.create_task(client.read()) for client in clients]
         began = asyncio.Event()
-        telling = asyncio.create_task(tell(store, run_ids, began))
+        emitting = asyncio.create_task(emit_all(store, run_ids, began))
         await began.wait()
         await asyncio.sleep(2)
         begun[killed].kill()
         await asyncio.sleep(2)
         begun[drained].send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(begun[drained].wait, PATIENCE_SECONDS) == 0
-        await telling
+        await emitting
         async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(*reading)
     for client in clients:

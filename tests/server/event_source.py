@@ -30,7 +30,7 @@ class EventSource:
         self.comments = 0
         self._id_buffer = last_event_id
         self._data = self._event = ""
-        # What is no UTF-8 becomes U+FFFD.
+        # Bytes that are not UTF-8 become U+FFFD.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._is_start = True
         self._line = ""

@@ -1,4 +1,4 @@
-"""A pod on a port of this machine, and a client that sends whatever bytes it is told to."""
+"""A pod on a port of this machine, and a client that sends any bytes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Connection:
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send; a pod that has closed in the meantime is no mistake of the client's."""
+        """Send; a pod that has closed in the meantime does not fail the test."""
         with suppress(ConnectionError):
             self._writer.write(data)
             await self._writer.drain()
@@ -56,7 +56,7 @@ class Connection:
             return await self._reader.readuntil(end)
 
     async def rest(self) -> bytes:
-        """What still comes until the pod closes; nothing of what is lost by a reset."""
+        """The bytes that arrive until the pod closes, without those that a reset discards."""
         found = b""
         async with asyncio.timeout(PATIENCE_SECONDS):
             with suppress(ConnectionError):

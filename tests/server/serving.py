@@ -1,4 +1,4 @@
-"""What tests of the HTTP server share: problems, callers, and a store that must not change."""
+"""Helpers for tests of the HTTP server: problems, callers, and a check for unchanged keys."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def exchange(
 
 
 class Gate:
-    """What an agent waits for before it ends."""
+    """An agent waits here before it ends."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()

@@ -21,7 +21,8 @@ from tests.stores.faults.waiting import wait_until
 AGENTS = ["broken", "echo", "fine", "greet", "idle", "patient", "study"]
 
 
-async def test_agents_are_told_by_name(client: httpx.AsyncClient) -> None:
+async def test_agents_are_listed_by_name(client: httpx.AsyncClient) -> None:
+    """In order."""
     assert (await client.get("/agents")).json() == AGENTS
 
 
@@ -32,24 +33,25 @@ async def test_there_are_no_groups(client: httpx.AsyncClient) -> None:
     check_problem(response, 404, "group-not-registered")
 
 
-async def test_a_schema_tells_what_an_agent_takes_and_returns(client: httpx.AsyncClient) -> None:
-    told = (await client.get("/agents/study/schema")).json()
-    assert told.keys() == {"name", "input_type", "output_type"}
-    assert told["name"] == "study"
-    assert told["input_type"]["required"] == ["topic"]
-    assert told["output_type"] == {"type": "string"}
+async def test_a_schema_has_an_agents_input_and_output(client: httpx.AsyncClient) -> None:
+    """As JSON Schemas."""
+    body = (await client.get("/agents/study/schema")).json()
+    assert body.keys() == {"name", "input_type", "output_type"}
+    assert body["name"] == "study"
+    assert body["input_type"]["required"] == ["topic"]
+    assert body["output_type"] == {"type": "string"}
 
 
 async def test_an_agent_without_an_input_has_no_schema_of_one(client: httpx.AsyncClient) -> None:
-    told = (await client.get("/agents/idle/schema")).json()
-    assert told == {"name": "idle", "input_type": None, "output_type": {"type": "null"}}
+    body = (await client.get("/agents/idle/schema")).json()
+    assert body == {"name": "idle", "input_type": None, "output_type": {"type": "null"}}
 
 
 async def test_an_untyped_agent_takes_anything(client: httpx.AsyncClient) -> None:
     assert (await client.get("/agents/echo/schema")).json()["input_type"] == {}
 
 
-@pytest.mark.parametrize("name", ["nobody", "os.system"])
+@pytest.mark.parametrize("name", ["unknown", "os.system"])
 async def test_an_agent_that_is_not_there_has_no_schema(
     client: httpx.AsyncClient, name: str
 ) -> None:
@@ -68,20 +70,20 @@ async def test_a_run_answers_with_its_outcome(client: httpx.AsyncClient, fleet: 
     async with working(fleet):
         response = await client.post("/agents/study/run", json={"task": {"input": '{"topic":"x"}'}})
     assert response.status_code == 200
-    told = response.json()
-    assert told.keys() == {
+    body = response.json()
+    assert body.keys() == {
         *("agent_name", "task_id", "success", "output", "error", "error_type", "metadata")
     }
-    assert (told["success"], told["output"]) == (True, "x 1")
+    assert (body["success"], body["output"]) == (True, "x 1")
 
 
 async def test_a_run_that_fails_is_an_answer_too(client: httpx.AsyncClient, fleet: Fleet) -> None:
     async with working(fleet):
         response = await client.post("/agents/broken/run", json={"task": {"input": "x"}})
     assert response.status_code == 200
-    told = response.json()
-    assert (told["success"], told["error"]) == (False, "secret of the inside x")
-    assert told["error_type"] == "ValueError"
+    body = response.json()
+    assert (body["success"], body["error"]) == (False, "secret of the inside x")
+    assert body["error_type"] == "ValueError"
     assert "Traceback" not in response.text
 
 
@@ -165,9 +167,10 @@ async def test_a_gathering_submits_no_more_than_it_may_at_a_time(
     assert (len(at_once), max(at_once)) == (5, 2)
 
 
-async def test_a_gathering_that_is_given_up_tells_what_it_submitted(
+async def test_a_gathering_that_ends_early_names_its_runs(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod
 ) -> None:
+    """The problem has the ids of the submitted runs."""
     store = redis_only(await fleet.store())
     body: dict[str, Any] = {"tasks": [{"input": 1}] * 5, "max_concurrency": 2}
     waiting = asyncio.create_task(client.post("/agents/fine/gather", json=body))

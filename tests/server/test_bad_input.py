@@ -48,7 +48,7 @@ MISFITS: dict[str, tuple[dict[str, Any], int]] = {
     "nothing": ({}, 422),
     "no target": ({"task": {"input": 1}}, 422),
     "no task": ({"target": "fine"}, 422),
-    "a task that is no object": ({"target": "fine", "task": [1]}, 422),
+    "a task that is not an object": ({"target": "fine", "task": [1]}, 422),
     "an unknown field": (task(fence=99), 422),
     "a state": (task(state="done"), 422),
     "a tenant": (task(tenant="b"), 422),
@@ -97,8 +97,11 @@ MISFITS: dict[str, tuple[dict[str, Any], int]] = {
     "a group that is not there": (task(target="fine", is_group=True), 404),
     "an input of another type": (task("no number"), 422),
     "an input that lacks a field": (task({}, "study"), 422),
-    "an input for who takes none": (task(5, "idle"), 422),
-    "metadata that is no object": ({"target": "fine", "task": {"input": 1, "metadata": []}}, 422),
+    "an input for an agent without one": (task(5, "idle"), 422),
+    "metadata that is not an object": (
+        {"target": "fine", "task": {"input": 1, "metadata": []}},
+        422,
+    ),
     "metadata of 100 KB": (
         {"target": "fine", "task": {"input": 1, "metadata": {"a": "x" * 100_000}}},
         413,
@@ -330,7 +333,7 @@ async def test_work_that_does_not_fit_its_agent_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "path", ["/agents/nobody/run", "/agents/nobody/gather", "/groups/nobody/run"]
+    "path", ["/agents/unknown/run", "/agents/unknown/gather", "/groups/unknown/run"]
 )
 async def test_an_unknown_agent_or_group_is_not_found(
     client: httpx.AsyncClient, space: Space, path: str

@@ -1,4 +1,4 @@
-"""Who may use which route, and whose runs are there for whom."""
+"""The scopes of routes, and the runs that callers of each tenant see."""
 
 from __future__ import annotations
 
@@ -68,31 +68,32 @@ async def test_anothers_run_is_as_if_it_were_not_there(
 ) -> None:
     scopes = [Scope.SUBMIT, Scope.READ, Scope.CANCEL]
     owner, other = callers.add("a", scopes, "a"), callers.add("b", scopes, "b")
-    nobody = callers.add("n", scopes)
+    tenantless = callers.add("n", scopes)
     await guarded.post("/submit", json=task(run_id="r"), headers=owner)
-    told = []
+    answers = []
     with unchanged(space):
-        for who, name in ((other, "r"), (nobody, "r"), (other, "x"), (nobody, "x")):
+        for who, name in ((other, "r"), (tenantless, "r"), (other, "x"), (tenantless, "x")):
             headers = who | {"X-Request-Id": "same"}
-            place = path.replace("/runs/r", f"/runs/{name}")
-            response = await guarded.request(method, place, headers=headers)
+            url = path.replace("/runs/r", f"/runs/{name}")
+            response = await guarded.request(method, url, headers=headers)
             # A delete is an admin's, who sees all.
             check_problem(response, 403 if method == "DELETE" else 404)
-            told.append((response.text.replace("'x'", "'r'"), response.status_code))
-    assert len(set(told)) == 1
+            answers.append((response.text.replace("'x'", "'r'"), response.status_code))
+    assert len(set(answers)) == 1
 
 
-async def test_a_run_id_that_is_taken_is_told_the_same_whoever_has_it(
+async def test_a_taken_run_id_has_one_answer_for_all_tenants(
     guarded: httpx.AsyncClient, callers: Callers, space: Space
 ) -> None:
+    """The answer does not show which tenant has the run."""
     owner, other = (callers.add(name, [Scope.SUBMIT], name) for name in ("a", "b"))
-    nobody = callers.add("n", [Scope.SUBMIT])
+    tenantless = callers.add("n", [Scope.SUBMIT])
     body = task(run_id="taken")
     assert (await guarded.post("/submit", json=body, headers=owner)).status_code == 200
     with unchanged(space):
         answers = [
             await guarded.post("/submit", json=each, headers=who | {"X-Request-Id": "same"})
-            for who in (owner, other, nobody)
+            for who in (owner, other, tenantless)
             for each in (body, task("other", "echo", run_id="taken", priority=3))
         ]
     for answer in answers:
@@ -107,29 +108,30 @@ async def test_a_run_is_its_owners_and_every_admins(
     admin = callers.add("root", [Scope.ADMIN])
     await guarded.post("/submit", json=task(run_id="r"), headers=owner)
     for who in (owner, admin):
-        told = (await guarded.get("/runs/r", headers=who)).json()
-        assert told["tenant"] == "a"
+        run = (await guarded.get("/runs/r", headers=who)).json()
+        assert run["tenant"] == "a"
     assert (await guarded.delete("/runs/r?force=true", headers=admin)).status_code == 204
 
 
-async def test_who_passes_over_others_runs_finds_its_own_once_and_is_told_no_id_of_theirs(
+async def test_a_listing_shows_no_run_id_of_another_tenant(
     guarded: httpx.AsyncClient, callers: Callers, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A caller without a tenant finds each of its runs once, and no cursor has another's id."""
     monkeypatch.setattr(runs, "MOST_PAGES", 3)
-    nobody = callers.add("n", [Scope.READ])
+    tenantless = callers.add("n", [Scope.READ])
     tenants = ["a"] * 12 + [None] + ["a"] * 9 + [None, None] + ["a"] * 8
     for number, tenant in enumerate(tenants):
         await fleet.submit("fine", 1, run_id=f"run-{number}", tenant=tenant)
         await asyncio.sleep(0.002)
     listed, following = list[str](), list[str]()
-    page = (await guarded.get("/runs?limit=2", headers=nobody)).json()
+    page = (await guarded.get("/runs?limit=2", headers=tenantless)).json()
     while True:
         listed += [run["run_id"] for run in page["runs"]]
         if page["next"] is None:
             break
         following.append(page["next"])
-        place = f"/runs?limit=2&cursor={page['next']}"
-        page = (await guarded.get(place, headers=nobody)).json()
+        url = f"/runs?limit=2&cursor={page['next']}"
+        page = (await guarded.get(url, headers=tenantless)).json()
     assert listed == ["run-23", "run-22", "run-12"]
     assert len(following) > 2
     assert {cursor.partition(":")[2] for cursor in following} <= {"0", *listed}

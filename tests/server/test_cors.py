@@ -78,15 +78,17 @@ async def test_a_preflight_of_a_named_origin_succeeds(
 @pytest.mark.parametrize(
     ("method", "headers"), [("PUT", "content-type"), ("POST", "x-other"), ("TRACE", "accept")]
 )
-async def test_a_preflight_for_what_nobody_needs_fails(
+async def test_a_preflight_for_an_unused_method_fails(
     browser: httpx.AsyncClient, method: str, headers: str
 ) -> None:
+    """Also one for an unknown header."""
     answer = await browser.options("/submit", headers=preflight(PAGE, method, headers))
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-async def test_another_origin_is_told_nothing(browser: httpx.AsyncClient, origin: str) -> None:
+async def test_another_origin_gets_no_cors_headers(browser: httpx.AsyncClient, origin: str) -> None:
+    """A browser then hides the answer from the page."""
     for answer in (
         await browser.get("/runs", headers={"Origin": origin}),
         await browser.options("/submit", headers=preflight(origin)),

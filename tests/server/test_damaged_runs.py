@@ -51,7 +51,7 @@ async def add_event(fleet: Fleet, run_id: str, name: str) -> None:
 
 
 def damage_last_event(space: Space, keys: Keys, run_id: str) -> None:
-    """Write another entry in the place of the last one, whose data is not JSON."""
+    """Write another entry instead of the last one, whose data is not JSON."""
     admin: Any = space.admin
     journal = keys.journal(run_id)
     entry_id, fields = admin.xrevrange(journal, count=1)[0]
@@ -59,8 +59,8 @@ def damage_last_event(space: Space, keys: Keys, run_id: str) -> None:
     # An id cannot be used again while it is the stream's last one.
     rows = admin.xrange(journal)
     admin.delete(journal)
-    for each, kept in [*rows, (entry_id, {**fields, b"data": b"{nonsense"})]:
-        admin.xadd(journal, kept, id=each)
+    for each, fields_of_entry in [*rows, (entry_id, {**fields, b"data": b"{nonsense"})]:
+        admin.xadd(journal, fields_of_entry, id=each)
 
 
 def remove(space: Space, keys: Keys, run_id: str) -> None:
@@ -131,7 +131,7 @@ async def test_a_damaged_result_is_a_damaged_run(
 async def test_damaged_metadata_is_a_damaged_run(
     client: httpx.AsyncClient, space: Space, keys: Keys
 ) -> None:
-    """What only the snapshot shows is damage of the run as well; the listing leaves it out."""
+    """A value that only the snapshot decodes is damage of the run too; a listing leaves it out."""
     run_id, other = await submitted(client), await submitted(client)
     space.admin.hset(keys.run(run_id), "metadata_json", "{nonsense")
     check_problem(await client.get(f"/runs/{run_id}"), 500, "run-damaged")
@@ -170,7 +170,7 @@ async def test_a_damaged_event_ends_a_page_and_a_stream(
 
 
 @pytest.mark.parametrize("path", ["/runs/{0}/stream?control=1", "/stream?run={0}&control=1"])
-async def test_control_messages_tell_of_damage(
+async def test_control_adds_damage_as_a_message(
     client: httpx.AsyncClient, fleet: Fleet, space: Space, keys: Keys, path: str
 ) -> None:
     """With control=1 the last message is `damaged`, with the text of the problem document."""
@@ -178,8 +178,8 @@ async def test_control_messages_tell_of_damage(
     await add_event(fleet, run_id, "good")
     await add_event(fleet, run_id, "bad")
     damage_last_event(space, keys, run_id)
-    told = await client.get(path.format(run_id))
-    last = told.text.rstrip().split("\n\n")[-1].splitlines()
+    answer = await client.get(path.format(run_id))
+    last = answer.text.rstrip().split("\n\n")[-1].splitlines()
     assert last[0] == "event: damaged"
     data = json.loads(next(row for row in last if row.startswith("data: "))[6:])
     assert (data["run_id"], data["can_rebuild"]) == (run_id, False)

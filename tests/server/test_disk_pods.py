@@ -68,4 +68,4 @@ async def test_a_cursor_of_no_use_to_the_feed_is_refused(
 
 
 async def test_a_run_that_is_not_there_is_not_found(client: httpx.AsyncClient) -> None:
-    check_problem(await client.get("/runs/nobody/status"), 404)
+    check_problem(await client.get("/runs/unknown/status"), 404)

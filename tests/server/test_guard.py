@@ -1,4 +1,4 @@
-"""What every request passes: sizes, times, headers, methods, ids, the access log."""
+"""The guard of every request: sizes, times, headers, methods, ids, the access log."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ async def test_a_body_without_an_end_is_refused_while_it_comes(
     assert sent.received.qsize() == 4
 
 
-async def test_a_body_that_is_too_large_by_its_own_word_is_not_received(app: FastAPI) -> None:
+async def test_a_too_large_content_length_is_not_received(app: FastAPI) -> None:
+    """413 comes before the body is read."""
     for length in ("2097153", "9" * 5_000):
         headers = [("Content-Type", "application/json"), ("Content-Length", length)]
         sent = exchange(app, "POST", "/submit", headers)
@@ -215,9 +216,10 @@ ALLOWED = {
 
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "CONNECT", "PROPFIND", "G\tET"])
-async def test_a_method_that_does_nothing_is_told_what_does(
+async def test_a_405_names_the_methods_of_the_path(
     app: FastAPI, space: Space, method: str, path: str, allowed: str
 ) -> None:
+    """In the Allow header."""
     sent = exchange(app, method, path)
     with unchanged(space):
         await sent.run()
@@ -227,7 +229,10 @@ async def test_a_method_that_does_nothing_is_told_what_does(
 
 
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
-async def test_options_tell_the_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
+async def test_options_answers_with_the_methods(
+    client: httpx.AsyncClient, path: str, allowed: str
+) -> None:
+    """In the Allow header."""
     response = await client.options(path)
     assert (response.status_code, response.content) == (204, b"")
     assert response.headers["Allow"] == allowed
@@ -298,9 +303,11 @@ def serving(pod: Pod, app: Any) -> Any:
     return Identity(RequestLimits(app, pod, lambda path: ("GET",)), Metrics(pod))
 
 
-async def test_what_goes_wrong_inside_is_logged_and_not_told(
+async def test_an_internal_error_is_logged_and_not_sent(
     pod: Pod, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The answer has only the request id."""
+
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("a secret of the inside")
 

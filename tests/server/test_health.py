@@ -114,7 +114,8 @@ async def test_requests_are_counted_by_the_template_of_their_route(
     assert not [run_id for run_id in run_ids if run_id in text]
 
 
-async def test_open_streams_are_told(client: httpx.AsyncClient, pod: Pod) -> None:
+async def test_open_streams_are_counted(client: httpx.AsyncClient, pod: Pod) -> None:
+    """The metric of open streams has their number."""
     who = Principal("somebody", frozenset({Scope.READ}))
     with pod.streaming(who), pod.streaming(who):
         assert (await numbers(client))["murmur_open_streams",] == 2
@@ -223,8 +224,8 @@ async def test_a_pod_is_unready_while_writes_are_refused(
                 assert (response.status_code, response.json()) == (503, UNREACHABLE)
                 body = {"target": "nothing", "task": {"input": None}}
                 check_problem(await client.post("/submit", json=body), 503, "unavailable")
-            for words in ("the pod is not ready", "requests end with 503"):
-                said = [text for text in caplog.messages if text.startswith(words)]
+            for beginning in ("the pod is not ready", "requests end with 503"):
+                said = [text for text in caplog.messages if text.startswith(beginning)]
                 assert len(said) == 1
                 assert why in said[0]
             await admin.execute_command(*end.split())

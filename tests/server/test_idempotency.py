@@ -40,9 +40,10 @@ async def test_the_same_request_is_the_same_run(client: httpx.AsyncClient, space
     assert again.headers["Idempotent-Replayed"] == "true"
 
 
-async def test_nobody_takes_the_id_that_a_key_will_make(
+async def test_no_client_may_choose_the_id_of_a_key(
     client: httpx.AsyncClient, space: Space
 ) -> None:
+    """Ids that keys make are refused as ``run_id``."""
     taken = idempotent_run_id("", "order-66", None)
     with unchanged(space):
         refused = await client.post("/submit", json=task(run_id=taken))
@@ -66,7 +67,7 @@ async def test_an_escaped_quote_is_part_of_a_key(client: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("path", "value"),
     [
         (("target",), "echo"),
         (("task", "input"), 2),
@@ -81,14 +82,14 @@ async def test_an_escaped_quote_is_part_of_a_key(client: httpx.AsyncClient) -> N
     ],
 )
 async def test_other_work_under_the_key_is_refused(
-    client: httpx.AsyncClient, space: Space, place: tuple[str, ...], value: Any
+    client: httpx.AsyncClient, space: Space, path: tuple[str, ...], value: Any
 ) -> None:
     body = whole()
-    body["target"] = "echo" if place != ("target",) else "fine"
+    body["target"] = "echo" if path != ("target",) else "fine"
     await client.post("/submit", json=body, headers=KEY)
     other = copy.deepcopy(body)
-    inner = other if len(place) == 1 else other[place[0]]
-    inner[place[-1]] = value
+    inner = other if len(path) == 1 else other[path[0]]
+    inner[path[-1]] = value
     with unchanged(space):
         response = await client.post("/submit", json=other, headers=KEY)
     check_problem(response, 422, "idempotency-conflict")
@@ -105,9 +106,10 @@ async def test_a_time_counts_as_a_delay_does(client: httpx.AsyncClient, fleet: F
     await fleet.handle(first.json()["run_id"]).cancel()
 
 
-async def test_names_of_the_request_and_the_order_of_members_do_not_count(
+async def test_request_names_and_member_order_do_not_count(
     client: httpx.AsyncClient,
 ) -> None:
+    """Two requests that differ only there are the same work."""
     body = whole()
     first = await client.post("/submit", json=body, headers=KEY)
     body["request_id"] = "other"
@@ -186,9 +188,10 @@ async def test_a_key_is_one_of_its_tenant(guarded: httpx.AsyncClient, callers: C
     assert len({answer.json()["run_id"] for answer in answers}) == 3
 
 
-async def test_a_run_of_the_keys_id_is_not_the_keys_when_another_tenant_has_it(
+async def test_another_tenants_run_is_no_replay_of_a_key(
     guarded: httpx.AsyncClient, callers: Callers, space: Space, fleet: Fleet
 ) -> None:
+    """A run with the key's id that belongs to another tenant is answered with 409."""
     owner = callers.add("a", [Scope.SUBMIT], "a")
     guessed = idempotent_run_id("", KEY["Idempotency-Key"], "a")
     await fleet.submit("fine", 1, run_id=guessed, tenant="b")

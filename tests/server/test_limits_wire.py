@@ -1,4 +1,4 @@
-"""What only a real connection shows: half a head, a head without end, a body that drips."""
+"""Limits that need a real connection: half a head, an endless head, a slow body."""
 
 from __future__ import annotations
 
@@ -187,7 +187,8 @@ async def test_what_stands_around_a_body_has_an_end_too(fleet: Fleet, what: byte
         assert await submitted(fleet) == 0
 
 
-async def test_a_body_that_is_too_large_by_its_own_word_is_not_read(fleet: Fleet) -> None:
+async def test_a_too_large_content_length_is_not_read(fleet: Fleet) -> None:
+    """413 comes before the body is sent."""
     async with raw_wire(fleet, max_body_bytes=10_000) as wire:
         answer = await wire.ask(POST + b"Content-Length: 10001\r\n\r\n{")
     assert problem(answer)["status"] == 413
@@ -321,9 +322,10 @@ async def test_all_connections_are_gone_when_their_clients_are(fleet: Fleet) -> 
         await wait_until(lambda: not state.connections and not state.tasks, "they are gone")
 
 
-async def test_a_head_is_answered_without_its_body_and_the_connection_goes_on(
+async def test_head_has_no_body_and_leaves_the_connection_open(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The next request on the connection is answered."""
     async with raw_wire(fleet) as wire:
         head = await wire.ask(
             b"HEAD /agents HTTP/1.1\r\nHost: pod\r\n\r\nGET /agents HTTP/1.1\r\nHost: pod\r\n" + END

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what it tells is so, and it changes only on purpose."""
+"""The OpenAPI document: it is true, and it changes only on purpose."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def references(part: Any) -> set[str]:
 
 
 def test_it_is_the_golden_one(document: dict[str, Any]) -> None:
-    # A change on purpose is written there, and told in the change log.
+    # For a change on purpose, write the new document there and a line into the changelog.
     document["info"]["version"] = "0"
     assert json.loads(GOLDEN.read_text(encoding="utf-8")) == document
 
@@ -88,7 +88,7 @@ def test_every_kind_of_problem_is_one_that_a_route_gives(document: dict[str, Any
     kinds = {
         each.slug for each in vars(problems).values() if isinstance(each, problems.ProblemKind)
     }
-    # What no route answers, but the router: there is no such path, or no such method of it.
+    # Answers of the router, not of a route: the path or its method does not exist.
     assert kinds - given == {"method-not-allowed", "not-found"}
 
 

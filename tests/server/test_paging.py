@@ -84,7 +84,7 @@ async def test_everybody_lists_their_own_runs_and_an_admin_all(
 ) -> None:
     scopes = [Scope.SUBMIT, Scope.READ]
     who = {name: callers.add(name, scopes, name) for name in ("a", "b")}
-    who["nobody"] = callers.add("nobody", scopes)
+    who["stranger"] = callers.add("stranger", scopes)
     own: dict[str, set[str]] = {name: set() for name in who}
     for number in range(9):
         name = list(who)[number % 3]
@@ -132,9 +132,8 @@ async def test_a_pod_may_give_smaller_pages(fleet: Fleet) -> None:
             assert len(page[name]) == 2
 
 
-async def test_events_after_the_end_are_not_told_but_journalled(
-    client: httpx.AsyncClient, fleet: Fleet
-) -> None:
+async def test_late_events_are_only_in_the_journal(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """Events that come after the seal are in no page of events."""
     await written(fleet, "r", 1)
     late = RunEvent(type=RunEventType.CUSTOM, run_id="r", name="late")
     await (await fleet.store()).push_event("r", late)
@@ -230,9 +229,10 @@ async def test_a_long_poll_counts_as_an_open_stream(fleet: Fleet) -> None:
         assert (await client.get(f"/runs/{run_id}/events")).status_code == 200
 
 
-async def test_polls_alone_come_to_the_end_of_a_run_that_nobody_seals(
+async def test_polls_alone_reach_the_end_of_an_unsealed_run(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """A poll seals a run that has ended, as a reader of its stream does."""
     store = await fleet.store()
     await store.create("r", "fine")
     await store.set_state("r", RunState.COMPLETED)

@@ -47,23 +47,24 @@ async def test_a_status_is_what_old_clients_know(client: httpx.AsyncClient, flee
     assert response.json() == {"run_id": run_id, "state": "running", "progress": progress}
 
 
-async def test_a_snapshot_tells_everything_but_the_fencing_token(
+async def test_a_snapshot_has_everything_but_the_fencing_token(
     client: httpx.AsyncClient, fleet: Fleet, gate: Gate
 ) -> None:
+    """The fencing token would let a reader write as the worker."""
     async with working(fleet):
         run_id = await submitted(client, 5, "patient", deadline=100, priority=2)
         await gate.entered.wait()
         run = await fleet.handle(run_id).snapshot()
         response = await client.get(f"/runs/{run_id}")
         gate.open.set()
-    told = response.json()
-    assert told.keys() == SNAPSHOT
+    body = response.json()
+    assert body.keys() == SNAPSHOT
     assert run.claim is not None
     assert run.claim not in response.text
-    assert (told["state"], told["attempt"], told["priority"]) == ("running", 1, 2)
-    assert (told["worker"], told["host"], told["metadata"]) == (run.worker, run.host, None)
-    assert told["created_at"].endswith("Z")
-    assert told["deadline_at"] > told["created_at"]
+    assert (body["state"], body["attempt"], body["priority"]) == ("running", 1, 2)
+    assert (body["worker"], body["host"], body["metadata"]) == (run.worker, run.host, None)
+    assert body["created_at"].endswith("Z")
+    assert body["deadline_at"] > body["created_at"]
 
 
 async def test_a_snapshot_that_is_known_is_not_sent_again(
@@ -92,27 +93,28 @@ async def test_a_result_is_a_conflict_until_the_run_has_ended(client: httpx.Asyn
 
 async def test_a_result_is_what_old_clients_know(client: httpx.AsyncClient, fleet: Fleet) -> None:
     run = await ended(fleet, "fine", 1)
-    told = (await client.get(f"/runs/{run.run_id}/result")).json()
-    assert told.keys() == OUTCOME
-    assert (told["agent_name"], told["task_id"]) == ("fine", run.run_id)
-    assert (told["success"], told["output"], told["error"]) == (True, 2, None)
+    body = (await client.get(f"/runs/{run.run_id}/result")).json()
+    assert body.keys() == OUTCOME
+    assert (body["agent_name"], body["task_id"]) == ("fine", run.run_id)
+    assert (body["success"], body["output"], body["error"]) == (True, 2, None)
 
 
 async def test_an_output_of_nothing_is_a_success(client: httpx.AsyncClient, fleet: Fleet) -> None:
     run = await ended(fleet, "idle")
-    told = (await client.get(f"/runs/{run.run_id}/result")).json()
-    assert (told["success"], told["output"], told["error"]) == (True, None, None)
+    body = (await client.get(f"/runs/{run.run_id}/result")).json()
+    assert (body["success"], body["output"], body["error"]) == (True, None, None)
 
 
-async def test_a_failed_run_answers_with_its_error_and_without_its_traceback(
+async def test_a_failed_runs_result_has_no_traceback(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """It has the message and the type of the error."""
     run = await ended(fleet, "broken", "x")
     response = await client.get(f"/runs/{run.run_id}/result")
     assert response.status_code == 200
-    told = response.json()
-    assert (told["success"], told["output"]) == (False, None)
-    assert told["error"] == "secret of the inside x"
+    body = response.json()
+    assert (body["success"], body["output"]) == (False, None)
+    assert body["error"] == "secret of the inside x"
     assert "Traceback" not in response.text
 
 
@@ -131,8 +133,8 @@ async def test_a_run_that_failed_without_a_result_has_its_error(
     store = await fleet.store()
     await store.create("bare", "fine")
     await store.finish("bare", RunState.FAILED, error="owner_lost")
-    told = (await client.get("/runs/bare/result")).json()
-    assert (told["success"], told["error"]) == (False, "owner_lost")
+    body = (await client.get("/runs/bare/result")).json()
+    assert (body["success"], body["error"]) == (False, "owner_lost")
 
 
 async def test_the_result_of_a_group_has_its_outcomes_by_name(
@@ -145,16 +147,17 @@ async def test_the_result_of_a_group_has_its_outcomes_by_name(
         for name, output, error in (("a", 1, None), ("b", None, ValueError("no")))
     }
     await store.finish("crew", RunState.COMPLETED, result=GroupResult(outputs=leaves))
-    told = (await client.get("/runs/crew/result")).json()
-    assert told.keys() == {"group", "outputs", "success", "metadata"}
-    assert (told["group"], told["success"]) == (True, False)
-    assert told["outputs"]["a"].keys() == OUTCOME
-    assert told["outputs"]["b"]["error"] == "no"
+    body = (await client.get("/runs/crew/result")).json()
+    assert body.keys() == {"group", "outputs", "success", "metadata"}
+    assert (body["group"], body["success"]) == (True, False)
+    assert body["outputs"]["a"].keys() == OUTCOME
+    assert body["outputs"]["b"]["error"] == "no"
 
 
-async def test_a_damaged_run_tells_nothing_of_its_damage(
+async def test_a_damaged_runs_answer_hides_the_damage(
     client: httpx.AsyncClient, space: Space, fleet: Fleet
 ) -> None:
+    """The answer has no stored value."""
     run_id = await submitted(client)
     key = redis_only(await fleet.store())._keys.run(run_id)
     space.admin.hset(key, "version", "what?")
@@ -191,9 +194,9 @@ async def test_a_running_run_is_cancelled_while_one_waits(
         )
     assert response.headers["Preference-Applied"] == "wait=30"
     assert response.json() == {"state": "cancelled", "how": "handler"}
-    told = (await client.get(f"/runs/{run_id}")).json()
-    assert told["cancel_reason"] == "enough"
-    assert told["cancel_requested_at"] is not None
+    body = (await client.get(f"/runs/{run_id}")).json()
+    assert body["cancel_reason"] == "enough"
+    assert body["cancel_requested_at"] is not None
 
 
 async def test_a_cancel_asks_and_does_not_wait(client: httpx.AsyncClient, fleet: Fleet) -> None:

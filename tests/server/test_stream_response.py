@@ -21,7 +21,7 @@ from tests.stores.faults.waiting import wait_until
 FAST = 0.02
 
 
-class Told:
+class ChosenMessages:
     """Messages of the test's choice."""
 
     def __init__(self, *messages: bytes, then: BaseException | None = None) -> None:
@@ -30,7 +30,7 @@ class Told:
         self.closed = 0
         self.more = asyncio.Event()
 
-    def __aiter__(self) -> Told:
+    def __aiter__(self) -> ChosenMessages:
         return self
 
     async def __anext__(self) -> bytes:
@@ -46,7 +46,7 @@ class Told:
 
 
 class Server:
-    """What is sent to it; ``on_send`` may wait or raise."""
+    """An ASGI server that records what it is sent; ``on_send`` may wait or raise."""
 
     def __init__(self, **options: Any) -> None:
         self.pod = Pod(Fleet("redis://localhost:1"), ServerOptions(**options))
@@ -58,9 +58,9 @@ class Server:
         """How often it was to send two at a time."""
         self._sending = False
 
-    async def answer(self, told: Told | None) -> None:
-        async def source() -> Told | None:
-            return told
+    async def answer(self, messages: ChosenMessages | None) -> None:
+        async def source() -> ChosenMessages | None:
+            return messages
 
         scope = {"type": "http", "method": "GET", "extensions": {ABORT: self._abort}}
         await EventStream(self.pod, ANYONE, source)(scope, self._receive, self._send)
@@ -107,119 +107,121 @@ async def test_nothing_more_is_204() -> None:
     assert not server.pod.streams
 
 
-async def test_messages_are_sent_as_they_are_and_the_answer_ends_with_them() -> None:
-    server, told = Server(), Told(b"a", b"b", then=StopAsyncIteration())
-    await server.answer(told)
+async def test_the_answer_is_the_messages_and_ends_with_them() -> None:
+    """Byte for byte."""
+    server, messages = Server(), ChosenMessages(b"a", b"b", then=StopAsyncIteration())
+    await server.answer(messages)
     assert server.sent[0]["status"] == 200
     assert server.body.endswith(b"ab")
     assert server.is_complete
-    assert (told.closed, server.aborted) == (1, 0)
+    assert (messages.closed, server.aborted) == (1, 0)
     assert not server.pod.streams
 
 
 async def test_a_server_that_refuses_to_send_ends_the_stream() -> None:
-    server, told = Server(), Told(b"a")
-    answering = asyncio.create_task(server.answer(told))
+    server, messages = Server(), ChosenMessages(b"a")
+    answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
     server.on_send = refuse
-    told.waiting.append(b"b")
-    told.then = StopAsyncIteration()
-    told.more.set()
+    messages.waiting.append(b"b")
+    messages.then = StopAsyncIteration()
+    messages.more.set()
     await answering
-    assert told.closed == 1
+    assert messages.closed == 1
     assert not server.pod.streams
 
 
 async def test_a_heartbeat_that_is_refused_ends_the_stream() -> None:
-    server, told = Server(heartbeat_seconds=FAST), Told()
-    answering = asyncio.create_task(server.answer(told))
+    server, messages = Server(heartbeat_seconds=FAST), ChosenMessages()
+    answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(HEARTBEAT), "there is a heartbeat")
     server.on_send = refuse
     await answering
-    assert told.closed == 1
+    assert messages.closed == 1
 
 
 async def test_no_heartbeat_is_sent_while_a_message_is_under_way() -> None:
-    server, told = Server(heartbeat_seconds=FAST), Told()
+    server, messages = Server(heartbeat_seconds=FAST), ChosenMessages()
     for _ in range(20):
-        told.waiting.append(b"a")
+        messages.waiting.append(b"a")
 
     async def slowly() -> None:
         await asyncio.sleep(FAST * 1.2)
 
     server.on_send = slowly
-    told.then = StopAsyncIteration()
-    await server.answer(told)
+    messages.then = StopAsyncIteration()
+    await server.answer(messages)
     assert (server.body.count(b"a"), server.collisions) == (20, 0)
 
 
-@pytest.mark.parametrize("messages", [[], [b"a"]])
-async def test_a_client_that_takes_nothing_is_cut_off(messages: list[bytes]) -> None:
-    server, told = Server(send_seconds=FAST, heartbeat_seconds=FAST), Told(*messages)
-    answering = asyncio.create_task(server.answer(told))
-    await wait_until(lambda: len(server.sent) >= 2 + len(messages), "it has begun")
+@pytest.mark.parametrize("first", [[], [b"a"]])
+async def test_a_client_that_takes_nothing_is_cut_off(first: list[bytes]) -> None:
+    server, messages = Server(send_seconds=FAST, heartbeat_seconds=FAST), ChosenMessages(*first)
+    answering = asyncio.create_task(server.answer(messages))
+    await wait_until(lambda: len(server.sent) >= 2 + len(first), "it has begun")
     server.on_send = never
     await answering
-    assert (server.aborted, told.closed) == (1, 1)
+    assert (server.aborted, messages.closed) == (1, 1)
     assert not server.is_complete
     assert not server.pod.streams
 
 
 async def test_a_client_that_takes_not_even_the_first_bytes_is_cut_off() -> None:
-    server, told = Server(send_seconds=FAST), Told(b"a")
+    server, messages = Server(send_seconds=FAST), ChosenMessages(b"a")
     server.on_send = never
-    await server.answer(told)
-    assert (server.sent, server.aborted, told.closed) == ([], 1, 1)
+    await server.answer(messages)
+    assert (server.sent, server.aborted, messages.closed) == ([], 1, 1)
 
 
 async def test_a_client_that_goes_is_sent_nothing_more() -> None:
-    server, told = Server(), Told(b"a")
-    answering = asyncio.create_task(server.answer(told))
+    server, messages = Server(), ChosenMessages(b"a")
+    answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
     server.gone.set()
     await answering
     assert not server.is_complete
-    assert (server.aborted, told.closed) == (0, 1)
+    assert (server.aborted, messages.closed) == (0, 1)
 
 
 async def test_a_pod_that_drains_while_a_stream_is_opened_lets_it_go() -> None:
-    server, told = Server(retry_ms=1_000), Told(b"a")
+    server, messages = Server(retry_ms=1_000), ChosenMessages(b"a")
 
-    async def source() -> Told:
+    async def source() -> ChosenMessages:
         server.pod.drain.set()
-        return told
+        return messages
 
     scope = {"type": "http", "method": "GET"}
     await EventStream(server.pod, ANYONE, source)(scope, server._receive, server._send)
     assert server.body.count(b"retry: ") == 2
     assert b"a" not in server.body
     assert server.is_complete
-    assert told.closed == 1
+    assert messages.closed == 1
     with pytest.raises(ProblemError):
-        await server.answer(told)
+        await server.answer(messages)
 
 
-async def test_a_store_that_fails_in_the_middle_ends_the_stream_with_a_wait() -> None:
-    server, told = Server(), Told(b"a", then=StoreUnavailableError("no server"))
-    await server.answer(told)
+async def test_a_failing_store_ends_the_stream_with_a_retry() -> None:
+    """The last line has the time after which the client reconnects."""
+    server, messages = Server(), ChosenMessages(b"a", then=StoreUnavailableError("no server"))
+    await server.answer(messages)
     assert server.body.count(b"retry: ") == 2
     assert server.is_complete
 
 
 async def test_a_mistake_of_ours_is_raised_and_everything_released() -> None:
-    server, told = Server(), Told(b"a", then=ValueError("mistake"))
+    server, messages = Server(), ChosenMessages(b"a", then=ValueError("mistake"))
     with pytest.raises(ValueError, match="mistake"):
-        await server.answer(told)
-    assert told.closed == 1
+        await server.answer(messages)
+    assert messages.closed == 1
     assert not server.pod.streams
 
 
 async def test_a_request_that_is_cancelled_releases_everything() -> None:
-    server, told = Server(), Told(b"a")
-    answering = asyncio.create_task(server.answer(told))
+    server, messages = Server(), ChosenMessages(b"a")
+    answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
     answering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await answering
-    assert told.closed == 1
+    assert messages.closed == 1
     assert not server.pod.streams

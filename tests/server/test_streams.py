@@ -62,9 +62,10 @@ async def test_a_stream_begins_before_its_first_event(
         assert 500 <= (wire.source.reconnection_ms or 0) <= 1_500
 
 
-async def test_events_come_as_they_happen_and_the_stream_ends_with_the_run(
+async def test_events_come_live_and_the_stream_ends_with_the_run(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
+    """Each event arrives while the run is still going."""
     await store.create(RUN, "t")
     async with await stream(pod.port, PATH) as wire:
         for number in range(5):
@@ -113,7 +114,8 @@ async def test_no_payload_breaks_a_frame(pod: RunningPod, store: RedisRunStore, 
     assert {event.type for event in found} == {"log"}
 
 
-async def test_every_event_comes_once_over_cuts_at_random_bytes_and_any_pod(space: Space) -> None:
+async def test_cuts_at_random_bytes_lose_and_repeat_no_event(space: Space) -> None:
+    """The client resumes on any pod."""
     rng, count = random.Random(5), 400
     async with running_pod(space) as first, running_pod(space) as second:
         store = await first.store()
@@ -257,9 +259,10 @@ async def test_an_expired_run_is_unknown(
         ("text/event-stream-not", 406),
     ],
 )
-async def test_who_takes_no_event_stream_is_told_so(
+async def test_a_client_that_accepts_no_event_stream_gets_406(
     pod: RunningPod, store: RedisRunStore, accept: str, status: int
 ) -> None:
+    """The Accept header excludes text/event-stream."""
     await store.create(RUN, "t")
     async with await get(pod.port, PATH, {"Accept": accept}) as wire:
         assert wire.status == status
@@ -313,26 +316,27 @@ async def test_a_cursor_whose_next_entries_are_trimmed_is_410_or_a_gap(
         assert wire.status == 410
         resume = (await wire.json())["resume_cursor"]
     async with await stream(pod.port, PATH, resume) as wire:
-        kept = await wire.some(3 if has_ended else 4)
+        remaining = await wire.some(3 if has_ended else 4)
     async with await stream(pod.port, f"{PATH}?control=1", first) as wire:
-        gap, *events = await wire.some(1 + len(kept))
+        gap, *events = await wire.some(1 + len(remaining))
         assert (gap.type, gap.last_event_id) == ("gap", resume)
         assert json.loads(gap.data) == {"resume_cursor": resume}
-        assert events == kept
+        assert events == remaining
 
 
 @pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED])
-async def test_the_end_is_told_to_who_asks_for_it(
+async def test_control_adds_the_end_as_a_message(
     pod: RunningPod, store: RedisRunStore, state: RunState
 ) -> None:
+    """Only a stream with ``?control=1`` has the message ``end``, with the state of the run."""
     await store.create(RUN, "t")
     await store.append(RUN, log(0))
     async with (
-        await stream(pod.port, f"{PATH}?control=1") as told,
+        await stream(pod.port, f"{PATH}?control=1") as answered,
         await stream(pod.port, PATH) as plain,
     ):
         await store.finish(RUN, state)
-        *events, end = await told.rest()
+        *events, end = await answered.rest()
         assert await plain.rest() == events
         assert (end.type, json.loads(end.data)) == ("end", {"state": str(state)})
         assert end.last_event_id == events[-1].last_event_id
@@ -349,9 +353,10 @@ async def test_a_deleted_run_ends_with_no_state(pod: RunningPod, store: RedisRun
 
 
 @pytest.mark.parametrize("control", ["", "?control=1"])
-async def test_a_journal_that_is_lost_in_the_middle_closes_the_stream_or_resets_it(
+async def test_a_lost_journal_closes_the_stream_or_resets_it(
     pod: RunningPod, store: RedisRunStore, space: Space, control: str
 ) -> None:
+    """With ``?control=1`` it is the message ``reset``."""
     await store.create(RUN, "t")
     await store.append(RUN, log(0))
     async with await stream(pod.port, PATH + control) as wire:

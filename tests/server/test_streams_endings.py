@@ -220,18 +220,18 @@ async def test_a_stream_ends_with_its_readers_credentials(space: Space) -> None:
 async def test_a_token_that_is_withdrawn_ends_its_open_stream(
     space: Space, tmp_path: Path, path: str, unwound: bool
 ) -> None:
-    file, lost, kept = tmp_path / "tokens.toml", "lost-token-0123456789", "kept-token-0123456789"
+    file, lost, valid = tmp_path / "tokens.toml", "lost-token-0123456789", "valid-token-0123456789"
     record = '[[tokens]]\nname = "{0}"\ntoken = "{0}"\nscopes = ["admin"]\n'
-    file.write_text(record.format(lost) + record.format(kept))
+    file.write_text(record.format(lost) + record.format(valid))
     asks: dict[str, Any] = {"authenticator": BearerTokens.of_file(file), "unwound": unwound}
     async with running_pod(space, heartbeat_seconds=FAST, **asks) as pod:
         await (await pod.store()).create(RUN, "t")
-        bearers = [{"Authorization": f"Bearer {token}"} for token in (lost, kept)]
+        bearers = [{"Authorization": f"Bearer {token}"} for token in (lost, valid)]
         withdrawn, other = [await get(pod.port, path, headers) for headers in bearers]
         while withdrawn.source.comments < 2:
             withdrawn.source.feed(await withdrawn.chunk())
         withdrawn.source.reconnection_ms = None
-        file.write_text(record.format(kept))
+        file.write_text(record.format(valid))
         while data := await withdrawn.chunk():
             withdrawn.source.feed(data)
         assert withdrawn.is_over
@@ -293,7 +293,8 @@ async def by_name(headers: list[tuple[bytes, bytes]]) -> Principal:
     return Principal(token, frozenset({Scope.READ}), tenant=token.partition("@")[2] or None)
 
 
-async def test_too_many_streams_of_one_caller_are_refused_until_one_ends(space: Space) -> None:
+async def test_one_callers_streams_are_limited_until_one_ends(space: Space) -> None:
+    """429 until then."""
     limits: dict[str, Any] = {"max_streams_per_caller": 2, "max_streams": 3}
     async with running_pod(space, authenticator=by_name, **limits) as pod:
         await (await pod.store()).create(RUN, "t")
@@ -320,18 +321,18 @@ async def test_another_tenants_run_is_as_unknown_as_none(space: Space, path: str
         await (await pod.store()).create(RUN, "t", tenant="a")
         async with await get(pod.port, path, {"Authorization": "one@b"}) as foreign:
             assert foreign.status == 404
-            told = await foreign.json()
+            document = await foreign.json()
         unknown_path = path.replace(RUN, "run-2")
         async with await get(pod.port, unknown_path, {"Authorization": "one@b"}) as unknown:
             assert unknown.status == 404
             other = await unknown.json()
-        assert {**told, "request_id": "", "detail": "", "message": ""} == {
+        assert {**document, "request_id": "", "detail": "", "message": ""} == {
             **other,
             "request_id": "",
             "detail": "",
             "message": "",
         }
-        assert told["detail"].replace(RUN, "run-2") == other["detail"]
+        assert document["detail"].replace(RUN, "run-2") == other["detail"]
         async with await get(pod.port, path, {"Authorization": "one@a"}) as own:
             assert own.status == 200
 
@@ -352,7 +353,8 @@ def alive(*kinds: type) -> list[object]:
     return [each for each in gc.get_objects() if isinstance(each, kinds)]
 
 
-async def test_an_open_stream_keeps_no_request_and_a_closed_one_nothing(space: Space) -> None:
+async def test_open_streams_hold_no_request_and_closed_ones_nothing(space: Space) -> None:
+    """No object of a request stays alive."""
     async with running_pod(space, heartbeat_seconds=NEVER) as pod:
         await (await pod.store()).create(RUN, "t")
         wires = [await stream(pod.port, PATH) for _ in range(10)]

@@ -37,7 +37,7 @@ async def run(store: RedisRunStore, run_id: str, target: str = "t") -> None:
     await store.finish(run_id, RunState.COMPLETED)
 
 
-def told(events: list[Event]) -> list[dict[str, Any]]:
+def payloads(events: list[Event]) -> list[dict[str, Any]]:
     return [json.loads(event.data) for event in events]
 
 
@@ -47,7 +47,7 @@ async def test_a_message_is_the_entry(pod: RunningPod, store: RedisRunStore) -> 
     async with await stream(pod.port, PATH) as wire:
         events = await wire.some(len(journal))
     assert [event.type for event in events] == [entry.type for entry in journal]
-    for found, entry in zip(told(events), journal, strict=True):
+    for found, entry in zip(payloads(events), journal, strict=True):
         assert found.pop("at").endswith("Z")
         fields = {name: text for name, text in entry.fields.items() if name != "type"}
         assert found == {
@@ -66,7 +66,7 @@ async def test_it_follows_live_and_goes_on_after_a_cursor(
         await run(store, "run-1")
         (first,) = await wire.some(1)
     async with await stream(pod.port, PATH, first.last_event_id) as wire:
-        assert [found["seq"] for found in told(await wire.some(2))] == [2, 3]
+        assert [found["seq"] for found in payloads(await wire.some(2))] == [2, 3]
         await run(store, "run-2")
         assert (await wire.some(1))[0].type == "run.created"
 
@@ -85,7 +85,7 @@ async def test_only_what_is_asked_for_comes(
     for name in "abc":
         await run(store, f"run-{name}", name)
     async with await stream(pod.port, f"{PATH}?{query}") as wire:
-        assert [found["run_id"] for found in told(await wire.some(len(expected)))] == expected
+        assert [found["run_id"] for found in payloads(await wire.some(len(expected)))] == expected
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ async def test_a_cursor_that_does_not_fit_is_a_reset_for_who_asks(
         reset, *events = await wire.some(4)
     assert reset.type == name
     assert json.loads(reset.data) == {"resume_cursor": reset.last_event_id or None}
-    assert [found["seq"] for found in told(events)] == [1, 2, 3]
+    assert [found["seq"] for found in payloads(events)] == [1, 2, 3]
 
 
 async def test_a_trimmed_feed_is_a_gap(pod: RunningPod, store: RedisRunStore, space: Space) -> None:
@@ -133,7 +133,7 @@ async def test_a_trimmed_feed_is_a_gap(pod: RunningPod, store: RedisRunStore, sp
         gap, *events = await wire.some(3)
     assert (gap.type, gap.last_event_id) == ("gap", resume)
     assert json.loads(gap.data) == {"resume_cursor": resume}
-    assert [found["seq"] for found in told(events)] == [2, 3]
+    assert [found["seq"] for found in payloads(events)] == [2, 3]
 
 
 @pytest.mark.parametrize(

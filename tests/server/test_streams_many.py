@@ -56,9 +56,9 @@ async def create(store: RedisRunStore, events: int = 0) -> None:
 def by_run(events: list[Event]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {run_id: [] for run_id in RUNS}
     for event in events:
-        told = json.loads(event.data)
+        data = json.loads(event.data)
         if event.type == "log":
-            found[told["run_id"]].append(told["data"])
+            found[data["run_id"]].append(data["data"])
     return found
 
 
@@ -112,9 +112,8 @@ async def test_every_event_comes_once_over_cuts_and_pods(space: Space) -> None:
         await second.released()
 
 
-async def test_a_run_whose_end_was_told_is_not_asked_for_again(
-    pod: RunningPod, store: RedisRunStore
-) -> None:
+async def test_a_cursor_leaves_ended_runs_out(pod: RunningPod, store: RedisRunStore) -> None:
+    """A reader that resumes does not read the runs whose end it has seen."""
     await create(store, events=1)
     async with await stream(pod.port, path_of(*RUNS, control=True)) as wire:
         await wire.some(3)
@@ -127,9 +126,8 @@ async def test_a_run_whose_end_was_told_is_not_asked_for_again(
         assert by_run(await wire.some(1))[RUNS[1]] == [5]
 
 
-async def test_the_ends_are_told_to_who_asks_for_them(
-    pod: RunningPod, store: RedisRunStore
-) -> None:
+async def test_control_adds_the_end_of_each_run(pod: RunningPod, store: RedisRunStore) -> None:
+    """With its run id."""
     await create(store, events=1)
     states = [RunState.COMPLETED, RunState.FAILED, RunState.COMPLETED]
     for run_id, state in zip(RUNS, states, strict=True):
@@ -159,9 +157,10 @@ async def test_runs_that_ended_without_events_answer_204(
         assert wire.status == 204
 
 
-async def test_a_gap_in_one_run_is_410_or_told_with_the_cursor_of_all(
+async def test_a_gap_in_one_run_is_410_or_a_message(
     pod: RunningPod, store: RedisRunStore, space: Space
 ) -> None:
+    """With ``?control=1`` the message has the cursor of all runs."""
     await create(store, events=6)
     async with await stream(pod.port, PATH) as wire:
         first = (await wire.some(18))[0]
@@ -172,8 +171,8 @@ async def test_a_gap_in_one_run_is_410_or_told_with_the_cursor_of_all(
     async with await stream(pod.port, path_of(*RUNS, control=True), first.last_event_id) as wire:
         events = await wire.some(1 + 2 + 6 + 6)
     (gap,) = [event for event in events if event.type == "gap"]
-    told = json.loads(gap.data)
-    assert told == {"run_id": run_id, "resume_cursor": gap.last_event_id}
+    data = json.loads(gap.data)
+    assert data == {"run_id": run_id, "resume_cursor": gap.last_event_id}
     assert by_run(events)[run_id] == [4, 5]
     assert sorted(map(len, by_run(events).values())) == [2, 6, 6]
 
@@ -224,7 +223,8 @@ async def test_a_cursor_of_other_runs_is_410(pod: RunningPod, store: RedisRunSto
         assert wire.status == 410
 
 
-def test_a_cursor_is_read_as_it_was_written_whatever_the_order_of_the_runs() -> None:
+def test_a_cursor_does_not_depend_on_the_order_of_runs() -> None:
+    """It is parsed as it was written."""
     cursor = ManyCursor(["b", "a", "c"])
     cursor.move(StreamMessage("a", "log", "", "0123abcd-5-6"))
     cursor.move(StreamMessage("b", "end", "", "0123abcd-7-8"))

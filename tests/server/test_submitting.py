@@ -18,9 +18,10 @@ from tests.servers import Space
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def test_an_old_clients_submission_is_taken_and_answered_as_before(
+async def test_a_submission_of_an_old_client_works_as_before(
     client: httpx.AsyncClient,
 ) -> None:
+    """A client of murmur-runtime."""
     body = {
         "target": "greet",
         "is_group": False,
@@ -83,9 +84,10 @@ async def test_any_json_comes_back_as_it_was_sent(
     assert response.json()["result"]["output"] == given
 
 
-async def test_everything_that_a_submission_may_say_is_kept(
+async def test_a_run_has_every_member_of_its_submission(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """Metadata, delay, priority and deadline among them."""
     body = task(1, run_id="mine:1", delay=60, priority=-5, deadline=120.5)
     body["task"]["metadata"] = {"any": [1, None]}
     response = await client.post(
@@ -122,9 +124,10 @@ async def test_prefer_wait_answers_with_the_result(client: httpx.AsyncClient, fl
     assert answer["result"]["task_id"] == answer["run_id"]
 
 
-async def test_prefer_wait_answers_with_the_state_when_its_time_is_over(
+async def test_prefer_wait_answers_with_the_state_after_its_time(
     client: httpx.AsyncClient,
 ) -> None:
+    """The run goes on."""
     response = await client.post("/submit", json=task(1), headers={"Prefer": "wait=0"})
     assert response.headers["Preference-Applied"] == "wait=0"
     assert response.json().keys() == {"run_id", "state"}
@@ -206,7 +209,8 @@ async def test_who_waits_counts_as_an_open_stream(fleet: Fleet, gate: Gate) -> N
         assert (await first).json()["result"]["output"] == 1
 
 
-async def test_an_outage_is_told_without_its_inside(space: Space) -> None:
+async def test_an_outage_is_answered_without_its_cause(space: Space) -> None:
+    """The answer does not have the address of the store."""
     fleet = Fleet("redis://127.0.0.1:1", key_prefix=space.prefix, retry_seconds=0)
     async with fleet, client_of(make_app(fleet)) as client:
         response = await client.post("/submit", json=task(1, "any"))

@@ -98,7 +98,7 @@ async def test_a_ticket_counts_whatever_else_a_browser_sends(
     caller: httpx.AsyncClient, run_id: str
 ) -> None:
     ticket = await ticket_of(caller, run_id)
-    for header in ("Basic dXNlcjpwYXNz", "Bearer nobody", f"Bearer {ACME}"):
+    for header in ("Basic dXNlcjpwYXNz", "Bearer stranger", f"Bearer {ACME}"):
         answer = await caller.get(
             f"/runs/{run_id}/stream", params={"ticket": ticket}, headers={"Authorization": header}
         )
@@ -141,7 +141,7 @@ async def test_a_wrong_ticket_is_refused(
     ticket = quote(wrong_tickets()[wrong])
     for path in (f"/runs/{run_id}/stream?", f"/stream?run={run_id}&"):
         with unchanged(space):
-            # A good token beside it does not help: what is wrong is told.
+            # A good token beside it does not help: the problem says what is wrong.
             answer = await caller.get(f"{path}ticket={ticket}", headers=bearer(ACME))
         check_problem(answer, 401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -187,7 +187,7 @@ async def test_a_ticket_is_good_for_nothing_but_streams(
         (ACME, "r-2", 404),
         (ACME, "not%20an%20id", 400),
     ],
-    ids=["nobody", "no reader", "no run", "foreign", "no id"],
+    ids=["unknown", "no reader", "no run", "foreign", "no id"],
 )
 async def test_a_ticket_is_given_for_what_one_may_read(
     fleet: Fleet,
@@ -226,9 +226,8 @@ async def test_without_a_secret_there_are_no_tickets(fleet: Fleet, run_id: str) 
         check_problem(await caller.get(f"/runs/{run_id}/stream?ticket={good}"), 401)
 
 
-async def test_where_nobody_is_asked_a_ticket_is_given_and_not_needed(
-    fleet: Fleet, run_id: str
-) -> None:
+async def test_a_server_without_tokens_gives_tickets(fleet: Fleet, run_id: str) -> None:
+    """Its streams open without one."""
     async with client_of(asking(fleet, authenticator=None)) as caller:
         answer = await caller.post(f"/runs/{run_id}/ticket")
         assert answer.status_code == 200

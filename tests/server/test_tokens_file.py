@@ -98,9 +98,8 @@ def test_what_is_drawn_can_be_read() -> None:
         (record(more="expires = 1"), "expires must be a moment"),
     ],
 )
-def test_what_breaks_a_rule_is_named_and_no_secret_told(
-    tmp_path: Path, text: str, rule: str
-) -> None:
+def test_an_error_names_the_rule_but_no_secret(tmp_path: Path, text: str, rule: str) -> None:
+    """The error for an invalid tokens file."""
     file = tmp_path / "tokens.toml"
     file.write_text(text)
     with pytest.raises(StoreConfigurationError, match=rule) as caught:
@@ -109,12 +108,14 @@ def test_what_breaks_a_rule_is_named_and_no_secret_told(
     assert OLD not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """A server with a tokens file never starts without its tokens."""
     with pytest.raises(StoreConfigurationError, match="No such file"):
         BearerTokens.of_file(tmp_path / "nowhere.toml")
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
+    """It names the file."""
     file = tmp_path / "tokens.toml"
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(StoreConfigurationError, match="the tokens file"):
@@ -154,8 +155,8 @@ async def test_a_file_that_breaks_leaves_the_tokens_of_before(
         file.write_text(broken)
     assert await is_taken(authenticator, OLD)
     assert await is_taken(authenticator, OLD)
-    [told] = [each for each in caplog.records if each.levelname == "ERROR"]
-    assert "the tokens of before stay in force" in told.getMessage()
+    [logged] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "the tokens of before stay in force" in logged.getMessage()
     file.write_text(record(NEW))
     assert not await is_taken(authenticator, OLD)
     assert await is_taken(authenticator, NEW)

@@ -1,4 +1,4 @@
-"""What clients add without meaning anything by it: byte order marks, and nulls."""
+"""Additions of clients that mean nothing: byte order marks, and nulls."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def test_a_marked_optional_body_is_read(client: httpx.AsyncClient) -> None
     run_id = (await client.post("/submit", json=task())).json()["run_id"]
     content = MARK + b'{"reason": "enough"}'
     await client.post(f"/runs/{run_id}/cancel", content=content, headers=JSON)
-    told = (await client.get(f"/runs/{run_id}")).json()
-    assert told["cancel_reason"] == "enough"
+    snapshot = (await client.get(f"/runs/{run_id}")).json()
+    assert snapshot["cancel_reason"] == "enough"
 
 
 def test_every_body_is_among_those_tried() -> None:
@@ -96,7 +96,7 @@ async def test_nulls_change_no_answer(client: httpx.AsyncClient, path: str) -> N
 async def test_a_null_for_a_required_member_is_refused(
     client: httpx.AsyncClient, member: str
 ) -> None:
-    """What must be there cannot be left out by a null."""
+    """A null does not count as a required member."""
     response = await client.post("/submit", json=task() | {member: None})
     assert response.status_code == 422
     assert f"{member}: " in response.json()["detail"]

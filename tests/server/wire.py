@@ -58,9 +58,9 @@ async def running_pod(
     fleet = Fleet(space.url, key_prefix=space.prefix)
     app = make_app(fleet, ServerOptions(**options))
     if not unwound:
-        kept = [each for each in app.user_middleware if each.cls is not Unwound]
-        assert len(kept) == len(app.user_middleware) - 1
-        app.user_middleware = kept
+        others = [each for each in app.user_middleware if each.cls is not Unwound]
+        assert len(others) == len(app.user_middleware) - 1
+        app.user_middleware = others
     sockets = listen("127.0.0.1", 0)
     server = PodServer(app, app.state.pod)
     serving = asyncio.create_task(server.serve(sockets=sockets))
@@ -136,7 +136,7 @@ class Wire:
         return found
 
     async def json(self) -> Any:
-        """The whole body of an answer that is no stream."""
+        """The whole body of an answer that is not a stream."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return json.loads(await self.reader.readexactly(int(self.headers["content-length"])))
 

@@ -104,12 +104,12 @@ async def test_a_fragment_of_another_language_is_data_in_any_field(
     client: httpx.AsyncClient, fleet: Fleet, text: str
 ) -> None:
     await submitted(client, run_id="known")
-    body = task({text: [text]}, "echo", run_id="told", request_id=text)
+    body = task({text: [text]}, "echo", run_id="odd", request_id=text)
     body["task"] |= {"id": text, "request_id": text, "metadata": {text: {text: text}}}
     async with working(fleet):
         answer = await client.post("/submit", json=body, headers={"Prefer": "wait=30"})
     assert answer.json()["result"]["output"] == {text: [text]}
-    assert (await client.get("/runs/told")).json()["metadata"] == {text: {text: text}}
+    assert (await client.get("/runs/odd")).json()["metadata"] == {text: {text: text}}
     held = await submitted(client, delay=60)
     assert (await client.post(f"/runs/{held}/cancel", json={"reason": text})).status_code == 200
     assert (await client.get(f"/runs/{held}")).json()["cancel_reason"] == text
@@ -117,7 +117,7 @@ async def test_a_fragment_of_another_language_is_data_in_any_field(
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "answered"),
     [
         ("0.1", "0.1"),
         ("1e-7", "1e-07"),
@@ -131,14 +131,14 @@ async def test_a_fragment_of_another_language_is_data_in_any_field(
     ],
 )
 async def test_a_number_keeps_its_value_and_its_kind(
-    client: httpx.AsyncClient, fleet: Fleet, sent: str, told: str
+    client: httpx.AsyncClient, fleet: Fleet, sent: str, answered: str
 ) -> None:
     content = f'{{"target":"echo","run_id":"r","task":{{"input":{sent}}}}}'
     async with working(fleet):
         headers = JSON | {"Prefer": "wait=30"}
         answer = await client.post("/submit", content=content, headers=headers)
     for found in (answer.json()["result"], (await client.get("/runs/r/result")).json()):
-        assert json.dumps(found["output"]) == told
+        assert json.dumps(found["output"]) == answered
 
 
 @pytest.mark.parametrize("host", ["evil", "evil.example:1", "a{b}", "*"])
@@ -178,9 +178,10 @@ async def test_who_takes_no_event_stream_gets_none(
     ],
 )
 @pytest.mark.parametrize("option", ["max_streams", "max_streams_per_caller"])
-async def test_who_has_no_place_left_is_told_when_to_come_back(
+async def test_too_many_streams_answer_with_retry_after(
     fleet: Fleet, space: Space, option: str, method: str, path: str, body: Any
 ) -> None:
+    """The limits of open streams also apply to requests that wait."""
     full: dict[str, Any] = {option: 0}
     async with client_of(make_app(fleet, ServerOptions(**full))) as client:
         await submitted(client, run_id="known")
@@ -229,7 +230,7 @@ async def test_a_cancel_of_what_is_cancelled_or_over_changes_nothing(
 
 def without_answers(space: Space) -> dict[str, object]:
     """The store, but for what makes a call repeatable."""
-    return {key: kept for key, kept in space.dump().items() if ":producers:" not in key}
+    return {key: value for key, value in space.dump().items() if ":producers:" not in key}
 
 
 async def test_an_error_of_five_megabytes_is_cut(client: httpx.AsyncClient, fleet: Fleet) -> None:
@@ -254,13 +255,14 @@ async def test_an_error_of_five_megabytes_is_cut(client: httpx.AsyncClient, flee
 @pytest.mark.parametrize(
     ("kind", "status"), [("run", 409), ("journal", 503), ("producers", 503), ("feed", 503)]
 )
-async def test_a_key_of_another_type_is_refused_before_anything_is_written(
+async def test_a_key_of_another_type_is_refused_before_writes(
     client: httpx.AsyncClient,
     space: Space,
     caplog: pytest.LogCaptureFixture,
     kind: str,
     status: int,
 ) -> None:
+    """The key of a run holds a value of another program."""
     keys = space.keys
     key = keys.feed(0) if kind == "feed" else getattr(keys, kind)("mine")
     space.admin.set(key, "somebody's own")
@@ -274,15 +276,16 @@ async def test_a_key_of_another_type_is_refused_before_anything_is_written(
 
 
 @pytest.mark.leaves("*")
-@pytest.mark.parametrize("place", ["index", "index:state:pending", "index:target:fine", "overdue"])
-async def test_an_index_of_another_type_is_refused_before_anything_is_written(
-    client: httpx.AsyncClient, space: Space, place: str
+@pytest.mark.parametrize("index", ["index", "index:state:pending", "index:target:fine", "overdue"])
+async def test_an_index_of_another_type_is_refused_before_writes(
+    client: httpx.AsyncClient, space: Space, index: str
 ) -> None:
-    space.admin.set(f"{space.keys.base(0)}:{place}", "somebody's own")
+    """The key of an index holds a value of another program."""
+    space.admin.set(f"{space.keys.base(0)}:{index}", "somebody's own")
     with unchanged(space):
         answer = await client.post("/submit", json=task(), headers={"Idempotency-Key": "k"})
     check_problem(answer, 503, "unavailable")
-    space.admin.delete(f"{space.keys.base(0)}:{place}")
+    space.admin.delete(f"{space.keys.base(0)}:{index}")
     again = await client.post("/submit", json=task(), headers={"Idempotency-Key": "k"})
     assert "Idempotent-Replayed" not in again.headers
     assert again.status_code == 200
