@@ -207,10 +207,10 @@ def _agent(pod: Pod, body: SubmitRequest) -> Agent | None:
     """The agent; None for a fleet without agents, which submits to any name."""
     target = check_target(body.target)
     if body.is_group:
-        raise ProblemError(NO_GROUP, f"there is no group {target!r}")
+        raise ProblemError(NO_GROUP, f"this fleet has no group {target!r}")
     agents = pod.fleet.agents
     if agents and target not in agents:
-        raise ProblemError(NO_AGENT, f"there is no agent {target!r}", agent=target)
+        raise ProblemError(NO_AGENT, f"this fleet has no agent {target!r}", agent=target)
     return agents.get(target)
 
 

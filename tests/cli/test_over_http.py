@@ -115,7 +115,7 @@ def test_exit_codes_tell_how_a_run_ended(line: CommandLine, server: str) -> None
     [
         (("show", "nobody"), "run_id 'nobody' not found"),
         (("tail", "nobody"), "run_id 'nobody' not found"),
-        (("submit", "ecko", WHY), "there is no agent 'ecko'"),
+        (("submit", "ecko", WHY), "this fleet has no agent 'ecko'"),
         (("submit", "echo", '{"txt": 1}'), "text: Field required"),
     ],
 )

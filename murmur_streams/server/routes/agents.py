@@ -44,7 +44,7 @@ async def list_agents(who: Reader, request: Request) -> list[str]:
 
 @router.get("/agents/{name}/schema", responses=problems(NO_AGENT))
 async def read_schema(who: Reader, request: Request, name: str) -> AgentSchema:
-    """What an agent takes and returns."""
+    """The input and output of an agent."""
     del who
     agent = _agent(request, name)
     return AgentSchema(
@@ -193,9 +193,9 @@ async def _all(runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
 def _agent(request: Request, name: str) -> Agent:
     agent = pod_of(request).fleet.agents.get(check_target(name))
     if agent is None:
-        raise ProblemError(NO_AGENT, f"there is no agent {name!r}", agent=name)
+        raise ProblemError(NO_AGENT, f"this fleet has no agent {name!r}", agent=name)
     return agent
 
 
 def _no_group(name: str) -> ProblemError:
-    return ProblemError(NO_GROUP, f"there is no group {check_target(name)!r}")
+    return ProblemError(NO_GROUP, f"this fleet has no group {check_target(name)!r}")

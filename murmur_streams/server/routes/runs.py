@@ -95,7 +95,7 @@ def _tenant(who: Principal) -> str | None:
     "/runs/{run_id}", response_model=RunSnapshot, responses={304: {"description": "As it was"}}
 )
 async def read_run(who: Reader, request: Request, run_id: str) -> Response:
-    """Everything that is told of a run; with If-None-Match, only when it has changed."""
+    """The snapshot of a run; with If-None-Match, only if it has changed."""
     return conditional_answer(request, RunSnapshot.of(await pod_of(request).find(who, run_id)))
 
 

@@ -197,7 +197,7 @@ async def stream_feed(
     types: Types = None,
     control: Control = False,
 ) -> EventStream:
-    """The journal entries of all runs, from the oldest kept or after a cursor; it has no end."""
+    """The journal entries of all runs, from the oldest or after a cursor; it has no end."""
     pod = pod_of(request)
     wanted = None if targets is None else [check_target(target) for target in targets]
 

@@ -37,10 +37,10 @@ async def submit_run(
 ) -> Response:
     """Queue a run.
 
-    With an Idempotency-Key the same request may be sent again: it is the same run while there is
-    that run. The key is one of the tenant's. What counts as the work is the target, the input, the
-    metadata, the priority, the deadline and when it is due; ``task.id`` and the two ``request_id``
-    name the request, and do not count. Other work under the key is refused.
+    With an Idempotency-Key the request may be repeated: it returns the same run as long as that run
+    exists. Each tenant has its own keys. The work is the target, the input, the metadata, the
+    priority, the deadline and when it is due; ``task.id`` and the two ``request_id`` only name the
+    request. Other work under the same key is refused.
 
     With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
     """
