@@ -49,7 +49,7 @@ TOO_LARGE = {
     "a name of a megabyte": b'{"' + b"k" * 1_000_000 + b'":1}',
     "10,000 members": json.dumps({str(number): 1 for number in range(10_000)}).encode(),
 }
-KEPT = [
+PRESERVED = [
     "0.1",
     "1e-07",
     "9007199254740993",
@@ -81,7 +81,7 @@ def test_names_are_limited_in_length_and_number(raw: bytes) -> None:
     assert caught.value.kind.status == 413
 
 
-@pytest.mark.parametrize("text", KEPT)
+@pytest.mark.parametrize("text", PRESERVED)
 def test_values_come_out_as_they_were_sent(text: str) -> None:
     assert json.dumps(parse_json(text.encode(), ServerOptions())) == text
 
