@@ -29,7 +29,7 @@ _bearer = HTTPBearer(
 _ticket = APIKeyQuery(
     name="ticket",
     scheme_name="ticket",
-    description="A ticket of POST /runs/{run_id}/ticket, for who can send no headers.",
+    description="A ticket of POST /runs/{run_id}/ticket, for clients that cannot send headers.",
     auto_error=False,
 )
 

@@ -73,7 +73,7 @@ async def resume_cursor(
         ),
     ] = None,
     after: Annotated[
-        str | None, Query(description="The same, for who sends no header; the header wins.")
+        str | None, Query(description="The same in the query; the header wins.")
     ] = None,
 ) -> str | None:
     """The position after which the stream continues; None: the start."""
