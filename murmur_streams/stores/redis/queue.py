@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import secrets
 from collections.abc import Sequence
@@ -22,21 +21,13 @@ from murmur_streams.core.model.work import (
     TargetRule,
 )
 from murmur_streams.core.rules.answers import check_answer
-from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
-from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, code_of, fate_of
-from murmur_streams.stores.redis.server import Server, reason_of, text
+from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.wake_streams import WakeStreams, judge_read
 
 logger = logging.getLogger("murmur_streams.queue")
 
-WAKE_GROUP = "workers"
-WAKE_CONSUMER = "any"
-"""One consumer name for all workers: tokens are never acknowledged, and one name for each worker
-would never be removed."""
-WAKE_TTL_MS = DAY_SECONDS * 1000
-"""A wake-up stream expires when no worker has waited on it for so long; as in include/queue.lua."""
-RENEWED_SECONDS = DAY_SECONDS / 10
 HEARTBEAT_PAGE = 100
 TEND_PAGE = 20
 CONTROL_PAGE = 100
@@ -68,29 +59,12 @@ class Queue:
         self._unserved: dict[int, set[str]] = {}
         self._woken: list[int] = []
         """Partitions of the last wake-up tokens: they are claimed from first."""
-        self._extended_at = -math.inf
-        """When the expiry of the wake-up streams was last extended, by the loop's clock."""
+        self._wake = WakeStreams(server)
 
     async def prepare(self, targets: Sequence[str]) -> None:
         """Create the wake-up streams and their group, where they are missing."""
         await self._server.check_worker()
-        await self._create_wake_streams(targets)
-
-    async def _create_wake_streams(self, targets: Sequence[str]) -> None:
-        for key in self._wake_keys(targets):
-            # In one round trip: a worker that ends in between would leave a stream without expiry.
-            create = ("XGROUP", "CREATE", key, WAKE_GROUP, "0", "MKSTREAM")
-            try:
-                await self._server.read_all(create, ("PEXPIRE", key, WAKE_TTL_MS))
-            except Exception as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-        await self._extend_wake_streams(targets)
-
-    async def _extend_wake_streams(self, targets: Sequence[str]) -> None:
-        keys = self._wake_keys(targets)
-        await self._server.read_all(*(("PEXPIRE", key, WAKE_TTL_MS) for key in keys))
-        self._extended_at = asyncio.get_running_loop().time()
+        await self._wake.create(targets)
 
     async def claim(
         self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
@@ -279,25 +253,7 @@ class Queue:
         One call may take a token of every target. Runs that its worker does not claim afterwards
         are left to the workers that ``tend`` wakes.
         """
-        keys = self._wake_keys(targets)
-        if asyncio.get_running_loop().time() - self._extended_at >= RENEWED_SECONDS:
-            await self._extend_wake_streams(targets)
-        try:
-            reply = await self._server.blocking(
-                "XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1,
-                "BLOCK", max(1, round(seconds * 1000)), "NOACK",
-                "STREAMS", *keys, *(">" for _ in keys),
-                seconds=seconds,
-            )  # fmt: skip
-        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            if code_of(error) in {"NOGROUP", "UNBLOCKED", "WRONGTYPE"}:
-                await self._create_wake_streams(targets)
-                return
-            await self._judge(error)
-        else:
-            woken = {text(key) for key, _ in reply or ()}
-            found = {keys.index(key) // len(targets) for key in woken if key in keys}
-            self._woken = sorted(found, key=lambda _: random.random())  # noqa: S311  # no secret
+        self._woken = await self._wake.wait(targets, seconds)
 
     async def control(
         self, worker: str, after: str, seconds: float
@@ -322,28 +278,12 @@ class Queue:
                 seconds=seconds,
             )
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            await self._judge(error)
+            await judge_read(self._server, error)
             return [], after
         for key, entries in reply or ():
             positions[keys.index(text(key))] = text(entries[-1][0])
             messages += (read_message(raw) for _, raw in entries)
         return messages, ",".join(positions)
-
-    async def _judge(self, error: Exception) -> None:
-        """Raise an error that a later try cannot avoid; otherwise wait a moment."""
-        if code_of(error) == "UNBLOCKED":
-            return
-        reason = reason_of(error)
-        if fate_of(reason) in FINAL:
-            raise clear_error(reason, self._server.where)
-        await self._server.recover(0)
-
-    def _wake_keys(self, targets: Sequence[str]) -> list[str]:
-        return [
-            self._keys.wake(target, partition)
-            for partition in self._keys.all_partitions
-            for target in targets
-        ]
 
 
 def log_odd_key(key: str) -> None:
