@@ -90,6 +90,7 @@ async def output_of(agent: str, name: str) -> object:
         return await (await fleet.submit(agent, *given)).output(timeout=PATIENCE_SECONDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_child_that_an_agent_ends_ends_nothing_else(

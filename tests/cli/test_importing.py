@@ -65,6 +65,7 @@ def test_each_of_many_processes_would_fail_so_one_does(line: CommandLine, tmp_pa
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["import sys; sys.exit(0)", "this is no Python", "1 / 0"])
 def test_dev_waits_until_the_module_is_mended(
     line: CommandLine, tmp_path: Path, broken: str

@@ -40,6 +40,7 @@ async def test_a_lost_answer_changes_neither_run_nor_result(
     assert await store.restore(archive) is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_cuts_at_random_moments_neither_lose_nor_double_an_entry(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
