@@ -107,14 +107,14 @@ def held_run(run_id: str) -> RunArchive:
     """A run that a worker held when it was archived, with a checkpoint."""
     checkpoint = '{"done":3}'
     size, sha256 = str(len(checkpoint)), hashlib.sha256(checkpoint.encode()).hexdigest()
-    told: list[dict[str, str]] = [
+    fields_of: list[dict[str, str]] = [
         {"type": "run.created", "target": TARGET, "epoch": "0badcafe", "queued": "1"},
         {"type": "run.state", "state": "running", "claim": "c", "attempt": "1", "worker": "w"},
         {"type": "run.checkpoint", "attempt": "1", "size": size, "sha256": sha256},
     ]
     entries = tuple(
         JournalEntry(run_id, "0badcafe", 1_700_000_000_000 + seq, seq, fields)
-        for seq, fields in enumerate(told, 1)
+        for seq, fields in enumerate(fields_of, 1)
     )
     return RunArchive(run_id, "0badcafe", entries, checkpoint_json=checkpoint)
 
@@ -173,8 +173,8 @@ class ArchiveContract(ContractRoom):
         archive = await store.archive(run_id)
         target = await self._moved(bench, store, archive)
         journalled = int(archive.entries[-1].fields["completed"])
-        told = RunProgress(total=9, completed=journalled)
-        assert (await target.get_status(run_id)).progress == told
+        fields_of = RunProgress(total=9, completed=journalled)
+        assert (await target.get_status(run_id)).progress == fields_of
         await target.update_progress(run_id, RunProgress(total=9, completed=9))
         assert (await target.get_status(run_id)).progress == RunProgress(total=9, completed=9)
 
@@ -216,8 +216,8 @@ class ArchiveContract(ContractRoom):
         readers = [bench.subscribe(target, run_id, entry.cursor) for entry in entries]
         await target.append(run_id, note(run_id, 3))
         await target.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        for place, reader in enumerate(readers):
-            assert numbers(await reader.ended()) == list(range(place, 4))
+        for start, reader in enumerate(readers):
+            assert numbers(await reader.ended()) == list(range(start, 4))
         assert (await target.audit(run_id)).ok
 
     async def test_an_archive_is_of_one_moment(self, bench: Workbench, store: RunStore) -> None:

@@ -139,8 +139,8 @@ class EventContract(ContractRoom):
 
         await asyncio.gather(*(write(task) for task in range(50)))
         await store.finish(run_id, RunState.COMPLETED)
-        told = [int(str(number)) for number in numbers(await events_of(store, run_id))]
-        by_task = [[n for n in told if n // 10 == task] for task in range(50)]
+        seen = [int(str(number)) for number in numbers(await events_of(store, run_id))]
+        by_task = [[n for n in seen if n // 10 == task] for task in range(50)]
         assert by_task == [list(range(task * 10, task * 10 + 10)) for task in range(50)]
 
     async def test_ms_never_goes_back_in_a_journal(self, bench: Workbench) -> None:
@@ -256,7 +256,7 @@ class EventContract(ContractRoom):
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         await store.finish(run_id, RunState.COMPLETED)
-        told = numbers(await events_of(store, run_id))
+        seen = numbers(await events_of(store, run_id))
         acknowledged = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, int)]
-        assert [n for n in told if n in acknowledged] == acknowledged
-        assert len(told) == len(set(map(str, told)))
+        assert [n for n in seen if n in acknowledged] == acknowledged
+        assert len(seen) == len(set(map(str, seen)))

@@ -72,9 +72,9 @@ class FeedContract(ContractRoom):
         run_id = await bench.run(store)
         await store.append(run_id, *(note(run_id, number) for number in range(5)))
         found = await first_of_feed(store, 6)
-        for place, entry in enumerate(found[:-1]):
-            rest = await first_of_feed(store, 5 - place, after=entry.cursor)
-            assert rest == found[place + 1 :]
+        for index, entry in enumerate(found[:-1]):
+            rest = await first_of_feed(store, 5 - index, after=entry.cursor)
+            assert rest == found[index + 1 :]
 
     async def test_the_feed_is_filtered_by_target_and_type(self, store: RunStore) -> None:
         for target in ("a", "b", "c"):

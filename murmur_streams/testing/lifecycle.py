@@ -176,8 +176,8 @@ class LifecycleContract(ContractRoom):
             now_ms[0] += step_ms
             await store.update_progress(run_id, RunProgress(total=step_ms + 1000))
         entries = await journal_of(store, run_id)
-        told = [entry.fields["total"] for entry in entries if entry.type == "run.progress"]
-        assert told == ["1000", "1001"]
+        totals = [entry.fields["total"] for entry in entries if entry.type == "run.progress"]
+        assert totals == ["1000", "1001"]
 
     async def test_the_last_progress_is_journalled_before_the_end(
         self, bench: Workbench, store: RunStore

@@ -46,8 +46,8 @@ class ListingContract(ContractRoom):
         made = [await bench.run(store) for _ in range(7)]
         found = await listed(store)
         assert sorted(ids(found)) == sorted(made)
-        places = [(run.created_ms, run.run_id) for run in found]
-        assert places == sorted(places, reverse=True)
+        order = [(run.created_ms, run.run_id) for run in found]
+        assert order == sorted(order, reverse=True)
 
     async def test_the_last_page_has_no_cursor(self, bench: Workbench, store: RunStore) -> None:
         for _ in range(4):
@@ -122,14 +122,14 @@ class ListingContract(ContractRoom):
 
     async def test_a_run_that_is_gone_is_not_listed_of_its_tenant(self, bench: Workbench) -> None:
         store = bench.open(ttl_seconds=0.05)
-        deleted, expired, kept = [await bench.run(store, tenant=TENANT) for _ in range(3)]
+        deleted, expired, remaining = [await bench.run(store, tenant=TENANT) for _ in range(3)]
         await store.delete(deleted, force=True)
         await store.finish(expired, RunState.COMPLETED)
 
-        async def only_the_kept() -> bool:
-            return ids(await listed(store, tenant=TENANT)) == [kept]
+        async def only_the_remaining() -> bool:
+            return ids(await listed(store, tenant=TENANT)) == [remaining]
 
-        await wait_until(only_the_kept, "the ended run is listed no more")
+        await wait_until(only_the_remaining, "the ended run is listed no more")
 
     async def test_an_id_that_lives_again_is_of_its_new_tenant(
         self, bench: Workbench, store: RunStore
@@ -157,7 +157,7 @@ class ListingContract(ContractRoom):
         self, bench: Workbench, store: RunStore
     ) -> None:
         """Runs that are created or deleted between two pages hide no other run and repeat none."""
-        kept = [await bench.run(store) for _ in range(6)]
+        remaining = [await bench.run(store) for _ in range(6)]
         going = [await bench.run(store) for _ in range(6)]
         first = await store.list_runs(limit=4)
         for run_id in going:
@@ -169,17 +169,17 @@ class ListingContract(ContractRoom):
             page = await store.list_runs(limit=4, cursor=cursor)
             rest += page.runs
             cursor = page.cursor
-        seen = [run_id for run_id in ids([*first.runs, *rest]) if run_id in kept]
-        assert sorted(seen) == sorted(kept)
+        seen = [run_id for run_id in ids([*first.runs, *rest]) if run_id in remaining]
+        assert sorted(seen) == sorted(remaining)
 
     async def test_an_expired_run_is_not_listed(self, bench: Workbench) -> None:
         store = bench.open(ttl_seconds=0.05)
         run_id = await bench.run(store)
-        kept = await bench.run(store)
+        remaining = await bench.run(store)
         await store.finish(run_id, RunState.COMPLETED)
 
         async def only_the_other() -> bool:
-            return ids(await listed(store)) == [kept]
+            return ids(await listed(store)) == [remaining]
 
         await wait_until(only_the_other, "the ended run is listed no more")
 

@@ -89,8 +89,8 @@ class StreamContract(ContractRoom):
         run_id = await bench.run(store)
         await write_a_life(store, run_id)
         events = await events_of(store, run_id)
-        for place, event in enumerate(events, start=1):
-            assert await events_of(store, run_id, event.id) == events[place:]
+        for index, event in enumerate(events, start=1):
+            assert await events_of(store, run_id, event.id) == events[index:]
 
     async def test_a_stream_resumes_after_each_entry_of_the_journal(
         self, bench: Workbench, store: RunStore
@@ -108,8 +108,8 @@ class StreamContract(ContractRoom):
         run_id = await bench.run(store)
         await write_a_life(store, run_id)
         entries = await journal_of(store, run_id)
-        for place, entry in enumerate(entries, start=1):
-            assert await journal_of(store, run_id, entry.cursor) == entries[place:]
+        for index, entry in enumerate(entries, start=1):
+            assert await journal_of(store, run_id, entry.cursor) == entries[index:]
 
     async def test_a_reader_may_resume_after_every_event(
         self, bench: Workbench, store: RunStore
@@ -213,8 +213,8 @@ class StreamContract(ContractRoom):
         ids = [await bench.run(store) for _ in range(3)]
         for number in range(9):
             await store.append(ids[number % 3], note(ids[number % 3], number))
-        for place, run_id in enumerate(ids):
+        for index, run_id in enumerate(ids):
             await store.finish(run_id, RunState.COMPLETED)
             events = await events_of(store, run_id)
-            assert numbers(events) == [place, place + 3, place + 6]
+            assert numbers(events) == [index, index + 3, index + 6]
             assert {event.run_id for event in events} == {run_id}

@@ -111,17 +111,17 @@ def waits_blocking(job: Job, run: RunContext) -> Report:
 @fleet.agent
 async def will_not_go(job: Job, run: RunContext) -> Report:
     """Writes on and on, whatever it is told, until it was both cancelled and fenced."""
-    told: set[str] = set()
-    while not is_open(job) and told != {"cancelled", "fenced"}:
+    seen: set[str] = set()
+    while not is_open(job) and seen != {"cancelled", "fenced"}:
         try:
             await run.emit("tick")
             await asyncio.sleep(GATE_LOOK_SECONDS)
         except LeaseLostError:
-            told.add("fenced")
+            seen.add("fenced")
         except asyncio.CancelledError:
-            told.add("cancelled")
-    for word in sorted(told):
-        note(job, run.attempt, word)
+            seen.add("cancelled")
+    for line in sorted(seen):
+        note(job, run.attempt, line)
     return Report(total=run.attempt, pid=os.getpid())
 
 
@@ -145,14 +145,14 @@ async def blocks_the_loop(job: Job, run: RunContext) -> Report:
 
 
 @fleet.agent
-async def keeps_its_place(job: Job, run: RunContext) -> Report:
+async def keeps_its_position(job: Job, run: RunContext) -> Report:
     """Keeps a checkpoint, the first time, and waits for its gate."""
     if run.last_checkpoint is None:
         await run.checkpoint({"step": 1})
     while not is_open(job):  # noqa: ASYNC110  # the gate is a file: nobody could set an Event
         await asyncio.sleep(GATE_LOOK_SECONDS)
-    kept = cast("dict[str, int]", run.last_checkpoint)
-    return Report(total=10 * run.attempt + kept["step"], pid=os.getpid())
+    checkpoint = cast("dict[str, int]", run.last_checkpoint)
+    return Report(total=10 * run.attempt + checkpoint["step"], pid=os.getpid())
 
 
 @fleet.agent(cancel_grace_seconds=0.2)

@@ -134,7 +134,7 @@ def _containers(inner: Declared) -> list[Declared]:
         _typed_dict(inner),
         _data_class(inner, dataclasses.dataclass),
         _data_class(inner, pydantic_dataclass),
-        _told_apart(inner),
+        _distinguished(inner),
     ]
     if inner.hashable:
         keys = st.dictionaries(values, st.integers(), max_size=3)
@@ -166,7 +166,7 @@ def _data_class(inner: Declared, decorate: Callable[..., Any]) -> Declared:
     return Declared(made, st.builds(made, one=inner.values, two=st.integers()))
 
 
-def _told_apart(inner: Declared) -> Declared:
+def _distinguished(inner: Declared) -> Declared:
     left = create_model(_name(), kind=(Literal["left"], "left"), item=(inner.kind, ...))
     right = create_model(_name(), kind=(Literal["right"], "right"), item=(int, ...))
     values = st.one_of(st.builds(left, item=inner.values), st.builds(right, item=st.integers()))

@@ -21,9 +21,9 @@ async def take(queue: WorkQueue, worker: str, count: int, *targets: str) -> list
 
 async def over(queue: WorkQueue, claims: Sequence[Claim]) -> list[Claim]:
     """Send one heartbeat for each; the claims that are over."""
-    told = await queue.heartbeat([Beat(claim) for claim in claims])
-    assert all(each.kind is NoticeKind.LOST for each in told)
-    return [each.claim for each in told]
+    notices = await queue.heartbeat([Beat(claim) for claim in claims])
+    assert all(each.kind is NoticeKind.LOST for each in notices)
+    return [each.claim for each in notices]
 
 
 async def hand_on(queue: WorkQueue, worker: str = TENDER) -> list[str]:

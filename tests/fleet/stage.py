@@ -45,9 +45,9 @@ class WorkerProcess:
         """Everything it has printed and logged."""
         return self.log.read_text(encoding="utf-8")
 
-    def has_told(self, word: str, times: int = 1) -> bool:
+    def has_printed(self, line: str, times: int = 1) -> bool:
         """Whether it printed a line, so many times."""
-        return self.text().splitlines().count(word) >= times
+        return self.text().splitlines().count(line) >= times
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -75,10 +75,10 @@ class Stage:
         partitions: of the runs, for the fleet and its workers.
     """
 
-    def __init__(self, url: str, prefix: str, place: Path, partitions: int = 1) -> None:
+    def __init__(self, url: str, prefix: str, folder: Path, partitions: int = 1) -> None:
         self.url = url
         self.prefix = prefix
-        self.place = place
+        self.folder = folder
         self.partitions = partitions
         self.fleet = self.made_fleet()
         self.workers: list[WorkerProcess] = []
@@ -106,34 +106,34 @@ class Stage:
             "die_at": die_at,
             "idle_seconds": idle_seconds,
         }
-        kept = {name: value for name, value in os.environ.items() if "MURMUR" not in name}
-        environment = kept | {
+        inherited = {name: value for name, value in os.environ.items() if "MURMUR" not in name}
+        environment = inherited | {
             "MURMUR_URL": self.url,
             "MURMUR_KEY_PREFIX": self.prefix,
             "MURMUR_PARTITIONS": str(self.partitions),
         }
-        log = self.place / f"worker-{len(self.workers)}.log"
+        log = self.folder / f"worker-{len(self.workers)}.log"
         worker = WorkerProcess(json.dumps(options), environment, log)
         self.workers.append(worker)
         return worker
 
     async def ready(self, worker: WorkerProcess) -> WorkerProcess:
         """Wait until it works."""
-        await self.told(worker, "ready")
+        await self.printed(worker, "ready")
         return worker
 
-    async def told(self, worker: WorkerProcess, word: str, times: int = 1) -> None:
+    async def printed(self, worker: WorkerProcess, line: str, times: int = 1) -> None:
         """Wait until it has printed a line, so many times."""
 
-        async def has_told() -> bool:
+        async def has_printed() -> bool:
             assert worker.process.poll() is None, f"the worker has ended: {worker.text()}"
-            return worker.has_told(word, times)
+            return worker.has_printed(line, times)
 
-        await wait_until(has_told, f"worker {worker.pid} tells {word!r}")
+        await wait_until(has_printed, f"worker {worker.pid} prints {line!r}")
 
     def gate(self) -> Path:
         """A file that does not exist yet, for agents that wait for one."""
-        return self.place / f"gate-{secrets.token_hex(4)}"
+        return self.folder / f"gate-{secrets.token_hex(4)}"
 
     async def in_state(self, handle: RunHandle[Any], state: RunState, attempt: int) -> None:
         """Wait until the run is in this state, at this attempt."""

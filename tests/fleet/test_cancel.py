@@ -43,8 +43,8 @@ async def check_cancelled(
     assert cancellation.stopped is not None
     assert (cancellation.delivered is not None) is delivered
     times = [cancellation.requested, cancellation.delivered, cancellation.stopped]
-    told = [moment for moment in times if moment is not None]
-    assert told == sorted(told)
+    found = [moment for moment in times if moment is not None]
+    assert found == sorted(found)
     (asked,) = await fields_of(handle, "run.cancel_requested")
     assert asked.get("reason") == run.cancel_reason
     assert len(await fields_of(handle, "run.cancel_delivered")) == int(delivered)
@@ -288,7 +288,7 @@ async def test_a_run_that_has_ended_stays_as_it_is(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [
         ({"reason": 5}, "reason is 5, but must be text"),
         ({"wait": -1}, "wait is -1, but must be a number of seconds from 0"),
@@ -296,10 +296,10 @@ async def test_a_run_that_has_ended_stays_as_it_is(fleet: Fleet) -> None:
     ],
 )
 async def test_an_option_of_a_cancel_out_of_bounds_is_refused(
-    fleet: Fleet, options: dict[str, Any], word: str
+    fleet: Fleet, options: dict[str, Any], name: str
 ) -> None:
     handle = await fleet.submit("fine", 1)
-    with pytest.raises(InvalidInputError, match=word):
+    with pytest.raises(InvalidInputError, match=name):
         await handle.cancel(**options)
     assert (await handle.status()).state is RunState.PENDING
 
@@ -309,13 +309,13 @@ async def test_a_cancel_while_the_run_ends_is_not_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *, fails: bool
 ) -> None:
     """The handler has ended, and its last write is under way: who was told "running" is right."""
-    told: list[Cancellation] = []
+    found: list[Cancellation] = []
     heard: list[Endings] = []
     end: Callable[..., Awaitable[Any]] = Endings._end
 
     async def ends(self: Endings, *given: Any, **named: Any) -> Any:
-        if not told:
-            told.append(await fleet.handle(self._claim.run_id).cancel())
+        if not found:
+            found.append(await fleet.handle(self._claim.run_id).cancel())
             heard.append(self)
             await wait_until(has_heard, "the worker hears of the cancel")
         return await end(self, *given, **named)
@@ -336,7 +336,7 @@ async def test_a_cancel_while_the_run_ends_is_not_lost(
         with pytest.raises(RunCancelledError):
             await handle.output(timeout=30)
     assert (worker.counts["cancelled"], worker.counts["claimed"]) == (1, 1)
-    assert [each.state for each in told] == [RunState.RUNNING]
+    assert [each.state for each in found] == [RunState.RUNNING]
     await check_cancelled(handle, await handle.cancel(), how="handler", delivered=False)
     assert (await fleet.dead.list()).letters == ()
 
@@ -426,7 +426,7 @@ async def test_a_cancelled_run_is_not_tried_again_when_it_fails(fleet: Fleet) ->
     began = asyncio.Event()
 
     @fleet.agent(retries=99, backoff=Backoff(first_seconds=0))
-    async def fails_when_told(run: RunContext) -> None:
+    async def fails_when_cancelled(run: RunContext) -> None:
         began.set()
         try:
             await asyncio.sleep(3600)
@@ -434,7 +434,7 @@ async def test_a_cancelled_run_is_not_tried_again_when_it_fails(fleet: Fleet) ->
             raise ValueError("instead") from None
 
     async with working(fleet):
-        handle = await fleet.submit(fails_when_told)
+        handle = await fleet.submit(fails_when_cancelled)
         await began.wait()
         cancellation = await handle.cancel(wait=True)
         await check_cancelled(handle, cancellation, how="handler", delivered=True)
@@ -454,10 +454,10 @@ async def test_a_cancelled_run_whose_worker_stops_is_not_handed_on(fleet: Fleet)
         await began.wait()
         assert (await handle.cancel()).state is RunState.RUNNING
 
-        async def is_told() -> bool:
+        async def is_cancelled() -> bool:
             return (await handle.cancel()).delivered is not None
 
-        await wait_until(is_told, "the handler is told before its worker stops")
+        await wait_until(is_cancelled, "the handler is told before its worker stops")
     await check_cancelled(handle, await handle.cancel(), how="grace", delivered=True)
 
 

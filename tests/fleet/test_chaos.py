@@ -34,7 +34,7 @@ class Chaos:
     def __init__(self, stage: Stage, chance: random.Random) -> None:
         self.stage = stage
         self.chance = chance
-        self.notes = stage.place / "notes"
+        self.notes = stage.folder / "notes"
         self.expected: dict[RunHandle[object], int] = {}
         self.signals = 0
         kinds = ["blocks_the_loop"] * BLOCKS + ["counts", "counts_blocking"] * RUNS

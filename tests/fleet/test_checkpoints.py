@@ -47,13 +47,13 @@ async def test_a_retry_goes_on_where_the_attempt_before_it_was(fleet: Fleet) -> 
 async def test_a_checkpoint_survives_its_worker(stage: Stage) -> None:
     gate = stage.gate()
     first = await stage.ready(stage.start(lease_seconds=1))
-    handle = await stage.fleet.submit("keeps_its_place", {"gate": str(gate)})
+    handle = await stage.fleet.submit("keeps_its_position", {"gate": str(gate)})
     store = await stage.fleet.store()
 
-    async def is_kept() -> bool:
+    async def is_stored() -> bool:
         return await store.last_checkpoint(handle.run_id) == {"step": 1}
 
-    await wait_until(is_kept, "the checkpoint is kept")
+    await wait_until(is_stored, "the checkpoint is kept")
     first.kill()
     await stage.ready(stage.start(lease_seconds=1))
     await stage.in_state(handle, RunState.RUNNING, attempt=2)

@@ -74,11 +74,11 @@ async def test_fifty_killed_workers_leave_every_run_ended_once(
     assert all(attempt > 1 for attempt in await stage.check(bereft))
 
 
-@pytest.mark.parametrize("place", ["claimed", "finishing"])
+@pytest.mark.parametrize("moment", ["claimed", "finishing"])
 async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
-    stage: Stage, place: str
+    stage: Stage, moment: str
 ) -> None:
-    first = await stage.ready(stage.start(lease_seconds=3, die_at=place))
+    first = await stage.ready(stage.start(lease_seconds=3, die_at=moment))
     handle = await stage.fleet.submit("counts", {"steps": 3})
     assert await asyncio.to_thread(first.process.wait, 30) == 9
     await stage.ready(stage.start(lease_seconds=3))

@@ -117,7 +117,7 @@ async def test_a_failure_is_tried_again_after_its_wait(fleet: Fleet) -> None:
 
 
 async def test_a_cancel_reaches_the_handler_at_once(fleet: Fleet) -> None:
-    began, told = asyncio.Event(), asyncio.Event()
+    began, stopped = asyncio.Event(), asyncio.Event()
 
     @fleet.agent
     async def waits() -> None:
@@ -125,7 +125,7 @@ async def test_a_cancel_reaches_the_handler_at_once(fleet: Fleet) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            told.set()
+            stopped.set()
 
     async with working(fleet, lease_seconds=LONG_LEASE_SECONDS):
         handle = await fleet.submit(waits)
@@ -133,7 +133,7 @@ async def test_a_cancel_reaches_the_handler_at_once(fleet: Fleet) -> None:
         asked = time.monotonic()
         cancelled = await handle.cancel(reason="enough", wait=10)
         assert time.monotonic() - asked < 5
-        assert told.is_set()
+        assert stopped.is_set()
     assert (cancelled.state, cancelled.delivered is not None) == (RunState.CANCELLED, True)
     with pytest.raises(RunCancelledError):
         await handle.output()

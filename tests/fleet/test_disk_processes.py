@@ -17,8 +17,8 @@ from tests.fleet.stage import Stage, wait_until
 class DiskStage(Stage):
     """Workers of a file or folder; a RocksDB folder is for one process at a time."""
 
-    def __init__(self, scheme: str, place: Path) -> None:
-        super().__init__(f"{scheme}://{place}/runs", "unused", place)
+    def __init__(self, scheme: str, folder: Path) -> None:
+        super().__init__(f"{scheme}://{folder}/runs", "unused", folder)
 
     def made_fleet(self) -> Fleet:
         """The test's own view of the runs: close it, and a worker can have the folder."""
@@ -53,26 +53,26 @@ def lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
-async def told(journal: Path, line: str) -> None:
+async def written(journal: Path, line: str) -> None:
     """Wait until the handler has written a line."""
 
-    async def is_told() -> bool:
+    async def is_written() -> bool:
         return line in lines(journal)
 
-    await wait_until(is_told, f"the handler tells {line!r}")
+    await wait_until(is_written, f"the handler tells {line!r}")
 
 
 async def test_the_next_process_finishes_a_killed_workers_run(stage: DiskStage) -> None:
     """The run of a killed worker is executed to its end by the next process."""
-    gate, journal = stage.gate(), stage.place / "told"
+    gate, journal = stage.gate(), stage.folder / "told"
     job = {"gate": str(gate), "journal": str(journal)}
     async with stage.fleet as fleet:
         run_id = (await fleet.submit("waits", job)).run_id
     first = stage.start(lease_seconds=1, idle_seconds=1)
-    await told(journal, "1 began")
+    await written(journal, "1 began")
     first.kill()
     second = stage.start(lease_seconds=1, idle_seconds=1)
-    await told(journal, "2 began")
+    await written(journal, "2 began")
     gate.touch()
     second.send(signal.SIGTERM)
     assert second.exit_code() == 0
@@ -103,15 +103,15 @@ async def test_a_worker_of_another_process_is_woken_by_a_submission(shared: Disk
 
 
 async def test_a_cancel_from_another_process_comes_with_the_heartbeat(shared: DiskStage) -> None:
-    journal = shared.place / "told"
+    journal = shared.folder / "told"
     await shared.ready(shared.start(lease_seconds=1))
     async with shared.fleet as fleet:
         job = {"gate": str(shared.gate()), "journal": str(journal)}
         handle = await fleet.submit("waits", job)
-        await told(journal, "1 began")
+        await written(journal, "1 began")
         cancelled = await handle.cancel(wait=30)
         assert (cancelled.state, cancelled.delivered is not None) == (RunState.CANCELLED, True)
-    await told(journal, "1 cancelled")
+    await written(journal, "1 cancelled")
 
 
 async def test_two_worker_processes_share_a_files_work(shared: DiskStage) -> None:

@@ -40,7 +40,7 @@ def in_a_circle() -> BaseException:
     return one
 
 
-TOLD: list[tuple[Callable[[], BaseException], Retry | Dead]] = [
+DECISIONS: list[tuple[Callable[[], BaseException], Retry | Dead]] = [
     (lambda: group(ValueError(), NonRetryableError()), DEAD),
     (lambda: group(ValueError(), group(TypeError(), LookupError())), DEAD),
     (lambda: caused(ValueError(), NonRetryableError()), DEAD),
@@ -58,7 +58,7 @@ TOLD: list[tuple[Callable[[], BaseException], Retry | Dead]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "decision"), TOLD, ids=range(len(TOLD)))
+@pytest.mark.parametrize(("make", "decision"), DECISIONS, ids=range(len(DECISIONS)))
 def test_the_outermost_error_that_asks_is_heard(
     make: Callable[[], BaseException], decision: Retry | Dead
 ) -> None:
@@ -82,9 +82,9 @@ async def test_a_task_group_that_must_not_be_retried(fleet: Fleet) -> None:
             tasks.create_task(refuses())
             tasks.create_task(asyncio.sleep(3600))
 
-    state, told = await outcome(fleet, gathers)
+    state, error = await outcome(fleet, gathers)
     assert state is RunState.FAILED
-    assert told.message == (
+    assert error.message == (
         "unhandled errors in a TaskGroup (1 sub-exception): NonRetryableError: never again"
     )
 

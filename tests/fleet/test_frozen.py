@@ -55,7 +55,7 @@ async def until_events(stage: Stage, handle: RunHandle[object], count: int) -> N
 
 async def test_a_worker_that_comes_back_is_fenced(stage: Stage) -> None:
     """The writes of a worker that was frozen are rejected, and its handler is cancelled."""
-    gate, journal = stage.gate(), stage.place / "notes"
+    gate, journal = stage.gate(), stage.folder / "notes"
     job = {"gate": str(gate), "journal": str(journal)}
     handle = await taken_over(stage, "will_not_go", job)
     await until_noted(journal, "1 cancelled")
@@ -71,7 +71,7 @@ async def test_a_waiting_agent_is_cancelled_by_the_loss(
     stage: Stage,
 ) -> None:
     """An agent that only waits is cancelled when its claim is lost."""
-    gate, journal = stage.gate(), stage.place / "notes"
+    gate, journal = stage.gate(), stage.folder / "notes"
     handle = await taken_over(stage, "waits", {"gate": str(gate), "journal": str(journal)})
     await until_noted(journal, "1 cancelled")
     gate.touch()
@@ -82,7 +82,7 @@ async def test_a_waiting_agent_is_cancelled_by_the_loss(
 
 @pytest.mark.slow
 async def test_a_blocking_agent_that_lost_its_run_writes_nothing_more(stage: Stage) -> None:
-    gate, journal = stage.gate(), stage.place / "notes"
+    gate, journal = stage.gate(), stage.folder / "notes"
     handle = await taken_over(stage, "waits_blocking", {"gate": str(gate), "journal": str(journal)})
     await until_noted(journal, "2 began")
     gate.touch()

@@ -58,7 +58,7 @@ async def test_a_bound_method_is_submitted_as_it_was_registered(fleet: Fleet) ->
 
 
 @pytest.mark.parametrize(
-    ("seen", "told"),
+    ("seen", "text"),
     [
         ([RunState.PENDING], "is still pending after 0.01 s"),
         ([RunState.PENDING, RunState.RUNNING], "is still running after 0.01 s"),
@@ -66,7 +66,7 @@ async def test_a_bound_method_is_submitted_as_it_was_registered(fleet: Fleet) ->
     ],
 )
 async def test_a_wait_that_was_too_short_names_the_last_state(
-    monkeypatch: pytest.MonkeyPatch, seen: list[RunState], told: str
+    monkeypatch: pytest.MonkeyPatch, seen: list[RunState], text: str
 ) -> None:
     handle = Fleet("redis://127.0.0.1:1").handle("r-1")
 
@@ -76,7 +76,7 @@ async def test_a_wait_that_was_too_short_names_the_last_state(
 
     monkeypatch.setattr(handle, "_ended", ends_never)
     for read in (handle.result, handle.output):
-        with pytest.raises(TimeoutError, match=f"^run 'r-1' {told}$"):
+        with pytest.raises(TimeoutError, match=f"^run 'r-1' {text}$"):
             await read(timeout=0.01)
 
 

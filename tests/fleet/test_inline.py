@@ -28,7 +28,7 @@ class Question(BaseModel):
 
 @dataclass
 class Answer:
-    words: tuple[str, ...]
+    parts: tuple[str, ...]
 
 
 fleet = Fleet("redis://127.0.0.1:1")
@@ -148,16 +148,16 @@ async def test_an_output_of_another_type_fails_the_run() -> None:
 
 
 async def test_a_context_that_outlives_its_run_writes_nothing_more() -> None:
-    kept: list[RunContext] = []
+    contexts: list[RunContext] = []
     local = Fleet()
 
     @local.agent
     async def leaks(run: RunContext) -> None:
-        kept.append(run)
+        contexts.append(run)
 
     await local.run_inline(leaks)
     with pytest.raises(LeaseLostError):
-        await kept[0].emit("late")
+        await contexts[0].emit("late")
 
 
 async def test_an_agent_that_ends_the_interpreter_has_failed() -> None:

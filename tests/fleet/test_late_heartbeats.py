@@ -29,9 +29,9 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
         came.set()
         return []
 
-    nobody = cast("Queue", None)
+    queue = cast("Queue", None)
     trouble = LogThrottle(logging.getLogger("heartbeats"), "no heartbeat")
-    task = asyncio.create_task(keep_leases(nobody, 0.001, lease_seconds, held, print, trouble))
+    task = asyncio.create_task(keep_leases(queue, 0.001, lease_seconds, held, print, trouble))
     await asyncio.sleep(0)
     time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is to be told
     await came.wait()
@@ -40,9 +40,9 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
 
 async def test_a_heartbeat_later_than_the_lease_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     await beaten(0.1, blocked_seconds=0.5)
-    [told] = [each.getMessage() for each in caplog.records if "blocked" in each.getMessage()]
-    seconds = re.fullmatch(WARNING.format(0.1), told)
-    assert seconds is not None, told
+    [line] = [each.getMessage() for each in caplog.records if "blocked" in each.getMessage()]
+    seconds = re.fullmatch(WARNING.format(0.1), line)
+    assert seconds is not None, line
     assert float(seconds[1]) >= 0.4
 
 

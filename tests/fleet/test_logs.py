@@ -15,7 +15,7 @@ from murmur_streams.cli.work.worker import _EscapingFormatter
 from tests.fleet.working import working
 
 
-class Kept(logging.Handler):
+class RecordList(logging.Handler):
     """Keeps the records that pass its filter."""
 
     def __init__(self) -> None:
@@ -33,9 +33,9 @@ class Kept(logging.Handler):
 
 
 @pytest.fixture
-def kept() -> Iterator[Kept]:
+def records() -> Iterator[RecordList]:
     """A handler of a library's logger."""
-    handler, library = Kept(), logging.getLogger("some.library")
+    handler, library = RecordList(), logging.getLogger("some.library")
     library.addHandler(handler)
     library.setLevel(logging.INFO)
     yield handler
@@ -43,7 +43,7 @@ def kept() -> Iterator[Kept]:
 
 
 async def test_every_record_of_an_execution_has_its_run_and_attempt(
-    fleet: Fleet, kept: Kept
+    fleet: Fleet, records: RecordList
 ) -> None:
     library = logging.getLogger("some.library")
 
@@ -67,10 +67,14 @@ async def test_every_record_of_an_execution_has_its_run_and_attempt(
             await handle.output(timeout=30)
     library.info("outside")
     one, two = ((handle.run_id, 1) for handle in handles)
-    assert [kept.of(text) for text in ("here", "thread", "task")] == [[one], [one], [one]]
-    assert kept.of("def") == [two]
-    assert kept.of("outside") == [("-", "-")] * 2
-    shown = {each.getMessage(): each.execution for each in kept.records}
+    assert [records.of(text) for text in ("here", "thread", "task")] == [
+        [one],
+        [one],
+        [one],
+    ]
+    assert records.of("def") == [two]
+    assert records.of("outside") == [("-", "-")] * 2
+    shown = {each.getMessage(): each.execution for each in records.records}
     assert (shown["here"], shown["outside"]) == (f" [{handles[0].run_id} #1]", "")
 
 

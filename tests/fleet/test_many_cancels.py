@@ -59,8 +59,8 @@ async def all_in(handles: Sequence[RunHandle[Any]], state: RunState, attempt: in
 
 async def cancel_all(handles: Sequence[RunHandle[Any]]) -> list[tuple[RunHandle[Any], RunState]]:
     """Cancel them all at once; each with the state that the request was answered with."""
-    told = await asyncio.gather(*(handle.cancel() for handle in handles))
-    return list(zip(handles, (each.state for each in told), strict=True))
+    found = await asyncio.gather(*(handle.cancel() for handle in handles))
+    return list(zip(handles, (each.state for each in found), strict=True))
 
 
 async def at_random(fleet: Fleet, chance: random.Random) -> list[tuple[RunHandle[Any], RunState]]:
@@ -101,11 +101,11 @@ async def check(handle: RunHandle[Any], answer: RunState) -> None:
         return
     assert (run.state, requests) == (RunState.CANCELLED, 1)
     assert deliveries <= 1
-    told: Cancellation = await handle.cancel()
-    assert told.requested is not None
-    assert told.stopped is not None
-    assert told.how in {"handler", "grace", "pending"}
-    if told.how == "pending":
+    found: Cancellation = await handle.cancel()
+    assert found.requested is not None
+    assert found.stopped is not None
+    assert found.how in {"handler", "grace", "pending"}
+    if found.how == "pending":
         assert deliveries == 0
 
 
@@ -114,7 +114,7 @@ async def check(handle: RunHandle[Any], answer: RunState) -> None:
 async def test_none_of_a_thousand_cancels_is_lost(fleet: Fleet) -> None:
     add_agents(fleet)
     await fleet.pause("fine")
-    told: list[tuple[RunHandle[Any], RunState]] = []
+    found: list[tuple[RunHandle[Any], RunState]] = []
     async with working(fleet, concurrency=60), working(fleet, concurrency=60):
         queued = [await fleet.submit("fine", 1) for _ in range(OF_EACH_MOMENT)]
         retried = [await fleet.submit("fails") for _ in range(OF_EACH_MOMENT)]
@@ -122,9 +122,9 @@ async def test_none_of_a_thousand_cancels_is_lost(fleet: Fleet) -> None:
         await all_in(retried, RunState.PENDING, 1)
         await all_in(running, RunState.RUNNING, 1)
         for handles in (queued, retried, running):
-            told += await cancel_all(handles)
-        assert {state for _, state in told} <= {RunState.CANCELLED, RunState.RUNNING}
-        told += await at_random(fleet, random.Random(20_240_816))
-        assert len(told) == 3 * OF_EACH_MOMENT + AT_RANDOM
-        for handle, state in told:
+            found += await cancel_all(handles)
+        assert {state for _, state in found} <= {RunState.CANCELLED, RunState.RUNNING}
+        found += await at_random(fleet, random.Random(20_240_816))
+        assert len(found) == 3 * OF_EACH_MOMENT + AT_RANDOM
+        for handle, state in found:
             await check(handle, state)

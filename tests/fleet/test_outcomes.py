@@ -79,10 +79,10 @@ async def test_what_an_agent_raises_fails_its_run_and_nothing_else(
     def raises_in_thread() -> None:
         raise error
 
-    state, told = await outcome(fleet, raises_in_thread if in_thread else raises)
+    state, failure = await outcome(fleet, raises_in_thread if in_thread else raises)
     assert state is RunState.FAILED
-    assert told.type_name == name
-    assert told.message.startswith(text)
+    assert failure.type_name == name
+    assert failure.message.startswith(text)
 
 
 async def test_what_no_future_takes_fails_a_blocking_agents_run(fleet: Fleet) -> None:
@@ -90,8 +90,8 @@ async def test_what_no_future_takes_fails_a_blocking_agents_run(fleet: Fleet) ->
     def raises() -> None:
         raise StopIteration("done")
 
-    state, told = await outcome(fleet, raises)
-    assert (state, told.type_name) == (RunState.FAILED, "StopIteration")
+    state, failure = await outcome(fleet, raises)
+    assert (state, failure.type_name) == (RunState.FAILED, "StopIteration")
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ async def test_an_output_that_cannot_be_stored_fails_the_run(
     async def returns() -> Any:
         return output
 
-    state, told = await outcome(fleet, returns)
+    state, failure = await outcome(fleet, returns)
     assert state is RunState.FAILED
-    assert text in told.message
+    assert text in failure.message
 
 
 async def test_output_raises_the_remote_error(fleet: Fleet) -> None:
@@ -169,8 +169,8 @@ async def test_a_failed_unawaited_write_fails_the_run(fleet: Fleet) -> None:
     async def emits(run: RunContext) -> None:
         run.emit("bad", cast("Any", object()))
 
-    state, told = await outcome(fleet, emits)
-    assert (state, told.type_name) == (RunState.FAILED, "InvalidEventError")
+    state, failure = await outcome(fleet, emits)
+    assert (state, failure.type_name) == (RunState.FAILED, "InvalidEventError")
 
 
 async def test_a_failed_write_that_the_agent_caught_does_not(fleet: Fleet) -> None:
@@ -228,24 +228,24 @@ async def test_a_plain_function_may_return_a_coroutine(fleet: Fleet) -> None:
 
 async def test_everything_a_context_writes_is_streamed(fleet: Fleet) -> None:
     @fleet.agent
-    async def tells(run: RunContext) -> Number:
+    async def reports(run: RunContext) -> Number:
         await run.emit("point", {"x": [1, None]})
         await run.output("half of it")
-        await run.log("a line", "warning", place=7)
+        await run.log("a line", "warning", line=7)
         await run.progress(total=3, completed=2, failed=1)
         with pytest.raises(ValueError, match="level"):
             await run.log("a line", "loud")
         return Number(value=run.attempt)
 
     async with working(fleet):
-        handle = await fleet.submit(tells)
+        handle = await fleet.submit(reports)
         events = [event async for event in handle.stream()]
         assert await handle.output(timeout=30) == Number(value=1)
     assert [(event.type, event.name, event.data, event.attempt) for event in events] == [
         (RunEventType.AGENT_STARTED, None, None, 1),
         (RunEventType.CUSTOM, "point", {"x": [1, None]}, 1),
         (RunEventType.AGENT_OUTPUT, None, "half of it", 1),
-        (RunEventType.LOG, "warning", {"message": "a line", "place": 7}, 1),
+        (RunEventType.LOG, "warning", {"message": "a line", "line": 7}, 1),
         (RunEventType.AGENT_COMPLETED, None, None, 1),
     ]
     progress = (await handle.status()).progress

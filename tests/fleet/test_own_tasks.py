@@ -62,8 +62,8 @@ async def leaves_a_timer_behind() -> None:
 async def test_an_agent_that_cancels_its_own_task_fails_its_run_once(
     fleet: Fleet, agent: Callable[..., Any], name: str
 ) -> None:
-    state, told = await outcome(fleet, fleet.agent(agent))
-    assert (state, told.type_name) == (RunState.FAILED, name)
+    state, failure = await outcome(fleet, fleet.agent(agent))
+    assert (state, failure.type_name) == (RunState.FAILED, name)
 
 
 async def test_an_agent_that_cancels_its_own_task_may_fail(fleet: Fleet) -> None:
@@ -138,7 +138,7 @@ async def later(action: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "shown"),
+    ("schedule", "shown"),
     [
         (in_task, None),
         (in_group, "ExceptionGroup"),
@@ -152,7 +152,7 @@ async def later(action: Callable[[], None]) -> None:
 )
 async def test_an_exit_in_a_task_fails_its_run_alone(
     fleet: Fleet,
-    place: Callable[..., Any],
+    schedule: Callable[..., Any],
     shown: str | None,
     action: Callable[[], None],
     name: str,
@@ -168,17 +168,17 @@ async def test_an_exit_in_a_task_fails_its_run_alone(
 
     @fleet.agent
     async def acts() -> None:
-        await place(action)
+        await schedule(action)
 
     async with working(fleet):
         beside = await fleet.submit(waits)
         await began.wait()
-        state, told = await outcome(fleet, acts)
+        state, failure = await outcome(fleet, acts)
         opened.set()
         assert await beside.output(timeout=30) == "through"
         assert (await beside.snapshot()).attempt == 1
     assert state is RunState.FAILED
-    assert told.type_name == (shown or name)
+    assert failure.type_name == (shown or name)
 
 
 async def test_an_exit_in_an_unawaited_task_is_logged(

@@ -42,8 +42,10 @@ def one_of_each() -> list[str]:
     """Two run ids of each partition."""
     keys = Keys("any", PARTITIONS)
     ids = [f"r-{number}" for number in range(100)]
-    by_place = [[each for each in ids if keys.partition(each) == place] for place in range(3)]
-    return [run_id for place in by_place for run_id in place[:2]]
+    by_partition = [
+        [each for each in ids if keys.partition(each) == partition] for partition in range(3)
+    ]
+    return [run_id for partition in by_partition for run_id in partition[:2]]
 
 
 async def test_an_idle_worker_is_roused_by_a_run_of_every_partition(wide: Stage) -> None:
@@ -81,7 +83,7 @@ async def test_heartbeats_move_the_leases_of_every_partition(
         await store.submit(run_id, "work")
     claims = await take(queue, "w", 10)
     assert sorted(claim.run_id for claim in claims) == sorted(one_of_each())
-    leases = [store._keys.leases(place) for place in range(PARTITIONS)]
+    leases = [store._keys.leases(partition) for partition in range(PARTITIONS)]
     for claim in claims:
         space.admin.zadd(store._keys.leases(store._keys.partition(claim.run_id)), {claim.run_id: 1})
     assert await over(queue, claims) == []

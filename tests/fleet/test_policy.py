@@ -119,7 +119,7 @@ def test_a_failing_run_dies_after_exactly_its_retries(
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [
         ({"retries": -1}, "retries is -1"),
         ({"retries": 1.5}, "retries is 1.5"),
@@ -138,13 +138,13 @@ def test_a_failing_run_dies_after_exactly_its_retries(
         ({"cancel_grace_seconds": -1}, "cancel_grace_seconds is -1"),
     ],
 )
-def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any], word: str) -> None:
-    with pytest.raises(InvalidInputError, match=word):
+def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidInputError, match=name):
         Fleet().agent(**options)
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [
         ({"first_seconds": -1}, "first_seconds is -1"),
         ({"factor": 0.5}, "factor is 0.5"),
@@ -152,8 +152,8 @@ def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any],
         ({"jitter": 1.5}, "jitter is 1.5"),
     ],
 )
-def test_a_backoff_out_of_bounds_is_refused(options: dict[str, Any], word: str) -> None:
-    with pytest.raises(InvalidInputError, match=word):
+def test_a_backoff_out_of_bounds_is_refused(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidInputError, match=name):
         Backoff(**options)
 
 

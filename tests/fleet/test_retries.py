@@ -87,11 +87,11 @@ async def test_a_run_that_fails_too_often_dies_with_the_reason(
         with pytest.raises(RunFailedError, match="never 7") as caught:
             await handle.output(timeout=30)
     assert caught.value.error_type == "ValueError"
-    told = caught.value.traceback or ""
-    assert told.startswith("Traceback")
-    assert told.endswith("ValueError: never 7\n")
-    assert "in fails" in told
-    assert "test_retries.py" in told.splitlines()[1], "it begins in the agent's own code"
+    shown = caught.value.traceback or ""
+    assert shown.startswith("Traceback")
+    assert shown.endswith("ValueError: never 7\n")
+    assert "in fails" in shown
+    assert "test_retries.py" in shown.splitlines()[1], "it begins in the agent's own code"
     run = await ended(handle)
     assert (run.state, run.attempt, run.failures) == (RunState.FAILED, 2, 2)
     letter = await letter_of(fleet, handle)
@@ -116,9 +116,9 @@ async def test_a_long_traceback_is_cut_to_its_end(fleet: Fleet) -> None:
     async with working(fleet):
         result = await (await fleet.submit(digs, 100)).result(timeout=30)
     assert isinstance(result.error, RemoteAgentError)
-    told = result.error.traceback or ""
-    assert MAX_TRACEBACK_BYTES - 2 <= len(told.encode()) <= MAX_TRACEBACK_BYTES
-    assert told.endswith("ä\n")
+    shown = result.error.traceback or ""
+    assert MAX_TRACEBACK_BYTES - 2 <= len(shown.encode()) <= MAX_TRACEBACK_BYTES
+    assert shown.endswith("ä\n")
 
 
 @pytest.mark.parametrize("error", [NonRetryableError("no"), KeyError("k")], ids=["ours", "listed"])
@@ -245,9 +245,9 @@ async def test_a_run_that_does_not_end_before_its_deadline_dies(fleet: Fleet) ->
         run = await ended(handle)
     assert (run.state, run.attempt) == (RunState.FAILED, 1)
     assert run.deadline_ms is not None
-    (told,) = deadlines
-    assert told is not None
-    assert round(told.timestamp() * 1000) == run.deadline_ms
+    (shown,) = deadlines
+    assert shown is not None
+    assert round(shown.timestamp() * 1000) == run.deadline_ms
     assert (await letter_of(fleet, handle)).reason == "deadline_exceeded"
 
 

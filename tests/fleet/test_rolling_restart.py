@@ -20,13 +20,13 @@ async def test_a_rolling_restart_executes_every_run_once(stage: Stage) -> None:
     """A rolling restart of all workers loses no run, and executes none twice."""
     workers = [await stage.ready(stage.start(concurrency=5)) for _ in range(WORKERS)]
     handles: list[RunHandle[object]] = []
-    for place in range(WORKERS):
+    for index in range(WORKERS):
         for number in range(RUNS_PER_STEP):
             agent = ("counts", "counts_blocking")[number % 2]
             job = {"steps": 4, "pause_seconds": 0.02 * (number % 5)}
             handles.append(await stage.fleet.submit(agent, job))
         successor = await stage.ready(stage.start(concurrency=5))
-        old, workers[place] = workers[place], successor
+        old, workers[index] = workers[index], successor
         old.send(signal.SIGTERM)
         assert await asyncio.to_thread(old.exit_code) == 0
     for handle in handles:

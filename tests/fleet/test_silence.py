@@ -35,19 +35,19 @@ async def test_a_silence_is_recorded_once_until_the_next_write(fleet: Fleet) -> 
             journal = (await fleet.store()).journal(handle.run_id)
             return [entry async for entry in journal if entry.type == EntryType.SILENT]
 
-        async def told_once() -> bool:
+        async def recorded_once() -> bool:
             return len(await silences()) == 1
 
-        async def told_twice() -> bool:
+        async def recorded_twice() -> bool:
             return len(await silences()) == 2
 
-        await wait_until(told_once, "the silence is told")
+        await wait_until(recorded_once, "the silence is told")
         (first,) = await silences()
         assert (first.attempt, first.fields["worker"]) == (1, worker.name)
         run = await handle.snapshot()
         assert (run.state, run.attempt) == (RunState.RUNNING, 1)
         spoken.set()
-        await wait_until(told_twice, "the next silence is told, too")
+        await wait_until(recorded_twice, "the next silence is told, too")
         opened.set()
         assert await handle.output(timeout=30) == 1
         await other.result(timeout=30)

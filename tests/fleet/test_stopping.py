@@ -57,7 +57,7 @@ async def test_it_finishes_what_ends_in_time_and_claims_no_more(stage: Stage) ->
     worker = await stage.ready(stage.start())
     begun = await waiting_run(stage, "waits", str(gate))
     worker.send(signal.SIGTERM)
-    await stage.told(worker, "stopping")
+    await stage.printed(worker, "stopping")
     later = await stage.fleet.submit("counts", {})
     gate.touch()
     assert await stopped(worker) == 0
@@ -92,7 +92,7 @@ async def test_a_second_signal_hands_everything_back_at_once(
     worker = await stage.ready(stage.start(drain_seconds=3600))
     handles = [await waiting_run(stage, agent, str(stage.gate())) for agent in BLOCKING]
     worker.send(number)
-    await stage.told(worker, "stopping")
+    await stage.printed(worker, "stopping")
     worker.send(number)
     assert await stopped(worker) == 0
     for handle in handles:
@@ -119,15 +119,15 @@ async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> 
     fleet = Fleet(space.url, key_prefix=space.prefix)
 
     @fleet.agent
-    async def tells(run: RunContext) -> None:
+    async def reports(run: RunContext) -> None:
         await run.emit("told")
 
     @fleet.agent
-    def tells_from_a_thread(run: RunContext) -> None:
+    def reports_from_a_thread(run: RunContext) -> None:
         run.emit("told")
 
     async with fleet, working(fleet):
-        for agent in (tells, tells_from_a_thread) * 5:
+        for agent in (reports, reports_from_a_thread) * 5:
             await (await fleet.submit(agent)).output(timeout=30)
 
     async def is_as_before() -> bool:
@@ -177,10 +177,10 @@ async def test_a_deleted_run_does_not_break_the_drain(stage: Stage) -> None:
     """A worker drains although a run that it executes was deleted in the meantime."""
     worker = await stage.ready(stage.start(drain_seconds=1))
     gone = await waiting_run(stage, "waits", str(stage.gate()))
-    kept = await waiting_run(stage, "waits", str(stage.gate()))
+    waiting = await waiting_run(stage, "waits", str(stage.gate()))
     worker.send(signal.SIGTERM)
-    await stage.told(worker, "stopping")
+    await stage.printed(worker, "stopping")
     await (await stage.fleet.store()).delete(gone.run_id, force=True)
     assert await stopped(worker) == 0
-    assert (await kept.status()).state is RunState.PENDING
-    assert await reasons(stage, kept) == ["worker_stopped"]
+    assert (await waiting.status()).state is RunState.PENDING
+    assert await reasons(stage, waiting) == ["worker_stopped"]

@@ -124,7 +124,7 @@ async def test_a_key_whose_run_has_just_gone_is_free(
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [
         ({"idempotency_key": ""}, "1 to 1,024"),
         ({"idempotency_key": "x" * 1_025}, "1,025 characters"),
@@ -144,12 +144,12 @@ async def test_a_key_whose_run_has_just_gone_is_free(
     ],
 )
 async def test_an_option_out_of_bounds_writes_nothing(
-    fleet: Fleet, space: Space, options: dict[str, Any], word: str
+    fleet: Fleet, space: Space, options: dict[str, Any], name: str
 ) -> None:
     """An option that is out of bounds is rejected before anything is written."""
     await fleet.submit("fine", 1)
     before = space.dump()
-    with pytest.raises(InvalidInputError, match=word):
+    with pytest.raises(InvalidInputError, match=name):
         await fleet.submit("fine", 1, **options)
     assert space.dump() == before
 

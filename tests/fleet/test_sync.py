@@ -69,10 +69,10 @@ def fleet(space: Space) -> Iterator[Fleet]:
         return 2 * number
 
     @fleet.agent
-    async def tells(words: list[str], run: RunContext) -> int:
-        for word in words:
-            await run.emit("word", word)
-        return len(words)
+    async def reports(names: list[str], run: RunContext) -> int:
+        for name in names:
+            await run.emit("word", name)
+        return len(names)
 
     @fleet.agent
     async def waits() -> None:
@@ -125,7 +125,7 @@ def test_the_errors_are_those_of_the_asynchronous_calls(fleet: Fleet) -> None:
 
 def test_a_stream_is_a_plain_generator_that_resumes(fleet: Fleet) -> None:
     with working(fleet):
-        handle = fleet.sync.submit("tells", ["a", "b", "c"])
+        handle = fleet.sync.submit("reports", ["a", "b", "c"])
         events = list(handle.stream())
     assert [event.data for event in events if event.name == "word"] == ["a", "b", "c"]
     resumed = handle.stream(after=events[0].id)
@@ -161,8 +161,8 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_run_is_cancelled_and_listed(fleet: Fleet) -> None:
     with working(fleet):
         waiting = fleet.sync.submit("waits", delay=3600)
-        told = waiting.cancel(reason="enough", wait=True)
-        assert (told.state, told.how) == (RunState.CANCELLED, "pending")
+        printed = waiting.cancel(reason="enough", wait=True)
+        assert (printed.state, printed.how) == (RunState.CANCELLED, "pending")
         with pytest.raises(RunCancelledError, match="enough"):
             waiting.output()
         done = fleet.sync.submit("double", 1)
@@ -218,7 +218,7 @@ def test_after_a_disconnection_the_next_call_connects_anew(fleet: Fleet) -> None
 
 def test_a_script_that_ends_mid_call_prints_nothing(space: Space) -> None:
     """A script that ends while calls and streams are under way prints no warning and no error."""
-    told = ran(
+    printed = ran(
         space,
         """
 handle = fleet.sync.submit("any", 1)
@@ -235,12 +235,12 @@ left = handle.stream()
 print(next(left).data, handle.status().state)
 """,
     )
-    assert told == ["a pending"]
+    assert printed == ["a pending"]
 
 
 def test_a_forked_child_has_its_own_background_loop(space: Space) -> None:
     """A forked child has a background loop of its own, and does not disturb its parent's."""
-    told = ran(
+    printed = ran(
         space,
         """
 handle = fleet.sync.submit("any", 1)
@@ -263,7 +263,7 @@ waiting.join(30)
 print("parent", len(fleet.sync.list().runs), waiting.is_alive(), flush=True)
 """,
     )
-    assert told == ["child 2", "child 3", "child 4", "parent 24 False"]
+    assert printed == ["child 2", "child 3", "child 4", "parent 24 False"]
 
 
 def test_ctrl_c_interrupts_a_call_that_waits(space: Space, tmp_path: Path) -> None:
@@ -323,5 +323,7 @@ except StoreUnavailableError:
 
 
 def test_nothing_starts_before_the_first_call(space: Space) -> None:
-    told = ran(space, "fleet.sync.handle('run')\nprint(threading.active_count(), os.getpid() > 0)")
-    assert told == ["1 True"]
+    printed = ran(
+        space, "fleet.sync.handle('run')\nprint(threading.active_count(), os.getpid() > 0)"
+    )
+    assert printed == ["1 True"]

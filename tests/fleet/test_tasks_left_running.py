@@ -16,7 +16,7 @@ SAID = "its execution has ended, and tasks that its agent started go on"
 
 
 @pytest.fixture
-def kept() -> Iterator[list[asyncio.Task[None]]]:
+def left() -> Iterator[list[asyncio.Task[None]]]:
     """Tasks of agents; each test ends its own."""
     tasks: list[asyncio.Task[None]] = []
     yield tasks
@@ -37,7 +37,7 @@ async def end(tasks: list[asyncio.Task[None]]) -> None:
 async def test_a_task_that_outlives_its_run_is_logged(
     fleet: Fleet,
     caplog: pytest.LogCaptureFixture,
-    kept: list[asyncio.Task[None]],
+    left: list[asyncio.Task[None]],
     end_of_run: RunState,
 ) -> None:
     """The worker names the task, lets it go on, and refuses what it writes."""
@@ -53,7 +53,7 @@ async def test_a_task_that_outlives_its_run_is_logged(
 
     @fleet.agent
     async def leaves(run: RunContext) -> None:
-        kept.append(asyncio.create_task(writes_late(run), name="poller"))
+        left.append(asyncio.create_task(writes_late(run), name="poller"))
         began.set()
         if end_of_run is RunState.FAILED:
             raise ValueError("no luck")
@@ -69,10 +69,10 @@ async def test_a_task_that_outlives_its_run_is_logged(
         assert (await handle.status()).state is end_of_run
         ended.set()
         await refused.wait()
-        assert not kept[0].done()
+        assert not left[0].done()
     assert f"run {handle.run_id}: {SAID}: poller (" in caplog.text
     assert "writes_late);" in caplog.text
-    await end(kept)
+    await end(left)
 
 
 async def test_tasks_that_end_with_their_run_are_not_logged(
@@ -94,15 +94,15 @@ async def test_tasks_that_end_with_their_run_are_not_logged(
 
 
 async def test_a_shared_client_survives_and_is_logged_once(
-    fleet: Fleet, caplog: pytest.LogCaptureFixture, kept: list[asyncio.Task[None]]
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, left: list[asyncio.Task[None]]
 ) -> None:
     """What one run makes for all of them serves the next one; only the first is warned of."""
 
     @fleet.agent
     async def shares() -> bool:
-        if not kept:
-            kept.append(asyncio.create_task(for_ever(), name="pool"))
-        return not kept[0].done()
+        if not left:
+            left.append(asyncio.create_task(for_ever(), name="pool"))
+        return not left[0].done()
 
     @fleet.agent
     async def asks(run_id: str) -> str:
@@ -116,4 +116,4 @@ async def test_a_shared_client_survives_and_is_logged_once(
         assert await (await fleet.submit(asks, first.run_id)).output(timeout=30) == "completed"
     assert caplog.text.count(SAID) == 1
     assert f"run {first.run_id}: {SAID}: pool (for_ever);" in caplog.text
-    await end(kept)
+    await end(left)

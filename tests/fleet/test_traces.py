@@ -93,12 +93,12 @@ def test_without_the_library_there_is_no_trace(
 
 async def test_an_agent_gets_the_trace_of_its_submitter(fleet: Fleet) -> None:
     @fleet.agent
-    async def tells(run: RunContext) -> dict[str, str]:
+    async def reports(run: RunContext) -> dict[str, str]:
         return dict(run.trace)
 
     given = {"traceparent": PARENT, "tracestate": "a=1"}
     async with working(fleet):
-        with_trace = await fleet.submit(tells, trace=given)
-        without = await fleet.submit(tells)
+        with_trace = await fleet.submit(reports, trace=given)
+        without = await fleet.submit(reports)
         assert await with_trace.output(timeout=30) == given
         assert await without.output(timeout=30) == {}

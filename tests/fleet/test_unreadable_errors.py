@@ -212,9 +212,9 @@ async def test_an_error_of_any_make_fails_its_run_once(
     def raises_in_thread() -> None:
         raise make()
 
-    state, told = await outcome(fleet, raises_in_thread if in_thread else raises)
-    assert (state, told.type_name) == (RunState.FAILED, name)
-    assert told.message.startswith(text)
+    state, failure = await outcome(fleet, raises_in_thread if in_thread else raises)
+    assert (state, failure.type_name) == (RunState.FAILED, name)
+    assert failure.message.startswith(text)
 
 
 @pytest.mark.parametrize(("make", "name", "text"), MADE, ids=NAMES)
@@ -283,8 +283,8 @@ async def test_the_cause_of_an_unreadable_error_is_reported(fleet: Fleet) -> Non
         except ValueError as error:
             raise RecursesError("wrapped") from error
 
-    _, told = await outcome(fleet, raises)
-    shown = told.traceback or ""
+    _, failure = await outcome(fleet, raises)
+    shown = failure.traceback or ""
     assert "ValueError: invalid literal for int() with base 10: 'what really happened'" in shown
     assert shown.endswith("RecursesError: wrapped\n")
     assert "in raises" in shown
@@ -300,9 +300,9 @@ async def test_an_unreadable_answer_to_a_timeout_is_a_timeout(fleet: Fleet) -> N
         except asyncio.CancelledError:
             raise RecursesError("on its way out") from None
 
-    state, told = await outcome(fleet, slow)
-    assert (state, told.type_name) == (RunState.FAILED, "TimeoutError")
-    assert "RecursesError: on its way out" in (told.traceback or "")
+    state, failure = await outcome(fleet, slow)
+    assert (state, failure.type_name) == (RunState.FAILED, "TimeoutError")
+    assert "RecursesError: on its way out" in (failure.traceback or "")
 
 
 BASE_KINDS: dict[str, type[BaseException]] = {
@@ -346,9 +346,9 @@ class Odd(BaseModel):
 
 
 @pytest.mark.parametrize("kind", BASE_KINDS)
-@pytest.mark.parametrize("place", ["read", "said", "written"])
+@pytest.mark.parametrize("where", ["read", "said", "written"])
 async def test_a_users_type_that_raises_anything_fails_its_run(
-    fleet: Fleet, space: Space, kind: str, place: str
+    fleet: Fleet, space: Space, kind: str, where: str
 ) -> None:
     """Validators, serialisers and texts of errors raise SystemExit and the like: the run fails."""
 
@@ -357,12 +357,12 @@ async def test_a_users_type_that_raises_anything_fails_its_run(
         return given
 
     async with Fleet(space.url, key_prefix=space.prefix) as elsewhere, working(fleet):
-        handle = await elsewhere.submit("takes", {place: kind})
+        handle = await elsewhere.submit("takes", {where: kind})
         result = await handle.result(timeout=30)
         assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
         run = await handle.snapshot()
     assert isinstance(result.error, RemoteAgentError)
-    assert (run.state, run.attempt) == (RunState.FAILED, 2 if place == "written" else 1)
+    assert (run.state, run.attempt) == (RunState.FAILED, 2 if where == "written" else 1)
 
 
 class LooksLost(BaseModel):
@@ -383,9 +383,9 @@ async def test_an_error_that_looks_like_ours_fails_the_run(fleet: Fleet, raises:
             return LooksLost()
         raise LeaseLostError(run.run_id)
 
-    state, told = await outcome(fleet, looks)
+    state, failure = await outcome(fleet, looks)
     assert state is RunState.FAILED
-    assert told.type_name in {"LeaseLostError", "LooksLostError", "InvalidPayloadError"}
+    assert failure.type_name in {"LeaseLostError", "LooksLostError", "InvalidPayloadError"}
 
 
 class OddLater(RetryLater):

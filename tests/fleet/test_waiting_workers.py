@@ -41,12 +41,12 @@ async def fleet_on(server: SpareServer, credentials: str = "") -> AsyncGenerator
         yield fleet
 
 
-def lines(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+def lines(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
     """What was logged as a warning with these words."""
     return [
         record.getMessage()
         for record in caplog.records
-        if record.levelno >= logging.WARNING and words in record.getMessage()
+        if record.levelno >= logging.WARNING and text in record.getMessage()
     ]
 
 
@@ -63,21 +63,21 @@ async def test_a_worker_waits_while_its_server_is_a_replica(
         await replica(admin)
         beats: list[None] = []
         async with working(fleet, lease_seconds=1, on_beat=lambda: beats.append(None)):
-            await wait_until(lambda: told(caplog, 1), "the worker says what it waits for")
+            await wait_until(lambda: logged(caplog, 1), "the worker says what it waits for")
             assert beats == []
             await replica(admin, of=None)
             assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
             caplog.clear()
             await replica(admin)
-            await wait_until(lambda: told(caplog, 1), "the worker says what it waits for")
+            await wait_until(lambda: logged(caplog, 1), "the worker says what it waits for")
             with pytest.raises(StoreReadOnlyError):
                 await fleet.submit("fine", 1)
             await replica(admin, of=None)
             assert await (await fleet.submit("fine", 2)).output(timeout=30) == 3
 
 
-async def told(caplog: pytest.LogCaptureFixture, times: int, words: str = "is a replica") -> bool:
-    return len(lines(caplog, words)) >= times
+async def logged(caplog: pytest.LogCaptureFixture, times: int, text: str = "is a replica") -> bool:
+    return len(lines(caplog, text)) >= times
 
 
 async def test_a_worker_waits_while_its_server_is_full(
@@ -88,7 +88,7 @@ async def test_a_worker_waits_while_its_server_is_full(
         await fleet.submit("fine", 1)
         await admin.config_set("maxmemory", 1)
         async with working(fleet, lease_seconds=1) as worker:
-            await wait_until(lambda: told(caplog, 1, "out of memory"), "the worker says so")
+            await wait_until(lambda: logged(caplog, 1, "out of memory"), "the worker says so")
             await admin.config_set("maxmemory", 0)
             assert await (await fleet.submit("fine", 1)).output(timeout=30) == 2
             assert worker.refusal is None
@@ -132,7 +132,7 @@ async def test_a_worker_waits_while_its_password_is_refused(
                 with pytest.raises(StoreConfigurationError, match="credentials"):
                     await asyncio.wait_for(fleet.submit("fine", 1), 5)
             await wait_until(
-                lambda: told(caplog, 1, "refused the user name or password"), "the worker says so"
+                lambda: logged(caplog, 1, "refused the user name or password"), "the worker says so"
             )
             # By then each of its loops has failed several times.
             await asyncio.sleep(2)
@@ -152,7 +152,7 @@ async def test_a_worker_waits_while_a_command_is_denied(
             await admin.execute_command("ACL", "SETUSER", "app", "-@all")
             with pytest.raises(StoreConfigurationError, match="permit"):
                 await fleet.submit("fine", 1)
-            await wait_until(lambda: told(caplog, 1, "permit"), "the worker says so")
+            await wait_until(lambda: logged(caplog, 1, "permit"), "the worker says so")
             await admin.execute_command("ACL", "SETUSER", "app", "+@all")
             assert await (await fleet.submit("fine", 2)).output(timeout=30) == 3
 

@@ -47,10 +47,10 @@ async def test_a_worker_is_listed_with_its_runs_until_it_stops(stage: Stage) -> 
         assert (info.concurrency, info.python) == (3, platform.python_version())
         assert sorted(info.targets) == sorted(app.fleet.agents)
 
-    async def is_told() -> bool:
+    async def is_listed() -> bool:
         return [info.runs for info in await stage.fleet.workers() if info.held] == [[handle.run_id]]
 
-    await wait_until(is_told, "the list tells what is held")
+    await wait_until(is_listed, "the list tells what is held")
     holder = next(info for info in await stage.fleet.workers() if info.held)
     assert holder.id == (await handle.snapshot()).worker
     process = one if holder.pid == one.pid else two

@@ -24,17 +24,17 @@ from tests.fleet.app import fleet
 KILLED = 9
 
 
-def die_at(place: str) -> None:
+def die_at(moment: str) -> None:
     """Make the process end at a place of the worker's own code."""
 
     async def dies(*_: Any, **__: Any) -> end_writes.ExecutionOutcome:
         os._exit(KILLED)
 
-    if place == "claimed":
+    if moment == "claimed":
         execution.Execution.run = dies
-    elif place == "finishing":
+    elif moment == "finishing":
         endings.Endings._end = dies
-    elif place == "finished":
+    elif moment == "finished":
         end = endings.Endings._end
 
         async def dies_after(*given: Any, **named: Any) -> end_writes.ExecutionOutcome:
@@ -44,13 +44,13 @@ def die_at(place: str) -> None:
         endings.Endings._end = dies_after
 
 
-def tell_when_ready() -> None:
+def print_when_ready() -> None:
     """Print a line when the worker looks for its first run."""
     for queue in (Queue, LocalQueue):
-        tell_when_prepared(queue)
+        print_when_prepared(queue)
 
 
-def tell_when_prepared(queue: Any) -> None:
+def print_when_prepared(queue: Any) -> None:
     """The same of one kind of queue."""
     prepare = queue.prepare
 
@@ -65,7 +65,7 @@ async def main() -> None:
     """Work until a signal comes."""
     options = json.loads(sys.argv[1])
     die_at(options["die_at"])
-    tell_when_ready()
+    print_when_ready()
     worker_module.IDLE_SECONDS = options["idle_seconds"]
     worker = Worker(fleet, **options["worker"])
 

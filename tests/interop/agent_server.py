@@ -107,26 +107,26 @@ async def serve(listening: socket.socket, url: str, prefix: str, lease: str, who
     serving.cancel()
 
 
-def copy(words: list[str]) -> tuple[int, int]:
+def copy(arguments: list[str]) -> tuple[int, int]:
     """Serve in a copy of this process, which has imported everything: its id and its port."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         copied = os.fork()
         if not copied:
             # murmur logs to stdout, where the test reads ports.
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-            asyncio.run(serve(listening, *words))
+            asyncio.run(serve(listening, *arguments))
             os._exit(0)
         return copied, listening.getsockname()[1]
 
 
 def main() -> None:
     for line in sys.stdin:
-        verb, *words = line.split()
+        verb, *arguments = line.split()
         if verb == "serve":
-            print(*copy(words), flush=True)  # noqa: T201  # the answer
+            print(*copy(arguments), flush=True)  # noqa: T201  # the answer
         else:
-            os.kill(int(words[0]), signal.SIGKILL)
-            os.waitpid(int(words[0]), 0)
+            os.kill(int(arguments[0]), signal.SIGKILL)
+            os.waitpid(int(arguments[0]), 0)
             print("killed", flush=True)  # noqa: T201  # the answer
 
 

@@ -69,8 +69,8 @@ def environment() -> dict[str, str]:
     """With murmur-runtime, before the packages of the tests' own environment."""
     if not (PACKAGES / "murmur").is_dir():
         pytest.skip(f"no murmur-runtime in {PACKAGES}: make {PACKAGES.parent.name}/.stamp-interop")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
-    return kept | {"PYTHONPATH": os.pathsep.join((str(PACKAGES), str(ROOT)))}
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    return inherited | {"PYTHONPATH": os.pathsep.join((str(PACKAGES), str(ROOT)))}
 
 
 class ServerMaker:
@@ -83,11 +83,11 @@ class ServerMaker:
             command, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe, text=True
         )
 
-    def order(self, *words: object) -> list[str]:
+    def order(self, *arguments: object) -> list[str]:
         """Give an order and wait for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(*words, file=self._process.stdin, flush=True)
+        print(*arguments, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline().split()
         assert answer, "it has ended"
         return answer

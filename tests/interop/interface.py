@@ -234,9 +234,9 @@ async def test_a_run_that_the_store_failed_says_why(store: MurmurRunStore) -> No
         error="owner_lost",
         timestamp=ended_at,
     )
-    told = await store.get_result("lost")
-    assert (type(told.error), str(told.error)) == (errors.SpawnError, "owner_lost")
-    assert (told.agent_name, told.is_ok()) == ("two words", False)
+    result = await store.get_result("lost")
+    assert (type(result.error), str(result.error)) == (errors.SpawnError, "owner_lost")
+    assert (result.agent_name, result.is_ok()) == ("two words", False)
 
 
 async def test_a_result_is_read_back_with_its_fields_and_metadata(store: MurmurRunStore) -> None:

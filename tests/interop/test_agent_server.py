@@ -28,10 +28,10 @@ async def test_no_stream_lacks_its_last_event_or_repeats_one(
 ) -> None:
     """No live stream of many runs lacks its last event or yields one twice."""
     (server,) = serve("ours")
-    places = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int) -> tuple[str, ...]:
-        async with places:
+        async with slots:
             run_id = await server.submit("speaker", str(number))
             return tuple(types(await server.stream(run_id)))
 
@@ -114,11 +114,11 @@ async def test_a_server_keeps_its_runs_alive_for_many_leases(
     await other.get(f"/runs/{run_id}/status")
     deadlines: set[float | None] = set()
 
-    def often_kept() -> bool:
+    def often_renewed() -> bool:
         deadlines.add(space.admin.zscore(space.keys.owners(0), run_id))
         return len(deadlines - {None}) > 6
 
-    await wait_until(often_kept, "the owner moves its deadline on")
+    await wait_until(often_renewed, "the owner moves its deadline on")
     go.touch()
     assert types(await other.stream(run_id)) == ["agent_started", "agent_completed"]
 
@@ -144,7 +144,7 @@ async def test_every_server_replies_as_with_murmurs_own_store(serve: Serve, targ
     one, other, theirs = serve("ours", "ours", "theirs")
     ours = await story(one, target)
     assert ours["status"]["state"] == CASES[target]
-    assert await told(other, ours["run_id"]) == ours
+    assert await replies_of(other, ours["run_id"]) == ours
     assert alike(ours) == alike(await story(theirs, target))
 
 
@@ -157,10 +157,10 @@ async def story(server: AgentServer, target: str) -> dict[str, Any]:
         return len(await server.stream(run_id)) == 2
 
     await wait_until(is_over, "the run has ended")
-    return await told(server, run_id)
+    return await replies_of(server, run_id)
 
 
-async def told(server: AgentServer, run_id: str) -> dict[str, Any]:
+async def replies_of(server: AgentServer, run_id: str) -> dict[str, Any]:
     result = await server.client.get(f"/runs/{run_id}/result")
     return {
         "run_id": run_id,
