@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import Callable
 from importlib.metadata import version
 
@@ -96,5 +97,6 @@ async def test_a_private_part_is_where_it_was(part: str) -> None:
 
 def test_asyncio_has_its_private_parts() -> None:
     """The same for Python's own, which fleet/execution/tasks.py and fleet/background.py use."""
-    gone = _missing_of_asyncio()
-    assert not gone, f"asyncio has no {gone}; fleet/execution/tasks.py and background.py use it"
+    gone, python = _missing_of_asyncio(), platform.python_version()
+    users = "fleet/execution/tasks.py and fleet/background.py"
+    assert not gone, f"asyncio of Python {python} has no {gone}; {users} use it"
