@@ -165,7 +165,6 @@ class RedisRunStore(RedisWork):
             await self._client.aclose()
 
     async def get_status(self, run_id: str) -> RunStatus:
-        """Read state and progress: one round trip, whatever the size of the run."""
         key = self._keys.run(check_run_id(run_id))
         values = await self._server.read("HMGET", key, *STATUS_FIELDS)
         if values[0] is None:
@@ -177,7 +176,6 @@ class RedisRunStore(RedisWork):
         return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
 
     async def snapshot(self, run_id: str) -> Run:
-        """Read everything the run's hash knows, typed."""
         flat = await self._server.read("HGETALL", self._keys.run(check_run_id(run_id)))
         if not flat:
             raise RunNotFoundError(run_id)
@@ -192,38 +190,15 @@ class RedisRunStore(RedisWork):
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """List runs, newest first.
-
-        Args:
-            state: only runs in this state.
-            target: only runs of this target.
-            tenant: only runs of this tenant; None: whoever they are of.
-            limit: 1 to 500.
-            cursor: of the page before; None for the first.
-
-        Returns:
-            A page; its ``cursor`` is None on the last. Over all pages every run that did not
-            change meanwhile comes exactly once.
-        """
         check_listing(limit, cursor)
         return await list_runs(self._server, RunFilter.of(state, target, tenant), limit, cursor)
 
     def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
-        """Replay the run's events, follow live, end when the run is sealed.
-
-        Nothing is missed and nothing comes twice, for any subscriber in any process; each event
-        carries ``.id``, from which ``after`` goes on.
-
-        Raises:
-            RunNotFoundError, InvalidCursorError: at the first event.
-            CursorGapError, CursorResetError: going on would be silence or repeats.
-        """
         return self._tails.events(run_id, after)
 
     def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncGenerator[JournalEntry]:
-        """Yield all entries of the journal, late ones included; errors as ``stream``."""
         return self._tails.journal(run_id, after, follow=follow)
 
     async def feed(
@@ -233,75 +208,23 @@ class RedisRunStore(RedisWork):
         targets: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> AsyncGenerator[FeedEntry]:
-        """Yield the entries of all runs as they come, from the oldest kept; it never ends.
-
-        A run's entries come in order; between runs of different partitions there is no order.
-
-        Args:
-            after: the ``.cursor`` of the last entry seen; None for the oldest kept entry.
-            targets: only of runs of these targets.
-            types: only entries of these types, EntryType or RunEventType.
-
-        Raises:
-            InvalidCursorError: at the first entry.
-            CursorGapError, CursorResetError: going on would be silence or repeats; how much is
-                kept is ``feed_max_entries``.
-        """
         async with aclosing(self._feeds.read(after, FeedFilter.of(targets, types))) as entries:
             async for entry in entries:
                 yield entry
 
     async def audit(self, run_id: str) -> AuditReport:
-        """Compare the hash, payloads, expiry and indexes with the fold of the journal."""
         return await gather_audit(self._server, check_run_id(run_id))
 
     async def rebuild(self, run_id: str) -> None:
-        """Write the run's hash, expiry and index rows anew from the fold of its journal.
-
-        Raises:
-            RunNotFoundError: there is no journal.
-            StoreError: the journal cannot be folded, or is written to all the time.
-        """
         await rebuild_run(self._server, self._durations, check_run_id(run_id))
 
     async def archive(self, run_id: str) -> RunArchive:
-        """Take all that makes the run, to be kept elsewhere or restored in another store.
-
-        Progress that the journal does not have yet, and who owns the run, are not part of it.
-
-        Returns:
-            The run as it was at one moment, even if it is written to meanwhile.
-
-        Raises:
-            RunNotFoundError: no such run.
-            StoreError: it is written to faster than it can be read.
-        """
         return await archive_run(self._server, check_run_id(run_id))
 
     async def restore(self, archive: RunArchive) -> bool:
-        """Write a run whole, as its journal says; all of it is visible at once, or nothing.
-
-        Its cursors stay valid. An ended run expires ``ttl_seconds`` from now, a live one as if
-        somebody wrote to it now; the lease of one that was claimed is over, and one that waits is
-        in its queue. The feed has no word of it: that something is moved is no news. A call that
-        was cut short has written nothing that anybody sees, and the next one goes on after it.
-
-        Returns:
-            True when it was written; False when this very run is here already, with at least
-            these entries.
-
-        Raises:
-            InvalidArchiveError: the archive is damaged; nothing was written.
-            RunExistsError: the id has another run, or an older copy of this one.
-        """
         return await restore_run(self._server, self._calls, archive, restorable(archive))
 
     async def sweep(self) -> int:
-        """Do what expiry leaves to do; every begin and end of a run does a little of it.
-
-        Ended runs whose time is over leave the indexes; live ones that nobody wrote to for
-        live_ttl_seconds, or whose owner is gone, fail. How many runs that were.
-        """
         return await sweep(self._server, self._durations)
 
     async def _execute(

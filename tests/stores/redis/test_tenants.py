@@ -207,9 +207,9 @@ async def test_the_lines_of_keys_find_the_rows_of_a_tenants_run(
         await store.finish(RUN_ID, RunState.COMPLETED)
     row = space.keys.expiring(0) if ends else space.keys.overdue(0)
     looks = inspections_of(space.keys, await store.snapshot(RUN_ID))
-    (words,) = [look.argv for look in looks if look.argv[1] == row]
+    (command,) = [look.argv for look in looks if look.argv[1] == row]
     client: Any = space.admin
-    assert client.execute_command(*words) is not None
+    assert client.execute_command(*command) is not None
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
