@@ -20,6 +20,10 @@ PROTOCOL_METHODS = (
     "timeout_keep_alive_handler",
 )
 PROTOCOL_FIELDS = ("cycle", "flow", "headers", "loop", "pipeline", "scope", "transport", "url")
+CYCLE_FIELDS = {
+    *("disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
+    "transport",
+}
 
 
 async def _app(scope: object, receive: object, send: object) -> None:
@@ -50,8 +54,8 @@ def _missing_of_server() -> list[str]:
 
 def _missing_of_cycle() -> list[str]:
     names = httptools_impl.RequestResponseCycle.__init__.__code__.co_names
-    found = {"response_started", "response_complete", "disconnected"} - set(names)
-    return [*sorted(found), *([] if 200 in httptools_impl.STATUS_LINE else ["STATUS_LINE"])]
+    missing = CYCLE_FIELDS - set(names)
+    return [*sorted(missing), *([] if 200 in httptools_impl.STATUS_LINE else ["STATUS_LINE"])]
 
 
 def _missing_of_connections() -> list[str]:
