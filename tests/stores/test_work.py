@@ -207,13 +207,13 @@ async def test_heartbeats_tell_of_silence_and_of_a_cancel(
     (claim,) = await take(queue, "w", 1)
     assert await queue.heartbeat([Beat(claim, HOUR_SECONDS)]) == []
     await asyncio.sleep(0.02)
-    (told,) = await queue.heartbeat([Beat(claim, MOMENT_SECONDS)])
-    assert told.kind is NoticeKind.SILENT
+    (reported,) = await queue.heartbeat([Beat(claim, MOMENT_SECONDS)])
+    assert reported.kind is NoticeKind.SILENT
     assert await queue.heartbeat([Beat(claim, MOMENT_SECONDS)]) == [], "once a silence"
     await store.request_cancel("run")
     for _ in range(2):
-        (told,) = await queue.heartbeat([Beat(claim)])
-        assert told.kind is NoticeKind.CANCEL
+        (reported,) = await queue.heartbeat([Beat(claim)])
+        assert reported.kind is NoticeKind.CANCEL
 
 
 async def test_a_cancel_wakes_the_worker_that_has_the_run(
@@ -224,8 +224,8 @@ async def test_a_cancel_wakes_the_worker_that_has_the_run(
     waiting = asyncio.create_task(queue.control("w", "", 30))
     await store.request_cancel("run")
     messages, after = await waiting
-    told = [(each.kind, each.run_id, each.claim) for each in messages]
-    assert told == [("cancel", "run", claim.token)]
+    reported = [(each.kind, each.run_id, each.claim) for each in messages]
+    assert reported == [("cancel", "run", claim.token)]
     assert (await queue.control("w", after, MOMENT_SECONDS))[0] == []
 
 
@@ -285,8 +285,8 @@ async def test_dead_letters_are_listed_target_by_target_the_newest_first(store: 
     for target in ("a", "a-b", "b"):
         expected = [f"{target}.{number}" for number in (2, 1, 0)]
         assert [letter.run_id for letter in (await letters.list(target)).letters] == expected
-        place = whole.index(expected[0])
-        assert whole[place : place + 3] == expected
+        position = whole.index(expected[0])
+        assert whole[position : position + 3] == expected
     paged: list[str] = []
     cursor = None
     while cursor is not None or not paged:

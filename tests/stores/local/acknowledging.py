@@ -20,7 +20,7 @@ EVENTS = 12
 """So many events a run has before it ends."""
 
 
-def tell(run_id: str, what: str, number: int) -> None:
+def acknowledge(run_id: str, what: str, number: int) -> None:
     os.write(1, f"{run_id} {what} {number}\n".encode())
 
 
@@ -29,19 +29,19 @@ async def write(store: RunStore, name: str) -> None:
     for life in count():
         run_id = f"{name}-{life}"
         await store.create(run_id, "writer", input={"life": life})
-        tell(run_id, "created", 0)
+        acknowledge(run_id, "created", 0)
         for number in range(EVENTS):
             event = RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name="n", data=number)
             await store.append(run_id, event)
-            tell(run_id, "event", number)
+            acknowledge(run_id, "event", number)
             await store.update_progress(run_id, RunProgress(total=EVENTS, completed=number))
         await store.finish(run_id, RunState.COMPLETED)
-        tell(run_id, "finished", 0)
+        acknowledge(run_id, "finished", 0)
 
 
 async def main(kind: str, folder: str, name: str) -> None:
     async with opener(kind, Path(folder))() as store:
-        tell("-", "open", 0)
+        acknowledge("-", "open", 0)
         async with asyncio.TaskGroup() as group:
             for task in range(TASKS):
                 group.create_task(write(store, f"{name}-{task}"))

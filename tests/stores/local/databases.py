@@ -12,7 +12,7 @@ from typing import Any
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run
-from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
+from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.memory.database import MemoryDatabase
 from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
@@ -66,35 +66,35 @@ def reopening(opener: Opener, folder: Path) -> Generator[Open]:
 
 def a_run(run_id: str = "r1", **fields: Any) -> Run:
     """A run of the target ``agent``."""
-    told: dict[str, Any] = {"target": "agent", "epoch": "e1", "created_ms": 1_000, **fields}
-    return Run(run_id=run_id, **told)
+    reported: dict[str, Any] = {"target": "agent", "epoch": "e1", "created_ms": 1_000, **fields}
+    return Run(run_id=run_id, **reported)
 
 
 def an_entry(run: Run, seq: int, ms: int | None = None, **fields: str) -> JournalEntry:
     """An entry of a run's journal; its ms is its seq unless told."""
-    told = {"type": "agent_started", **fields}
-    return JournalEntry(run.run_id, run.epoch, seq if ms is None else ms, seq, told)
+    reported = {"type": "agent_started", **fields}
+    return JournalEntry(run.run_id, run.epoch, seq if ms is None else ms, seq, reported)
 
 
-def created(run: Run, *entries: JournalEntry, payloads: Any = None, **moments: Any) -> Change:
+def created(run: Run, *entries: JournalEntry, payloads: Any = None, **moments: Any) -> RunChange:
     """A new run, with moments of Stored and payloads; with one entry unless told."""
     written = list(entries) or [an_entry(run, 1)]
     after = Stored(replace(run, version=written[-1].seq, last_ms=written[-1].ms), **moments)
-    return Change(None, after, is_plain=False, entries=written, payloads=payloads or {})
+    return RunChange(None, after, is_plain=False, entries=written, payloads=payloads or {})
 
 
-def appended(before: Stored, *entries: JournalEntry, **change: Any) -> Change:
+def appended(before: Stored, *entries: JournalEntry, **change: Any) -> RunChange:
     """More entries, and nothing else changes."""
     run = replace(before.run, version=entries[-1].seq, last_ms=entries[-1].ms)
-    return Change(before, replace(before, run=run), entries=list(entries), **change)
+    return RunChange(before, replace(before, run=run), entries=list(entries), **change)
 
 
-def removed(before: Stored) -> Change:
+def removed(before: Stored) -> RunChange:
     """The run goes, with all that it has."""
-    return Change(before, None, is_plain=False)
+    return RunChange(before, None, is_plain=False)
 
 
-def group(*changes: Change, items: Any = None) -> Changes:
+def group(*changes: RunChange, items: Any = None) -> Changes:
     """A group of changes whose entries all go to the feed."""
     whole = Changes(items=items or {})
     for change in changes:
@@ -105,13 +105,13 @@ def group(*changes: Change, items: Any = None) -> Changes:
     return whole
 
 
-def write(database: Database, *changes: Change, items: Any = None) -> Position:
+def write(database: Database, *changes: RunChange, items: Any = None) -> Position:
     """Write one group."""
     database.begin()
     return database.commit(group(*changes, items=items))
 
 
-def kept(database: Database, run_id: str = "r1") -> Stored:
+def stored_run(database: Database, run_id: str = "r1") -> Stored:
     """The stored run, which is there."""
     stored = database.stored(run_id)
     assert stored is not None

@@ -10,7 +10,13 @@ import pytest
 
 from murmur_streams.core.model.pages import RunFilter, listing_key
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.engine.database import Change, Database, Due, QueuePlace, Space
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    Due,
+    QueuePosition,
+    RunChange,
+    Space,
+)
 from tests.stores.local.databases import (
     OPENERS,
     Open,
@@ -18,9 +24,9 @@ from tests.stores.local.databases import (
     an_entry,
     appended,
     created,
-    kept,
     removed,
     reopening,
+    stored_run,
     write,
 )
 
@@ -74,9 +80,9 @@ class TestListing:
 
     def test_a_run_is_listed_by_what_it_is_now(self, database: Database) -> None:
         write(database, created(a_run(state=RunState.RUNNING)))
-        before = kept(database)
+        before = stored_run(database)
         after = replace(before, run=replace(before.run, state=RunState.FAILED))
-        write(database, Change(before, after, is_plain=False))
+        write(database, RunChange(before, after, is_plain=False))
         assert self.ids(database, RunFilter(state=RunState.RUNNING)) == []
         assert self.ids(database, RunFilter(state=RunState.FAILED)) == ["r1"]
 
@@ -101,8 +107,8 @@ class TestListing:
 
     def test_a_listed_run_has_its_newest_version(self, database: Database) -> None:
         write(database, created(a_run()))
-        write(database, appended(kept(database), an_entry(a_run(), 2, 9)))
-        assert database.listing(ALL, 0, 9, None) == [kept(database).run]
+        write(database, appended(stored_run(database), an_entry(a_run(), 2, 9)))
+        assert database.listing(ALL, 0, 9, None) == [stored_run(database).run]
 
 
 class TestDue:
@@ -117,19 +123,19 @@ class TestDue:
     @pytest.mark.parametrize("what", list(Due))
     def test_a_moment_that_moved_counts_where_it_is(self, database: Database, what: Due) -> None:
         write(database, created(a_run(), **{str(what): 10}))
-        before = kept(database)
-        write(database, Change(before, replace(before, **{str(what): 20}), is_plain=False))
+        before = stored_run(database)
+        write(database, RunChange(before, replace(before, **{str(what): 20}), is_plain=False))
         assert database.due(what, 19, 9) == []
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert database.due(what, 99, 9) == []
 
     def test_a_queue_goes_by_score_then_id(self, database: Database) -> None:
         ready = {"a": 3, "c": -4, "b": -4}
         write(
             database,
-            *(created(a_run(n), queue=QueuePlace(True, score)) for n, score in ready.items()),
-            created(a_run("d"), queue=QueuePlace(False, 1)),
-            created(a_run("e", target="other"), queue=QueuePlace(True, 1)),
+            *(created(a_run(n), queue=QueuePosition(True, score)) for n, score in ready.items()),
+            created(a_run("d"), queue=QueuePosition(False, 1)),
+            created(a_run("e", target="other"), queue=QueuePosition(True, 1)),
             created(a_run("f")),
         )
         assert database.queue("agent", is_ready=True, limit=9) == [(-4, "b"), (-4, "c"), (3, "a")]
@@ -137,9 +143,9 @@ class TestDue:
         assert database.queue("agent", is_ready=False, limit=9) == [(1, "d")]
 
     def test_a_claimed_run_has_left_its_queue(self, database: Database) -> None:
-        write(database, created(a_run(), queue=QueuePlace(is_ready=True, score=1)))
-        before = kept(database)
-        write(database, Change(before, replace(before, queue=None), is_plain=False))
+        write(database, created(a_run(), queue=QueuePosition(is_ready=True, score=1)))
+        before = stored_run(database)
+        write(database, RunChange(before, replace(before, queue=None), is_plain=False))
         assert database.queue("agent", is_ready=True, limit=9) == []
 
 
@@ -152,7 +158,7 @@ class TestFeed:
         other = a_run("r2")
         assert write(database, created(other, an_entry(other, 1, 20))) == (60, 3)
         rows = database.feed(0, 9)
-        assert [row.place for row in rows] == [(50, 1), (60, 2), (60, 3)]
+        assert [row.position for row in rows] == [(50, 1), (60, 2), (60, 3)]
         assert [row.entry.ms for row in rows] == [50, 60, 20]
         assert database.feed(1, 1) == rows[1:2]
         assert database.feed(3, 9) == []
@@ -166,15 +172,15 @@ class TestFeed:
         run = a_run()
         write(database, created(run))
         for seq in range(2, 100):
-            write(database, appended(kept(database), an_entry(run, seq)))
+            write(database, appended(stored_run(database), an_entry(run, seq)))
             start, last = database.feed_ends()
             rows = database.feed(0, 999)
             assert min(limit, seq) <= len(rows) <= most
             assert last == (seq, seq)
             assert start == (seq - len(rows), seq - len(rows))
-            assert [row.place[1] for row in rows] == list(range(start[1] + 1, seq + 1))
+            assert [row.position[1] for row in rows] == list(range(start[1] + 1, seq + 1))
         database = reopen(limit)
-        assert write(database, appended(kept(database), an_entry(run, 100))) == (100, 100)
+        assert write(database, appended(stored_run(database), an_entry(run, 100))) == (100, 100)
 
     def test_a_group_larger_than_the_feed_is_trimmed_to_it(self, reopen: Open) -> None:
         database = reopen(5)
@@ -190,7 +196,7 @@ class TestFeed:
         entry = an_entry(run, 1, data=sign * 2000)
         write(database, created(run, entry))
         assert [row.entry for row in database.feed(0, 9)] == [entry]
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         fields = [row.entry.fields for row in database.feed(0, 9)]
         assert fields in ([entry.fields], [TYPE_ONLY])
 
@@ -199,7 +205,7 @@ class TestFeed:
         write(database, created(old, an_entry(old, 1, data="x" * 2000)))
         new = a_run(epoch="e2")
         change = created(new, an_entry(new, 1, 9, data="y" * 2000))
-        change.before, change.is_new_life = kept(database), True
+        change.before, change.is_new_life = stored_run(database), True
         write(database, change)
         first, second = database.feed(0, 9)
         assert first.entry.fields in (an_entry(old, 1, data="x" * 2000).fields, TYPE_ONLY)
@@ -211,7 +217,7 @@ class TestFeed:
         size = 1024 - len("typeagent_starteddata")
         entries = [an_entry(run, n, data="x" * (size + n - 1)) for n in (1, 2)]
         write(database, created(run, *entries))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         fields = [row.entry.fields for row in database.feed(0, 9)]
         assert fields[0] == entries[0].fields
         assert fields[1] in (entries[1].fields, TYPE_ONLY)

@@ -12,10 +12,10 @@ from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
-    Change,
     Changes,
     Database,
-    QueuePlace,
+    QueuePosition,
+    RunChange,
     Space,
     Stored,
 )
@@ -27,10 +27,10 @@ from tests.stores.local.databases import (
     appended,
     created,
     group,
-    kept,
     removed,
     reopening,
     seqs,
+    stored_run,
     texts,
     write,
 )
@@ -68,40 +68,40 @@ class TestRuns:
             errors="1 first\n2 second",
             metadata_json='{"a": "\\u0000é"}',
         )
-        queue = QueuePlace(is_ready=False, score=77)
+        queue = QueuePosition(is_ready=False, score=77)
         change = created(
             run, expire_at_ms=1, live_until_ms=2, overdue_ms=3, lease_until_ms=4, queue=queue
         )
         write(reopen(), change)
-        assert kept(reopen()) == change.after
+        assert stored_run(reopen()) == change.after
 
     def test_a_run_that_changes_is_written_as_a_whole(self, database: Database) -> None:
-        write(database, created(a_run(tenant="acme"), queue=QueuePlace(is_ready=True, score=1)))
-        before = kept(database)
+        write(database, created(a_run(tenant="acme"), queue=QueuePosition(is_ready=True, score=1)))
+        before = stored_run(database)
         run = replace(before.run, state=RunState.COMPLETED, tenant=None, version=2, last_ms=9)
         after = Stored(run, expire_at_ms=99)
-        change = Change(before, after, is_plain=False, entries=[an_entry(run, 2, 9)])
+        change = RunChange(before, after, is_plain=False, entries=[an_entry(run, 2, 9)])
         write(database, change)
-        assert kept(database) == after
+        assert stored_run(database) == after
         assert seqs(database) == [1, 2]
 
     def test_a_change_without_an_entry_is_kept(self, database: Database) -> None:
         write(database, created(a_run()))
-        before = kept(database)
-        write(database, Change(before, replace(before, lease_until_ms=5), is_plain=False))
-        assert kept(database).lease_until_ms == 5
+        before = stored_run(database)
+        write(database, RunChange(before, replace(before, lease_until_ms=5), is_plain=False))
+        assert stored_run(database).lease_until_ms == 5
 
     def test_a_plain_change_moves_version_and_time_only(self, reopen: Open) -> None:
         database = reopen()
         write(database, created(a_run(tenant="acme"), live_until_ms=7))
-        before = kept(database)
+        before = stored_run(database)
         change = appended(before, an_entry(before.run, 2, 50))
         write(database, change)
-        assert kept(reopen()) == change.after
+        assert stored_run(reopen()) == change.after
 
     def test_a_removed_run_leaves_nothing(self, database: Database) -> None:
         write(database, created(a_run(), payloads={PayloadKind.INPUT: "1"}), created(a_run("r2")))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert database.stored("r1") is None
         assert database.journal("r1", 0, 10) is None
         assert database.payload("r1", PayloadKind.INPUT) is None
@@ -110,7 +110,7 @@ class TestRuns:
     def test_two_hundred_runs_go_in_one_group(self, database: Database) -> None:
         names = [f"r{number}" for number in range(200)]
         write(database, *(created(a_run(name)) for name in names))
-        write(database, *(removed(kept(database, name)) for name in names[:199]))
+        write(database, *(removed(stored_run(database, name)) for name in names[:199]))
         assert [run.run_id for run in database.listing(RunFilter(), 0, 10, None)] == ["r199"]
 
     def test_a_new_life_has_nothing_of_the_old_one(self, reopen: Open) -> None:
@@ -120,17 +120,19 @@ class TestRuns:
         write(database, created(old, *(an_entry(old, n) for n in (1, 2, 3)), payloads=payloads))
         new = a_run(epoch="e2", created_ms=2_000)
         change = created(new, an_entry(new, 1, 9), payloads={PayloadKind.INPUT: "3"})
-        change.before, change.is_new_life = kept(database), True
+        change.before, change.is_new_life = stored_run(database), True
         write(database, change)
         database = reopen()
-        assert kept(database) == change.after
+        assert stored_run(database) == change.after
         assert database.last_entries("r1", 10) == change.entries
         assert database.payload("r1", PayloadKind.INPUT) == "3"
         assert database.payload("r1", PayloadKind.RESULT) is None
 
     def test_a_run_made_and_removed_in_one_group_was_never_there(self, database: Database) -> None:
         run = a_run()
-        whole = Changes(runs={"r1": Change(None, None, is_plain=False, entries=[an_entry(run, 1)])})
+        whole = Changes(
+            runs={"r1": RunChange(None, None, is_plain=False, entries=[an_entry(run, 1)])}
+        )
         whole.feed.append(("agent", an_entry(run, 1)))
         database.begin()
         database.commit(whole)
@@ -157,7 +159,7 @@ class TestJournal:
         change = created(run, an_entry(run, 1, data=text), payloads={PayloadKind.INPUT: text})
         write(database, change, items={(Space.WORKERS, f"k{text}"): text})
         database = reopen()
-        assert kept(database) == change.after
+        assert stored_run(database) == change.after
         assert texts(database) == [text]
         assert database.payload("r1", PayloadKind.INPUT) == text
         assert database.items(Space.WORKERS, limit=9) == [(f"k{text}", text)]
@@ -167,8 +169,8 @@ class TestJournal:
         run = a_run()
         entries = [an_entry(run, seq) for seq in range(1, 8)]
         write(database, created(run, *entries), created(a_run("r2")))
-        assert database.journal("r1", 2, 3) == (kept(database), entries[2:5])
-        assert database.journal("r1", 7, 3) == (kept(database), [])
+        assert database.journal("r1", 2, 3) == (stored_run(database), entries[2:5])
+        assert database.journal("r1", 7, 3) == (stored_run(database), [])
         assert database.last_entries("r1", 2) == entries[-2:]
 
     def test_older_entries_go_when_the_journal_is_trimmed(self, reopen: Open) -> None:
@@ -176,14 +178,14 @@ class TestJournal:
         run = a_run()
         write(database, created(run, *(an_entry(run, seq) for seq in range(1, 6))))
         write(database, created(a_run("r2")))
-        write(database, appended(kept(database), an_entry(run, 6), keep_from_seq=5))
+        write(database, appended(stored_run(database), an_entry(run, 6), keep_from_seq=5))
         assert seqs(database) == [5, 6]
         assert seqs(database, "r2") == [1]
 
     def test_a_trimmed_journal_has_no_hole(self, database: Database) -> None:
         run = a_run()
         write(database, created(run, *(an_entry(run, seq) for seq in range(1, 6))))
-        write(database, appended(kept(database), an_entry(run, 6), keep_from_seq=5))
+        write(database, appended(stored_run(database), an_entry(run, 6), keep_from_seq=5))
         # It may keep what the feed shows.
         assert seqs(database) in ([5, 6], [1, 2, 3, 4, 5, 6])
         assert [row.entry.seq for row in database.feed(0, 9)] == [1, 2, 3, 4, 5, 6]
@@ -193,7 +195,7 @@ class TestJournal:
             database,
             created(a_run(), payloads={PayloadKind.INPUT: "1", PayloadKind.CHECKPOINT: "2"}),
         )
-        before = kept(database)
+        before = stored_run(database)
         change = appended(before, an_entry(before.run, 2), payloads={PayloadKind.CHECKPOINT: "3"})
         write(database, change)
         found = [database.payload("r1", kind) for kind in PayloadKind]

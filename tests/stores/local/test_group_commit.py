@@ -61,8 +61,8 @@ async def test_a_hundred_tasks_share_a_few_commits(store: FileRunStore) -> None:
     await asyncio.gather(*(store.append("run", note("run", each)) for each in range(TASKS)))
     assert sum(commits.groups) == TASKS
     assert len(commits.groups) <= 3
-    told = [event for entry in await journal_of(store, "run") if (event := entry.event())]
-    assert sorted(map(int, map(str, numbers(told)))) == list(range(TASKS))
+    reported = [event for entry in await journal_of(store, "run") if (event := entry.event())]
+    assert sorted(map(int, map(str, numbers(reported)))) == list(range(TASKS))
 
 
 async def test_one_call_does_not_wait_for_company(store: FileRunStore) -> None:

@@ -19,7 +19,7 @@ from tests.stores.local.stores import Open
 from tests.warm import ROOT, WarmProcess
 
 KILLS = 200
-Told = dict[str, set[tuple[str, int]]]
+Reported = dict[str, set[tuple[str, int]]]
 
 
 @pytest.mark.slow
@@ -30,15 +30,15 @@ async def test_two_hundred_kills_lose_nothing_acknowledged_and_double_nothing(
     chance = random.Random(6)
     acknowledged = 0
     for life in range(KILLS):
-        told = _killed_writer(kind, tmp_path, life, chance)
+        reported = _killed_writer(kind, tmp_path, life, chance)
         async with open_again() as store:
-            for run_id, writes in told.items():
+            for run_id, writes in reported.items():
                 await _check(store, run_id, writes)
-        acknowledged += sum(map(len, told.values()))
+        acknowledged += sum(map(len, reported.values()))
     assert acknowledged > KILLS * EVENTS
 
 
-def _killed_writer(kind: str, folder: Path, life: int, chance: random.Random) -> Told:
+def _killed_writer(kind: str, folder: Path, life: int, chance: random.Random) -> Reported:
     """Let a process write, and kill it at a moment of its own; what it was told is written."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as lines:
@@ -53,14 +53,14 @@ def _killed_writer(kind: str, folder: Path, life: int, chance: random.Random) ->
                 stderr=output,
             )
         assert lines.readline() == b"- open 0\n"
-        told = [lines.readline() for _ in range(chance.randrange(1, 150))]
+        reported = [lines.readline() for _ in range(chance.randrange(1, 150))]
         # Anywhere between two writes, or in the middle of one.
         time.sleep(chance.random() * 0.003)
         process.kill()
-        assert process.wait(20) == -signal.SIGKILL, b"".join(told)
-        told += [line for line in lines if line.endswith(b"\n")]
-    writes: Told = defaultdict(set)
-    for run_id, what, number in (line.decode().split() for line in told):
+        assert process.wait(20) == -signal.SIGKILL, b"".join(reported)
+        reported += [line for line in lines if line.endswith(b"\n")]
+    writes: Reported = defaultdict(set)
+    for run_id, what, number in (line.decode().split() for line in reported):
         writes[run_id].add((what, int(number)))
     return writes
 

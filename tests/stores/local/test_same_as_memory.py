@@ -134,9 +134,9 @@ async def _compare(steps: list[Step]) -> None:
                 assert answers[1:] == answers[:1] * 2, step
             for store in stores:
                 await store.sweep()
-            told = [await _all(store) for store in stores]
-            assert told[1] == told[0]
-            assert told[2] == told[0]
+            reported = [await _all(store) for store in stores]
+            assert reported[1] == reported[0]
+            assert reported[2] == reported[0]
         finally:
             for store in stores:
                 await store.close()

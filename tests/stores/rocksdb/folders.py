@@ -21,10 +21,10 @@ def only(path: Path, pattern: str) -> Path:
 
 
 def garbled(file: Path, at: float = 0.5) -> None:
-    """Change 16 bytes of a file, at a fraction of its length."""
+    """RunChange 16 bytes of a file, at a fraction of its length."""
     data = bytearray(file.read_bytes())
-    place = int(len(data) * at)
-    data[place : place + 16] = bytes(each ^ 0xA5 for each in data[place : place + 16])
+    position = int(len(data) * at)
+    data[position : position + 16] = bytes(each ^ 0xA5 for each in data[position : position + 16])
     file.write_bytes(data)
 
 

@@ -15,7 +15,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind, run_to_fields
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.engine.database import Database, Due, QueuePlace, Space, Stored
+from murmur_streams.stores.local.engine.database import Database, Due, QueuePosition, Space, Stored
 from tests.stores.rocksdb.making import NOW, appended, changed, created, new_run, opened
 
 FROZEN = Path(__file__).with_name("frozen")
@@ -50,18 +50,18 @@ def _stored(state: RunState, number: int) -> Stored:
     run = new_run(
         state, state=state, tenant="mine" if number % 2 else None, created_ms=NOW + number
     )
-    told = replace(run.run, progress=RunProgress(total=number), queued=True, error='"é"\n')
+    dump = replace(run.run, progress=RunProgress(total=number), queued=True, error='"é"\n')
     return Stored(
-        told,
+        dump,
         expire_at_ms=2 * NOW if state.is_terminal else None,
         live_until_ms=None if state.is_terminal else 3 * NOW,
         overdue_ms=NOW if state is RunState.RUNNING else None,
         lease_until_ms=NOW + 5 if state is RunState.RUNNING else None,
-        queue=QueuePlace(is_ready=True, score=-5) if state is RunState.PENDING else None,
+        queue=QueuePosition(is_ready=True, score=-5) if state is RunState.PENDING else None,
     )
 
 
-def told(database: Database) -> object:
+def dump(database: Database) -> object:
     """Everything that the store says, as JSON has it."""
     runs: dict[str, object] = {}
     for run_id in RUN_IDS:
@@ -79,7 +79,11 @@ def told(database: Database) -> object:
         "due": {what: database.due(what, 9 * NOW, 100) for what in Due},
         "queue": database.queue("writer", is_ready=True, limit=100),
         "items": {space: database.items(space, limit=100) for space in Space},
-        "feed": [asdict(row) for row in database.feed(0, 100)],
+        "feed": [
+            # The frozen files were written with this name of the position.
+            {"place": row.position, "target": row.target, "entry": asdict(row.entry)}
+            for row in database.feed(0, 100)
+        ],
         "feed_ends": database.feed_ends(),
     }
     return json.loads(json.dumps(everything))
@@ -92,7 +96,7 @@ def freeze() -> None:
         path = Path(folder) / "store"
         database = opened(path)
         fill(database)
-        text = json.dumps(told(database), indent=1, ensure_ascii=False)
+        text = json.dumps(dump(database), indent=1, ensure_ascii=False)
         (FROZEN / "v1.json").write_text(text + "\n", encoding="utf-8")
         database.close()
         with ZipFile(FROZEN / "v1.zip", "w", ZIP_DEFLATED) as archive:

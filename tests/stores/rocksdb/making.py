@@ -8,7 +8,7 @@ from pathlib import Path
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
+from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
 
 EPOCH = "0a1b2c3d"
@@ -32,7 +32,7 @@ def created(stored: Stored) -> Changes:
     """The group that creates a run, with its first entry."""
     run = stored.run
     first = entry(run.run_id, 1, ms=run.last_ms, epoch=run.epoch)
-    change = Change(None, stored, is_plain=False, entries=[first])
+    change = RunChange(None, stored, is_plain=False, entries=[first])
     return Changes({run.run_id: change}, [(run.target, first)])
 
 
@@ -44,11 +44,11 @@ def appended(stored: Stored, count: int = 1, **fields: str) -> tuple[Stored, Cha
         for each in range(count)
     ]
     after = replace(stored, run=replace(run, version=run.version + count, last_ms=NOW))
-    change = Change(stored, after, entries=more)
+    change = RunChange(stored, after, entries=more)
     return after, Changes({run.run_id: change}, [(run.target, each) for each in more])
 
 
 def changed(before: Stored, after: Stored | None) -> Changes:
     """The group that changes or removes a run, and writes no entry."""
     run = before.run
-    return Changes({run.run_id: Change(before, after, is_plain=False)})
+    return Changes({run.run_id: RunChange(before, after, is_plain=False)})

@@ -10,7 +10,7 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.engine.database import Database, Due, QueuePlace, Space, Stored
+from murmur_streams.stores.local.engine.database import Database, Due, QueuePosition, Space, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.handle import Handle
 from tests.stores.rocksdb.making import NOW, appended, created, entry, new_run, opened
@@ -83,7 +83,7 @@ def check_run_is_damaged(database: Database) -> None:
         with pytest.raises(RunDamagedError, match="'run'"):
             read()
     assert [run.run_id for run in database.listing(RunFilter(), NOW, 10, None)] == ["other"]
-    assert [each.seq for each in database.kept_entries("run", 0, 10)] == [1, 2, 3, 4, 5]
+    assert [each.seq for each in database.stored_entries("run", 0, 10)] == [1, 2, 3, 4, 5]
     assert len(database.feed(0, 10)) == 6
 
 
@@ -111,13 +111,13 @@ def test_an_entry_that_cannot_be_read_names_its_run(tmp_path: Path, row: bytes) 
 
 
 @pytest.mark.parametrize("row", BAD_ENTRIES)
-def test_kept_entries_are_those_that_can_be_read(tmp_path: Path, row: bytes) -> None:
+def test_stored_entries_are_those_that_can_be_read(tmp_path: Path, row: bytes) -> None:
     database = filled(tmp_path / "store", put(keys.numbered(keys.journal("run"), 2), row))
-    assert [each.seq for each in database.kept_entries("run", 0, 10)] == [1, 3, 4, 5]
-    assert [each.seq for each in database.kept_entries("run", 0, 2)] == [1, 3]
-    assert [each.seq for each in database.kept_entries("run", 1, 1)] == [3]
-    assert database.kept_entries("run", 5, 10) == []
-    assert database.kept_entries("none", 0, 10) == []
+    assert [each.seq for each in database.stored_entries("run", 0, 10)] == [1, 3, 4, 5]
+    assert [each.seq for each in database.stored_entries("run", 0, 2)] == [1, 3]
+    assert [each.seq for each in database.stored_entries("run", 1, 1)] == [3]
+    assert database.stored_entries("run", 5, 10) == []
+    assert database.stored_entries("none", 0, 10) == []
     database.close()
 
 
@@ -134,10 +134,10 @@ def test_the_feed_goes_on_past_a_row_that_cannot_be_read(
 
     database = filled(tmp_path / "store", spoil)
     found = database.feed(0, 10)
-    assert [each.place for each in found] == [
+    assert [each.position for each in found] == [
         (0 if (n, number) == (1, 1) else NOW, number) for number in range(1, 7)
     ]
-    assert found[n - 1].entry == JournalEntry("", "", found[n - 1].place[0], 0, {"type": ""})
+    assert found[n - 1].entry == JournalEntry("", "", found[n - 1].position[0], 0, {"type": ""})
     assert [each.entry.type for each in found].count("agent_started") == 5
     for number in range(6):
         assert database.feed(number, 1) == [found[number]]
@@ -172,7 +172,7 @@ def test_a_feed_with_a_row_that_cannot_be_read_is_trimmed(tmp_path: Path) -> Non
     assert stored is not None
     _, group = appended(stored)
     database.commit(group)
-    assert [each.place[1] for each in database.feed(0, 10)] == [6, 7]
+    assert [each.position[1] for each in database.feed(0, 10)] == [6, 7]
     database.close()
 
 
@@ -212,7 +212,7 @@ def test_numbers_beyond_all_ranges_are_read_as_their_ends(tmp_path: Path) -> Non
     limits: Any = ((ENDLESS, 5), (0, 0), (-1, 0), (-ENDLESS, 0), (1.5, 1))
     for limit, count in limits:
         assert len(database.last_entries("run", limit)) == count
-        assert len(database.kept_entries("run", 0, limit)) == count
+        assert len(database.stored_entries("run", 0, limit)) == count
         assert len((database.journal("run", 0, limit) or (None, []))[1]) == count
         assert len(database.feed(0, limit)) == min(6, count + (limit == ENDLESS))
         assert len(database.listing(RunFilter(), NOW, limit, None)) == min(2, count)
@@ -220,9 +220,9 @@ def test_numbers_beyond_all_ranges_are_read_as_their_ends(tmp_path: Path) -> Non
         assert database.due(Due.EXPIRE, ENDLESS, limit) == []
         assert database.queue("writer", is_ready=True, limit=limit) == []
     for after in (ENDLESS, 2**63, 2**64 - 1):
-        assert database.kept_entries("run", after, 10) == database.feed(after, 10) == []
+        assert database.stored_entries("run", after, 10) == database.feed(after, 10) == []
         assert (database.journal("run", after, 10) or (None, None))[1] == []
-    assert len(database.kept_entries("run", -ENDLESS, 10)) == 5
+    assert len(database.stored_entries("run", -ENDLESS, 10)) == 5
     assert len((database.journal("run", -1, 10) or (None, []))[1]) == 5
     assert len(database.feed(-ENDLESS, 10)) == 6
     assert database.due(Due.EXPIRE, -ENDLESS, 10) == []
@@ -236,7 +236,7 @@ def test_a_moment_beyond_all_time_is_written_and_read_as_it_is(tmp_path: Path, m
         new_run("far", created_ms=abs(moment)),
         expire_at_ms=moment,
         lease_until_ms=moment,
-        queue=QueuePlace(is_ready=True, score=moment),
+        queue=QueuePosition(is_ready=True, score=moment),
     )
     database.commit(created(far))
     assert database.stored("far") == far

@@ -35,13 +35,13 @@ def over_the_limit(path: Path) -> None:
     stored = new_run("run")
     database.commit(created(stored))
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, UNLIMITED))
-    kept: list[BaseException] = []
+    errors: list[BaseException] = []
     after, group = appended(stored, data="x" * 5000)
-    while not kept:
+    while not errors:
         try:
             database.commit(group)
         except StoreFullError as error:
-            kept.append(error)
+            errors.append(error)
         else:
             stored = after
             after, group = appended(stored, data="x" * 5000)
@@ -52,8 +52,8 @@ def over_the_limit(path: Path) -> None:
         assert database.stored("run") == reader.stored("run") == stored
     ends = database.feed_ends()
     resource.setrlimit(resource.RLIMIT_FSIZE, (UNLIMITED, UNLIMITED))
-    place = database.commit(group)
-    assert place[1] == ends[1][1] + 1
+    position = database.commit(group)
+    assert position[1] == ends[1][1] + 1
     assert database.stored("run") == reader.stored("run") == after
     database.close()
     database = opened(path)
@@ -136,6 +136,6 @@ def test_a_synchronous_store_writes_and_reads_as_another(tmp_path: Path) -> None
     ],
 )
 def test_what_rocksdb_says_is_told_with_the_path(tmp_path: Path, text: str, kind: type) -> None:
-    told = failure(tmp_path, Exception(text))
-    assert type(told) is kind
-    assert str(tmp_path) in str(told)
+    reported = failure(tmp_path, Exception(text))
+    assert type(reported) is kind
+    assert str(tmp_path) in str(reported)

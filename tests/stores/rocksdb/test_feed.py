@@ -21,7 +21,7 @@ def test_places_are_dense_and_never_go_back_in_time(tmp_path: Path) -> None:
     late, early = entry("a", 1, ms=NOW + 5), entry("b", 1, ms=NOW)
     assert database.commit(Changes(feed=[("x", late), ("y", early)])) == (NOW + 5, 2)
     rows = database.feed(0, 10)
-    assert [(row.place, row.target, row.entry) for row in rows] == [
+    assert [(row.position, row.target, row.entry) for row in rows] == [
         ((NOW + 5, 1), "x", late),
         ((NOW + 5, 2), "y", early),
     ]
@@ -37,7 +37,7 @@ def test_it_is_trimmed_to_its_size_with_a_tenth_of_slack(tmp_path: Path) -> None
     fed(database, 22)
     assert len(database.feed(0, 100)) == 22
     fed(database, 1)
-    assert [row.place[1] for row in database.feed(0, 100)] == list(range(4, 24))
+    assert [row.position[1] for row in database.feed(0, 100)] == list(range(4, 24))
     assert database.feed_ends() == ((NOW, 3), (NOW, 23))
     database.close()
 
@@ -46,7 +46,7 @@ def test_a_group_longer_than_the_feed_leaves_its_end(tmp_path: Path) -> None:
     database = opened(tmp_path / "store", feed_max_entries=10)
     entries = [("x", entry("run", seq, ms=NOW + seq)) for seq in range(1, 101)]
     database.commit(Changes(feed=entries))
-    assert [row.place for row in database.feed(0, 100)] == [
+    assert [row.position for row in database.feed(0, 100)] == [
         (NOW + seq, seq) for seq in range(91, 101)
     ]
     assert database.feed_ends() == ((NOW + 90, 90), (NOW + 100, 100))
@@ -62,7 +62,7 @@ def test_its_end_outlives_a_restart_and_everything_in_it(tmp_path: Path) -> None
     database = opened(tmp_path / "store")
     assert database.feed_ends() == ((NOW, 3), (NOW, 3))
     fed(database, 1)
-    assert [row.place for row in database.feed(0, 10)] == [(NOW, 4)]
+    assert [row.position for row in database.feed(0, 10)] == [(NOW, 4)]
     database.close()
 
 

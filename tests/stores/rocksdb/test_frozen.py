@@ -4,7 +4,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.stores.rocksdb.freeze import FROZEN, fill, told
+from tests.stores.rocksdb.freeze import FROZEN, dump, fill
 from tests.stores.rocksdb.making import appended, opened
 
 
@@ -17,15 +17,15 @@ def test_a_store_of_version_1_is_read_and_written(tmp_path: Path, golden: object
     with ZipFile(FROZEN / "v1.zip") as archive:
         archive.extractall(tmp_path / "store")
     database = opened(tmp_path / "store")
-    assert told(database) == golden
+    assert dump(database) == golden
     stored = database.stored("pending")
     assert stored is not None
     stored, group = appended(stored)
-    place = database.commit(group)
+    position = database.commit(group)
     database.close()
     database = opened(tmp_path / "store")
     assert database.stored("pending") == stored
-    assert database.feed(place[1] - 1, 9)[0].entry == group.feed[0][1]
+    assert database.feed(position[1] - 1, 9)[0].entry == group.feed[0][1]
     database.close()
 
 
@@ -34,5 +34,5 @@ def test_this_release_says_the_same_of_what_it_writes_itself(
 ) -> None:
     database = opened(tmp_path / "store")
     fill(database)
-    assert told(database) == golden
+    assert dump(database) == golden
     database.close()

@@ -16,7 +16,7 @@ from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.folders import contents, only
 from tests.stores.rocksdb.making import created, new_run, opened
 
-NOBODY = 65534
+OTHER_USER = 65534
 HOLDER = """
 import sys
 from pathlib import Path
@@ -109,19 +109,19 @@ def test_a_folder_of_other_files_is_refused_and_untouched(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "message"),
     [
         ([b"r/one", b"e/one/1"], "murmur-runtime"),
         ([b"anything"], "another program"),
     ],
 )
 def test_a_foreign_rocksdb_is_refused_and_untouched(
-    tmp_path: Path, names: list[bytes], words: str
+    tmp_path: Path, names: list[bytes], message: str
 ) -> None:
     path = tmp_path / "store"
     foreign(path, *names)
     before = contents(path)
-    with pytest.raises(StoreConfigurationError, match=words) as caught:
+    with pytest.raises(StoreConfigurationError, match=message) as caught:
         opened(path)
     assert str(path) in str(caught.value)
     assert contents(path) == before
@@ -201,7 +201,7 @@ def somebody_else() -> Generator[None]:
     """Root may write everywhere, so it is not root for a while."""
     user = os.geteuid()
     if user == 0:
-        os.seteuid(NOBODY)
+        os.seteuid(OTHER_USER)
     try:
         yield
     finally:
@@ -270,7 +270,7 @@ def test_an_old_version_is_migrated_step_by_step(tmp_path: Path) -> None:
 def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
     handle = Handle(tmp_path / "store")
     schema.check(handle)
-    with pytest.raises(ZeroDivisionError) as kept:
+    with pytest.raises(ZeroDivisionError) as raised:
         schema.check(handle, version=3, migrations={1: put(b"x", b"1"), 2: fail})
     handle.close()
     handle = Handle(tmp_path / "store")
@@ -278,7 +278,7 @@ def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
     assert handle.family[keys.SCHEMA] == b"2"
     schema.check(handle, version=3, migrations={2: put(b"x", b"2")})
     assert handle.family[b"x"] == b"12"
-    assert kept.traceback
+    assert raised.traceback
     handle.close()
 
 

@@ -32,14 +32,14 @@ def test_each_call_of_a_reader_sees_one_moment(tmp_path: Path) -> None:
         states = (RunState.RUNNING, RunState.PENDING)
         for number in range(2000):
             together = Changes()
-            for place, before in enumerate(stored):
+            for position, before in enumerate(stored):
                 grown, group = appended(before)
                 after = replace(grown, run=replace(grown.run, state=states[number % 2]))
                 group.runs[before.run.run_id].after = after
                 group.runs[before.run.run_id].is_plain = False
                 together.runs |= group.runs
                 together.feed += group.feed
-                stored[place] = after
+                stored[position] = after
             database.commit(together)
         is_over.set()
 
@@ -51,10 +51,10 @@ def test_each_call_of_a_reader_sees_one_moment(tmp_path: Path) -> None:
         assert found is not None
         assert len(found[1]) == found[0].run.version
         rows = reader.feed(0, 10_000)
-        assert [row.place[1] for row in rows] == list(
-            range(rows[0].place[1], rows[-1].place[1] + 1)
+        assert [row.position[1] for row in rows] == list(
+            range(rows[0].position[1], rows[-1].position[1] + 1)
         )
-        assert rows[-1].place[1] % 2 == 0
+        assert rows[-1].position[1] % 2 == 0
         seen += 1
     writer.join()
     assert seen
@@ -81,10 +81,10 @@ def test_a_closed_folder_opens_again_whatever_was_raised_before(tmp_path: Path) 
     database = opened(tmp_path / "store")
     group = created(new_run("run"))
     group.runs["run"].entries = [None]  # type: ignore[list-item]
-    with pytest.raises(AttributeError) as kept:
+    with pytest.raises(AttributeError) as caught:
         database.commit(group)
     database.close()
     database = opened(tmp_path / "store")
     assert database.stored("run") is None
-    assert kept.traceback
+    assert caught.traceback
     database.close()

@@ -8,11 +8,11 @@ from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import (
-    Change,
     Changes,
     Database,
     Due,
-    QueuePlace,
+    QueuePosition,
+    RunChange,
     Stored,
 )
 from murmur_streams.stores.local.rocksdb import keys
@@ -32,7 +32,7 @@ def busy(run_id: str) -> Stored:
         expire_at_ms=NOW,
         overdue_ms=NOW,
         lease_until_ms=NOW,
-        queue=QueuePlace(is_ready=True, score=5),
+        queue=QueuePosition(is_ready=True, score=5),
     )
 
 
@@ -58,10 +58,10 @@ def gone(handle: Handle) -> None:
 
 
 def repaired(after: Stored | None) -> Changes:
-    return Changes({"n:run": Change(None, after, is_repair=True, is_plain=False)})
+    return Changes({"n:run": RunChange(None, after, is_repair=True, is_plain=False)})
 
 
-def places(database: Database) -> list[list[str]]:
+def positions(database: Database) -> list[list[str]]:
     """The ids in every listing, at every moment and in every queue."""
     filters = [
         RunFilter(),
@@ -88,7 +88,7 @@ def test_a_repaired_run_is_found_where_it_is_now_and_nowhere_else(
 ) -> None:
     database = spoiled(tmp_path / "store", spoil)
     new = new_run("n:run", state=RunState.FAILED, target="other", tenant=tenant, created_ms=NOW + 9)
-    after = replace(new, overdue_ms=NOW + 5, queue=QueuePlace(is_ready=False, score=9))
+    after = replace(new, overdue_ms=NOW + 5, queue=QueuePosition(is_ready=False, score=9))
     database.commit(repaired(after))
     assert database.journal("n:run", 0, 9) is not None
     assert database.stored("n:run") == after
@@ -97,7 +97,7 @@ def test_a_repaired_run_is_found_where_it_is_now_and_nowhere_else(
     others = ["run", "a-run", "1:n:run"]
     for run_id in others:
         assert database.stored(run_id) == busy(run_id)
-    found = places(database)
+    found = positions(database)
     assert [ids for ids in found if "n:run" in ids] == [
         found[0],
         ["n:run"],
@@ -106,8 +106,8 @@ def test_a_repaired_run_is_found_where_it_is_now_and_nowhere_else(
         found[7],
         ["n:run"],
     ]
-    database.commit(Changes({"n:run": Change(after, None, is_plain=False)}))
-    assert not any("n:run" in ids for ids in places(database))
+    database.commit(Changes({"n:run": RunChange(after, None, is_plain=False)}))
+    assert not any("n:run" in ids for ids in positions(database))
     database.close()
 
 
@@ -119,9 +119,9 @@ def test_a_repair_that_leaves_nothing_removes_all_of_the_run(
     database = spoiled(path, spoil)
     database.commit(repaired(None))
     assert database.stored("n:run") is None
-    assert database.kept_entries("n:run", 0, 9) == []
+    assert database.stored_entries("n:run", 0, 9) == []
     assert database.payload("n:run", PayloadKind.INPUT) is None
-    assert not any("n:run" in ids for ids in places(database))
+    assert not any("n:run" in ids for ids in positions(database))
     assert all(database.stored(each) == busy(each) for each in IDS if each != "n:run")
     database.close()
     handle = Handle(path)

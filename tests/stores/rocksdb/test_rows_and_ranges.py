@@ -8,11 +8,11 @@ from murmur_streams.core.model.pages import RunFilter, listing_key
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
-    Change,
     Changes,
     Database,
     Due,
-    QueuePlace,
+    QueuePosition,
+    RunChange,
     Space,
     Stored,
 )
@@ -37,7 +37,7 @@ def test_a_run_comes_back_as_it_was_written(database: Database) -> None:
         ),
         expire_at_ms=NOW + 1,
         overdue_ms=NOW + 2,
-        queue=QueuePlace(is_ready=True, score=-5),
+        queue=QueuePosition(is_ready=True, score=-5),
     )
     database.commit(created(stored))
     assert database.stored("a:b.c_d-1") == stored
@@ -111,7 +111,9 @@ def test_a_new_life_has_nothing_of_the_old_one(database: Database, length: int) 
     database.commit(group)
     new = new_run("run", epoch="ffffffff", created_ms=NOW + 5)
     first = entry("run", 1, epoch="ffffffff")
-    change = Change(old, new, is_new_life=True, entries=[first], payloads={PayloadKind.INPUT: "3"})
+    change = RunChange(
+        old, new, is_new_life=True, entries=[first], payloads={PayloadKind.INPUT: "3"}
+    )
     database.commit(Changes({"run": change}, [("writer", first)]))
     assert database.journal("run", 0, 100) == (new, [first])
     assert database.payload("run", PayloadKind.INPUT) == "3"
@@ -176,9 +178,9 @@ def test_a_moment_that_moved_is_due_once(database: Database) -> None:
 
 def test_a_queue_is_ordered_by_score_below_zero_too_then_by_id(database: Database) -> None:
     for run_id, score in (("c", 0), ("b", -60_000), ("a", 0), ("d", 10**13)):
-        place = QueuePlace(is_ready=True, score=score)
-        database.commit(created(replace(new_run(run_id), queue=place)))
-    delayed = replace(new_run("e"), queue=QueuePlace(is_ready=False, score=1))
+        position = QueuePosition(is_ready=True, score=score)
+        database.commit(created(replace(new_run(run_id), queue=position)))
+    delayed = replace(new_run("e"), queue=QueuePosition(is_ready=False, score=1))
     database.commit(created(delayed))
     ready = database.queue("writer", is_ready=True, limit=10)
     assert ready == [(-60_000, "b"), (0, "a"), (0, "c"), (10**13, "d")]
@@ -191,8 +193,8 @@ def test_a_queue_is_ordered_by_score_below_zero_too_then_by_id(database: Databas
 def test_a_run_that_joins_before_a_queues_head_is_found(database: Database) -> None:
     assert database.queue("writer", is_ready=True, limit=1) == []
     for score in (7, 5, 6, -9):
-        place = QueuePlace(is_ready=True, score=score)
-        database.commit(created(replace(new_run(f"run{score + 10}"), queue=place)))
+        position = QueuePosition(is_ready=True, score=score)
+        database.commit(created(replace(new_run(f"run{score + 10}"), queue=position)))
         assert (score, f"run{score + 10}") in database.queue("writer", is_ready=True, limit=9)
     first = database.stored("run1")
     assert first is not None

@@ -57,7 +57,7 @@ def _append_for_ever(path: Path) -> None:
         write(database, *(created(a_run(name)) for name in RUNS))
     while True:
         database.begin()
-        stored = [kept(database, name) for name in RUNS]
+        stored = [stored_run(database, name) for name in RUNS]
         seq = stored[0].run.version + 1
         entries = [an_entry(one.run, seq, data="x" * 400) for one in stored]
         database.commit(
@@ -71,7 +71,7 @@ def _append(path: Path, mark: str, count: str) -> None:
     database = open_sqlite(path, sync=False, feed_max_entries=1_000_000)
     for number in range(int(count)):
         database.begin()
-        stored = kept(database)
+        stored = stored_run(database)
         entry = an_entry(stored.run, stored.run.version + 1, data=f"{mark}{number}")
         database.commit(group(appended(stored, entry)))
     database.close()
@@ -89,12 +89,12 @@ def _fill(path: Path) -> None:
     seq = 1
     try:
         while True:
-            stored = kept(database)
+            stored = stored_run(database)
             seq = stored.run.version + 1
             write(database, appended(stored, an_entry(stored.run, seq, data="x" * 20_000)))
     except StoreError as error:
         _say(f"{type(error).__name__} at {seq}: {error}")
-    _say(f"has {kept(database).run.version} and {seqs(database)[-1]}")
+    _say(f"has {stored_run(database).run.version} and {seqs(database)[-1]}")
     database.close()
 
 
@@ -107,8 +107,8 @@ if __name__ == "__main__":
         appended,
         created,
         group,
-        kept,
         seqs,
+        stored_run,
         write,
     )
 

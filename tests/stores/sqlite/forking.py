@@ -12,7 +12,7 @@ from pathlib import Path
 from murmur_streams.core.model.errors import StoreError
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
-from tests.stores.local.databases import a_run, an_entry, appended, created, kept, write
+from tests.stores.local.databases import a_run, an_entry, appended, created, stored_run, write
 
 
 def _say(text: str) -> None:
@@ -26,8 +26,8 @@ def _open(path: Path) -> Database:
 
 def _look_from_elsewhere(path: Path) -> None:
     """Another process opens the file, and is the last to close it for all that it can see."""
-    words = [sys.executable, "-m", "tests.stores.sqlite.forking", "look", str(path)]
-    subprocess.run(words, check=True)
+    command = [sys.executable, "-m", "tests.stores.sqlite.forking", "look", str(path)]
+    subprocess.run(command, check=True)
 
 
 def look(path: Path) -> None:
@@ -78,7 +78,7 @@ def forgotten(path: Path) -> None:
 
 def _write_and_die(database: Database) -> None:
     for seq in range(2, 50):
-        write(database, appended(kept(database), an_entry(a_run(), seq)))
+        write(database, appended(stored_run(database), an_entry(a_run(), seq)))
         _say(str(seq))
     os.kill(os.getpid(), 9)
 
@@ -88,7 +88,7 @@ def fork_while_open(path: Path) -> None:
     database = _open(path)
     write(database, created(a_run()))
     _in_child(path)
-    write(database, appended(kept(database), an_entry(a_run(), 2)))
+    write(database, appended(stored_run(database), an_entry(a_run(), 2)))
     database.close()
     _in_child(path)
 

@@ -16,18 +16,24 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind, run_to_fields
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.engine.database import Change, Database, Due, QueuePlace, Space
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    Due,
+    QueuePosition,
+    RunChange,
+    Space,
+)
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
-from tests.stores.local.databases import a_run, an_entry, created, kept, removed, write
+from tests.stores.local.databases import a_run, an_entry, created, removed, stored_run, write
 
 FROZEN = Path(__file__).parent / "frozen"
 MS = 1_700_000_000_000
 FEED_MAX_ENTRIES = 10
 
 
-def _changes() -> list[Change]:
-    changes: list[Change] = []
+def _changes() -> list[RunChange]:
+    changes: list[RunChange] = []
     for number, state in enumerate(RunState):
         run = a_run(
             f"run-{state}",
@@ -55,7 +61,7 @@ def _changes() -> list[Change]:
                 live_until_ms=None if state.is_terminal else MS + 500,
                 overdue_ms=None if state.is_terminal else MS + 400,
                 lease_until_ms=MS + 60 if state is RunState.RUNNING else None,
-                queue=QueuePlace(is_ready=True, score=-5) if state is RunState.PENDING else None,
+                queue=QueuePosition(is_ready=True, score=-5) if state is RunState.PENDING else None,
             )
         )
     return changes
@@ -72,7 +78,7 @@ def _make(path: Path) -> None:
         (Space.WORKERS, "worker\x00é"): "{}",
     }
     write(database, *_changes(), items=items)
-    write(database, removed(kept(database, "gone")))
+    write(database, removed(stored_run(database, "gone")))
     database.close()
 
 
@@ -82,9 +88,9 @@ def dump(database: Database) -> dict[str, Any]:
     return {
         "runs": [_dump_run(database, run.run_id) for run in runs],
         "feed": [
-            [*row.place, row.target, _dump_entry(row.entry)] for row in database.feed(0, 1_000)
+            [*row.position, row.target, _dump_entry(row.entry)] for row in database.feed(0, 1_000)
         ],
-        "feed_ends": [list(place) for place in database.feed_ends()],
+        "feed_ends": [list(position) for position in database.feed_ends()],
         "items": {str(space): dict(database.items(space, limit=1_000)) for space in Space},
         "due": {str(what): database.due(what, MS + 10_000, 1_000) for what in Due},
         "queue": [list(row) for row in database.queue("researcher", is_ready=True, limit=9)],
@@ -97,7 +103,7 @@ def dump(database: Database) -> dict[str, Any]:
 
 
 def _dump_run(database: Database, run_id: str) -> dict[str, Any]:
-    stored = kept(database, run_id)
+    stored = stored_run(database, run_id)
     moments = asdict(stored)
     del moments["run"]
     return {

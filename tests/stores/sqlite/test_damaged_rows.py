@@ -14,11 +14,11 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.stores.local.engine.database import (
-    Change,
     Changes,
     Database,
     Due,
-    QueuePlace,
+    QueuePosition,
+    RunChange,
     Space,
     Stored,
 )
@@ -29,9 +29,9 @@ from tests.stores.local.databases import (
     an_entry,
     appended,
     created,
-    kept,
     removed,
     seqs,
+    stored_run,
     texts,
     write,
 )
@@ -53,7 +53,7 @@ def database(path: Path) -> Iterator[Database]:
     run = a_run(tenant="acme")
     moments = {"expire_at_ms": 90, "live_until_ms": 91, "overdue_ms": 92, "lease_until_ms": 93}
     entries = [an_entry(run, seq, data=str(seq)) for seq in range(1, 7)]
-    queue = QueuePlace(is_ready=True, score=5)
+    queue = QueuePosition(is_ready=True, score=5)
     payloads = {PayloadKind.INPUT: "1"}
     write(
         database,
@@ -110,11 +110,11 @@ def test_a_run_whose_row_was_changed_is_damaged_and_left_out(
         database.journal("r1", 0, 10)
     assert _listed(database) == ["r2"]
     assert _listed(database, 1) == ["r2"]
-    assert [entry.seq for entry in database.kept_entries("r1", 0, 10)] == [1, 2, 3, 4, 5, 6]
+    assert [entry.seq for entry in database.stored_entries("r1", 0, 10)] == [1, 2, 3, 4, 5, 6]
     for what in Due:
         assert set(database.due(what, 99, 9)) <= {"r1"}
     assert database.queue("agent", is_ready=True, limit=9) in ([], [(5, "r1")])
-    assert [row.place[1] for row in database.feed(0, 99)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.position[1] for row in database.feed(0, 99)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("change", ["version = 'abc'", "version = 3.5", "last_ms = x'00'"])
@@ -136,14 +136,14 @@ def test_a_version_that_is_too_low_is_told_of_its_run_alone(database: Database) 
     _change(database, "UPDATE versions SET version = 2 WHERE run_no = 1")
     with pytest.raises(
         RunDamagedError, match=r"'r1' .*version is 2, .*entry 6\); .*rebuild"
-    ) as told:
+    ) as reported:
         write(
             database,
-            appended(kept(database, "r2"), an_entry(a_run("r2"), 2)),
-            appended(kept(database), an_entry(a_run(), 3)),
+            appended(stored_run(database, "r2"), an_entry(a_run("r2"), 2)),
+            appended(stored_run(database), an_entry(a_run(), 3)),
         )
-    assert told.value.run_id == "r1"
-    write(database, appended(kept(database, "r2"), an_entry(a_run("r2"), 2)))
+    assert reported.value.run_id == "r1"
+    write(database, appended(stored_run(database, "r2"), an_entry(a_run("r2"), 2)))
 
 
 ENTRY_ROWS = [
@@ -166,9 +166,9 @@ class TestJournal:
             database.journal("r1", 0, 10)
         with pytest.raises(RunDamagedError):
             database.last_entries("r1", 10)
-        assert [entry.seq for entry in database.kept_entries("r1", 0, 9)] == [1, 2, 4, 5, 6]
-        assert [entry.seq for entry in database.kept_entries("r1", 2, 1)] == [4]
-        assert database.kept_entries("r1", 6, 1) == []
+        assert [entry.seq for entry in database.stored_entries("r1", 0, 9)] == [1, 2, 4, 5, 6]
+        assert [entry.seq for entry in database.stored_entries("r1", 2, 1)] == [4]
+        assert database.stored_entries("r1", 6, 1) == []
 
     @pytest.mark.parametrize("change", ENTRY_ROWS)
     def test_an_entry_that_was_changed_keeps_its_place_in_the_feed_with_no_type(
@@ -176,7 +176,7 @@ class TestJournal:
     ) -> None:
         _change(database, f"UPDATE journal SET {change} WHERE n = 3")
         rows = database.feed(0, 99)
-        assert [row.place[1] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+        assert [row.position[1] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
         assert [row.entry.type for row in rows].index("") == 2
         assert (rows[2].entry.run_id, rows[2].entry.epoch, rows[2].target) == ("r1", "e1", "agent")
         assert {row.entry.type for row in rows[:2] + rows[3:]} == {"agent_started"}
@@ -184,15 +184,15 @@ class TestJournal:
     def test_an_entry_of_no_run_keeps_its_place_in_the_feed(self, database: Database) -> None:
         _change(database, "UPDATE journal SET run_no = 999 WHERE n = 3")
         row = database.feed(2, 1)[0]
-        assert (row.place, row.target, row.entry.run_id, row.entry.type) == ((3, 3), "", "", "")
+        assert (row.position, row.target, row.entry.run_id, row.entry.type) == ((3, 3), "", "", "")
 
     def test_a_seq_that_is_no_number_is_damage(self, database: Database) -> None:
         _change(database, "UPDATE journal SET seq = 'abc' WHERE n = 3")
         with pytest.raises(RunDamagedError):
             database.journal("r1", 0, 10)
-        assert [entry.seq for entry in database.kept_entries("r1", 0, 2)] == [1, 2]
-        assert [entry.seq for entry in database.kept_entries("r1", 2, 9)] == [4, 5, 6]
-        assert database.kept_entries("r1", 6, 1) == []
+        assert [entry.seq for entry in database.stored_entries("r1", 0, 2)] == [1, 2]
+        assert [entry.seq for entry in database.stored_entries("r1", 2, 9)] == [4, 5, 6]
+        assert database.stored_entries("r1", 6, 1) == []
 
     def test_a_last_place_that_is_no_number_stops_no_writer(self, path: Path) -> None:
         database = _open(path)
@@ -208,7 +208,7 @@ class TestJournal:
         self, database: Database
     ) -> None:
         _change(database, "UPDATE journal SET fields = hex(zeroblob(9999)) WHERE n = 3")
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert database.stored("r1") is None
         assert [row.entry.type for row in database.feed(2, 1)] == [""]
 
@@ -216,9 +216,9 @@ class TestJournal:
         self, database: Database
     ) -> None:
         _change(database, "UPDATE runs SET epoch = x'00' WHERE run_id = 'r1'")
-        assert database.kept_entries("r1", 0, 1)[0].epoch == "00000000"
+        assert database.stored_entries("r1", 0, 1)[0].epoch == "00000000"
         _change(database, 'UPDATE journal SET fields = \'{"epoch": "e7"}\' WHERE n = 1')
-        assert [entry.epoch for entry in database.kept_entries("r1", 0, 2)] == ["e7", "e7"]
+        assert [entry.epoch for entry in database.stored_entries("r1", 0, 2)] == ["e7", "e7"]
 
 
 @pytest.mark.parametrize("value", ["x'00ff'", NO_UTF8])
@@ -238,21 +238,21 @@ def _repair(database: Database, last: int, fields: str = "''") -> Stored:
     """Damage the run's row, and write it anew, as a rebuild does."""
     _change(database, f"UPDATE runs SET fields = {fields}, overdue_ms = 'x' WHERE run_id = 'r1'")
     after = Stored(a_run(version=last, last_ms=last), live_until_ms=7)
-    write(database, Change(None, after, is_repair=True))
+    write(database, RunChange(None, after, is_repair=True))
     return after
 
 
 class TestRepairs:
     def test_a_run_that_is_made_anew_keeps_journal_and_payloads(self, database: Database) -> None:
         after = _repair(database, 6)
-        assert kept(database) == after
+        assert stored_run(database) == after
         assert texts(database) == ["1", "2", "3", "4", "5", "6"]
         assert database.payload("r1", PayloadKind.INPUT) == "1"
         assert database.due(Due.EXPIRE, 99, 9) == []
         assert database.queue("agent", is_ready=True, limit=9) == []
         assert _listed(database) == ["r1", "r2"]
         assert database.listing(RunFilter(tenant="acme"), 0, 9, None) == []
-        write(database, appended(kept(database), an_entry(a_run(), 7)))
+        write(database, appended(stored_run(database), an_entry(a_run(), 7)))
         assert seqs(database) == [1, 2, 3, 4, 5, 6, 7]
 
     def test_a_run_that_is_made_anew_goes_on_where_its_journal_ends_to_be_read(
@@ -260,19 +260,19 @@ class TestRepairs:
     ) -> None:
         _change(database, "UPDATE journal SET fields = '[' WHERE n >= 5 AND run_no = 1")
         _repair(database, 4)
-        write(database, appended(kept(database), an_entry(a_run(), 5), an_entry(a_run(), 6)))
+        write(database, appended(stored_run(database), an_entry(a_run(), 5), an_entry(a_run(), 6)))
         assert seqs(database) == [1, 2, 3, 4, 5, 6]
         rows = database.feed(0, 99)
-        assert [row.place[1] for row in rows] == list(range(1, 10))
+        assert [row.position[1] for row in rows] == list(range(1, 10))
         assert [row.entry.run_id for row in rows if not row.entry.type] == ["r1", "r1"]
 
     def test_a_run_that_cannot_be_read_can_be_removed(self, database: Database) -> None:
         _change(database, "UPDATE runs SET fields = '' WHERE run_id = 'r1'")
         database.begin()
-        database.commit(Changes(runs={"r1": Change(None, None, is_repair=True)}))
+        database.commit(Changes(runs={"r1": RunChange(None, None, is_repair=True)}))
         assert database.stored("r1") is None
         assert database.payload("r1", PayloadKind.INPUT) is None
-        assert database.kept_entries("r1", 0, 9) == []
+        assert database.stored_entries("r1", 0, 9) == []
         assert len(database.feed(0, 99)) == 7
         write(database, created(a_run(epoch="e2")))
         assert seqs(database) == [1]
@@ -304,7 +304,7 @@ def _drop(path: Path, sql: str) -> None:
 
 class TestTables:
     @pytest.mark.parametrize(
-        ("sql", "words"),
+        ("sql", "message"),
         [
             ("DROP TABLE payloads", r"has no payloads\)"),
             ("DROP TABLE feed_start", "has no feed_start"),
@@ -318,11 +318,11 @@ class TestTables:
         ],
     )
     def test_a_store_that_misses_something_is_not_opened(
-        self, path: Path, sql: str, words: str
+        self, path: Path, sql: str, message: str
     ) -> None:
         _open(path).close()
         _drop(path, sql)
-        with pytest.raises(StoreDamagedError, match=words):
+        with pytest.raises(StoreDamagedError, match=message):
             _open(path)
 
     @pytest.mark.parametrize(
@@ -332,9 +332,9 @@ class TestTables:
     def test_what_the_error_says_mends_it(self, database: Database, path: Path, sql: str) -> None:
         database.close()
         _drop(path, sql)
-        with pytest.raises(StoreDamagedError) as told:
+        with pytest.raises(StoreDamagedError) as reported:
             _open(path)
-        again = str(told.value).partition("sqlite3 FILE '")[2].removesuffix("'")
+        again = str(reported.value).partition("sqlite3 FILE '")[2].removesuffix("'")
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(again)
         mended = _open(path)
@@ -374,8 +374,8 @@ def test_numbers_that_sqlite_does_not_have_are_the_nearest_that_it_has(
     assert journal is not None
     assert len(journal[1]) == (6 if whole else 0)
     assert len(database.last_entries("r1", number)) == (6 if whole else 0)
-    assert len(database.kept_entries("r1", number, number)) == 0
-    assert len(database.kept_entries("r1", 0, number)) == (6 if whole else 0)
+    assert len(database.stored_entries("r1", number, number)) == 0
+    assert len(database.stored_entries("r1", 0, number)) == (6 if whole else 0)
     assert len(database.feed(0, number)) == (7 if whole else 0)
     assert len(database.feed(number, 9)) == (0 if whole else 7)
     assert len(database.due(Due.EXPIRE, number, 9)) == (1 if whole else 0)

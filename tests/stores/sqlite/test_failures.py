@@ -27,8 +27,8 @@ from tests.stores.local.databases import (
     appended,
     created,
     group,
-    kept,
     seqs,
+    stored_run,
     texts,
     write,
 )
@@ -62,13 +62,13 @@ def test_a_group_that_fails_is_rolled_back_and_the_next_one_works(
     database: Database, path: Path, pragma: str, back: str, error: type[StoreError]
 ) -> None:
     write(database, created(a_run()))
-    before = kept(database)
+    before = stored_run(database)
     entries = [an_entry(before.run, seq, data="x" * 3000) for seq in range(2, 200)]
     _connection(database).execute(f"PRAGMA {pragma}")
     with pytest.raises(error, match=str(path)):
         write(database, appended(before, *entries), created(a_run("r2")))
     _connection(database).execute(f"PRAGMA {back}")
-    assert kept(database) == before
+    assert stored_run(database) == before
     assert database.stored("r2") is None
     assert database.feed_ends() == ((0, 0), (1, 1))
     write(database, created(a_run("r3")))
@@ -79,7 +79,7 @@ def test_a_group_that_fails_is_rolled_back_and_the_next_one_works(
 
 def test_what_cannot_be_bound_is_rolled_back_too(database: Database) -> None:
     write(database, created(a_run()))
-    whole = group(appended(kept(database), an_entry(a_run(), 2)))
+    whole = group(appended(stored_run(database), an_entry(a_run(), 2)))
     whole.items["dead", "key"] = object()  # type: ignore[index,assignment]
     database.begin()
     with pytest.raises(StoreError):
@@ -91,9 +91,9 @@ def test_what_cannot_be_bound_is_rolled_back_too(database: Database) -> None:
 def test_an_entry_that_is_there_already_is_refused(database: Database) -> None:
     write(database, created(a_run()))
     with pytest.raises(RunDamagedError, match=r"'r1' .*version is 0, .*has entry 1\).* rebuild"):
-        write(database, appended(kept(database), an_entry(a_run(), 1)))
+        write(database, appended(stored_run(database), an_entry(a_run(), 1)))
     assert seqs(database) == [1]
-    assert write(database, appended(kept(database), an_entry(a_run(), 2))) == (2, 2)
+    assert write(database, appended(stored_run(database), an_entry(a_run(), 2))) == (2, 2)
 
 
 def test_a_file_that_may_not_grow_fails_and_keeps_what_was_written(path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_file_that_may_not_grow_fails_and_keeps_what_was_written(path: Path) -
     assert state == f"has {last} and {last}"
     database = open_sqlite(path, sync=False, feed_max_entries=10)
     assert seqs(database) == list(range(1, last + 1))
-    write(database, appended(kept(database), an_entry(a_run(), last + 1)))
+    write(database, appended(stored_run(database), an_entry(a_run(), last + 1)))
     database.close()
 
 

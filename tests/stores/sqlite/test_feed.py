@@ -14,7 +14,7 @@ import pytest
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import PayloadKind, Run
-from murmur_streams.stores.local.engine.database import Change, Changes, Database, Stored
+from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from tests.stores.local.databases import (
@@ -23,10 +23,10 @@ from tests.stores.local.databases import (
     an_entry,
     appended,
     created,
-    kept,
     removed,
     reopening,
     seqs,
+    stored_run,
     write,
 )
 
@@ -57,7 +57,7 @@ def _entries(run: Run, first: int, last: int) -> list[JournalEntry]:
 
 
 def _ns(database: Database) -> list[int]:
-    return [row.place[1] for row in database.feed(0, 1_000)]
+    return [row.position[1] for row in database.feed(0, 1_000)]
 
 
 class TestGoneRuns:
@@ -68,7 +68,7 @@ class TestGoneRuns:
         entries = [*_entries(run, 1, 2), big]
         write(database, created(run, *entries, payloads={PayloadKind.INPUT: "1"}))
         assert [row.entry for row in database.feed(0, LIMIT)] == entries
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         rows = database.feed(0, LIMIT)
         assert [row.entry for row in rows] == [
             *entries[:2],
@@ -80,18 +80,18 @@ class TestGoneRuns:
     def test_only_what_the_feed_shows_stays(self, database: Database) -> None:
         run = a_run()
         write(database, created(run, *_entries(run, 1, 3 * LIMIT)))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert _count(database, "journal") == LIMIT
         assert _ns(database) == list(range(2 * LIMIT + 1, 3 * LIMIT + 1))
 
     def test_it_goes_when_the_feed_has_moved_past_it(self, database: Database) -> None:
         run = a_run()
         write(database, created(run, *_entries(run, 1, 4)))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         other = a_run("r2")
         write(database, created(other, *_entries(other, 1, LIMIT - 1)))
         assert _count(database, "gone") == 1
-        write(database, appended(kept(database, "r2"), an_entry(other, LIMIT)))
+        write(database, appended(stored_run(database, "r2"), an_entry(other, LIMIT)))
         assert _count(database, "gone") == 0
         assert _count(database, "journal") == LIMIT
         assert _ns(database) == list(range(5, LIMIT + 5))
@@ -100,11 +100,11 @@ class TestGoneRuns:
         database = reopen(300)
         run, other = a_run(), a_run("r2")
         write(database, created(run, *_entries(run, 1, 300)))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         write(database, created(other, *_entries(other, 1, 299)))
         counts: list[int] = []
         for seq in range(300, 305):
-            write(database, appended(kept(database, "r2"), an_entry(other, seq)))
+            write(database, appended(stored_run(database, "r2"), an_entry(other, seq)))
             counts.append(_count(database, "journal") - seq)
         assert counts == [198, 96, 0, 0, 0]
         assert _count(database, "gone") == 0
@@ -113,7 +113,7 @@ class TestGoneRuns:
         database = reopen(300)
         names = [f"r{number}" for number in range(300)]
         write(database, *(created(a_run(name)) for name in names))
-        write(database, *(removed(kept(database, name)) for name in names))
+        write(database, *(removed(stored_run(database, name)) for name in names))
         other = a_run("other")
         write(database, created(other, *_entries(other, 1, 300)))
         assert _count(database, "gone") == 0, "so large a group takes as many with it"
@@ -123,7 +123,7 @@ class TestGoneRuns:
         run = a_run()
         write(database, created(run, *_entries(run, 1, 5)))
         assert seqs(database) == [1, 2, 3, 4, 5]
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert _count(database, "journal") == _count(database, "gone") == 0
         database = reopen(0)
         assert database.feed_ends() == ((5, 5), (5, 5))
@@ -132,7 +132,7 @@ class TestGoneRuns:
     def test_its_number_is_not_given_to_another(self, reopen: Open) -> None:
         database = reopen(LIMIT)
         write(database, created(a_run()))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         database = reopen(LIMIT)
         write(database, created(a_run("r2")))
         assert seqs(database, "r2") == [1]
@@ -143,7 +143,7 @@ class TestWithinAGroup:
     def test_a_life_that_begins_and_ends_in_it_is_told(self, database: Database) -> None:
         run = a_run()
         entries = _entries(run, 1, 3)
-        whole = Changes(runs={"r1": Change(None, None, is_plain=False, entries=entries)})
+        whole = Changes(runs={"r1": RunChange(None, None, is_plain=False, entries=entries)})
         whole.feed += [("agent", entry) for entry in entries]
         database.begin()
         assert database.commit(whole) == (3, 3)
@@ -158,10 +158,10 @@ class TestWithinAGroup:
         first, second, third = (_entries(run, 1, 4) for run in lives)
         write(database, created(lives[0], *first[:2]))
         change = created(lives[2], *third)
-        change.before, change.is_new_life = kept(database), True
+        change.before, change.is_new_life = stored_run(database), True
         whole = Changes(runs={"r1": change})
-        told = [("t0", each) for each in first[2:]] + [("t1", each) for each in second]
-        whole.feed += [*told, *(("t2", each) for each in third)]
+        reported = [("t0", each) for each in first[2:]] + [("t1", each) for each in second]
+        whole.feed += [*reported, *(("t2", each) for each in third)]
         database.begin()
         database.commit(whole)
         rows = [(row.target, row.entry) for row in database.feed(2, LIMIT)]
@@ -193,12 +193,12 @@ class TestRestoredRuns:
         database.commit(self.restore(database, run, _entries(run, 1, 3)))
         more = _entries(run, 4, 5)
         database = reopen(LIMIT)
-        assert write(database, appended(kept(database), more[0])) == (4, 1)
+        assert write(database, appended(stored_run(database), more[0])) == (4, 1)
         database = reopen(LIMIT)
-        write(database, appended(kept(database), more[1]))
+        write(database, appended(stored_run(database), more[1]))
         assert seqs(database) == [1, 2, 3, 4, 5]
         assert [row.entry for row in database.feed(0, 9)] == more
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert [row.entry for row in database.feed(0, 9)] == more
         assert _count(database, "journal") == 2
 
@@ -207,13 +207,13 @@ class TestTrimming:
     def test_what_the_feed_shows_stays_in_the_journal(self, database: Database) -> None:
         run = a_run()
         write(database, created(run, *_entries(run, 1, 3 * LIMIT)))
-        write(database, appended(kept(database), an_entry(run, 31), keep_from_seq=30))
+        write(database, appended(stored_run(database), an_entry(run, 31), keep_from_seq=30))
         assert seqs(database) == list(range(22, 32))
         assert _ns(database) == list(range(22, 32))
         more = _entries(run, 32, 45)
-        write(database, appended(kept(database), *more, keep_from_seq=44))
+        write(database, appended(stored_run(database), *more, keep_from_seq=44))
         assert seqs(database) == list(range(36, 46))
-        write(database, appended(kept(database), an_entry(run, 46), keep_from_seq=30))
+        write(database, appended(stored_run(database), an_entry(run, 46), keep_from_seq=30))
         assert seqs(database) == list(range(36, 47)), "not below what was asked for"
 
 
@@ -222,12 +222,12 @@ class TestWindows:
         database = reopen(4)
         run, other = a_run(), a_run("r2")
         write(database, created(run, *_entries(run, 1, 3)), created(other, *_entries(other, 1, 5)))
-        write(database, removed(kept(database)))
+        write(database, removed(stored_run(database)))
         assert _ns(database) == [5, 6, 7, 8]
         database = reopen(100)
         assert _ns(database) == [5, 6, 7, 8], "2 and 3 are gone, so 4 is not shown"
         assert database.feed_ends() == ((3, 4), (5, 8))
-        write(database, appended(kept(database, "r2"), an_entry(other, 6)))
+        write(database, appended(stored_run(database, "r2"), an_entry(other, 6)))
         assert _ns(database) == [5, 6, 7, 8, 9]
 
     def test_a_longer_feed_shows_again_what_is_still_there(self, reopen: Open) -> None:
@@ -244,8 +244,8 @@ class TestWindows:
         for number in range(6):
             run = a_run(f"r{number}")
             write(long, created(run, *_entries(run, 1, 2)))
-        write(short, removed(kept(short, "r0")))
-        write(long, removed(kept(long, "r5")))
+        write(short, removed(stored_run(short, "r0")))
+        write(long, removed(stored_run(long, "r5")))
         assert _ns(short) == _ns(long) == [11, 12]
         write(long, created(a_run("new")))
         assert (_ns(short), _ns(long)) == ([12, 13], [11, 12, 13])
@@ -272,7 +272,7 @@ class _Model:
             change = whole.runs.get(name)
             if change is None:
                 before = self.runs.get(name)
-                change = whole.runs[name] = Change(before, before, is_plain=False)
+                change = whole.runs[name] = RunChange(before, before, is_plain=False)
             if change.after is None:
                 self._begin(whole, change, name)
             elif self.draw.random() < 0.3:
@@ -284,7 +284,7 @@ class _Model:
             self._keep(name, change)
         return whole
 
-    def _begin(self, whole: Changes, change: Change, name: str) -> None:
+    def _begin(self, whole: Changes, change: RunChange, name: str) -> None:
         self.lives += 1
         run = a_run(name, epoch=f"e{self.lives}", target=self.draw.choice("xy"))
         change.entries, change.is_new_life = [], change.before is not None
@@ -294,7 +294,7 @@ class _Model:
         else:
             self._add(whole, change, run, self.draw.randrange(1, 4))
 
-    def _add(self, whole: Changes, change: Change, run: Run, count: int) -> None:
+    def _add(self, whole: Changes, change: RunChange, run: Run, count: int) -> None:
         for seq in range(run.version + 1, run.version + count + 1):
             self.clock += self.draw.randrange(-3, 5)
             entry = an_entry(run, seq, self.clock)
@@ -305,7 +305,7 @@ class _Model:
         run = replace(run, version=run.version + count, last_ms=self.clock)
         change.after = Stored(run)
 
-    def _keep(self, name: str, change: Change) -> None:
+    def _keep(self, name: str, change: RunChange) -> None:
         if change.after is None:
             self.runs.pop(name, None)
             self.journals.pop(name, None)
@@ -329,7 +329,7 @@ def test_any_groups_leave_the_feed_and_the_journals_that_they_tell(reopen: Open,
         if draw.random() < 0.05:
             database = reopen(limit)
         expected = model.feed[-limit:] if limit else []
-        assert [(row.place, row.target, row.entry) for row in database.feed(0, 999)] == expected
+        assert [(row.position, row.target, row.entry) for row in database.feed(0, 999)] == expected
         assert database.feed_ends()[1] == last == (model.feed[-1][0] if model.feed else (0, 0))
         for name, entries in model.journals.items():
             found = database.last_entries(name, 999)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
-from tests.stores.local.databases import an_entry, appended, kept, seqs, write
+from tests.stores.local.databases import an_entry, appended, seqs, stored_run, write
 from tests.stores.sqlite.freeze import FEED_MAX_ENTRIES, FROZEN, dump
 
 FILES = sorted(FROZEN.glob("v*.db"))
@@ -24,16 +24,16 @@ def test_there_is_a_frozen_file() -> None:
 def test_a_frozen_file_reads_as_it_did_and_takes_writes(frozen: Path, tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     shutil.copyfile(frozen, path)
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     for _ in range(2):
         database = open_sqlite(path, sync=False, feed_max_entries=FEED_MAX_ENTRIES)
-        told = dump(database)
-        assert told == json.loads(frozen.with_suffix(".json").read_text(encoding="utf-8"))
+        reported = dump(database)
+        assert reported == json.loads(frozen.with_suffix(".json").read_text(encoding="utf-8"))
         database.close()
     database = open_sqlite(path, sync=False, feed_max_entries=FEED_MAX_ENTRIES)
-    before = kept(database, "run-running")
-    last = told["feed_ends"][1]
-    place = write(database, appended(before, an_entry(before.run, 4, last[0])))
-    assert place == (last[0], last[1] + 1)
+    before = stored_run(database, "run-running")
+    last = reported["feed_ends"][1]
+    position = write(database, appended(before, an_entry(before.run, 4, last[0])))
+    assert position == (last[0], last[1] + 1)
     assert seqs(database, "run-running") == [1, 2, 3, 4]
     database.close()

@@ -10,7 +10,7 @@ import pytest
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreUnavailableError
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
-from tests.stores.local.databases import a_run, created, kept, write
+from tests.stores.local.databases import a_run, created, stored_run, write
 
 
 def _delete(path: Path) -> None:
@@ -64,5 +64,5 @@ def test_a_file_that_is_put_back_is_written_to_again(path: Path) -> None:
         database.begin()
     path.with_name("other.db").rename(path)
     write(database, created(a_run("r2")))
-    assert kept(database, "r2").run.version == 1
+    assert stored_run(database, "r2").run.version == 1
     database.close()

@@ -11,7 +11,7 @@ import pytest
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
-from tests.stores.local.databases import a_run, an_entry, appended, created, kept, seqs, write
+from tests.stores.local.databases import a_run, an_entry, appended, created, seqs, stored_run, write
 from tests.warm import ROOT
 
 KILLED = -9
@@ -27,9 +27,9 @@ def _open(path: Path) -> Database:
 
 
 def _run(what: str, path: Path, code: int = 0) -> list[str]:
-    words = [sys.executable, "-m", "tests.stores.sqlite.forking", what, str(path)]
+    command = [sys.executable, "-m", "tests.stores.sqlite.forking", what, str(path)]
     done = subprocess.run(
-        words, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60
+        command, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60
     )
     assert done.returncode == code
     return done.stdout.splitlines()
@@ -39,8 +39,8 @@ def _run(what: str, path: Path, code: int = 0) -> list[str]:
 def test_another_process_leaves_the_log_to_a_process_with_several_stores(
     path: Path, what: str
 ) -> None:
-    told = _run(what, path, KILLED)
-    assert told[-1] == "49"
+    reported = _run(what, path, KILLED)
+    assert reported[-1] == "49"
     database = _open(path)
     assert seqs(database) == list(range(1, 50)), "what was acknowledged is there"
     database.close()
@@ -58,8 +58,8 @@ def test_a_file_that_was_open_before_a_fork_is_refused_after_it(path: Path) -> N
 
 
 def test_a_file_that_was_open_before_a_fork_is_known_by_every_name(path: Path) -> None:
-    (told,) = _run("fork_by_link", path)
-    assert told.startswith("StoreConfigurationError")
+    (reported,) = _run("fork_by_link", path)
+    assert reported.startswith("StoreConfigurationError")
 
 
 def test_a_file_that_is_open_here_is_not_read_again(path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_file_that_is_open_here_is_not_read_again(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("murmur_streams.stores.local.sqlite.opening.check_file", _refuse)
         other = _open(path)
-        write(other, appended(kept(other), an_entry(a_run(), 2)))
+        write(other, appended(stored_run(other), an_entry(a_run(), 2)))
         other.close()
         database.close()
         with pytest.raises(StoreConfigurationError, match="it was read"):

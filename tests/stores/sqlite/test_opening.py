@@ -23,7 +23,7 @@ from murmur_streams.stores.local.sqlite.opening import SCHEMA, Schema, open_sqli
 from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
 from tests.stores.local.databases import a_run, an_entry, created, seqs, write
 
-NOBODY = 65534
+OTHER_USER = 65534
 NEWER = SCHEMA_VERSION + 1
 
 
@@ -126,7 +126,7 @@ class TestPaths:
             is_root = os.geteuid() == 0
             folder.chmod(0o755)
             if is_root:
-                os.setresuid(NOBODY, NOBODY, 0)
+                os.setresuid(OTHER_USER, OTHER_USER, 0)
             yield folder / "inner"
             if is_root:
                 os.setresuid(0, 0, 0)
@@ -176,7 +176,7 @@ def _runtime(path: Path) -> None:
 
 class TestOtherFiles:
     @pytest.mark.parametrize(
-        ("make", "words"),
+        ("make", "message"),
         [
             (_text, "no SQLite database"),
             (_short_text, "no SQLite database"),
@@ -187,11 +187,11 @@ class TestOtherFiles:
         ],
     )
     def test_what_is_not_ours_stays_as_it_is(
-        self, path: Path, make: Callable[[Path], None], words: str
+        self, path: Path, make: Callable[[Path], None], message: str
     ) -> None:
         make(path)
         before = _content(path)
-        with pytest.raises(StoreConfigurationError, match=words):
+        with pytest.raises(StoreConfigurationError, match=message):
             _open(path)
         assert _content(path) == before
 

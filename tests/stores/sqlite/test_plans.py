@@ -9,7 +9,7 @@ import pytest
 
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.engine.database import Due, QueuePlace
+from murmur_streams.stores.local.engine.database import Due, QueuePosition
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from murmur_streams.stores.local.sqlite.reading import due_statement, listing_statement
@@ -26,7 +26,7 @@ FILTERS = {
 def _filled(folder: Path, count: int) -> SQLiteDatabase:
     database = open_sqlite(folder / f"{count}.db", sync=False, feed_max_entries=10)
     runs = [a_run(f"r{n}", tenant="acme", created_ms=1_000 + n) for n in range(count)]
-    queue = QueuePlace(is_ready=True, score=1)
+    queue = QueuePosition(is_ready=True, score=1)
     moments = {str(due): 5 for due in Due if due is not Due.EXPIRE}
     write(database, *(created(run, queue=queue, expire_at_ms=99, **moments) for run in runs))
     return cast("SQLiteDatabase", database)

@@ -15,9 +15,9 @@ from tests.stores.local.databases import (
     an_entry,
     appended,
     created,
-    kept,
     removed,
     seqs,
+    stored_run,
     texts,
     write,
 )
@@ -33,11 +33,11 @@ def _kill_after(path: Path, groups: int) -> int:
     with children.start("append-for-ever", path) as child:
         children.go(child)
         assert child.stdout is not None
-        told = [int(child.stdout.readline()) for _ in range(groups)]
+        reported = [int(child.stdout.readline()) for _ in range(groups)]
         child.kill()
         # The last line may be cut off.
         rest = child.stdout.read().split("\n")[:-1]
-    return max([*told, *map(int, rest)])
+    return max([*reported, *map(int, rest)])
 
 
 @pytest.mark.slow
@@ -45,17 +45,17 @@ def test_twenty_kills_lose_no_group_and_tear_none(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     draw = random.Random(7)
     for _ in range(20):
-        told = _kill_after(path, draw.randrange(1, 40))
+        reported = _kill_after(path, draw.randrange(1, 40))
         database = _open(path)
-        versions = {kept(database, name).run.version for name in children.RUNS}
+        versions = {stored_run(database, name).run.version for name in children.RUNS}
         assert len(versions) == 1, "a group is whole"
         version = versions.pop()
-        assert version >= told
+        assert version >= reported
         for name in children.RUNS:
             assert seqs(database, name) == list(range(1, version + 1))
-        places = [row.place for row in database.feed(0, 1_000_000)]
-        assert [n for _, n in places] == list(range(1, 3 * version + 1))
-        assert all(before <= after for before, after in pairwise(places))
+        positions = [row.position for row in database.feed(0, 1_000_000)]
+        assert [n for _, n in positions] == list(range(1, 3 * version + 1))
+        assert all(before <= after for before, after in pairwise(positions))
         database.close()
     assert sorted(tmp_path.iterdir()) == [path]
 
@@ -71,7 +71,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     written = {f"{mark}{number}" for mark in "xy" for number in range(200)}
     assert seqs(database) == list(range(1, 402))
     assert set(texts(database)) == written | {"first"}
-    assert [row.place[1] for row in database.feed(0, 999)] == list(range(1, 402))
+    assert [row.position[1] for row in database.feed(0, 999)] == list(range(1, 402))
     database.close()
 
 
@@ -131,11 +131,11 @@ class TestForeignWrites:
     def test_a_run_that_another_made_anew_is_written_where_it_is_now(self, tmp_path: Path) -> None:
         one, other = _open(tmp_path / "runs.db"), _open(tmp_path / "runs.db")
         write(one, created(a_run()))
-        write(other, removed(kept(other)), created(a_run("r2")))
+        write(other, removed(stored_run(other)), created(a_run("r2")))
         write(other, created(a_run(epoch="e2")))
-        write(one, appended(kept(one), an_entry(a_run(), 2)))
+        write(one, appended(stored_run(one), an_entry(a_run(), 2)))
         assert seqs(other) == [1, 2]
         assert seqs(other, "r2") == [1]
-        assert [row.place[1] for row in one.feed(0, 9)] == [1, 2, 3, 4]
+        assert [row.position[1] for row in one.feed(0, 9)] == [1, 2, 3, 4]
         other.close()
         one.close()

@@ -32,17 +32,17 @@ async def store(path: Path) -> AsyncIterator[SQLiteRunStore]:
         yield store
 
 
-async def elsewhere(path: Path, *words: object) -> None:
+async def elsewhere(path: Path, *arguments: object) -> None:
     """Do something in another process, to its end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.stores.sqlite.sharing_process", str(path)),
-        *map(str, words),
+        *map(str, arguments),
         cwd=ROOT,
     )
     assert await process.wait() == 0
 
 
-async def told(store: SQLiteRunStore) -> list[object]:
+async def recorded(store: SQLiteRunStore) -> list[object]:
     return numbers([event for each in await journal_of(store, RUN) if (event := each.event())])
 
 
@@ -50,7 +50,7 @@ async def test_four_processes_append_at_once_and_every_event_is_there_once(
     store: SQLiteRunStore, path: Path
 ) -> None:
     await asyncio.gather(*(elsewhere(path, "append", RUN, 200, 1000 * each) for each in range(4)))
-    found = await told(store)
+    found = await recorded(store)
     expected = [1000 * each + number for each in range(4) for number in range(200)]
     assert sorted(map(int, map(str, found))) == expected
     assert (await store.audit(RUN)).ok
@@ -60,7 +60,7 @@ async def test_an_expected_version_holds_across_processes(
     store: SQLiteRunStore, path: Path
 ) -> None:
     await asyncio.gather(*(elsewhere(path, "count", RUN, 40, 1000 * each) for each in range(3)))
-    found = await told(store)
+    found = await recorded(store)
     assert len(found) == 120
     assert (await store.snapshot(RUN)).version == 121
     assert (await store.audit(RUN)).ok
@@ -89,7 +89,7 @@ async def test_writes_here_and_there_come_in_one_order_without_a_gap(
     await there
     await subscriber.until(here + 300)
     assert [event.seq for event in subscriber.seen] == list(range(2, here + 302))
-    assert numbers(subscriber.seen) == await told(store)
+    assert numbers(subscriber.seen) == await recorded(store)
     await subscriber.cancel()
 
 

@@ -1,4 +1,4 @@
-"""A run read whole from a file: for audits, and to be moved to another store."""
+"""Reads a run whole from a database: for audits, and to move it to another store."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 PAGE = 500
 TRIES = 20
-"""A run that is written to while it is read is read again so often."""
+"""How often a run is read again because it was written to meanwhile."""
 
 
-class Read(Protocol):
+class ReadCall(Protocol):
     """Calls something with a reader, in the reader's thread."""
 
     async def __call__(self, call: Callable[[Reader], T]) -> T:
-        """What it returned."""
+        """Return what the call returned."""
         ...
 
 
@@ -36,12 +36,12 @@ class _Whole:
     payloads: dict[PayloadKind, str | None]
 
 
-async def gather_audit(read: Read, run_id: str, clock: Callable[[], int]) -> AuditReport:
-    """Compare what is kept of a run with the fold of its journal.
+async def gather_audit(read: ReadCall, run_id: str, clock: Callable[[], int]) -> AuditReport:
+    """Compare what is stored of a run with the fold of its journal.
 
     Raises:
-        RunNotFoundError: there is no such run.
-        StoreError: its result or checkpoint was written all the while.
+        RunNotFoundError: the run does not exist.
+        StoreError: its result or checkpoint was written again and again while it was read.
     """
     try:
         whole = await _gather(read, run_id, clock)
@@ -59,12 +59,12 @@ async def gather_audit(read: Read, run_id: str, clock: Callable[[], int]) -> Aud
     return AuditReport(run_id, report.entries, problems, report.notes)
 
 
-async def gather_archive(read: Read, run_id: str, clock: Callable[[], int]) -> RunArchive:
+async def gather_archive(read: ReadCall, run_id: str, clock: Callable[[], int]) -> RunArchive:
     """Read a run whole.
 
     Raises:
-        RunNotFoundError: there is no such run.
-        StoreError: its result or checkpoint was written all the while.
+        RunNotFoundError: the run does not exist.
+        StoreError: its result or checkpoint was written again and again while it was read.
     """
     whole = await _gather(read, run_id, clock)
     return RunArchive(
@@ -77,7 +77,7 @@ async def gather_archive(read: Read, run_id: str, clock: Callable[[], int]) -> R
     )
 
 
-async def _gather(read: Read, run_id: str, clock: Callable[[], int]) -> _Whole:
+async def _gather(read: ReadCall, run_id: str, clock: Callable[[], int]) -> _Whole:
     for _ in range(TRIES):
         whole = await read(lambda reader: _read_whole(reader, run_id, clock()))
         if whole is not None:
@@ -86,7 +86,7 @@ async def _gather(read: Read, run_id: str, clock: Callable[[], int]) -> _Whole:
 
 
 def _read_whole(reader: Reader, run_id: str, now_ms: int) -> _Whole | None:
-    """All there is of a run; None when a payload was written in between."""
+    """Everything that is stored of a run; None when a payload was written meanwhile."""
     stored = reader.stored(run_id)
     if stored is None or is_due(stored, now_ms):
         raise RunNotFoundError(run_id)
@@ -99,12 +99,12 @@ def _read_whole(reader: Reader, run_id: str, now_ms: int) -> _Whole | None:
     again = reader.stored(run_id)
     if again is None or _payloads_of(again) != _payloads_of(stored):
         return None
-    # What was appended meanwhile is no part of this moment.
+    # Entries that were appended meanwhile do not belong to this moment.
     version = stored.run.version
     return _Whole(stored, [entry for entry in entries if entry.seq <= version], payloads)
 
 
 def _payloads_of(stored: Stored) -> tuple[str | None, ...]:
-    """Which life of a run it is, and what else than its journal a write may have replaced."""
+    """The life of the run, and the digests of the payloads that a write may replace."""
     run = stored.run
     return run.epoch, run.result_sha256, run.checkpoint_sha256

@@ -1,4 +1,4 @@
-"""What a claim does inside its group: which runs are next, and what becomes of each."""
+"""A claim inside its group of writes: choose the next runs, and start or end each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from murmur_streams.core.model.commands import Start
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.work import Claim, Claimed, TargetRule
-from murmur_streams.stores.local.engine.database import QueuePlace, Reader, Space
+from murmur_streams.stores.local.engine.database import QueuePosition, Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
 
 LOOKED_AT, MOVED = 500, 100
-"""Of waiting and of delayed runs, at most so many a claim: others wait for its group to end."""
+"""The most waiting and the most delayed runs that one claim handles: other writes wait for it."""
 
 
 def idle_until(reader: Reader, rules: Sequence[TargetRule], now_ms: int) -> Claimed | None:
-    """What a claim would answer that finds nothing, without a write; None: there is work.
+    """The answer of a claim that finds no work, made without a write; None when there is work.
 
-    Workers that have nothing to do thus leave a file to those who write to it.
+    Idle workers thus do not take the file's write lock.
     """
     due: list[int] = []
     for rule in rules:
@@ -37,9 +37,9 @@ class Claiming:
     """One claim of a worker.
 
     Args:
-        group: a group of its own: it reads rows that others of a group might have changed.
+        group: a group of its own: other calls in it could change the rows that this one reads.
         worker: who claims.
-        host: where it runs; None: nobody said.
+        host: where it runs; None when that is unknown.
         tokens: the fencing tokens of the claims, one for each that is wanted.
         lease_ms: how long they hold without a heartbeat.
     """
@@ -56,7 +56,7 @@ class Claiming:
     _next_due_ms: int | None = None
 
     def serve(self, rules: Sequence[TargetRule]) -> Claimed:
-        """Take from each target in order; what is paused is passed over."""
+        """Take runs of each target in order; paused targets are passed over."""
         for rule in rules:
             if self.group.database.item(Space.PAUSED, rule.name) is None:
                 self._serve(rule)
@@ -76,7 +76,7 @@ class Claiming:
 
     def _serve(self, rule: TargetRule) -> None:
         self.group.promote_due(rule.name, MOVED)
-        # What ends makes room for more: such runs must not hide those behind them.
+        # Runs that end here are replaced by the next ones, which they would hide otherwise.
         while self._wants_more and not self._is_over:
             run_ids = self._next_ready(rule.name, len(self.tokens) - len(self.claims))
             if not run_ids:
@@ -86,7 +86,7 @@ class Claiming:
                 try:
                     self._take(run_id, rule)
                 except RunDamagedError:
-                    # It stays where it is until somebody mends it; audit tells how.
+                    # It stays in its queue until an operator repairs it; audit reports how.
                     self.refused.append((run_id, "it is damaged"))
         for due_ms in self._delayed(rule.name):
             known = self._next_due_ms
@@ -127,7 +127,9 @@ class Claiming:
         limit = wanted + len(self.group.changes.runs) + len(self._seen)
         rows = self.group.database.queue(target, is_ready=True, limit=limit)
         found = [row for row in rows if row[1] not in self.group.changes.runs]
-        found += [(place.score, run_id) for run_id, place in changed.items() if place.is_ready]
+        found += [
+            (position.score, run_id) for run_id, position in changed.items() if position.is_ready
+        ]
         return [run_id for _, run_id in sorted(found) if run_id not in self._seen][:wanted]
 
     def _delayed(self, target: str) -> list[int]:
@@ -136,7 +138,7 @@ class Claiming:
         rows = self.group.database.queue(target, is_ready=False, limit=len(changed) + 1)
         return [due_ms for due_ms, run_id in rows if run_id not in changed][:1]
 
-    def _changed(self, target: str) -> Iterator[tuple[str, QueuePlace]]:
+    def _changed(self, target: str) -> Iterator[tuple[str, QueuePosition]]:
         for run_id, change in self.group.changes.runs.items():
             after = change.after
             if after is not None and after.queue is not None and after.run.target == target:

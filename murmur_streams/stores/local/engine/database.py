@@ -1,7 +1,7 @@
-"""What a database on disk must do. It keeps rows; every rule is in ``Transaction`` and the core.
+"""The protocol of databases: they store rows; every rule is in ``Transaction`` and the core.
 
-All methods block. Those of a ``Database`` are called by one thread, the writer's; those of what
-``reader()`` returned by one other.
+All methods block. One thread calls those of a ``Database``, another one those of its ``reader()``;
+a database in memory has one thread for both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from murmur_streams.core.model.run import PayloadKind, Run
 
 
 class Due(StrEnum):
-    """The moments at which somebody must look at a run; each names the field of Stored."""
+    """The moments at which the store must look at a run; each names a field of Stored."""
 
     EXPIRE = "expire_at_ms"
     OVERDUE = "overdue_ms"
@@ -25,23 +25,23 @@ class Due(StrEnum):
 
 
 class Space(StrEnum):
-    """What is kept beside the runs, as texts by a key that sorts."""
+    """Texts that are stored beside the runs, by a key that sorts."""
 
     PAUSED = "paused"
     """target -> ``1``."""
     WORKERS = "workers"
-    """worker -> what it tells of itself."""
+    """worker -> its last report."""
     DEAD = "dead"
     """``<target>/<ms, 13 digits>/<run id>`` -> the letter."""
     DEAD_RUNS = "dead_runs"
     """run id -> the key of its letter."""
     SWEEPER = "sweeper"
-    """``holder`` -> who tends now, and until when."""
+    """``holder`` -> the worker that does the housekeeping, and until when."""
 
 
 @dataclass(frozen=True, slots=True)
-class QueuePlace:
-    """Where a waiting run stands in its target's queue: two ranges, as decision 0010 has them."""
+class QueuePosition:
+    """The position of a waiting run in its target's queue: in one of two ranges (decision 0010)."""
 
     is_ready: bool
     score: int
@@ -50,51 +50,51 @@ class QueuePlace:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A run as the database has it, with what the fold of its journal does not tell."""
+    """A run as the database stores it, with the bookkeeping that is not part of its fold."""
 
     run: Run
     expire_at_ms: int | None = None
-    """When an ended run goes; None: never."""
+    """When an ended run is removed; None: never."""
     live_until_ms: int | None = None
-    """Until when somebody must have written to a run that has not ended; None: for ever."""
+    """A run that has not ended is overdue without a write until then; None: never."""
     overdue_ms: int | None = None
-    """When to look whether a live run is overdue; may be early, is never late."""
+    """When to check whether a live run is overdue; may be early, is never late."""
     lease_until_ms: int | None = None
-    """Until when its worker holds it without a heartbeat; None: nobody holds it."""
-    queue: QueuePlace | None = None
+    """Until when its worker holds it without a heartbeat; None: no worker holds it."""
+    queue: QueuePosition | None = None
 
 
 @dataclass(slots=True)
-class Change:
-    """What a group of writes does to one run."""
+class RunChange:
+    """The effect of a group of writes on one run."""
 
     before: Stored | None
-    """What the database has of the id before the group; None: nothing. Expired runs count."""
+    """The stored run of this id before the group, expired or not; None without one."""
     after: Stored | None
-    """What it has afterwards; None: nothing, journal and payloads go too."""
+    """The stored run afterwards; None: it is removed, with its journal and payloads."""
     is_new_life: bool = False
-    """Whatever ``before`` had (journal, payloads) goes before the new run is written."""
+    """The journal and payloads of ``before`` are removed before the new run is written."""
     is_repair: bool = False
-    """The run's own rows cannot be read, so ``before`` is None: whatever rows of the id there are,
-    those of indexes, moments and queues too, go before ``after`` is written. Journal and payloads
+    """The run's own rows cannot be read, so ``before`` is None. All rows of the id, also those of
+    indexes, moments and queues, are removed before ``after`` is written; the journal and payloads
     stay, unless ``after`` is None."""
     is_plain: bool = True
     """``after`` differs from ``before`` in ``run.version`` and ``run.last_ms`` only."""
     entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
-    """To append to the journal, in order. What is in ``Changes.feed`` as well is the same object;
-    of what is not (a restored run's entries) the feed is not told."""
+    """To append to the journal, in order. An entry that belongs into the feed as well is the same
+    object in ``Changes.feed``; a restored run's entries are not in the feed."""
     keep_from_seq: int | None = None
-    """Older entries than this of the journal go; a database may keep those that the feed still
+    """Older entries of the journal are removed; a database may retain those that the feed still
     shows, without a hole."""
     payloads: dict[PayloadKind, str] = field(default_factory=dict[PayloadKind, str])
-    """To write; a payload that is left out stays as it was."""
+    """To write; other payloads stay as they are."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What a group of writes does, all of it or nothing."""
+    """The effect of a group of writes, all of it or nothing."""
 
-    runs: dict[str, Change] = field(default_factory=dict[str, Change])
+    runs: dict[str, RunChange] = field(default_factory=dict[str, RunChange])
     """By run id."""
     feed: list[tuple[str, JournalEntry]] = field(default_factory=list[tuple[str, JournalEntry]])
     """Target and entry, in order; the database gives each the next n, dense, and
@@ -114,44 +114,44 @@ class Changes:
 class FeedRow:
     """An entry of the feed."""
 
-    place: Position
+    position: Position
     target: str
     entry: JournalEntry
-    """As the journal had it. Of an entry over 1 KiB whose life of the run is gone only the type is
-    left: ``{"type": …}``. One that cannot be read keeps its place, with ``{"type": ""}``; its run
-    id, target and epoch may be unknown (``""``, ``00000000``)."""
+    """As the journal had it. Of an entry over 1 KiB whose run was removed, a database may store
+    only the type: ``{"type": …}``. An entry that cannot be read stays at its position, with
+    ``{"type": ""}``; its run id, target and epoch may be unknown (``""``, ``00000000``)."""
 
 
 class Reader(Protocol):
     """Reads what was committed. Each call sees one moment of the database, not half a group.
 
-    What was changed by hand and cannot be read is told by RunDamagedError where it is of one run,
-    else by StoreDamagedError; nothing else is raised for it. A listing leaves such a run out.
+    Rows that were changed by hand and cannot be read raise RunDamagedError when they belong to one
+    run, else StoreDamagedError. A listing leaves such a run out.
     """
 
     def stored(self, run_id: str) -> Stored | None:
-        """The run, expired or not; None when there is none."""
+        """The run, expired or not; None when it does not exist."""
         ...
 
     def journal(
         self, run_id: str, after_seq: int, limit: int
     ) -> tuple[Stored, list[JournalEntry]] | None:
-        """The run and the first ``limit`` kept entries whose seq is above ``after_seq``."""
+        """The run and the first ``limit`` stored entries whose seq is above ``after_seq``."""
         ...
 
-    def kept_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
-        """The entries that ``journal`` reads, of a run whose own row cannot be read, too.
+    def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+        """The same entries, also of a run whose own row cannot be read.
 
-        Those that cannot be read themselves are left out.
+        Entries that cannot be read are left out.
         """
         ...
 
     def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        """The newest entries of the run's journal, oldest first; none when there is no run."""
+        """The newest entries of the run's journal, oldest first; [] when it does not exist."""
         ...
 
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
-        """The JSON text; None when there is none."""
+        """The JSON text; None without one."""
         ...
 
     def listing(self, wanted: RunFilter, now_ms: int, limit: int, before: str | None) -> list[Run]:
@@ -172,21 +172,18 @@ class Reader(Protocol):
         ...
 
     def feed(self, after_n: int, limit: int) -> list[FeedRow]:
-        """The first kept entries of the feed whose n is above ``after_n``.
-
-        None is before the place that ``feed_ends`` tells.
-        """
+        """The first stored entries of the feed whose n is above ``after_n``."""
         ...
 
     def feed_ends(self) -> tuple[Position, Position]:
-        """The place just before the oldest kept entry, and that of the last one.
+        """The position just before the oldest stored entry, and that of the last entry.
 
-        Both are the last one's when nothing is kept, and (0, 0) before the first one.
+        Both are that of the last entry when none is stored, and (0, 0) before the first entry.
         """
         ...
 
     def item(self, space: Space, key: str) -> str | None:
-        """One text; None when there is none."""
+        """One text; None without one."""
         ...
 
     def items(
@@ -210,7 +207,7 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of it; a second call does nothing."""
+        """Close it; a second call does nothing."""
         ...
 
 
@@ -218,13 +215,13 @@ class Database(Reader, Protocol):
     """Reads and writes."""
 
     def begin(self) -> bool:
-        """Begin a group: nobody else writes until it ends.
+        """Begin a group: no other process writes until it ends.
 
         Returns:
             True when another process may have written since the group before.
 
         Raises:
-            StoreUnavailableError: somebody else has held the file for too long.
+            StoreUnavailableError: another process has locked the file for too long.
         """
         ...
 
@@ -232,13 +229,13 @@ class Database(Reader, Protocol):
         """Write all of it or nothing, and end the group; a killed process loses none of it.
 
         Returns:
-            The place of the feed's last entry.
+            The position of the feed's last entry.
 
         Raises:
             StoreFullError: the disk is full. Nothing was written; the group is over.
             StoreReadOnlyError: the file cannot be written. Likewise.
             OutcomeUnknownError: it was written, but the disk did not confirm it.
-            StoreError: whatever else. Nothing was written; the group is over.
+            StoreError: any other failure. Nothing was written; the group is over.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The feed of a store on disk, for the readers of this process."""
+"""The feed of a local store, for the readers of this process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PAGE = 500
 _PARTITION = 0
 
 
-class Feed:
-    """Reads the file, waits for a write, reads on.
+class LocalFeed:
+    """Reads rows, waits for a write, and reads on.
 
     Args:
         rows: reads the first rows after an n, up to a limit.
-        ends: reads the place before the oldest row, and the last one's.
+        ends: reads the position before the oldest row, and that of the last row.
         moved: called when ``readers`` may have changed.
     """
 
@@ -32,12 +32,12 @@ class Feed:
         self._ends = ends
         self._moved = moved
         self.readers = 0
-        """How many there are."""
+        """How many readers there are."""
         self._changed = asyncio.Event()
         self._is_closed = False
 
     def wake(self) -> None:
-        """Let every reader look: there may be more."""
+        """Let every reader look for new rows."""
         if self.readers:
             self._changed.set()
             self._changed = asyncio.Event()
@@ -48,10 +48,10 @@ class Feed:
         self.wake()
 
     async def read(self, after: str | None, wanted: FeedFilter) -> AsyncGenerator[FeedEntry]:
-        """Yield what is kept after the cursor, then what comes.
+        """Yield the stored entries after the cursor, then new ones as they come.
 
         Raises:
-            InvalidCursorError, CursorGapError, CursorResetError: it cannot go on from there.
+            InvalidCursorError, CursorGapError, CursorResetError: the cursor cannot be resumed.
         """
         cursor = await self.checked(after)
         self.readers += 1
@@ -61,7 +61,7 @@ class Feed:
                 changed = self._changed
                 rows = await self._rows(cursor.positions[_PARTITION][1], PAGE)
                 for row in rows:
-                    cursor = cursor.after(_PARTITION, row.place)
+                    cursor = cursor.after(_PARTITION, row.position)
                     if wanted.wants(row.target, row.entry.type):
                         yield FeedEntry(str(cursor), row.entry.run_id, row.target, row.entry)
                 if self._is_closed:
@@ -73,10 +73,10 @@ class Feed:
             self._moved()
 
     async def checked(self, after: str | None) -> FeedCursor:
-        """The cursor to begin from.
+        """The cursor to begin with.
 
         Raises:
-            InvalidCursorError, CursorGapError, CursorResetError: it cannot be gone on from.
+            InvalidCursorError, CursorGapError, CursorResetError: it cannot be resumed.
         """
         before_oldest, last = await self._ends()
         if after is None:
@@ -84,11 +84,11 @@ class Feed:
         cursor = FeedCursor.parse(after, 1)
         n = cursor.positions[_PARTITION][1]
         rows = await self._rows(n - 1, 1) if n > 0 else []
-        kept = await self._rows(before_oldest[1], 1)
+        first = await self._rows(before_oldest[1], 1)
         cursor.check(
             _PARTITION,
-            found=bool(rows) and rows[0].place == cursor.positions[_PARTITION],
-            oldest=kept[0].place if kept else None,
+            found=bool(rows) and rows[0].position == cursor.positions[_PARTITION],
+            oldest=first[0].position if first else None,
             newest=last,
         )
         return cursor

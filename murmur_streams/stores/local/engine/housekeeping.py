@@ -1,4 +1,4 @@
-"""What a worker does for all inside its group: heartbeats, and the runs that nobody holds."""
+"""Heartbeats, and housekeeping for the whole store: both inside a group of writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOLDER = "holder"
 
 
 def beat(group: Transaction, beats: Sequence[Beat], lease_ms: int) -> list[NoticeKind | None]:
-    """Move the leases of claims on; what there is to say of each."""
+    """Extend the leases of claims; the notice about each, if there is one."""
     return [_beat(group, each, lease_ms) for each in beats]
 
 
@@ -37,9 +37,9 @@ def _beat(group: Transaction, beat: Beat, lease_ms: int) -> NoticeKind | None:
 
 
 def tend(group: Transaction, worker: str, interval_ms: int) -> tuple[Housekeeping, bool]:
-    """Hand on and end a page of what nobody cares for; whether there may be more.
+    """Requeue lost runs and end overdue ones, a page of each; whether there may be more.
 
-    Nothing is done while another worker does it.
+    One worker at a time does it: while another one has its turn, nothing is done.
     """
     if not _is_our_turn(group, worker, interval_ms):
         return Housekeeping([], []), False
@@ -47,7 +47,7 @@ def tend(group: Transaction, worker: str, interval_ms: int) -> tuple[Housekeepin
     requeued = [run_id for run_id in lost if _hand_on(group, run_id)]
     swept = group.sweep(TEND_PAGE)
     tended = Housekeeping(requeued, _ended(group))
-    # Rows that nothing can be done about must not be looked at for ever.
+    # A page of damaged runs that cannot be changed must not be read again and again.
     has_more = max(len(lost), swept) >= TEND_PAGE and bool(group.written)
     return tended, has_more
 
@@ -56,16 +56,16 @@ def _hand_on(group: Transaction, run_id: str) -> bool:
     try:
         return group.perform(run_id, Reclaim()).answer == ("OK", str(RunState.PENDING))
     except RunDamagedError:
-        # Others must not wait for its repair.
+        # The other runs of the page must not wait for its repair.
         return False
 
 
 def _is_our_turn(group: Transaction, worker: str, interval_ms: int) -> bool:
-    kept = group.database.item(Space.SWEEPER, _HOLDER)
+    row = group.database.item(Space.SWEEPER, _HOLDER)
     now_ms = group.now_ms
-    if kept is not None:
-        holder, until_ms = json.loads(kept)
-        # A clock that was set back must not leave the runs to nobody.
+    if row is not None:
+        holder, until_ms = json.loads(row)
+        # After a clock was set back, a turn could last for hours: one that long does not count.
         if now_ms < until_ms <= now_ms + 2 * interval_ms:
             return holder == worker
     group.put(Space.SWEEPER, _HOLDER, json.dumps([worker, now_ms + max(1, interval_ms)]))

@@ -1,4 +1,4 @@
-"""The open file of a store: its two threads, and the look for what other processes wrote."""
+"""The open file of a store: its two threads, and the look for writes of other processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from murmur_streams.stores.local.engine.access import Begin, Committed
 from murmur_streams.stores.local.engine.database import Database, Reader, Stored
 from murmur_streams.stores.local.engine.thread import DatabaseThread
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
-from murmur_streams.stores.local.engine.writer import Writer
+from murmur_streams.stores.local.engine.writer import GroupWriter
 from murmur_streams.stores.own_tasks import start_task
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class OpenFile:
         writing: the thread that writes.
         reading: the thread that reads.
         begin: makes the writer's transactions.
-        committed: told of what this process wrote.
-        looked: told of runs that other processes wrote; None: of any.
+        committed: called with what this process wrote.
+        looked: called with the ids of runs that other processes wrote to; None: any runs.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class OpenFile:
         self._committed = committed
         self._looked = looked
         self._seen_n = _UNKNOWN
-        """Up to this entry of the feed everything was told."""
-        self.writer = Writer(database, writing, begin, self._written)
-        # A store that was forgotten must not keep its file from others of this process.
+        """``looked`` was called for all entries of the feed up to this one."""
+        self.writer = GroupWriter(database, writing, begin, self._written)
+        # A store that is collected without ``close`` must not lock its file for this process.
         self._let_go = weakref.finalize(self, _let_go, database, reader, writing, reading)
         self._let_go.atexit = False
 
@@ -67,12 +67,12 @@ class OpenFile:
         return await self._reading.run(lambda: call(reader))
 
     def watch(self, seconds: float | None) -> None:
-        """Look for what others wrote each time that ``seconds`` went by; None: no longer."""
+        """Look for writes of other processes every ``seconds``; None stops that."""
         self._seen_n = _UNKNOWN
         self._reading.watch(None if seconds is None else self._look, seconds or 0.0)
 
     async def close(self) -> None:
-        """Write what waits, and let go of the file."""
+        """Write the waiting calls, and close the file."""
         self._let_go.detach()
         await self.writer.close()
         self._reading.watch(None)
@@ -86,7 +86,7 @@ class OpenFile:
                 await self._writing.stop()
 
     def abandon(self) -> None:
-        """Let go of the file without its event loop, which is closed."""
+        """Close the file without its event loop, which is closed already."""
         self._let_go()
 
     def _written(self, written: list[Written], feed: range) -> None:
@@ -95,15 +95,15 @@ class OpenFile:
         self._committed(written)
 
     def _look(self) -> None:
-        """In the reader's thread, which whatever goes wrong here must not end."""
+        """In the reader's thread: no error may end it."""
         seen_n = self._seen_n
         try:
             if self._reader.has_foreign_writes():
-                self._reading.tell(self._saw, *self._news(seen_n))
+                self._reading.call_on_loop(self._saw, *self._news(seen_n))
         except Exception:  # see above
-            logger.debug("what others wrote cannot be told", exc_info=True)
-            # So each looks for himself, and meets what is wrong if it concerns him.
-            self._reading.tell(self._saw, None, seen_n)
+            logger.debug("looking for writes of other processes failed", exc_info=True)
+            # Every subscriber reads for itself, and gets the error if it concerns its run.
+            self._reading.call_on_loop(self._saw, None, seen_n)
 
     def _news(self, seen_n: int) -> tuple[set[str] | None, int]:
         """Which runs were written to after an entry of the feed (None: any), and the last one."""
@@ -111,9 +111,9 @@ class OpenFile:
             return None, self._reader.feed_ends()[1][1]
         run_ids, has_gap = set[str](), False
         while rows := self._reader.feed(seen_n, LOOK_PAGE):
-            has_gap = has_gap or rows[0].place[1] != seen_n + 1
+            has_gap = has_gap or rows[0].position[1] != seen_n + 1
             run_ids |= {row.entry.run_id for row in rows}
-            seen_n = rows[-1].place[1]
+            seen_n = rows[-1].position[1]
         return None if has_gap else run_ids, seen_n
 
     def _saw(self, run_ids: Collection[str] | None, last_n: int) -> None:
@@ -128,7 +128,7 @@ class FileAccess:
     Args:
         path: for threads' names and errors.
         open_database: opens it; blocks.
-        begin, committed, looked: as OpenFile's.
+        begin, committed, looked: as for OpenFile.
         look_seconds: how often to look for what other processes wrote; None: there are none.
     """
 
@@ -221,7 +221,7 @@ class FileAccess:
             await asyncio.wrap_future(there)
             return
         if self._closing is None:
-            # Not the caller's own task: one that is cancelled leaves nothing half open.
+            # Not in the caller's task: when that is cancelled, the closing goes on.
             self._closing = start_task(self._close(self._opening), f"close {self._path}")
         await asyncio.shield(self._closing)
 
@@ -261,6 +261,6 @@ def _let_go(
 
 
 def _quietly(close: Callable[[], object]) -> None:
-    # Nobody is there to be told.
+    # No caller is left to get an error.
     with suppress(StoreError):
         close()

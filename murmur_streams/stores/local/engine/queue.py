@@ -76,9 +76,9 @@ class LocalQueue(WorkQueue):
     async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
         said = await self._access.write(lambda group: beat(group, beats, self._lease_ms))
         return [
-            ClaimNotice(each.claim, word)
-            for each, word in zip(beats, said, strict=True)
-            if word is not None
+            ClaimNotice(each.claim, kind)
+            for each, kind in zip(beats, said, strict=True)
+            if kind is not None
         ]
 
     async def tend(

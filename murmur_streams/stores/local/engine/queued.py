@@ -1,4 +1,4 @@
-"""What a local store has for workers and for the programs that look after their work."""
+"""The part of a local store that workers and operators use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the workers of this process wait for: runs in queues, and words about what they hold."""
+"""Wakes the workers of this process: for queued runs, and with messages about their claims."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from murmur_streams.core.model.work import ControlMessage
 from murmur_streams.stores.local.engine.transaction import Written
 
 MOST_MESSAGES = 1_000
-"""A worker that does not listen learns the rest from its heartbeats."""
+"""A worker that does not listen gets the rest with its heartbeats."""
 
 
 class Signals:
-    """Hints after commits; the truth is in the file, and who misses one only comes later.
+    """Hints that follow a commit; a worker that misses one finds the rows a little later.
 
     Args:
         moved: called when ``waiting`` may have changed.
@@ -24,11 +24,11 @@ class Signals:
     def __init__(self, moved: Callable[[], None]) -> None:
         self._moved = moved
         self._queued: dict[asyncio.Event, frozenset[str]] = {}
-        """Who waits, and for which targets."""
+        """The waiting workers, and for which targets each waits."""
         self._missed: set[str] = set()
-        """Targets that got a run while nobody waited for one."""
+        """Targets that got a run while no worker waited for one."""
         self._missed_a_look = False
-        """Whether another process wrote while nobody waited."""
+        """Whether another process wrote while no worker waited."""
         self._messages: dict[str, deque[tuple[int, ControlMessage]]] = {}
         """By worker of this process."""
         self._listening: dict[str, asyncio.Event] = {}
@@ -37,18 +37,18 @@ class Signals:
 
     @property
     def waiting(self) -> int:
-        """How many wait for queued runs."""
+        """How many workers wait for queued runs."""
         return len(self._queued)
 
     def close(self) -> None:
-        """Wake everybody, for good."""
+        """Wake all waiting calls, and let later ones return at once."""
         self._is_closed = True
         self.look()
         for event in self._listening.values():
             event.set()
 
-    def tell(self, written: Collection[Written]) -> None:
-        """Wake those whom a write concerns."""
+    def notify(self, written: Collection[Written]) -> None:
+        """Wake the workers that a write concerns."""
         for each in written:
             after = each.after
             if after is None:
@@ -63,7 +63,7 @@ class Signals:
                 self._send(after.run.worker or "", message)
 
     def look(self) -> None:
-        """Let everybody look at the queues: another process wrote."""
+        """Let all workers look at the queues: another process wrote."""
         self._missed_a_look = not self._queued
         for event in self._queued:
             event.set()
@@ -72,7 +72,7 @@ class Signals:
         """Wait until a run of these targets is queued, at most ``seconds``; may be early."""
         wanted = frozenset(targets)
         if self._missed & wanted or self._missed_a_look:
-            # Between this worker's claim and now.
+            # A run was queued between this worker's last claim and this wait.
             self._missed -= wanted
             self._missed_a_look = False
             return
@@ -92,21 +92,21 @@ class Signals:
     async def messages(
         self, worker: str, after: int, seconds: float
     ) -> tuple[Sequence[ControlMessage], int]:
-        """Wait for words to a worker that came after the one with this number.
+        """Wait for messages to a worker that come after the one with this number.
 
         Returns:
-            The words, and the number to go on after.
+            The messages, and the number to pass as ``after``.
         """
-        kept = self.listen(worker)
-        if not (kept and kept[-1][0] > after):
+        stored = self.listen(worker)
+        if not (stored and stored[-1][0] > after):
             event = self._listening.setdefault(worker, asyncio.Event())
             event.clear()
             await self._until(event, seconds)
-        found = [(n, message) for n, message in kept if n > after]
+        found = [(n, message) for n, message in stored if n > after]
         return [message for _, message in found], found[-1][0] if found else after
 
     def forget(self, worker: str) -> None:
-        """Drop what was kept for a worker that has stopped."""
+        """Drop the messages of a worker that has stopped."""
         self._messages.pop(worker, None)
         self._listening.pop(worker, None)
 
@@ -119,7 +119,7 @@ class Signals:
 
     def _send(self, worker: str, message: ControlMessage) -> None:
         if worker not in self._messages:
-            # Of another process: its heartbeats tell it.
+            # A worker of another process: it learns of the cancel with its next heartbeat.
             return
         self._n += 1
         self._messages[worker].append((self._n, message))

@@ -26,9 +26,9 @@ from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
-from murmur_streams.stores.local.engine.bookkeeping import Durations, is_due
+from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
 from murmur_streams.stores.local.engine.database import Database, FeedRow, Reader, Stored
-from murmur_streams.stores.local.engine.feed import Feed
+from murmur_streams.stores.local.engine.feed import LocalFeed
 from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.tails import LocalTails, Page
@@ -58,12 +58,12 @@ class LocalRunStore(LocalWork):
     are woken by memory, without polling.
 
     Args:
-        ttl_seconds: how long an ended run is kept; 0 or less means for ever.
+        ttl_seconds: how long an ended run is stored; 0 or less means for ever.
         max_events: the journal's cap, at least 1,000; 0 for none.
         live_ttl_seconds: how long a run that has not ended may go without a write before a sweep
             fails it; 0 for ever.
         late_event_seconds: how long after the end a closing event may still come.
-        feed_max_entries: how many entries the feed keeps.
+        feed_max_entries: how many entries the feed holds.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time.
     """
@@ -79,7 +79,7 @@ class LocalRunStore(LocalWork):
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self._durations = Durations(
+        self._durations = RunDurations(
             ttl_ms=duration_ms("ttl_seconds", ttl_seconds),
             live_ttl_ms=duration_ms("live_ttl_seconds", live_ttl_seconds),
             late_event_ms=duration_ms("late_event_seconds", late_event_seconds),
@@ -90,7 +90,7 @@ class LocalRunStore(LocalWork):
         self._limits = limits or Limits()
         self._access = self._make_access(self._begin, self._committed)
         self._tails = LocalTails(self._read_page, self._seal, self._watch)
-        self._feed = Feed(self._feed_rows, self._feed_ends, self._watch)
+        self._feed = LocalFeed(self._feed_rows, self._feed_ends, self._watch)
         self._signals = Signals(self._watch)
 
     @abstractmethod
@@ -257,7 +257,7 @@ class LocalRunStore(LocalWork):
     def _committed(self, written: list[Written]) -> None:
         self._tails.publish(written)
         self._feed.wake()
-        self._signals.tell(written)
+        self._signals.notify(written)
 
     def _looked(self, run_ids: Collection[str] | None) -> None:
         self._tails.look(run_ids)

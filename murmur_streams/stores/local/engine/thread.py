@@ -16,12 +16,12 @@ T = TypeVar("T")
 class DatabaseThread:
     """Runs blocking functions in order and hands their outcomes to the event loop.
 
-    A daemon: a program that forgets to close its store can still end; what was acknowledged is
-    in the file.
+    A daemon thread: a program that does not close its store can still end, and every acknowledged
+    write is in the file.
 
     Args:
-        name: of the thread, for those who look at a process.
-        loop: where outcomes go.
+        name: of the thread, for debuggers.
+        loop: gets the outcomes.
     """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,43 +48,43 @@ class DatabaseThread:
             try:
                 result = call()
             except BaseException as error:  # noqa: BLE001  # the caller's, whatever it is
-                self.tell(_fail, outcome, error)
+                self.call_on_loop(_fail, outcome, error)
             else:
-                self.tell(_succeed, outcome, result)
+                self.call_on_loop(_succeed, outcome, result)
 
         self._calls.put(work)
         return await outcome
 
-    def tell(self, call: Callable[..., object], *given: object) -> None:
-        """Call something on the event loop; nothing happens when that is closed."""
+    def call_on_loop(self, call: Callable[..., object], *given: object) -> None:
+        """Call a function on the event loop; do nothing when that is closed."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *given)
 
     def watch(self, look: Callable[[], object] | None, seconds: float = 0.0) -> None:
-        """Call ``look``, which must not raise, each time that ``seconds`` went by; None ends that.
+        """Call ``look``, which must not raise, every ``seconds``; None stops that.
 
-        Calls do not put it off: it comes between two of them.
+        Submitted calls do not delay it: it runs between two of them.
         """
         self._look, self._look_seconds = look, seconds
         self._calls.put(_nothing)
 
     async def stop(self) -> None:
-        """Let the thread end after what was submitted, and wait for it."""
+        """Let the thread end after the submitted calls, and wait for that."""
         ended: asyncio.Future[None] = self._loop.create_future()
-        # By its own word, not by a thread that waits: the program's others may all be busy.
-        self._calls.put(lambda: self.tell(_succeed, ended, None))
+        # The thread reports its own end: all threads of the default executor may be busy.
+        self._calls.put(lambda: self.call_on_loop(_succeed, ended, None))
         self._calls.put(None)
         await ended
         self._thread.join()
 
     def leave(self) -> None:
-        """Let the thread end after what was submitted; nobody waits for it."""
+        """Let the thread end after the submitted calls, without waiting for it."""
         self._calls.put(None)
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
             call()
-            # It would keep what it is of alive until the next one comes.
+            # The name would keep the call's store alive until the next call comes.
             del call
 
     def _next(self) -> Callable[[], object] | None:
@@ -104,7 +104,7 @@ class DatabaseThread:
 
 
 def _nothing() -> None:
-    """Wakes the thread, which then waits anew."""
+    """Wakes the thread, which then waits again."""
 
 
 def _succeed(outcome: asyncio.Future[T], result: T) -> None:

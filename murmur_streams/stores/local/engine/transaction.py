@@ -1,7 +1,7 @@
 """Transaction: the pure core over the rows of a database, for one group of writes.
 
-It runs in the writer's thread. What it does becomes visible, all of it at once, when the group is
-committed; until then the runs it has touched are in ``changes``.
+It runs in the writer's thread. Its changes become visible all at once when the group is committed;
+until then they are in ``changes``.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from murmur_streams.core.rules.evolve import evolve
 from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
 from murmur_streams.stores.local.engine.bookkeeping import (
-    Durations,
+    RunDurations,
     advanced,
     is_due,
     keep,
-    with_ready_place,
+    with_ready_position,
 )
 from murmur_streams.stores.local.engine.database import (
-    Change,
     Changes,
     Database,
     Due,
+    RunChange,
     Space,
     Stored,
 )
@@ -52,18 +52,18 @@ logger = logging.getLogger("murmur_streams.store")
 
 PAGE = 500
 SWEPT_BY_A_WRITE = 2
-"""How many due runs each begin or end of a run removes, so that nobody need call sweep."""
+"""Each begin and end of a run removes so many due runs, so that calling sweep is optional."""
 _PLAIN = (Append, PushEvent)
 
 
 @dataclass(slots=True)
 class Written:
-    """What a write did to a run, for those who wait for that."""
+    """The effect of a write on a run, for subscribers and workers of this process."""
 
     run_id: str
     before: Stored | None
     after: Stored | None
-    """None: the run is gone."""
+    """None: the run was removed."""
     entries: tuple[JournalEntry, ...] = ()
 
 
@@ -73,7 +73,7 @@ class Transaction:
 
     Args:
         database: begun; for rows that were committed before.
-        known: the runs that are known to be in it, by id; never changed here.
+        known: stored runs that are known without a read, by id; never changed here.
         durations: of the store.
         max_events: the journal's cap; 0 for none.
         now_ms: the group's moment, Unix milliseconds.
@@ -81,13 +81,13 @@ class Transaction:
 
     database: Database
     known: dict[str, Stored]
-    durations: Durations
+    durations: RunDurations
     max_events: int
     now_ms: int
     changes: Changes = field(default_factory=Changes)
     written: list[Written] = field(default_factory=list[Written])
     damaged: set[str] = field(default_factory=set[str])
-    """Runs that could not be read when somebody looked after them; kept from group to group."""
+    """Runs that a sweep could not read; the set is shared by all groups."""
     sweeps: int = 0
     """How many due runs to remove before the end."""
 
@@ -97,12 +97,12 @@ class Transaction:
         self._now = Now(self.now_ms, self.now_ms, self.durations.late_event_ms, self.max_events)
 
     def stored(self, run_id: str) -> Stored | None:
-        """The run as it is now; None when there is none, or its time is over."""
+        """The run as it is now; None when it does not exist, or has expired."""
         found = self._found(run_id)
         return None if found is None or is_due(found, self.now_ms) else found
 
     def perform(self, run_id: str, command: Command) -> Decision:
-        """Decide a command and do it; what is refused changes nothing."""
+        """Decide a command and apply it; a refused one changes nothing."""
         before = self.stored(run_id)
         decision = decide(None if before is None else before.run, run_id, command, self._now)
         if decision.progress is not None and before is not None:
@@ -113,29 +113,29 @@ class Transaction:
         return decision
 
     def lease(self, run_id: str, until_ms: int) -> None:
-        """Let a claimed run's lease end then; its worker has been heard of."""
+        """Extend a claimed run's lease after a heartbeat of its worker."""
         before = self.stored(run_id)
         if before is not None and before.run.claim is not None:
             after = keep(before, before.run, self.now_ms, self.durations)
             self._put(run_id, replace(after, lease_until_ms=until_ms))
 
     def put(self, space: Space, key: str, text: str | None) -> None:
-        """Keep a text beside the runs; None removes it."""
+        """Store a text beside the runs; None removes it."""
         self.changes.items[space, key] = text
 
     def promote_due(self, target: str, limit: int) -> None:
-        """Give delayed runs of a target that are due their place among the ready ones."""
+        """Move delayed runs of a target that are due to the ready ones."""
         limit += len(self.damaged)
         for due_ms, run_id in self.database.queue(target, is_ready=False, limit=limit):
             before = self._readable(run_id) if due_ms <= self.now_ms else None
             if before is not None and before.queue is not None:
-                self._put(run_id, with_ready_place(before))
+                self._put(run_id, with_ready_position(before))
 
     def sweep(self, limit: int) -> int:
         """Remove ended runs whose time is over, fail live ones that are overdue; how many.
 
-        What cannot be read is passed over, or removed when its time is over: it must not keep
-        others from being looked after.
+        A run that cannot be read is passed over, or removed when its time is over: it must not
+        keep the sweep from the runs behind it.
         """
         now_ms, count = self.now_ms, 0
         for run_id in self.database.due(Due.EXPIRE, now_ms, limit):
@@ -152,36 +152,36 @@ class Transaction:
         return count
 
     def discard(self, run_id: str) -> None:
-        """Remove all that there is of a run that cannot be read."""
+        """Remove all rows of a run that cannot be read."""
         self.damaged.discard(run_id)
-        self.changes.runs[run_id] = Change(None, None, is_repair=True, is_plain=False)
+        self.changes.runs[run_id] = RunChange(None, None, is_repair=True, is_plain=False)
         self.written.append(Written(run_id, None, None))
 
     def restore(self, archive: RunArchive, run: Run) -> bool:
-        """Write an archived run whole; False when this life of it is here already.
+        """Write an archived run whole; False when this very run is stored already.
 
         Args:
             archive: the run.
-            run: what it becomes.
+            run: the fold of its journal.
 
         Raises:
-            RunExistsError: another life has the id, or this one has not come so far.
+            RunExistsError: the id has another run, or an older copy of this one.
         """
         before = self.stored(archive.run_id)
         if before is not None:
             last = archive.entries[-1]
-            kept = self._page(archive.run_id, 0, 1)
+            oldest = self._page(archive.run_id, 0, 1)
             check_same_life(
                 archive,
                 epoch=before.run.epoch,
-                oldest_seq=kept[0].seq if kept else 0,
+                oldest_seq=oldest[0].seq if oldest else 0,
                 has_last=[each.id for each in self._page(archive.run_id, last.seq - 1, 1)]
                 == [last.id],
             )
             return False
         after = keep(None, run, self.now_ms, self.durations)
         if run.claim is not None:
-            # Whoever held it did so elsewhere.
+            # The worker that held it belongs to the store it was archived from.
             after = replace(after, lease_until_ms=self.now_ms)
         change = self._change(archive.run_id, after)
         change.is_new_life = change.before is not None
@@ -196,10 +196,10 @@ class Transaction:
         return True
 
     def rebuild(self, run_id: str) -> None:
-        """Make a run anew from the fold of its journal.
+        """Write a run anew from the fold of its journal.
 
         Raises:
-            RunNotFoundError: there is no such run.
+            RunNotFoundError: the run does not exist.
             RunDamagedError: its journal cannot be folded.
         """
         try:
@@ -214,18 +214,18 @@ class Transaction:
             after = replace(after, lease_until_ms=self.now_ms)
         if is_repair:
             self.damaged.discard(run_id)
-            self.changes.runs[run_id] = Change(None, after, is_repair=True, is_plain=False)
+            self.changes.runs[run_id] = RunChange(None, after, is_repair=True, is_plain=False)
             self.written.append(Written(run_id, None, after))
         else:
             self._put(run_id, after)
 
     def finish(self) -> None:
-        """Do what each begin and end of a run does besides; the last step of a group."""
+        """Remove some due runs if runs began or ended; the last step of a group."""
         if self.sweeps:
             self.sweep(self.sweeps)
 
     def _page(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
-        return self.database.kept_entries(run_id, after_seq, limit)
+        return self.database.stored_entries(run_id, after_seq, limit)
 
     def _journal(self, run_id: str) -> list[JournalEntry]:
         entries: list[JournalEntry] = []
@@ -234,29 +234,29 @@ class Transaction:
         return entries
 
     def _readable(self, run_id: str) -> Stored | None:
-        """What there is of the id; None when it cannot be read, which is remembered."""
+        """The stored run, expired or not; None also when it is damaged, which is noted."""
         try:
             return self._found(run_id)
         except RunDamagedError as error:
             if run_id not in self.damaged:
-                logger.error("%s", error)  # noqa: TRY400  # it is the file's, not a bug's
+                logger.error("%s", error)  # noqa: TRY400  # damaged rows, not a bug: no traceback
             self.damaged.add(run_id)
             return None
 
     def _found(self, run_id: str) -> Stored | None:
-        """What there is of the id, expired or not."""
+        """The stored run, expired or not; None when it does not exist."""
         change = self.changes.runs.get(run_id)
         if change is not None:
             return change.after
         known = self.known.get(run_id)
         return self.database.stored(run_id) if known is None else known
 
-    def _change(self, run_id: str, after: Stored | None) -> Change:
+    def _change(self, run_id: str, after: Stored | None) -> RunChange:
         change = self.changes.runs.get(run_id)
         if change is None:
             known = self.known.get(run_id)
             before = self.database.stored(run_id) if known is None else known
-            change = self.changes.runs[run_id] = Change(before, after)
+            change = self.changes.runs[run_id] = RunChange(before, after)
         change.after = after
         change.is_plain = False
         return change
@@ -284,13 +284,13 @@ class Transaction:
         else:
             change = self.changes.runs.get(run_id)
             if change is None:
-                change = self.changes.runs[run_id] = Change(before, after)
+                change = self.changes.runs[run_id] = RunChange(before, after)
             change.after = after
             change.entries += decision.entries
         self.written.append(Written(run_id, before, after, decision.entries))
 
     def _advanced(self, before: Stored | None, run: Run) -> Stored | None:
-        """What is kept after events that moved only the version; None when more has to move."""
+        """The bookkeeping after events that changed only the version; None if more changes."""
         assert before is not None  # noqa: S101  # events are written to runs that are there
         was = before.run
         is_plain = (run.closing, run.cancel_event, run.seal, run.snapshot) == (
@@ -304,7 +304,7 @@ class Transaction:
     def _apply_more(
         self, run_id: str, before: Stored | None, run: Run, command: Command, decision: Decision
     ) -> Stored | None:
-        """Note what moves beside the version; what is kept afterwards."""
+        """Note the changes beside the version; the bookkeeping afterwards."""
         after = keep(before, run, self.now_ms, self.durations)
         change = self._change(run_id, after)
         if isinstance(command, Create):
@@ -323,12 +323,12 @@ class Transaction:
         return change.after
 
     def _keep_payloads(
-        self, change: Change, command: Command, entries: tuple[JournalEntry, ...]
+        self, change: RunChange, command: Command, entries: tuple[JournalEntry, ...]
     ) -> None:
         if isinstance(command, Create) and command.input is not None:
             change.payloads[PayloadKind.INPUT] = command.input.text
         elif isinstance(command, (SetResult, Finish)) and command.result is not None:
-            # What the core dropped of a command leaves no entry.
+            # A result that the core dropped leaves no entry, and must not be stored.
             if any(entry.type == EntryType.RESULT for entry in entries):
                 change.payloads[PayloadKind.RESULT] = command.result.text
         elif isinstance(command, Checkpoint):
@@ -341,22 +341,22 @@ class Transaction:
         run, live_ttl_ms = stored.run, self.durations.live_ttl_ms
         waits = run.state is RunState.PENDING
         if waits and run.deadline_ms is not None and run.deadline_ms <= now_ms:
-            words, reason = DEADLINE_TEXT, DEADLINE_EXCEEDED
+            error, reason = DEADLINE_TEXT, DEADLINE_EXCEEDED
         elif live_ttl_ms and max(run.last_ms, run.due_ms or 0) + live_ttl_ms > now_ms:
-            # Not every write has moved the moment.
+            # Most writes do not move the row of the moment: it is early.
             self._put(
                 run_id, keep(replace(stored, live_until_ms=None), run, now_ms, self.durations)
             )
             return 0
         else:
             silent = max(0, now_ms - run.last_ms) // 1000
-            words = NEGLECTED_TEXT.format(seconds=silent)
+            error = NEGLECTED_TEXT.format(seconds=silent)
             reason = "overdue"
         if run.cancel_requested is not None and run.claim is not None:
             self.perform(run_id, Reclaim())
         else:
             dead = reason if run.queued else None
-            self.perform(run_id, Finish(RunState.FAILED, error=words, dead=dead))
+            self.perform(run_id, Finish(RunState.FAILED, error=error, dead=dead))
         return 1
 
     def _bury(self, run: Run, reason: str) -> None:
@@ -370,9 +370,9 @@ class Transaction:
             "deadline_span": None if run.deadline_span_ms is None else str(run.deadline_span_ms),
             "at": str(run.ended_ms),
         }
-        told = {name: text for name, text in letter.items() if text is not None}
+        present = {name: text for name, text in letter.items() if text is not None}
         key = f"{run.target}/{run.ended_ms or 0:013d}/{run.run_id}"
-        self.put(Space.DEAD, key, json.dumps(told, ensure_ascii=False))
+        self.put(Space.DEAD, key, json.dumps(present, ensure_ascii=False))
         self.put(Space.DEAD_RUNS, run.run_id, key)
 
     def _payload(self, run_id: str, kind: PayloadKind) -> str | None:

@@ -1,4 +1,4 @@
-"""The workers that say that they are there, in a store on disk; nothing that runs needs it."""
+"""The list of live workers of a local store; no execution depends on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_WORKERS = 10_000
 
 
 class LocalWorkers(WorkerList):
-    """Who is there, by their own word.
+    """The workers that report themselves.
 
     Args:
         access: to the store's database.
@@ -38,19 +38,19 @@ class LocalWorkers(WorkerList):
         self._access = access
         self._signals = signals
         self._clock = clock
-        self._kept_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
+        self._listed_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
         if not info.id:
             raise InvalidInputError("a worker needs an id")
-        told = replace(info, targets=[*info.targets], runs=[*info.runs][:MAX_REPORTED_RUNS])
+        reported = replace(info, targets=[*info.targets], runs=[*info.runs][:MAX_REPORTED_RUNS])
 
         def write(group: Transaction) -> None:
             now_ms = group.now_ms
             for worker_id, row in _rows(group.database):
                 if row["until_ms"] <= now_ms:
                     group.put(Space.WORKERS, worker_id, None)
-            row = {**asdict(told), "last_beat_ms": now_ms, "until_ms": now_ms + self._kept_ms}
+            row = {**asdict(reported), "last_beat_ms": now_ms, "until_ms": now_ms + self._listed_ms}
             group.put(Space.WORKERS, info.id, json.dumps(row))
 
         await self._access.write(write)

@@ -1,4 +1,4 @@
-"""Writer: group commit. What waits together is written together, by one thread, in one commit."""
+"""GroupWriter: calls that wait together are written by one thread, in one commit."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from murmur_streams.stores.local.engine.transaction import Transaction, Written
 T = TypeVar("T")
 
 MOST_TOGETHER = 500
-"""More in one group would make its first caller wait, and save little."""
+"""A larger group would make its first caller wait, and save little."""
 MOST_WAITING = 10_000
-"""So many calls may wait; further callers wait until there is room (back-pressure)."""
+"""So many calls may wait; further callers wait for room (back-pressure)."""
 MOST_KNOWN = 10_000
-"""So many runs are kept in memory as they were written last."""
+"""So many runs stay in memory, as they were written last."""
 
 Operation = Callable[[Transaction], T]
 
 
 @dataclass(slots=True)
-class _Call:
+class _WaitingCall:
     operation: Operation[Any]
     outcome: asyncio.Future[Any]
     is_alone: bool
 
 
 @dataclass(slots=True)
-class _Done:
-    """What became of a call."""
+class _CallOutcome:
+    """The outcome of a call."""
 
-    call: _Call
+    call: _WaitingCall
     value: Any = None
     error: BaseException | None = None
 
 
-class Writer:
+class GroupWriter:
     """Gives each call its own answer, and all of a group one commit.
 
-    Guarantee: a call that returned is in the file, whatever kills the process afterwards. One whose
-    caller was cancelled is there or not: nobody can know.
+    Guarantee: a call that returned is in the file, whatever kills the process afterwards. A call
+    whose caller was cancelled was written or not: read to find out.
 
     Args:
         database: opened; only this writer's thread touches it.
@@ -54,7 +54,7 @@ class Writer:
         begin: makes a transaction over the database, the runs that are known, and the ids of those
             that could not be read.
         committed: called on the event loop with what a group wrote and the n of its entries in the
-            feed, before its callers learn of it.
+            feed, before its callers get their answers.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Writer:
         self._begin = begin
         self._committed = committed
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[_WaitingCall] = deque()
         self._is_busy = False
         self._is_closed = False
         self._has_company = False
@@ -79,10 +79,10 @@ class Writer:
         self._idle.set()
         self._damaged: set[str] = set()
         self.known: dict[str, Stored] = {}
-        """Runs as they were committed last, the oldest first: to be read from any thread."""
+        """Runs as they were committed last, the oldest first; any thread may read it."""
 
     async def run(self, operation: Operation[T]) -> T:
-        """Do something in a group; what it returns, or what it raises.
+        """Call an operation in a group; what it returned or raised.
 
         It may be called again when its group could not be committed: it must do nothing but read
         and write its transaction.
@@ -90,11 +90,11 @@ class Writer:
         return await self._call(operation, is_alone=False)
 
     async def alone(self, operation: Operation[T]) -> T:
-        """The same in a group of its own: for what reads rows that others of a group may change."""
+        """The same in a group of its own: for operations that read rows of several runs."""
         return await self._call(operation, is_alone=True)
 
     async def close(self) -> None:
-        """Write what waits; calls that come later are refused."""
+        """Write the waiting calls; later ones are refused."""
         self._is_closed = True
         self._room.set()
         await self._idle.wait()
@@ -106,12 +106,12 @@ class Writer:
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")
         outcome: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append(_Call(operation, outcome, is_alone))
+        self._waiting.append(_WaitingCall(operation, outcome, is_alone))
         if not self._is_busy:
             self._is_busy = True
             self._idle.clear()
             if self._has_company:
-                # After the other tasks of this turn: what they write comes along.
+                # After the other tasks of this turn of the loop, whose writes join the group.
                 self._loop.call_soon(self._start)
             else:
                 self._start()
@@ -126,42 +126,46 @@ class Writer:
         self._room.set()
         self._thread.submit(lambda: self._work(group))
 
-    def _work(self, group: list[_Call]) -> None:
-        """In the thread: write a group; when that fails, each of its calls by itself."""
+    def _work(self, group: list[_WaitingCall]) -> None:
+        """In the thread: write a group; when that fails, write each of its calls by itself."""
         try:
             self._begin_group()
-        except BaseException as error:  # noqa: BLE001  # every caller's
-            # Each by itself would wait as long again for the one who holds the file.
-            done = [_Done(call, error=_store_error(error)) for call in group]
-            self._thread.tell(self._finish, done, [], range(0))
+        except BaseException as error:  # noqa: BLE001  # goes to every caller
+            # Trying each by itself would wait for the lock of the file once more for each.
+            done = [_CallOutcome(call, error=_store_error(error)) for call in group]
+            self._thread.call_on_loop(self._finish, done, [], range(0))
             return
         try:
             done, written, feed = self._write(group)
-        except BaseException as error:  # noqa: BLE001  # every caller gets his own
+        except BaseException as error:  # noqa: BLE001  # each caller gets its own
             if len(group) == 1:
-                done, written, feed = [_Done(group[0], error=_store_error(error))], [], range(0)
+                done, written, feed = (
+                    [_CallOutcome(group[0], error=_store_error(error))],
+                    [],
+                    range(0),
+                )
             else:
                 for call in group[:-1]:
-                    self._thread.tell(self._tell, *self._outcome_of(call))
+                    self._thread.call_on_loop(self._answer, *self._outcome_of(call))
                 done, written, feed = self._outcome_of(group[-1])
-        self._thread.tell(self._finish, done, written, feed)
+        self._thread.call_on_loop(self._finish, done, written, feed)
 
-    def _outcome_of(self, call: _Call) -> tuple[list[_Done], list[Written], range]:
+    def _outcome_of(self, call: _WaitingCall) -> tuple[list[_CallOutcome], list[Written], range]:
         try:
             self._begin_group()
             return self._write([call])
-        except BaseException as error:  # noqa: BLE001  # the caller's
-            return [_Done(call, error=_store_error(error))], [], range(0)
+        except BaseException as error:  # noqa: BLE001  # goes to the caller
+            return [_CallOutcome(call, error=_store_error(error))], [], range(0)
 
     def _begin_group(self) -> None:
         if self._database.begin():
             self.known.clear()
 
-    def _write(self, group: list[_Call]) -> tuple[list[_Done], list[Written], range]:
-        """Do what a group that has begun asks for, and end it."""
+    def _write(self, group: list[_WaitingCall]) -> tuple[list[_CallOutcome], list[Written], range]:
+        """Call the operations of a group that has begun, and commit it."""
         try:
             transaction = self._begin(self._database, self.known, self._damaged)
-            done = [_Done(call, call.operation(transaction)) for call in group]
+            done = [_CallOutcome(call, call.operation(transaction)) for call in group]
             transaction.finish()
             changes = transaction.changes
             if changes.is_empty:
@@ -188,17 +192,17 @@ class Writer:
         while len(self.known) > MOST_KNOWN:
             self.known.pop(next(iter(self.known)))
 
-    def _finish(self, done: list[_Done], written: list[Written], feed: range) -> None:
-        self._tell(done, written, feed)
+    def _finish(self, done: list[_CallOutcome], written: list[Written], feed: range) -> None:
+        self._answer(done, written, feed)
         if self._waiting:
             self._has_company = True
-            # After the callers that were just told: what they write next comes along.
+            # After the callers that just got their answers: their next writes join the group.
             self._loop.call_soon(self._start)
         else:
             self._is_busy = False
             self._idle.set()
 
-    def _tell(self, done: list[_Done], written: list[Written], feed: range) -> None:
+    def _answer(self, done: list[_CallOutcome], written: list[Written], feed: range) -> None:
         if written:
             self._committed(written, feed)
         for each in done:

@@ -15,11 +15,11 @@ from murmur_streams.core.model.pages import RunFilter, listing_key
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.stores.local.engine.database import (
-    Change,
     Changes,
     Due,
     FeedRow,
     Reader,
+    RunChange,
     Space,
     Stored,
 )
@@ -80,7 +80,7 @@ class MemoryDatabase:
         for target, entry in changes.feed:
             self._last = max(self._last[0], entry.ms), self._last[1] + 1
             if len(self._feed) == self._feed.maxlen:
-                self._start = self._feed[0].place if self._feed else self._last
+                self._start = self._feed[0].position if self._feed else self._last
             self._feed.append(FeedRow(self._last, target, entry))
         return self._last
 
@@ -103,7 +103,7 @@ class MemoryDatabase:
         rows = self._runs.get(run_id)
         return None if rows is None else (rows.stored, rows.after(after_seq, limit))
 
-    def kept_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+    def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         rows = self._runs.get(run_id)
         return [] if rows is None else rows.after(after_seq, limit)
 
@@ -176,7 +176,7 @@ class MemoryDatabase:
         rows = self._runs.get(run_id)
         return None if rows is None else rows.result
 
-    def _change_run(self, run_id: str, change: Change) -> None:
+    def _change_run(self, run_id: str, change: RunChange) -> None:
         rows, after = self._runs.get(run_id), change.after
         if rows is not None and not change.is_plain:
             self._remove_positions(rows.stored)

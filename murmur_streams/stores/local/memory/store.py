@@ -83,8 +83,8 @@ class InMemoryRunStore(LocalRunStore):
     async def get_result(self, run_id: str) -> RunResult | None:
         """Read the result, as deep a copy as was stored; None until there is one."""
         await self._stored(run_id)
-        kept = self._database.result(run_id)
-        return await super().get_result(run_id) if kept is None else _copied(kept)
+        value = self._database.result(run_id)
+        return await super().get_result(run_id) if value is None else _copied(value)
 
     def _keep_result(self, run_id: str, command: Command, result: RunResult) -> None:
         payload = command.result if isinstance(command, (SetResult, Finish)) else None

@@ -9,11 +9,11 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import OutcomeUnknownError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import PayloadKind
-from murmur_streams.stores.local.engine.database import Change, Changes, Reader, Stored
+from murmur_streams.stores.local.engine.database import Changes, Reader, RunChange, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.binding import WriteBatch
 from murmur_streams.stores.local.rocksdb.failures import failure, is_ours_to_translate, translated
-from murmur_streams.stores.local.rocksdb.find_rows import places_of
+from murmur_streams.stores.local.rocksdb.find_rows import positions_of
 from murmur_streams.stores.local.rocksdb.handle import Handle
 from murmur_streams.stores.local.rocksdb.reading import Reading
 from murmur_streams.stores.local.rocksdb.scan_starts import Heads
@@ -134,12 +134,12 @@ class RocksDatabase(Reading):
         self._is_broken = False
 
     def _add_run(
-        self, batch: WriteBatch, run_id: str, change: Change, texts: dict[int, bytes]
+        self, batch: WriteBatch, run_id: str, change: RunChange, texts: dict[int, bytes]
     ) -> None:
         before, after = change.before, change.after
         if change.is_repair:
             with self._view(is_one_moment=False) as view:
-                for key in places_of(view, run_id):
+                for key in positions_of(view, run_id):
                     del batch[key]
         is_there = before is not None or change.is_repair
         if is_there and (after is None or change.is_new_life):
@@ -159,7 +159,7 @@ class RocksDatabase(Reading):
         for kind, text in change.payloads.items():
             batch[keys.payload(run_id, kind)] = rows.text_bytes(text)
 
-    def _add_head(self, batch: WriteBatch, run_id: str, change: Change) -> None:
+    def _add_head(self, batch: WriteBatch, run_id: str, change: RunChange) -> None:
         before, after = change.before, change.after
         old, new = _index_rows(before), _index_rows(after)
         for key in old.keys() - new.keys():
@@ -168,7 +168,7 @@ class RocksDatabase(Reading):
             if old.get(key) != row:
                 batch[key] = row
         if after is not None:
-            for key, prefix in keys.places(after).items():
+            for key, prefix in keys.positions(after).items():
                 self._heads.lower(prefix, key)
             batch[keys.run(run_id)] = rows.run_row(after)
         elif before is not None or change.is_repair:
@@ -219,7 +219,7 @@ class RocksDatabase(Reading):
         if ms is None:
             with self._view(is_one_moment=False) as view:
                 row = view.get(keys.feed(new_n))
-            ms = rows.feed_place_ms(row, floor[0])
+            ms = rows.feed_position_ms(row, floor[0])
         self._handle.delete_range(batch, keys.feed(floor[1] + 1), keys.feed(new_n + 1))
         return ms, new_n
 
@@ -228,7 +228,7 @@ def _index_rows(stored: Stored | None) -> dict[bytes, bytes]:
     if stored is None:
         return {}
     found = dict.fromkeys(keys.listings(stored.run), rows.listing_row(stored))
-    found.update(dict.fromkeys(keys.places(stored), b""))
+    found.update(dict.fromkeys(keys.positions(stored), b""))
     return found
 
 

@@ -40,19 +40,19 @@ def failure(path: Path, error: Exception) -> StoreError:
     text = str(error)
     if isinstance(error, DbClosedError):
         return StoreClosedError("the store is closed; open a new one")
-    if any(words in text for words in _FULL):
+    if any(phrase in text for phrase in _FULL):
         return StoreFullError(
             f"the disk of {path} is full, or a limit is reached ({text}); nothing was written: "
             "make room, then write again"
         )
-    if any(words in text for words in _LOCKED):
+    if any(phrase in text for phrase in _LOCKED):
         return in_use(path, None)
-    if any(words in text for words in _READ_ONLY):
+    if any(phrase in text for phrase in _READ_ONLY):
         return StoreReadOnlyError(
             f"{path} cannot be written ({text}); nothing was written: make the folder and its "
             "files writable for this user"
         )
-    if any(words in text for words in _DAMAGED):
+    if any(phrase in text for phrase in _DAMAGED):
         return damaged(path, text)
     return StoreError(f"RocksDB failed in {path}: {text}")
 

@@ -10,7 +10,7 @@ from murmur_streams.stores.local.rocksdb.view import View
 _PAGE = 1000
 
 
-def places_of(view: View, run_id: str) -> Iterator[bytes]:
+def positions_of(view: View, run_id: str) -> Iterator[bytes]:
     """Every key by which a listing, a moment or a queue finds the run.
 
     All keys of all indexes are looked through: those of 50,000 runs in 0.12 seconds.

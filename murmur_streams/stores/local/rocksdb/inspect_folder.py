@@ -145,7 +145,7 @@ def _through_links(path: Path) -> Generator[Path]:
             yield links
         except Exception as error:
             if is_ours_to_translate(error):
-                raise _told_of(path, links, error) from error
+                raise _unreadable(path, links, error) from error
             raise
 
 
@@ -172,7 +172,7 @@ def _read_first_key(links: Path) -> bytes | None:
         opened.close()
 
 
-def _told_of(path: Path, links: Path, error: Exception) -> StoreError:
+def _unreadable(path: Path, links: Path, error: Exception) -> StoreError:
     return failure(path, type(error)(str(error).replace(str(links), str(path))))
 
 
@@ -187,10 +187,10 @@ def _holder(path: Path) -> int | None:
     # LOCK itself is never opened here: closing it would take the lock from a store of this process.
     with suppress(OSError, ValueError):
         file = (path / "LOCK").stat()
-        place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+        position = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            words = line.split()
-            if place in words:
-                pid = int(words[words.index(place) - 1])
+            fields = line.split()
+            if position in fields:
+                pid = int(fields[fields.index(position) - 1])
                 return pid if pid > 0 else None
     return None

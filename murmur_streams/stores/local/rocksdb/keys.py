@@ -133,18 +133,18 @@ def after_all(prefix: bytes) -> bytes:
 
 def listings(run: Run) -> list[bytes]:
     """Every key by which a listing finds the run."""
-    place = listing_key(run.created_ms, run.run_id).encode()
+    position = listing_key(run.created_ms, run.run_id).encode()
     found = [
-        ALL_RUNS + place,
-        b"s" + run.state.encode() + b"\0" + place,
-        b"t" + run.target.encode() + b"\0" + place,
+        ALL_RUNS + position,
+        b"s" + run.state.encode() + b"\0" + position,
+        b"t" + run.target.encode() + b"\0" + position,
     ]
     if run.tenant is not None:
-        found.append(b"n" + run.tenant.encode() + b"\0" + place)
+        found.append(b"n" + run.tenant.encode() + b"\0" + position)
     return found
 
 
-def places(stored: Stored) -> dict[bytes, bytes]:
+def positions(stored: Stored) -> dict[bytes, bytes]:
     """Every key by which a moment or a queue finds the run -> what that range's keys begin with."""
     run_id = stored.run.run_id.encode()
     found: dict[bytes, bytes] = {}

@@ -42,7 +42,7 @@ class Reading(ABC):
                 return None
             return stored, _entries(view, run_id, after_seq, stored.run.version, limit)
 
-    def kept_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+    def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         """The entries that ``journal`` reads, of a run whose own row cannot be read, too."""
         with self._view(is_one_moment=True) as view:
             return list(islice(_legible(view, run_id, after_seq), _most(limit)))
@@ -90,14 +90,14 @@ class Reading(ABC):
         """Ids of runs whose moment is at or before ``until_ms``, the earliest first."""
         prefix = keys.due(what)
         found = self._first(prefix, keys.scored(prefix, until_ms + 1), _most(limit))
-        with _told("a moment of a run"):
+        with _damage_of("a moment of a run"):
             return [keys.score_and_run(key, prefix)[1] for key, _ in found]
 
     def queue(self, target: str, *, is_ready: bool, limit: int) -> list[tuple[int, str]]:
         """Score and id of the first runs of a range of a target's queue, by score, then id."""
         prefix = keys.queue(target, is_ready=is_ready)
         found = self._first(prefix, keys.after_all(prefix), _most(limit))
-        with _told(f"the queue of {target}"):
+        with _damage_of(f"the queue of {target}"):
             return [keys.score_and_run(key, prefix) for key, _ in found]
 
     def feed(self, after_n: int, limit: int) -> list[FeedRow]:
@@ -117,7 +117,7 @@ class Reading(ABC):
         """One text; None when there is none."""
         with self._view(is_one_moment=False) as view:
             row = view.get(keys.item(space, key))
-        with _told(f"{key} of {space}"):
+        with _damage_of(f"{key} of {space}"):
             return rows.read_text(row)
 
     def items(
@@ -134,7 +134,7 @@ class Reading(ABC):
         stop = keys.after_all(prefix) if before is None else keys.item(space, before)
         with self._view(is_one_moment=False) as view:
             found = view.scan(keys.item(space, first), stop, _most(limit), is_back=newest_first)
-        with _told(f"what is kept of {space}"):
+        with _damage_of(f"what is kept of {space}"):
             return [(keys.item_name(key), rows.text(row)) for key, row in found]
 
     def has_foreign_writes(self) -> bool:
@@ -191,11 +191,11 @@ def _feed_rows(view: View, floor: Position, numbers: range) -> list[FeedRow]:
     if not numbers:
         return []
     first, stop = keys.feed(numbers.start), keys.feed(numbers.stop)
-    kept = dict(view.scan(first, stop, len(numbers)))
+    stored = dict(view.scan(first, stop, len(numbers)))
     found: list[FeedRow] = []
     for n in numbers:
-        row = kept.get(keys.feed(n))
-        read = rows.read_feed_row(n, row, found[-1].place[0] if found else floor[0])
+        row = stored.get(keys.feed(n))
+        read = rows.read_feed_row(n, row, found[-1].position[0] if found else floor[0])
         if not found and rows.is_illegible(read[0]):
             # Its place must not depend on where the page begins.
             read = rows.read_feed_row(n, row, _ms_before(view, floor, n))
@@ -208,7 +208,7 @@ def _ms_before(view: View, floor: Position, n: int) -> int:
     for key, row in view.scan(first, keys.feed(n), _PAGE, is_back=True):
         found, _ = rows.read_feed_row(keys.number_at(key, 1), row, 0)
         if not rows.is_illegible(found):
-            return found.place[0]
+            return found.position[0]
     return floor[0]
 
 
@@ -217,16 +217,16 @@ def _feed_row(view: View, read: tuple[FeedRow, bool]) -> FeedRow:
     if not is_in_journal:
         return found
     entry = found.entry
-    kept = view.get(keys.numbered(keys.journal(entry.run_id), entry.seq))
-    if kept is None:
+    stored = view.get(keys.numbered(keys.journal(entry.run_id), entry.seq))
+    if stored is None:
         return found
     try:
-        journalled = rows.read_entry(entry.run_id, entry.seq, kept)
+        journalled = rows.read_entry(entry.run_id, entry.seq, stored)
     except RunDamagedError:
         return found  # the feed of all runs goes on; the run's own journal tells its damage
     if journalled.epoch != entry.epoch:
         return found
-    return FeedRow(found.place, found.target, journalled)
+    return FeedRow(found.position, found.target, journalled)
 
 
 def _most(limit: int) -> int:
@@ -234,7 +234,7 @@ def _most(limit: int) -> int:
 
 
 @contextmanager
-def _told(what: str) -> Generator[None]:
+def _damage_of(what: str) -> Generator[None]:
     try:
         yield
     except ValueError as error:

@@ -13,7 +13,7 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import run_from_fields, run_to_fields
-from murmur_streams.stores.local.engine.database import FeedRow, QueuePlace, Stored
+from murmur_streams.stores.local.engine.database import FeedRow, QueuePosition, Stored
 
 FEED_INLINE_BYTES = 1024
 
@@ -73,20 +73,20 @@ def read_run(run_id: str, row: bytes, version: bytes | None) -> Stored:
         fields["version"], fields["last_ms"] = (version or b" ").decode().split(" ")
         queue = value.get("queue")
         times = {name: _moment(value.get(name)) for name in _TIMES}
-        place = None if queue is None else QueuePlace(bool(queue[0]), _whole(queue[1]))
+        position = None if queue is None else QueuePosition(bool(queue[0]), _whole(queue[1]))
         run = run_from_fields(run_id, fields)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise RunDamagedError(run_id, f"its rows are {ascii(str(error))[:60]}") from error
     if run.version < 0:
         raise RunDamagedError(run_id, f"version is {run.version}")
-    return Stored(run, queue=place, **times)
+    return Stored(run, queue=position, **times)
 
 
 def listing_row(stored: Stored) -> bytes:
     """What filters ask of a run, so that those they do not let through need not be read."""
     run, expire = stored.run, stored.expire_at_ms
-    told = "" if expire is None else expire
-    return f"{told}\n{run.state}\n{run.target}\n{run.tenant or ''}".encode()
+    expire_text = "" if expire is None else expire
+    return f"{expire_text}\n{run.state}\n{run.target}\n{run.tenant or ''}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +141,14 @@ def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
         raise RunDamagedError(run_id, what, can_rebuild=False) from error
 
 
-def feed_row(place_ms: int, target: str, entry: JournalEntry, fields: bytes) -> bytes:
+def feed_row(position_ms: int, target: str, entry: JournalEntry, fields: bytes) -> bytes:
     """An entry of the feed; ``fields`` are its fields as JSON, left out when they are big."""
     is_big = len(fields) > FEED_INLINE_BYTES and _size(entry) > FEED_INLINE_BYTES
     if is_big:
         fields = json_bytes({"type": entry.type})
-    ms = "" if entry.ms == place_ms else entry.ms
+    ms = "" if entry.ms == position_ms else entry.ms
     mark = "+" if is_big else ""
-    head = f"{place_ms}\n{ms}\n{entry.seq}\n{entry.epoch}\n{target}\n{entry.run_id}\n{mark}\n"
+    head = f"{position_ms}\n{ms}\n{entry.seq}\n{entry.epoch}\n{target}\n{entry.run_id}\n{mark}\n"
     return head.encode() + fields
 
 
@@ -164,16 +164,16 @@ def read_feed_row(n: int, row: bytes | None, least_ms: int) -> tuple[FeedRow, bo
     """
     try:
         *head, fields = (row or b"").split(b"\n", 7)
-        place_ms, ms, seq, epoch, target, run_id, mark = (each.decode() for each in head)
-        place = int(place_ms), n
-        key = run_id, epoch, int(ms or place_ms), int(seq)
+        position_ms, ms, seq, epoch, target, run_id, mark = (each.decode() for each in head)
+        position = int(position_ms), n
+        key = run_id, epoch, int(ms or position_ms), int(seq)
     except ValueError:
         nothing = JournalEntry("", "", least_ms, 0, {"type": ""})
         return FeedRow((least_ms, n), "", nothing), False
     try:
-        return FeedRow(place, target, JournalEntry(*key, _texts(read_json(fields)))), mark == "+"
+        return FeedRow(position, target, JournalEntry(*key, _texts(read_json(fields)))), mark == "+"
     except ValueError:
-        return FeedRow(place, target, JournalEntry(*key, {"type": ""})), True
+        return FeedRow(position, target, JournalEntry(*key, {"type": ""})), True
 
 
 def is_illegible(row: FeedRow) -> bool:
@@ -181,7 +181,7 @@ def is_illegible(row: FeedRow) -> bool:
     return not row.entry.run_id
 
 
-def feed_place_ms(row: bytes | None, least_ms: int) -> int:
+def feed_position_ms(row: bytes | None, least_ms: int) -> int:
     """The ms of the place of an entry of the feed; ``least_ms`` when it does not say it."""
     try:
         return max(least_ms, int((row or b"").split(b"\n", 1)[0]))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.stores.local.engine.database import Change, Changes, Reader, Stored
+from murmur_streams.stores.local.engine.database import Changes, Reader, RunChange, Stored
 from murmur_streams.stores.local.sqlite.reading import STORED, SQLiteReader
 from murmur_streams.stores.local.sqlite.removal import (
     first_gone,
@@ -124,7 +124,7 @@ class SQLiteDatabase(SQLiteReader):
     def commit(self, changes: Changes) -> Position:
         connection = self._session.connection
         try:
-            place = self._write(connection, changes)
+            position = self._write(connection, changes)
             connection.execute("COMMIT")
         except sqlite3.IntegrityError as error:
             self._abandon()
@@ -135,7 +135,7 @@ class SQLiteDatabase(SQLiteReader):
         except BaseException:
             self._abandon()
             raise
-        return place
+        return position
 
     def rollback(self) -> None:
         self._session.rollback()
@@ -179,11 +179,11 @@ class SQLiteDatabase(SQLiteReader):
     def _write(self, connection: sqlite3.Connection, changes: Changes) -> Position:
         head = self._head or self._read_head()
         rows = _Rows(head.next_no)
-        places, last = _places(changes, head.last)
+        positions, last = _feed_positions(changes, head.last)
         for run_id, change in changes.runs.items():
-            self._add_change(rows, run_id, change, places)
-        if places:
-            _add_gone(rows, changes, places)
+            self._add_change(rows, run_id, change, positions)
+        if positions:
+            _add_gone(rows, changes, positions)
         if rows.untold:
             self._add_untold(rows)
         # In order, or pages would be split in the middle.
@@ -227,7 +227,7 @@ class SQLiteDatabase(SQLiteReader):
         return start_n, first_gone(connection)
 
     def _add_change(
-        self, rows: _Rows, run_id: str, change: Change, places: dict[int, Position]
+        self, rows: _Rows, run_id: str, change: RunChange, positions: dict[int, Position]
     ) -> None:
         is_there = change.before is not None or change.is_repair
         no = self._number(run_id) if is_there else None
@@ -248,22 +248,22 @@ class SQLiteDatabase(SQLiteReader):
             rows.runs.append(run_row(no, change.after))
         rows.versions.append((no, run.version, run.last_ms))
         for entry in change.entries:
-            place = places.pop(id(entry), None)
-            if place is None:
+            position = positions.pop(id(entry), None)
+            if position is None:
                 rows.untold.append((no, entry))
             else:
-                rows.journal.append(journal_row(no, entry, place))
+                rows.journal.append(journal_row(no, entry, position))
         if change.keep_from_seq is not None:
             rows.trimmed.append((no, change.keep_from_seq))
         rows.payloads.extend((no, str(kind), text) for kind, text in change.payloads.items())
 
-    def _epoch(self, no: int, change: Change) -> str:
+    def _epoch(self, no: int, change: RunChange) -> str:
         if change.before is not None:
             return change.before.run.epoch
         row = self._session.first(_EPOCH, (no,))
         return "" if row is None else str(row[0])
 
-    def _make_room(self, rows: _Rows, no: int, change: Change) -> None:
+    def _make_room(self, rows: _Rows, no: int, change: RunChange) -> None:
         """Let a run that is made anew go on after the last entry that could be read."""
         assert change.after is not None  # noqa: S101  # it is made anew
         run = change.after.run
@@ -294,37 +294,37 @@ class SQLiteDatabase(SQLiteReader):
         self._numbers[run_id] = no
 
 
-def _places(changes: Changes, last: Position) -> tuple[dict[int, Position], Position]:
+def _feed_positions(changes: Changes, last: Position) -> tuple[dict[int, Position], Position]:
     """The places in the feed by the entries' ids, and the last of them."""
     ms, n = last
-    places: dict[int, Position] = {}
+    positions: dict[int, Position] = {}
     for _, entry in changes.feed:
         ms, n = max(ms, entry.ms), n + 1
-        places[id(entry)] = ms, n
-    return places, (ms, n)
+        positions[id(entry)] = ms, n
+    return positions, (ms, n)
 
 
-def _add_gone(rows: _Rows, changes: Changes, places: dict[int, Position]) -> None:
+def _add_gone(rows: _Rows, changes: Changes, positions: dict[int, Position]) -> None:
     """Add the entries that are left: of lives that this group ends, some of which it began."""
     for target, entry in changes.feed:
-        place = places.get(id(entry))
-        if place is None:
+        position = positions.get(id(entry))
+        if position is None:
             continue
         no, epoch = rows.removed.get(entry.run_id, (0, None))
         if epoch != entry.epoch:
             life = (entry.run_id, target, entry.epoch)
             no = rows.gone[life][0] if life in rows.gone else rows.number()
-            rows.gone[life] = (no, *life, place[1])
-        rows.journal.append(journal_row(no, entry, place))
+            rows.gone[life] = (no, *life, position[1])
+        rows.journal.append(journal_row(no, entry, position))
 
 
 def _write_items(connection: sqlite3.Connection, changes: Changes) -> None:
     if not changes.items:
         return
-    kept: list[Row] = []
+    texts: list[Row] = []
     for (space, key), text in changes.items.items():
         if text is None:
             connection.execute("DELETE FROM items WHERE space = ? AND key = ?", (str(space), key))
         else:
-            kept.append((str(space), key, text))
-    write_rows(connection, _ITEMS, 3, _ITEMS_AFTER, kept)
+            texts.append((str(space), key, text))
+    write_rows(connection, _ITEMS, 3, _ITEMS_AFTER, texts)

@@ -107,10 +107,10 @@ def _check_path(path: Path) -> None:
     if not folder.is_dir():
         raise StoreConfigurationError(f"the folder {folder} does not exist; create it first")
     # SQLite makes -wal and -shm beside the file.
-    for place in (folder, path) if path.exists() else (folder,):
-        if not os.access(place, os.R_OK | os.W_OK):
+    for part in (folder, path) if path.exists() else (folder,):
+        if not os.access(part, os.R_OK | os.W_OK):
             raise StoreConfigurationError(
-                f"{place} cannot be read and written by this user; change its permissions"
+                f"{part} cannot be read and written by this user; change its permissions"
             )
 
 

@@ -36,7 +36,7 @@ _LAST_ENTRIES = """
 SELECT runs.epoch, journal.ms, journal.seq, journal.fields
 FROM runs CROSS JOIN journal ON run_no = no
 WHERE run_id = ?1 ORDER BY seq DESC LIMIT ?2"""
-_KEPT_ENTRIES = """
+_STORED_ENTRIES = """
 SELECT runs.epoch, journal.ms, journal.seq, journal.fields
 FROM runs CROSS JOIN journal ON run_no = no
 WHERE run_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"""
@@ -107,10 +107,10 @@ class SQLiteReader:
         epoch = stored.run.epoch
         return stored, [read_entry(run_id, epoch, row[2], row[1], row[3]) for row in rows[1:]]
 
-    def kept_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
+    def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         after_seq, limit = _number(after_seq), _count(limit)
         while True:
-            rows = self._session.fetch(_KEPT_ENTRIES, (run_id, after_seq, limit))
+            rows = self._session.fetch(_STORED_ENTRIES, (run_id, after_seq, limit))
             entries = self._readable(run_id, rows)
             # What is no number sorts after all numbers.
             if entries or len(rows) < max(1, limit) or type(rows[-1][2]) is not int:
@@ -156,8 +156,8 @@ class SQLiteReader:
         row = self._session.first(_FEED_ENDS, (self._feed_max,))
         if row is None or type(row[0]) is not int or type(row[1]) is not int:
             raise no_feed_start(self._session.path)
-        kept_ms, kept_n, first_ms, first_n, last_ms, last_n = row
-        start = (kept_ms, kept_n) if first_n is None else (_whole(first_ms), first_n)
+        start_ms, start_n, first_ms, first_n, last_ms, last_n = row
+        start = (start_ms, start_n) if first_n is None else (_whole(first_ms), first_n)
         return start, start if last_n is None else (_whole(last_ms), last_n)
 
     def item(self, space: Space, key: str) -> str | None:
@@ -271,15 +271,17 @@ def _feed_row(row: Row) -> FeedRow:
     that is left out would look like entries that were lost.
     """
     feed_ms, n, target, run_id, epoch, ms, seq, fields = row
-    place = _whole(feed_ms), n
+    position = _whole(feed_ms), n
     if type(target) is str and type(run_id) is str and type(epoch) is str:
         try:
-            return FeedRow(place, target, read_entry(run_id, epoch, ms, seq, fields))
+            return FeedRow(position, target, read_entry(run_id, epoch, ms, seq, fields))
         except RunDamagedError:
             pass
     names = [each if type(each) is str else "" for each in (run_id, epoch, target)]
-    entry = JournalEntry(names[0], names[1] or _UNKNOWN_EPOCH, place[0], _whole(seq), {"type": ""})
-    return FeedRow(place, names[2], entry)
+    entry = JournalEntry(
+        names[0], names[1] or _UNKNOWN_EPOCH, position[0], _whole(seq), {"type": ""}
+    )
+    return FeedRow(position, names[2], entry)
 
 
 def _whole(ms: Any) -> int:

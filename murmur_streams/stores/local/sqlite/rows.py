@@ -15,7 +15,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run, run_from_fields, run_to_fields
-from murmur_streams.stores.local.engine.database import QueuePlace, Stored
+from murmur_streams.stores.local.engine.database import QueuePosition, Stored
 from murmur_streams.stores.local.sqlite.session import Row
 
 # Few sizes, so that every statement is prepared once; falling by three, so that any number of
@@ -41,9 +41,9 @@ def _encode(fields: Mapping[str, str]) -> str:
     return to_json(fields).decode()
 
 
-def journal_row(no: int, entry: JournalEntry, place: Position) -> Row:
+def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
     """What the table ``journal`` has of an entry of the run ``no``, in the order of its columns."""
-    ms, n = place
+    ms, n = position
     feed_ms = None if ms == entry.ms else ms
     return n, no, entry.seq, entry.ms, feed_ms, _encode(entry.fields)
 
@@ -91,15 +91,15 @@ def read_stored(row: Row) -> Stored:
     """
     run = _read_run(row)
     if not _NUMBER_OR_NONE.issuperset(map(type, row[9:14])):
-        told = zip(_MOMENTS, row[9:14], strict=True)
-        bad = [f"{name} is {_shown(value)}" for name, value in told if _is_no_number(value)]
+        moments = zip(_MOMENTS, row[9:14], strict=True)
+        bad = [f"{name} is {_shown(value)}" for name, value in moments if _is_no_number(value)]
         raise RunDamagedError(run.run_id, ", ".join(bad))
     expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, ready, score = row[9:15]
     queue = None
     if ready is not None:
         if type(score) is not int:
             raise RunDamagedError(run.run_id, f"queue_score is {_shown(score)}")
-        queue = QueuePlace(bool(ready), score)
+        queue = QueuePosition(bool(ready), score)
     return Stored(run, expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, queue)
 
 
