@@ -125,5 +125,5 @@ class DeadLetterLists(DeadLetterBox, ABC):
 def invalid_cursor(cursor: str) -> InvalidCursorError:
     """The error for a text that is not a cursor of dead letters."""
     return InvalidCursorError(
-        f"{ascii(cursor)[:60]} is no cursor of the dead letters; pass DeadLetterPage.cursor"
+        f"{ascii(cursor)[:60]} is not a cursor of the dead letters; pass DeadLetterPage.cursor"
     )

@@ -54,10 +54,10 @@ def open_store(url: str, **options: Any) -> AnyStore:
 
 
 def path_on_disk(url: str) -> Path | None:
-    """The file or folder that a URL names; None when it names none on this machine's disk.
+    """The file or folder that a URL names; None for other stores.
 
     Raises:
-        StoreConfigurationError: the URL is one of a file or folder, and names none.
+        StoreConfigurationError: the URL has the scheme of a file or folder, but does not name one.
     """
     try:
         parts = urlsplit(url)
@@ -76,7 +76,7 @@ def _folder(url: str, host: str, path: str) -> Path:
 
 
 def _path(url: str, parts: SplitResult) -> Path:
-    """What a URL of a file or folder names; what is meant otherwise is told, not created."""
+    """The file or folder that a URL names; a URL that means something else is an error."""
     scheme, path = parts.scheme, parts.path
     if parts.query or parts.fragment:
         why = "has a ? or # in it: in a path they are %3F and %23, and settings are options of "

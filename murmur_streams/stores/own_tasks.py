@@ -1,4 +1,4 @@
-"""Tasks of the store's own: they outlive whoever happened to need them first."""
+"""Tasks that belong to a store: they outlive the caller that needed them first."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 
 def is_cancelled() -> bool:
-    """Whether somebody cancelled the running task, and not only what it waits for."""
+    """Whether the running task was cancelled, and not only the future that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

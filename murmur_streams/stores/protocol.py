@@ -237,7 +237,7 @@ class RunStore(Protocol):
     ) -> AsyncIterator[FeedEntry]:
         """Yield the entries of all runs as they come; it never ends.
 
-        A run's entries come in order; between runs of different partitions there is no order.
+        A run's entries come in order; runs of different partitions have no order between them.
 
         Args:
             after: the ``.cursor`` of the last entry seen; None for the oldest one that is stored.

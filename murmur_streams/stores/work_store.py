@@ -160,7 +160,7 @@ class DeadLetterBox(Protocol):
             The new run's id. Its metadata holds the old one as ``requeued_from``.
 
         Raises:
-            DeadLetterNotFoundError: there is no such letter, or it was taken meanwhile.
+            DeadLetterNotFoundError: the letter does not exist, or was taken meanwhile.
         """
         ...
 
@@ -210,7 +210,7 @@ class WorkStore(RunStore, Protocol):
 
     @property
     def warning(self) -> str | None:
-        """What an operator should mend though the store works; None for nothing."""
+        """A problem that an operator should mend though the store works; None without one."""
         ...
 
     def queue(self, lease_seconds: float) -> WorkQueue:
@@ -333,7 +333,7 @@ class WorkStore(RunStore, Protocol):
         ...
 
     async def checkpoint(self, run_id: str, value: JsonValue, claim: str) -> None:
-        """Store a value for the run's next execution, in place of the one before.
+        """Store a value for the run's next execution, which replaces the one before.
 
         Args:
             run_id: the run.

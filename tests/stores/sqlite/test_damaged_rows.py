@@ -225,11 +225,11 @@ class TestJournal:
 def test_texts_that_are_none_are_damage(database: Database, value: str) -> None:
     _change(database, f"UPDATE payloads SET json = {value}")
     _change(database, f"UPDATE items SET text = {value}")
-    with pytest.raises(RunDamagedError, match="input is no text"):
+    with pytest.raises(RunDamagedError, match="input is not text"):
         database.payload("r1", PayloadKind.INPUT)
-    with pytest.raises(StoreDamagedError, match="workers 'w' is no text"):
+    with pytest.raises(StoreDamagedError, match="workers 'w' is not text"):
         database.item(Space.WORKERS, "w")
-    with pytest.raises(StoreDamagedError, match="workers 'w' is no text"):
+    with pytest.raises(StoreDamagedError, match="workers 'w' is not text"):
         database.items(Space.WORKERS, limit=9)
     assert _listed(database) == ["r1", "r2"], "texts are read as texts again"
 

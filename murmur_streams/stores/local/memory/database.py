@@ -37,7 +37,7 @@ class _RunRows:
 
     stored: Stored
     entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
-    """The kept part of the journal: seqs without a hole."""
+    """The stored part of the journal: seqs without a hole."""
     payloads: dict[PayloadKind, str] = field(default_factory=dict[PayloadKind, str])
     result: RunResult | None = None
     """The value whose JSON is the result's payload, when this process made it."""
@@ -64,7 +64,7 @@ class MemoryDatabase:
         self._item_keys: dict[Space, list[str]] = {space: [] for space in Space}
         self._feed: deque[FeedRow] = deque(maxlen=max(0, feed_max_entries))
         self._start = self._last = START
-        """The places just before the oldest kept entry of the feed, and of its last one."""
+        """The positions just before the oldest stored entry of the feed, and of its last one."""
 
     def begin(self) -> bool:
         return False
@@ -172,7 +172,7 @@ class MemoryDatabase:
             rows.result = result
 
     def result(self, run_id: str) -> RunResult | None:
-        """The value that was kept; None when there is only JSON, or no result."""
+        """The stored value; None when only JSON is stored, or no result."""
         rows = self._runs.get(run_id)
         return None if rows is None else rows.result
 

@@ -1,4 +1,4 @@
-"""The only place that imports rocksdict: an extra, told by name when it is missing."""
+"""The only module that imports rocksdict; the error for a missing extra names it."""
 
 from __future__ import annotations
 

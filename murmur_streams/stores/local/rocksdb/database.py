@@ -43,7 +43,7 @@ class RocksDatabase(Reading):
         self._feed_floor, self._feed_last = self.feed_ends()
 
     def begin(self) -> bool:
-        """Begin a group; nobody else ever writes."""
+        """Begin a group; no other process writes."""
         return False
 
     def rollback(self) -> None:
@@ -89,7 +89,7 @@ class RocksDatabase(Reading):
         return RocksReader(self._handle)
 
     def close(self) -> None:
-        """Let go of the folder; a second call does nothing."""
+        """Close the folder; a second call does nothing."""
         self._handle.close()
 
     def _first(self, prefix: bytes, stop: bytes, limit: int) -> list[Row]:
@@ -101,7 +101,7 @@ class RocksDatabase(Reading):
         return found
 
     @contextmanager
-    def _view(self, *, is_one_moment: bool) -> Generator[View]:  # noqa: ARG002  # nobody else writes
+    def _view(self, *, is_one_moment: bool) -> Generator[View]:  # noqa: ARG002  # this is the only writer
         view = View(self._handle.family, is_one_moment=False)
         with translated(self._handle.path):
             yield view
@@ -190,7 +190,7 @@ class RocksDatabase(Reading):
 
     def _trim_journal(self, batch: WriteBatch, run_id: str, keep_from_seq: int) -> None:
         # Always as a range: one row by one, all that was ever trimmed would lie before the oldest
-        # kept entry.
+        # stored entry.
         prefix = keys.journal(run_id)
         self._handle.delete_range(batch, prefix, keys.numbered(prefix, keep_from_seq))
 

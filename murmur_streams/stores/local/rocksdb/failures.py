@@ -1,4 +1,4 @@
-"""What RocksDB says when something fails, as the errors of this package."""
+"""Translates the errors of RocksDB to those of this package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_ours_to_translate(error: Exception) -> bool:
 
 
 def failure(path: Path, error: Exception) -> StoreError:
-    """Tell what the binding raised, where, and what to do.
+    """The error for what the binding raised: where, and what to do.
 
     Args:
         path: the store's folder.
@@ -58,7 +58,7 @@ def failure(path: Path, error: Exception) -> StoreError:
 
 
 def in_use(path: Path, pid: int | None) -> StoreConfigurationError:
-    """Tell that the folder is open already, by which process if that is known."""
+    """The error for a folder that is open already, by which process if that is known."""
     who = "it is" if pid is None else f"process {pid} has it"
     if pid == os.getpid():
         who = "this process has it"
@@ -70,7 +70,7 @@ def in_use(path: Path, pid: int | None) -> StoreConfigurationError:
 
 
 def damaged(path: Path, what: str) -> StoreDamagedError:
-    """Tell that the folder cannot be read."""
+    """The error for a folder that cannot be read."""
     return StoreDamagedError(
         f"the store in {path} is damaged and was left as it is ({what}); restore it from a backup, "
         "or copy the folder and try RocksDB's own repair on the copy"

@@ -47,7 +47,7 @@ class Handle:
 
     @property
     def family(self) -> Rdict:
-        """What to read from."""
+        """The object to read from."""
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")
         if self._family is None:
@@ -80,7 +80,7 @@ class Handle:
             self.family.flush_wal(sync=True)
 
     def check_there(self) -> None:
-        """Refuse when the path leads elsewhere: what is written would be found by nobody.
+        """Refuse when the path leads elsewhere: what is written would never be found.
 
         It costs one stat, so each group can ask.
 
@@ -126,7 +126,7 @@ class Handle:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # RocksDB tells better what is wrong with it
+            return True  # RocksDB reports better what is wrong with it
 
     def _found_lock(self) -> tuple[int, int]:
         found = os.stat(self._lock_name)  # noqa: PTH116  # a Path's costs twice as much

@@ -33,7 +33,7 @@ _MURMUR_RUNTIME = re.compile(rb"[re]/[A-Za-z0-9]")
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder that is no store of ours and not free to become one.
+    """Refuse a folder that is not a store of ours and not free to become one.
 
     Raises:
         StoreConfigurationError: it is none, of a newer version, or somebody has it open; no file in
@@ -93,7 +93,7 @@ def _check_data(path: Path) -> None:
 
 
 def _check_ours(path: Path) -> None:
-    # Where no links can be made, opening it tells the same.
+    # Where no links can be made, opening it reports the same.
     with suppress(OSError), _through_links(path) as links:
         opened = Rdict(str(links), options(), {FAMILY: options()}, _READ_ONLY)
         try:
@@ -178,7 +178,7 @@ def _unreadable(path: Path, links: Path, error: Exception) -> StoreError:
 
 def _foreign(path: Path, why: str) -> StoreConfigurationError:
     return StoreConfigurationError(
-        f"{path} is no store of murmur-streams: {why}. Nothing in it was changed; name an empty "
+        f"{path} is not a store of murmur-streams: {why}. Nothing in it was changed; name an empty "
         "folder, or one that does not exist yet"
     )
 

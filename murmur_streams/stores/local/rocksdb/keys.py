@@ -11,7 +11,7 @@
 ``t`` target NUL listing key          ... of its target
 ``n`` tenant NUL listing key          ... of its tenant
 ``d`` moment's letter, ms, run        a due moment
-``q`` target NUL range, score, run    a place in a queue
+``q`` target NUL range, score, run    a position in a queue
 ``f`` n                               an entry of the feed
 ``i`` space NUL key                   an item
 ====================================  ==========================================
@@ -34,7 +34,7 @@ FEED = b"mfeed"
 ALL_RUNS = b"a"
 
 INDEXES = (b"a", b"d", b"n", b"q", b"s", b"t")
-"""What the keys by which a run is found begin with."""
+"""The prefix of the keys by which a run is found."""
 
 _NUMBER = struct.Struct(">Q")
 _HALF = 1 << 63
@@ -44,17 +44,17 @@ _DUE_FIELDS = tuple((letter, what.value) for what, letter in _DUE_LETTERS.items(
 
 
 def run(run_id: str) -> bytes:
-    """Where the run is kept."""
+    """The key of the run."""
     return b"r" + run_id.encode()
 
 
 def version(run_id: str) -> bytes:
-    """Where its version and last_ms are kept."""
+    """Where its version and last_ms are stored."""
     return b"v" + run_id.encode()
 
 
 def journal(run_id: str) -> bytes:
-    """What the keys of its journal begin with; a seq follows."""
+    """The prefix of its journal's keys; a seq follows."""
     return b"j" + run_id.encode() + b"\0"
 
 
@@ -64,22 +64,22 @@ def numbered(prefix: bytes, number: int) -> bytes:
 
 
 def number_at(key: bytes, start: int) -> int:
-    """Read the number that begins at a place of a key of ``numbered``."""
+    """Read the number that begins at an offset of a key of ``numbered``."""
     return int.from_bytes(key[start : start + 8], "big")
 
 
 def payload(run_id: str, kind: PayloadKind) -> bytes:
-    """Where one of its payloads is kept."""
+    """The key of one of its payloads."""
     return b"p" + run_id.encode() + b"\0" + kind.encode()
 
 
 def feed(n: int) -> bytes:
-    """Where entry ``n`` of the feed is kept."""
+    """Where entry ``n`` of the feed is stored."""
     return b"f" + _packed(n)
 
 
 def item(space: Space, key: str) -> bytes:
-    """Where an item is kept."""
+    """The key of an item."""
     return b"i" + space.encode() + b"\0" + key.encode(errors="surrogatepass")
 
 
@@ -89,12 +89,12 @@ def item_name(key: bytes) -> str:
 
 
 def due(what: Due) -> bytes:
-    """What the keys of a kind of moment begin with; a moment and a run follow."""
+    """The prefix of the keys of a kind of moment; a moment and a run follow."""
     return b"d" + _DUE_LETTERS[what]
 
 
 def queue(target: str, *, is_ready: bool) -> bytes:
-    """What the keys of a range of a queue begin with; a score and a run follow."""
+    """The prefix of the keys of a range of a queue; a score and a run follow."""
     return b"q" + target.encode() + (b"\0r" if is_ready else b"\0w")
 
 
@@ -104,13 +104,13 @@ def scored(prefix: bytes, score: int) -> bytes:
 
 
 def score_and_run(key: bytes, prefix: bytes) -> tuple[int, str]:
-    """What a key of ``due`` or ``queue`` says."""
+    """Read a key of ``due`` or ``queue``."""
     start = len(prefix)
     return number_at(key, start) - _HALF, key[start + 8 :].decode()
 
 
 def listing(wanted: RunFilter) -> bytes:
-    """What the keys of the index that a listing walks begin with; a listing key follows."""
+    """The prefix of the keys of the index that a listing walks; a listing key follows."""
     # Of several filters the one that most likely lets the fewest through.
     if wanted.tenant is not None:
         return b"n" + wanted.tenant.encode() + b"\0"
@@ -175,5 +175,5 @@ def _packed(number: int) -> bytes:
     try:
         return _NUMBER.pack(number)
     except struct.error:
-        # Nothing is kept so far out: the end of the range is as good.
+        # No row lies so far out: the end of the range is as good.
         return _NUMBER.pack(0 if number < 0 else _MOST)

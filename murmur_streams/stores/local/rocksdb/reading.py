@@ -25,7 +25,7 @@ class Reading(ABC):
 
     @abstractmethod
     def _view(self, *, is_one_moment: bool) -> AbstractContextManager[View]:
-        """What to read from; ``is_one_moment``: several reads must see the same moment."""
+        """The view to read from; ``is_one_moment``: several reads must see the same moment."""
 
     def stored(self, run_id: str) -> Stored | None:
         """The run, expired or not; None when there is none."""
@@ -35,7 +35,7 @@ class Reading(ABC):
     def journal(
         self, run_id: str, after_seq: int, limit: int
     ) -> tuple[Stored, list[JournalEntry]] | None:
-        """The run and the first ``limit`` kept entries whose seq is above ``after_seq``."""
+        """The run and the first ``limit`` stored entries whose seq is above ``after_seq``."""
         with self._view(is_one_moment=True) as view:
             stored = _stored(view, run_id)
             if stored is None:
@@ -48,7 +48,7 @@ class Reading(ABC):
             return list(islice(_legible(view, run_id, after_seq), _most(limit)))
 
     def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        """The newest entries of the run's journal, oldest first; none when there is no run."""
+        """The newest entries of the run's journal, oldest first; [] when it does not exist."""
         with self._view(is_one_moment=True) as view:
             stored = _stored(view, run_id)
             if stored is None:
@@ -63,7 +63,7 @@ class Reading(ABC):
         try:
             return rows.read_text(row)
         except ValueError as error:
-            raise RunDamagedError(run_id, f"its {kind} is no text") from error
+            raise RunDamagedError(run_id, f"its {kind} is not text") from error
 
     def listing(self, wanted: RunFilter, now_ms: int, limit: int, before: str | None) -> list[Run]:
         """The newest runs of those wanted that have not expired, by ``core.pages.listing_key``."""
@@ -101,7 +101,7 @@ class Reading(ABC):
             return [keys.score_and_run(key, prefix) for key, _ in found]
 
     def feed(self, after_n: int, limit: int) -> list[FeedRow]:
-        """The first kept entries of the feed whose n is above ``after_n``."""
+        """The first stored entries of the feed whose n is above ``after_n``."""
         with self._view(is_one_moment=True) as view:
             floor, last = rows.read_feed_ends(view.get(keys.FEED))
             first_n = max(after_n, floor[1]) + 1
@@ -109,7 +109,7 @@ class Reading(ABC):
             return _feed_rows(view, floor, range(first_n, stop_n))
 
     def feed_ends(self) -> tuple[Position, Position]:
-        """The place just before the oldest kept entry, and that of the last one."""
+        """The position just before the oldest stored entry, and that of the last one."""
         with self._view(is_one_moment=False) as view:
             return rows.read_feed_ends(view.get(keys.FEED))
 
@@ -134,7 +134,7 @@ class Reading(ABC):
         stop = keys.after_all(prefix) if before is None else keys.item(space, before)
         with self._view(is_one_moment=False) as view:
             found = view.scan(keys.item(space, first), stop, _most(limit), is_back=newest_first)
-        with _damage_of(f"what is kept of {space}"):
+        with _damage_of(f"the items of {space}"):
             return [(keys.item_name(key), rows.text(row)) for key, row in found]
 
     def has_foreign_writes(self) -> bool:
@@ -197,7 +197,7 @@ def _feed_rows(view: View, floor: Position, numbers: range) -> list[FeedRow]:
         row = stored.get(keys.feed(n))
         read = rows.read_feed_row(n, row, found[-1].position[0] if found else floor[0])
         if not found and rows.is_illegible(read[0]):
-            # Its place must not depend on where the page begins.
+            # Its position must not depend on where the page begins.
             read = rows.read_feed_row(n, row, _ms_before(view, floor, n))
         found.append(_feed_row(view, read))
     return found
@@ -223,7 +223,7 @@ def _feed_row(view: View, read: tuple[FeedRow, bool]) -> FeedRow:
     try:
         journalled = rows.read_entry(entry.run_id, entry.seq, stored)
     except RunDamagedError:
-        return found  # the feed of all runs goes on; the run's own journal tells its damage
+        return found  # the feed of all runs goes on; the run's own journal reports the damage
     if journalled.epoch != entry.epoch:
         return found
     return FeedRow(found.position, found.target, journalled)

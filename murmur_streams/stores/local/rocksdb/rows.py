@@ -1,4 +1,4 @@
-"""What the values of the store hold: JSON, with a few short fields in front of it."""
+"""The values of the store: JSON, with a few short fields in front of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def read_json(row: bytes) -> Any:
-    """Decode what ``json_bytes`` made; ValueError for what is no JSON."""
+    """Decode what ``json_bytes`` made; ValueError for a text that is not JSON."""
     try:
         return from_json(row)
     except ValueError:
@@ -43,7 +43,7 @@ def read_json(row: bytes) -> Any:
 
 
 def version_row(stored: Stored) -> bytes:
-    """What every write to a run changes."""
+    """The fields that every write to a run changes."""
     return b"%d %d" % (stored.run.version, stored.run.last_ms)
 
 
@@ -83,7 +83,7 @@ def read_run(run_id: str, row: bytes, version: bytes | None) -> Stored:
 
 
 def listing_row(stored: Stored) -> bytes:
-    """What filters ask of a run, so that those they do not let through need not be read."""
+    """The fields that filters compare, so that other runs need not be read whole."""
     run, expire = stored.run, stored.expire_at_ms
     expire_text = "" if expire is None else expire
     return f"{expire_text}\n{run.state}\n{run.target}\n{run.tenant or ''}".encode()
@@ -137,7 +137,7 @@ def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
         ms, epoch, fields = row.split(b"\n", 2)
         return JournalEntry(run_id, epoch.decode(), int(ms), seq, _texts(read_json(fields)))
     except ValueError as error:
-        what = f"entry {seq} of its journal is no entry"
+        what = f"entry {seq} of its journal is not an entry"
         raise RunDamagedError(run_id, what, can_rebuild=False) from error
 
 
@@ -160,7 +160,7 @@ def read_feed_row(n: int, row: bytes | None, least_ms: int) -> tuple[FeedRow, bo
     Args:
         n: its number.
         row: None: there is none, though there should be.
-        least_ms: the ms of the place before it.
+        least_ms: the ms of the position before it.
     """
     try:
         *head, fields = (row or b"").split(b"\n", 7)
@@ -182,7 +182,7 @@ def is_illegible(row: FeedRow) -> bool:
 
 
 def feed_position_ms(row: bytes | None, least_ms: int) -> int:
-    """The ms of the place of an entry of the feed; ``least_ms`` when it does not say it."""
+    """The ms of the position of an entry of the feed; ``least_ms`` when it does not say it."""
     try:
         return max(least_ms, int((row or b"").split(b"\n", 1)[0]))
     except ValueError:
@@ -195,7 +195,7 @@ def feed_ends_row(floor: Position, last: Position) -> bytes:
 
 
 def read_feed_ends(row: bytes | None) -> tuple[Position, Position]:
-    """Read the place before the feed's oldest entry, and that of its last one.
+    """Read the position before the feed's oldest entry, and that of its last one.
 
     Raises:
         StoreDamagedError: the row is none of ``feed_ends_row``.
@@ -205,7 +205,7 @@ def read_feed_ends(row: bytes | None) -> tuple[Position, Position]:
     try:
         floor_ms, floor_n, last_ms, last_n = map(int, row.split())
         if not 0 <= floor_n <= last_n <= _MOST_N:
-            raise ValueError(f"{floor_n} to {last_n}")  # noqa: TRY301  # told as the others are
+            raise ValueError(f"{floor_n} to {last_n}")  # noqa: TRY301  # reported as the others are
     except ValueError as error:
         raise StoreDamagedError("the row that says where the feed ends is damaged") from error
     return (floor_ms, floor_n), (last_ms, last_n)
@@ -235,7 +235,7 @@ def _texts(value: object) -> dict[str, str]:
         raise ValueError("no fields")
     fields = cast("dict[str, object]", value)
     if not {*map(type, fields.values())} <= _TEXT:
-        raise ValueError("a field is no text")
+        raise ValueError("a field is not text")
     return cast("dict[str, str]", fields)
 
 
@@ -245,7 +245,7 @@ def _moment(value: object) -> int | None:
 
 def _whole(value: object) -> int:
     if type(value) is not int:
-        raise ValueError("a time is no number")
+        raise ValueError("a time is not a number")
     return value
 
 

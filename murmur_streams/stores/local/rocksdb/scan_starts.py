@@ -6,7 +6,7 @@ from __future__ import annotations
 class Heads:
     """For each range a key before which it has no row, as far as was seen.
 
-    For the one who writes: a row that comes to lie before it must be told at once.
+    The writer must report a new row before it at once.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Heads:
         self._heads[prefix] = first
 
     def lower(self, prefix: bytes, key: bytes) -> None:
-        """A row comes to ``key``; told before it is written, since to look too early is no harm."""
+        """Report a row at ``key`` before it is written: to look too early does no harm."""
         head = self._heads.get(prefix)
         if head is not None and key < head:
             self._heads[prefix] = key

@@ -16,9 +16,9 @@ class View:
 
     Args:
         family: whose rows.
-        is_one_moment: False when nobody else writes meanwhile, or when one row or range is all
-            that is asked for. Then a get is a get, and the end of a range is told to RocksDB, which
-            else looks through what was removed behind it for the next row that was not.
+        is_one_moment: False when no other thread writes meanwhile, or when one row or range is
+            read. Then a get is a get, and the end of a range is passed to RocksDB, which otherwise
+            looks through what was removed behind it for the next row that was not.
     """
 
     def __init__(self, family: Rdict, *, is_one_moment: bool) -> None:

@@ -60,7 +60,7 @@ _EPOCH = "SELECT epoch FROM runs WHERE no = ?"
 
 
 class _Head(NamedTuple):
-    """What the writer knows of the file, as long as nobody else writes."""
+    """The writer's knowledge of the file until another process writes."""
 
     next_no: int
     last: Position
@@ -82,7 +82,7 @@ class _Rows:
     versions: list[Row] = field(default_factory=list[Row])
     journal: list[Row] = field(default_factory=list[Row])
     untold: list[tuple[int, JournalEntry]] = field(default_factory=list[tuple[int, JournalEntry]])
-    """Entries, by their run's number, that the feed is not told."""
+    """Entries, by their run's number, that are not in the feed."""
     gone: dict[tuple[str, str, str], Row] = field(default_factory=dict[tuple[str, str, str], Row])
     """By run id, target and epoch: lives that began and ended within the group."""
     trimmed: list[Row] = field(default_factory=list[Row])
@@ -109,7 +109,7 @@ class SQLiteDatabase(SQLiteReader):
     def begin(self) -> bool:
         self._session.check_there()
         self._session.fetch("BEGIN IMMEDIATE")
-        # Inside the group: nobody can write between this answer and the commit.
+        # Inside the group: no other process can write between this answer and the commit.
         try:
             version = self._session.data_version()
         except BaseException:
@@ -147,7 +147,7 @@ class SQLiteDatabase(SQLiteReader):
         row = self._session.first(STORED, (run_id,))
         if row is None:
             return None
-        # Who reads a run in a group mostly writes it.
+        # A run that a group reads is mostly written by it, too.
         self._keep_number(run_id, row[-1])
         return read_stored(row)
 
@@ -264,7 +264,7 @@ class SQLiteDatabase(SQLiteReader):
         return "" if row is None else str(row[0])
 
     def _make_room(self, rows: _Rows, no: int, change: RunChange) -> None:
-        """Let a run that is made anew go on after the last entry that could be read."""
+        """Let a rebuilt run go on after the last entry that could be read."""
         assert change.after is not None  # noqa: S101  # it is made anew
         run = change.after.run
         seq = change.entries[0].seq if change.entries else run.version + 1

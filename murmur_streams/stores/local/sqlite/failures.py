@@ -21,7 +21,7 @@ _SENTENCES: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_FULL: (
         StoreFullError,
         (
-            "there is no room left for {path}; free space on its disk, or raise its quota or the "
+            "no room is left for {path}; free space on its disk, or raise its quota or the "
             "limit of this process (`ulimit -f`). "
             "Nothing was written"
         ),
@@ -86,7 +86,7 @@ def is_locked(error: sqlite3.Error) -> bool:
 
 
 def is_undecodable(error: sqlite3.Error) -> bool:
-    """Whether a text that is no UTF-8 was read, which Python's module refuses."""
+    """Whether a text that is not UTF-8 was read, which Python's module refuses."""
     return primary_code(error) == -1 and "decode to UTF-8" in str(error)
 
 
@@ -105,10 +105,10 @@ def store_error(error: sqlite3.Error, path: Path, busy_seconds: float) -> StoreE
 
 
 def _is_over_limit(error: sqlite3.Error) -> bool:
-    """Whether a write failed in a process that may not make files larger than it was told."""
+    """Whether a write failed in a process that may not make files larger than its limit."""
     if sys.platform == "win32":
         return False
-    # SQLite does not tell why; where there is a limit, nothing else is as likely.
+    # SQLite does not report why; where there is a limit, nothing else is as likely.
     if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_IOERR_WRITE:
         return False
     import resource

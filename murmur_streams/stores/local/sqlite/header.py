@@ -1,4 +1,4 @@
-"""What a file is, told from its bytes before SQLite may touch it: ours, another's, or damaged."""
+"""Classifies a file by its bytes before SQLite may touch it: ours, another program's, damaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RUNTIME_TABLES = frozenset({"runs", "events"})
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that is no store of ours, without a lock, a write or a file beside it.
+    """Refuse a file that is not a store of ours, without a lock, a write or a file beside it.
 
     Raises:
         StoreConfigurationError: it is something else.

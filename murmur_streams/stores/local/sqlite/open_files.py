@@ -2,9 +2,9 @@
 
 SQLite's locks are POSIX locks, and these belong to a process and a file, not to a descriptor:
 
-- Who closes any descriptor of a file drops all locks that his process has on it. So a file that is
-  open here is never read by ourselves: another process would believe that nobody has it, and
-  remove the log that we write to.
+- Closing any descriptor of a file drops all locks of the whole process on it. So this process never
+  reads a file that it has open: another process would conclude that no process has it open, and
+  remove the log that this one writes to.
 - They do not go over to a forked process, but SQLite's memory of having them does. So a file that
   was open before a fork cannot be opened after it.
 
@@ -53,7 +53,7 @@ def open_file(
 
     Args:
         path: the file.
-        judge: reads the file, before it is open here, and raises when it is no store.
+        judge: reads the file, before it is open here, and raises when it is not a store.
         connect: opens it.
 
     Raises:
@@ -96,10 +96,10 @@ def close_file(connection: sqlite3.Connection, file: FileId) -> None:
 
 
 def file_id(path: str | Path) -> FileId | None:
-    """What file is at a path now; None: none.
+    """Identify the file at a path; None without one.
 
     Raises:
-        OSError: that cannot be told.
+        OSError: it cannot be identified.
     """
     try:
         found = os.stat(path)  # noqa: PTH116  # each group asks, and a Path costs as much again

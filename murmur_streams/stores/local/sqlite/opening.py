@@ -103,7 +103,7 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         raise StoreConfigurationError(f"{path} is a folder; give the path of a file in it")
     if path.exists() and not path.is_file():
-        raise StoreConfigurationError(f"{path} is no regular file; give the path of one")
+        raise StoreConfigurationError(f"{path} is not a regular file; give the path of one")
     if not folder.is_dir():
         raise StoreConfigurationError(f"the folder {folder} does not exist; create it first")
     # SQLite makes -wal and -shm beside the file.
@@ -138,7 +138,7 @@ def _connect(path: Path, busy_seconds: float, *, creates: bool) -> Session:
 
 
 def _prepare(session: Session, schema: Schema) -> None:
-    """Create or migrate the tables, once, whoever else opens the file at the same time."""
+    """Create or migrate the tables, once, also when other processes open the file just now."""
     connection = session.connection
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     if _marks(connection) == (APPLICATION_ID, schema.version):

@@ -66,7 +66,7 @@ SELECT coalesce(feed_ms, journal.ms), journal.n, coalesce(runs.target, gone.targ
 FROM journal LEFT JOIN runs ON no = journal.run_no LEFT JOIN gone ON gone.run_no = journal.run_no
 WHERE journal.n > max(?1, (SELECT n FROM feed_start), (SELECT max(n) FROM journal) - ?3)
 ORDER BY journal.n LIMIT ?2"""
-# Whoever keeps a shorter feed may have removed what this window would show: feed_start knows.
+# A process with a shorter feed may have removed rows of this window: feed_start records it.
 _FEED_ENDS = """
 SELECT feed_start.ms, feed_start.n, coalesce(first.feed_ms, first.ms), first.n,
     coalesce(last.feed_ms, last.ms), last.n
@@ -112,7 +112,7 @@ class SQLiteReader:
         while True:
             rows = self._session.fetch(_STORED_ENTRIES, (run_id, after_seq, limit))
             entries = self._readable(run_id, rows)
-            # What is no number sorts after all numbers.
+            # A seq that is not a number sorts after all numbers.
             if entries or len(rows) < max(1, limit) or type(rows[-1][2]) is not int:
                 return entries
             after_seq = rows[-1][2]
@@ -124,7 +124,7 @@ class SQLiteReader:
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         row = self._session.first(_PAYLOAD, (run_id, str(kind)))
         if row is not None and type(row[0]) is not str:
-            raise RunDamagedError(run_id, f"its {kind} is no text", can_rebuild=False)
+            raise RunDamagedError(run_id, f"its {kind} is not text", can_rebuild=False)
         return None if row is None else row[0]
 
     def listing(self, wanted: RunFilter, now_ms: int, limit: int, before: str | None) -> list[Run]:
@@ -211,7 +211,7 @@ class SQLiteReader:
         return entries
 
     def _first_epoch(self, run_id: str) -> str:
-        """The epoch that the journal's first entry tells, when the run's row does not."""
+        """The epoch by the journal's first entry, when the run's row has none."""
         row = self._session.first(_FIRST_FIELDS, (run_id,))
         try:
             fields = {} if row is None else read_texts(run_id, "entry", row[0])
@@ -265,10 +265,10 @@ def _readable_runs(rows: list[Row]) -> list[Run]:
 
 
 def _feed_row(row: Row) -> FeedRow:
-    """A row of the feed; one that cannot be read keeps its place, with an entry of no type.
+    """A row of the feed; one that cannot be read stays, with an entry without a type.
 
-    The feed is everybody's: it must not end at what was changed by hand in one run, and a place
-    that is left out would look like entries that were lost.
+    The feed serves readers of all runs: it must not end at rows of one run that were changed by
+    hand, and a missing position would look like lost entries.
     """
     feed_ms, n, target, run_id, epoch, ms, seq, fields = row
     position = _whole(feed_ms), n

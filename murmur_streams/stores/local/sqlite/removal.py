@@ -1,7 +1,7 @@
-"""What goes: runs, trimmed entries, and the rows that stayed in the journal for the feed alone.
+"""Removes runs, trimmed entries, and rows that stayed in the journal for the feed alone.
 
 The journal is the feed. A row may go only when the feed's window has moved past it; the rows of a
-run that is gone wait for that under the number that it had, and ``gone`` tells whose they are.
+run that is gone wait for that under the number that it had, and ``gone`` names their run.
 """
 
 from __future__ import annotations

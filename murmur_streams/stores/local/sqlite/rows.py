@@ -42,7 +42,7 @@ def _encode(fields: Mapping[str, str]) -> str:
 
 
 def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
-    """What the table ``journal`` has of an entry of the run ``no``, in the order of its columns."""
+    """The row of an entry of the run ``no`` in the table ``journal``."""
     ms, n = position
     feed_ms = None if ms == entry.ms else ms
     return n, no, entry.seq, entry.ms, feed_ms, _encode(entry.fields)
@@ -59,7 +59,7 @@ def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> Journ
 
 
 def run_row(no: int, stored: Stored) -> Row:
-    """What the table ``runs`` has of a run, in the order of its columns."""
+    """The row of a run in the table ``runs``."""
     run = stored.run
     fields = run_to_fields(run)
     for name in _OWN_COLUMNS:

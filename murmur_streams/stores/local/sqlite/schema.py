@@ -24,7 +24,7 @@ MIGRATIONS: Mapping[int, Migration] = MappingProxyType({})
 # the runs, which may hold much metadata. The journal lies in the order it was written, which
 # touches a third of the pages that it would if each run's entries lay together, and which makes
 # it the feed as well: n is the entry's n there, dense from 1, and below 0 for what was written
-# without being told to the feed. feed_ms is null unless the place's ms is not the entry's.
+# without being in the feed. feed_ms is null where the feed has the entry's own ms.
 TABLES: tuple[str, ...] = (
     """CREATE TABLE runs (
         no INTEGER PRIMARY KEY,
@@ -68,7 +68,7 @@ TABLES: tuple[str, ...] = (
         kind TEXT NOT NULL,
         json TEXT NOT NULL
     )""",
-    # At and before this place rows of the feed may be missing: no reader may look there.
+    # At and before this position rows of the feed may be missing: no reader may look there.
     """CREATE TABLE feed_start (
         ms INTEGER NOT NULL,
         n INTEGER NOT NULL
@@ -97,7 +97,7 @@ INDEXES: tuple[str, ...] = (
 )
 _NAME = re.compile(r"CREATE (?:TABLE|(?:UNIQUE )?INDEX) (\w+)")
 _STATEMENTS = {name[1]: each for each in TABLES + INDEXES if (name := _NAME.match(each))}
-# Nobody can tell what is missing of the feed that was kept: it begins anew.
+# It is unknown which entries of the old feed are missing: the feed begins anew.
 _NEW_START = """DELETE FROM feed_start; INSERT INTO feed_start SELECT \
 coalesce(max(coalesce(feed_ms, ms)), 0), coalesce(max(n), 0) FROM journal WHERE n > 0"""
 

@@ -41,7 +41,7 @@ class Session:
     def fetch(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """Run one statement and read all its rows, so that no read stays open.
 
-        A text that is no UTF-8 comes as bytes.
+        A text that is not UTF-8 is returned as bytes.
         """
         try:
             return self.connection.execute(sql, values).fetchall()
@@ -66,7 +66,7 @@ class Session:
         try:
             is_there = file_id(self._name) == self.file
         except OSError:
-            return  # nobody can tell
+            return  # the file system does not say
         if not is_there:
             raise StoreUnavailableError(
                 f"{self.path} is not there any more (deleted, moved or replaced while it was "
@@ -74,7 +74,7 @@ class Session:
             )
 
     def failure(self, error: sqlite3.Error) -> StoreError:
-        """What to raise instead of SQLite's error."""
+        """Make the error to raise instead of SQLite's."""
         return store_error(error, self.path, self._busy_seconds)
 
     def rollback(self) -> None:
