@@ -105,7 +105,7 @@ class TestPaths:
 
     def test_a_pipe_is_refused(self, path: Path) -> None:
         os.mkfifo(path)
-        with pytest.raises(StoreConfigurationError, match="no regular file"):
+        with pytest.raises(StoreConfigurationError, match="not a regular file"):
             _open(path)
 
     @pytest.mark.parametrize("name", [":memory:", "file:runs.db", "file:runs.db?mode=memory"])

@@ -6,122 +6,41 @@ until then they are in ``changes``.
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from murmur_streams.core.archive.run_archive import RunArchive, check_same_life
 from murmur_streams.core.model.commands import (
-    Append,
-    Checkpoint,
-    Command,
-    Create,
-    Delete,
     Finish,
-    PushEvent,
     Reclaim,
-    SetResult,
 )
-from murmur_streams.core.model.dead_letters import LETTER_TEXTS
-from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
+from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
-from murmur_streams.core.model.run import PayloadKind, Run, changed
+from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.rules.decide import Decision, Now, decide
-from murmur_streams.core.rules.evolve import evolve
 from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
 from murmur_streams.stores.local.engine.bookkeeping import (
-    RunDurations,
-    advanced,
     is_due,
     keep,
     with_ready_position,
 )
 from murmur_streams.stores.local.engine.database import (
-    Changes,
-    Database,
     Due,
     RunChange,
-    Space,
     Stored,
 )
 from murmur_streams.stores.local.engine.folding import folded
+from murmur_streams.stores.local.engine.run_writes import RunWrites, Written
 
 logger = logging.getLogger("murmur_streams.store")
 
 PAGE = 500
-SWEPT_BY_A_WRITE = 2
-"""Each begin and end of a run removes so many due runs, so that calling sweep is optional."""
-_PLAIN = (Append, PushEvent)
 
 
 @dataclass(slots=True)
-class Written:
-    """The effect of a write on a run, for subscribers and workers of this process."""
-
-    run_id: str
-    before: Stored | None
-    after: Stored | None
-    """None: the run was removed."""
-    entries: tuple[JournalEntry, ...] = ()
-
-
-@dataclass(slots=True)
-class Transaction:
-    """One group of writes.
-
-    Args:
-        database: begun; for rows that were committed before.
-        known: stored runs that are known without a read, by id; never changed here.
-        durations: of the store.
-        max_events: the journal's cap; 0 for none.
-        now_ms: the group's moment, Unix milliseconds.
-    """
-
-    database: Database
-    known: dict[str, Stored]
-    durations: RunDurations
-    max_events: int
-    now_ms: int
-    changes: Changes = field(default_factory=Changes)
-    written: list[Written] = field(default_factory=list[Written])
-    damaged: set[str] = field(default_factory=set[str])
-    """Runs that a sweep could not read; the set is shared by all groups."""
-    sweeps: int = 0
-    """How many due runs to remove before the end."""
-
-    _now: Now = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._now = Now(self.now_ms, self.now_ms, self.durations.late_event_ms, self.max_events)
-
-    def stored(self, run_id: str) -> Stored | None:
-        """The run as it is now; None when it does not exist, or has expired."""
-        found = self._found(run_id)
-        return None if found is None or is_due(found, self.now_ms) else found
-
-    def perform(self, run_id: str, command: Command) -> Decision:
-        """Decide a command and apply it; a refused one changes nothing."""
-        before = self.stored(run_id)
-        decision = decide(None if before is None else before.run, run_id, command, self._now)
-        if decision.progress is not None and before is not None:
-            run = changed(before.run, progress=decision.progress, progress_dirty=True)
-            self._put(run_id, keep(before, run, self.now_ms, self.durations))
-        if decision.entries:
-            self._apply(run_id, before, command, decision)
-        return decision
-
-    def lease(self, run_id: str, until_ms: int) -> None:
-        """Extend a claimed run's lease after a heartbeat of its worker."""
-        before = self.stored(run_id)
-        if before is not None and before.run.claim is not None:
-            after = keep(before, before.run, self.now_ms, self.durations)
-            self._put(run_id, replace(after, lease_until_ms=until_ms))
-
-    def put(self, space: Space, key: str, text: str | None) -> None:
-        """Store a text beside the runs; None removes it."""
-        self.changes.items[space, key] = text
+class Transaction(RunWrites):
+    """One group of writes, with sweeps, restores and repairs; arguments as RunWrites."""
 
     def promote_due(self, target: str, limit: int) -> None:
         """Move delayed runs of a target that are due to the ready ones."""
@@ -243,97 +162,6 @@ class Transaction:
             self.damaged.add(run_id)
             return None
 
-    def _found(self, run_id: str) -> Stored | None:
-        """The stored run, expired or not; None when it does not exist."""
-        change = self.changes.runs.get(run_id)
-        if change is not None:
-            return change.after
-        known = self.known.get(run_id)
-        return self.database.stored(run_id) if known is None else known
-
-    def _change(self, run_id: str, after: Stored | None) -> RunChange:
-        change = self.changes.runs.get(run_id)
-        if change is None:
-            known = self.known.get(run_id)
-            before = self.database.stored(run_id) if known is None else known
-            change = self.changes.runs[run_id] = RunChange(before, after)
-        change.after = after
-        change.is_plain = False
-        return change
-
-    def _put(self, run_id: str, after: Stored) -> None:
-        before = self._found(run_id)
-        self._change(run_id, after)
-        self.written.append(Written(run_id, before, after))
-
-    def _remove(self, run_id: str, before: Stored) -> None:
-        self._change(run_id, None)
-        self.written.append(Written(run_id, before, None))
-
-    def _apply(
-        self, run_id: str, before: Stored | None, command: Command, decision: Decision
-    ) -> None:
-        run = None if before is None else before.run
-        for entry in decision.entries:
-            run = evolve(run, entry)
-        assert run is not None  # noqa: S101  # there are entries
-        self.changes.feed += [(run.target, entry) for entry in decision.entries]
-        after = self._advanced(before, run) if isinstance(command, _PLAIN) else None
-        if after is None:
-            after = self._apply_more(run_id, before, run, command, decision)
-        else:
-            change = self.changes.runs.get(run_id)
-            if change is None:
-                change = self.changes.runs[run_id] = RunChange(before, after)
-            change.after = after
-            change.entries += decision.entries
-        self.written.append(Written(run_id, before, after, decision.entries))
-
-    def _advanced(self, before: Stored | None, run: Run) -> Stored | None:
-        """The bookkeeping after events that changed only the version; None if more changes."""
-        assert before is not None  # noqa: S101  # events are written to runs that are there
-        was = before.run
-        is_plain = (run.closing, run.cancel_event, run.seal, run.snapshot) == (
-            was.closing,
-            was.cancel_event,
-            was.seal,
-            was.snapshot,
-        )
-        return advanced(before, run, self.now_ms, self.durations) if is_plain else None
-
-    def _apply_more(
-        self, run_id: str, before: Stored | None, run: Run, command: Command, decision: Decision
-    ) -> Stored | None:
-        """Note the changes beside the version; the bookkeeping afterwards."""
-        after = keep(before, run, self.now_ms, self.durations)
-        change = self._change(run_id, after)
-        if isinstance(command, Create):
-            change.is_new_life = change.before is not None
-            change.entries, change.payloads = [], {}
-        change.entries += decision.entries
-        if decision.entries[-1].type == EntryType.SNAPSHOT and run.version > self.max_events:
-            change.keep_from_seq = run.version - self.max_events + 1
-        self._keep_payloads(change, command, decision.entries)
-        if decision.dead is not None:
-            self._bury(run, decision.dead)
-        if isinstance(command, Create) or run.state.is_terminal:
-            self.sweeps += SWEPT_BY_A_WRITE
-        if isinstance(command, Delete):
-            change.after = None
-        return change.after
-
-    def _keep_payloads(
-        self, change: RunChange, command: Command, entries: tuple[JournalEntry, ...]
-    ) -> None:
-        if isinstance(command, Create) and command.input is not None:
-            change.payloads[PayloadKind.INPUT] = command.input.text
-        elif isinstance(command, (SetResult, Finish)) and command.result is not None:
-            # A result that the core dropped leaves no entry, and must not be stored.
-            if any(entry.type == EntryType.RESULT for entry in entries):
-                change.payloads[PayloadKind.RESULT] = command.result.text
-        elif isinstance(command, Checkpoint):
-            change.payloads[PayloadKind.CHECKPOINT] = command.value.text
-
     def _fail_overdue(self, run_id: str, now_ms: int) -> int:
         stored = self.stored(run_id)
         if stored is None or stored.overdue_ms is None or stored.overdue_ms > now_ms:
@@ -358,25 +186,3 @@ class Transaction:
             dead = reason if run.queued else None
             self.perform(run_id, Finish(RunState.FAILED, error=error, dead=dead))
         return 1
-
-    def _bury(self, run: Run, reason: str) -> None:
-        letter = {
-            **{name: getattr(run, name) for name in LETTER_TEXTS},
-            "reason": reason,
-            "attempts": str(run.attempt),
-            "failures": str(run.failures),
-            "input": self._payload(run.run_id, PayloadKind.INPUT),
-            "priority": str(run.priority) if run.priority else None,
-            "deadline_span": None if run.deadline_span_ms is None else str(run.deadline_span_ms),
-            "at": str(run.ended_ms),
-        }
-        present = {name: text for name, text in letter.items() if text is not None}
-        key = f"{run.target}/{run.ended_ms or 0:013d}/{run.run_id}"
-        self.put(Space.DEAD, key, json.dumps(present, ensure_ascii=False))
-        self.put(Space.DEAD_RUNS, run.run_id, key)
-
-    def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
-        change = self.changes.runs.get(run_id)
-        if change is not None and (kind in change.payloads or change.is_new_life):
-            return change.payloads.get(kind)
-        return self.database.payload(run_id, kind)

@@ -223,8 +223,8 @@ class SQLiteReader:
         if type(text) is str:
             return text
         raise StoreDamagedError(
-            f"{self._session.path} is damaged (in the table items, {space} {ascii(key)[:60]} is no "
-            "text) and was left as it is; put a backup in its place, or delete that row"
+            f"{self._session.path} is damaged (in the table items, {space} {ascii(key)[:60]} is "
+            "not text) and was left as it is; put a backup in its place, or delete that row"
         )
 
 

@@ -58,7 +58,7 @@ class Session:
         return rows[0] if rows else None
 
     def check_there(self) -> None:
-        """Refuse to write to a file that nobody will ever find again.
+        """Refuse to write to a file that no path leads to any more.
 
         Raises:
             StoreUnavailableError: the path names another file now, or none.
