@@ -262,10 +262,8 @@ class Server:
 
     @property
     def closed(self) -> bool:
-        """True once ``close`` was called, and always in other event loops and processes.
-
-        A close there would unregister the sockets of the loop or process that uses the store.
-        """
+        """True once ``close`` was called, and always in other event loops and processes."""
+        # A close there would unregister the sockets of the loop or process that uses the store.
         return self._closed or self._is_elsewhere()
 
     def _check_home(self) -> None:
