@@ -33,7 +33,13 @@ from murmur_streams.client.steps import (
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.wire.answers import event_of
+from murmur_streams.wire.answers import (
+    STREAM_DAMAGED,
+    STREAM_END,
+    STREAM_GAP,
+    STREAM_RESET,
+    event_of,
+)
 from murmur_streams.wire.problems import DAMAGED
 from murmur_streams.wire.sse import SseMessage, SseParser, SseTooLargeError
 
@@ -174,11 +180,11 @@ def _connection(position: _Position[T]) -> Generator[Read | Close | Deliver[T], 
         while chunk := (yield Read()):
             for message in _parsed(parser, chunk):
                 position.cursor = message.last_id or position.cursor
-                if message.event in {"gap", "reset"}:
+                if message.event in {STREAM_GAP, STREAM_RESET}:
                     raise _cursor_error(message)
-                if message.event == "damaged":
+                if message.event == STREAM_DAMAGED:
                     raise _damage(message)
-                if message.event != "end":
+                if message.event != STREAM_END:
                     value = position.reader.take(message)
                     if value is not None:
                         yield Deliver(value)
@@ -208,7 +214,7 @@ def _cursor_error(message: SseMessage) -> CursorError:
     resume = members.get("resume_cursor")
     detail = members.get("detail") or members.get("message")
     kind, meaning = CursorGapError, "what came after the cursor was trimmed away"
-    if message.event == "reset":
+    if message.event == STREAM_RESET:
         kind, meaning = CursorResetError, "the cursor is of another stream, or beyond the end"
     return kind(str(detail or meaning), resume if isinstance(resume, str) else None)
 

@@ -21,9 +21,9 @@ from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.server.answering import log_problem
 from murmur_streams.server.problems import damage_detail
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire.answers import STREAM_DAMAGED, STREAM_END, STREAM_GAP, STREAM_RESET
 from murmur_streams.wire.sse import SseBlock
 
-GAP, RESET, END, DAMAGED = "gap", "reset", "end", "damaged"
 AT_START = frozenset({"", "-1"})
 """Cursors that clients send to begin at the start."""
 _KNOWN_TYPES = frozenset({*map(str, RunEventType), *map(str, EntryType)})
@@ -46,12 +46,12 @@ class StreamMessage:
     @property
     def is_end(self) -> bool:
         """Whether nothing of the run comes after it."""
-        return self.event == END
+        return self.event == STREAM_END
 
     @property
     def is_break(self) -> bool:
         """Whether something is missing between the messages before and after it."""
-        return self.event in {GAP, RESET}
+        return self.event in {STREAM_GAP, STREAM_RESET}
 
 
 Encode = Callable[[StreamMessage], bytes]
@@ -141,11 +141,11 @@ async def follow_run(
             if not control:
                 raise
             log_problem("an event stream cannot go on", error)
-            yield StreamMessage(run_id, DAMAGED, _damage(error), after)
+            yield StreamMessage(run_id, STREAM_DAMAGED, _damage(error), after)
             return
         yield _break(broken_by, run_id)
     state = await _state_of(store, run_id) if control else None
-    yield StreamMessage(run_id, END, {"state": state}, after)
+    yield StreamMessage(run_id, STREAM_END, {"state": state}, after)
 
 
 async def follow_feed(
@@ -217,7 +217,7 @@ def _message_of(entry: FeedEntry) -> StreamMessage:
 
 
 def _break(error: CursorError, run_id: str | None) -> StreamMessage:
-    name = RESET if isinstance(error, CursorResetError) else GAP
+    name = STREAM_RESET if isinstance(error, CursorResetError) else STREAM_GAP
     return StreamMessage(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
 
 

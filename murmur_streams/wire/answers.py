@@ -142,6 +142,10 @@ def event_of(members: Mapping[str, Any]) -> RunEvent | None:
     return RunEvent.model_validate(members) if members["type"] in _EVENT_TYPES else None
 
 
+STREAM_GAP, STREAM_RESET, STREAM_END, STREAM_DAMAGED = "gap", "reset", "end", "damaged"
+"""The messages of event streams with ``?control=1`` that are not events of a run."""
+
+
 class Entry(BaseModel):
     """One entry of a run's journal."""
 
