@@ -56,7 +56,7 @@ class CommandLine:
         self._started: list[subprocess.Popen[str]] = []
 
     def run(
-        self, *words: str, stdin: str = "", cwd: Path = HERE, **environ: str
+        self, *argv: str, stdin: str = "", cwd: Path = HERE, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         with (
@@ -68,7 +68,7 @@ class CommandLine:
             given.seek(0)
             process = WarmProcess(
                 "murmur_streams",
-                *words,
+                *argv,
                 cwd=cwd,
                 env={**os.environ, **environ},
                 stdin=given,
@@ -82,14 +82,12 @@ class CommandLine:
             code = process.wait()
             out.seek(0)
             err.seek(0)
-            return subprocess.CompletedProcess(
-                words, code, out.read().decode(), err.read().decode()
-            )
+            return subprocess.CompletedProcess(argv, code, out.read().decode(), err.read().decode())
 
-    def start(self, *words: str, cwd: Path = HERE) -> subprocess.Popen[str]:
+    def start(self, *argv: str, cwd: Path = HERE) -> subprocess.Popen[str]:
         """Start a command with pipes on its stdout and stderr."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "murmur_streams", *words],
+            [sys.executable, "-m", "murmur_streams", *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -101,9 +99,9 @@ class CommandLine:
         self._started.append(process)
         return process
 
-    def worker(self, *words: str) -> subprocess.Popen[str]:
+    def worker(self, *argv: str) -> subprocess.Popen[str]:
         """Start a worker of the tests' fleet and wait until it works."""
-        process = self.start("worker", "fleet_app:fleet", "--lease-seconds", "2", "--json", *words)
+        process = self.start("worker", "fleet_app:fleet", "--lease-seconds", "2", "--json", *argv)
         assert process.stdout is not None
         assert '"worker"' in process.stdout.readline()
         return process

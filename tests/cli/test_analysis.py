@@ -115,7 +115,7 @@ def test_lines_and_functions_are_counted() -> None:
     assert (report.lines, report.functions) == (2, 2)
 
 
-def test_every_file_of_a_package_of_the_standard_library_has_a_report() -> None:
+def test_every_file_of_asyncio_has_a_report() -> None:
     files = sorted(Path(sysconfig.get_paths()["stdlib"], "asyncio").glob("*.py"))
     reports = [analyse(path.read_bytes(), path.name) for path in files]
     assert all(isinstance(report, FileReport) and report.lines for report in reports if report)

@@ -72,7 +72,7 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("path", "why"), [("nowhere", "does not exist"), (".", "no Python files")])
-def test_a_place_without_python_files_is_refused(tmp_path: Path, path: str, why: str) -> None:
+def test_a_path_without_python_files_is_refused(tmp_path: Path, path: str, why: str) -> None:
     with pytest.raises(InvalidInputError, match=why):
         find_corpus(tmp_path / path)
 

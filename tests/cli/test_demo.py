@@ -29,7 +29,7 @@ def sources(tmp_path: Path) -> Path:
 def test_it_proves_itself_on_hostile_files(line: CommandLine, sources: Path) -> None:
     shown = line.run("demo", str(sources))
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    for words in (
+    for text in (
         "unparsable files: 5",
         "package/good.py:1  os",
         "0 missing, 0 twice, 0 out of order",
@@ -37,7 +37,7 @@ def test_it_proves_itself_on_hostile_files(line: CommandLine, sources: Path) -> 
         "$ murmur-streams redis HGETALL",
         "The proof holds.",
     ):
-        assert words in shown.stdout
+        assert text in shown.stdout
     assert "\x1b" not in shown.stdout
 
 
@@ -49,7 +49,7 @@ def test_json_is_one_object_on_stdout(line: CommandLine, sources: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_the_standard_library_a_worker_is_killed_and_a_subscriber_is_cut(
+def test_a_worker_is_killed_and_a_subscriber_is_cut(
     line: CommandLine,
 ) -> None:
     found = json.loads(line.run("demo", "--json").stdout)

@@ -23,23 +23,23 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{request.param}://{tmp_path}/runs"
 
 
-def run(*words: str) -> Any:
+def run(*argv: str) -> Any:
     """What a command that must succeed prints, as JSON."""
-    result = CliRunner().invoke(app, [*words, "--json"])
+    result = CliRunner().invoke(app, [*argv, "--json"])
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def refused(*words: str) -> str:
-    result = CliRunner().invoke(app, list(words))
+def refused(*argv: str) -> str:
+    result = CliRunner().invoke(app, list(argv))
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     return result.stderr
 
 
 def test_runs_are_submitted_shown_listed_and_cancelled(url: str) -> None:
-    (told,) = run("submit", "work", "1", "--run-id", "r-1", "--url", url)
-    assert told["run_id"] == "r-1"
+    (reported,) = run("submit", "work", "1", "--run-id", "r-1", "--url", url)
+    assert reported["run_id"] == "r-1"
     (listed,) = run("runs", "--url", url)
     assert (listed["run_id"], listed["state"]) == ("r-1", "pending")
     (shown,) = run("show", "r-1", "--url", url)
@@ -54,17 +54,17 @@ def test_runs_are_submitted_shown_listed_and_cancelled(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [["keys", "r-1"], ["redis", "PING"], ["partitions", "show"], ["partitions", "raise", "2"]],
 )
-def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, words: list[str]) -> None:
+def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, argv: list[str]) -> None:
     kind = KINDS[url.partition(":")[0]]
-    said = refused("--url", url, *words)
+    said = refused("--url", url, *argv)
     assert f"this command looks at Redis keys; this store is {kind}" in said
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         *(["runs"], ["show", "r-1"], ["tail", "r-1"], ["result", "r-1"], ["cancel", "r-1"]),
         *(["retry", "r-1"], ["workers"], ["pause", "work"], ["dead", "list"]),
@@ -72,15 +72,15 @@ def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, words: list
     ],
 )
 def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
-    url: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = refused("--url", url, *words)
+    said = refused("--url", url, *argv)
     assert f"there is no store at {tmp_path}/runs" in said
     assert not list(tmp_path.iterdir())
 
 
-def test_an_import_tells_that_it_makes_a_store(url: str, tmp_path: Path) -> None:
+def test_an_import_reports_that_it_creates_a_store(url: str, tmp_path: Path) -> None:
     source = tmp_path / "file"
     source.write_text(HEADER)
     made = CliRunner().invoke(app, ["import", str(source), "--url", url])
@@ -98,31 +98,29 @@ def test_the_demo_shows_redis(url: str, tmp_path: Path) -> None:
 def test_a_fleet_says_which_options_are_of_redis(url: str) -> None:
     kind = KINDS[url.partition(":")[0]]
     for name in ("key_prefix", "partitions"):
-        words = f"{name} is an option of Redis's, and this URL names {kind}"
-        with pytest.raises(TypeError, match=words):
+        refusal = f"{name} is an option of Redis's, and this URL names {kind}"
+        with pytest.raises(TypeError, match=refusal):
             Fleet(url, **{name: None})
 
 
-def test_a_worker_on_rocksdb_warns_that_nobody_else_can_submit_to_it(
+def test_a_worker_on_rocksdb_warns_that_no_process_can_submit(
     line: CommandLine, tmp_path: Path
 ) -> None:
     url = f"rocksdb:{tmp_path}/runs"
     process = line.worker("--url", url)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=30)
-    (warning,) = [row for row in told.splitlines() if "WARNING" in row]
+    _, reported = process.communicate(timeout=30)
+    (warning,) = [row for row in reported.splitlines() if "WARNING" in row]
     assert f"murmur-streams serve fleet_app:fleet --with-worker --url {url}" in warning
 
 
-def test_dev_on_rocksdb_tells_of_no_submission_that_cannot_be(
-    line: CommandLine, tmp_path: Path
-) -> None:
+def test_dev_on_rocksdb_prints_no_submit_command(line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text((HERE / "fleet_app.py").read_text())
     process = line.start("dev", "app:fleet", "--url", "rocksdb:runs", cwd=tmp_path)
     assert process.stderr is not None
-    told = next(row for row in process.stderr if row.startswith("submit"))
-    assert "murmur-streams serve app:fleet --with-worker --url rocksdb:runs" in told
-    assert "murmur-streams submit" not in told
+    reported = next(row for row in process.stderr if row.startswith("submit"))
+    assert "murmur-streams serve app:fleet --with-worker --url rocksdb:runs" in reported
+    assert "murmur-streams submit" not in reported
     process.send_signal(signal.SIGTERM)
     process.wait(30)
 

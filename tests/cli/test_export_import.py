@@ -66,14 +66,14 @@ def exported(filled: None, line: CommandLine, tmp_path: Path) -> Path:
     return export(line, tmp_path / "runs.ndjson")
 
 
-def export(line: CommandLine, path: Path, *words: str) -> Path:
-    done = line.run("export", "-o", str(path), *words)
+def export(line: CommandLine, path: Path, *argv: str) -> Path:
+    done = line.run("export", "-o", str(path), *argv)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     return path
 
 
-def answer(line: CommandLine, *words: str, code: int = 0) -> dict[str, Any]:
-    done = line.run(*words, "--json")
+def answer(line: CommandLine, *argv: str, code: int = 0) -> dict[str, Any]:
+    done = line.run(*argv, "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
@@ -86,9 +86,9 @@ def ids(path: Path) -> list[str]:
 def test_moved_runs_are_the_same_to_the_byte(
     line: CommandLine, exported: Path, target: list[str], tmp_path: Path
 ) -> None:
-    told = answer(line, "import", str(exported), *target)
-    assert (told["runs"], told["skipped"], told["not_clean"]) == (RUNS, 0, [])
-    assert told["bytes"] == exported.stat().st_size
+    reported = answer(line, "import", str(exported), *target)
+    assert (reported["runs"], reported["skipped"], reported["not_clean"]) == (RUNS, 0, [])
+    assert reported["bytes"] == exported.stat().st_size
     assert "0 not clean" in line.run("audit", "--all", *target).stdout
     back = export(line, tmp_path / "back.ndjson", *target)
     assert back.read_bytes() == exported.read_bytes()
@@ -107,7 +107,7 @@ def test_runs_come_newest_first_and_through_stdin(line: CommandLine, exported: P
 
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("argv", "wanted"),
     [
         (["--state", "pending"], {f"r-{number:03d}" for number in range(0, RUNS, 5)}),
         (["--target", "odd"], {f"r-{number:03d}" for number in range(1, RUNS, 2)}),
@@ -116,9 +116,9 @@ def test_runs_come_newest_first_and_through_stdin(line: CommandLine, exported: P
     ],
 )
 def test_what_is_exported_can_be_chosen(
-    line: CommandLine, tmp_path: Path, words: list[str], wanted: set[str]
+    line: CommandLine, tmp_path: Path, argv: list[str], wanted: set[str]
 ) -> None:
-    assert set(ids(export(line, tmp_path / "some", *words))) == wanted
+    assert set(ids(export(line, tmp_path / "some", *argv))) == wanted
 
 
 class Feed:
@@ -163,25 +163,25 @@ def test_an_import_that_was_killed_is_simply_done_again(
     assert half.is_written.wait(60)
     process.kill()
     process.wait()
-    told = answer(line, "import", str(exported), *target)
-    assert told["runs"] + told["skipped"] == RUNS
-    assert told["skipped"] > 0
+    reported = answer(line, "import", str(exported), *target)
+    assert reported["runs"] + reported["skipped"] == RUNS
+    assert reported["skipped"] > 0
     assert "0 not clean" in line.run("audit", "--all", *target).stdout
     back = export(line, tmp_path / "back.ndjson", *target)
     assert back.read_bytes() == exported.read_bytes()
 
 
-def test_an_import_that_waits_for_its_pipe_hears_ctrl_c_and_tells_how_to_go_on(
+def test_ctrl_c_ends_an_import_that_waits_for_its_pipe(
     line: CommandLine, exported: Path, half: Feed
 ) -> None:
     process = line.start("import", str(half.path), "--prefix", "other")
     assert half.is_written.wait(60)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 130, told
-    assert "interrupted after" in told
-    assert "import it again" in told
-    assert "Traceback" not in told
+    _, reported = process.communicate(timeout=30)
+    assert process.returncode == 130, reported
+    assert "interrupted after" in reported
+    assert "import it again" in reported
+    assert "Traceback" not in reported
     again = answer(line, "import", str(exported), "--prefix", "other")
     assert again["runs"] + again["skipped"] == RUNS
 
@@ -208,11 +208,11 @@ def test_an_export_that_was_stopped_goes_on_in_its_file(
     process = line.start("export", "-o", str(path))
     wait_until(lambda: path.exists() and path.stat().st_size > 5_000, "some runs are written")
     process.send_signal(how)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL), told
+    _, reported = process.communicate(timeout=30)
+    assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL), reported
     if how is signal.SIGINT:
-        assert f"go on with: murmur-streams export --resume -o '{path}'" in told
-        assert "Traceback" not in told
+        assert f"go on with: murmur-streams export --resume -o '{path}'" in reported
+        assert "Traceback" not in reported
     before = len(ids(path)) if how is signal.SIGINT else 0
     rest = answer(line, "export", "--resume", "-o", str(path))
     assert rest["runs"] + rest["skipped"] == 2_000
@@ -231,7 +231,7 @@ def test_an_export_goes_on_from_wherever_it_was_torn(
         assert torn.read_bytes() == whole, f"torn at {cut}"
 
 
-def test_an_export_of_named_runs_goes_on_with_those_that_are_missing(
+def test_a_resumed_export_of_named_runs_adds_the_missing_ones(
     line: CommandLine, exported: Path, tmp_path: Path
 ) -> None:
     path = export(line, tmp_path / "some", "r-004", "r-002")
@@ -255,7 +255,7 @@ def test_what_is_no_torn_export_is_not_touched(exported: Path, tmp_path: Path) -
         assert path.read_bytes() == content
 
 
-def test_ids_that_other_runs_have_are_told_at_the_end(
+def test_ids_of_other_runs_are_listed_at_the_end(
     line: CommandLine, exported: Path, in_store: Any
 ) -> None:
     line.run("submit", "researcher", "{}", "--run-id", "r-010", "--prefix", "other")
@@ -272,7 +272,7 @@ def test_ids_that_other_runs_have_are_told_at_the_end(
     assert " kB read, 39 there already in " in shown
 
 
-def test_an_older_copy_of_a_run_is_told_from_another_run(
+def test_an_older_copy_of_a_run_differs_from_another_run(
     line: CommandLine, in_store: Any, tmp_path: Path
 ) -> None:
     in_store(lambda store: store.create("r-1", "t"))
@@ -283,15 +283,15 @@ def test_an_older_copy_of_a_run_is_told_from_another_run(
     done = line.run("import", newer, "--prefix", "other")
     assert (done.returncode, "an older copy of each is here" in done.stderr) == (1, True)
     assert "other runs" not in done.stderr
-    told = answer(line, "import", newer, "--prefix", "other", code=1)
-    assert (told["taken"], told["older"]) == ([], ["r-1"])
+    reported = answer(line, "import", newer, "--prefix", "other", code=1)
+    assert (reported["taken"], reported["older"]) == ([], ["r-1"])
 
 
 def test_a_file_that_lacks_only_its_last_newline_is_whole(
     line: CommandLine, exported: Path
 ) -> None:
-    told = answer(line, "import", str(cut_off(exported)), "--prefix", "other")
-    assert (told["runs"], told["bytes"]) == (RUNS, exported.stat().st_size)
+    reported = answer(line, "import", str(cut_off(exported)), "--prefix", "other")
+    assert (reported["runs"], reported["bytes"]) == (RUNS, exported.stat().st_size)
     empty = line.run("import", stdin=HEADER.strip())
     assert (empty.returncode, empty.stdout[:16]) == (0, "imported 0 runs,"), empty.stderr
 
@@ -329,7 +329,7 @@ def test_what_is_no_export_is_refused(line: CommandLine, text: str, what: str) -
     assert (done.returncode, what in done.stderr) == (2, True), done.stderr
 
 
-def test_a_damaged_run_is_left_out_and_told(
+def test_a_damaged_run_is_left_out_and_named(
     line: CommandLine, filled: None, in_store: Any, tmp_path: Path
 ) -> None:
     async def damage(store: RedisRunStore) -> None:
@@ -345,7 +345,7 @@ def test_a_damaged_run_is_left_out_and_told(
 
 
 @pytest.mark.parametrize(
-    ("words", "what"),
+    ("argv", "what"),
     [
         (["export", "--resume"], "-o FILE"),
         (["export", "r-1", "--state", "failed"], "name runs, or choose them"),
@@ -359,17 +359,17 @@ def test_a_damaged_run_is_left_out_and_told(
     ],
 )
 def test_what_cannot_be_is_refused(
-    line: CommandLine, tmp_path: Path, words: list[str], what: str
+    line: CommandLine, tmp_path: Path, argv: list[str], what: str
 ) -> None:
     (tmp_path / "there").write_text("mine")
-    done = line.run(*words, cwd=tmp_path)
+    done = line.run(*argv, cwd=tmp_path)
     assert (done.returncode, what in " ".join(done.stderr.split())) == (2, True), done.stderr
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "there").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("command", "what"), [("export", "not a terminal"), ("import", "FILE")])
-def test_a_terminal_is_no_place_for_runs(data_dir: Path, command: str, what: str) -> None:
+def test_an_export_to_a_terminal_is_refused(data_dir: Path, command: str, what: str) -> None:
     ours, theirs = os.openpty()
     ends: dict[str, Any] = {"stdout" if command == "export" else "stdin": theirs}
     try:

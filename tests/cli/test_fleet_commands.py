@@ -59,13 +59,17 @@ def test_a_run_that_waits_is_cancelled_at_once(line: CommandLine) -> None:
     assert (again.returncode, "r-1 is cancelled" in again.stdout) == (0, True)
 
 
-def test_a_run_that_runs_is_cancelled_and_told_how(line: CommandLine) -> None:
+def test_a_running_run_is_cancelled_and_says_how(line: CommandLine) -> None:
     line.worker()
     line.run("submit", "waits", "--run-id", "r-1")
     wait_until(lambda: begun(line, "r-1"), "it has begun")
-    [told] = objects(line.run("cancel", "r-1", "--wait", "1m", "--json").stdout)
-    assert (told["run_id"], told["state"], told["how"]) == ("r-1", "cancelled", "handler")
-    assert told["requested"] <= told["delivered"] <= told["stopped"]
+    [reported] = objects(line.run("cancel", "r-1", "--wait", "1m", "--json").stdout)
+    assert (reported["run_id"], reported["state"], reported["how"]) == (
+        "r-1",
+        "cancelled",
+        "handler",
+    )
+    assert reported["requested"] <= reported["delivered"] <= reported["stopped"]
     assert "delivered" in line.run("show", "r-1").stdout
 
 
@@ -73,8 +77,8 @@ def test_a_handler_that_does_not_heed_a_cancel_is_left_behind(line: CommandLine)
     line.worker()
     line.run("submit", "stubborn", "--run-id", "r-1")
     wait_until(lambda: begun(line, "r-1"), "it has begun")
-    [told] = objects(line.run("cancel", "r-1", "--wait", "60", "--json").stdout)
-    assert (told["state"], told["how"]) == ("cancelled", "grace")
+    [reported] = objects(line.run("cancel", "r-1", "--wait", "60", "--json").stdout)
+    assert (reported["state"], reported["how"]) == ("cancelled", "grace")
 
 
 def test_a_run_that_has_ended_cannot_be_cancelled(line: CommandLine) -> None:
@@ -92,8 +96,8 @@ def test_result_is_the_output_or_the_error(line: CommandLine) -> None:
     assert (good.returncode, json.loads(good.stdout), good.stderr) == (0, {"answer": "why?"}, "")
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr == "failed: RuntimeError: why?\n"
-    [told] = objects(line.run("result", "bad", "--json").stdout)
-    assert (told["state"], told["result"]["error_type"]) == ("failed", "RuntimeError")
+    [reported] = objects(line.run("result", "bad", "--json").stdout)
+    assert (reported["state"], reported["result"]["error_type"]) == ("failed", "RuntimeError")
 
 
 def test_result_of_a_run_that_has_not_ended(line: CommandLine) -> None:
@@ -119,8 +123,8 @@ def test_ctrl_c_while_waiting_for_a_result_leaves_the_run_alone(
 
     wait_until(lambda: in_store(watched), "it waits")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert (process.returncode, "run r-1 goes on" in told) == (130, True)
+    _, reported = process.communicate(timeout=60)
+    assert (process.returncode, "run r-1 goes on" in reported) == (130, True)
     assert shown(line, "r-1")["state"] == "pending"
 
 
@@ -147,8 +151,8 @@ def test_dead_letters_are_listed_and_shown(line: CommandLine) -> None:
     assert (even["run_id"], even["reason"]) == ("r-2", "retries_exhausted")
     assert (even["input"], even["metadata"]) == ({"n": 2}, {"for": "you"})
     text = line.run("dead", "show", "r-2").stdout
-    for words in ("reason    retries_exhausted", "error     no luck", '"n": 2'):
-        assert words in text
+    for line_of_text in ("reason    retries_exhausted", "error     no luck", '"n": 2'):
+        assert line_of_text in text
     assert "dead      retries_exhausted" in line.run("show", "r-2").stdout
     assert shown(line, "r-2")["dead"] == "retries_exhausted"
     missing = line.run("dead", "show", "r-9")
@@ -235,15 +239,15 @@ def test_a_run_begins_at_a_moment_and_has_a_deadline(line: CommandLine) -> None:
 
 
 def test_the_same_key_is_the_same_run(line: CommandLine) -> None:
-    words = ("submit", "nobody", "1", "--idempotency-key", "order-7")
-    first, second = line.run(*words).stdout, line.run(*words).stdout
+    argv = ("submit", "nobody", "1", "--idempotency-key", "order-7")
+    first, second = line.run(*argv).stdout, line.run(*argv).stdout
     assert first == second != ""
     other = line.run("submit", "nobody", "2", "--idempotency-key", "order-7")
     assert (other.returncode, other.stdout) == (2, "")
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("argv", "why"),
     [
         (("--delay", "soon"), "'soon' is not a duration"),
         (("--at", "tomorrow"), "'tomorrow' is not a moment"),
@@ -255,9 +259,9 @@ def test_the_same_key_is_the_same_run(line: CommandLine) -> None:
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(
-    line: CommandLine, words: tuple[str, ...], why: str
+    line: CommandLine, argv: tuple[str, ...], why: str
 ) -> None:
-    refused = line.run("submit", "nobody", *words)
+    refused = line.run("submit", "nobody", *argv)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in " ".join(refused.stderr.replace("│", " ").split())
 
@@ -268,7 +272,7 @@ def test_a_wait_that_is_too_long_is_refused(line: CommandLine) -> None:
     assert "from 0 to ten years" in " ".join(refused.stderr.replace("│", " ").split())
 
 
-def test_show_tells_the_first_and_the_last_failures(line: CommandLine, in_store: Any) -> None:
+def test_show_prints_the_first_and_the_last_failures(line: CommandLine, in_store: Any) -> None:
     async def fail(store: RedisRunStore) -> None:
         await store.submit("r-1", "work")
         for number in range(1, 11):
@@ -276,8 +280,8 @@ def test_show_tells_the_first_and_the_last_failures(line: CommandLine, in_store:
             await store.release("r-1", claim.token, "failed", error=f"broke {number}")
 
     in_store(fail)
-    told = line.run("show", "r-1", "--last", "0").stdout.splitlines()
-    found = [each.split(maxsplit=1)[1] for each in told if each.startswith("attempt   ")][1:]
+    reported = line.run("show", "r-1", "--last", "0").stdout.splitlines()
+    found = [each.split(maxsplit=1)[1] for each in reported if each.startswith("attempt   ")][1:]
     assert found == [
         *(f"{number} broke {number}" for number in (1, 2, 3)),
         "… and 4 more",
@@ -286,15 +290,15 @@ def test_show_tells_the_first_and_the_last_failures(line: CommandLine, in_store:
     assert len(shown(line, "r-1")["errors"]) == 10
 
 
-def test_nobody_is_shown_a_fencing_token(line: CommandLine) -> None:
+def test_the_fencing_token_is_never_shown(line: CommandLine) -> None:
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     token = line.run("redis", "HGET", "murmur:runs:{0}:run:r-1", "claim").stdout.strip()
     entries = line.run("redis", "XRANGE", "murmur:runs:{0}:journal:r-1", "-", "+").stdout
     assert "claim" in entries, "the journal has it"
     printed = "".join(
-        line.run(*words).stdout
-        for words in (
+        line.run(*argv).stdout
+        for argv in (
             ("show", "r-1", "--last", "100"),
             ("show", "r-1", "--last", "100", "--json"),
             ("tail", "r-1", "--json"),
@@ -305,15 +309,15 @@ def test_nobody_is_shown_a_fencing_token(line: CommandLine) -> None:
 
 
 def test_errors_are_json_for_programs(line: CommandLine) -> None:
-    for words, kind in (
+    for argv, kind in (
         (("show", "nobody", "--json"), "RunNotFoundError"),
         (("--json", "show", "nobody"), "RunNotFoundError"),
         (("show", "--json"), "UsageError"),
         (("nonsense", "--json"), "UsageError"),
         (("worker", "nowhere:fleet", "--json"), "FleetNotFoundError"),
     ):
-        failed = line.run(*words)
-        [told] = objects(failed.stderr)
+        failed = line.run(*argv)
+        [reported] = objects(failed.stderr)
         assert (failed.returncode, failed.stdout) == (2, "")
-        assert (told["error"], told["exit_code"]) == (kind, 2)
-        assert told["message"]
+        assert (reported["error"], reported["exit_code"]) == (kind, 2)
+        assert reported["message"]

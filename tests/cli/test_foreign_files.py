@@ -13,7 +13,7 @@ from murmur_streams.core.archive.lines import HEADER
 from tests.cli.conftest import CommandLine
 
 
-def test_a_compressed_file_is_told_with_the_line_that_unpacks_it(
+def test_a_compressed_file_is_refused_with_the_right_command(
     line: CommandLine, tmp_path: Path
 ) -> None:
     packed = tmp_path / "of mine.gz"
@@ -24,7 +24,7 @@ def test_a_compressed_file_is_told_with_the_line_that_unpacks_it(
 
 
 @pytest.mark.parametrize("size", [500, 3_000_000])
-def test_a_foreign_file_of_one_endless_line_is_refused_by_its_first_bytes(
+def test_an_endless_line_is_refused_by_its_first_bytes(
     line: CommandLine, tmp_path: Path, size: int
 ) -> None:
     foreign = tmp_path / "foreign"

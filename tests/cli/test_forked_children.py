@@ -104,9 +104,9 @@ def test_a_child_that_an_agent_ends_ends_nothing_else(
         assert asyncio.run(output_of(agent, name)) in outputs
         assert process.poll() is None, name
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
-    assert "queued again" not in told
+    _, reported = process.communicate(timeout=60)
+    assert process.returncode == 0, reported
+    assert "queued again" not in reported
 
 
 PROGRAM = """

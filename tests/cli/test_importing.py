@@ -74,17 +74,17 @@ def test_dev_waits_until_the_module_is_mended(
     process = line.start("dev", "bk:fleet", cwd=tmp_path)
     assert process.stderr is not None
 
-    def read_until(words: str) -> str:
-        told = ""
-        while words not in told:
+    def read_until(text: str) -> str:
+        reported = ""
+        while text not in reported:
             read = process.stderr.readline() if process.stderr else ""
-            assert read, told
-            told += read
-        return told
+            assert read, reported
+            reported += read
+        return reported
 
-    told = read_until("started again after a change")
-    assert "importing 'bk' failed: " in told
-    assert "Traceback" not in told
+    reported = read_until("started again after a change")
+    assert "importing 'bk' failed: " in reported
+    assert "Traceback" not in reported
     (tmp_path / "bk.py").write_text(GOOD)
     read_until("agents    version")
     process.send_signal(signal.SIGINT)

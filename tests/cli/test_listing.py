@@ -33,7 +33,7 @@ def some_runs(in_store: Any) -> None:
 
 @pytest.mark.usefixtures("some_runs")
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("argv", "found"),
     [
         ([], {"r-0", "r-1", "r-2", "r-3", "wrong"}),
         (["--all"], {"r-0", "r-1", "r-2", "r-3", "wrong"}),
@@ -43,10 +43,8 @@ def some_runs(in_store: Any) -> None:
         (["--target", "nobody"], set()),
     ],
 )
-def test_runs_lists_what_was_asked_for(
-    line: CommandLine, words: list[str], found: set[str]
-) -> None:
-    listed = line.run("runs", *words, "--json")
+def test_runs_lists_what_was_asked_for(line: CommandLine, argv: list[str], found: set[str]) -> None:
+    listed = line.run("runs", *argv, "--json")
     assert listed.returncode == 0, listed.stderr
     assert {run["run_id"] for run in objects(listed.stdout)} == found
 
@@ -104,8 +102,8 @@ def test_a_run_without_a_journal_cannot_be_rebuilt(line: CommandLine) -> None:
     assert (missing.returncode, "nobody" in missing.stderr) == (2, True)
 
 
-def raised(line: CommandLine, number: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return line.run("partitions", "raise", number, *words)
+def raised(line: CommandLine, number: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return line.run("partitions", "raise", number, *argv)
 
 
 @pytest.mark.usefixtures("some_runs")
@@ -145,7 +143,7 @@ def test_a_prefix_that_ends_with_a_colon_is_the_same_without(line: CommandLine) 
     assert (shown.returncode, shown.stdout) == (0, "4\n"), shown.stderr
 
 
-def test_an_empty_place_has_no_partitions_yet(line: CommandLine) -> None:
+def test_an_empty_store_has_no_partitions_yet(line: CommandLine) -> None:
     shown = line.run("partitions", "show")
     assert (shown.returncode, "no runs" in shown.stderr) == (2, True)
 
@@ -155,8 +153,8 @@ def test_the_lines_of_keys_name_the_partition_of_the_run(line: CommandLine) -> N
     line.run("submit", "nobody", "--run-id", "r-1", MURMUR_PARTITIONS=four)
     [keys] = objects(line.run("keys", "r-1", "--json", MURMUR_PARTITIONS=four).stdout)
     assert {key.split(":")[2] for key in keys["keys"]} == {"{1}"}
-    words = [each["argv"] for each in keys["commands"] if each["argv"][0] == "ZSCORE"]
-    answers = [line.run("redis", *each, MURMUR_PARTITIONS=four).stdout.strip() for each in words]
+    argv = [each["argv"] for each in keys["commands"] if each["argv"][0] == "ZSCORE"]
+    answers = [line.run("redis", *each, MURMUR_PARTITIONS=four).stdout.strip() for each in argv]
     assert len(answers) == 4
     assert [bool(answer) for answer in answers] == [True, True, False, True]
     assert line.run("show", "r-1", MURMUR_PARTITIONS=four).returncode == 0

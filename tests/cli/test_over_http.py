@@ -20,7 +20,7 @@ from tests.cli.conftest import CommandLine
 
 WHY = '{"text": "why?"}'
 SECRET = "a-token-that-nobody-may-see"
-NOT_TOLD = {"dead"}
+NOT_REPORTED = {"dead"}
 """What a server leaves out of what a store tells."""
 
 
@@ -41,8 +41,8 @@ def server(line: CommandLine) -> Iterator[str]:
 
 
 def test_submit_and_follow(line: CommandLine, server: str) -> None:
-    words = ("submit", "echo", WHY, "--follow", "--json", "--server", server)
-    done = line.run(*words)
+    argv = ("submit", "echo", WHY, "--follow", "--json", "--server", server)
+    done = line.run(*argv)
     assert done.returncode == 0, done.stderr
     first, *events, last = objects(done.stdout)
     assert first == {"run_id": first["run_id"], "target": "echo", "submitted": True}
@@ -56,54 +56,54 @@ def test_submit_and_follow(line: CommandLine, server: str) -> None:
 def test_what_is_printed_is_the_same(line: CommandLine, server: str) -> None:
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1", "--server", server)
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-2", "--server", server)
-    for words in (
+    for argv in (
         *(("tail", "r-1"), ("tail", "r-1", "--json"), ("result", "r-1"), ("tail", "r-2")),
         *(("result", "r-1", "--json"), ("runs", "--state", "completed"), ("cancel", "r-1")),
         *(("runs", "--target", "echo"), ("runs", "--target", "x"), ("cancel", "r-1", "--json")),
         *(("runs",), ("runs", "--json"), ("result", "r-2"), ("result", "r-2", "--json")),
     ):
-        here, there = line.run(*words), line.run(*words, "--server", server)
-        assert told_by(there) == told_by(here), words
+        here, there = line.run(*argv), line.run(*argv, "--server", server)
+        assert outcome_of(there) == outcome_of(here), argv
     assert "1 failed" in line.run("runs", "--server", server).stdout
     assert line.run("result", "r-2", "--server", server).stderr == "failed: RuntimeError: why?\n"
 
 
-def told_by(done: subprocess.CompletedProcess[str]) -> tuple[str, str, int]:
+def outcome_of(done: subprocess.CompletedProcess[str]) -> tuple[str, str, int]:
     return done.stdout, done.stderr, done.returncode
 
 
-def test_a_run_that_left_no_result_is_told_the_same(line: CommandLine, server: str) -> None:
+def test_a_run_without_a_result_is_printed_the_same(line: CommandLine, server: str) -> None:
     line.run("submit", "echo", WHY, "--run-id", "r-1", "--delay", "1h", "--deadline", "2h")
     line.run("cancel", "r-1", "--reason", "no", "--wait", "30")
     line.run("submit", "waits", "--run-id", "r-2", "--deadline", "0.1s", "--follow")
-    for words in (
+    for argv in (
         *(("result", "r-1"), ("result", "r-1", "--json"), ("runs", "--json")),
         *(("result", "r-2"), ("result", "r-2", "--json"), ("show", "r-1", "--last", "0")),
     ):
-        here, there = line.run(*words), line.run(*words, "--server", server)
-        assert told_by(there) == told_by(here), words
+        here, there = line.run(*argv), line.run(*argv, "--server", server)
+        assert outcome_of(there) == outcome_of(here), argv
 
 
-@pytest.mark.parametrize("words", [("show", "r-1", "--json"), ("runs", "--json", "--all")])
-def test_json_has_the_same_members(line: CommandLine, server: str, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("argv", [("show", "r-1", "--json"), ("runs", "--json", "--all")])
+def test_json_has_the_same_members(line: CommandLine, server: str, argv: tuple[str, ...]) -> None:
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-1", "--server", server)
-    [here] = objects(line.run(*words).stdout)
-    [there] = objects(line.run(*words, "--server", server).stdout)
+    [here] = objects(line.run(*argv).stdout)
+    [there] = objects(line.run(*argv, "--server", server).stdout)
     assert list(there) == list(here)
     different = {name for name in here if there[name] != here[name]}
-    assert different <= NOT_TOLD
+    assert different <= NOT_REPORTED
     assert (there["failures"], there["errors"]) == (1, ["1 RuntimeError: why?"])
 
 
-def test_exit_codes_tell_how_a_run_ended(line: CommandLine, server: str) -> None:
+def test_exit_codes_show_how_a_run_ended(line: CommandLine, server: str) -> None:
     line.run("submit", "boom", WHY, "--run-id", "r-1", "--server", server)
     failed = line.run("result", "r-1", "--wait", "--server", server)
     assert (failed.returncode, "why?" in failed.stderr) == (1, True)
     line.run("submit", "echo", WHY, "--run-id", "r-2", "--delay", "1h", "--server", server)
     waits = line.run("result", "r-2", "--server", server)
     assert (waits.returncode, "has no result yet" in waits.stderr) == (2, True)
-    told = line.run("cancel", "r-2", "--reason", "no", "--wait", "30", "--server", server)
-    assert (told.returncode, told.stdout) == (0, "r-2 is cancelled: it was not running\n")
+    reported = line.run("cancel", "r-2", "--reason", "no", "--wait", "30", "--server", server)
+    assert (reported.returncode, reported.stdout) == (0, "r-2 is cancelled: it was not running\n")
     cancelled = line.run("result", "r-2", "--server", server)
     assert (cancelled.returncode, cancelled.stderr) == (3, "cancelled: no\n")
     again = line.run("submit", "echo", WHY, "--run-id", "r-2", "--server", server)
@@ -111,7 +111,7 @@ def test_exit_codes_tell_how_a_run_ended(line: CommandLine, server: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("argv", "why"),
     [
         (("show", "nobody"), "run_id 'nobody' not found"),
         (("tail", "nobody"), "run_id 'nobody' not found"),
@@ -120,9 +120,9 @@ def test_exit_codes_tell_how_a_run_ended(line: CommandLine, server: str) -> None
     ],
 )
 def test_what_the_server_refuses_is_one_sentence(
-    line: CommandLine, server: str, words: tuple[str, ...], why: str
+    line: CommandLine, server: str, argv: tuple[str, ...], why: str
 ) -> None:
-    refused = line.run(*words, "--server", server)
+    refused = line.run(*argv, "--server", server)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in refused.stderr
     assert refused.stderr.count("\n") == 1
@@ -130,19 +130,19 @@ def test_what_the_server_refuses_is_one_sentence(
 
 def test_the_variable_stands_for_the_option(line: CommandLine, server: str) -> None:
     line.run("submit", "echo", WHY, "--run-id", "r-1", MURMUR_SERVER=server)
-    told = line.run("result", "r-1", "--wait", MURMUR_SERVER=server, MURMUR_URL="redis://x:1")
-    assert json.loads(told.stdout) == {"answer": "why?"}
+    reported = line.run("result", "r-1", "--wait", MURMUR_SERVER=server, MURMUR_URL="redis://x:1")
+    assert json.loads(reported.stdout) == {"answer": "why?"}
 
 
-def test_ctrl_c_tells_how_to_go_on_over_http(
+def test_ctrl_c_prints_how_to_resume_over_http(
     line: CommandLine, server: str, gate: Path, tmp_path: Path
 ) -> None:
     process = line.start("submit", "gated", "--follow", "--server", server)
     assert process.stdout is not None
     _wait_for(process, "begun")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    command = told.strip().splitlines()[-1].split()
+    _, reported = process.communicate(timeout=30)
+    command = reported.strip().splitlines()[-1].split()
     assert process.returncode == 130
     assert command[-2:] == ["--server", server]
     gate.touch()
@@ -150,46 +150,46 @@ def test_ctrl_c_tells_how_to_go_on_over_http(
     assert [event["type"] for event in objects(rest.stdout)] == ["agent_completed"]
 
 
-def _wait_for(process: subprocess.Popen[str], word: str) -> None:
+def _wait_for(process: subprocess.Popen[str], argument: str) -> None:
     assert process.stdout is not None
-    assert any(word in found for found in process.stdout)
+    assert any(argument in found for found in process.stdout)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         *(("dead", "list"), ("retry", "r-1"), ("workers",), ("audit", "r-1"), ("keys", "r-1")),
         *(("pause", "echo"), ("rebuild", "r-1"), ("redis", "PING"), ("worker", "fleet_app:fleet")),
     ],
 )
-def test_commands_that_look_into_the_store_say_so(words: tuple[str, ...]) -> None:
-    told = CliRunner().invoke(app, ["--server", "http://localhost:1", *words])
-    assert told.exit_code == 2
-    assert "give --url or MURMUR_URL" in told.stderr
+def test_commands_that_look_into_the_store_say_so(argv: tuple[str, ...]) -> None:
+    reported = CliRunner().invoke(app, ["--server", "http://localhost:1", *argv])
+    assert reported.exit_code == 2
+    assert "give --url or MURMUR_URL" in reported.stderr
 
 
 def test_the_variable_alone_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MURMUR_SERVER", "http://localhost:1")
-    told = CliRunner().invoke(app, ["retry", "r-1"])
-    assert (told.exit_code, "give --url or MURMUR_URL" in told.stderr) == (2, True)
+    reported = CliRunner().invoke(app, ["retry", "r-1"])
+    assert (reported.exit_code, "give --url or MURMUR_URL" in reported.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("argv", "why"),
     [
         (["--url", "redis://x"], "leave one of them out"),
         (["--prefix", "mine"], "leave one of them out"),
         (["--token-file", "/nowhere"], "the token file /nowhere cannot be read"),
     ],
 )
-def test_options_that_do_not_fit_together(words: list[str], why: str) -> None:
-    for order in (["show", "r-1", *words], [*words, "show", "r-1"]):
-        told = CliRunner().invoke(app, ["--server", "http://localhost:1", *order])
-        assert told.exit_code == 2
-        assert why in told.stderr
+def test_options_that_do_not_fit_together(argv: list[str], why: str) -> None:
+    for order in (["show", "r-1", *argv], [*argv, "show", "r-1"]):
+        reported = CliRunner().invoke(app, ["--server", "http://localhost:1", *order])
+        assert reported.exit_code == 2
+        assert why in reported.stderr
 
 
-def test_a_url_on_the_command_line_is_stronger_than_the_servers_variable() -> None:
+def test_the_url_option_wins_over_the_server_variable() -> None:
     known = Settings(server="http://s", url="redis://r")
     assert Session(Globals(), known).server == "http://s"
     assert Session(Globals(url="redis://u"), known).server is None
@@ -198,9 +198,17 @@ def test_a_url_on_the_command_line_is_stronger_than_the_servers_variable() -> No
 
 
 def test_an_app_is_no_option_beside_a_server() -> None:
-    words = ["submit", "echo", WHY, "--app", "fleet_app:fleet", "--server", "http://localhost:1"]
-    told = CliRunner().invoke(app, words)
-    assert (told.exit_code, "--app checks by a fleet" in told.stderr) == (2, True)
+    argv = [
+        "submit",
+        "echo",
+        WHY,
+        "--app",
+        "fleet_app:fleet",
+        "--server",
+        "http://localhost:1",
+    ]
+    reported = CliRunner().invoke(app, argv)
+    assert (reported.exit_code, "--app checks by a fleet" in reported.stderr) == (2, True)
 
 
 def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
@@ -235,9 +243,9 @@ def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SECRET not in repr(Settings(token=SECRET))
     assert SECRET not in CliRunner().invoke(app, ["settings", "--json"]).output
     monkeypatch.setenv("MURMUR_TOKEN", f"{SECRET} with spaces")
-    told = CliRunner().invoke(app, ["--debug", "settings"])
-    assert (told.exit_code, SECRET in told.output) == (2, False)
-    assert "MURMUR_TOKEN is '***', but must be" in told.stderr
+    reported = CliRunner().invoke(app, ["--debug", "settings"])
+    assert (reported.exit_code, SECRET in reported.output) == (2, False)
+    assert "MURMUR_TOKEN is '***', but must be" in reported.stderr
 
 
 def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: Path) -> None:
@@ -264,13 +272,13 @@ def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: P
 
 def test_a_bad_proxy_variable_is_one_line(line: CommandLine, server: str) -> None:
     """The command names the variable and ends with 2; MURMUR_TRUST_ENV=0 ignores it."""
-    words = ("runs", "--json", "--server", server)
-    done = line.run(*words, NO_PROXY="[::1]")
+    argv = ("runs", "--json", "--server", server)
+    done = line.run(*argv, NO_PROXY="[::1]")
     assert (done.returncode, done.stdout) == (2, "")
-    told = json.loads(done.stderr)
-    assert told["message"].startswith("NO_PROXY is '[::1]', but")
-    assert (told["error"], told["exit_code"]) == ("StoreConfigurationError", 2)
+    reported = json.loads(done.stderr)
+    assert reported["message"].startswith("NO_PROXY is '[::1]', but")
+    assert (reported["error"], reported["exit_code"]) == ("StoreConfigurationError", 2)
     done = line.run("runs", "--server", server, NO_PROXY="[::1]")
-    assert done.stderr == f"murmur-streams: {told['message']}\n"
-    done = line.run(*words, NO_PROXY="[::1]", MURMUR_TRUST_ENV="0")
+    assert done.stderr == f"murmur-streams: {reported['message']}\n"
+    done = line.run(*argv, NO_PROXY="[::1]", MURMUR_TRUST_ENV="0")
     assert (done.returncode, done.stderr) == (0, "")

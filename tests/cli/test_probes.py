@@ -31,21 +31,21 @@ def test_a_worker_is_ready_once_the_server_has_heard_of_it(line: CommandLine) ->
     address = next_object(process, "worker")["health"]
     assert address.startswith("http://127.0.0.1:")
     wait_until(lambda: asked(address, "/readyz")[0] == 200, "the worker is ready")
-    code, told = asked(address, "/livez")
-    assert (code, told["ok"], told["status"]) == (200, True, "working")
+    code, reported = asked(address, "/livez")
+    assert (code, reported["ok"], reported["status"]) == (200, True, "working")
     assert asked(address, "/")[0] == 404
     assert asked(address, "/readyz", "POST")[0] == 405
 
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
-def test_the_port_that_was_free_is_told(line: CommandLine, more: tuple[str, ...]) -> None:
+def test_a_free_port_is_printed(line: CommandLine, more: tuple[str, ...]) -> None:
     process = line.start("worker", "fleet_app:fleet", "--health-port", "0", *more)
     assert process.stderr is not None
     found = None
     while found is None:
-        told = process.stderr.readline()
-        assert told, "no address was told"
-        found = re.search(r"http://127.0.0.1:[0-9]+", told)
+        reported = process.stderr.readline()
+        assert reported, "no address was told"
+        found = re.search(r"http://127.0.0.1:[0-9]+", reported)
     assert asked(found[0], "/livez")[0] == 200
     process.terminate()
     process.communicate(timeout=60)

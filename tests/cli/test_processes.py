@@ -62,17 +62,15 @@ def test_a_signal_drains_all_processes(
 ) -> None:
     parent, pids = two(line, started)
     parent.send_signal(number)
-    printed, told = parent.communicate(timeout=60)
-    assert parent.returncode == 0, told
+    printed, reported = parent.communicate(timeout=60)
+    assert parent.returncode == 0, reported
     ends = [found for found in objects(printed) if found.get("stopped")]
     assert ["parent" in found for found in ends] == [False, False, True]
     assert all(map(is_gone, pids))
 
 
 @pytest.mark.slow
-def test_a_process_that_died_is_replaced_and_it_is_told(
-    line: CommandLine, started: list[int]
-) -> None:
+def test_a_process_that_died_is_replaced_and_logged(line: CommandLine, started: list[int]) -> None:
     parent, [first, second] = two(line, started)
     os.kill(first, signal.SIGKILL)
     third = next_object(parent, "worker")["pid"]
@@ -81,9 +79,9 @@ def test_a_process_that_died_is_replaced_and_it_is_told(
     assert not psutil.pid_exists(first), "it is a zombie"
     assert line.run("submit", "echo", '{"text": "a"}', "--follow").returncode == 0
     parent.terminate()
-    _, told = parent.communicate(timeout=60)
-    assert parent.returncode == 0, told
-    assert f"(pid {first}) was ended by SIGKILL; another is started in 0.5 s" in told
+    _, reported = parent.communicate(timeout=60)
+    assert parent.returncode == 0, reported
+    assert f"(pid {first}) was ended by SIGKILL; another is started in 0.5 s" in reported
     assert is_gone(third)
 
 
@@ -105,13 +103,13 @@ def test_a_second_signal_hands_the_runs_of_all_back(line: CommandLine, started: 
     wait_until(lambda: begun(line, "r-1"), "a worker has begun")
     parent.send_signal(signal.SIGINT)
     parent.send_signal(signal.SIGTERM)
-    _, told = parent.communicate(timeout=60)
-    assert parent.returncode == 0, told
+    _, reported = parent.communicate(timeout=60)
+    assert parent.returncode == 0, reported
     assert state_of(line, "r-1") == "pending"
     assert all(map(is_gone, pids))
 
 
-def test_a_fleet_that_cannot_be_loaded_is_told_once_and_ends_all(line: CommandLine) -> None:
+def test_a_fleet_that_cannot_be_loaded_is_logged_once(line: CommandLine) -> None:
     refused = line.run("worker", "nowhere:fleet", "--processes", "3")
     assert refused.returncode == 2
     assert refused.stderr.count("no module 'nowhere'") == 1
@@ -134,13 +132,13 @@ def test_the_names_of_the_processes_are_numbered(line: CommandLine, started: lis
 
 
 @pytest.mark.slow
-def test_a_handler_that_swallows_its_cancellation_keeps_no_process(line: CommandLine) -> None:
+def test_a_handler_that_ignores_cancellation_does_not_block_exit(line: CommandLine) -> None:
     process = line.worker("--drain-seconds", "0")
     line.run("submit", "stubborn", "--run-id", "r-1")
     wait_until(lambda: begun(line, "r-1"), "the worker has begun")
     process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
+    _, reported = process.communicate(timeout=60)
+    assert process.returncode == 0, reported
     assert state_of(line, "r-1") == "pending"
 
 
@@ -150,7 +148,7 @@ def answered(line: CommandLine) -> Any:
 
 
 @pytest.mark.slow
-def test_reload_takes_the_new_code_and_outlives_code_that_is_broken(
+def test_reload_takes_new_code_and_outlives_broken_code(
     line: CommandLine, started: list[int], tmp_path: Path
 ) -> None:
     app = tmp_path / "app.py"
@@ -168,9 +166,9 @@ def test_reload_takes_the_new_code_and_outlives_code_that_is_broken(
     assert answered(line) == 22
     assert is_gone(first["pid"])
     parent.terminate()
-    _, told = parent.communicate(timeout=60)
-    assert parent.returncode == 0, told
-    assert "app.py changed" in told
+    _, reported = parent.communicate(timeout=60)
+    assert parent.returncode == 0, reported
+    assert "app.py changed" in reported
 
 
 @pytest.mark.slow
@@ -190,13 +188,13 @@ def test_dev_says_where_it_is_and_how_to_submit(
     (tmp_path / "app.py").write_text(APP.format(number=1))
     process = line.start("dev", "app:fleet", cwd=tmp_path)
     assert process.stderr is not None
-    told = ""
-    while "agents" not in told:
+    reported = ""
+    while "agents" not in reported:
         read = process.stderr.readline()
-        assert read, told
-        told += read
-    assert str(data_dir) in told
-    assert "murmur-streams submit version" in told
+        assert read, reported
+        reported += read
+    assert str(data_dir) in reported
+    assert "murmur-streams submit version" in reported
     assert answered(line) == 1
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0

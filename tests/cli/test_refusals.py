@@ -13,7 +13,7 @@ from tests.cli.conftest import CommandLine
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("argv", "why"),
     [
         (["show", "nobody"], "run_id 'nobody' not found"),
         (["show", "a b"], "run_id 'a b' is refused"),
@@ -39,8 +39,8 @@ from tests.cli.conftest import CommandLine
         (["redis", "--url", "redis://:secret@localhost:1", "PING"], "redis://:***@localhost:1"),
     ],
 )
-def test_a_mistake_is_one_sentence(words: list[str], why: str) -> None:
-    result = CliRunner().invoke(app, words)
+def test_a_mistake_is_one_sentence(argv: list[str], why: str) -> None:
+    result = CliRunner().invoke(app, argv)
     assert result.exit_code == 2, result.output
     assert why in result.stderr
     assert result.stderr.startswith("murmur-streams: ")
@@ -49,9 +49,9 @@ def test_a_mistake_is_one_sentence(words: list[str], why: str) -> None:
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["show"], ["audit"], ["worker", "a:b", "--x"]])
-def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
-    assert CliRunner().invoke(app, words).exit_code == 2
+@pytest.mark.parametrize("argv", [["nonsense"], ["show"], ["audit"], ["worker", "a:b", "--x"]])
+def test_wrong_usage_is_exit_code_2(argv: list[str]) -> None:
+    assert CliRunner().invoke(app, argv).exit_code == 2
 
 
 def test_a_variable_that_breaks_its_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ main()
 
 
 @pytest.mark.parametrize("module", ["murmur_streams.cli.shell.app", "typer", "pydantic", "redis"])
-def test_ctrl_c_while_the_command_line_loads_ends_it_without_a_traceback(module: str) -> None:
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module],
         capture_output=True,

@@ -48,22 +48,22 @@ def other(tmp_path: Path) -> str:
     return fill(tmp_path / "other.db", "other")
 
 
-def export(*words: str) -> Result:
-    return CliRunner().invoke(app, ["export", *words])
+def export(*argv: str) -> Result:
+    return CliRunner().invoke(app, ["export", *argv])
 
 
-def torn(url: str, path: Path, *words: str) -> Path:
+def torn(url: str, path: Path, *argv: str) -> Path:
     """Half an export."""
-    assert export("--url", url, "-o", str(path), *words).exit_code == 0
+    assert export("--url", url, "-o", str(path), *argv).exit_code == 0
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return path
 
 
-def refused(path: Path, *words: str) -> str:
+def refused(path: Path, *argv: str) -> str:
     """What a resumed export says that leaves the file alone."""
     before = path.read_bytes()
-    result = export("--resume", "-o", str(path), *words)
+    result = export("--resume", "-o", str(path), *argv)
     assert (result.exit_code, path.read_bytes()) == (2, before), result.output
     return result.stderr
 
@@ -75,27 +75,27 @@ def with_old_header(path: Path) -> Path:
     return path
 
 
-def test_the_first_line_tells_what_was_asked_for(url: str, tmp_path: Path) -> None:
-    for name, words, of in (
+def test_the_first_line_names_the_selection(url: str, tmp_path: Path) -> None:
+    for name, argv, of in (
         ("all", [], {"state": None, "target": None, "ids": False}),
         ("some", ["--state", "pending"], {"state": "pending", "target": None, "ids": False}),
         ("odd", ["--target", "odd"], {"state": None, "target": "odd", "ids": False}),
         ("two", ["r-01", "r-02"], {"state": None, "target": None, "ids": True}),
     ):
-        assert export("--url", url, "-o", str(tmp_path / name), *words).exit_code == 0
+        assert export("--url", url, "-o", str(tmp_path / name), *argv).exit_code == 0
         with (tmp_path / name).open() as lines:
             assert json.loads(next(lines)) == {"murmur_streams": "runs", "format": 1, "of": of}
         imported = CliRunner().invoke(app, ["import", str(tmp_path / name), "--url", url])
         assert imported.exit_code == 0, imported.output
 
 
-@pytest.mark.parametrize("words", [[], ["--target", "odd"], ["r-03", "r-01", "r-09", "r-02"]])
+@pytest.mark.parametrize("argv", [[], ["--target", "odd"], ["r-03", "r-01", "r-09", "r-02"]])
 def test_it_goes_on_with_the_same_store_and_options(
-    url: str, tmp_path: Path, words: list[str]
+    url: str, tmp_path: Path, argv: list[str]
 ) -> None:
-    path = torn(url, tmp_path / "file", *words)
-    assert export("--url", url, "--resume", "-o", str(path), *words).exit_code == 0
-    assert export("--url", url, "-o", str(tmp_path / "whole"), *words).exit_code == 0
+    path = torn(url, tmp_path / "file", *argv)
+    assert export("--url", url, "--resume", "-o", str(path), *argv).exit_code == 0
+    assert export("--url", url, "-o", str(tmp_path / "whole"), *argv).exit_code == 0
     assert path.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
@@ -144,7 +144,7 @@ def test_it_does_not_go_on_with_another_listing(
         (["r-03", "r-04", "r-06"], ["r-05"]),
     ],
 )
-def test_a_file_that_does_not_tell_is_judged_by_its_last_run(
+def test_a_file_without_a_selection_is_judged_by_its_last_run(
     url: str, tmp_path: Path, first: list[str], then: list[str]
 ) -> None:
     path = with_old_header(torn(url, tmp_path / "file", *first))
@@ -169,11 +169,11 @@ def test_a_run_that_left_its_state_meanwhile_does_not_stop_it(url: str, tmp_path
     assert read_whole(path, frozenset()).runs == RUNS
 
 
-def test_a_full_disk_is_told_in_a_sentence_with_the_line_that_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_command_to_resume(tmp_path: Path) -> None:
     url, path = fill(tmp_path / "large.db", size=30_000), tmp_path / "file"
-    words = ["export", "--url", url, "--state", "pending", "-o", str(path)]
+    argv = ["export", "--url", url, "--state", "pending", "-o", str(path)]
     done = subprocess.run(
-        [sys.executable, "-m", "murmur_streams", *words],
+        [sys.executable, "-m", "murmur_streams", *argv],
         capture_output=True,
         text=True,
         timeout=60,
@@ -195,7 +195,7 @@ def _no_large_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (160_000, 160_000))
 
 
-def test_a_full_stdout_is_told_in_a_sentence(url: str) -> None:
+def test_a_full_stdout_is_reported_in_a_sentence(url: str) -> None:
     if not os.path.exists("/dev/full"):  # noqa: PTH110  # a device of Linux
         pytest.skip("there is no /dev/full here")
     with open("/dev/full", "wb") as full:  # noqa: PTH123  # likewise
@@ -228,18 +228,18 @@ def test_the_line_that_goes_on_names_the_store_as_it_was_given(
     process = line.start("export", "--url", url, "--target", "t", "-o", str(path))
     wait_until(lambda: path.exists() and path.stat().st_size > 5_000, "some runs are written")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 130, told
-    assert f"murmur-streams export --url {url} --target t --resume -o {path}\n" in told
+    _, reported = process.communicate(timeout=30)
+    assert process.returncode == 130, reported
+    assert f"murmur-streams export --url {url} --target t --resume -o {path}\n" in reported
 
 
-@pytest.mark.parametrize("words", [[], ["--resume"]])
+@pytest.mark.parametrize("argv", [[], ["--resume"]])
 def test_only_a_file_can_be_written_and_gone_on_with(
-    url: str, tmp_path: Path, words: list[str]
+    url: str, tmp_path: Path, argv: list[str]
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, what in (("", "is a folder: name a file in it"), ("pipe", "is a pipe or a device")):
-        done = export("--url", url, "-o", str(tmp_path / name), *words)
+        done = export("--url", url, "-o", str(tmp_path / name), *argv)
         assert (done.exit_code, what in done.stderr) == (2, True), done.output
 
 

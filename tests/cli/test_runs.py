@@ -21,12 +21,12 @@ def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def read_until(process: subprocess.Popen[str], word: str) -> str:
+def read_until(process: subprocess.Popen[str], argument: str) -> str:
     assert process.stdout is not None
     for found in process.stdout:
-        if word in found:
+        if argument in found:
             return found
-    raise AssertionError(f"{word!r} never came; stderr: {process.communicate()[1]}")
+    raise AssertionError(f"{argument!r} never came; stderr: {process.communicate()[1]}")
 
 
 def test_a_completed_run_is_exit_code_0(line: CommandLine) -> None:
@@ -79,14 +79,14 @@ def test_an_id_can_be_used_once(line: CommandLine) -> None:
     assert (again.returncode, "already exists" in again.stderr) == (2, True)
 
 
-def test_ctrl_c_leaves_the_run_alone_and_tells_how_to_go_on(line: CommandLine, gate: Path) -> None:
+def test_ctrl_c_leaves_the_run_alone_and_prints_a_command(line: CommandLine, gate: Path) -> None:
     line.worker()
     process = line.start("submit", "gated", "--follow", "--run-id", "r-1")
     read_until(process, "begun")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, reported = process.communicate(timeout=30)
     assert process.returncode == 130
-    command = told.strip().splitlines()[-1].split()
+    command = reported.strip().splitlines()[-1].split()
     assert command[:4] == ["murmur-streams", "tail", "r-1", "--after"]
     gate.touch()
     rest = line.run(*command[1:], "--json")
@@ -113,13 +113,13 @@ def test_a_reader_that_goes_away_is_no_error(line: CommandLine) -> None:
     assert process.stderr.read() == ""
 
 
-def test_show_tells_all_of_a_run(line: CommandLine) -> None:
+def test_show_prints_everything_about_a_run(line: CommandLine) -> None:
     line.worker()
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-1")
     shown = line.run("show", "r-1")
     assert shown.returncode == 0
-    for words in ("state     failed", "attempt   1", "RuntimeError: why?", "last 5 of"):
-        assert words in shown.stdout
+    for text in ("state     failed", "attempt   1", "RuntimeError: why?", "last 5 of"):
+        assert text in shown.stdout
     [found] = objects(line.run("show", "r-1", "--json", "--last", "1").stdout)
     assert (found["state"], found["target"], len(found["journal"])) == ("failed", "boom", 1)
     assert "claim" not in found
@@ -130,11 +130,11 @@ def test_the_lines_of_keys_run_as_they_stand(line: CommandLine) -> None:
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     [keys] = objects(line.run("keys", "r-1", "--json").stdout)
     assert keys["client"] == ["murmur-streams", "redis"]
-    words = [command["argv"] for command in keys["commands"]]
-    asked = line.run("redis", "--json", stdin="\n".join(map(shlex.join, words)))
+    argv = [command["argv"] for command in keys["commands"]]
+    asked = line.run("redis", "--json", stdin="\n".join(map(shlex.join, argv)))
     assert asked.returncode == 0, asked.stderr
     answers = [json.loads(answer) for answer in asked.stdout.splitlines()]
-    assert len(answers) == len(words)
+    assert len(answers) == len(argv)
     assert all(answers), answers
 
 
@@ -167,10 +167,14 @@ def test_all_runs_can_be_audited(line: CommandLine) -> None:
     assert wrong.returncode == 1
     assert wrong.stdout.startswith("r-1  NOT CLEAN")
     assert wrong.stdout.endswith("3 runs audited, 1 not clean\n")
-    told = objects(line.run("audit", "--all", "--json").stdout)
-    assert {each["run_id"]: each["ok"] for each in told} == {"r-0": True, "r-1": False, "r-2": True}
-    for words in ([], ["r-1", "--all"]):
-        refused = line.run("audit", *words)
+    audited = objects(line.run("audit", "--all", "--json").stdout)
+    assert {each["run_id"]: each["ok"] for each in audited} == {
+        "r-0": True,
+        "r-1": False,
+        "r-2": True,
+    }
+    for argv in ([], ["r-1", "--all"]):
+        refused = line.run("audit", *argv)
         assert (refused.returncode, "name runs, or --all" in refused.stderr) == (2, True)
 
 

@@ -90,9 +90,9 @@ async def refusing(tmp_path: Path) -> AsyncIterator[SpareServer]:
         yield server
 
 
-def shown_by(*words: str, **environ: str) -> str:
+def shown_by(*argv: str, **environ: str) -> str:
     """All that a command prints."""
-    result = CliRunner().invoke(app, list(words), env=environ)
+    result = CliRunner().invoke(app, list(argv), env=environ)
     return result.output + result.stderr + repr(result.exception)
 
 
@@ -109,9 +109,9 @@ def test_no_command_shows_the_secret_of_its_url(
 ) -> None:
     """Against a port where nothing answers, and a server that refuses the credentials."""
     caplog.set_level("DEBUG")
-    for place in ("127.0.0.1:1", f"127.0.0.1:{refusing.port}"):
-        for name, words in COMMANDS.items():
-            shown = shown_by(*name.split(), "--debug", "--url", url.format(place), *words)
+    for root in ("127.0.0.1:1", f"127.0.0.1:{refusing.port}"):
+        for name, argv in COMMANDS.items():
+            shown = shown_by(*name.split(), "--debug", "--url", url.format(root), *argv)
             assert SECRET not in shown, name
             assert ENCODED not in shown, name
     assert SECRET not in caplog.text
@@ -121,22 +121,23 @@ def test_no_command_shows_the_secret_of_its_url(
 def test_no_form_of_output_shows_the_secret(refusing: SpareServer, in_a_hurry: None) -> None:
     """JSON, help and an address in the environment are the same."""
     url = URLS[0].format(f"127.0.0.1:{refusing.port}")
-    for name, words in COMMANDS.items():
-        shown = shown_by(*name.split(), "--json", "--url", url, *words)
-        shown += shown_by(*name.split(), *words, MURMUR_URL=url)
+    for name, argv in COMMANDS.items():
+        shown = shown_by(*name.split(), "--json", "--url", url, *argv)
+        shown += shown_by(*name.split(), *argv, MURMUR_URL=url)
         shown += shown_by(*name.split(), "--help", MURMUR_URL=url)
         assert SECRET not in shown, name
 
 
 @pytest.mark.parametrize(
-    "words", [["serve", "fleet_app:fleet", "--port", "0"], ["worker", "fleet_app:fleet"], ["demo"]]
+    "argv",
+    [["serve", "fleet_app:fleet", "--port", "0"], ["worker", "fleet_app:fleet"], ["demo"]],
 )
 async def test_no_process_shows_the_secret_of_its_url(
-    words: list[str], refusing: SpareServer, line: CommandLine
+    argv: list[str], refusing: SpareServer, line: CommandLine
 ) -> None:
     """What begins processes ends on a server that refuses the credentials, and shows none."""
     for url in URLS[:2]:
-        done = line.run(*words, "--debug", "--url", url.format(f"127.0.0.1:{refusing.port}"))
+        done = line.run(*argv, "--debug", "--url", url.format(f"127.0.0.1:{refusing.port}"))
         assert done.returncode == 2
         assert SECRET not in done.stdout + done.stderr
 
@@ -195,8 +196,8 @@ def test_settings_show_no_secret() -> None:
 def test_no_command_shows_the_secret_of_its_server(server: str) -> None:
     """Credentials in the URL of --server are refused and not repeated, and a token stays hidden."""
     for name in ("submit", "runs", "show", "tail", "result", "cancel"):
-        words = [*name.split(), *COMMANDS[name]]
+        argv = [*name.split(), *COMMANDS[name]]
         for more in ([], ["--json"], ["--debug"]):
-            shown = shown_by(*words, *more, "--server", server, MURMUR_TOKEN=f"{SECRET}-t")
-            shown += shown_by(*words, *more, MURMUR_SERVER=server, MURMUR_TOKEN=f"{SECRET}-t")
+            shown = shown_by(*argv, *more, "--server", server, MURMUR_TOKEN=f"{SECRET}-t")
+            shown += shown_by(*argv, *more, MURMUR_SERVER=server, MURMUR_TOKEN=f"{SECRET}-t")
             assert SECRET not in shown

@@ -45,10 +45,10 @@ async def echo(text: str) -> str:
 
 
 def serving(
-    line: CommandLine, *words: str, fleet: str = "fleet_app:fleet", **where: Path
+    line: CommandLine, *argv: str, fleet: str = "fleet_app:fleet", **where: Path
 ) -> tuple[subprocess.Popen[str], str]:
     """A pod on a free port, and its URL."""
-    process = line.start("serve", fleet, "--port", "0", "--json", *words, **where)
+    process = line.start("serve", fleet, "--port", "0", "--json", *argv, **where)
     return process, str(next_object(process, "url")["url"])
 
 
@@ -96,7 +96,7 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("argv", "why"),
     [
         (("--host", "0.0.0.0"), "give --tokens-file"),  # noqa: S104  # it is refused
         (("--host", "::"), "give --tokens-file"),
@@ -112,11 +112,11 @@ def taken() -> Iterator[int]:
         (("--port", ""), "'--port': Input should be a valid integer"),
     ],
 )
-def test_it_refuses_to_begin(line: CommandLine, words: tuple[str, ...], why: str) -> None:
-    refused = line.run("serve", "fleet_app:fleet", "--json", *words)
+def test_it_refuses_to_begin(line: CommandLine, argv: tuple[str, ...], why: str) -> None:
+    refused = line.run("serve", "fleet_app:fleet", "--json", *argv)
     assert (refused.returncode, refused.stdout) == (2, "")
-    [told] = objects(refused.stderr)
-    assert why in told["message"]
+    [reported] = objects(refused.stderr)
+    assert why in reported["message"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_worker_needs_agents(line: CommandLine) -> None:
     assert "the fleet has no agents" in refused.stderr
 
 
-def test_a_port_that_is_taken_is_told(line: CommandLine, taken: int) -> None:
+def test_a_port_in_use_is_an_error(line: CommandLine, taken: int) -> None:
     refused = line.run("serve", "fleet_app:fleet", "--port", str(taken))
     assert refused.returncode == 2
     assert f"port {taken} of 127.0.0.1 is taken" in refused.stderr
@@ -152,7 +152,7 @@ def options(host: str = "127.0.0.1", *, insecure: bool = False, **files: Path) -
     return PodOptions("app:fleet", settings, insecure=insecure)
 
 
-def test_beyond_this_machine_tokens_are_needed_or_the_users_word(tokens: Path) -> None:
+def test_beyond_this_machine_it_needs_tokens_or_insecure(tokens: Path) -> None:
     anywhere = "0.0.0.0"  # noqa: S104  # nothing listens
     with pytest.raises(StoreConfigurationError, match="--insecure"):
         server_options(options(anywhere))
@@ -226,15 +226,15 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) -> None:
-    for words, who in (
+    for argv, who in (
         ((), "it requires no token; try: curl http://127.0.0.1:"),
         (("--tokens-file", str(tokens)), "it requires a token; try: curl http://127.0.0.1:"),
     ):
-        process = line.start("serve", "fleet_app:fleet", "--port", "0", *words)
+        process = line.start("serve", "fleet_app:fleet", "--port", "0", *argv)
         assert process.stderr is not None
-        told = process.stderr.readline()
-        assert who in told
-        assert ('-H "Authorization: Bearer $TOKEN"' in told) is bool(words)
+        reported = process.stderr.readline()
+        assert who in reported
+        assert ('-H "Authorization: Bearer $TOKEN"' in reported) is bool(argv)
         process.terminate()
         assert process.wait(timeout=PATIENCE_SECONDS) == 0
 
@@ -250,8 +250,8 @@ def test_it_answers_and_others_execute(line: CommandLine) -> None:
     code, result = ask(f"{url}/runs/{run_id}/result")
     assert (code, result["output"]) == (200, {"answer": "a"})
     process.terminate()
-    printed, told = process.communicate(timeout=PATIENCE_SECONDS)
-    assert (process.returncode, objects(printed)) == (0, [{"url": url, "stopped": True}]), told
+    printed, reported = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, objects(printed)) == (0, [{"url": url, "stopped": True}]), reported
 
 
 def test_with_a_worker_one_process_is_all_there_is(line: CommandLine, gate: Path) -> None:
@@ -265,8 +265,8 @@ def test_with_a_worker_one_process_is_all_there_is(line: CommandLine, gate: Path
     process.terminate()
     wait_until(lambda: not listens(url), "the pod takes no more connections")
     gate.touch()
-    _, told = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, told
+    _, reported = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, reported
     [found] = objects(line.run("show", held, "--json").stdout)
     assert found["state"] == "completed", "the worker's drain was cut short"
 
@@ -287,14 +287,14 @@ def test_a_signal_lets_open_streams_go_and_ends(line: CommandLine, number: signa
     process.send_signal(number)
     assert b"retry: " in answer.read(), "it is not told when to come back"
     connection.close()
-    _, told = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, told
-    assert "Traceback" not in told
+    _, reported = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, reported
+    assert "Traceback" not in reported
 
 
-@pytest.mark.parametrize("words", [(), ("--with-worker",)], ids=["alone", "with a worker"])
-def test_a_signal_lets_a_request_end(line: CommandLine, words: tuple[str, ...]) -> None:
-    process, url = serving(line, *words)
+@pytest.mark.parametrize("argv", [(), ("--with-worker",)], ids=["alone", "with a worker"])
+def test_a_signal_lets_a_request_end(line: CommandLine, argv: tuple[str, ...]) -> None:
+    process, url = serving(line, *argv)
     body = json.dumps({"target": "gated", "task": {"input": None}}).encode()
     connection = half_sent(url, body)
     process.terminate()
@@ -326,8 +326,8 @@ def test_a_second_signal_ends_at_once(line: CommandLine) -> None:
     process.terminate()
     wait_until(lambda: not listens(url), "the pod takes no more connections")
     process.terminate()
-    _, told = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, told
+    _, reported = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, reported
     with contextlib.suppress(ConnectionError):
         assert connection.recv(1_000) == b"", "the request was waited for"
     connection.close()
@@ -352,13 +352,13 @@ def test_the_environment_says_what_the_options_do_not(
     monkeypatch.setenv("MURMUR_TOKENS_FILE", str(tokens))
     monkeypatch.setenv("MURMUR_PORT", "0")
     process = line.start("serve", "fleet_app:fleet", "--json")
-    told = next_object(process, "url")
-    assert told["auth"] == "tokens"
-    assert ask(f"{told['url']}/runs")[0] == 401
+    reported = next_object(process, "url")
+    assert reported["auth"] == "tokens"
+    assert ask(f"{reported['url']}/runs")[0] == 401
 
 
 @pytest.mark.parametrize(
-    ("words", "variable", "code"),
+    ("argv", "variable", "code"),
     [
         ((), None, 401),
         (("--public-openapi",), None, 200),
@@ -370,14 +370,14 @@ def test_the_document_is_public_where_a_setting_says_so(
     line: CommandLine,
     tokens: Path,
     monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
     variable: str | None,
     code: int,
 ) -> None:
     """With a tokens file /openapi.json asks for a token, unless a setting opens it."""
     if variable is not None:
         monkeypatch.setenv("MURMUR_PUBLIC_OPENAPI", variable)
-    _, url = serving(line, "--tokens-file", str(tokens), *words)
+    _, url = serving(line, "--tokens-file", str(tokens), *argv)
     assert ask(f"{url}/openapi.json")[0] == code
     assert ask(f"{url}/openapi.json", Authorization="Bearer a-token-0123456789")[0] == 200
     assert ask(f"{url}/runs")[0] == 401
@@ -391,7 +391,7 @@ def test_a_proxy_may_show_it_under_a_path(line: CommandLine) -> None:
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_gone_is_told_and_its_return_is_noticed(
+async def test_a_lost_server_is_logged_and_its_return_is_noticed(
     line: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(APP)
@@ -413,7 +413,7 @@ async def test_a_server_that_is_gone_is_told_and_its_return_is_noticed(
         assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
 
 
-def test_a_drawn_token_is_told_once_and_its_record_has_its_hash(line: CommandLine) -> None:
+def test_a_drawn_token_is_printed_once_its_record_has_the_hash(line: CommandLine) -> None:
     drawn = line.run("token", "web", "--tenant", "acme", "--expires", "90d", "--scope", "read")
     assert drawn.returncode == 0
     token = drawn.stderr.split()[-1]
@@ -425,7 +425,7 @@ def test_a_drawn_token_is_told_once_and_its_record_has_its_hash(line: CommandLin
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         ("a b",),
         ("web", "--tenant", "a b"),
@@ -434,6 +434,6 @@ def test_a_drawn_token_is_told_once_and_its_record_has_its_hash(line: CommandLin
         ("web", "--scope", "root"),
     ],
 )
-def test_a_token_for_nobody_is_not_drawn(line: CommandLine, words: tuple[str, ...]) -> None:
-    refused = line.run("token", *words)
+def test_a_token_without_a_name_is_not_drawn(line: CommandLine, argv: tuple[str, ...]) -> None:
+    refused = line.run("token", *argv)
     assert (refused.returncode, refused.stdout) == (2, "")

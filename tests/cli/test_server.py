@@ -23,7 +23,7 @@ def test_a_server_starts_is_there_and_stops(line: CommandLine, data_dir: Path) -
     assert data_dir.exists()
 
 
-def test_a_kept_server_says_so(line: CommandLine) -> None:
+def test_the_status_of_a_server_with_keep_says_so(line: CommandLine) -> None:
     assert "kept until" in line.run("server", "start", "--keep").stdout
     assert json.loads(line.run("server", "status", "--json").stdout)["kept"] is True
 
@@ -39,7 +39,7 @@ def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None
 
 
 @pytest.mark.leaves("--json")
-def test_words_that_begin_with_a_dash_are_the_servers(line: CommandLine) -> None:
+def test_arguments_that_begin_with_a_dash_go_to_the_server(line: CommandLine) -> None:
     assert line.run("redis", "SET", "--json", "-x").stdout == "OK\n"
     assert line.run("redis", "GET", "--json").stdout == "-x\n"
     assert line.run("redis", "--json", "ECHO", "--help").stdout == '"--help"\n'
@@ -68,14 +68,14 @@ def test_settings_print_no_secret(line: CommandLine) -> None:
         "MURMUR_TOKEN": "secret-of-a-token",
         "MURMUR_SERVER": "http://me:secret-of-a-server@host",
     }
-    for words in (("settings",), ("settings", "--json"), ("--debug", "settings", "--json")):
-        asked = line.run(*words, **secrets)
+    for argv in (("settings",), ("settings", "--json"), ("--debug", "settings", "--json")):
+        asked = line.run(*argv, **secrets)
         assert (asked.returncode, "secret-of" in asked.stdout + asked.stderr) == (0, False)
-    told = json.loads(line.run("settings", "--json", **secrets).stdout)
-    assert (told["MURMUR_TOKEN"], told["MURMUR_SERVER"]) == ("***", "http://me:***@host")
+    reported = json.loads(line.run("settings", "--json", **secrets).stdout)
+    assert (reported["MURMUR_TOKEN"], reported["MURMUR_SERVER"]) == ("***", "http://me:***@host")
     assert json.loads(line.run("settings", "--json").stdout)["MURMUR_TOKEN"] is None
 
 
-def test_the_version_is_told_twice(line: CommandLine) -> None:
+def test_the_version_has_a_command_and_an_option(line: CommandLine) -> None:
     flag, command = line.run("--version"), line.run("version", "--json")
     assert flag.stdout == f"murmur-streams {json.loads(command.stdout)['version']}\n"

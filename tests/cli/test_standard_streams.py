@@ -67,9 +67,9 @@ def run(command: str, stdout: IO[bytes], stderr: IO[bytes] | None = None) -> tup
 
 def in_shell(command: str, redirections: str) -> tuple[int, str, str]:
     """Run a command with what only a shell can do to its streams: close them."""
-    words = f"{shlex.quote(sys.executable)} -m murmur_streams {command} {redirections}"
+    line = f"{shlex.quote(sys.executable)} -m murmur_streams {command} {redirections}"
     done = subprocess.run(  # noqa: S602  # the words are this test's own
-        words, shell=True, cwd=HERE, capture_output=True, text=True, timeout=60, check=False
+        line, shell=True, cwd=HERE, capture_output=True, text=True, timeout=60, check=False
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -127,8 +127,8 @@ def test_a_closed_stdout_is_thrown_away(line: CommandLine, command: str) -> None
 def test_closed_streams_are_not_reused(line: CommandLine, tmp_path: Path) -> None:
     """No file that the command opens gets the number of a stream, where prints would damage it."""
     store = f"sqlite:{tmp_path}/runs.db"
-    for words in (f"submit echo 1 --run-id r-1 --url {store}", f"runs --json --url {store}"):
-        assert in_shell(words, "<&- >&- 2>&-") == (0, "", "")
+    for order in (f"submit echo 1 --run-id r-1 --url {store}", f"runs --json --url {store}"):
+        assert in_shell(order, "<&- >&- 2>&-") == (0, "", "")
     assert '"r-1"' in line.run("runs", "--json", "--url", store).stdout
 
 

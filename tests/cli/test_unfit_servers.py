@@ -25,33 +25,33 @@ async def spare(tmp_path: Path) -> AsyncIterator[SpareServer]:
         yield server
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: argv[0])
 def test_refused_credentials_end_the_start(
-    line: CommandLine, spare: SpareServer, words: tuple[str, ...]
+    line: CommandLine, spare: SpareServer, argv: tuple[str, ...]
 ) -> None:
     """A pod and a worker end at once with exit code 2 and one sentence."""
-    refused = line.run(*words, "--json", MURMUR_URL=spare.url(":wrong"))
+    refused = line.run(*argv, "--json", MURMUR_URL=spare.url(":wrong"))
     assert refused.returncode == 2
-    [told] = objects(refused.stderr)
-    assert "check the URL's credentials" in told["message"]
+    [reported] = objects(refused.stderr)
+    assert "check the URL's credentials" in reported["message"]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: argv[0])
 async def test_a_replica_is_waited_for_at_the_start(
     line: CommandLine,
     spare: SpareServer,
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A pod and a worker that begin on a replica are alive, unready, and then ready."""
     monkeypatch.setenv("MURMUR_URL", spare.url(f":{PASSWORD}"))
     async with spare.client() as admin:
         await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-        if words[0] == "serve":
+        if argv[0] == "serve":
             process, url = serving(line)
             alive = "/healthz"
         else:
-            process = line.start(*words, "--json", "--health-port", "0")
+            process = line.start(*argv, "--json", "--health-port", "0")
             url, alive = str(next_object(process, "worker")["health"]), "/livez"
         assert ask(url + alive)[0] == 200
         assert ask(f"{url}/readyz")[0] == 503

@@ -43,8 +43,8 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:{path}"
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
+def run(*argv: str) -> Result:
+    return CliRunner().invoke(app, list(argv))
 
 
 def exported(path: Path) -> list[str]:
@@ -59,8 +59,8 @@ def test_an_export_leaves_it_out_and_goes_on(url: str, tmp_path: Path) -> None:
     assert "rebuild cannot mend it" in done.stderr
     assert "exported 2 runs" in done.stderr
     assert exported(tmp_path / "file") == ["r-1", "r-3"]
-    told = run("export", "--url", url, "-o", str(tmp_path / "again"), "--json")
-    assert json.loads(told.stdout)["damaged"] == ["r-2"]
+    reported = run("export", "--url", url, "-o", str(tmp_path / "again"), "--json")
+    assert json.loads(reported.stdout)["damaged"] == ["r-2"]
 
 
 def test_an_audit_of_all_names_it_and_goes_on(url: str) -> None:
@@ -103,7 +103,7 @@ def test_a_run_that_is_written_to_all_the_while_is_left_out_too(
     assert exported(tmp_path / "file") == ["r-3"]
 
 
-def test_a_store_that_fails_ends_an_export_and_tells_how_to_go_on(
+def test_a_failing_store_ends_an_export_that_can_be_resumed(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def gone(_: SQLiteRunStore, run_id: str) -> RunArchive:

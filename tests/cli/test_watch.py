@@ -25,10 +25,10 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 class Terminal:
     """A command on a terminal of its own, and what it has written there."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *argv: str) -> None:
         self._screen, its_end = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "murmur_streams", *words],
+            [sys.executable, "-m", "murmur_streams", *argv],
             stdin=its_end,
             stdout=its_end,
             stderr=its_end,
@@ -39,14 +39,14 @@ class Terminal:
         os.close(its_end)
         self.written = ""
 
-    def read_until(self, *words: str) -> str:
-        """Read on until all these words came since the call; what came, without colours."""
+    def read_until(self, *texts: str) -> str:
+        """Read until all these texts came since the call; returns what came, without colours."""
         begin, deadline = len(self.written), time.monotonic() + PATIENCE_SECONDS
         while True:
             found = _STYLE.sub("", self.written[begin:])
-            if all(word in found for word in words):
+            if all(text in found for text in texts):
                 return found
-            assert time.monotonic() < deadline, f"{words} never came: {self.written[-2000:]!r}"
+            assert time.monotonic() < deadline, f"{texts} never came: {self.written[-2000:]!r}"
             if select.select([self._screen], [], [], 1.0)[0]:
                 self.written += os.read(self._screen, 65536).decode(errors="replace")
 
@@ -65,7 +65,7 @@ def terminal(in_store: Any) -> Iterator[Terminal]:
     terminal.end()
 
 
-def test_the_table_follows_what_happens_in_its_place(terminal: Terminal, in_store: Any) -> None:
+def test_the_table_is_redrawn_when_a_run_changes(terminal: Terminal, in_store: Any) -> None:
     table = terminal.read_until("created", "pending", "first-target", "r-1")
     assert "running" not in table
 

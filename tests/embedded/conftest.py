@@ -54,15 +54,15 @@ class Client:
 
     def begin(self) -> None:
         """Let it call ensure_server."""
-        self._tell("go")
+        self._write_line("go")
 
     def server_pid(self) -> int:
         """Wait until it is connected; the pid of the server that it found."""
         return int(self._line())
 
-    def push(self, word: str) -> None:
+    def push(self, argument: str) -> None:
         """Have it push a word, and wait until the server has acknowledged that."""
-        self._tell(word)
+        self._write_line(argument)
         assert self._line() == "acknowledged"
 
     def kill(self) -> None:
@@ -74,7 +74,7 @@ class Client:
         """Wait for its end and close our ends of its pipes."""
         self.process.communicate()
 
-    def _tell(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
@@ -155,39 +155,39 @@ def working_folder(process: psutil.Process) -> str:
 def is_keeper(process: psutil.Process, folder: Path) -> bool:
     """Whether the process is a keeper of this folder."""
     try:
-        words = process.cmdline()
+        argv = process.cmdline()
     except (psutil.Error, OSError):
         return False
-    return str(folder) in words and any(word.endswith("keeper.py") for word in words)
+    return str(folder) in argv and any(argument.endswith("keeper.py") for argument in argv)
 
 
-def belongs_to(process: psutil.Process, place: Path) -> bool:
+def belongs_to(process: psutil.Process, root: Path) -> bool:
     """Whether the process is a server or keeper of a folder in ``place``."""
     try:
-        words = process.cmdline()
+        argv = process.cmdline()
     except (psutil.Error, OSError):
         return False
-    kept = any(word.endswith("keeper.py") for word in words)
-    inside = any(word.startswith(f"{place}/") for word in words)
-    return working_folder(process).startswith(f"{place}/") or (kept and inside)
+    is_keeper = any(argument.endswith("keeper.py") for argument in argv)
+    inside = any(argument.startswith(f"{root}/") for argument in argv)
+    return working_folder(process).startswith(f"{root}/") or (is_keeper and inside)
 
 
 @pytest.fixture
-def short_place() -> Iterator[Path]:
+def short_folder() -> Iterator[Path]:
     """A private folder whose path leaves room for a socket's name, which tmp_path's may not."""
-    with tempfile.TemporaryDirectory(prefix="emb-", dir="/tmp") as place:
-        yield Path(place).resolve()
+    with tempfile.TemporaryDirectory(prefix="emb-", dir="/tmp") as root:
+        yield Path(root).resolve()
 
 
 @pytest.fixture
-def stage(tmp_path: Path, short_place: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path, short_folder: Path) -> Iterator[Stage]:
     """The processes of the test; all of them, and all servers in its folders, end with it."""
     stage = Stage()
     yield stage
     for client in stage.clients:
         client.kill()
-    places = (short_place, tmp_path.resolve())
-    left = [process for process in living() if any(belongs_to(process, at) for at in places)]
+    roots = (short_folder, tmp_path.resolve())
+    left = [process for process in living() if any(belongs_to(process, at) for at in roots)]
     for process in left:
         try:
             process.kill()
@@ -197,8 +197,8 @@ def stage(tmp_path: Path, short_place: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def folder(request: pytest.FixtureRequest, short_place: Path, stage: Stage) -> Iterator[Path]:
+def folder(request: pytest.FixtureRequest, short_folder: Path, stage: Stage) -> Iterator[Path]:
     """A data folder that does not exist yet; its server ends with the test, its keys audited."""
-    folder = short_place / "data"
+    folder = short_folder / "data"
     yield folder
     audit_folder(folder, others=["log", *left_by_hand(request)])

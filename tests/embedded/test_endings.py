@@ -32,7 +32,7 @@ def log_of(folder: Path) -> list[str]:
     """All words pushed so far."""
     url = ensure_server(folder).url
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        return [str(word) for word in client.lrange("log", 0, -1)]
+        return [str(argument) for argument in client.lrange("log", 0, -1)]
 
 
 def test_idle_ends_the_server_after_its_last_client_was_killed(stage: Stage, folder: Path) -> None:
@@ -45,9 +45,7 @@ def test_idle_ends_the_server_after_its_last_client_was_killed(stage: Stage, fol
     assert log_of(folder) == ["word", "word"]
 
 
-def test_a_client_killed_while_it_starts_the_server_leaves_nothing(
-    stage: Stage, folder: Path
-) -> None:
+def test_a_client_killed_during_the_start_leaves_nothing(stage: Stage, folder: Path) -> None:
     for _ in range(5):
         client = stage.client(folder, idle_seconds=0.3)
         client.begin()
@@ -112,9 +110,7 @@ def test_a_keeper_that_is_terminated_shuts_the_server_down(stage: Stage, folder:
     assert log_of(folder) == ["word"]
 
 
-def test_killing_the_server_ends_the_keeper_and_keeps_acknowledged_writes(
-    stage: Stage, folder: Path
-) -> None:
+def test_killing_the_server_ends_the_keeper_and_loses_no_write(stage: Stage, folder: Path) -> None:
     client = stage.connected(folder)
     for number in range(100):
         client.push(str(number))
@@ -141,7 +137,7 @@ def test_starting_while_the_idle_shutdown_is_under_way(stage: Stage, folder: Pat
     assert log_of(folder) == [str(number) for number in range(15)]
 
 
-def test_a_kept_server_stays_until_it_is_stopped(stage: Stage, folder: Path) -> None:
+def test_a_server_with_keep_stays_until_it_is_stopped(stage: Stage, folder: Path) -> None:
     set_keep(folder, True)
     server = ensure_server(folder, idle_seconds=0.2)
     (keeper,) = stage.keepers(folder)
@@ -154,7 +150,7 @@ def test_a_kept_server_stays_until_it_is_stopped(stage: Stage, folder: Path) -> 
     assert not is_keep_set(folder)
 
 
-def test_a_server_that_is_kept_no_longer_goes_when_idle(stage: Stage, folder: Path) -> None:
+def test_a_server_without_keep_ends_when_idle(stage: Stage, folder: Path) -> None:
     set_keep(folder, True)
     ensure_server(folder, idle_seconds=0.2)
     set_keep(folder, False)

@@ -196,7 +196,7 @@ def test_a_binary_without_its_mode_is_made_executable(
     assert os.access(copy, os.X_OK)
 
 
-def test_windows_is_told_what_to_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_on_windows_names_a_url(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders.sys, "platform", "win32")
     with pytest.raises(EmbeddedServerError, match="Windows: set MURMUR_URL"):
         ensure_server(folder)
@@ -211,7 +211,7 @@ def test_the_package_can_be_imported_without_unix_modules() -> None:
     assert subprocess.run((sys.executable, "-c", program), cwd=root, check=False).returncode == 0
 
 
-def test_a_frozen_program_is_told_what_to_use(
+def test_in_a_frozen_program_the_error_names_what_to_use(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from tests.embedded.conftest import Stage
 
 
-def push(url: str, word: str) -> None:
+def push(url: str, argument: str) -> None:
     """Push a word through a connection of its own."""
     with redis.Redis.from_url(url) as client:
-        client.rpush("log", word)
+        client.rpush("log", argument)
 
 
 def log_of(url: str) -> list[str]:
     """All words pushed so far."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        return [str(word) for word in client.lrange("log", 0, -1)]
+        return [str(argument) for argument in client.lrange("log", 0, -1)]
 
 
 def test_eight_processes_at_the_same_moment_share_one_server(stage: Stage, folder: Path) -> None:
@@ -50,9 +50,7 @@ def test_eight_processes_at_the_same_moment_share_one_server(stage: Stage, folde
     stage.wait_until(lambda: len(stage.keepers(folder)) == 1, "the losers of the race are gone")
 
 
-def test_killing_every_client_loses_nothing_and_leaves_the_server(
-    stage: Stage, folder: Path
-) -> None:
+def test_killing_every_client_leaves_the_server_and_its_data(stage: Stage, folder: Path) -> None:
     clients = [stage.connected(folder) for _ in range(3)]
     for number, client in enumerate(clients):
         client.push(str(number))
@@ -100,9 +98,7 @@ def test_the_async_call_gives_the_same_server(stage: Stage, folder: Path) -> Non
     assert asyncio.run(ensure_server_async(folder)) == ensure_server(folder)
 
 
-def test_ctrl_c_in_the_starters_terminal_does_not_reach_the_server(
-    stage: Stage, folder: Path
-) -> None:
+def test_ctrl_c_in_the_terminal_does_not_reach_the_server(stage: Stage, folder: Path) -> None:
     starter = stage.connected(folder)
     starter.push("before")
     (server,) = stage.servers(folder)
@@ -159,15 +155,15 @@ def test_any_folder_name_serves_and_injects_nothing(
 def test_a_long_path_has_its_socket_elsewhere(
     stage: Stage,
     tmp_path: Path,
-    short_place: Path,
+    short_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     has_runtime_dir: bool,
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_place) if has_runtime_dir else "")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder) if has_runtime_dir else "")
     folder = tmp_path / ("long" * 30) / "data"
     server = ensure_server(folder)
     assert len(os.fsencode(server.socket_path)) <= LONGEST
-    assert (server.socket_path.parent == short_place) == has_runtime_dir
+    assert (server.socket_path.parent == short_folder) == has_runtime_dir
     push(server.url, "word")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert ensure_server(folder) == server, "another environment finds the same server"
@@ -176,10 +172,10 @@ def test_a_long_path_has_its_socket_elsewhere(
 
 
 def test_a_runtime_folder_that_others_can_enter_is_not_used(
-    stage: Stage, tmp_path: Path, short_place: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short_place.chmod(0o755)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_place))
+    short_folder.chmod(0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
     server = ensure_server(tmp_path / ("long" * 30))
     assert server.socket_path.parent == Path(f"/tmp/murmur-{os.geteuid()}")
     assert stop_server(server.data_dir)

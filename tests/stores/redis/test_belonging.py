@@ -32,7 +32,7 @@ OWN_TASKS = {
     "retry a write of run run",
     "shared read",
     "feed",
-    "keep owned runs",
+    "extend owned runs",
 }
 FORK = """
 import asyncio, os, sys

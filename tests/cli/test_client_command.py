@@ -13,7 +13,7 @@ from murmur_streams.stores.redis.store import RedisRunStore
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "argv"),
     [
         ({"path": "/run/a.sock", "db": 0}, ["-s", "/run/a.sock"]),
         ({"path": "/run/a.sock", "db": 2}, ["-s", "/run/a.sock", "-n", "2"]),
@@ -25,22 +25,22 @@ from murmur_streams.stores.redis.store import RedisRunStore
         ),
     ],
 )
-def test_the_words_follow_the_settings(given: dict[str, Any], words: list[str]) -> None:
-    assert redis_cli(given) == ("redis-cli", *words)
+def test_the_command_follows_the_settings(given: dict[str, Any], argv: list[str]) -> None:
+    assert redis_cli(given) == ("redis-cli", *argv)
 
 
 @pytest.mark.parametrize(
-    ("url", "words", "hint"),
+    ("url", "argv", "hint"),
     [
         ("redis://h:6379/0", "redis-cli -u redis://h:6379/0", "murmur-streams redis"),
         ("rediss://h:6379/0", "redis-cli -u rediss://h:6379/0", "murmur-streams redis"),
         ("redis://:secret@h", "redis-cli -u redis://h:6379/0", "export REDISCLI_AUTH"),
     ],
 )
-async def test_a_password_is_never_printed(url: str, words: str, hint: str) -> None:
+async def test_a_password_is_never_printed(url: str, argv: str, hint: str) -> None:
     store = RedisRunStore(url)
     client = client_for(Session(Globals(url=url), Settings()), store)
     await store.close()
-    assert " ".join(client.argv) == words
+    assert " ".join(client.argv) == argv
     assert hint in client.hint
     assert "secret" not in f"{client}"

@@ -35,7 +35,7 @@ def test_a_tilde_in_the_chosen_folder_is_the_home(monkeypatch: pytest.MonkeyPatc
     assert default_data_dir({"MURMUR_DATA_DIR": "~/data"}) == Path("/h/data")
 
 
-def test_quoted_values_cannot_end_their_word_or_line() -> None:
+def test_quoted_values_cannot_end_their_value_or_line() -> None:
     value = 'a "b" \\ \n c \r \t ü ' + "\udcff"
     assert quoted(value) == r'"a \x22b\x22 \x5c \x0a c \x0d \x09 \xc3\xbc \xff"'
 
