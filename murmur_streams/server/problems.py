@@ -1,4 +1,4 @@
-"""One table from exception to problem document (RFC 9457), with the error fields of old clients.
+"""Makes the problem document (RFC 9457) of an exception; ``wire/problems.py`` has the table.
 
 A document has ``type``, ``title``, ``status``, ``detail`` and ``request_id``; beside them the
 fields that clients of ``murmur-runtime`` read: ``error``, ``message``, ``agent``, ``task_id``.

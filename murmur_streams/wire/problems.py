@@ -130,7 +130,7 @@ EXCEPTION_KINDS: tuple[tuple[type[BaseException], ProblemKind], ...] = (
 )
 """The kind of each exception: the first row that fits. An exception without a row is INTERNAL."""
 
-_ONLY_READ: dict[ProblemKind, type[BaseException]] = {
+_CLIENT_ONLY: dict[ProblemKind, type[BaseException]] = {
     BAD_REQUEST: errors.InvalidInputError,
     BAD_JSON: errors.InvalidPayloadError,
     NO_GROUP: errors.AgentNotRegisteredError,
@@ -143,6 +143,6 @@ _ONLY_READ: dict[ProblemKind, type[BaseException]] = {
 
 EXCEPTIONS: dict[str, type[BaseException]] = {
     kind.slug: exception
-    for kind, exception in (*((kind, made) for made, kind in EXCEPTION_KINDS), *_ONLY_READ.items())
+    for kind, exception in (*((kind, made) for made, kind in EXCEPTION_KINDS), *_CLIENT_ONLY.items())
 }
 """The exception of each kind, by the kind's slug. For the others the client has its own."""

@@ -23,7 +23,7 @@ def evolve(run: Run | None, entry: JournalEntry) -> Run:
     """Fold one entry into the run's state.
 
     Raises:
-        ValueError: the journal does not begin with ``run.created``.
+        ValueError: the journal begins neither with ``run.created`` nor with ``run.snapshot``.
     """
     if run is None:
         begin = _BEGINNINGS.get(entry.type)

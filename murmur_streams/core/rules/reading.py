@@ -15,7 +15,7 @@ the seal or ``run.deleted``                       gets it, and the stream ends
 an entry after the seal                           gets it only if it reads late entries
 ================================================  ==========================================
 
-An error means that the reader cannot go on without silence or repeats. After an error the position
+An error means that the reader cannot continue without skipping or repeating entries. After an error the position
 still is that of the last entry that the reader got.
 """
 

@@ -93,7 +93,8 @@ async def keep_house(
     """Requeue runs whose leases have expired, rebuild lost queues, and end overdue runs.
 
     One worker at a time does this for a partition, at most four times in a lease and at random
-    moments, so that the runs of a dead worker wait for one and a half leases at the longest. All
+    moments. The runs of a dead worker therefore wait for one and a half leases at the longest, or
+    for one and three quarters if the worker that did the last housekeeping dies with it. All
     workers call, and the store lets one of them in: a worker that was chosen once and then died
     would leave its own runs, and everybody else's, without housekeeping.
 

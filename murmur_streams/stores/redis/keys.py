@@ -42,7 +42,7 @@ class Keys:
         return range(self.partitions)
 
     def base(self, partition: int) -> str:
-        """The begin of every key of the partition; scripts form their own keys from it."""
+        """The start of every key of the partition; scripts form their own keys from it."""
         return f"{self.prefix}:{{{partition}}}"
 
     def run(self, run_id: str) -> str:
