@@ -143,6 +143,9 @@ _CLIENT_ONLY: dict[ProblemKind, type[BaseException]] = {
 
 EXCEPTIONS: dict[str, type[BaseException]] = {
     kind.slug: exception
-    for kind, exception in (*((kind, made) for made, kind in EXCEPTION_KINDS), *_CLIENT_ONLY.items())
+    for kind, exception in (
+        *((kind, made) for made, kind in EXCEPTION_KINDS),
+        *_CLIENT_ONLY.items(),
+    )
 }
 """The exception of each kind, by the kind's slug. For the others the client has its own."""

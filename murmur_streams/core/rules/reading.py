@@ -15,8 +15,8 @@ the seal or ``run.deleted``                       gets it, and the stream ends
 an entry after the seal                           gets it only if it reads late entries
 ================================================  ==========================================
 
-An error means that the reader cannot continue without skipping or repeating entries. After an error the position
-still is that of the last entry that the reader got.
+An error means that the reader cannot continue without skipping or repeating entries. After an
+error the position still is that of the last entry that the reader got.
 """
 
 from __future__ import annotations
