@@ -134,7 +134,7 @@ def test_partitions_are_never_lowered(line: CommandLine) -> None:
     line.run("runs", MURMUR_PARTITIONS="4")
     for number in ("4", "3"):
         refused = raised(line, number)
-        assert (refused.returncode, "no raise" in refused.stderr) == (2, True)
+        assert (refused.returncode, f"{number} is not more" in refused.stderr) == (2, True)
 
 
 def test_a_prefix_that_ends_with_a_colon_is_the_same_without(line: CommandLine) -> None:
