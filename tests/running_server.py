@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from murmur_streams.embedded import ensure_server, stop_server
-from murmur_streams.embedded.config_file import config_text
+from murmur_streams.embedded.launch import config_text
 from tests.server_choice import DOCKER, EMBEDDED, chosen, server_binary
 
 PATIENCE_SECONDS = 30.0

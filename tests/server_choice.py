@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from murmur_streams.core.model.errors import MurmurError
-from murmur_streams.embedded.binary import find_binary
+from murmur_streams.embedded.launch import find_binary
 
 VARIABLE = "MURMUR_TEST_SERVER"
 EMBEDDED = "valkey-9"

@@ -76,11 +76,8 @@ class Connection:
 
 def field(info: str, name: str) -> int | None:
     """The number that ``name`` has in the answer to an INFO command; None: it is not there."""
-    for line in info.splitlines():
-        key, _, value = line.partition(":")
-        if key == name and value.isdigit():
-            return int(value)
-    return None
+    value = info.partition(f"\n{name}:")[2].partition("\r")[0]
+    return int(value) if value.isdigit() else None
 
 
 def take_lock(folder: str) -> int | None:
@@ -99,10 +96,9 @@ def take_lock(folder: str) -> int | None:
 
 def write_whole(path: str, text: str) -> None:
     """Replace the file in one step, so that no reader and no crash sees a half of it."""
-    draft = path + ".new"
-    with open(draft, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
-    os.replace(draft, path)
+    os.replace(file.name, path)
 
 
 def open_log(folder: str) -> int:
@@ -177,12 +173,9 @@ class Keeper:
         self.idle_seconds = idle_seconds
         self.tick_seconds = min(TICK_SECONDS, idle_seconds / 4)
         self.connection: Connection | None = None
-        self.ready = False
-        self.connections_ever = -1
-        self.wanted_at = time.monotonic()
-        self.server = 0
-        self.guard = -1
-        self.log_start = 0
+        self.ready, self.wanted_at = False, time.monotonic()
+        self.connections_ever = self.guard = -1
+        self.server = self.log_start = 0
 
     def run(self, binary: str, config: str, guard: bool) -> None:
         """Start the server, watch it until it ends or is idle, and wait for its end."""
@@ -250,7 +243,7 @@ class Keeper:
         """Drop the connection; the next question opens another."""
         if self.connection is not None:
             self.connection.close()
-            self.connection = None
+        self.connection = None
 
     def is_reachable(self) -> bool:
         """Whether others still find this server; without its folder, lock or socket it is hidden.
@@ -326,16 +319,12 @@ class Keeper:
                 os.write(self.guard, b"x")
 
 
-def end_on_signal(_number: int, _frame: object) -> None:
-    """Leave by an exception, so that the server is shut down on the way out."""
-    sys.exit(0)
-
-
 def reset_signals() -> None:
     """Undo what the starting process did to its signals; SIGTERM becomes an orderly end."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, end_on_signal)
+    # It leaves by an exception, so that the server is shut down on the way out.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
 
 
 def main(arguments: list[str]) -> int:
@@ -350,8 +339,7 @@ def main(arguments: list[str]) -> int:
         if os.fork():  # The starter reaps this process now, and never has a zombie of ours.
             os._exit(0)
         reset_signals()
-        keeper = Keeper(folder, socket_path, float(idle_seconds), lock)
-        keeper.run(binary, config, guard == "guard")
+        Keeper(folder, socket_path, float(idle_seconds), lock).run(binary, config, guard == "guard")
     except OSError as error:
         say(f"blocked {error.filename or folder!r}: {error.strerror}")
         return 1

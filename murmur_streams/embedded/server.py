@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from murmur_streams.core.model.errors import EmbeddedServerError
-from murmur_streams.embedded.address import current_socket
 from murmur_streams.embedded.folder import (
+    current_socket,
     folder_exists,
     is_locked,
     prepare_folder,
@@ -60,8 +61,7 @@ def ensure_server(
     if not 0 < timeout_seconds < math.inf:
         raise ValueError(f"timeout_seconds must be over 0 and finite, not {timeout_seconds}")
     folder = real_folder(data_dir)
-    server = _attach(folder)
-    return server or _start(folder, timeout_seconds, idle_seconds)
+    return _attach(folder) or _start(folder, timeout_seconds, idle_seconds)
 
 
 async def ensure_server_async(
@@ -111,19 +111,13 @@ def stop_server(data_dir: Path, *, timeout_seconds: float = 15.0) -> bool:
 
 def _ask_to_shut_down(folder: Path) -> None:
     """Send SHUTDOWN if the server can be reached; one that starts or ends is left alone."""
-    socket_path = current_socket(folder)
-    if socket_path is None:
+    if (socket_path := current_socket(folder)) is None:
         return
     try:
-        connection = Connection(str(socket_path), _ANSWER_SECONDS)
+        with closing(Connection(str(socket_path), _ANSWER_SECONDS)) as connection:
+            refusal = connection.ask("SHUTDOWN")
     except OSError:
-        return
-    try:
-        refusal = connection.ask("SHUTDOWN")
-    except OSError:
-        return  # The answer to SHUTDOWN is the end of the connection.
-    finally:
-        connection.close()
+        return  # It cannot be reached, or the end of the connection is its answer to SHUTDOWN.
     raise EmbeddedServerError(
         f"the embedded server in {str(folder)!r} refuses to shut down ({refusal}): "
         f"see {str(folder / LOG)!r}, free the disk if it is full, then try again"
@@ -138,22 +132,14 @@ def _attach(folder: Path) -> EmbeddedServer | None:
 
 def _look(folder: Path) -> tuple[EmbeddedServer | None, bool]:
     """The folder's server if it answers, and whether it is still reading its data."""
-    if not folder_exists(folder):
-        return None, False
-    socket_path = current_socket(folder)
-    if socket_path is None:
+    if not folder_exists(folder) or (socket_path := current_socket(folder)) is None:
         return None, False
     try:
-        connection = Connection(str(socket_path), _ANSWER_SECONDS)
+        with closing(Connection(str(socket_path), _ANSWER_SECONDS)) as connection:
+            is_loading = connection.ask("PING").startswith("-LOADING")
+            pid = field(connection.ask("INFO server"), "process_id")
     except OSError:
         return None, False
-    try:
-        is_loading = connection.ask("PING").startswith("-LOADING")
-        pid = field(connection.ask("INFO server"), "process_id")
-    except OSError:
-        return None, False
-    finally:
-        connection.close()
     if pid is None:
         return None, False
     return EmbeddedServer(folder, socket_path, pid), is_loading
@@ -167,8 +153,7 @@ def _start(folder: Path, timeout_seconds: float, idle_seconds: float) -> Embedde
     while True:
         if not is_locked(folder):
             launch_keeper(folder, idle_seconds, deadline)
-        server = _attach(folder)
-        if server is not None:
+        if (server := _attach(folder)) is not None:
             return server
         if time.monotonic() > deadline:
             raise _no_answer(folder, timeout_seconds)

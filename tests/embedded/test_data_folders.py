@@ -8,7 +8,7 @@ import pytest
 
 from murmur_streams.embedded import default_data_dir
 from murmur_streams.embedded import folder as folders
-from murmur_streams.embedded.config_file import config_text, quoted
+from murmur_streams.embedded.launch import config_text, quoted
 
 
 @pytest.mark.parametrize(

