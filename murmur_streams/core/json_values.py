@@ -13,6 +13,9 @@ from murmur_streams.core.model.errors import InvalidInputError, InvalidPayloadEr
 MAX_DEPTH = 100
 MAX_INT_BITS = 1024
 
+# Made once: ``json.dumps`` makes an encoder for each call, which took as long as the encoding.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 _Container = list[object] | tuple[object, ...] | dict[object, object]
 
 
@@ -31,7 +34,7 @@ def encode_json(
         InvalidInputError: (as ``error``) the value is not JSON; the text says why.
     """
     _check(value, what, error)
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:

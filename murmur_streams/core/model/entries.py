@@ -152,11 +152,14 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
     for name in _TEXT_FIELDS:
         value = cast("str | None", getattr(event, name))
         if value is not None:
-            fields[name] = _text(name, value)
+            fields[name] = value
     if event.data is not None:
         fields["data"] = encode_json(event.data, "the event's data", InvalidEventError)
     fields["ts"] = _moment(event.timestamp)
-    size = sum([len(value.encode()) for value in fields.values()])
+    try:
+        size = sum([len(value.encode()) for value in fields.values()])
+    except UnicodeEncodeError:
+        raise _lone_surrogate(fields) from None
     if size > max_bytes:
         raise PayloadTooLargeError("the event", size, max_bytes, "max_event_bytes")
     return fields
@@ -171,14 +174,13 @@ def _moment(timestamp: datetime) -> str:
         ) from None
 
 
-def _text(name: str, value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidEventError(
-            f"the event's {name} holds a lone surrogate, which is not valid Unicode text"
-        ) from None
-    return value
+def _lone_surrogate(fields: Fields) -> InvalidEventError:
+    found = next(
+        name for name, text in fields.items() if text != text.encode(errors="replace").decode()
+    )
+    return InvalidEventError(
+        f"the event's {found} holds a lone surrogate, which is not valid Unicode text"
+    )
 
 
 def progress_fields(progress: RunProgress) -> dict[str, str]:

@@ -114,7 +114,7 @@ def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision
         return _create(run, run_id, command, now)
     if run is None:
         return Decision(("NOT_FOUND",))
-    if isinstance(command, _FENCED) and command.claim not in {None, run.claim}:
+    if isinstance(command, _FENCED) and command.claim is not None and command.claim != run.claim:
         return Decision(("FENCED",))
     decision = _RULES[type(command)](run, command, now)
     if decision.entries and isinstance(command, _SNAPSHOTTED) and now.max_events:
@@ -165,7 +165,8 @@ def _work_fields(command: Create, now: Now) -> dict[str, str]:
 def _append(run: Run, command: Append, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("TERMINAL", str(run.state)))
-    if command.expected_version not in {None, run.version}:
+    expected = command.expected_version
+    if expected is not None and expected != run.version:
         return Decision(("WRONG_VERSION", str(run.version)))
     attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
     return written(run, now.caller_ms, [{**event, **attempt} for event in command.events])

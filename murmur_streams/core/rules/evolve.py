@@ -32,9 +32,8 @@ def evolve(run: Run | None, entry: JournalEntry) -> Run:
         run = begin(entry)
     else:
         run = _LIFECYCLE.get(entry.type, _event)(run, entry)
-    if entry.is_seal:
-        run = changed(run, seal=entry.seq)
-    return changed(run, version=entry.seq, last_ms=entry.ms)
+    seal = entry.seq if entry.is_seal else run.seal
+    return changed(run, version=entry.seq, last_ms=entry.ms, seal=seal)
 
 
 def fold(entries: Iterable[JournalEntry]) -> Run | None:

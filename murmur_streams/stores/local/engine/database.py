@@ -80,13 +80,13 @@ class RunChange:
     stay, unless ``after`` is None."""
     is_plain: bool = True
     """``after`` differs from ``before`` in ``run.version`` and ``run.last_ms`` only."""
-    entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
+    entries: list[JournalEntry] = field(default_factory=lambda: [])
     """To append to the journal, in order. An entry that belongs into the feed as well is the same
     object in ``Changes.feed``; a restored run's entries are not in the feed."""
     keep_from_seq: int | None = None
     """Older entries of the journal are removed; a database may retain those that the feed still
     shows, without a hole."""
-    payloads: dict[PayloadKind, str] = field(default_factory=dict[PayloadKind, str])
+    payloads: dict[PayloadKind, str] = field(default_factory=lambda: {})
     """To write; other payloads stay as they are."""
 
 
@@ -94,14 +94,12 @@ class RunChange:
 class Changes:
     """The effect of a group of writes, all of it or nothing."""
 
-    runs: dict[str, RunChange] = field(default_factory=dict[str, RunChange])
+    runs: dict[str, RunChange] = field(default_factory=lambda: {})
     """By run id."""
-    feed: list[tuple[str, JournalEntry]] = field(default_factory=list[tuple[str, JournalEntry]])
+    feed: list[tuple[str, JournalEntry]] = field(default_factory=lambda: [])
     """Target and entry, in order; the database gives each the next n, dense, and
     ``max(ms before, entry.ms)``."""
-    items: dict[tuple[Space, str], str | None] = field(
-        default_factory=dict[tuple[Space, str], str | None]
-    )
+    items: dict[tuple[Space, str], str | None] = field(default_factory=lambda: {})
     """By space and key; None removes it."""
 
     @property

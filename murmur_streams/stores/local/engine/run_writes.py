@@ -72,7 +72,7 @@ class RunWrites:
     max_events: int
     now_ms: int
     changes: Changes = field(default_factory=Changes)
-    written: list[Written] = field(default_factory=list[Written])
+    written: list[Written] = field(default_factory=lambda: [])
     damaged: set[str] = field(default_factory=set[str])
     """Runs that a sweep could not read; the set is shared by all groups."""
     sweeps: int = 0
