@@ -22,7 +22,7 @@ class Row:
 
 
 ROWS = (
-    Row("build", "an event built, in no store", "/s"),
+    Row("build", "building an event, no store", "/s"),
     Row("create", "create, in turn", "/s", ("{} write", "hop")),
     Row("append", "append, in turn", "/s", ("{} write", "hop")),
     Row(
@@ -39,9 +39,9 @@ ROWS = (
     ),
     Row("p50", "append to subscriber, p50", "ms", ("hop p50", "{} least p50")),
     Row("p99", "append to subscriber, p99", "ms", ("hop p99",)),
-    Row("delivered", "... events that came", ""),
+    Row("delivered", "... events received", ""),
     Row("replay", "replay", "/s", ("{} read all",)),
-    Row("replayed", "... events that came", ""),
+    Row("replayed", "... events received", ""),
     Row("get_status", "get_status, in turn", "/s", ("{} get", "hop")),
     Row("bytes", "on disk, an event", "B"),
 )

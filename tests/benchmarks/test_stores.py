@@ -35,9 +35,9 @@ def test_a_quick_benchmark_of_the_stores_prints_every_figure() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for title, times in (
         *((title, 4) for title in OF_A_STORE),
-        ("... events that came", 8),
+        ("... events received", 8),
         ("on disk, an event", 2),
-        ("an event built, in no store", 1),
+        ("building an event, no store", 1),
     ):
         rows = re.findall(rf"^  {re.escape(title)}{NUMBER * 6}", done.stdout, re.MULTILINE)
         assert len(rows) == times, title

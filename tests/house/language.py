@@ -22,7 +22,8 @@ _LUA_REST = re.compile(
 )
 _LUA_NAME = re.compile(r"[A-Za-z_]\w*")
 _QUOTED = re.compile(r"`[^`\n]+`")
-_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_NO_SENTENCE = re.compile(r"^```.*?^```|^#.*?$", re.MULTILINE | re.DOTALL)
+"""Blocks of code and headings, which are not statements."""
 _HEADLESS = re.compile(
     r"(?:(?<=[.:!?]\s)|^(?:[-*] |\d+\. |> )?)(?:Who|Whoever|What|Whatever)\s[^.?!|]*\.",
     re.MULTILINE,
@@ -57,7 +58,7 @@ def is_no(tree: Tree) -> Iterator[Fault]:
 def headless_sentences(tree: Tree) -> Iterator[Fault]:
     """No statement in the documentation begins with Who or What: its subject has a name."""
     for source in tree.pages:
-        for found in _HEADLESS.finditer(_without(_QUOTED, _without(_BLOCK, source.text))):
+        for found in _HEADLESS.finditer(_without(_QUOTED, _without(_NO_SENTENCE, source.text))):
             line = source.text.count("\n", 0, found.start()) + 1
             text = " ".join(found[0].split())
             yield Fault(source.path, line, f'"{text[:40]} ...": name the subject')

@@ -102,7 +102,12 @@ PLANTED: dict[str, tuple[Rule, Files, list[str], Files]] = {
         ["docs/a.md:1:", "docs/a.md:3:"],
         {
             "docs/a.md": code(
-                "What happens then? It ends.", "```", "What is this.", "```", "`What`."
+                "# 1. What ends",
+                "What happens then? It ends.",
+                "```",
+                "What is this.",
+                "```",
+                "`What`.",
             )
         },
     ),
