@@ -51,10 +51,7 @@ if TYPE_CHECKING:
         StoreUnavailableError as StoreUnavailableError,
         WrongExpectedVersionError as WrongExpectedVersionError,
     )
-    from murmur_streams.core.model.events import (
-        RunEvent as RunEvent,
-        RunEventType as RunEventType,
-    )
+    from murmur_streams.core.model.events import RunEvent as RunEvent, RunEventType as RunEventType
     from murmur_streams.core.model.feed import FeedEntry as FeedEntry
     from murmur_streams.core.model.identifiers import new_run_id as new_run_id
     from murmur_streams.core.model.limits import Limits as Limits

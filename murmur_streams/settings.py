@@ -206,9 +206,7 @@ class Settings:
         "How many partitions the runs are spread over; the same in every program.",
     )
     ttl_seconds: int = _setting(
-        3600,
-        _whole(0, TEN_YEARS_SECONDS),
-        "How long an ended run is kept; 0 keeps it for ever.",
+        3600, _whole(0, TEN_YEARS_SECONDS), "How long an ended run is kept; 0 keeps it for ever."
     )
     live_ttl_seconds: int = _setting(
         30 * DAY_SECONDS,
@@ -246,9 +244,7 @@ class Settings:
         None, _PORT, "Where a worker answers `GET /livez` and `/readyz`; 0 takes a free port."
     )
     health_host: str = _setting(
-        "127.0.0.1",
-        _ADDRESS,
-        "The address of that port; `0.0.0.0` answers other machines, too.",
+        "127.0.0.1", _ADDRESS, "The address of that port; `0.0.0.0` answers other machines, too."
     )
     host: str = _setting(
         "127.0.0.1",

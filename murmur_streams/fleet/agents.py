@@ -1,4 +1,4 @@
-"""Agents: functions with a name, a typed input and a typed output."""
+"""Agents: functions with a name, a typed input and a typed output; and the agents of a program."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from pydantic import BaseModel, JsonValue
 
 from murmur_streams.core.json_type import JsonType, loose_json
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.model.errors import InvalidPayloadError
+from murmur_streams.core.model.errors import (
+    AgentNotRegisteredError,
+    InvalidInputError,
+    InvalidPayloadError,
+)
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.core.model.result_codec import EncodedOutput, StoredModel
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.policy import Policy
+from murmur_streams.fleet.policy import AgentOptions, Policy, make_policy
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 NO_INPUT = object()
 """Marks a missing input: the agent is called without it, and its parameter's default applies."""
@@ -124,6 +130,117 @@ class Agent:
         if self.context_name is not None:
             arguments[self.context_name] = context
         return arguments
+
+
+class AgentRegistry:
+    """Registers functions as agents, and finds an agent by its function or its name."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """The agents, by name."""
+        return types.MappingProxyType(self._agents)
+
+    @overload
+    def agent(self, function: F, /) -> F: ...
+    @overload
+    def agent(
+        self, /, *, name: str | None = None, **options: Unpack[AgentOptions]
+    ) -> Callable[[F], F]: ...
+    def agent(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> Any:
+        """Register a function as an agent: ``@fleet.agent`` or ``@fleet.agent(retries=3, …)``.
+
+        The function stays callable as before. ``async def`` runs on the worker's event loop,
+        ``def`` in a thread of its own, so that blocking never stalls a heartbeat.
+
+        Args:
+            function: the agent, when no options are passed.
+            name: the name that runs are submitted to; None takes the function's.
+            options: each may be left out.
+
+                - retries (0): how often a failed execution is followed by another.
+                - timeout (None): seconds for one execution; a longer one fails with a TimeoutError.
+                - deadline (None): seconds for the whole run, counted from when it is due; then the
+                  run fails. It applies to runs submitted by a fleet that has the agent.
+                - backoff: the waits before retries; None for ``Backoff()``.
+                - never_retry: errors after which the run fails at once, as after NonRetryableError.
+                - max_attempts: how many executions may begin, including those that ended with
+                  their worker; None for retries + 10, 0 for no limit.
+                - silent_after_seconds (None): a run that writes nothing for so long while its
+                  worker lives gets an entry that says so.
+                - cancel_grace_seconds (10): how long a cancelled handler may take to end; then the
+                  run is cancelled without it.
+
+        Raises:
+            TypeError: its parameters or types do not fit, or the name is taken.
+            InvalidInputError: an option is out of bounds.
+        """
+        policy = make_policy(**options)
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            agent = make_agent(function, name, policy)
+            if agent.name in self._agents:
+                raise TypeError(f"this fleet has an agent named {agent.name!r} already")
+            self._agents[agent.name] = agent
+            return function
+
+        return register if function is None else register(function)
+
+    def _name(self, agent: Callable[..., Any] | str) -> str:
+        known = self._find(agent)
+        return known.name if known is not None else check_target(cast("str", agent))
+
+    def _find(self, agent: Callable[..., Any] | str) -> Agent | None:
+        """The registered agent; None for a name when this fleet has no agents of its own.
+
+        Raises:
+            AgentNotRegisteredError: the fleet has agents, and this is not one of them.
+        """
+        if isinstance(agent, str):
+            if agent in self._agents or not self._agents:
+                return self._agents.get(agent)
+            wanted = repr(agent)
+        else:
+            for known in self._agents.values():
+                if known.function == agent:
+                    return known
+            wanted = getattr(agent, "__name__", repr(agent))
+        raise _not_registered(wanted, self._agents)
+
+
+def checked_targets(registry: AgentRegistry, targets: Sequence[str] | None) -> list[str]:
+    """The names of the agents that a worker executes: the targets, or all for None.
+
+    Raises:
+        AgentNotRegisteredError: the fleet has no agents, or lacks one of the targets.
+        InvalidInputError: the list is empty.
+    """
+    if not registry.agents:
+        raise AgentNotRegisteredError(
+            "this fleet has no agents to execute; register one with @fleet.agent"
+        )
+    if targets is not None and not targets:
+        raise InvalidInputError("targets is empty: name an agent, or pass None for all of them")
+    for target in targets or ():
+        if target not in registry.agents:
+            raise _not_registered(repr(target), registry.agents)
+    return list(targets or registry.agents)
+
+
+def _not_registered(wanted: str, agents: Mapping[str, Agent]) -> AgentNotRegisteredError:
+    return AgentNotRegisteredError(
+        f"this fleet has no agent {wanted}; it has: {', '.join(sorted(agents)) or 'none'}. "
+        "Register it with @fleet.agent"
+    )
 
 
 def make_agent(

@@ -15,12 +15,11 @@ from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.pages import RunPage
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import WorkerInfo
-from murmur_streams.fleet.agents import Agent
+from murmur_streams.fleet.agents import Agent, AgentRegistry
 from murmur_streams.fleet.dead import DeadRuns
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.idempotency import sent_form
 from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
-from murmur_streams.fleet.registry import AgentRegistry
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.fleet.submission import retry_run, submit_run
 from murmur_streams.fleet.sync import Blocking, SyncRunHandle, blocking

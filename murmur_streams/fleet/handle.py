@@ -28,7 +28,7 @@ from murmur_streams.core.rules.cancellation import (
     recorded_cancellation,
 )
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.awaiting import Awaited, awaiting, is_in_execution
+from murmur_streams.fleet.current import Awaited, awaiting, current_execution
 from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.stores.work_store import WorkStore
@@ -82,7 +82,7 @@ class RunHandle(Generic[T]):
         """
         store = await self._stores.get()
         target, state = "", RunState.PENDING
-        if is_in_execution():
+        if current_execution() is not None:
             run = await store.snapshot(self.run_id)
             target, state = run.target, run.state
         awaited = Awaited(self.run_id, target, state)

@@ -95,7 +95,9 @@ async def _claimed(store: InMemoryRunStore, target: str, encoded: JsonValue) -> 
 
 async def _executed(execution: Execution) -> None:
     try:
-        await execution.run()
+        # In a task of its own, so that what the caller does afterwards is not taken as a part of
+        # this execution.
+        await asyncio.create_task(execution.run())
     except asyncio.CancelledError:
         # The caller is cancelled, and the agent with it: let the agent end first.
         if (handler := execution.left_behind) is not None:

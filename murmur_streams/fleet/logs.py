@@ -1,14 +1,21 @@
-"""Names the run and the attempt on every log record that is written during an execution."""
+"""What the package logs: texts without control characters, the run of a record, repeated faults."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import re
-from typing import NamedTuple
+import time
+from collections.abc import Callable
 
 from murmur_streams.core.exception_text import describe_error, format_traceback
+from murmur_streams.core.model import errors
+from murmur_streams.fleet.current import current_execution
 
+REPEAT_SECONDS = 60.0
+AWAY = (errors.StoreUnavailableError, errors.OutcomeUnknownError, errors.EmbeddedServerError)
+"""The errors of a call while the server is gone or restarts."""
+MOST_TEXTS = 20
+"""How many texts are remembered: errors may differ in their texts each time."""
 _CONTROLS = re.compile(
     # All but the tab and the line feed; and those that reorder or split a line on a screen.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
@@ -33,29 +40,6 @@ def loggable_traceback(error: BaseException) -> str:
     return loggable(format_traceback(error).rstrip())
 
 
-class Executed(NamedTuple):
-    """One execution of one run."""
-
-    run_id: str
-    attempt: int
-
-
-_EXECUTED: contextvars.ContextVar[Executed | None] = contextvars.ContextVar(
-    "murmur_streams_executed", default=None
-)
-"""The current execution; tasks and the threads of agents inherit it."""
-
-
-def begin_execution(run_id: str, attempt: int) -> None:
-    """Mark the running task, and all tasks that it creates, as executing this run."""
-    _EXECUTED.set(Executed(run_id, attempt))
-
-
-def executed() -> Executed | None:
-    """The execution of the running task or thread; None outside of agents."""
-    return _EXECUTED.get()
-
-
 class RunLogFilter(logging.Filter):
     """Puts ``run_id``, ``attempt`` and ``execution`` on every record that passes.
 
@@ -65,8 +49,63 @@ class RunLogFilter(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        execution = _EXECUTED.get()
+        execution = current_execution()
         record.run_id = execution.run_id if execution else "-"
         record.attempt = execution.attempt if execution else "-"
         record.execution = f" [{execution.run_id} #{execution.attempt}]" if execution else ""
         return True
+
+
+class LogThrottle:
+    """Logs a failure that lasts: at once, then once a minute, and when it is over.
+
+    Args:
+        logger: the logger.
+        what: the beginning of the line; the error's text follows it.
+        clock: returns seconds that only grow.
+        logged: the texts that were logged, and when. The loops of one worker share it, so that an
+            error that all of them meet, such as a refused password, is one line a minute.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        what: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        logged: dict[str, float] | None = None,
+    ) -> None:
+        self._logger = logger
+        self._what = what
+        self._clock = clock
+        self._began: float | None = None
+        self._logged = {} if logged is None else logged
+        self._was_logged = False
+        self._was_away = False
+
+    def failed(self, error: BaseException) -> None:
+        """Log a warning, unless the same text was logged within the last minute."""
+        now, text = self._clock(), str(error)
+        self._was_away = self._was_away or isinstance(error, AWAY)
+        if self._began is None:
+            self._began = now
+        before = self._logged.get(text)
+        if before is not None and now - before < REPEAT_SECONDS:
+            return
+        if len(self._logged) >= MOST_TEXTS:
+            self._logged.clear()
+        self._logged[text] = now
+        self._was_logged = True
+        self._logger.warning("%s: %s", self._what, loggable(text))
+
+    def recovered(self) -> None:
+        """Log that the failure is over, if it was logged."""
+        if self._began is None:
+            return
+        lasted, self._began = self._clock() - self._began, None
+        was_logged, self._was_logged = self._was_logged, False
+        over = "the server answers again" if self._was_away else "over"
+        self._was_away = False
+        if was_logged:
+            self._logged.clear()
+            self._logger.warning("%s: %s after %.1f s", self._what, over, lasted)

@@ -18,8 +18,7 @@ from murmur_streams.core.model.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from murmur_streams.fleet.log_throttle import LogThrottle
-from murmur_streams.fleet.logs import loggable, loggable_traceback
+from murmur_streams.fleet.logs import LogThrottle, loggable, loggable_traceback
 from murmur_streams.server.problems import problem_of
 from murmur_streams.wire.problems import MEDIA_TYPE
 

@@ -13,7 +13,7 @@ from murmur_streams.core.model.errors import MurmurError, RunNotFoundError
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.log_throttle import LogThrottle
+from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError

@@ -36,11 +36,7 @@ class RequestBody(BaseModel):
     """A body from outside. A null for an optional member is the same as leaving it out."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        json_schema_extra=_nullable,
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, json_schema_extra=_nullable
     )
 
     @model_validator(mode="before")
@@ -73,8 +69,7 @@ class Task(RequestBody):
     id: str | None = Field(None, description="The client's own name for it; not stored.")
     request_id: str | None = Field(None, description="The client's own; not stored.")
     input: JsonValue = Field(
-        None,
-        description="The agent's input. Text is decoded for an agent whose input is not text.",
+        None, description="The agent's input. Text is decoded for an agent whose input is not text."
     )
     metadata: dict[str, JsonValue] | None = Field(None, description="Stored with the run.")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from murmur_streams.core.model.work import TargetRule, WorkerInfo
-from murmur_streams.fleet.worker.upkeep import PYTHON
+from murmur_streams.fleet.worker.loops import PYTHON
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.cli.conftest import CommandLine
 

@@ -10,8 +10,8 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.core.model.states import RunState
-from murmur_streams.fleet.awaiting import Awaited
-from murmur_streams.fleet.worker.blocked import Blocked
+from murmur_streams.fleet.current import Awaited
+from murmur_streams.fleet.worker.executions import Blocked
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working
 

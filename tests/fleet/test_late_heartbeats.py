@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from murmur_streams.core.model.work import Beat
-from murmur_streams.fleet.log_throttle import LogThrottle
-from murmur_streams.fleet.worker.upkeep import keep_leases
+from murmur_streams.fleet.logs import LogThrottle
+from murmur_streams.fleet.worker.loops import WorkerLoops
 from murmur_streams.stores.redis.queue import Queue
 
 WARNING = (
@@ -30,8 +30,9 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
         return []
 
     queue = cast("Queue", None)
-    trouble = LogThrottle(logging.getLogger("heartbeats"), "no heartbeat")
-    task = asyncio.create_task(keep_leases(queue, 0.001, lease_seconds, held, print, trouble))
+    logger = logging.getLogger("heartbeats")
+    loops = WorkerLoops(queue, "worker", (), lease_seconds, lambda what: LogThrottle(logger, what))
+    task = asyncio.create_task(loops.heartbeats(0.001, held, print))
     await asyncio.sleep(0)
     time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is to be told
     await came.wait()

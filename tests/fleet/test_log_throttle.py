@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from murmur_streams.core.model.errors import StoreUnavailableError
-from murmur_streams.fleet.log_throttle import MOST_TEXTS, LogThrottle
+from murmur_streams.fleet.logs import MOST_TEXTS, LogThrottle
 
 
 class Watched:

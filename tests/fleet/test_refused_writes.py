@@ -12,7 +12,7 @@ from murmur_streams import Fleet, RunContext
 from murmur_streams.core.model.errors import StoreError, StoreFullError, StoreReadOnlyError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet.worker import Worker
-from murmur_streams.fleet.worker.upkeep import heartbeat_seconds
+from murmur_streams.fleet.worker.loops import heartbeat_seconds
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.stage import wait_until

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from murmur_streams import Fleet
-from murmur_streams.fleet.log_throttle import LogThrottle
+from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.server import answering, make_app
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.pod import Pod

@@ -25,7 +25,7 @@ from murmur_streams.cli.supervisor.shutdown import cancel_leftovers, end_now, en
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
-from murmur_streams.fleet.worker.forks import let_go_of_children
+from murmur_streams.fleet.worker.process import let_go_of_children
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 

@@ -125,11 +125,7 @@ def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision
 def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision:
     if run is not None:
         return Decision(("EXISTS",))
-    fields = {
-        "type": str(EntryType.CREATED),
-        "target": command.target,
-        "epoch": command.epoch,
-    }
+    fields = {"type": str(EntryType.CREATED), "target": command.target, "epoch": command.epoch}
     if command.input is not None:
         fields["input_size"] = str(command.input.size)
         fields["input_sha256"] = command.input.sha256
@@ -276,15 +272,7 @@ def _delete(run: Run, command: Delete, now: Now) -> Decision:
     return written(run, now.server_ms, [{"type": str(EntryType.DELETED)}])
 
 
-_FENCED = (
-    Append,
-    Finish,
-    UpdateProgress,
-    Release,
-    DeliverCancel,
-    Checkpoint,
-    NoteSilence,
-)
+_FENCED = (Append, Finish, UpdateProgress, Release, DeliverCancel, Checkpoint, NoteSilence)
 """The commands that carry a worker's claim, which must be the one that holds the run."""
 
 _SNAPSHOTTED = (Append, PushEvent, UpdateProgress, Checkpoint)

@@ -51,11 +51,7 @@ def start(run: Run, command: Start, now: Now) -> Decision:
     }
     if command.host is not None:
         state["host"] = command.host
-    started = {
-        "type": str(RunEventType.AGENT_STARTED),
-        "agent": run.target,
-        "attempt": attempt,
-    }
+    started = {"type": str(RunEventType.AGENT_STARTED), "agent": run.target, "attempt": attempt}
     return written(run, now.server_ms, [state, started])
 
 

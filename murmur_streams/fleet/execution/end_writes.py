@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import StrEnum
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from murmur_streams.core.model.errors import (
-    DeadLetterNotFoundError,
-    LeaseLostError,
-    OutcomeUnknownError,
-    RunDamagedError,
-    RunNotFoundError,
-    RunTerminatedError,
-    StoreConfigurationError,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
-from murmur_streams.fleet.execution.waits import first_of
-from murmur_streams.fleet.log_throttle import LogThrottle
+from murmur_streams.core.model import errors
+from murmur_streams.fleet.execution.tasks import first_of
+from murmur_streams.fleet.logs import LogThrottle
 
 logger = logging.getLogger("murmur_streams.worker")
 
 PASSING = (
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-    OutcomeUnknownError,
-    StoreConfigurationError,
+    errors.StoreFullError,
+    errors.StoreReadOnlyError,
+    errors.StoreUnavailableError,
+    errors.OutcomeUnknownError,
+    errors.StoreConfigurationError,
 )
 """Errors that may be gone at the next try. Repeating is safe: a write that was applied although its
 reply was lost has ended the claim, and the repeated write is rejected because of that."""
@@ -62,7 +50,7 @@ class EndWriter:
         pause: waits before another try, longer each time.
     """
 
-    def __init__(self, what: str, pause: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, what: str, pause: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         self._what = what
         self._pause = pause
         self._is_hurried = asyncio.Event()
@@ -89,11 +77,8 @@ class EndWriter:
             else:
                 log.recovered()
                 return answer
-            await first_of(self._wait(failures), self._is_hurried.wait())
+            await first_of(self._pause(failures), self._is_hurried.wait())
             failures += 1
-
-    async def _wait(self, failures: int) -> None:
-        await self._pause(failures)
 
 
 def outcome_without_end(error: BaseException, run_id: str) -> ExecutionOutcome | None:
@@ -104,7 +89,9 @@ def outcome_without_end(error: BaseException, run_id: str) -> ExecutionOutcome |
     """
     if _is_loss(error, run_id):
         return ExecutionOutcome.LOST
-    if issubclass(type(error), StoreError) and not issubclass(type(error), RunDamagedError):
+    if issubclass(type(error), errors.StoreError) and not issubclass(
+        type(error), errors.RunDamagedError
+    ):
         # If the write was applied, it stays so; if not, the lease runs out and the run is
         # executed again.
         return ExecutionOutcome.LEFT
@@ -114,13 +101,15 @@ def outcome_without_end(error: BaseException, run_id: str) -> ExecutionOutcome |
 def _is_loss(error: BaseException, run_id: str) -> bool:
     """Whether an error says that the claim of this run is over."""
     kind = type(error)
-    if not issubclass(kind, (LeaseLostError, RunTerminatedError, RunNotFoundError)):
+    if not issubclass(
+        kind, (errors.LeaseLostError, errors.RunTerminatedError, errors.RunNotFoundError)
+    ):
         return False
-    if issubclass(kind, DeadLetterNotFoundError):
+    if issubclass(kind, errors.DeadLetterNotFoundError):
         return False
     # The code of an output may look for another run that is gone, or raise an error that only
     # looks like one of ours.
     try:
-        return cast("LeaseLostError", error).run_id == run_id
+        return cast("errors.LeaseLostError", error).run_id == run_id
     except BaseException:  # noqa: BLE001  # an output's own code may raise anything
         return False

@@ -10,12 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 from murmur_streams.core.exception_text import as_data, traceback_of
-from murmur_streams.core.model.errors import (
-    MurmurError,
-    RemoteAgentError,
-)
+from murmur_streams.core.model.errors import MurmurError, RemoteAgentError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult, ResultMetadata, RunResult
 from murmur_streams.core.model.states import RunState
@@ -27,14 +25,7 @@ from murmur_streams.fleet.execution.end_writes import (
     outcome_without_end,
 )
 from murmur_streams.fleet.logs import loggable, loggable_error, loggable_traceback
-from murmur_streams.fleet.policy import (
-    DEADLINE_EXCEEDED,
-    FAILED,
-    Backoff,
-    Dead,
-    Retry,
-    decide_failure,
-)
+from murmur_streams.fleet.policy import FAILED, Backoff, Dead, Retry, decide_failure
 from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
@@ -83,9 +74,7 @@ class Endings:
                 lambda: self._end(RunState.COMPLETED, result, RunEventType.AGENT_COMPLETED)
             )
         except Exception as error:  # noqa: BLE001  # an output that no store accepts
-            outcome = self._unwritten(error)
-            failure = error
-        return await self.fail(failure) if outcome is None else outcome
+            return self._unwritten(error) or await self.fail(error)
 
     async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> ExecutionOutcome:
         """Queue the run again or end it, by the agent's policy; ``verdict`` overrules it."""
@@ -93,22 +82,18 @@ class Endings:
         decision = verdict or self._decide(error)
         self._log(failure, decision)
         if isinstance(decision, Retry):
-            return await self._try(lambda: self._retry(decision, failure))
-        result = self._result(None, failure)
-        return await self._try(
-            lambda: self._end(
-                RunState.FAILED,
-                result,
-                RunEventType.AGENT_FAILED,
+            return await self._release(
+                ExecutionOutcome.RETRIED,
+                decision.reason,
+                delay_seconds=decision.delay_seconds,
                 error=str(failure),
-                dead=decision.reason,
-            ),
+            )
+        result = self._result(None, failure)
+        end = partial(self._end, RunState.FAILED, dead=decision.reason)
+        return await self._try(
+            partial(end, result, RunEventType.AGENT_FAILED, error=str(failure)),
             # A store's limits may be lower than those of an error's text.
-            lambda: self._end(
-                RunState.FAILED,
-                error=f"{failure.type_name} (its text could not be stored)",
-                dead=decision.reason,
-            ),
+            partial(end, error=f"{failure.type_name} (its text could not be stored)"),
         )
 
     def _decide(self, error: BaseException) -> Retry | Dead:
@@ -130,10 +115,6 @@ class Endings:
             )  # fmt: skip
             return decide(replace(policy, backoff=Backoff()))
 
-    async def exceed_deadline(self, error: BaseException) -> ExecutionOutcome:
-        """End the run, however many retries it has left."""
-        return await self.fail(error, verdict=Dead(DEADLINE_EXCEEDED))
-
     async def deliver_cancel(self) -> ExecutionOutcome | None:
         """Record that the cancel was delivered to the handler; None once that is written."""
         claim = self._claim
@@ -148,7 +129,13 @@ class Endings:
         return await self._try(lambda: self._end(RunState.CANCELLED, stopped=stopped))
 
     async def hand_back(self) -> ExecutionOutcome:
-        """Put the run back into its queue, because this worker stops.
+        """Put the run back into its queue, because this worker stops."""
+        return await self._release(ExecutionOutcome.HANDED_BACK, WORKER_STOPPED)
+
+    async def _release(
+        self, outcome: ExecutionOutcome, reason: str, **details: Any
+    ) -> ExecutionOutcome:
+        """Make the run pending again.
 
         The store ends a run as cancelled instead when a cancel was requested in the meantime: it
         decides that in the same step, so no other worker can start the run in between.
@@ -156,59 +143,29 @@ class Endings:
         claim = self._claim
 
         async def release() -> ExecutionOutcome:
-            state = await self._store.release(claim.run_id, claim.token, WORKER_STOPPED)
-            return (
-                ExecutionOutcome.CANCELLED
-                if state is RunState.CANCELLED
-                else ExecutionOutcome.HANDED_BACK
-            )
+            state = await self._store.release(claim.run_id, claim.token, reason, **details)
+            return ExecutionOutcome.CANCELLED if state is RunState.CANCELLED else outcome
 
         return await self._try(release)
-
-    async def _retry(self, decision: Retry, failure: RemoteAgentError) -> ExecutionOutcome:
-        state = await self._store.release(
-            self._claim.run_id,
-            self._claim.token,
-            decision.reason,
-            delay_seconds=decision.delay_seconds,
-            error=str(failure),
-        )
-        return (
-            ExecutionOutcome.CANCELLED if state is RunState.CANCELLED else ExecutionOutcome.RETRIED
-        )
 
     async def _end(
         self,
         state: RunState,
         result: RunResult | None = None,
         event_type: RunEventType | None = None,
-        *,
-        error: str | None = None,
-        dead: str | None = None,
-        stopped: str | None = None,
+        **details: str | None,
     ) -> ExecutionOutcome:
-        claim = self._claim
+        """End the run; ``details`` are the ``error``, ``dead`` and ``stopped`` of ``finish``."""
+        run_id, agent, token = self._claim.run_id, self._claim.target, self._claim.token
         event = None
         if event_type is not None:
+            error = details.get("error")
             event = RunEvent(
-                type=event_type,
-                run_id=claim.run_id,
-                agent=claim.target,
-                task_id=claim.run_id,
-                error=error,
+                type=event_type, run_id=run_id, agent=agent, task_id=run_id, error=error
             )
-        await self._store.finish(
-            claim.run_id,
-            state,
-            result=result,
-            event=event,
-            error=error,
-            claim=claim.token,
-            dead=dead,
-            stopped=stopped,
-        )
+        await self._store.finish(run_id, state, result=result, event=event, claim=token, **details)
         ended = await self._ended(state)
-        logger.debug("run %s %s", claim.run_id, ended)
+        logger.debug("run %s %s", run_id, ended)
         return ExecutionOutcome(ended)
 
     async def _ended(self, asked: RunState) -> RunState:
@@ -242,23 +199,18 @@ class Endings:
             )
         return ExecutionOutcome.LEFT if instead is None else await self._try(instead)
 
-    def log_loss(self, error: BaseException) -> None:
-        """Log that the claim is over."""
-        shown = loggable_error(error)
-        logger.info("run %s: its claim is over: %s", self._claim.run_id, shown)
-
-    def log_left(self, error: BaseException) -> None:
-        """Log that the run is executed again when its lease has run out."""
-        shown = loggable_error(error)
-        logger.warning("run %s is left to the next worker: %s", self._claim.run_id, shown)
-
     def _unwritten(self, error: BaseException) -> ExecutionOutcome | None:
         """The outcome after a write has failed; None: the run itself has failed."""
         outcome = outcome_without_end(error, self._claim.run_id)
+        return None if outcome is None else self.without_end(outcome, error)
+
+    def without_end(self, outcome: ExecutionOutcome, error: BaseException) -> ExecutionOutcome:
+        """Log why this execution writes no end; returns the outcome."""
+        run_id, shown = self._claim.run_id, loggable_error(error)
         if outcome is ExecutionOutcome.LOST:
-            self.log_loss(error)
-        elif outcome is ExecutionOutcome.LEFT:
-            self.log_left(error)
+            logger.info("run %s: its claim is over: %s", run_id, shown)
+        else:
+            logger.warning("run %s is left to the next worker: %s", run_id, shown)
         return outcome
 
     def _result(self, output: object, error: BaseException | None) -> RunResult:
@@ -292,11 +244,6 @@ class Endings:
 def _first_frame_of_agent(error: BaseException) -> TracebackType | None:
     """The first frame of an error's traceback that is the agent's own code."""
     first = traceback_of(error)
-    while first is not None and _is_ours(first):
+    while first and _OUR_FRAMES.search(first.tb_frame.f_code.co_filename.replace("\\", "/")):
         first = first.tb_next
     return first
-
-
-def _is_ours(frame: TracebackType) -> bool:
-    file = frame.tb_frame.f_code.co_filename.replace("\\", "/")
-    return _OUR_FRAMES.search(file) is not None

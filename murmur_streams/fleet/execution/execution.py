@@ -11,13 +11,13 @@ from enum import Enum, auto
 from murmur_streams.core.model.work import Claim
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.fleet.awaiting import Awaited, Waits, track_waits
 from murmur_streams.fleet.context import RunContext
+from murmur_streams.fleet.current import Awaited, CurrentExecution, enter_execution
 from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.endings import Endings
-from murmur_streams.fleet.execution.tasks import StartedTasks, leave_behind, track_tasks
-from murmur_streams.fleet.logs import begin_execution, loggable
-from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
+from murmur_streams.fleet.execution.tasks import leave_behind, running_tasks
+from murmur_streams.fleet.logs import loggable
+from murmur_streams.fleet.policy import DEADLINE_EXCEEDED, NOT_RETRYABLE, Dead
 from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
@@ -68,8 +68,7 @@ class Execution:
         self._in_thread = False
         self._is_ending = False
         self._input_is_wrong = False
-        self._started: StartedTasks | None = None
-        self._waits: Waits | None = None
+        self._current = CurrentExecution(claim.run_id, claim.attempt)
         self._left_behind = False
         self._output: object = None
         self._error: BaseException | None = asyncio.CancelledError()
@@ -84,13 +83,12 @@ class Execution:
     @property
     def awaited(self) -> list[Awaited]:
         """The runs that its handler waits for."""
-        return [] if self._waits is None else self._waits.runs
+        return list(self._current.awaited)
 
     @property
     def left_behind(self) -> asyncio.Task[None] | None:
         """The handler's task, when it did not end in its grace time and has not since."""
-        task = self._handler if self._left_behind else None
-        return None if task is None or task.done() else task
+        return self._running() if self._left_behind else None
 
     def close(self) -> None:
         """Reject every further write of the agent's code."""
@@ -100,12 +98,11 @@ class Execution:
         """Cancel the handler. False when it has ended or was stopped before."""
         if verdict is Verdict.CANCELLED:
             self._endings.cancel_requested = True
-        if self._is_ending or (self._handler is not None and self._handler.done()):
+        is_over = self._is_ending or (self._handler is not None and self._handler.done())
+        if is_over or self._verdict is not None:
             if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
                 self._endings.hurry()
-            return False
-        if self._verdict is not None:
-            return self._stop_again(verdict)
+            return not is_over and self._stop_again(verdict)
         self._verdict = verdict
         self._context.cancel()
         if self._handler is not None and not self._in_thread:
@@ -115,8 +112,6 @@ class Execution:
         return True
 
     def _stop_again(self, verdict: Verdict) -> bool:
-        if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
-            self._endings.hurry()
         if verdict is Verdict.LOST and self._verdict is not Verdict.LOST:
             self._verdict = verdict
             return True
@@ -126,9 +121,9 @@ class Execution:
 
     async def run(self) -> ExecutionOutcome:
         """Execute the run and write its end; cancelled itself, it writes nothing."""
-        await self._execute()
         delivery = None
         try:
+            await self._execute()
             if self._verdict is Verdict.CANCELLED:
                 delivery = asyncio.create_task(self._endings.deliver_cancel())
             await self._grant_grace()
@@ -150,18 +145,12 @@ class Execution:
         # In a task of its own: an agent, or a timer that it has started, may cancel the task it
         # runs in. In this task that would cancel the write that ends the run, and the run would be
         # executed again when its lease has run out.
-        begin_execution(self.claim.run_id, self.claim.attempt)
+        enter_execution(self._current)
         self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
         seconds, verdict = self._limit()
-        try:
-            await asyncio.wait(
-                (self._handler, self._stopped),
-                timeout=seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        except asyncio.CancelledError:
-            self._leave()
-            raise
+        await asyncio.wait(
+            (self._handler, self._stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
         if not self._handler.done() and self._verdict is None:
             self.stop(verdict)
 
@@ -175,8 +164,8 @@ class Execution:
         return left, Verdict.DEADLINE
 
     async def _grant_grace(self) -> None:
-        handler = self._handler
-        if handler is None or handler.done() or self._verdict is None:
+        handler = self._running()
+        if handler is None or self._verdict is None:
             return
         seconds = self._agent.policy.cancel_grace_seconds
         if self._verdict is Verdict.HANDED_BACK:
@@ -200,14 +189,18 @@ class Execution:
     def _leave(self) -> None:
         """Stop waiting for the handler, if it has not ended."""
         self._context.end()
-        if self._handler is None or self._handler.done():
+        if (handler := self._running()) is None:
             return
         self._left_behind = True
         # A second time: many handlers swallow one cancellation. A task that waits for the thread
         # of a ``def`` agent ends by this.
-        self._handler.cancel()
+        handler.cancel()
         if not self._in_thread:
-            leave_behind(self._handler)
+            leave_behind(handler)
+
+    def _running(self) -> asyncio.Task[None] | None:
+        """The handler's task; None before it has begun, and when it has ended."""
+        return None if self._handler is None or self._handler.done() else self._handler
 
     async def _conclude(self) -> ExecutionOutcome:
         """Write the end."""
@@ -234,7 +227,8 @@ class Execution:
                 return await self._endings.fail(error)
             case Verdict.DEADLINE:
                 error = self._overtime(DEADLINE_TEXT)
-                return await self._endings.exceed_deadline(error)
+                # However many retries the run has left.
+                return await self._endings.fail(error, verdict=Dead(DEADLINE_EXCEEDED))
 
     def _overtime(self, message: str) -> TimeoutError:
         error = TimeoutError(message)
@@ -246,7 +240,7 @@ class Execution:
 
     def _log_running_tasks(self) -> None:
         """Log the tasks that outlive the execution."""
-        running = [] if self._started is None else self._started.running(self._context.unfinished)
+        running = running_tasks(self._current, {*self._context.unfinished, self._handler})
         if running:
             more = len(running) - _MOST_TASKS_NAMED
             named = loggable(", ".join(running[:_MOST_TASKS_NAMED]))
@@ -262,18 +256,15 @@ class Execution:
         if error is None:
             return await self._endings.complete(self._output)
         if self._context.claim_lost:
-            self._endings.log_loss(error)
-            return ExecutionOutcome.LOST
+            return self._endings.without_end(ExecutionOutcome.LOST, error)
         if self._context.store_failed:
             # The server failed and not the run: it is executed again when its lease has run out.
-            self._endings.log_left(error)
-            return ExecutionOutcome.LEFT
+            return self._endings.without_end(ExecutionOutcome.LEFT, error)
         # An input that does not fit the agent's type will not fit at the next attempt either.
         verdict = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
         return await self._endings.fail(error, verdict=verdict)
 
     async def _work(self) -> None:
-        self._started, self._waits = track_tasks(), track_waits()
         try:
             enter_trace(self.claim.trace)
             self._output = await self._call()

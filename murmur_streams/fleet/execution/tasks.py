@@ -1,25 +1,46 @@
-"""Keeps the tasks and callbacks of an agent from ending the worker, which executes other runs, too.
+"""The tasks of a worker: waits for them, and keeps those of agents from ending the worker.
 
 A task that raises SystemExit or KeyboardInterrupt raises it out of the event loop as well, and the
-worker would end. Ctrl-C arrives through a signal handler and is not affected. A callback that
-raises an exception whose text cannot be read would end the loop while the exception is logged.
+worker, which executes other runs, too, would end. Ctrl-C arrives through a signal handler and is
+not affected. A callback that raises an exception whose text cannot be read would end the loop while
+the exception is logged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-import weakref
-from collections.abc import Callable, Collection, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, cast
 
 from murmur_streams.core.exception_text import as_data
 from murmur_streams.core.model.errors import RemoteAgentError
-from murmur_streams.fleet.logs import executed, loggable, loggable_traceback
+from murmur_streams.fleet.current import CurrentExecution, current_execution
+from murmur_streams.fleet.logs import loggable, loggable_traceback
 
 logger = logging.getLogger("murmur_streams.worker")
+
+
+async def first_of(*waits: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
+    """Wait until one of several coroutines has ended, or for ``seconds``; then cancel the rest."""
+    tasks = [asyncio.create_task(each) for each in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def end_within(seconds: float, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their ends, ``seconds`` at most."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
 
 
 def leave_behind(task: asyncio.Task[Any]) -> None:
@@ -33,35 +54,15 @@ def leave_behind(task: asyncio.Task[Any]) -> None:
     asyncio._unregister_task(task)
 
 
-def track_tasks() -> StartedTasks:
-    """Remember the tasks that are started from now on by the running task and by its tasks."""
-    started = StartedTasks()
-    _STARTED.set(started)
-    return started
-
-
-class StartedTasks:
-    """The tasks that one agent has started and that still run."""
-
-    def __init__(self) -> None:
-        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-
-    def add(self, task: asyncio.Task[Any]) -> None:
-        """Remember a task that was started."""
-        self._tasks.add(task)
-
-    def running(self, but: Collection[asyncio.Task[Any]] = ()) -> list[str]:
-        """The tasks that have not ended, except ``but``: each with its and its coroutine's name."""
-        return sorted(
-            f"{task.get_name()} ({_coroutine_name(task)})"
-            for task in self._tasks
-            if not task.done() and task not in but
-        )
-
-
-_STARTED: contextvars.ContextVar[StartedTasks | None] = contextvars.ContextVar(
-    "murmur_streams_started_tasks", default=None
-)
+def running_tasks(
+    execution: CurrentExecution, but: Collection[asyncio.Task[Any] | None]
+) -> list[str]:
+    """The tasks of an execution that have not ended: each with its and its coroutine's name."""
+    return sorted(
+        f"{task.get_name()} ({_coroutine_name(task)})"
+        for task in execution.tasks
+        if not task.done() and task not in but
+    )
 
 
 def _coroutine_name(task: asyncio.Task[Any]) -> str:
@@ -74,24 +75,23 @@ def _coroutine_name(task: asyncio.Task[Any]) -> str:
 def guard_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """Guard the tasks that executions create on this loop from now on; other tasks stay as is."""
     before: Any = loop.get_task_factory()
-    if isinstance(before, _Factory):
-        return
-    loop.set_task_factory(_Factory(before))
+    if not isinstance(before, _Factory):
+        loop.set_task_factory(_Factory(before))
 
 
 def guard_callbacks(loop: asyncio.AbstractEventLoop) -> None:
     """Log every exception of a callback on this loop, unless the user has set a handler."""
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        try:
+            loop.default_exception_handler(context)
+        except BaseException:  # noqa: BLE001  # the exception's own code may raise anything
+            error = context.get("exception")
+            shown = "" if error is None else loggable_traceback(error)
+            logger.error("%s: %s", context.get("message"), shown)  # noqa: TRY400  # would fail again
+
     if loop.get_exception_handler() is None:
-        loop.set_exception_handler(_report)
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    try:
-        loop.default_exception_handler(context)
-    except BaseException:  # noqa: BLE001  # the exception's own code may raise anything
-        error = context.get("exception")
-        shown = "" if error is None else loggable_traceback(error)
-        logger.error("%s: %s", context.get("message"), shown)  # noqa: TRY400  # would fail again
+        loop.set_exception_handler(report)
 
 
 class _Factory:
@@ -103,7 +103,7 @@ class _Factory:
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
     ) -> asyncio.Task[Any]:
-        execution = executed()
+        execution = current_execution()
         if execution is not None:
             coroutine = _Guarded(coroutine, execution.run_id)
         task: asyncio.Task[Any] = (
@@ -111,10 +111,9 @@ class _Factory:
             if self._before is None
             else self._before(loop, coroutine, **options)
         )
-        started = _STARTED.get()
         # A factory of the user's may return a future of any kind.
-        if started is not None and isinstance(cast("object", task), asyncio.Task):
-            started.add(task)
+        if execution is not None and isinstance(cast("object", task), asyncio.Task):
+            execution.tasks.add(task)
         return task
 
 

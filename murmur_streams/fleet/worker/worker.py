@@ -11,14 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from murmur_streams.core.model.errors import (
-    InvalidInputError,
-    StoreClosedError,
-    StoreConfigurationError,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.work import (
     MAX_REPORTED_RUNS,
     ClaimNotice,
@@ -27,24 +20,14 @@ from murmur_streams.core.model.work import (
     TargetRule,
     WorkerInfo,
 )
+from murmur_streams.fleet.agents import checked_targets
 from murmur_streams.fleet.execution.execution import STOP_SECONDS, Verdict
-from murmur_streams.fleet.execution.tasks import guard_callbacks, guard_tasks
-from murmur_streams.fleet.execution.waits import end_tasks, first_of
+from murmur_streams.fleet.execution.tasks import end_within, first_of, guard_callbacks, guard_tasks
 from murmur_streams.fleet.fleet import Fleet
-from murmur_streams.fleet.log_throttle import LogThrottle
-from murmur_streams.fleet.worker.blocked import Blocked
-from murmur_streams.fleet.worker.executions import Executions
-from murmur_streams.fleet.worker.forks import let_go_of_children
-from murmur_streams.fleet.worker.names import checked_targets, host_name, life_of, worker_id_of
-from murmur_streams.fleet.worker.upkeep import (
-    PYTHON,
-    heartbeat_seconds,
-    keep_house,
-    keep_leases,
-    keep_registered,
-    listen,
-    unregister,
-)
+from murmur_streams.fleet.logs import LogThrottle
+from murmur_streams.fleet.worker import loops
+from murmur_streams.fleet.worker.executions import Blocked, Executions
+from murmur_streams.fleet.worker.process import host_name, let_go_of_children, life_of, worker_id_of
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
@@ -52,7 +35,7 @@ logger = logging.getLogger("murmur_streams.worker")
 IDLE_SECONDS = 5.0
 """How long an idle worker waits for a wake-up token before it looks at the queue anyway."""
 REGISTER_SECONDS = 5.0
-_REFUSALS = (StoreConfigurationError, StoreFullError, StoreReadOnlyError)
+_REFUSALS = (errors.StoreConfigurationError, errors.StoreFullError, errors.StoreReadOnlyError)
 HAND_BACK_SECONDS = 5.0
 """How long a stopping worker tries to hand its runs back."""
 UNREGISTER_SECONDS = 1.0
@@ -92,7 +75,7 @@ class Worker:
         on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         if concurrency < 1 or lease_seconds < 1 or drain_seconds < 0:
-            raise InvalidInputError(
+            raise errors.InvalidInputError(
                 "a worker needs concurrency >= 1, lease_seconds >= 1 and drain_seconds >= 0"
             )
         self.worker_id = worker_id_of(worker_id)
@@ -168,42 +151,32 @@ class Worker:
         queue, workers = store.queue(self._lease_seconds), store.workers(REGISTER_SECONDS)
         await self._begin(queue)
         logger.info("worker %s executes %s", self.name, ", ".join(self._targets))
-        upkeep = self._start_upkeep(store, queue, workers)
+        running = self._start_loops(store, queue, workers)
         try:
             await self._work(store, queue)
             await self._let_finish()
         finally:
             await self._hand_back()
-            await end_tasks(upkeep, STOP_SECONDS)
-            await unregister(workers, self.name, UNREGISTER_SECONDS)
-        for task in upkeep:
+            await end_within(STOP_SECONDS, running)
+            await loops.unregister(workers, self.name, UNREGISTER_SECONDS)
+        for task in running:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         logger.info("worker %s has stopped", self.name)
 
-    def _start_upkeep(
+    def _start_loops(
         self, store: WorkStore, queue: WorkQueue, workers: WorkerList
     ) -> list[asyncio.Task[None]]:
         lease, agents = self._lease_seconds, dict(self._fleet.agents)
-        beat = heartbeat_seconds(lease, store.live_ttl_ms)
-        loops = [
-            keep_leases(
-                *(queue, beat, lease, lambda: self._executions.beats(agents), self._on_notice),
-                self._log_throttle("no heartbeat"),
-            ),
-            keep_house(
-                *(queue, self.name, self._targets, lease, self._requeued.set),
-                self._log_throttle("no look at the leases"),
-            ),
-            listen(
-                queue,
-                self.name,
-                self._on_control_message,
-                self._log_throttle(f"worker {self.name} is not woken"),
-            ),
-            keep_registered(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),
-        ]
-        tasks = [asyncio.create_task(each) for each in loops]
+        every = loops.heartbeat_seconds(lease, store.live_ttl_ms)
+        of_queue = loops.WorkerLoops(queue, self.name, self._targets, lease, self._log_throttle)
+        coroutines = (
+            of_queue.heartbeats(every, lambda: self._executions.beats(agents), self._on_notice),
+            of_queue.housekeeping(self._requeued.set),
+            of_queue.control_messages(self._on_control_message),
+            loops.registration(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),
+        )
+        tasks = [asyncio.create_task(each) for each in coroutines]
         for task in tasks:
             # Only a bug ends them. A worker without heartbeats would lose its leases and go on
             # claiming runs, so it stops.
@@ -219,7 +192,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 await self._until_stopping(queue.prepare(self._targets))
-            except (StoreReadOnlyError, StoreFullError) as error:
+            except (errors.StoreReadOnlyError, errors.StoreFullError) as error:
                 log.failed(error)
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
@@ -233,9 +206,9 @@ class Worker:
             try:
                 await self._take(store, queue, log)
                 failures = 0
-            except StoreClosedError:
+            except errors.StoreClosedError:
                 raise
-            except StoreError as error:
+            except errors.StoreError as error:
                 log.failed(error)
                 self.refusal = str(error) if isinstance(error, _REFUSALS) else None
                 await self._until_stopping(queue.recover(failures))
@@ -291,7 +264,7 @@ class Worker:
             host=host_name(),
             pid=os.getpid(),
             version=version("murmur-streams"),
-            python=PYTHON,
+            python=loops.PYTHON,
             targets=sorted(self._targets),
             concurrency=self._concurrency,
             started_ms=self._started_ms,
@@ -322,7 +295,7 @@ class Worker:
         _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS + HAND_BACK_SECONDS)
         if late:
             logger.warning("%d runs are handed on when their leases have run out", len(late))
-        await end_tasks(list(late), STOP_SECONDS)
+        await end_within(STOP_SECONDS, list(late))
 
     async def _until_stopping(self, waiting: Coroutine[Any, Any, object]) -> None:
         await first_of(waiting, self._stopping.wait())

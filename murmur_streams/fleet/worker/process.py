@@ -1,13 +1,46 @@
-"""Forked children of agents get signal handlers of their own, so that a signal stops only them."""
+"""A worker as a process: its id, its name, and the signals of the children of its agents."""
 
 from __future__ import annotations
 
 import functools
 import os
+import re
+import secrets
 import signal
+import socket
 import threading
 
+from murmur_streams.core.model.errors import InvalidInputError
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]")
 _EVENT_LOOPS = frozenset({"asyncio", "uvloop"})
+
+
+def host_name() -> str:
+    """This machine's name, limited to the characters of a worker's id."""
+    return _NOT_IN_AN_ID.sub("-", socket.gethostname()).lstrip("._-")[:60] or "host"
+
+
+def worker_id_of(given: str | None) -> str:
+    """Check the id that the user gave, or make one of host, process id and four random digits.
+
+    Raises:
+        InvalidInputError: the id breaks the rules.
+    """
+    if given is None:
+        return f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
+    if _ID.fullmatch(given):
+        return given
+    raise InvalidInputError(
+        f"worker id {ascii(given)[:60]} is refused: use 1 to 128 characters of "
+        "A-Z a-z 0-9 . _ - that begin with a letter or a digit"
+    )
+
+
+def life_of(worker_id: str) -> str:
+    """A name for the control stream: no other process has it, even one with the same id."""
+    return f"{worker_id}.{secrets.token_hex(4)}"
 
 
 @functools.cache
