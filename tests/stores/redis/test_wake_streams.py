@@ -60,7 +60,7 @@ async def test_a_worker_that_waits_outlives_its_wake_stream(
     await wait_until(lambda: blocked(space) == 1, "the worker waits")
     stream = space.keys.wake("work", 0)
     space.admin.pexpire(stream, 1)
-    # Not "until it is missing": a server that wakes the worker at the expiry has it made anew at once.
+    # Not "until it is missing": the worker that the expiry wakes makes it anew at once.
     await wait_until(lambda: not 0 <= remaining_ms(space, stream) <= 1, "it has expired")
     await store.submit("run", "work")
     await waiting
