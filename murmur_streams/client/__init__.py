@@ -3,46 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from murmur_streams.client.errors import (
+    ForbiddenError,
+    HTTPError,
+    UnauthorizedError,
+    UnreadableAnswerError,
+)
+from murmur_streams.wire.answers import Ticket
+
 if TYPE_CHECKING:
-    from murmur_streams.client.answers import Ticket
-    from murmur_streams.client.async_client import AsyncClient, AsyncHandle
-    from murmur_streams.client.errors import (
-        ForbiddenError,
-        HTTPError,
-        UnauthorizedError,
-        UnreadableAnswerError,
-    )
+    from murmur_streams.client.async_client import AsyncClient
+    from murmur_streams.client.async_handle import AsyncHandle
     from murmur_streams.client.sync_client import Client, Handle
-
-_MODULES = {
-    "AsyncClient": "murmur_streams.client.async_client",
-    "AsyncHandle": "murmur_streams.client.async_client",
-    "Client": "murmur_streams.client.sync_client",
-    "Handle": "murmur_streams.client.sync_client",
-    "ForbiddenError": "murmur_streams.client.errors",
-    "HTTPError": "murmur_streams.client.errors",
-    "Ticket": "murmur_streams.client.answers",
-    "UnauthorizedError": "murmur_streams.client.errors",
-    "UnreadableAnswerError": "murmur_streams.client.errors",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(import_module(_MODULES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "httpx":
-            raise
-        raise ImportError("the client needs httpx: pip install 'murmur-streams[client]'") from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
 
 __all__ = [
     "AsyncClient",
@@ -55,3 +27,22 @@ __all__ = [
     "UnauthorizedError",
     "UnreadableAnswerError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: httpx comes with an extra.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "async_client" if name.startswith("Async") else "sync_client"
+    try:
+        value = getattr(import_module(f"murmur_streams.client.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "httpx":
+            raise
+        raise ImportError("the client needs httpx: pip install 'murmur-streams[client]'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

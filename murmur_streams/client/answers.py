@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from murmur_streams.client.errors import UnreadableAnswerError
-from murmur_streams.client.steps import Answer
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import JournalEntry
@@ -16,12 +15,30 @@ from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.pages import RunPage
 from murmur_streams.core.model.run import Run
-from murmur_streams.core.model.states import RunStatus
 from murmur_streams.core.rules.cancellation import Cancellation, recorded_cancellation
 from murmur_streams.wire.answers import entry_of, event_of
 from murmur_streams.wire.run_json import run_of, text_of
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: bytes = b""
+
+
+class LostError(Exception):
+    """The connection failed before the whole answer arrived."""
+
+    def __init__(self, message: str, *, may_have_arrived: bool) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
+        """False when the server cannot have seen the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +59,6 @@ class RunJournalPage:
     entries: tuple[JournalEntry, ...]
     cursor: str | None
     """Pass it to get the next page; None when this was the last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A short-lived key to one run's stream, for a browser's EventSource: ``?ticket=``."""
-
-    ticket: str
-    expires_in: int
-    """The seconds for which it opens a stream."""
-
-    def __repr__(self) -> str:
-        return f"Ticket(expires_in={self.expires_in})"
 
 
 def read(answer: Answer, reader: Callable[[Any], T]) -> T:
@@ -87,11 +92,6 @@ def checked(
 def run_id_of(members: dict[str, Any]) -> str:
     """The run's id."""
     return text_of(members["run_id"])
-
-
-def status_of(members: dict[str, Any]) -> RunStatus:
-    """State and progress."""
-    return RunStatus.model_validate(members)
 
 
 def position_of(cursor: str) -> Cursor:
@@ -133,18 +133,10 @@ def feed_entry_of(cursor: str, members: dict[str, Any]) -> FeedEntry:
 
 def cancellation_of(members: dict[str, Any], run: Run) -> Cancellation:
     """How far a cancel has come: the answer says how, the run says when."""
-    known = recorded_cancellation(run)
     how = members.get("how")
-    return Cancellation(
-        known.state, known.requested, known.delivered, known.stopped, how and text_of(how)
-    )
+    return replace(recorded_cancellation(run), how=how and text_of(how))
 
 
 def names_of(members: list[Any]) -> list[str]:
     """The names in a list of names."""
     return [text_of(name) for name in members]
-
-
-def ticket_of(members: dict[str, Any]) -> Ticket:
-    """A ticket."""
-    return Ticket(text_of(members["ticket"]), int(members["expires_in"]))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Iterable
-from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import httpx
 
-from murmur_streams.client import calls, following
-from murmur_streams.client.answers import RunEventPage, RunJournalPage, Ticket
-from murmur_streams.client.server import ClientOptions, Server
+from murmur_streams.client import answers, following, requests
+from murmur_streams.client.async_handle import AsyncHandle
+from murmur_streams.client.endpoint import ClientOptions, Endpoint
+from murmur_streams.client.patience import Retrying
 from murmur_streams.client.shell import AsyncHttp, Shell
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import OutcomeUnknownError, RunExistsError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.identifiers import check_run_id
-from murmur_streams.core.model.pages import RunPage
-from murmur_streams.core.model.results import AgentResult, RunResult
-from murmur_streams.core.model.run import Run
-from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.core.model.identifiers import check_run_id, new_run_id
+from murmur_streams.core.model.pages import RunPage, check_listing
+from murmur_streams.core.model.states import RunState
+from murmur_streams.wire.answers import Ticket
 from murmur_streams.wire.submit_options import ClientSubmitOptions
+
+logger = logging.getLogger("murmur_streams.client")
 
 
 class AsyncClient:
@@ -60,22 +61,18 @@ class AsyncClient:
         trust_env: bool = True,
         **options: Unpack[ClientOptions],
     ) -> None:
-        server = Server.of(base_url, token, options, trust_env=trust_env)
-        self._use(Shell(server, AsyncHttp(server, transport)))
-
-    def _use(self, shell: Shell) -> None:
-        self._shell = shell
-        self._patience = shell.server.patience
+        endpoint = Endpoint.of(base_url, token, options, trust_env=trust_env)
+        self._shell = Shell(endpoint, AsyncHttp(endpoint, transport))
 
     @classmethod
     def over(cls, shell: Shell) -> Self:
         """A client over connections that are there, such as blocking ones."""
         made = cls.__new__(cls)
-        made._use(shell)
+        made._shell = shell
         return made
 
     def __repr__(self) -> str:
-        return f"AsyncClient({self._shell.server.url!r})"
+        return f"AsyncClient({self._shell.url!r})"
 
     async def submit(
         self,
@@ -99,9 +96,24 @@ class AsyncClient:
             IdempotencyConflictError: the key was used for another request.
             OutcomeUnknownError: no try had an answer within ``retry_seconds``.
         """
-        steps = calls.submit(self._patience, target, input, options)
-        submitted = await self._shell.call(steps)
-        return AsyncHandle(submitted.run_id, self._shell, submitted.warning)
+        run_id = options.get("run_id")
+        if run_id is None and options.get("idempotency_key") is None:
+            # By this key the server recognizes a second request as the same submission.
+            options = {**options, "idempotency_key": new_run_id()}
+        retrying = Retrying(self._shell.patience)
+        try:
+            answer = await self._shell.answered(requests.submit(target, input, **options), retrying)
+        except RunExistsError:
+            if run_id is None or not retrying.is_unclear:
+                raise
+            raise OutcomeUnknownError(
+                f"an answer was lost, and then run_id {run_id!r} was taken: by this submission or "
+                "by one before it; with an idempotency_key instead, this could be known"
+            ) from None
+        warning = answer.headers.get("murmur-warning")
+        if warning is not None:
+            logger.warning("%s", ascii(warning)[1:-1])
+        return AsyncHandle(answers.read(answer, answers.run_id_of), self._shell, warning)
 
     def handle(self, run_id: str) -> AsyncHandle:
         """A handle on a run that was submitted anywhere."""
@@ -116,21 +128,23 @@ class AsyncClient:
         cursor: str | None = None,
     ) -> RunPage:
         """Runs, newest first, page by page; arguments as the store's ``list_runs``."""
-        return await self._shell.call(calls.list_runs(self._patience, state, target, limit, cursor))
+        check_listing(limit, cursor)
+        ask = requests.list_runs(state, target, limit, cursor)
+        return await self._shell.read(ask, answers.page_of)
 
     async def agents(self) -> list[str]:
         """The names of the server's agents."""
-        return await self._shell.call(calls.agents(self._patience))
+        return await self._shell.read(requests.agents(), answers.names_of)
 
     async def ticket(self, run_id: str) -> Ticket:
         """A key to the run's stream, for clients that cannot send headers, such as EventSource."""
-        return await self._shell.call(calls.ticket(self._patience, run_id))
+        return await self._shell.read(requests.ticket(run_id), Ticket.model_validate)
 
     def stream_many(
         self, run_ids: Iterable[str], *, after: str | None = None
     ) -> AsyncGenerator[RunEvent]:
         """Replay the events of several runs, follow them live, end when all have ended."""
-        return self._shell.follow(following.stream_many(self._patience, run_ids, after))
+        return following.stream_many(self._shell, run_ids, after)
 
     def feed(
         self,
@@ -146,7 +160,7 @@ class AsyncClient:
             targets: only runs of these agents; empty for all.
             types: only entries of these types; empty for all.
         """
-        return self._shell.follow(following.feed(self._patience, after, targets, types))
+        return following.feed(self._shell, after, targets, types)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -155,109 +169,5 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class AsyncHandle:
-    """Polls, streams and cancels one run. It holds only the run's id, so many are cheap."""
-
-    def __init__(self, run_id: str, shell: Shell, warning: str | None = None) -> None:
-        self.run_id = run_id
-        self.warning = warning
-        """The server's warning about the submission: no live worker serves its target."""
-        self._shell = shell
-        self._patience = shell.server.patience
-
-    def __repr__(self) -> str:
-        return f"AsyncHandle({self.run_id!r})"
-
-    async def status(self) -> RunStatus:
-        """State and progress; RunNotFoundError when it was deleted or has expired."""
-        return await self._shell.call(calls.status(self._patience, self.run_id))
-
-    async def snapshot(self) -> Run:
-        """Everything that the server shows of the run: no fencing token, no hash of its input."""
-        return await self._shell.call(calls.snapshot(self._patience, self.run_id))
-
-    async def result(self, timeout: float | None = None) -> AgentResult[Any]:
-        """Wait for the end, then read the result: an output, or an error as data.
-
-        Args:
-            timeout: seconds; None waits as long as it takes. TimeoutError leaves the run alone.
-
-        Raises:
-            RunNotFoundError: the run does not exist.
-            MurmurError: the run is of a group; ``any_result`` reads it.
-        """
-        return await self._shell.call(calls.result(self._patience, self.run_id, timeout))
-
-    async def any_result(self, timeout: float | None = None) -> RunResult:
-        """As ``result``, for a run of an agent or of a group."""
-        return await self._shell.call(calls.any_result(self._patience, self.run_id, timeout))
-
-    async def output(self, timeout: float | None = None) -> Any:
-        """Wait for the end and return the output.
-
-        Raises:
-            RunFailedError, RunCancelledError: that is how it ended.
-            TimeoutError: not ended within ``timeout`` seconds; the run goes on.
-        """
-        return await self._shell.call(calls.output(self._patience, self.run_id, timeout))
-
-    def stream(self, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
-        """Replay the run's events, follow live, end when it has ended; each event once.
-
-        It resumes by itself after a lost connection and after a restart, on the same or another
-        server.
-
-        Args:
-            after: the ``.id`` of the last event seen; None for the start.
-
-        Raises:
-            CursorGapError, CursorResetError: it cannot resume from its cursor; a caller can resume
-                from the error's ``resume_cursor``.
-        """
-        steps = following.stream(self._patience, self.run_id, after)
-        return self._shell.follow(steps)
-
-    async def events(
-        self, *, after: str | None = None, limit: int | None = None, wait: float = 0.0
-    ) -> RunEventPage:
-        """A page of the run's events.
-
-        Args:
-            after: the page's ``.cursor``, or an event's ``.id``; None for the start.
-            limit: how many at most; None leaves it to the server.
-            wait: seconds to wait for events when there are none yet.
-        """
-        return await self._shell.call(calls.events(self._patience, self.run_id, after, limit, wait))
-
-    async def journal(self, *, after: str | None = None, limit: int = 100) -> RunJournalPage:
-        """A page of all the run's entries."""
-        return await self._shell.call(calls.journal(self._patience, self.run_id, after, limit))
-
-    async def last_entries(self, count: int) -> list[JournalEntry]:
-        """The newest entries of the run, oldest first."""
-        return await self._shell.call(calls.last_entries(self._patience, self.run_id, count))
-
-    async def cancel(
-        self, *, reason: str | None = None, wait: float | bool = False
-    ) -> Cancellation:
-        """Ask that the run end cancelled; how far that has come.
-
-        Args:
-            reason: a line for people, stored with the run.
-            wait: False does not wait; True waits until the run has ended; a number waits at most
-                so many seconds.
-        """
-        return await self._shell.call(calls.cancel(self._patience, self.run_id, reason, wait))
-
-    async def delete(self, *, force: bool = False) -> None:
-        """Delete the run; RunNotTerminalError when it has not ended, unless forced."""
-        await self._shell.call(calls.delete(self._patience, self.run_id, force=force))

@@ -1,45 +1,22 @@
-"""Streams that resume by themselves, as steps that a shell takes; see ``steps``. No I/O."""
+"""Streams that resume by themselves after a lost connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from murmur_streams.client import answers, requests
-from murmur_streams.client.errors import (
-    ReceivedProblem,
-    UnreadableAnswerError,
-    error_of,
-)
-from murmur_streams.client.patience import (
-    Patience,
-    Retrying,
-    lost_for_good,
-    wait_after_answer,
-)
-from murmur_streams.client.steps import (
-    Answer,
-    Ask,
-    Close,
-    Deliver,
-    LostError,
-    Open,
-    Read,
-    StreamSteps,
-    Wait,
-)
+from murmur_streams.client.answers import Answer, LostError
+from murmur_streams.client.errors import ReceivedProblem, UnreadableAnswerError, error_of
+from murmur_streams.client.patience import Retrying
+from murmur_streams.client.requests import Ask
+from murmur_streams.client.shell import Connection, Shell
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.wire.answers import (
-    STREAM_DAMAGED,
-    STREAM_END,
-    STREAM_GAP,
-    STREAM_RESET,
-    event_of,
-)
+from murmur_streams.wire import answers as messages
 from murmur_streams.wire.problems import DAMAGED
 from murmur_streams.wire.sse import SseMessage, SseParser, SseTooLargeError
 
@@ -51,27 +28,26 @@ FIRST_RETRY_SECONDS = 1.0
 """The wait before a reconnect, until the server asks for another."""
 
 
-def stream(patience: Patience, run_id: str, after: str | None) -> StreamSteps[RunEvent]:
+def stream(shell: Shell, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
     """The events of a run after a cursor, each once, until it has ended."""
-    return _followed(patience, partial(requests.stream, run_id), Events([run_id]), after)
+    return _Followed(shell, partial(requests.stream, run_id), Events([run_id]), after).values()
 
 
 def stream_many(
-    patience: Patience, run_ids: Iterable[str], after: str | None
-) -> StreamSteps[RunEvent]:
+    shell: Shell, run_ids: Iterable[str], after: str | None
+) -> AsyncGenerator[RunEvent]:
     """The events of several runs, each once, until all have ended."""
     runs = list(dict.fromkeys(run_ids))
-    reader = Events(runs, is_many=True)
-    return _followed(patience, partial(requests.stream_many, runs), reader, after)
+    ask = partial(requests.stream_many, runs)
+    return _Followed(shell, ask, Events(runs, is_many=True), after).values()
 
 
 def feed(
-    patience: Patience, after: str | None, targets: Iterable[str], types: Iterable[str]
-) -> StreamSteps[FeedEntry]:
+    shell: Shell, after: str | None, targets: Iterable[str], types: Iterable[str]
+) -> AsyncGenerator[FeedEntry]:
     """The entries of all runs, without an end."""
-    targets, types = tuple(targets), tuple(types)
-    ask = partial(requests.feed, targets=targets, types=types)
-    return _followed(patience, ask, Entries(), after)
+    ask = partial(requests.feed, targets=tuple(targets), types=tuple(types))
+    return _Followed(shell, ask, Entries(), after).values()
 
 
 class Events:
@@ -87,7 +63,7 @@ class Events:
 
     def take(self, message: SseMessage) -> RunEvent | None:
         """The event of a message; None for a repeated one, and for an unknown type."""
-        event = answers.checked(message.data, event_of)
+        event = answers.checked(message.data, messages.event_of)
         if event is None or event.id is None:
             return event
         position = answers.position_of(event.id)
@@ -128,78 +104,86 @@ class _Reader(Protocol[R_co]):
         ...
 
 
-@dataclass
-class _Position(Generic[T]):
-    """The position of a stream, which outlives its connections."""
+class _Followed(Generic[T]):
+    """One stream. Its position outlives its connections."""
 
-    patience: Patience
-    cursor: str | None
-    reader: _Reader[T]
-    retry_seconds: float = FIRST_RETRY_SECONDS
+    def __init__(
+        self,
+        shell: Shell,
+        ask_after: Callable[[str | None], Ask],
+        reader: _Reader[T],
+        cursor: str | None,
+    ) -> None:
+        self._shell = shell
+        self._ask_after = ask_after
+        self._reader = reader
+        self._cursor = cursor
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._has_ended = False
 
-    def reconnect_after(self) -> Wait:
+    async def values(self) -> AsyncGenerator[T]:
+        """The values of the messages, over as many connections as it takes."""
+        connection = self._shell.connection()
+        try:
+            while await self._open(connection):
+                parser = SseParser(self._shell.patience.max_response_bytes, self._cursor or "")
+                while chunk := await _next_chunk(connection):
+                    for value in self._values(_parsed(parser, chunk)):
+                        yield value
+                    if self._has_ended:
+                        return
+                self._cursor = parser.last_id or self._cursor
+                if parser.retry_ms is not None:
+                    self._retry_seconds = parser.retry_ms / 1000
+                await connection.close()
+                await self._shell.sleep(self._reconnect_after())
+        finally:
+            await connection.close()
+
+    async def _open(self, connection: Connection) -> bool:
+        """Open the stream after the cursor; False when nothing comes after it."""
+        answer = await self._shell.answered(
+            self._ask_after(self._cursor),
+            Retrying(self._shell.patience),
+            connection.open,
+            also_failures=True,
+        )
+        if answer.status == HAS_ENDED:
+            return False
+        _check_is_stream(answer)
+        return True
+
+    def _values(self, parsed: Iterable[SseMessage]) -> Iterator[T]:
+        for message in parsed:
+            self._cursor = message.last_id or self._cursor
+            if message.event in {messages.STREAM_GAP, messages.STREAM_RESET}:
+                raise _cursor_error(message)
+            if message.event == messages.STREAM_DAMAGED:
+                raise _damage(message)
+            if message.event != messages.STREAM_END:
+                value = self._reader.take(message)
+                if value is not None:
+                    yield value
+            elif self._reader.is_end(message):
+                self._has_ended = True
+                return
+
+    def _reconnect_after(self) -> float:
         """The wait that the server asks for, and a random part more.
 
         Without it, all clients of a server that restarts would connect again at the same moment.
         """
-        seconds = self.retry_seconds * (1 + self.patience.draw() / 4)
-        return Wait(min(seconds, max(self.patience.retry_seconds, FIRST_RETRY_SECONDS)))
+        patience = self._shell.patience
+        seconds = self._retry_seconds * (1 + patience.draw() / 4)
+        return min(seconds, max(patience.retry_seconds, FIRST_RETRY_SECONDS))
 
 
-def _followed(
-    patience: Patience,
-    ask_after: Callable[[str | None], Ask],
-    reader: _Reader[T],
-    after: str | None,
-) -> StreamSteps[T]:
-    position = _Position(patience, after, reader)
-    retrying = Retrying(patience)
-    while True:
-        ask = ask_after(position.cursor)
-        try:
-            answer: Answer = yield Open(ask)
-        except LostError as lost:
-            yield Wait(retrying.wait_after(lost_for_good(lost, is_unclear=False)))
-            continue
-        if answer.status == HAS_ENDED:
-            return
-        if answer.status != OPENED:
-            yield Wait(wait_after_answer(ask, answer, retrying, also_failures=True))
-            continue
-        _check_is_stream(answer)
-        if (yield from _connection(position)):
-            return
-        retrying = Retrying(patience)
-        yield position.reconnect_after()
-
-
-def _connection(position: _Position[T]) -> Generator[Read | Close | Deliver[T], Any, bool]:
-    """Read one connection to its end; whether the stream ended with it."""
-    parser = SseParser(position.patience.max_response_bytes, position.cursor or "")
-    try:
-        while chunk := (yield Read()):
-            for message in _parsed(parser, chunk):
-                position.cursor = message.last_id or position.cursor
-                if message.event in {STREAM_GAP, STREAM_RESET}:
-                    raise _cursor_error(message)
-                if message.event == STREAM_DAMAGED:
-                    raise _damage(message)
-                if message.event != STREAM_END:
-                    value = position.reader.take(message)
-                    if value is not None:
-                        yield Deliver(value)
-                elif position.reader.is_end(message):
-                    return True
-    except LostError:
-        # The caller has every whole message. The server sends an incomplete one again, because the
-        # cursor stands before it.
-        pass
-    finally:
-        if parser.retry_ms is not None:
-            position.retry_seconds = parser.retry_ms / 1000
-    position.cursor = parser.last_id or position.cursor
-    yield Close()
-    return False
+async def _next_chunk(connection: Connection) -> bytes:
+    # After a loss, the caller has every whole message. The server sends an incomplete one again,
+    # because the cursor is before it.
+    with contextlib.suppress(LostError):
+        return await connection.read()
+    return b""
 
 
 def _parsed(parser: SseParser, chunk: bytes) -> list[SseMessage]:
@@ -214,7 +198,7 @@ def _cursor_error(message: SseMessage) -> CursorError:
     resume = members.get("resume_cursor")
     detail = members.get("detail") or members.get("message")
     kind, meaning = CursorGapError, "what came after the cursor was trimmed away"
-    if message.event == STREAM_RESET:
+    if message.event == messages.STREAM_RESET:
         kind, meaning = CursorResetError, "the cursor is of another stream, or beyond the end"
     return kind(str(detail or meaning), resume if isinstance(resume, str) else None)
 
@@ -230,7 +214,7 @@ def _members(members: dict[str, Any]) -> dict[str, Any]:
 
 def _check_is_stream(answer: Answer) -> None:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != requests.EVENT_STREAM:
+    if answer.status != OPENED or kind != requests.EVENT_STREAM:
         raise UnreadableAnswerError(
             f"the server answered {kind or 'nothing that has a type'} instead of an event stream",
             answer.status,

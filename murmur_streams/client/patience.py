@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from murmur_streams.client.answers import Answer, LostError
 from murmur_streams.client.errors import ReceivedProblem, error_of
-from murmur_streams.client.steps import Answer, Ask, LostError, Steps, Wait
+from murmur_streams.client.requests import Ask
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.errors import (
     InvalidInputError,
@@ -27,7 +28,6 @@ BUSY = frozenset({429, 502, 503, 504})
 """Statuses after which another try may succeed."""
 _UNCLEAR = frozenset({502, 504})
 """Statuses of a proxy that has lost the answer: the server may have done what was asked."""
-_NO_SUCCESS = 300
 _SERVER_FAILURE = 500
 
 
@@ -88,57 +88,39 @@ class Retrying:
             raise error
         return wait
 
+    def wait_after_loss(self, ask: Ask, lost: LostError) -> float:
+        """Seconds until the next try of a request without an answer.
 
-def answered(ask: Ask, retrying: Retrying) -> Steps[Answer]:
-    """Send the request until another try would not change the answer.
+        Raises:
+            OutcomeUnknownError: too little time is left, and this try or an earlier one may have
+                been done.
+            StoreUnavailableError: too little time is left.
+        """
+        self.is_unclear |= lost.may_have_arrived and not ask.is_read
+        if self.is_unclear:
+            text = f"{lost}; the request was applied once, or not at all"
+            return self.wait_after(OutcomeUnknownError(text))
+        return self.wait_after(StoreUnavailableError(str(lost)))
 
-    Raises:
-        StoreUnavailableError: no connection, for as long as was tried.
-        OutcomeUnknownError: no answer, to a request that may have been done.
-        MurmurError: the exception for an answer other than success.
-    """
-    while True:
-        try:
-            answer: Answer = yield ask
-        except LostError as lost:
-            retrying.is_unclear |= lost.may_have_arrived and not ask.is_read
-            wait = retrying.wait_after(lost_for_good(lost, is_unclear=retrying.is_unclear))
-        else:
-            if answer.status < _NO_SUCCESS:
-                return answer
-            wait = wait_after_answer(ask, answer, retrying)
-        yield Wait(wait)
+    def wait_after_answer(self, ask: Ask, answer: Answer, *, also_failures: bool = False) -> float:
+        """Seconds until the next try when it may change the answer. Else raises its exception.
 
-
-def wait_after_answer(
-    ask: Ask, answer: Answer, retrying: Retrying, *, also_failures: bool = False
-) -> float:
-    """Seconds to wait when another try may change the answer. Else raises its exception.
-
-    Args:
-        ask: the request.
-        answer: its answer, other than success.
-        retrying: its tries.
-        also_failures: whether every failure of the server is worth another try. For streams it is,
-            because opening one changes nothing.
-    """
-    problem = problem_of(ask, answer)
-    error = error_of(problem)
-    may_change = answer.status in BUSY or problem.slug == IN_FLIGHT.slug
-    if also_failures and answer.status >= _SERVER_FAILURE:
-        may_change = problem.slug != DAMAGED.slug
-    if not may_change:
-        raise error
-    unclear = answer.status in _UNCLEAR or problem.slug == UNKNOWN.slug
-    retrying.is_unclear |= unclear and not ask.is_read
-    return retrying.wait_after(error, retry_after(answer))
-
-
-def lost_for_good(lost: LostError, *, is_unclear: bool) -> BaseException:
-    """The exception for a request without an answer, after the last try."""
-    if is_unclear:
-        return OutcomeUnknownError(f"{lost}; the request was applied once, or not at all")
-    return StoreUnavailableError(str(lost))
+        Args:
+            ask: the request.
+            answer: its answer, other than success.
+            also_failures: whether every failure of the server is worth another try. For streams it
+                is, because opening one changes nothing.
+        """
+        problem = problem_of(ask, answer)
+        error = error_of(problem)
+        may_change = answer.status in BUSY or problem.slug == IN_FLIGHT.slug
+        if also_failures and answer.status >= _SERVER_FAILURE:
+            may_change = problem.slug != DAMAGED.slug
+        if not may_change:
+            raise error
+        unclear = answer.status in _UNCLEAR or problem.slug == UNKNOWN.slug
+        self.is_unclear |= unclear and not ask.is_read
+        return self.wait_after(error, retry_after(answer))
 
 
 def problem_of(ask: Ask, answer: Answer) -> ReceivedProblem:

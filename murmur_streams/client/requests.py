@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 from urllib.parse import quote
 
 from pydantic import JsonValue
 
-from murmur_streams.client.steps import Ask
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_run_id, check_target
@@ -22,6 +22,31 @@ from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY
 
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_HEADER_KEY}}}")
 EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request, without the server's address and the credentials."""
+
+    method: str = "GET"
+    path: str
+    """Below the base URL, percent-encoded."""
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = None
+    """JSON text."""
+    wait_seconds: float = 0.0
+    """How long the server may wait before it answers, because the request asks for that."""
+    run_id: str = ""
+    """The run that it is about, for the error."""
+    target: str = ""
+    key: str = ""
+    """The idempotency key, for the error."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET"
 
 
 def submit(  # noqa: PLR0913  # one for each option of a submission

@@ -1,4 +1,4 @@
-"""The shell that executes the steps of calls and streams with httpx.
+"""The shell that sends the requests of calls and streams with httpx.
 
 ``Shell`` is written once, with coroutines. Over ``BlockingHttp`` its coroutines never wait for an
 event loop, so that ``run_now`` takes them to their end at once.
@@ -8,74 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
-from murmur_streams.client.environment import connected
-from murmur_streams.client.server import (
+from murmur_streams.client.answers import Answer, LostError, read
+from murmur_streams.client.endpoint import (
     CONNECTION_FAULTS,
     LIMITS,
-    Body,
-    Server,
+    Endpoint,
     answer_of,
     check_encoding,
+    check_size,
     is_stream,
 )
-from murmur_streams.client.steps import (
-    Answer,
-    Ask,
-    Close,
-    Deliver,
-    LostError,
-    Open,
-    Read,
-    Steps,
-    StreamSteps,
-    Wait,
-    resume,
-)
+from murmur_streams.client.environment import connected
+from murmur_streams.client.patience import Retrying
+from murmur_streams.client.requests import Ask
 
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 T = TypeVar("T")
 
-
-class Http(Protocol):
-    """The part of httpx that a shell uses."""
-
-    @property
-    def client(self) -> httpx.Client | httpx.AsyncClient:
-        """The client."""
-        ...
-
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        """The answer to a request, without its body."""
-        ...
-
-    def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        """The body as it comes."""
-        ...
-
-    async def end(self, response: httpx.Response) -> None:
-        """Release the connection of an answer."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        ...
-
-    async def close(self) -> None:
-        """Close all connections."""
-        ...
+_NO_SUCCESS = 300
 
 
 class AsyncHttp:
     """httpx's asynchronous client."""
 
-    def __init__(self, server: Server, transport: httpx.AsyncBaseTransport | None) -> None:
-        self.client = _client(httpx.AsyncClient, server, transport)
+    def __init__(self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None) -> None:
+        self.client = _client(httpx.AsyncClient, endpoint, transport)
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         return await self.client.send(request, stream=True)
@@ -96,8 +59,8 @@ class AsyncHttp:
 class BlockingHttp:
     """httpx's blocking client: its coroutines block, and end at their first step."""
 
-    def __init__(self, server: Server, transport: httpx.BaseTransport | None) -> None:
-        self.client = _client(httpx.Client, server, transport)
+    def __init__(self, endpoint: Endpoint, transport: httpx.BaseTransport | None) -> None:
+        self.client = _client(httpx.Client, endpoint, transport)
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         return self.client.send(request, stream=True)
@@ -116,16 +79,16 @@ class BlockingHttp:
         self.client.close()
 
 
-def _client(kind: type[C], server: Server, transport: Any) -> C:
+def _client(kind: type[C], endpoint: Endpoint, transport: Any) -> C:
     make = partial(
         kind,
-        base_url=server.url,
-        headers=server.headers,
+        base_url=endpoint.url,
+        headers=endpoint.headers,
         transport=transport,
         limits=LIMITS,
-        trust_env=server.trust_env,
+        trust_env=endpoint.trust_env,
     )
-    return connected(make, uses_proxies=server.trust_env and transport is None)
+    return connected(make, uses_proxies=endpoint.trust_env and transport is None)
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:
@@ -138,80 +101,100 @@ def run_now(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a blocking call waited for an event loop")
 
 
+Http = AsyncHttp | BlockingHttp
+
+
 class Shell:
     """One client's connections to one server."""
 
-    def __init__(self, server: Server, http: Http) -> None:
-        self.server = server
+    def __init__(self, endpoint: Endpoint, http: Http) -> None:
+        self.url = endpoint.url
+        self.patience = endpoint.patience
+        self._endpoint = endpoint
         self._http = http
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.close()
 
-    async def call(self, steps: Steps[T]) -> T:
-        """Take a call's steps; its value."""
-        outcome: Answer | LostError | None = None
-        while True:
-            try:
-                step = resume(steps, outcome)
-            except StopIteration as end:
-                return end.value
-            outcome = None
-            if isinstance(step, Wait):
-                await self._http.sleep(step.seconds)
-            else:
-                outcome = await self._send(step)
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        await self._http.sleep(seconds)
 
-    async def follow(self, steps: StreamSteps[T]) -> AsyncGenerator[T]:
-        """Take a stream's steps; its values."""
-        connection = _StreamConnection(self._http, self.server)
-        outcome: Answer | LostError | bytes | None = None
+    async def send(self, ask: Ask) -> Answer:
+        """Send a request once; LostError when its answer does not arrive."""
+        connection = self.connection()
         try:
-            while True:
-                try:
-                    step = resume(steps, outcome)
-                except StopIteration:
-                    return
-                outcome = None
-                if isinstance(step, Deliver):
-                    yield step.value
-                elif isinstance(step, Wait):
-                    await self._http.sleep(step.seconds)
-                else:
-                    outcome = await connection.take(step)
+            return await connection.open(ask, may_stream=False)
         finally:
-            steps.close()
             await connection.close()
 
-    async def _send(self, ask: Ask) -> Answer | LostError:
-        try:
-            response = await self._http.send(self.server.request(self._http.client, ask))
-            return await _whole(self._http, response, self.server)
-        except CONNECTION_FAULTS as error:
-            return self.server.lost(error)
+    def connection(self) -> Connection:
+        """The connection of one stream, which is opened later."""
+        return Connection(self._http, self._endpoint)
+
+    async def answered(
+        self,
+        ask: Ask,
+        retrying: Retrying,
+        send: Callable[[Ask], Awaitable[Answer]] | None = None,
+        *,
+        also_failures: bool = False,
+    ) -> Answer:
+        """Send the request until another try would not change the answer.
+
+        Raises:
+            StoreUnavailableError: no connection, for as long as was tried.
+            OutcomeUnknownError: no answer, to a request that may have been done.
+            MurmurError: the exception for an answer other than success.
+        """
+        while True:
+            try:
+                answer = await (send or self.send)(ask)
+            except LostError as lost:
+                wait = retrying.wait_after_loss(ask, lost)
+            else:
+                if answer.status < _NO_SUCCESS:
+                    return answer
+                wait = retrying.wait_after_answer(ask, answer, also_failures=also_failures)
+            await self.sleep(wait)
+
+    async def read(self, ask: Ask, reader: Callable[[Any], T], until: float | None = None) -> T:
+        """The value of the answer's JSON; errors as ``answered``, and UnreadableAnswerError."""
+        return read(await self.answered(ask, Retrying(self.patience, until)), reader)
 
 
-class _StreamConnection:
-    """The connection of one stream."""
+class Connection:
+    """The connection of one stream, or of one request."""
 
-    def __init__(self, http: Http, server: Server) -> None:
+    def __init__(self, http: Http, endpoint: Endpoint) -> None:
         self._http = http
-        self._server = server
+        self._endpoint = endpoint
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
 
-    async def take(self, step: Open | Read | Close) -> Answer | LostError | bytes | None:
-        """Take one step."""
-        try:
-            if isinstance(step, Open):
-                return await self._open(step.ask)
-            if isinstance(step, Read) and self._chunks is not None:
-                return await anext(self._chunks, b"")
-        except CONNECTION_FAULTS as error:
-            return self._server.lost(error)
+    async def open(self, ask: Ask, *, may_stream: bool = True) -> Answer:
+        """Send a request; the answer has a body only when it is not a stream."""
         await self.close()
-        return None
+        request = self._endpoint.request(self._http.client, ask, is_stream=may_stream)
+        try:
+            self._response = await self._http.send(request)
+            check_encoding(self._response)
+            if may_stream and is_stream(self._response):
+                self._chunks = self._http.chunks(self._response)
+                return answer_of(self._response)
+            answer = answer_of(self._response, await self._whole(self._response))
+        except CONNECTION_FAULTS as error:
+            raise self._endpoint.lost(error) from None
+        await self.close()
+        return answer
+
+    async def read(self) -> bytes:
+        """The next bytes of the open stream; none at its end. LostError when they are cut off."""
+        try:
+            return b"" if self._chunks is None else await anext(self._chunks, b"")
+        except CONNECTION_FAULTS as error:
+            raise self._endpoint.lost(error) from None
 
     async def close(self) -> None:
         """Release the connection, if there is one."""
@@ -219,24 +202,12 @@ class _StreamConnection:
         if response is not None:
             await self._http.end(response)
 
-    async def _open(self, ask: Ask) -> Answer:
-        await self.close()
-        request = self._server.request(self._http.client, ask, is_stream=True)
-        response = await self._http.send(request)
-        if not is_stream(response):
-            return await _whole(self._http, response, self._server)
-        self._response = response
-        check_encoding(response)
-        self._chunks = self._http.chunks(response)
-        return answer_of(response)
-
-
-async def _whole(http: Http, response: httpx.Response, server: Server) -> Answer:
-    try:
-        check_encoding(response)
-        body = Body(response, server.patience)
-        async for chunk in http.chunks(response):
-            body.add(chunk)
-        return answer_of(response, body.whole)
-    finally:
-        await http.end(response)
+    async def _whole(self, response: httpx.Response) -> bytes:
+        most, body = self._endpoint.patience.max_response_bytes, bytearray()
+        announced = response.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit():
+            check_size(int(announced[:18]), most)
+        async for chunk in self._http.chunks(response):
+            check_size(len(body) + len(chunk), most)
+            body += chunk
+        return bytes(body)

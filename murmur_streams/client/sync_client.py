@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import wraps
-from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from murmur_streams.client.async_client import AsyncClient, AsyncHandle
-from murmur_streams.client.server import ClientOptions, Server
+from murmur_streams.client.async_client import AsyncClient
+from murmur_streams.client.async_handle import AsyncHandle
+from murmur_streams.client.endpoint import ClientOptions, Endpoint
 from murmur_streams.client.shell import BlockingHttp, Shell, run_now
 from murmur_streams.wire.submit_options import ClientSubmitOptions
 
@@ -103,8 +103,8 @@ class Client(_Blocking[AsyncClient]):
         trust_env: bool = True,
         **options: Unpack[ClientOptions],
     ) -> None:
-        server = Server.of(base_url, token, options, trust_env=trust_env)
-        super().__init__(AsyncClient.over(Shell(server, BlockingHttp(server, transport))))
+        endpoint = Endpoint.of(base_url, token, options, trust_env=trust_env)
+        super().__init__(AsyncClient.over(Shell(endpoint, BlockingHttp(endpoint, transport))))
 
     def submit(
         self,
@@ -129,10 +129,5 @@ class Client(_Blocking[AsyncClient]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -192,6 +192,15 @@ def entry_of(run_id: str, members: Mapping[str, Any]) -> JournalEntry:
     return JournalEntry(run_id, epoch, ms or 0, int(members["seq"]), fields)
 
 
+class Ticket(BaseModel):
+    """Good for opening the stream of one run, for as long as it says."""
+
+    ticket: str = Field(
+        repr=False, description="To be sent as ?ticket= with GET /runs/{run_id}/stream."
+    )
+    expires_in: int = Field(description="Seconds in which a stream can be opened with it.", ge=0)
+
+
 class AgentSchema(BaseModel):
     """The JSON Schemas of an agent's input and output."""
 

@@ -1,24 +1,17 @@
-"""Takes the steps of calls and streams with a clock and a server that the test makes up."""
+"""Executes calls and streams with a clock and a server that the test makes up."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from typing import Any, cast
 
+from murmur_streams.client.answers import Answer, LostError
+from murmur_streams.client.async_client import AsyncClient
+from murmur_streams.client.async_handle import AsyncHandle
 from murmur_streams.client.patience import Patience
-from murmur_streams.client.steps import (
-    Answer,
-    Ask,
-    Close,
-    Deliver,
-    LostError,
-    Open,
-    Read,
-    Wait,
-    resume,
-)
+from murmur_streams.client.requests import Ask
+from murmur_streams.client.shell import Connection, Shell, run_now
 
 Outcome = Answer | LostError | bytes
 HEAD = Answer(200, {"content-type": "text/event-stream; charset=utf-8"})
@@ -26,59 +19,86 @@ GONE = LostError("cut", may_have_arrived=True)
 NEVER_SENT = LostError("refused", may_have_arrived=False)
 
 
-@dataclass
-class Play:
-    """The steps that were taken, and their values."""
+class Play(Shell):
+    """A shell whose requests and reads meet the outcomes of a test, by a clock of its own.
 
-    now: float = 0.0
-    asks: list[Ask] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-    delivered: list[Any] = field(default_factory=list)
-    closed: int = 0
-    result: Any = None
+    Its dice always show the same.
+    """
 
-    def patience(self, **options: Any) -> Patience:
-        """A patience with this play's clock, and no dice."""
-        return Patience(now=lambda: self.now, draw=lambda: 0.0, **options)
+    def __init__(self, **options: Any) -> None:
+        self.patience = Patience(now=lambda: self.now, draw=lambda: 0.0, **options)
+        self.now = 0.0
+        self.asks: list[Ask] = []
+        self.waits: list[float] = []
+        self.delivered: list[Any] = []
+        self.closed = 0
+        self.client = AsyncClient.over(self)
+        self.handle = AsyncHandle("r-1", self)
+        self._outcomes: Iterator[Outcome] = iter(())
 
-    def act(self, steps: Generator[Any, Any, Any], outcomes: Iterable[Outcome]) -> Any:
-        """Take all steps; each request and each read meets the next outcome, and all are met."""
-        left = iter(outcomes)
-        self.drive(steps, left)
-        assert next(left, None) is None, "the steps ended before their outcomes"
-        return self.result
+    def act(self, work: Coroutine[Any, Any, Any], outcomes: Iterable[Outcome]) -> Any:
+        """Do the work; each request and each read meets the next outcome, and all are met."""
+        self._outcomes = iter(outcomes)
+        found = run_now(work)
+        assert next(self._outcomes, None) is None, "the work ended before its outcomes"
+        return found
 
-    def drive(self, steps: Generator[Any, Any, Any], outcomes: Iterator[Outcome]) -> None:
-        """Take all steps."""
-        outcome: Any = None
-        try:
-            while True:
-                step = resume(steps, outcome)
-                outcome = self._do(step, outcomes)
-        except StopIteration as end:
-            self.result = end.value
+    def follow(self, values: AsyncGenerator[Any], outcomes: Iterable[Outcome]) -> None:
+        """The same for a stream, to its end."""
+        self.act(self._take_all(values), outcomes)
 
-    def _do(self, step: object, outcomes: Iterator[Outcome]) -> Outcome | None:
-        match step:
-            case Wait(seconds):
-                self.now += seconds
-                self.waits.append(seconds)
-                return None
-            case Deliver(value):
-                self.delivered.append(value)
-                return None
-            case Close():
-                self.closed += 1
-                return None
-            case Open(ask):
-                self.asks.append(ask)
-            case Ask():
-                self.asks.append(step)
-            case _:
-                assert isinstance(step, Read)
-        outcome = next(outcomes, None)
+    def drive(self, values: AsyncGenerator[Any], outcomes: Iterator[Outcome]) -> None:
+        """Follow a stream to its end, whatever is left of the outcomes."""
+        self._outcomes = outcomes
+        run_now(self._take_all(values))
+
+    async def _take_all(self, values: AsyncGenerator[Any]) -> None:
+        async for value in values:
+            self.delivered.append(value)
+
+    def connection(self) -> Connection:
+        return cast("Connection", _PlayedConnection(self))
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.waits.append(seconds)
+
+    async def send(self, ask: Ask) -> Answer:
+        self.asks.append(ask)
+        answer = self.meet(ask)
+        assert isinstance(answer, Answer)
+        return answer
+
+    def meet(self, step: object) -> Answer | bytes:
+        """The next outcome, which is raised when it is an exception."""
+        outcome = next(self._outcomes, None)
         assert outcome is not None, f"nothing was expected any more, but: {step}"
+        if isinstance(outcome, LostError):
+            raise outcome
         return outcome
+
+
+class _PlayedConnection:
+    """The connection of a stream."""
+
+    def __init__(self, play: Play) -> None:
+        self._play = play
+        self._is_open = False
+
+    async def open(self, ask: Ask) -> Answer:
+        assert not self._is_open, "the connection before was not closed"
+        answer = await self._play.send(ask)
+        self._is_open = answer.status == HEAD.status
+        return answer
+
+    async def read(self) -> bytes:
+        chunk = self._play.meet("read")
+        assert isinstance(chunk, bytes)
+        return chunk
+
+    async def close(self) -> None:
+        self._play.closed += self._is_open
+        self._is_open = False
 
 
 def answer(status: int, document: object = None, **headers: str) -> Answer:

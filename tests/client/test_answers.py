@@ -21,7 +21,7 @@ from murmur_streams.client import (
     UnauthorizedError,
     UnreadableAnswerError,
 )
-from murmur_streams.client.server import Server
+from murmur_streams.client.endpoint import Endpoint
 from murmur_streams.core.model import errors
 from tests.client.pods import Pod
 from tests.stores.faults.waiting import wait_until
@@ -127,7 +127,7 @@ def test_the_token_is_sent_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -
     assert [type(error) for error in found] == [UnauthorizedError] * 2 + [
         errors.StoreUnavailableError
     ] * 2
-    server = Server.of("http://h", SECRET, {})
+    server = Endpoint.of("http://h", SECRET, {}, trust_env=True)
     shown = [*map(repr, found), *map(str, found), caplog.text, repr(server), str(server)]
     shown += ["".join(traceback.format_exception(error)) for error in found if error]
     shown += [repr(Client("http://h", token=SECRET)), repr(AsyncClient("http://h", token=SECRET))]

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.client import following
+from murmur_streams.client.answers import Answer
 from murmur_streams.client.errors import HTTPError, UnreadableAnswerError
-from murmur_streams.client.steps import Answer
 from murmur_streams.core.model import errors
 from tests.client.stepping import GONE, HEAD, NEVER_SENT, Outcome, Play, answer, problem
 
@@ -29,8 +28,8 @@ def message(seq: int, run_id: str = "r-1", last_id: str | None = None, kind: str
 
 
 def follow(*outcomes: Outcome, after: str | None = None, **options: Any) -> Play:
-    play = Play()
-    play.act(following.stream(play.patience(**options), "r-1", after), outcomes)
+    play = Play(**options)
+    play.follow(play.handle.stream(after=after), outcomes)
     return play
 
 
@@ -59,7 +58,7 @@ def test_a_broken_stream_resumes_after_the_last_whole_message(broken: Outcome) -
     assert seqs(play) == [1, 2, 3]
     assert resumed(play) == [None, cursor(2)]
     assert play.waits == [0.02]
-    assert play.closed == 1
+    assert play.closed == 2
 
 
 def test_nothing_more_is_an_end() -> None:
@@ -166,9 +165,9 @@ def test_many_runs_end_with_the_last_and_resume_by_message_id() -> None:
         return f'event: end\nid: x\ndata: {{"run_id":"{run_id}","state":"failed"}}\n\n'.encode()
 
     play = Play()
-    steps = following.stream_many(play.patience(), ["a", "b", "a"], None)
+    values = play.client.stream_many(["a", "b", "a"])
     first = message(1, "a", "runs.1.-") + message(1, "b", "runs.1.1") + end("a")
-    play.act(steps, [HEAD, first, GONE, HEAD, message(2, "b", "runs.end.2") + end("b")])
+    play.follow(values, [HEAD, first, GONE, HEAD, message(2, "b", "runs.end.2") + end("b")])
     assert [(event.run_id, event.id) for event in play.delivered] == [
         *(("a", "runs.1.-"), ("b", "runs.1.1"), ("b", "runs.end.2")),
     ]
@@ -179,7 +178,7 @@ def test_many_runs_end_with_the_last_and_resume_by_message_id() -> None:
 def test_no_runs_are_no_stream() -> None:
     play = Play()
     with pytest.raises(errors.InvalidInputError, match="at least one run"):
-        play.act(following.stream_many(play.patience(), [], None), [])
+        play.follow(play.client.stream_many([]), [])
 
 
 @given(
@@ -193,7 +192,6 @@ def test_however_a_stream_is_cut_each_event_comes_once(
     """A server that answers from where it is asked, cut after so many bytes."""
     left = list(cuts)
     play = Play()
-    steps = following.stream(play.patience(), "r-1", None)
     connection: list[Outcome] = []
 
     def open_stream() -> Answer:
@@ -220,5 +218,5 @@ def test_however_a_stream_is_cut_each_event_comes_once(
             else:
                 yield connection.pop(0)
 
-    play.drive(steps, outcomes())
+    play.drive(play.handle.stream(), outcomes())
     assert seqs(play) == list(range(1, count + 1))

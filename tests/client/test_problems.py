@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from murmur_streams.client.answers import Answer
 from murmur_streams.client.errors import (
     BY_SLUG,
     ForbiddenError,
@@ -17,7 +18,7 @@ from murmur_streams.client.errors import (
     error_of,
 )
 from murmur_streams.client.patience import problem_of
-from murmur_streams.client.steps import Answer, Ask
+from murmur_streams.client.requests import Ask
 from murmur_streams.core.model import errors
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.problems import problem_of as problem_of_error

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.client import calls
+from murmur_streams.client.answers import Answer
 from murmur_streams.client.errors import HTTPError, UnauthorizedError, UnreadableAnswerError
 from murmur_streams.client.patience import Patience, Retrying, retry_after
-from murmur_streams.client.steps import Answer
 from murmur_streams.core.model import errors
 from tests.client.stepping import GONE, NEVER_SENT, Play, answer, problem
 
@@ -29,7 +28,7 @@ BUSY = problem("too-many", 429)
 )
 def test_what_passes_is_asked_again(outcome: Any) -> None:
     play = Play()
-    assert play.act(calls.status(play.patience(), "r-1"), [outcome, outcome, STATUS]) is not None
+    assert play.act(play.handle.status(), [outcome, outcome, STATUS]) is not None
     assert len(play.asks) == 3
     assert play.waits == [0.05, 0.1]
 
@@ -38,15 +37,14 @@ def test_what_passes_is_asked_again(outcome: Any) -> None:
 def test_what_will_not_change_is_raised_at_once(status: int) -> None:
     play = Play()
     with pytest.raises(errors.MurmurError):
-        play.act(calls.status(play.patience(), "r-1"), [answer(status)])
+        play.act(play.handle.status(), [answer(status)])
     assert play.waits == []
 
 
 def test_waits_grow_and_end_with_patience() -> None:
-    play = Play()
-    patience = play.patience(retry_seconds=20)
+    play = Play(retry_seconds=20)
     with pytest.raises(errors.StoreUnavailableError, match="refused"):
-        play.act(calls.status(patience, "r-1"), [NEVER_SENT] * 20)
+        play.act(play.handle.status(), [NEVER_SENT] * 20)
     assert play.waits[:7] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.5]
     assert set(play.waits[7:]) == {2.5}
     assert play.now <= 20
@@ -59,22 +57,22 @@ def test_waits_are_spread() -> None:
 
 
 def test_no_patience_is_one_try() -> None:
-    play = Play()
+    play = Play(retry_seconds=0)
     with pytest.raises(errors.StoreUnavailableError):
-        play.act(calls.status(play.patience(retry_seconds=0), "r-1"), [NEVER_SENT])
+        play.act(play.handle.status(), [NEVER_SENT])
 
 
 def test_retry_after_is_honoured() -> None:
     play = Play()
     outcomes = [answer(429, retry_after="7"), answer(503, retry_after="0"), STATUS]
-    play.act(calls.status(play.patience(), "r-1"), outcomes)
+    play.act(play.handle.status(), outcomes)
     assert play.waits == [7.0, 0.0]
 
 
 def test_a_retry_after_beyond_patience_is_the_error_at_once() -> None:
     play = Play()
     with pytest.raises(HTTPError) as caught:
-        play.act(calls.status(play.patience(), "r-1"), [answer(429, retry_after="31")])
+        play.act(play.handle.status(), [answer(429, retry_after="31")])
     assert (caught.value.status, play.waits) == (429, [])
 
 
@@ -99,13 +97,13 @@ def test_retry_after_may_be_a_date() -> None:
 
 def test_a_submit_has_a_key_of_its_own_and_keeps_it() -> None:
     play = Play()
-    steps = calls.submit(play.patience(), "echo", 1, {})
-    made = play.act(steps, [GONE, BUSY, problem("outcome-unknown", 503), MADE])
+    work = play.client.submit("echo", 1)
+    made = play.act(work, [GONE, BUSY, problem("outcome-unknown", 503), MADE])
     assert made.run_id == "r-1"
     keys = {ask.headers["Idempotency-Key"] for ask in play.asks}
     assert len(keys) == 1
     other = Play()
-    other.act(calls.submit(other.patience(), "echo", 1, {}), [MADE])
+    other.act(other.client.submit("echo", 1), [MADE])
     assert other.asks[0].headers["Idempotency-Key"] not in keys
 
 
@@ -123,10 +121,9 @@ def test_a_submit_has_a_key_of_its_own_and_keeps_it() -> None:
 def test_the_error_says_whether_anything_may_have_been_done(
     outcomes: list[Any], kind: type[BaseException]
 ) -> None:
-    play = Play()
-    patience = play.patience(retry_seconds=0.05 * (len(outcomes) - 1))
+    play = Play(retry_seconds=0.05 * (len(outcomes) - 1))
     with pytest.raises(kind):
-        play.act(calls.submit(patience, "echo", 1, {}), outcomes)
+        play.act(play.client.submit("echo", 1), outcomes)
 
 
 @pytest.mark.parametrize(
@@ -143,22 +140,22 @@ def test_an_id_that_is_taken_after_a_lost_answer_may_be_ones_own(
     before: list[Any], kind: type[BaseException]
 ) -> None:
     play = Play()
-    steps = calls.submit(play.patience(), "echo", 1, {"run_id": "r-1"})
+    work = play.client.submit("echo", 1, run_id="r-1")
     with pytest.raises(kind):
-        play.act(steps, [*before, problem("run-exists", 409)])
+        play.act(work, [*before, problem("run-exists", 409)])
     assert "Idempotency-Key" not in play.asks[0].headers
 
 
 @pytest.mark.parametrize(("before", "is_deleted"), [([], False), ([GONE], True)])
 def test_what_was_deleted_by_a_lost_request_is_deleted(before: list[Any], is_deleted: bool) -> None:
     play = Play()
-    steps = calls.delete(play.patience(), "r-1", force=False)
+    work = play.handle.delete(force=False)
     outcomes = [*before, problem("run-not-found", 404)]
     if is_deleted:
-        play.act(steps, outcomes)
+        play.act(work, outcomes)
     else:
         with pytest.raises(errors.RunNotFoundError):
-            play.act(steps, outcomes)
+            play.act(work, outcomes)
 
 
 SNAPSHOT = {
@@ -180,8 +177,8 @@ def page(*, ended: bool) -> Answer:
 def test_a_result_is_waited_for_without_being_polled() -> None:
     play = Play()
     outcomes = [NOT_ENDED, answer(200, SNAPSHOT), page(ended=False), NOT_ENDED, page(ended=True)]
-    steps = calls.result(play.patience(), "r-1", None)
-    assert play.act(steps, [*outcomes, answer(200, RESULT)]).output == 7
+    work = play.handle.result(None)
+    assert play.act(work, [*outcomes, answer(200, RESULT)]).output == 7
     waited = [dict(ask.query) for ask in play.asks if ask.path.endswith("/events")]
     assert [query["wait"] for query in waited] == ["25", "25"]
     assert [query["after"][-1] for query in waited] == ["2", "3"]
@@ -191,19 +188,19 @@ def test_a_result_has_its_time_and_no_more() -> None:
     play = Play()
     outcomes = [NOT_ENDED, answer(200, SNAPSHOT), page(ended=False)]
     with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 seconds"):
-        play.act(calls.result(play.patience(), "r-1", 0.05), [*outcomes, NOT_ENDED])
+        play.act(play.handle.result(0.05), [*outcomes, NOT_ENDED])
     assert play.waits == [0.05]
 
 
 def test_a_run_of_a_group_has_a_result_of_its_own() -> None:
     group = {"group": True, "outputs": {"a": RESULT, "b": RESULT}, "success": True}
     play = Play()
-    steps = calls.any_result(play.patience(), "r-1", None)
-    found = play.act(steps, [answer(200, group)])
+    work = play.handle.any_result(None)
+    found = play.act(work, [answer(200, group)])
     assert {name: leaf.output for name, leaf in found.outputs.items()} == {"a": 7, "b": 7}
     other = Play()
     with pytest.raises(errors.MurmurError, match="of a group"):
-        other.act(calls.result(other.patience(), "r-1", None), [answer(200, group)])
+        other.act(other.handle.result(None), [answer(200, group)])
 
 
 def test_an_error_has_its_type_when_the_server_sends_it() -> None:
@@ -211,7 +208,7 @@ def test_an_error_has_its_type_when_the_server_sends_it() -> None:
     document = {**RESULT, "success": False, "output": None, "error": "no", "error_type": "KeyError"}
     failed = answer(200, {**SNAPSHOT, "state": "failed"})
     with pytest.raises(errors.RunFailedError, match="no") as caught:
-        play.act(calls.output(play.patience(), "r-1", None), [answer(200, document), failed])
+        play.act(play.handle.output(None), [answer(200, document), failed])
     assert caught.value.error_type == "KeyError"
 
 
@@ -226,7 +223,7 @@ def test_an_answer_that_makes_no_sense_is_an_error_of_its_own(body: bytes) -> No
     play = Play()
     unreadable = Answer(200, {"x-request-id": "req-1"}, body)
     with pytest.raises(UnreadableAnswerError, match="cannot be read") as caught:
-        play.act(calls.status(play.patience(), "r-1"), [unreadable])
+        play.act(play.handle.status(), [unreadable])
     assert caught.value.request_id == "req-1"
 
 
@@ -240,13 +237,13 @@ def test_an_answer_that_makes_no_sense_is_an_error_of_its_own(body: bytes) -> No
 def test_a_snapshot_that_makes_no_sense_is_an_error_of_its_own(members: dict[str, Any]) -> None:
     play = Play()
     with pytest.raises(UnreadableAnswerError):
-        play.act(calls.snapshot(play.patience(), "r-1"), [answer(200, {**SNAPSHOT, **members})])
+        play.act(play.handle.snapshot(), [answer(200, {**SNAPSHOT, **members})])
 
 
 def test_credentials_that_are_refused_are_asked_once() -> None:
     play = Play()
     with pytest.raises(UnauthorizedError):
-        play.act(calls.agents(play.patience()), [problem("unauthorized", 401)])
+        play.act(play.client.agents(), [problem("unauthorized", 401)])
 
 
 @pytest.mark.parametrize(

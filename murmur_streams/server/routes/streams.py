@@ -9,7 +9,6 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic import BaseModel, Field
 
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType
@@ -30,6 +29,7 @@ from murmur_streams.server.stream_messages import (
     resume_after,
 )
 from murmur_streams.server.stream_response import EventStream
+from murmur_streams.wire.answers import Ticket
 from murmur_streams.wire.problems import (
     BAD_CURSOR,
     CURSOR_GAP,
@@ -46,13 +46,6 @@ router = APIRouter(tags=["streams"])
 
 _ACCEPTED = ("text/event-stream", "text/*", "*/*")
 _Q_OF_ZERO = re.compile(r"q\s*=\s*0(\.0*)?")
-
-
-class Ticket(BaseModel):
-    """Good for opening the stream of one run, for as long as it says."""
-
-    ticket: str = Field(description="To be sent as ?ticket= with GET /runs/{run_id}/stream.")
-    expires_in: int = Field(description="Seconds in which a stream can be opened with it.", ge=0)
 
 
 async def accepts_event_streams(request: Request) -> None:

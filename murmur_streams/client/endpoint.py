@@ -5,16 +5,16 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TypedDict
+from typing import Self, TypedDict
 from urllib.parse import urlsplit
 
 import httpx
 
+from murmur_streams.client.answers import Answer, LostError
 from murmur_streams.client.environment import check_host, trusted_by
 from murmur_streams.client.errors import UnreadableAnswerError
 from murmur_streams.client.patience import Patience
-from murmur_streams.client.requests import EVENT_STREAM
-from murmur_streams.client.steps import Answer, Ask, LostError
+from murmur_streams.client.requests import EVENT_STREAM, Ask
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.tls import TlsCheck, tls_fault
@@ -38,7 +38,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Endpoint:
     """The address of a server, and what every request to it has."""
 
     url: str
@@ -49,13 +49,8 @@ class Server:
 
     @classmethod
     def of(
-        cls,
-        base_url: str,
-        token: str | None,
-        options: ClientOptions,
-        *,
-        trust_env: bool = True,
-    ) -> Server:
+        cls, base_url: str, token: str | None, options: ClientOptions, *, trust_env: bool
+    ) -> Self:
         """Check a caller's address and token.
 
         Raises:
@@ -91,16 +86,18 @@ class Server:
         )
 
     def lost(self, error: Exception) -> LostError:
-        """A fault of the connection as the outcome of a step.
+        """The error for a fault of the connection.
 
         Raises:
             StoreConfigurationError: the TLS settings do not fit; another try would fail, too.
         """
         text = f"{type(error).__name__}: {error}".rstrip(": ")
-        refusal = _tls_refusal(error)
-        if refusal is not None:
+        fault = tls_fault(error)
+        if fault is not None:
             by = trusted_by() if self.trust_env else ""
-            raise StoreConfigurationError(f"no connection to {self.url}: {refusal}{by}") from None
+            raise StoreConfigurationError(
+                f"no connection to {self.url}: {fault.text}; {_TLS_ADVICE[fault.check]}{by}"
+            ) from None
         if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http:"):
             text += "; a port for TLS ends connections like this: if it is one, use https://"
         return LostError(
@@ -109,39 +106,16 @@ class Server:
         )
 
 
-class Body:
-    """The body of an answer while it arrives, up to a size."""
-
-    def __init__(self, response: httpx.Response, patience: Patience) -> None:
-        self._chunks: list[bytes] = []
-        self._left = patience.max_response_bytes
-        self._limit = patience.max_response_bytes
-        length = response.headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and len(length) < len(str(self._limit)) + 2:
-            self._check(int(length))
-
-    def add(self, chunk: bytes) -> None:
-        """Add the next bytes; UnreadableAnswerError when the body gets too large."""
-        self._check(len(chunk))
-        self._left -= len(chunk)
-        self._chunks.append(chunk)
-
-    @property
-    def whole(self) -> bytes:
-        """All of it."""
-        return b"".join(self._chunks)
-
-    def _check(self, size: int) -> None:
-        if size > self._left:
-            raise UnreadableAnswerError(
-                f"the answer is over {self._limit:,} bytes (max_response_bytes)"
-            )
-
-
 def answer_of(response: httpx.Response, body: bytes = b"") -> Answer:
-    """An answer as the core reads it."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, body)
+    """The answer in a response of httpx."""
+    # httpx lists the names of headers in lower case.
+    return Answer(response.status_code, dict(response.headers.items()), body)
+
+
+def check_size(size: int, most: int) -> None:
+    """Refuse the body of an answer that is too large."""
+    if size > most:
+        raise UnreadableAnswerError(f"the answer is over {most:,} bytes (max_response_bytes)")
 
 
 def check_encoding(response: httpx.Response) -> None:
@@ -186,12 +160,6 @@ def _checked_url(base_url: object) -> str:
             f"{ascii(redacted(text))[:80]} is not the address of a server; use http://host:port or https://host/path"
         )
     return text.rstrip("/")
-
-
-def _tls_refusal(error: Exception) -> str | None:
-    """The check of TLS that failed, and what to change; None for any other error."""
-    fault = tls_fault(error)
-    return None if fault is None else f"{fault.text}; {_TLS_ADVICE[fault.check]}"
 
 
 _TLS_ADVICE = {
