@@ -76,7 +76,7 @@ def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = refused("--url", url, *argv)
-    assert f"there is no store at {tmp_path}/runs" in said
+    assert f"no store at {tmp_path}/runs" in said
     assert not list(tmp_path.iterdir())
 
 

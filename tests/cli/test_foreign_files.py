@@ -1,4 +1,4 @@
-"""What is no export is told by its first bytes."""
+"""A file that is not an export is recognized by its first bytes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ HELPED = {"bk.py": "import helper", "helper.py": "\n\nraise ValueError('\\x1b[31
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ({"bk.py": "this is no Python"}, "SyntaxError: invalid syntax (bk.py, line 1)"),
+        ({"bk.py": "this was never Python"}, "SyntaxError: invalid syntax (bk.py, line 1)"),
         ({"bk.py": "a = 1\nb = a / 0"}, "ZeroDivisionError: division by zero (bk.py, line 2)"),
         ({"bk.py": "import json\njson.loads('{')"}, " (bk.py, line 2)"),
         (HELPED, r"ValueError: \x1b[31mno (helper.py, line 3)"),
@@ -66,7 +66,7 @@ def test_each_of_many_processes_would_fail_so_one_does(line: CommandLine, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broken", ["import sys; sys.exit(0)", "this is no Python", "1 / 0"])
+@pytest.mark.parametrize("broken", ["import sys; sys.exit(0)", "this was never Python", "1 / 0"])
 def test_dev_waits_until_the_module_is_mended(
     line: CommandLine, tmp_path: Path, broken: str
 ) -> None:

@@ -157,7 +157,7 @@ def test_reload_takes_new_code_and_outlives_broken_code(
     first = next_object(parent, "worker")
     started.append(first["pid"])
     assert answered(line) == 1
-    app.write_text("this is no Python")
+    app.write_text("this was never Python")
     assert next_object(parent, "worker")["stopped"] is True
     # Of another length: Python compares a cached module with its source by size and whole seconds.
     app.write_text(APP.format(number=22))

@@ -106,7 +106,7 @@ def test_it_does_not_go_on_in_another_store(
     path = torn(url, tmp_path / "file")
     said = refused(with_old_header(path) if is_old else path, "--url", other)
     assert "is not in this store: go on with the --url and --prefix" in said
-    assert "there is no store at" in refused(path, "--url", f"sqlite:{tmp_path}/typo.db")
+    assert "no store at" in refused(path, "--url", f"sqlite:{tmp_path}/typo.db")
 
 
 def test_another_life_of_an_id_is_not_the_run_of_the_file(url: str, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def _no_large_files() -> None:
 
 def test_a_full_stdout_is_reported_in_a_sentence(url: str) -> None:
     if not os.path.exists("/dev/full"):  # noqa: PTH110  # a device of Linux
-        pytest.skip("there is no /dev/full here")
+        pytest.skip("this machine has no /dev/full")
     with open("/dev/full", "wb") as full:  # noqa: PTH123  # likewise
         done = subprocess.run(
             [sys.executable, "-m", "murmur_streams", "export", "--url", url],

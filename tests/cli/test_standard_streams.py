@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_line() -> None:
 
 @pytest.mark.usefixtures("runs")
 def test_a_gone_reader_ends_every_command(broken_pipe: IO[bytes]) -> None:
-    """`| head` is no mistake: the exit code is 141, as that of other tools, and stderr is quiet."""
+    """`| head` is not an error: the exit code is 141, as for other tools, and stderr is empty."""
     for command in COMMANDS:
         code, err = run(command, broken_pipe)
         assert code == 141, (command, err)

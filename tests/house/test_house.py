@@ -52,15 +52,19 @@ PLANTED: dict[str, tuple[Rule, Files, list[str], Files]] = {
         ["tests/a.py:1: told"],
         {"tests/a.py": 'print(f"told {reported}")'},
     ),
-    "a keyword, an attribute and a class": (
+    "a parameter, an attribute and a class": (
         dialect_in_names,
-        {"benchmarks/a.py": code("class ToldTwice: ...", "f(place=1)", "a.keptWords = 2")},
+        {"benchmarks/a.py": code("class ToldTwice: ...", "def f(place): ...", "a.keptWords = 2")},
         [
             "benchmarks/a.py:1: ToldTwice",
             "benchmarks/a.py:2: place",
             "benchmarks/a.py:3: keptWords",
         ],
-        {"benchmarks/a.py": code("replaced = keyword = password = foretold = 1", "# told")},
+        {
+            "benchmarks/a.py": code(
+                "replaced = keyword = password = foretold = theirs(places=1)", "# told"
+            )
+        },
     ),
     "a file's name": (
         dialect_in_names,

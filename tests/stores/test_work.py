@@ -116,7 +116,9 @@ async def test_a_run_that_became_due_stands_by_its_priority(
     assert [claim.run_id for claim in await take(queue, "worker", 9)] == ["later", "now"]
 
 
-async def test_a_claim_tells_when_the_next_run_is_due(store: WorkStore, queue: WorkQueue) -> None:
+async def test_a_claim_returns_when_the_next_run_is_due(store: WorkStore, queue: WorkQueue) -> None:
+    """The earliest due time of all its targets, in seconds; None when none is delayed."""
+
     async def asked() -> Claimed:
         return await queue.claim("w", [TargetRule("other"), TargetRule("work")], 1)
 
@@ -128,9 +130,10 @@ async def test_a_claim_tells_when_the_next_run_is_due(store: WorkStore, queue: W
     assert 90 < (claimed.next_due_seconds or 0) <= 100
 
 
-async def test_a_released_run_has_its_old_place_and_a_delayed_one_a_new(
+async def test_a_released_run_keeps_its_position_in_the_queue(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """A run that failed and waits is queued by its new due time instead."""
     for run_id in ("first", "second", "third"):
         await store.submit(run_id, "work")
         await asyncio.sleep(0.002)
@@ -173,9 +176,10 @@ async def test_a_run_that_was_started_too_often_is_not_started_again(
     )
 
 
-async def test_a_lease_that_ran_out_is_handed_on_and_its_claim_is_fenced(
+async def test_an_expired_lease_is_handed_on_and_its_claim_fenced(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """Another worker gets the run; the first one's end is refused with LeaseLostError."""
     await store.submit("run", "work")
     (lost,) = await take(store.queue(0.001), "ghost", 1)
     await asyncio.sleep(MOMENT_SECONDS)
@@ -200,9 +204,8 @@ async def test_a_heartbeat_keeps_a_lease(store: WorkStore, queue: WorkQueue) -> 
     assert 59_000 < (await store.lease_left_ms("run") or 0) <= 60_000
 
 
-async def test_heartbeats_tell_of_silence_and_of_a_cancel(
-    store: WorkStore, queue: WorkQueue
-) -> None:
+async def test_heartbeats_report_silence_and_a_cancel(store: WorkStore, queue: WorkQueue) -> None:
+    """A silence is reported once, a cancel with every heartbeat until the run ends."""
     await store.submit("run", "work")
     (claim,) = await take(queue, "w", 1)
     assert await queue.heartbeat([Beat(claim, HOUR_SECONDS)]) == []
@@ -274,7 +277,8 @@ async def test_of_two_that_tend_one_does_it(store: WorkStore, queue: WorkQueue) 
     assert sorted(tended.requeued) == ["one", "two"]
 
 
-async def test_dead_letters_are_listed_target_by_target_the_newest_first(store: WorkStore) -> None:
+async def test_dead_letters_are_listed_by_target_newest_first(store: WorkStore) -> None:
+    """Pages of two give the same list, and a text that is not a cursor is refused."""
     for number in range(3):
         for target in ("a", "a-b", "b"):
             await bury(store, target, f"{target}.{number}")

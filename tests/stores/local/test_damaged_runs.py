@@ -64,9 +64,10 @@ async def fill(store: FileRunStore) -> None:
     await store.finish("ended", RunState.COMPLETED)
 
 
-async def test_it_is_told_by_everything_that_reads_it_and_left_out_of_listings(
+async def test_a_damaged_run_is_reported_and_not_listed(
     kind: str, open_again: Open, tmp_path: Path, clock: Clock
 ) -> None:
+    """Each read and write of it raises RunDamagedError; other runs are listed and written."""
     async with open_again(clock=clock) as store:
         await fill(store)
     garble_run(kind, tmp_path, "lives")
@@ -123,9 +124,10 @@ async def test_force_deletes_it_and_the_id_is_free(
         assert (await store.audit("lives")).ok
 
 
-async def test_one_that_is_due_stops_nobody_and_goes(
+async def test_a_damaged_run_expires_and_others_go_on(
     kind: str, open_again: Open, tmp_path: Path, clock: Clock
 ) -> None:
+    """Once its time is over it is removed, and its damage delays no other write or sweep."""
     async with open_again(clock=clock) as store:
         await fill(store)
     garble_run(kind, tmp_path, "ended")
@@ -139,9 +141,10 @@ async def test_one_that_is_due_stops_nobody_and_goes(
         assert await store.sweep() == 0
 
 
-async def test_one_that_is_overdue_stops_nobody_and_stays(
+async def test_a_damaged_overdue_run_stays_and_others_fail(
     kind: str, open_again: Open, tmp_path: Path, clock: Clock
 ) -> None:
+    """The sweep fails the other overdue run; the damaged one fails once it is rebuilt."""
     options = {"clock": clock, "live_ttl_seconds": 60}
     async with open_again(**options) as store:
         await fill(store)

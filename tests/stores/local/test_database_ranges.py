@@ -150,7 +150,8 @@ class TestDue:
 
 
 class TestFeed:
-    def test_places_are_dense_and_time_never_goes_back(self, reopen: Open) -> None:
+    def test_feed_positions_have_no_hole_and_time_never_decreases(self, reopen: Open) -> None:
+        """Also after reopening, and for an entry whose own time is earlier than the last one."""
         database = reopen()
         run = a_run()
         assert write(database, created(run, an_entry(run, 1, 50), an_entry(run, 2, 60))) == (60, 2)
@@ -167,7 +168,10 @@ class TestFeed:
         assert database.feed_ends() == ((0, 0), (0, 0))
 
     @pytest.mark.parametrize(("limit", "most"), [(0, 0), (1, 1), (20, 22)])
-    def test_old_entries_go_and_places_go_on(self, reopen: Open, limit: int, most: int) -> None:
+    def test_old_entries_are_trimmed_and_numbers_continue(
+        self, reopen: Open, limit: int, most: int
+    ) -> None:
+        """The feed keeps about as many entries as it may; the numbers go on after a reopen."""
         database = reopen(limit)
         run = a_run()
         write(database, created(run))

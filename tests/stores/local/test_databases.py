@@ -85,7 +85,8 @@ class TestRuns:
         assert stored_run(database) == after
         assert seqs(database) == [1, 2]
 
-    def test_a_change_without_an_entry_is_kept(self, database: Database) -> None:
+    def test_a_change_without_an_entry_is_stored(self, database: Database) -> None:
+        """A new lease, for example, changes the run and adds nothing to its journal."""
         write(database, created(a_run()))
         before = stored_run(database)
         write(database, RunChange(before, replace(before, lease_until_ms=5), is_plain=False))
@@ -142,7 +143,8 @@ class TestRuns:
 
 class TestJournal:
     @pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 99, 100, 101, 457])
-    def test_entries_of_a_group_are_kept_in_order(self, database: Database, count: int) -> None:
+    def test_entries_of_a_group_stay_in_order(self, database: Database, count: int) -> None:
+        """The journal and the feed have them in the order in which they were written."""
         run = a_run()
         entries = [an_entry(run, seq, data=str(seq)) for seq in range(1, count + 1)]
         write(database, created(run, *entries))
@@ -220,9 +222,8 @@ class TestGroups:
         assert not database.begin()
         database.rollback()
 
-    def test_a_reader_sees_whole_groups_as_soon_as_they_are_committed(
-        self, database: Database
-    ) -> None:
+    def test_a_reader_sees_each_group_whole_once_committed(self, database: Database) -> None:
+        """A second connection has the run and its entries right after the commit."""
         reader = database.reader()
         try:
             write(database, created(a_run()), created(a_run("r2")))

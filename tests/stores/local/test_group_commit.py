@@ -110,9 +110,10 @@ async def test_a_bug_in_one_operation_is_that_callers_alone(store: FileRunStore)
     assert numbers(events) == [1, 2]
 
 
-async def test_when_a_group_cannot_be_committed_each_call_is_tried_by_itself(
+async def test_calls_of_a_group_that_failed_are_tried_one_by_one(
     store: FileRunStore,
 ) -> None:
+    """Only the call that fails by itself gets the error; the other calls are written."""
     await store.create("run", "target")
     commits = await commits_of(store)
     # The group's, then that of its first call.
@@ -202,9 +203,10 @@ async def test_closing_writes_what_waits_and_refuses_what_comes(open_again: Open
         assert (await again.snapshot("run")).version == 1 + written
 
 
-async def test_closing_wakes_every_subscriber_and_every_reader_of_the_feed(
+async def test_closing_ends_every_subscriber_and_feed_reader(
     open_again: Open,
 ) -> None:
+    """Each gets StoreClosedError, and none waits for ever."""
     store = open_again()
     for each in range(20):
         await store.create(f"run-{each}", "target")

@@ -24,9 +24,10 @@ Reported = dict[str, set[tuple[str, int]]]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_two_hundred_kills_lose_nothing_acknowledged_and_double_nothing(
+async def test_kills_lose_no_acknowledged_write_and_repeat_none(
     kind: str, open_again: Open, tmp_path: Path
 ) -> None:
+    """A writing process is killed again and again; every write that returned is there once."""
     chance = random.Random(6)
     acknowledged = 0
     for life in range(KILLS):

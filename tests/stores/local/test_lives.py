@@ -19,9 +19,10 @@ async def follow(store: FileRunStore, run_id: str, seen: list[JournalEntry]) -> 
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_who_follows_a_run_that_is_deleted_and_created_anew_sees_its_own_end(
+async def test_a_follower_of_a_deleted_run_sees_its_own_life_end(
     store: FileRunStore, together: bool
 ) -> None:
+    """The id is created again at once, and the follower gets no entry of the new life."""
     await store.create("run", "target")
     seen: list[JournalEntry] = []
     following = asyncio.create_task(follow(store, "run", seen))

@@ -78,9 +78,10 @@ def test_a_folder_that_another_tool_opened_since_is_opened(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("spoil", [garbled, truncated, Path.unlink])
 @pytest.mark.parametrize("pattern", ["CURRENT", "MANIFEST-*", "*.sst"])
-def test_damage_is_told_and_left_as_it_is(
+def test_damage_is_reported_and_the_files_stay(
     tmp_path: Path, pattern: str, spoil: Callable[[Path], object]
 ) -> None:
+    """The error names the folder and advises a backup; nothing in the folder changes."""
     path = tmp_path / "store"
     stored = filled(path, 300)
     spoil(only(path, pattern))

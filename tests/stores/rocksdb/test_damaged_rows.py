@@ -144,14 +144,17 @@ def test_the_feed_goes_on_past_a_row_that_cannot_be_read(
     database.close()
 
 
-def test_a_feed_row_whose_fields_cannot_be_read_has_those_of_the_journal(tmp_path: Path) -> None:
+def test_a_feed_row_with_bad_fields_has_those_of_the_journal(tmp_path: Path) -> None:
+    """The journal has the same entry, so the reader of the feed gets it whole."""
     head = b"%d\n\n3\n0a1b2c3d\nwriter\nrun\n\n" % NOW
     database = filled(tmp_path / "store", put(keys.feed(4), head + b"{{{"))
     assert database.feed(3, 1)[0].entry == entry("run", 3)
     database.close()
 
 
-def test_a_feed_row_whose_journal_cannot_be_read_either_has_no_type(tmp_path: Path) -> None:
+def test_a_feed_row_damaged_in_the_journal_too_has_no_type(tmp_path: Path) -> None:
+    """Its run, seq and target are still known; the fields have only an empty type."""
+
     def spoil(handle: Handle) -> None:
         head = b"%d\n\n3\n0a1b2c3d\nwriter\nrun\n\n" % NOW
         handle.family.put(keys.feed(4), head + DEEP)

@@ -62,7 +62,8 @@ def over_the_limit(path: Path) -> None:
     database.close()
 
 
-def test_a_full_disk_takes_no_write_and_the_next_one_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
+    """A write to a full disk fails and changes nothing; with free space the next one works."""
     done = subprocess.run(
         [sys.executable, "-c", OVER_LIMIT, str(tmp_path / "store")],
         capture_output=True,
@@ -135,7 +136,8 @@ def test_a_synchronous_store_writes_and_reads_as_another(tmp_path: Path) -> None
         ("IO error: Input/output error", StoreError),
     ],
 )
-def test_what_rocksdb_says_is_told_with_the_path(tmp_path: Path, text: str, kind: type) -> None:
+def test_errors_of_rocksdb_become_ours_with_the_path(tmp_path: Path, text: str, kind: type) -> None:
+    """Each text of RocksDB becomes the right error class, and the message names the folder."""
     reported = failure(tmp_path, Exception(text))
     assert type(reported) is kind
     assert str(tmp_path) in str(reported)

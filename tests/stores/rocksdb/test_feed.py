@@ -16,7 +16,8 @@ def fed(database: Database, count: int) -> None:
         database.commit(group)
 
 
-def test_places_are_dense_and_never_go_back_in_time(tmp_path: Path) -> None:
+def test_feed_positions_have_no_hole_and_time_never_decreases(tmp_path: Path) -> None:
+    """An entry with an earlier time gets the time of the entry before it."""
     database = opened(tmp_path / "store")
     late, early = entry("a", 1, ms=NOW + 5), entry("b", 1, ms=NOW)
     assert database.commit(Changes(feed=[("x", late), ("y", early)])) == (NOW + 5, 2)

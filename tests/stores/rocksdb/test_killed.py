@@ -36,7 +36,8 @@ def write_for_ever(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_nothing_acknowledged_and_half_of_nothing(tmp_path: Path) -> None:
+def test_a_killed_process_loses_no_acknowledged_group(tmp_path: Path) -> None:
+    """Every group that was acknowledged is there, and each group is there whole or not at all."""
     path = tmp_path / "store"
     for kill in range(KILLS):
         acknowledged = 0

@@ -49,9 +49,10 @@ def renamed(path: Path) -> None:
     path.rename(path.with_name("renamed"))
 
 
-def test_a_relative_path_is_that_of_the_opening_wherever_the_process_goes(
+def test_a_relative_path_means_the_folder_at_the_opening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The process changes its folder afterwards; the store goes on writing where it was opened."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     database = opened(Path("store"))
@@ -89,7 +90,8 @@ def test_a_folder_that_is_not_there_any_more_takes_no_write(
     assert (contents(path) if path.exists() else None) == before
 
 
-def test_a_store_that_was_deleted_can_be_made_anew_once_it_is_closed(tmp_path: Path) -> None:
+def test_a_deleted_store_can_be_made_again_once_closed(tmp_path: Path) -> None:
+    """Closing does not bring the folder back, and a new store there is empty."""
     path = tmp_path / "store"
     database = opened(path)
     database.commit(created(new_run("run")))
@@ -101,7 +103,8 @@ def test_a_store_that_was_deleted_can_be_made_anew_once_it_is_closed(tmp_path: P
     database.close()
 
 
-def test_a_store_that_was_renamed_can_be_opened_there_once_it_is_closed(tmp_path: Path) -> None:
+def test_a_renamed_store_can_be_opened_there_once_closed(tmp_path: Path) -> None:
+    """Until then the new name is in use too, since it is the same folder."""
     path = tmp_path / "store"
     database = opened(path)
     database.commit(created(new_run("run")))

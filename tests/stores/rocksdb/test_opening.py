@@ -65,9 +65,10 @@ def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) ->
         opened(tmp_path / name)
 
 
-def test_a_relative_path_without_a_folder_of_the_process_is_refused(
+def test_a_relative_path_from_a_deleted_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The folder that the process works in is gone, so the error asks for an absolute path."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -89,9 +90,10 @@ def unsupported(*_: object) -> None:
     raise OSError(1, "Operation not permitted")
 
 
-def test_a_folder_that_somebody_opens_during_the_look_is_in_use_not_damaged(
+def test_a_folder_opened_during_the_check_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another process opens it while it is checked: that is not reported as damage."""
     path = tmp_path / "store"
     opened(path).close()
     holders = iter([None, 4711])
@@ -127,7 +129,8 @@ def test_a_foreign_rocksdb_is_refused_and_untouched(
     assert contents(path) == before
 
 
-def test_a_foreign_rocksdb_whose_rows_are_in_its_log_only_is_untouched(tmp_path: Path) -> None:
+def test_a_foreign_rocksdb_with_rows_only_in_its_log_stays(tmp_path: Path) -> None:
+    """It is recognized as another program's database, and no file of it changes."""
     living = Rdict(str(tmp_path / "living"), Options(raw_mode=True))
     living[b"key"] = b"value"
     path = tmp_path / "store"
@@ -157,7 +160,8 @@ def test_what_a_killed_maker_left_becomes_a_store(tmp_path: Path) -> None:
     opened(path).close()
 
 
-def test_a_second_store_in_this_process_is_told_the_rule(tmp_path: Path) -> None:
+def test_a_second_store_in_this_process_is_refused(tmp_path: Path) -> None:
+    """The error says that the folder is for one process; the first store goes on."""
     path = tmp_path / "store"
     database = opened(path)
     with pytest.raises(StoreConfigurationError, match="is for one process") as caught:
@@ -168,7 +172,8 @@ def test_a_second_store_in_this_process_is_told_the_rule(tmp_path: Path) -> None
     opened(path).close()
 
 
-def test_a_second_process_is_told_the_rule_and_who_has_it(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_with_the_holders_number(tmp_path: Path) -> None:
+    """The error names the process that has the folder open, and other kinds of stores."""
     path = tmp_path / "store"
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)],
@@ -188,7 +193,8 @@ def test_a_second_process_is_told_the_rule_and_who_has_it(tmp_path: Path) -> Non
     opened(path).close()
 
 
-def test_the_lock_itself_refuses_where_the_holder_cannot_be_told(tmp_path: Path) -> None:
+def test_the_lock_refuses_where_the_holder_is_unknown(tmp_path: Path) -> None:
+    """RocksDB's own lock is enough where the system does not show who holds it."""
     path = tmp_path / "store"
     database = opened(path)
     with pytest.raises(StoreConfigurationError, match="is for one process"):
@@ -233,7 +239,8 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [b"one", None])
-def test_rows_that_do_not_tell_their_version_are_damage(tmp_path: Path, row: bytes | None) -> None:
+def test_rows_without_a_readable_version_are_damage(tmp_path: Path, row: bytes | None) -> None:
+    """Nothing is written to a folder whose schema version is missing or unreadable."""
     path = tmp_path / "store"
     handle = Handle(path)
     handle.family[keys.SCHEMA if row else keys.run("run")] = row or b"{}"

@@ -83,9 +83,10 @@ def positions(database: Database) -> list[list[str]]:
 
 @pytest.mark.parametrize("spoil", [garbled, gone])
 @pytest.mark.parametrize("tenant", ["mine", None])
-def test_a_repaired_run_is_found_where_it_is_now_and_nowhere_else(
+def test_a_repaired_run_has_only_its_new_rows(
     tmp_path: Path, spoil: Callable[[Handle], object], tenant: str | None
 ) -> None:
+    """Old rows of its listings, queue and times are gone; rows of other runs stay."""
     database = spoiled(tmp_path / "store", spoil)
     new = new_run("n:run", state=RunState.FAILED, target="other", tenant=tenant, created_ms=NOW + 9)
     after = replace(new, overdue_ms=NOW + 5, queue=QueuePosition(is_ready=False, score=9))

@@ -132,7 +132,8 @@ def test_a_page_of_a_listing_is_full_when_others_cannot_be_read(database: Databa
     assert _listed(database, 2) == ["r2", "old"]
 
 
-def test_a_version_that_is_too_low_is_told_of_its_run_alone(database: Database) -> None:
+def test_a_version_that_is_too_low_concerns_its_run_only(database: Database) -> None:
+    """The error names that run, and the other run can be written."""
     _change(database, "UPDATE versions SET version = 2 WHERE run_no = 1")
     with pytest.raises(
         RunDamagedError, match=r"'r1' .*version is 2, .*entry 6\); .*rebuild"
@@ -171,9 +172,10 @@ class TestJournal:
         assert database.stored_entries("r1", 6, 1) == []
 
     @pytest.mark.parametrize("change", ENTRY_ROWS)
-    def test_an_entry_that_was_changed_keeps_its_place_in_the_feed_with_no_type(
+    def test_a_changed_entry_stays_in_the_feed_without_a_type(
         self, database: Database, change: str
     ) -> None:
+        """Readers of the feed get its number, run and target, and all other entries as they are."""
         _change(database, f"UPDATE journal SET {change} WHERE n = 3")
         rows = database.feed(0, 99)
         assert [row.position[1] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
@@ -181,7 +183,8 @@ class TestJournal:
         assert (rows[2].entry.run_id, rows[2].entry.epoch, rows[2].target) == ("r1", "e1", "agent")
         assert {row.entry.type for row in rows[:2] + rows[3:]} == {"agent_started"}
 
-    def test_an_entry_of_no_run_keeps_its_place_in_the_feed(self, database: Database) -> None:
+    def test_an_entry_without_a_run_stays_in_the_feed(self, database: Database) -> None:
+        """Its run was removed by hand: the feed has the number, and empty fields."""
         _change(database, "UPDATE journal SET run_no = 999 WHERE n = 3")
         row = database.feed(2, 1)[0]
         assert (row.position, row.target, row.entry.run_id, row.entry.type) == ((3, 3), "", "", "")
@@ -194,7 +197,8 @@ class TestJournal:
         assert [entry.seq for entry in database.stored_entries("r1", 2, 9)] == [4, 5, 6]
         assert database.stored_entries("r1", 6, 1) == []
 
-    def test_a_last_place_that_is_no_number_stops_no_writer(self, path: Path) -> None:
+    def test_an_unreadable_last_feed_position_stops_no_writer(self, path: Path) -> None:
+        """The next entry gets the next number, and a time that begins anew."""
         database = _open(path)
         write(database, created(a_run()))
         _change(database, "UPDATE journal SET ms = 'abc', feed_ms = 'abc'")
@@ -212,9 +216,8 @@ class TestJournal:
         assert database.stored("r1") is None
         assert [row.entry.type for row in database.feed(2, 1)] == [""]
 
-    def test_entries_of_a_run_with_a_bad_epoch_have_that_of_its_beginning(
-        self, database: Database
-    ) -> None:
+    def test_a_bad_epoch_is_replaced_by_that_of_the_first_entry(self, database: Database) -> None:
+        """If the first entry has none either, it is eight zeros."""
         _change(database, "UPDATE runs SET epoch = x'00' WHERE run_id = 'r1'")
         assert database.stored_entries("r1", 0, 1)[0].epoch == "00000000"
         _change(database, 'UPDATE journal SET fields = \'{"epoch": "e7"}\' WHERE n = 1')
@@ -255,9 +258,10 @@ class TestRepairs:
         write(database, appended(stored_run(database), an_entry(a_run(), 7)))
         assert seqs(database) == [1, 2, 3, 4, 5, 6, 7]
 
-    def test_a_run_that_is_made_anew_goes_on_where_its_journal_ends_to_be_read(
+    def test_a_rebuilt_run_continues_after_its_last_readable_entry(
         self, database: Database
     ) -> None:
+        """New entries take the numbers of those that cannot be read; the feed keeps both."""
         _change(database, "UPDATE journal SET fields = '[' WHERE n >= 5 AND run_no = 1")
         _repair(database, 4)
         write(database, appended(stored_run(database), an_entry(a_run(), 5), an_entry(a_run(), 6)))
@@ -366,9 +370,10 @@ class TestTables:
 
 
 @pytest.mark.parametrize("number", [HUGE, -1, -HUGE])
-def test_numbers_that_sqlite_does_not_have_are_the_nearest_that_it_has(
+def test_numbers_beyond_sqlites_are_cut_to_its_nearest(
     database: Database, path: Path, number: int
 ) -> None:
+    """A limit or position that SQLite cannot hold works as its largest or smallest number."""
     whole = number == HUGE
     journal = database.journal("r1", 0, number)
     assert journal is not None

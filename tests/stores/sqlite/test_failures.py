@@ -58,9 +58,10 @@ def _connection(database: Database) -> sqlite3.Connection:
         ("query_only = ON", "query_only = OFF", StoreReadOnlyError),
     ],
 )
-def test_a_group_that_fails_is_rolled_back_and_the_next_one_works(
+def test_a_failed_group_is_rolled_back_and_the_next_works(
     database: Database, path: Path, pragma: str, back: str, error: type[StoreError]
 ) -> None:
+    """Nothing of the failed group is left; written again later, it succeeds."""
     write(database, created(a_run()))
     before = stored_run(database)
     entries = [an_entry(before.run, seq, data="x" * 3000) for seq in range(2, 200)]
@@ -96,7 +97,8 @@ def test_an_entry_that_is_there_already_is_refused(database: Database) -> None:
     assert write(database, appended(stored_run(database), an_entry(a_run(), 2))) == (2, 2)
 
 
-def test_a_file_that_may_not_grow_fails_and_keeps_what_was_written(path: Path) -> None:
+def test_a_file_at_its_size_limit_keeps_what_was_written(path: Path) -> None:
+    """The error names the limit; everything acknowledged before is there, and writing can go on."""
     child = children.start("fill", path)
     children.go(child)
     failure, state = children.end(child).splitlines()

@@ -61,7 +61,8 @@ def _ns(database: Database) -> list[int]:
 
 
 class TestGoneRuns:
-    def test_the_entries_of_a_removed_run_stay_and_of_big_ones_the_type(self, reopen: Open) -> None:
+    def test_entries_of_a_removed_run_stay_in_the_feed(self, reopen: Open) -> None:
+        """Big entries, which only the journal had whole, stay with their type alone."""
         database = reopen(LIMIT)
         run = a_run(target="t")
         big = an_entry(run, 3, data="x" * 5_000)
@@ -140,7 +141,10 @@ class TestGoneRuns:
 
 
 class TestWithinAGroup:
-    def test_a_life_that_begins_and_ends_in_it_is_told(self, database: Database) -> None:
+    def test_a_life_that_begins_and_ends_in_one_group_is_in_the_feed(
+        self, database: Database
+    ) -> None:
+        """A run that is created and deleted by the same commit leaves its entries in the feed."""
         run = a_run()
         entries = _entries(run, 1, 3)
         whole = Changes(runs={"r1": RunChange(None, None, is_plain=False, entries=entries)})
@@ -153,7 +157,8 @@ class TestWithinAGroup:
         assert _count(database, "gone") == 0
         assert _count(database, "journal") == LIMIT
 
-    def test_three_lives_of_an_id_are_told_apart(self, database: Database) -> None:
+    def test_three_lives_of_an_id_stay_apart(self, database: Database) -> None:
+        """Entries of three lives in one commit keep their epoch and target in the feed."""
         lives = [a_run(epoch=f"e{number}", target=f"t{number}") for number in range(3)]
         first, second, third = (_entries(run, 1, 4) for run in lives)
         write(database, created(lives[0], *first[:2]))
@@ -174,7 +179,8 @@ class TestRestoredRuns:
     def restore(database: Database, run: Run, entries: list[JournalEntry]) -> Changes:
         return Changes(runs={run.run_id: created(run, *entries)})
 
-    def test_the_feed_is_not_told_of_it(self, database: Database) -> None:
+    def test_the_feed_does_not_show_a_restored_run(self, database: Database) -> None:
+        """An imported journal is not news: the feed stays empty and its numbers do not move."""
         for name in ("a", "b"):
             run = a_run(name)
             entries = _entries(run, 1, 250)
@@ -186,7 +192,8 @@ class TestRestoredRuns:
         write(database, created(a_run("c")))
         assert database.feed_ends() == ((0, 0), (1, 1))
 
-    def test_what_is_written_to_it_later_is_told(self, reopen: Open) -> None:
+    def test_the_feed_shows_later_writes_to_a_restored_run(self, reopen: Open) -> None:
+        """Entries that are appended after the import are in the feed, also after a removal."""
         database = reopen(LIMIT)
         run = a_run()
         database.begin()
@@ -218,7 +225,8 @@ class TestTrimming:
 
 
 class TestWindows:
-    def test_a_longer_feed_shows_nothing_of_what_a_shorter_one_let_go(self, reopen: Open) -> None:
+    def test_a_feed_made_longer_does_not_bring_back_old_entries(self, reopen: Open) -> None:
+        """Entries that a shorter limit has dropped do not appear again with a longer one."""
         database = reopen(4)
         run, other = a_run(), a_run("r2")
         write(database, created(run, *_entries(run, 1, 3)), created(other, *_entries(other, 1, 5)))
@@ -318,7 +326,8 @@ class _Model:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_groups_leave_the_feed_and_the_journals_that_they_tell(reopen: Open, seed: int) -> None:
+def test_any_groups_leave_the_feed_and_journals_of_the_model(reopen: Open, seed: int) -> None:
+    """Random groups of changes: the database has what a simple model of them has."""
     draw = random.Random(seed)
     limit = draw.choice([0, 1, 7, 40])
     database, model = reopen(limit), _Model(draw)

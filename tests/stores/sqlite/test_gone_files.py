@@ -43,9 +43,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("lose", [_delete, _delete_all, _move, _move_folder, _replace])
-def test_nothing_is_written_to_a_file_that_nobody_will_find(
-    path: Path, lose: Callable[[Path], None]
-) -> None:
+def test_nothing_is_written_to_a_deleted_file(path: Path, lose: Callable[[Path], None]) -> None:
+    """The file was deleted or replaced: the next group fails with an error that names it."""
     database = open_sqlite(path, sync=False, feed_max_entries=10)
     write(database, created(a_run()))
     lose(path)

@@ -36,9 +36,8 @@ def _run(what: str, path: Path, code: int = 0) -> list[str]:
 
 
 @pytest.mark.parametrize("what", ["two_stores", "many_threads", "forgotten"])
-def test_another_process_leaves_the_log_to_a_process_with_several_stores(
-    path: Path, what: str
-) -> None:
+def test_a_log_survives_with_several_stores_in_one_process(path: Path, what: str) -> None:
+    """Another process does not remove the log while a store of the first one is open."""
     reported = _run(what, path, KILLED)
     assert reported[-1] == "49"
     database = _open(path)
@@ -57,7 +56,8 @@ def test_a_file_that_was_open_before_a_fork_is_refused_after_it(path: Path) -> N
     database.close()
 
 
-def test_a_file_that_was_open_before_a_fork_is_known_by_every_name(path: Path) -> None:
+def test_a_file_open_before_a_fork_is_known_by_every_name(path: Path) -> None:
+    """A forked child that opens it by another name gets a StoreConfigurationError."""
     (reported,) = _run("fork_by_link", path)
     assert reported.startswith("StoreConfigurationError")
 

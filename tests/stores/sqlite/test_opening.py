@@ -239,7 +239,8 @@ class TestDamage:
         assert type(raised.value) is error
         assert _content(path) == before
 
-    def test_a_store_that_lost_its_mark_is_told_how_to_get_it(self, path: Path) -> None:
+    def test_a_store_without_its_mark_gets_advice(self, path: Path) -> None:
+        """The error has the PRAGMA that writes the mark of our files again."""
         _make(path)
         _query(path, "PRAGMA application_id = 0")
         with pytest.raises(StoreDamagedError, match="PRAGMA application_id = 1836413549"):

@@ -46,9 +46,10 @@ async def recorded(store: SQLiteRunStore) -> list[object]:
     return numbers([event for each in await journal_of(store, RUN) if (event := each.event())])
 
 
-async def test_four_processes_append_at_once_and_every_event_is_there_once(
+async def test_four_processes_append_and_each_event_is_there_once(
     store: SQLiteRunStore, path: Path
 ) -> None:
+    """All write to one run at the same time, and its journal passes the audit."""
     await asyncio.gather(*(elsewhere(path, "append", RUN, 200, 1000 * each) for each in range(4)))
     found = await recorded(store)
     expected = [1000 * each + number for each in range(4) for number in range(200)]
@@ -66,9 +67,10 @@ async def test_an_expected_version_holds_across_processes(
     assert (await store.audit(RUN)).ok
 
 
-async def test_subscribers_here_see_what_is_written_there_until_the_end(
+async def test_subscribers_see_the_writes_of_another_process(
     store: SQLiteRunStore, path: Path
 ) -> None:
+    """Each of three subscribers gets every event in order, and its stream ends with the run."""
     subscribers = [Subscriber(store.stream(RUN)) for _ in range(3)]
     await store.append(RUN, note(RUN, 0))
     await elsewhere(path, "finish", RUN, 100, 1)
@@ -93,7 +95,10 @@ async def test_writes_here_and_there_come_in_one_order_without_a_gap(
     await subscriber.cancel()
 
 
-async def test_the_feed_here_tells_what_is_written_there(store: SQLiteRunStore, path: Path) -> None:
+async def test_the_feed_has_the_writes_of_another_process(
+    store: SQLiteRunStore, path: Path
+) -> None:
+    """A reader of the feed gets each entry that another process writes."""
     seen: list[str] = []
 
     async def read() -> None:
@@ -141,9 +146,10 @@ async def test_the_file_is_looked_at_only_while_somebody_waits(store: SQLiteRunS
     assert looks == before
 
 
-async def test_what_this_process_writes_is_not_read_again_for_its_subscribers(
+async def test_own_writes_are_not_read_again_for_subscribers(
     store: SQLiteRunStore,
 ) -> None:
+    """Fifty events of this process cost at most five reads of the journal."""
     subscriber = Subscriber(store.stream(RUN))
     await store.append(RUN, note(RUN, 0))
     await subscriber.until(1)
@@ -165,9 +171,10 @@ async def test_what_this_process_writes_is_not_read_again_for_its_subscribers(
     await subscriber.cancel()
 
 
-async def test_what_others_write_comes_while_this_process_reads_all_the_time(
+async def test_foreign_writes_arrive_while_this_process_polls(
     store: SQLiteRunStore, path: Path
 ) -> None:
+    """Constant status reads do not hide the writes of another process from a subscriber."""
     subscriber = Subscriber(store.stream(RUN))
     await wait_until(lambda: store._tails.following == 1, "it follows")
 
@@ -183,7 +190,8 @@ async def test_what_others_write_comes_while_this_process_reads_all_the_time(
     await subscriber.cancel()
 
 
-async def test_a_look_that_failed_leaves_nobody_silent(store: SQLiteRunStore, path: Path) -> None:
+async def test_subscribers_go_on_after_a_failed_look(store: SQLiteRunStore, path: Path) -> None:
+    """A failed look for foreign writes is repeated, and the subscriber gets every event."""
     subscriber = Subscriber(store.stream(RUN))
     await store.append(RUN, note(RUN, 0))
     await subscriber.until(1)
