@@ -11,7 +11,7 @@ import pytest
 from murmur_streams import RunDamagedError, RunNotFoundError, RunState
 from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.rocksdb import keys
-from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from murmur_streams.testing.workbench import note, types_of
 from tests.stores.local.stores import Open
 
@@ -31,7 +31,7 @@ def garble_run(kind: str, folder: Path, run_id: str) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("UPDATE runs SET fields = '{{{' WHERE run_id = ?", (run_id,))
         return
-    handle = Handle(path)
+    handle = OpenFolder(path)
     handle.family[keys.run(run_id)] = b"{{{"
     handle.close()
 
@@ -46,7 +46,7 @@ def drop_entry(kind: str, folder: Path, run_id: str, seq: int) -> None:
                 (seq, run_id),
             )
         return
-    handle = Handle(path)
+    handle = OpenFolder(path)
     del handle.family[keys.numbered(keys.journal(run_id), seq)]
     handle.close()
 

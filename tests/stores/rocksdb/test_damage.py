@@ -6,8 +6,8 @@ import pytest
 
 from murmur_streams.core.model.errors import StoreDamagedError
 from murmur_streams.stores.local.engine.database import Stored
-from murmur_streams.stores.local.rocksdb import keys, opening, shutdown_marker
-from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb import keys, opening
+from murmur_streams.stores.local.rocksdb.open_folder import SHUTDOWN_MARKER, OpenFolder
 from tests.stores.rocksdb.folders import contents, garbled, only, truncated
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
@@ -68,9 +68,9 @@ def test_a_manifest_that_was_cut_off_is_damage(tmp_path: Path, at: float) -> Non
 def test_a_folder_that_another_tool_opened_since_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "store"
     stored = filled(path, 3)
-    note = (path / shutdown_marker.NAME).read_text()
-    Handle(path).close()
-    (path / shutdown_marker.NAME).write_text(note)
+    note = (path / SHUTDOWN_MARKER).read_text()
+    OpenFolder(path).close()
+    (path / SHUTDOWN_MARKER).write_text(note)
     database = opened(path)
     assert database.stored("run") == stored
     database.close()
@@ -125,13 +125,13 @@ def test_a_folder_that_rocksdb_refuses_keeps_its_closing_note(
 ) -> None:
     path = tmp_path / "store"
     filled(path, 300)
-    note = (path / shutdown_marker.NAME).read_bytes()
+    note = (path / SHUTDOWN_MARKER).read_bytes()
     truncated(only(path, "*.sst"))
     # Where the look before it finds nothing.
     monkeypatch.setattr(opening, "check_folder", lambda _: None)
     with pytest.raises(StoreDamagedError):
         opened(path)
-    assert (path / shutdown_marker.NAME).read_bytes() == note
+    assert (path / SHUTDOWN_MARKER).read_bytes() == note
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_folder_that_rocksdb_refuses_keeps_its_closing_note(
 def test_feed_ends_that_cannot_be_read_are_damage(tmp_path: Path, row: bytes) -> None:
     path = tmp_path / "store"
     filled(path, 1)
-    handle = Handle(path)
+    handle = OpenFolder(path)
     handle.family[keys.FEED] = row
     handle.close()
     before = contents(path)

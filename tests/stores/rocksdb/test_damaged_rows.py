@@ -12,7 +12,7 @@ from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import Database, Due, QueuePosition, Space, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
-from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from tests.stores.rocksdb.making import NOW, appended, created, entry, new_run, opened
 
 DEEP = b"[" * 100_000
@@ -53,7 +53,7 @@ BAD_ENTRIES = [
 ENDLESS = 2**70
 
 
-def filled(path: Path, spoil: Callable[[Handle], object]) -> Database:
+def filled(path: Path, spoil: Callable[[OpenFolder], object]) -> Database:
     """A store of the run ``run``, of 5 entries, and one other, changed by hand."""
     database = opened(path)
     for run_id in ("run", "other"):
@@ -64,13 +64,13 @@ def filled(path: Path, spoil: Callable[[Handle], object]) -> Database:
     _, group = appended(new_run("run"), 4)
     database.commit(group)
     database.close()
-    handle = Handle(path)
+    handle = OpenFolder(path)
     spoil(handle)
     handle.close()
     return opened(path)
 
 
-def put(key: bytes, row: bytes) -> Callable[[Handle], object]:
+def put(key: bytes, row: bytes) -> Callable[[OpenFolder], object]:
     return lambda handle: handle.family.put(key, row)
 
 
@@ -126,7 +126,7 @@ def test_stored_entries_are_those_that_can_be_read(tmp_path: Path, row: bytes) -
 def test_the_feed_goes_on_past_a_row_that_cannot_be_read(
     tmp_path: Path, n: int, row: bytes | None
 ) -> None:
-    def spoil(handle: Handle) -> None:
+    def spoil(handle: OpenFolder) -> None:
         if row is None:
             handle.family.delete(keys.feed(n))
         else:
@@ -155,7 +155,7 @@ def test_a_feed_row_with_bad_fields_has_those_of_the_journal(tmp_path: Path) -> 
 def test_a_feed_row_damaged_in_the_journal_too_has_no_type(tmp_path: Path) -> None:
     """Its run, seq and target are still known; the fields have only an empty type."""
 
-    def spoil(handle: Handle) -> None:
+    def spoil(handle: OpenFolder) -> None:
         head = b"%d\n\n3\n0a1b2c3d\nwriter\nrun\n\n" % NOW
         handle.family.put(keys.feed(4), head + DEEP)
         handle.family.put(keys.numbered(keys.journal("run"), 3), DEEP)
@@ -180,7 +180,7 @@ def test_a_feed_with_a_row_that_cannot_be_read_is_trimmed(tmp_path: Path) -> Non
 
 
 def test_texts_that_are_none_are_damage(tmp_path: Path) -> None:
-    def spoil(handle: Handle) -> None:
+    def spoil(handle: OpenFolder) -> None:
         handle.family.put(keys.payload("run", PayloadKind.INPUT), b"\xff")
         handle.family.put(keys.item(Space.WORKERS, "run"), b"\xff")
         handle.family.put(keys.scored(keys.due(Due.LEASE), 1) + b"\xff", b"")

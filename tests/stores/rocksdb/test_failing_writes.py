@@ -16,7 +16,7 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.stores.local.rocksdb.database import RocksDatabase
 from murmur_streams.stores.local.rocksdb.failures import failure
-from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
 UNLIMITED = resource.RLIM_INFINITY
@@ -74,7 +74,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
 
 
 def test_a_store_that_failed_and_was_closed_stays_closed(tmp_path: Path) -> None:
-    handle = Handle(tmp_path / "store")
+    handle = OpenFolder(tmp_path / "store")
     handle.close()
     with pytest.raises(StoreClosedError):
         handle.reopen()
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_taken_again_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store"
-    handle = Handle(path)
+    handle = OpenFolder(path)
     with monkeypatch.context() as patched:
         patched.setattr(handle, "_probe", lambda: None)
         patched.setattr(handle, "_open", lambda: failing("IO error: No space left on device"))
@@ -104,7 +104,7 @@ def failing(text: str) -> None:
 def test_a_disk_that_does_not_confirm_leaves_the_outcome_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = Handle(tmp_path / "store")
+    handle = OpenFolder(tmp_path / "store")
     database = RocksDatabase(handle, sync=True, feed_max_entries=10)
     stored = new_run("run")
     with monkeypatch.context() as patched:

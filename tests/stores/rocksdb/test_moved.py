@@ -14,8 +14,7 @@ from murmur_streams.core.model.errors import (
     StoreUnavailableError,
 )
 from murmur_streams.stores.local.engine.database import Database, Reader
-from murmur_streams.stores.local.rocksdb import shutdown_marker
-from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.open_folder import SHUTDOWN_MARKER, OpenFolder
 from tests.stores.rocksdb.folders import contents
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 
@@ -64,7 +63,7 @@ def test_a_relative_path_means_the_folder_at_the_opening(
         database.commit(group)
     database.close()
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert (tmp_path / "store" / shutdown_marker.NAME).exists()
+    assert (tmp_path / "store" / SHUTDOWN_MARKER).exists()
     database = opened(tmp_path / "store")
     assert database.stored("run") == stored
     database.close()
@@ -140,12 +139,12 @@ def test_a_folder_that_goes_during_a_write_is_not_called_damaged(
     path = tmp_path / "store"
     database = opened(path)
 
-    def write(_handle: Handle, _batch: object) -> None:
+    def write(_handle: OpenFolder, _batch: object) -> None:
         shutil.rmtree(path)
         raise Exception("IO error: No such file or directory: While open a file")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Handle, "write", write)
+        patched.setattr(OpenFolder, "write", write)
         with pytest.raises(StoreUnavailableError):
             database.commit(created(new_run("run")))
     with pytest.raises(StoreUnavailableError):

@@ -10,8 +10,8 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreDamagedError
-from murmur_streams.stores.local.rocksdb import inspect_folder, keys, schema
-from murmur_streams.stores.local.rocksdb.handle import FAMILY, Handle
+from murmur_streams.stores.local.rocksdb import inspect_folder, keys, opening
+from murmur_streams.stores.local.rocksdb.open_folder import FAMILY, OpenFolder
 from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.folders import contents, only
 from tests.stores.rocksdb.making import created, new_run, opened
@@ -198,7 +198,7 @@ def test_the_lock_refuses_where_the_holder_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "store"
     database = opened(path)
     with pytest.raises(StoreConfigurationError, match="is for one process"):
-        Handle(path)
+        OpenFolder(path)
     database.close()
 
 
@@ -229,8 +229,8 @@ def test_a_folder_without_permission_is_refused() -> None:
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store"
-    handle = Handle(path)
-    schema.check(handle, version=2, migrations={})
+    handle = OpenFolder(path)
+    opening.migrate(handle, version=2, migrations={})
     handle.close()
     before = contents(path)
     with pytest.raises(StoreConfigurationError, match=r"of version 2, .* upgrade"):
@@ -242,7 +242,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_rows_without_a_readable_version_are_damage(tmp_path: Path, row: bytes | None) -> None:
     """Nothing is written to a folder whose schema version is missing or unreadable."""
     path = tmp_path / "store"
-    handle = Handle(path)
+    handle = OpenFolder(path)
     handle.family[keys.SCHEMA if row else keys.run("run")] = row or b"{}"
     handle.close()
     before = contents(path)
@@ -251,7 +251,7 @@ def test_rows_without_a_readable_version_are_damage(tmp_path: Path, row: bytes |
     assert contents(path) == before
 
 
-def put(key: bytes, value: bytes) -> schema.Step:
+def put(key: bytes, value: bytes) -> opening.Step:
     def step(view: View, batch: WriteBatch) -> None:
         batch[key] = (view.get(key) or b"") + value
 
@@ -264,26 +264,26 @@ def fail(view: View, batch: WriteBatch) -> None:
 
 
 def test_an_old_version_is_migrated_step_by_step(tmp_path: Path) -> None:
-    handle = Handle(tmp_path / "store")
-    schema.check(handle)
+    handle = OpenFolder(tmp_path / "store")
+    opening.migrate(handle)
     steps = {1: put(b"x", b"1"), 2: put(b"x", b"2")}
-    schema.check(handle, version=3, migrations=steps)
-    schema.check(handle, version=3, migrations=steps)
+    opening.migrate(handle, version=3, migrations=steps)
+    opening.migrate(handle, version=3, migrations=steps)
     assert handle.family[b"x"] == b"12"
     assert handle.family[keys.SCHEMA] == b"3"
     handle.close()
 
 
 def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
-    handle = Handle(tmp_path / "store")
-    schema.check(handle)
+    handle = OpenFolder(tmp_path / "store")
+    opening.migrate(handle)
     with pytest.raises(ZeroDivisionError) as raised:
-        schema.check(handle, version=3, migrations={1: put(b"x", b"1"), 2: fail})
+        opening.migrate(handle, version=3, migrations={1: put(b"x", b"1"), 2: fail})
     handle.close()
-    handle = Handle(tmp_path / "store")
+    handle = OpenFolder(tmp_path / "store")
     assert handle.family.get(b"half") is None
     assert handle.family[keys.SCHEMA] == b"2"
-    schema.check(handle, version=3, migrations={2: put(b"x", b"2")})
+    opening.migrate(handle, version=3, migrations={2: put(b"x", b"2")})
     assert handle.family[b"x"] == b"12"
     assert raised.traceback
     handle.close()

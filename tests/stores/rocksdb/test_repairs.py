@@ -16,7 +16,7 @@ from murmur_streams.stores.local.engine.database import (
     Stored,
 )
 from murmur_streams.stores.local.rocksdb import keys
-from murmur_streams.stores.local.rocksdb.handle import Handle
+from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.making import NOW, created, new_run, opened
 
@@ -36,24 +36,24 @@ def busy(run_id: str) -> Stored:
     )
 
 
-def spoiled(path: Path, spoil: Callable[[Handle], object]) -> Database:
+def spoiled(path: Path, spoil: Callable[[OpenFolder], object]) -> Database:
     database = opened(path)
     for run_id in IDS:
         group = created(busy(run_id))
         group.runs[run_id].payloads = {PayloadKind.INPUT: "1"}
         database.commit(group)
     database.close()
-    handle = Handle(path)
+    handle = OpenFolder(path)
     spoil(handle)
     handle.close()
     return opened(path)
 
 
-def garbled(handle: Handle) -> None:
+def garbled(handle: OpenFolder) -> None:
     handle.family.put(keys.run("n:run"), GARBLED)
 
 
-def gone(handle: Handle) -> None:
+def gone(handle: OpenFolder) -> None:
     handle.family.delete(keys.version("n:run"))
 
 
@@ -84,7 +84,7 @@ def positions(database: Database) -> list[list[str]]:
 @pytest.mark.parametrize("spoil", [garbled, gone])
 @pytest.mark.parametrize("tenant", ["mine", None])
 def test_a_repaired_run_has_only_its_new_rows(
-    tmp_path: Path, spoil: Callable[[Handle], object], tenant: str | None
+    tmp_path: Path, spoil: Callable[[OpenFolder], object], tenant: str | None
 ) -> None:
     """Old rows of its listings, queue and times are gone; rows of other runs stay."""
     database = spoiled(tmp_path / "store", spoil)
@@ -114,7 +114,7 @@ def test_a_repaired_run_has_only_its_new_rows(
 
 @pytest.mark.parametrize("spoil", [garbled, gone])
 def test_a_repair_that_leaves_nothing_removes_all_of_the_run(
-    tmp_path: Path, spoil: Callable[[Handle], object]
+    tmp_path: Path, spoil: Callable[[OpenFolder], object]
 ) -> None:
     path = tmp_path / "store"
     database = spoiled(path, spoil)
@@ -125,7 +125,7 @@ def test_a_repair_that_leaves_nothing_removes_all_of_the_run(
     assert not any("n:run" in ids for ids in positions(database))
     assert all(database.stored(each) == busy(each) for each in IDS if each != "n:run")
     database.close()
-    handle = Handle(path)
+    handle = OpenFolder(path)
     left = [key for key, _ in View(handle.family, is_one_moment=False).scan(b"", b"\xff", 1000)]
     handle.close()
     # Only the feed speaks of it.

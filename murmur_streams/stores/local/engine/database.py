@@ -120,6 +120,10 @@ class FeedRow:
     ``{"type": ""}``; its run id, target and epoch may be unknown (``""``, ``00000000``)."""
 
 
+JournalPage = tuple[Stored, list[JournalEntry]]
+"""A run, and entries of its journal."""
+
+
 class Reader(Protocol):
     """Reads what was committed. Each call sees one moment of the database, not half a group.
 
@@ -131,9 +135,7 @@ class Reader(Protocol):
         """The run, expired or not; None when it does not exist."""
         ...
 
-    def journal(
-        self, run_id: str, after_seq: int, limit: int
-    ) -> tuple[Stored, list[JournalEntry]] | None:
+    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
         """The run and the first ``limit`` stored entries whose seq is above ``after_seq``."""
         ...
 
@@ -146,7 +148,9 @@ class Reader(Protocol):
 
     def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         """The newest entries of the run's journal, oldest first; [] when it does not exist."""
-        ...
+        stored = self.stored(run_id)
+        page = stored and self.journal(run_id, stored.run.version - int(count), count)
+        return page[1] if page else []
 
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         """The JSON text; None without one."""
@@ -202,11 +206,10 @@ class Reader(Protocol):
         Cheap enough to be asked fifty times a second; True at the first call. A database of one
         process always answers False.
         """
-        ...
+        return False
 
     def close(self) -> None:
-        """Close it; a second call does nothing."""
-        ...
+        """Close it, where anything is held between calls; a second call does nothing."""
 
 
 class Database(Reader, Protocol):
@@ -221,7 +224,7 @@ class Database(Reader, Protocol):
         Raises:
             StoreUnavailableError: another process has locked the file for too long.
         """
-        ...
+        return False
 
     def commit(self, changes: Changes) -> Position:
         """Write all of it or nothing, and end the group; a killed process loses none of it.
@@ -238,8 +241,7 @@ class Database(Reader, Protocol):
         ...
 
     def rollback(self) -> None:
-        """End the group and write nothing."""
-        ...
+        """End the group and write nothing; nothing to do where ``commit`` alone writes."""
 
     def reader(self) -> Reader:
         """One more way to read, for another thread; the caller closes it first."""

@@ -27,11 +27,17 @@ from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
-from murmur_streams.stores.local.engine.database import Database, FeedRow, Reader, Stored
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    FeedRow,
+    JournalPage,
+    Reader,
+    Stored,
+)
 from murmur_streams.stores.local.engine.feed import LocalFeed
 from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
-from murmur_streams.stores.local.engine.tails import LocalTails, Page
+from murmur_streams.stores.local.engine.tails import LocalTails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 
 T = TypeVar("T")
@@ -238,7 +244,7 @@ class LocalRunStore(LocalWork):
             raise RunNotFoundError(run_id)
         return text
 
-    async def _read_page(self, run_id: str, after_seq: int, limit: int) -> Page | None:
+    async def _read_page(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
         page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
         return None if page is None or is_due(page[0], self._clock()) else page
 

@@ -25,7 +25,7 @@ from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
-from murmur_streams.stores.local.engine.database import Stored
+from murmur_streams.stores.local.engine.database import JournalPage
 from murmur_streams.stores.local.engine.transaction import Written
 from murmur_streams.stores.tail import read_tail, whole_entry
 
@@ -34,8 +34,7 @@ PAST_LIVES = 4
 RECENT = 1_000
 """A followed run buffers this many entries; a reader further behind reads the database."""
 
-Page = tuple[Stored, list[JournalEntry]]
-ReadPage = Callable[[str, int, int], Awaitable[Page | None]]
+ReadPage = Callable[[str, int, int], Awaitable[JournalPage | None]]
 
 
 class RecentEntries:

@@ -16,8 +16,10 @@ from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.stores.local.engine.database import (
     Changes,
+    Database,
     Due,
     FeedRow,
+    JournalPage,
     Reader,
     RunChange,
     Space,
@@ -48,7 +50,7 @@ class _RunRows:
         return [copied_entry(each) for each in self.entries[first : first + max(0, limit)]]
 
 
-class MemoryDatabase:
+class MemoryDatabase(Database):
     """Keeps the entries that the engine made; every reader gets copies, which it may change.
 
     Args:
@@ -66,12 +68,6 @@ class MemoryDatabase:
         self._start = self._last = START
         """The positions just before the oldest stored entry of the feed, and of its last one."""
 
-    def begin(self) -> bool:
-        return False
-
-    def rollback(self) -> None:
-        """Nothing to undo: a group is written by ``commit`` alone."""
-
     def commit(self, changes: Changes) -> Position:
         for run_id, change in changes.runs.items():
             self._change_run(run_id, change)
@@ -87,31 +83,17 @@ class MemoryDatabase:
     def reader(self) -> Reader:
         return self
 
-    def close(self) -> None:
-        """The rows stay until the database itself is gone."""
-
-    def has_foreign_writes(self) -> bool:
-        return False
-
     def stored(self, run_id: str) -> Stored | None:
         rows = self._runs.get(run_id)
         return None if rows is None else rows.stored
 
-    def journal(
-        self, run_id: str, after_seq: int, limit: int
-    ) -> tuple[Stored, list[JournalEntry]] | None:
+    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
         rows = self._runs.get(run_id)
         return None if rows is None else (rows.stored, rows.after(after_seq, limit))
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         rows = self._runs.get(run_id)
         return [] if rows is None else rows.after(after_seq, limit)
-
-    def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        rows = self._runs.get(run_id)
-        if rows is None or count <= 0:
-            return []
-        return [copied_entry(entry) for entry in rows.entries[-count:]]
 
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         rows = self._runs.get(run_id)

@@ -15,46 +15,55 @@ from murmur_streams.core.model.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
-from murmur_streams.stores.local.rocksdb.binding import DbClosedError
+from murmur_streams.stores.local.rocksdb.binding import rocksdict
 
-# The binding raises bare Exceptions: what they are is only in their texts, which are RocksDB's
-# status names and the C library's words for errno.
-_FULL = ("No space left", "Disk quota exceeded", "File too large")
-_READ_ONLY = ("Read-only file system", "Permission denied", "Operation not permitted")
-_DAMAGED = ("Corruption", "file size mismatch", "No such file or directory", "truncated")
+# The binding raises bare Exceptions. Only their texts say what they are: the names of RocksDB's
+# statuses, and what the C library says for each errno.
+_DAMAGED = (
+    "the store in {path} is damaged and was left as it is ({what}); restore it from a backup, or "
+    "copy the folder and try RocksDB's own repair on the copy"
+)
 _LOCKED = ("lock hold by current process", "While lock file")
+_FULL = (
+    "the disk of {path} is full, or a limit is reached ({what}); nothing was written: make room, "
+    "then write again"
+)
+_READ_ONLY = (
+    "{path} cannot be written ({what}); nothing was written: make the folder and its files "
+    "writable for this user"
+)
+_DISK_FULL = ("No space left", "Disk quota exceeded", "File too large")
+_NOT_PERMITTED = ("Read-only file system", "Permission denied", "Operation not permitted")
+_CORRUPT = ("Corruption", "file size mismatch", "No such file or directory", "truncated")
+_FAILURES: tuple[tuple[tuple[str, ...], type[StoreError], str], ...] = (
+    (_DISK_FULL, StoreFullError, _FULL),
+    (_NOT_PERMITTED, StoreReadOnlyError, _READ_ONLY),
+    (_CORRUPT, StoreDamagedError, _DAMAGED),
+)
 
 
 def is_ours_to_translate(error: Exception) -> bool:
-    """Whether the binding raised it; what is a bug of ours is left as it is."""
-    return type(error) is Exception or isinstance(error, DbClosedError)
+    """Whether the binding raised it; an error of this package's own code stays as it is."""
+    return type(error) is Exception or isinstance(error, rocksdict.DbClosedError)
 
 
-def failure(path: Path, error: Exception) -> StoreError:
+def failure(path: Path, error: Exception, opened: Path | None = None) -> StoreError:
     """The error for what the binding raised: where, and what to do.
 
     Args:
         path: the store's folder.
         error: what it raised.
+        opened: the folder of links to it that was opened instead.
     """
-    text = str(error)
-    if isinstance(error, DbClosedError):
+    what = str(error).replace(str(opened or path), str(path))
+    if isinstance(error, rocksdict.DbClosedError):
         return StoreClosedError("the store is closed; open a new one")
-    if any(phrase in text for phrase in _FULL):
-        return StoreFullError(
-            f"the disk of {path} is full, or a limit is reached ({text}); nothing was written: "
-            "make room, then write again"
-        )
-    if any(phrase in text for phrase in _LOCKED):
+    if any(phrase in what for phrase in _LOCKED):
         return in_use(path, None)
-    if any(phrase in text for phrase in _READ_ONLY):
-        return StoreReadOnlyError(
-            f"{path} cannot be written ({text}); nothing was written: make the folder and its "
-            "files writable for this user"
-        )
-    if any(phrase in text for phrase in _DAMAGED):
-        return damaged(path, text)
-    return StoreError(f"RocksDB failed in {path}: {text}")
+    for phrases, kind, sentence in _FAILURES:
+        if any(phrase in what for phrase in phrases):
+            return kind(sentence.format(path=path, what=what))
+    return StoreError(f"RocksDB failed in {path}: {what}")
 
 
 def in_use(path: Path, pid: int | None) -> StoreConfigurationError:
@@ -71,18 +80,15 @@ def in_use(path: Path, pid: int | None) -> StoreConfigurationError:
 
 def damaged(path: Path, what: str) -> StoreDamagedError:
     """The error for a folder that cannot be read."""
-    return StoreDamagedError(
-        f"the store in {path} is damaged and was left as it is ({what}); restore it from a backup, "
-        "or copy the folder and try RocksDB's own repair on the copy"
-    )
+    return StoreDamagedError(_DAMAGED.format(path=path, what=what))
 
 
 @contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Raise what the binding raises inside as errors of this package."""
+def translated(path: Path, opened: Path | None = None) -> Generator[None]:
+    """Raise what the binding raises inside as errors of this package; arguments as ``failure``."""
     try:
         yield
     except Exception as error:
         if is_ours_to_translate(error):
-            raise failure(path, error) from error
+            raise failure(path, error, opened) from error
         raise

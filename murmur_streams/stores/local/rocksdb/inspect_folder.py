@@ -10,25 +10,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreError
-from murmur_streams.stores.local.rocksdb import keys, rows, schema, shutdown_marker
-from murmur_streams.stores.local.rocksdb.binding import AccessType, Options, Rdict
-from murmur_streams.stores.local.rocksdb.failures import (
-    damaged,
-    failure,
-    in_use,
-    is_ours_to_translate,
-)
-from murmur_streams.stores.local.rocksdb.options import FAMILY, options
+from murmur_streams.stores.local.rocksdb import keys, rows
+from murmur_streams.stores.local.rocksdb.binding import FAMILY, options, rocksdict
+from murmur_streams.stores.local.rocksdb.failures import damaged, in_use, translated
+from murmur_streams.stores.local.rocksdb.open_folder import SHUTDOWN_MARKER, check_manifest
 from murmur_streams.stores.local.rocksdb.view import View
+
+VERSION = 1
+"""Of the keys and rows, as this release writes them."""
 
 # What RocksDB and its binding leave when they are killed while they make a folder: no data yet.
 _BEGUN = re.compile(
     r"LOCK|IDENTITY|LOG(\.old\..*)?|rocksdict-config\.json|(MANIFEST|OPTIONS)-\d+|.*\.dbtmp"
 )
-_ROCKSDB = re.compile(
-    rf"MANIFEST-\d+|\d+\.(sst|log|blob)|IDENTITY|{re.escape(shutdown_marker.NAME)}"
-)
-_READ_ONLY = AccessType.read_only(error_if_log_file_exist=False)
+_ROCKSDB = re.compile(rf"MANIFEST-\d+|\d+\.(sst|log|blob)|IDENTITY|{re.escape(SHUTDOWN_MARKER)}")
+_READ_ONLY = rocksdict.AccessType.read_only(error_if_log_file_exist=False)
 _MURMUR_RUNTIME = re.compile(rb"[re]/[A-Za-z0-9]")
 
 
@@ -62,13 +58,49 @@ def check_folder(path: Path) -> None:
         _check_no_data(path, names)
         return
     try:
-        _check_data(path)
+        check_manifest(path)
+        # Reads CURRENT and the manifest, writes nothing.
+        with translated(path):
+            families = rocksdict.Rdict.list_cf(str(path), rocksdict.Options(raw_mode=True))
+        if FAMILY in families:
+            _check_ours(path)
+        else:
+            _check_foreign(path)
     except StoreError as error:
         holder = _holder(path)
         if holder is None:
             raise
         # Who opened it meanwhile removed files that were just looked for.
         raise in_use(path, holder) from error
+
+
+def known_version(path: Path, view: View, *, version: int = VERSION) -> int | None:
+    """The version of the folder's rows; None when it has none yet.
+
+    Args:
+        path: of the folder, for errors.
+        view: of its rows.
+        version: the newest that is known.
+
+    Raises:
+        StoreConfigurationError: it is a newer one.
+        StoreDamagedError: there are rows, but they do not say of which version.
+    """
+    row = view.get(keys.SCHEMA)
+    if row is None:
+        if view.scan(b"", b"\xff", 1):
+            raise damaged(path, "it does not say which version its rows have")
+        return None
+    try:
+        found = int(row)
+    except ValueError:
+        raise damaged(path, f"the version of its rows is {ascii(row)[:40]}") from None
+    if found > version:
+        raise StoreConfigurationError(
+            f"{path} was written by a newer murmur-streams (its rows are of version {found}, this "
+            f"release knows {version}); upgrade: pip install -U murmur-streams"
+        )
+    return found
 
 
 def _is_there(path: Path) -> bool:
@@ -84,21 +116,13 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _check_data(path: Path) -> None:
-    shutdown_marker.check(path)
-    if FAMILY in _families(path):
-        _check_ours(path)
-    else:
-        _check_foreign(path)
-
-
 def _check_ours(path: Path) -> None:
     # Where no links can be made, opening it reports the same.
     with suppress(OSError), _through_links(path) as links:
-        opened = Rdict(str(links), options(), {FAMILY: options()}, _READ_ONLY)
+        opened = rocksdict.Rdict(str(links), options(), {FAMILY: options()}, _READ_ONLY)
         try:
             view = View(opened.get_column_family(FAMILY), is_one_moment=False)
-            schema.known_version(path, view)
+            known_version(path, view)
             rows.read_feed_ends(view.get(keys.FEED))
         finally:
             opened.close()
@@ -112,18 +136,9 @@ def _check_no_data(path: Path, names: list[str]) -> None:
     raise _foreign(path, f"it has other files ({names[0]})")
 
 
-def _families(path: Path) -> list[str]:
-    try:
-        # Reads CURRENT and the manifest, writes nothing.
-        return Rdict.list_cf(str(path), Options(raw_mode=True))
-    except Exception as error:
-        if is_ours_to_translate(error):
-            raise failure(path, error) from error
-        raise
-
-
 def _check_foreign(path: Path) -> None:
-    first = _first_key(path)
+    with _through_links(path) as links:
+        first = _first_key(links)
     if first is None:
         if any(path.glob("*.sst")):
             raise damaged(path, "it has tables that its manifest does not name")
@@ -141,24 +156,15 @@ def _through_links(path: Path) -> Generator[Path]:
         for each in path.absolute().iterdir():
             if each.name not in {"LOCK", "LOG", "rocksdict-config.json"}:
                 (links / each.name).symlink_to(each)
-        try:
+        with translated(path, links):
             yield links
-        except Exception as error:
-            if is_ours_to_translate(error):
-                raise _unreadable(path, links, error) from error
-            raise
 
 
-def _first_key(path: Path) -> bytes | None:
-    with _through_links(path) as links:
-        return _read_first_key(links)
-
-
-def _read_first_key(links: Path) -> bytes | None:
-    defaults = Options(raw_mode=True)
-    families = Rdict.list_cf(str(links), defaults)
-    every = {name: Options(raw_mode=True) for name in families}
-    opened = Rdict(str(links), defaults, every, _READ_ONLY)
+def _first_key(links: Path) -> bytes | None:
+    defaults = rocksdict.Options(raw_mode=True)
+    families = rocksdict.Rdict.list_cf(str(links), defaults)
+    every = {name: rocksdict.Options(raw_mode=True) for name in families}
+    opened = rocksdict.Rdict(str(links), defaults, every, _READ_ONLY)
     try:
         for name in families:
             rows = opened.get_column_family(name).iter()
@@ -170,10 +176,6 @@ def _read_first_key(links: Path) -> bytes | None:
     finally:
         rows = None
         opened.close()
-
-
-def _unreadable(path: Path, links: Path, error: Exception) -> StoreError:
-    return failure(path, type(error)(str(error).replace(str(links), str(path))))
 
 
 def _foreign(path: Path, why: str) -> StoreConfigurationError:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
@@ -89,37 +88,25 @@ def listing_row(stored: Stored) -> bytes:
     return f"{expire_text}\n{run.state}\n{run.target}\n{run.tenant or ''}".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Sieve:
-    """Holds back the runs of a listing that its rows say are not wanted."""
+def may_be_listed(row: bytes, wanted: RunFilter, now_ms: int) -> bool:
+    """Whether a run may be wanted in a listing; the run itself decides when its row says nothing.
 
-    state: bytes | None
-    target: bytes | None
-    tenant: bytes | None
-    now_ms: int
-
-    @classmethod
-    def of(cls, wanted: RunFilter, now_ms: int) -> Self:
-        """Of what a listing wants."""
-        return cls(_bytes(wanted.state), _bytes(wanted.target), _bytes(wanted.tenant), now_ms)
-
-    def lets_through(self, row: bytes) -> bool:
-        """False for a run that is not wanted; of a row that says nothing the run itself is asked.
-
-        Args:
-            row: one of ``listing_row``; those of the first stores are empty.
-        """
-        try:
-            expire, state, target, tenant = row.split(b"\n")
-            is_over = bool(expire) and int(expire) <= self.now_ms
-        except ValueError:
-            return True
-        return (
-            not is_over
-            and self.state in {None, state}
-            and self.target in {None, target}
-            and self.tenant in {None, tenant}
-        )
+    Args:
+        row: one of ``listing_row``; those of the first stores are empty.
+        wanted: the runs that are listed.
+        now_ms: the listing has no run that has expired by then.
+    """
+    try:
+        expire, state, target, tenant = row.decode().split("\n")
+        is_over = bool(expire) and int(expire) <= now_ms
+    except ValueError:
+        return True
+    return (
+        not is_over
+        and wanted.state in {None, state}
+        and wanted.target in {None, target}
+        and wanted.tenant in {None, tenant}
+    )
 
 
 def journal_row(entry: JournalEntry, fields: bytes) -> bytes:
@@ -224,10 +211,6 @@ def read_text(row: bytes | None) -> str | None:
 def text(row: bytes) -> str:
     """Read a payload or an item that is there."""
     return row.decode(errors="surrogatepass")
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from murmur_streams.stores.local.rocksdb.binding import Rdict, RdictIter, ReadOptions
+from murmur_streams.stores.local.rocksdb.binding import rocksdict
 
 Row = tuple[bytes, bytes]
 """Key and value."""
@@ -21,7 +21,7 @@ class View:
             looks through what was removed behind it for the next row that was not.
     """
 
-    def __init__(self, family: Rdict, *, is_one_moment: bool) -> None:
+    def __init__(self, family: rocksdict.Rdict, *, is_one_moment: bool) -> None:
         self._family = family
         self._moment = family.iter() if is_one_moment else None
 
@@ -65,14 +65,14 @@ class View:
         """Let go of the moment."""
         self._moment = None
 
-    def _bounded(self, first: bytes, stop: bytes) -> RdictIter:
-        options = ReadOptions()
+    def _bounded(self, first: bytes, stop: bytes) -> rocksdict.RdictIter:
+        options = rocksdict.ReadOptions()
         options.set_iterate_lower_bound(first)
         options.set_iterate_upper_bound(stop)
         return self._family.iter(options)
 
 
-def _seek(rows: RdictIter, first: bytes, stop: bytes, *, is_back: bool) -> None:
+def _seek(rows: rocksdict.RdictIter, first: bytes, stop: bytes, *, is_back: bool) -> None:
     if not is_back:
         rows.seek(first)
         return

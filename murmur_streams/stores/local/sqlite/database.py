@@ -10,7 +10,13 @@ from typing import NamedTuple
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.stores.local.engine.database import Changes, Reader, RunChange, Stored
+from murmur_streams.stores.local.engine.database import (
+    Changes,
+    Database,
+    Reader,
+    RunChange,
+    Stored,
+)
 from murmur_streams.stores.local.sqlite.reading import STORED, SQLiteReader
 from murmur_streams.stores.local.sqlite.removal import (
     first_gone,
@@ -94,7 +100,7 @@ class _Rows:
         return self.next_no - 1
 
 
-class SQLiteDatabase(SQLiteReader):
+class SQLiteDatabase(SQLiteReader, Database):
     """The one connection that writes, of this process; a ``Database``."""
 
     def __init__(

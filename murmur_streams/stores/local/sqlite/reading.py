@@ -9,7 +9,14 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind, Run
-from murmur_streams.stores.local.engine.database import Due, FeedRow, Space, Stored
+from murmur_streams.stores.local.engine.database import (
+    Due,
+    FeedRow,
+    JournalPage,
+    Reader,
+    Space,
+    Stored,
+)
 from murmur_streams.stores.local.sqlite.rows import (
     STORED_COLUMNS,
     STORED_WIDTH,
@@ -32,10 +39,6 @@ UNION ALL SELECT * FROM (
     WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1) AND seq > ?2
     ORDER BY seq LIMIT ?3
 )"""
-_LAST_ENTRIES = """
-SELECT runs.epoch, journal.ms, journal.seq, journal.fields
-FROM runs CROSS JOIN journal ON run_no = no
-WHERE run_id = ?1 ORDER BY seq DESC LIMIT ?2"""
 _STORED_ENTRIES = """
 SELECT runs.epoch, journal.ms, journal.seq, journal.fields
 FROM runs CROSS JOIN journal ON run_no = no
@@ -85,7 +88,7 @@ _MOST = 2**62
 """SQLite's numbers end at 2**63."""
 
 
-class SQLiteReader:
+class SQLiteReader(Reader):
     """Reads by a connection of its own; a ``Reader``."""
 
     def __init__(self, session: Session, feed_max_entries: int) -> None:
@@ -97,9 +100,7 @@ class SQLiteReader:
         row = self._session.first(STORED, (run_id,))
         return None if row is None else read_stored(row)
 
-    def journal(
-        self, run_id: str, after_seq: int, limit: int
-    ) -> tuple[Stored, list[JournalEntry]] | None:
+    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
         rows = self._session.fetch(_JOURNAL, (run_id, _number(after_seq), _count(limit)))
         if not rows:
             return None
@@ -116,10 +117,6 @@ class SQLiteReader:
             if entries or len(rows) < max(1, limit) or type(rows[-1][2]) is not int:
                 return entries
             after_seq = rows[-1][2]
-
-    def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
-        rows = self._session.fetch(_LAST_ENTRIES, (run_id, _count(count)))
-        return [read_entry(run_id, *row) for row in reversed(rows)]
 
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         row = self._session.first(_PAYLOAD, (run_id, str(kind)))

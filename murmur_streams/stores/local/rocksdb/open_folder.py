@@ -1,25 +1,36 @@
-"""The open folder: how to write to it, to let go of it and to take it again."""
+"""The open folder: how to write to it, to let go of it and to take it again.
+
+While a folder is closed in good order, a marker in it notes the length of its manifest. RocksDB
+takes a manifest that was cut off for an older state of the folder, and removes the tables that it
+does not name; the marker shows that it was cut off.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from ctypes import py_object, pythonapi
 from pathlib import Path
 from threading import Lock
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError, StoreUnavailableError
-from murmur_streams.stores.local.rocksdb import shutdown_marker
-from murmur_streams.stores.local.rocksdb.binding import ColumnFamily, Rdict, WriteBatch
-from murmur_streams.stores.local.rocksdb.failures import failure, is_ours_to_translate, translated
-from murmur_streams.stores.local.rocksdb.options import FAMILY, options
+from murmur_streams.stores.local.rocksdb.binding import FAMILY, options, rocksdict
+from murmur_streams.stores.local.rocksdb.failures import (
+    damaged,
+    failure,
+    is_ours_to_translate,
+    translated,
+)
+
+SHUTDOWN_MARKER = "murmur-streams.closed"
 
 _PROBE = "murmur-streams.probe"
 _PROBE_BYTES = 1024 * 1024
 
 
-class Handle:
+class OpenFolder:
     """A RocksDB folder, open; taken again after a failed write.
 
     Args:
@@ -39,14 +50,25 @@ class Handle:
         self._lock_name = str(self.path / "LOCK")
         self._lock_file: tuple[int, int] | None = None
         """Device and inode of the open LOCK: nothing else can have them while it is open."""
-        self._root: Rdict | None = None
-        self._family: Rdict | None = None
-        self._column: ColumnFamily | None = None
+        self._root: rocksdict.Rdict | None = None
+        self._family: rocksdict.Rdict | None = None
+        self._column: rocksdict.ColumnFamily | None = None
         self._is_closed = False
-        self._open()
+        marker, note = self.path / SHUTDOWN_MARKER, None
+        with suppress(OSError):
+            # Before the folder is opened: a killed process must not leave an old marker.
+            note = marker.read_bytes()
+            marker.unlink()
+        try:
+            self._open()
+        except BaseException:
+            if note is not None:
+                with suppress(OSError):
+                    marker.write_bytes(note)
+            raise
 
     @property
-    def family(self) -> Rdict:
+    def family(self) -> rocksdict.Rdict:
         """The object to read from."""
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")
@@ -57,18 +79,23 @@ class Handle:
             )
         return self._family
 
-    def batch(self) -> WriteBatch:
+    @contextmanager
+    def batch(self) -> Generator[rocksdict.WriteBatch]:
         """An empty group of writes to the family."""
-        batch = WriteBatch(raw_mode=True)
+        batch = rocksdict.WriteBatch(raw_mode=True)
         batch.set_default_column_family(self._column)
-        return batch
+        try:
+            yield batch
+        finally:
+            # The traceback of an error keeps the batch: it must not keep the folder open as well.
+            batch.set_default_column_family(None)
 
-    def delete_range(self, batch: WriteBatch, first: bytes, stop: bytes) -> None:
+    def delete_range(self, batch: rocksdict.WriteBatch, first: bytes, stop: bytes) -> None:
         """Remove what is in the range, in a batch."""
         # Unlike put and delete by item it does not go to the batch's default family.
         batch.delete_range(first, stop, self._column)
 
-    def write(self, batch: WriteBatch) -> None:
+    def write(self, batch: rocksdict.WriteBatch) -> None:
         """Hand a batch to the operating system: a killed process loses none of it."""
         with self._writing:
             self.family.write(batch)
@@ -118,27 +145,25 @@ class Handle:
                 self._abandon()
             self._release()
         if was_open and is_there:
-            shutdown_marker.leave(self.path)
+            with suppress(OSError):  # without a marker nothing is checked
+                name, size = _manifest(self.path)
+                (self.path / SHUTDOWN_MARKER).write_text(f"{name} {size}\n", encoding="ascii")
 
     def _is_there(self) -> bool:
         try:
-            return self._found_lock() == self._lock_file
+            return _device_and_inode(self._lock_name) == self._lock_file
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             return True  # RocksDB reports better what is wrong with it
 
-    def _found_lock(self) -> tuple[int, int]:
-        found = os.stat(self._lock_name)  # noqa: PTH116  # a Path's costs twice as much
-        return found.st_dev, found.st_ino
-
     def _open(self) -> None:
         with translated(self.path):
-            self._root = Rdict(str(self.path), options(), {FAMILY: options()})
+            self._root = rocksdict.Rdict(str(self.path), options(), {FAMILY: options()})
             self._family = self._root.get_column_family(FAMILY)
             self._column = self._root.get_column_family_handle(FAMILY)
         with suppress(FileNotFoundError, NotADirectoryError):
-            self._lock_file = self._found_lock()
+            self._lock_file = _device_and_inode(self._lock_name)
 
     def _release(self) -> None:
         self._column = None
@@ -171,12 +196,33 @@ class Handle:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _refused(self.path, error) from error
+            name = errno.errorcode.get(error.errno or 0, "")
+            what = f"{error.strerror} {name}".strip()
+            raise failure(self.path, OSError(what)) from error
         finally:
             with suppress(OSError):
                 probe.unlink()
 
 
-def _refused(path: Path, error: OSError) -> StoreError:
-    name = errno.errorcode.get(error.errno or 0, "")
-    return failure(path, OSError(f"{error.strerror} {name}".strip()))
+def check_manifest(path: Path) -> None:
+    """Compare the manifest of a closed folder with its marker, if it has one.
+
+    Raises:
+        StoreDamagedError: the manifest is not as long as it was.
+    """
+    with suppress(OSError, ValueError):
+        name, size = (path / SHUTDOWN_MARKER).read_text(encoding="ascii").split()
+        found_name, found_size = _manifest(path)
+        # Another manifest was made by a tool that opened the folder since.
+        if found_name == name and found_size != int(size):
+            raise damaged(path, f"{name} has {found_size} bytes and had {size} when it was closed")
+
+
+def _manifest(path: Path) -> tuple[str, int]:
+    name = (path / "CURRENT").read_text(encoding="ascii").strip()
+    return name, (path / name).stat().st_size
+
+
+def _device_and_inode(path: str) -> tuple[int, int]:
+    found = os.stat(path)  # noqa: PTH116  # a Path's costs twice as much
+    return found.st_dev, found.st_ino
