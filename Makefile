@@ -23,6 +23,8 @@ CHOICE  := $(if $(FULL),--hypothesis-profile=full,-m "not slow")
 # pyright comes with node as a wheel; these keep it from looking for another one or a newer release.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# The tests start hundreds of processes: without its bytecode files, each compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) \

@@ -1,4 +1,4 @@
-"""What tests use: a store's contract, a pytest plugin for users; never anything that a run needs.
+"""For tests: the contract of a store, and a pytest plugin for users; nothing that a run needs.
 
 Needs pytest, and the contract pytest-asyncio. In a test module of yours::
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from murmur_streams.testing.contract import StoreContract
     from murmur_streams.testing.workbench import StoreFactory, Subscriber, Workbench, wait_until
 
-_REWRITTEN = (
+_ASSERTING = (
     "archives",
-    "cancels",
-    "cursors",
     "events",
-    "expiry",
+    "feeds",
     "lifecycle",
     "listing",
     "refusals",
+    "removal",
     "results",
     "seals",
     "streams",
     "workbench",
 )
+"""Modules whose asserts pytest shows in full."""
 
 
 def __getattr__(name: str) -> object:
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import_module("pytest").register_assert_rewrite(
-        *(f"murmur_streams.testing.{module}" for module in _REWRITTEN)
+        *(f"murmur_streams.testing.{module}" for module in _ASSERTING)
     )
     home = "contract" if name == "StoreContract" else "workbench"
     value = getattr(import_module(f"murmur_streams.testing.{home}"), name)

@@ -1,7 +1,5 @@
 """The contract of archives: a run can be taken out of a store whole, and put into one whole."""
 
-# ruff: noqa: S101, PLR2004  # asserts are how a contract speaks, and expected numbers their point
-
 from __future__ import annotations
 
 import asyncio
@@ -13,94 +11,50 @@ import pytest
 
 from murmur_streams.core.archive.run_archive import RunArchive, verify
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.errors import InvalidArchiveError, RunExistsError, RunNotFoundError
-from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.results import AgentResult, ResultMetadata
+from murmur_streams.core.model.errors import InvalidArchiveError, RunExistsError
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.protocol import RunStore
-from murmur_streams.testing.expiry import is_gone
-from murmur_streams.testing.room import ContractRoom
+from murmur_streams.testing.fixtures import ContractFixtures, opened_with
+from murmur_streams.testing.results import agent_result, stored_output
 from murmur_streams.testing.workbench import (
     TARGET,
     Workbench,
     closing,
     events_of,
+    is_gone,
     journal_of,
+    kinds,
     note,
+    notes,
     numbers,
-    wait_until,
+    until_failed,
+    until_gone,
 )
 
 STRANGE = {"text": 'é \u2028 \U0001f600 \x00 \\ "', "deep": [[["x"]]], "none": None}
-RESULT = AgentResult[object](
-    output=STRANGE, agent_name=TARGET, task_id="one", metadata=ResultMetadata()
-)
 
 
-def _without_end(archive: RunArchive) -> RunArchive:
-    return replace(archive, entries=())
+def with_fields(archive: RunArchive, index: int, **fields: str) -> RunArchive:
+    """The archive with other fields in one of its entries."""
+    entries = list(archive.entries)
+    entries[index] = replace(entries[index], fields={**entries[index].fields, **fields})
+    return replace(archive, entries=tuple(entries))
 
 
-def _with_a_hole(archive: RunArchive) -> RunArchive:
-    return replace(archive, entries=archive.entries[:1] + archive.entries[2:])
-
-
-def _backwards(archive: RunArchive) -> RunArchive:
-    return replace(archive, entries=archive.entries[::-1])
-
-
-def _without_beginning(archive: RunArchive) -> RunArchive:
-    return replace(archive, entries=archive.entries[1:])
-
-
-def _with_other_input(archive: RunArchive) -> RunArchive:
-    return replace(archive, input_json='{"another":1}')
-
-
-def _without_input(archive: RunArchive) -> RunArchive:
-    return replace(archive, input_json=None)
-
-
-def _with_a_result(archive: RunArchive) -> RunArchive:
-    return replace(archive, result_json="{}")
-
-
-def _of_another_life(archive: RunArchive) -> RunArchive:
-    return replace(archive, epoch="0badcafe")
-
-
-def _under_another_id(archive: RunArchive) -> RunArchive:
-    return replace(archive, run_id="another")
-
-
-def _with_fields(archive: RunArchive, at: int, **fields: str) -> RunArchive:
-    entry = archive.entries[at]
-    changed = replace(entry, fields={**entry.fields, **fields})
-    return replace(archive, entries=(*archive.entries[:at], changed, *archive.entries[at + 1 :]))
-
-
-def _with_a_target_that_is_no_name(archive: RunArchive) -> RunArchive:
-    return _with_fields(archive, 0, target="a:b{1}")
-
-
-def _with_an_event_of_no_json(archive: RunArchive) -> RunArchive:
-    return _with_fields(archive, 1, data="{")
-
-
-GARBLINGS: list[Callable[[RunArchive], RunArchive]] = [
-    _without_end,
-    _with_a_hole,
-    _backwards,
-    _without_beginning,
-    _with_other_input,
-    _without_input,
-    _with_a_result,
-    _of_another_life,
-    _under_another_id,
-    _with_a_target_that_is_no_name,
-    _with_an_event_of_no_json,
-]
+DAMAGES: dict[str, Callable[[RunArchive], RunArchive]] = {
+    "no entries": lambda archive: replace(archive, entries=()),
+    "a hole": lambda archive: replace(archive, entries=archive.entries[:1] + archive.entries[2:]),
+    "backwards": lambda archive: replace(archive, entries=archive.entries[::-1]),
+    "no beginning": lambda archive: replace(archive, entries=archive.entries[1:]),
+    "another input": lambda archive: replace(archive, input_json='{"another":1}'),
+    "no input": lambda archive: replace(archive, input_json=None),
+    "a result without an entry": lambda archive: replace(archive, result_json="{}"),
+    "another epoch": lambda archive: replace(archive, epoch="0badcafe"),
+    "another id": lambda archive: replace(archive, run_id="another"),
+    "an invalid target": lambda archive: with_fields(archive, 0, target="a:b{1}"),
+    "data that is not JSON": lambda archive: with_fields(archive, 1, data="{"),
+}
 
 
 def held_run(run_id: str) -> RunArchive:
@@ -119,8 +73,8 @@ def held_run(run_id: str) -> RunArchive:
     return RunArchive(run_id, "0badcafe", entries, checkpoint_json=checkpoint)
 
 
-class ArchiveContract(ContractRoom):
-    """Runs that move."""
+class ArchiveContract(ContractFixtures):
+    """Runs that move to another store."""
 
     async def _moved(self, bench: Workbench, store: RunStore, archive: RunArchive) -> RunStore:
         """Restore a run where it is not: in a store of its own, else after it was deleted."""
@@ -133,84 +87,84 @@ class ArchiveContract(ContractRoom):
         assert await target.archive(archive.run_id) == archive
         return target
 
-    @pytest.mark.parametrize("state", list(RunState), ids=str)
-    async def test_a_run_is_the_same_after_it_was_moved(
+    @pytest.mark.parametrize("state", RunState)
+    async def test_a_moved_run_is_the_same(
         self, bench: Workbench, store: RunStore, state: RunState
     ) -> None:
+        """Snapshot, journal, input, result and lists of a run are the same after a move."""
         run_id = await bench.run(store, input=STRANGE, metadata=STRANGE, tenant="acme")
-        await store.append(run_id, note(run_id, 1), note(run_id, 2))
-        if state is RunState.RUNNING:
-            await store.set_state(run_id, state)
-        elif state.is_terminal:
-            result = RESULT if state is RunState.COMPLETED else None
+        await store.append(run_id, *notes(run_id, 2))
+        result = agent_result(STRANGE) if state is RunState.COMPLETED else None
+        if state.is_terminal:
             await store.finish(run_id, state, result=result, error="é")
+        else:
+            await store.set_state(run_id, state)
         before, entries = await store.snapshot(run_id), await journal_of(store, run_id)
         target = await self._moved(bench, store, await store.archive(run_id))
         assert await target.snapshot(run_id) == before
         assert await journal_of(target, run_id) == entries
         assert await target.get_input(run_id) == STRANGE
-        found = await target.get_result(run_id)
-        assert (found is None) == (state is not RunState.COMPLETED)
-        assert found is None or (isinstance(found, AgentResult) and found.output == STRANGE)
+        if result:
+            assert await stored_output(target, run_id) == STRANGE
+        else:
+            assert await target.get_result(run_id) is None
         listed = await target.list_runs(state=state, target=TARGET, tenant="acme")
         assert run_id in {run.run_id for run in listed.runs}
 
-    async def test_late_entries_come_along(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store)
+    async def test_late_entries_move(self, bench: Workbench, store: RunStore, run_id: str) -> None:
         await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
         await store.push_event(run_id, note(run_id))
         target = await self._moved(bench, store, await store.archive(run_id))
         assert (await journal_of(target, run_id))[-1].is_late
-        assert [event.type for event in await events_of(target, run_id)] == ["agent_completed"]
+        assert kinds(await events_of(target, run_id)) == ["agent_completed"]
 
-    async def test_progress_is_what_the_journal_says(
-        self, bench: Workbench, store: RunStore
+    async def test_progress_is_that_of_the_journal(
+        self, bench: Workbench, store: RunStore, run_id: str
     ) -> None:
-        run_id = await bench.run(store)
+        """A moved run has the progress that the journal had last, and takes more."""
         await store.set_state(run_id, RunState.RUNNING)
         for completed in range(1, 4):
             await store.update_progress(run_id, RunProgress(total=9, completed=completed))
         archive = await store.archive(run_id)
         target = await self._moved(bench, store, archive)
         journalled = int(archive.entries[-1].fields["completed"])
-        fields_of = RunProgress(total=9, completed=journalled)
-        assert (await target.get_status(run_id)).progress == fields_of
+        status = await target.get_status(run_id)
+        assert status.progress == RunProgress(total=9, completed=journalled)
         await target.update_progress(run_id, RunProgress(total=9, completed=9))
         assert (await target.get_status(run_id)).progress == RunProgress(total=9, completed=9)
 
-    async def test_a_run_that_a_worker_held_comes_with_its_checkpoint(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_held_run_moves(self, bench: Workbench, store: RunStore) -> None:
+        """A run that a worker held has its claim and its checkpoint after a move."""
         archive = held_run(bench.new_id())
         target = await self._moved(bench, store, archive)
         run = await target.snapshot(archive.run_id)
         assert (run.state, run.claim, run.worker) == (RunState.RUNNING, "c", "w")
 
-    async def test_large_payloads_and_many_entries_come_along(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store, input="\u00e9" * 700_000)
+    async def test_a_large_run_moves(self, bench: Workbench, store: RunStore) -> None:
+        """A large input, many entries and large ones move."""
+        given = "\u00e9" * 700_000
+        run_id = await bench.run(store, input=given)
         for _ in range(3):
-            await store.append(run_id, *(note(run_id, number) for number in range(400)))
-        await store.append(run_id, *(_large(run_id, number) for number in range(12)))
+            await store.append(run_id, *notes(run_id, 400))
+        await store.append(run_id, *[note(run_id, data="x" * 200_000)] * 12)
         target = await self._moved(bench, store, await store.archive(run_id))
-        assert await target.get_input(run_id) == "\u00e9" * 700_000
+        assert await target.get_input(run_id) == given
 
-    async def test_a_trimmed_journal_comes_along(self, bench: Workbench, store: RunStore) -> None:
+    async def test_a_trimmed_journal_moves(self, bench: Workbench, store: RunStore) -> None:
         source, run_id = InMemoryRunStore(max_events=1_000), bench.new_id()
         await source.create(run_id, TARGET)
         for _ in range(4):
-            await source.append(run_id, *(note(run_id, number) for number in range(450)))
+            await source.append(run_id, *notes(run_id, 450))
         archive = await source.archive(run_id)
         assert archive.entries[0].seq > 1
         target = await self._moved(bench, store, archive)
         assert await target.append(run_id, note(run_id)) > archive.entries[-1].seq
 
-    async def test_cursors_from_before_go_on_after_the_move(
-        self, bench: Workbench, store: RunStore
+    async def test_cursors_resume_after_a_move(
+        self, bench: Workbench, store: RunStore, run_id: str
     ) -> None:
-        run_id = await bench.run(store)
-        await store.append(run_id, *(note(run_id, number) for number in range(3)))
+        """Cursors from before the move resume in the new store."""
+        await store.append(run_id, *notes(run_id, 3))
         entries = await journal_of(store, run_id)
         target = await self._moved(bench, store, await store.archive(run_id))
         readers = [bench.subscribe(target, run_id, entry.cursor) for entry in entries]
@@ -220,13 +174,13 @@ class ArchiveContract(ContractRoom):
             assert numbers(await reader.ended()) == list(range(start, 4))
         assert (await target.audit(run_id)).ok
 
-    async def test_an_archive_is_of_one_moment(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store)
+    async def test_an_archive_is_of_one_moment(self, store: RunStore, run_id: str) -> None:
+        """Archives that are taken while the run is written to are each whole."""
 
         async def write() -> None:
             for number in range(40):
                 await store.append(run_id, note(run_id, number), note(run_id, number))
-            await store.finish(run_id, RunState.COMPLETED, result=RESULT)
+            await store.finish(run_id, RunState.COMPLETED, result=agent_result(STRANGE))
 
         writing = asyncio.create_task(write())
         taken = [await store.archive(run_id)]
@@ -236,9 +190,10 @@ class ArchiveContract(ContractRoom):
         await writing
         assert [verify(archive).problems for archive in taken] == [()] * len(taken)
 
-    async def test_to_restore_what_is_here_changes_nothing(
+    async def test_a_second_restore_changes_nothing(
         self, bench: Workbench, store: RunStore
     ) -> None:
+        """A store that has the archive's entries, or more of the same life, stays as it is."""
         run_id = await bench.run(store, input=1)
         earlier = await store.archive(run_id)
         await store.append(run_id, note(run_id))
@@ -248,9 +203,8 @@ class ArchiveContract(ContractRoom):
         assert await store.archive(run_id) == archive
         assert await self.everything_stored() == stored
 
-    async def test_another_life_of_the_id_is_left_alone(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_another_life_is_not_replaced(self, bench: Workbench, store: RunStore) -> None:
+        """An archive is refused where its id has another life."""
         run_id = await bench.run(store, input=1)
         archive = await store.archive(run_id)
         await store.delete(run_id, force=True)
@@ -261,8 +215,10 @@ class ArchiveContract(ContractRoom):
         assert await store.get_input(run_id) == 2
         assert await self.everything_stored() == stored
 
-    async def test_an_older_copy_is_left_alone(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store)
+    async def test_an_older_copy_is_not_replaced(
+        self, bench: Workbench, store: RunStore, run_id: str
+    ) -> None:
+        """An archive is refused where the store has less of the same life."""
         earlier = await store.archive(run_id)
         await store.append(run_id, note(run_id))
         archive = await store.archive(run_id)
@@ -271,43 +227,40 @@ class ArchiveContract(ContractRoom):
             await target.restore(archive)
         assert await target.archive(run_id) == earlier
 
-    @pytest.mark.parametrize("garble", GARBLINGS, ids=lambda garble: garble.__name__.strip("_"))
-    async def test_what_is_garbled_is_refused_and_changes_nothing(
-        self, bench: Workbench, store: RunStore, garble: Callable[[RunArchive], RunArchive]
+    @pytest.mark.parametrize("damage", DAMAGES)
+    async def test_a_damaged_archive_is_refused(
+        self, bench: Workbench, store: RunStore, damage: str
     ) -> None:
+        """A damaged archive is refused, and nothing of it is written."""
         run_id = await bench.run(store, input=1)
-        await store.append(run_id, note(run_id), note(run_id))
+        await store.append(run_id, *notes(run_id, 2))
         archive = await store.archive(run_id)
         await store.delete(run_id, force=True)
         stored = await self.everything_stored()
         with pytest.raises(InvalidArchiveError, match="damaged"):
-            await store.restore(garble(archive))
+            await store.restore(DAMAGES[damage](archive))
         assert await is_gone(store, run_id)
         assert await self.everything_stored() == stored
 
-    async def test_a_restored_run_expires_by_its_new_stores_ttl(
-        self, bench: Workbench, store: RunStore
+    async def test_a_restored_run_expires(
+        self, bench: Workbench, store: RunStore, run_id: str
     ) -> None:
         """A restored run that has ended expires after the time to live of its new store."""
-        run_id = await bench.run(store)
         await store.finish(run_id, RunState.COMPLETED)
         archive = await store.archive(run_id)
         await store.delete(run_id)
         hasty = bench.open(ttl_seconds=0.2)
         assert await hasty.restore(archive) is True
         assert not await is_gone(hasty, run_id)
-        await wait_until(lambda: is_gone(hasty, run_id), "the restored run expires")
+        await until_gone(hasty, run_id)
 
-    async def test_a_restored_live_run_becomes_overdue(self, bench: Workbench) -> None:
-        store = bench.open(live_ttl_seconds=0.05)
+    @opened_with(live_ttl_seconds=0.05)
+    async def test_a_restored_live_run_becomes_overdue(
+        self, bench: Workbench, store: RunStore
+    ) -> None:
         archive = held_run(bench.new_id())
         await store.restore(archive)
-
-        async def is_failed() -> bool:
-            await store.sweep()
-            return (await store.get_status(archive.run_id)).state is RunState.FAILED
-
-        await wait_until(is_failed, "a sweep fails the restored run")
+        await until_failed(store, archive.run_id)
 
     async def test_a_restored_run_is_not_in_the_feed(
         self, bench: Workbench, store: RunStore
@@ -319,15 +272,3 @@ class ArchiveContract(ContractRoom):
             assert entry.run_id != archive.run_id
             if entry.run_id == other:
                 break
-
-    async def test_there_is_no_archive_of_a_run_that_is_not_there(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        await store.delete(run_id, force=True)
-        with pytest.raises(RunNotFoundError):
-            await store.archive(run_id)
-
-
-def _large(run_id: str, number: int) -> RunEvent:
-    return note(run_id, number).model_copy(update={"data": "x" * 200_000})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from murmur_streams.testing.archives import ArchiveContract
-from murmur_streams.testing.cancels import CancelContract
-from murmur_streams.testing.cursors import CursorContract
 from murmur_streams.testing.events import EventContract
-from murmur_streams.testing.expiry import ExpiryContract
 from murmur_streams.testing.feeds import FeedContract
 from murmur_streams.testing.lifecycle import LifecycleContract
 from murmur_streams.testing.listing import ListingContract
 from murmur_streams.testing.refusals import RefusalContract
+from murmur_streams.testing.removal import RemovalContract
 from murmur_streams.testing.results import ResultContract
 from murmur_streams.testing.seals import SealContract
-from murmur_streams.testing.streams import StreamContract
+from murmur_streams.testing.streams import CursorContract, StreamContract
 
 
 class StoreContract(
@@ -25,9 +23,8 @@ class StoreContract(
     FeedContract,
     ResultContract,
     RefusalContract,
-    ExpiryContract,
+    RemovalContract,
     ListingContract,
-    CancelContract,
     ArchiveContract,
 ):
     """Subclass it in a test module, as ``Test…``, and override the fixture ``factory``.

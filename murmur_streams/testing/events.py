@@ -1,7 +1,5 @@
 """The contract of events: append and push, their fields, their order, many at once."""
 
-# ruff: noqa: S101, PLR2004  # asserts are how a contract speaks, and expected numbers their point
-
 from __future__ import annotations
 
 import asyncio
@@ -20,128 +18,104 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
-from murmur_streams.testing.room import ContractRoom
+from murmur_streams.testing.fixtures import ContractFixtures
 from murmur_streams.testing.workbench import (
+    ENDED,
     Workbench,
     closing,
     events_of,
     journal_of,
     note,
+    notes,
     numbers,
 )
 
 DATA: list[JsonValue] = [
-    None,
-    True,
-    0,
-    -1.5,
-    1e308,
-    2**1000,
-    "",
-    "naïve\u0000\u2028 \U0001f600 ключ",
-    [],
-    {},
-    {"": [1, {"a": None}]},
-    "x" * 5000,
+    *[None, True, 0, -1.5, 1e308, 2**1000],
+    *["", "naïve\u0000\u2028 \U0001f600 ключ", "x" * 5000],
+    *[[], {}, {"": [1, {"a": None}]}],
 ]
 
 
-class EventContract(ContractRoom):
-    """Events on their way in."""
+async def only_event(store: RunStore, run_id: str) -> RunEvent:
+    """End the run; the one event of its stream."""
+    await store.finish(run_id, RunState.COMPLETED)
+    (event,) = await events_of(store, run_id)
+    return event
 
-    async def test_append_returns_the_new_version(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store)
-        versions = [
-            await store.append(run_id, note(run_id)),
-            await store.append(run_id, note(run_id), note(run_id), note(run_id)),
-        ]
-        assert (versions, (await store.snapshot(run_id)).version) == ([2, 5], 5)
 
-    async def test_append_takes_500_events_in_one_step(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        assert await store.append(run_id, *(note(run_id, number) for number in range(500))) == 501
+async def append_from_many_tasks(run_id: str, *stores: RunStore) -> None:
+    """Append ten notes from each of fifty tasks at the same time, through each store in turn."""
 
-    async def test_append_writes_all_or_none(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store)
+    async def append(task: int) -> None:
+        for number in range(10):
+            await stores[task % len(stores)].append(run_id, note(run_id, task * 10 + number))
+
+    await asyncio.gather(*(append(task) for task in range(50)))
+
+
+class EventContract(ContractFixtures):
+    """Events that are written, and what readers get."""
+
+    async def test_append_returns_the_version(self, store: RunStore, run_id: str) -> None:
+        """``append`` of up to 500 events is one step; its answer is the run's new version."""
+        for count, version in ((1, 2), (3, 5), (500, 505)):
+            assert await store.append(run_id, *notes(run_id, count)) == version
+            assert (await store.snapshot(run_id)).version == version
+
+    async def test_append_writes_all_or_none(self, store: RunStore, run_id: str) -> None:
         with pytest.raises(InvalidInputError):
             await store.append(run_id, note(run_id), note("another"), note(run_id))
         assert (await store.snapshot(run_id)).version == 1
 
-    async def test_append_at_the_expected_version_succeeds(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        assert await store.append(run_id, note(run_id), expected_version=1) == 2
-
     @pytest.mark.parametrize("expected", [0, 1, 3, -1, 10**12])
-    async def test_append_at_another_version_is_refused(
-        self, bench: Workbench, store: RunStore, expected: int
+    async def test_append_expects_a_version(
+        self, store: RunStore, run_id: str, expected: int
     ) -> None:
-        run_id = await bench.run(store)
-        await store.append(run_id, note(run_id))
+        """``append`` at the version that it expects succeeds; at another one it is refused."""
+        assert await store.append(run_id, note(run_id), expected_version=1) == 2
         with pytest.raises(WrongExpectedVersionError) as caught:
             await store.append(run_id, note(run_id), expected_version=expected)
         assert (caught.value.expected, caught.value.actual) == (expected, 2)
         assert (await store.snapshot(run_id)).version == 2
 
-    async def test_of_many_who_expect_one_version_one_wins(
-        self, bench: Workbench, store: RunStore
+    async def test_one_of_many_that_expect_wins(
+        self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
-        run_id, stores = await bench.run(store), [store, bench.other(store)]
-        outcomes = await asyncio.gather(
-            *(
-                stores[number % 2].append(run_id, note(run_id, number), expected_version=1)
-                for number in range(20)
-            ),
-            return_exceptions=True,
-        )
-        assert sorted(str(type(outcome).__name__) for outcome in outcomes) == (
-            ["WrongExpectedVersionError"] * 19 + ["int"]
-        )
+        """One of many appends that expect the same version succeeds."""
+        appends = [
+            each.append(run_id, note(run_id, number), expected_version=1)
+            for number in range(10)
+            for each in (store, other)
+        ]
+        outcomes = await asyncio.gather(*appends, return_exceptions=True)
+        refused = [each for each in outcomes if isinstance(each, WrongExpectedVersionError)]
+        assert (len(refused), sum(isinstance(each, int) for each in outcomes)) == (19, 1)
 
-    @pytest.mark.parametrize(
-        "state", [RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED], ids=str
-    )
+    @pytest.mark.parametrize("state", ENDED)
     async def test_append_after_the_end_is_refused(
-        self, bench: Workbench, store: RunStore, state: RunState
+        self, store: RunStore, run_id: str, state: RunState
     ) -> None:
-        run_id = await bench.run(store)
         await store.set_state(run_id, state)
         version = (await store.snapshot(run_id)).version
         with pytest.raises(RunTerminatedError):
             await store.append(run_id, note(run_id))
         assert (await store.snapshot(run_id)).version == version
 
-    async def test_fifty_tasks_that_append_at_once_leave_a_dense_journal(
-        self, bench: Workbench, store: RunStore
+    async def test_the_journal_is_dense(
+        self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
-        run_id, stores = await bench.run(store), [store, bench.other(store)]
-
-        async def write(task: int) -> None:
-            for number in range(10):
-                await stores[task % 2].append(run_id, note(run_id, task * 10 + number))
-
-        await asyncio.gather(*(write(task) for task in range(50)))
+        """The entries of fifty tasks that append at once, in two stores, have no hole."""
+        await append_from_many_tasks(run_id, store, other)
         entries = await journal_of(store, run_id)
         assert [entry.seq for entry in entries] == list(range(1, 502))
 
-    async def test_fifty_tasks_append_at_once_each_in_its_order(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_each_task_has_its_order(self, store: RunStore, run_id: str) -> None:
         """When fifty tasks append at once, every event is there, each task's in its order."""
-        run_id = await bench.run(store)
-
-        async def write(task: int) -> None:
-            for number in range(10):
-                await store.append(run_id, note(run_id, task * 10 + number))
-
-        await asyncio.gather(*(write(task) for task in range(50)))
+        await append_from_many_tasks(run_id, store)
         await store.finish(run_id, RunState.COMPLETED)
         seen = [int(str(number)) for number in numbers(await events_of(store, run_id))]
-        by_task = [[n for n in seen if n // 10 == task] for task in range(50)]
-        assert by_task == [list(range(task * 10, task * 10 + 10)) for task in range(50)]
+        assert sorted(seen, key=lambda number: number // 10) == list(range(500))
 
     async def test_ms_never_goes_back_in_a_journal(self, bench: Workbench) -> None:
         now_ms = [1_700_000_000_000]
@@ -154,65 +128,47 @@ class EventContract(ContractRoom):
         assert moments == sorted(moments)
 
     @pytest.mark.parametrize("kind", RunEventType)
-    async def test_an_event_of_every_type_comes_back(
-        self, bench: Workbench, store: RunStore, kind: RunEventType
+    async def test_an_event_comes_back(
+        self, store: RunStore, run_id: str, kind: RunEventType
     ) -> None:
-        run_id = await bench.run(store)
-        event = RunEvent(
-            type=kind, run_id=run_id, agent="a", task_id="t", error="e\n…", name="n", data={"a": 1}
-        )
+        """An event of every type comes back with all its fields."""
+        fields: dict[str, Any] = {"agent": "a", "task_id": "t", "error": "e\n…", "name": "n"}
+        event = RunEvent(type=kind, run_id=run_id, **fields, data={"a": 1})
         await store.push_event(run_id, event)
-        await store.finish(run_id, RunState.COMPLETED)
-        seen = (await events_of(store, run_id))[0]
+        seen = await only_event(store, run_id)
         assert seen.model_copy(update={"id": None, "seq": None}) == event
 
     @pytest.mark.parametrize("data", DATA, ids=lambda data: ascii(data)[:20])
-    async def test_the_data_of_an_event_comes_back(
-        self, bench: Workbench, store: RunStore, data: JsonValue
-    ) -> None:
-        run_id = await bench.run(store)
+    async def test_data_comes_back(self, store: RunStore, run_id: str, data: JsonValue) -> None:
         await store.append(run_id, RunEvent(type=RunEventType.CUSTOM, run_id=run_id, data=data))
-        await store.finish(run_id, RunState.COMPLETED)
-        assert [event.data for event in await events_of(store, run_id)] == [data]
+        assert (await only_event(store, run_id)).data == data
 
-    async def test_a_timestamp_of_any_zone_comes_back_as_the_same_moment(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
+    async def test_a_timestamp_comes_back_in_utc(self, store: RunStore, run_id: str) -> None:
+        """A timestamp of any zone comes back as the same moment in UTC."""
         moment = datetime(2026, 1, 31, 1, 2, 3, 456_789, timezone(timedelta(hours=5, minutes=30)))
         event = RunEvent(type=RunEventType.LOG, run_id=run_id, timestamp=moment)
         await store.append(run_id, event)
-        await store.finish(run_id, RunState.COMPLETED)
-        seen = (await events_of(store, run_id))[0].timestamp
+        seen = (await only_event(store, run_id)).timestamp
         assert (seen, seen.utcoffset()) == (moment.astimezone(UTC), timedelta(0))
 
-    async def test_what_the_store_gives_is_not_taken_from_the_caller(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        event = note(run_id).model_copy(update={"id": "forged", "seq": 99, "attempt": 7})
-        await store.append(run_id, event)
-        await store.finish(run_id, RunState.COMPLETED)
-        seen = (await events_of(store, run_id))[0]
+    async def test_a_caller_cannot_set_store_fields(self, store: RunStore, run_id: str) -> None:
+        """The id, seq and attempt of an event are the store's, whatever the caller gave."""
+        await store.append(run_id, note(run_id, id="forged", seq=99, attempt=7))
+        seen = await only_event(store, run_id)
         assert (seen.id != "forged", seen.seq, seen.attempt) == (True, 2, None)
 
-    async def test_each_event_carries_its_cursor_and_seq(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        await store.append(run_id, note(run_id), note(run_id))
+    async def test_an_event_has_its_cursor_and_seq(self, store: RunStore, run_id: str) -> None:
+        await store.append(run_id, *notes(run_id, 2))
         await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
         entries = await journal_of(store, run_id)
         assert [(event.id, event.seq) for event in await events_of(store, run_id)] == [
             (entry.cursor, entry.seq) for entry in entries[1:4]
         ]
 
-    async def test_a_write_keeps_the_value_it_began_with(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        """What a caller does to its list while the write is under way is not written."""
-        run_id, given, output = await bench.run(store), [0], [0]
-        event = note(run_id).model_copy(update={"data": given})
+    async def test_a_write_has_the_value_it_began_with(self, store: RunStore, run_id: str) -> None:
+        """The store writes a list as it was at the call, also when the caller changes it later."""
+        given, output = [0], [0]
+        event = note(run_id, data=given)
         result = AgentResult[object](output=output, agent_name="a", task_id=run_id)
         writes: list[asyncio.Task[Any]] = [
             asyncio.create_task(store.append(run_id, event)),
@@ -228,12 +184,9 @@ class EventContract(ContractRoom):
         assert numbers(await events_of(store, run_id)) == [[0], [0]]
         assert cast("AgentResult[object]", await store.get_result(run_id)).output == [0]
 
-    async def test_a_reader_changes_nothing_for_others(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        """What one reader does to an event or an entry, no other reader sees."""
-        run_id = await bench.run(store)
-        await store.append(run_id, note(run_id).model_copy(update={"data": [0]}))
+    async def test_readers_share_nothing(self, store: RunStore, run_id: str) -> None:
+        """A change that one reader makes to an event or an entry reaches no other reader."""
+        await store.append(run_id, note(run_id, data=[0]))
         await store.finish(run_id, RunState.COMPLETED)
         for _ in range(2):
             (event,) = await events_of(store, run_id)
@@ -244,13 +197,9 @@ class EventContract(ContractRoom):
             cast("dict[str, str]", entries[1].fields)["name"] = "changed"
         assert (await store.audit(run_id)).ok
 
-    async def test_a_cancelled_caller_breaks_no_other_call(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        tasks = [
-            asyncio.create_task(store.append(run_id, note(run_id, number))) for number in range(50)
-        ]
+    async def test_a_cancelled_call_breaks_no_other(self, store: RunStore, run_id: str) -> None:
+        """When some callers are cancelled, each acknowledged event is there once, in order."""
+        tasks = [asyncio.create_task(store.append(run_id, each)) for each in notes(run_id, 50)]
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()

@@ -5,15 +5,17 @@ Everything but pytest is imported when a fixture is used: a session without them
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 if TYPE_CHECKING:
+    from murmur_streams.fleet import Fleet
     from murmur_streams.fleet.worker import Worker
 
     WorkerMaker = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FleetStore:
-    """Where the fleets of one test have their runs."""
+    """The store of the fleets of one test."""
 
     url: str
     key_prefix: str
@@ -61,12 +63,39 @@ def murmur_fleet_store(murmur_url: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def murmur_worker(murmur_fleet_store: FleetStore) -> WorkerMaker:
-    """What executes a fleet's runs in the test's event loop, for the time of a block.
+    """A worker in the test's event loop, for the time of a block.
 
     ``async with murmur_worker(fleet):`` takes the keywords of ``Worker``, too. At the end of the
     block the runs under way are handed back, and the fleet's connections are closed.
     """
-    from murmur_streams.testing.working import working
-
     del murmur_fleet_store
     return working
+
+
+@asynccontextmanager
+async def working(fleet: Fleet, **options: Any) -> AsyncGenerator[Worker]:
+    """Execute a fleet's runs while the block lasts; then close the fleet's connections.
+
+    Args:
+        fleet: whose agents.
+        options: the keywords of ``Worker``, such as ``concurrency``.
+    """
+    from murmur_streams.fleet import Fleet
+    from murmur_streams.fleet.worker import Worker
+
+    if not isinstance(cast("object", fleet), Fleet):
+        raise TypeError(
+            f"murmur_worker takes a Fleet, not {fleet!r}: `async with murmur_worker(fleet):`"
+        )
+    worker = Worker(fleet, **options)
+    task = asyncio.create_task(worker.run(), name="murmur_worker")
+    try:
+        yield worker
+    finally:
+        # Twice: a test that is over waits for no run.
+        worker.stop()
+        worker.stop()
+        try:
+            await task
+        finally:
+            await fleet.close()

@@ -1,27 +1,53 @@
 """The contract of reading: replay, follow, resume, journal; nothing missed, nothing twice."""
 
-# ruff: noqa: S101, PLR2004  # asserts are how a contract speaks, and expected numbers their point
-
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, cast
 
+import pytest
+
+from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.errors import CursorResetError, InvalidCursorError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.protocol import RunStore
-from murmur_streams.testing.room import ContractRoom
+from murmur_streams.testing.fixtures import ContractFixtures
 from murmur_streams.testing.workbench import (
+    PATIENCE_SECONDS,
+    TARGET,
     Workbench,
     closing,
     events_of,
     journal_of,
+    kinds,
     note,
+    notes,
     numbers,
 )
 
 MANY = 10_000
 SUBSCRIBERS = 50
+MALFORMED: list[object] = [
+    *["", "0", "$", "-", "+", "5-1", "x" * 100_000, "\udc80"],
+    *["abcdefgh-5-1", "ABCDEF01-5-1", " abcdef01-5-1", "abcdef01-5-1\n"],
+    *["abcdef01-5", "abcdef01-5-1-1", "abcdef01--5-1"],
+    *["abcdef01-\u0665-1", "abcdef01-" + "9" * 16 + "-1"],
+    *[b"abcdef01-5-1", 5, True],
+]
+WRONG: dict[str, Callable[[Cursor], Cursor]] = {
+    "1 after the end": lambda cursor: replace(cursor, seq=cursor.seq + 1),
+    "2 after the end": lambda cursor: replace(cursor, seq=cursor.seq + 2),
+    "1000 after the end": lambda cursor: replace(cursor, seq=cursor.seq + 1000),
+    "an earlier entry of its seq": lambda cursor: replace(cursor, ms=cursor.ms - 1),
+    "a later entry of its seq": lambda cursor: replace(cursor, ms=cursor.ms + 1),
+    "another life": lambda cursor: replace(cursor, epoch="00000000"),
+}
+"""Cursors that are well formed and not of this run."""
 
 
 async def write_a_life(store: RunStore, run_id: str) -> None:
@@ -35,121 +61,91 @@ async def write_a_life(store: RunStore, run_id: str) -> None:
     await store.push_event(run_id, note(run_id, 99))
 
 
-class StreamContract(ContractRoom):
-    """What readers see."""
+async def followed_journal(store: RunStore, run_id: str) -> list[Any]:
+    """Follow the journal to its end."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return [entry async for entry in store.journal(run_id, follow=True)]
 
-    async def test_a_replay_yields_ten_thousand_events_in_order(
-        self, bench: Workbench, store: RunStore
+
+class StreamContract(ContractFixtures):
+    """Replayed and live streams and journals, of one run and of several."""
+
+    async def test_a_replay_yields_ten_thousand_events(
+        self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
-        """A replay of ten thousand events yields all of them in order."""
-        run_id = await bench.run(store)
+        """A replay yields all events, in order."""
+        events = notes(run_id, MANY)
         for first in range(0, MANY, 500):
-            await store.append(run_id, *(note(run_id, first + n) for n in range(500)))
+            await store.append(run_id, *events[first : first + 500])
         await store.finish(run_id, RunState.COMPLETED)
-        assert numbers(await events_of(bench.other(store), run_id)) == list(range(MANY))
+        assert numbers(await events_of(other, run_id)) == list(range(MANY))
 
-    async def test_a_subscriber_sees_an_event_while_the_run_lives(
-        self, bench: Workbench, store: RunStore
+    async def test_a_stream_follows_its_run(
+        self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
     ) -> None:
-        run_id = await bench.run(store)
-        subscriber = bench.subscribe(bench.other(store), run_id)
+        """A subscriber sees each event while the run lives, and its stream ends with the run."""
+        subscriber = bench.subscribe(other, run_id)
         for number in range(20):
             await store.append(run_id, note(run_id, number))
             await subscriber.until(number + 1)
         assert numbers(subscriber.seen) == list(range(20))
-
-    async def test_a_stream_ends_with_the_run(self, bench: Workbench, store: RunStore) -> None:
-        run_id = await bench.run(store)
-        subscriber = bench.subscribe(bench.other(store), run_id)
-        await store.append(run_id, note(run_id))
-        await subscriber.until(1)
         await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        assert [str(event.type) for event in await subscriber.ended()] == [
-            "custom",
-            "agent_completed",
-        ]
+        assert kinds(await subscriber.ended()) == ["custom"] * 20 + ["agent_completed"]
 
-    async def test_a_stream_of_an_ended_run_without_events_is_empty(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
+    async def test_a_run_without_events_has_none(self, store: RunStore, run_id: str) -> None:
+        """The stream of an ended run without events is empty."""
         await store.finish(run_id, RunState.COMPLETED)
         assert await events_of(store, run_id) == []
 
-    async def test_two_reads_of_an_ended_run_are_the_same(
-        self, bench: Workbench, store: RunStore
+    async def test_a_stream_resumes_after_each_entry(
+        self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
-        run_id = await bench.run(store)
+        """Every reader of an ended run sees the same, and the rest after each event or entry."""
         await write_a_life(store, run_id)
-        assert await events_of(store, run_id) == await events_of(bench.other(store), run_id)
-
-    async def test_a_stream_resumes_after_each_of_its_events(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        await write_a_life(store, run_id)
-        events = await events_of(store, run_id)
+        events, entries = await events_of(store, run_id), await journal_of(store, run_id)
+        assert await events_of(other, run_id) == events
         for index, event in enumerate(events, start=1):
             assert await events_of(store, run_id, event.id) == events[index:]
-
-    async def test_a_stream_resumes_after_each_entry_of_the_journal(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        await write_a_life(store, run_id)
-        events = await events_of(store, run_id)
-        for entry in await journal_of(store, run_id):
+        for index, entry in enumerate(entries, start=1):
             rest = [event for event in events if (event.seq or 0) > entry.seq]
             assert await events_of(store, run_id, entry.cursor) == rest
-
-    async def test_the_journal_resumes_after_each_of_its_entries(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
-        await write_a_life(store, run_id)
-        entries = await journal_of(store, run_id)
-        for index, entry in enumerate(entries, start=1):
             assert await journal_of(store, run_id, entry.cursor) == entries[index:]
 
-    async def test_a_reader_may_resume_after_every_event(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_reader_resumes_after_every_event(self, store: RunStore, run_id: str) -> None:
         """A reader that resumes after every event of a live run sees each event once."""
-        run_id, seen = await bench.run(store), list[RunEvent]()
+        seen = list[RunEvent]()
 
         async def read_one_at_a_time() -> None:
             while len(seen) < 40:
                 stream = store.stream(run_id, after=seen[-1].id if seen else None)
-                seen.append(await anext(stream))
-                await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+                async with aclosing(cast("Any", stream)):
+                    seen.append(await anext(stream))
 
         reader = asyncio.create_task(read_one_at_a_time())
         for number in range(40):
             await store.append(run_id, note(run_id, number))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await reader
         assert numbers(seen) == list(range(40))
 
-    async def test_fifty_subscribers_each_see_every_event_once(
-        self, bench: Workbench, store: RunStore
+    async def test_fifty_subscribers_see_every_event(
+        self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
     ) -> None:
         """Fifty subscribers that join at random moments each see every event once."""
-        run_id, stores = await bench.run(store), [store, bench.other(store)]
         joins = sorted(random.Random(7).choices(range(500), k=SUBSCRIBERS))  # noqa: S311  # no secret
-        subscribers = [bench.subscribe(stores[0], run_id) for _ in range(2)]
+        subscribers = [bench.subscribe(store, run_id) for _ in range(2)]
         for number in range(500):
             while joins and joins[0] == number:
                 joins.pop(0)
-                subscribers.append(bench.subscribe(stores[number % 2], run_id))
+                subscribers.append(bench.subscribe((store, other)[number % 2], run_id))
             await store.append(run_id, note(run_id, number))
         await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
         seen = [numbers(await subscriber.ended()) for subscriber in subscribers]
         assert seen == [list(range(500))] * (SUBSCRIBERS + 2)
 
-    async def test_a_cancelled_subscriber_leaves_the_others_alone(
-        self, bench: Workbench, store: RunStore
+    async def test_a_cancelled_subscriber_stops_no_other(
+        self, bench: Workbench, store: RunStore, run_id: str
     ) -> None:
-        run_id = await bench.run(store)
         first, second = bench.subscribe(store, run_id), bench.subscribe(store, run_id)
         await store.append(run_id, note(run_id, 0))
         await first.until(1)
@@ -158,10 +154,8 @@ class StreamContract(ContractRoom):
         await store.finish(run_id, RunState.COMPLETED)
         assert numbers(await second.ended()) == [0, 1]
 
-    async def test_a_stream_that_is_not_read_delays_no_other_caller(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id = await bench.run(store)
+    async def test_an_idle_reader_delays_no_caller(self, store: RunStore, run_id: str) -> None:
+        """Writes go on while a subscriber does not read; later it reads all of them."""
         await store.append(run_id, note(run_id, 0))
         stream = store.stream(run_id)
         await anext(stream)
@@ -170,46 +164,24 @@ class StreamContract(ContractRoom):
         await store.finish(run_id, RunState.COMPLETED)
         assert numbers([event async for event in stream]) == list(range(1, 1000))
 
-    async def test_the_journal_ends_where_it_stands(
-        self, bench: Workbench, store: RunStore
+    async def test_a_journal_ends_or_follows(
+        self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
-        run_id = await bench.run(store)
+        """A journal ends with its last entry; one that is followed, with the seal."""
+        reader = asyncio.create_task(followed_journal(other, run_id))
         await store.append(run_id, note(run_id))
-        assert [entry.type for entry in await journal_of(store, run_id)] == [
-            "run.created",
-            "custom",
-        ]
-
-    async def test_a_followed_journal_goes_on_to_the_seal(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
-        run_id, seen = await bench.run(store), list[str]()
-
-        async def follow() -> None:
-            async for entry in bench.other(store).journal(run_id, follow=True):
-                seen.append(entry.type)
-
-        reader = asyncio.create_task(follow())
-        await store.append(run_id, note(run_id))
+        assert kinds(await journal_of(store, run_id)) == ["run.created", "custom"]
         await store.set_state(run_id, RunState.RUNNING)
         await store.finish(run_id, RunState.COMPLETED)
-        async with asyncio.timeout(20):
-            await reader
-        assert seen == ["run.created", "custom", "run.state", "run.state"]
+        assert kinds(await reader) == ["run.created", "custom", "run.state", "run.state"]
 
-    async def test_following_a_sealed_journal_ends_with_late_entries(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_sealed_journal_has_late_entries(self, store: RunStore, run_id: str) -> None:
         """A followed journal of a sealed run yields its late entries, and ends."""
-        run_id = await bench.run(store)
         await write_a_life(store, run_id)
-        async with asyncio.timeout(20):
-            entries = [entry async for entry in store.journal(run_id, follow=True)]
+        entries = await followed_journal(store, run_id)
         assert (entries[-1].is_late, entries) == (True, await journal_of(store, run_id))
 
-    async def test_the_journal_of_one_run_has_nothing_of_another(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_run_has_only_its_own_events(self, bench: Workbench, store: RunStore) -> None:
         ids = [await bench.run(store) for _ in range(3)]
         for number in range(9):
             await store.append(ids[number % 3], note(ids[number % 3], number))
@@ -218,3 +190,56 @@ class StreamContract(ContractRoom):
             events = await events_of(store, run_id)
             assert numbers(events) == [index, index + 3, index + 6]
             assert {event.run_id for event in events} == {run_id}
+
+
+async def assert_reset(store: RunStore, run_id: str, cursor: object) -> None:
+    """Neither the stream nor the journal resumes after the cursor, and there is none to use."""
+    for read in (events_of, journal_of):
+        with pytest.raises(CursorResetError) as caught:
+            await read(store, run_id, str(cursor))
+        assert caught.value.resume_cursor is None
+
+
+class CursorContract(ContractFixtures):
+    """Cursors that do not fit are refused; none yields a stream without an error."""
+
+    @pytest.mark.parametrize("text", MALFORMED, ids=lambda text: ascii(text)[:20])
+    async def test_a_malformed_cursor_is_refused(
+        self, store: RunStore, run_id: str, text: Any
+    ) -> None:
+        for read in (events_of, journal_of):
+            with pytest.raises(InvalidCursorError):
+                await read(store, run_id, text)
+
+    @pytest.mark.parametrize("ended", [False, True], ids=["live", "ended"])
+    @pytest.mark.parametrize("name", WRONG)
+    async def test_a_wrong_cursor_is_a_reset(
+        self, store: RunStore, run_id: str, name: str, ended: bool
+    ) -> None:
+        await store.append(run_id, *notes(run_id, 2))
+        if ended:
+            await store.finish(run_id, RunState.COMPLETED)
+        cursor = Cursor.parse((await journal_of(store, run_id))[-1].cursor)
+        await assert_reset(store, run_id, WRONG[name](cursor))
+
+    async def test_a_cursor_of_another_run_is_a_reset(
+        self, bench: Workbench, store: RunStore, run_id: str
+    ) -> None:
+        (entry,) = await journal_of(store, run_id)
+        await assert_reset(store, await bench.run(store), entry.cursor)
+
+    async def test_a_cursor_of_an_earlier_life_is_a_reset(
+        self, store: RunStore, run_id: str
+    ) -> None:
+        (entry,) = await journal_of(store, run_id)
+        await store.delete(run_id, force=True)
+        await store.create(run_id, TARGET)
+        await store.append(run_id, *notes(run_id, 2))
+        await assert_reset(store, run_id, entry.cursor)
+
+    async def test_a_cursor_before_the_first_entry(self, store: RunStore, run_id: str) -> None:
+        """The cursor before the first entry reads from the start."""
+        await store.finish(run_id, RunState.COMPLETED, event=note(run_id))
+        entries = await journal_of(store, run_id)
+        start = Cursor(entries[0].epoch, entries[0].ms, 0)
+        assert await journal_of(store, run_id, str(start)) == entries

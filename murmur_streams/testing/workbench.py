@@ -1,17 +1,16 @@
-"""What the contract's tests work with: stores, runs, subscribers, and an audit of it all."""
-
-# ruff: noqa: S101  # asserts are how a contract speaks
+"""The tools of the contract's tests: stores, runs, subscribers, and an audit of every run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.identifiers import new_run_id
+from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
 
 StoreFactory = Callable[..., RunStore]
@@ -20,12 +19,18 @@ StoreFactory = Callable[..., RunStore]
 
 PATIENCE_SECONDS = 20.0
 TARGET = "researcher"
+LIVE = [state for state in RunState if not state.is_terminal]
+ENDED = [state for state in RunState if state.is_terminal]
 
 
 async def wait_until(
     condition: Callable[[], bool | Awaitable[bool]], why: str, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Look again and again until ``condition`` holds; AssertionError, with ``why``, if never."""
+    """Look again and again until ``condition`` holds.
+
+    Raises:
+        AssertionError: it did not within ``seconds``; the text names ``why``.
+    """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + seconds
     while True:
@@ -36,19 +41,30 @@ async def wait_until(
         await asyncio.sleep(0.005)
 
 
-def note(run_id: str, number: int = 0) -> RunEvent:
-    """An event that ends nothing and carries a number."""
-    return RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name="note", data=number)
+def note(run_id: str, number: int = 0, **unchecked: object) -> RunEvent:
+    """An event that ends nothing and carries a number, or fields of any value."""
+    event = RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name="note", data=number)
+    return event.model_copy(update=unchecked)
 
 
 def closing(run_id: str) -> RunEvent:
-    """The last word of a run on TARGET."""
+    """The event that ends a run on TARGET."""
     return RunEvent(type=RunEventType.AGENT_COMPLETED, run_id=run_id, agent=TARGET)
 
 
+def notes(run_id: str, count: int) -> list[RunEvent]:
+    """Notes that carry the numbers from 0 on."""
+    return [note(run_id, number) for number in range(count)]
+
+
 def numbers(events: list[RunEvent]) -> list[object]:
-    """What the notes among the events carry, in order."""
+    """The numbers of the notes among the events, in order."""
     return [event.data for event in events if event.type is RunEventType.CUSTOM]
+
+
+def kinds(found: Iterable[RunEvent | JournalEntry]) -> list[str]:
+    """The types of events or entries, in order."""
+    return [str(each.type) for each in found]
 
 
 class Subscriber:
@@ -165,4 +181,28 @@ async def journal_of(store: RunStore, run_id: str, after: str | None = None) -> 
 
 async def types_of(store: RunStore, run_id: str) -> list[str]:
     """The types of the journal's entries, in order."""
-    return [entry.type for entry in await journal_of(store, run_id)]
+    return kinds(await journal_of(store, run_id))
+
+
+async def is_gone(store: RunStore, run_id: str) -> bool:
+    """Whether the run does not exist any more."""
+    try:
+        await store.get_status(run_id)
+    except RunNotFoundError:
+        return True
+    return False
+
+
+async def until_gone(store: RunStore, run_id: str) -> None:
+    """Wait until the run has expired."""
+    await wait_until(lambda: is_gone(store, run_id), "the run expires")
+
+
+async def until_failed(store: RunStore, run_id: str) -> None:
+    """Sweep until the run has failed."""
+
+    async def is_failed() -> bool:
+        await store.sweep()
+        return (await store.get_status(run_id)).state is RunState.FAILED
+
+    await wait_until(is_failed, "a sweep fails the run")

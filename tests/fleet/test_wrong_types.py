@@ -11,7 +11,7 @@ from murmur_streams import Backoff, Fleet
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
-from murmur_streams.testing.working import working
+from murmur_streams.testing.plugin import working
 
 NO_TIMES: list[Any] = [float("nan"), float("inf"), "x", True, -1, 10**400, timedelta(seconds=1)]
 

@@ -19,9 +19,9 @@ from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import StoreContract, StoreFactory
 from murmur_streams.testing.archives import ArchiveContract
-from murmur_streams.testing.expiry import ExpiryContract
 from murmur_streams.testing.lifecycle import LifecycleContract
 from murmur_streams.testing.listing import ListingContract
+from murmur_streams.testing.removal import RemovalContract
 from murmur_streams.testing.seals import SealContract
 from murmur_streams.testing.streams import StreamContract
 from tests.key_audit import audit_keys, dump_keys
@@ -77,7 +77,7 @@ class TestFourPartitions(
     LifecycleContract,
     StreamContract,
     SealContract,
-    ExpiryContract,
+    RemovalContract,
     ListingContract,
     ArchiveContract,
 ):
