@@ -50,7 +50,7 @@ async def waits(run: RunContext) -> None:
 
 @fleet.agent(cancel_grace_seconds=0.1)
 async def stubborn(run: RunContext) -> None:
-    """Begin, and never end, whatever it is told."""
+    """Begin and never end, even after a cancel."""
     await run.emit("begun")
     while True:
         with contextlib.suppress(asyncio.CancelledError):

@@ -24,7 +24,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def run(*argv: str) -> Any:
-    """What a command that must succeed prints, as JSON."""
+    """The JSON that a command prints; the command must succeed."""
     result = CliRunner().invoke(app, [*argv, "--json"])
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]

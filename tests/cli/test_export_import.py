@@ -27,7 +27,7 @@ from tests.cli.waiting import wait_until
 RUNS = 40
 STATES = list(RunState)
 PIPE_BYTES = 65_536
-"""What a pipe holds that nobody has read yet."""
+"""The bytes that a pipe holds before they are read."""
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_what_is_exported_can_be_chosen(
 
 
 class Feed:
-    """Writes a file's bytes into a pipe, up to a place, and keeps the pipe open."""
+    """Writes a file's first bytes into a pipe, and keeps the pipe open."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         os.mkfifo(path)

@@ -192,7 +192,7 @@ def test_workers_says_who_is_there_and_what_they_hold(line: CommandLine) -> None
     def listed() -> list[dict[str, Any]]:
         return objects(line.run("workers", "--json").stdout)
 
-    wait_until(lambda: bool(listed()) and listed()[0]["held"] == 1, "it tells of the run")
+    wait_until(lambda: bool(listed()) and listed()[0]["held"] == 1, "it reports the run")
     [found] = listed()
     assert found["id"].startswith("blue")
     assert (found["pid"], found["concurrency"], found["runs"]) == (process.pid, 3, ["r-1"])

@@ -1,4 +1,4 @@
-"""An entry that somebody added to a journal by hand, of a kind that nobody knows."""
+"""An entry of an unknown type that was added to a journal by hand."""
 
 from __future__ import annotations
 

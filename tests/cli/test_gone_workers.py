@@ -1,4 +1,4 @@
-"""`cancel` of a run whose worker is gone says so, and does not promise that it is being told."""
+"""`cancel` of a run whose worker is gone reports that, and does not promise a delivery."""
 
 from __future__ import annotations
 

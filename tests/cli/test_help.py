@@ -1,4 +1,4 @@
-"""What each command is called, takes and says: a golden file, independent of typer's drawing."""
+"""The name, options and help of each command: a golden file, independent of typer's layout."""
 
 from __future__ import annotations
 

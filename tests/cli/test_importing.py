@@ -1,4 +1,4 @@
-"""An app module that cannot be imported is told in one line; dev waits until it is mended."""
+"""An app module that cannot be imported is reported in one line; dev waits until it is fixed."""
 
 from __future__ import annotations
 

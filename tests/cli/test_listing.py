@@ -1,4 +1,4 @@
-"""What there is, as the shell sees it: `runs`, `rebuild` and `partitions`."""
+"""Commands that list and repair: `runs`, `rebuild` and `partitions`."""
 
 from __future__ import annotations
 

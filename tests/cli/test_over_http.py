@@ -19,9 +19,9 @@ from murmur_streams.settings import Settings
 from tests.cli.conftest import CommandLine
 
 WHY = '{"text": "why?"}'
-SECRET = "a-token-that-nobody-may-see"
+SECRET = "a-token-that-must-stay-hidden"
 NOT_REPORTED = {"dead"}
-"""What a server leaves out of what a store tells."""
+"""Fields that a store returns and a server leaves out."""
 
 
 def objects(text: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a worker tells of its health: `--health-port` and `--health-file`."""
+"""A worker reports its health: `--health-port` and `--health-file`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_free_port_is_printed(line: CommandLine, more: tuple[str, ...]) -> Non
     found = None
     while found is None:
         reported = process.stderr.readline()
-        assert reported, "no address was told"
+        assert reported, "no address was printed"
         found = re.search(r"http://127.0.0.1:[0-9]+", reported)
     assert asked(found[0], "/livez")[0] == 200
     process.terminate()

@@ -1,4 +1,4 @@
-"""What goes wrong is one clear sentence on stderr and exit code 2."""
+"""Each error is one clear sentence on stderr, and exit code 2."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def torn(url: str, path: Path, *argv: str) -> Path:
 
 
 def refused(path: Path, *argv: str) -> str:
-    """What a resumed export says that leaves the file alone."""
+    """The message of a resumed export that does not change the file."""
     before = path.read_bytes()
     result = export("--resume", "-o", str(path), *argv)
     assert (result.exit_code, path.read_bytes()) == (2, before), result.output

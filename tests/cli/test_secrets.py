@@ -135,7 +135,7 @@ def test_no_form_of_output_shows_the_secret(refusing: SpareServer, in_a_hurry: N
 async def test_no_process_shows_the_secret_of_its_url(
     argv: list[str], refusing: SpareServer, line: CommandLine
 ) -> None:
-    """What begins processes ends on a server that refuses the credentials, and shows none."""
+    """A command that starts processes ends on a server that refuses the credentials."""
     for url in URLS[:2]:
         done = line.run(*argv, "--debug", "--url", url.format(f"127.0.0.1:{refusing.port}"))
         assert done.returncode == 2
@@ -159,7 +159,7 @@ def test_dev_shows_no_secret(capsys: pytest.CaptureFixture[str], *, given: bool)
 
 
 async def test_commands_to_copy_show_no_secret() -> None:
-    """What is printed to go on with, or for redis-cli, has no credentials."""
+    """Printed commands, such as those for redis-cli, have no credentials."""
     session = Session(Globals(url=NAMELESS), Settings())
     which = RunFilter()
     shown = resume_command(session, Asked((), which), Path("runs.ndjson"))

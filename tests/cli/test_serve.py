@@ -285,7 +285,7 @@ def test_a_signal_lets_open_streams_go_and_ends(line: CommandLine, number: signa
     first = answer.readline()
     assert first.startswith(b"retry: ")
     process.send_signal(number)
-    assert b"retry: " in answer.read(), "it is not told when to come back"
+    assert b"retry: " in answer.read(), "the answer lacks the time of the reconnect"
     connection.close()
     _, reported = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, reported

@@ -133,7 +133,7 @@ def test_closed_streams_are_not_reused(line: CommandLine, tmp_path: Path) -> Non
 
 
 def test_a_closed_stderr_changes_no_exit_code(line: CommandLine) -> None:
-    """What would be said there is lost, and nothing else."""
+    """Only the message that would be printed there is lost."""
     assert in_shell("show nobody", "2>&-") == (2, "", "")
     code, out, _ = in_shell("settings", "2>&-")
     assert (code, out.startswith("| variable |")) == (0, True)

@@ -1,4 +1,4 @@
-"""`runs --watch` on a terminal: one table, kept up to date in its place."""
+"""`runs --watch` on a terminal: one table that is updated where it stands."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def wait_until(condition: Callable[[], bool], why: str) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether the process has ended; one that nobody has waited for yet has."""
+    """Whether the process has ended; a zombie, which awaits its parent's wait(), has."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -55,7 +55,7 @@ async def fleet(space: Space, gates: Gates) -> AsyncIterator[Fleet]:
 
 @pytest.fixture
 async def worker(fleet: Fleet) -> AsyncIterator[None]:
-    """Somebody who executes the fleet's runs."""
+    """A worker that executes the fleet's runs."""
     async with working(fleet):
         yield
 

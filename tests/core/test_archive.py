@@ -48,7 +48,7 @@ PAYLOAD = st.none() | TEXT
 
 @st.composite
 def any_archives(draw: Any) -> RunArchive:
-    """Archives of anything: the encoding is not who judges them."""
+    """Archives with any content: the encoding does not check whether it makes sense."""
     run_id, epoch = draw(TEXT), draw(TEXT)
     entries = tuple(JournalEntry(run_id, epoch, *row) for row in draw(ENTRIES))
     return RunArchive(run_id, epoch, entries, draw(PAYLOAD), draw(PAYLOAD), draw(PAYLOAD))
@@ -103,7 +103,7 @@ def test_no_line_can_be_lost_doubled_cut_or_changed(data: Any) -> None:
         found = decoded(source)
     except InvalidArchiveError:
         return
-    # What may be otherwise is only what is ignored: nothing of a run.
+    # Only parts that are ignored may differ, and none of them belongs to a run.
     assert found == [archive]
 
 

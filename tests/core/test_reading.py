@@ -74,7 +74,7 @@ OFFERS = st.lists(
 def test_any_entries_in_any_order_give_one_life_or_one_error(
     offers: list[JournalEntry], after: int, seal: int | None, late: bool
 ) -> None:
-    """Whatever is offered: no hole, no repeat, no other life, and nothing after the seal."""
+    """For all entries offered: no hole, no repeat, no other life, nothing after the seal."""
     reader = Reader(reading_of(after=after, late=late, seal=seal))
     reader.offer(offers)
     got = reader.got

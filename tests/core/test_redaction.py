@@ -73,7 +73,7 @@ def test_what_has_no_credentials_is_shown_whole(url: str) -> None:
     st.text("SECRET/?#:@%&=. ", min_size=1),
 )
 def test_no_part_of_any_secret_is_shown(scheme: str, user: str, secret: str) -> None:
-    """Whatever characters the secret has, what is shown does not depend on it."""
+    """The shown text does not depend on the characters of the secret."""
     shown = redacted(f"{scheme}://{user}{secret}@host/0")
     if user == "user:" or ":" not in secret:
         assert shown == redacted(f"{scheme}://{user}x@host/0")

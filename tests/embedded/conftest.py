@@ -145,7 +145,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def working_folder(process: psutil.Process) -> str:
-    """The process's working folder; "" when it cannot be told."""
+    """The process's working folder; "" if the system does not show it."""
     try:
         return process.cwd().removesuffix(" (deleted)")
     except (psutil.Error, OSError):
@@ -162,7 +162,7 @@ def is_keeper(process: psutil.Process, folder: Path) -> bool:
 
 
 def belongs_to(process: psutil.Process, root: Path) -> bool:
-    """Whether the process is a server or keeper of a folder in ``place``."""
+    """Whether the process is a server or keeper of a folder below ``root``."""
     try:
         argv = process.cmdline()
     except (psutil.Error, OSError):

@@ -1,4 +1,4 @@
-"""Where the data is by default, and how its places are written for the server."""
+"""Where the data is by default, and how its paths are written for the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server goes when nobody needs it, and comes back with its data, whatever was killed."""
+"""The server stops when no process uses it, and starts again with its data after any kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One server for all processes of a folder, whoever starts it and wherever the folder is."""
+"""One server serves all processes of a folder, for any starter and any path of the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agents that the tests' worker processes execute. What each does is said by its input."""
+"""The agents that the tests' worker processes execute. An agent's input says what it does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ fleet = Fleet()
 
 
 class Job(BaseModel):
-    """What to do."""
+    """The work to do."""
 
     steps: int = 0
     pause_seconds: float = 0.0
@@ -32,7 +32,7 @@ class Job(BaseModel):
 
 
 class Report(BaseModel):
-    """What was done."""
+    """The work that was done."""
 
     total: int
     pid: int
@@ -84,7 +84,7 @@ async def waits(job: Job, run: RunContext) -> Report:
     await run.emit("began")
     note(job, run.attempt, "began")
     try:
-        while not is_open(job):  # noqa: ASYNC110  # the gate is a file: nobody could set an Event
+        while not is_open(job):  # noqa: ASYNC110  # the gate is a file, not an Event
             await asyncio.sleep(GATE_LOOK_SECONDS)
     except asyncio.CancelledError:
         note(job, run.attempt, "cancelled")
@@ -95,7 +95,7 @@ async def waits(job: Job, run: RunContext) -> Report:
 
 @fleet.agent
 def waits_blocking(job: Job, run: RunContext) -> Report:
-    """The same in a thread; tells its file when it may not write any more."""
+    """The same in a thread; writes to its file when it may no longer write to the run."""
     run.emit("began")
     note(job, run.attempt, "began")
     while not is_open(job):
@@ -110,7 +110,7 @@ def waits_blocking(job: Job, run: RunContext) -> Report:
 
 @fleet.agent
 async def will_not_go(job: Job, run: RunContext) -> Report:
-    """Writes on and on, whatever it is told, until it was both cancelled and fenced."""
+    """Goes on writing until it was both cancelled and fenced."""
     seen: set[str] = set()
     while not is_open(job) and seen != {"cancelled", "fenced"}:
         try:
@@ -149,7 +149,7 @@ async def keeps_its_position(job: Job, run: RunContext) -> Report:
     """Keeps a checkpoint, the first time, and waits for its gate."""
     if run.last_checkpoint is None:
         await run.checkpoint({"step": 1})
-    while not is_open(job):  # noqa: ASYNC110  # the gate is a file: nobody could set an Event
+    while not is_open(job):  # noqa: ASYNC110  # the gate is a file, not an Event
         await asyncio.sleep(GATE_LOOK_SECONDS)
     checkpoint = cast("dict[str, int]", run.last_checkpoint)
     return Report(total=10 * run.attempt + checkpoint["step"], pid=os.getpid())
@@ -157,7 +157,7 @@ async def keeps_its_position(job: Job, run: RunContext) -> Report:
 
 @fleet.agent(cancel_grace_seconds=0.2)
 async def swallows_everything(job: Job, run: RunContext) -> Report:
-    """Never ends, whatever it is told."""
+    """Never ends, even after a cancel."""
     await run.emit("began")
     while True:
         try:

@@ -51,7 +51,7 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 async def own_stage(own_folder: Path, tmp_path: Path) -> AsyncIterator[Stage]:
-    """Workers on a server that the test may kill; it is revived by whoever misses it."""
+    """Workers on a server that the test may kill; the next user starts it again."""
     prefix = f"test-{secrets.token_hex(4)}"
     stage = Stage(f"embedded://{quote(str(own_folder))}", prefix, tmp_path)
     yield stage

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 45.0
 
 
 class WorkerProcess:
-    """A worker, and what it has told."""
+    """A worker process, and the lines that it has printed."""
 
     def __init__(self, options: str, environment: dict[str, str], log: Path) -> None:
         self.log = log
@@ -71,7 +71,7 @@ class Stage:
     Args:
         url: the server.
         prefix: the test's key prefix.
-        place: a folder of the test's own.
+        folder: a folder of the test's own.
         partitions: of the runs, for the fleet and its workers.
     """
 

@@ -1,4 +1,4 @@
-"""What ends the interpreter elsewhere does not end the loop that all blocking callers share."""
+"""SystemExit and KeyboardInterrupt do not end the loop that all blocking callers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is cancelled: at whatever moment, it ends cancelled, and its journal tells how."""
+"""A run that is cancelled, at any moment, ends cancelled, and its journal records how."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def fields_of(handle: RunHandle[Any], entry_type: str) -> list[dict[str, s
 async def check_cancelled(
     handle: RunHandle[Any], cancellation: Cancellation, *, how: str, delivered: bool
 ) -> None:
-    """The run ended cancelled, once, and every word on that is in its journal."""
+    """The run ended cancelled, once, and each step of the cancel is in its journal."""
     run = await handle.snapshot()
     assert (run.state, cancellation.state) == (RunState.CANCELLED, RunState.CANCELLED)
     assert cancellation.how == how
@@ -183,7 +183,7 @@ async def test_the_run_ends_cancelled_whatever_its_handler_does(
     fleet: Fleet, handler: Callable[..., Any], how: str
 ) -> None:
     WAKE_UP.clear()
-    # Who heeds its cancellation has all the time that it needs.
+    # An agent that reacts to its cancellation has all the time that it needs.
     fleet.agent(cancel_grace_seconds=0.1 if how == "grace" else 3600)(handler)
     async with working(fleet, concurrency=1) as worker:
         handle = await fleet.submit(handler)
@@ -308,7 +308,7 @@ async def test_an_option_of_a_cancel_out_of_bounds_is_refused(
 async def test_a_cancel_while_the_run_ends_is_not_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *, fails: bool
 ) -> None:
-    """The handler has ended, and its last write is under way: who was told "running" is right."""
+    """The handler has ended, and its last write is under way: "running" is still right."""
     found: list[Cancellation] = []
     heard: list[Endings] = []
     end: Callable[..., Awaitable[Any]] = Endings._end
@@ -396,7 +396,7 @@ async def test_a_lost_wake_up_is_made_good_by_the_heartbeat(
 
 
 async def test_a_listener_resumes_after_a_cut_connection(fleet: Fleet, space: Space) -> None:
-    """With this lease, no heartbeat could tell it."""
+    """With this lease, no heartbeat comes before the end of the test."""
     began = asyncio.Event()
 
     def listeners() -> list[str]:
@@ -457,7 +457,7 @@ async def test_a_cancelled_run_whose_worker_stops_is_not_handed_on(fleet: Fleet)
         async def is_cancelled() -> bool:
             return (await handle.cancel()).delivered is not None
 
-        await wait_until(is_cancelled, "the handler is told before its worker stops")
+        await wait_until(is_cancelled, "the handler is cancelled before its worker stops")
     await check_cancelled(handle, await handle.cancel(), how="grace", delivered=True)
 
 

@@ -1,4 +1,4 @@
-"""What an attempt keeps for the next one."""
+"""A checkpoint of one execution is there for the next one."""
 
 from __future__ import annotations
 

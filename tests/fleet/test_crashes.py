@@ -1,4 +1,4 @@
-"""Whatever happens to a worker's process, its runs end once, with the right result."""
+"""After any end of a worker's process, its runs end once, with the right result."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A fleet whose runs are in a file or folder of this machine: what it does on Redis, it does here.
+"""A fleet whose runs are in a file or folder of this machine: it works as on Redis.
 
-What only a process's death or a second process shows is in ``test_disk_processes.py``.
+Tests with killed processes, or with several, are in ``test_disk_processes.py``.
 """
 
 from __future__ import annotations

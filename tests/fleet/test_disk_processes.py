@@ -49,7 +49,7 @@ def shared(tmp_path: Path) -> Iterator[DiskStage]:
 
 
 def lines(file: Path) -> list[str]:
-    """What is in a file; nothing while there is none."""
+    """The text of a file; "" if the file does not exist."""
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
@@ -59,12 +59,12 @@ async def written(journal: Path, line: str) -> None:
     async def is_written() -> bool:
         return line in lines(journal)
 
-    await wait_until(is_written, f"the handler tells {line!r}")
+    await wait_until(is_written, f"the handler writes {line!r}")
 
 
 async def test_the_next_process_finishes_a_killed_workers_run(stage: DiskStage) -> None:
     """The run of a killed worker is executed to its end by the next process."""
-    gate, journal = stage.gate(), stage.folder / "told"
+    gate, journal = stage.gate(), stage.folder / "written"
     job = {"gate": str(gate), "journal": str(journal)}
     async with stage.fleet as fleet:
         run_id = (await fleet.submit("waits", job)).run_id
@@ -103,7 +103,7 @@ async def test_a_worker_of_another_process_is_woken_by_a_submission(shared: Disk
 
 
 async def test_a_cancel_from_another_process_comes_with_the_heartbeat(shared: DiskStage) -> None:
-    journal = shared.folder / "told"
+    journal = shared.folder / "written"
     await shared.ready(shared.start(lease_seconds=1))
     async with shared.fleet as fleet:
         job = {"gate": str(shared.gate()), "journal": str(journal)}

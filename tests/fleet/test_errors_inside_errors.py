@@ -1,4 +1,4 @@
-"""What an error asks for, and says, is found inside groups and causes too."""
+"""Errors that decide about a retry are found inside groups and causes too."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FAILURE = Retry(1.0, "failed")
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
-    """What ``raise error from cause`` raises."""
+    """The error that ``raise error from cause`` raises."""
     error.__cause__ = cause
     return error
 
 
 def in_context(error: BaseException, context: BaseException) -> BaseException:
-    """What is raised while another exception is handled."""
+    """An error that is raised while another exception is handled."""
     error.__context__ = context
     return error
 

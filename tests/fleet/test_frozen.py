@@ -17,7 +17,7 @@ LEASE_SECONDS = 3
 
 
 def notes(journal: Path) -> list[str]:
-    """What the agents wrote into their file."""
+    """The lines that the agents wrote into their file."""
     return journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
 
 

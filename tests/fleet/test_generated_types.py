@@ -1,4 +1,4 @@
-"""Whatever a type accepts arrives at the agent and in the caller's hand, or is refused before."""
+"""A value that a type accepts arrives equal at the agent and the caller, or is refused before."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def refused(call):
 
 
 def ran(space: Space, text: str) -> list[str]:
-    """What a program that gevent has patched printed."""
+    """The output of a program that gevent has patched."""
     command = [sys.executable, "-c", START + text, space.url, space.prefix]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
@@ -56,7 +56,7 @@ print(gevent.spawn(lambda: fleet.sync.run(answer)).get())
 
 
 def test_asyncio_run_is_refused_after_fleet_sync(space: Space) -> None:
-    """What docs/fleet.md says: asyncio has one loop in a thread, and fleet.sync's is running."""
+    """As in docs/fleet.md: asyncio has one loop in a thread, and fleet.sync's is running."""
     text = """
 submit()
 coroutine = answer()

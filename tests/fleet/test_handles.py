@@ -1,4 +1,4 @@
-"""What a handle reads of a run that ended in any way."""
+"""A handle reads the end of a run, in each way that it may end."""
 
 from __future__ import annotations
 

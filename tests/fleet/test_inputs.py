@@ -1,4 +1,4 @@
-"""What an agent is called with when it was submitted with an input, and without one."""
+"""The arguments of an agent that was submitted with an input, and without one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def test_without_an_input_the_default_is_used(fleet: Fleet) -> None:
         return name
 
     @fleet.agent
-    def model(job: Job = Job(steps=7)) -> int:  # noqa: B008  # nobody changes it
+    def model(job: Job = Job(steps=7)) -> int:  # noqa: B008  # never changed
         return job.steps
 
     @fleet.agent

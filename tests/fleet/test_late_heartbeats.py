@@ -1,4 +1,4 @@
-"""A worker whose event loop was kept for longer than its lease says so."""
+"""A worker logs that its event loop was blocked for longer than its lease."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
     loops = WorkerLoops(queue, "worker", (), lease_seconds, lambda what: LogThrottle(logger, what))
     task = asyncio.create_task(loops.heartbeats(0.001, held, print))
     await asyncio.sleep(0)
-    time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is to be told
+    time.sleep(blocked_seconds)  # noqa: ASYNC251  # the mistake that is reported
     await came.wait()
     task.cancel()
 

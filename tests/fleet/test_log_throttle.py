@@ -1,4 +1,4 @@
-"""What lasts is told at once, then now and then, and when it is over."""
+"""A lasting trouble is logged at once, then now and then, and when it is over."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_errors_that_are_never_the_same_fill_no_memory(watched: Watched) -> None
 def test_loops_that_share_their_texts_log_an_error_once(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What all loops of a worker meet is one line a minute, and its end one line of the first."""
+    """A trouble of all loops of a worker is one line a minute, and its end is one line."""
     other = LogThrottle(
         logging.getLogger("trouble"), "no look", lambda: watched.now, logged=watched.trouble._logged
     )

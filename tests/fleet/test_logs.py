@@ -1,4 +1,4 @@
-"""Log records of an execution tell its run and attempt."""
+"""Log records of an execution have its run and attempt."""
 
 from __future__ import annotations
 

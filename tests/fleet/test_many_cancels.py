@@ -86,7 +86,7 @@ async def at_random(fleet: Fleet, chance: random.Random) -> list[tuple[RunHandle
 
 
 async def check(handle: RunHandle[Any], answer: RunState) -> None:
-    """Who was told that the run would end cancelled was told the truth, and the journal says so."""
+    """Each caller that got the promise of a cancelled run got the truth, as the journal shows."""
     await handle.result(timeout=60)
     run = await handle.snapshot()
     store = await handle._stores.get()

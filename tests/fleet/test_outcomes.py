@@ -1,4 +1,4 @@
-"""What an agent returns or raises is how its run ends, and never how its worker does."""
+"""An agent's return value or exception ends its run, and never its worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent does to its own task, and its tasks to the worker, ends its run and no other."""
+"""An agent that misuses tasks, its own or the worker's, ends its own run and no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done about a failure: the rules alone."""
+"""The rules of what follows a failure, without a store."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_heartbeats_come_before_lease_and_run_are_over(
 async def test_a_bug_ends_the_worker(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """What no later try can mend is raised by ``run``, and not tried for ever."""
+    """An error that no retry can solve is raised by ``run`` and not retried for ever."""
 
     async def breaks(*_: Any, **__: Any) -> None:
         raise TypeError(call)

@@ -44,7 +44,7 @@ class Bound:
 
 
 class AnAgent:
-    """What is called like a function, and is none."""
+    """An object that can be called and is not a function."""
 
     async def __call__(self, job: Job) -> None: ...
 

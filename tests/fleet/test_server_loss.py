@@ -30,7 +30,7 @@ async def test_runs_end_once_though_the_server_was_killed(
         for n in range(RUNS)
     ]
     for _ in range(3):
-        await handles[0].status()  # Revived by now, whoever did it.
+        await handles[0].status()  # By now some process has started the server again.
         server = server_status(own_folder)
         assert server is not None
         os.kill(server.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A handler whose worker lives and that writes nothing: told, and left to go on."""
+"""A handler that writes nothing while its worker lives: it is reported and may go on."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ async def test_a_silence_is_recorded_once_until_the_next_write(fleet: Fleet) -> 
         async def recorded_twice() -> bool:
             return len(await silences()) == 2
 
-        await wait_until(recorded_once, "the silence is told")
+        await wait_until(recorded_once, "the silence is recorded")
         (first,) = await silences()
         assert (first.attempt, first.fields["worker"]) == (1, worker.name)
         run = await handle.snapshot()
         assert (run.state, run.attempt) == (RunState.RUNNING, 1)
         spoken.set()
-        await wait_until(recorded_twice, "the next silence is told, too")
+        await wait_until(recorded_twice, "the next silence is recorded, too")
         opened.set()
         assert await handle.output(timeout=30) == 1
         await other.result(timeout=30)

@@ -1,4 +1,4 @@
-"""A worker that is told to stop: it claims no more, drains, and hands the rest back."""
+"""A worker that stops claims nothing more, drains, and hands the rest back."""
 
 from __future__ import annotations
 
@@ -120,18 +120,18 @@ async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> 
 
     @fleet.agent
     async def reports(run: RunContext) -> None:
-        await run.emit("told")
+        await run.emit("reported")
 
     @fleet.agent
     def reports_from_a_thread(run: RunContext) -> None:
-        run.emit("told")
+        run.emit("reported")
 
     async with fleet, working(fleet):
         for agent in (reports, reports_from_a_thread) * 5:
             await (await fleet.submit(agent)).output(timeout=30)
 
     async def is_as_before() -> bool:
-        # What an earlier test had left may be gone meanwhile.
+        # Objects of an earlier test may be gone meanwhile.
         left = {each for each in threading.enumerate() if "asyncio" not in each.name} - threads
         return (asyncio.all_tasks(), left) == (tasks, set()) and connections(space) <= connected
 

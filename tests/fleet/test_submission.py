@@ -160,7 +160,7 @@ async def test_an_unknown_option_is_a_mistake(fleet: Fleet) -> None:
 
 
 async def test_a_delayed_run_starts_when_it_is_due_and_no_sooner(fleet: Fleet) -> None:
-    """The idle worker is told when that is: by itself, it would look much later."""
+    """A wake-up token makes the idle worker look in time: by itself, it would look much later."""
     async with working(fleet):
         delayed = await fleet.submit("fine", 1, delay=timedelta(seconds=0.4))
         at = await fleet.submit("fine", 1, at=datetime.now(tz=UTC) + timedelta(seconds=0.4))
@@ -284,7 +284,7 @@ def orders(fleet: Fleet) -> Fleet:
     ids=["json", "model", "set"],
 )
 async def test_what_was_sent_decides_a_key(orders: Fleet, given: Callable[[], Any]) -> None:
-    """What the type fills in is not the caller's, and neither is the order of members."""
+    """Values that the type fills in do not count, and neither does the order of members."""
     first = await orders.submit("order", given(), idempotency_key="key")
     again = await orders.submit("order", given(), idempotency_key="key")
     assert again.run_id == first.run_id

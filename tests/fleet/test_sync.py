@@ -91,7 +91,7 @@ def program(space: Space, text: str) -> tuple[str, ...]:
 
 
 def ran(space: Space, text: str) -> list[str]:
-    """What a program of its own printed; nothing may be on its stderr."""
+    """The output of a separate program; its stderr must be empty."""
     done = subprocess.run(
         program(space, text), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -272,14 +272,14 @@ handle = fleet.sync.submit("any", 1)
 
 main = threading.main_thread().ident
 
-def tell():
+def announce():
     while fleet.sync.run(fleet.store)._tails.followers < 1:
         time.sleep(0.01)
     while sys._current_frames()[main].f_code.co_name != "wait":
         time.sleep(0.01)
     print("ready", flush=True)
 
-threading.Thread(target=tell).start()
+threading.Thread(target=announce).start()
 try:
     handle.output()
 except KeyboardInterrupt:

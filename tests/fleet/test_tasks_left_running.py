@@ -96,7 +96,7 @@ async def test_tasks_that_end_with_their_run_are_not_logged(
 async def test_a_shared_client_survives_and_is_logged_once(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, left: list[asyncio.Task[None]]
 ) -> None:
-    """What one run makes for all of them serves the next one; only the first is warned of."""
+    """A task that one run starts for all serves the next run; only the first one logs a warning."""
 
     @fleet.agent
     async def shares() -> bool:

@@ -43,7 +43,7 @@ def test_a_state_that_breaks_the_grammar_is_left_out(state: str) -> None:
 
 
 class Propagator:
-    """What OpenTelemetry's does, with one fixed span."""
+    """A stand-in for OpenTelemetry, with one fixed span."""
 
     parent = PARENT
 

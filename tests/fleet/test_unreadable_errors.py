@@ -291,7 +291,7 @@ async def test_the_cause_of_an_unreadable_error_is_reported(fleet: Fleet) -> Non
 
 
 async def test_an_unreadable_answer_to_a_timeout_is_a_timeout(fleet: Fleet) -> None:
-    """What a handler raises when its time is over is part of the traceback, and hinders nothing."""
+    """An error that a handler raises after its timeout is in the traceback and hinders nothing."""
 
     @fleet.agent(timeout=0.05)
     async def slow() -> None:

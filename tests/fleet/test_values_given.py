@@ -1,4 +1,4 @@
-"""What is written is the value at the call, whatever its owner does to it afterwards."""
+"""The value at the call is written, even if its owner changes it afterwards."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ async def test_the_stores_own_limits_hold_at_the_call(space: Space) -> None:
 
 @pytest.mark.parametrize("name", ["fine", "elsewhere"])
 async def test_a_submission_takes_its_values_at_the_call(space: Space, name: str) -> None:
-    """What changes while the store is opened is submitted as it was."""
+    """A value that changes while the store is opened is submitted as it was."""
     given: dict[str, Any] = {"rows": [0]}
     metadata: dict[str, Any] = {"tags": ["a"]}
     async with Fleet(space.url, key_prefix=space.prefix) as fleet:
@@ -180,7 +180,7 @@ async def test_a_submission_takes_its_values_at_the_call(space: Space, name: str
 
 
 async def test_a_write_may_be_given_to_a_task_group() -> None:
-    """What a method returns is a coroutine: asyncio's own functions take it, and see it fail."""
+    """A method returns a coroutine: asyncio's own functions take it, and see it fail."""
     fleet = Fleet()
 
     @fleet.agent

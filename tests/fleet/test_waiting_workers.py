@@ -42,7 +42,7 @@ async def fleet_on(server: SpareServer, credentials: str = "") -> AsyncGenerator
 
 
 def lines(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
-    """What was logged as a warning with these words."""
+    """The warnings in the log that have this text."""
     return [
         record.getMessage()
         for record in caplog.records

@@ -1,4 +1,4 @@
-"""Who executes runs: the list of live workers."""
+"""The list of live workers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_worker_is_listed_with_its_runs_until_it_stops(stage: Stage) -> 
     async def is_listed() -> bool:
         return [info.runs for info in await stage.fleet.workers() if info.held] == [[handle.run_id]]
 
-    await wait_until(is_listed, "the list tells what is held")
+    await wait_until(is_listed, "the list shows the held runs")
     holder = next(info for info in await stage.fleet.workers() if info.held)
     assert holder.id == (await handle.snapshot()).worker
     process = one if holder.pid == one.pid else two
@@ -59,7 +59,7 @@ async def test_a_worker_is_listed_with_its_runs_until_it_stops(stage: Stage) -> 
     async def drains() -> bool:
         return {info.state for info in await stage.fleet.workers()} == {"working", "draining"}
 
-    await wait_until(drains, "the list tells that it drains")
+    await wait_until(drains, "the list shows that it drains")
     gate.touch()
     assert await asyncio.to_thread(process.exit_code) == 0
     assert holder.id not in {info.id for info in await listed(stage.fleet, 1)}

@@ -1,4 +1,4 @@
-"""What is of a wrong type is refused where it is passed, in words of the interface."""
+"""A value of a wrong type is refused where it is passed, in terms of the interface."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_limit_of_a_blocking_listing(fleet_of_its_own: Fleet) -> None:
 
 @pytest.fixture
 def fleet_of_its_own() -> Fleet:
-    """One whose server nobody reaches: a call is refused before it is made."""
+    """A client without a server: a bad call is refused before anything is sent."""
     return Fleet("redis://127.0.0.1:1")
 
 

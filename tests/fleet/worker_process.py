@@ -1,7 +1,7 @@
 """A worker's process, as an application would write one: ``python -m tests.fleet.worker_process``.
 
-Its argument is JSON: ``worker`` for Worker, ``die_at`` for a place where the process ends as by
-SIGKILL, once, and ``idle_seconds``. It tells on stdout when it works and when it is told to stop.
+Its argument is JSON: ``worker`` for Worker, ``die_at`` for a moment at which the process ends as by
+SIGKILL, once, and ``idle_seconds``. It prints when it works, and when it gets the signal to stop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KILLED = 9
 
 
 def die_at(moment: str) -> None:
-    """Make the process end at a place of the worker's own code."""
+    """Make the process end at a certain call of the worker's own code."""
 
     async def dies(*_: Any, **__: Any) -> end_writes.ExecutionOutcome:
         os._exit(KILLED)

@@ -14,7 +14,7 @@ PAGES = ("*.md", "docs/**/*.md")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One place that breaks a rule."""
+    """One line that breaks a rule."""
 
     path: str
     line: int

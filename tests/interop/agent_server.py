@@ -33,7 +33,7 @@ FOR_EVER_SECONDS = 3600.0
 
 
 class Report(BaseModel):
-    """What every agent answers."""
+    """The answer of every agent."""
 
     title: str
     pages: int = 0

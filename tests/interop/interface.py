@@ -1,5 +1,7 @@
-"""What ``murmur.runs`` promises, with its own types, of our stores; test_interface.py runs it in a
-process that has murmur-runtime on its path."""
+"""Checks of our stores with the types of ``murmur.runs``: the promises of that interface.
+
+test_interface.py runs this file in a process that has murmur-runtime on its path.
+"""
 
 from __future__ import annotations
 

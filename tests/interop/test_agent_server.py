@@ -77,7 +77,7 @@ async def test_a_run_can_be_cancelled_on_another_server(
         async def said_late() -> bool:
             return [entry.type async for entry in store.journal(run_id)][-1] == "agent_completed"
 
-        await wait_until(said_late, "the executing server tells of its end")
+        await wait_until(said_late, "the executing server reports its end")
         assert await store.get_result(run_id) is None
     for server in (one, other):
         assert (await server.get(f"/runs/{run_id}/status"))["state"] == "cancelled"
@@ -149,7 +149,7 @@ async def test_every_server_replies_as_with_murmurs_own_store(serve: Serve, targ
 
 
 async def story(server: AgentServer, target: str) -> dict[str, Any]:
-    """Have a run executed; all that the server tells of it."""
+    """Have a run executed; everything that the server reports of it."""
     run_id = await server.submit(target, "a text", is_group=target in GROUPS)
 
     async def is_over() -> bool:

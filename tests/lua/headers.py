@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a script says of itself."""
+    """The header of a script: how it declares itself."""
 
     summary: str
     keys: tuple[Row, ...]
@@ -76,7 +76,7 @@ def header_of(script: str) -> Header:
 
 
 def included(name: str, *, include: bool = False) -> tuple[str, ...]:
-    """What a file includes, as it is written in it."""
+    """The includes that a file names."""
     match = _INCLUDE.search(path_of(name, include=include).read_text(encoding="utf-8"))
     return tuple(part.strip() for part in match[1].split(",")) if match else ()
 

@@ -34,7 +34,7 @@ Dump = list[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a call came to."""
+    """The outcome of a call."""
 
     answer: list[str]
     error: RedisError | None
@@ -152,7 +152,7 @@ async def sandbox(stage: Stage, play: Scenario) -> Sandbox:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "script", catch)
         patch.setattr(writer, "write", catch_write)
-        # What the store makes of it is another matter.
+        # How the store treats that is tested elsewhere.
         with contextlib.suppress(CaughtError, MurmurError):
             await call
     return Sandbox(stage.space, caught[0])

@@ -51,7 +51,7 @@ class CaughtError(Exception):
 
 @dataclass
 class Stage:
-    """What a scenario plays on: a store, its queue, and calls that are sent once."""
+    """The stage of a scenario: a store, its queue, and calls that are sent once."""
 
     space: Space
     store: RedisRunStore
@@ -95,7 +95,7 @@ class Stage:
         await self.send(Finish(state, result=PAYLOAD))
 
     def make_overdue(self, run_id: str = RUN) -> None:
-        """As if nobody had written to the run for as long as it may be silent."""
+        """As if the run had been without a write for as long as it may be."""
         created_ms = int(self.admin.hget(self.keys.run(run_id), "created_ms"))
         self.admin.hset(self.keys.run(run_id), "live_until", 1)
         row = f"work/acme:{listing_key(created_ms, run_id)}"

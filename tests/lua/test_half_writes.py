@@ -24,8 +24,8 @@ from tests.servers import Space
 
 LATER = {
     "queue": "tend puts the run into its queue, or claim takes it out, when they come past it",
-    "leases": "tend drops the row of a run that nobody holds when its time is over",
-    "owners": "sweep drops the row of a run that nobody owns when its time is over",
+    "leases": "tend drops the row of a run without a claim when its time is over",
+    "owners": "sweep drops the row of a run without an owner when its time is over",
 }
 DAMAGED_RUN: dict[str, str] = dict.fromkeys(
     ("run", "journal", "input", "checkpoint"),
@@ -150,7 +150,7 @@ async def test_a_damaged_field_leaves_no_half_write(
 
 
 async def problems(stage: Stage) -> list[Any]:
-    """What audit finds of the runs."""
+    """The problems that audit finds in the runs."""
     found: list[Any] = []
     for run_id in (RUN, OTHER):
         with contextlib.suppress(RunNotFoundError):
@@ -159,7 +159,7 @@ async def problems(stage: Stage) -> list[Any]:
 
 
 async def unmended(stage: Stage) -> list[Any]:
-    """What audit finds of the runs once they were rebuilt."""
+    """The problems that audit finds in the runs after a rebuild."""
     found: list[Any] = []
     for run_id in (RUN, OTHER):
         try:

@@ -112,7 +112,7 @@ def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) ->
     used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
     for first in re.findall(r"read_events\((\d+),", code):
         used.add(int(first))
-    # A list is read by a computed place, ARGV[5 + i] or from there on, and is always the last row.
+    # A list is read by a computed index, ARGV[5 + i] or from there on, and is always the last row.
     last = argv[-1].number
     if is_list(argv[-1]) and re.search(rf"ARGV\[\d+ \+ |\b(?:at|i) = {last}\b", code):
         used.add(last)
@@ -166,7 +166,7 @@ def test_keys_that_are_written_by_name_are_declared(script: str) -> None:
 
 @every_file
 def test_a_file_names_each_include_that_it_uses(name: str, include: bool) -> None:
-    """What it calls never comes only through another include, and no include is named in vain."""
+    """Each called function's own include is named, and no include is named in vain."""
     used = used_names(path_of(name, include=include))
     others = [each for each in INCLUDES if not (include and each == name)]
     needed = {each for each in others if names_of(each) & used}

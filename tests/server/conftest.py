@@ -97,6 +97,6 @@ def callers() -> Callers:
 
 @pytest.fixture
 async def guarded(fleet: Fleet, callers: Callers) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an app that asks who calls."""
+    """A client of an app that requires tokens."""
     async with client_of(make_app(fleet, ServerOptions(authenticator=callers))) as client:
         yield client

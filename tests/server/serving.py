@@ -41,7 +41,7 @@ def client_of(app: Any, **options: Any) -> httpx.AsyncClient:
 
 @contextmanager
 def unchanged(space: Space) -> Generator[None]:
-    """Whatever is done in the block changes nothing on the server."""
+    """The block must not change anything on the server."""
     before = space.dump()
     yield
     assert space.dump() == before

@@ -76,7 +76,7 @@ async def test_anothers_run_is_as_if_it_were_not_there(
             headers = who | {"X-Request-Id": "same"}
             url = path.replace("/runs/r", f"/runs/{name}")
             response = await guarded.request(method, url, headers=headers)
-            # A delete is an admin's, who sees all.
+            # Only an admin may delete, and an admin sees every run.
             check_problem(response, 403 if method == "DELETE" else 404)
             answers.append((response.text.replace("'x'", "'r'"), response.status_code))
     assert len(set(answers)) == 1

@@ -48,7 +48,7 @@ async def test_every_route_refuses_what_it_does_not_read(
 
 
 async def test_the_text_says_what_can_be_sent(client: httpx.AsyncClient) -> None:
-    """A caller who misspelt a name finds the right one in the answer."""
+    """After a misspelt name, the answer lists the right one."""
     document = check_problem(await client.get("/runs?limt=1&state=failed"), 422, "invalid")
     rule = "is not a known query parameter; this route reads cursor, limit, state, target"
     assert document["errors"] == [{"at": "query.limt", "rule": rule}]

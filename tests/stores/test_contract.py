@@ -81,7 +81,7 @@ class TestFourPartitions(
     ListingContract,
     ArchiveContract,
 ):
-    """What the partition of a run could change: the rest of the contract is about one run."""
+    """Parts that depend on a run's partition: the rest of the contract is about one run."""
 
     @pytest.fixture
     def factory(self, space: Space) -> StoreFactory:

@@ -25,7 +25,7 @@ async def test_closing_a_reader_closes_what_it_reads_from(name: str) -> None:
         await store.append("run", RunEvent(type=RunEventType.LOG, run_id="run"))
         left: list[AsyncGenerator[Any, Any]] = []
         before = sys.get_asyncgen_hooks()
-        # What is closed in time is never finalized by the collector.
+        # A generator that is closed in time is never finalized by the collector.
         sys.set_asyncgen_hooks(finalizer=left.append)
         try:
             reader = READERS[name](store)

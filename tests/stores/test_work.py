@@ -1,4 +1,4 @@
-"""What workers are promised by every store with a queue: claims, leases, and the end of each."""
+"""Every store with a queue keeps its promises to workers: claims, leases, and their ends."""
 
 from __future__ import annotations
 

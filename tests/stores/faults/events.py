@@ -1,4 +1,4 @@
-"""Events with names, and what a journal tells of them."""
+"""Events with names, and how to read the names from a journal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from murmur_streams.stores.redis.store import RedisRunStore
 
 
 def note(run_id: str, name: str) -> RunEvent:
-    """An event that is told from others by its name."""
+    """An event with a name that distinguishes it."""
     return RunEvent(type=RunEventType.CUSTOM, run_id=run_id, name=name)
 
 

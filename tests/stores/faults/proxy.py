@@ -22,7 +22,7 @@ Answer = Callable[[Parts], bytes | None]
 
 
 class Fault(Enum):
-    """What may happen to one request."""
+    """The fates of one request."""
 
     NONE = "passed on"
     DROP_REQUEST = "the connection is cut before the server sees the request"
@@ -46,14 +46,14 @@ def nothing(_: Parts) -> Fault:
 
 
 def calls(*names: str) -> Callable[[Parts], bool]:
-    """Tell whether a request is a call of one of these scripts; without names, of any."""
+    """Whether a request is a call of one of these scripts; without names, of any."""
     scripts = load_scripts()
     shas = {scripts[name].sha.encode() for name in names or scripts}
     return lambda parts: parts[0] == b"EVALSHA" and parts[1] in shas
 
 
 def commands(*names: str) -> Callable[[Parts], bool]:
-    """Tell whether a request is one of these commands."""
+    """Whether a request is one of these commands."""
     wanted = {name.encode() for name in names}
     return lambda parts: parts[0].upper() in wanted
 

@@ -1,4 +1,4 @@
-"""close() tells everybody who waits, lets go of everything, and may be called again."""
+"""close() ends every waiting call, frees everything, and may be called again."""
 
 from __future__ import annotations
 

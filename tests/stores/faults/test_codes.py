@@ -1,4 +1,4 @@
-"""What each refusal of a server leads to: the table of docs/server-faults.md, call by call."""
+"""Each refusal of a server and its outcome: the table of docs/server-faults.md, call by call."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ FILLING: dict[str, Callable[[RedisRunStore], Awaitable[None]]] = {
     "resume": resume,
     "claim": claim,
 }
-"""What can write into a partition that is empty, or takes what others wrote into it."""
+"""Calls that can write into an empty partition, or take runs that others wrote into it."""
 
 every_filling = pytest.mark.parametrize("name", FILLING)
 
@@ -227,7 +227,7 @@ async def test_a_raise_stops_a_program_with_the_old_number(
 async def test_writes_keep_their_order_over_a_confirmation(
     admin: Redis, server: EmbeddedServer, make_store: StoreMaker
 ) -> None:
-    """What was called after a create, without waiting for it, is applied after it."""
+    """A write that is called after a create, without awaiting it, is applied after it."""
     live = make_store(server.url)
     await live.create("before", "work")
     await admin.flushall()
@@ -241,7 +241,7 @@ async def test_writes_keep_their_order_over_a_confirmation(
 async def test_emptying_under_load_leaves_the_runs_of_one_number(
     admin: Redis, server: EmbeddedServer, make_store: StoreMaker
 ) -> None:
-    """Writers of two numbers race with FLUSHALL: whoever is first decides, and the others end."""
+    """Writers of two numbers race after FLUSHALL: the first one decides, the others are refused."""
     stores = [make_store(server.url, partitions=number) for number in (1, MANY) for _ in range(2)]
     stopping, refused = asyncio.Event(), list[str]()
 

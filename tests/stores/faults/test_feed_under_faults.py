@@ -34,7 +34,7 @@ READS = commands("XREAD", "XRANGE", "XREVRANGE", "HGET")
 
 @pytest.fixture(autouse=True)
 def short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a stalled read costs a test; a slow machine only makes more of them."""
+    """The time that a stalled read costs a test; a slow machine only makes more of them."""
     monkeypatch.setattr(sources, "BLOCK_SECONDS", 0.2)
 
 

@@ -143,7 +143,7 @@ FREEING: dict[str, Callable[[Full], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("name", FREEING)
 async def test_a_full_server_lets_runs_go(full: Full, name: str) -> None:
-    """What ends, removes or hands back a run works though no memory is free, and is whole."""
+    """Ends, removals and releases of runs work without free memory, and completely."""
     await full.fill()
     await FREEING[name](full)
     await full.is_as_it_must_be()
@@ -161,7 +161,7 @@ async def test_a_full_server_lets_dead_letters_go(full: Full) -> None:
 async def test_a_heartbeat_is_refused_as_other_calls_are(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
-    """What a server refuses every script has one error class, out of claim and heartbeat, too."""
+    """If a server refuses every script, claim and heartbeat raise the error of all calls."""
     async with spare.client() as admin:
         store = make_store(spare.url(), retry_seconds=0)
         await store.submit("held", "work")

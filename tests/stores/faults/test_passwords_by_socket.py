@@ -1,4 +1,4 @@
-"""A refused user or password is told as clearly over a unix socket as over TCP."""
+"""A refused user or password is reported as clearly over a unix socket as over TCP."""
 
 from __future__ import annotations
 

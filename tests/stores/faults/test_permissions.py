@@ -1,4 +1,4 @@
-"""What a user may not do is found before half of a script is written."""
+"""A missing right is found before a script has made its first write."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ async def demoted(
 async def test_a_replica_ends_every_call_with_one_error(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
-    """Whatever is asked first, second or third: StoreReadOnlyError, and nothing is written."""
+    """The first call and all later ones raise StoreReadOnlyError, and nothing is written."""
     async with spare.client() as admin:
         store, calls = await demoted(spare, make_store, admin)
         for _ in range(2):
@@ -191,7 +191,7 @@ async def test_the_first_connection_to_a_replica_is_refused_soon(
         await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
         text = await refusal(opening(make_store(spare.url())), StoreReadOnlyError)
         assert "is a replica" in text
-        # Without the right to INFO the first write tells.
+        # Without the right to INFO, the first write finds out.
         await limited(admin, "+@all", "-info")
         store = make_store(spare.url(f"limited:{SECRET}"), retry_seconds=SHORT)
         text = await refusal(store.create("run", "work"), StoreReadOnlyError)

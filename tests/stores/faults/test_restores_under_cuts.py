@@ -1,4 +1,4 @@
-"""A restore is whole and told truly, whatever happens to its connections."""
+"""A restore is complete and reported truly, also when connections break."""
 
 from __future__ import annotations
 

@@ -158,7 +158,9 @@ async def test_a_trim_under_a_stalled_subscriber_is_a_gap(
     await wait_for_subscribers(store, admin, 1)
     # More than the process keeps in memory for a subscriber that does not read.
     await straight.append(run, *(note(run, name) for name in names(400)[3:]))
-    await wait_until(lambda: reported(store, run) == 401, "the live source has told of all of them")
+    await wait_until(
+        lambda: reported(store, run) == 401, "the live source has delivered all of them"
+    )
     await admin.xtrim(store._keys.journal(run), maxlen=5, approximate=False)
     with pytest.raises(CursorGapError, match="entries 5 to 396") as caught:
         await anext(stalled)
@@ -168,7 +170,7 @@ async def test_a_trim_under_a_stalled_subscriber_is_a_gap(
 
 
 def reported(store: RedisRunStore, run: str) -> int:
-    """The seq up to which the store's live source has told of a run."""
+    """The seq up to which the store's live source has delivered a run."""
     return int(store._tails._live[0]._followed[run].last_id.partition("-")[2])
 
 
@@ -202,7 +204,7 @@ async def test_a_cursor_beyond_the_end_is_a_reset(
 async def rewind(
     admin: Redis, store: RedisRunStore, run: str, dumps: dict[str, bytes | None]
 ) -> None:
-    """What a failover to a replica that lags behind does to a run."""
+    """Set a run back, as a failover to a replica that lags behind does."""
     for key, dump in dumps.items():
         expires_at = max(await admin.pexpiretime(key), 0)
         await admin.execute_command("RESTORE", key, expires_at, dump, "REPLACE", "ABSTTL")

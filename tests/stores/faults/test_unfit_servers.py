@@ -41,7 +41,7 @@ async def test_a_full_server_refuses_writes_whole(
             text = await refusal(call, StoreFullError)
             assert "memory" in text
         assert (await store.get_status("run")).state is RunState.PENDING
-        # Who only reads can open it all the same.
+        # A program that only reads can open it all the same.
         reader = make_store(spare.url())
         assert (await reader.get_status("run")).state is RunState.PENDING
         await admin.config_set("maxmemory", 0)

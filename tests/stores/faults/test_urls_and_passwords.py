@@ -1,4 +1,4 @@
-"""A wrong address or password is told clearly, and no password is ever shown."""
+"""A wrong address or password is reported clearly, and no password is ever shown."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Crowd:
     def __init__(self, store: RedisRunStore, dice: random.Random) -> None:
         self.store, self.dice = store, dice
         self.answered: dict[str, int | None] = {}
-        """The seq that each returned write was told; None of push_event, which tells none."""
+        """The seq that each write returned; None of push_event, which returns none."""
         self.unknown: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.run_of: dict[str, str] = {}
@@ -96,7 +96,7 @@ class Crowd:
         assert strangers == []
 
     async def check(self, straight: RedisRunStore) -> None:
-        """Everybody was told the truth, and writes of one kind to one run kept their order."""
+        """Every caller got a true answer, and writes of one kind to one run kept their order."""
         for run_id in RUNS:
             found = await in_journal(straight, run_id)
             assert Counter(len(seqs) for seqs in found.values()).keys() <= {1}
@@ -332,7 +332,7 @@ async def test_a_script_flush_under_many_writers_keeps_their_order(
         answered = len(crowd.answered)
         await wait_until(
             lambda reported=answered: len(crowd.answered) > reported or writing.done(),
-            "a write was told",
+            "a write has returned",
         )
     await writing
     assert len(crowd.answered) == TASKS

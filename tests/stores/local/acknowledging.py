@@ -1,4 +1,4 @@
-"""A process that writes to a store until it is killed, and tells each write once it returned.
+"""A process that writes to a store until it is killed, and prints each write once it returned.
 
 ``python -m tests.stores.local.acknowledging KIND FOLDER LIFE``: a line for each write, ``<run id>
 <what> <number>``, in the order in which they returned.

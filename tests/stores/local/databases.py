@@ -20,7 +20,7 @@ from murmur_streams.stores.local.sqlite.opening import open_sqlite
 Opener = Callable[[Path, int], Database]
 """Opens the store at a path in a folder; the number is feed_max_entries."""
 Open = Callable[..., Database]
-"""Opens a test's store, again if need be; it may be told the number."""
+"""Opens a test's store, again if need be; the number is an option."""
 
 
 def _sqlite(folder: Path, feed_max_entries: int) -> Database:
@@ -50,7 +50,7 @@ OPENERS: dict[str, Opener] = {
 
 @contextmanager
 def reopening(opener: Opener, folder: Path) -> Generator[Open]:
-    """What closes the store of a test if it is open, and opens it again."""
+    """Closes the database of a test if it is open, and opens it again."""
     opened: list[Database] = []
 
     def again(feed_max_entries: int = 10_000) -> Database:
@@ -71,13 +71,13 @@ def a_run(run_id: str = "r1", **fields: Any) -> Run:
 
 
 def an_entry(run: Run, seq: int, ms: int | None = None, **fields: str) -> JournalEntry:
-    """An entry of a run's journal; its ms is its seq unless told."""
+    """An entry of a run's journal; its ms is its seq unless given."""
     reported = {"type": "agent_started", **fields}
     return JournalEntry(run.run_id, run.epoch, seq if ms is None else ms, seq, reported)
 
 
 def created(run: Run, *entries: JournalEntry, payloads: Any = None, **moments: Any) -> RunChange:
-    """A new run, with moments of Stored and payloads; with one entry unless told."""
+    """A new run, with moments of Stored and payloads; with one entry unless given."""
     written = list(entries) or [an_entry(run, 1)]
     after = Stored(replace(run, version=written[-1].seq, last_ms=written[-1].ms), **moments)
     return RunChange(None, after, is_plain=False, entries=written, payloads=payloads or {})

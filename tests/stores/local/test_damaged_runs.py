@@ -1,4 +1,4 @@
-"""A run that was damaged by hand is told, mended or removed, and hurts no other."""
+"""A run that was damaged by hand is reported, repaired or removed, and hinders no other run."""
 
 from __future__ import annotations
 

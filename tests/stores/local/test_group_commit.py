@@ -1,4 +1,4 @@
-"""What waits together is committed together, and each caller gets his own answer."""
+"""Calls that wait at the same time are committed together; each gets its own answer."""
 
 from __future__ import annotations
 

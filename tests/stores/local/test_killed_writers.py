@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of writing loses nothing that it was told is written."""
+"""A process that is killed while it writes loses no write that had returned."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_kills_lose_no_acknowledged_write_and_repeat_none(
 
 
 def _killed_writer(kind: str, folder: Path, life: int, chance: random.Random) -> Reported:
-    """Let a process write, and kill it at a moment of its own; what it was told is written."""
+    """Let a process write, and kill it at a random moment; the writes that had returned."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as lines:
         with os.fdopen(writing, "wb") as output, Path(os.devnull).open("rb") as nothing:

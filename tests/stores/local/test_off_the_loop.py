@@ -1,4 +1,4 @@
-"""What blocks is done by the store's own threads, and they end with the store."""
+"""Blocking work is done by the store's own threads, and they end with the store."""
 
 from __future__ import annotations
 

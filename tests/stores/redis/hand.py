@@ -16,8 +16,8 @@ from murmur_streams.stores.redis.writes import MERGED_SCRIPTS, Arguments
 class HandWriter:
     """Sends a call once, under the producer and number that the test chose.
 
-    What is written in one turn of the loop leaves in one call, as from the writer; it is up to the
-    test that only writes to one run, of one script that merges, are written together.
+    Writes of one turn of the loop leave in one call, as from the writer. The test must see to it
+    that these are writes to one run, by one script that merges.
     """
 
     def __init__(self, store: RedisRunStore) -> None:

@@ -1,4 +1,4 @@
-"""What the scripts should do, said by the pure core: a small model of one partition."""
+"""A small model of one partition: the pure core does what the scripts should do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Life:
 
 @dataclass
 class Model:
-    """The runs of a partition and what is kept about them."""
+    """The runs of a partition, and its record of them."""
 
     late_event_ms: int
     caller_ms: int
@@ -141,7 +141,7 @@ class Model:
         *,
         lost: bool,
     ) -> list[tuple[str, dict[str, str]]]:
-        """Pop the queues in the order the server has them; what the script tells of each run."""
+        """Pop the queues in the order the server has them; what the script returns for each run."""
         reported: list[tuple[str, dict[str, str]]] = []
         free = list(tokens)
         for run_id in itertools.chain.from_iterable(order[target] for target in targets):
@@ -223,7 +223,7 @@ class Model:
         self._move_rows(run_id, before, life)
 
     def _keep_payload(self, life: Life, command: Command, decision: Decision) -> None:
-        # What the core dropped of a command leaves no entry.
+        # Parts of a command that the core drops leave no entry.
         reported = {entry.type for entry in decision.entries}
         if isinstance(command, SetResult | Finish) and command.result is not None:
             life.result = command.result.text if "run.result" in reported else life.result
@@ -257,7 +257,7 @@ class Model:
 
 
 def _is_remembered(command: Command, decision: Decision) -> bool:
-    # What wrote nothing and would say the same again needs no record.
+    # A call that wrote nothing and would get the same answer again needs no record.
     if decision.answer[0] in {"NOT_FOUND", "EXISTS"}:
         return False
     return bool(decision.entries) or not isinstance(command, Seal)

@@ -1,4 +1,4 @@
-"""What a partition holds on a real server, in a form that can be compared with the model's."""
+"""The content of a partition on a real server, in a form that can be compared with the model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Partition:
         return entries
 
     def oldest(self, run_id: str) -> int:
-        """The seq of the oldest entry that is kept; 0 when there is none."""
+        """The seq of the oldest entry that is left; 0 without one."""
         first = self._client.xrange(self._keys.journal(run_id), count=1)
         return int(first[0][0].split(b"-")[1]) if first else 0
 
@@ -138,7 +138,7 @@ class Partition:
 def expected_dump(
     model: Model, partition: Partition, keys: Keys, *, ttl_ms: int
 ) -> dict[str, object]:
-    """What the partition should hold; the times in index members are the server's own."""
+    """The content that the partition should have; times in index members are the server's own."""
     dump: dict[str, object] = {}
     index: dict[str, set[str]] = {}
     expiring: dict[str, int] = {}
@@ -186,7 +186,7 @@ def expected_dump(
 
 
 def model_as_compared(model: Model, run_id: str, oldest: int) -> dict[str, object] | None:
-    """The same of the model as ``Partition.run_as_compared``, from the oldest kept entry on."""
+    """The model's ``Partition.run_as_compared``, from the oldest entry that is left."""
     life = model.lives.get(run_id)
     if life is None:
         return None

@@ -72,7 +72,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Beat:
-    """A worker tells that it is there, for every run, with the claim that holds or a stale one."""
+    """A worker's heartbeat for every run, with the claim that holds or a stale one."""
 
     stale: bool
     lost: bool
@@ -88,7 +88,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Rebuild:
-    """Somebody damages a run's hash or its index rows, and has it rebuilt."""
+    """A run's hash or its index rows are damaged by hand, and rebuilt."""
 
     run_id: str
     damage: Damage

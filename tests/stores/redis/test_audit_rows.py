@@ -87,7 +87,7 @@ TAMPERS: dict[str, tuple[str, Tamper, str]] = {
         lambda hand: hand.add(hand.keys.owners(0), 5),
         ":owners: wrongly has the run",
     ),
-    "an owned run that nobody would miss": (
+    "an owned run without a row of its lease": (
         OWNED,
         lambda hand: hand.drop(hand.keys.owners(0)),
         ":owners: lacks the run",
@@ -127,7 +127,7 @@ TAMPERS: dict[str, tuple[str, Tamper, str]] = {
 
 @pytest.fixture(params=[None, "acme"])
 async def store(space: Space, request: pytest.FixtureRequest) -> AsyncIterator[RedisRunStore]:
-    """A store with an ended run, one that waits, and one that it owns; nobody's, or a tenant's."""
+    """A store with an ended run, a waiting one, and one that it owns; with or without a tenant."""
     async with space.store(owner_lease_seconds=LEASE_SECONDS) as store:
         for run_id in (ENDED, WAITING, OWNED):
             await store.create(run_id, "t", tenant=request.param)

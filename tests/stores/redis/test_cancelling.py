@@ -21,7 +21,7 @@ HOLDER = {"attempt": "1", "worker": "first", "host": "host-1"}
 
 
 async def ends_of(store: RedisRunStore, run_id: str) -> list[dict[str, str]]:
-    """What the entries that cancelled the run say of it."""
+    """The fields of the entries that cancelled the run."""
     found = await entries(store, run_id, "run.state")
     return [
         {name: text for name, text in fields.items() if name not in {"state", "seal"}}

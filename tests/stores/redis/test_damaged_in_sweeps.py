@@ -50,7 +50,7 @@ def damaged_keys_are_removed(space: Space) -> Iterator[None]:
 
 
 def make_overdue(space: Space, run_ids: tuple[str, ...]) -> None:
-    """As if nobody had written to them for as long as a run may be silent."""
+    """As if the runs had been without a write for as long as they may be."""
     client: Any = space.admin
     for run_id in run_ids:
         created_ms = int(client.hget(space.keys.run(run_id), "created_ms"))

@@ -1,4 +1,4 @@
-"""What was damaged by hand costs neither a worker's other runs nor its other targets."""
+"""A run damaged by hand hinders neither a worker's other runs nor its other targets."""
 
 from __future__ import annotations
 

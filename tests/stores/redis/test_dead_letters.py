@@ -1,4 +1,4 @@
-"""What failed for good is kept, listed, tried again once, or purged."""
+"""Runs that failed for good are recorded, listed, tried again once, or purged."""
 
 from __future__ import annotations
 

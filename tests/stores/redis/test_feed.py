@@ -81,7 +81,7 @@ async def test_housekeeping_trims_the_feed_by_time(space: Space, by: str) -> Non
         await wait_until(is_trimmed, "only the last entry is kept")
         with pytest.raises(CursorGapError):
             await take(store, 1, seen[1].cursor)
-        # Who has read all goes on without a gap, and so does n.
+        # A reader that has read everything goes on without a gap, and so does n.
         async with asyncio.timeout(20), aclosing(store.feed(after=seen[-1].cursor)) as entries:
             coming = asyncio.ensure_future(anext(entries))
             await store.create("other", "t")

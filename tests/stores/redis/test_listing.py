@@ -37,7 +37,7 @@ async def in_groups(store: RedisRunStore, names: list[str], target: str) -> None
 
 
 async def disturb(store: RedisRunStore, names: list[str], prefix: str, done: asyncio.Event) -> int:
-    """End, delete and create runs until told to stop; how many times."""
+    """End, delete and create runs until the event is set; how many times."""
     turns = 0
     while not done.is_set():
         for name in (names.pop() for _ in range(min(3, len(names)))):

@@ -1,7 +1,7 @@
 """Many runs at once: a process that follows them all loses nothing.
 
-What rate the machine reached is told (``pytest -s``, and as a property of the junit report), and
-never decides: a slow machine writes slower, and must lose nothing either.
+The rate that the machine reached is printed (``pytest -s``, and a property of the junit report),
+and never decides: a slow machine writes slower, and must lose nothing either.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ async def test_5000_followed_runs_lose_no_event(
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
     line = ", ".join(f"{name} {value}" for name, value in report.items())
-    print("load:", line)  # noqa: T201  # what was reached, for who runs it with -s
+    print("load:", line)  # noqa: T201  # the rate, for a run with -s
     for name, value in report.items():
         record_property(name, value)
     # Every run's events, each once and in order: a repeat or a hole would show here.

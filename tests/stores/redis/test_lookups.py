@@ -38,7 +38,7 @@ async def server(tmp_path: Path) -> AsyncIterator[SpareServer]:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What blocked threads wait for; it opens at the end of the test."""
+    """The gate that blocked threads wait for; it opens at the end of the test."""
     gate = threading.Event()
     yield gate
     gate.set()

@@ -1,4 +1,4 @@
-"""A journal, or a whole run, that is gone is told to its readers, and never waited for."""
+"""Readers of a lost journal or run get an error, and never wait for it."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_a_run_gone_when_its_seal_is_due_is_reported_at_once(
 async def test_a_run_that_expires_before_its_seal_ends_followers(
     space: Space, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A reader that comes to its turn too late to read of the end is told by the look at the run.
+    # A reader that gets its turn too late to read the end notices it by a look at the run.
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 1.0)
     async with space.store(ttl_seconds=0.3, late_event_seconds=3600) as store:
         await store.create(RUN_ID, "t")

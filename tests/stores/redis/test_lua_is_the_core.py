@@ -45,7 +45,7 @@ LOST_MS = -1_000
 HELD_MS = 1_000_000
 NODE_ENTRIES = 3
 LEFT = {"deadline_ms", "deadline_left_ms"}
-"""What a claim tells that goes by the clock."""
+"""The fields of a claim's answer that depend on the clock."""
 
 
 class Twins:

@@ -1,4 +1,4 @@
-"""A program without workers owns what it sets running: while it lives nobody fails its runs."""
+"""A program without workers owns the runs that it sets running: while it lives they do not fail."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_an_owner_that_only_waits_keeps_its_runs(
 async def test_an_owner_with_a_late_lease_lives_while_it_writes(
     space: Space, other: RedisRunStore, start: Start
 ) -> None:
-    """The row says that the lease is over; the journal says that somebody wrote."""
+    """The row shows that the lease is over; the journal has a later write of another program."""
     async with space.store(owner_lease_seconds=LONG_SECONDS) as owner:
         await owner.create("r-1", "t")
         await owner.set_state("r-1", RunState.RUNNING)

@@ -1,4 +1,4 @@
-"""Who is handed out when: order, priority, delays, pauses, the most attempts, the deadline."""
+"""The order in which runs are claimed: priority, delays, pauses, the most attempts, deadlines."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ async def follow(store: RedisRunStore, run_id: str, seen: list[object]) -> None:
 
 
 async def all_have(seen: list[list[object]], count: int) -> None:
-    """Return when everybody has so many: a repeat is for the test to find."""
+    """Return when every subscriber has that many: repeats are for the test to find."""
     await wait_until(lambda: all(len(each) >= count for each in seen), f"{count} are seen")
 
 

@@ -1,7 +1,8 @@
 """A failover to a replica that lagged behind takes the feed back, and maybe journals with it.
 
-Done by hand: the keys get an earlier state while no connection breaks, so that only what is read
-can tell. Subscribers see each event exactly once, or CursorResetError; never another history.
+Done by hand: the keys get an earlier state while no connection breaks, so that only the
+entries show it. Subscribers see each event exactly once, or CursorResetError; never another
+history.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Rewind = Callable[[Space, dict[str, bytes]], None]
 
 @pytest.fixture(autouse=True)
 def short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A feed that goes back wakes nobody; the bounded read finds it if no later entry does."""
+    """A feed that is set back wakes no reader; the bounded read finds it if no later entry does."""
     monkeypatch.setattr(sources, "BLOCK_SECONDS", 0.2)
 
 
@@ -54,7 +55,7 @@ def note(run_id: str, data: int | str) -> RunEvent:
 
 
 def dump(space: Space, keys: list[str]) -> dict[str, bytes]:
-    """What these keys hold now."""
+    """The content of these keys now."""
     client: Any = space.admin
     return {key: client.dump(key) for key in keys if client.exists(key)}
 
@@ -204,7 +205,7 @@ async def test_a_rewound_feed_resets_its_readers(
             await writer.append("b", note("b", "later"))
         with pytest.raises(CursorResetError) as caught:
             await anext(feed)
-    # The same answer for who comes back with the last cursor.
+    # The same answer for a reader that returns with the last cursor.
     with pytest.raises(CursorResetError):
         await anext(writer.feed(after=seen[-1].cursor))
     if not goes_on:

@@ -8,7 +8,7 @@ from murmur_streams.stores.redis.backpressure import Room
 
 
 async def line(room: Room, *sizes: int) -> list[asyncio.Task[None]]:
-    """Callers who want in, in this order; each has had its turn of the loop."""
+    """Callers that ask for room, in this order; each has had its turn of the loop."""
     tasks = [asyncio.create_task(room.enter(size)) for size in sizes]
     await turns()
     return tasks

@@ -26,7 +26,7 @@ LISTED_BY = ("", "state:pending", "target:t", f"tenant:{TENANT}")
 
 
 def members(space: Space, key: str) -> set[str]:
-    """What a sorted set holds."""
+    """The members of a sorted set."""
     client: Any = space.admin
     return {member.decode() for member in client.zrange(key, 0, -1)}
 
@@ -125,7 +125,7 @@ async def test_a_live_run_whose_hash_is_gone_leaves_its_tenants_index(
     client: Any = space.admin
     client.delete(*space.keys.of_run(RUN_ID))
     if reborn:
-        # In the same millisecond it would be at the same place.
+        # In the same millisecond it would have the same position.
         await wait_until(lambda: server_ms(space) > run.created_ms, "a millisecond passes")
         await store.submit(RUN_ID, "t", tenant="beta")
     assert client.zadd(space.keys.overdue(0), {row: 1}, xx=True, ch=True) == 1

@@ -1,4 +1,4 @@
-"""What nobody does for himself: lost leases, lost queues, lost wake-ups, silence."""
+"""Housekeeping: lost leases, lost queues, lost wake-ups, silence."""
 
 from __future__ import annotations
 

@@ -118,10 +118,10 @@ async def test_a_slow_reader_whose_journal_was_emptied_raises(
     stream = aiter(store.stream(RUN_ID))
     await anext(stream)
     await anext(stream)
-    # More than the live source keeps in memory for those who do not read.
+    # More than the live source buffers for readers that do not read.
     await store.append(RUN_ID, *[event] * 400)
     followed = store._tails._live[0]._followed[RUN_ID]
-    await wait_until(lambda: followed.last_id.endswith("-403"), "the live source has told")
+    await wait_until(lambda: followed.last_id.endswith("-403"), "the live source has it")
     space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
     if goes_on:
         await store.append(RUN_ID, event)
@@ -140,7 +140,7 @@ async def test_buffered_events_survive_an_emptied_journal(
     assert (await anext(stream)).seq == 2
     await store.append(RUN_ID, event)
     followed = store._tails._live[0]._followed[RUN_ID]
-    await wait_until(lambda: followed.last_id.endswith("-3"), "the live source has told")
+    await wait_until(lambda: followed.last_id.endswith("-3"), "the live source has it")
     space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
     await store.append(RUN_ID, event)
     assert [(await anext(stream)).seq, (await anext(stream)).seq] == [3, 4]

@@ -1,4 +1,4 @@
-"""Wake-up streams: hints for idle workers, which go when nobody uses them any more."""
+"""Wake-up streams: hints for idle workers, which expire when no worker uses them any more."""
 
 from __future__ import annotations
 

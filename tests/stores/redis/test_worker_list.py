@@ -1,4 +1,4 @@
-"""Who is there, by their own word."""
+"""The list of workers, as they report themselves."""
 
 from __future__ import annotations
 

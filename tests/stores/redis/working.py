@@ -1,4 +1,4 @@
-"""What a worker does with a queue, in one line each."""
+"""The calls of a worker on a queue, in one line each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def let_an_hour_pass(space: Space) -> None:
 
 
 def server_ms(space: Space) -> int:
-    """What the server's clock says, Unix milliseconds."""
+    """The server's time, Unix milliseconds."""
     seconds, micros = space.admin.time()
     return seconds * 1000 + micros // 1000
 

@@ -1,4 +1,4 @@
-"""What is in a folder, and how to spoil it."""
+"""Helpers that read a store's folder and damage it."""
 
 from __future__ import annotations
 

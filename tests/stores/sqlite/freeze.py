@@ -83,7 +83,7 @@ def _make(path: Path) -> None:
 
 
 def dump(database: Database) -> dict[str, Any]:
-    """Everything that a store tells, as JSON values."""
+    """Everything that can be read from a store, as JSON values."""
     runs = database.listing(RunFilter(), 0, 500, None)
     return {
         "runs": [_dump_run(database, run.run_id) for run in runs],

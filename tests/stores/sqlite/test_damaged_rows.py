@@ -1,4 +1,4 @@
-"""Rows that somebody has changed by hand are damage of their run, and of nothing else."""
+"""Rows that were changed by hand are damage of their run, and of nothing else."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ class TestWindows:
 
 @dataclass
 class _Model:
-    """What the feed and the journals must be, told by the groups that were written."""
+    """The right content of feed and journals, from the groups that were written."""
 
     draw: random.Random
     feed: list[tuple[Position, str, JournalEntry]] = field(default_factory=list[Any])
@@ -296,7 +296,7 @@ class _Model:
         self.lives += 1
         run = a_run(name, epoch=f"e{self.lives}", target=self.draw.choice("xy"))
         change.entries, change.is_new_life = [], change.before is not None
-        if self.draw.random() < 0.2:  # restored: no word to the feed
+        if self.draw.random() < 0.2:  # restored: not shown in the feed
             change.entries = _entries(run, 1, self.draw.randrange(1, 5))
             change.after = Stored(replace(run, version=len(change.entries), last_ms=1))
         else:

@@ -1,4 +1,4 @@
-"""What one process does with a file keeps the locks that it has: by two stores, and by forks."""
+"""A process does not lose its locks on a file through a second store or a fork."""
 
 from __future__ import annotations
 

@@ -223,8 +223,8 @@ class TestDamage:
             (b"\xff" * 16, StoreDamagedError),
             (b"\xff" * 100, StoreDamagedError),
             (b"\0" * 4096, StoreDamagedError),
-            # The names of our tables are on the first page: without it nothing tells that the file
-            # was a store rather than any other.
+            # The names of our tables are on the first page: without it nothing shows that
+            # the file was a store.
             (b"\xff" * 4096, StoreConfigurationError),
         ],
     )

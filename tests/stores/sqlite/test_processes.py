@@ -1,4 +1,4 @@
-"""Several processes share a file; a killed one loses nothing that it was told is written."""
+"""Several processes share a file; a killed one loses no write that had returned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _open(path: Path) -> Database:
 
 
 def _kill_after(path: Path, groups: int) -> int:
-    """Let a child write some groups and kill it in the next; the last version that it told."""
+    """Let a child write some groups and kill it in the next; the last version that it printed."""
     with children.start("append-for-ever", path) as child:
         children.go(child)
         assert child.stdout is not None

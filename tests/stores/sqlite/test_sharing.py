@@ -166,7 +166,7 @@ async def test_own_writes_are_not_read_again_for_subscribers(
     for number in range(1, 50):
         await store.append(RUN, note(RUN, number))
         await subscriber.until(number + 1)
-    # A look may fall between a commit and the moment at which it is told.
+    # A look may fall between a commit and the delivery of its entries.
     assert reads <= 5
     await subscriber.cancel()
 
