@@ -24,19 +24,8 @@ from murmur_streams.core.model.entries import EntryType, JournalEntry
 from murmur_streams.core.model.run import PayloadKind, Run, changed
 from murmur_streams.core.rules.decide import Decision, Now, decide
 from murmur_streams.core.rules.evolve import evolve
-from murmur_streams.stores.local.engine.bookkeeping import (
-    RunDurations,
-    advanced,
-    is_due,
-    keep,
-)
-from murmur_streams.stores.local.engine.database import (
-    Changes,
-    Database,
-    RunChange,
-    Space,
-    Stored,
-)
+from murmur_streams.stores.local.engine.bookkeeping import RunDurations, advanced, is_due, keep
+from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Space, Stored
 
 SWEPT_BY_A_WRITE = 2
 """Each begin and end of a run removes so many due runs, so that calling sweep is optional."""

@@ -10,26 +10,15 @@ import logging
 from dataclasses import dataclass, replace
 
 from murmur_streams.core.archive.run_archive import RunArchive, check_same_life
-from murmur_streams.core.model.commands import (
-    Finish,
-    Reclaim,
-)
+from murmur_streams.core.model.commands import Finish, Reclaim
 from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
-from murmur_streams.stores.local.engine.bookkeeping import (
-    is_due,
-    keep,
-    with_ready_position,
-)
-from murmur_streams.stores.local.engine.database import (
-    Due,
-    RunChange,
-    Stored,
-)
+from murmur_streams.stores.local.engine.bookkeeping import is_due, keep, with_ready_position
+from murmur_streams.stores.local.engine.database import Due, RunChange, Stored
 from murmur_streams.stores.local.engine.folding import folded
 from murmur_streams.stores.local.engine.run_writes import RunWrites, Written
 

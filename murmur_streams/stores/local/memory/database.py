@@ -20,7 +20,6 @@ from murmur_streams.stores.local.engine.database import (
     Due,
     FeedRow,
     JournalPage,
-    Reader,
     RunChange,
     Space,
     Stored,
@@ -80,7 +79,7 @@ class MemoryDatabase(Database):
             self._feed.append(FeedRow(self._last, target, entry))
         return self._last
 
-    def reader(self) -> Reader:
+    def reader(self) -> MemoryDatabase:
         return self
 
     def stored(self, run_id: str) -> Stored | None:

@@ -9,13 +9,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import OutcomeUnknownError, StoreError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import PayloadKind
-from murmur_streams.stores.local.engine.database import (
-    Changes,
-    Database,
-    Reader,
-    RunChange,
-    Stored,
-)
+from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.binding import rocksdict
 from murmur_streams.stores.local.rocksdb.failures import is_ours_to_translate, translated
@@ -66,7 +60,7 @@ class RocksDatabase(RocksReader, Database):
         self._feed_floor, self._feed_last = floor, last
         return last
 
-    def reader(self) -> Reader:
+    def reader(self) -> RocksReader:
         return RocksReader(self._folder)
 
     def close(self) -> None:

@@ -10,58 +10,36 @@ from typing import NamedTuple
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.stores.local.engine.database import (
-    Changes,
-    Database,
-    Reader,
-    RunChange,
-    Stored,
-)
+from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
+from murmur_streams.stores.local.sqlite import removal
 from murmur_streams.stores.local.sqlite.reading import STORED, SQLiteReader
-from murmur_streams.stores.local.sqlite.removal import (
-    first_gone,
-    free_seqs,
-    move_start,
-    purge_gone,
-    remove_runs,
-    trim_journals,
-)
 from murmur_streams.stores.local.sqlite.rows import (
+    GONE,
+    ITEMS,
+    JOURNAL,
+    PAYLOADS,
+    RUNS,
+    VERSIONS,
     journal_row,
     read_stored,
     run_row,
     write_rows,
 )
-from murmur_streams.stores.local.sqlite.session import Row, Session
+from murmur_streams.stores.local.sqlite.session import Row, SQLiteSession
 
 _MOST_NUMBERS = 50_000
 _PURGED = 100
 """So many rows of gone runs a group removes at least, once the feed has passed them."""
 
-_RUNS = """INSERT INTO runs (no, run_id, epoch, target, state, tenant, created_ms, expire_at_ms,
-live_until_ms, overdue_ms, lease_until_ms, queue_ready, queue_score, fields) VALUES"""
-_RUNS_AFTER = """ON CONFLICT (no) DO UPDATE SET epoch = excluded.epoch, target = excluded.target,
-state = excluded.state, tenant = excluded.tenant, created_ms = excluded.created_ms,
-expire_at_ms = excluded.expire_at_ms, live_until_ms = excluded.live_until_ms,
-overdue_ms = excluded.overdue_ms, lease_until_ms = excluded.lease_until_ms,
-queue_ready = excluded.queue_ready, queue_score = excluded.queue_score, fields = excluded.fields"""
-_VERSIONS = "INSERT INTO versions (run_no, version, last_ms) VALUES"
-_VERSIONS_AFTER = """ON CONFLICT (run_no) DO UPDATE SET version = excluded.version,
-last_ms = excluded.last_ms"""
-_JOURNAL = "INSERT INTO journal (n, run_no, seq, ms, feed_ms, fields) VALUES"
-_GONE = "INSERT INTO gone (run_no, run_id, target, epoch, last_n) VALUES"
-_PAYLOADS = "INSERT INTO payloads (run_no, kind, json) VALUES"
-_PAYLOADS_AFTER = "ON CONFLICT (run_no, kind) DO UPDATE SET json = excluded.json"
-_ITEMS = "INSERT INTO items (space, key, text) VALUES"
-_ITEMS_AFTER = "ON CONFLICT (space, key) DO UPDATE SET text = excluded.text"
 # Every number that a row may still have: of runs there are, of gone ones, and of what is left of
-# those that somebody has removed by hand.
+# those that were removed by hand.
 _NEXT_NO = """SELECT 1 + max((SELECT coalesce(max(no), 0) FROM runs),
 (SELECT coalesce(max(run_no), 0) FROM gone), (SELECT coalesce(max(run_no), 0) FROM versions),
 (SELECT coalesce(max(run_no), 0) FROM journal WHERE run_no < 1 << 62),
 (SELECT coalesce(max(run_no), 0) FROM payloads WHERE run_no < 1 << 62))"""
 _LAST_SEQ = """SELECT max(seq) FROM journal
 WHERE run_no = (SELECT no FROM runs WHERE run_id = ?)"""
+_NO = "SELECT no FROM runs WHERE run_id = ?"
 _EPOCH = "SELECT epoch FROM runs WHERE no = ?"
 
 
@@ -87,7 +65,9 @@ class _Rows:
     runs: list[Row] = field(default_factory=list[Row])
     versions: list[Row] = field(default_factory=list[Row])
     journal: list[Row] = field(default_factory=list[Row])
-    untold: list[tuple[int, JournalEntry]] = field(default_factory=list[tuple[int, JournalEntry]])
+    outside_feed: list[tuple[int, JournalEntry]] = field(
+        default_factory=list[tuple[int, JournalEntry]]
+    )
     """Entries, by their run's number, that are not in the feed."""
     gone: dict[tuple[str, str, str], Row] = field(default_factory=dict[tuple[str, str, str], Row])
     """By run id, target and epoch: lives that began and ended within the group."""
@@ -104,7 +84,10 @@ class SQLiteDatabase(SQLiteReader, Database):
     """The one connection that writes, of this process; a ``Database``."""
 
     def __init__(
-        self, session: Session, feed_max_entries: int, open_session: Callable[[], Session]
+        self,
+        session: SQLiteSession,
+        feed_max_entries: int,
+        open_session: Callable[[], SQLiteSession],
     ) -> None:
         super().__init__(session, feed_max_entries)
         self._open_session = open_session
@@ -117,13 +100,12 @@ class SQLiteDatabase(SQLiteReader, Database):
         self._session.fetch("BEGIN IMMEDIATE")
         # Inside the group: no other process can write between this answer and the commit.
         try:
-            version = self._session.data_version()
+            version = self._session.value("PRAGMA data_version")
         except BaseException:
             self.rollback()
             raise
-        is_foreign = version != self._written_version
-        self._written_version = version
-        if is_foreign:
+        if is_foreign := version != self._written_version:
+            self._written_version = version
             self._forget()
         return is_foreign
 
@@ -132,21 +114,20 @@ class SQLiteDatabase(SQLiteReader, Database):
         try:
             position = self._write(connection, changes)
             connection.execute("COMMIT")
-        except sqlite3.IntegrityError as error:
-            self._abandon()
-            raise self._conflict(changes) or self._session.failure(error) from error
-        except sqlite3.Error as error:
-            self._abandon()
-            raise self._session.failure(error) from error
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self._forget()
+            self._session.rollback()
+            if isinstance(error, sqlite3.IntegrityError) and (conflict := self._conflict(changes)):
+                raise conflict from error
+            if isinstance(error, sqlite3.Error):
+                raise self._session.failure(error) from error
             raise
         return position
 
     def rollback(self) -> None:
         self._session.rollback()
 
-    def reader(self) -> Reader:
+    def reader(self) -> SQLiteReader:
         return SQLiteReader(self._open_session(), self._feed_max)
 
     def stored(self, run_id: str) -> Stored | None:
@@ -157,28 +138,20 @@ class SQLiteDatabase(SQLiteReader, Database):
         self._keep_number(run_id, row[-1])
         return read_stored(row)
 
-    def close(self) -> None:
-        self._forget()
-        super().close()
-
     def _forget(self) -> None:
         self._head = None
         self._numbers.clear()
 
-    def _abandon(self) -> None:
-        self._forget()
-        self._session.rollback()
-
     def _conflict(self, changes: Changes) -> StoreError | None:
         """The error for the run that has entries already where a group writes more."""
         for run_id, change in changes.runs.items():
-            row = self._session.first(_LAST_SEQ, (run_id,))
-            if row is None or row[0] is None or not change.entries or change.is_new_life:
+            last_seq = self._session.value(_LAST_SEQ, (run_id,))
+            if last_seq is None or not change.entries or change.is_new_life:
                 continue
             seq = change.entries[0].seq
-            if type(row[0]) is not int or row[0] >= seq:
+            if type(last_seq) is not int or last_seq >= seq:
                 return RunDamagedError(
-                    run_id, f"its version is {seq - 1}, but its journal has entry {row[0]!a}"
+                    run_id, f"its version is {seq - 1}, but its journal has entry {last_seq!a}"
                 )
         return None
 
@@ -190,27 +163,26 @@ class SQLiteDatabase(SQLiteReader, Database):
             self._add_change(rows, run_id, change, positions)
         if positions:
             _add_gone(rows, changes, positions)
-        if rows.untold:
-            self._add_untold(rows)
+        if rows.outside_feed:
+            self._add_outside_feed(rows)
         # In order, or pages would be split in the middle.
         rows.journal.sort()
-        write_rows(connection, _JOURNAL, 6, "", rows.journal)
-        write_rows(connection, _GONE, 5, "", list(rows.gone.values()))
+        write_rows(connection, JOURNAL, rows.journal)
+        write_rows(connection, GONE, [*rows.gone.values()])
         start_n, gone_n = self._let_go(connection, head, rows, last[1])
-        write_rows(connection, _RUNS, 14, _RUNS_AFTER, rows.runs)
-        write_rows(connection, _VERSIONS, 3, _VERSIONS_AFTER, rows.versions)
-        write_rows(connection, _PAYLOADS, 3, _PAYLOADS_AFTER, rows.payloads)
+        write_rows(connection, RUNS, rows.runs)
+        write_rows(connection, VERSIONS, rows.versions)
+        write_rows(connection, PAYLOADS, rows.payloads)
         _write_items(connection, changes)
         self._head = _Head(rows.next_no, last, start_n, gone_n)
         return last
 
     def _read_head(self) -> _Head:
-        next_no = self._session.first(_NEXT_NO)
         return _Head(
-            1 if next_no is None else int(next_no[0]),
+            self._session.value(_NEXT_NO),
             self.feed_ends()[1],
             self._feed_start()[1],
-            first_gone(self._session.connection),
+            removal.first_gone(self._session.connection),
         )
 
     def _let_go(
@@ -222,15 +194,15 @@ class SQLiteDatabase(SQLiteReader, Database):
         if not (rows.removed or rows.trimmed or rows.gone or is_passed):
             return head.start_n, gone_n
         if start_n > head.start_n:
-            move_start(connection, start_n)
+            removal.move_start(connection, start_n)
         if rows.removed:
-            remove_runs(connection, [no for no, _ in rows.removed.values()], start_n)
+            removal.remove_runs(connection, [no for no, _ in rows.removed.values()], start_n)
         if rows.trimmed:
-            trim_journals(connection, rows.trimmed, start_n)
+            removal.trim_journals(connection, rows.trimmed, start_n)
         if is_passed:
             # More than comes in: the rows that wait become fewer.
-            purge_gone(connection, start_n, _PURGED + 2 * len(rows.journal))
-        return start_n, first_gone(connection)
+            removal.purge_gone(connection, start_n, _PURGED + 2 * len(rows.journal))
+        return start_n, removal.first_gone(connection)
 
     def _add_change(
         self, rows: _Rows, run_id: str, change: RunChange, positions: dict[int, Position]
@@ -238,7 +210,9 @@ class SQLiteDatabase(SQLiteReader, Database):
         is_there = change.before is not None or change.is_repair
         no = self._number(run_id) if is_there else None
         if no is not None and (change.after is None or change.is_new_life):
-            rows.removed[run_id] = no, self._epoch(no, change)
+            before = change.before
+            epoch = before.run.epoch if before else self._session.value(_EPOCH, (no,))
+            rows.removed[run_id] = no, epoch
             del self._numbers[run_id]
             no = None
         if change.after is None:
@@ -256,18 +230,12 @@ class SQLiteDatabase(SQLiteReader, Database):
         for entry in change.entries:
             position = positions.pop(id(entry), None)
             if position is None:
-                rows.untold.append((no, entry))
+                rows.outside_feed.append((no, entry))
             else:
                 rows.journal.append(journal_row(no, entry, position))
         if change.keep_from_seq is not None:
             rows.trimmed.append((no, change.keep_from_seq))
         rows.payloads.extend((no, str(kind), text) for kind, text in change.payloads.items())
-
-    def _epoch(self, no: int, change: RunChange) -> str:
-        if change.before is not None:
-            return change.before.run.epoch
-        row = self._session.first(_EPOCH, (no,))
-        return "" if row is None else str(row[0])
 
     def _make_room(self, rows: _Rows, no: int, change: RunChange) -> None:
         """Let a rebuilt run go on after the last entry that could be read."""
@@ -275,22 +243,18 @@ class SQLiteDatabase(SQLiteReader, Database):
         run = change.after.run
         seq = change.entries[0].seq if change.entries else run.version + 1
         life = run.run_id, run.target, run.epoch
-        if free_seqs(self._session.connection, no, seq, life, rows.next_no):
+        if removal.free_seqs(self._session.connection, no, seq, life, rows.next_no):
             rows.number()
 
-    def _add_untold(self, rows: _Rows) -> None:
-        row = self._session.first("SELECT min(n) FROM journal WHERE n < 0")
-        first_n = (0 if row is None else row[0] or 0) - len(rows.untold)
-        for n, (no, entry) in enumerate(rows.untold, first_n):
+    def _add_outside_feed(self, rows: _Rows) -> None:
+        lowest_n: int = self._session.value("SELECT min(n) FROM journal WHERE n < 0") or 0
+        first_n = lowest_n - len(rows.outside_feed)
+        for n, (no, entry) in enumerate(rows.outside_feed, first_n):
             rows.journal.append(journal_row(no, entry, (entry.ms, n)))
 
     def _number(self, run_id: str) -> int | None:
-        no = self._numbers.get(run_id)
-        if no is None:
-            row = self._session.first("SELECT no FROM runs WHERE run_id = ?", (run_id,))
-            if row is None:
-                return None
-            no = int(row[0])
+        no = self._numbers.get(run_id) or self._session.value(_NO, (run_id,))
+        if no is not None:
             self._keep_number(run_id, no)
         return no
 
@@ -301,7 +265,7 @@ class SQLiteDatabase(SQLiteReader, Database):
 
 
 def _feed_positions(changes: Changes, last: Position) -> tuple[dict[int, Position], Position]:
-    """The places in the feed by the entries' ids, and the last of them."""
+    """The positions in the feed by the entries' ids, and the last of them."""
     ms, n = last
     positions: dict[int, Position] = {}
     for _, entry in changes.feed:
@@ -325,12 +289,10 @@ def _add_gone(rows: _Rows, changes: Changes, positions: dict[int, Position]) -> 
 
 
 def _write_items(connection: sqlite3.Connection, changes: Changes) -> None:
-    if not changes.items:
-        return
     texts: list[Row] = []
     for (space, key), text in changes.items.items():
         if text is None:
             connection.execute("DELETE FROM items WHERE space = ? AND key = ?", (str(space), key))
         else:
             texts.append((str(space), key, text))
-    write_rows(connection, _ITEMS, 3, _ITEMS_AFTER, texts)
+    write_rows(connection, ITEMS, texts)

@@ -1,4 +1,4 @@
-"""SQLite's errors in this package's words: which file, and what to do."""
+"""Translates the errors of SQLite to those of this package: which file, and what to do."""
 
 from __future__ import annotations
 
@@ -17,61 +17,45 @@ from murmur_streams.core.model.errors import (
 )
 
 _PRIMARY = 0xFF  # an extended code has the primary one in its low byte
+_FULL = (
+    "no room is left for {path}; free space on its disk, or raise its quota or the limit of this "
+    "process (`ulimit -f`). Nothing was written"
+)
+_READ_ONLY = (
+    "{path} cannot be written: make the file and its folder writable for this user. Nothing was "
+    "written"
+)
+_DAMAGED = (
+    "{path} is damaged ({error}) and was left as it is; put a backup in its place, or save what "
+    "can be read with `sqlite3 FILE .recover`"
+)
+_BUSY = (
+    "another process has held the lock of {path} for over {busy:g} seconds; end what holds it "
+    "(`fuser FILE` shows who), then try again"
+)
+_NOT_OPENED = (
+    "{path} cannot be opened ({error}); check that its folder exists and that this user may read "
+    "and write both"
+)
+_FAILED = (
+    "reading or writing {path} failed ({error}): the disk, its quota or a limit of this process "
+    "refused; nothing was written"
+)
+_WAITS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+# The statements are ours: a table that they miss, or a row that contradicts them, was changed by
+# hand or by another program.
+_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_NOTADB)
+_CANNOT_OPEN = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 _SENTENCES: dict[int, tuple[type[StoreError], str]] = {
-    sqlite3.SQLITE_FULL: (
-        StoreFullError,
-        (
-            "no room is left for {path}; free space on its disk, or raise its quota or the "
-            "limit of this process (`ulimit -f`). "
-            "Nothing was written"
-        ),
-    ),
-    sqlite3.SQLITE_READONLY: (
-        StoreReadOnlyError,
-        (
-            "{path} cannot be written: make the file and its folder writable for this user. "
-            "Nothing was written"
-        ),
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        StoreDamagedError,
-        (
-            "{path} is damaged ({error}) and was left as it is; put a backup in its place, or save "
-            "what can be read with `sqlite3 FILE .recover`"
-        ),
-    ),
-    sqlite3.SQLITE_BUSY: (
-        StoreUnavailableError,
-        (
-            "another process has held the lock of {path} for over {busy:g} seconds; end what "
-            "holds it (`fuser FILE` shows who), then try again"
-        ),
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        StoreConfigurationError,
-        (
-            "{path} cannot be opened ({error}); check that its folder exists and that this user "
-            "may read and write both"
-        ),
-    ),
-    sqlite3.SQLITE_IOERR: (
-        StoreError,
-        (
-            "reading or writing {path} failed ({error}): the disk, its quota or a limit of this "
-            "process refused; nothing was written"
-        ),
-    ),
+    sqlite3.SQLITE_FULL: (StoreFullError, _FULL),
+    sqlite3.SQLITE_READONLY: (StoreReadOnlyError, _READ_ONLY),
+    sqlite3.SQLITE_IOERR: (StoreError, _FAILED),
+    **dict.fromkeys(_CORRUPT, (StoreDamagedError, _DAMAGED)),
+    **dict.fromkeys(_WAITS, (StoreUnavailableError, _BUSY)),
+    **dict.fromkeys(_CANNOT_OPEN, (StoreConfigurationError, _NOT_OPENED)),
 }
-# The statements are ours: what they miss, or what contradicts them, somebody else has changed.
-_SENTENCES[sqlite3.SQLITE_CONSTRAINT] = _SENTENCES[sqlite3.SQLITE_CORRUPT]
-_SENTENCES[sqlite3.SQLITE_NOTADB] = _SENTENCES[sqlite3.SQLITE_CORRUPT]
-_SENTENCES[sqlite3.SQLITE_LOCKED] = _SENTENCES[sqlite3.SQLITE_BUSY]
-_SENTENCES[sqlite3.SQLITE_PROTOCOL] = _SENTENCES[sqlite3.SQLITE_BUSY]
-_SENTENCES[sqlite3.SQLITE_PERM] = _SENTENCES[sqlite3.SQLITE_CANTOPEN]
-_SENTENCES[sqlite3.SQLITE_AUTH] = _SENTENCES[sqlite3.SQLITE_CANTOPEN]
 
 _OTHER_TABLES = ("no such ", "malformed database schema")
-_WAITS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
 def primary_code(error: sqlite3.Error) -> int:

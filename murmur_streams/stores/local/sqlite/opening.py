@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreError
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.local.sqlite.failures import is_locked, store_error
+from murmur_streams.stores.local.sqlite.failures import store_error
 from murmur_streams.stores.local.sqlite.header import check_file, not_ours, too_new
 from murmur_streams.stores.local.sqlite.open_files import open_file
 from murmur_streams.stores.local.sqlite.schema import (
@@ -25,13 +24,12 @@ from murmur_streams.stores.local.sqlite.schema import (
     create_tables,
     migrate,
 )
-from murmur_streams.stores.local.sqlite.session import Session
+from murmur_streams.stores.local.sqlite.session import SQLiteSession
 
 _OLDEST_SQLITE = (3, 32)
 _CACHE_KIB = 8 * 1024
 _CHECKPOINT_PAGES = 1000
 _WAL_BYTES = 16 * 1024 * 1024
-_WAIT_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +72,16 @@ def open_sqlite(
         )
     session = _connect(path, busy_seconds, creates=True)
 
-    def open_reader() -> Session:
+    def open_reader() -> SQLiteSession:
         reader = _connect(path, busy_seconds, creates=False)
         _run(reader, sync=sync, reads_only=True)
         return reader
 
     try:
-        _prepare(session, schema)
-        check_tables(session.connection, path)
-        _switch_to_wal(session, busy_seconds)
-    except sqlite3.Error as error:
-        session.close()
-        raise store_error(error, path, busy_seconds) from error
+        with session.translated():
+            _prepare(session, schema)
+            check_tables(session.connection, path)
+        _switch_to_wal(session)
     except BaseException:
         session.close()
         raise
@@ -114,7 +110,7 @@ def _check_path(path: Path) -> None:
             )
 
 
-def _connect(path: Path, busy_seconds: float, *, creates: bool) -> Session:
+def _connect(path: Path, busy_seconds: float, *, creates: bool) -> SQLiteSession:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'rwc' if creates else 'rw'}",
@@ -134,35 +130,25 @@ def _connect(path: Path, busy_seconds: float, *, creates: bool) -> Session:
         raise StoreConfigurationError(
             f"{path} cannot be reached ({error.strerror}); check the permissions of its folders"
         ) from error
-    return Session(connection, file, path, busy_seconds)
+    return SQLiteSession(connection, file, path, busy_seconds)
 
 
-def _prepare(session: Session, schema: Schema) -> None:
+def _prepare(session: SQLiteSession, schema: Schema) -> None:
     """Create or migrate the tables, once, also when other processes open the file just now."""
     connection = session.connection
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     if _marks(connection) == (APPLICATION_ID, schema.version):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        _bring_to(session, schema)
-        connection.execute("COMMIT")
-    except BaseException:
-        session.rollback()
-        raise
-
-
-def _bring_to(session: Session, schema: Schema) -> None:
-    connection = session.connection
-    application, version = _marks(connection)
-    if not application and not _has_tables(connection):
-        create_tables(connection)
-    elif application != APPLICATION_ID:
-        raise not_ours(session.path, "an SQLite database of another program")
-    elif version > schema.version:
-        raise too_new(session.path, version, schema.version)
-    elif version < schema.version:
-        migrate(connection, version, schema.version, schema.migrations)
+    with session.transaction():
+        application, version = _marks(connection)
+        if not application and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            create_tables(connection)
+        elif application != APPLICATION_ID:
+            raise not_ours(session.path, "an SQLite database of another program")
+        elif version > schema.version:
+            raise too_new(session.path, version, schema.version)
+        elif version < schema.version:
+            migrate(connection, version, schema.version, schema.migrations)
 
 
 def _marks(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -171,37 +157,24 @@ def _marks(connection: sqlite3.Connection) -> tuple[int, int]:
     return int(application[0]), int(version[0])
 
 
-def _has_tables(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,)
-
-
-def _switch_to_wal(session: Session, busy_seconds: float) -> None:
-    # The tables come first: a file never has the mode without the mark that it is ours. SQLite
-    # does not wait when several switch at once.
-    until = time.monotonic() + busy_seconds
-    while True:
-        try:
-            mode = session.connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            break
-        except sqlite3.Error as error:
-            if not is_locked(error) or time.monotonic() >= until:
-                raise
-        time.sleep(_WAIT_SECONDS)
+def _switch_to_wal(session: SQLiteSession) -> None:
+    # The tables come first: a file never has the mode without the mark that it is ours.
+    mode = session.first("PRAGMA journal_mode = WAL")
     if mode != ("wal",):
         raise StoreConfigurationError(
             f"SQLite cannot keep a write-ahead log beside {session.path} (its journal mode stays "
-            f"{mode[0]}); put the file on a local disk"
+            f"{mode and mode[0]}); put the file on a local disk"
         )
 
 
-def _run(session: Session, *, sync: bool, reads_only: bool) -> None:
+def _run(session: SQLiteSession, *, sync: bool, reads_only: bool) -> None:
     settings = [
         f"synchronous = {'FULL' if sync else 'NORMAL'}",
         f"cache_size = -{_CACHE_KIB}",
         f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
         f"journal_size_limit = {_WAL_BYTES}",
         "temp_store = MEMORY",
-        "busy_timeout = 0",  # a Session waits by itself
+        "busy_timeout = 0",  # a SQLiteSession waits by itself
         f"query_only = {'ON' if reads_only else 'OFF'}",
     ]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from murmur_streams.core.model.entries import JournalEntry
@@ -25,7 +26,7 @@ from murmur_streams.stores.local.sqlite.rows import (
     read_texts,
 )
 from murmur_streams.stores.local.sqlite.schema import no_feed_start
-from murmur_streams.stores.local.sqlite.session import Row, Session
+from murmur_streams.stores.local.sqlite.session import Row, SQLiteSession
 
 # ruff: noqa: S608  # the statements are put together from names of our own; values are bound
 STORED = f"SELECT {STORED_COLUMNS} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1"
@@ -52,11 +53,6 @@ _LISTING = """
 SELECT {columns} FROM runs INDEXED BY {index} LEFT JOIN versions ON run_no = no
 WHERE {wanted} (expire_at_ms IS NULL OR expire_at_ms > ?)
 ORDER BY created_ms DESC, run_id DESC LIMIT ?"""
-_DUE_INDEXES = {
-    Due.EXPIRE: "runs_by_expire",
-    Due.OVERDUE: "runs_by_overdue",
-    Due.LEASE: "runs_by_lease",
-}
 _QUEUE = """
 SELECT queue_score, run_id FROM runs INDEXED BY runs_by_queue
 WHERE target = ?1 AND queue_ready = ?2 AND typeof(queue_score) = 'integer'
@@ -91,7 +87,7 @@ _MOST = 2**62
 class SQLiteReader(Reader):
     """Reads by a connection of its own; a ``Reader``."""
 
-    def __init__(self, session: Session, feed_max_entries: int) -> None:
+    def __init__(self, session: SQLiteSession, feed_max_entries: int) -> None:
         self._session = session
         self._feed_max = _count(feed_max_entries)
         self._seen_version: int | None = None
@@ -119,17 +115,20 @@ class SQLiteReader(Reader):
             after_seq = rows[-1][2]
 
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
-        row = self._session.first(_PAYLOAD, (run_id, str(kind)))
-        if row is not None and type(row[0]) is not str:
+        text = self._session.value(_PAYLOAD, (run_id, str(kind)))
+        if text is not None and type(text) is not str:
             raise RunDamagedError(run_id, f"its {kind} is not text", can_rebuild=False)
-        return None if row is None else row[0]
+        return text
 
     def listing(self, wanted: RunFilter, now_ms: int, limit: int, before: str | None) -> list[Run]:
         limit = look = _count(limit)
         while True:
             sql, values = listing_statement(wanted, _number(now_ms), look, before)
             rows = self._session.fetch(sql, values)
-            runs = _readable_runs(rows)
+            runs: list[Run] = []
+            for row in rows:
+                with suppress(RunDamagedError):
+                    runs.append(read_stored(row).run)
             if len(runs) >= limit or len(rows) < look:
                 return runs[:limit]
             look *= 2  # some cannot be read: a page must not end before the store does
@@ -150,16 +149,14 @@ class SQLiteReader(Reader):
         return [_feed_row(row) for row in rows]
 
     def feed_ends(self) -> tuple[Position, Position]:
-        row = self._session.first(_FEED_ENDS, (self._feed_max,))
-        if row is None or type(row[0]) is not int or type(row[1]) is not int:
-            raise no_feed_start(self._session.path)
-        start_ms, start_n, first_ms, first_n, last_ms, last_n = row
-        start = (start_ms, start_n) if first_n is None else (_whole(first_ms), first_n)
+        start, row = self._start_in(_FEED_ENDS, self._feed_max)
+        first_ms, first_n, last_ms, last_n = row
+        start = start if first_n is None else (_whole(first_ms), first_n)
         return start, start if last_n is None else (_whole(last_ms), last_n)
 
     def item(self, space: Space, key: str) -> str | None:
-        row = self._session.first(_ITEM, (str(space), key))
-        return None if row is None else self._text(space, key, row[0])
+        text = self._session.value(_ITEM, (str(space), key))
+        return None if text is None else self._text(space, key, text)
 
     def items(
         self,
@@ -181,7 +178,7 @@ class SQLiteReader(Reader):
         ]
 
     def has_foreign_writes(self) -> bool:
-        version = self._session.data_version()
+        version = self._session.value("PRAGMA data_version")
         has_changed = version != self._seen_version
         self._seen_version = version
         return has_changed
@@ -190,10 +187,14 @@ class SQLiteReader(Reader):
         self._session.close()
 
     def _feed_start(self) -> Position:
-        row = self._session.first(_FEED_START)
+        return self._start_in(_FEED_START)[0]
+
+    def _start_in(self, sql: str, *values: int) -> tuple[Position, Row]:
+        """The position before the feed, which a row begins with, and the rest of the row."""
+        row = self._session.first(sql, values)
         if row is None or type(row[0]) is not int or type(row[1]) is not int:
             raise no_feed_start(self._session.path)
-        return row[0], row[1]
+        return (row[0], row[1]), row[2:]
 
     def _readable(self, run_id: str, rows: list[Row]) -> list[JournalEntry]:
         entries: list[JournalEntry] = []
@@ -201,20 +202,16 @@ class SQLiteReader(Reader):
         if rows and (type(epoch) is not str or not epoch):
             epoch = self._first_epoch(run_id)
         for _, ms, seq, fields in rows:
-            try:
+            with suppress(RunDamagedError):
                 entries.append(read_entry(run_id, epoch, ms, seq, fields))
-            except RunDamagedError:
-                continue
         return entries
 
     def _first_epoch(self, run_id: str) -> str:
         """The epoch by the journal's first entry, when the run's row has none."""
-        row = self._session.first(_FIRST_FIELDS, (run_id,))
-        try:
-            fields = {} if row is None else read_texts(run_id, "entry", row[0])
-        except RunDamagedError:
-            fields = {}
-        return fields.get("epoch") or _UNKNOWN_EPOCH
+        text = self._session.value(_FIRST_FIELDS, (run_id,))
+        with suppress(RunDamagedError):
+            return read_texts(run_id, "entry", text).get("epoch") or _UNKNOWN_EPOCH
+        return _UNKNOWN_EPOCH
 
     def _text(self, space: Space, key: Any, text: Any) -> str:
         if type(text) is str:
@@ -245,20 +242,10 @@ def listing_statement(
 def due_statement(what: Due, until_ms: int, limit: int) -> tuple[str, list[object]]:
     """The statement of what is due and its values."""
     sql = (
-        f"SELECT run_id FROM runs INDEXED BY {_DUE_INDEXES[what]} WHERE {what} <= ?"
+        f"SELECT run_id FROM runs INDEXED BY runs_by_{what.name.lower()} WHERE {what} <= ?"
         f" AND typeof(run_id) = 'text' ORDER BY {what}, run_id LIMIT ?"
     )
     return sql, [until_ms, limit]
-
-
-def _readable_runs(rows: list[Row]) -> list[Run]:
-    runs: list[Run] = []
-    for row in rows:
-        try:
-            runs.append(read_stored(row).run)
-        except RunDamagedError:
-            continue
-    return runs
 
 
 def _feed_row(row: Row) -> FeedRow:
@@ -270,15 +257,11 @@ def _feed_row(row: Row) -> FeedRow:
     feed_ms, n, target, run_id, epoch, ms, seq, fields = row
     position = _whole(feed_ms), n
     if type(target) is str and type(run_id) is str and type(epoch) is str:
-        try:
+        with suppress(RunDamagedError):
             return FeedRow(position, target, read_entry(run_id, epoch, ms, seq, fields))
-        except RunDamagedError:
-            pass
-    names = [each if type(each) is str else "" for each in (run_id, epoch, target)]
-    entry = JournalEntry(
-        names[0], names[1] or _UNKNOWN_EPOCH, position[0], _whole(seq), {"type": ""}
-    )
-    return FeedRow(position, names[2], entry)
+    run_id, epoch, target = (each if type(each) is str else "" for each in (run_id, epoch, target))
+    nothing = JournalEntry(run_id, epoch or _UNKNOWN_EPOCH, position[0], _whole(seq), {"type": ""})
+    return FeedRow(position, target, nothing)
 
 
 def _whole(ms: Any) -> int:

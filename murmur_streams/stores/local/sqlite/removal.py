@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from murmur_streams.stores.local.sqlite.rows import write_numbers
+from murmur_streams.stores.local.sqlite.rows import GONE, write_numbers, write_rows
 from murmur_streams.stores.local.sqlite.session import Row
 
 # ruff: noqa: S608  # the statements are put together from names of our own; values are bound
@@ -26,14 +26,13 @@ _REMOVALS = (
     "DELETE FROM versions WHERE run_no IN",
     "DELETE FROM runs WHERE no IN",
 )
-# Who deletes a run wants its room: of what is big the feed keeps the type only.
+# A run is deleted to free its room: of its big entries the feed keeps only the type.
 _SHORTEN = f"""UPDATE journal INDEXED BY journal_by_run
 SET fields = json_object(
     'type', CASE WHEN json_valid(fields) THEN json_extract(fields, '$.type') ELSE '' END
 )
 WHERE length(fields) > {BIG_CHARACTERS} AND run_no IN"""
 _LAST_FROM = "SELECT max(n) FROM journal WHERE run_no = ? AND seq >= ?"
-_TO_GONE = "INSERT INTO gone (run_no, run_id, target, epoch, last_n) VALUES (?, ?, ?, ?, ?)"
 _MOVE = """UPDATE journal INDEXED BY journal_by_run SET run_no = ?
 WHERE run_no = ? AND seq >= ?"""
 _TRIM = """DELETE FROM journal INDEXED BY journal_by_run
@@ -82,7 +81,7 @@ def free_seqs(
     last_n = connection.execute(_LAST_FROM, (no, seq)).fetchone()[0]
     if last_n is None:
         return False
-    connection.execute(_TO_GONE, (new_no, *life, last_n))
+    write_rows(connection, GONE, [(new_no, *life, last_n)])
     connection.execute(_MOVE, (new_no, no, seq))
     return True
 
@@ -90,7 +89,7 @@ def free_seqs(
 def trim_journals(connection: sqlite3.Connection, trimmed: Sequence[Row], start_n: int) -> None:
     """Remove the entries of runs below a seq, but none that the feed shows.
 
-    Those are the last of their run, as what is kept is: the journal stays contiguous and merely
+    Those are the newest of their run, as the stored ones are: the journal stays contiguous and only
     has up to ``feed_max_entries`` more, which the next trimming finds.
     """
     connection.executemany(_TRIM, [(*row, start_n) for row in trimmed])

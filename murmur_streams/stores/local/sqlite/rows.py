@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic_core import SchemaValidator, core_schema, to_json
 
@@ -18,14 +18,17 @@ from murmur_streams.core.model.run import Run, run_from_fields, run_to_fields
 from murmur_streams.stores.local.engine.database import QueuePosition, Stored
 from murmur_streams.stores.local.sqlite.session import Row
 
+T = TypeVar("T")
+
 # Few sizes, so that every statement is prepared once; falling by three, so that any number of
 # rows needs few statements.
 _SIZES = (100, 30, 10, 3, 1)
 
-STORED_COLUMNS = (
-    "version, last_ms, fields, run_id, epoch, target, state, tenant, created_ms,"
-    " expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, queue_ready, queue_score, no"
+_RUN_COLUMNS = (
+    "fields, run_id, epoch, target, state, tenant, created_ms, expire_at_ms, live_until_ms,"
+    " overdue_ms, lease_until_ms, queue_ready, queue_score, no"
 )
+STORED_COLUMNS = f"version, last_ms, {_RUN_COLUMNS}"
 """What ``read_stored`` reads, of ``runs LEFT JOIN versions ON run_no = no``."""
 STORED_WIDTH = STORED_COLUMNS.count(",") + 1
 _MOMENTS = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms", "queue_ready")
@@ -35,6 +38,31 @@ _TEXTS = SchemaValidator(
     core_schema.dict_schema(core_schema.str_schema(), core_schema.str_schema(), strict=True)
 )
 _OWN_COLUMNS = ("version", "last_ms", "epoch", "target", "state", "tenant", "created_ms")
+
+
+class Insert(NamedTuple):
+    """A statement that inserts rows into a table, or replaces those that are there."""
+
+    before: str
+    """The text before the rows."""
+    width: int
+    after: str = ""
+
+
+def _insert(table: str, columns: str, *, unique: str = "", constant: str = "") -> Insert:
+    """An insert; with ``unique`` columns, a row of theirs is replaced but for what is constant."""
+    names, same = columns.split(", "), {*unique.split(", "), constant}
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in same)
+    after = f"ON CONFLICT ({unique}) DO UPDATE SET {changes}" if unique else ""
+    return Insert(f"INSERT INTO {table} ({columns}) VALUES", len(names), after)
+
+
+RUNS = _insert("runs", _RUN_COLUMNS, unique="no", constant="run_id")
+VERSIONS = _insert("versions", "run_no, version, last_ms", unique="run_no")
+JOURNAL = _insert("journal", "n, run_no, seq, ms, feed_ms, fields")
+GONE = _insert("gone", "run_no, run_id, target, epoch, last_n")
+PAYLOADS = _insert("payloads", "run_no, kind, json", unique="run_no, kind")
+ITEMS = _insert("items", "space, key, text", unique="space, key")
 
 
 def _encode(fields: Mapping[str, str]) -> str:
@@ -66,7 +94,7 @@ def run_row(no: int, stored: Stored) -> Row:
         fields.pop(name, None)
     queue = stored.queue
     return (
-        no,
+        _encode(fields),
         run.run_id,
         run.epoch,
         run.target,
@@ -79,7 +107,7 @@ def run_row(no: int, stored: Stored) -> Row:
         stored.lease_until_ms,
         None if queue is None else int(queue.is_ready),
         None if queue is None else queue.score,
-        _encode(fields),
+        no,
     )
 
 
@@ -92,7 +120,11 @@ def read_stored(row: Row) -> Stored:
     run = _read_run(row)
     if not _NUMBER_OR_NONE.issuperset(map(type, row[9:14])):
         moments = zip(_MOMENTS, row[9:14], strict=True)
-        bad = [f"{name} is {_shown(value)}" for name, value in moments if _is_no_number(value)]
+        bad = [
+            f"{name} is {_shown(value)}"
+            for name, value in moments
+            if type(value) not in _NUMBER_OR_NONE
+        ]
         raise RunDamagedError(run.run_id, ", ".join(bad))
     expire_at_ms, live_until_ms, overdue_ms, lease_until_ms, ready, score = row[9:15]
     queue = None
@@ -109,15 +141,11 @@ def _read_run(row: Row) -> Run:
         if type(value) is not str:
             raise RunDamagedError(str(run_id), f"a name of it is {_shown(value)}")
     fields = read_texts(run_id, "fields", text)
-    fields["epoch"] = epoch
-    fields["target"] = target
-    fields["state"] = str(state)
-    fields["created_ms"] = str(created_ms)
+    fields |= {"epoch": epoch, "target": target, "state": str(state), "created_ms": str(created_ms)}
     if tenant is not None:
         fields["tenant"] = tenant
     if version is not None:
-        fields["version"] = str(version)
-        fields["last_ms"] = str(last_ms)
+        fields |= {"version": str(version), "last_ms": str(last_ms)}
     return run_from_fields(run_id, fields)
 
 
@@ -131,20 +159,15 @@ def read_texts(run_id: str, what: str, text: Any, *, can_rebuild: bool = True) -
     raise RunDamagedError(run_id, f"{what} is {_shown(text)}", can_rebuild=can_rebuild)
 
 
-def write_rows(
-    connection: sqlite3.Connection, before: str, width: int, after: str, rows: Sequence[Row]
-) -> None:
-    """Run ``<before> (?, …), (?, …) <after>`` for all rows, in as few statements as may be.
+def write_rows(connection: sqlite3.Connection, insert: Insert, rows: Sequence[Row]) -> None:
+    """Insert rows in as few statements as may be.
 
     Every call into SQLite lets go of the interpreter's lock and takes it back, which costs much
     when the event loop is busy: a statement per row would be dear.
     """
-    at = 0
-    for size in _SIZES:
-        while len(rows) - at >= size:
-            values = list(chain.from_iterable(rows[at : at + size])) if size > 1 else rows[at]
-            connection.execute(_many_rows(before, width, after, size), values)
-            at += size
+    for part in _parts(rows):
+        values = list(chain.from_iterable(part)) if len(part) > 1 else part[0]
+        connection.execute(_many_rows(*insert, len(part)), values)
 
 
 def write_numbers(
@@ -154,11 +177,15 @@ def write_numbers(
 
     ``first``: values of ``before`` itself.
     """
+    for part in _parts(numbers):
+        connection.execute(_many_rows(before, len(part), "", 1), (*first, *part))
+
+
+def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     at = 0
     for size in _SIZES:
-        while len(numbers) - at >= size:
-            values = (*first, *numbers[at : at + size])
-            connection.execute(_many_rows(before, size, "", 1), values)
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
             at += size
 
 
@@ -166,10 +193,6 @@ def write_numbers(
 def _many_rows(before: str, width: int, after: str, count: int) -> str:
     row = f"({','.join('?' * width)})"
     return f"{before} {','.join([row] * count)} {after}"
-
-
-def _is_no_number(value: Any) -> bool:
-    return type(value) not in _NUMBER_OR_NONE
 
 
 def _shown(value: Any) -> str:

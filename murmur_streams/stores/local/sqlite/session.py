@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ _LONGEST_WAIT_SECONDS = 0.005
 Row = tuple[Any, ...]
 
 
-class Session:
+class SQLiteSession:
     """A connection to one file.
 
     SQLite's own patience sleeps up to 100 ms at a time: beside a busy process the turn never
@@ -43,19 +44,31 @@ class Session:
 
         A text that is not UTF-8 is returned as bytes.
         """
-        try:
-            return self.connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            if is_undecodable(error):
-                return self._fetch_leniently(sql, values)
-            if not is_locked(error) or self.connection.in_transaction:
-                raise self.failure(error) from error
-        return self._fetch_patiently(sql, values)
+        until, wait = time.monotonic() + self._busy_seconds, _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                return self.connection.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                if is_undecodable(error):
+                    return self._fetch_leniently(sql, values)
+                if (
+                    not is_locked(error)
+                    or self.connection.in_transaction
+                    or time.monotonic() >= until
+                ):
+                    raise self.failure(error) from error
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
     def first(self, sql: str, values: Sequence[object] = ()) -> Row | None:
         """The first row; None when there is none."""
         rows = self.fetch(sql, values)
         return rows[0] if rows else None
+
+    def value(self, sql: str, values: Sequence[object] = ()) -> Any:
+        """The first value of the first row; None when there is none."""
+        row = self.first(sql, values)
+        return row[0] if row else None
 
     def check_there(self) -> None:
         """Refuse to write to a file that no path leads to any more.
@@ -77,46 +90,41 @@ class Session:
         """Make the error to raise instead of SQLite's."""
         return store_error(error, self.path, self._busy_seconds)
 
-    def rollback(self) -> None:
-        """End a transaction, if there is one; what it wrote is gone, even if this fails."""
+    @contextmanager
+    def translated(self) -> Generator[None]:
+        """Raise SQLite's errors as errors of this package."""
         try:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
+            yield
         except sqlite3.Error as error:
             raise self.failure(error) from error
 
-    def data_version(self) -> int:
-        """A number that changes when another connection has written."""
-        row = self.first("PRAGMA data_version")
-        return 0 if row is None else int(row[0])
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Write all of what is done inside, or nothing."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+
+    def rollback(self) -> None:
+        """End a transaction, if there is one; what it wrote is gone, even if this fails."""
+        with self.translated():
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close it; a second call does nothing."""
-        try:
+        with self.translated():
             self._close()
-        except sqlite3.Error as error:
-            raise self.failure(error) from error
-
-    def _fetch_patiently(self, sql: str, values: Sequence[object]) -> list[Row]:
-        until = time.monotonic() + self._busy_seconds
-        wait = _FIRST_WAIT_SECONDS
-        while True:
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
-            try:
-                return self.connection.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
-                if is_undecodable(error):
-                    return self._fetch_leniently(sql, values)
-                if not is_locked(error) or time.monotonic() >= until:
-                    raise self.failure(error) from error
 
     def _fetch_leniently(self, sql: str, values: Sequence[object]) -> list[Row]:
         self.connection.text_factory = _text_or_bytes
         try:
-            return self.connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise self.failure(error) from error
+            with self.translated():
+                return self.connection.execute(sql, values).fetchall()
         finally:
             self.connection.text_factory = str
 
