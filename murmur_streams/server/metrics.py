@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from murmur_streams.server.pod import Pod
-from murmur_streams.stores.redis.connection.eviction import METRIC, METRIC_MEANING
+from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 

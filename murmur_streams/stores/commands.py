@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import Callable
 from typing import TypeVar, Unpack
 
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.model.commands import (
-    Append,
-    Checkpoint,
-    Command,
-    Delete,
-    DeliverCancel,
-    Finish,
-    PushEvent,
-    Release,
-    RequestCancel,
-    SetResult,
-    SetState,
-    UpdateProgress,
-)
+from murmur_streams.core.model import commands
+from murmur_streams.core.model.commands import Command
 from murmur_streams.core.model.entries import event_fields
 from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
@@ -42,14 +29,8 @@ from murmur_streams.core.model.result_codec import decode_result, encode_result
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, read_payload
 from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.rules import requests
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.core.rules.requests import (
-    Order,
-    OrderOptions,
-    create_command,
-    milliseconds,
-    submit_command,
-)
 from murmur_streams.stores.work_store import WorkStore
 
 T = TypeVar("T")
@@ -85,38 +66,22 @@ class StoreWrites(WorkStore, ABC):
     def warning(self) -> str | None:
         return None
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def create(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
+        self, run_id: str, target: str, **options: Unpack[requests.RunOptions]
     ) -> None:
-        command = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
-        await self._execute(run_id, command)
+        await self._execute(
+            run_id, requests.create_command(run_id, target, self._limits, **options)
+        )
 
     async def submit(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
-        **order: Unpack[OrderOptions],
+        self, run_id: str, target: str, **options: Unpack[requests.QueuedRunOptions]
     ) -> None:
-        created = create_command(run_id, target, input, metadata, self._limits, tenant=tenant)
-        await self._execute(run_id, submit_command(created, Order(**order)))
+        await self._execute(
+            run_id, requests.submit_command(run_id, target, self._limits, **options)
+        )
 
     async def get_result(self, run_id: str) -> RunResult | None:
         return await self._decoded(run_id, PayloadKind.RESULT, decode_result)
@@ -130,18 +95,20 @@ class StoreWrites(WorkStore, ABC):
     async def update_progress(
         self, run_id: str, progress: RunProgress, *, claim: str | None = None
     ) -> None:
-        await self._execute(run_id, UpdateProgress(check_progress(progress), check_claim(claim)))
+        await self._execute(
+            run_id, commands.UpdateProgress(check_progress(progress), check_claim(claim))
+        )
 
     async def set_state(self, run_id: str, state: RunState) -> None:
-        await self._execute(run_id, SetState(check_state(state)))
+        await self._execute(run_id, commands.SetState(check_state(state)))
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
         payload = self._limits.result(encode_result(result))
-        await self._execute(run_id, SetResult(payload), result)
+        await self._execute(run_id, commands.SetResult(payload), result)
 
     async def push_event(self, run_id: str, event: RunEvent) -> None:
         fields = event_fields(event, run_id, self._limits.max_event_bytes)
-        await self._execute(run_id, PushEvent(fields))
+        await self._execute(run_id, commands.PushEvent(fields))
 
     async def append(
         self,
@@ -154,7 +121,9 @@ class StoreWrites(WorkStore, ABC):
         check_expected_version(expected_version)
         limit = self._limits.max_event_bytes
         fields = tuple(event_fields(event, run_id, limit) for event in events)
-        answer = await self._execute(run_id, Append(fields, expected_version, check_claim(claim)))
+        answer = await self._execute(
+            run_id, commands.Append(fields, expected_version, check_claim(claim))
+        )
         return int(answer[1])
 
     async def finish(
@@ -171,7 +140,7 @@ class StoreWrites(WorkStore, ABC):
     ) -> bool:
         if dead is not None and state != RunState.FAILED:
             raise InvalidInputError(f"only failed runs go to the dead letters, not {state} ones")
-        command = Finish(
+        command = commands.Finish(
             check_end(state),
             None if result is None else self._limits.result(encode_result(result)),
             None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
@@ -183,12 +152,12 @@ class StoreWrites(WorkStore, ABC):
         return (await self._execute(run_id, command, result))[0] == "OK"
 
     async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
-        command = RequestCancel(error_text(reason), socket.gethostname() or None)
+        command = commands.RequestCancel(error_text(reason), socket.gethostname() or None)
         return RunState((await self._execute(run_id, command))[1])
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         try:
-            await self._execute(run_id, Delete(force))
+            await self._execute(run_id, commands.Delete(force))
         except RunNotFoundError:
             return False
         return True
@@ -202,16 +171,16 @@ class StoreWrites(WorkStore, ABC):
         delay_seconds: float = 0.0,
         error: str | None = None,
     ) -> RunState:
-        delay_ms = milliseconds("the delay", delay_seconds)
-        command = Release(reason, _held(claim), delay_ms, error_text(error))
+        delay_ms = requests.milliseconds("the delay", delay_seconds)
+        command = commands.Release(reason, _held(claim), delay_ms, error_text(error))
         return RunState((await self._execute(run_id, command))[1])
 
     async def deliver_cancel(self, run_id: str, claim: str) -> None:
-        await self._execute(run_id, DeliverCancel(_held(claim)))
+        await self._execute(run_id, commands.DeliverCancel(_held(claim)))
 
     async def checkpoint(self, run_id: str, value: JsonValue, claim: str) -> None:
         payload = self._limits.checkpoint(encode_json(value, "the checkpoint"))
-        await self._execute(run_id, Checkpoint(payload, _held(claim)))
+        await self._execute(run_id, commands.Checkpoint(payload, _held(claim)))
 
     async def _decoded(
         self, run_id: str, kind: PayloadKind, decode: Callable[[str], T]

@@ -78,23 +78,21 @@ def _folder(url: str, host: str, path: str) -> Path:
 def _path(url: str, parts: SplitResult) -> Path:
     """The file or folder that a URL names; a URL that means something else is an error."""
     scheme, path = parts.scheme, parts.path
+    why = ""
     if parts.query or parts.fragment:
-        why = "has a ? or # in it: in a path they are %3F and %23, and settings are options of "
-        raise StoreConfigurationError(f"the URL {redacted(url)} {why}the store")
-    if parts.netloc or not path.strip("/"):
+        why = "has a ? or # in it: in a path they are %3F and %23, and settings are options of the"
+        why += " store"
+    elif parts.netloc or not path.strip("/"):
         why = f"names no path on this machine; write {scheme}:///path/to/it, or {scheme}:name for "
-        raise StoreConfigurationError(f"the URL {redacted(url)} {why}one in the current folder")
-    if path.strip("/") == ":memory:":
+        why += "one in the current folder"
+    elif path.strip("/") == ":memory:":
         why = "names no file: runs that need none are in memory:, those of a test in a folder of it"
-        raise StoreConfigurationError(f"the URL {redacted(url)} {why}")
-    if path.lstrip("/").startswith("~"):
-        why = (
-            "begins with ~, which the shell expands only at the beginning of a word: write "
-            f'"{scheme}:$HOME/..." or the whole path'
-        )
-        raise StoreConfigurationError(f"the URL {redacted(url)} {why}")
-    if scheme == "sqlite" and path.endswith("/"):
+    elif path.lstrip("/").startswith("~"):
+        why = "begins with ~, which the shell expands only at the beginning of a word: write "
+        why += f'"{scheme}:$HOME/..." or the whole path'
+    elif scheme == "sqlite" and path.endswith("/"):
         why = f"names a folder, and SQLite's runs are in a file: write {url}runs.db"
+    if why:
         raise StoreConfigurationError(f"the URL {redacted(url)} {why}")
     return Path(unquote(path))
 

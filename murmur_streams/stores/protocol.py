@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Collection
+from typing import Protocol, Unpack, runtime_checkable
 
 from pydantic import JsonValue
 
@@ -16,6 +16,7 @@ from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.rules.audit import AuditReport
+from murmur_streams.core.rules.requests import RunOptions
 
 
 @runtime_checkable
@@ -31,23 +32,15 @@ class RunStore(Protocol):
         """Draw a random run id."""
         ...
 
-    async def create(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
-    ) -> None:
+    async def create(self, run_id: str, target: str, **options: Unpack[RunOptions]) -> None:
         """Begin a run in the state pending, all of it visible at once.
 
         Args:
             run_id: the run.
             target: the name of an agent or group.
-            input: its input, as JSON.
-            metadata: JSON that the submitter attaches.
-            tenant: the tenant that owns the run; None for no tenant.
+            options: input: its input, as JSON.
+                metadata: JSON that the submitter attaches.
+                tenant: the tenant that owns the run; None for no tenant.
 
         Raises:
             RunExistsError: the id is taken.

@@ -5,7 +5,7 @@ The documentation of the methods is here; the stores inherit it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol, Unpack
 
 from pydantic import JsonValue
@@ -26,7 +26,7 @@ from murmur_streams.core.model.work import (
     TargetRule,
     WorkerInfo,
 )
-from murmur_streams.core.rules.requests import OrderOptions
+from murmur_streams.core.rules.requests import QueuedRunOptions
 from murmur_streams.stores.protocol import RunStore
 
 
@@ -263,25 +263,14 @@ class WorkStore(RunStore, Protocol):
         """How long the run's lease still holds, below 0 when it ran out; None without one."""
         ...
 
-    async def submit(
-        self,
-        run_id: str,
-        target: str,
-        *,
-        input: JsonValue = None,  # noqa: A002  # the interface's name
-        metadata: Mapping[str, JsonValue] | None = None,
-        tenant: str | None = None,
-        **order: Unpack[OrderOptions],
-    ) -> None:
+    async def submit(self, run_id: str, target: str, **options: Unpack[QueuedRunOptions]) -> None:
         """Begin a run and put it into its target's queue, in one step.
 
         Args:
             run_id: the run.
             target: the name of an agent.
-            input: its input, as JSON.
-            metadata: JSON that the submitter attaches.
-            tenant: the tenant that owns the run; None for no tenant.
-            order: priority: from -100 to 100; a step is worth a minute of waiting, so that every
+            options: those of ``create``, and
+                priority: from -100 to 100; a step is worth a minute of waiting, so that every
                 run gets its turn.
                 delay_seconds: how long from now on it must not start, by the server's clock.
                 at: when it is due, with a time zone; instead of a delay.

@@ -18,8 +18,14 @@ from murmur_streams.cli.data.replies import Reply, for_json, for_pipe, for_termi
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidInputError, StoreUnavailableError
-from murmur_streams.stores.redis.connection.connections import Connections, NeverSentError
-from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, fate_of, unavailable
+from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.failures import (
+    FINAL,
+    NeverSentError,
+    clear_error,
+    fate_of,
+    unavailable,
+)
 
 CONNECT_SECONDS = 5.0
 _ENDLESS = frozenset({"MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"})

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.settings import Settings
-from murmur_streams.stores.redis.connection.eviction import METRIC, METRIC_MEANING
+from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
 
 logger = logging.getLogger("murmur_streams.processes")
 

@@ -13,7 +13,7 @@ from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.commands import Create
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.limits import Limits
-from murmur_streams.core.rules.requests import TRACE_NAMES, Order, create_command, submit_command
+from murmur_streams.core.rules.requests import TRACE_NAMES, submit_command
 
 MOST_LETTERS = 500
 """The largest page."""
@@ -104,13 +104,17 @@ def requeue_command(letter: DeadLetter, run_id: str, limits: Limits) -> Create:
     """
     old = cast("dict[str, JsonValue]", letter.metadata or {})
     metadata = {**old, "requeued_from": letter.run_id}
-    created = create_command(
-        run_id, letter.target, letter.input, metadata, limits, tenant=letter.tenant
+    return submit_command(
+        run_id,
+        letter.target,
+        limits,
+        input=letter.input,
+        metadata=metadata,
+        tenant=letter.tenant,
+        priority=letter.priority,
+        deadline_seconds=letter.deadline_seconds,
+        trace=letter.trace,
     )
-    order = Order(
-        priority=letter.priority, deadline_seconds=letter.deadline_seconds, trace=letter.trace
-    )
-    return submit_command(created, order)
 
 
 def check_purge(

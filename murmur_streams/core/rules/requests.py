@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import TypedDict, cast
+from typing import TypedDict, Unpack, cast
 
 from pydantic import JsonValue
 
@@ -22,13 +22,21 @@ from murmur_streams.core.model.identifiers import (
 from murmur_streams.core.model.limits import Limits
 
 
+class RunOptions(TypedDict, total=False):
+    """What a run begins with, as keywords of a store's ``create``."""
+
+    input: JsonValue
+    metadata: Mapping[str, JsonValue] | None
+    tenant: str | None
+
+
 def create_command(
     run_id: str,
     target: str,
-    given: JsonValue,
-    metadata: Mapping[str, JsonValue] | None,
     limits: Limits,
     *,
+    input: JsonValue = None,  # noqa: A002  # the interface's name
+    metadata: Mapping[str, JsonValue] | None = None,
     tenant: str | None = None,
 ) -> Create:
     """Check the arguments of ``create`` and build its command.
@@ -40,7 +48,7 @@ def create_command(
     return Create(
         check_target(target),
         new_epoch(),
-        None if given is None else limits.input(encode_json(given, "the input")),
+        None if input is None else limits.input(encode_json(input, "the input")),
         None if metadata is None else limits.metadata(encode_json(dict(metadata), "the metadata")),
         check_tenant(tenant),
     )
@@ -55,25 +63,8 @@ TRACE_NAMES = ("traceparent", "tracestate")
 LONGEST_TRACE = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The options of a submitted run: when it is executed, and before which others."""
-
-    priority: int = 0
-    """From -100 to 100; a step counts as much as a minute of waiting."""
-    delay_seconds: float = 0.0
-    at: datetime | None = None
-    """The due time, with a time zone; instead of a delay."""
-    deadline_seconds: float | None = None
-    """A run that has not ended this long after it was due fails."""
-    trace: Mapping[str, str] | None = None
-    """The W3C headers traceparent and tracestate; others are ignored."""
-    request_sha256: str | None = None
-    """The digest of the request that came with an idempotency key."""
-
-
-class OrderOptions(TypedDict, total=False):
-    """The fields of an Order as keywords of a store's ``submit``."""
+class QueuedRunOptions(RunOptions, total=False):
+    """What a queued run begins with, as keywords of a store's ``submit``."""
 
     priority: int
     delay_seconds: float
@@ -83,26 +74,40 @@ class OrderOptions(TypedDict, total=False):
     request_sha256: str | None
 
 
-def submit_command(create: Create, order: Order) -> Create:
-    """Turn a ``Create`` into the submission of a queued run.
+def submit_command(
+    run_id: str,
+    target: str,
+    limits: Limits,
+    *,
+    priority: int = 0,
+    delay_seconds: float = 0.0,
+    at: datetime | None = None,
+    deadline_seconds: float | None = None,
+    trace: Mapping[str, str] | None = None,
+    request_sha256: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Create:
+    """Check the arguments of ``submit`` and build its command.
 
     Raises:
-        InvalidInputError: a part of the order breaks a rule.
+        InvalidInputError: an argument breaks a rule.
     """
-    trace = {name: _trace((order.trace or {}).get(name)) for name in TRACE_NAMES}
-    if order.at is not None and order.delay_seconds:
+    created = create_command(run_id, target, limits, **options)
+    headers = {name: _trace((trace or {}).get(name)) for name in TRACE_NAMES}
+    if at is not None and delay_seconds:
         raise InvalidInputError("pass at or a delay, not both")
-    deadline = order.deadline_seconds
     return replace(
-        create,
+        created,
         queued=True,
-        priority=_priority(order.priority),
-        delay_ms=milliseconds("the delay", order.delay_seconds),
-        due_ms=None if order.at is None else _due_ms(order.at),
+        priority=_priority(priority),
+        delay_ms=milliseconds("the delay", delay_seconds),
+        due_ms=None if at is None else _due_ms(at),
         # 0 would mean no deadline.
-        deadline_ms=0 if deadline is None else max(1, milliseconds("the deadline", deadline)),
-        request_sha256=order.request_sha256,
-        **trace,
+        deadline_ms=0
+        if deadline_seconds is None
+        else max(1, milliseconds("the deadline", deadline_seconds)),
+        request_sha256=request_sha256,
+        **headers,
     )
 
 

@@ -12,8 +12,8 @@ from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.core.rules.audit import AuditReport, audit_run
 from murmur_streams.stores.redis.keys import removal_row
-from murmur_streams.stores.redis.live.tail import read_entry
-from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.replies import clock_ms, pairs, read_entry, text, text_or_none
+from murmur_streams.stores.redis.server import Server
 
 PAGE_ENTRIES = 1_000
 TRIES = 3
@@ -27,14 +27,12 @@ async def gather_audit(server: Server, run_id: str) -> AuditReport:
     Raises:
         RunNotFoundError: no such run.
     """
-    report = await _audit_once(server, run_id)
     for _ in range(TRIES - 1):
-        if report.ok:
-            break
         # The journal is read in pages: a write between two of them looks like damage, but only
         # once.
-        report = await _audit_once(server, run_id)
-    return report
+        if (report := await _audit_once(server, run_id)).ok:
+            return report
+    return await _audit_once(server, run_id)
 
 
 async def _audit_once(server: Server, run_id: str) -> AuditReport:
@@ -47,33 +45,39 @@ async def _audit_once(server: Server, run_id: str) -> AuditReport:
         ("GET", keys.checkpoint(run_id)),
         *(("PTTL", key) for key in keys.of_run(run_id)),
     )
-    stored = {text(name): text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    stored = pairs(flat)
     if not stored:
         raise RunNotFoundError(run_id)
-    report = audit_run(run_id, stored, entries, _text(given), _text(result), _text(checkpoint))
+    report = audit_run(
+        run_id, stored, entries, text_or_none(given), text_or_none(result), text_or_none(checkpoint)
+    )
     problems = [
         *report.problems,
         *_expiry_problems(keys.of_run(run_id), expiries, stored),
-        *await _index_problems(server, run_id, stored),
-        *await _work_problems(server, run_id, stored),
+        *await _row_problems(server, run_id, stored),
         *await _due_problems(server, run_id, stored),
     ]
     return replace(report, problems=tuple(problems))
 
 
+async def read_journal(server: Server, run_id: str, start: str = "-") -> list[Any]:
+    """Read the entries of a run from a position on, in pages; as raw replies."""
+    raws: list[Any] = []
+    while True:
+        page = await server.read(
+            *("XRANGE", server.keys.journal(run_id), start, "+", "COUNT", PAGE_ENTRIES)
+        )
+        raws += page
+        if len(page) < PAGE_ENTRIES:
+            return raws
+        start = f"({text(page[-1][0])}"
+
+
 async def whole_journal(server: Server, run_id: str) -> list[JournalEntry]:
     """Read all entries of a run that were not trimmed."""
-    journal, start = server.keys.journal(run_id), "-"
-    entries: list[JournalEntry] = []
-    while True:
-        page = await server.read("XRANGE", journal, start, "+", "COUNT", PAGE_ENTRIES)
-        for raw in page:
-            entry = read_entry(run_id, "", raw)
-            epoch = entries[0].epoch if entries else entry.fields.get("epoch", "")
-            entries.append(replace(entry, epoch=epoch))
-        if len(page) < PAGE_ENTRIES:
-            return entries
-        start = f"({entries[-1].id}"
+    entries = [read_entry(run_id, "", raw) for raw in await read_journal(server, run_id)]
+    epoch = entries[0].fields.get("epoch", "") if entries else ""
+    return [replace(entry, epoch=epoch) for entry in entries]
 
 
 def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str]) -> list[str]:
@@ -95,35 +99,24 @@ def _expiry_problems(keys: list[str], expiries: list[Any], stored: dict[str, str
 _SPREAD_MS = 1_000
 
 
-async def _index_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
+async def _row_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
+    """Compare the rows of the indexes, the queue and the leases with the hash."""
     keys, partition = server.keys, server.keys.partition(run_id)
-    member = listing_key(_number(stored, "created_ms"), run_id)
-    state = stored.get("state")
-    rows = {
-        keys.index(partition): True,
-        keys.index_target(stored.get("target", ""), partition): True,
-    }
+    state, target = stored.get("state"), stored.get("target", "")
+    indexes = {keys.index(partition): True, keys.index_target(target, partition): True}
     if tenant := stored.get("tenant"):
-        rows[keys.index_tenant(tenant, partition)] = True
-    rows |= {keys.index_state(each, partition): str(each) == state for each in RunState}
-    scores = await server.read_all(*(("ZSCORE", row, member) for row in rows))
+        indexes[keys.index_tenant(tenant, partition)] = True
+    indexes |= {keys.index_state(each, partition): str(each) == state for each in RunState}
+    waits = state == RunState.PENDING and stored.get("queued") == "1"
+    is_held = state == RunState.RUNNING and bool(stored.get("claim"))
+    work = {keys.queue(target, partition): waits, keys.leases(partition): is_held}
+    member = listing_key(_number(stored, "created_ms"), run_id)
+    scores = await server.read_all(
+        *(("ZSCORE", row, member) for row in indexes), *(("ZSCORE", row, run_id) for row in work)
+    )
     return [
         f"{row}: {'lacks' if wanted else 'wrongly has'} the run"
-        for (row, wanted), score in zip(rows.items(), scores, strict=True)
-        if (score is not None) != wanted
-    ]
-
-
-async def _work_problems(server: Server, run_id: str, stored: dict[str, str]) -> list[str]:
-    """Compare the rows of queue and leases with the hash."""
-    keys, partition, target = server.keys, server.keys.partition(run_id), stored.get("target", "")
-    waits = stored.get("state") == RunState.PENDING and stored.get("queued") == "1"
-    is_held = stored.get("state") == RunState.RUNNING and bool(stored.get("claim"))
-    rows = ((keys.queue(target, partition), waits), (keys.leases(partition), is_held))
-    scores = await server.read_all(*(("ZSCORE", row, run_id) for row, _ in rows))
-    return [
-        f"{row}: {'lacks' if wanted else 'wrongly has'} the run"
-        for (row, wanted), score in zip(rows, scores, strict=True)
+        for (row, wanted), score in zip((indexes | work).items(), scores, strict=True)
         if (score is not None) != wanted
     ]
 
@@ -142,12 +135,11 @@ async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> 
         ("TIME",),
     )
     expiring, overdue, owners = (None if each is None else float(each) for each in scores)
-    expire_at = _number(stored, "expire_at") if state in TERMINAL_STATES else 0
-    live_until = 0 if state in TERMINAL_STATES else _number(stored, "live_until")
-    lease_until = int(clock[0]) * 1000 + int(clock[1]) // 1000 + _number(stored, "owner_lease_ms")
-    early = "or before"
+    is_live, early = state not in TERMINAL_STATES, "or before"
+    expire_at = 0 if is_live else _number(stored, "expire_at")
+    live_until = _number(stored, "live_until") if is_live else 0
+    lease_until = clock_ms(clock) + _number(stored, "owner_lease_ms")
     # A run without live_until that began to run before its deadline may still have its row.
-    is_live = state not in TERMINAL_STATES
     may_be_overdue = is_live and not live_until and bool(_number(stored, "deadline_ms"))
     found = [
         _due_problem(keys.expiring(partition), expiring, expire_at),
@@ -181,7 +173,3 @@ def _is_odd(stored: dict[str, str], name: str) -> bool:
 def _number(stored: dict[str, str], name: str) -> int:
     """A number of the hash; 0 if it is not a number, which has a problem of its own."""
     return 0 if _is_odd(stored, name) else int(stored.get(name) or 0)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else text(value)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from murmur_streams.core.archive.run_archive import RunArchive
-from murmur_streams.core.model.commands import (
-    Append,
-    Checkpoint,
-    Command,
-    Create,
-    Delete,
-    DeliverCancel,
-    Finish,
-    Payload,
-    PushEvent,
-    Release,
-    RequestCancel,
-    Seal,
-    SetResult,
-    SetState,
-    UpdateProgress,
-)
-from murmur_streams.core.model.entries import Fields
+from murmur_streams.core.model import commands
+from murmur_streams.core.model.commands import Command, Create, Payload
 from murmur_streams.core.model.run import Run, run_to_fields
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.replies import counted, flatten
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.redis.writes import Arguments
 
@@ -114,7 +99,7 @@ class Calls:
             archive.result_json or "",
             archive.checkpoint_json or "",
             str(self._keys.partitions),
-            *(part for pair in run_to_fields(run).items() for part in pair),
+            *flatten(run_to_fields(run)),
         ]
         keys = [*self._keys.given(run_id), base, restoring]
         return await self._writer.write(
@@ -135,103 +120,87 @@ class Calls:
 
 
 def _create(command: Create, durations: Durations) -> Arguments:
-    given = _payload(command.input)
-    metadata = command.metadata_json or ""
-    tenant = command.tenant or ""
-    return [command.target, command.epoch, *given, metadata, durations.ttl_ms, tenant]
+    texts = [command.metadata_json or "", durations.ttl_ms, command.tenant or ""]
+    return [command.target, command.epoch, *_payload(command.input), *texts]
 
 
 def _order(command: Create) -> Arguments:
-    due_ms = 0 if command.due_ms is None else command.due_ms
     texts = [command.traceparent or "", command.tracestate or "", command.request_sha256 or ""]
-    return [command.priority, command.delay_ms, due_ms, command.deadline_ms, *texts]
+    return [command.priority, command.delay_ms, command.due_ms or 0, command.deadline_ms, *texts]
 
 
-def _append(command: Append, durations: Durations) -> Arguments:
-    del durations
+def _append(command: commands.Append, _: Durations) -> Arguments:
     expected = "" if command.expected_version is None else command.expected_version
-    return [expected, command.claim or "", len(command.events), *_flat(command.events)]
+    return [expected, command.claim or "", len(command.events), *counted(command.events)]
 
 
-def _push_event(command: PushEvent, durations: Durations) -> Arguments:
-    return [durations.late_event_ms, *_flat([command.event])]
+def _push_event(command: commands.PushEvent, durations: Durations) -> Arguments:
+    return [durations.late_event_ms, *counted([command.event])]
 
 
-def _set_state(command: SetState, durations: Durations) -> Arguments:
+def _set_state(command: commands.SetState, durations: Durations) -> Arguments:
     owner, lease_ms = durations.owner
     return [str(command.state), durations.ttl_ms, owner, lease_ms]
 
 
-def _finish(command: Finish, durations: Durations) -> Arguments:
+def _finish(command: commands.Finish, durations: Durations) -> Arguments:
     events = [] if command.event is None else [command.event]
     return [
-        str(command.state),
-        durations.ttl_ms,
-        command.claim or "",
-        command.error or "",
-        *_payload(command.result),
-        command.dead or "",
-        command.stopped or "",
-        len(events),
-        *_flat(events),
+        *(str(command.state), durations.ttl_ms, command.claim or "", command.error or ""),
+        *(*_payload(command.result), command.dead or "", command.stopped or ""),
+        *(len(events), *counted(events)),
     ]
 
 
-def _update_progress(command: UpdateProgress, durations: Durations) -> Arguments:
-    del durations
+def _update_progress(command: commands.UpdateProgress, _: Durations) -> Arguments:
     progress = command.progress
     counters = [progress.total, progress.completed, progress.failed, progress.running]
     return [*counters, command.claim or ""]
 
 
-def _set_result(command: SetResult, durations: Durations) -> Arguments:
-    del durations
+def _set_result(command: commands.SetResult, _: Durations) -> Arguments:
     return [*_payload(command.result)]
 
 
-def _seal(command: Seal, durations: Durations) -> Arguments:
-    del command
+def _seal(_: commands.Seal, durations: Durations) -> Arguments:
     return [durations.late_event_ms]
 
 
-def _release(command: Release, durations: Durations) -> Arguments:
+def _release(command: commands.Release, durations: Durations) -> Arguments:
     error = command.error or ""
     return [command.claim, command.reason, command.delay_ms, error, durations.ttl_ms]
 
 
-def _request_cancel(command: RequestCancel, durations: Durations) -> Arguments:
+def _request_cancel(command: commands.RequestCancel, durations: Durations) -> Arguments:
     return [command.reason or "", durations.ttl_ms, command.host or ""]
 
 
-def _deliver_cancel(command: DeliverCancel, durations: Durations) -> Arguments:
-    del durations
+def _deliver_cancel(command: commands.DeliverCancel, _: Durations) -> Arguments:
     return [command.claim]
 
 
-def _checkpoint(command: Checkpoint, durations: Durations) -> Arguments:
-    del durations
+def _checkpoint(command: commands.Checkpoint, _: Durations) -> Arguments:
     return [command.claim, *_payload(command.value)]
 
 
-def _delete(command: Delete, durations: Durations) -> Arguments:
-    del durations
+def _delete(command: commands.Delete, _: Durations) -> Arguments:
     return [int(command.force)]
 
 
 _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]] = {
     Create: ("create", _create),
-    Append: ("append", _append),
-    PushEvent: ("push_event", _push_event),
-    SetState: ("set_state", _set_state),
-    Finish: ("finish", _finish),
-    UpdateProgress: ("update_progress", _update_progress),
-    SetResult: ("set_result", _set_result),
-    Seal: ("seal", _seal),
-    Release: ("release", _release),
-    RequestCancel: ("request_cancel", _request_cancel),
-    DeliverCancel: ("deliver_cancel", _deliver_cancel),
-    Checkpoint: ("checkpoint", _checkpoint),
-    Delete: ("delete", _delete),
+    commands.Append: ("append", _append),
+    commands.PushEvent: ("push_event", _push_event),
+    commands.SetState: ("set_state", _set_state),
+    commands.Finish: ("finish", _finish),
+    commands.UpdateProgress: ("update_progress", _update_progress),
+    commands.SetResult: ("set_result", _set_result),
+    commands.Seal: ("seal", _seal),
+    commands.Release: ("release", _release),
+    commands.RequestCancel: ("request_cancel", _request_cancel),
+    commands.DeliverCancel: ("deliver_cancel", _deliver_cancel),
+    commands.Checkpoint: ("checkpoint", _checkpoint),
+    commands.Delete: ("delete", _delete),
 }
 """The script of each command, and the function that makes its own ARGV."""
 _WITH_BASE = frozenset(
@@ -243,12 +212,3 @@ _CREATING = frozenset({"create", "submit", "requeue"})
 
 def _payload(payload: Payload | None) -> tuple[str, int, str]:
     return ("", 0, "") if payload is None else (payload.text, payload.size, payload.sha256)
-
-
-def _flat(events: Sequence[Fields]) -> list[Any]:
-    arguments: list[Any] = []
-    for fields in events:
-        arguments.append(2 * len(fields))
-        for name, value in fields.items():
-            arguments += (name, value)
-    return arguments

@@ -13,7 +13,8 @@ from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterLists, invalid_cursor
 from murmur_streams.stores.redis.calls import Calls
-from murmur_streams.stores.redis.server import Server, pairs, text
+from murmur_streams.stores.redis.replies import clock_ms, pairs, text, text_or_none
+from murmur_streams.stores.redis.server import Server
 
 _Stream = tuple[str, int]
 """The target and the partition of a stream of letters."""
@@ -49,7 +50,7 @@ class RedisDeadLetters(DeadLetterLists):
 
     async def _look_up(self, run_id: str) -> DeadLetter | None:
         fields = await self._server.read("HMGET", self._keys.run(run_id), "target", "letter")
-        target, letter_id = (None if each is None else text(each) for each in fields)
+        target, letter_id = map(text_or_none, fields)
         if target is None or letter_id is None:
             return None
         key = self._keys.dead(target, self._keys.partition(run_id))
@@ -76,8 +77,7 @@ class RedisDeadLetters(DeadLetterLists):
     async def _purge(self, target: str | None, older_than_ms: int | None) -> int:
         how: tuple[object, ...] = ("MAXLEN", 0)
         if older_than_ms is not None:
-            seconds, micros = (int(part) for part in await self._server.read("TIME"))
-            how = ("MINID", max(0, seconds * 1000 + micros // 1000 - older_than_ms))
+            how = ("MINID", max(0, clock_ms(await self._server.read("TIME")) - older_than_ms))
         count = 0
         for name, partition in await self._streams(target):
             count += int(await self._server.read("XTRIM", self._keys.dead(name, partition), *how))

@@ -10,7 +10,8 @@ from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.pages import RunFilter, RunPage
 from murmur_streams.core.model.run import Run, run_from_fields
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.server import Server, pairs, text
+from murmur_streams.stores.redis.replies import pairs, text
+from murmur_streams.stores.redis.server import Server
 
 LEAST_PAGE = 100
 """The least rows of a read after the first one: each read costs two round trips."""

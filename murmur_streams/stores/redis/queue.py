@@ -22,8 +22,8 @@ from murmur_streams.core.model.work import (
 )
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.stores.redis.calls import Calls, Durations
-from murmur_streams.stores.redis.claims import read_claim, read_groups, read_message
-from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text
+from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.wake_streams import WakeStreams, judge_read
 
 logger = logging.getLogger("murmur_streams.queue")

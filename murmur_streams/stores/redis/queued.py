@@ -15,9 +15,9 @@ from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.live.feed import Feeds
-from murmur_streams.stores.redis.live.tail import read_entry
 from murmur_streams.stores.redis.queue import Queue
-from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.replies import clock_ms, read_entry, text, text_or_none
+from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.workers import Workers
 
 
@@ -51,7 +51,7 @@ class RedisWork(StoreWrites):
     @property
     def warning(self) -> str | None:
         """Advice about a server that works, such as its eviction policy; None without any."""
-        return self._server.eviction.warning
+        return self._server.preparation.eviction.warning
 
     async def recover(self, attempt: int) -> None:
         """Wait before a further try after a failure, longer each time, to two seconds."""
@@ -78,12 +78,8 @@ class RedisWork(StoreWrites):
     async def lease_left_ms(self, run_id: str) -> int | None:
         """How long the run's lease still holds, negative when it ran out; None without a lease."""
         leases = self._keys.leases(self._keys.partition(check_run_id(run_id)))
-        until, (seconds, micros) = await self._server.read_all(
-            ("ZSCORE", leases, run_id), ("TIME",)
-        )
-        if until is None:
-            return None
-        return int(float(until)) - int(seconds) * 1000 - int(micros) // 1000
+        until, clock = await self._server.read_all(("ZSCORE", leases, run_id), ("TIME",))
+        return None if until is None else int(float(until)) - clock_ms(clock)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         """The newest entries of the journal, oldest first; empty when the run does not exist."""
@@ -124,4 +120,4 @@ class RedisWork(StoreWrites):
         )
         if not exists:
             raise RunNotFoundError(run_id)
-        return None if stored is None else text(stored)
+        return text_or_none(stored)

@@ -1,20 +1,22 @@
-"""Archives whole runs, and restores them."""
+"""Archives whole runs, restores them, and rebuilds damaged ones from their journals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import dropwhile, pairwise
+from itertools import pairwise
 from typing import Any
 
 from murmur_streams.core.archive.lines import digest_of
 from murmur_streams.core.archive.run_archive import RunArchive, check_same_life, pages
 from murmur_streams.core.model.entries import EntryType, JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreError
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, run_to_fields
+from murmur_streams.core.rules.evolve import fold
 from murmur_streams.settings import DAY_SECONDS
-from murmur_streams.stores.redis.calls import Calls
-from murmur_streams.stores.redis.live.tail import read_entry
-from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.audit import read_journal, whole_journal
+from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.replies import counted, flatten, read_entry, text, text_or_none
+from murmur_streams.stores.redis.server import Server
 
 TRIES = 10
 READ_ENTRIES = 256
@@ -32,8 +34,7 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
     keys = server.keys
     raws: list[Any] = []
     for tries_left in reversed(range(TRIES)):
-        raws += await _entries_after(server, run_id, text(raws[-1][0]) if raws else None)
-        after = f"({text(raws[-1][0])}" if raws else "-"
+        raws += await read_journal(server, run_id, _after(raws))
         # In this order: a payload and its entry are written in one step. If a payload changed after
         # the journal was read, its entry is among those that the second XRANGE finds, and the try
         # is repeated. With the payloads last, an archive could hold a result that its own journal
@@ -42,28 +43,34 @@ async def archive_run(server: Server, run_id: str) -> RunArchive:
             ("GET", keys.input(run_id)),
             ("GET", keys.result(run_id)),
             ("GET", keys.checkpoint(run_id)),
-            ("XRANGE", keys.journal(run_id), after, "+", "COUNT", READ_ENTRIES),
+            ("XRANGE", keys.journal(run_id), _after(raws), "+", "COUNT", READ_ENTRIES),
             ("HGET", keys.run(run_id), "epoch"),
         )
         if epoch is None:
             raise RunNotFoundError(run_id)
         raws += more
-        if len(more) == READ_ENTRIES or any(_has_payload(run_id, raw) for raw in more):
+        # An entry of these types was written with a payload, newer than the one that was read.
+        types = {read_entry(run_id, "", raw).type for raw in more}
+        if len(more) == READ_ENTRIES or types & {EntryType.RESULT, EntryType.CHECKPOINT}:
             continue
         entries = tuple(read_entry(run_id, text(epoch), raw) for raw in raws)
         if tries_left and not _are_consistent(entries):
             raws = []
             continue
-        payloads = (_text(given), _text(result), _text(checkpoint))
+        payloads = map(text_or_none, (given, result, checkpoint))
         return RunArchive(run_id, text(epoch), entries, *payloads)
-    raise StoreError(
+    raise _busy(run_id)
+
+
+def _after(raws: Sequence[Any]) -> str:
+    """Where a range begins that continues after these entries."""
+    return f"({text(raws[-1][0])}" if raws else "-"
+
+
+def _busy(run_id: str) -> StoreError:
+    return StoreError(
         f"run {run_id!r} is written to faster than its journal can be read; stop its writers first"
     )
-
-
-def _has_payload(run_id: str, raw: Any) -> bool:
-    """Whether the entry was written with a payload, newer than the one that was read."""
-    return read_entry(run_id, "", raw).type in {EntryType.RESULT, EntryType.CHECKPOINT}
 
 
 async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Run) -> bool:
@@ -98,18 +105,6 @@ async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Ru
     )
 
 
-async def _entries_after(server: Server, run_id: str, last_id: str | None) -> list[Any]:
-    """Read the journal's entries after one, or all; as raw replies."""
-    journal, raws = server.keys.journal(run_id), list[Any]()
-    while True:
-        start = "-" if last_id is None else f"({last_id}"
-        page = await server.read("XRANGE", journal, start, "+", "COUNT", READ_ENTRIES)
-        raws += page
-        if len(page) < READ_ENTRIES:
-            return raws
-        last_id = text(page[-1][0])
-
-
 def _are_consistent(entries: Sequence[JournalEntry]) -> bool:
     """False when the run was trimmed, or deleted and created again, while its journal was read."""
     is_dense = all(after.seq == before.seq + 1 for before, after in pairwise(entries))
@@ -138,12 +133,15 @@ async def _collect(
     """Write the entries that are missing; callers that do the same at once help each other."""
     newest = await server.read("XREVRANGE", restoring, "+", "-", "COUNT", 1)
     after = text(newest[0][0]) if newest else ""
-    rest = entries[_index_after(entries, after) :]
+    # After the entry that the collected journal ends with; all of them, if that is not one of ours.
+    behind = (index for index, entry in enumerate(entries, 1) if entry.id == after)
+    rest = entries[next(behind, 0) :]
     keys = [restoring, server.keys.base(server.keys.partition(run_id))]
     partitions = str(server.keys.partitions)
     for page in pages(rest):
+        entries_of_page = [part for each in page for part in (each.id, *counted([each.fields]))]
         answer = await server.idempotent_script(
-            "restore_page", keys, [after, KEEP_MS, len(page), partitions, *_groups(page)]
+            "restore_page", keys, [after, KEEP_MS, len(page), partitions, *entries_of_page]
         )
         # The journal may have grown by a repeat of this call, or by another caller. If it ends with
         # this page all the same, the page is there exactly once.
@@ -152,21 +150,67 @@ async def _collect(
         after = answer[1]
 
 
-def _index_after(entries: Sequence[JournalEntry], last_id: str) -> int:
-    if not last_id:
-        return 0
-    behind = dropwhile(lambda index: entries[index].id != last_id, range(len(entries)))
-    return next(behind, -1) + 1
+async def rebuild_run(server: Server, durations: Durations, run_id: str) -> None:
+    """Fold the journal and replace the hash; if it grows meanwhile, fold it again.
+
+    Entries that repeat the seq of earlier entries are moved behind those first.
+
+    Raises:
+        RunNotFoundError: the run has no journal, or was deleted.
+        StoreError: the journal cannot be folded, or grew faster than it could be read.
+    """
+    for _ in range(TRIES):
+        if await _rebuild_once(server, durations, run_id):
+            return
+    raise _busy(run_id)
 
 
-def _groups(page: Sequence[JournalEntry]) -> list[str | int]:
-    arguments: list[str | int] = []
-    for entry in page:
-        arguments += (entry.id, 2 * len(entry.fields))
-        for name, value in entry.fields.items():
-            arguments += (name, value)
-    return arguments
+async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bool:
+    entries = await whole_journal(server, run_id)
+    if not entries or entries[-1].type == EntryType.DELETED:
+        raise RunNotFoundError(run_id)
+    repeated = _from_first_repeated(entries)
+    if repeated:
+        await _renumber(server, run_id, entries, repeated)
+        return False
+    try:
+        run = fold(entries)
+    except (ValueError, KeyError) as error:
+        raise StoreError(f"the journal of run {run_id!r} cannot be folded: {error!r}") from None
+    if run is None:
+        raise StoreError(
+            f"the journal of run {run_id!r} holds neither run.created nor run.snapshot: "
+            "it was trimmed by hand and cannot be folded"
+        )
+    keys = [*server.keys.given(run_id), server.keys.base(server.keys.partition(run_id))]
+    arguments = [run_id, entries[-1].id, durations.ttl_ms, durations.live_ttl_ms, str(run.state)]
+    fields = flatten(run_to_fields(run))
+    answer = await server.idempotent_script("rebuild", keys, [*arguments, *fields])
+    return answer[0] == "OK"
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else text(value)
+def _from_first_repeated(entries: Sequence[JournalEntry]) -> Sequence[JournalEntry]:
+    """The entries from the first that repeats the seq of an earlier one; none in a sound journal.
+
+    There are two ways to such a journal. An earlier version left the entries of an append whose
+    last command the server denied, and the next append used their seqs again. Or the version in a
+    run's hash was lowered by hand. A reader cannot get past such an entry: it would see a seq
+    twice, or skip an entry. Which of the two was acknowledged cannot be known, so both stay.
+    """
+    highest = 0
+    for index, entry in enumerate(entries):
+        if entry.seq <= highest:
+            return entries[index:]
+        highest = entry.seq
+    return ()
+
+
+async def _renumber(
+    server: Server, run_id: str, entries: Sequence[JournalEntry], repeated: Sequence[JournalEntry]
+) -> None:
+    # A stream takes only ids above its last one: the next millisecond is above it for every seq.
+    ms, before = entries[-1].ms + 1, entries[len(entries) - len(repeated) - 1]
+    arguments: list[str | int] = [entries[-1].id, len(repeated)]
+    for seq, entry in enumerate(repeated, before.seq + 1):
+        arguments += (entry.id, f"{ms}-{seq}", *counted([entry.fields]))
+    await server.idempotent_script("renumber", [server.keys.journal(run_id)], arguments)

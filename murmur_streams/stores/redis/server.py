@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -12,43 +13,27 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from murmur_streams.core.model.errors import (
-    InvalidInputError,
-    MurmurError,
-    StoreClosedError,
-    StoreConfigurationError,
-)
+from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
-from murmur_streams.stores.pauses import pause_before_retry
+from murmur_streams.stores.own_tasks import is_cancelled, start_task
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.checks import (
     WORKER_PROBES,
     check_permissions,
-    check_server,
     server_info,
 )
-from murmur_streams.stores.redis.connection.connections import Connections, NeverSentError, Reply
-from murmur_streams.stores.redis.connection.eviction import Eviction
-from murmur_streams.stores.redis.connection.failures import (
-    FINAL,
-    UNCONFIRMED,
-    Fate,
-    UnconfirmedError,
-    clear_error,
-    code_of,
-    fate_of,
-    unavailable,
-)
+from murmur_streams.stores.redis.connection.connections import Connections, Reply
+from murmur_streams.stores.redis.connection.failures import Fate, UnconfirmedError
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.meta import check_meta, confirm_partitions
+from murmur_streams.stores.redis.preparation import Preparation
+from murmur_streams.stores.redis.replies import read_answer, text
 from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.timing import pause_before_retry
 
 logger = logging.getLogger("murmur_streams.redis")
 
 CALL_SECONDS = 5.0
 """A call that takes longer counts as lost with its connection."""
-SILENT_SECONDS = 1.0
-"""A server that is silent for so long may speak another protocol (TLS or plain)."""
 OPENING_SECONDS = 5.0
 """Patience for the first connection: a wrong address is more likely than a broken network."""
 LONGEST_RETRY_SECONDS = 300.0
@@ -88,19 +73,15 @@ class Server:
         self.where = where
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
-        self._commands = Connections(
-            client, size=COMMAND_CONNECTIONS, deadline_seconds=call_seconds
-        )
-        self._blocking = Connections(
-            client, size=BLOCKING_CONNECTIONS, deadline_seconds=call_seconds
-        )
+        connections = functools.partial(Connections, client, deadline_seconds=call_seconds)
+        self._commands = connections(size=COMMAND_CONNECTIONS)
+        self._blocking = connections(size=BLOCKING_CONNECTIONS)
+        self.preparation = Preparation(self._commands, keys, where)
         self._revive = revive
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
         self._closed = False
-        self.eviction = Eviction(where)
         self._watching: asyncio.Task[None] | None = None
-        self._is_protocol_known = False
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         """The process and event loop that it belongs to, from the first use on."""
         self.when_ready: Callable[[], None] | None = None
@@ -119,9 +100,9 @@ class Server:
         if self._closed:
             raise StoreClosedError("the store is closed; open a new one")
         self._check_home()
-        if self._ready is None or (self._ready.done() and not _succeeded(self._ready)):
-            self._ready = start_task(self._check(), "check the server")
         check = self._ready
+        if check is None or (check.done() and (check.cancelled() or check.exception())):
+            check = self._ready = start_task(self._check(), "check the server")
         try:
             await asyncio.shield(check)
         except asyncio.CancelledError:
@@ -163,15 +144,15 @@ class Server:
             lambda: self._ask_now(("PING",), ("SCRIPT", "EXISTS", *hashes), meta, write)
         )
         if not all(found) or text(partitions) != str(self.keys.partitions):
-            await self._retrying(self.prepare_again)
+            await self._retrying(self.preparation.again)
 
     async def _ask_now(self, *commands: tuple[object, ...]) -> list[Reply]:
         """Execute commands; a refusal for the moment is raised, and not retried."""
         try:
             return await self._commands.pipeline(list(commands))
         except RedisError as error:
-            if code_of(error) and fate_of(error) is Fate.NOT_EXECUTED:
-                raise unavailable(self.where, error) from None
+            if failures.code_of(error) and failures.fate_of(error) is Fate.NOT_EXECUTED:
+                raise failures.unavailable(self.where, error) from None
             raise
 
     async def blocking(self, *command: object, seconds: float) -> Reply:
@@ -188,7 +169,7 @@ class Server:
         """
         await self.ready()
         if again:
-            await self.prepare_again()
+            await self.preparation.again()
         return await self._commands.new_connection(
             [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
         )
@@ -201,15 +182,11 @@ class Server:
             return await self._evalsha(command)
         except (NoScriptError, UnconfirmedError) as error:
             missing = error
-        await self.prepare_for(missing)
+        await self.preparation.for_retry(missing)
         return await self._evalsha(command)
 
     async def _evalsha(self, command: tuple[object, ...]) -> Answer:
-        reply = await self._commands.call("EVALSHA", *command)
-        answer = tuple(text(part) for part in reply)
-        if answer[0] == UNCONFIRMED:
-            raise UnconfirmedError("the number of partitions is not confirmed")
-        return answer
+        return read_answer(await self._commands.call("EVALSHA", *command))
 
     async def idempotent_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script that may safely run twice, retried like ``read``."""
@@ -227,10 +204,15 @@ class Server:
         try:
             return await self.script(name, keys, args)
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            reason = reason_of(error)
-        if fate_of(reason) in FINAL:
-            raise clear_error(reason, self.where)
-        raise self.unavailable(reason)
+            failure = error
+        raise self.unavailable(self.judge(failure))
+
+    def judge(self, error: BaseException) -> BaseException:
+        """Raise an error that a retry cannot change; else return the driver's own one."""
+        reason = failures.reason_of(error)
+        if failures.fate_of(reason) in failures.FINAL:
+            raise failures.clear_error(reason, self.where)
+        return reason
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
@@ -248,7 +230,7 @@ class Server:
 
     def unavailable(self, reason: BaseException) -> MurmurError:
         """The error for a server that stayed out of reach, or that could not be revived."""
-        return self._not_revived or unavailable(self.where, reason)
+        return self._not_revived or failures.unavailable(self.where, reason)
 
     async def close(self) -> None:
         """Close every connection; calls under way fail, and later ones raise StoreClosedError."""
@@ -274,126 +256,86 @@ class Server:
             raise StoreClosedError(f"the store belongs to another {what}; open one here")
 
     def _is_elsewhere(self) -> bool:
-        return self._home is not None and self._home != (os.getpid(), _running_loop())
+        loop = None
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+        return self._home is not None and self._home != (os.getpid(), loop)
 
     async def _check(self) -> None:
         if self._revive is not None:
             await self._revive()
-        self._is_protocol_known = False
-        info = await self._retrying(self._begin, min(self.retry_seconds, OPENING_SECONDS))
+        preparation = self.preparation
+        preparation.is_protocol_known = False
+        info = await self._retrying(preparation.begin, min(self.retry_seconds, OPENING_SECONDS))
         if "maxmemory_policy" in info:
             look = functools.partial(server_info, self._commands, "memory")
-            self._watching = start_task(self.eviction.watch(look), "watch the eviction policy")
+            watching = preparation.eviction.watch(look)
+            self._watching = start_task(watching, "watch the eviction policy")
         if self.when_ready is not None:
             self.when_ready()
-
-    async def _begin(self) -> dict[str, str]:
-        """Check the server for the first time; probe a silent one with TLS, or without."""
-        checking = start_task(self._prepare(is_first=True), "check the server")
-        try:
-            await asyncio.wait([checking], timeout=SILENT_SECONDS)
-            # The exception is always read: asyncio logs one that is never read.
-            is_silent = not checking.done() or is_lost(checking.exception())
-            if is_silent and not self._is_protocol_known:
-                # Once for each check: on a broken network the probe takes the time of retries.
-                self._is_protocol_known = True
-                refusal = await self._commands.protocol_refusal()
-                if refusal is not None:
-                    raise StoreConfigurationError(f"no connection to {self.where}: {refusal}")
-            return await checking
-        finally:
-            await end_tasks([checking])
-
-    async def _prepare(self, *, is_first: bool) -> dict[str, str]:
-        info = await check_server(
-            self._commands, self.keys, self.where, self.eviction, is_first=is_first
-        )
-        await self._load_scripts()
-        await check_meta(self._commands, self.keys, self.where)
-        return info
-
-    async def prepare_again(self) -> None:
-        """Check a server without the scripts as at the start: it is a new one, or was emptied."""
-        await _never_sent(self._prepare(is_first=False))
-
-    async def prepare_for(self, error: NoScriptError | UnconfirmedError) -> None:
-        """Prepare the server for a call that failed with this error, before it is sent again."""
-        if isinstance(error, UnconfirmedError):
-            await _never_sent(confirm_partitions(self._commands, self.keys, self.where))
-        else:
-            await self.prepare_again()
-
-    async def _load_scripts(self) -> None:
-        await self._commands.pipeline(
-            [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
-        )
 
     async def _retrying(
         self, call: Callable[[], Awaitable[_T]], seconds: float | None = None
     ) -> _T:
-        loop = asyncio.get_running_loop()
-        began, attempt = loop.time(), 0
+        since = asyncio.get_running_loop().time()
+        retries = Retries(self, "during the call", seconds, since)
         while True:
             try:
                 return await call()
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-                reason = reason_of(error)
-            if self._closed:
-                raise StoreClosedError("the store was closed during the call")
-            fate = fate_of(reason)
-            if fate in FINAL:
-                raise clear_error(reason, self.where)
-            if loop.time() - began >= self._patience(reason, seconds):
-                raise self.unavailable(reason)
-            logger.debug("call to %s failed, trying again: %r", self.where, reason)
-            await self.recover(attempt)
-            attempt += 1
+                failure = error
+            await retries.after(failure)
 
-    def _patience(self, reason: BaseException, seconds: float | None) -> float:
+
+class Retries:
+    """The tries of one call or one reader: decides whether another is worth it, and waits for it.
+
+    Args:
+        server: what is called.
+        closing: what a closed store interrupts, for the error.
+        seconds: patience with a server that is not reached; None: the store's ``retry_seconds``.
+        since: when it began to fail, by the loop's clock; None: at the first failure.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        closing: str,
+        seconds: float | None = None,
+        since: float | None = None,
+    ) -> None:
+        self._server = server
+        self._closing = closing
+        self._seconds = seconds
+        self._failing_since = since
+        self._attempt = 0
+
+    def restart(self) -> None:
+        """Forget the failures, after a try that succeeded."""
+        self._failing_since, self._attempt = None, 0
+
+    async def after(self, error: BaseException) -> None:
+        """Wait before the next try; revive an embedded server.
+
+        Raises:
+            StoreClosedError: the store was closed.
+            StoreUnavailableError: the time for retries is over.
+            MurmurError: another try cannot end differently.
+        """
+        server, now = self._server, asyncio.get_running_loop().time()
+        if server.closed:
+            raise StoreClosedError(f"the store was closed {self._closing}")
+        reason = server.judge(error)
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - self._failing_since >= self._patience(reason):
+            raise server.unavailable(reason)
+        logger.debug("a call to %s failed, trying again: %r", server.where, reason)
+        await server.recover(self._attempt)
+        self._attempt += 1
+
+    def _patience(self, reason: BaseException) -> float:
         # A server that answers "not now" exists, and is worth the longer wait. A replica at the
         # first connection is not: like a missing answer, that is more often a wrong address.
-        waits = fate_of(reason) is Fate.NOT_EXECUTED and code_of(reason) != "READONLY"
-        return self.retry_seconds if waits or seconds is None else seconds
-
-
-async def _never_sent(preparing: Awaitable[object]) -> None:
-    """Mark errors of a preparation: the call itself was not sent, so it was not applied."""
-    try:
-        await preparing
-    except NeverSentError:
-        raise
-    except Exception as error:
-        raise NeverSentError from error
-
-
-def is_lost(error: BaseException | None) -> bool:
-    """Whether a call failed without an answer."""
-    return error is not None and fate_of(reason_of(error)) is Fate.UNKNOWN
-
-
-def reason_of(error: BaseException) -> BaseException:
-    """The driver's error of a failed call, also if the call was never sent."""
-    return error.__cause__ or error if isinstance(error, NeverSentError) else error
-
-
-def text(value: object) -> str:
-    """Decode a part of a reply."""
-    # The store writes only UTF-8; other data must not end a reader with a UnicodeDecodeError.
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _succeeded(task: asyncio.Task[None]) -> bool:
-    return not task.cancelled() and task.exception() is None
-
-
-def pairs(flat: list[Any]) -> dict[str, str]:
-    """Decode a flat reply of names and values."""
-    texts = [text(part) for part in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+        is_busy = failures.fate_of(reason) is Fate.NOT_EXECUTED
+        waits = is_busy and failures.code_of(reason) != "READONLY"
+        return self._server.retry_seconds if waits or self._seconds is None else self._seconds

@@ -34,7 +34,6 @@ from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.settings import DAY_SECONDS
-from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connection.connections import client_from_url
@@ -44,10 +43,11 @@ from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.queued import RedisWork
-from murmur_streams.stores.redis.rebuild import rebuild_run
-from murmur_streams.stores.redis.restoring import archive_run, restore_run
-from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server, pairs, text
+from murmur_streams.stores.redis.replies import pairs, text
+from murmur_streams.stores.redis.restoring import archive_run, rebuild_run, restore_run
+from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server
 from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.stores.work_store import WorkStore
 
 STATUS_FIELDS = (

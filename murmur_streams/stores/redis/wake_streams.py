@@ -8,8 +8,9 @@ import random
 from collections.abc import Sequence
 
 from murmur_streams.settings import DAY_SECONDS
-from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, code_of, fate_of
-from murmur_streams.stores.redis.server import Server, reason_of, text
+from murmur_streams.stores.redis.connection.failures import code_of
+from murmur_streams.stores.redis.replies import text
+from murmur_streams.stores.redis.server import Server
 
 WAKE_GROUP = "workers"
 WAKE_CONSUMER = "any"
@@ -79,9 +80,6 @@ class WakeStreams:
 
 async def judge_read(server: Server, error: Exception) -> None:
     """Raise an error that a later try cannot avoid; otherwise wait a moment."""
-    if code_of(error) == "UNBLOCKED":
-        return
-    reason = reason_of(error)
-    if fate_of(reason) in FINAL:
-        raise clear_error(reason, server.where)
-    await server.recover(0)
+    if code_of(error) != "UNBLOCKED":
+        server.judge(error)
+        await server.recover(0)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.work import MAX_REPORTED_RUNS, MAX_SILENT_BEATS, WorkerInfo
-from murmur_streams.stores.redis.server import Server, pairs
+from murmur_streams.stores.redis.replies import flatten, pairs
+from murmur_streams.stores.redis.server import Server
+
+_TEXTS = ("host", "version", "python", "state")
+_NUMBERS = ("pid", "concurrency", "started_ms", "held")
 
 
 class Workers:
@@ -26,15 +31,11 @@ class Workers:
         """List a worker, until four intervals after its last call."""
         if not info.id:
             raise InvalidInputError("a worker needs an id")
-        fields: list[str | int] = [
-            *("host", info.host, "pid", info.pid, "version", info.version),
-            *("python", info.python, "targets", json.dumps([*info.targets])),
-            *("concurrency", info.concurrency, "started_ms", info.started_ms),
-            *("state", info.state, "held", info.held),
-            *("runs", json.dumps([*info.runs][:MAX_REPORTED_RUNS])),
-        ]
+        fields = {name: str(getattr(info, name)) for name in (*_TEXTS, *_NUMBERS)}
+        fields["targets"] = json.dumps([*info.targets])
+        fields["runs"] = json.dumps([*info.runs][:MAX_REPORTED_RUNS])
         answer = await self._server.idempotent_script(
-            "register", [self._keys.worker(info.id)], [self._listed_ms, *fields]
+            "register", [self._keys.worker(info.id)], [self._listed_ms, *flatten(fields)]
         )
         now_ms = int(answer[1])
         await self._server.read_all(
@@ -66,17 +67,7 @@ class Workers:
 
 
 def _read(worker_id: str, last_beat_ms: int, fields: dict[str, str]) -> WorkerInfo:
-    return WorkerInfo(
-        id=worker_id,
-        host=fields["host"],
-        pid=int(fields["pid"]),
-        version=fields["version"],
-        python=fields["python"],
-        targets=json.loads(fields["targets"]),
-        concurrency=int(fields["concurrency"]),
-        started_ms=int(fields["started_ms"]),
-        state=fields["state"],
-        held=int(fields["held"]),
-        runs=json.loads(fields["runs"]),
-        last_beat_ms=last_beat_ms,
-    )
+    values: dict[str, Any] = {name: fields[name] for name in _TEXTS}
+    values |= {name: int(fields[name]) for name in _NUMBERS}
+    values |= {name: json.loads(fields[name]) for name in ("targets", "runs")}
+    return WorkerInfo(id=worker_id, last_beat_ms=last_beat_ms, **values)

@@ -30,7 +30,6 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import start_task
-from murmur_streams.stores.redis.backpressure import Room
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import (
     Fate,
@@ -38,16 +37,18 @@ from murmur_streams.stores.redis.connection.failures import (
     clear_error,
     fate_of,
     is_shut,
+    reason_of,
 )
 from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.scripts import load_scripts
-from murmur_streams.stores.redis.server import Server, reason_of
+from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import (
     MERGED_SCRIPTS,
     Arguments,
     NumberedCall,
     RunWriteQueue,
     WaitingWrite,
+    WriteBudget,
     answers_to,
     size_of,
     take_writes,
@@ -78,7 +79,7 @@ class Writer:
         self._lanes = [
             Lane(server.new_connection, deadline_seconds=server.call_seconds) for _ in range(LANES)
         ]
-        self._room = Room(WAITING_WRITES, WAITING_BYTES)
+        self._budget = WriteBudget(WAITING_WRITES, WAITING_BYTES)
         self._retries: set[asyncio.Task[None]] = set()
         self._preparing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
@@ -116,9 +117,9 @@ class Writer:
         self._refuse_when_closed()
         size = size_of(own)
         await self._server.ready()
-        await self._room.enter(size)
+        await self._budget.reserve(size)
         if self._closed:
-            self._room.leave(size)
+            self._budget.release(size)
             self._refuse_when_closed()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         write = WaitingWrite(name, keys, now_ms, shared, own, size, answer)
@@ -220,8 +221,8 @@ class Writer:
         return None
 
     def _finish(self, write: WaitingWrite, answer: Answer | BaseException) -> None:
-        # Also for a caller that was cancelled: its write took room until now.
-        self._room.leave(write.size)
+        # Also for a caller that was cancelled: its write counted until now.
+        self._budget.release(write.size)
         if write.answer.done():
             return
         if isinstance(answer, BaseException):
@@ -280,7 +281,7 @@ class Writer:
     def _prepare_once(self, error: NoScriptError | UnconfirmedError) -> asyncio.Task[None]:
         """Prepare the server once for all calls that found it without the scripts or the number."""
         if self._preparing is None or self._preparing.done():
-            self._preparing = start_task(self._server.prepare_for(error), "prepare again")
+            self._preparing = start_task(self._server.preparation.for_retry(error), "prepare again")
             self._retries.add(self._preparing)
             self._preparing.add_done_callback(self._retries.discard)
         return self._preparing

@@ -1,4 +1,4 @@
-"""Writes that wait for the server, the calls that carry them, and the answers to each."""
+"""Writes that wait for the server: how many may, which calls carry them, the answers to each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.connection.connections import Reply
-from murmur_streams.stores.redis.connection.failures import UNCONFIRMED, UnconfirmedError
-from murmur_streams.stores.redis.server import text
+from murmur_streams.stores.redis.replies import read_answer
 
 Arguments = Sequence[str | int]
 MERGED_SCRIPTS = frozenset({"append", "push_event"})
@@ -53,9 +52,7 @@ class NumberedCall:
 
 def answers_to(call: NumberedCall, reply: Reply) -> list[Answer]:
     """The answer to each write of a call; UnconfirmedError when it must be sent again."""
-    answer = tuple(text(part) for part in reply)
-    if answer[0] == UNCONFIRMED:
-        raise UnconfirmedError("the number of partitions is not confirmed")
+    answer = read_answer(reply)
     merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
     if not merged or len(answer) == 1:
         return [answer] * len(call.writes)
@@ -88,3 +85,62 @@ def size_of(own: Arguments) -> int:
         raise InvalidInputError(
             f"{ascii(error.object)[:60]} is not a text: {error.reason}"
         ) from None
+
+
+class WriteBudget:
+    """Limits how many writes, and how many bytes of them, wait to be sent.
+
+    Callers beyond the limits wait, and are admitted in the order in which they came.
+
+    Args:
+        writes: the most writes at a time.
+        size: the most bytes together; a single larger write is admitted when it is alone.
+    """
+
+    def __init__(self, writes: int, size: int) -> None:
+        self._most = (writes, size)
+        self._writes = self._size = 0
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def reserve(self, size: int) -> None:
+        """Wait until a write of ``size`` bytes fits; ``release`` must be called after the write."""
+        if not self._line and self._fits(size):
+            self._take(size)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (size, turn)
+        self._line.append(waiter)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._line.remove(waiter)
+                # It may have been the first in line, and the writes behind it may fit.
+                self._admit_next()
+            else:
+                self.release(size)
+            raise
+
+    def release(self, size: int) -> None:
+        """Give back what ``reserve`` took."""
+        self._writes -= 1
+        self._size -= size
+        self._admit_next()
+
+    def _fits(self, size: int) -> bool:
+        writes, most = self._most
+        return self._writes == 0 or (self._writes < writes and self._size + size <= most)
+
+    def _take(self, size: int) -> None:
+        self._writes += 1
+        self._size += size
+
+    def _admit_next(self) -> None:
+        while self._line:
+            size, turn = self._line[0]
+            # A future that is done was cancelled; its waiter is about to leave the line.
+            if turn.done() or not self._fits(size):
+                return
+            self._line.popleft()
+            self._take(size)
+            turn.set_result(None)

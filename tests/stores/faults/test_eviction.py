@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.stores.redis.connection import eviction
+from murmur_streams.stores.redis.connection import checks
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.refusals import SECRET, limited, opening, refusal
@@ -18,7 +18,7 @@ from tests.stores.faults.waiting import wait_until
 
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eviction, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(checks, "LOOK_SECONDS", 0.02)
 
 
 def warnings(log: pytest.LogCaptureFixture) -> list[str]:
@@ -32,7 +32,7 @@ def warnings(log: pytest.LogCaptureFixture) -> list[str]:
 
 def test_the_policy_is_looked_at_once_a_minute() -> None:
     """A change is seen within a minute, and an idle program sends hardly more commands for it."""
-    assert eviction.LOOK_SECONDS == 60.0
+    assert checks.LOOK_SECONDS == 60.0
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

@@ -23,16 +23,16 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
-from murmur_streams.stores.redis.backpressure import Room
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writer import WAITING_BYTES
+from murmur_streams.stores.redis.writes import WriteBudget
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
 from tests.stores.faults.waiting import wait_until
 
 TASKS = 1_000
 RUNS = [f"run-{number}" for number in range(20)]
-ROOM = 8
+MOST_WAITING = 8
 BIG = "x" * 60_000
 PROGRESS = RunProgress(total=1)
 
@@ -230,12 +230,12 @@ async def test_a_run_that_ends_between_two_appends_refuses_the_second(
     assert await names_in_journal(straight, "run") == ["before", "late"]
 
 
-async def test_callers_without_room_wait_their_turn(
+async def test_callers_over_the_budget_wait_their_turn(
     runs: list[str], store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
     """None of them starves."""
     writer = store._writer
-    writer._room = Room(ROOM, WAITING_BYTES)
+    writer._budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
     proxy.plan = some(random.Random(5), 0.05)
     crowd, most = Crowd(store, random.Random(5)), 0
     tasks = [crowd.start(number) for number in range(300)]
@@ -245,17 +245,17 @@ async def test_callers_without_room_wait_their_turn(
         most = max(most, sum(len(queue.waiting) for queue in writer._queues.values()))
         await asyncio.sleep(0)
     await asyncio.gather(*(store.update_progress(run_id, PROGRESS) for run_id in runs))
-    assert 0 < most <= ROOM
+    assert 0 < most <= MOST_WAITING
     assert len(crowd.answered) == 200
     await crowd.check(straight)
 
 
-async def test_callers_with_large_writes_wait_for_room_in_bytes(
+async def test_callers_with_large_writes_wait_for_the_budget_in_bytes(
     store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
     await store.create("run", "work")
     writer = store._writer
-    writer._room = Room(1_000, 2 * len(BIG))
+    writer._budget = WriteBudget(1_000, 2 * len(BIG))
     proxy.plan = some(random.Random(9), 0.05)
     events = [
         RunEvent(type=RunEventType.LOG, run_id="run", data=f"{number}{BIG}") for number in range(30)
@@ -270,20 +270,20 @@ async def test_callers_with_large_writes_wait_for_room_in_bytes(
     assert most <= 2
 
 
-async def test_writes_whose_callers_went_away_still_take_room(
+async def test_writes_of_cancelled_callers_still_count(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
     await store.create("run", "work")
     writer = store._writer
-    writer._room = Room(ROOM, WAITING_BYTES)
+    writer._budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
     proxy.plan = lambda parts: Fault.DROP_REQUEST if calls("append")(parts) else Fault.NONE
-    for number in range(5 * ROOM):
+    for number in range(5 * MOST_WAITING):
         task = asyncio.create_task(store.append("run", note("run", str(number))))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert writer._queues["run"].waiting
-    assert len(writer._queues["run"].waiting) <= ROOM
+    assert len(writer._queues["run"].waiting) <= MOST_WAITING
     proxy.plan = lambda _: Fault.NONE
     await store.append("run", note("run", "last"))
 

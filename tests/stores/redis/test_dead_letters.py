@@ -10,7 +10,7 @@ import pytest
 
 from murmur_streams.core.model.errors import InvalidCursorError, InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.rules.requests import Order, create_command, submit_command
+from murmur_streams.core.rules.requests import submit_command
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -208,7 +208,7 @@ async def test_a_requeue_whose_answer_was_lost_is_done_once(
     hand = HandWriter(store)
     hand.producer, hand.n = "p", 1
     calls = calls_by_hand(hand, store, store._durations, lambda: 1)
-    command = submit_command(create_command("new", "work", 1, None, store.limits), Order())
+    command = submit_command("new", "work", store.limits, input=1)
     first = await calls.requeue("new", command, letter.letter_id)
     assert await calls.requeue("new", command, letter.letter_id) == first == ("OK", "1")
     hand.n = 2

@@ -10,8 +10,8 @@ import pytest
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.testing import wait_until
 from tests.key_audit import expiry_times
 from tests.servers import Space

@@ -18,8 +18,8 @@ from murmur_streams.core.model.commands import Start
 from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls, Durations
-from murmur_streams.stores.redis.claims import read_groups
-from murmur_streams.stores.redis.rebuild import rebuild_run
+from murmur_streams.stores.redis.replies import read_groups
+from murmur_streams.stores.redis.restoring import rebuild_run
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import audit_keys
 from tests.servers import Space

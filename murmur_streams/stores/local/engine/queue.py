@@ -21,7 +21,7 @@ from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
 from murmur_streams.stores.local.engine.housekeeping import beat, tend
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
-from murmur_streams.stores.pauses import pause_before_retry
+from murmur_streams.stores.timing import pause_before_retry
 from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.queue")

@@ -12,7 +12,7 @@ from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.queue import LocalQueue
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.workers import LocalWorkers
-from murmur_streams.stores.pauses import pause_before_retry
+from murmur_streams.stores.timing import pause_before_retry
 
 _PAUSED = "1"
 MOST_PAUSED = 10_000

@@ -23,7 +23,6 @@ from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.settings import DAY_SECONDS
-from murmur_streams.stores.clock import wall_clock_ms
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
@@ -39,6 +38,7 @@ from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.tails import LocalTails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
+from murmur_streams.stores.timing import wall_clock_ms
 
 T = TypeVar("T")
 

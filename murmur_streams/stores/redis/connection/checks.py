@@ -1,8 +1,14 @@
-"""Checks of a server before the store uses it: version, role, eviction, permissions."""
+"""Checks of a server before the store uses it: version, role, eviction, permissions.
+
+The eviction policy is watched afterwards, too: it can change at any time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
 from redis.exceptions import ReadOnlyError, RedisError
@@ -10,9 +16,10 @@ from redis.exceptions import ReadOnlyError, RedisError
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.redis import rights
 from murmur_streams.stores.redis.connection.connections import Connections
-from murmur_streams.stores.redis.connection.eviction import Eviction
-from murmur_streams.stores.redis.connection.failures import clear_error, code_of
+from murmur_streams.stores.redis.connection.failures import NeverSentError, clear_error, code_of
 from murmur_streams.stores.redis.keys import Keys
+
+logger = logging.getLogger("murmur_streams.redis")
 
 OLDEST_SERVER = (6, 2)
 PROBES: tuple[str, ...] = (
@@ -45,6 +52,64 @@ WORKER_PROBES: tuple[str, ...] = (
     "ZREMRANGEBYSCORE {key} -inf 0",
 )
 """Commands that only workers call."""
+LOOK_SECONDS = 60.0
+"""The longest time between two looks at the policy."""
+NO_EVICTION = "noeviction"
+METRIC = "murmur_store_may_evict"
+"""The name of the Prometheus gauge of pods and workers: 1 while there is a warning."""
+METRIC_MEANING = (
+    "1 while the store's server may evict runs: its maxmemory-policy is not noeviction."
+)
+
+
+class Eviction:
+    """The server's ``maxmemory-policy``, as of the last look.
+
+    A policy other than noeviction lets the server delete runs when its memory is full: with
+    ``allkeys-*`` any key, with ``volatile-*`` those that expire, which all keys of a run do.
+
+    Args:
+        where: the server's address, without a password.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._policy = NO_EVICTION
+
+    @property
+    def warning(self) -> str | None:
+        """The advice about the policy; None while the server evicts nothing."""
+        if self._policy == NO_EVICTION:
+            return None
+        return (
+            f"{self._where} may evict runs when its memory is full (maxmemory-policy "
+            f"{self._policy}); set maxmemory-policy noeviction"
+        )
+
+    def note(self, info: Mapping[str, str]) -> None:
+        """Read the policy from INFO, and log a change once."""
+        policy = info.get("maxmemory_policy", self._policy)
+        if policy == self._policy:
+            return
+        self._policy = policy
+        logger.warning(
+            "%s",
+            self.warning or f"{self._where} evicts nothing any more (maxmemory-policy {policy})",
+        )
+
+    async def watch(self, ask: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        """Look about once a minute, until cancelled.
+
+        Args:
+            ask: gets the server's INFO; after a failed call the next look asks again.
+        """
+        while True:
+            # At most LOOK_SECONDS; random, so that programs do not ask all at once.
+            await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
+            try:
+                self.note(await ask())
+            except (RedisError, NeverSentError, OSError) as error:
+                logger.debug("the eviction policy of %s is not known: %r", self._where, error)
 
 
 async def check_server(
@@ -69,9 +134,12 @@ async def check_server(
         ReadOnlyError: it is a replica.
     """
     info = await server_info(connections)
-    version = info.get("redis_version")
-    if version is not None:
-        _check_version(version, where)
+    version = info.get("redis_version", "")
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if version and found < OLDEST_SERVER:
+        raise StoreConfigurationError(
+            f"{where} is version {version}; the store needs Redis 6.2 or newer, or Valkey"
+        )
     if info.get("role", "master") != "master":
         # The same error as the answer to a write, so that it is judged and retried in the same way.
         await connections.drop_idle()
@@ -100,14 +168,6 @@ async def server_info(connections: Connections, *section: str) -> dict[str, str]
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def _check_version(version: str, where: str) -> None:
-    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if found < OLDEST_SERVER:
-        raise StoreConfigurationError(
-            f"{where} is version {version}; the store needs Redis 6.2 or newer, or Valkey"
-        )
-
-
 async def check_permissions(
     connections: Connections, keys: Keys, where: str, probes: Sequence[str]
 ) -> None:
@@ -122,7 +182,9 @@ async def check_permissions(
     refused = {
         str(command[0]).lower(): reply
         for command, reply in zip(commands, replies, strict=True)
-        if isinstance(reply, RedisError) and _is_denied(reply)
+        # The error of a denied EXEC begins with the end of its transaction.
+        if isinstance(reply, RedisError)
+        and (code_of(reply) in {"NOPERM", "NOAUTH"} or "NOPERM" in str(reply))
     }
     if not refused:
         return
@@ -132,11 +194,3 @@ async def check_permissions(
         f"{where} does not permit this user what the store needs: grant "
         f"{' '.join(f'+{name}' for name in sorted(refused))} on ~{keys.prefix}:*"
     )
-
-
-def _is_denied(error: RedisError) -> bool:
-    # The error of a denied EXEC begins with the end of its transaction.
-    return code_of(error) in _PERMISSION or "NOPERM" in str(error)
-
-
-_PERMISSION = frozenset({"NOPERM", "NOAUTH"})

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
-from murmur_streams.stores.redis.connection.failures import needs_new_connection
+from murmur_streams.stores.redis.connection.failures import NeverSentError, needs_new_connection
 from murmur_streams.stores.redis.connection.lookups import with_own_lookups
 from murmur_streams.stores.redis.connection.tls import check_tls_files, protocol_refusal
 
@@ -48,10 +48,6 @@ Reply = Any
 
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
-
-
-class NeverSentError(Exception):
-    """The server cannot have received the call; the cause says why, such as no connection."""
 
 
 def client_from_url(url: str) -> Redis:

@@ -44,6 +44,10 @@ class Fate(Enum):
     """Neither a connection nor the server raises it: an error in this package or in the driver."""
 
 
+class NeverSentError(Exception):
+    """The server cannot have received the call; the cause says why, such as no connection."""
+
+
 class UnconfirmedError(Exception):
     """A script wrote nothing, because its partition does not record this number of partitions.
 
@@ -149,6 +153,53 @@ def is_shut(error: BaseException) -> bool:
     return is_credentials(error) or tls_refusal(error) is not None
 
 
+def reason_of(error: BaseException) -> BaseException:
+    """The driver's error of a failed call, also if the call was never sent."""
+    return error.__cause__ or error if isinstance(error, NeverSentError) else error
+
+
+_MEANINGS: dict[str, tuple[type[StoreError], str]] = {
+    "NOPERM": (
+        StoreConfigurationError,
+        "{where} does not permit this user what the store needs ({text}); grant it to the user",
+    ),
+    "NOAUTH": (
+        StoreConfigurationError,
+        "{where} refused the user name or password ({text}); check the URL's credentials",
+    ),
+    "READONLY": (
+        StoreReadOnlyError,
+        (
+            "{where} is a replica (READONLY); use the primary's address, or wait until a "
+            "primary answers there"
+        ),
+    ),
+    "MISCONF": (
+        StoreReadOnlyError,
+        (
+            "{where} takes no writes because it cannot persist them; "
+            "free disk space or mend the disk, then try again"
+        ),
+    ),
+    "OOM": (
+        StoreFullError,
+        (
+            "{where} is out of memory; raise maxmemory, or free some: deleting runs, purging dead "
+            "letters and sweeping work meanwhile"
+        ),
+    ),
+    "WRONGTYPE": (
+        StoreError,
+        (
+            "a key on {where} has another type than the key table gives it, so something else "
+            "wrote it ({text}); `murmur-streams audit RUN` and `murmur-streams keys RUN` name a "
+            "run's keys, `redis-cli TYPE KEY` names a key's type (embedded: `murmur-streams redis`)"
+        ),
+    ),
+}
+"""What an error code means for a user."""
+
+
 def clear_error(error: BaseException, where: str) -> BaseException:
     """Turn a refusal of the server into one sentence that says what to do.
 
@@ -165,37 +216,12 @@ def clear_error(error: BaseException, where: str) -> BaseException:
     code, text = code_of(error), str(error)
     if text.startswith(_UNAUTHENTICATED):
         code, text = "NOAUTH", "Authentication required."
-    if code == "NOPERM":
-        return StoreConfigurationError(
-            f"{where} does not permit this user what the store needs ({text}); grant it to the user"
-        )
-    if code in _AUTH or is_credentials(error):
-        return StoreConfigurationError(
-            f"{where} refused the user name or password ({text}); check the URL's credentials"
-        )
-    if code == "READONLY":
-        return StoreReadOnlyError(
-            f"{where} is a replica (READONLY); use the primary's address, or wait until a "
-            "primary answers there"
-        )
-    if code == "MISCONF":
-        return StoreReadOnlyError(
-            f"{where} takes no writes because it cannot persist them; "
-            "free disk space or mend the disk, then try again"
-        )
-    if code == "OOM":
-        return StoreFullError(
-            f"{where} is out of memory; raise maxmemory, or free some: deleting runs, purging dead "
-            "letters and sweeping work meanwhile"
-        )
-    return _error_of_data(code, text, where)
-
-
-def _error_of_data(code: str, text: str, where: str) -> StoreError:
-    """The error for a damaged run or key, when the server itself is fine."""
+    elif code != "NOPERM" and is_credentials(error):
+        code = "NOAUTH"
     if code == "DAMAGED" and (found := _DAMAGED.search(text)):
         return RunDamagedError(found[1], f"{found[2]} is not what it must be")
-    return StoreError(_other_error(code, text, where))
+    kind, meaning = _MEANINGS.get(code, (StoreError, "{where} answered with an error: {text}"))
+    return kind(meaning.format(where=where, text=text))
 
 
 def unavailable(where: str, reason: BaseException) -> MurmurError:
@@ -211,13 +237,3 @@ def unavailable(where: str, reason: BaseException) -> MurmurError:
     return StoreUnavailableError(
         f"{where} cannot be reached ({said}); check that it runs and that the address is right"
     )
-
-
-def _other_error(code: str, text: str, where: str) -> str:
-    if code == "WRONGTYPE":
-        return (
-            f"a key on {where} has another type than the key table gives it, so something else "
-            f"wrote it ({text}); `murmur-streams audit RUN` and `murmur-streams keys RUN` name a "
-            "run's keys, `redis-cli TYPE KEY` names a key's type (embedded: `murmur-streams redis`)"
-        )
-    return f"{where} answered with an error: {text}"

@@ -12,12 +12,13 @@ from typing import Any, cast
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from murmur_streams.stores.own_tasks import start_task
-from murmur_streams.stores.redis.connection.connections import (
+from murmur_streams.stores.redis.connection.connections import Reply, drop_connection
+from murmur_streams.stores.redis.connection.failures import (
     NeverSentError,
-    Reply,
-    drop_connection,
+    code_of,
+    needs_new_connection,
+    reason_of,
 )
-from murmur_streams.stores.redis.connection.failures import code_of, needs_new_connection
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: the connection before it broke."""
@@ -164,7 +165,7 @@ class Lane:
 
     def _fail(self, failure: BaseException) -> None:
         never_sent = NeverSentError()
-        never_sent.__cause__ = failure.__cause__ if isinstance(failure, NeverSentError) else failure
+        never_sent.__cause__ = reason_of(failure)
         sent, self._sent = self._sent, deque()
         unsent, self._unsent = self._unsent, []
         for call in sent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -20,13 +19,12 @@ from murmur_streams.core.model.feed import (
     read_position,
 )
 from murmur_streams.stores.own_tasks import end_tasks, is_cancelled, start_task
-from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, fate_of
 from murmur_streams.stores.redis.live import sources
-from murmur_streams.stores.redis.server import Server, reason_of, text
+from murmur_streams.stores.redis.replies import pairs, text
+from murmur_streams.stores.redis.server import Retries, Server
 
-logger = logging.getLogger("murmur_streams.redis")
-
-_CLOSED = "the store was closed while the feed was read"
+_WHILE_READ = "while the feed was read"
+_CLOSED = f"the store was closed {_WHILE_READ}"
 GONE_EPOCH = "00000000"
 _ALL = FeedFilter(None, None)
 MOST_EPOCHS = 10_000
@@ -150,24 +148,21 @@ class FeedReader:
 
     async def _rows(self) -> list[_Row]:
         """Wait for entries; after each lost connection the cursor is checked."""
-        loop = asyncio.get_running_loop()
-        failing_since: float | None = None
-        attempt = 0
+        retries = Retries(self._server, _WHILE_READ)
         while True:
             try:
                 reply = await self._block()
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-                reason = reason_of(error)
+                failure = error
             else:
                 if reply:
                     return [row for feed, raws in reply for row in self._rows_of(feed, raws)]
                 # A feed that was deleted or rewound does not end a blocking read.
                 await self._check()
-                failing_since, attempt = None, 0
+                retries.restart()
                 continue
-            failing_since = loop.time() if failing_since is None else failing_since
-            await self._recover(reason, attempt, loop.time() - failing_since)
-            attempt += 1
+            await retries.after(failure)
+            await self._check()
 
     async def _block(self) -> Any:
         if self._closed:
@@ -188,17 +183,6 @@ class FeedReader:
             if self._closed and not is_cancelled():
                 raise StoreClosedError(_CLOSED) from None
             raise
-
-    async def _recover(self, reason: BaseException, attempt: int, failing_seconds: float) -> None:
-        if self._server.closed:
-            raise StoreClosedError(_CLOSED)
-        if fate_of(reason) in FINAL:
-            raise clear_error(reason, self._server.where)
-        if failing_seconds >= self._server.retry_seconds:
-            raise self._server.unavailable(reason)
-        logger.debug("the feed's connection was lost: %r", reason)
-        await self._server.recover(attempt)
-        await self._check()
 
     def _rows_of(self, feed: Any, raws: list[Any]) -> list[_Row]:
         partition = self._feeds.index(text(feed))
@@ -228,9 +212,7 @@ class FeedReader:
             self._epochs[run_id] = text(epoch) if epoch else GONE_EPOCH
         for index, found in zip(big, replies[len(unknown) :], strict=True):
             if found:
-                flat = [text(part) for part in found[0][1]]
-                fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                rows[index] = replace(rows[index], fields=fields)
+                rows[index] = replace(rows[index], fields=pairs(found[0][1]))
         return rows
 
     def _unknown(self, rows: list[_Row]) -> list[str]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from murmur_streams.core.model.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.connection.failures import FINAL, clear_error, fate_of
 from murmur_streams.stores.redis.live.run_buffer import Followed
 from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource, Source
-from murmur_streams.stores.redis.server import Server, reason_of
+from murmur_streams.stores.redis.server import Retries, Server
 
 logger = logging.getLogger("murmur_streams.redis")
 
+_WHILE_OPEN = "while a stream was open"
 MOST_DIRECT = 16
 """Above this many runs, reading the feed is cheaper than blocking on every journal."""
 FEWEST_BY_FEED = 8
@@ -85,7 +85,7 @@ class Live:
         """Wake every subscriber with StoreClosedError."""
         self._closed = True
         tasks = list(self._tasks)
-        self._give_up(StoreClosedError("the store was closed while a stream was open"))
+        self._give_up(StoreClosedError(f"the store was closed {_WHILE_OPEN}"))
         await end_tasks(tasks)
 
     def _serve(self, run: Followed) -> None:
@@ -146,24 +146,26 @@ class Live:
                 await self._armed.wait()
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        attempt, failing_since = 0, 0.0
+        loop, retries = asyncio.get_running_loop(), Retries(self._server, _WHILE_OPEN)
         while True:
             began = loop.time()
             try:
                 await self._read_once()
-                attempt = 0
+                retries.restart()
                 continue
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-                reason = reason_of(error)
-            if attempt == 0 or loop.time() - began > STEADY_SECONDS:
-                attempt, failing_since = 0, loop.time()
+                failure = error
+            if loop.time() - began > STEADY_SECONDS:
+                retries.restart()
             try:
-                await self._recover(reason, attempt, loop.time() - failing_since)
+                await retries.after(failure)
+                # Here, once, until the server is back; only then do the subscribers read from it.
+                await self._server.read("PING")
+                if self._source is not None:
+                    await self._source.recover()
             except Exception as error:  # noqa: BLE001  # the subscribers get it
-                self._give_up(clear_error(reason_of(error), self._server.where))
+                self._give_up(error)
                 return
-            attempt += 1
 
     async def _read_once(self) -> None:
         wanted = self._wanted()
@@ -173,20 +175,6 @@ class Live:
             self._source = source
         self._armed.set()
         await self._source.read()
-
-    async def _recover(self, reason: BaseException, attempt: int, failing_seconds: float) -> None:
-        if self._server.closed:
-            raise StoreClosedError("the store was closed while a stream was open")
-        if fate_of(reason) in FINAL:
-            raise reason
-        if failing_seconds >= self._server.retry_seconds:
-            raise self._server.unavailable(reason)
-        logger.debug("the live source lost its connection: %r", reason)
-        await self._server.recover(attempt)
-        # Wait here, once, until the server is back; only then do the subscribers read from it.
-        await self._server.read("PING")
-        if self._source is not None:
-            await self._source.recover()
 
     async def _check_existence(self) -> None:
         """Look once a minute, in slices, for runs that were deleted by hand or expired.

@@ -9,7 +9,8 @@ from typing import Any
 
 from murmur_streams.core.model.feed import read_position
 from murmur_streams.stores.redis.live.run_buffer import Followed
-from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.replies import text
+from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.redis")
 

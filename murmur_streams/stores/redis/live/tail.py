@@ -23,7 +23,8 @@ from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.redis.live.coalesce import SharedReads
 from murmur_streams.stores.redis.live.hub import Live
 from murmur_streams.stores.redis.live.run_buffer import Followed
-from murmur_streams.stores.redis.server import Server, text
+from murmur_streams.stores.redis.replies import read_entry, text
+from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.tail import read_tail, whole_entry
 
 PAGE_ENTRIES = 256
@@ -250,14 +251,6 @@ class RedisTail:
         if not last:
             return False
         return read_entry(reading.run_id, reading.epoch, last[0]).type == EntryType.DELETED
-
-
-def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
-    """Read one raw stream entry."""
-    ms, seq = read_position(text(raw[0]))
-    flat = [text(part) for part in raw[1]]
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    return JournalEntry(run_id, epoch, ms, seq, fields)
 
 
 def _before(oldest: list[Any], epoch: str) -> Cursor | None:

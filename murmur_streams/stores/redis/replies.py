@@ -1,0 +1,101 @@
+"""Decodes the server's replies, and lays fields out as a script's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from murmur_streams.core.model.entries import Fields, JournalEntry
+from murmur_streams.core.model.feed import read_position
+from murmur_streams.core.model.work import Claim, ControlMessage
+from murmur_streams.core.rules.decision import Answer
+from murmur_streams.stores.redis.connection.failures import UNCONFIRMED, UnconfirmedError
+
+
+def text(value: object) -> str:
+    """Decode a part of a reply."""
+    # The store writes only UTF-8; other data must not end a reader with a UnicodeDecodeError.
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def text_or_none(value: Any) -> str | None:
+    """Decode a part of a reply that may be missing."""
+    return None if value is None else text(value)
+
+
+def pairs(flat: Sequence[Any]) -> dict[str, str]:
+    """Decode a flat reply of names and values."""
+    texts = [text(part) for part in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def clock_ms(reply: Sequence[Any]) -> int:
+    """The server's clock, of a reply to TIME."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
+
+
+def flatten(fields: Mapping[str, str]) -> list[Any]:
+    """Names and values in turn, as the arguments of a script."""
+    return [*chain.from_iterable(fields.items())]
+
+
+def counted(events: Sequence[Fields]) -> list[Any]:
+    """The fields of several events, each laid out flat behind the number of its parts."""
+    arguments: list[Any] = []
+    for fields in events:
+        arguments.append(2 * len(fields))
+        for name, value in fields.items():
+            arguments += (name, value)
+    return arguments
+
+
+def read_answer(reply: Any) -> Answer:
+    """Read a script's answer; UnconfirmedError when the script must be called again."""
+    answer = tuple(text(part) for part in reply)
+    if answer[0] == UNCONFIRMED:
+        raise UnconfirmedError("the number of partitions is not confirmed")
+    return answer
+
+
+def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
+    """Read one raw stream entry."""
+    ms, seq = read_position(text(raw[0]))
+    texts = [text(part) for part in raw[1]]
+    fields = dict(zip(texts[::2], texts[1::2], strict=True))
+    return JournalEntry(run_id, epoch, ms, seq, fields)
+
+
+def read_groups(flat: Answer) -> Iterator[tuple[str, dict[str, str]]]:
+    """Split the claim script's reply into groups, each a kind and its fields."""
+    at = 0
+    while at < len(flat):
+        first = at + 2
+        end = first + int(flat[at + 1])
+        yield flat[at], pairs(flat[first:end])
+        at = end
+
+
+def read_claim(fields: Mapping[str, str]) -> Claim:
+    """Make a claim of a group's fields."""
+    deadline, left = fields.get("deadline_ms"), fields.get("deadline_left_ms")
+    return Claim(
+        run_id=fields["run_id"],
+        target=fields["target"],
+        attempt=int(fields["attempt"]),
+        token=fields["claim"],
+        version=int(fields["version"]),
+        input_json=fields.get("input"),
+        failures=int(fields.get("failures", 0)),
+        excused=int(fields.get("excused", 0)),
+        deadline_ms=None if deadline is None else int(deadline),
+        deadline_left_seconds=None if left is None else int(left) / 1000,
+        checkpoint_json=fields.get("checkpoint"),
+        trace={name: fields[name] for name in ("traceparent", "tracestate") if name in fields},
+    )
+
+
+def read_message(raw: list[Any]) -> ControlMessage:
+    """Read an entry of a control stream."""
+    fields = pairs(raw)
+    return ControlMessage(fields.get("kind", ""), fields.get("run", ""), fields.get("claim", ""))
