@@ -70,11 +70,13 @@ def decoded(source: list[bytes]) -> list[RunArchive]:
 
 @given(st.lists(any_archives(), max_size=3))
 def test_what_was_written_is_read_back(given_archives: list[RunArchive]) -> None:
+    """Encoding any archives and decoding the lines gives the same archives."""
     assert decoded(encoded(*given_archives)) == given_archives
 
 
 @given(any_archives())
 def test_every_line_is_a_json_object_of_its_own(archive: RunArchive) -> None:
+    """Each line ends with its only newline and holds one JSON object."""
     for line in encoded(archive):
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
@@ -83,6 +85,7 @@ def test_every_line_is_a_json_object_of_its_own(archive: RunArchive) -> None:
 
 @given(st.data())
 def test_no_line_can_be_lost_doubled_cut_or_changed(data: Any) -> None:
+    """Any such damage of one line is an error, or only concerns parts that are ignored."""
     archive = run_archive()
     source = encoded(archive)
     index = data.draw(st.integers(0, len(source) - 1))
@@ -109,6 +112,7 @@ def test_no_line_can_be_lost_doubled_cut_or_changed(data: Any) -> None:
 
 @given(st.lists(st.binary(max_size=30), max_size=4))
 def test_whatever_comes_is_an_error_with_the_line(source: list[bytes]) -> None:
+    """Any bytes that are not an archive give an InvalidArchiveError that names the line."""
     with pytest.raises(InvalidArchiveError, match="line"):
         decoded([line + b"\n" for line in source])
 
@@ -125,12 +129,14 @@ def test_lines_that_end_too_early_are_cut_off(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 4, 7])
 def test_the_last_newline_may_be_missing(count: int) -> None:
+    """A file without a newline at its end is read like one with it."""
     source = encoded(run_archive(), run_archive())
     without = decoded([*source[: count - 1], source[count - 1][:-1]])
     assert without == decoded(source[:count])
 
 
 def test_what_was_asked_for_is_read_by_who_wants_to_know() -> None:
+    """The decoder has the filters of the export, which the header holds; None without them."""
     decoder = ArchiveDecoder()
     decoder.feed(header({"state": "failed"}).encode())
     assert decoder.of == {"state": "failed"}
@@ -140,6 +146,7 @@ def test_what_was_asked_for_is_read_by_who_wants_to_know() -> None:
 
 
 def test_a_start_without_an_end_is_a_header_or_foreign() -> None:
+    """A cut header is a cut file; a first line of anything else is not an export."""
     whole = header({"state": None}).encode()
     for end in range(len(whole) - 1):
         with pytest.raises(CutOffError):
@@ -150,6 +157,7 @@ def test_a_start_without_an_end_is_a_header_or_foreign() -> None:
 
 
 def test_a_whole_run_before_the_damage_is_given() -> None:
+    """The decoder returns each complete run before it raises at a damaged line."""
     decoder = ArchiveDecoder()
     source = encoded(run_archive())
     assert [decoder.feed(line) for line in source] == [None] * (len(source) - 1) + [run_archive()]
@@ -158,6 +166,7 @@ def test_a_whole_run_before_the_damage_is_given() -> None:
 
 
 def test_members_that_are_not_known_are_ignored() -> None:
+    """A file of a newer version may have further members in its lines."""
     first, second, *rest = encoded(run_archive())
     header = json.dumps({**json.loads(first), "later": 1}).encode() + b"\n"
     assert decoded([header, second, *rest]) == [run_archive()]
@@ -210,6 +219,7 @@ def test_an_entry_of_another_shape_is_an_error(row: str) -> None:
 
 
 def test_a_journal_is_cut_into_pages_by_number_and_by_size() -> None:
+    """A page has at most so many entries and bytes; one larger entry is a page of its own."""
     small = [JournalEntry("r", "e", 1, seq, {"a": "b"}) for seq in range(1, 1_202)]
     assert [len(page) for page in pages(small)] == [PAGE_ENTRIES, PAGE_ENTRIES, 201]
     large = [replace(entry, fields={"a": "x" * (PAGE_BYTES // 3)}) for entry in small[:7]]
@@ -220,12 +230,14 @@ def test_a_journal_is_cut_into_pages_by_number_and_by_size() -> None:
 
 
 def test_only_alike_archives_have_one_digest() -> None:
+    """Equal archives have the same digest, and a shorter journal has another one."""
     archive = run_archive()
     assert digest_of(archive) == digest_of(run_archive())
     assert digest_of(replace(archive, entries=archive.entries[:-1])) != digest_of(archive)
 
 
 def test_a_sound_archive_becomes_the_fold_of_its_journal() -> None:
+    """The run that is restored has the state, version and epoch of the journal."""
     run = restorable(run_archive())
     assert (run.state, run.version, run.epoch) == (RunState.COMPLETED, 4, EPOCH)
 
@@ -260,6 +272,7 @@ WRONG: dict[str, tuple[RunArchive, str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_no_store_could_keep_is_refused_with_the_reason(name: str) -> None:
+    """A damaged archive is not restored, and the error names the first fault."""
     archive, what = WRONG[name]
     assert not verify(archive).ok
     with pytest.raises(InvalidInputError, match=f"is damaged, and nothing of it was .*{what}"):
@@ -279,6 +292,7 @@ def same_life(**other: Any) -> None:
 
 
 def test_a_life_is_the_same_by_its_epoch_and_its_last_entry() -> None:
+    """A restore onto an existing id is a repetition only if both runs are the same life."""
     same_life()
     same_life(oldest_seq=5, has_last=False)
     for other in ({"epoch": "ffffffff"}, {"has_last": False}, {"oldest_seq": 4, "has_last": False}):

@@ -27,6 +27,7 @@ def problems(changes: dict[str, str], result: str | None = RESULT.text) -> tuple
 
 
 def test_a_sound_run_has_no_problem() -> None:
+    """An audit of a run that agrees with its journal reports nothing."""
     assert problems({}) == ()
 
 
@@ -46,6 +47,7 @@ def test_a_sound_run_has_no_problem() -> None:
     ],
 )
 def test_a_field_that_the_journal_does_not_explain_is_named(field: str, text: str) -> None:
+    """For each field that differs from the fold, the problem begins with its name."""
     assert [problem.split(":")[0] for problem in problems({field: text})] == [field]
 
 
@@ -88,6 +90,7 @@ def test_a_missing_journal_is_a_problem() -> None:
 
 
 def test_progress_that_is_newer_than_the_journals_is_a_note() -> None:
+    """Progress is journalled at most once a second, so newer progress is not a problem."""
     story = given(UpdateProgress(RunProgress(total=1)))
     story = story.when(UpdateProgress(RunProgress(total=2)), after_ms=1)
     report = audit_run(RUN_ID, run_to_fields(story.there), story.journal, None, None)

@@ -15,6 +15,7 @@ HERE = Cursor("0badcafe", 1_000, 5)
 @settings(max_examples=200)
 @given(st.integers(0, 16**8 - 1), st.integers(0, 10**15 - 1), st.integers(0, 10**15 - 1))
 def test_a_cursor_comes_back_from_its_text(epoch: int, ms: int, seq: int) -> None:
+    """Parsing the text of a cursor gives an equal cursor."""
     cursor = Cursor(f"{epoch:08x}", ms, seq)
     assert Cursor.parse(str(cursor)) == cursor
 
@@ -22,11 +23,13 @@ def test_a_cursor_comes_back_from_its_text(epoch: int, ms: int, seq: int) -> Non
 @settings(max_examples=200)
 @given(st.text() | st.binary() | st.integers() | st.none())
 def test_what_is_no_cursor_is_refused(value: object) -> None:
+    """Any text or value that is not a cursor raises InvalidCursorError."""
     with pytest.raises(InvalidCursorError):
         Cursor.parse(value)
 
 
 def test_the_refusal_is_one_short_line() -> None:
+    """The error of a long hostile text has neither newlines nor control characters."""
     with pytest.raises(InvalidCursorError) as caught:
         Cursor.parse("\n\x1b[31m" * 10_000)
     text = str(caught.value)
@@ -51,6 +54,7 @@ def test_a_cursor_at_an_entry_that_is_there_goes_on() -> None:
 def test_a_cursor_that_does_not_fit_is_reset(
     epoch: str, version: int, oldest: Cursor | None
 ) -> None:
+    """Another epoch, a seq beyond the end or a replaced entry is a reset without a way on."""
     with pytest.raises(CursorResetError) as caught:
         HERE.check(epoch=epoch, version=version, found=False, oldest=oldest)
     assert caught.value.resume_cursor is None

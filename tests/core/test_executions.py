@@ -99,12 +99,14 @@ def test_a_start_after_the_deadline_fails_the_run() -> None:
     ],
 )
 def test_only_excused_executions_do_not_count(ends: list[Command], may_start: bool) -> None:
+    """With max_attempts 1, only an excused execution allows a second start."""
     last = given(STARTED, *ends).when(Start("w2", "c2", max_attempts=1))
     assert (last.there.state is RunState.RUNNING) == may_start
     assert last.decision.dead == (None if may_start else "attempts_exhausted")
 
 
 def test_failures_and_their_texts_are_counted() -> None:
+    """The run has the number of failures and one line of text for each."""
     tries = [STARTED, Release("failed", "c1", error="a\nb")] * 2
     run = given(*tries, STARTED, Finish(RunState.FAILED, error="c", claim="c1")).there
     assert (run.failures, run.excused, run.errors) == (3, 0, "1 a b\n2 a b\n3 c")
@@ -160,6 +162,7 @@ def test_texts_of_failures_are_recorded_up_to_a_limit() -> None:
 
 
 def test_a_run_keeps_its_due_time_until_it_gets_another() -> None:
+    """A start and a lost lease do not change the due time of a delayed run."""
     delayed = given(STARTED, Release("failed", "c1", 500))
     due_ms = delayed.now_ms + 500
     assert delayed.there.due_ms == due_ms
@@ -167,10 +170,12 @@ def test_a_run_keeps_its_due_time_until_it_gets_another() -> None:
 
 
 def test_only_a_claimed_run_can_be_reclaimed() -> None:
+    """A run that a program set running has no claim: Reclaim is answered NO."""
     assert given(SetState(RunState.RUNNING)).when(Reclaim()).answer == ("NO", "running")
 
 
 def test_a_request_for_a_waiting_run_ends_it() -> None:
+    """A cancel of a pending run writes the request, the closing event and the end."""
     asked = given().when(RequestCancel("why"))
     assert asked.answer == ("OK", "cancelled")
     assert asked.types == ["run.cancel_requested", "run_cancelled", "run.state"]
@@ -215,6 +220,7 @@ def test_a_recorded_cancel_cannot_be_overtaken(command: Command, stopped: str) -
 
 
 def test_a_finish_without_a_claim_is_as_asked() -> None:
+    """A program without a worker may end its run as completed after a cancel request."""
     over = given(SetState(RunState.RUNNING), RequestCancel()).when(Finish(RunState.COMPLETED))
     assert over.there.state is RunState.COMPLETED
 
@@ -237,6 +243,7 @@ def test_a_delivered_cancel_is_recorded_once() -> None:
     "command", [DeliverCancel("stale"), Checkpoint(VALUE, "stale"), NoteSilence("stale", 0)]
 )
 def test_a_worker_without_the_claim_is_fenced(command: Command) -> None:
+    """So are cancels delivered, checkpoints and notes of silence with a stale claim."""
     assert given(STARTED).when(command).answer == ("FENCED",)
 
 

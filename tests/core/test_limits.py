@@ -17,17 +17,20 @@ from murmur_streams.core.model.limits import (
 
 @pytest.mark.parametrize("version", [True, "1", 1.0, 2**80, b"1"])
 def test_an_expected_version_is_a_plain_integer(version: object) -> None:
+    """Other types and numbers out of range raise InvalidInputError."""
     with pytest.raises(InvalidInputError, match="expected_version is"):
         check_expected_version(version)
 
 
 @pytest.mark.parametrize("version", [None, 0, 7, MAX_COUNT])
 def test_a_version_passes(version: int | None) -> None:
+    """None, 0 and every number up to the largest count are accepted."""
     assert check_expected_version(version) == version
 
 
 @pytest.mark.parametrize("progress", [{"total": -1}, {"running": 2**53}])
 def test_counters_are_neither_negative_nor_too_large(progress: dict[str, int]) -> None:
+    """The error names the counter of the progress that is out of range."""
     with pytest.raises(InvalidInputError, match=f"{next(iter(progress))} must be from 0"):
         check_progress(RunProgress(**progress))
 
@@ -39,6 +42,7 @@ def test_an_unknown_state_is_refused() -> None:
 
 
 def test_only_an_end_ends_a_run() -> None:
+    """A state that is not terminal is refused as the end of a run."""
     assert check_end("failed") is RunState.FAILED
     with pytest.raises(InvalidInputError, match="not running"):
         check_end(RunState.RUNNING)

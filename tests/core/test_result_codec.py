@@ -65,6 +65,7 @@ def result_of(output: Any = None, error: BaseException | None = None) -> AgentRe
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
 def test_every_older_form_decodes(path: Path) -> None:
+    """Each golden file of an earlier version is read, and written with the same content."""
     stored = path.read_bytes()
     again = json.loads(encode_result(decode_result(stored)))
     found = {name: again.get(name) for name in json.loads(stored) if name in _COMPARED}
@@ -73,6 +74,7 @@ def test_every_older_form_decodes(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["murmur_runtime_0_1_0_agent", "without_kind"])
 def test_an_output_of_murmur_runtime_is_a_model(name: str) -> None:
+    """A stored model of murmur-runtime is read with its fields and metadata."""
     result = agent(golden(name))
     assert isinstance(result.output, StoredModel)
     assert (result.output.model_dump()["title"], result.is_ok()) == ("Naïve", True)
@@ -84,12 +86,14 @@ def test_an_output_of_murmur_runtime_is_a_model(name: str) -> None:
 
 
 def test_an_error_of_murmur_runtime_is_an_error() -> None:
+    """It becomes a RemoteAgentError with the message, and the output is None."""
     result = agent(golden("murmur_runtime_0_1_0_error"))
     assert isinstance(result.error, RemoteAgentError)
     assert (result.error.message, result.output) == ("no such page", None)
 
 
 def test_a_group_of_murmur_runtime_is_a_group() -> None:
+    """Each member has its outcome, and the group its metadata."""
     result = decode_result(golden("murmur_runtime_0_1_0_group"))
     assert isinstance(result, GroupResult)
     assert {name: leaf.is_ok() for name, leaf in result.outputs.items()} == {
@@ -108,10 +112,12 @@ def test_a_group_of_murmur_runtime_is_a_group() -> None:
     ],
 )
 def test_the_form_of_this_version_is_pinned(name: str, result: AgentResult[Any]) -> None:
+    """What this version writes equals its golden file."""
     assert json.loads(encode_result(result)) == json.loads(golden(f"murmur_streams_0_1_0_{name}"))
 
 
 def test_a_dict_that_was_no_model_stays_a_dict() -> None:
+    """A plain value is read as the value, not as a model."""
     assert agent(golden("murmur_streams_0_1_0_value")).output == {"a": [1, None]}
 
 
@@ -124,21 +130,25 @@ def test_a_dict_that_was_no_model_stays_a_dict() -> None:
     ],
 )
 def test_a_field_may_have_any_name(output: dict[str, Any]) -> None:
+    """Names such as copy, __class__ or the empty text survive a read and a write."""
     text = json.dumps({"agent_name": "a", "task_id": "t", "output": output})
     assert json.loads(encode_result(agent(text)))["output"] == output
 
 
 def test_a_result_that_was_read_can_be_written_again() -> None:
+    """The output of a stored model stays the same through a second encoding."""
     first = encode_result(result_of(Finding(title="x", score=1)))
     again = encode_result(decode_result(first))
     assert json.loads(again)["output"] == json.loads(first)["output"]
 
 
 def test_a_root_model_comes_back_as_its_value() -> None:
+    """A RootModel of a list is read as the list."""
     assert agent(encode_result(result_of(RootModel[list[int]]([1, 2])))).output == [1, 2]
 
 
 def test_the_type_of_an_error_comes_back_through_two_processes() -> None:
+    """The name of the original exception survives two encodings."""
     once = agent(encode_result(result_of(error=KeyError("k"))))
     twice = agent(encode_result(result_of(error=once.error)))
     assert isinstance(twice.error, RemoteAgentError)
@@ -146,6 +156,7 @@ def test_the_type_of_an_error_comes_back_through_two_processes() -> None:
 
 
 def test_a_long_error_is_cut() -> None:
+    """The message has at most the largest number of characters."""
     result = agent(encode_result(result_of(error=ValueError("x" * 100_000))))
     assert isinstance(result.error, RemoteAgentError)
     assert len(result.error.message) == MAX_ERROR_CHARACTERS
@@ -164,6 +175,7 @@ def test_a_long_error_is_cut() -> None:
     ids=lambda output: type(output).__name__,
 )
 def test_an_output_that_is_no_json_is_refused(output: object) -> None:
+    """NaN, bytes, odd keys and models inside a list raise InvalidPayloadError."""
     with pytest.raises(InvalidPayloadError):
         encode_result(result_of(output))
 
@@ -179,11 +191,13 @@ def test_an_error_text_with_a_surrogate_breaks_nothing() -> None:
 
 
 def test_the_terminal_of_a_group_is_its_only_outcome() -> None:
+    """A group of one agent has its result as terminal."""
     assert GroupResult(outputs={"a": result_of(1)}).terminal.output == 1
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_group_of_none_or_many_has_no_terminal(count: int) -> None:
+    """The terminal of an empty or larger group raises ValueError."""
     group = GroupResult(outputs={str(number): result_of(1) for number in range(count)})
     with pytest.raises(ValueError, match=f"has {count} outcomes"):
         _ = group.terminal

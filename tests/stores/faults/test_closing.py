@@ -24,6 +24,7 @@ async def run(store: RedisRunStore) -> str:
 async def test_a_close_wakes_subscribers_with_an_error(
     store: RedisRunStore, run: str, admin: Redis, proxy: FaultProxy
 ) -> None:
+    """Each gets StoreClosedError, and all connections are closed."""
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
     await wait_for_subscribers(store, admin, 10)
     await store.close()
@@ -33,12 +34,14 @@ async def test_a_close_wakes_subscribers_with_an_error(
 
 
 async def test_closing_twice_and_at_the_same_time_is_closing_once(store: RedisRunStore) -> None:
+    """Two closes at once, and one more, raise nothing."""
     await store.create("run", "work")
     await asyncio.gather(store.close(), store.close())
     await store.close()
 
 
 async def test_a_closed_store_refuses_every_call(store: RedisRunStore, run: str) -> None:
+    """Reads, writes, streams and sweeps raise StoreClosedError."""
     await store.close()
     for call in (
         store.append(run, note(run, "late")),
@@ -55,6 +58,7 @@ async def test_a_closed_store_refuses_every_call(store: RedisRunStore, run: str)
 async def test_writes_under_way_are_finished_first(
     store: RedisRunStore, run: str, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """Writes that were called before the close are all applied."""
     proxy.plan = always(Fault.DELAY, calls())
     writes = [asyncio.create_task(store.append(run, note(run, str(n)))) for n in range(10)]
     await asyncio.sleep(0)
@@ -80,6 +84,7 @@ async def test_a_close_makes_unfinished_writes_unknown(
 async def test_a_close_ends_reads_that_are_being_retried(
     store: RedisRunStore, run: str, proxy: FaultProxy
 ) -> None:
+    """A read in the middle of its retries raises StoreClosedError at once."""
     proxy.plan = always(Fault.DROP_REPLY, commands("HMGET"))
     read = asyncio.create_task(store.get_status(run))
     await wait_until(lambda: len(proxy.seen) > 2, "the read is being retried")
@@ -92,6 +97,7 @@ async def test_a_close_ends_reads_that_are_being_retried(
 async def test_a_close_ends_callers_waiting_for_the_first_connection(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
+    """Callers that wait for the check of the server get StoreClosedError."""
     proxy.plan = always(Fault.DROP_REQUEST, commands("INFO"))
     reads = [asyncio.create_task(store.get_status("run")) for _ in range(3)]
     await wait_until(lambda: bool(proxy.seen), "the server is being checked")
@@ -103,6 +109,7 @@ async def test_a_close_ends_callers_waiting_for_the_first_connection(
 async def test_cancelled_subscribers_do_not_disturb_others(
     store: RedisRunStore, run: str, admin: Redis
 ) -> None:
+    """Nine of ten are cancelled, and the last one gets all its events."""
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(10)]
     await wait_for_subscribers(store, admin, 10)
     for reader in readers[:9]:
@@ -117,6 +124,7 @@ async def test_cancelled_subscribers_do_not_disturb_others(
 async def test_cancelled_readers_leave_no_slot_of_the_pool_taken(
     store: RedisRunStore, run: str
 ) -> None:
+    """After many cancelled reads every connection is free again."""
     for turn in range(60):
         reads = [asyncio.create_task(store.get_status(run)) for _ in range(40)]
         for _ in range(turn % 12):
@@ -132,6 +140,7 @@ async def test_cancelled_readers_leave_no_slot_of_the_pool_taken(
 async def test_a_cancellation_during_close_stays_a_cancellation(
     store: RedisRunStore, run: str, proxy: FaultProxy
 ) -> None:
+    """The cancelled caller gets CancelledError, not an error of the close."""
     proxy.plan = always(Fault.DROP_REQUEST, calls())
     write = asyncio.create_task(store.append(run, note(run, "a")))
     await wait_until(lambda: bool(proxy.seen), "a write was sent")

@@ -100,6 +100,7 @@ async def write(store: RedisRunStore, number: int) -> None:
 async def test_a_reply_that_breaks_costs_no_entry(
     fault: Fault, name: str, store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """A broken reply of each command that the reader sends loses and repeats nothing."""
     await store.client.ping()
     await straight.create("before", "work")
     proxy.plan = in_turn([fault] * 3, commands(name))
@@ -162,6 +163,7 @@ async def write_all(store: RedisRunStore) -> None:
 async def test_a_waiting_feed_reader_gets_entries_written_in_a_cut(
     store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """Entries that are written while its connection is cut arrive afterwards."""
     reader = Reader(store, 1)
     reading = asyncio.create_task(reader.read())
     await straight.create("run-0", "work")

@@ -63,6 +63,7 @@ async def test_a_write_without_an_answer_is_unknown(
 async def test_a_server_that_was_never_reached_has_not_written(
     proxy: FaultProxy, hasty: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """The error is StoreUnavailableError, so the caller may safely write again."""
     await shut_and_noticed(proxy, hasty)
     with pytest.raises(StoreUnavailableError, match="cannot be reached"):
         await hasty.append("run", note("run", "a"))
@@ -72,6 +73,7 @@ async def test_a_server_that_was_never_reached_has_not_written(
 async def test_a_sent_write_is_unknown_if_the_server_stays_away(
     proxy: FaultProxy, hasty: RedisRunStore
 ) -> None:
+    """A write that was sent before the cut raises OutcomeUnknownError."""
     proxy.plan = once(Fault.STALL_LATE, calls("append"))
     call = asyncio.create_task(hasty.append("run", note("run", "a")))
     await wait_until(lambda: bool(proxy.seen), "the call is stalled")
@@ -83,6 +85,7 @@ async def test_a_sent_write_is_unknown_if_the_server_stays_away(
 async def test_a_request_that_arrives_after_its_retry_is_dropped(
     proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """Late copies of a call get its first answer, and the event is there once."""
     await store.create("run", "work")
     proxy.plan = in_turn([Fault.STALL_LATE] * 3, calls("append"))
     assert await store.append("run", note("run", "a")) == 2
@@ -93,6 +96,7 @@ async def test_a_request_that_arrives_after_its_retry_is_dropped(
 async def test_a_request_that_arrives_after_a_later_one_is_dropped(
     proxy: FaultProxy, hasty: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """A late call of the same store can no longer be applied after a newer write."""
     proxy.plan = always(Fault.STALL_LATE, calls("append"))
     with pytest.raises(OutcomeUnknownError):
         await hasty.append("run", note("run", "early"))
@@ -127,6 +131,7 @@ async def test_the_write_of_a_cancelled_caller_is_still_retried(
 async def test_a_failed_revival_is_the_error_unless_a_write_was_sent(
     fault: Fault, kind: type[MurmurError], proxy: FaultProxy, make_store: StoreMaker
 ) -> None:
+    """If the embedded server cannot be started again, the caller gets that error."""
     is_gone = False
 
     async def revive() -> None:
@@ -156,6 +161,7 @@ async def shut_and_noticed(proxy: FaultProxy, store: RedisRunStore) -> None:
 async def test_reads_are_tried_again_until_they_are_answered(
     proxy: FaultProxy, store: RedisRunStore
 ) -> None:
+    """Five different faults in a row are invisible to the caller of a read."""
     await store.create("run", "work")
     faults = [Fault.DROP_REPLY, Fault.DROP_REQUEST, Fault.STALL, Fault.GARBAGE, Fault.CUT_REPLY]
     proxy.plan = in_turn(faults, commands("HMGET"))
@@ -166,6 +172,7 @@ async def test_reads_are_tried_again_until_they_are_answered(
 async def test_a_silent_handshake_is_given_up_in_time(
     proxy: FaultProxy, make_store: StoreMaker
 ) -> None:
+    """A connection whose SELECT gets no answer is replaced."""
     store = make_store(f"{proxy.url}/1", key_prefix="silent")
     proxy.plan = in_turn([Fault.STALL_LATE] * 2, commands("SELECT"))
     await store.create("run", "work")
@@ -185,6 +192,7 @@ async def test_a_silent_handshake_is_given_up_in_time(
 async def test_a_server_that_says_not_now_is_asked_again(
     not_now: bytes, proxy: FaultProxy, store: RedisRunStore
 ) -> None:
+    """After LOADING, BUSY and the like the write is repeated."""
     await store.create("run", "work")
     left = iter([not_now] * 3)
     is_append = calls("append")
@@ -204,6 +212,7 @@ async def test_a_write_refused_for_the_moment_was_not_applied(
 async def test_a_refusal_after_a_lost_reply_leaves_the_write_unknown(
     proxy: FaultProxy, hasty: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """The first try may have been applied, so a later refusal is not the truth."""
     # The first try was applied and its reply lost: the refusals of later tries do not answer it.
     proxy.plan = once(Fault.DROP_REPLY, calls("append"))
     refusals = iter([None] + [b"-MISCONF Errors writing to the AOF file\r\n"] * 100)
@@ -217,6 +226,7 @@ async def test_a_refusal_after_a_lost_reply_leaves_the_write_unknown(
 async def test_killed_clients_are_not_noticed_by_their_callers(
     store: RedisRunStore, admin: Redis
 ) -> None:
+    """CLIENT KILL before each of ten writes raises nothing."""
     await store.create("run", "work")
     for number in range(10):
         await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

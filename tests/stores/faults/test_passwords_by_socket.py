@@ -31,6 +31,7 @@ async def test_a_refused_user_fails_at_once_without_its_password(
     log: pytest.LogCaptureFixture,
     nothing_is_left: None,
 ) -> None:
+    """Each call raises StoreConfigurationError, and the text has no password."""
     path = tmp_path / "s.sock"
     async with spare_server(
         tmp_path / "spare", "unixsocket", str(path), password="other"
@@ -48,6 +49,7 @@ async def test_a_refused_user_fails_at_once_without_its_password(
 async def test_a_user_with_the_right_password_is_let_in(
     tmp_path: Path, make_store: StoreMaker, nothing_is_left: None
 ) -> None:
+    """Name and password in the URL of a socket are used."""
     path = tmp_path / "s.sock"
     async with spare_server(
         tmp_path / "spare", "unixsocket", str(path), password="other"

@@ -46,6 +46,7 @@ def commands_of_python() -> set[str]:
 async def test_a_missing_permission_is_found_before_any_write(
     spare: SpareServer, make_store: StoreMaker, log: pytest.LogCaptureFixture
 ) -> None:
+    """For each command that is denied, the error names it and no key exists."""
     async with spare.client() as admin:
         for command in PROBED:
             await limited(admin, "+@all", f"-{command.lower()}")
@@ -61,6 +62,7 @@ async def test_a_missing_permission_is_found_before_any_write(
 async def test_forbidden_keys_are_found_before_any_write(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """The error names the key pattern to grant."""
     async with spare.client() as admin:
         await limited(admin, "resetkeys", "~other:*", "+@all")
         store = make_store(spare.url(f"limited:{SECRET}"))
@@ -72,6 +74,7 @@ async def test_forbidden_keys_are_found_before_any_write(
 async def test_a_user_who_may_not_load_scripts_fails_at_once(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """Without SCRIPT LOAD the first call raises StoreConfigurationError."""
     async with spare.client() as admin:
         await limited(admin, "+@all", "-script")
         store = make_store(spare.url(f"limited:{SECRET}"))
@@ -82,6 +85,7 @@ async def test_a_user_who_may_not_load_scripts_fails_at_once(
 async def test_the_checked_permissions_suffice_for_a_run(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """A user with exactly the checked commands can do everything with a run."""
     async with spare.client() as admin:
         granted = [f"+{command.lower()}" for command in PROBED]
         await limited(admin, "-@all", *granted, "+script|load")
@@ -100,6 +104,7 @@ async def test_the_checked_permissions_suffice_for_a_run(
 async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """A store works without a worker's commands, and the queue names the missing one."""
     async with spare.client() as admin:
         for command in WORKER_PROBED:
             await limited(admin, "+@all", f"-{command.lower()}")
@@ -134,6 +139,7 @@ async def test_the_checked_permissions_suffice_for_a_worker(
 async def test_every_command_of_the_python_code_is_checked(
     admin: Redis,
 ) -> None:
+    """The check at the start lists each command that our modules send."""
     commands = {str(name).upper() for name in await admin.command()}
     called = commands_of_python() & commands
     assert {"XREADGROUP", "ZREVRANGEBYLEX", "MULTI", "EVALSHA"} <= called
@@ -143,6 +149,7 @@ async def test_every_command_of_the_python_code_is_checked(
 async def test_a_connection_with_a_denied_transaction_is_dropped(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """After a denied EXEC the connection is not used again."""
     async with spare.client() as admin:
         await limited(admin, "+@all", "-exec")
         store = make_store(spare.url(f"limited:{SECRET}"))
@@ -153,6 +160,7 @@ async def test_a_connection_with_a_denied_transaction_is_dropped(
 
 
 def test_every_command_of_every_script_is_checked_for_permission() -> None:
+    """The check at the start lists each command that our scripts call."""
     called = {
         command
         for script in load_scripts().values()
@@ -165,6 +173,7 @@ def test_every_command_of_every_script_is_checked_for_permission() -> None:
 async def test_looking_for_permissions_changes_nothing(
     admin: Redis, make_store: StoreMaker
 ) -> None:
+    """No probe of a right creates a key."""
     key = "faults:nothing:probe"
     for probe in PROBES + OWN_PROBES + WORKER_PROBES:
         await admin.execute_command("EVAL", _PCALL, 0, *probe.format(key=key).split())
@@ -177,6 +186,7 @@ _PCALL = "redis.pcall(unpack(ARGV)); return 1"
 async def test_a_refused_store_works_once_its_settings_are_mended(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """After the right is granted, the same store can be used."""
     async with spare.client() as admin:
         await limited(admin, "+@all", "-xadd")
         store = make_store(spare.url(f"limited:{SECRET}"))

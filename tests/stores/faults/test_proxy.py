@@ -42,6 +42,7 @@ async def test_each_cut_does_what_its_name_says(
 async def test_a_stalled_request_is_executed_once_its_caller_has_gone(
     proxy: FaultProxy, client: Redis, admin: Redis
 ) -> None:
+    """The fault STALL holds a request until its connection is closed."""
     proxy.plan = once(Fault.STALL, commands("INCRBY"))
     call = asyncio.ensure_future(client.incr(KEY))
     await wait_until(lambda: proxy.seen == ["STALL"], "the request is stalled")
@@ -57,6 +58,7 @@ async def test_a_stalled_request_is_executed_once_its_caller_has_gone(
 async def test_a_late_request_waits_for_the_test(
     proxy: FaultProxy, client: Redis, admin: Redis
 ) -> None:
+    """The fault STALL_LATE holds a request until the test executes it."""
     proxy.plan = once(Fault.STALL_LATE, commands("INCRBY"))
     call = asyncio.ensure_future(client.incr(KEY))
     await wait_until(lambda: bool(proxy.seen), "the request is stalled")
@@ -68,12 +70,14 @@ async def test_a_late_request_waits_for_the_test(
 
 @pytest.mark.parametrize("fault", [Fault.BYTE_BY_BYTE, Fault.DELAY])
 async def test_slow_frames_arrive_whole(fault: Fault, proxy: FaultProxy, client: Redis) -> None:
+    """Frames in single bytes, or delayed, are complete."""
     proxy.plan = once(fault, commands("ECHO"))
     assert await client.echo("slow and steady") == b"slow and steady"
     assert proxy.seen == [fault.name]
 
 
 async def test_garbage_is_no_reply(proxy: FaultProxy, client: Redis, admin: Redis) -> None:
+    """The request is executed, and its caller gets an error of the driver."""
     proxy.plan = once(Fault.GARBAGE, commands("INCRBY"))
     with pytest.raises(RedisError):
         await client.incr(KEY)
@@ -95,6 +99,7 @@ async def test_garbage_is_no_reply(proxy: FaultProxy, client: Redis, admin: Redi
     ],
 )
 def test_a_frame_ends_where_it_ends_and_not_before(frame: bytes) -> None:
+    """For each kind of RESP frame the parser finds its exact end."""
     assert [frame_end(frame[:size]) for size in range(1, len(frame))] == [None] * (len(frame) - 1)
     buffer = bytearray(frame + b":1\r\n")
     assert take_frame(buffer) == frame
@@ -102,4 +107,5 @@ def test_a_frame_ends_where_it_ends_and_not_before(frame: bytes) -> None:
 
 
 def test_a_requests_parts_may_hold_any_bytes() -> None:
+    """Also newlines, and nothing at all."""
     assert parts_of(b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$0\r\n\r\n") == [b"SET", b"\r\n", b""]

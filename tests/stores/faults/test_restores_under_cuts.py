@@ -45,6 +45,7 @@ async def test_a_lost_answer_changes_neither_run_nor_result(
 async def test_cuts_at_random_moments_neither_lose_nor_double_an_entry(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """The restored run equals its archive and passes the audit."""
     archive = await some_archive(pages=10)
     await store._server.ready()
     proxy.plan = random_faults(seed, 20)

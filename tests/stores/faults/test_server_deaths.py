@@ -38,6 +38,7 @@ async def embedded(tmp_path: Path, nothing_is_left: None) -> AsyncIterator[Redis
 async def test_a_killed_embedded_server_keeps_acknowledged_writes(
     embedded: RedisRunStore, tmp_path: Path
 ) -> None:
+    """Four kills under load: each acknowledged event is there once, for all subscribers."""
     acknowledged: dict[str, list[str]] = {f"run-{n}": [] for n in range(RUNS)}
     for run_id in acknowledged:
         await embedded.create(run_id, "work")

@@ -78,6 +78,7 @@ async def test_the_last_event_is_seen_after_the_state_and_cuts(
 async def test_a_deleted_runs_blocked_subscribers_end(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
+    """Each stream ends after the events that came before the deletion."""
     await store.append(run, note(run, "a"))
     readers = [asyncio.create_task(names_in_stream(store, run)) for _ in range(3)]
     await wait_for_subscribers(store, admin, 3)
@@ -104,6 +105,7 @@ async def test_a_delete_during_a_cut_ends_the_subscriber(
 async def test_a_delete_before_the_seal_ends_subscribers(
     proxy: FaultProxy, make_store: StoreMaker, straight: RedisRunStore
 ) -> None:
+    """Also when the subscriber was about to seal the run."""
     store = make_store(proxy.url, late_event_seconds=0.05)
     await store.create("run", "work")
     await store.set_state("run", RunState.FAILED)
@@ -120,6 +122,7 @@ async def test_a_delete_before_the_seal_ends_subscribers(
 async def test_a_lost_hash_ends_the_subscriber(
     run: str, store: RedisRunStore, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A hash that was deleted by hand is a CursorResetError at the next look."""
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.1)
     reader = asyncio.create_task(names_in_stream(store, run))
     await wait_for_subscribers(store, admin, 1)
@@ -193,6 +196,7 @@ async def test_a_cursor_of_a_trimmed_entry_is_a_gap(
 async def test_a_cursor_beyond_the_end_is_a_reset(
     run: str, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """A cursor after more entries than the run has shows that writes were lost."""
     await straight.append(run, note(run, "a"))
     event = await anext(straight.stream(run))
     assert event.id is not None

@@ -90,6 +90,7 @@ async def test_a_full_disk_refuses_writes_and_allows_reads(
 async def test_a_server_that_is_too_old_is_refused(
     version: str, proxy: FaultProxy, store: RedisRunStore
 ) -> None:
+    """The error names its version and the oldest supported one."""
     info = f"# Server\r\nredis_version:{version}\r\nrole:master\r\n".encode()
     proxy.answer = lambda parts: (
         b"$%d\r\n%s\r\n" % (len(info), info) if parts[0] == b"INFO" else None
@@ -110,6 +111,7 @@ async def test_a_server_that_is_too_old_is_refused(
 async def test_a_key_space_of_another_kind_is_refused(
     field: str, value: str, reported: str, admin: Redis, straight: RedisRunStore
 ) -> None:
+    """Another number of partitions or a newer schema: the error has it, nothing is written."""
     await admin.hset(straight._keys.meta, field, value)
     text = await refusal(straight.create("run", "work"), StoreConfigurationError)
     assert reported in text
@@ -120,6 +122,7 @@ async def test_a_key_space_of_another_kind_is_refused(
 async def test_a_meta_key_of_another_program_is_refused(
     admin: Redis, straight: RedisRunStore
 ) -> None:
+    """A key of another type under our name raises StoreConfigurationError."""
     await admin.set(straight._keys.meta, "mine")
     text = await refusal(straight.create("run", "work"), StoreConfigurationError)
     assert "not of murmur-streams" in text

@@ -38,6 +38,7 @@ BAD_URLS = {
 
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_a_malformed_url_is_refused_before_anything_is_connected(url: str) -> None:
+    """The error names the fault and has no cause that could show a password."""
     with pytest.raises(StoreConfigurationError, match=BAD_URLS[url]) as caught:
         open_store(url)
     assert caught.value.__cause__ is None
@@ -75,6 +76,7 @@ SECRET_URLS = [
 async def test_a_password_is_shown_nowhere(
     url: str, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
 ) -> None:
+    """Neither in the repr of store and client nor in errors and tracebacks."""
     monkeypatch.setattr(server_module, "OPENING_SECONDS", 0.05)
     shown: list[str] = []
     try:
@@ -100,6 +102,7 @@ async def test_a_password_is_shown_nowhere(
 async def test_a_server_that_is_not_there_is_given_up_within_seconds(
     url: str, make_store: StoreMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each call raises StoreUnavailableError."""
     monkeypatch.setattr(server_module, "OPENING_SECONDS", 0.1)
     store = make_store(url)
     for call in (opening(store), store.get_status("run"), store.create("run", "work")):
@@ -108,12 +111,14 @@ async def test_a_server_that_is_not_there_is_given_up_within_seconds(
 
 
 async def test_the_first_connection_is_given_five_seconds() -> None:
+    """The limit that the documentation names."""
     assert server_module.OPENING_SECONDS == 5.0
 
 
 async def test_a_wrong_or_missing_password_fails_at_once(
     tmp_path: Path, make_store: StoreMaker, log: pytest.LogCaptureFixture, nothing_is_left: None
 ) -> None:
+    """It raises StoreConfigurationError without a retry."""
     async with spare_server(tmp_path / "spare", password=SECRET) as server:
         for credentials in ("", ":wrong", "nobody:wrong", f"nobody:{SECRET}"):
             store = make_store(server.url(credentials))
@@ -127,6 +132,7 @@ async def test_a_wrong_or_missing_password_fails_at_once(
 async def test_a_needless_password_fails_at_once(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
+    """A password for a server without one raises StoreConfigurationError."""
     text = await refusal(opening(make_store(spare.url("user:pass"))), StoreConfigurationError)
     assert "credentials" in text
 

@@ -146,6 +146,7 @@ async def test_1000_tasks_with_random_cancels_get_true_results(
 async def test_writes_are_unknown_when_retries_run_out(
     proxy: FaultProxy, make_store: Callable[..., RedisRunStore], straight: RedisRunStore
 ) -> None:
+    """Under heavy faults each write is there once or not at all, as its error says."""
     store = make_store(proxy.url, retry_seconds=0.05)
     await asyncio.gather(*(store.create(run_id, "work") for run_id in RUNS))
     dice = random.Random(1)
@@ -161,6 +162,7 @@ async def test_writes_are_unknown_when_retries_run_out(
 async def test_large_and_small_writes_to_a_run_keep_their_order(
     store: RedisRunStore, straight: RedisRunStore, proxy: FaultProxy
 ) -> None:
+    """Large events go in calls of their own, and the journal has the order of the calls."""
     await store.create("run", "work")
     proxy.plan = some(random.Random(3), 0.1)
     names = [f"{number}{BIG if number % 7 == 0 else ''}" for number in range(200)]
@@ -175,6 +177,7 @@ async def test_large_and_small_writes_to_a_run_keep_their_order(
 async def test_each_caller_of_a_merged_call_gets_its_own_answer(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
+    """Appends that travel in one call have separate versions and refusals."""
     await store.create("run", "work")
     sent: list[Parts] = []
     is_append = calls("append")
@@ -202,6 +205,7 @@ async def test_each_caller_of_a_merged_call_gets_its_own_answer(
 async def test_a_text_that_cannot_be_sent_is_refused_alone(
     store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """A lone surrogate raises InvalidInputError; its neighbours are written."""
     await store.create("run", "work")
     answers = await asyncio.gather(
         store.append("run", note("run", "a")),
@@ -217,6 +221,7 @@ async def test_a_text_that_cannot_be_sent_is_refused_alone(
 async def test_a_run_that_ends_between_two_appends_refuses_the_second(
     store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """Writes that were called at once are applied in the order of the calls."""
     await store.create("run", "work")
     answers = await asyncio.gather(
         store.append("run", note("run", "before")),
@@ -253,6 +258,7 @@ async def test_callers_over_the_budget_wait_their_turn(
 async def test_callers_with_large_writes_wait_for_the_budget_in_bytes(
     store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """The bytes that wait in the writer stay below the limit."""
     await store.create("run", "work")
     writer = store._writer
     writer._budget = WriteBudget(1_000, 2 * len(BIG))
@@ -273,6 +279,7 @@ async def test_callers_with_large_writes_wait_for_the_budget_in_bytes(
 async def test_writes_of_cancelled_callers_still_count(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
+    """Cancelled writes that may still be applied count against the limit."""
     await store.create("run", "work")
     writer = store._writer
     writer._budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
@@ -291,6 +298,7 @@ async def test_writes_of_cancelled_callers_still_count(
 async def test_two_connections_carry_calls_of_many_runs_at_once(
     store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
+    """A stalled call delays only the runs on its connection."""
     many = [f"many-{number}" for number in range(100)]
     await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
     lanes = store._writer._lanes
@@ -325,6 +333,7 @@ async def test_a_broken_lane_loses_and_repeats_no_write(
 async def test_a_script_flush_under_many_writers_keeps_their_order(
     runs: list[str], store: RedisRunStore, straight: RedisRunStore, admin: Redis
 ) -> None:
+    """Scripts are loaded again, and the writes of each run stay in order."""
     crowd = Crowd(store, random.Random(7))
     writing = asyncio.create_task(crowd.run(TASKS, share_cancelled=0.0))
     for _ in range(20):
@@ -342,6 +351,7 @@ async def test_a_script_flush_under_many_writers_keeps_their_order(
 async def test_missing_scripts_are_loaded_before_a_retry(
     store: RedisRunStore, proxy: FaultProxy, server: EmbeddedServer
 ) -> None:
+    """A retry after a cut finds no script, and the write is still applied once."""
     await store.create("run", "work")
     is_append, tries = calls("append"), iter(range(100))
 
@@ -362,6 +372,7 @@ async def test_missing_scripts_are_loaded_before_a_retry(
 async def test_a_server_that_was_emptied_is_prepared_again(
     store: RedisRunStore, admin: Redis
 ) -> None:
+    """After FLUSHALL, meta and scripts are written again before the next write."""
     await store.create("run", "work")
     await admin.flushall()
     await admin.script_flush()
@@ -380,6 +391,7 @@ async def test_a_close_under_many_writers_gives_true_results(
     proxy: FaultProxy,
     straight: RedisRunStore,
 ) -> None:
+    """Each of 400 writes is in the journal exactly if its caller got a version."""
     proxy.plan = once(Fault.STALL if seconds < 5 else Fault.DROP_REPLY, calls("append"))
     writes = {
         f"{number}": asyncio.create_task(

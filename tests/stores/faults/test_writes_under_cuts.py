@@ -113,6 +113,7 @@ async def test_200_random_cuts_lose_and_repeat_nothing(
 async def test_calls_cancelled_at_random_are_applied_at_most_once(
     seed: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """Acknowledged appends are there once, cancelled ones at most once."""
     dice = random.Random(seed)
     await store.create("run", "work")
     proxy.plan = random_faults(seed, 40, share=0.3)
@@ -235,6 +236,7 @@ async def test_a_repeated_create_does_not_report_that_the_run_exists(
 async def test_a_repeated_delete_reports_the_deletion(
     fault: Fault, proxy: FaultProxy, store: RedisRunStore
 ) -> None:
+    """A delete whose reply was lost still returns True, and a second one False."""
     run_id = f"delete-{fault.name}"
     await store.create(run_id, "work")
     with pytest.raises(RunNotTerminalError):
@@ -248,6 +250,7 @@ async def test_a_repeated_delete_reports_the_deletion(
 async def test_a_claimed_run_is_handed_back_once(
     fault: Fault, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """A release whose reply was lost counts once."""
     run_id, target = f"release-{fault.name}", f"work-{fault.name}"
     await store.submit(run_id, target)
     base, feed = store._keys.base(0), store._keys.feed(0)
@@ -265,6 +268,7 @@ async def test_a_claimed_run_is_handed_back_once(
 async def test_a_run_is_sealed_once_by_its_subscribers(
     fault: Fault, proxy: FaultProxy, make_store: Callable[..., RedisRunStore]
 ) -> None:
+    """Three subscribers seal it at the same time, and the journal has one seal."""
     store = make_store(proxy.url, late_event_seconds=0.05)
     run_id = f"seal-{fault.name}"
     await store.create(run_id, "work")
@@ -281,6 +285,7 @@ async def test_a_run_is_sealed_once_by_its_subscribers(
 async def test_scripts_that_the_server_forgot_are_loaded_again_unseen(
     proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
+    """SCRIPT FLUSH between writes is invisible to their callers."""
     await store.create("run", "work")
     for number in range(10):
         await store.client.execute_command("SCRIPT", "FLUSH")

@@ -21,6 +21,7 @@ def threads() -> list[str]:
 
 
 async def test_a_close_that_is_cancelled_closes_all_the_same(open_again: Open) -> None:
+    """The file can be opened again, and no thread of the store is left."""
     store = open_again()
     await store.create("run", "target")
     closing = asyncio.create_task(store.close())
@@ -34,6 +35,7 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(open_again: Open) -
 
 
 async def test_every_close_returns_when_the_file_is_closed(open_again: Open) -> None:
+    """Three closes at once all wait for the same end."""
     store = open_again()
     await store.create("run", "target")
     await asyncio.gather(store.close(), store.close(), store.close())
@@ -41,6 +43,7 @@ async def test_every_close_returns_when_the_file_is_closed(open_again: Open) -> 
 
 
 async def test_closing_needs_no_thread_of_the_programs(open_again: Open) -> None:
+    """The default executor is full, and the store closes nevertheless."""
     may_end = threading.Event()
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1) as pool:
@@ -57,6 +60,7 @@ async def test_closing_needs_no_thread_of_the_programs(open_again: Open) -> None
 
 
 def test_a_store_whose_loop_ended_is_closed_by_another(open_again: Open) -> None:
+    """A store of a finished asyncio.run can be closed and opened in the next one."""
     store = open_again()
 
     async def use() -> None:
@@ -75,6 +79,7 @@ def test_a_store_whose_loop_ended_is_closed_by_another(open_again: Open) -> None
 
 
 async def test_a_close_from_another_loop_is_done_on_its_own(open_again: Open) -> None:
+    """It is handed over to the event loop that the store belongs to."""
     store = open_again()
     await store.create("run", "target")
     await asyncio.to_thread(lambda: asyncio.run(store.close()))
@@ -84,6 +89,8 @@ async def test_a_close_from_another_loop_is_done_on_its_own(open_again: Open) ->
 
 
 def test_a_store_that_was_forgotten_lets_go_of_its_file(open_again: Open) -> None:
+    """A store that was collected without a close does not block its file."""
+
     async def use() -> None:
         await open_again().create("run", "target")
 
@@ -102,6 +109,7 @@ def test_a_store_that_was_forgotten_lets_go_of_its_file(open_again: Open) -> Non
 
 
 async def test_subscribers_who_come_and_go_leave_nothing_behind(open_again: Open) -> None:
+    """Fifty short subscriptions beside a long one leave neither waiters nor counts."""
     async with open_again() as store:
         await store.create("run", "target")
         await store.append("run", note("run", 1))

@@ -88,6 +88,7 @@ async def test_a_damaged_run_is_reported_and_not_listed(
 async def test_rebuild_mends_it_from_its_journal(
     kind: str, open_again: Open, tmp_path: Path, clock: Clock, run_id: str
 ) -> None:
+    """After the rebuild the run is as before: state, input, listings and expiry."""
     async with open_again(clock=clock) as store:
         await fill(store)
         before = await store.snapshot(run_id)
@@ -109,6 +110,7 @@ async def test_rebuild_mends_it_from_its_journal(
 async def test_force_deletes_it_and_the_id_is_free(
     kind: str, open_again: Open, tmp_path: Path, clock: Clock
 ) -> None:
+    """A damaged run can be deleted by force only; its id can then be used again."""
     async with open_again(clock=clock) as store:
         await fill(store)
     garble_run(kind, tmp_path, "lives")
@@ -163,6 +165,7 @@ async def test_a_damaged_overdue_run_stays_and_others_fail(
 async def test_a_journal_with_a_hole_mends_nothing_and_says_so(
     kind: str, open_again: Open, tmp_path: Path, clock: Clock
 ) -> None:
+    """The rebuild fails, names the missing entry, and changes nothing."""
     async with open_again(clock=clock) as store:
         await fill(store)
         await store.append("lives", note("lives", 2), note("lives", 3))

@@ -54,12 +54,14 @@ class TestListing:
         return [run.run_id for run in database.listing(wanted, now, limit, None)]
 
     def test_the_newest_comes_first_and_equal_times_go_by_id(self, database: Database) -> None:
+        """A listing is sorted by the time of creation, then by id, both descending."""
         made = {"a": 5, "b": 7, "c": 5, "B": 5}
         write(database, *(created(a_run(name, created_ms=ms)) for name, ms in made.items()))
         assert self.ids(database) == ["b", "c", "a", "B"]
         assert self.ids(database, limit=2) == ["b", "c"]
 
     def test_each_filter_and_all_of_them(self, database: Database) -> None:
+        """State, target and tenant, alone and together, select the right runs."""
         rows = [
             ("a", "x", RunState.RUNNING, None),
             ("b", "x", RunState.PENDING, "acme"),
@@ -79,6 +81,7 @@ class TestListing:
             assert self.ids(database, wanted) == expected, wanted
 
     def test_a_run_is_listed_by_what_it_is_now(self, database: Database) -> None:
+        """After a change of state it is listed under the new state only."""
         write(database, created(a_run(state=RunState.RUNNING)))
         before = stored_run(database)
         after = replace(before, run=replace(before.run, state=RunState.FAILED))
@@ -87,6 +90,7 @@ class TestListing:
         assert self.ids(database, RunFilter(state=RunState.FAILED)) == ["r1"]
 
     def test_a_run_that_has_expired_is_stored_and_not_listed(self, database: Database) -> None:
+        """Until the sweep removes it, it can be read but not listed."""
         write(database, created(a_run(), expire_at_ms=10))
         assert self.ids(database, now=9) == ["r1"]
         assert self.ids(database, now=10) == []
@@ -96,6 +100,7 @@ class TestListing:
     def test_pages_hold_every_run_once_over_equal_times(
         self, database: Database, wanted: RunFilter
     ) -> None:
+        """Also when all runs have the same time of creation."""
         names = [f"r{number:02}" for number in range(23)]
         write(database, *(created(a_run(name, tenant="acme", created_ms=5)) for name in names))
         found: list[str] = []
@@ -106,6 +111,7 @@ class TestListing:
         assert found == names[::-1]
 
     def test_a_listed_run_has_its_newest_version(self, database: Database) -> None:
+        """A listing shows a plain append too, which changes only version and time."""
         write(database, created(a_run()))
         write(database, appended(stored_run(database), an_entry(a_run(), 2, 9)))
         assert database.listing(ALL, 0, 9, None) == [stored_run(database).run]
@@ -114,6 +120,7 @@ class TestListing:
 class TestDue:
     @pytest.mark.parametrize("what", list(Due))
     def test_the_earliest_moments_come_first(self, database: Database, what: Due) -> None:
+        """Due rows come in the order of their time, up to a limit and a moment."""
         moments = {"a": 30, "b": 10, "c": 20, "d": 40, "e": None}
         write(database, *(created(a_run(n), **{str(what): ms}) for n, ms in moments.items()))
         assert database.due(what, 30, 9) == ["b", "c", "a"]
@@ -122,6 +129,7 @@ class TestDue:
 
     @pytest.mark.parametrize("what", list(Due))
     def test_a_moment_that_moved_counts_where_it_is(self, database: Database, what: Due) -> None:
+        """A row has one time: the old one is gone, and a removed run has none."""
         write(database, created(a_run(), **{str(what): 10}))
         before = stored_run(database)
         write(database, RunChange(before, replace(before, **{str(what): 20}), is_plain=False))
@@ -130,6 +138,7 @@ class TestDue:
         assert database.due(what, 99, 9) == []
 
     def test_a_queue_goes_by_score_then_id(self, database: Database) -> None:
+        """Each target has a queue of ready and one of delayed runs, each sorted by score."""
         ready = {"a": 3, "c": -4, "b": -4}
         write(
             database,
@@ -143,6 +152,7 @@ class TestDue:
         assert database.queue("agent", is_ready=False, limit=9) == [(1, "d")]
 
     def test_a_claimed_run_has_left_its_queue(self, database: Database) -> None:
+        """A run without a queue position is in no queue."""
         write(database, created(a_run(), queue=QueuePosition(is_ready=True, score=1)))
         before = stored_run(database)
         write(database, RunChange(before, replace(before, queue=None), is_plain=False))
@@ -165,6 +175,7 @@ class TestFeed:
         assert database.feed(3, 9) == []
 
     def test_the_ends_of_an_empty_feed(self, database: Database) -> None:
+        """Both ends of an empty feed are position 0."""
         assert database.feed_ends() == ((0, 0), (0, 0))
 
     @pytest.mark.parametrize(("limit", "most"), [(0, 0), (1, 1), (20, 22)])
@@ -187,6 +198,7 @@ class TestFeed:
         assert write(database, appended(stored_run(database), an_entry(run, 100))) == (100, 100)
 
     def test_a_group_larger_than_the_feed_is_trimmed_to_it(self, reopen: Open) -> None:
+        """Only the last entries of the group stay, as many as the feed may have."""
         database = reopen(5)
         run = a_run()
         write(database, created(run, *(an_entry(run, seq) for seq in range(1, 50))))
@@ -196,6 +208,7 @@ class TestFeed:
     def test_a_long_entry_is_whole_while_its_run_is_there(
         self, database: Database, sign: str
     ) -> None:
+        """The feed has an entry over 1 KiB from the journal; later maybe only its type."""
         run = a_run()
         entry = an_entry(run, 1, data=sign * 2000)
         write(database, created(run, entry))
@@ -205,6 +218,7 @@ class TestFeed:
         assert fields in ([entry.fields], [TYPE_ONLY])
 
     def test_a_long_entry_of_an_earlier_life_is_not_the_new_ones(self, database: Database) -> None:
+        """The feed never shows an entry of the new life under the number of the old one."""
         old = a_run()
         write(database, created(old, an_entry(old, 1, data="x" * 2000)))
         new = a_run(epoch="e2")
@@ -217,6 +231,7 @@ class TestFeed:
         assert second.entry == change.entries[0]
 
     def test_an_entry_of_a_kibibyte_outlives_its_run(self, database: Database) -> None:
+        """Entries of up to 1,024 bytes are whole in the feed itself."""
         run = a_run()
         size = 1024 - len("typeagent_starteddata")
         entries = [an_entry(run, n, data="x" * (size + n - 1)) for n in (1, 2)]
@@ -235,11 +250,14 @@ class TestItems:
         return database
 
     def test_one_item(self, filled: Database) -> None:
+        """An item is found by its space and key; None if it does not exist."""
         assert filled.item(Space.DEAD, "a") == "<a>"
         assert filled.item(Space.WORKERS, "a") == "w"
         assert filled.item(Space.PAUSED, "a") is None
 
     def test_ranges_go_both_ways(self, filled: Database) -> None:
+        """Items can be read from both ends, between two keys, and up to a limit."""
+
         def keys(**options: object) -> str:
             found = filled.items(Space.DEAD, **{"limit": 9, **options})  # pyright: ignore[reportArgumentType]
             assert all(text == f"<{key}>" for key, text in found)
@@ -255,6 +273,7 @@ class TestItems:
         assert keys(before="") == ""
 
     def test_an_item_is_replaced_and_removed(self, filled: Database) -> None:
+        """A new text replaces the old one, None removes it, also when it does not exist."""
         write(filled, items={(Space.DEAD, "a"): "new", (Space.DEAD, "b"): None})
         write(filled, items={(Space.DEAD, "nobody"): None})
         assert filled.items(Space.DEAD, limit=2) == [("a", "new"), ("c", "<c>")]

@@ -49,12 +49,14 @@ def database(reopen: Open) -> Database:
 
 class TestRuns:
     def test_an_unknown_run_has_nothing(self, database: Database) -> None:
+        """Neither a row nor a journal, entries or payloads."""
         assert database.stored("r1") is None
         assert database.journal("r1", 0, 10) is None
         assert database.last_entries("r1", 10) == []
         assert database.payload("r1", PayloadKind.INPUT) is None
 
     def test_a_run_comes_back_with_every_field(self, reopen: Open) -> None:
+        """A stored run with all fields set is read as an equal run."""
         run = a_run(
             state=RunState.RUNNING,
             started_ms=2,
@@ -76,6 +78,7 @@ class TestRuns:
         assert stored_run(reopen()) == change.after
 
     def test_a_run_that_changes_is_written_as_a_whole(self, database: Database) -> None:
+        """All fields of the new state replace those of the old one."""
         write(database, created(a_run(tenant="acme"), queue=QueuePosition(is_ready=True, score=1)))
         before = stored_run(database)
         run = replace(before.run, state=RunState.COMPLETED, tenant=None, version=2, last_ms=9)
@@ -93,6 +96,7 @@ class TestRuns:
         assert stored_run(database).lease_until_ms == 5
 
     def test_a_plain_change_moves_version_and_time_only(self, reopen: Open) -> None:
+        """An append writes the new version and time, also for a second connection."""
         database = reopen()
         write(database, created(a_run(tenant="acme"), live_until_ms=7))
         before = stored_run(database)
@@ -101,6 +105,7 @@ class TestRuns:
         assert stored_run(reopen()) == change.after
 
     def test_a_removed_run_leaves_nothing(self, database: Database) -> None:
+        """Row, journal and payloads are gone; another run is untouched."""
         write(database, created(a_run(), payloads={PayloadKind.INPUT: "1"}), created(a_run("r2")))
         write(database, removed(stored_run(database)))
         assert database.stored("r1") is None
@@ -109,12 +114,14 @@ class TestRuns:
         assert seqs(database, "r2") == [1]
 
     def test_two_hundred_runs_go_in_one_group(self, database: Database) -> None:
+        """One commit can remove almost two hundred runs."""
         names = [f"r{number}" for number in range(200)]
         write(database, *(created(a_run(name)) for name in names))
         write(database, *(removed(stored_run(database, name)) for name in names[:199]))
         assert [run.run_id for run in database.listing(RunFilter(), 0, 10, None)] == ["r199"]
 
     def test_a_new_life_has_nothing_of_the_old_one(self, reopen: Open) -> None:
+        """Journal, payloads and times of the old life are gone."""
         database = reopen()
         old = a_run()
         payloads = {PayloadKind.INPUT: "1", PayloadKind.RESULT: "2"}
@@ -130,6 +137,7 @@ class TestRuns:
         assert database.payload("r1", PayloadKind.RESULT) is None
 
     def test_a_run_made_and_removed_in_one_group_was_never_there(self, database: Database) -> None:
+        """Only the feed has its entries."""
         run = a_run()
         whole = Changes(
             runs={"r1": RunChange(None, None, is_plain=False, entries=[an_entry(run, 1)])}
@@ -156,6 +164,7 @@ class TestJournal:
         ["", "é", "\x00", "a\x00b", "\U0001f600", "\u2028", '"\\/', "\ufeff", "\uffff", "' OR 1=1"],
     )
     def test_every_text_comes_back(self, reopen: Open, text: str) -> None:
+        """Empty texts, zero bytes, quotes and emoji are stored and read unchanged."""
         database = reopen()
         run = a_run(error=text or None)
         change = created(run, an_entry(run, 1, data=text), payloads={PayloadKind.INPUT: text})
@@ -168,6 +177,7 @@ class TestJournal:
         assert [row.entry.fields["data"] for row in database.feed(0, 9)] == [text]
 
     def test_a_page_of_the_journal_begins_after_a_seq(self, database: Database) -> None:
+        """A read takes the entries after a number, up to a limit."""
         run = a_run()
         entries = [an_entry(run, seq) for seq in range(1, 8)]
         write(database, created(run, *entries), created(a_run("r2")))
@@ -176,6 +186,7 @@ class TestJournal:
         assert database.last_entries("r1", 2) == entries[-2:]
 
     def test_older_entries_go_when_the_journal_is_trimmed(self, reopen: Open) -> None:
+        """Entries before the first number to keep are removed, in this run only."""
         database = reopen(1)
         run = a_run()
         write(database, created(run, *(an_entry(run, seq) for seq in range(1, 6))))
@@ -185,6 +196,7 @@ class TestJournal:
         assert seqs(database, "r2") == [1]
 
     def test_a_trimmed_journal_has_no_hole(self, database: Database) -> None:
+        """A database may keep older entries for the feed, but then all of them."""
         run = a_run()
         write(database, created(run, *(an_entry(run, seq) for seq in range(1, 6))))
         write(database, appended(stored_run(database), an_entry(run, 6), keep_from_seq=5))
@@ -193,6 +205,7 @@ class TestJournal:
         assert [row.entry.seq for row in database.feed(0, 9)] == [1, 2, 3, 4, 5, 6]
 
     def test_a_payload_that_is_left_out_stays(self, database: Database) -> None:
+        """A change replaces only the payloads that it names."""
         write(
             database,
             created(a_run(), payloads={PayloadKind.INPUT: "1", PayloadKind.CHECKPOINT: "2"}),
@@ -206,15 +219,18 @@ class TestJournal:
 
 class TestGroups:
     def test_a_group_that_is_rolled_back_leaves_nothing(self, database: Database) -> None:
+        """The next commit gets the first position of the feed."""
         database.begin()
         database.rollback()
         assert write(database, created(a_run())) == (1, 1)
 
     def test_an_empty_group_moves_nothing(self, database: Database) -> None:
+        """A commit without changes returns the last position of the feed."""
         write(database, created(a_run()))
         assert write(database) == (1, 1)
 
     def test_the_first_group_knows_nothing_and_later_ones_their_own(self, reopen: Open) -> None:
+        """Begin reports foreign writes only; those of this connection do not count."""
         database = reopen()
         write(database, created(a_run()))
         assert not database.begin()
@@ -238,5 +254,6 @@ class TestGroups:
             reader.close()
 
     def test_closing_twice_does_nothing_more(self, database: Database) -> None:
+        """A second close of a database is harmless."""
         database.close()
         database.close()

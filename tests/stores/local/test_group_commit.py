@@ -56,6 +56,7 @@ async def commits_of(store: FileRunStore) -> Commits:
 
 
 async def test_a_hundred_tasks_share_a_few_commits(store: FileRunStore) -> None:
+    """Appends of a hundred tasks at once need at most three commits."""
     await store.create("run", "target")
     commits = await commits_of(store)
     await asyncio.gather(*(store.append("run", note("run", each)) for each in range(TASKS)))
@@ -66,6 +67,7 @@ async def test_a_hundred_tasks_share_a_few_commits(store: FileRunStore) -> None:
 
 
 async def test_one_call_does_not_wait_for_company(store: FileRunStore) -> None:
+    """A single append is committed alone and at once."""
     await store.create("run", "target")
     commits = await commits_of(store)
     for number in range(5):
@@ -74,6 +76,7 @@ async def test_one_call_does_not_wait_for_company(store: FileRunStore) -> None:
 
 
 async def test_each_of_a_group_gets_its_own_answer_or_error(store: FileRunStore) -> None:
+    """Refused calls of a group get their errors, the others are written."""
     await store.create("run", "target")
     answers = await asyncio.gather(
         store.append("run", note("run", 1)),
@@ -89,6 +92,7 @@ async def test_each_of_a_group_gets_its_own_answer_or_error(store: FileRunStore)
 
 
 async def test_a_bug_in_one_operation_is_that_callers_alone(store: FileRunStore) -> None:
+    """An operation that raises an unexpected error does not fail its group."""
     await store.create("run", "target")
 
     def broken(group: Transaction) -> None:
@@ -150,6 +154,7 @@ def _rolled_back(store: FileRunStore) -> Generator[None]:
 
 
 async def test_a_file_that_somebody_holds_is_everybodys_error_at_once(store: FileRunStore) -> None:
+    """All callers of the group get the error after one wait for the locked file."""
     await store.create("run", "target")
     commits = await commits_of(store)
     await asyncio.gather(*(store.append("run", note("run", each)) for each in range(3)))
@@ -163,6 +168,7 @@ async def test_a_file_that_somebody_holds_is_everybodys_error_at_once(store: Fil
 
 
 async def test_a_cancelled_caller_poisons_nothing(store: FileRunStore) -> None:
+    """Calls of the same group as a cancelled one are written as usual."""
     await store.create("run", "target")
     writes = [asyncio.create_task(store.append("run", note("run", each))) for each in range(10)]
     await asyncio.sleep(0)
@@ -179,6 +185,7 @@ async def test_a_cancelled_caller_poisons_nothing(store: FileRunStore) -> None:
 async def test_more_callers_than_may_wait_are_served_all_the_same(
     store: FileRunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a short queue of waiting calls, each append still gets its own version."""
     monkeypatch.setattr("murmur_streams.stores.local.engine.writer.MOST_WAITING", 7)
     await store.create("run", "target")
     versions = await asyncio.gather(
@@ -188,6 +195,7 @@ async def test_more_callers_than_may_wait_are_served_all_the_same(
 
 
 async def test_closing_writes_what_waits_and_refuses_what_comes(open_again: Open) -> None:
+    """Each append during a close is either written or refused with StoreClosedError."""
     store = open_again()
     await store.create("run", "target")
     writes = [asyncio.create_task(store.append("run", note("run", each))) for each in range(50)]
@@ -229,6 +237,7 @@ async def test_closing_ends_every_subscriber_and_feed_reader(
 
 
 async def test_a_store_is_one_event_loops(store: FileRunStore) -> None:
+    """A call from another event loop is refused, and the store goes on."""
     await store.create("run", "target")
 
     def elsewhere() -> None:

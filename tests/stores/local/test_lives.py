@@ -46,6 +46,7 @@ async def test_a_follower_of_a_deleted_run_sees_its_own_life_end(
 
 
 async def test_three_lives_in_one_group_are_three_streams(store: FileRunStore) -> None:
+    """A follower of the first life sees only its entries, up to its deletion."""
     await store.create("run", "target")
     seen: list[JournalEntry] = []
     following = asyncio.create_task(follow(store, "run", seen))

@@ -70,6 +70,7 @@ async def first_cursor(store: FileRunStore) -> str:
 async def test_nothing_that_blocks_is_called_on_the_event_loop(
     open_again: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each call of the database runs in a thread of the store, and the threads end with it."""
     threads: set[threading.Thread] = set()
     store = open_again()
     opening = store._open_database
@@ -97,6 +98,7 @@ async def test_nothing_that_blocks_is_called_on_the_event_loop(
 
 
 async def test_the_event_loop_goes_on_while_a_commit_takes_long(store: FileRunStore) -> None:
+    """During a slow commit the loop answers reads."""
     await store.create("run", "target")
     database: Any = (await file_of(store)).writer._database
     commit, is_committing, may_go_on = database.commit, threading.Event(), threading.Event()
@@ -117,6 +119,7 @@ async def test_the_event_loop_goes_on_while_a_commit_takes_long(store: FileRunSt
 
 
 async def test_many_stores_leave_no_thread_and_no_open_file(open_again: Open) -> None:
+    """Fifty stores, opened and closed, leave the process as it was."""
     process = psutil.Process()
     async with open_again() as store:
         await store.create("run", "target")

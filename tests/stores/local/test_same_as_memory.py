@@ -118,6 +118,7 @@ ACTIONS: dict[str, Callable[[RunStore, str, Any], Awaitable[object]]] = {
 @given(st.lists(STEPS, max_size=25))
 @settings(max_examples=400)
 def test_the_same_commands_leave_the_same_runs(steps: list[Step]) -> None:
+    """Random commands give the same runs, journals and feed in all three stores."""
     asyncio.run(_compare(steps))
 
 

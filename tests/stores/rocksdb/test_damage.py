@@ -48,6 +48,7 @@ def read(path: Path, version: int) -> None:
 
 @pytest.mark.parametrize("at", [0.02, 0.3, 0.5, 0.9, 0.999])
 def test_a_manifest_that_was_cut_off_is_damage(tmp_path: Path, at: float) -> None:
+    """RocksDB would open it with old data; our note of the last close shows the loss."""
     path = tmp_path / "store"
     filled(path, 3)
     for _ in range(3):
@@ -66,6 +67,7 @@ def test_a_manifest_that_was_cut_off_is_damage(tmp_path: Path, at: float) -> Non
 
 
 def test_a_folder_that_another_tool_opened_since_is_opened(tmp_path: Path) -> None:
+    """A note of an older close, left by another tool, is not taken for damage."""
     path = tmp_path / "store"
     stored = filled(path, 3)
     note = (path / SHUTDOWN_MARKER).read_text()
@@ -96,6 +98,7 @@ def test_damage_is_reported_and_the_files_stay(
 
 @pytest.mark.parametrize("cut", [1, 7, 30, 150])
 def test_a_log_with_a_torn_end_opens_with_all_that_is_whole(tmp_path: Path, cut: int) -> None:
+    """A killed process may leave half a record at the end of the log."""
     path = tmp_path / "store"
     killed(path, 50)
     log = only(path, "*.log")
@@ -110,6 +113,7 @@ def test_a_log_with_a_torn_end_opens_with_all_that_is_whole(tmp_path: Path, cut:
 
 
 def test_a_log_that_is_damaged_before_its_end_is_refused(tmp_path: Path) -> None:
+    """A wrong checksum in the middle of the log is damage, and no file changes."""
     path = tmp_path / "store"
     killed(path, 500)
     garbled(only(path, "*.log"), 0.4)
@@ -123,6 +127,7 @@ def test_a_log_that_is_damaged_before_its_end_is_refused(tmp_path: Path) -> None
 def test_a_folder_that_rocksdb_refuses_keeps_its_closing_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The note of the last close is removed only once the folder is open."""
     path = tmp_path / "store"
     filled(path, 300)
     note = (path / SHUTDOWN_MARKER).read_bytes()
@@ -138,6 +143,7 @@ def test_a_folder_that_rocksdb_refuses_keeps_its_closing_note(
     "row", [b"1 2", b"1 2 3 x", b"5 5 4 4", b"0 -1 0 0", b"0 0 0 " + b"9" * 30]
 )
 def test_feed_ends_that_cannot_be_read_are_damage(tmp_path: Path, row: bytes) -> None:
+    """The store is not opened, and no file changes."""
     path = tmp_path / "store"
     filled(path, 1)
     handle = OpenFolder(path)

@@ -89,6 +89,7 @@ def check_run_is_damaged(database: Database) -> None:
 
 @pytest.mark.parametrize("row", BAD_RUNS)
 def test_a_run_that_cannot_be_read_is_named_and_not_listed(tmp_path: Path, row: bytes) -> None:
+    """Reading it raises RunDamagedError with its id; listings leave it out."""
     database = filled(tmp_path / "store", put(keys.run("run"), row))
     check_run_is_damaged(database)
     database.close()
@@ -96,6 +97,7 @@ def test_a_run_that_cannot_be_read_is_named_and_not_listed(tmp_path: Path, row: 
 
 @pytest.mark.parametrize("row", BAD_VERSIONS)
 def test_a_version_that_cannot_be_read_is_damage_too(tmp_path: Path, row: bytes) -> None:
+    """The row of the version is as necessary as the row of the run."""
     database = filled(tmp_path / "store", put(keys.version("run"), row))
     check_run_is_damaged(database)
     database.close()
@@ -103,6 +105,7 @@ def test_a_version_that_cannot_be_read_is_damage_too(tmp_path: Path, row: bytes)
 
 @pytest.mark.parametrize("row", BAD_ENTRIES)
 def test_an_entry_that_cannot_be_read_names_its_run(tmp_path: Path, row: bytes) -> None:
+    """Reading the journal raises RunDamagedError with the number of the entry."""
     database = filled(tmp_path / "store", put(keys.numbered(keys.journal("run"), 2), row))
     for read in (lambda: database.journal("run", 0, 10), lambda: database.last_entries("run", 4)):
         with pytest.raises(RunDamagedError, match="entry 2"):
@@ -112,6 +115,7 @@ def test_an_entry_that_cannot_be_read_names_its_run(tmp_path: Path, row: bytes) 
 
 @pytest.mark.parametrize("row", BAD_ENTRIES)
 def test_stored_entries_are_those_that_can_be_read(tmp_path: Path, row: bytes) -> None:
+    """An audit gets the readable entries and skips the damaged one."""
     database = filled(tmp_path / "store", put(keys.numbered(keys.journal("run"), 2), row))
     assert [each.seq for each in database.stored_entries("run", 0, 10)] == [1, 3, 4, 5]
     assert [each.seq for each in database.stored_entries("run", 0, 2)] == [1, 3]
@@ -126,6 +130,8 @@ def test_stored_entries_are_those_that_can_be_read(tmp_path: Path, row: bytes) -
 def test_the_feed_goes_on_past_a_row_that_cannot_be_read(
     tmp_path: Path, n: int, row: bytes | None
 ) -> None:
+    """The row keeps its number and has no fields; the rows after it are unchanged."""
+
     def spoil(handle: OpenFolder) -> None:
         if row is None:
             handle.family.delete(keys.feed(n))
@@ -168,6 +174,7 @@ def test_a_feed_row_damaged_in_the_journal_too_has_no_type(tmp_path: Path) -> No
 
 
 def test_a_feed_with_a_row_that_cannot_be_read_is_trimmed(tmp_path: Path) -> None:
+    """Trimming removes a damaged row like every other."""
     path = tmp_path / "store"
     filled(path, put(keys.feed(5), b"x")).close()
     database = opened(path, feed_max_entries=2)
@@ -180,6 +187,8 @@ def test_a_feed_with_a_row_that_cannot_be_read_is_trimmed(tmp_path: Path) -> Non
 
 
 def test_texts_that_are_none_are_damage(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 raise an error that names the payload or item."""
+
     def spoil(handle: OpenFolder) -> None:
         handle.family.put(keys.payload("run", PayloadKind.INPUT), b"\xff")
         handle.family.put(keys.item(Space.WORKERS, "run"), b"\xff")
@@ -203,6 +212,7 @@ def test_texts_that_are_none_are_damage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", [b"", b"x", b"x\n\n\n", b"\xff"])
 def test_a_listing_asks_the_run_where_its_row_says_nothing(tmp_path: Path, row: bytes) -> None:
+    """If the row of a listing is damaged, the run itself decides about the filter."""
     (key,) = [each for each in keys.listings(new_run("run").run) if each.startswith(b"t")]
     database = filled(tmp_path / "store", put(key, row))
     for state, count in ((RunState.PENDING, 2), (RunState.FAILED, 0)):
@@ -211,6 +221,7 @@ def test_a_listing_asks_the_run_where_its_row_says_nothing(tmp_path: Path, row: 
 
 
 def test_numbers_beyond_all_ranges_are_read_as_their_ends(tmp_path: Path) -> None:
+    """A huge limit means everything, a negative one nothing."""
     database = filled(tmp_path / "store", lambda _: None)
     limits: Any = ((ENDLESS, 5), (0, 0), (-1, 0), (-ENDLESS, 0), (1.5, 1))
     for limit, count in limits:
@@ -234,6 +245,7 @@ def test_numbers_beyond_all_ranges_are_read_as_their_ends(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("moment", [ENDLESS, -ENDLESS])
 def test_a_moment_beyond_all_time_is_written_and_read_as_it_is(tmp_path: Path, moment: int) -> None:
+    """Times and scores beyond 64 bits are stored, and sorted as the largest or smallest."""
     database = filled(tmp_path / "store", lambda _: None)
     far = replace(
         new_run("far", created_ms=abs(moment)),
@@ -249,6 +261,7 @@ def test_a_moment_beyond_all_time_is_written_and_read_as_it_is(tmp_path: Path, m
 
 
 def test_a_version_beyond_all_journals_reads_what_there_is(tmp_path: Path) -> None:
+    """A damaged version does not hide the entries that exist."""
     database = filled(tmp_path / "store", put(keys.version("run"), b"%d %d" % (ENDLESS, NOW)))
     found = database.journal("run", 0, 10)
     assert found is not None

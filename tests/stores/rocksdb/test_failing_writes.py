@@ -74,6 +74,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) -> None:
 
 
 def test_a_store_that_failed_and_was_closed_stays_closed(tmp_path: Path) -> None:
+    """After a close, reopening the folder raises StoreClosedError."""
     handle = OpenFolder(tmp_path / "store")
     handle.close()
     with pytest.raises(StoreClosedError):
@@ -83,6 +84,7 @@ def test_a_store_that_failed_and_was_closed_stays_closed(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_taken_again_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If reopening after a failure fails, the next write tries it once more."""
     path = tmp_path / "store"
     handle = OpenFolder(path)
     with monkeypatch.context() as patched:
@@ -104,6 +106,7 @@ def failing(text: str) -> None:
 def test_a_disk_that_does_not_confirm_leaves_the_outcome_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A failed sync raises OutcomeUnknownError, and the written data stays."""
     handle = OpenFolder(tmp_path / "store")
     database = RocksDatabase(handle, sync=True, feed_max_entries=10)
     stored = new_run("run")
@@ -117,6 +120,7 @@ def test_a_disk_that_does_not_confirm_leaves_the_outcome_unknown(
 
 
 def test_a_synchronous_store_writes_and_reads_as_another(tmp_path: Path) -> None:
+    """With sync=True a store gives the same results."""
     database = opened(tmp_path / "store", sync=True)
     stored = new_run("run")
     database.commit(created(stored))

@@ -34,6 +34,7 @@ def test_feed_positions_have_no_hole_and_time_never_decreases(tmp_path: Path) ->
 
 
 def test_it_is_trimmed_to_its_size_with_a_tenth_of_slack(tmp_path: Path) -> None:
+    """Trimming begins when the feed is a tenth longer than it may be."""
     database = opened(tmp_path / "store", feed_max_entries=20)
     fed(database, 22)
     assert len(database.feed(0, 100)) == 22
@@ -44,6 +45,7 @@ def test_it_is_trimmed_to_its_size_with_a_tenth_of_slack(tmp_path: Path) -> None
 
 
 def test_a_group_longer_than_the_feed_leaves_its_end(tmp_path: Path) -> None:
+    """Only the last entries of such a commit are in the feed."""
     database = opened(tmp_path / "store", feed_max_entries=10)
     entries = [("x", entry("run", seq, ms=NOW + seq)) for seq in range(1, 101)]
     database.commit(Changes(feed=entries))
@@ -55,6 +57,7 @@ def test_a_group_longer_than_the_feed_leaves_its_end(tmp_path: Path) -> None:
 
 
 def test_its_end_outlives_a_restart_and_everything_in_it(tmp_path: Path) -> None:
+    """The numbers go on after a restart, even if the feed is empty."""
     database = opened(tmp_path / "store", feed_max_entries=0)
     fed(database, 3)
     assert database.feed(0, 10) == []
@@ -68,6 +71,7 @@ def test_its_end_outlives_a_restart_and_everything_in_it(tmp_path: Path) -> None
 
 
 def test_a_big_entry_is_looked_up_in_its_journal(tmp_path: Path) -> None:
+    """The entry of another life with the same seq is never shown instead."""
     database = opened(tmp_path / "store")
     stored = new_run("run")
     database.commit(created(stored))
@@ -86,6 +90,7 @@ def test_a_big_entry_is_looked_up_in_its_journal(tmp_path: Path) -> None:
 
 
 def test_a_big_entry_of_a_trimmed_journal_keeps_its_type(tmp_path: Path) -> None:
+    """Without the journal's entry the feed still has the type."""
     database = opened(tmp_path / "store")
     stored = new_run("run")
     database.commit(created(stored))

@@ -14,6 +14,7 @@ def golden() -> object:
 
 
 def test_a_store_of_version_1_is_read_and_written(tmp_path: Path, golden: object) -> None:
+    """A folder from an earlier release gives the golden content, and accepts writes."""
     with ZipFile(FROZEN / "v1.zip") as archive:
         archive.extractall(tmp_path / "store")
     database = opened(tmp_path / "store")
@@ -32,6 +33,7 @@ def test_a_store_of_version_1_is_read_and_written(tmp_path: Path, golden: object
 def test_this_release_says_the_same_of_what_it_writes_itself(
     tmp_path: Path, golden: object
 ) -> None:
+    """The same runs, written by this release, give the same golden content."""
     database = opened(tmp_path / "store")
     fill(database)
     assert dump(database) == golden

@@ -73,6 +73,7 @@ def test_a_relative_path_means_the_folder_at_the_opening(
 def test_a_folder_that_is_not_there_any_more_takes_no_write(
     tmp_path: Path, move: Callable[[Path], object]
 ) -> None:
+    """Deleted, moved, replaced or emptied: each write fails with the path, and writes nothing."""
     path = tmp_path / "store"
     database = opened(path)
     stored = new_run("run")
@@ -117,6 +118,7 @@ def test_a_renamed_store_can_be_opened_there_once_closed(tmp_path: Path) -> None
 
 
 def test_a_folder_that_was_put_back_takes_writes_again(tmp_path: Path) -> None:
+    """After the folder is back under its name, the next write works."""
     path = tmp_path / "store"
     database = opened(path)
     stored = new_run("run")
@@ -136,6 +138,7 @@ def test_a_folder_that_was_put_back_takes_writes_again(tmp_path: Path) -> None:
 def test_a_folder_that_goes_during_a_write_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The error is that the folder is gone, not that it is damaged."""
     path = tmp_path / "store"
     database = opened(path)
 
@@ -154,6 +157,7 @@ def test_a_folder_that_goes_during_a_write_is_not_called_damaged(
 
 
 def test_any_thread_may_close_it_and_the_folder_is_free_then(tmp_path: Path) -> None:
+    """Opened in one thread and closed in another, it can be opened again."""
     path = tmp_path / "store"
     made: list[tuple[Database, Reader]] = []
 
@@ -175,6 +179,7 @@ def test_any_thread_may_close_it_and_the_folder_is_free_then(tmp_path: Path) -> 
 
 
 def test_it_can_be_closed_while_another_thread_writes(tmp_path: Path) -> None:
+    """The writing thread gets StoreClosedError, and every acknowledged write is there."""
     path = tmp_path / "store"
     database = opened(path)
     stored = new_run("run")

@@ -36,6 +36,7 @@ def foreign(path: Path, *names: bytes) -> None:
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_missing_or_empty_folder_becomes_a_store(tmp_path: Path, exists: bool) -> None:
+    """Opening creates the store, and a second opening finds it."""
     path = tmp_path / "store"
     if exists:
         path.mkdir()
@@ -47,12 +48,14 @@ def test_a_missing_or_empty_folder_becomes_a_store(tmp_path: Path, exists: bool)
 
 
 def test_a_missing_parent_is_named(tmp_path: Path) -> None:
+    """A folder whose parent does not exist is not created."""
     with pytest.raises(StoreConfigurationError, match="none does not exist"):
         opened(tmp_path / "none" / "store")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
+    """A path that is a file is refused, and the file stays."""
     (tmp_path / "store").write_text("text")
     with pytest.raises(StoreConfigurationError, match="is a file"):
         opened(tmp_path / "store")
@@ -61,6 +64,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 300, "x\0y"], ids=["long", "nul"])
 def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    """A name that is too long, or has a zero byte, raises StoreConfigurationError."""
     with pytest.raises(StoreConfigurationError, match="cannot be opened"):
         opened(tmp_path / name)
 
@@ -80,6 +84,7 @@ def test_a_relative_path_from_a_deleted_folder_is_refused(
 def test_where_no_links_can_be_made_a_store_opens_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Some file systems have no symbolic links; the store does not depend on them."""
     path = tmp_path / "store"
     opened(path).close()
     monkeypatch.setattr(Path, "symlink_to", unsupported)
@@ -104,6 +109,7 @@ def test_a_folder_opened_during_the_check_is_in_use(
 
 
 def test_a_folder_of_other_files_is_refused_and_untouched(tmp_path: Path) -> None:
+    """The error names one of the other files."""
     (tmp_path / "letter.txt").write_text("text")
     with pytest.raises(StoreConfigurationError, match=r"other files \(letter.txt\)"):
         opened(tmp_path)
@@ -120,6 +126,7 @@ def test_a_folder_of_other_files_is_refused_and_untouched(tmp_path: Path) -> Non
 def test_a_foreign_rocksdb_is_refused_and_untouched(
     tmp_path: Path, names: list[bytes], message: str
 ) -> None:
+    """The error says whose database it seems to be, and no file changes."""
     path = tmp_path / "store"
     foreign(path, *names)
     before = contents(path)
@@ -146,6 +153,7 @@ def test_a_foreign_rocksdb_with_rows_only_in_its_log_stays(tmp_path: Path) -> No
 
 
 def test_a_rocksdb_without_a_row_becomes_a_store(tmp_path: Path) -> None:
+    """An empty database of another tool may be used."""
     foreign(tmp_path / "store")
     database = opened(tmp_path / "store")
     database.commit(created(new_run("run")))
@@ -153,6 +161,7 @@ def test_a_rocksdb_without_a_row_becomes_a_store(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_maker_left_becomes_a_store(tmp_path: Path) -> None:
+    """Files of a process that was killed while it created the store do no harm."""
     path = tmp_path / "store"
     path.mkdir()
     for name in ("LOCK", "LOG", "IDENTITY", "MANIFEST-000001", "rocksdict-config.json"):
@@ -215,6 +224,7 @@ def somebody_else() -> Generator[None]:
 
 
 def test_a_folder_without_permission_is_refused() -> None:
+    """Where the user may not write, the error says so and nothing is created."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o555)
@@ -228,6 +238,7 @@ def test_a_folder_without_permission_is_refused() -> None:
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """The error asks for an upgrade, and no file changes."""
     path = tmp_path / "store"
     handle = OpenFolder(path)
     opening.migrate(handle, version=2, migrations={})
@@ -264,6 +275,7 @@ def fail(view: View, batch: WriteBatch) -> None:
 
 
 def test_an_old_version_is_migrated_step_by_step(tmp_path: Path) -> None:
+    """Each missing step is applied once, in order."""
     handle = OpenFolder(tmp_path / "store")
     opening.migrate(handle)
     steps = {1: put(b"x", b"1"), 2: put(b"x", b"2")}
@@ -275,6 +287,7 @@ def test_an_old_version_is_migrated_step_by_step(tmp_path: Path) -> None:
 
 
 def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
+    """The step before it stays applied; the failed one leaves nothing behind."""
     handle = OpenFolder(tmp_path / "store")
     opening.migrate(handle)
     with pytest.raises(ZeroDivisionError) as raised:
@@ -290,6 +303,7 @@ def test_a_failing_step_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_without_rocksdict_the_extra_is_named() -> None:
+    """The ImportError has the pip command to type."""
     program = (
         "import sys; sys.modules['rocksdict'] = None\n"
         "import murmur_streams.stores.local.rocksdb.opening"
@@ -301,5 +315,6 @@ def test_without_rocksdict_the_extra_is_named() -> None:
 
 
 def test_a_folder_is_known_by_its_column_family(tmp_path: Path) -> None:
+    """Our column family distinguishes the folder from databases of others."""
     opened(tmp_path / "store").close()
     assert FAMILY in Rdict.list_cf(str(tmp_path / "store"))

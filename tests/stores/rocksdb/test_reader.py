@@ -12,6 +12,7 @@ from tests.stores.rocksdb.making import appended, changed, created, new_run, ope
 
 
 def test_a_reader_sees_what_was_committed_at_once(tmp_path: Path) -> None:
+    """A commit is visible to a reader as soon as it has returned."""
     database = opened(tmp_path / "store")
     reader = database.reader()
     stored = new_run("run")
@@ -21,6 +22,7 @@ def test_a_reader_sees_what_was_committed_at_once(tmp_path: Path) -> None:
 
 
 def test_each_call_of_a_reader_sees_one_moment(tmp_path: Path) -> None:
+    """While a thread writes two runs together, a read never sees only one of the changes."""
     # Two runs are always in the same state and have journals of the same length as their version.
     database = opened(tmp_path / "store")
     reader, is_over, seen = database.reader(), Event(), 0
@@ -62,6 +64,7 @@ def test_each_call_of_a_reader_sees_one_moment(tmp_path: Path) -> None:
 
 
 def test_nothing_can_be_read_or_written_after_the_close(tmp_path: Path) -> None:
+    """Each call raises StoreClosedError; closing again is harmless."""
     database = opened(tmp_path / "store")
     reader = database.reader()
     stored = new_run("run")
@@ -78,6 +81,7 @@ def test_nothing_can_be_read_or_written_after_the_close(tmp_path: Path) -> None:
 
 
 def test_a_closed_folder_opens_again_whatever_was_raised_before(tmp_path: Path) -> None:
+    """The traceback of an error does not keep the folder locked."""
     database = opened(tmp_path / "store")
     group = created(new_run("run"))
     group.runs["run"].entries = [None]  # type: ignore[list-item]

@@ -116,6 +116,7 @@ def test_a_repaired_run_has_only_its_new_rows(
 def test_a_repair_that_leaves_nothing_removes_all_of_the_run(
     tmp_path: Path, spoil: Callable[[OpenFolder], object]
 ) -> None:
+    """Rows, payloads and entries of the damaged run are gone, those of other runs stay."""
     path = tmp_path / "store"
     database = spoiled(path, spoil)
     database.commit(repaired(None))

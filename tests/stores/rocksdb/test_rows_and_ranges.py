@@ -27,6 +27,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def test_a_run_comes_back_as_it_was_written(database: Database) -> None:
+    """A run with quotes, control characters and all times is read as an equal run."""
     stored = Stored(
         replace(
             new_run("a:b.c_d-1").run,
@@ -45,6 +46,7 @@ def test_a_run_comes_back_as_it_was_written(database: Database) -> None:
 
 
 def test_a_plain_change_writes_version_and_last_ms(database: Database) -> None:
+    """An append changes only these two, and adds its entries."""
     stored = new_run("run")
     database.commit(created(stored))
     after, group = appended(stored, 3, data='{"ü": "\\u0000"}')
@@ -57,6 +59,7 @@ def test_a_plain_change_writes_version_and_last_ms(database: Database) -> None:
 
 
 def test_the_newest_entries_come_oldest_first(database: Database) -> None:
+    """The last n entries are returned in the order of their seq."""
     stored = new_run("run")
     database.commit(created(stored))
     _, group = appended(stored, 9)
@@ -67,6 +70,7 @@ def test_the_newest_entries_come_oldest_first(database: Database) -> None:
 
 
 def test_a_journal_does_not_reach_into_that_of_a_longer_id(database: Database) -> None:
+    """Ids that begin alike have separate journals."""
     for run_id in ("run", "run0", "run:1"):
         database.commit(created(new_run(run_id)))
     found = database.journal("run", 0, 100)
@@ -75,6 +79,7 @@ def test_a_journal_does_not_reach_into_that_of_a_longer_id(database: Database) -
 
 
 def test_a_trimmed_journal_begins_where_it_was_trimmed(database: Database) -> None:
+    """Entries before the first one to keep are gone."""
     stored = new_run("run")
     database.commit(created(stored))
     stored, group = appended(stored, 10)
@@ -87,6 +92,7 @@ def test_a_trimmed_journal_begins_where_it_was_trimmed(database: Database) -> No
 
 @pytest.mark.parametrize("length", [3, 1500], ids=["short", "long"])
 def test_a_removed_run_leaves_nothing(database: Database, length: int) -> None:
+    """A short and a long run are removed with all their rows."""
     stored = replace(new_run("run"), lease_until_ms=NOW)
     group = created(stored)
     group.runs["run"].payloads[PayloadKind.INPUT] = "1"
@@ -103,6 +109,7 @@ def test_a_removed_run_leaves_nothing(database: Database, length: int) -> None:
 
 @pytest.mark.parametrize("length", [3, 1500], ids=["short", "long"])
 def test_a_new_life_has_nothing_of_the_old_one(database: Database, length: int) -> None:
+    """Journal, payloads and tenant of the old life are gone."""
     old = new_run("run", tenant="mine")
     group = created(old)
     group.runs["run"].payloads = {PayloadKind.INPUT: "1", PayloadKind.RESULT: "2"}
@@ -123,6 +130,7 @@ def test_a_new_life_has_nothing_of_the_old_one(database: Database, length: int) 
 
 
 def test_a_listing_is_newest_first_and_goes_on_before_a_key(database: Database) -> None:
+    """The key of the last run begins the next page."""
     runs = [new_run(f"run{each}", created_ms=NOW + each // 2).run for each in range(6)]
     for run in runs:
         database.commit(created(Stored(run)))
@@ -133,6 +141,7 @@ def test_a_listing_is_newest_first_and_goes_on_before_a_key(database: Database) 
 
 
 def test_a_listing_lets_through_what_is_wanted(database: Database) -> None:
+    """Each combination of state, target and tenant selects the right runs."""
     for number in range(12):
         state = RunState.RUNNING if number % 2 else RunState.PENDING
         target, tenant = f"target{number % 3}", "mine" if number % 4 < 2 else None
@@ -150,6 +159,7 @@ def test_a_listing_lets_through_what_is_wanted(database: Database) -> None:
 
 
 def test_a_listing_passes_what_has_expired(database: Database) -> None:
+    """Runs whose time is over are skipped, and the page is still full."""
     for number in range(5):
         run = replace(new_run(f"run{number}"), expire_at_ms=NOW if number > 1 else NOW + 1)
         database.commit(created(run))
@@ -157,6 +167,7 @@ def test_a_listing_passes_what_has_expired(database: Database) -> None:
 
 
 def test_moments_are_due_in_their_order(database: Database) -> None:
+    """Rows come by time, then by id, up to the given moment and limit."""
     for number, moment in enumerate((5, 3, 9, 3)):
         database.commit(created(replace(new_run(f"run{number}"), overdue_ms=moment)))
     assert database.due(Due.OVERDUE, 5, 10) == ["run1", "run3", "run0"]
@@ -166,6 +177,7 @@ def test_moments_are_due_in_their_order(database: Database) -> None:
 
 
 def test_a_moment_that_moved_is_due_once(database: Database) -> None:
+    """A changed time replaces the old one, and None removes it."""
     before = replace(new_run("run"), lease_until_ms=10)
     database.commit(created(before))
     assert database.due(Due.LEASE, 20, 10) == ["run"]
@@ -177,6 +189,7 @@ def test_a_moment_that_moved_is_due_once(database: Database) -> None:
 
 
 def test_a_queue_is_ordered_by_score_below_zero_too_then_by_id(database: Database) -> None:
+    """Negative scores come before zero and positive ones."""
     for run_id, score in (("c", 0), ("b", -60_000), ("a", 0), ("d", 10**13)):
         position = QueuePosition(is_ready=True, score=score)
         database.commit(created(replace(new_run(run_id), queue=position)))
@@ -191,6 +204,7 @@ def test_a_queue_is_ordered_by_score_below_zero_too_then_by_id(database: Databas
 
 
 def test_a_run_that_joins_before_a_queues_head_is_found(database: Database) -> None:
+    """A lower score than that of the remembered head is not overlooked."""
     assert database.queue("writer", is_ready=True, limit=1) == []
     for score in (7, 5, 6, -9):
         position = QueuePosition(is_ready=True, score=score)
@@ -203,6 +217,7 @@ def test_a_run_that_joins_before_a_queues_head_is_found(database: Database) -> N
 
 
 def test_items_are_listed_by_key_from_either_end(database: Database) -> None:
+    """Keys are sorted by their UTF-8 bytes, and each space has its own."""
     names = ["a/1", "a/2", "b", "ü", "😀"]
     database.commit(Changes(items={(Space.DEAD, name): name.upper() for name in names}))
     database.commit(Changes(items={(Space.DEAD_RUNS, "a"): "x"}))
@@ -218,6 +233,7 @@ def test_items_are_listed_by_key_from_either_end(database: Database) -> None:
 
 
 def test_an_empty_group_writes_nothing(database: Database) -> None:
+    """The feed stays at position 0, and there are no foreign writes."""
     assert database.begin() is False
     assert database.commit(Changes()) == (0, 0)
     database.rollback()

@@ -103,6 +103,7 @@ RUN_ROWS = [
 def test_a_run_whose_row_was_changed_is_damaged_and_left_out(
     database: Database, change: str
 ) -> None:
+    """Reading it raises RunDamagedError; listings and due rows leave it out."""
     _change(database, f"UPDATE runs SET {change} WHERE run_id = 'r1'")
     with pytest.raises(RunDamagedError):
         database.stored("r1")
@@ -119,6 +120,7 @@ def test_a_run_whose_row_was_changed_is_damaged_and_left_out(
 
 @pytest.mark.parametrize("change", ["version = 'abc'", "version = 3.5", "last_ms = x'00'"])
 def test_a_version_that_is_no_number_is_damage(database: Database, change: str) -> None:
+    """Also a version with a fraction, or a time of a wrong type."""
     _change(database, f"UPDATE versions SET {change} WHERE run_no = 1")
     with pytest.raises(RunDamagedError):
         database.stored("r1")
@@ -126,6 +128,7 @@ def test_a_version_that_is_no_number_is_damage(database: Database, change: str) 
 
 
 def test_a_page_of_a_listing_is_full_when_others_cannot_be_read(database: Database) -> None:
+    """Twenty damaged runs do not shorten a page of readable ones."""
     write(database, *(created(a_run(f"n{number}")) for number in range(20)))
     _change(database, "UPDATE runs SET fields = '' WHERE run_id LIKE 'n%' OR run_id = 'r1'")
     write(database, created(a_run("old", created_ms=100)))
@@ -162,6 +165,7 @@ class TestJournal:
     def test_an_entry_that_was_changed_is_damage_of_its_run(
         self, database: Database, change: str
     ) -> None:
+        """The error names run and entry; an audit gets the entries that can be read."""
         _change(database, f"UPDATE journal SET {change} WHERE n = 3")
         with pytest.raises(RunDamagedError, match=r"'r1'.*entry 3"):
             database.journal("r1", 0, 10)
@@ -190,6 +194,7 @@ class TestJournal:
         assert (row.position, row.target, row.entry.run_id, row.entry.type) == ((3, 3), "", "", "")
 
     def test_a_seq_that_is_no_number_is_damage(self, database: Database) -> None:
+        """The journal cannot be read, but the other entries can be listed for an audit."""
         _change(database, "UPDATE journal SET seq = 'abc' WHERE n = 3")
         with pytest.raises(RunDamagedError):
             database.journal("r1", 0, 10)
@@ -211,6 +216,7 @@ class TestJournal:
     def test_a_run_with_an_entry_that_cannot_be_read_can_be_removed(
         self, database: Database
     ) -> None:
+        """The feed keeps the number of the entry, without a type."""
         _change(database, "UPDATE journal SET fields = hex(zeroblob(9999)) WHERE n = 3")
         write(database, removed(stored_run(database)))
         assert database.stored("r1") is None
@@ -226,6 +232,7 @@ class TestJournal:
 
 @pytest.mark.parametrize("value", ["x'00ff'", NO_UTF8])
 def test_texts_that_are_none_are_damage(database: Database, value: str) -> None:
+    """A payload or item that is not text raises an error that names it."""
     _change(database, f"UPDATE payloads SET json = {value}")
     _change(database, f"UPDATE items SET text = {value}")
     with pytest.raises(RunDamagedError, match="input is not text"):
@@ -247,6 +254,7 @@ def _repair(database: Database, last: int, fields: str = "''") -> Stored:
 
 class TestRepairs:
     def test_a_run_that_is_made_anew_keeps_journal_and_payloads(self, database: Database) -> None:
+        """A rebuild replaces the run's row and its times, and nothing else."""
         after = _repair(database, 6)
         assert stored_run(database) == after
         assert texts(database) == ["1", "2", "3", "4", "5", "6"]
@@ -271,6 +279,7 @@ class TestRepairs:
         assert [row.entry.run_id for row in rows if not row.entry.type] == ["r1", "r1"]
 
     def test_a_run_that_cannot_be_read_can_be_removed(self, database: Database) -> None:
+        """Its payloads and entries go with it, and the id can be used again."""
         _change(database, "UPDATE runs SET fields = '' WHERE run_id = 'r1'")
         database.begin()
         database.commit(Changes(runs={"r1": RunChange(None, None, is_repair=True)}))
@@ -282,6 +291,7 @@ class TestRepairs:
         assert seqs(database) == [1]
 
     def test_a_run_that_cannot_be_read_can_begin_a_new_life(self, database: Database) -> None:
+        """The new life has only its own entries."""
         _change(database, "UPDATE runs SET fields = '' WHERE run_id = 'r1'")
         change = created(a_run(epoch="e2"))
         change.is_repair = change.is_new_life = True
@@ -290,6 +300,7 @@ class TestRepairs:
         assert database.payload("r1", PayloadKind.INPUT) is None
 
     def test_a_run_whose_row_is_gone_leaves_no_number_to_another(self, path: Path) -> None:
+        """A new run does not inherit the entries of a run that was deleted by hand."""
         database = _open(path)
         write(database, created(a_run()))
         _change(database, "DELETE FROM runs")
@@ -324,6 +335,7 @@ class TestTables:
     def test_a_store_that_misses_something_is_not_opened(
         self, path: Path, sql: str, message: str
     ) -> None:
+        """The error names the missing table, row or index."""
         _open(path).close()
         _drop(path, sql)
         with pytest.raises(StoreDamagedError, match=message):
@@ -334,6 +346,7 @@ class TestTables:
         ["DELETE FROM feed_start", "UPDATE feed_start SET n = 'abc'", "DROP INDEX gone_by_last"],
     )
     def test_what_the_error_says_mends_it(self, database: Database, path: Path, sql: str) -> None:
+        """The sqlite3 command in the error repairs the file."""
         database.close()
         _drop(path, sql)
         with pytest.raises(StoreDamagedError) as reported:
@@ -351,6 +364,7 @@ class TestTables:
     def test_a_feed_that_loses_its_start_while_it_is_open_says_so(
         self, database: Database, path: Path, sql: str
     ) -> None:
+        """Reads and writes of the feed raise StoreDamagedError."""
         _drop(path, sql)
         reads: list[Callable[[], object]] = [
             database.feed_ends,
@@ -364,6 +378,7 @@ class TestTables:
     def test_a_table_that_is_dropped_while_it_is_open_is_damage(
         self, database: Database, path: Path
     ) -> None:
+        """The next read of the table raises StoreDamagedError."""
         _drop(path, "DROP TABLE payloads")
         with pytest.raises(StoreDamagedError, match="no such table"):
             database.payload("r1", PayloadKind.INPUT)

@@ -79,6 +79,7 @@ def test_a_failed_group_is_rolled_back_and_the_next_works(
 
 
 def test_what_cannot_be_bound_is_rolled_back_too(database: Database) -> None:
+    """A value of a type that SQLite lacks fails the group, and nothing of it stays."""
     write(database, created(a_run()))
     whole = group(appended(stored_run(database), an_entry(a_run(), 2)))
     whole.items["dead", "key"] = object()  # type: ignore[index,assignment]
@@ -90,6 +91,7 @@ def test_what_cannot_be_bound_is_rolled_back_too(database: Database) -> None:
 
 
 def test_an_entry_that_is_there_already_is_refused(database: Database) -> None:
+    """A run whose version is too low raises RunDamagedError and advises a rebuild."""
     write(database, created(a_run()))
     with pytest.raises(RunDamagedError, match=r"'r1' .*version is 0, .*has entry 1\).* rebuild"):
         write(database, appended(stored_run(database), an_entry(a_run(), 1)))
@@ -115,6 +117,7 @@ def test_a_file_at_its_size_limit_keeps_what_was_written(path: Path) -> None:
 
 
 def test_a_lock_that_is_held_for_too_long_is_named(database: Database, path: Path) -> None:
+    """Writers get an error with the file and the time; readers need no lock."""
     other = open_sqlite(path, sync=False, feed_max_entries=10, busy_seconds=0.05)
     other.begin()
     assert database.stored("r1") is None, "readers need no lock"
@@ -127,6 +130,7 @@ def test_a_lock_that_is_held_for_too_long_is_named(database: Database, path: Pat
 
 
 def test_a_damaged_page_is_an_error_of_its_own(database: Database, path: Path) -> None:
+    """A page with garbage raises StoreDamagedError."""
     run = a_run()
     write(database, created(run, *(an_entry(run, n, data="x" * 900) for n in range(1, 300))))
     database.close()
@@ -142,6 +146,7 @@ def test_a_damaged_page_is_an_error_of_its_own(database: Database, path: Path) -
 
 @pytest.mark.parametrize("fields", ["", "[]", "{", "\x00"])
 def test_a_run_whose_fields_are_no_json_is_damaged(database: Database, fields: str) -> None:
+    """Reading the run raises RunDamagedError."""
     write(database, created(a_run()))
     _connection(database).execute("UPDATE runs SET fields = ?", (fields,))
     with pytest.raises(RunDamagedError):
@@ -149,6 +154,7 @@ def test_a_run_whose_fields_are_no_json_is_damaged(database: Database, fields: s
 
 
 def test_a_closed_store_says_so(database: Database) -> None:
+    """Each call of a closed database or reader raises StoreClosedError."""
     reader = database.reader()
     reader.close()
     database.close()

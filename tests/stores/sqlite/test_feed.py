@@ -79,6 +79,7 @@ class TestGoneRuns:
         assert reopen(LIMIT).feed(0, LIMIT) == rows
 
     def test_only_what_the_feed_shows_stays(self, database: Database) -> None:
+        """A removed run leaves the entries that the feed may still show, and no others."""
         run = a_run()
         write(database, created(run, *_entries(run, 1, 3 * LIMIT)))
         write(database, removed(stored_run(database)))
@@ -86,6 +87,7 @@ class TestGoneRuns:
         assert _ns(database) == list(range(2 * LIMIT + 1, 3 * LIMIT + 1))
 
     def test_it_goes_when_the_feed_has_moved_past_it(self, database: Database) -> None:
+        """The last entries of a removed run are deleted when the feed no longer shows them."""
         run = a_run()
         write(database, created(run, *_entries(run, 1, 4)))
         write(database, removed(stored_run(database)))
@@ -98,6 +100,7 @@ class TestGoneRuns:
         assert _ns(database) == list(range(5, LIMIT + 5))
 
     def test_a_long_run_goes_piece_by_piece(self, reopen: Open) -> None:
+        """Each commit deletes only a bounded number of old entries."""
         database = reopen(300)
         run, other = a_run(), a_run("r2")
         write(database, created(run, *_entries(run, 1, 300)))
@@ -111,6 +114,7 @@ class TestGoneRuns:
         assert _count(database, "gone") == 0
 
     def test_many_short_runs_go_a_few_at_a_time(self, reopen: Open) -> None:
+        """Old runs are deleted in proportion to the new entries."""
         database = reopen(300)
         names = [f"r{number}" for number in range(300)]
         write(database, *(created(a_run(name)) for name in names))
@@ -120,6 +124,7 @@ class TestGoneRuns:
         assert _count(database, "gone") == 0, "so large a group takes as many with it"
 
     def test_a_feed_of_nothing_keeps_nothing(self, reopen: Open) -> None:
+        """With a feed of length 0 a removed run leaves no rows."""
         database = reopen(0)
         run = a_run()
         write(database, created(run, *_entries(run, 1, 5)))
@@ -131,6 +136,7 @@ class TestGoneRuns:
         assert write(database, created(a_run(epoch="e2"), an_entry(run, 1, 2))) == (5, 6)
 
     def test_its_number_is_not_given_to_another(self, reopen: Open) -> None:
+        """A new run never gets the internal number of a removed one."""
         database = reopen(LIMIT)
         write(database, created(a_run()))
         write(database, removed(stored_run(database)))
@@ -212,6 +218,7 @@ class TestRestoredRuns:
 
 class TestTrimming:
     def test_what_the_feed_shows_stays_in_the_journal(self, database: Database) -> None:
+        """A trim keeps entries that the feed still shows."""
         run = a_run()
         write(database, created(run, *_entries(run, 1, 3 * LIMIT)))
         write(database, appended(stored_run(database), an_entry(run, 31), keep_from_seq=30))
@@ -239,6 +246,7 @@ class TestWindows:
         assert _ns(database) == [5, 6, 7, 8, 9]
 
     def test_a_longer_feed_shows_again_what_is_still_there(self, reopen: Open) -> None:
+        """Entries that exist in the journal come back with a larger limit."""
         run = a_run()
         database = reopen(4)
         write(database, created(run, *_entries(run, 1, 9)))
@@ -246,6 +254,7 @@ class TestWindows:
         assert _ns(reopen(100)) == list(range(1, 10))
 
     def test_two_processes_may_keep_feeds_of_different_lengths(self, tmp_path: Path) -> None:
+        """The longer limit decides which entries both can read."""
         path = tmp_path / "runs.db"
         short = open_sqlite(path, sync=False, feed_max_entries=2)
         long = open_sqlite(path, sync=False, feed_max_entries=100)

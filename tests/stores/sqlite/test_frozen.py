@@ -17,11 +17,13 @@ FILES = sorted(FROZEN.glob("v*.db"))
 
 
 def test_there_is_a_frozen_file() -> None:
+    """At least one file of an earlier release is there to be tested."""
     assert FILES
 
 
 @pytest.mark.parametrize("frozen", FILES, ids=lambda path: path.stem)
 def test_a_frozen_file_reads_as_it_did_and_takes_writes(frozen: Path, tmp_path: Path) -> None:
+    """The content equals its golden file, and new entries can be added."""
     path = tmp_path / "runs.db"
     shutil.copyfile(frozen, path)
     reported: dict[str, Any] = {}

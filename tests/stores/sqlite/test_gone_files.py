@@ -56,6 +56,7 @@ def test_nothing_is_written_to_a_deleted_file(path: Path, lose: Callable[[Path],
 
 
 def test_a_file_that_is_put_back_is_written_to_again(path: Path) -> None:
+    """After the file is back under its name, the next group is written."""
     database = open_sqlite(path, sync=False, feed_max_entries=10)
     write(database, created(a_run()))
     _move(path)

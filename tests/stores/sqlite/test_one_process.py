@@ -46,6 +46,7 @@ def test_a_log_survives_with_several_stores_in_one_process(path: Path, what: str
 
 
 def test_a_file_that_was_open_before_a_fork_is_refused_after_it(path: Path) -> None:
+    """The child gets an error with advice; a file closed before the fork can be opened."""
     before, after = _run("fork_while_open", path)
     assert before.startswith(f"StoreConfigurationError: {path} was open in the process that this")
     assert before.endswith("open the store after forking, or start the process with spawn")
@@ -63,6 +64,7 @@ def test_a_file_open_before_a_fork_is_known_by_every_name(path: Path) -> None:
 
 
 def test_a_file_that_is_open_here_is_not_read_again(path: Path) -> None:
+    """A second store of a process skips the check, which would drop the locks of the first."""
     database = _open(path)
     write(database, created(a_run()))
     with pytest.MonkeyPatch.context() as patch:

@@ -54,6 +54,7 @@ def _content(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_missing_or_empty_file_becomes_a_store(path: Path, is_there: bool) -> None:
+    """It gets our mark, the schema version and the write-ahead log."""
     if is_there:
         path.touch()
     _make(path)
@@ -64,6 +65,7 @@ def test_a_missing_or_empty_file_becomes_a_store(path: Path, is_there: bool) -> 
 
 
 def test_a_database_without_a_table_becomes_a_store(path: Path) -> None:
+    """An empty SQLite database may be used."""
     _query(path, "PRAGMA journal_mode = WAL")
     assert path.stat().st_size > 0
     _make(path)
@@ -71,6 +73,7 @@ def test_a_database_without_a_table_becomes_a_store(path: Path) -> None:
 
 
 def test_the_last_to_close_leaves_one_file(path: Path) -> None:
+    """After the last close, -wal and -shm are gone."""
     _make(path)
     one, other = _open(path), _open(path)
     one.begin()
@@ -81,6 +84,7 @@ def test_the_last_to_close_leaves_one_file(path: Path) -> None:
 
 
 def test_a_store_may_be_given_by_a_link(path: Path, tmp_path: Path) -> None:
+    """A symbolic link to a store opens that store."""
     _make(path)
     link = tmp_path / "link.db"
     link.symlink_to(path)
@@ -91,19 +95,23 @@ def test_a_store_may_be_given_by_a_link(path: Path, tmp_path: Path) -> None:
 
 class TestPaths:
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
+        """The error names the folder that does not exist."""
         with pytest.raises(StoreConfigurationError, match=r"folder .*/no/folder does not exist"):
             _open(tmp_path / "no" / "folder" / "runs.db")
 
     def test_a_file_as_the_folder_is_refused(self, path: Path) -> None:
+        """A path below a file raises StoreConfigurationError."""
         path.touch()
         with pytest.raises(StoreConfigurationError):
             _open(path / "runs.db")
 
     def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+        """A path that is a folder raises StoreConfigurationError."""
         with pytest.raises(StoreConfigurationError, match="is a folder"):
             _open(tmp_path)
 
     def test_a_pipe_is_refused(self, path: Path) -> None:
+        """A path that is not a regular file raises StoreConfigurationError."""
         os.mkfifo(path)
         with pytest.raises(StoreConfigurationError, match="not a regular file"):
             _open(path)
@@ -112,6 +120,7 @@ class TestPaths:
     def test_a_name_that_only_sqlite_understands_is_refused(
         self, tmp_path: Path, name: str
     ) -> None:
+        """For :memory: and file: the error names the store in memory, and no file is created."""
         with pytest.raises(StoreConfigurationError, match="memory: for the store in memory"):
             _open(tmp_path / name)
         assert not list(tmp_path.iterdir())
@@ -136,6 +145,7 @@ class TestPaths:
     def test_a_file_without_permission_is_refused(
         self, shared: Path, file_mode: int, folder_mode: int
     ) -> None:
+        """The error speaks of permissions, for the file and for its folder."""
         owner = os.getresuid()
         is_root = owner[2] == 0
         if is_root:
@@ -189,6 +199,7 @@ class TestOtherFiles:
     def test_what_is_not_ours_stays_as_it_is(
         self, path: Path, make: Callable[[Path], None], message: str
     ) -> None:
+        """Text files and databases of others are refused, and not one byte changes."""
         make(path)
         before = _content(path)
         with pytest.raises(StoreConfigurationError, match=message):
@@ -196,6 +207,7 @@ class TestOtherFiles:
         assert _content(path) == before
 
     def test_what_another_program_has_open_stays_as_it_is(self, path: Path) -> None:
+        """Also when its tables are still in its write-ahead log only."""
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("CREATE TABLE things (x)")
@@ -209,6 +221,7 @@ class TestOtherFiles:
 class TestDamage:
     @pytest.mark.parametrize("size", [1, 50, 99, 100, 512, 4095, 4096, 5000, 40_000])
     def test_a_file_that_was_cut_off_is_damaged(self, path: Path, size: int) -> None:
+        """At each length the error says so, and the file stays as it is."""
         _make(path)
         os.truncate(path, size)
         before = _content(path)
@@ -231,6 +244,7 @@ class TestDamage:
     def test_a_file_whose_header_is_destroyed_is_refused(
         self, path: Path, start: bytes, error: type[StoreError]
     ) -> None:
+        """Where our tables are still visible it is damage, else a foreign file."""
         _make(path)
         path.write_bytes(start + path.read_bytes()[len(start) :])
         before = _content(path)
@@ -247,6 +261,7 @@ class TestDamage:
             _open(path)
 
     def test_an_empty_file_beside_its_log_is_damaged(self, path: Path) -> None:
+        """An emptied file with a full log is not made into a new store."""
         _make(path)
         database = _open(path)
         write(database, created(a_run("r2")))
@@ -271,6 +286,7 @@ def _fail(connection: sqlite3.Connection) -> None:
 
 class TestVersions:
     def test_a_newer_version_asks_for_an_upgrade(self, path: Path) -> None:
+        """A file of a newer schema is refused and not changed."""
         _make(path)
         _query(path, f"PRAGMA user_version = {NEWER}")
         before = _content(path)
@@ -279,12 +295,14 @@ class TestVersions:
         assert _content(path) == before
 
     def test_a_version_that_no_release_wrote_is_refused(self, path: Path) -> None:
+        """Version 0 with our mark raises StoreConfigurationError."""
         _make(path)
         _query(path, "PRAGMA user_version = 0")
         with pytest.raises(StoreConfigurationError, match="schema version 0"):
             _open(path)
 
     def test_an_older_version_is_migrated_once(self, path: Path) -> None:
+        """The second opening finds the new version."""
         _make(path)
         for _ in range(2):
             database = _open(path, Schema(NEWER, {SCHEMA_VERSION: _add_column}))
@@ -294,6 +312,7 @@ class TestVersions:
         assert _query(path, "SELECT colour FROM runs") == [(None,)]
 
     def test_a_migration_that_fails_leaves_the_old_version(self, path: Path) -> None:
+        """Nothing of the failed step stays, and this release opens the file."""
         _make(path)
         with pytest.raises(Exception, match="nowhere"):
             _open(path, Schema(NEWER, {SCHEMA_VERSION: _fail}))
@@ -304,6 +323,7 @@ class TestVersions:
         database.close()
 
     def test_the_second_of_two_steps_that_fails_undoes_the_first(self, path: Path) -> None:
+        """All steps of a migration are one transaction."""
         _make(path)
         steps = {SCHEMA_VERSION: _add_column, NEWER: _fail}
         with pytest.raises(Exception, match="colour"):
@@ -311,6 +331,7 @@ class TestVersions:
         assert _query(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
     def test_several_that_open_at_once_migrate_once(self, path: Path) -> None:
+        """Of four threads that open the file, only one executes the step."""
         _make(path)
         crowd = 4
         barrier = Barrier(crowd)

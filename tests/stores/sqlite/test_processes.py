@@ -42,6 +42,7 @@ def _kill_after(path: Path, groups: int) -> int:
 
 @pytest.mark.slow
 def test_twenty_kills_lose_no_group_and_tear_none(tmp_path: Path) -> None:
+    """After each kill every reported group is there, and each group is whole."""
     path = tmp_path / "runs.db"
     draw = random.Random(7)
     for _ in range(20):
@@ -61,6 +62,7 @@ def test_twenty_kills_lose_no_group_and_tear_none(tmp_path: Path) -> None:
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Two processes append to one run, and seq and feed have no hole."""
     path = tmp_path / "runs.db"
     database = _open(path)
     write(database, created(a_run(), an_entry(a_run(), 1, data="first")))
@@ -77,6 +79,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_six_processes_make_one_new_store(tmp_path: Path) -> None:
+    """Six processes that create the file at once give one working store."""
     for number in range(3):
         path = tmp_path / f"{number}.db"
         crowd = [children.start("open", path) for _ in range(6)]
@@ -90,6 +93,7 @@ def test_six_processes_make_one_new_store(tmp_path: Path) -> None:
 
 class TestForeignWrites:
     def test_a_writer_learns_of_another_once(self, tmp_path: Path) -> None:
+        """Begin reports the write of another connection exactly once."""
         one, other = _open(tmp_path / "runs.db"), _open(tmp_path / "runs.db")
         write(one, created(a_run()))
         assert not one.begin()
@@ -103,6 +107,7 @@ class TestForeignWrites:
         one.close()
 
     def test_a_reader_learns_of_every_group_of_every_writer_once(self, tmp_path: Path) -> None:
+        """The first look after each commit reports it, the second does not."""
         one, other = _open(tmp_path / "runs.db"), _open(tmp_path / "runs.db")
         reader = one.reader()
         assert reader.has_foreign_writes()
@@ -116,6 +121,7 @@ class TestForeignWrites:
         one.close()
 
     def test_a_writer_asks_for_others_only_and_apart_from_its_groups(self, tmp_path: Path) -> None:
+        """Its own commits do not count as foreign writes."""
         one, other = _open(tmp_path / "runs.db"), _open(tmp_path / "runs.db")
         write(one, created(a_run()))
         assert one.has_foreign_writes()
@@ -129,6 +135,7 @@ class TestForeignWrites:
         one.close()
 
     def test_a_run_that_another_made_anew_is_written_where_it_is_now(self, tmp_path: Path) -> None:
+        """A cached row number of the old life is not used for the new one."""
         one, other = _open(tmp_path / "runs.db"), _open(tmp_path / "runs.db")
         write(one, created(a_run()))
         write(other, removed(stored_run(other)), created(a_run("r2")))

@@ -60,6 +60,7 @@ async def test_four_processes_append_and_each_event_is_there_once(
 async def test_an_expected_version_holds_across_processes(
     store: SQLiteRunStore, path: Path
 ) -> None:
+    """Three processes that count up by expected version lose no step."""
     await asyncio.gather(*(elsewhere(path, "count", RUN, 40, 1000 * each) for each in range(3)))
     found = await recorded(store)
     assert len(found) == 120
@@ -81,6 +82,7 @@ async def test_subscribers_see_the_writes_of_another_process(
 async def test_writes_here_and_there_come_in_one_order_without_a_gap(
     store: SQLiteRunStore, path: Path
 ) -> None:
+    """A subscriber sees the entries of two writing processes with dense seqs."""
     subscriber = Subscriber(store.stream(RUN))
     there = asyncio.create_task(elsewhere(path, "append", RUN, 300, 1000))
     here = 0
@@ -113,6 +115,7 @@ async def test_the_feed_has_the_writes_of_another_process(
 
 
 async def test_a_run_that_is_deleted_there_ends_here(store: SQLiteRunStore, path: Path) -> None:
+    """A deletion by another process ends the stream in this one."""
     subscriber = Subscriber(store.stream(RUN))
     await store.append(RUN, note(RUN, 1))
     await subscriber.until(1)
@@ -123,6 +126,7 @@ async def test_a_run_that_is_deleted_there_ends_here(store: SQLiteRunStore, path
 
 
 async def test_the_file_is_looked_at_only_while_somebody_waits(store: SQLiteRunStore) -> None:
+    """Without subscribers, this process does not look for foreign writes."""
     looks = 0
     file = await file_of(store)
     look = file._reader.has_foreign_writes
