@@ -112,7 +112,7 @@ def test_a_group_of_murmur_runtime_is_a_group() -> None:
     ],
 )
 def test_the_form_of_this_version_is_pinned(name: str, result: AgentResult[Any]) -> None:
-    """What this version writes equals its golden file."""
+    """A result that this version writes equals its golden file."""
     assert json.loads(encode_result(result)) == json.loads(golden(f"murmur_streams_0_1_0_{name}"))
 
 

@@ -70,6 +70,7 @@ async def store(space: Space) -> AsyncIterator[RedisRunStore]:
 
 
 async def test_a_sound_run_has_no_problem(store: RedisRunStore) -> None:
+    """An audit of an untouched run reports nothing."""
     assert (await store.audit(RUN_ID)).problems == ()
 
 
@@ -77,6 +78,7 @@ async def test_a_sound_run_has_no_problem(store: RedisRunStore) -> None:
 async def test_what_was_tampered_with_is_named(
     space: Space, store: RedisRunStore, what: str
 ) -> None:
+    """For each kind of damage by hand, a problem of the report names it."""
     tamper, problem = TAMPERS[what]
     tamper(space.admin, store._keys)
     report = await store.audit(RUN_ID)
@@ -86,6 +88,7 @@ async def test_what_was_tampered_with_is_named(
 
 
 async def test_progress_that_is_newer_in_the_hash_is_no_problem(store: RedisRunStore) -> None:
+    """Progress is journalled at most once a second: the difference is a note."""
     await store.create("live", "t")
     for completed in range(3):
         await store.update_progress("live", RunProgress(total=3, completed=completed))
@@ -94,6 +97,7 @@ async def test_progress_that_is_newer_in_the_hash_is_no_problem(store: RedisRunS
 
 
 async def test_a_run_that_is_not_there_has_no_audit(store: RedisRunStore) -> None:
+    """The audit of a missing run raises RunNotFoundError."""
     with pytest.raises(RunNotFoundError):
         await store.audit("nobody")
 

@@ -138,6 +138,7 @@ async def store(space: Space, request: pytest.FixtureRequest) -> AsyncIterator[R
 
 @pytest.mark.parametrize("run_id", [ENDED, WAITING, OWNED])
 async def test_a_sound_run_has_no_problem(store: RedisRunStore, run_id: str) -> None:
+    """An ended, a waiting and an owned run all pass."""
     assert (await store.audit(run_id)).problems == ()
 
 
@@ -145,6 +146,7 @@ async def test_a_sound_run_has_no_problem(store: RedisRunStore, run_id: str) -> 
 async def test_a_row_that_was_tampered_with_is_named_and_mended(
     space: Space, store: RedisRunStore, what: str
 ) -> None:
+    """The audit names the row, and after a rebuild reports nothing."""
     run_id, tamper, problem = TAMPERS[what]
     tamper(Hand(space, run_id))
     report = await store.audit(run_id)
@@ -163,6 +165,7 @@ async def test_a_row_that_is_early_is_as_designed(space: Space, store: RedisRunS
 
 @pytest.mark.parametrize("options", [{"ttl_seconds": 0}, {"live_ttl_seconds": 0}])
 async def test_runs_without_expiry_are_never_due(space: Space, options: dict[str, float]) -> None:
+    """With a time to live of 0, audit and rebuild expect no row and make none."""
     async with space.store(**options) as store:
         await store.create("live", "t")
         await store.create("gone", "t")

@@ -98,6 +98,7 @@ def test_a_store_rejects_calls_after_a_fork(
 
 
 async def test_no_task_of_the_store_inherits_what_its_caller_set(space: Space) -> None:
+    """Tasks of the store see none of the context variables of the call that started them."""
     tasks: dict[asyncio.Task[Any], str | None] = {}
 
     def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
@@ -132,6 +133,7 @@ async def test_no_task_of_the_store_inherits_what_its_caller_set(space: Space) -
 async def test_a_system_without_poll_is_served_too(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where the system has no poll(), the store works with select()."""
     monkeypatch.delattr(select, "poll")
     async with space.store() as store:
         await lives_a_run(store)
@@ -139,5 +141,6 @@ async def test_a_system_without_poll_is_served_too(
 
 @pytest.mark.parametrize("seconds", [-1, 301, math.inf, math.nan])
 def test_retries_may_not_outlive_what_makes_them_safe(seconds: float) -> None:
+    """retry_seconds beyond 300 would outlive the producers' records, so it is refused."""
     with pytest.raises(InvalidInputError, match=r"retry_seconds is .* from 0 to 300"):
         RedisRunStore("redis://localhost", retry_seconds=seconds)

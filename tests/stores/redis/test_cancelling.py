@@ -34,6 +34,7 @@ async def ends_of(store: RedisRunStore, run_id: str) -> list[dict[str, str]]:
 async def test_a_run_that_waits_ends_at_once_and_never_starts(
     store: RedisRunStore, queue: Queue, delay_seconds: float
 ) -> None:
+    """A pending run, also a delayed one, is cancelled in the step of the request."""
     await store.submit("run", "work", delay_seconds=delay_seconds)
     assert await store.request_cancel("run", reason="no need") is END
     run = await store.snapshot("run")
@@ -47,6 +48,7 @@ async def test_a_run_that_waits_ends_at_once_and_never_starts(
 
 
 async def test_a_run_in_backoff_ends_at_once(store: RedisRunStore, queue: Queue) -> None:
+    """So is a run that waits for its retry."""
     (claim,) = await claimed(store, queue)
     await store.release(claim.run_id, claim.token, "failed", delay_seconds=3600)
     assert await store.request_cancel(claim.run_id) is END
@@ -56,6 +58,7 @@ async def test_a_run_in_backoff_ends_at_once(store: RedisRunStore, queue: Queue)
 async def test_a_cancel_wakes_the_worker_and_comes_with_each_heartbeat(
     store: RedisRunStore, queue: Queue
 ) -> None:
+    """The worker gets one message at once, and a notice with every heartbeat."""
     claim, other = await claimed(store, queue, 2)
     assert await queue.control("first", "", 0.01) == ([], "0-0")
     assert await store.request_cancel(claim.run_id) is RunState.RUNNING
@@ -68,6 +71,7 @@ async def test_a_cancel_wakes_the_worker_and_comes_with_each_heartbeat(
 
 
 async def test_a_cancel_request_is_recorded_once(store: RedisRunStore, queue: Queue) -> None:
+    """The second request leaves reason and time of the first."""
     (claim,) = await claimed(store, queue)
     for reason in ("first", "second"):
         state = await store.request_cancel(claim.run_id, reason=reason)
@@ -80,6 +84,7 @@ async def test_a_cancel_request_is_recorded_once(store: RedisRunStore, queue: Qu
 async def test_a_cancels_delivery_is_recorded_once_by_the_holder(
     store: RedisRunStore, queue: Queue
 ) -> None:
+    """Only the worker with the claim records it, and only after a request."""
     (claim,) = await claimed(store, queue)
     await store.deliver_cancel(claim.run_id, claim.token)
     assert await entries(store, claim.run_id, "run.cancel_delivered") == []
@@ -97,6 +102,7 @@ async def test_a_cancels_delivery_is_recorded_once_by_the_holder(
 async def test_whatever_its_worker_asks_for_the_run_ends_cancelled(
     store: RedisRunStore, queue: Queue, state: RunState, stopped: str | None
 ) -> None:
+    """Completed and failed become cancelled, and the result is dropped."""
     (claim,) = await claimed(store, queue)
     run_id = claim.run_id
     await store.request_cancel(run_id)
@@ -121,6 +127,7 @@ async def test_whatever_its_worker_asks_for_the_run_ends_cancelled(
 
 
 async def test_a_program_without_workers_ends_its_run_as_it_likes(store: RedisRunStore) -> None:
+    """A finish without a claim may complete the run despite the request."""
     await store.create("run", "work")
     await store.set_state("run", RunState.RUNNING)
     assert await store.request_cancel("run") is RunState.RUNNING
@@ -130,6 +137,7 @@ async def test_a_program_without_workers_ends_its_run_as_it_likes(store: RedisRu
 
 
 async def test_a_run_that_is_set_waiting_after_the_request_ends(store: RedisRunStore) -> None:
+    """SetState to pending ends it as cancelled."""
     await store.create("run", "work")
     await store.set_state("run", RunState.RUNNING)
     await store.request_cancel("run")
@@ -141,6 +149,7 @@ async def test_a_run_that_is_set_waiting_after_the_request_ends(store: RedisRunS
 async def test_a_run_that_is_handed_back_after_the_request_ends(
     store: RedisRunStore, queue: Queue, reason: str
 ) -> None:
+    """A release for any reason ends it as cancelled, and no worker gets it."""
     (claim,) = await claimed(store, queue)
     await store.request_cancel(claim.run_id)
     assert await store.release(claim.run_id, claim.token, reason, delay_seconds=5) is END
@@ -151,6 +160,7 @@ async def test_a_run_that_is_handed_back_after_the_request_ends(
 async def test_a_run_whose_worker_is_lost_after_the_request_ends(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The housekeeping ends it with worker_lost instead of queueing it again."""
     (claim,) = await claimed(store, queue)
     await store.request_cancel(claim.run_id)
     expire_leases(space)
@@ -163,6 +173,7 @@ async def test_a_run_whose_worker_is_lost_after_the_request_ends(
 async def test_a_request_after_the_end_changes_nothing(
     store: RedisRunStore, queue: Queue, state: RunState
 ) -> None:
+    """The call returns the state of the end."""
     (claim,) = await claimed(store, queue)
     await store.finish(claim.run_id, state, claim=claim.token)
     before = await store.snapshot(claim.run_id)
@@ -185,5 +196,6 @@ async def test_a_lost_claim_is_reported_lost_even_after_a_cancel(
 
 
 async def test_a_missing_run_cannot_be_cancelled(store: RedisRunStore) -> None:
+    """The request raises RunNotFoundError."""
     with pytest.raises(RunNotFoundError):
         await store.request_cancel("nobody")

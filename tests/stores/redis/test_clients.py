@@ -102,6 +102,7 @@ async def lives_a_run(store: RedisRunStore) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 async def test_a_store_works_over_a_client_of_any_settings(space: Space, name: str) -> None:
+    """For each setting of redis-py, a run lives through the store and the client stays open."""
     async with Redis.from_url(space.url, **SETTINGS[name]) as client:
         async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
             await lives_a_run(store)
@@ -110,6 +111,7 @@ async def test_a_store_works_over_a_client_of_any_settings(space: Space, name: s
 
 @pytest.mark.parametrize("name", POOLS)
 async def test_a_store_works_over_a_client_of_any_pool(space: Space, name: str) -> None:
+    """The same for each kind of connection pool."""
     client = POOLS[name](space.url)
     async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
         await lives_a_run(store)
@@ -120,6 +122,7 @@ async def test_a_store_works_over_a_client_of_any_pool(space: Space, name: str) 
 
 @pytest.mark.parametrize("decoded", [False, True])
 async def test_a_store_works_over_fakeredis(decoded: bool) -> None:
+    """Tests of users may give a FakeAsyncRedis."""
     async with FakeAsyncRedis(decode_responses=decoded) as client:
         async with RedisRunStore(client=client, key_prefix="fake") as store:
             await lives_a_run(store)
@@ -128,6 +131,7 @@ async def test_a_store_works_over_fakeredis(decoded: bool) -> None:
 
 @pytest.mark.parametrize("how", ["in the URL", "as arguments", "from a provider"])
 async def test_a_store_uses_its_clients_credentials_over_tcp(tmp_path: Path, how: str) -> None:
+    """From the URL, from arguments, and from a credential provider."""
     async with spare_server(tmp_path / "own", password="secret") as server:
         shapes: dict[str, Callable[[], Redis]] = {
             "in the URL": lambda: Redis.from_url(server.url("default:secret")),
@@ -144,6 +148,7 @@ async def test_a_store_uses_its_clients_credentials_over_tcp(tmp_path: Path, how
 
 
 async def test_a_store_outlives_its_closed_client(space: Space) -> None:
+    """The store makes connections of its own."""
     client = Redis.from_url(space.url)
     await client.ping()
     await client.aclose()
@@ -167,6 +172,7 @@ async def test_a_clients_retries_and_timeouts_are_not_inherited(
 
 
 async def test_a_store_uses_its_clients_connection_class(space: Space) -> None:
+    """A subclass of a connection, given by the pool, is used by the store too."""
     pool = ConnectionPool.from_url(space.url)
     if pool.connection_class is not UnixDomainSocketConnection:
         pytest.skip("the server is not on a socket")
@@ -181,6 +187,7 @@ async def test_a_store_uses_its_clients_connection_class(space: Space) -> None:
 
 
 def test_a_store_works_without_hiredis(space: Space) -> None:
+    """redis-py's own parser is enough."""
     program = """
 import sys
 sys.modules["hiredis"] = None
@@ -202,6 +209,7 @@ print("lived")
 
 
 async def test_a_given_client_stays_open_when_the_store_is_closed(space: Space) -> None:
+    """It belongs to the caller."""
     async with Redis.from_url(space.url) as client:
         async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
             assert store.client is client
@@ -209,17 +217,20 @@ async def test_a_given_client_stays_open_when_the_store_is_closed(space: Space) 
 
 
 async def test_a_given_client_and_a_url_are_not_taken_together(space: Space) -> None:
+    """Both at once raise ValueError."""
     async with Redis.from_url(space.url) as client:
         with pytest.raises(ValueError, match="exactly one"):
             RedisRunStore(space.url, client=client)
 
 
 def test_neither_client_nor_url_is_refused() -> None:
+    """A store needs exactly one of them."""
     with pytest.raises(ValueError, match="exactly one"):
         RedisRunStore()
 
 
 async def test_a_closed_store_says_so(space: Space) -> None:
+    """Reads and writes raise StoreClosedError."""
     store = space.store()
     await store.create("run", "t")
     await store.close()
@@ -230,6 +241,7 @@ async def test_a_closed_store_says_so(space: Space) -> None:
 
 
 async def test_a_store_that_was_never_used_closes(space: Space) -> None:
+    """Closing twice without a connection raises nothing."""
     store = space.store()
     await store.close()
     await store.close()
@@ -242,6 +254,7 @@ async def test_a_store_that_was_never_used_closes(space: Space) -> None:
 async def test_a_key_space_of_another_kind_is_refused(
     space: Space, field: str, value: int, match: str
 ) -> None:
+    """Another number of partitions or a newer schema: the error has it, nothing is written."""
     space.admin.hset(space.keys.meta, field, value)
     store = space.store()
     with pytest.raises(StoreConfigurationError, match=match):
@@ -251,6 +264,7 @@ async def test_a_key_space_of_another_kind_is_refused(
 
 
 async def test_two_prefixes_share_a_server_and_no_runs(space: Space) -> None:
+    """The same run id under two prefixes is two runs."""
     other = space.store()
     async with (
         RedisRunStore(space.url, key_prefix=space.prefix + "-b") as one,

@@ -29,6 +29,7 @@ async def test_a_retried_delete_spares_a_new_run_with_the_same_id(
 async def test_leftovers_of_a_deleted_run_expire_with_the_new_one(
     space: Space, live_ttl_seconds: float
 ) -> None:
+    """A new run under a deleted id takes over its tombstone and passes the audit."""
     async with space.store(live_ttl_seconds=live_ttl_seconds) as store:
         await store.create("run", "t")
         await store.delete("run", force=True)
@@ -40,6 +41,7 @@ async def test_leftovers_of_a_deleted_run_expire_with_the_new_one(
 async def test_a_run_whose_first_entry_fails_does_not_begin(
     space: Space, store: RedisRunStore
 ) -> None:
+    """If the feed is a key of another type, neither the hash nor a queue row is written."""
     space.admin.set(space.keys.feed(0), "x")
     answer = store._calls.execute("run", Create("t", "epoch", queued=True))
     with pytest.raises(StoreError):

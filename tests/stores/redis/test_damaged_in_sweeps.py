@@ -60,6 +60,7 @@ def make_overdue(space: Space, run_ids: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_an_overdue_run_that_is_damaged_costs_only_itself(space: Space, damage: str) -> None:
+    """The other overdue runs fail in time, and the damaged one does after a rebuild."""
     run_ids = (SOUND[0], DAMAGED, SOUND[1])
     async with space.store() as store:
         for run_id in run_ids:

@@ -56,6 +56,7 @@ def put(space: Space, key: str) -> None:
 async def test_a_run_that_is_damaged_takes_no_other_claim_with_it(
     space: Space, store: RedisRunStore, queue: Queue, damage: str
 ) -> None:
+    """One claim call of three runs still hands out the two sound ones."""
     for run_id in RUNS:
         await store.submit(run_id, "work")
     (DAMAGES | PAYLOADS)[damage](space.admin, space.keys)
@@ -117,6 +118,7 @@ async def test_a_queue_of_another_type_is_logged_once(
 async def test_a_failed_letter_does_not_affect_other_runs(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """A dead letter that cannot be written does not stop the claim of another run."""
     for run_id in (DAMAGED, SOUND[0]):
         await store.submit(run_id, "work")
     tokens = {claim.run_id: claim.token for claim in await take(queue, 2)}
@@ -134,6 +136,7 @@ async def test_a_failed_letter_does_not_affect_other_runs(
 async def test_where_no_run_can_be_started_none_is(
     space: Space, store: RedisRunStore, queue: Queue, row: str
 ) -> None:
+    """A key of another type in the place of a shared row: the claim fails before any write."""
     await store.submit(SOUND[0], "work")
     key = ROWS[row](space.keys)
     rows: Any = space.admin.zrange(key, 0, -1, withscores=True)

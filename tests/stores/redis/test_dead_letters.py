@@ -36,6 +36,7 @@ async def fail(store: RedisRunStore, queue: Queue, *run_ids: str, target: str = 
 async def test_a_letter_holds_what_is_needed_to_judge_and_to_try_again(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """Reason, errors, attempts, input and metadata of the failed run."""
     await store.submit("run", "work", input={"n": 1}, metadata={"who": "me"})
     (claim,) = await take(queue)
     await store.release("run", claim.token, "failed", error="first")
@@ -55,6 +56,7 @@ async def test_a_letter_holds_what_is_needed_to_judge_and_to_try_again(
 
 
 async def test_only_the_first_errors_are_stored(store: RedisRunStore, queue: Queue) -> None:
+    """The texts of the failures are bounded, the count is not."""
     await claimed(store, queue, 0)
     await store.submit("run", "work")
     for _ in range(6):
@@ -66,6 +68,7 @@ async def test_only_the_first_errors_are_stored(store: RedisRunStore, queue: Que
 
 
 async def test_only_failed_runs_have_a_letter(store: RedisRunStore) -> None:
+    """A finish as completed with a letter is refused; without dead= a failure leaves none."""
     await store.submit("run", "work")
     with pytest.raises(InvalidInputError, match="dead letters"):
         await store.finish("run", RunState.COMPLETED, dead="why")
@@ -75,6 +78,7 @@ async def test_only_failed_runs_have_a_letter(store: RedisRunStore) -> None:
 
 
 async def test_letters_are_listed_page_by_page(space: Space) -> None:
+    """Over three partitions, each letter is on exactly one page."""
     async with space.store(partitions=3) as store:
         dead, queue = store.dead_letters(), store.queue(60)
         names = [f"run-{number}" for number in range(12)]
@@ -95,12 +99,14 @@ async def test_letters_are_listed_page_by_page(space: Space) -> None:
 async def test_of_one_partition_the_newest_letter_comes_first(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """The list begins with the last failure."""
     await fail(store, queue, "a", "b", "c")
     assert [letter.run_id for letter in (await dead.list()).letters] == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "work:0", "work:x:1-1", "work:0:x"])
 async def test_what_is_no_cursor_is_refused(dead: RedisDeadLetters, cursor: str) -> None:
+    """Each malformed cursor raises InvalidCursorError."""
     with pytest.raises(InvalidCursorError):
         await dead.list(cursor=cursor)
 
@@ -108,6 +114,7 @@ async def test_what_is_no_cursor_is_refused(dead: RedisDeadLetters, cursor: str)
 async def test_a_requeued_run_is_a_new_one_with_the_same_input(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """It names the old run in its metadata, and the letter is gone."""
     await fail(store, queue, "run")
     new_id = await dead.requeue("run")
     (claim,) = await take(queue)
@@ -169,6 +176,7 @@ async def test_the_letter_of_an_existing_run_is_found_in_two_reads(
 async def test_a_letter_is_found_by_whoever_has_the_id_now(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """The letter is found after a rebuild, a deletion and a reuse of the id."""
     await fail(store, queue, "run", *(f"later-{number}" for number in range(60)))
     await store.rebuild("run")
     assert (await dead.get("run")).target == "work"
@@ -184,6 +192,7 @@ async def test_a_letter_is_found_by_whoever_has_the_id_now(
 async def test_a_letter_outlives_its_run(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """After the run is deleted, the letter can still be requeued."""
     await fail(store, queue, "run")
     await store.delete("run")
     assert (await dead.get("run")).input == {"n": 1}
@@ -191,6 +200,7 @@ async def test_a_letter_outlives_its_run(
 
 
 async def test_a_requeued_run_lies_in_the_partition_of_its_letter(space: Space) -> None:
+    """So that letter and new run can be changed in one step."""
     async with space.store(partitions=7) as store:
         dead, queue = store.dead_letters(), store.queue(60)
         for number in range(5):
@@ -203,6 +213,7 @@ async def test_a_requeued_run_lies_in_the_partition_of_its_letter(space: Space) 
 async def test_a_requeue_whose_answer_was_lost_is_done_once(
     space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """The repeated call gets the first answer and creates no second run."""
     await fail(store, queue, "run")
     letter = await dead.get("run")
     hand = HandWriter(store)
@@ -219,6 +230,7 @@ async def test_a_requeue_whose_answer_was_lost_is_done_once(
 async def test_letters_are_purged_by_run_target_or_age(
     space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """Each selection removes its letters and returns their number."""
     await fail(store, queue, "a", "b", "c")
     await fail(store, queue, "d", target="other")
     assert await dead.purge(run_id="a") == 1
@@ -244,6 +256,7 @@ async def test_letters_are_purged_by_run_target_or_age(
 async def test_only_all_purges_every_letter(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, which: dict[str, Any]
 ) -> None:
+    """A purge without a selection, or with two, raises InvalidInputError."""
     await fail(store, queue, "a")
     with pytest.raises(InvalidInputError, match=r"which letters to purge: .*all=True alone"):
         await dead.purge(**which)
@@ -254,6 +267,7 @@ async def test_only_all_purges_every_letter(
 async def test_an_age_that_is_none_purges_nothing(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, age: float
 ) -> None:
+    """Negative, infinite and NaN ages raise InvalidInputError."""
     await fail(store, queue, "a")
     with pytest.raises(InvalidInputError, match="older_than_seconds"):
         await dead.purge(older_than_seconds=age)
@@ -263,6 +277,7 @@ async def test_an_age_that_is_none_purges_nothing(
 async def test_the_age_of_a_letter_goes_by_the_servers_clock(
     store: RedisRunStore, queue: Queue, dead: RedisDeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A wrong clock of the caller does not make letters old."""
     await fail(store, queue, "a")
     an_hour_ahead = time.time() + 3600
     monkeypatch.setattr(time, "time", lambda: an_hour_ahead)
@@ -272,6 +287,7 @@ async def test_the_age_of_a_letter_goes_by_the_servers_clock(
 async def test_a_run_ends_even_if_its_letter_cannot_be_written(
     space: Space, store: RedisRunStore, queue: Queue, dead: RedisDeadLetters
 ) -> None:
+    """A key of another type under the letters does not stop the end."""
     for key in (space.keys.dead("work", 0), space.keys.dead_targets(0)):
         await store.submit("run", "work")
         space.admin.set(key, "x")
@@ -285,6 +301,7 @@ async def test_a_run_ends_even_if_its_letter_cannot_be_written(
 
 
 async def test_a_run_that_passed_its_deadline_has_a_letter(space: Space) -> None:
+    """A run that a sweep fails as overdue leaves one, too."""
     async with space.store(live_ttl_seconds=0.001) as store:
         await store.submit("run", "work")
         while not await store.sweep():

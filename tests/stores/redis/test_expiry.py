@@ -87,6 +87,7 @@ Stores = Callable[..., RedisRunStore]
 async def test_after_the_end_every_key_of_a_run_has_the_same_expiry(
     space: Space, stores: Stores, ending: str
 ) -> None:
+    """For each way to end a run, all its keys expire at the time in its hash."""
     store = stores(ttl_seconds=100)
     await store.create(RUN_ID, "t", input=1)
     await ENDINGS[ending](store)
@@ -98,6 +99,7 @@ async def test_after_the_end_every_key_of_a_run_has_the_same_expiry(
 async def test_without_a_ttl_no_key_of_an_ended_run_expires(
     space: Space, stores: Stores, ending: str
 ) -> None:
+    """With ttl_seconds=0 all keys stay."""
     store = stores(ttl_seconds=0)
     await store.create(RUN_ID, "t", input=1)
     await ENDINGS[ending](store)
@@ -108,6 +110,7 @@ async def test_without_a_ttl_no_key_of_an_ended_run_expires(
 async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
     space: Space, stores: Stores, ending: str
 ) -> None:
+    """Only the feed and the two meta keys remain."""
     store = stores(ttl_seconds=0.3)
     await store.create(RUN_ID, "t", input=1)
     await ENDINGS[ending](store)
@@ -118,6 +121,7 @@ async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
 
 
 async def test_an_ended_run_leaves_no_row_in_queue_and_leases(space: Space, stores: Stores) -> None:
+    """A submitted run that is cancelled leaves no row behind."""
     store = stores(ttl_seconds=0.2)
     await store.submit(RUN_ID, "t")
     await store.set_state(RUN_ID, RunState.CANCELLED)
@@ -152,6 +156,7 @@ async def test_writes_after_the_end_do_not_change_the_expiry(
 
 
 async def test_a_live_run_expires_at_one_moment_too(space: Space, stores: Stores) -> None:
+    """Its keys have one expiry, also when two stores write."""
     store = stores(live_ttl_seconds=1000)
     await store.create(RUN_ID, "t", input=1)
     await store.set_result(RUN_ID, RESULT)
@@ -160,6 +165,7 @@ async def test_a_live_run_expires_at_one_moment_too(space: Space, stores: Stores
 
 
 async def test_a_live_run_without_a_live_ttl_does_not_expire(space: Space, stores: Stores) -> None:
+    """With live_ttl_seconds=0 no key of it expires."""
     store = stores(live_ttl_seconds=0)
     await store.create(RUN_ID, "t", input=1)
     await store.set_result(RUN_ID, RESULT)
@@ -170,6 +176,7 @@ async def test_a_live_run_without_a_live_ttl_does_not_expire(space: Space, store
 async def test_a_run_without_a_live_ttl_expires_once_it_has_ended(
     space: Space, stores: Stores
 ) -> None:
+    """The end gives all its keys one expiry."""
     store = stores(live_ttl_seconds=0, ttl_seconds=100)
     await store.create(RUN_ID, "t", input=1)
     await finish_with_everything(store)
@@ -212,6 +219,7 @@ def let_pass(space: Space, milliseconds: int) -> int:
 async def test_a_busy_run_lives_whatever_its_writers_clock_says(
     space: Space, stores: Stores, behind_ms: int
 ) -> None:
+    """Writers whose clocks are wrong still move its deadline on."""
     store = stores(live_ttl_seconds=LIVE_TTL_MS / 1000, clock=lambda: wall_clock_ms() - behind_ms)
     await store.create(RUN_ID, "t")
     for passed_ms in (50_000, 99_000):
@@ -229,6 +237,7 @@ async def test_a_busy_run_lives_whatever_its_writers_clock_says(
 async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(
     space: Space, stores: Stores
 ) -> None:
+    """Its journal and producers' record stay, with one expiry."""
     store = stores()
     await store.create(RUN_ID, "t", input=1)
     await finish_with_everything(store)
@@ -245,6 +254,7 @@ async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(
 
 
 async def test_creating_runs_removes_what_expiry_left_behind(space: Space, stores: Stores) -> None:
+    """A create also removes index rows of an expired run."""
     store = stores(ttl_seconds=0.1)
     await store.create(RUN_ID, "t")
     await store.finish(RUN_ID, RunState.COMPLETED)

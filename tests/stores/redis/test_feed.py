@@ -52,6 +52,7 @@ async def test_a_feed_trimmed_after_the_cursor_is_a_gap(space: Space, store: Red
 
 
 async def test_a_feed_stays_near_its_bound(space: Space) -> None:
+    """It is trimmed now and then, to about feed_max_entries."""
     async with space.store(feed_max_entries=100) as store:
         await store.create("run", "t")
         event = RunEvent(type=RunEventType.LOG, run_id="run")
@@ -90,6 +91,7 @@ async def test_housekeeping_trims_the_feed_by_time(space: Space, by: str) -> Non
 
 
 async def test_without_a_ttl_the_feed_is_not_trimmed_by_time(space: Space) -> None:
+    """With ttl_seconds=0 a sweep leaves all entries."""
     async with space.store(ttl_seconds=0) as store:
         await write(store, 3)
         await asyncio.sleep(0.02)
@@ -98,6 +100,7 @@ async def test_without_a_ttl_the_feed_is_not_trimmed_by_time(space: Space) -> No
 
 
 async def test_what_is_trimmed_under_a_reader_is_a_gap(space: Space, store: RedisRunStore) -> None:
+    """The reader gets CursorGapError with a cursor to resume from."""
     await write(store, 1)
     async with aclosing(store.feed()) as feed:
         assert [(await anext(feed)).entry.seq for _ in range(2)] == [1, 2]
@@ -110,6 +113,7 @@ async def test_what_is_trimmed_under_a_reader_is_a_gap(space: Space, store: Redi
 
 
 async def test_a_feed_that_began_anew_is_a_reset(space: Space, store: RedisRunStore) -> None:
+    """A cursor of a deleted feed is a reset; its resume cursor begins the new feed."""
     await write(store, 5)
     seen = await take(store, 6)
     space.admin.delete(space.keys.feed(0))
@@ -122,6 +126,7 @@ async def test_a_feed_that_began_anew_is_a_reset(space: Space, store: RedisRunSt
 
 
 async def test_a_cursor_stands_in_every_partition(space: Space) -> None:
+    """Resuming after any entry of three partitions gives each other entry once."""
     async with space.store(partitions=3) as store:
         for number in range(12):
             await write(store, 2, f"run-{number}")
@@ -140,6 +145,7 @@ async def test_a_cursor_stands_in_every_partition(space: Space) -> None:
 async def test_an_entry_of_a_run_that_is_gone_still_comes(
     space: Space, store: RedisRunStore
 ) -> None:
+    """A large entry has only its type then."""
     await store.create("run", "t")
     big = RunEvent(type=RunEventType.CUSTOM, run_id="run", name="n", data="x" * 2_000)
     await store.append("run", big)
@@ -154,6 +160,7 @@ async def test_an_entry_of_a_run_that_is_gone_still_comes(
 async def test_a_consumer_group_on_the_feed_gets_every_entry(
     space: Space, store: RedisRunStore
 ) -> None:
+    """Redis' own consumer groups work on the feed."""
     await write(store, 3)
     feed = space.keys.feed(0)
     space.admin.xgroup_create(feed, "billing", id="0", mkstream=True)

@@ -61,10 +61,12 @@ def lua() -> Any:
 
 
 def test_the_schema_version_is_that_of_the_table() -> None:
+    """A change of the table goes with a new schema version."""
     assert json.loads(TABLE.read_text(encoding="utf-8"))["schema_version"] == SCHEMA_VERSION
 
 
 def test_python_forms_the_rows_of_the_table_and_no_others() -> None:
+    """Keys has a method for each row of the table."""
     assert rows_of_python() == {row.key for row in key_table()}
 
 
@@ -74,6 +76,7 @@ def test_python_and_lua_agree_on_the_keys_of_a_run() -> None:
 
 
 def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
+    """Both have the same keys of one run."""
     formed = lua.keys_of_run(BASE, "<run_id>")
     names = ("run", "journal", "producers", "input", "result", "checkpoint")
     assert [formed[name] for name in names] == Shown().of_run("<run_id>")
@@ -105,11 +108,13 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
 def test_lua_forms_the_key_that_python_forms(
     lua: Any, function: str, arguments: list[str], row: str
 ) -> None:
+    """The same for each function of the include that forms a key."""
     assert lua[function](BASE, *arguments) == row
 
 
 @pytest.mark.parametrize("prefix", ["murmur:runs", "a:run:b"])
 def test_lua_forms_the_key_of_a_checkpoint_from_that_of_its_run(prefix: str) -> None:
+    """Also with a prefix and an id that contain colons."""
     source = (script_folder() / "include" / "keys.lua").read_text(encoding="utf-8")
     keys = Keys(prefix)
     given = f"KEYS = {{'{keys.run('a:run:b')}'}}"
@@ -119,6 +124,7 @@ def test_lua_forms_the_key_of_a_checkpoint_from_that_of_its_run(prefix: str) -> 
 
 
 def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None:
+    """A new function that forms a key needs a case above."""
     assert {name for name in lua if name.endswith("_key")} == {
         "run_key",
         "queue_key",
@@ -141,6 +147,7 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
 
 
 def test_no_script_forms_a_key_elsewhere() -> None:
+    """Only keys.lua puts names of keys together."""
     folder = script_folder()
     formed = re.compile(r"""\.\.\s*':[a-z]|base\s*\.\.""")
     strangers = [
@@ -153,9 +160,11 @@ def test_no_script_forms_a_key_elsewhere() -> None:
 
 @pytest.mark.parametrize("prefix", ["", ":", "a b", "{a}", "a{", "a\n", "é", "-a", "a" * 65, "a*"])
 def test_a_prefix_that_could_break_a_key_is_refused(prefix: str) -> None:
+    """Braces, spaces, newlines and more raise StoreConfigurationError."""
     with pytest.raises(StoreConfigurationError, match="key_prefix"):
         Keys(prefix)
 
 
 def test_a_prefix_may_end_in_a_colon() -> None:
+    """The key then has a single colon after it."""
     assert Keys("team:a:").run("r") == "team:a:{0}:run:r"

@@ -121,6 +121,7 @@ async def test_a_page_among_many_other_rows_costs_few_round_trips(
 async def test_of_several_filters_that_of_the_fewest_runs_is_gone_by(
     space: Space, counted: Counted, few: str
 ) -> None:
+    """The listing reads the index that has the fewest members."""
     many: dict[str, Any] = {"state": RunState.PENDING, "target": "many", "tenant": "many"}
     wanted: dict[str, Any] = {**many, few: RunState.RUNNING if few == "state" else "few"}
     async with space.store(partitions=3) as store:
@@ -135,6 +136,7 @@ async def test_of_several_filters_that_of_the_fewest_runs_is_gone_by(
 
 
 async def test_the_last_page_has_no_cursor_also_when_it_is_full(space: Space) -> None:
+    """No further, empty page has to be read."""
     async with space.store() as store:
         for number in range(4):
             await store.create(f"run-{number}", STILL_TARGET)

@@ -70,6 +70,7 @@ async def cancel(tasks: list[asyncio.Task[list[object]]]) -> None:
 async def test_200_subscribers_joining_at_random_see_each_event_once(
     space: Space, store: RedisRunStore, writer: RedisRunStore
 ) -> None:
+    """Half of them read journals, half the feed."""
     dice = random.Random(1)
     await writer.create("run", "t")
     # Half of them in a process that follows many runs, and so reads the feed.
@@ -128,6 +129,7 @@ async def test_a_change_of_the_live_source_loses_no_event(
 async def test_a_thousand_idle_subscriptions_cost_next_to_nothing(
     space: Space, writer: RedisRunStore
 ) -> None:
+    """They share one blocked read and very few commands."""
     idle = await idle_runs(writer, 1_000)
     before = len(space.admin.client_list())
     async with space.store() as store:
@@ -157,6 +159,7 @@ async def is_quiet(space: Space) -> bool:
 async def test_a_wave_of_subscribers_of_one_run_costs_a_few_reads(
     space: Space, store: RedisRunStore, writer: RedisRunStore
 ) -> None:
+    """500 subscribers at once share their reads of the journal."""
     await writer.create("run", "t")
     await writer.append("run", note("run", 0))
     before = commands_of(space)
@@ -170,6 +173,7 @@ async def test_a_wave_of_subscribers_of_one_run_costs_a_few_reads(
 async def test_after_a_deleted_feed_followers_read_their_journals(
     space: Space, store: RedisRunStore, writer: RedisRunStore
 ) -> None:
+    """Each follower gets all its events though the feed was deleted."""
     idle = await idle_runs(writer, MOST_DIRECT + 1)
     readers = [asyncio.create_task(numbers(store, run_id)) for run_id in idle]
     await wait_for(store, len(readers), FeedSource)

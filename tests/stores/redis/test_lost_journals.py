@@ -58,6 +58,7 @@ async def ends_of(store: RedisRunStore, read: Reader, run_ids: list[str]) -> lis
 async def test_a_fresh_reader_of_a_lost_journal_gets_an_error(
     space: Space, store: RedisRunStore, reader: str, state: str, how: str
 ) -> None:
+    """Deleted or emptied, live or ended: each reader gets CursorResetError."""
     await store.create(RUN_ID, "t")
     if state == "ended":
         await store.finish(RUN_ID, RunState.COMPLETED)
@@ -96,6 +97,7 @@ async def test_a_journal_deleted_under_a_blocked_reader_is_reported(
     reader: str,
     count: int,
 ) -> None:
+    """The regular look at the keys finds it, for journals and feed as source."""
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 0.2)
     run_ids = [f"run-{number}" for number in range(count)]
     for run_id in run_ids:
@@ -116,6 +118,7 @@ async def test_a_journal_deleted_under_a_blocked_reader_is_reported(
 async def test_a_run_gone_when_its_seal_is_due_is_reported_at_once(
     space: Space, reader: str
 ) -> None:
+    """The follower that wants to seal it finds out that it is gone."""
     async with space.store(late_event_seconds=0) as store:
         await store.create(RUN_ID, "t")
         seal = store._tails._seal
@@ -135,6 +138,7 @@ async def test_a_run_gone_when_its_seal_is_due_is_reported_at_once(
 async def test_a_run_that_expires_before_its_seal_ends_followers(
     space: Space, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They get CursorResetError instead of waiting for ever."""
     # A reader that gets its turn too late to read the end notices it by a look at the run.
     monkeypatch.setattr(hub, "EXISTS_SECONDS", 1.0)
     async with space.store(ttl_seconds=0.3, late_event_seconds=3600) as store:

@@ -231,6 +231,7 @@ def small_nodes(space: Space) -> Iterator[None]:
 def test_scripts_and_core_agree_on_every_sequence_of_commands(
     space: Space, small_nodes: None
 ) -> None:
+    """Random commands, clocks and limits: same answers, states, journals and rows."""
     with asyncio.Runner() as runner:
         store, driven = space.store(), 0
 

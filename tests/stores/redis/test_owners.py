@@ -81,6 +81,7 @@ async def ends_of(store: RedisRunStore, run_id: str) -> list[tuple[str, str | No
 async def test_the_runs_of_a_killed_process_fail_once_with_owner_lost(
     space: Space, other: RedisRunStore, start: Start
 ) -> None:
+    """Another store with a lease fails them, and their streams end."""
     process = start("r-1", "r-2")
     process.send_signal(signal.SIGKILL)
     for run_id in ("r-1", "r-2"):
@@ -96,6 +97,7 @@ async def test_the_runs_of_a_killed_process_fail_once_with_owner_lost(
 async def test_a_sweep_by_a_store_without_a_lease_fails_lost_runs_too(
     space: Space, start: Start
 ) -> None:
+    """sweep() by any store is enough."""
     start("r-1").send_signal(signal.SIGKILL)
     async with space.store() as store:
 
@@ -109,6 +111,7 @@ async def test_a_sweep_by_a_store_without_a_lease_fails_lost_runs_too(
 async def test_an_owner_that_only_waits_keeps_its_runs(
     space: Space, other: RedisRunStore, start: Start
 ) -> None:
+    """It moves its deadlines on without a write to the runs."""
     start("r-1")
     deadlines: set[float | None] = set()
 
@@ -136,6 +139,7 @@ async def test_an_owner_with_a_late_lease_lives_while_it_writes(
 
 
 async def test_a_run_that_ended_or_waits_again_has_no_owner(space: Space) -> None:
+    """Its row goes with an end, a return to pending, or a deletion."""
     async with space.store(owner_lease_seconds=LONG_SECONDS) as store:
         for run_id in ("ended", "waits", "deleted"):
             await store.create(run_id, "t")
@@ -148,6 +152,7 @@ async def test_a_run_that_ended_or_waits_again_has_no_owner(space: Space) -> Non
 
 
 async def test_a_rebuilt_run_keeps_its_owner(space: Space) -> None:
+    """After a rebuild the owner goes on extending its lease."""
     async with space.store(owner_lease_seconds=SHORT_SECONDS) as store:
         await store.create("r-1", "t")
         await store.set_state("r-1", RunState.RUNNING)
@@ -161,6 +166,7 @@ async def test_a_rebuilt_run_keeps_its_owner(space: Space) -> None:
 async def test_a_closed_store_leaves_its_runs_to_be_failed(
     space: Space, other: RedisRunStore
 ) -> None:
+    """Closing counts as the end of the owner."""
     async with space.store(owner_lease_seconds=SHORT_SECONDS) as store:
         await store.create("r-1", "t")
         await store.set_state("r-1", RunState.RUNNING)
@@ -169,6 +175,7 @@ async def test_a_closed_store_leaves_its_runs_to_be_failed(
 
 
 async def test_without_a_lease_runs_have_no_owner(space: Space) -> None:
+    """A store without owner_lease_seconds writes no row."""
     async with space.store() as store:
         await store.create("r-1", "t")
         await store.set_state("r-1", RunState.RUNNING)
@@ -178,5 +185,6 @@ async def test_without_a_lease_runs_have_no_owner(space: Space) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.01, float("nan")])
 async def test_a_lease_that_is_too_short_is_refused(space: Space, seconds: float) -> None:
+    """Zero, negative and NaN leases raise InvalidInputError."""
     with pytest.raises(InvalidInputError, match="owner_lease_seconds"):
         space.store(owner_lease_seconds=seconds)

@@ -61,6 +61,7 @@ async def test_a_repeated_call_gets_the_recorded_answer(hand: Hand) -> None:
 
 
 async def test_an_older_call_is_dropped(hand: Hand) -> None:
+    """A call with a lower number than the last one of its producer changes nothing."""
     await hand.push("p", 5)
     assert await hand.push("p", 4) == ("DROPPED",)
     assert (await hand.store.snapshot(RUN_ID)).version == 2
@@ -76,6 +77,7 @@ async def test_pruning_spares_records_of_the_last_ten_minutes(space: Space, hand
 async def test_records_that_are_older_are_removed_when_there_are_many(
     space: Space, hand: Hand
 ) -> None:
+    """A write removes records of more than ten minutes ago."""
     for number in range(MANY):
         await hand.push(f"p{number}", 1)
     old = time.time_ns() // 1_000_000 - 11 * MINUTE_MS
@@ -88,6 +90,7 @@ async def test_records_that_are_older_are_removed_when_there_are_many(
 
 
 async def test_a_caller_whose_clock_is_slow_keeps_its_record(space: Space, hand: Hand) -> None:
+    """The age of a record goes by the server's clock."""
     for number in range(MANY):
         await hand.push(f"p{number}", 1)
     hand.behind_ms = 11 * MINUTE_MS
@@ -99,6 +102,7 @@ async def test_a_caller_whose_clock_is_slow_keeps_its_record(space: Space, hand:
 
 
 async def test_pruning_stamps_new_records_with_the_servers_time(space: Space, hand: Hand) -> None:
+    """Records get their time when there are many of them, not from the caller."""
     hand.behind_ms = -MANY * MINUTE_MS
     for number in range(MANY):
         await hand.push(f"p{number}", 1)

@@ -30,6 +30,7 @@ from tests.stores.redis.working import (
 
 
 async def test_a_claim_has_all_that_the_execution_needs(store: RedisRunStore, queue: Queue) -> None:
+    """Input, deadline, trace, attempt and token of the run."""
     trace = {"traceparent": "00-0af7-b7ad-01", "tracestate": "a=b", "baggage": "x"}
     await store.submit("run", "work", input={"n": 1}, deadline_seconds=3600, trace=trace)
     (claim,) = await take(queue)
@@ -46,6 +47,7 @@ async def test_a_claim_has_all_that_the_execution_needs(store: RedisRunStore, qu
 async def test_the_time_left_to_a_deadline_is_by_the_servers_clock(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The claim has the seconds from the claim to the deadline; None without one."""
     await store.submit("run", "work", deadline_seconds=3600)
     await store.submit("for-ever", "work")
     before = server_ms(space)
@@ -58,6 +60,7 @@ async def test_the_time_left_to_a_deadline_is_by_the_servers_clock(
 
 
 async def test_a_run_of_higher_priority_is_taken_first(store: RedisRunStore, queue: Queue) -> None:
+    """Claims come in the order of priority."""
     for name, priority in (("low", -5), ("plain", 0), ("high", 5), ("highest", 100)):
         await store.submit(name, "work", priority=priority)
     assert ids(await take(queue, 4)) == ["highest", "high", "plain", "low"]
@@ -66,6 +69,7 @@ async def test_a_run_of_higher_priority_is_taken_first(store: RedisRunStore, que
 async def test_a_step_of_priority_is_a_minute_so_that_nothing_starves(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """A run that has waited for an hour comes before a new one of priority 5."""
     await store.submit("old", "work", delay_seconds=3240)
     let_an_hour_pass(space)
     await store.submit("young", "work", priority=5)
@@ -74,6 +78,7 @@ async def test_a_step_of_priority_is_a_minute_so_that_nothing_starves(
 
 
 async def test_a_moment_that_is_over_is_no_head_start(store: RedisRunStore, queue: Queue) -> None:
+    """An at= in the past counts as now."""
     await store.submit("first", "work")
     await store.submit("urgent", "work", priority=100)
     await store.submit("past", "work", at=datetime.now(tz=UTC) - timedelta(days=3650))
@@ -82,6 +87,7 @@ async def test_a_moment_that_is_over_is_no_head_start(store: RedisRunStore, queu
 
 
 async def test_a_delayed_run_is_taken_when_it_is_due(store: RedisRunStore, queue: Queue) -> None:
+    """An empty claim returns the seconds until then."""
     await store.submit("later", "work", delay_seconds=0.3)
     await store.submit("of-others", "other", delay_seconds=0.1)
     answer = await queue.claim("first", WORK, 1)
@@ -105,6 +111,7 @@ async def test_a_delayed_run_is_taken_when_it_is_due(store: RedisRunStore, queue
 async def test_a_delayed_run_that_is_due_is_ordered_by_priority(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Of two that became due, the higher priority comes first."""
     for name, priority in (("plain", 0), ("high", 9)):
         await store.submit(name, "work", priority=priority, delay_seconds=3599)
     assert await take(queue, 2) == []
@@ -113,6 +120,7 @@ async def test_a_delayed_run_that_is_due_is_ordered_by_priority(
 
 
 async def test_a_run_that_is_not_due_needs_no_writes(space: Space) -> None:
+    """Its time to live without writes begins when it is due."""
     async with space.store(live_ttl_seconds=60) as store:
         await store.submit("later", "work", delay_seconds=3600)
         run = await store.snapshot("later")
@@ -140,6 +148,7 @@ async def test_a_run_that_is_not_due_needs_no_writes(space: Space) -> None:
 async def test_an_order_that_makes_no_sense_is_refused(
     store: RedisRunStore, order: dict[str, Any]
 ) -> None:
+    """Priorities, delays and deadlines out of range raise, and no run is created."""
     with pytest.raises(InvalidInputError):
         await store.submit("run", "work", **order)
     assert (await store.list_runs()).runs == ()
@@ -148,6 +157,7 @@ async def test_an_order_that_makes_no_sense_is_refused(
 async def test_a_paused_target_is_passed_over_until_it_is_resumed(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Runs of other targets are claimed meanwhile."""
     await store.submit("run", "work")
     await store.submit("later", "work", delay_seconds=3600)
     await store.submit("other", "other")
@@ -164,6 +174,7 @@ async def test_a_paused_target_is_passed_over_until_it_is_resumed(
 
 
 async def test_a_released_run_keeps_its_queue_position(store: RedisRunStore, queue: Queue) -> None:
+    """Released without a delay, it is claimed before later runs."""
     for number in range(3):
         await store.submit(f"run-{number}", "work")
         await asyncio.sleep(0.002)
@@ -178,6 +189,7 @@ async def test_a_released_run_keeps_its_queue_position(store: RedisRunStore, que
 async def test_a_run_that_is_tried_again_later_is_not_taken_before(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Released with a delay, it is claimed when that is over."""
     (claim,) = await claimed(store, queue)
     await store.release(claim.run_id, claim.token, "retry_later", delay_seconds=3599)
     answer = await queue.claim("first", WORK, 1)
@@ -192,6 +204,7 @@ async def test_a_run_that_is_tried_again_later_is_not_taken_before(
 async def test_only_excused_executions_do_not_count_as_attempts(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Failures and lost leases count against max_attempts."""
     rules = [TargetRule("work", max_attempts=2)]
     await store.submit("run", "work", input=1)
     for reason in ("worker_stopped", "failed", "retry_later"):
@@ -218,6 +231,7 @@ async def test_only_excused_executions_do_not_count_as_attempts(
 async def test_a_run_whose_workers_all_died_says_so(
     space: Space, store: RedisRunStore, queue: Queue, most: int, why: str
 ) -> None:
+    """The error has the number of lost executions."""
     rules = [TargetRule("work", max_attempts=most)]
     await store.submit("run", "work", input=1)
     for _ in range(most):
@@ -232,6 +246,7 @@ async def test_a_run_whose_workers_all_died_says_so(
 async def test_a_run_whose_deadline_is_over_is_not_started(
     store: RedisRunStore, queue: Queue, by: str
 ) -> None:
+    """Claim, housekeeping and sweep each end it."""
     await store.submit("in-time", "work", deadline_seconds=3600)
     await store.submit("run", "work", deadline_seconds=0.001)
     await asyncio.sleep(0.01)
@@ -247,6 +262,7 @@ async def test_a_run_whose_deadline_is_over_is_not_started(
 
 
 async def test_a_deadline_counts_from_when_the_run_is_due(store: RedisRunStore) -> None:
+    """A delay moves the deadline, too."""
     await store.submit("run", "work", delay_seconds=100, deadline_seconds=5)
     run = await store.snapshot("run")
     assert run.due_ms is not None
@@ -256,6 +272,7 @@ async def test_a_deadline_counts_from_when_the_run_is_due(store: RedisRunStore) 
 async def test_a_large_input_leaves_the_rest_to_the_next_claim(
     store: RedisRunStore, queue: Queue
 ) -> None:
+    """A claim returns a bounded amount of input, and asks to be called again."""
     for number in range(3):
         await store.submit(f"run-{number}", "work", input="x" * 700_000)
     answer = await queue.claim("first", WORK, 3)
@@ -281,6 +298,7 @@ async def test_a_claim_looks_at_a_limited_number_of_dead_entries(
 async def test_a_stale_claim_hands_nothing_back(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Release and checkpoint of the first worker are refused."""
     (old,) = await claimed(store, queue)
     expire_leases(space)
     await handed_on(queue)
@@ -297,6 +315,7 @@ async def test_a_stale_claim_hands_nothing_back(
 
 @pytest.mark.parametrize("claim", ["", None])
 async def test_what_is_no_claim_is_refused(store: RedisRunStore, queue: Queue, claim: Any) -> None:
+    """An empty or missing claim raises InvalidInputError."""
     await store.submit("run", "work")
     await take(queue)
     with pytest.raises(InvalidInputError, match="claim is"):

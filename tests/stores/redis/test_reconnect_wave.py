@@ -77,6 +77,7 @@ async def all_have(seen: list[list[object]], count: int) -> None:
 async def test_1000_reconnecting_subscribers_share_their_reads(
     space: Space, store: RedisRunStore, kind: type
 ) -> None:
+    """Their reads after the cut are few, and each subscriber gets each event once."""
     run_ids = [RUN_ID] + [f"idle-{n}" for n in range(MOST_DIRECT if kind is FeedSource else 0)]
     for run_id in run_ids:
         await store.create(run_id, "t")

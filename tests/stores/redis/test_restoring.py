@@ -85,6 +85,7 @@ def aside(space: Space, archive: RunArchive) -> str:
 async def test_a_partly_restored_journal_is_invisible_and_expires(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """It lies in a key of its own for at most a day, and no call finds the run."""
     await cut_short(store, archive)
     key = aside(space, archive)
     assert space.admin.xlen(key) == 1_000
@@ -99,6 +100,7 @@ async def test_a_partly_restored_journal_is_invisible_and_expires(
 async def test_a_restore_that_was_cut_short_is_gone_on_with(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """Only the missing pages are sent."""
     await cut_short(store, archive)
     pages = Pages(store)
     assert await store.restore(archive) is True
@@ -110,6 +112,8 @@ async def test_a_restore_that_was_cut_short_is_gone_on_with(
 async def test_a_restore_whose_last_step_is_missing_needs_no_page(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """If all pages are there, a repeated restore sends only the last step."""
+
     async def lost(archive: RunArchive, run: Run, restoring: str) -> Any:
         raise StoreError("the process ends here")
 
@@ -126,6 +130,7 @@ async def test_a_restore_whose_last_step_is_missing_needs_no_page(
 async def test_what_another_archive_left_is_not_gone_on_with(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """Pages of another archive of the same id are not used."""
     other = held_run(RUN_ID)
     await cut_short(store, archive)
     assert await store.restore(other) is True
@@ -136,6 +141,7 @@ async def test_what_another_archive_left_is_not_gone_on_with(
 async def test_a_run_that_is_created_between_the_pages_wins(
     store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """The restore raises RunExistsError and changes nothing of the run."""
     await cut_short(store, archive)
     await store.create(RUN_ID, "other", input=2)
     with pytest.raises(RunExistsError):
@@ -148,6 +154,7 @@ async def test_a_run_that_is_created_between_the_pages_wins(
 async def test_a_run_that_is_created_before_the_last_step_wins(
     store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """So does a run that is created in the last moment."""
     restore = store._calls.restore
 
     async def late(archive: RunArchive, run: Run, restoring: str) -> Any:
@@ -161,6 +168,7 @@ async def test_a_run_that_is_created_before_the_last_step_wins(
 
 
 async def test_many_that_restore_one_run_write_it_once(space: Space, archive: RunArchive) -> None:
+    """Of four at once, one returns True."""
     stores = [space.store() for _ in range(4)]
     written = await asyncio.gather(*(store.restore(archive) for store in stores))
     assert sorted(written) == [False, False, False, True]
@@ -173,6 +181,7 @@ async def test_many_that_restore_one_run_write_it_once(space: Space, archive: Ru
 async def test_a_page_that_is_sent_twice_is_there_once(
     store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """A repeated page adds no entry."""
     script = store._server.idempotent_script
 
     async def twice(name: str, keys: list[str], args: list[str | int]) -> Any:
@@ -185,6 +194,7 @@ async def test_a_page_that_is_sent_twice_is_there_once(
 
 
 async def test_a_damaged_archive_leaves_nothing(space: Space, store: RedisRunStore) -> None:
+    """It is refused before the first write."""
     await store._server.ready()
     stored = space.dump()
     with pytest.raises(InvalidArchiveError):
@@ -195,6 +205,7 @@ async def test_a_damaged_archive_leaves_nothing(space: Space, store: RedisRunSto
 async def test_a_restored_run_replaces_a_tombstone(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """An id that was just deleted can be restored, with a new expiry."""
     await store.create(RUN_ID, "work", input=2)
     await store.delete(RUN_ID, force=True)
     assert await store.restore(archive) is True
@@ -206,6 +217,7 @@ async def test_a_restored_run_replaces_a_tombstone(
 async def test_an_ended_run_expires_from_now_on(
     space: Space, archive: RunArchive, ttl_seconds: int, wanted_ms: int | None
 ) -> None:
+    """All its keys get the store's time to live."""
     async with space.store(ttl_seconds=ttl_seconds) as store:
         assert await store.restore(archive) is True
         for name in ("run", "journal", "input", "producers"):
@@ -214,6 +226,7 @@ async def test_an_ended_run_expires_from_now_on(
 
 
 async def test_a_live_run_is_overdue_from_now_on(space: Space) -> None:
+    """Its time without writes begins with the restore."""
     async with space.store(live_ttl_seconds=100) as store:
         await store.restore(held_run(RUN_ID))
         left = space.admin.pttl(space.keys.run(RUN_ID))
@@ -224,6 +237,7 @@ async def test_a_live_run_is_overdue_from_now_on(space: Space) -> None:
 async def test_a_run_that_was_held_is_handed_on_with_its_checkpoint(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Its lease is over at once, and the next claim has the checkpoint."""
     await store.restore(held_run(RUN_ID))
     lease = space.admin.zscore(space.keys.leases(0), RUN_ID)
     assert lease is not None
@@ -236,6 +250,7 @@ async def test_a_run_that_was_held_is_handed_on_with_its_checkpoint(
 async def test_a_run_that_waits_is_in_its_queue(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """A worker can claim it with its input."""
     await store.submit(RUN_ID, "work", input={"text": "why?"}, priority=3)
     archive = await store.archive(RUN_ID)
     await store.delete(RUN_ID, force=True)
@@ -248,6 +263,7 @@ async def test_a_run_that_waits_is_in_its_queue(
 async def test_a_run_that_is_not_due_waits_on_with_its_deadline(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The due time and the deadline are those of the archive."""
     await store.submit(RUN_ID, "work", delay_seconds=3_600, deadline_seconds=60)
     archive, before = await store.archive(RUN_ID), await store.snapshot(RUN_ID)
     await store.delete(RUN_ID, force=True)
@@ -260,6 +276,7 @@ async def test_a_run_that_is_not_due_waits_on_with_its_deadline(
 async def test_the_feed_has_nothing_of_it(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """A restored run is not news."""
     await store.restore(archive)
     assert not space.admin.exists(space.keys.feed(0))
 
@@ -268,6 +285,7 @@ async def test_the_feed_has_nothing_of_it(
 async def test_an_index_of_another_type_is_refused_before_any_write(
     space: Space, store: RedisRunStore, archive: RunArchive
 ) -> None:
+    """After the key is removed, the restore works."""
     space.admin.set(space.keys.index(0), "by hand")
     with pytest.raises(StoreError):
         await store.restore(archive)
@@ -277,6 +295,7 @@ async def test_an_index_of_another_type_is_refused_before_any_write(
 
 
 async def test_a_run_moves_between_numbers_of_partitions(space: Space, archive: RunArchive) -> None:
+    """An archive fits a store with another number of partitions."""
     async with space.store(partitions=4) as store:
         assert await store.restore(archive) is True
         assert (await store.audit(RUN_ID)).ok
@@ -284,6 +303,7 @@ async def test_a_run_moves_between_numbers_of_partitions(space: Space, archive: 
 
 @pytest.mark.parametrize("run_id", ["a", "b:1", "x" * 128])
 def test_all_keys_of_a_restore_share_a_slot(run_id: str) -> None:
+    """So that its scripts could run on a cluster."""
     keys = Keys("prefix", 7)
     base = keys.base(keys.partition(run_id))
     names = [*keys.given(run_id), base, keys.restoring(run_id, "0" * 64)]
@@ -291,6 +311,7 @@ def test_all_keys_of_a_restore_share_a_slot(run_id: str) -> None:
 
 
 async def test_the_last_step_sends_what_its_script_declares(archive: RunArchive) -> None:
+    """Keys and arguments agree with the header of restore.lua."""
     recorder, keys = Recorder(), Keys("prefix")
     calls = Calls(cast("Writer", recorder), keys, Durations(1, 2, 3, 4), lambda: 5)
     restoring = keys.restoring(RUN_ID, "0" * 64)
@@ -306,6 +327,7 @@ async def test_the_last_step_sends_what_its_script_declares(archive: RunArchive)
 async def test_archiving_gives_up_when_payloads_keep_changing(
     store: RedisRunStore,
 ) -> None:
+    """After some tries it raises StoreError."""
     result = AgentResult[object](agent_name="a", task_id="t", metadata=ResultMetadata())
     await store.create(RUN_ID, "work")
     read_all = store._server.read_all
@@ -337,6 +359,7 @@ async def test_an_archive_is_consistent_while_events_come(
 
 
 async def test_a_run_that_is_deleted_while_it_is_read_is_not_found(store: RedisRunStore) -> None:
+    """The archive call raises RunNotFoundError."""
     await store.create(RUN_ID, "work")
     read_all = store._server.read_all
 
@@ -351,6 +374,7 @@ async def test_a_run_that_is_deleted_while_it_is_read_is_not_found(store: RedisR
 
 
 async def test_a_run_that_begins_anew_while_it_is_read_is_read_anew(store: RedisRunStore) -> None:
+    """The archive is wholly of the new life."""
     await store.create(RUN_ID, "work", input=1)
     await store.append(RUN_ID, note(1))
     read_all = store._server.read_all

@@ -111,18 +111,21 @@ def declared(script: str, section: str) -> list[tuple[str, str]]:
 
 
 def test_the_slots_are_those_of_the_cluster_specification() -> None:
+    """Our crc16 gives the values of the specification."""
     assert (crc16(b"123456789"), slot("{user1000}.following")) == (0x31C3, slot("user1000"))
 
 
 @pytest.mark.parametrize("run_id", ["a", "b:1", "x" * 128, "0"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_all_keys_of_a_call_share_a_slot(name: str, run_id: str) -> None:
+    """For each command and each form of run id."""
     _, keys, _ = recorded(COMMANDS[name], run_id)
     assert len({slot(key) for key in keys}) == 1
 
 
 @pytest.mark.parametrize("partitions", [1, 7, 64])
 def test_all_keys_of_a_partition_share_a_slot(partitions: int) -> None:
+    """Queues, leases, indexes, feed and the rest."""
     keys = Keys("prefix", partitions)
     for run_id in ("a", "b:1", "x" * 128, "0"):
         here = keys.partition(run_id)
@@ -135,6 +138,7 @@ def test_all_keys_of_a_partition_share_a_slot(partitions: int) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_call_sends_the_keys_that_its_script_declares(name: str) -> None:
+    """In the order of the script's header."""
     script, keys, _ = recorded(COMMANDS[name], "r")
     rows = [row for _, row in declared(script, "KEYS")]
     formed = [re.split(r"\s+", row)[1] for row in rows]
@@ -147,6 +151,7 @@ def test_a_call_sends_the_keys_that_its_script_declares(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_call_sends_as_many_arguments_as_its_script_declares(name: str) -> None:
+    """For each command that a store sends."""
     script, _, arguments = recorded(COMMANDS[name], "r")
     rows = declared(script, "ARGV")
     events = {"append": 2, "push_event": 1, "finish": 1}.get(name, 0)
@@ -156,6 +161,7 @@ def test_a_call_sends_as_many_arguments_as_its_script_declares(name: str) -> Non
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_call_sends_integers_where_its_script_declares_them(name: str) -> None:
+    """For each argument of each command."""
     script, _, arguments = recorded(COMMANDS[name], "r")
     for (row, kind), value in zip(declared(script, "ARGV"), arguments, strict=False):
         if kind.startswith("integer") and "or ''" not in kind:

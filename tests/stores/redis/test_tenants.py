@@ -52,6 +52,7 @@ async def begun(store: RedisRunStore, how: str, tenant: str | None = TENANT) -> 
 async def test_a_run_has_the_same_member_in_every_index(
     space: Space, store: RedisRunStore, how: str
 ) -> None:
+    """Also in that of its tenant, and the row of removal names the tenant."""
     run = await begun(store, how)
     assert run.tenant == TENANT
     member = listing_key(run.created_ms, RUN_ID)
@@ -65,9 +66,10 @@ async def test_a_run_has_the_same_member_in_every_index(
 
 
 @pytest.mark.parametrize("how", ["create", "submit"])
-async def test_a_run_of_nobodys_is_stored_as_if_there_were_no_tenants(
+async def test_a_run_without_a_tenant_has_no_field_or_row_of_one(
     space: Space, store: RedisRunStore, how: str
 ) -> None:
+    """Neither its hash, its entries nor its rows mention a tenant."""
     run = await begun(store, how, tenant=None)
     assert members(space, space.keys.overdue(0)) == {f"t:{listing_key(run.created_ms, RUN_ID)}"}
     (created,) = await entries(store, RUN_ID, EntryType.CREATED)
@@ -85,6 +87,7 @@ async def test_a_run_of_nobodys_is_stored_as_if_there_were_no_tenants(
 async def test_a_deleted_run_leaves_its_tenants_index(
     space: Space, store: RedisRunStore, how: str
 ) -> None:
+    """Another run of the tenant stays there."""
     await begun(store, how)
     await store.create("other", "t", tenant=TENANT)
     await store.delete(RUN_ID, force=True)
@@ -93,6 +96,7 @@ async def test_a_deleted_run_leaves_its_tenants_index(
 
 
 async def test_an_expired_run_leaves_its_tenants_index(space: Space) -> None:
+    """A sweep removes the row after the keys have expired."""
     async with space.store(ttl_seconds=0.2) as store:
         await begun(store, "submit")
         await store.finish(RUN_ID, RunState.COMPLETED)
@@ -107,6 +111,7 @@ async def test_an_expired_run_leaves_its_tenants_index(space: Space) -> None:
 async def test_a_new_run_cleans_the_tenant_index_of_an_expired_one(
     space: Space,
 ) -> None:
+    """A create does the same without a sweep."""
     async with space.store(ttl_seconds=0.2) as store:
         await begun(store, "create")
         await store.finish(RUN_ID, RunState.COMPLETED)
@@ -120,6 +125,7 @@ async def test_a_new_run_cleans_the_tenant_index_of_an_expired_one(
 async def test_a_live_run_whose_hash_is_gone_leaves_its_tenants_index(
     space: Space, store: RedisRunStore, *, reborn: bool
 ) -> None:
+    """Its row of removal suffices, also when the id is in use again."""
     run = await begun(store, "submit")
     row = removal_row("t", run.created_ms, RUN_ID, TENANT)
     client: Any = space.admin
@@ -155,6 +161,7 @@ async def test_a_neglected_run_fails_and_expires_with_its_tenant_row(
 async def test_a_released_run_with_a_deadline_keeps_its_tenants_row(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The row of its next check still names the tenant."""
     await store.submit(RUN_ID, "work", tenant=TENANT, deadline_seconds=3600)
     (claim,) = await take(queue)
     await store.release(RUN_ID, claim.token, "failed", delay_seconds=60)
@@ -168,6 +175,7 @@ async def test_a_released_run_with_a_deadline_keeps_its_tenants_row(
 async def test_a_damaged_tenant_is_named_and_mended(
     space: Space, store: RedisRunStore, damage: str
 ) -> None:
+    """The audit finds it, and a rebuild repairs it from the journal."""
     await begun(store, "submit")
     client, key = space.admin, space.keys.run(RUN_ID)
     match damage:
@@ -189,6 +197,7 @@ async def test_a_damaged_tenant_is_named_and_mended(
 
 
 async def test_audit_finds_a_row_without_its_tenant(space: Space, store: RedisRunStore) -> None:
+    """A row that lacks the tenant counts as missing."""
     run = await begun(store, "create")
     client: Any = space.admin
     client.zrem(space.keys.overdue(0), removal_row("t", run.created_ms, RUN_ID, TENANT))
@@ -202,6 +211,7 @@ async def test_audit_finds_a_row_without_its_tenant(space: Space, store: RedisRu
 async def test_the_lines_of_keys_find_the_rows_of_a_tenants_run(
     space: Space, store: RedisRunStore, *, ends: bool
 ) -> None:
+    """The redis-cli lines of `keys` work for a run with a tenant."""
     await begun(store, "submit")
     if ends:
         await store.finish(RUN_ID, RunState.COMPLETED)
@@ -214,6 +224,7 @@ async def test_the_lines_of_keys_find_the_rows_of_a_tenants_run(
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_scripts_of_every_moment_know_no_tenant(script: str) -> None:
+    """Scripts of the hot path do not contain the tenant's index."""
     knows = "tenant_index_key" in reachable_code(script)
     assert not (knows and script in HOT)
     assert knows or script not in {"create", "submit", "requeue", "delete", "rebuild", "sweep"}

@@ -29,6 +29,7 @@ async def tend_all_around(queue: Queue) -> None:
 
 
 async def test_of_two_workers_one_tends(space: Space, store: RedisRunStore, queue: Queue) -> None:
+    """Only the worker that holds the role requeues the lost runs."""
     claims = await claimed(store, queue, 30)
     assert await handed_on(queue, "second") == []
     expire_leases(space)
@@ -39,6 +40,7 @@ async def test_of_two_workers_one_tends(space: Space, store: RedisRunStore, queu
 async def test_another_one_tends_when_the_interval_is_over(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """If the first worker is gone, the second takes over."""
     (claim,) = await claimed(store, queue)
     await queue.tend("gone", [], 0.2)
     expire_leases(space)
@@ -52,6 +54,7 @@ async def test_another_one_tends_when_the_interval_is_over(
 async def test_leases_are_handed_on_though_rows_of_others_come_first(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """A hundred rows of missing runs do not hide a lost one."""
     (claim,) = await claimed(store, queue)
     expire_leases(space)
     space.admin.zadd(space.keys.leases(0), {f"gone-{number}": 0 for number in range(100)})
@@ -73,6 +76,7 @@ async def test_a_run_set_pending_is_not_taken_from_its_next_worker(
 async def test_a_queue_that_was_deleted_is_made_again(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """From the hashes of the pending runs, delayed ones included."""
     await store.submit("run", "work")
     await store.submit("later", "work", delay_seconds=3600)
     space.admin.delete(space.keys.queue("work", 0))
@@ -84,6 +88,7 @@ async def test_a_queue_that_was_deleted_is_made_again(
 async def test_leases_that_were_deleted_are_made_again(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Each held run gets a whole new lease."""
     (claim,) = await claimed(store, queue)
     space.admin.delete(space.keys.leases(0))
     await tend_all_around(queue)
@@ -94,6 +99,7 @@ async def test_leases_that_were_deleted_are_made_again(
 async def test_more_runs_than_are_looked_at_in_a_call_are_healed_too(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """The next calls go on where the last one ended."""
     await asyncio.gather(*(store.submit(f"run-{number}", "work") for number in range(120)))
     space.admin.delete(space.keys.queue("work", 0))
     await tend_all_around(queue)
@@ -103,6 +109,7 @@ async def test_more_runs_than_are_looked_at_in_a_call_are_healed_too(
 async def test_a_thousand_runs_are_healed_in_a_call_and_no_more(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """One call of housekeeping stays short."""
     await asyncio.gather(*(store.submit(f"run-{number}", "work") for number in range(1020)))
     key = space.keys.queue("work", 0)
     space.admin.delete(key)
@@ -115,6 +122,7 @@ async def test_a_thousand_runs_are_healed_in_a_call_and_no_more(
 async def test_a_worker_is_woken_while_there_is_work(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Housekeeping adds wake-up tokens as long as runs wait."""
     await queue.prepare(["work"])
     await store.submit("run", "work")
     space.admin.delete(space.keys.wake("work", 0))
@@ -127,6 +135,7 @@ async def test_a_worker_is_woken_while_there_is_work(
 
 
 async def test_a_silence_is_reported_once(space: Space, store: RedisRunStore, queue: Queue) -> None:
+    """A new silence is reported again after a write."""
     (claim,) = await claimed(store, queue)
     beat = Beat(claim, silent_after_seconds=0.005)
     assert await queue.heartbeat([Beat(claim), Beat(claim, 3600)]) == []
@@ -144,6 +153,7 @@ async def test_a_silence_is_reported_once(space: Space, store: RedisRunStore, qu
 async def test_a_heartbeat_reports_claims_that_are_over(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """Each lost claim gets a notice, the valid one none."""
     claims = await claimed(store, queue, 3)
     assert await queue.heartbeat([Beat(claim) for claim in claims]) == []
     expire_leases(space)
@@ -160,6 +170,7 @@ async def test_a_heartbeat_reports_claims_that_are_over(
 async def test_a_damaged_run_runs_again_once_it_is_rebuilt(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
+    """It is neither claimed nor handed on until then."""
     await store.submit("held", "work")
     await take(queue)
     await store.submit("waits", "work", priority=3)

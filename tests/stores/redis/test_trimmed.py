@@ -44,6 +44,7 @@ async def seqs(store: RedisRunStore, after: str | None) -> list[int]:
 async def test_a_cursor_whose_next_entry_is_gone_has_a_gap(
     store: RedisRunStore, cursors: list[str], index: int
 ) -> None:
+    """The error names the first and last entry that are missing."""
     with pytest.raises(CursorGapError, match=rf"entries {index + 2} to 6 "):
         await seqs(store, cursors[index])
 
@@ -51,12 +52,14 @@ async def test_a_cursor_whose_next_entry_is_gone_has_a_gap(
 async def test_a_gap_has_the_cursor_to_resume_from(
     store: RedisRunStore, cursors: list[str]
 ) -> None:
+    """Reading from it gives all entries that are left."""
     with pytest.raises(CursorGapError) as caught:
         await seqs(store, cursors[0])
     assert await seqs(store, caught.value.resume_cursor) == [7, 8, 9, 10]
 
 
 async def test_a_stream_has_the_same_gap(store: RedisRunStore, cursors: list[str]) -> None:
+    """A stream raises the error and resumes in the same way as a journal."""
     with pytest.raises(CursorGapError) as caught:
         await anext(aiter(store.stream(RUN_ID, after=cursors[0])))
     events = [event async for event in store.stream(RUN_ID, after=caught.value.resume_cursor)]
@@ -66,6 +69,7 @@ async def test_a_stream_has_the_same_gap(store: RedisRunStore, cursors: list[str
 async def test_a_cursor_at_the_last_trimmed_entry_missed_nothing(
     store: RedisRunStore, cursors: list[str]
 ) -> None:
+    """The next entry is there, so this is not a gap."""
     assert await seqs(store, cursors[5]) == [7, 8, 9, 10]
 
 
@@ -73,18 +77,21 @@ async def test_a_cursor_at_the_last_trimmed_entry_missed_nothing(
 async def test_a_cursor_at_a_remaining_entry_continues(
     store: RedisRunStore, cursors: list[str], index: int
 ) -> None:
+    """Trimming does not matter to it."""
     assert await seqs(store, cursors[index]) == list(range(index + 2, 11))
 
 
 async def test_a_fresh_stream_starts_at_the_oldest_entry(
     store: RedisRunStore, cursors: list[str]
 ) -> None:
+    """Without a cursor, trimmed entries are not missed."""
     assert [event.seq async for event in store.stream(RUN_ID)] == [7, 8, 9]
 
 
 async def test_a_cursor_in_a_journal_that_is_gone_is_reset(
     space: Space, store: RedisRunStore, cursors: list[str]
 ) -> None:
+    """An emptied journal is a CursorResetError."""
     space.admin.xtrim(space.keys.journal(RUN_ID), maxlen=0, approximate=False)
     with pytest.raises(CursorResetError):
         await seqs(store, cursors[7])
@@ -93,6 +100,7 @@ async def test_a_cursor_in_a_journal_that_is_gone_is_reset(
 async def test_a_reader_that_was_trimmed_under_raises_in_mid_stream(
     space: Space, store: RedisRunStore
 ) -> None:
+    """Between two pages of a replay it gets CursorGapError."""
     await store.create(RUN_ID, "t")
     event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
     for _ in range(2):
@@ -112,6 +120,7 @@ async def test_a_reader_that_was_trimmed_under_raises_in_mid_stream(
 async def test_a_slow_reader_whose_journal_was_emptied_raises(
     space: Space, store: RedisRunStore, goes_on: bool
 ) -> None:
+    """It does not silently continue with what the live source has."""
     await store.create(RUN_ID, "t")
     event = RunEvent(type=RunEventType.LOG, run_id=RUN_ID)
     await store.append(RUN_ID, event, event)

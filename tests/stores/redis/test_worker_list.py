@@ -25,6 +25,7 @@ INFO = WorkerInfo(
 
 
 async def test_a_worker_is_listed_as_it_reported_itself(store: RedisRunStore) -> None:
+    """With at most a hundred of its runs, and the time of its heartbeat."""
     workers = store.workers()
     await workers.beat(INFO)
     await workers.beat(replace(INFO, id="w-0", state="draining", runs=[], held=0))
@@ -37,6 +38,7 @@ async def test_a_worker_is_listed_as_it_reported_itself(store: RedisRunStore) ->
 async def test_a_worker_that_stops_or_falls_silent_is_no_longer_listed(
     space: Space, store: RedisRunStore
 ) -> None:
+    """A stopped worker at once, a silent one after some intervals."""
     workers = store.workers(interval_seconds=0.05)
     for worker_id in ("stops", "silent"):
         await workers.beat(replace(INFO, id=worker_id))

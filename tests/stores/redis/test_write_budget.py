@@ -30,6 +30,7 @@ async def emptied(tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def test_a_size_over_the_whole_budget_is_admitted_alone() -> None:
+    """One write that is larger than the budget does not wait for ever."""
     budget = WriteBudget(10, 100)
     tasks = await line(budget, 500, 1)
     assert inside(tasks) == [True, False]
@@ -39,6 +40,7 @@ async def test_a_size_over_the_whole_budget_is_admitted_alone() -> None:
 
 
 async def test_a_small_one_does_not_overtake_a_large_one() -> None:
+    """Callers are admitted in the order in which they came."""
     budget = WriteBudget(10, 100)
     tasks = await line(budget, 60, 80, 1)
     assert inside(tasks) == [True, False, False]
@@ -48,6 +50,7 @@ async def test_a_small_one_does_not_overtake_a_large_one() -> None:
 
 
 async def test_the_number_is_bounded_whatever_the_size() -> None:
+    """Writes of size 0 count, too."""
     budget = WriteBudget(2, 100)
     tasks = await line(budget, 0, 0, 0)
     assert inside(tasks) == [True, True, False]
@@ -55,6 +58,7 @@ async def test_the_number_is_bounded_whatever_the_size() -> None:
 
 
 async def test_a_caller_cancelled_in_the_line_admits_those_behind_it() -> None:
+    """A cancelled caller does not hold up the smaller one behind it."""
     budget = WriteBudget(10, 100)
     tasks = await line(budget, 60, 80, 1)
     tasks[1].cancel()
@@ -63,6 +67,7 @@ async def test_a_caller_cancelled_in_the_line_admits_those_behind_it() -> None:
 
 
 async def test_a_caller_cancelled_when_admitted_reserves_nothing() -> None:
+    """Its part of the budget goes to the next caller."""
     budget = WriteBudget(1, 100)
     tasks = await line(budget, 1, 1, 1)
     budget.release(1)

@@ -233,7 +233,7 @@ def test_items_are_listed_by_key_from_either_end(database: Database) -> None:
 
 
 def test_an_empty_group_writes_nothing(database: Database) -> None:
-    """The feed stays at position 0, and there are no foreign writes."""
+    """The feed stays at position 0, and no foreign write is reported."""
     assert database.begin() is False
     assert database.commit(Changes()) == (0, 0)
     database.rollback()

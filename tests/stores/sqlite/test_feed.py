@@ -254,7 +254,7 @@ class TestWindows:
         assert _ns(reopen(100)) == list(range(1, 10))
 
     def test_two_processes_may_keep_feeds_of_different_lengths(self, tmp_path: Path) -> None:
-        """The longer limit decides which entries both can read."""
+        """Each reads as many entries as its own limit allows, once both have written."""
         path = tmp_path / "runs.db"
         short = open_sqlite(path, sync=False, feed_max_entries=2)
         long = open_sqlite(path, sync=False, feed_max_entries=100)
