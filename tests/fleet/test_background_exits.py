@@ -26,6 +26,8 @@ async def one() -> int:
 
 @pytest.mark.parametrize("error", ENDINGS)
 def test_the_caller_gets_it_and_the_others_go_on(fleet: Fleet, error: BaseException) -> None:
+    """SystemExit in one blocking call reaches its caller; another call goes on waiting."""
+
     async def make() -> tuple[asyncio.Event, asyncio.Event]:
         return asyncio.Event(), asyncio.Event()
 
@@ -54,6 +56,8 @@ def test_the_caller_gets_it_and_the_others_go_on(fleet: Fleet, error: BaseExcept
 
 @pytest.mark.parametrize("error", ENDINGS)
 def test_an_exit_that_is_not_awaited_ends_nothing(fleet: Fleet, error: BaseException) -> None:
+    """An exit in a callback of the shared loop leaves the loop working."""
+
     async def leaves_it() -> None:
         def raises() -> None:
             raise error
@@ -68,6 +72,8 @@ def test_an_exit_that_is_not_awaited_ends_nothing(fleet: Fleet, error: BaseExcep
 async def test_an_inline_agent_that_raises_it_has_failed(
     fleet: Fleet, error: BaseException
 ) -> None:
+    """The exception is the result of the run, with and without a loop of the caller."""
+
     @fleet.agent
     async def ends() -> None:
         raise error

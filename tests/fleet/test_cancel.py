@@ -68,6 +68,7 @@ async def in_state(handle: RunHandle[Any], state: RunState, attempt: int) -> Non
 
 
 async def test_a_run_that_waits_never_starts(fleet: Fleet) -> None:
+    """A worker that comes later does not execute it."""
     handle = await fleet.submit("fine", 1)
     cancellation = await handle.cancel(reason="not needed")
     await check_cancelled(handle, cancellation, how="pending", delivered=False)
@@ -79,11 +80,14 @@ async def test_a_run_that_waits_never_starts(fleet: Fleet) -> None:
 
 
 async def test_a_delayed_run_never_starts(fleet: Fleet) -> None:
+    """A run that is not due is cancelled in the step of the request."""
     handle = await fleet.submit("fine", 1, delay=3600)
     await check_cancelled(handle, await handle.cancel(wait=True), how="pending", delivered=False)
 
 
 async def test_a_run_that_waits_for_its_next_try_is_not_tried_again(fleet: Fleet) -> None:
+    """Between two executions a cancel ends the run at once."""
+
     @fleet.agent(retries=3, backoff=Backoff(first_seconds=3600, most_seconds=3600))
     async def fails() -> None:
         raise ValueError("no")
@@ -96,6 +100,7 @@ async def test_a_run_that_waits_for_its_next_try_is_not_tried_again(fleet: Fleet
 
 
 async def test_a_handler_is_cancelled_and_may_clean_up(fleet: Fleet) -> None:
+    """It gets CancelledError, and may still write to its run."""
     began = asyncio.Event()
 
     @fleet.agent
@@ -128,6 +133,7 @@ async def counted(worker: Worker, **counts: int) -> None:
 
 
 async def test_a_blocking_handler_looks_whether_it_is_cancelled(fleet: Fleet) -> None:
+    """run.cancelled becomes true in a def agent, and its return value is dropped."""
     began = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -182,6 +188,7 @@ def sleeps_on() -> None:
 async def test_the_run_ends_cancelled_whatever_its_handler_does(
     fleet: Fleet, handler: Callable[..., Any], how: str
 ) -> None:
+    """Returning, raising, swallowing the cancellation or going on makes no difference."""
     WAKE_UP.clear()
     # An agent that reacts to its cancellation has all the time that it needs.
     fleet.agent(cancel_grace_seconds=0.1 if how == "grace" else 3600)(handler)
@@ -212,6 +219,7 @@ async def begun(worker: Worker) -> None:
 
 
 async def test_what_was_left_behind_writes_nothing_more(fleet: Fleet) -> None:
+    """A handler that outlives its grace time gets LeaseLostError at its next write."""
     began, opened, refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @fleet.agent(cancel_grace_seconds=0.05)
@@ -250,6 +258,7 @@ async def left_behind(worker: Worker, count: int) -> None:
 
 
 async def test_asking_twice_is_asking_once(fleet: Fleet) -> None:
+    """The second request leaves the time and the reason of the first."""
     began, opened = asyncio.Event(), asyncio.Event()
 
     @fleet.agent(cancel_grace_seconds=3600)
@@ -277,6 +286,7 @@ async def test_asking_twice_is_asking_once(fleet: Fleet) -> None:
 
 
 async def test_a_run_that_has_ended_stays_as_it_is(fleet: Fleet) -> None:
+    """The call returns how the run ended; an unknown run raises."""
     async with working(fleet):
         handle = await fleet.submit("fine", 1)
         assert await handle.output(timeout=30) == 2
@@ -298,6 +308,7 @@ async def test_a_run_that_has_ended_stays_as_it_is(fleet: Fleet) -> None:
 async def test_an_option_of_a_cancel_out_of_bounds_is_refused(
     fleet: Fleet, options: dict[str, Any], name: str
 ) -> None:
+    """The error names the option, and nothing is requested."""
     handle = await fleet.submit("fine", 1)
     with pytest.raises(InvalidInputError, match=name):
         await handle.cancel(**options)
@@ -377,6 +388,8 @@ async def test_a_cancel_that_overtakes_its_own_claim_is_not_lost(
 async def test_a_lost_wake_up_is_made_good_by_the_heartbeat(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the message, the next heartbeat brings the cancel."""
+
     async def deaf(*_: Any) -> None:
         await asyncio.Event().wait()
 
@@ -423,6 +436,7 @@ async def test_a_listener_resumes_after_a_cut_connection(fleet: Fleet, space: Sp
 
 
 async def test_a_cancelled_run_is_not_tried_again_when_it_fails(fleet: Fleet) -> None:
+    """A handler that raises after the cancel is not retried."""
     began = asyncio.Event()
 
     @fleet.agent(retries=99, backoff=Backoff(first_seconds=0))
@@ -442,6 +456,7 @@ async def test_a_cancelled_run_is_not_tried_again_when_it_fails(fleet: Fleet) ->
 
 
 async def test_a_cancelled_run_whose_worker_stops_is_not_handed_on(fleet: Fleet) -> None:
+    """The run ends cancelled when its worker releases it."""
     began = asyncio.Event()
 
     @fleet.agent(cancel_grace_seconds=3600)
@@ -462,6 +477,7 @@ async def test_a_cancelled_run_whose_worker_stops_is_not_handed_on(fleet: Fleet)
 
 
 async def test_a_cancelled_run_whose_worker_is_lost_ends_cancelled(fleet: Fleet) -> None:
+    """Another worker's housekeeping ends it when the lease is over."""
     handle = await fleet.submit("fine", 1)
     store = await fleet.store()
     ghost = store.queue(lease_seconds=0.001)

@@ -15,6 +15,7 @@ from tests.fleet.working import working
 
 
 async def test_a_retry_goes_on_where_the_attempt_before_it_was(fleet: Fleet) -> None:
+    """Each execution begins with the last checkpoint of the one before."""
     seen: list[Any] = []
 
     @fleet.agent(retries=2, backoff=Backoff(first_seconds=0))
@@ -45,6 +46,7 @@ async def test_a_retry_goes_on_where_the_attempt_before_it_was(fleet: Fleet) -> 
 
 
 async def test_a_checkpoint_survives_its_worker(stage: Stage) -> None:
+    """After a kill, the next worker gets the value."""
     gate = stage.gate()
     first = await stage.ready(stage.start(lease_seconds=1))
     handle = await stage.fleet.submit("keeps_its_position", {"gate": str(gate)})
@@ -79,6 +81,8 @@ async def test_a_checkpoint_over_its_limit_is_rejected(
 
 
 async def test_unawaited_checkpoints_are_stored_in_order(fleet: Fleet) -> None:
+    """The last of twenty is the one that the retry finds."""
+
     @fleet.agent(retries=1, backoff=Backoff(first_seconds=0))
     async def keeps(run: RunContext) -> Any:
         if run.attempt == 1:

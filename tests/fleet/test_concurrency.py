@@ -57,6 +57,7 @@ async def most_at_once(stage: Stage, handles: list[RunHandle[object]]) -> int:
 
 @pytest.mark.parametrize("agent", ["waits_blocking", "burns"])
 async def test_blocking_agents_keep_their_leases(stage: Stage, agent: str) -> None:
+    """Handlers that wait or compute in threads do not stop heartbeats or other runs."""
     gate = stage.gate()
     await stage.ready(stage.start(lease_seconds=LEASE_SECONDS, concurrency=4))
     await stage.ready(stage.start(lease_seconds=LEASE_SECONDS, concurrency=4))

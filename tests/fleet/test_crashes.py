@@ -78,6 +78,7 @@ async def test_fifty_killed_workers_leave_every_run_ended_once(
 async def test_a_worker_that_dies_before_its_run_has_ended_is_replaced(
     stage: Stage, moment: str
 ) -> None:
+    """Killed after the claim or during the end: attempt 2 completes the run."""
     first = await stage.ready(stage.start(lease_seconds=3, die_at=moment))
     handle = await stage.fleet.submit("counts", {"steps": 3})
     assert await asyncio.to_thread(first.process.wait, 30) == 9

@@ -55,6 +55,7 @@ async def entries(fleet: Fleet, run_id: str) -> list[dict[str, str]]:
 
 
 async def test_a_worker_executes_what_was_submitted(fleet: Fleet) -> None:
+    """The output, the counters and the journal are as on Redis."""
     async with working(fleet):
         handle = await fleet.submit("fine", 1)
         assert await handle.output(timeout=10) == 2
@@ -65,6 +66,7 @@ async def test_a_worker_executes_what_was_submitted(fleet: Fleet) -> None:
 
 
 async def test_a_run_that_waited_is_executed_by_a_worker_that_comes(fleet: Fleet) -> None:
+    """A submission without any worker is not lost."""
     handle = await fleet.submit("fine", 1)
     assert (await handle.status()).state is RunState.PENDING
     async with working(fleet):
@@ -72,6 +74,7 @@ async def test_a_run_that_waited_is_executed_by_a_worker_that_comes(fleet: Fleet
 
 
 async def test_many_runs_are_each_executed_once(fleet: Fleet) -> None:
+    """Two workers share sixty runs."""
     async with working(fleet, concurrency=5), working(fleet, concurrency=5):
         handles = [await fleet.submit("fine", number) for number in range(60)]
         outputs = [await handle.output(timeout=30) for handle in handles]
@@ -80,6 +83,7 @@ async def test_many_runs_are_each_executed_once(fleet: Fleet) -> None:
 
 
 async def test_a_run_is_streamed_while_it_runs(fleet: Fleet) -> None:
+    """A subscriber gets an event before the handler goes on."""
     gate = asyncio.Event()
 
     @fleet.agent
@@ -100,6 +104,8 @@ async def test_a_run_is_streamed_while_it_runs(fleet: Fleet) -> None:
 
 
 async def test_a_failure_is_tried_again_after_its_wait(fleet: Fleet) -> None:
+    """The second execution completes the run, after the backoff."""
+
     @fleet.agent(retries=1, backoff=Backoff(first_seconds=0.2, jitter=0))
     async def flaky(run: RunContext) -> int:
         if run.attempt == 1:
@@ -117,6 +123,7 @@ async def test_a_failure_is_tried_again_after_its_wait(fleet: Fleet) -> None:
 
 
 async def test_a_cancel_reaches_the_handler_at_once(fleet: Fleet) -> None:
+    """Long before the next heartbeat."""
     began, stopped = asyncio.Event(), asyncio.Event()
 
     @fleet.agent
@@ -140,6 +147,7 @@ async def test_a_cancel_reaches_the_handler_at_once(fleet: Fleet) -> None:
 
 
 async def test_a_run_that_waits_and_is_cancelled_never_starts(fleet: Fleet) -> None:
+    """A worker that comes later executes only other runs."""
     handle = await fleet.submit("fine", 1)
     assert (await handle.cancel()).state is RunState.CANCELLED
     async with working(fleet):
@@ -148,6 +156,7 @@ async def test_a_run_that_waits_and_is_cancelled_never_starts(fleet: Fleet) -> N
 
 
 async def test_a_delayed_run_starts_when_it_is_due(fleet: Fleet) -> None:
+    """Not before, and soon after."""
     async with working(fleet):
         handle = await fleet.submit("fine", 1, delay=timedelta(milliseconds=300))
         assert await handle.output(timeout=10) == 2
@@ -187,6 +196,8 @@ async def test_a_finally_failed_run_can_be_requeued(fleet: Fleet) -> None:
 
 
 async def test_a_paused_agents_runs_wait(fleet: Fleet) -> None:
+    """They begin right after the resume."""
+
     @fleet.agent
     async def other(number: int) -> int:
         return -number
@@ -205,6 +216,8 @@ async def test_a_paused_agents_runs_wait(fleet: Fleet) -> None:
 
 
 async def test_a_checkpoint_is_there_for_the_next_attempt(fleet: Fleet) -> None:
+    """The retry finds the value of the first execution."""
+
     @fleet.agent(retries=1, backoff=Backoff(first_seconds=0.01))
     async def steps(run: RunContext) -> object:
         if run.attempt == 1:
@@ -220,6 +233,7 @@ async def test_a_checkpoint_is_there_for_the_next_attempt(fleet: Fleet) -> None:
 
 
 async def test_the_same_key_is_the_same_run(fleet: Fleet) -> None:
+    """An idempotency key returns the existing run, and refuses another input."""
     first = await fleet.submit("fine", 1, idempotency_key="order-1")
     again = await fleet.submit("fine", 1, idempotency_key="order-1")
     assert first.run_id == again.run_id
@@ -228,6 +242,8 @@ async def test_the_same_key_is_the_same_run(fleet: Fleet) -> None:
 
 
 async def test_a_run_past_its_deadline_dies(fleet: Fleet) -> None:
+    """A running and a waiting run both fail, with a dead letter."""
+
     @fleet.agent
     async def endless() -> None:
         await asyncio.Event().wait()
@@ -245,6 +261,7 @@ async def test_a_run_past_its_deadline_dies(fleet: Fleet) -> None:
 
 
 async def test_workers_are_listed_while_they_live(fleet: Fleet) -> None:
+    """A stopped worker is no longer in the list."""
     async with working(fleet, worker_id="w-1", concurrency=3):
         await wait_until(lambda: _is_listed(fleet), "the worker is listed")
         (info,) = await fleet.workers()
@@ -257,6 +274,7 @@ async def _is_listed(fleet: Fleet) -> bool:
 
 
 async def test_a_stopping_worker_hands_its_runs_back(fleet: Fleet) -> None:
+    """The run is pending again, and the execution is excused."""
     began = asyncio.Event()
 
     @fleet.agent
@@ -272,6 +290,7 @@ async def test_a_stopping_worker_hands_its_runs_back(fleet: Fleet) -> None:
 
 
 def test_programs_without_a_loop_submit_and_wait(url: str) -> None:
+    """fleet.sync works beside a worker on an event loop."""
     fleet = Fleet(url)
 
     @fleet.agent
@@ -292,6 +311,7 @@ def test_programs_without_a_loop_submit_and_wait(url: str) -> None:
 
 
 async def test_what_looks_at_redis_keys_says_that_there_are_none(fleet: Fleet, url: str) -> None:
+    """The error names the kind of the store."""
     store = await fleet.store()
     kinds = {"sqlite": "SQLite", "rocksdb": "RocksDB", "memory": "InMemory"}
     kind = kinds[url.partition(":")[0]]
@@ -300,6 +320,7 @@ async def test_what_looks_at_redis_keys_says_that_there_are_none(fleet: Fleet, u
 
 
 def test_options_are_those_of_the_store_that_the_url_names(url: str) -> None:
+    """An option of another kind of store raises TypeError with the right ones."""
     is_file = url != "memory:"
     options: dict[str, Any] = {"sync": True} if is_file else {}
     Fleet(url, ttl_seconds=1, max_events=2_000, **options)
@@ -314,6 +335,7 @@ def test_options_are_those_of_the_store_that_the_url_names(url: str) -> None:
 async def test_the_variables_of_the_environment_count(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """URL and times to live are read; those for Redis alone are ignored."""
     monkeypatch.setenv("MURMUR_URL", url)
     monkeypatch.setenv("MURMUR_TTL_SECONDS", "7")
     monkeypatch.setenv("MURMUR_LIVE_TTL_SECONDS", "70")

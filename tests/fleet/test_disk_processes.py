@@ -84,6 +84,7 @@ async def test_the_next_process_finishes_a_killed_workers_run(stage: DiskStage) 
 
 
 async def test_a_rocksdb_folder_is_refused_to_a_second_process(alone: DiskStage) -> None:
+    """The worker has it; once the worker has stopped, others can open it."""
     worker = await alone.ready(alone.start())
     with pytest.raises(StoreConfigurationError, match="open"):
         await alone.fleet.store()
@@ -94,6 +95,7 @@ async def test_a_rocksdb_folder_is_refused_to_a_second_process(alone: DiskStage)
 
 
 async def test_a_worker_of_another_process_is_woken_by_a_submission(shared: DiskStage) -> None:
+    """It does not wait for its next regular look."""
     await shared.ready(shared.start(idle_seconds=3600))
     async with shared.fleet as fleet:
         handle = await fleet.submit("counts", {"steps": 3})
@@ -103,6 +105,7 @@ async def test_a_worker_of_another_process_is_woken_by_a_submission(shared: Disk
 
 
 async def test_a_cancel_from_another_process_comes_with_the_heartbeat(shared: DiskStage) -> None:
+    """The handler is cancelled within a heartbeat, and the run ends cancelled."""
     journal = shared.folder / "written"
     await shared.ready(shared.start(lease_seconds=1))
     async with shared.fleet as fleet:
@@ -115,6 +118,7 @@ async def test_a_cancel_from_another_process_comes_with_the_heartbeat(shared: Di
 
 
 async def test_two_worker_processes_share_a_files_work(shared: DiskStage) -> None:
+    """Each of four runs is executed, by two processes."""
     for _ in range(2):
         await shared.ready(shared.start(concurrency=2))
     async with shared.fleet as fleet:

@@ -49,6 +49,7 @@ async def typed(space: Space) -> AsyncIterator[Fleet]:
 
 
 async def test_a_run_goes_from_process_to_process(stage: Stage, typed: Fleet) -> None:
+    """Submitted here, executed in a worker, streamed and read here."""
     worker = await stage.ready(stage.start())
     handle = await typed.submit(app.counts, Job(steps=3), metadata={"from": "a test"})
     events = [event async for event in handle.stream()]
@@ -67,6 +68,7 @@ async def test_a_run_goes_from_process_to_process(stage: Stage, typed: Fleet) ->
 
 
 async def test_any_process_may_follow_a_run_by_its_id(stage: Stage) -> None:
+    """A third process needs only the server and the id."""
     gate = stage.gate()
     await stage.ready(stage.start())
     handle = await stage.fleet.submit("waits", {"gate": str(gate)})
@@ -83,6 +85,7 @@ async def test_any_process_may_follow_a_run_by_its_id(stage: Stage) -> None:
 
 
 async def test_a_wait_that_is_over_leaves_the_run_alone(stage: Stage) -> None:
+    """A timeout of result or output does not end the run."""
     gate = stage.gate()
     await stage.ready(stage.start())
     handle = await stage.fleet.submit("waits", {"gate": str(gate)})
@@ -97,6 +100,7 @@ async def test_a_wait_that_is_over_leaves_the_run_alone(stage: Stage) -> None:
 
 
 async def test_a_fleet_without_agents_submits_to_any_name(stage: Stage) -> None:
+    """Only a name outside the grammar is refused."""
     await stage.ready(stage.start())
     handle = await stage.fleet.submit("counts", {"steps": 2})
     output = await handle.output(timeout=30)
@@ -118,6 +122,7 @@ async def test_a_fleet_without_agents_submits_to_any_name(stage: Stage) -> None:
 async def test_a_refused_submission_writes_nothing(
     space: Space, typed: Fleet, agent: str, given: object, run_id: str, error: type[Exception]
 ) -> None:
+    """A bad input, id or agent leaves the server as it was."""
     await typed.submit(app.counts, Job())
     before = space.dump()
     with pytest.raises(error):
@@ -126,12 +131,14 @@ async def test_a_refused_submission_writes_nothing(
 
 
 async def test_a_run_id_is_taken_once(typed: Fleet) -> None:
+    """A second submission under the id raises RunExistsError."""
     await typed.submit(app.counts, Job(), run_id="mine")
     with pytest.raises(RunExistsError):
         await typed.submit(app.counts, Job(), run_id="mine")
 
 
 async def test_many_runs_on_two_workers_all_end(stage: Stage) -> None:
+    """Two hundred runs, twenty of which fill both workers."""
     for _ in range(2):
         await stage.ready(stage.start())
     gate = stage.gate()
@@ -147,6 +154,7 @@ async def test_many_runs_on_two_workers_all_end(stage: Stage) -> None:
 
 
 def test_an_agent_is_what_its_function_says(typed: Fleet) -> None:
+    """Its parameters, its kind and its docstring."""
     agent = typed.agents["counts_blocking"]
     assert isinstance(agent, Agent)
     assert (agent.is_async, agent.input_name, agent.context_name) == (False, "job", "run")

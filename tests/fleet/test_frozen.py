@@ -82,6 +82,7 @@ async def test_a_waiting_agent_is_cancelled_by_the_loss(
 
 @pytest.mark.slow
 async def test_a_blocking_agent_that_lost_its_run_writes_nothing_more(stage: Stage) -> None:
+    """Its write is refused, and the next worker's execution ends the run."""
     gate, journal = stage.gate(), stage.folder / "notes"
     handle = await taken_over(stage, "waits_blocking", {"gate": str(gate), "journal": str(journal)})
     await until_noted(journal, "2 began")

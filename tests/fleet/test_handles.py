@@ -15,6 +15,7 @@ from tests.fleet.working import working
 
 
 async def test_the_result_of_a_group_is_no_silent_none(fleet: Fleet) -> None:
+    """A handle raises an error with advice instead."""
     handle = await fleet.submit("fine", 1)
     leaf = AgentResult[int](output=1, agent_name="leaf", task_id="t")
     store = await fleet.store()
@@ -26,6 +27,7 @@ async def test_the_result_of_a_group_is_no_silent_none(fleet: Fleet) -> None:
 
 
 async def test_a_cancelled_run_has_its_reason_as_error(fleet: Fleet) -> None:
+    """The result holds a RunCancelledError."""
     handle = await fleet.submit("fine", 1)
     await handle.cancel(reason="not needed")
     result = await handle.result(timeout=30)
@@ -35,6 +37,7 @@ async def test_a_cancelled_run_has_its_reason_as_error(fleet: Fleet) -> None:
 
 
 async def test_a_run_that_failed_without_a_result_has_a_reason(fleet: Fleet) -> None:
+    """The error text of the run becomes a RemoteAgentError."""
     handle = await fleet.submit("fine", 1)
     await (await fleet.store()).finish(handle.run_id, RunState.FAILED, error="the disk is gone")
     result = await handle.result(timeout=30)
@@ -50,6 +53,7 @@ class Crew:
 
 
 async def test_a_bound_method_is_submitted_as_it_was_registered(fleet: Fleet) -> None:
+    """The method of an object finds its agent."""
     crew = Crew()
     fleet.agent(crew.greets)
     async with working(fleet):
@@ -68,6 +72,7 @@ async def test_a_bound_method_is_submitted_as_it_was_registered(fleet: Fleet) ->
 async def test_a_wait_that_was_too_short_names_the_last_state(
     monkeypatch: pytest.MonkeyPatch, seen: list[RunState], text: str
 ) -> None:
+    """The TimeoutError has the last state that arrived, if any."""
     handle = Fleet("redis://127.0.0.1:1").handle("r-1")
 
     async def ends_never(found: list[RunState]) -> None:
@@ -81,6 +86,7 @@ async def test_a_wait_that_was_too_short_names_the_last_state(
 
 
 async def test_what_is_heard_while_waiting_is_the_state(fleet: Fleet) -> None:
+    """Each change of state is noted while the handle waits for the end."""
     handle, store, seen = await fleet.submit("fine", 1), await fleet.store(), list[RunState]()
     waiting = asyncio.create_task(handle._ended(seen))
     for state in (RunState.RUNNING, RunState.PENDING, RunState.RUNNING):

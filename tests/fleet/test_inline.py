@@ -75,12 +75,14 @@ async def test_it_has_all_that_a_run_has() -> None:
 
 
 async def test_a_plain_function_runs_in_a_thread() -> None:
+    """A def agent does not block the event loop."""
     done = await fleet.run_inline("in_a_thread", Question(text="a"))
     assert done.output.startswith("run ")
     assert done.events[0].data == "a"
 
 
 async def test_what_it_raises_is_its_result_with_the_exception_itself() -> None:
+    """The original exception is the cause of the RunFailedError."""
     done = await fleet.run_inline(breaks)
     assert isinstance(done.result.error, ValueError)
     assert (done.state, done.progress, done.checkpoint) == (RunState.FAILED, None, None)
@@ -92,6 +94,7 @@ async def test_what_it_raises_is_its_result_with_the_exception_itself() -> None:
 
 
 async def test_an_input_that_does_not_fit_is_refused_before_anything() -> None:
+    """So is an unknown agent."""
     with pytest.raises(InvalidInputError, match="text"):
         await fleet.run_inline(answers, {"words": 1})
     with pytest.raises(AgentNotRegisteredError):
@@ -101,6 +104,7 @@ async def test_an_input_that_does_not_fit_is_refused_before_anything() -> None:
 
 
 async def test_a_second_attempt_sees_the_firsts_checkpoint() -> None:
+    """Attempt and checkpoint are given by the caller."""
     seen: list[Any] = []
     local = Fleet()
 
@@ -116,6 +120,7 @@ async def test_a_second_attempt_sees_the_firsts_checkpoint() -> None:
 
 
 async def test_what_no_run_could_store_fails_here_too() -> None:
+    """An output that is not JSON, or an event that is too large."""
     local = Fleet()
 
     @local.agent
@@ -148,6 +153,7 @@ async def test_an_output_of_another_type_fails_the_run() -> None:
 
 
 async def test_a_context_that_outlives_its_run_writes_nothing_more() -> None:
+    """Its next write raises LeaseLostError."""
     contexts: list[RunContext] = []
     local = Fleet()
 
@@ -161,6 +167,7 @@ async def test_a_context_that_outlives_its_run_writes_nothing_more() -> None:
 
 
 async def test_an_agent_that_ends_the_interpreter_has_failed() -> None:
+    """SystemExit and a self-made cancellation are failures of the run."""
     local = Fleet()
 
     @local.agent
@@ -176,6 +183,7 @@ async def test_an_agent_that_ends_the_interpreter_has_failed() -> None:
 
 
 async def test_who_is_cancelled_while_the_agent_works_stops_waiting() -> None:
+    """The caller gets CancelledError."""
     local, begun = Fleet(), asyncio.Event()
 
     @local.agent
@@ -191,6 +199,7 @@ async def test_who_is_cancelled_while_the_agent_works_stops_waiting() -> None:
 
 
 def test_without_an_event_loop_it_is_the_same() -> None:
+    """fleet.sync.run_inline returns the same outcome."""
     done = fleet.sync.run_inline(answers, Question(text="why"))
     assert done.output == Answer(("why",))
     assert fleet.sync.run_inline("breaks").state is RunState.FAILED

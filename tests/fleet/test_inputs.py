@@ -13,6 +13,8 @@ from tests.fleet.working import working
 
 
 async def test_without_an_input_the_default_is_used(fleet: Fleet) -> None:
+    """Text, a model, or None as the default of the parameter."""
+
     @fleet.agent
     async def text(name: str = "anon") -> str:
         return name
@@ -33,6 +35,8 @@ async def test_without_an_input_the_default_is_used(fleet: Fleet) -> None:
 
 
 async def test_a_default_excuses_no_input_of_another_type(fleet: Fleet) -> None:
+    """An input of a wrong type is refused all the same."""
+
     @fleet.agent
     async def text(name: str = "anon") -> str:
         return name
@@ -42,6 +46,8 @@ async def test_a_default_excuses_no_input_of_another_type(fleet: Fleet) -> None:
 
 
 async def test_without_a_default_an_input_is_needed(fleet: Fleet) -> None:
+    """Except where None is a valid value."""
+
     @fleet.agent
     async def text(name: str) -> str:
         return name
@@ -57,6 +63,8 @@ async def test_without_a_default_an_input_is_needed(fleet: Fleet) -> None:
 
 
 async def test_a_context_is_given_however_its_type_is_written(fleet: Fleet) -> None:
+    """As an optional, a union with None, or annotated."""
+
     @fleet.agent
     async def or_none(context: RunContext | None = None) -> int:
         return context.attempt if context else 0

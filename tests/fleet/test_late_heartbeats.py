@@ -40,6 +40,7 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
 
 
 async def test_a_heartbeat_later_than_the_lease_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With the time for which the loop was blocked."""
     await beaten(0.1, blocked_seconds=0.5)
     [line] = [each.getMessage() for each in caplog.records if "blocked" in each.getMessage()]
     seconds = re.fullmatch(WARNING.format(0.1), line)
@@ -48,5 +49,6 @@ async def test_a_heartbeat_later_than_the_lease_is_logged(caplog: pytest.LogCapt
 
 
 async def test_a_heartbeat_that_is_a_little_late_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    """A short delay is normal."""
     await beaten(3600, blocked_seconds=0.05)
     assert "blocked" not in caplog.text

@@ -31,6 +31,7 @@ def watched(caplog: pytest.LogCaptureFixture) -> Watched:
 
 
 def test_an_error_is_logged_once_a_minute_and_its_end_once(watched: Watched) -> None:
+    """In two minutes of failures, three lines, and one for the recovery."""
     for second in range(121):
         watched.now = second
         watched.trouble.failed(ValueError("full"))
@@ -43,6 +44,7 @@ def test_an_error_is_logged_once_a_minute_and_its_end_once(watched: Watched) -> 
 
 
 def test_a_server_that_was_away_answers_again(watched: Watched) -> None:
+    """If the server was out of reach, the last line says that it answers again."""
     for error in (StoreUnavailableError("away"), ValueError("full")):
         watched.trouble.failed(error)
     watched.now = 1.0
@@ -54,22 +56,26 @@ def test_a_server_that_was_away_answers_again(watched: Watched) -> None:
 
 
 def test_control_characters_of_an_error_are_shown(watched: Watched) -> None:
+    """Escaped, so that they cannot change a terminal."""
     watched.trouble.failed(ValueError("\x1b[31m\0"))
     assert watched.lines() == ["no heartbeat: \\x1b[31m\\x00"]
 
 
 def test_another_error_is_logged_at_once(watched: Watched) -> None:
+    """Each text has a minute of its own."""
     for text in ("full", "gone", "full", "gone"):
         watched.trouble.failed(ValueError(text))
     assert watched.lines() == ["no heartbeat: full", "no heartbeat: gone"]
 
 
 def test_a_recovery_without_a_failure_is_not_logged(watched: Watched) -> None:
+    """Success from the beginning writes no line."""
     watched.trouble.recovered()
     assert watched.lines() == []
 
 
 def test_errors_that_are_never_the_same_fill_no_memory(watched: Watched) -> None:
+    """The number of remembered texts is bounded."""
     for number in range(10 * MOST_TEXTS):
         watched.trouble.failed(ValueError(str(number)))
     assert len(watched.trouble._logged) <= MOST_TEXTS

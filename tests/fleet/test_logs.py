@@ -45,6 +45,7 @@ def records() -> Iterator[RecordList]:
 async def test_every_record_of_an_execution_has_its_run_and_attempt(
     fleet: Fleet, records: RecordList
 ) -> None:
+    """Also records of libraries, tasks and threads; outside they have none."""
     library = logging.getLogger("some.library")
 
     @fleet.agent
@@ -81,6 +82,8 @@ async def test_every_record_of_an_execution_has_its_run_and_attempt(
 async def test_what_an_error_says_drives_no_terminal(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Control characters of an exception are escaped in the log."""
+
     @fleet.agent
     async def breaks() -> None:
         raise ValueError("\x1b[31m\0\r red\tünd\u202e")

@@ -53,6 +53,7 @@ WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
 
 
 def test_a_fleet_serves_one_event_loop_after_another(space: Space) -> None:
+    """asyncio.run twice with the same fleet."""
     fleet = Fleet(space.url, key_prefix=space.prefix)
 
     async def submit(name: str) -> str:
@@ -64,6 +65,7 @@ def test_a_fleet_serves_one_event_loop_after_another(space: Space) -> None:
 
 
 def test_two_loops_at_the_same_time_have_stores_of_their_own(space: Space) -> None:
+    """Each loop gets the same store each time."""
     fleet = Fleet(space.url, key_prefix=space.prefix)
     one, two = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:
@@ -94,6 +96,7 @@ def test_runs_in_memory_belong_to_one_event_loop_at_a_time() -> None:
 
 
 def test_a_forked_child_and_its_parent_do_not_disturb_each_other(space: Space) -> None:
+    """Both submit at the same time, without a warning."""
     done = subprocess.run(
         (sys.executable, *WARNINGS, "-c", FORK, space.url, space.prefix),
         cwd=ROOT,
@@ -124,5 +127,6 @@ async def test_two_threads_may_forget_one_closed_loop_at_once() -> None:
 
 
 async def test_a_fleet_that_was_never_used_has_nothing_to_close() -> None:
+    """No connection was made."""
     async with Fleet("redis://127.0.0.1:1") as fleet:
         assert fleet.agents == {}

@@ -71,6 +71,8 @@ RAISED: list[tuple[BaseException, str, str]] = [
 async def test_what_an_agent_raises_fails_its_run_and_nothing_else(
     fleet: Fleet, error: BaseException, name: str, text: str, in_thread: bool
 ) -> None:
+    """Each kind of exception, async and def: the worker goes on."""
+
     @fleet.agent
     async def raises() -> None:
         raise error
@@ -86,6 +88,8 @@ async def test_what_an_agent_raises_fails_its_run_and_nothing_else(
 
 
 async def test_what_no_future_takes_fails_a_blocking_agents_run(fleet: Fleet) -> None:
+    """StopIteration cannot be set on a future, and still fails the run."""
+
     @fleet.agent
     def raises() -> None:
         raise StopIteration("done")
@@ -121,6 +125,8 @@ async def test_an_output_that_cannot_be_stored_fails_the_run(
 
 
 async def test_output_raises_the_remote_error(fleet: Fleet) -> None:
+    """With the type of the exception, which the last event has, too."""
+
     @fleet.agent
     async def raises() -> None:
         raise ValueError("no luck")
@@ -135,6 +141,8 @@ async def test_output_raises_the_remote_error(fleet: Fleet) -> None:
 
 
 async def test_an_input_that_no_longer_fits_fails_the_run(fleet: Fleet, space: Space) -> None:
+    """The worker checks the stored input against its own type."""
+
     @fleet.agent
     async def takes(number: Number) -> None:
         return None
@@ -165,6 +173,8 @@ async def test_unawaited_writes_are_in_order_before_the_end(fleet: Fleet) -> Non
 
 
 async def test_a_failed_unawaited_write_fails_the_run(fleet: Fleet) -> None:
+    """An emit that nothing awaits is not ignored."""
+
     @fleet.agent
     async def emits(run: RunContext) -> None:
         run.emit("bad", cast("Any", object()))
@@ -174,6 +184,8 @@ async def test_a_failed_unawaited_write_fails_the_run(fleet: Fleet) -> None:
 
 
 async def test_a_failed_write_that_the_agent_caught_does_not(fleet: Fleet) -> None:
+    """The agent has dealt with the error."""
+
     @fleet.agent
     async def emits(run: RunContext) -> str:
         try:
@@ -197,6 +209,8 @@ async def test_a_failed_write_that_the_agent_caught_does_not(fleet: Fleet) -> No
 
 
 async def test_threads_of_an_agent_may_write(fleet: Fleet) -> None:
+    """Events of three threads arrive, those of each thread in order."""
+
     @fleet.agent
     async def emits(run: RunContext) -> None:
         def several(first: int) -> None:
@@ -214,6 +228,8 @@ async def test_threads_of_an_agent_may_write(fleet: Fleet) -> None:
 
 
 async def test_a_plain_function_may_return_a_coroutine(fleet: Fleet) -> None:
+    """It is awaited on the event loop."""
+
     async def later(number: int) -> int:
         await asyncio.sleep(0)
         return number + 1
@@ -227,6 +243,8 @@ async def test_a_plain_function_may_return_a_coroutine(fleet: Fleet) -> None:
 
 
 async def test_everything_a_context_writes_is_streamed(fleet: Fleet) -> None:
+    """Events, output, log lines and progress."""
+
     @fleet.agent
     async def reports(run: RunContext) -> Number:
         await run.emit("point", {"x": [1, None]})
@@ -256,6 +274,7 @@ async def test_everything_a_context_writes_is_streamed(fleet: Fleet) -> None:
 async def test_the_loss_of_a_run_ends_its_execution_and_not_the_worker(
     fleet: Fleet,
 ) -> None:
+    """After a deletion the slot becomes free."""
     began = asyncio.Event()
 
     @fleet.agent

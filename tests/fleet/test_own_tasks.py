@@ -62,6 +62,7 @@ async def leaves_a_timer_behind() -> None:
 async def test_an_agent_that_cancels_its_own_task_fails_its_run_once(
     fleet: Fleet, agent: Callable[..., Any], name: str
 ) -> None:
+    """In each of several ways, also with a timer that fires later."""
     state, failure = await outcome(fleet, fleet.agent(agent))
     assert (state, failure.type_name) == (RunState.FAILED, name)
 
@@ -216,6 +217,7 @@ async def test_a_task_cancelled_before_it_begins_is_unchanged(fleet: Fleet) -> N
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_handed_back(fleet: Fleet) -> None:
+    """At a stop, its return value is not taken for the result."""
     began = asyncio.Event()
 
     @fleet.agent
@@ -285,6 +287,7 @@ async def test_a_handler_that_never_ends_is_left_behind(
 
 
 async def test_a_lost_run_is_not_ended_by_what_its_handler_returns(fleet: Fleet) -> None:
+    """A result that comes after the loss is dropped."""
     began, returned = asyncio.Event(), asyncio.Event()
 
     @fleet.agent

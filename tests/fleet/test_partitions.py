@@ -57,6 +57,7 @@ async def test_an_idle_worker_is_roused_by_a_run_of_every_partition(wide: Stage)
 
 
 async def test_a_dead_workers_runs_are_taken_over_in_every_partition(wide: Stage) -> None:
+    """One run of each partition gets a second execution."""
     gate = wide.gate()
     first = await wide.ready(wide.start(lease_seconds=3))
     handles = [
@@ -78,6 +79,7 @@ async def test_a_dead_workers_runs_are_taken_over_in_every_partition(wide: Stage
 async def test_heartbeats_move_the_leases_of_every_partition(
     space: Space, store: RedisRunStore
 ) -> None:
+    """One call extends the leases of all partitions."""
     queue = store.queue(lease_seconds=60)
     for run_id in one_of_each():
         await store.submit(run_id, "work")
@@ -102,6 +104,7 @@ async def test_a_claim_is_limited_over_all_partitions(
 
 
 async def test_a_fleet_that_says_another_number_refuses_to_start(wide: Stage) -> None:
+    """The error has the number that the server knows."""
     await wide.fleet.store()
     handle = await wide.fleet.submit("counts", {})
     async with Fleet(wide.url, key_prefix=wide.prefix, partitions=2) as fleet:
@@ -148,6 +151,7 @@ async def test_a_worker_with_an_old_number_takes_nothing(
 async def test_the_environment_says_the_number(
     wide: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """MURMUR_PARTITIONS is used without an option."""
     monkeypatch.setenv("MURMUR_PARTITIONS", str(PARTITIONS))
     async with Fleet(wide.url, key_prefix=wide.prefix) as fleet:
         assert redis_only(await fleet.store())._keys.partitions == PARTITIONS

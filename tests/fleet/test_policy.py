@@ -35,14 +35,17 @@ def decided(error: BaseException, failures: int = 0, **options: Any) -> Retry | 
 
 @pytest.mark.parametrize(("failures", "delay"), [(0, 1.0), (1, 2.0), (2, 4.0)])
 def test_each_wait_is_longer_than_the_one_before(failures: int, delay: float) -> None:
+    """By the factor of the backoff."""
     assert decided(ValueError(), failures) == Retry(delay, "failed")
 
 
 def test_the_run_is_dead_when_its_retries_are_exhausted() -> None:
+    """The failure after the last retry is final."""
     assert decided(ValueError(), failures=3) == Dead("retries_exhausted")
 
 
 def test_without_retries_the_first_failure_is_the_last() -> None:
+    """By default nothing is retried."""
     decision = decide_failure(
         ValueError(), Policy(), failures=0, excused=0, left_seconds=None, draw=lambda: 0
     )
@@ -51,15 +54,18 @@ def test_without_retries_the_first_failure_is_the_last() -> None:
 
 @pytest.mark.parametrize("error", [NonRetryableError("no"), KeyError("k")])
 def test_some_errors_are_never_retried(error: BaseException) -> None:
+    """NonRetryableError and those of never_retry."""
     assert decided(error) == Dead("not_retryable")
 
 
 def test_later_is_no_failure_however_many_there_were() -> None:
+    """RetryLater waits as long as it asks for."""
     assert decided(RetryLater(7, "busy"), failures=99) == Retry(7.0, "retry_later")
 
 
 @pytest.mark.parametrize("error", [ValueError(), RetryLater(1)])
 def test_nothing_is_tried_again_after_the_deadline(error: BaseException) -> None:
+    """If the wait would reach the deadline, the run fails now."""
     assert decided(error, left_seconds=1) == Dead("deadline_exceeded")
     assert isinstance(decided(error, left_seconds=1.001), Retry)
 
@@ -71,11 +77,13 @@ def test_nothing_is_tried_again_after_the_deadline(error: BaseException) -> None
 def test_later_is_never_at_once_and_less_soon_when_it_is_often(
     asked: float, excused: int, delay: float
 ) -> None:
+    """At least 0.1 s, and 1 s after ten excused executions."""
     assert decided(RetryLater(asked), excused=excused) == Retry(delay, "retry_later")
 
 
 @given(backoffs, st.integers(min_value=1, max_value=1_000_000), draws)
 def test_a_wait_is_within_its_bounds(backoff: Backoff, failures: int, drawn: float) -> None:
+    """For any backoff and any number of failures."""
     delay = backoff.delay_seconds(failures, lambda: drawn)
     whole = Backoff(backoff.first_seconds, backoff.factor, backoff.most_seconds, 0)
     most = whole.delay_seconds(failures, lambda: drawn)
@@ -87,6 +95,7 @@ def test_a_wait_is_within_its_bounds(backoff: Backoff, failures: int, drawn: flo
 def test_no_wait_is_shorter_than_the_one_before(
     backoff: Backoff, failures: int, drawn: float
 ) -> None:
+    """For the same random draw."""
     waits = [backoff.delay_seconds(count, lambda: drawn) for count in (failures, failures + 1)]
     assert waits == sorted(waits)
 
@@ -139,6 +148,7 @@ def test_a_failing_run_dies_after_exactly_its_retries(
     ],
 )
 def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any], name: str) -> None:
+    """For each option of an agent."""
     with pytest.raises(InvalidInputError, match=name):
         Fleet().agent(**options)
 
@@ -153,17 +163,20 @@ def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any],
     ],
 )
 def test_a_backoff_out_of_bounds_is_refused(options: dict[str, Any], name: str) -> None:
+    """For each option of a backoff."""
     with pytest.raises(InvalidInputError, match=name):
         Backoff(**options)
 
 
 @pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "soon"])
 def test_later_must_be_a_length_of_time(delay: Any) -> None:
+    """Negative, infinite and other values are refused."""
     with pytest.raises(InvalidInputError, match="delay_seconds"):
         RetryLater(delay)
 
 
 def test_an_agent_has_what_it_was_registered_with() -> None:
+    """max_attempts is retries + 10 unless given, and 0 means no limit."""
     fleet = Fleet()
 
     @fleet.agent(retries=2, timeout=5, deadline=60, never_retry=(KeyError,))

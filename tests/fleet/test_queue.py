@@ -54,6 +54,7 @@ async def test_idle_workers_are_roused_by_a_submission(stage: Stage) -> None:
 
 
 async def test_each_token_rouses_one_idle_worker(stage: Stage) -> None:
+    """Three runs go to three workers with one slot each."""
     gate = stage.gate()
     for _ in range(3):
         await stage.ready(stage.start(concurrency=1))
@@ -69,6 +70,7 @@ async def test_each_token_rouses_one_idle_worker(stage: Stage) -> None:
 
 @pytest.mark.parametrize("lost", ["stream", "group"])
 async def test_a_lost_wake_stream_is_made_again(stage: Stage, space: Space, lost: str) -> None:
+    """Without stream or group, a worker still gets the next run."""
     await stage.ready(stage.start())
     for _ in range(3):
         handle = await stage.fleet.submit("counts", {})
@@ -82,6 +84,7 @@ async def test_a_lost_wake_stream_is_made_again(stage: Stage, space: Space, lost
 
 
 async def test_leases_that_were_lost_are_rebuilt_by_heartbeats(stage: Stage, space: Space) -> None:
+    """A worker's next heartbeat restores its rows."""
     gate = stage.gate()
     await stage.ready(stage.start(lease_seconds=3))
     handle = await stage.fleet.submit("waits", {"gate": str(gate)})
@@ -127,6 +130,7 @@ async def test_a_claim_takes_the_oldest_runs_up_to_its_count(
 
 
 async def test_of_two_reclaimers_one_wins(space: Space, store: RedisRunStore) -> None:
+    """Eight callers at once requeue each lost run once."""
     queue, claims = await claimed(store, 30)
     expire_leases(space)
     answers = await asyncio.gather(*(hand_on(queue, f"tender-{number}") for number in range(8)))
@@ -141,6 +145,7 @@ async def test_of_two_reclaimers_one_wins(space: Space, store: RedisRunStore) ->
 async def test_a_heartbeat_reports_which_claims_are_over(
     space: Space, store: RedisRunStore
 ) -> None:
+    """The new claim of the same run stays valid."""
     queue, claims = await claimed(store, 3)
     assert await over(queue, claims) == []
     expire_leases(space)
@@ -153,6 +158,7 @@ async def test_a_heartbeat_reports_which_claims_are_over(
 async def test_an_old_claim_can_write_nothing_and_hand_nothing_back(
     space: Space, store: RedisRunStore
 ) -> None:
+    """Its finish is refused and its release changes nothing."""
     queue, (old,) = await claimed(store)
     expire_leases(space)
     await hand_on(queue)
@@ -168,6 +174,7 @@ async def test_an_old_claim_can_write_nothing_and_hand_nothing_back(
 async def test_a_lease_is_a_deadline_by_the_servers_clock(
     space: Space, store: RedisRunStore
 ) -> None:
+    """It lies one lease after the server's time of the claim."""
     queue, (claim,) = await claimed(store)
     seconds, _ = space.admin.time()
     deadline = space.admin.zscore(space.keys.leases(0), claim.run_id)
@@ -193,6 +200,7 @@ DAMAGES = {
 async def test_a_damaged_run_costs_only_itself_when_it_is_claimed(
     store: RedisRunStore, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The other runs are handed out, and the log names the damaged one."""
     for run_id in ("before", "bad", "after"):
         await store.submit(run_id, "work")
     for command in DAMAGES[damage](store._keys, "bad"):
@@ -209,6 +217,7 @@ async def test_a_damaged_run_costs_only_itself_when_it_is_claimed(
 async def test_a_damaged_run_costs_only_itself_when_it_is_taken_back(
     store: RedisRunStore, space: Space, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The other lost runs are requeued."""
     queue, claims = await claimed(store, 3)
     bad = claims[1].run_id
     for command in DAMAGES[damage](store._keys, bad):

@@ -41,6 +41,8 @@ def refuse_once(monkeypatch: pytest.MonkeyPatch, method: str, error: StoreError)
 async def test_an_end_that_the_server_does_not_take_is_written_later(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: StoreError, *, fails: bool
 ) -> None:
+    """The run ends in its first execution."""
+
     @fleet.agent
     async def ends(run: RunContext) -> int:
         if fails:
@@ -60,6 +62,7 @@ async def test_an_end_that_the_server_does_not_take_is_written_later(
 async def test_an_end_outlasts_its_lease_while_the_server_takes_none(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The worker keeps trying as long as it holds the claim."""
     opened, tried = asyncio.Event(), asyncio.Event()
     finish: Callable[..., Any] = RedisRunStore.finish
 
@@ -83,6 +86,7 @@ async def test_an_end_outlasts_its_lease_while_the_server_takes_none(
 async def test_an_end_whose_claim_is_over_is_tried_no_more(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A deleted run frees its slot."""
     tried = asyncio.Event()
 
     async def refuses(*given: Any, **named: Any) -> Any:
@@ -106,6 +110,7 @@ async def test_an_end_whose_claim_is_over_is_tried_no_more(
 async def test_a_worker_that_stops_leaves_an_end_that_no_server_takes(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, signals: int
 ) -> None:
+    """After its drain, or a second signal, it ends without the write."""
     tried = asyncio.Event()
 
     async def refuses(*given: Any, **named: Any) -> Any:
@@ -139,6 +144,8 @@ async def is_done_again(fleet: Fleet, agent: Callable[..., Any]) -> None:
 async def test_an_event_that_the_server_does_not_take_is_no_failure(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: StoreError, *, awaited: bool
 ) -> None:
+    """The run is executed again instead of failing."""
+
     @fleet.agent
     async def emits(run: RunContext) -> int:
         written = run.emit("an event")
@@ -156,6 +163,7 @@ async def test_an_event_that_the_server_does_not_take_is_no_failure(
 def test_heartbeats_come_before_lease_and_run_are_over(
     lease_seconds: float, live_ttl_ms: int, seconds: float
 ) -> None:
+    """A third of the shorter of both times."""
     assert heartbeat_seconds(lease_seconds, live_ttl_ms) == seconds
 
 

@@ -85,16 +85,19 @@ def test_a_function_that_cannot_be_an_agent_is_rejected(function: Any, said: str
 
 @pytest.mark.parametrize("name", ["with space", "a:b", "a/b", "ä", "x" * 200, "{0}"])
 def test_a_name_outside_the_grammar_is_refused(name: str) -> None:
+    """It raises InvalidTargetError at the registration."""
     with pytest.raises(InvalidTargetError):
         Fleet().agent(name=name)(lambda: None)
 
 
 def test_a_lambda_needs_a_name() -> None:
+    """Its own name is outside the grammar."""
     with pytest.raises(InvalidTargetError):
         Fleet().agent(lambda: None)
 
 
 def test_a_name_is_taken_once() -> None:
+    """A second agent of a name raises TypeError."""
     fleet = Fleet()
     fleet.agent(name="one")(lambda: None)
     with pytest.raises(TypeError, match="has an agent named 'one' already"):
@@ -102,6 +105,8 @@ def test_a_name_is_taken_once() -> None:
 
 
 def test_the_function_stays_what_it_was() -> None:
+    """The decorator returns the function itself."""
+
     def double(number: int) -> int:
         return 2 * number
 
@@ -110,6 +115,7 @@ def test_the_function_stays_what_it_was() -> None:
 
 
 def test_input_and_context_are_found_by_name_and_type() -> None:
+    """For each way to declare them."""
     fleet = Fleet()
 
     @fleet.agent
@@ -140,6 +146,7 @@ def test_input_and_context_are_found_by_name_and_type() -> None:
 
 
 def test_a_method_is_an_agent_and_an_object_is_none() -> None:
+    """An object with __call__ is refused with advice."""
     fleet = Fleet()
     fleet.agent(name="method")(AnAgent().__call__)
     assert fleet.agents["method"].is_async
@@ -151,6 +158,7 @@ def test_a_method_is_an_agent_and_an_object_is_none() -> None:
     "options", [{"concurrency": 0}, {"lease_seconds": 0.5}, {"drain_seconds": -1}]
 )
 def test_a_worker_that_cannot_work_is_refused(options: dict[str, float]) -> None:
+    """Without slots, or with a lease or drain out of bounds."""
     fleet = Fleet()
     fleet.agent(name="one")(lambda: None)
     with pytest.raises(InvalidInputError, match="a worker needs"):
@@ -159,6 +167,7 @@ def test_a_worker_that_cannot_work_is_refused(options: dict[str, float]) -> None
 
 @pytest.mark.parametrize("worker_id", ["", "a b", "a:b", "-a", ".", "ä", "a\n", "x" * 129])
 def test_a_worker_id_outside_the_grammar_is_refused(worker_id: str) -> None:
+    """The error has the rule."""
     fleet = Fleet()
     fleet.agent(name="one")(lambda: None)
     with pytest.raises(InvalidInputError, match="is refused: use 1 to 128"):
@@ -169,6 +178,7 @@ def test_a_worker_id_outside_the_grammar_is_refused(worker_id: str) -> None:
 def test_a_worker_names_itself_inside_the_grammar(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For any host name."""
     monkeypatch.setattr("socket.gethostname", lambda: host)
     fleet = Fleet()
     fleet.agent(name="one")(lambda: None)
@@ -177,6 +187,7 @@ def test_a_worker_names_itself_inside_the_grammar(
 
 
 def test_a_worker_executes_agents_that_its_fleet_has() -> None:
+    """Unknown targets, or no agents at all, are refused."""
     fleet = Fleet()
     with pytest.raises(AgentNotRegisteredError, match="has no agents"):
         Worker(fleet)

@@ -54,6 +54,8 @@ async def letter_of(fleet: Fleet, handle: RunHandle[Any]) -> DeadLetter:
 
 
 async def test_a_failed_run_is_tried_again_until_it_completes(fleet: Fleet) -> None:
+    """The third execution succeeds; the run has both errors."""
+
     @fleet.agent(retries=2, backoff=AT_ONCE)
     async def third_time(run: RunContext) -> int:
         if run.attempt < 3:
@@ -74,6 +76,8 @@ async def test_a_failed_run_is_tried_again_until_it_completes(fleet: Fleet) -> N
 async def test_a_run_that_fails_too_often_dies_with_the_reason(
     fleet: Fleet, *, in_thread: bool
 ) -> None:
+    """Its dead letter has input, metadata and the last error."""
+
     @fleet.agent(name="async", retries=1, backoff=AT_ONCE)
     async def fails(number: int, run: RunContext) -> None:
         raise ValueError(f"never {number}")
@@ -101,6 +105,8 @@ async def test_a_run_that_fails_too_often_dies_with_the_reason(
 
 
 async def test_a_long_traceback_is_cut_to_its_end(fleet: Fleet) -> None:
+    """The last part has the error itself."""
+
     @fleet.agent
     async def digs(depth: int) -> None:
         dig(depth)
@@ -123,6 +129,8 @@ async def test_a_long_traceback_is_cut_to_its_end(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("error", [NonRetryableError("no"), KeyError("k")], ids=["ours", "listed"])
 async def test_some_errors_end_the_run_at_once(fleet: Fleet, error: Exception) -> None:
+    """The dead letter says not_retryable."""
+
     @fleet.agent(retries=5, never_retry=(KeyError,))
     async def fails() -> None:
         raise error
@@ -135,6 +143,8 @@ async def test_some_errors_end_the_run_at_once(fleet: Fleet, error: Exception) -
 
 
 async def test_an_input_that_does_not_fit_is_not_tried_again(fleet: Fleet, space: Space) -> None:
+    """A wrong input would never succeed."""
+
     @fleet.agent(retries=5)
     async def takes(number: int) -> int:
         return number
@@ -149,6 +159,8 @@ async def test_an_input_that_does_not_fit_is_not_tried_again(fleet: Fleet, space
 
 
 async def test_later_is_no_failure(fleet: Fleet) -> None:
+    """Three RetryLater are excused executions."""
+
     @fleet.agent(max_attempts=1)
     async def busy(run: RunContext) -> int:
         if run.attempt < 4:
@@ -171,6 +183,8 @@ async def test_later_is_no_failure(fleet: Fleet) -> None:
 async def test_between_two_tries_the_run_waits(
     fleet: Fleet, error: Exception, least_ms: int, most_ms: int
 ) -> None:
+    """It is pending, and due after the wait."""
+
     @fleet.agent(retries=1, backoff=Backoff(first_seconds=3600, most_seconds=3600))
     async def fails() -> None:
         raise error
@@ -191,6 +205,8 @@ async def test_between_two_tries_the_run_waits(
 
 @pytest.mark.parametrize("in_thread", [False, True], ids=["async", "def"])
 async def test_an_attempt_that_takes_too_long_has_failed(fleet: Fleet, *, in_thread: bool) -> None:
+    """A timeout is retried like any other failure."""
+
     # Any attempt may take too long where the machine does.
     @fleet.agent(name="async", retries=99, timeout=0.05, backoff=AT_ONCE)
     async def lingers(run: RunContext) -> int:
@@ -214,6 +230,8 @@ async def test_an_attempt_that_takes_too_long_has_failed(fleet: Fleet, *, in_thr
 
 
 async def test_the_error_of_a_timeout_shows_where_the_handler_was(fleet: Fleet) -> None:
+    """Its traceback has the line that was waiting."""
+
     @fleet.agent(timeout=0.05)
     async def lingers() -> None:
         await the_slow_part()
@@ -231,6 +249,7 @@ async def test_the_error_of_a_timeout_shows_where_the_handler_was(fleet: Fleet) 
 
 
 async def test_a_run_that_does_not_end_before_its_deadline_dies(fleet: Fleet) -> None:
+    """The handler sees the deadline, and is cancelled at it."""
     deadlines: list[datetime | None] = []
 
     @fleet.agent(retries=99, backoff=AT_ONCE, deadline=3)
@@ -254,6 +273,8 @@ async def test_a_run_that_does_not_end_before_its_deadline_dies(fleet: Fleet) ->
 async def test_a_deadline_does_not_go_by_the_workers_clock(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A worker's clock that is ten minutes ahead does not matter."""
+
     @fleet.agent(retries=1, backoff=AT_ONCE)
     async def second_time(run: RunContext) -> int:
         if run.attempt == 1:
@@ -269,6 +290,8 @@ async def test_a_deadline_does_not_go_by_the_workers_clock(
 
 
 async def test_nothing_is_tried_again_after_its_deadline(fleet: Fleet) -> None:
+    """The run fails when the next try would come too late."""
+
     @fleet.agent(retries=5, backoff=Backoff(first_seconds=3600, most_seconds=3600))
     async def fails() -> None:
         raise ValueError("no")
@@ -281,6 +304,7 @@ async def test_nothing_is_tried_again_after_its_deadline(fleet: Fleet) -> None:
 
 
 async def test_a_run_that_is_not_started_by_its_deadline_dies(fleet: Fleet) -> None:
+    """Also while its agent is paused."""
     async with working(fleet, lease_seconds=1):
         await fleet.pause("fine")
         handle = await fleet.submit("fine", 1, deadline=0.05)
@@ -290,6 +314,8 @@ async def test_a_run_that_is_not_started_by_its_deadline_dies(fleet: Fleet) -> N
 
 
 async def test_a_run_whose_workers_die_on_it_dies_in_the_end(fleet: Fleet, space: Space) -> None:
+    """After max_attempts executions it is not claimed again."""
+
     @fleet.agent(max_attempts=2)
     async def deadly() -> None: ...
 
@@ -307,6 +333,7 @@ async def test_a_run_whose_workers_die_on_it_dies_in_the_end(fleet: Fleet, space
 
 
 async def test_a_dead_run_can_be_requeued_once(fleet: Fleet) -> None:
+    """A new run with the same input completes, and the letter is gone."""
     mended = asyncio.Event()
 
     @fleet.agent
@@ -328,6 +355,8 @@ async def test_a_dead_run_can_be_requeued_once(fleet: Fleet) -> None:
 
 
 async def test_dead_letters_can_be_purged(fleet: Fleet) -> None:
+    """Only those of the given target."""
+
     @fleet.agent
     async def fails() -> None:
         raise ValueError("no")
@@ -342,6 +371,7 @@ async def test_dead_letters_can_be_purged(fleet: Fleet) -> None:
 
 
 async def test_an_ended_run_can_be_submitted_again(fleet: Fleet) -> None:
+    """retry needs an ended run, and copies its input, metadata, priority and tenant."""
     cancelled = await fleet.submit("fine", 7, metadata={"a": 1}, priority=3, tenant="acme")
     with pytest.raises(RunNotTerminalError, match="is pending; wait until it has ended, or cancel"):
         await fleet.retry(cancelled.run_id)
@@ -369,6 +399,7 @@ async def test_a_retried_run_has_its_trace_and_deadline(fleet: Fleet) -> None:
 
 
 async def test_a_repeat_of_a_retry_under_its_id_submits_no_second_run(fleet: Fleet) -> None:
+    """The second call raises RunExistsError."""
     old = await fleet.submit("fine", 7)
     await old.cancel()
     again = await fleet.retry(old.run_id, new_run_id="again")

@@ -23,6 +23,7 @@ RUNS = 30
 async def test_runs_end_once_though_the_server_was_killed(
     own_stage: Stage, own_folder: Path
 ) -> None:
+    """Three kills under thirty runs, two workers and no lost run."""
     for _ in range(2):
         await own_stage.ready(own_stage.start(lease_seconds=2, idle_seconds=1))
     handles = [
@@ -43,6 +44,7 @@ async def test_runs_end_once_though_the_server_was_killed(
 
 
 async def test_workers_outlive_the_loss_of_all_data(own_stage: Stage, own_folder: Path) -> None:
+    """After FLUSHALL they execute new runs and stop cleanly."""
     gate = own_stage.gate()
     worker = await own_stage.ready(own_stage.start(lease_seconds=1))
     lost = await own_stage.fleet.submit("waits", {"gate": str(gate)})
@@ -71,6 +73,7 @@ async def lease_moves_on(admin: Redis, stage: Stage, run_id: str) -> None:
 async def test_leases_last_though_the_server_is_out_of_memory(
     own_stage: Stage, own_folder: Path
 ) -> None:
+    """Heartbeats are accepted by a full server."""
     gate = own_stage.gate()
     await own_stage.ready(own_stage.start(lease_seconds=3))
     handle = await own_stage.fleet.submit("waits", {"gate": str(gate)})
@@ -97,6 +100,7 @@ async def test_leases_last_though_the_server_is_out_of_memory(
 async def test_heartbeats_go_on_after_the_server_has_refused_some(
     own_stage: Stage, own_folder: Path
 ) -> None:
+    """Once the right is back, leases are extended again."""
     gate = own_stage.gate()
     worker = await own_stage.ready(own_stage.start(lease_seconds=3))
     handle = await own_stage.fleet.submit("waits", {"gate": str(gate)})

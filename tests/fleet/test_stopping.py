@@ -47,12 +47,14 @@ async def begun(stage: Stage, handle: RunHandle[object]) -> None:
 
 
 async def test_an_idle_worker_stops_at_once(stage: Stage) -> None:
+    """With exit code 0."""
     worker = await stage.ready(stage.start())
     worker.send(signal.SIGTERM)
     assert await stopped(worker) == 0
 
 
 async def test_it_finishes_what_ends_in_time_and_claims_no_more(stage: Stage) -> None:
+    """A run that is submitted during the drain stays pending."""
     gate = stage.gate()
     worker = await stage.ready(stage.start())
     begun = await waiting_run(stage, "waits", str(gate))
@@ -89,6 +91,7 @@ async def test_a_run_that_does_not_end_in_time_is_handed_back(stage: Stage, agen
 async def test_a_second_signal_hands_everything_back_at_once(
     stage: Stage, number: signal.Signals
 ) -> None:
+    """Without waiting for the drain, for SIGTERM and SIGINT."""
     worker = await stage.ready(stage.start(drain_seconds=3600))
     handles = [await waiting_run(stage, agent, str(stage.gate())) for agent in BLOCKING]
     worker.send(number)
@@ -101,6 +104,7 @@ async def test_a_second_signal_hands_everything_back_at_once(
 
 
 async def test_what_is_handed_back_wakes_an_idle_worker(stage: Stage) -> None:
+    """The run continues on another worker at once."""
     gate = stage.gate()
     first = await stage.ready(stage.start(drain_seconds=0))
     handle = await waiting_run(stage, "waits", str(gate))
@@ -114,6 +118,7 @@ async def test_what_is_handed_back_wakes_an_idle_worker(stage: Stage) -> None:
 
 
 async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> None:
+    """Neither tasks nor threads nor connections."""
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     connected = connections(space)
     fleet = Fleet(space.url, key_prefix=space.prefix)
@@ -147,6 +152,7 @@ def connections(space: Space) -> set[str]:
 async def test_a_handler_that_never_ends_keeps_no_process_from_ending(
     stage: Stage, agent: str
 ) -> None:
+    """Its run was cancelled; the process exits all the same."""
     worker = await stage.ready(stage.start(concurrency=1))
     handle = await stage.fleet.submit(agent, {})
     await begun(stage, handle)
@@ -163,6 +169,7 @@ async def test_a_handler_that_never_ends_keeps_no_process_from_ending(
 async def test_a_handler_that_never_ends_is_handed_back_all_the_same(
     stage: Stage, agent: str
 ) -> None:
+    """The run is pending again, with reason worker_stopped."""
     worker = await stage.ready(stage.start(drain_seconds=0))
     handle = await stage.fleet.submit(agent, {})
     await begun(stage, handle)

@@ -31,6 +31,7 @@ from tests.servers import Space
 
 
 async def test_the_same_key_and_request_is_the_same_run(fleet: Fleet, space: Space) -> None:
+    """While it waits and after its end, nothing is written."""
     first = await fleet.submit("fine", 1, idempotency_key="order 7")
     before = space.dump()
     again = await fleet.submit("fine", 1, idempotency_key="order 7")
@@ -44,6 +45,7 @@ async def test_the_same_key_and_request_is_the_same_run(fleet: Fleet, space: Spa
 
 
 async def test_many_at_once_submit_one_run(fleet: Fleet) -> None:
+    """Twenty submissions of a key at once create one run."""
     handles = await asyncio.gather(
         *(fleet.submit("fine", 1, idempotency_key="key") for _ in range(20))
     )
@@ -53,6 +55,7 @@ async def test_many_at_once_submit_one_run(fleet: Fleet) -> None:
 
 
 async def test_the_same_key_with_another_input_is_refused(fleet: Fleet, space: Space) -> None:
+    """The error has the id of the existing run."""
     first = await fleet.submit("fine", 1, idempotency_key="order 7")
     before = space.dump()
     with pytest.raises(IdempotencyConflictError, match="'order 7' of 'fine'") as caught:
@@ -63,6 +66,7 @@ async def test_the_same_key_with_another_input_is_refused(fleet: Fleet, space: S
 
 
 async def test_a_key_belongs_to_its_target(space: Space) -> None:
+    """The same key of two agents is two runs."""
     async with Fleet(space.url, key_prefix=space.prefix) as fleet:
         one = await fleet.submit("one", idempotency_key="key")
         two = await fleet.submit("two", idempotency_key="key")
@@ -71,6 +75,7 @@ async def test_a_key_belongs_to_its_target(space: Space) -> None:
 
 
 async def test_a_key_belongs_to_its_tenant(fleet: Fleet) -> None:
+    """The same key of two tenants is two runs."""
     runs = {
         tenant: await fleet.submit("fine", 1, idempotency_key="key", tenant=tenant)
         for tenant in (None, "acme", "acme.2")
@@ -83,6 +88,7 @@ async def test_a_key_belongs_to_its_tenant(fleet: Fleet) -> None:
 
 
 def test_a_key_of_no_tenant_makes_the_id_that_it_always_made() -> None:
+    """The id of a key must never change."""
     assert idempotent_run_id("fine", "order 7") == "idem-16e45d85b64dbd417c6cd250663cc87e"
 
 
@@ -95,6 +101,7 @@ async def test_the_run_of_a_key_is_hidden_from_other_tenants(fleet: Fleet) -> No
 
 
 async def test_the_fleet_lists_the_runs_of_a_tenant(fleet: Fleet) -> None:
+    """fleet.sync.list takes the tenant."""
     mine = await fleet.submit("fine", 1, tenant="acme")
     await fleet.submit("fine", 1, tenant="beta")
     await fleet.submit("fine", 1)
@@ -106,6 +113,7 @@ async def test_the_fleet_lists_the_runs_of_a_tenant(fleet: Fleet) -> None:
 async def test_a_key_whose_run_has_just_gone_is_free(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If the run expires during the submission, a new one is created."""
     first = await fleet.submit("fine", 1, idempotency_key="key")
     snapshot: Callable[..., Any] = RedisRunStore.snapshot
     asked: list[str] = []
@@ -155,6 +163,7 @@ async def test_an_option_out_of_bounds_writes_nothing(
 
 
 async def test_an_unknown_option_is_a_mistake(fleet: Fleet) -> None:
+    """It raises TypeError with its name."""
     with pytest.raises(TypeError, match="dealy"):
         await fleet.submit("fine", 1, dealy=5)  # pyright: ignore[reportCallIssue]
 
@@ -175,6 +184,8 @@ async def test_a_delayed_run_starts_when_it_is_due_and_no_sooner(fleet: Fleet) -
 
 
 async def test_a_deadline_counts_from_when_the_run_is_due(fleet: Fleet) -> None:
+    """The agent's deadline, or the one that is given."""
+
     @fleet.agent(deadline=60)
     async def hurried() -> None: ...
 
@@ -191,6 +202,7 @@ async def test_a_deadline_counts_from_when_the_run_is_due(fleet: Fleet) -> None:
 
 
 async def test_the_more_urgent_runs_come_first(fleet: Fleet) -> None:
+    """Claims come in the order of priority."""
     priorities = [0, -100, 5, 100, 1]
     for priority in priorities:
         await fleet.submit("fine", 1, run_id=f"p{priority}", priority=priority)
@@ -211,6 +223,8 @@ async def test_nothing_starves(fleet: Fleet, space: Space) -> None:
 
 
 async def test_a_paused_agents_runs_wait_and_others_do_not(fleet: Fleet) -> None:
+    """Until the resume, which wakes a worker."""
+
     @fleet.agent
     async def other(number: int) -> int:
         return -number
@@ -231,6 +245,7 @@ async def test_a_paused_agents_runs_wait_and_others_do_not(fleet: Fleet) -> None
 
 
 async def test_what_is_under_way_goes_on_when_its_agent_is_paused(fleet: Fleet) -> None:
+    """A pause concerns only the begin of executions."""
     began, opened = asyncio.Event(), asyncio.Event()
 
     @fleet.agent
@@ -249,6 +264,7 @@ async def test_what_is_under_way_goes_on_when_its_agent_is_paused(fleet: Fleet) 
 
 
 async def test_a_run_id_is_still_taken_once(fleet: Fleet) -> None:
+    """A second submission under an id raises RunExistsError."""
     await fleet.submit("fine", 1, run_id="mine")
     with pytest.raises(RunExistsError):
         await fleet.submit("fine", 1, run_id="mine")

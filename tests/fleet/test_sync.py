@@ -100,6 +100,7 @@ def ran(space: Space, text: str) -> list[str]:
 
 
 def test_a_run_is_submitted_awaited_and_read(fleet: Fleet) -> None:
+    """Each call of a handle has its blocking form."""
     with working(fleet):
         handle = fleet.sync.submit("double", 21, metadata={"by": "a view"})
         assert handle.output(timeout=PATIENCE_SECONDS) == 42
@@ -112,6 +113,7 @@ def test_a_run_is_submitted_awaited_and_read(fleet: Fleet) -> None:
 
 
 def test_the_errors_are_those_of_the_asynchronous_calls(fleet: Fleet) -> None:
+    """Failures, missing runs and timeouts."""
     with working(fleet):
         with pytest.raises(RunFailedError, match="broken"):
             fleet.sync.submit("breaks").output(timeout=PATIENCE_SECONDS)
@@ -124,6 +126,7 @@ def test_the_errors_are_those_of_the_asynchronous_calls(fleet: Fleet) -> None:
 
 
 def test_a_stream_is_a_plain_generator_that_resumes(fleet: Fleet) -> None:
+    """It can continue after an event, and be closed."""
     with working(fleet):
         handle = fleet.sync.submit("reports", ["a", "b", "c"])
         events = list(handle.stream())
@@ -134,6 +137,7 @@ def test_a_stream_is_a_plain_generator_that_resumes(fleet: Fleet) -> None:
 
 
 def test_a_stream_that_is_left_follows_no_more(fleet: Fleet) -> None:
+    """Closing or forgetting it ends the subscription."""
     handle = fleet.sync.submit("waits")
     event = RunEvent(type=RunEventType.LOG, run_id=handle.run_id, data="a")
 
@@ -159,6 +163,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_run_is_cancelled_and_listed(fleet: Fleet) -> None:
+    """With the reason, and page by page."""
     with working(fleet):
         waiting = fleet.sync.submit("waits", delay=3600)
         printed = waiting.cancel(reason="enough", wait=True)
@@ -176,6 +181,7 @@ def test_a_run_is_cancelled_and_listed(fleet: Fleet) -> None:
 
 
 def test_agents_are_paused_and_workers_listed(fleet: Fleet) -> None:
+    """The calls of operators work without a loop."""
     fleet.sync.pause("double")
     assert fleet.sync.paused() == {"double"}
     fleet.sync.resume("double")
@@ -184,6 +190,7 @@ def test_agents_are_paused_and_workers_listed(fleet: Fleet) -> None:
 
 
 def test_many_threads_share_one_store(fleet: Fleet, space: Space) -> None:
+    """Sixteen threads use one background loop."""
     with working(fleet), ThreadPoolExecutor(16) as threads:
         numbers = range(64)
         handles = list(threads.map(lambda number: fleet.sync.submit("double", number), numbers))
@@ -194,12 +201,15 @@ def test_many_threads_share_one_store(fleet: Fleet, space: Space) -> None:
 
 
 async def test_it_blocks_a_running_loops_thread_and_is_done(fleet: Fleet) -> None:
+    """A call from a coroutine blocks, and does not deadlock."""
     handle = fleet.sync.submit("double", 1)
     assert (await fleet.handle(handle.run_id).status()).state is RunState.PENDING
     await fleet.close()
 
 
 def test_its_own_thread_is_refused_instead_of_waiting_for_itself(fleet: Fleet) -> None:
+    """A blocking call inside fleet.sync.run raises RuntimeError."""
+
     async def inside() -> None:
         fleet.sync.list()
 
@@ -208,6 +218,7 @@ def test_its_own_thread_is_refused_instead_of_waiting_for_itself(fleet: Fleet) -
 
 
 def test_after_a_disconnection_the_next_call_connects_anew(fleet: Fleet) -> None:
+    """The closed store is replaced."""
     handle = fleet.sync.submit("double", 1)
     before = redis_only(fleet.sync.run(fleet.store))
     disconnect()
@@ -267,6 +278,7 @@ print("parent", len(fleet.sync.list().runs), waiting.is_alive(), flush=True)
 
 
 def test_ctrl_c_interrupts_a_call_that_waits(space: Space, tmp_path: Path) -> None:
+    """KeyboardInterrupt arrives in the main thread, and calls go on."""
     text = """
 handle = fleet.sync.submit("any", 1)
 
@@ -302,6 +314,7 @@ except KeyboardInterrupt:
 
 
 def test_a_script_whose_server_is_gone_ends_all_the_same(tmp_path: Path) -> None:
+    """The interpreter exits after the error."""
     text = """
 import sys
 from murmur_streams import Fleet
@@ -323,6 +336,7 @@ except StoreUnavailableError:
 
 
 def test_nothing_starts_before_the_first_call(space: Space) -> None:
+    """Making a handle starts no thread."""
     printed = ran(
         space, "fleet.sync.handle('run')\nprint(threading.active_count(), os.getpid() > 0)"
     )

@@ -16,6 +16,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_of_a_requests_headers_the_trace_is_carried() -> None:
+    """Only traceparent and tracestate, in any case."""
     headers = {"Traceparent": PARENT, "tracestate": "a=1", "authorization": "Bearer secret"}
     assert trace_to_carry(headers) == {"traceparent": PARENT, "tracestate": "a=1"}
     assert trace_to_carry({"traceparent": PARENT}) == {"traceparent": PARENT}
@@ -34,11 +35,13 @@ def test_of_a_requests_headers_the_trace_is_carried() -> None:
     ],
 )
 def test_what_breaks_the_grammar_is_left_out(parent: str) -> None:
+    """Without a valid traceparent there is no trace at all."""
     assert trace_to_carry({"traceparent": parent, "tracestate": "a=1"}) is None
 
 
 @pytest.mark.parametrize("state", ["x" * 513, "a=\n", "ä=1"])
 def test_a_state_that_breaks_the_grammar_is_left_out(state: str) -> None:
+    """The traceparent is carried alone."""
     assert trace_to_carry({"traceparent": PARENT, "tracestate": state}) == {"traceparent": PARENT}
 
 
@@ -71,11 +74,13 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 @pytest.mark.usefixtures("attached")
 def test_without_a_given_trace_the_current_span_is_carried() -> None:
+    """An empty dict carries none."""
     assert trace_to_carry(None) == {"traceparent": PARENT}
     assert trace_to_carry({}) is None
 
 
 def test_a_carried_trace_becomes_the_current_one(attached: list[tuple[str, ...]]) -> None:
+    """OpenTelemetry's context is set for the handler."""
     enter_trace({})
     enter_trace({"traceparent": PARENT})
     assert attached == [(PARENT,)]
@@ -92,6 +97,8 @@ def test_without_the_library_there_is_no_trace(
 
 
 async def test_an_agent_gets_the_trace_of_its_submitter(fleet: Fleet) -> None:
+    """run.trace has it; without one it is empty."""
+
     @fleet.agent
     async def reports(run: RunContext) -> dict[str, str]:
         return dict(run.trace)

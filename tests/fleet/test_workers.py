@@ -30,6 +30,7 @@ async def listed(fleet: Fleet, count: int) -> list[WorkerInfo]:
 
 
 def test_a_worker_for_no_agent_is_refused() -> None:
+    """An empty list of targets raises InvalidInputError."""
     with pytest.raises(InvalidInputError, match="targets is empty"):
         Worker(app.fleet, targets=[])
 
@@ -66,6 +67,7 @@ async def test_a_worker_is_listed_with_its_runs_until_it_stops(stage: Stage) -> 
 
 
 async def test_workers_of_the_same_id_are_two(fleet: Fleet) -> None:
+    """Each process adds random digits to its name."""
     async with working(fleet, worker_id="mine") as one, working(fleet, worker_id="mine") as two:
         assert one.worker_id == two.worker_id == "mine"
         found = {info.id for info in await listed(fleet, 2)}
@@ -73,6 +75,7 @@ async def test_workers_of_the_same_id_are_two(fleet: Fleet) -> None:
 
 
 async def test_a_worker_that_is_not_used_is_listed_nowhere(fleet: Fleet, space: Space) -> None:
+    """Making the object writes nothing."""
     await fleet.workers()
     before = space.dump()
     Worker(fleet)

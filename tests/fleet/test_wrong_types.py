@@ -18,6 +18,7 @@ NO_TIMES: list[Any] = [float("nan"), float("inf"), "x", True, -1, 10**400, timed
 
 @pytest.mark.parametrize("timeout", NO_TIMES)
 async def test_a_timeout_is_a_length_of_time(timeout: Any) -> None:
+    """Other values of result and output raise InvalidInputError."""
     handle = Fleet("redis://127.0.0.1:1").handle("r-1")
     for read in (handle.result, handle.output):
         with pytest.raises(InvalidInputError, match=r"^timeout is .* number of seconds from 0 to"):
@@ -25,6 +26,7 @@ async def test_a_timeout_is_a_length_of_time(timeout: Any) -> None:
 
 
 async def test_no_wait_at_all_is_none(fleet: Fleet) -> None:
+    """cancel(wait=None) returns at once."""
     handle = await fleet.submit("fine", 1)
     assert (await handle.cancel(wait=None)).state is RunState.CANCELLED
 
@@ -39,12 +41,14 @@ async def test_no_wait_at_all_is_none(fleet: Fleet) -> None:
     ],
 )
 async def test_options_of_a_submission(fleet: Fleet, options: dict[str, Any], why: str) -> None:
+    """The error has the value and the rule, and no run is created."""
     with pytest.raises(InvalidInputError, match=why):
         await fleet.submit("fine", 1, **options)
     assert (await (await fleet.store()).list_runs()).runs == ()
 
 
 def test_a_fleet_that_cannot_be_is_refused_when_it_is_made() -> None:
+    """A wrong URL or option does not wait for the first call."""
     wrong: Any = 5
     with pytest.raises(InvalidInputError, match="url is 5, but must be text"):
         Fleet(wrong)
@@ -56,6 +60,7 @@ def test_a_fleet_that_cannot_be_is_refused_when_it_is_made() -> None:
 
 @pytest.mark.parametrize("limit", ["x", 1.5, True, None, 0, 501])
 async def test_a_limit_is_an_integer(fleet: Fleet, limit: Any) -> None:
+    """For each listing."""
     store = await fleet.store()
     for read in (store.list_runs, InMemoryRunStore().list_runs, fleet.dead.list):
         with pytest.raises(InvalidInputError, match=r"limit is .*, but must be an integer from 1"):
@@ -63,6 +68,7 @@ async def test_a_limit_is_an_integer(fleet: Fleet, limit: Any) -> None:
 
 
 def test_the_limit_of_a_blocking_listing(fleet_of_its_own: Fleet) -> None:
+    """fleet.sync checks it, too."""
     wrong: Any = "x"
     with pytest.raises(InvalidInputError, match="limit is 'x'"):
         fleet_of_its_own.sync.list(limit=wrong)
@@ -75,6 +81,7 @@ def fleet_of_its_own() -> Fleet:
 
 
 async def test_letters_are_purged_by_an_explicit_selection(fleet: Fleet) -> None:
+    """No selection, or a contradictory one, is refused."""
     store = await fleet.store()
     await store.submit("r-1", "fine")
     await store.finish("r-1", RunState.FAILED, dead="not_retryable")
@@ -87,6 +94,7 @@ async def test_letters_are_purged_by_an_explicit_selection(fleet: Fleet) -> None
 
 @pytest.mark.parametrize("attempt", [0, -1, "x", 1.5, True])
 async def test_the_attempt_of_an_inline_run(attempt: Any) -> None:
+    """It is an integer from 1."""
     fleet = Fleet()
 
     @fleet.agent
@@ -97,6 +105,7 @@ async def test_the_attempt_of_an_inline_run(attempt: Any) -> None:
 
 
 async def test_a_worker_of_no_fleet() -> None:
+    """murmur_worker without a fleet raises TypeError."""
     wrong: Any = 5
     with pytest.raises(TypeError, match="murmur_worker takes a Fleet, not 5"):
         async with working(wrong):
@@ -104,5 +113,6 @@ async def test_a_worker_of_no_fleet() -> None:
 
 
 def test_the_most_that_waits_may_grow() -> None:
+    """A factor has an upper bound."""
     with pytest.raises(InvalidInputError, match=r"must be from 1 to 9,007,199,254,740,991"):
         Backoff(factor=1e308)
