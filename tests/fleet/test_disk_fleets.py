@@ -261,7 +261,7 @@ async def test_a_run_past_its_deadline_dies(fleet: Fleet) -> None:
 
 
 async def test_workers_are_listed_while_they_live(fleet: Fleet) -> None:
-    """A stopped worker is no longer in the list."""
+    """A stopped worker leaves the list."""
     async with working(fleet, worker_id="w-1", concurrency=3):
         await wait_until(lambda: _is_listed(fleet), "the worker is listed")
         (info,) = await fleet.workers()

@@ -35,7 +35,7 @@ def test_of_a_requests_headers_the_trace_is_carried() -> None:
     ],
 )
 def test_what_breaks_the_grammar_is_left_out(parent: str) -> None:
-    """Without a valid traceparent there is no trace at all."""
+    """Without a valid traceparent, nothing is carried."""
     assert trace_to_carry({"traceparent": parent, "tracestate": "a=1"}) is None
 
 
