@@ -27,6 +27,7 @@ async def test_agents_are_listed_by_name(client: httpx.AsyncClient) -> None:
 
 
 async def test_there_are_no_groups(client: httpx.AsyncClient) -> None:
+    """The list is empty, and routes of a group answer 404."""
     assert (await client.get("/groups")).json() == []
     check_problem(await client.get("/groups/crew/topology"), 404, "group-not-registered")
     response = await client.post("/groups/crew/run", json={"task": {"input": 1}})
@@ -43,11 +44,13 @@ async def test_a_schema_has_an_agents_input_and_output(client: httpx.AsyncClient
 
 
 async def test_an_agent_without_an_input_has_no_schema_of_one(client: httpx.AsyncClient) -> None:
+    """Its input type is null."""
     body = (await client.get("/agents/idle/schema")).json()
     assert body == {"name": "idle", "input_type": None, "output_type": {"type": "null"}}
 
 
 async def test_an_untyped_agent_takes_anything(client: httpx.AsyncClient) -> None:
+    """Its input schema is the empty one."""
     assert (await client.get("/agents/echo/schema")).json()["input_type"] == {}
 
 
@@ -55,6 +58,7 @@ async def test_an_untyped_agent_takes_anything(client: httpx.AsyncClient) -> Non
 async def test_an_agent_that_is_not_there_has_no_schema(
     client: httpx.AsyncClient, name: str
 ) -> None:
+    """The answer is 404 and names the agent."""
     document = check_problem(
         await client.get(f"/agents/{name}/schema"), 404, "agent-not-registered"
     )
@@ -62,11 +66,13 @@ async def test_an_agent_that_is_not_there_has_no_schema(
 
 
 async def test_a_name_outside_the_grammar_is_refused(client: httpx.AsyncClient) -> None:
+    """The answer is 422."""
     for path in ("/agents/__class__/schema", "/agents/a%7Bb%7D/schema", "/groups/*/topology"):
         check_problem(await client.get(path), 422, "invalid")
 
 
 async def test_a_run_answers_with_its_outcome(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """With the fields that murmur-runtime has."""
     async with working(fleet):
         response = await client.post("/agents/study/run", json={"task": {"input": '{"topic":"x"}'}})
     assert response.status_code == 200
@@ -78,6 +84,7 @@ async def test_a_run_answers_with_its_outcome(client: httpx.AsyncClient, fleet: 
 
 
 async def test_a_run_that_fails_is_an_answer_too(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """Status 200, with error and type but without the traceback."""
     async with working(fleet):
         response = await client.post("/agents/broken/run", json={"task": {"input": "x"}})
     assert response.status_code == 200
@@ -90,6 +97,7 @@ async def test_a_run_that_fails_is_an_answer_too(client: httpx.AsyncClient, flee
 async def test_a_run_that_takes_too_long_is_named_and_goes_on(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """The answer is 504 with the run id, and the run completes later."""
     response = await client.post(
         "/agents/fine/run", json={"task": {"input": 1}}, headers={"Prefer": "wait=1"}
     )
@@ -101,6 +109,7 @@ async def test_a_run_that_takes_too_long_is_named_and_goes_on(
 
 
 async def test_the_pods_own_time_counts_without_a_preference(fleet: Fleet) -> None:
+    """After run_seconds the answer is 504."""
     async with client_of(make_app(fleet, ServerOptions(run_seconds=0.2))) as client:
         response = await client.post("/agents/fine/run", json={"task": {"input": 1}})
         check_problem(response, 504, "timeout")
@@ -109,6 +118,7 @@ async def test_the_pods_own_time_counts_without_a_preference(fleet: Fleet) -> No
 async def test_a_drain_lets_who_waits_go(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod, gate: Gate
 ) -> None:
+    """A waiting caller gets 503 with the run id; the run goes on."""
     async with working(fleet):
         waiting = asyncio.create_task(
             client.post("/agents/patient/run", json={"task": {"input": 1}})
@@ -122,6 +132,7 @@ async def test_a_drain_lets_who_waits_go(
 
 
 async def test_who_is_gone_leaves_the_run_going(fleet: Fleet, gate: Gate) -> None:
+    """A client that hangs up does not end its run."""
     app = make_app(fleet)
     sent = exchange(app, "POST", "/agents/patient/run", [("Content-Type", "application/json")])
     async with working(fleet):
@@ -136,6 +147,7 @@ async def test_who_is_gone_leaves_the_run_going(fleet: Fleet, gate: Gate) -> Non
 
 
 async def test_a_gathering_answers_in_order(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """Each outcome stands where its task stood."""
     body = {"tasks": [{"input": number} for number in range(12)], "max_concurrency": 3}
     async with working(fleet):
         response = await client.post("/agents/fine/gather", json=body)
@@ -143,12 +155,14 @@ async def test_a_gathering_answers_in_order(client: httpx.AsyncClient, fleet: Fl
 
 
 async def test_a_gathering_of_nothing_is_empty(client: httpx.AsyncClient) -> None:
+    """No task gives an empty list."""
     assert (await client.post("/agents/fine/gather", json={"tasks": []})).json() == []
 
 
 async def test_a_gathering_submits_no_more_than_it_may_at_a_time(
     client: httpx.AsyncClient, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """max_concurrency bounds the runs that have not ended."""
     store, begun = await fleet.store(), 0
     at_once: list[int] = []
 
@@ -185,6 +199,7 @@ async def test_a_gathering_that_ends_early_names_its_runs(
 async def test_a_gathering_ends_with_the_first_problem(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod
 ) -> None:
+    """A task that does not fit is the answer, and no wait is left."""
     body = {"tasks": [{"input": 1}, {"input": "x"}, {"input": 2}], "max_concurrency": 3}
     check_problem(await client.post("/agents/fine/gather", json=body), 422, "invalid")
     assert pod.streams.total() == 0

@@ -115,6 +115,7 @@ async def test_without_good_credentials_nothing_is_done(
     headers: list[tuple[str, str]],
     status: int,
 ) -> None:
+    """Each kind of bad credentials on each route: 401 or 400, and nothing is written."""
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     body: Any = {"json": task()} if path == "/submit" else {}
     with unchanged(space):
@@ -135,6 +136,7 @@ async def test_no_token_counts_in_a_url(
     method: str,
     path: str,
 ) -> None:
+    """A token in the query is ignored and not logged."""
     caplog.set_level("DEBUG", "murmur_streams")
     with unchanged(space):
         answer = await stranger.request(method, path, params={name: ALL})
@@ -143,6 +145,7 @@ async def test_no_token_counts_in_a_url(
 
 
 def test_every_route_but_the_probes_asks_who_calls(asking: FastAPI) -> None:
+    """The OpenAPI document declares security for all others."""
     unasked = {
         path
         for path, operations in asking.openapi()["paths"].items()
@@ -179,6 +182,7 @@ async def test_the_document_is_public_where_an_option_says_so(fleet: Fleet) -> N
 async def test_each_documented_route_refuses_a_stranger(
     asking: FastAPI, stranger: httpx.AsyncClient, space: Space
 ) -> None:
+    """A request without a token gets 401 on every route but the probes."""
     with unchanged(space):
         for path, operations in asking.openapi()["paths"].items():
             for method in operations:
@@ -188,6 +192,7 @@ async def test_each_documented_route_refuses_a_stranger(
 
 
 async def test_credentials_are_asked_for_before_a_body_is_read(stranger: httpx.AsyncClient) -> None:
+    """A stranger with malformed JSON gets 401, not 400."""
     headers = {"Content-Type": "application/json"}
     answer = await stranger.post("/submit", content=b"{ no json", headers=headers)
     check_problem(answer, 401)
@@ -196,6 +201,7 @@ async def test_credentials_are_asked_for_before_a_body_is_read(stranger: httpx.A
 async def test_credentials_are_asked_for_before_a_run_is_looked_for(
     fleet: Fleet, stranger: httpx.AsyncClient
 ) -> None:
+    """A stranger cannot find out whether a run exists."""
     known = (await fleet.submit("idle")).run_id
     for run_id in (known, "unknown", "not%20an%20id"):
         check_problem(await stranger.get(f"/runs/{run_id}"), 401)
@@ -203,6 +209,7 @@ async def test_credentials_are_asked_for_before_a_run_is_looked_for(
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"], ids=["usual", "lower", "upper"])
 async def test_the_scheme_is_known_in_any_case(stranger: httpx.AsyncClient, scheme: str) -> None:
+    """Bearer, bearer and BEARER are equal."""
     answer = await stranger.get("/runs", headers={"Authorization": f"{scheme} {ALL}"})
     assert answer.status_code == 200
 
@@ -233,6 +240,7 @@ async def test_another_scope_is_not_enough(
     path: str,
     needed: Scope,
 ) -> None:
+    """The answer is 403, and nothing is written."""
     run_id = (await fleet.submit("idle")).run_id
     body: Any = {"json": task()} if path == "/submit" else {}
     for scope in {Scope.SUBMIT, Scope.READ, Scope.CANCEL} - {needed}:
@@ -251,6 +259,7 @@ async def test_another_scope_is_not_enough(
 async def test_the_scope_is_enough_and_admin_is_all_of_them(
     fleet: Fleet, stranger: httpx.AsyncClient, method: str, path: str, needed: Scope
 ) -> None:
+    """A token with the scope, or an admin's, is accepted."""
     body: Any = {"json": task()} if path == "/submit" else {}
     for scope in (needed, Scope.ADMIN):
         run_id = (await fleet.submit("idle")).run_id
@@ -271,6 +280,7 @@ async def test_the_scope_is_enough_and_admin_is_all_of_them(
 async def test_anothers_run_is_as_if_there_were_none(
     stranger: httpx.AsyncClient, space: Space, method: str, path: str
 ) -> None:
+    """The answer equals that for a missing run."""
     stranger.headers.update(bearer(TENANTS["acme"]))
     run_id = await submitted(stranger)
     for token in (TENANTS["umbrella"], ALL):
@@ -291,6 +301,7 @@ def blurred(answer: httpx.Response, run_id: str) -> tuple[int, str, set[str]]:
 
 
 async def test_a_tenants_run_is_there_for_it_and_for_an_admin(stranger: httpx.AsyncClient) -> None:
+    """Both can read and list it."""
     stranger.headers.update(bearer(TENANTS["acme"]))
     run_id = await submitted(stranger)
     for token in (TENANTS["acme"], SCOPED[Scope.ADMIN]):
@@ -301,6 +312,7 @@ async def test_a_tenants_run_is_there_for_it_and_for_an_admin(stranger: httpx.As
 
 
 async def test_a_rotated_token_is_refused_at_the_next_request(fleet: Fleet, tmp_path: Path) -> None:
+    """The tokens file is read again without a restart."""
     file = tmp_path / "tokens.toml"
     record = '[[tokens]]\nname = "web"\ntoken = "{}"\nscopes = ["read"]\n'
     file.write_text(record.format(ALL))
@@ -313,6 +325,7 @@ async def test_a_rotated_token_is_refused_at_the_next_request(fleet: Fleet, tmp_
 
 
 async def test_an_open_streams_credentials_can_be_asked_after(fleet: Fleet, tmp_path: Path) -> None:
+    """Whether a token still holds can be checked during a stream."""
     file = tmp_path / "tokens.toml"
     record = '[[tokens]]\nname = "{}"\ntoken = "{}"\nscopes = ["read"]\n'
     file.write_text(record.format("web", ALL))
@@ -332,6 +345,7 @@ async def test_an_open_streams_credentials_can_be_asked_after(fleet: Fleet, tmp_
 async def test_a_token_is_in_no_answer_and_no_log(
     stranger: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Neither a right nor a wrong one."""
     caplog.set_level("DEBUG", "murmur_streams")
     answers = [
         await stranger.get("/runs", headers=bearer(ALL)),

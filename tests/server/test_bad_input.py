@@ -153,6 +153,7 @@ OF_RUNS = [
 async def test_a_body_that_cannot_be_read_changes_nothing(
     client: httpx.AsyncClient, space: Space, path: str, content: bytes, status: int
 ) -> None:
+    """Each malformed body gets its status, and the store stays as it was."""
     with unchanged(space):
         check_problem(await client.post(path, content=content, headers=JSON), status)
 
@@ -161,6 +162,7 @@ async def test_a_body_that_cannot_be_read_changes_nothing(
 async def test_a_body_that_does_not_fit_changes_nothing(
     client: httpx.AsyncClient, space: Space, body: dict[str, Any], status: int
 ) -> None:
+    """Each body of a wrong shape gets its status, and the store stays as it was."""
     with unchanged(space):
         check_problem(await client.post("/submit", json=body), status)
 
@@ -170,6 +172,7 @@ async def test_a_body_that_does_not_fit_changes_nothing(
 async def test_a_run_id_outside_the_grammar_is_refused(
     client: httpx.AsyncClient, space: Space, method: str, end: str, run_id: str
 ) -> None:
+    """On each route of a run the answer is 400."""
     with unchanged(space):
         response = await client.request(method, f"/runs/{run_id}{end}")
         # A slash, decoded, makes another path of it.
@@ -180,6 +183,7 @@ async def test_a_run_id_outside_the_grammar_is_refused(
 async def test_a_run_id_of_the_clients_is_checked(
     client: httpx.AsyncClient, space: Space, run_id: str
 ) -> None:
+    """A run_id in the body of /submit follows the same grammar."""
     with unchanged(space):
         check_problem(await client.post("/submit", json=task(run_id=run_id)), 400, "bad-request")
 
@@ -187,6 +191,7 @@ async def test_a_run_id_of_the_clients_is_checked(
 async def test_a_run_id_that_is_taken_is_a_conflict(
     client: httpx.AsyncClient, space: Space
 ) -> None:
+    """The answer is 409."""
     await submitted(client, run_id="mine")
     with unchanged(space):
         check_problem(await client.post("/submit", json=task(run_id="mine")), 409, "run-exists")
@@ -196,6 +201,7 @@ async def test_a_run_id_that_is_taken_is_a_conflict(
 async def test_an_unknown_run_is_not_found(
     client: httpx.AsyncClient, space: Space, method: str, end: str
 ) -> None:
+    """The answer is 404 on each route of a run."""
     with unchanged(space):
         response = await client.request(method, f"/runs/tenantB:run1{end}")
         check_problem(response, 404, "run-not-found")
@@ -221,6 +227,7 @@ async def test_an_unknown_run_is_not_found(
 async def test_a_filter_that_breaks_a_rule_is_refused(
     client: httpx.AsyncClient, space: Space, query: str
 ) -> None:
+    """For each bad filter of a listing the answer is 422."""
     with unchanged(space):
         check_problem(await client.get(f"/runs?{query}"), 422, "invalid")
 
@@ -229,6 +236,7 @@ async def test_a_filter_that_breaks_a_rule_is_refused(
 async def test_a_cursor_of_a_listing_that_is_none_is_refused(
     client: httpx.AsyncClient, space: Space, cursor: str
 ) -> None:
+    """The answer is 400."""
     with unchanged(space):
         check_problem(await client.get(f"/runs?cursor={cursor}"), 400, "bad-cursor")
 
@@ -238,6 +246,7 @@ async def test_a_cursor_of_a_listing_that_is_none_is_refused(
 async def test_a_cursor_that_is_none_is_refused(
     client: httpx.AsyncClient, space: Space, end: str, cursor: str
 ) -> None:
+    """For pages of events and of the journal the answer is 400."""
     run_id = await submitted(client)
     with unchanged(space):
         response = await client.get(f"/runs/{run_id}/{end}?after={cursor}")
@@ -248,6 +257,7 @@ async def test_a_cursor_that_is_none_is_refused(
 async def test_a_cursor_of_another_run_is_a_reset(
     client: httpx.AsyncClient, space: Space, end: str
 ) -> None:
+    """The answer is 410 without a cursor to resume from."""
     other = (await client.get(f"/runs/{await submitted(client)}")).json()["cursor"]
     run_id = await submitted(client)
     with unchanged(space):
@@ -259,6 +269,7 @@ async def test_a_cursor_of_another_run_is_a_reset(
 async def test_a_cursor_ahead_of_the_end_is_a_reset(
     client: httpx.AsyncClient, space: Space, end: str
 ) -> None:
+    """A seq that the run does not have yet is 410."""
     run_id = await submitted(client)
     epoch, ms, _ = (await client.get(f"/runs/{run_id}")).json()["cursor"].split("-")
     with unchanged(space):
@@ -270,6 +281,7 @@ async def test_a_cursor_ahead_of_the_end_is_a_reset(
 async def test_a_page_that_breaks_a_rule_is_refused(
     client: httpx.AsyncClient, space: Space, query: str
 ) -> None:
+    """A wait or limit out of range is 422."""
     run_id = await submitted(client)
     with unchanged(space):
         check_problem(await client.get(f"/runs/{run_id}/events?{query}"), 422, "invalid")
@@ -293,6 +305,7 @@ async def test_a_page_that_breaks_a_rule_is_refused(
 async def test_an_idempotency_key_that_is_none_is_refused(
     client: httpx.AsyncClient, space: Space, path: str, body: dict[str, Any], key: str
 ) -> None:
+    """Empty, too long, or with control characters: 400."""
     with unchanged(space):
         headers = [("Idempotency-Key", key.encode())]
         raw = [(name.encode(), value) for name, value in headers]
@@ -304,6 +317,7 @@ async def test_an_idempotency_key_that_is_none_is_refused(
 async def test_a_reason_that_is_no_text_is_refused(
     client: httpx.AsyncClient, space: Space, reason: str
 ) -> None:
+    """The reason of a cancel must be a string."""
     run_id = await submitted(client)
     with unchanged(space):
         content = f'{{"reason":{reason}}}'
@@ -328,6 +342,7 @@ async def test_a_reason_that_is_no_text_is_refused(
 async def test_work_that_does_not_fit_its_agent_changes_nothing(
     client: httpx.AsyncClient, space: Space, path: str, body: dict[str, Any]
 ) -> None:
+    """The input is checked before anything is written."""
     with unchanged(space):
         check_problem(await client.post(path, json=body), 422, "invalid")
 
@@ -338,12 +353,14 @@ async def test_work_that_does_not_fit_its_agent_changes_nothing(
 async def test_an_unknown_agent_or_group_is_not_found(
     client: httpx.AsyncClient, space: Space, path: str
 ) -> None:
+    """The answer is 404."""
     body = {"tasks": []} if path.endswith("gather") else {"task": {"input": 1}}
     with unchanged(space):
         check_problem(await client.post(path, json=body), 404)
 
 
 async def test_a_problem_repeats_nothing_of_a_value(client: httpx.AsyncClient) -> None:
+    """A secret in the wrong field is not shown in the answer."""
     secret = "hunter2" * 50
     body = task(priority=secret) | {secret: 1}
     response = await client.post("/submit", json=body)

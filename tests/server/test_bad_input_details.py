@@ -34,6 +34,7 @@ OF_STREAMS = ["/runs/known/stream", "/stream?run=known", "/events/stream"]
 async def test_a_run_id_outside_the_grammar_is_in_no_stream_of_several(
     client: httpx.AsyncClient, space: Space, query: str, run_id: str
 ) -> None:
+    """Also beside a good one, the answer is 400."""
     await submitted(client, run_id="known")
     with unchanged(space):
         check_problem(await client.get(f"/stream?{query.format(run_id)}"), 400, "bad-request")
@@ -43,6 +44,7 @@ async def test_a_run_id_outside_the_grammar_is_in_no_stream_of_several(
 async def test_a_run_id_of_10_000_characters_is_too_long_a_url(
     client: httpx.AsyncClient, space: Space, method: str, end: str
 ) -> None:
+    """The answer is 414."""
     with unchanged(space):
         response = await client.request(method, f"/runs/{'a' * 10_000}{end}")
         check_problem(response, 414, "url-too-long")
@@ -58,6 +60,7 @@ CURSORS = ["abc", "1-2-3", "$", "+", ">", "*", "(1-0", " 1-0", "0-0", "-2", "1-0
 async def test_a_stream_after_a_cursor_that_is_none_is_refused(
     client: httpx.AsyncClient, space: Space, path: str, how: str, control: str, cursor: str
 ) -> None:
+    """In the header and in the query, on each kind of stream: 400."""
     await submitted(client, run_id="known")
     headers = [(how.encode(), cursor.encode())] if how != "after" else []
     query = {"control": control} | ({"after": cursor} if how == "after" else {})
@@ -93,6 +96,7 @@ NAMES = {
 async def test_a_name_outside_the_grammar_is_looked_up_nowhere(
     client: httpx.AsyncClient, space: Space, method: str, path: str, name: str
 ) -> None:
+    """For agents and groups the answer is 422."""
     body: dict[str, Any] = {"tasks": []} if path.endswith("gather") else {"task": {"input": 1}}
     more: dict[str, Any] = {"json": body} if method == "POST" else {}
     with unchanged(space):
@@ -103,6 +107,7 @@ async def test_a_name_outside_the_grammar_is_looked_up_nowhere(
 async def test_a_fragment_of_another_language_is_data_in_any_field(
     client: httpx.AsyncClient, fleet: Fleet, text: str
 ) -> None:
+    """SQL, Lua, HTML and the like come back as they were sent."""
     await submitted(client, run_id="known")
     body = task({text: [text]}, "echo", run_id="odd", request_id=text)
     body["task"] |= {"id": text, "request_id": text, "metadata": {text: {text: text}}}
@@ -133,6 +138,7 @@ async def test_a_fragment_of_another_language_is_data_in_any_field(
 async def test_a_number_keeps_its_value_and_its_kind(
     client: httpx.AsyncClient, fleet: Fleet, sent: str, answered: str
 ) -> None:
+    """Large integers and floats are the same in the answer."""
     content = f'{{"target":"echo","run_id":"r","task":{{"input":{sent}}}}}'
     async with working(fleet):
         headers = JSON | {"Prefer": "wait=30"}
@@ -146,6 +152,7 @@ async def test_a_number_keeps_its_value_and_its_kind(
 async def test_a_host_of_the_clients_is_not_believed(
     client: httpx.AsyncClient, space: Space, path: str, host: str
 ) -> None:
+    """Forged host headers change nothing in an answer."""
     await submitted(client, run_id="known")
     names = ["Host", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto", "Forwarded"]
     with unchanged(space):
@@ -163,6 +170,7 @@ async def test_a_host_of_the_clients_is_not_believed(
 async def test_who_takes_no_event_stream_gets_none(
     client: httpx.AsyncClient, space: Space, path: str, accept: str
 ) -> None:
+    """An Accept header that excludes event streams gets 406."""
     await submitted(client, run_id="known")
     with unchanged(space):
         check_problem(await client.get(path, headers={"Accept": accept}), 406, "not-acceptable")
@@ -196,6 +204,7 @@ async def test_too_many_streams_answer_with_retry_after(
 async def test_an_expired_run_is_not_found(
     client: httpx.AsyncClient, space: Space, method: str, end: str
 ) -> None:
+    """The answer is 404 on each route of a run."""
     async with space.store(ttl_seconds=0.05) as short_lived:
         await short_lived.create("known", "fine")
         await short_lived.finish("known", RunState.COMPLETED)
@@ -215,6 +224,7 @@ async def test_an_expired_run_is_not_found(
 async def test_a_cancel_of_what_is_cancelled_or_over_changes_nothing(
     client: httpx.AsyncClient, fleet: Fleet, space: Space, state: RunState, reason: str | None
 ) -> None:
+    """The second cancel gets the same state and writes nothing."""
     run_id, store = await submitted(client), await fleet.store()
     if state is RunState.RUNNING:
         await store.set_state(run_id, state)
@@ -234,6 +244,7 @@ def without_answers(space: Space) -> dict[str, object]:
 
 
 async def test_an_error_of_five_megabytes_is_cut(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """No answer about the failed run is large."""
     store = await fleet.store()
 
     @fleet.agent
@@ -294,6 +305,7 @@ async def test_an_index_of_another_type_is_refused_before_writes(
 async def test_a_queue_of_another_type_gets_its_run_when_it_is_mended(
     client: httpx.AsyncClient, space: Space, fleet: Fleet
 ) -> None:
+    """The run is executed after the foreign key is removed."""
     queue = space.keys.queue("fine", 0)
     space.admin.set(queue, "somebody's own")
     run_id = await submitted(client)

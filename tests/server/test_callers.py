@@ -42,6 +42,7 @@ OF_RUNS = [(method, path) for method, path, _ in NEEDED if path.startswith("/run
 async def test_a_route_needs_its_scope(
     guarded: httpx.AsyncClient, callers: Callers, space: Space, method: str, path: str, scope: Scope
 ) -> None:
+    """Without a token 401, without the scope 403, and nothing is written."""
     others = [each for each in Scope if each not in {scope, Scope.ADMIN}]
     without = callers.add("without", others)
     with unchanged(space):
@@ -55,6 +56,7 @@ async def test_a_route_needs_its_scope(
 async def test_who_has_no_credentials_has_no_body_read(
     guarded: httpx.AsyncClient, space: Space, path: str
 ) -> None:
+    """A stranger with a malformed body gets 401."""
     with unchanged(space):
         response = await guarded.post(
             path, content=b"{", headers={"Content-Type": "application/json"}
@@ -66,6 +68,7 @@ async def test_who_has_no_credentials_has_no_body_read(
 async def test_anothers_run_is_as_if_it_were_not_there(
     guarded: httpx.AsyncClient, callers: Callers, space: Space, method: str, path: str
 ) -> None:
+    """Callers of other tenants get the answer for a missing run."""
     scopes = [Scope.SUBMIT, Scope.READ, Scope.CANCEL]
     owner, other = callers.add("a", scopes, "a"), callers.add("b", scopes, "b")
     tenantless = callers.add("n", scopes)
@@ -104,6 +107,7 @@ async def test_a_taken_run_id_has_one_answer_for_all_tenants(
 async def test_a_run_is_its_owners_and_every_admins(
     guarded: httpx.AsyncClient, callers: Callers
 ) -> None:
+    """Both read it; the admin may delete it."""
     owner = callers.add("a", [Scope.SUBMIT, Scope.READ], "a")
     admin = callers.add("root", [Scope.ADMIN])
     await guarded.post("/submit", json=task(run_id="r"), headers=owner)
@@ -140,6 +144,7 @@ async def test_a_listing_shows_no_run_id_of_another_tenant(
 async def test_a_waiting_submitter_gets_its_own_run(
     guarded: httpx.AsyncClient, callers: Callers
 ) -> None:
+    """Without the scope to read, Prefer: wait still answers."""
     owner = callers.add("a", [Scope.SUBMIT], "a")
     response = await guarded.post("/submit", json=task(), headers=owner | {"Prefer": "wait=0"})
     assert response.json()["state"] == "pending"

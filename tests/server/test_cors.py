@@ -47,6 +47,7 @@ def preflight(origin: str, method: str = "POST", headers: str = "content-type") 
 async def test_by_default_no_page_of_another_origin_may_do_anything(
     client: httpx.AsyncClient,
 ) -> None:
+    """No answer has a CORS header."""
     for answer in (
         await client.get("/runs", headers={"Origin": PAGE}),
         await client.options("/submit", headers=preflight(PAGE)),
@@ -65,6 +66,7 @@ async def test_by_default_no_page_of_another_origin_may_do_anything(
 async def test_a_preflight_of_a_named_origin_succeeds(
     browser: httpx.AsyncClient, method: str, headers: str
 ) -> None:
+    """Methods and headers of the interface are allowed."""
     answer = await browser.options("/submit", headers=preflight(PAGE, method, headers))
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
@@ -100,6 +102,7 @@ async def test_another_origin_gets_no_cors_headers(browser: httpx.AsyncClient, o
 async def test_a_page_reads_answers_and_their_headers(
     fleet: Fleet, browser: httpx.AsyncClient
 ) -> None:
+    """ETag, X-Request-Id and the others are exposed."""
     run_id = (await fleet.submit("idle")).run_id
     answer = await browser.get(f"/runs/{run_id}", headers={"Origin": PAGE})
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
@@ -115,6 +118,7 @@ async def test_a_page_reads_answers_and_their_headers(
 async def test_a_page_reads_refusals_too(
     fleet: Fleet, space: Space, method: str, path: str, status: int
 ) -> None:
+    """Problem documents have the CORS headers."""
     app = make_app(fleet, ServerOptions(authenticator=BearerTokens(()), cors_origins=(PAGE,)))
     content = b"a" if method == "POST" else b""
     async with client_of(app) as browser:
@@ -125,6 +129,7 @@ async def test_a_page_reads_refusals_too(
 
 
 async def test_who_is_no_page_is_answered_as_ever(browser: httpx.AsyncClient) -> None:
+    """A client without an Origin header gets no CORS header."""
     answer = await browser.post("/submit", json=task())
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers
@@ -138,5 +143,6 @@ async def test_who_is_no_page_is_answered_as_ever(browser: httpx.AsyncClient) ->
     ],
 )
 def test_no_app_is_made_for_what_no_browser_sends(fleet: Fleet, origin: str) -> None:
+    """A wildcard, a path or a wrong case in an origin raises ValueError."""
     with pytest.raises(ValueError, match="must be an origin such as"):
         make_app(fleet, ServerOptions(cors_origins=(PAGE, origin)))

@@ -43,6 +43,7 @@ async def submitted(client: httpx.AsyncClient, number: int) -> str:
 
 
 async def test_runs_are_submitted_executed_read_and_listed(client: httpx.AsyncClient) -> None:
+    """Over HTTP, with a worker in the same process."""
     assert (await client.get("/readyz")).json() == {"status": "ready"}
     run_id = await submitted(client, 3)
     assert (await client.get(f"/runs/{run_id}/status")).json()["state"] == "completed"
@@ -51,6 +52,7 @@ async def test_runs_are_submitted_executed_read_and_listed(client: httpx.AsyncCl
 
 
 async def test_a_stream_goes_on_after_its_cursor(client: httpx.AsyncClient) -> None:
+    """Only the events after it come."""
     run_id = await submitted(client, 3)
     whole = (await client.get(f"/runs/{run_id}/stream")).text
     ids = [line.removeprefix("id: ") for line in whole.splitlines() if line.startswith("id: ")]
@@ -63,9 +65,11 @@ async def test_a_stream_goes_on_after_its_cursor(client: httpx.AsyncClient) -> N
 async def test_a_cursor_of_no_use_to_the_feed_is_refused(
     client: httpx.AsyncClient, cursor: str, status: int
 ) -> None:
+    """Malformed is 400, of another feed is 410."""
     await submitted(client, 1)
     check_problem(await client.get("/events/stream", params={"after": cursor}), status)
 
 
 async def test_a_run_that_is_not_there_is_not_found(client: httpx.AsyncClient) -> None:
+    """The answer is 404."""
     check_problem(await client.get("/runs/unknown/status"), 404)

@@ -28,6 +28,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 64])
 async def test_a_request_id_is_taken_over(client: httpx.AsyncClient, given: str) -> None:
+    """The answer and a problem document repeat it."""
     for path in ("/healthz", "/nowhere"):
         response = await client.get(path, headers={"X-Request-Id": given})
         assert response.headers["X-Request-Id"] == given
@@ -38,11 +39,13 @@ async def test_a_request_id_is_taken_over(client: httpx.AsyncClient, given: str)
 async def test_a_request_id_outside_the_grammar_is_drawn_anew(
     client: httpx.AsyncClient, given: str
 ) -> None:
+    """The pod draws one of 32 characters."""
     response = await client.get("/healthz", headers=[(b"X-Request-Id", given.encode())])
     assert len(response.headers["X-Request-Id"]) == 32
 
 
 async def test_two_request_ids_are_none(client: httpx.AsyncClient) -> None:
+    """The pod draws one of its own."""
     headers = [("X-Request-Id", "a"), ("X-Request-Id", "b")]
     response = await client.get("/healthz", headers=headers)
     assert len(response.headers.get_list("X-Request-Id")) == 1
@@ -50,6 +53,7 @@ async def test_two_request_ids_are_none(client: httpx.AsyncClient) -> None:
 
 
 async def test_every_answer_is_marked(client: httpx.AsyncClient) -> None:
+    """With nosniff and no-store."""
     for path in ("/healthz", "/nowhere", "/runs", "/openapi.json"):
         response = await client.get(path)
         assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -69,6 +73,7 @@ async def test_every_answer_is_marked(client: httpx.AsyncClient) -> None:
 async def test_headers_are_limited(
     client: httpx.AsyncClient, space: Space, headers: list[tuple[str, str]]
 ) -> None:
+    """In length and in number: 431."""
     with unchanged(space):
         response = await client.post("/submit", json=task(), headers=headers)
         check_problem(response, 431, "headers-too-large")
@@ -76,6 +81,7 @@ async def test_headers_are_limited(
 
 @pytest.mark.parametrize("path", ["/runs/" + "x" * 9_000, "/runs?target=" + "x" * 9_000])
 async def test_a_url_is_limited(client: httpx.AsyncClient, path: str) -> None:
+    """The answer is 414."""
     check_problem(await client.get(path), 414, "url-too-long")
 
 
@@ -85,6 +91,7 @@ async def test_a_url_is_limited(client: httpx.AsyncClient, path: str) -> None:
 async def test_a_header_that_there_can_be_one_of_may_not_come_twice(
     app: FastAPI, space: Space, name: str
 ) -> None:
+    """The answer is 400 and names the header."""
     headers = [("Content-Type", "application/json"), (name, "1")]
     headers += [(name, "1")] if name != "Content-Type" else []
     sent = exchange(app, "POST", "/submit", headers)
@@ -114,6 +121,7 @@ async def test_a_header_that_there_can_be_one_of_may_not_come_twice(
 async def test_a_body_of_another_media_type_is_refused(
     app: FastAPI, space: Space, media: str | None
 ) -> None:
+    """The answer is 415."""
     headers = [("Content-Length", "2")] + ([("Content-Type", media)] if media else [])
     sent = exchange(app, "POST", "/submit", headers)
     sent.body(b"{}", more=False)
@@ -133,6 +141,7 @@ async def test_a_body_of_another_media_type_is_refused(
     ],
 )
 async def test_json_is_taken_under_each_of_its_names(client: httpx.AsyncClient, media: str) -> None:
+    """With charset, in any case."""
     content = b'{"target":"fine","task":{"input":1}}'
     response = await client.post("/submit", content=content, headers={"Content-Type": media})
     assert response.status_code == 200
@@ -142,6 +151,7 @@ async def test_json_is_taken_under_each_of_its_names(client: httpx.AsyncClient, 
 async def test_a_compressed_body_is_refused(
     client: httpx.AsyncClient, space: Space, coding: str
 ) -> None:
+    """The answer is 415."""
     with unchanged(space):
         response = await client.post("/submit", json=task(), headers={"Content-Encoding": coding})
         check_problem(response, 415, "media-type")
@@ -150,6 +160,7 @@ async def test_a_compressed_body_is_refused(
 async def test_a_body_without_an_end_is_refused_while_it_comes(
     app: FastAPI, space: Space, pod: Pod
 ) -> None:
+    """After max_body_bytes the answer is 413, and the connection closes."""
     headers = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
     sent = exchange(app, "POST", "/submit", headers)
     parts = pod.options.max_body_bytes // 65_536 + 5
@@ -175,12 +186,14 @@ async def test_a_too_large_content_length_is_not_received(app: FastAPI) -> None:
 
 @pytest.mark.parametrize("length", ["x", "-1", "+1", "1_0", "٣", "0x10"])
 async def test_a_length_that_is_no_number_is_refused(app: FastAPI, length: str) -> None:
+    """The answer is 400."""
     sent = exchange(app, "POST", "/submit", [("Content-Length", length)])
     await sent.run()
     assert sent.status == 400
 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(fleet: Fleet, space: Space) -> None:
+    """After body_seconds the answer is 408."""
     headers = [("Content-Type", "application/json"), ("Content-Length", "100")]
     sent = exchange(make_app(fleet, ServerOptions(body_seconds=0.05)), "POST", "/submit", headers)
     sent.body(b'{"target"', more=True)
@@ -193,6 +206,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(fleet: Fleet, space: Spa
 async def test_who_hangs_up_in_a_body_gets_no_answer(
     app: FastAPI, space: Space, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nothing is sent, and the log has one line of level INFO."""
     headers = [("Content-Type", "application/json"), ("Content-Length", "100")]
     sent = exchange(app, "POST", "/submit", headers)
     sent.body(b'{"target"', more=True)
@@ -239,6 +253,7 @@ async def test_options_answers_with_the_methods(
 
 
 async def test_what_is_not_there_is_not_found_by_any_method(client: httpx.AsyncClient) -> None:
+    """An unknown path is 404, never 405."""
     for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
         check_problem(await client.request(method, "/nowhere"), 404, "not-found")
     assert (await client.head("/nowhere")).status_code == 404
@@ -247,6 +262,7 @@ async def test_what_is_not_there_is_not_found_by_any_method(client: httpx.AsyncC
 
 
 async def test_head_is_get_without_its_content(client: httpx.AsyncClient) -> None:
+    """With the same headers."""
     run_id = await submitted(client)
     for path in (f"/runs/{run_id}", "/healthz", f"/runs/{run_id}/events"):
         got, head = await client.get(path), await client.head(path)
@@ -259,6 +275,7 @@ async def test_head_is_get_without_its_content(client: httpx.AsyncClient) -> Non
 async def test_everything_but_probes_is_refused_while_the_pod_drains(
     client: httpx.AsyncClient, pod: Pod
 ) -> None:
+    """The answer is 503 with Retry-After."""
     pod.drain.set()
     for path in ("/runs", "/agents", "/nowhere", "/openapi.json"):
         response = await client.get(path)
@@ -271,6 +288,7 @@ async def test_everything_but_probes_is_refused_while_the_pod_drains(
 async def test_the_access_log_has_a_line_that_nothing_can_forge(
     app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Newlines in a path are escaped, and the query is left out."""
     path = "/runs/a\r\nGET forged 200\u202e\u2028\x1b[31m"
     sent = exchange(app, "GET", path, [("X-Request-Id", "known")])
     sent.scope["raw_path"] = b"/runs/a"
@@ -286,12 +304,14 @@ async def test_the_access_log_has_a_line_that_nothing_can_forge(
 
 
 def test_escaping_leaves_what_is_harmless() -> None:
+    """Only characters outside printable ASCII are escaped."""
     assert escaped("/runs/a-b_c:d?é") == "/runs/a-b_c:d?\\xe9"
 
 
 async def test_a_claim_of_another_address_is_not_logged(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Forwarding headers are not believed."""
     with caplog.at_level(logging.INFO, "murmur_streams.access"):
         headers = {"X-Forwarded-For": "6.6.6.6", "Host": "evil", "Forwarded": "for=6.6.6.6"}
         await client.get("/healthz", headers=headers)
@@ -322,6 +342,8 @@ async def test_an_internal_error_is_logged_and_not_sent(
 async def test_an_answer_that_breaks_off_is_logged_and_cut(
     pod: Pod, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The error is raised to the server, which closes the connection."""
+
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("in the middle")
@@ -334,6 +356,8 @@ async def test_an_answer_that_breaks_off_is_logged_and_cut(
 
 
 async def test_a_challenge_comes_with_its_header(pod: Pod) -> None:
+    """A 401 has WWW-Authenticate."""
+
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
         raise ProblemError(UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
 
@@ -344,6 +368,7 @@ async def test_a_challenge_comes_with_its_header(pod: Pod) -> None:
 
 
 async def test_a_page_of_another_origin_may_read_refusals(fleet: Fleet) -> None:
+    """Also those of the guard itself."""
     async with client_of(
         make_app(fleet, ServerOptions(cors_origins=("https://page.example",)))
     ) as client:
@@ -362,6 +387,7 @@ async def test_a_page_of_another_origin_may_read_refusals(fleet: Fleet) -> None:
 
 
 async def test_it_works_mounted_in_another_app(fleet: Fleet) -> None:
+    """Below a path of a Starlette app."""
     outer = Starlette(routes=[Mount("/murmur", app=make_app(fleet))])
     async with client_of(outer) as client:
         client.base_url = "http://pod/murmur"
@@ -378,6 +404,7 @@ async def test_it_works_mounted_in_another_app(fleet: Fleet) -> None:
 
 
 async def test_a_mounted_pod_answers_probes_while_it_drains(fleet: Fleet) -> None:
+    """Other routes answer 503."""
     app = make_app(fleet)
     async with client_of(Starlette(routes=[Mount("/murmur", app=app)])) as client:
         app.state.pod.drain.set()
@@ -386,6 +413,7 @@ async def test_a_mounted_pod_answers_probes_while_it_drains(fleet: Fleet) -> Non
 
 
 async def test_on_its_own_the_end_of_its_life_drains_and_closes(space: Space) -> None:
+    """The lifespan of the app closes the fleet."""
     fleet = Fleet(space.url, key_prefix=space.prefix)
     app = make_app(fleet)
     received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
@@ -403,6 +431,7 @@ async def test_on_its_own_the_end_of_its_life_drains_and_closes(space: Space) ->
 
 
 async def test_a_websocket_is_let_go(app: FastAPI) -> None:
+    """It is closed at once."""
     received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     received.put_nowait({"type": "websocket.connect"})
     sent: asyncio.Queue[Any] = asyncio.Queue()

@@ -37,16 +37,19 @@ async def numbers(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
 
 @pytest.mark.parametrize("path", ["/health", "/healthz"])
 async def test_a_process_that_answers_is_alive(client: httpx.AsyncClient, path: str) -> None:
+    """Both paths answer 200."""
     response = await client.get(path)
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
 async def test_a_pod_with_a_store_is_ready(client: httpx.AsyncClient) -> None:
+    """/readyz answers 200."""
     response = await client.get("/readyz")
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
 async def test_a_pod_that_drains_is_not_ready(client: httpx.AsyncClient, pod: Pod) -> None:
+    """/readyz answers 503 with Retry-After."""
     pod.drain.set()
     response = await client.get("/readyz")
     assert (response.status_code, response.json()) == (503, {"status": "shutting_down"})
@@ -54,6 +57,7 @@ async def test_a_pod_that_drains_is_not_ready(client: httpx.AsyncClient, pod: Po
 
 
 async def test_a_pod_without_its_store_is_alive_but_not_ready(space: Space) -> None:
+    """/healthz stays 200."""
     fleet = Fleet("redis://127.0.0.1:1", key_prefix=space.prefix)
     async with fleet, client_of(make_app(fleet)) as client:
         response = await client.get("/readyz")
@@ -64,6 +68,7 @@ async def test_a_pod_without_its_store_is_alive_but_not_ready(space: Space) -> N
 async def test_a_store_that_does_not_answer_in_time_is_not_waited_for(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """/readyz answers 503 after its own limit."""
     monkeypatch.setattr(health, "READY_SECONDS", 0)
     assert (await client.get("/readyz")).json() == {"status": "store_unreachable"}
 
@@ -71,6 +76,7 @@ async def test_a_store_that_does_not_answer_in_time_is_not_waited_for(
 async def test_scripts_that_are_gone_are_loaded_again(
     client: httpx.AsyncClient, space: Space
 ) -> None:
+    """/readyz loads them."""
     space.admin.script_flush()
     assert (await client.get("/readyz")).json() == {"status": "ready"}
     hashes = [script.sha for script in load_scripts().values()]
@@ -96,6 +102,7 @@ async def test_a_pod_is_unready_on_a_server_that_others_filled(
 async def test_requests_are_counted_by_the_template_of_their_route(
     client: httpx.AsyncClient,
 ) -> None:
+    """No run id is in a label."""
     run_ids = [await submitted(client) for _ in range(2)]
     for run_id in run_ids:
         await client.get(f"/runs/{run_id}")
@@ -123,6 +130,7 @@ async def test_open_streams_are_counted(client: httpx.AsyncClient, pod: Pod) -> 
 
 
 async def test_each_app_counts_for_itself(fleet: Fleet, client: httpx.AsyncClient) -> None:
+    """Two apps in a process have separate metrics."""
     await submitted(client)
     async with client_of(make_app(fleet)) as other:
         assert (await numbers(other))["murmur_runs_submitted_total",] == 0
@@ -131,6 +139,7 @@ async def test_each_app_counts_for_itself(fleet: Fleet, client: httpx.AsyncClien
 async def test_metrics_need_the_scope_to_read_where_there_are_tokens(
     guarded: httpx.AsyncClient, callers: Callers
 ) -> None:
+    """The probes need none."""
     check_problem(await guarded.get("/metrics"), 401)
     submitter = callers.add("submitter", [Scope.SUBMIT])
     check_problem(await guarded.get("/metrics", headers=submitter), 403)

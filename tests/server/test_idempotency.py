@@ -31,6 +31,7 @@ def whole() -> dict[str, Any]:
 
 
 async def test_the_same_request_is_the_same_run(client: httpx.AsyncClient, space: Space) -> None:
+    """The second answer is marked as replayed, and nothing is written."""
     first = await client.post("/submit", json=whole(), headers=KEY)
     assert "Idempotent-Replayed" not in first.headers
     with unchanged(space):
@@ -53,12 +54,14 @@ async def test_no_client_may_choose_the_id_of_a_key(
 
 @pytest.mark.parametrize("key", ['"order-66"', "order-66"])
 async def test_quotes_are_no_part_of_a_key(client: httpx.AsyncClient, key: str) -> None:
+    """A key in quotes equals the bare one."""
     first = await client.post("/submit", json=task(), headers=KEY)
     again = await client.post("/submit", json=task(), headers={"Idempotency-Key": key})
     assert again.json() == first.json()
 
 
 async def test_an_escaped_quote_is_part_of_a_key(client: httpx.AsyncClient) -> None:
+    """Three such keys are three runs."""
     keys = ['"a\\"b"', '"a\\\\b"', '"ab"']
     answers = [
         await client.post("/submit", json=task(), headers={"Idempotency-Key": key}) for key in keys
@@ -84,6 +87,7 @@ async def test_an_escaped_quote_is_part_of_a_key(client: httpx.AsyncClient) -> N
 async def test_other_work_under_the_key_is_refused(
     client: httpx.AsyncClient, space: Space, path: tuple[str, ...], value: Any
 ) -> None:
+    """For each member of the request: 422."""
     body = whole()
     body["target"] = "echo" if path != ("target",) else "fine"
     await client.post("/submit", json=body, headers=KEY)
@@ -96,6 +100,7 @@ async def test_other_work_under_the_key_is_refused(
 
 
 async def test_a_time_counts_as_a_delay_does(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """The same moment in another zone is the same request."""
     body = task(at="2100-01-01T00:00:00Z")
     first = await client.post("/submit", json=body, headers=KEY)
     same = task(at="2100-01-01T01:00:00+01:00")
@@ -121,6 +126,7 @@ async def test_request_names_and_member_order_do_not_count(
 async def test_a_run_that_has_ended_is_still_the_keys(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """The replay has its result."""
     async with working(fleet):
         waiting = KEY | {"Prefer": "wait=30"}
         first = await client.post("/submit", json=task(1), headers=waiting)
@@ -132,6 +138,7 @@ async def test_a_run_that_has_ended_is_still_the_keys(
 async def test_a_key_is_free_again_when_its_run_is_gone(
     client: httpx.AsyncClient,
 ) -> None:
+    """After a deletion it creates a new run."""
     first = await client.post("/submit", json=task(1), headers=KEY)
     run_id = first.json()["run_id"]
     assert (await client.delete(f"/runs/{run_id}?force=true")).status_code == 204
@@ -141,6 +148,7 @@ async def test_a_key_is_free_again_when_its_run_is_gone(
 
 
 async def test_many_at_once_on_two_pods_make_one_run(fleet: Fleet) -> None:
+    """The others get the same run or 409."""
     async with client_of(make_app(fleet)) as one, client_of(make_app(fleet)) as other:
         answers = await asyncio.gather(
             *(pod.post("/submit", json=task(1), headers=KEY) for pod in (one, other) * 10)
@@ -156,6 +164,7 @@ async def test_many_at_once_on_two_pods_make_one_run(fleet: Fleet) -> None:
 async def test_a_key_in_flight_on_this_pod_is_a_conflict(
     client: httpx.AsyncClient, pod: Pod, space: Space
 ) -> None:
+    """409 with Retry-After, and nothing is written."""
     pod.in_flight.add((None, "order-66"))
     with unchanged(space):
         response = await client.post("/submit", json=task(1), headers=KEY)
@@ -164,6 +173,7 @@ async def test_a_key_in_flight_on_this_pod_is_a_conflict(
 
 
 async def test_nothing_stays_in_flight(client: httpx.AsyncClient, pod: Pod) -> None:
+    """After success and after each refusal."""
     await client.post("/submit", json=task(1), headers=KEY)
     await client.post("/submit", json=task(2), headers=KEY)
     await client.post("/submit", json=task("x"), headers={"Idempotency-Key": "other"})
@@ -173,12 +183,14 @@ async def test_nothing_stays_in_flight(client: httpx.AsyncClient, pod: Pod) -> N
 async def test_a_key_and_a_run_id_do_not_go_together(
     client: httpx.AsyncClient, space: Space
 ) -> None:
+    """The answer is 422."""
     with unchanged(space):
         response = await client.post("/submit", json=task(run_id="mine"), headers=KEY)
     check_problem(response, 422, "invalid")
 
 
 async def test_a_key_is_one_of_its_tenant(guarded: httpx.AsyncClient, callers: Callers) -> None:
+    """The same key of three callers is three runs."""
     tenants = [callers.add(name, [Scope.SUBMIT], name) for name in ("a", "b")]
     nobodys = callers.add("c", [Scope.SUBMIT])
     answers = [
@@ -202,6 +214,7 @@ async def test_another_tenants_run_is_no_replay_of_a_key(
 
 
 async def test_a_gathering_has_a_key_for_each_task(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """A repeated gathering returns the same runs."""
     body = {"tasks": [{"input": 1}, {"input": 1}, {"input": 2}]}
     async with working(fleet):
         first = await client.post("/agents/fine/gather", json=body, headers=KEY)
@@ -212,6 +225,7 @@ async def test_a_gathering_has_a_key_for_each_task(client: httpx.AsyncClient, fl
 
 
 async def test_without_a_key_each_request_is_a_run(client: httpx.AsyncClient) -> None:
+    """Two equal requests are two runs."""
     assert await submitted(client) != await submitted(client)
 
 

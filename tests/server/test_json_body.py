@@ -69,6 +69,7 @@ PRESERVED = [
 
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_strict_json_is_a_bad_request(raw: bytes) -> None:
+    """For each kind of text that lenient decoders accept: 400."""
     with pytest.raises(ProblemError) as caught:
         parse_json(raw, ServerOptions())
     assert caught.value.kind.status == 400
@@ -76,6 +77,7 @@ def test_what_is_no_strict_json_is_a_bad_request(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", TOO_LARGE.values(), ids=TOO_LARGE.keys())
 def test_names_are_limited_in_length_and_number(raw: bytes) -> None:
+    """The answer is 413."""
     with pytest.raises(ProblemError) as caught:
         parse_json(raw, ServerOptions())
     assert caught.value.kind.status == 413
@@ -83,14 +85,17 @@ def test_names_are_limited_in_length_and_number(raw: bytes) -> None:
 
 @pytest.mark.parametrize("text", PRESERVED)
 def test_values_come_out_as_they_were_sent(text: str) -> None:
+    """Numbers keep their digits."""
     assert json.dumps(parse_json(text.encode(), ServerOptions())) == text
 
 
 def test_a_negative_zero_stays_one() -> None:
+    """As a float, since an integer has none."""
     assert str(parse_json(b"-0", ServerOptions())) == "-0.0"
 
 
 def test_what_is_just_small_enough_is_taken() -> None:
+    """Exactly the deepest nesting, the longest name, the most members."""
     assert parse_json(b"[" * 64 + b"]" * 64, ServerOptions())
     assert parse_json(json.dumps({"k" * LONGEST_NAME: 1}).encode(), ServerOptions())
     assert parse_json(
@@ -110,6 +115,7 @@ _NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     )
 )
 def test_every_json_value_is_read_back(value: object) -> None:
+    """Escaped and unescaped."""
     for ensure_ascii in (True, False):
         assert (
             parse_json(
@@ -122,12 +128,14 @@ def test_every_json_value_is_read_back(value: object) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_problem(raw: bytes) -> None:
+    """Random bytes never raise another exception."""
     with contextlib.suppress(ProblemError):
         parse_json(raw, ServerOptions(max_json_depth=8))
 
 
 @pytest.mark.parametrize("text", ["[" + "{}," * 99 + "{}]", '[{"a": [1]}' + ", 0" * 97 + "]"])
 def test_a_body_has_so_many_values_and_no_more(text: str) -> None:
+    """One value over the limit is 413."""
     assert parse_json(text.encode(), ServerOptions(max_json_values=101))
     with pytest.raises(ProblemError) as refused:
         parse_json(text.encode(), ServerOptions(max_json_values=100))

@@ -71,6 +71,7 @@ async def until_closed(connection: Connection) -> bytes:
 async def test_a_head_that_is_too_much_or_none_is_refused(
     fleet: Fleet, head: bytes, expected: int
 ) -> None:
+    """Too long, too many lines, malformed: each gets its status."""
     async with raw_wire(fleet, **SMALL) as wire:
         answer = await wire.ask(head)
     assert (status(answer), problem(answer)["status"]) == (expected, expected)
@@ -87,18 +88,21 @@ async def test_a_head_that_is_too_much_or_none_is_refused(
 async def test_a_header_without_an_end_is_refused_before_it_has_one(
     fleet: Fleet, before: bytes
 ) -> None:
+    """The pod does not read on for ever."""
     async with raw_wire(fleet, **SMALL) as wire:
         answer = await wire.ask(before, *[b"a" * 1_000] * 20)
     assert problem(answer)["status"] == 431
 
 
 async def test_a_url_without_an_end_is_refused_before_it_has_one(fleet: Fleet) -> None:
+    """The answer is 414."""
     async with raw_wire(fleet, **SMALL) as wire:
         answer = await wire.ask(b"GET /", *[b"a" * 1_000] * 20)
     assert problem(answer)["status"] == 414
 
 
 async def test_a_head_that_is_just_short_enough_is_answered(fleet: Fleet) -> None:
+    """The limit itself is allowed."""
     async with raw_wire(fleet, **SMALL) as wire:
         answer = await wire.ask(HEAD + b"X: " + b"a" * 3_900 + b"\r\n" + END)
     assert status(answer) == 200
@@ -117,12 +121,14 @@ async def test_a_head_that_is_just_short_enough_is_answered(fleet: Fleet) -> Non
     ids=["nothing", "an empty line", "a first line", "half a header", "half a next", "after one"],
 )
 async def test_who_sends_half_a_head_is_let_go(fleet: Fleet, half: bytes) -> None:
+    """The connection is closed after a while."""
     async with raw_wire(fleet, **SOON) as wire:
         answer = await wire.ask(half)
     assert answer == b"" or status(answer) == 200
 
 
 async def test_a_head_that_drips_is_not_waited_for(fleet: Fleet) -> None:
+    """A header line now and then does not keep the connection open."""
     async with raw_wire(fleet, **SOON) as wire:
         connection = await wire.connect()
         await connection.send(HEAD)
@@ -149,6 +155,7 @@ async def drip(connection: Connection, piece: bytes) -> None:
     ids=["length", "chunked", "nothing"],
 )
 async def test_a_body_that_drips_is_refused(fleet: Fleet, head: bytes, piece: bytes) -> None:
+    """The answer is 408, and nothing is submitted."""
     async with raw_wire(fleet, **SOON) as wire:
         connection = await wire.connect()
         await connection.send(head)
@@ -162,6 +169,7 @@ async def test_a_body_that_drips_is_refused(fleet: Fleet, head: bytes, piece: by
 
 
 async def test_a_chunked_body_without_end_is_refused_while_it_comes(fleet: Fleet) -> None:
+    """After max_body_bytes the answer is 413."""
     async with raw_wire(fleet, max_body_bytes=10_000) as wire:
         connection = await wire.connect()
         await connection.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -176,6 +184,7 @@ async def test_a_chunked_body_without_end_is_refused_while_it_comes(fleet: Fleet
 
 @pytest.mark.parametrize("what", [b"0\r\nX: ", b"1;"], ids=["trailer", "extension"])
 async def test_what_stands_around_a_body_has_an_end_too(fleet: Fleet, what: bytes) -> None:
+    """Trailers and chunk extensions are limited."""
     async with raw_wire(fleet, **SMALL) as wire:
         connection = await wire.connect()
         await connection.send(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n" + what)
@@ -195,6 +204,8 @@ async def test_a_too_large_content_length_is_not_read(fleet: Fleet) -> None:
 
 
 async def test_the_answer_to_a_large_body_is_seen_by_who_reads_it_late(fleet: Fleet) -> None:
+    """A client that sends everything first still reads the 413."""
+
     def send_all_then_read(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), 30) as connection:
             connection.sendall(POST + b"Content-Length: 3000000\r\n\r\n")
@@ -209,6 +220,7 @@ async def test_the_answer_to_a_large_body_is_seen_by_who_reads_it_late(fleet: Fl
 
 
 async def test_a_trailer_is_no_header(fleet: Fleet) -> None:
+    """Fields after a chunked body are ignored."""
     body = json.dumps({"target": "echo", "task": {"input": "a"}}).encode()
     chunk = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
     async with raw_wire(fleet) as wire:
@@ -221,6 +233,7 @@ async def test_a_trailer_is_no_header(fleet: Fleet) -> None:
 
 
 async def test_trace_is_refused_and_echoes_nothing(fleet: Fleet) -> None:
+    """The answer is 405 without the request's headers."""
     async with raw_wire(fleet) as wire:
         answer = await wire.ask(
             b"TRACE /runs/r-1 HTTP/1.1\r\nHost: pod\r\nX-Secret: s3cret\r\n" + END
@@ -231,6 +244,8 @@ async def test_trace_is_refused_and_echoes_nothing(fleet: Fleet) -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order(fleet: Fleet) -> None:
+    """Twenty-one requests in one write."""
+
     def numbered(number: int) -> bytes:
         return HEAD + b"X-Request-Id: n-%d\r\n" % number
 
@@ -242,6 +257,7 @@ async def test_pipelined_requests_are_answered_in_order(fleet: Fleet) -> None:
 
 
 async def test_a_refused_head_behind_a_good_one_is_the_last(fleet: Fleet) -> None:
+    """Requests behind a refusal get no answer."""
     async with raw_wire(fleet, **SMALL) as wire:
         connection = await wire.connect()
         await connection.send(HEAD + b"\r\n")
@@ -253,6 +269,7 @@ async def test_a_refused_head_behind_a_good_one_is_the_last(fleet: Fleet) -> Non
 
 
 async def test_a_good_request_before_a_bad_one_has_its_answer(fleet: Fleet) -> None:
+    """Garbage after it closes the connection."""
     async with raw_wire(fleet) as wire:
         answer = await wire.ask(HEAD + b"X-Request-Id: good\r\n\r\n" + b"\x00garbage\r\n\r\n")
     assert status(answer) == 200
@@ -261,6 +278,7 @@ async def test_a_good_request_before_a_bad_one_has_its_answer(fleet: Fleet) -> N
 
 
 async def test_a_body_that_cannot_be_read_is_refused(fleet: Fleet) -> None:
+    """A malformed chunk is 400, and nothing is submitted."""
     async with raw_wire(fleet) as wire:
         answer = await wire.ask(POST + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n{}\r\n")
         assert problem(answer)["status"] == 400
@@ -268,6 +286,7 @@ async def test_a_body_that_cannot_be_read_is_refused(fleet: Fleet) -> None:
 
 
 async def test_who_reads_no_answers_is_let_go(fleet: Fleet) -> None:
+    """A client that never reads is cut off after send_seconds."""
     request = b"GET /openapi.json HTTP/1.1\r\nHost: pod\r\n\r\n"
     async with raw_wire(fleet, send_seconds=0.1) as wire:
         connection = await wire.connect()
@@ -279,6 +298,7 @@ async def test_who_reads_no_answers_is_let_go(fleet: Fleet) -> None:
 
 
 async def test_long_answers_are_read_to_their_end(fleet: Fleet) -> None:
+    """A client that reads gets all of 301 answers."""
     request = b"GET /openapi.json HTTP/1.1\r\nHost: pod\r\n"
     async with raw_wire(fleet, send_seconds=2) as wire:
         answer = await wire.ask((request + b"\r\n") * 300 + request + END)
@@ -286,6 +306,7 @@ async def test_long_answers_are_read_to_their_end(fleet: Fleet) -> None:
 
 
 async def test_an_upgrade_is_not_made(fleet: Fleet) -> None:
+    """A request for a websocket is answered as plain HTTP."""
     upgrade = (
         b"Connection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
@@ -300,6 +321,7 @@ async def test_an_upgrade_is_not_made(fleet: Fleet) -> None:
 async def test_who_the_client_is_is_not_for_it_to_say(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, spoof: bytes
 ) -> None:
+    """The access log has the address of the connection."""
     caplog.set_level("INFO", "murmur_streams.access")
     async with raw_wire(fleet) as wire:
         assert status(await wire.ask(HEAD + spoof + END)) == 200
@@ -308,6 +330,7 @@ async def test_who_the_client_is_is_not_for_it_to_say(
 
 
 async def test_the_server_does_not_say_what_it_is_made_of(fleet: Fleet) -> None:
+    """No Server header."""
     async with raw_wire(fleet) as wire:
         answer = await wire.ask(HEAD + END)
     assert b"server:" not in answer.lower()
@@ -315,6 +338,7 @@ async def test_the_server_does_not_say_what_it_is_made_of(fleet: Fleet) -> None:
 
 
 async def test_all_connections_are_gone_when_their_clients_are(fleet: Fleet) -> None:
+    """Also after refusals."""
     async with raw_wire(fleet, **SOON) as wire:
         for _ in range(10):
             await wire.ask(HEAD + b"X: a\r\n" * 200 + END)
@@ -339,6 +363,7 @@ async def test_head_has_no_body_and_leaves_the_connection_open(
 
 
 async def test_a_request_without_a_host_is_malformed(fleet: Fleet) -> None:
+    """HTTP/1.1 needs one, HTTP/1.0 does not."""
     async with raw_wire(fleet) as wire:
         assert problem(await wire.ask(b"GET /healthz HTTP/1.1\r\n" + END))["status"] == 400
         assert status(await wire.ask(b"GET /healthz HTTP/1.0\r\n\r\n")) == 200

@@ -50,6 +50,7 @@ def references(part: Any) -> set[str]:
 
 
 def test_it_is_the_golden_one(document: dict[str, Any]) -> None:
+    """A change of the document must be made on purpose."""
     # For a change on purpose, write the new document there and a line into the changelog.
     document["info"]["version"] = "0"
     assert json.loads(GOLDEN.read_text(encoding="utf-8")) == document
@@ -58,17 +59,20 @@ def test_it_is_the_golden_one(document: dict[str, Any]) -> None:
 async def test_it_is_served_without_a_page_around_it(
     client: httpx.AsyncClient, document: dict[str, Any]
 ) -> None:
+    """/openapi.json has version 3.1."""
     assert (await client.get("/openapi.json")).json() == document
     assert document["openapi"].startswith("3.1")
 
 
 def test_everything_it_names_is_in_it(document: dict[str, Any]) -> None:
+    """Each reference has its schema."""
     schemas = document["components"]["schemas"]
     assert {ref.removeprefix(REF) for ref in references(document)} <= schemas.keys()
     assert "HTTPValidationError" not in schemas
 
 
 def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
+    """With a description."""
     for method, path, operation in operations(document):
         for status, answer in operation["responses"].items():
             if int(status) < 400 or (path, status) == ("/readyz", "503"):
@@ -93,11 +97,13 @@ def test_every_kind_of_problem_is_one_that_a_route_gives(document: dict[str, Any
 
 
 def test_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:
+    """No operationId stands twice."""
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(names)) == len(names)
 
 
 def test_what_reads_a_body_says_which(document: dict[str, Any]) -> None:
+    """Each POST with a body names its schema."""
     bodies = {
         path: operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         for method, path, operation in operations(document)
@@ -113,16 +119,19 @@ def test_what_reads_a_body_says_which(document: dict[str, Any]) -> None:
 
 
 def test_every_operation_but_a_probe_says_that_it_asks_who_calls(document: dict[str, Any]) -> None:
+    """Only the three probes have no security."""
     open_to_all = {path for _, path, each in operations(document) if "security" not in each}
     assert open_to_all == {"/health", "/healthz", "/readyz"}
 
 
 def test_making_an_app_does_no_input_or_output() -> None:
+    """A server that does not exist does not matter."""
     fleet = Fleet("redis://no.such.host.invalid:1")
     assert make_app(fleet).state.pod.fleet is fleet
 
 
 def test_an_app_is_made_with_options(fleet: Fleet) -> None:
+    """An unknown option raises TypeError."""
     assert make_app(fleet, ServerOptions(max_streams=7)).state.pod.options.max_streams == 7
     unknown: dict[str, Any] = {"no_such_option": 1}
     with pytest.raises(TypeError, match="no_such_option"):

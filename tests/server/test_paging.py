@@ -56,6 +56,7 @@ async def written(fleet: Fleet, run_id: str, count: int) -> list[RunEvent]:
 
 
 async def test_runs_are_listed_newest_first_each_once(client: httpx.AsyncClient) -> None:
+    """Over pages of three."""
     run_ids = [await submitted(client) for _ in range(7)]
     found = await pages(client, "/runs", limit=3)
     assert [len(page["runs"]) for page in found] == [3, 3, 1]
@@ -66,6 +67,7 @@ async def test_runs_are_listed_newest_first_each_once(client: httpx.AsyncClient)
 
 
 async def test_a_listing_is_filtered(client: httpx.AsyncClient) -> None:
+    """By state, by target, and by both."""
     fine = await submitted(client)
     echo = await submitted(client, 1, "echo")
     await client.post(f"/runs/{echo}/cancel")
@@ -82,6 +84,7 @@ async def test_a_listing_is_filtered(client: httpx.AsyncClient) -> None:
 async def test_everybody_lists_their_own_runs_and_an_admin_all(
     guarded: httpx.AsyncClient, callers: Callers
 ) -> None:
+    """A caller without a tenant lists the runs without one."""
     scopes = [Scope.SUBMIT, Scope.READ]
     who = {name: callers.add(name, scopes, name) for name in ("a", "b")}
     who["stranger"] = callers.add("stranger", scopes)
@@ -103,6 +106,7 @@ async def test_everybody_lists_their_own_runs_and_an_admin_all(
 
 
 async def test_events_come_in_pages_each_once(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """The last page says that the run has ended."""
     await written(fleet, "r", 25)
     found = await pages(client, "/runs/r/events", limit=10)
     assert [len(page["events"]) for page in found] == [10, 10, 5]
@@ -118,6 +122,7 @@ async def test_events_come_in_pages_each_once(client: httpx.AsyncClient, fleet: 
 async def test_an_empty_cursor_is_the_start(
     client: httpx.AsyncClient, fleet: Fleet, start: str
 ) -> None:
+    """So is -1."""
     await written(fleet, "r", 2)
     for end in ("events", "journal"):
         whole = (await client.get(f"/runs/r/{end}")).json()
@@ -125,6 +130,7 @@ async def test_an_empty_cursor_is_the_start(
 
 
 async def test_a_pod_may_give_smaller_pages(fleet: Fleet) -> None:
+    """max_page bounds the limit of a request."""
     await written(fleet, "r", 5)
     async with client_of(make_app(fleet, ServerOptions(max_page=2))) as client:
         for path, name in (("/runs/r/events", "events"), ("/runs/r/journal", "entries")):
@@ -148,6 +154,7 @@ async def test_late_events_are_only_in_the_journal(client: httpx.AsyncClient, fl
 async def test_a_journal_comes_in_pages_without_the_fencing_token(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """All entries, in order."""
     async with working(fleet):
         run_id = await submitted(client)
         await fleet.handle(run_id).result(timeout=30)
@@ -159,6 +166,7 @@ async def test_a_journal_comes_in_pages_without_the_fencing_token(
 
 
 async def test_a_poll_without_a_wait_answers_at_once(client: httpx.AsyncClient) -> None:
+    """Its cursor can be used again."""
     run_id = await submitted(client)
     page = (await client.get(f"/runs/{run_id}/events")).json()
     assert (page["events"], page["ended"]) == ([], False)
@@ -169,6 +177,7 @@ async def test_a_poll_without_a_wait_answers_at_once(client: httpx.AsyncClient) 
 async def test_a_long_poll_answers_with_the_next_event_and_the_end(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod
 ) -> None:
+    """As soon as one of them comes."""
     store = await fleet.store()
     await store.create("r", "fine")
     path, query = "/runs/r/events", {"wait": 60}
@@ -192,12 +201,14 @@ async def test_a_long_poll_answers_with_the_next_event_and_the_end(
 
 
 async def test_a_long_poll_without_news_answers_in_time(client: httpx.AsyncClient) -> None:
+    """With an empty page."""
     run_id = await submitted(client)
     page = (await client.get(f"/runs/{run_id}/events", params={"wait": 0.05})).json()
     assert (page["events"], page["ended"]) == ([], False)
 
 
 async def test_a_long_poll_ends_when_the_pod_drains(client: httpx.AsyncClient, pod: Pod) -> None:
+    """With an empty page."""
     run_id = await submitted(client)
     polled = asyncio.create_task(client.get(f"/runs/{run_id}/events", params={"wait": 60}))
     await wait_until(lambda: _is(pod.streams.total() == 1), "the poll waits")
@@ -208,6 +219,7 @@ async def test_a_long_poll_ends_when_the_pod_drains(client: httpx.AsyncClient, p
 async def test_a_long_poll_whose_client_is_gone_ends(
     fleet: Fleet, client: httpx.AsyncClient
 ) -> None:
+    """Its place among the open streams is free."""
     run_id = await submitted(client)
     app = make_app(fleet)
     poll = exchange(app, "GET", f"/runs/{run_id}/events")
@@ -221,6 +233,7 @@ async def test_a_long_poll_whose_client_is_gone_ends(
 
 
 async def test_a_long_poll_counts_as_an_open_stream(fleet: Fleet) -> None:
+    """Over max_streams it is 429; without a wait it is answered."""
     async with client_of(make_app(fleet, ServerOptions(max_streams=0))) as client:
         run_id = await submitted(client)
         response = await client.get(f"/runs/{run_id}/events", params={"wait": 60})
@@ -244,6 +257,7 @@ async def test_polls_alone_reach_the_end_of_an_unsealed_run(
 
 
 async def test_trimmed_events_are_a_gap_with_a_way_on(space: Space, gate: Gate) -> None:
+    """The answer is 410 with a cursor to resume from."""
     async with (
         Fleet(space.url, key_prefix=space.prefix, max_events=1_000) as fleet,
         client_of(make_app(fleet)) as client,

@@ -36,6 +36,7 @@ async def ended(fleet: Fleet, target: str, given: object = None) -> Run:
 
 
 async def test_a_status_is_what_old_clients_know(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """run_id, state and progress."""
     run_id = await submitted(client)
     response = await client.get(f"/runs/{run_id}/status")
     assert response.json() == {"run_id": run_id, "state": "pending", "progress": None}
@@ -70,6 +71,7 @@ async def test_a_snapshot_has_everything_but_the_fencing_token(
 async def test_a_snapshot_that_is_known_is_not_sent_again(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """If-None-Match gives 304, in each of its forms."""
     run_id = await submitted(client)
     first = await client.get(f"/runs/{run_id}")
     tag = first.headers["ETag"]
@@ -87,11 +89,13 @@ async def test_a_snapshot_that_is_known_is_not_sent_again(
 
 
 async def test_a_result_is_a_conflict_until_the_run_has_ended(client: httpx.AsyncClient) -> None:
+    """The answer is 409."""
     run_id = await submitted(client)
     check_problem(await client.get(f"/runs/{run_id}/result"), 409, "run-not-ended")
 
 
 async def test_a_result_is_what_old_clients_know(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """With the fields that murmur-runtime has."""
     run = await ended(fleet, "fine", 1)
     body = (await client.get(f"/runs/{run.run_id}/result")).json()
     assert body.keys() == OUTCOME
@@ -100,6 +104,7 @@ async def test_a_result_is_what_old_clients_know(client: httpx.AsyncClient, flee
 
 
 async def test_an_output_of_nothing_is_a_success(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """The output is null, and so is the error."""
     run = await ended(fleet, "idle")
     body = (await client.get(f"/runs/{run.run_id}/result")).json()
     assert (body["success"], body["output"], body["error"]) == (True, None, None)
@@ -119,6 +124,7 @@ async def test_a_failed_runs_result_has_no_traceback(
 
 
 async def test_a_cancelled_run_answers_with_its_error(client: httpx.AsyncClient) -> None:
+    """With the reason of the cancel."""
     run_id = await submitted(client)
     await client.post(f"/runs/{run_id}/cancel", json={"reason": "enough"})
     response = await client.get(f"/runs/{run_id}/result")
@@ -130,6 +136,7 @@ async def test_a_cancelled_run_answers_with_its_error(client: httpx.AsyncClient)
 async def test_a_run_that_failed_without_a_result_has_its_error(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """The text that the run ended with."""
     store = await fleet.store()
     await store.create("bare", "fine")
     await store.finish("bare", RunState.FAILED, error="owner_lost")
@@ -140,6 +147,7 @@ async def test_a_run_that_failed_without_a_result_has_its_error(
 async def test_the_result_of_a_group_has_its_outcomes_by_name(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
+    """One for each member."""
     store = await fleet.store()
     await store.create("crew", "crew")
     leaves = {
@@ -168,6 +176,7 @@ async def test_a_damaged_runs_answer_hides_the_damage(
 
 
 async def test_a_waiting_run_is_cancelled_at_once(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """A second cancel gets the same answer."""
     run_id = await submitted(client)
     response = await client.post(f"/runs/{run_id}/cancel")
     assert response.json() == {"state": "cancelled", "how": "pending"}
@@ -177,6 +186,7 @@ async def test_a_waiting_run_is_cancelled_at_once(client: httpx.AsyncClient, fle
 
 
 async def test_a_run_that_has_completed_stays_so(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """The answer has its state."""
     run = await ended(fleet, "fine", 1)
     response = await client.post(f"/runs/{run.run_id}/cancel", headers={"Prefer": "wait=5"})
     assert response.status_code == 200
@@ -186,6 +196,7 @@ async def test_a_run_that_has_completed_stays_so(client: httpx.AsyncClient, flee
 async def test_a_running_run_is_cancelled_while_one_waits(
     client: httpx.AsyncClient, fleet: Fleet, gate: Gate
 ) -> None:
+    """With Prefer: wait the answer has the end."""
     async with working(fleet):
         run_id = await submitted(client, 1, "patient")
         await gate.entered.wait()
@@ -200,6 +211,7 @@ async def test_a_running_run_is_cancelled_while_one_waits(
 
 
 async def test_a_cancel_asks_and_does_not_wait(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """Without it the answer is the state at the request."""
     run_id = await submitted(client)
     await (await fleet.store()).set_state(run_id, RunState.RUNNING)
     response = await client.post(f"/runs/{run_id}/cancel")
@@ -207,6 +219,7 @@ async def test_a_cancel_asks_and_does_not_wait(client: httpx.AsyncClient, fleet:
 
 
 async def test_what_runs_is_deleted_by_force_alone(client: httpx.AsyncClient, space: Space) -> None:
+    """Otherwise 409, and nothing changes."""
     run_id = await submitted(client)
     with unchanged(space):
         check_problem(await client.delete(f"/runs/{run_id}"), 409, "run-not-ended")
@@ -218,6 +231,7 @@ async def test_what_runs_is_deleted_by_force_alone(client: httpx.AsyncClient, sp
 
 
 async def test_an_ended_run_is_deleted(client: httpx.AsyncClient) -> None:
+    """The answer is 204."""
     run_id = await submitted(client)
     await client.post(f"/runs/{run_id}/cancel")
     assert (await client.delete(f"/runs/{run_id}")).status_code == 204
@@ -226,6 +240,7 @@ async def test_an_ended_run_is_deleted(client: httpx.AsyncClient) -> None:
 async def test_a_wait_for_a_deleted_run_ends(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod, gate: Gate
 ) -> None:
+    """The waiting caller gets 404."""
     async with working(fleet):
         run_id = "gone"
         waiting = asyncio.create_task(
@@ -243,6 +258,7 @@ async def test_a_wait_for_a_deleted_run_ends(
 async def test_reading_changes_nothing(
     client: httpx.AsyncClient, fleet: Fleet, space: Space, path: str
 ) -> None:
+    """For each route that reads a run."""
     run = await ended(fleet, "fine", 1)
     with unchanged(space):
         response = await client.get(f"/runs/{run.run_id}{path}")

@@ -101,6 +101,7 @@ async def refuse() -> None:
 
 
 async def test_nothing_more_is_204() -> None:
+    """A source without messages."""
     server = Server()
     await server.answer(None)
     assert server.sent[0]["status"] == 204
@@ -119,6 +120,7 @@ async def test_the_answer_is_the_messages_and_ends_with_them() -> None:
 
 
 async def test_a_server_that_refuses_to_send_ends_the_stream() -> None:
+    """An OSError of the server releases everything."""
     server, messages = Server(), ChosenMessages(b"a")
     answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
@@ -132,6 +134,7 @@ async def test_a_server_that_refuses_to_send_ends_the_stream() -> None:
 
 
 async def test_a_heartbeat_that_is_refused_ends_the_stream() -> None:
+    """The source is closed."""
     server, messages = Server(heartbeat_seconds=FAST), ChosenMessages()
     answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(HEARTBEAT), "there is a heartbeat")
@@ -141,6 +144,7 @@ async def test_a_heartbeat_that_is_refused_ends_the_stream() -> None:
 
 
 async def test_no_heartbeat_is_sent_while_a_message_is_under_way() -> None:
+    """Two sends never overlap."""
     server, messages = Server(heartbeat_seconds=FAST), ChosenMessages()
     for _ in range(20):
         messages.waiting.append(b"a")
@@ -156,6 +160,7 @@ async def test_no_heartbeat_is_sent_while_a_message_is_under_way() -> None:
 
 @pytest.mark.parametrize("first", [[], [b"a"]])
 async def test_a_client_that_takes_nothing_is_cut_off(first: list[bytes]) -> None:
+    """After send_seconds the connection is aborted."""
     server, messages = Server(send_seconds=FAST, heartbeat_seconds=FAST), ChosenMessages(*first)
     answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: len(server.sent) >= 2 + len(first), "it has begun")
@@ -167,6 +172,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(first: list[bytes]) -> Non
 
 
 async def test_a_client_that_takes_not_even_the_first_bytes_is_cut_off() -> None:
+    """Also before the head was sent."""
     server, messages = Server(send_seconds=FAST), ChosenMessages(b"a")
     server.on_send = never
     await server.answer(messages)
@@ -174,6 +180,7 @@ async def test_a_client_that_takes_not_even_the_first_bytes_is_cut_off() -> None
 
 
 async def test_a_client_that_goes_is_sent_nothing_more() -> None:
+    """The source is closed without an abort."""
     server, messages = Server(), ChosenMessages(b"a")
     answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")
@@ -184,6 +191,7 @@ async def test_a_client_that_goes_is_sent_nothing_more() -> None:
 
 
 async def test_a_pod_that_drains_while_a_stream_is_opened_lets_it_go() -> None:
+    """With a longer retry time, and without a message."""
     server, messages = Server(retry_ms=1_000), ChosenMessages(b"a")
 
     async def source() -> ChosenMessages:
@@ -209,6 +217,7 @@ async def test_a_failing_store_ends_the_stream_with_a_retry() -> None:
 
 
 async def test_a_mistake_of_ours_is_raised_and_everything_released() -> None:
+    """The source is closed and no stream is counted."""
     server, messages = Server(), ChosenMessages(b"a", then=ValueError("mistake"))
     with pytest.raises(ValueError, match="mistake"):
         await server.answer(messages)
@@ -217,6 +226,7 @@ async def test_a_mistake_of_ours_is_raised_and_everything_released() -> None:
 
 
 async def test_a_request_that_is_cancelled_releases_everything() -> None:
+    """The cancellation goes on to the server."""
     server, messages = Server(), ChosenMessages(b"a")
     answering = asyncio.create_task(server.answer(messages))
     await wait_until(lambda: server.body.endswith(b"a"), "the message is sent")

@@ -52,6 +52,7 @@ def numbers(events: list[Event]) -> list[object]:
 async def test_a_stream_begins_before_its_first_event(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
+    """Headers and the retry time come at once."""
     await store.create(RUN, "t")
     async with await stream(pod.port, PATH) as wire:
         assert wire.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -79,6 +80,7 @@ async def test_events_come_live_and_the_stream_ends_with_the_run(
 async def test_a_message_is_the_event_with_its_type_and_cursor(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
+    """The data decodes to the event."""
     await ended_run(store)
     expected = [event async for event in store.stream(RUN)]
     async with await stream(pod.port, PATH) as wire:
@@ -103,6 +105,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("field", ["agent", "task_id", "error", "name", "data"])
 async def test_no_payload_breaks_a_frame(pod: RunningPod, store: RedisRunStore, field: str) -> None:
+    """Newlines and the like in any field come back unchanged."""
     payloads = [each for each in HOSTILE if field == "data" or isinstance(each, str)]
     await store.create(RUN, "t")
     await store.append(RUN, *(log().model_copy(update={field: each}) for each in payloads))
@@ -156,6 +159,7 @@ async def read_some(wire: Wire, found: list[Event], most: int) -> bool:
 async def test_a_stream_goes_on_after_a_cursor(
     pod: RunningPod, store: RedisRunStore, how: str
 ) -> None:
+    """From Last-Event-ID, which counts more than the query, or from after."""
     await ended_run(store)
     cursors = [event.id async for event in store.stream(RUN)]
     if how == "header":
@@ -171,6 +175,7 @@ async def test_a_stream_goes_on_after_a_cursor(
 async def test_nothing_and_minus_one_are_the_start(
     pod: RunningPod, store: RedisRunStore, how: str, given: str
 ) -> None:
+    """In the header and in the query."""
     await ended_run(store)
     headers = {RESUME: given} if how == "header" else {}
     path = PATH if how == "header" else f"{PATH}?after={given}"
@@ -182,6 +187,7 @@ async def test_nothing_and_minus_one_are_the_start(
 async def test_an_ended_run_with_nothing_more_answers_204(
     pod: RunningPod, store: RedisRunStore, control: str
 ) -> None:
+    """With and without control."""
     await ended_run(store)
     last = [event.id async for event in store.stream(RUN)][-1] or ""
     async with await get(pod.port, PATH + control, {RESUME: last}) as wire:
@@ -201,6 +207,7 @@ MALFORMED = [
 async def test_a_malformed_cursor_is_refused(
     pod: RunningPod, store: RedisRunStore, control: str, cursor: str
 ) -> None:
+    """The answer is 400 before the first byte of a stream."""
     await store.create(RUN, "t")
     header = cursor.encode().decode("latin-1")
     async with await get(pod.port, PATH + control, {RESUME: header}) as wire:
@@ -209,6 +216,7 @@ async def test_a_malformed_cursor_is_refused(
 
 
 async def test_two_cursors_are_refused(pod: RunningPod, store: RedisRunStore) -> None:
+    """Two headers or two parameters are 400."""
     await store.create(RUN, "t")
     two_headers = {RESUME: "-1", "last-event-id": "-1"}
     for path, headers in ((PATH, two_headers), (f"{PATH}?after=-1&after=-1", {})):
@@ -223,6 +231,7 @@ async def test_two_cursors_are_refused(pod: RunningPod, store: RedisRunStore) ->
 async def test_what_is_no_run_is_refused_before_any_byte(
     pod: RunningPod, run_id: str, status: int
 ) -> None:
+    """404 for an unknown run, 400 for a malformed id."""
     path = f"/runs/{run_id}/stream".encode().decode("latin-1").replace("Ã¤", "%C3%A4")
     async with await get(pod.port, path) as wire:
         assert wire.status == status
@@ -233,6 +242,7 @@ async def test_what_is_no_run_is_refused_before_any_byte(
 async def test_an_expired_run_is_unknown(
     pod: RunningPod, store: RedisRunStore, space: Space, control: str
 ) -> None:
+    """The answer is 404."""
     async with space.store(ttl_seconds=0.05) as short_lived:
         await ended_run(short_lived)
 
@@ -285,6 +295,7 @@ def rewound(cursor: Cursor) -> Cursor:
 async def test_a_cursor_of_another_journal_is_410_or_a_reset(
     pod: RunningPod, store: RedisRunStore, wrong: object, has_ended: bool
 ) -> None:
+    """With control=1 it is a message, and the stream goes on."""
     await store.create(RUN, "t")
     await store.append(RUN, *(log(number) for number in range(3)))
     last = [entry.cursor async for entry in store.journal(RUN)][-2]
@@ -306,6 +317,7 @@ async def test_a_cursor_of_another_journal_is_410_or_a_reset(
 async def test_a_cursor_whose_next_entries_are_trimmed_is_410_or_a_gap(
     pod: RunningPod, store: RedisRunStore, space: Space, has_ended: bool
 ) -> None:
+    """The answer has the cursor to resume from."""
     await store.create(RUN, "t")
     await store.append(RUN, *(log(number) for number in range(8)))
     if has_ended:
@@ -343,6 +355,7 @@ async def test_control_adds_the_end_as_a_message(
 
 
 async def test_a_deleted_run_ends_with_no_state(pod: RunningPod, store: RedisRunStore) -> None:
+    """The message end has the state null."""
     await store.create(RUN, "t")
     async with await stream(pod.port, f"{PATH}?control=1") as wire:
         await wait_until(lambda: store._tails.followers == 1, "the stream follows")
@@ -377,6 +390,7 @@ async def test_a_lost_journal_closes_the_stream_or_resets_it(
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE"])
 async def test_streams_are_only_got(pod: RunningPod, store: RedisRunStore, method: str) -> None:
+    """Other methods are 405."""
     await store.create(RUN, "t")
     reader, writer = await asyncio.open_connection("127.0.0.1", pod.port)
     writer.write(f"{method} {PATH} HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n".encode())

@@ -53,6 +53,7 @@ async def following(pod: RunningPod, count: int) -> None:
 
 
 async def test_a_quiet_stream_has_heartbeats(space: Space) -> None:
+    """Comments, between which events still come."""
     async with running_pod(space, heartbeat_seconds=FAST) as pod:
         store = await pod.store()
         await store.create(RUN, "t")
@@ -65,6 +66,7 @@ async def test_a_quiet_stream_has_heartbeats(space: Space) -> None:
 
 
 async def test_a_client_that_goes_is_noticed_though_nothing_is_sent(space: Space) -> None:
+    """Cut, closed or half closed."""
     async with running_pod(space, heartbeat_seconds=NEVER) as pod:
         await (await pod.store()).create(RUN, "t")
         cut, closed, half = [await stream(pod.port, PATH) for _ in range(3)]
@@ -79,6 +81,7 @@ async def test_a_client_that_goes_is_noticed_though_nothing_is_sent(space: Space
 
 
 async def test_a_client_that_goes_before_the_first_byte_is_released(space: Space) -> None:
+    """Twenty of them leave nothing."""
     async with running_pod(space) as pod:
         await (await pod.store()).create(RUN, "t")
         for _ in range(20):
@@ -93,6 +96,7 @@ async def read_of(store: RedisRunStore) -> list[str | None]:
 
 
 async def test_a_reader_that_takes_nothing_is_let_go_and_can_resume(space: Space) -> None:
+    """It misses nothing after the reconnect."""
     count = 200
     async with running_pod(space, send_seconds=0.5, heartbeat_seconds=NEVER) as pod:
         store = await pod.store()
@@ -133,6 +137,7 @@ async def events_until_lost(wire: Wire) -> list[str]:
 
 
 async def test_a_slow_reader_gets_everything(space: Space) -> None:
+    """As long as it reads at all."""
     count = 50
     async with running_pod(space, send_seconds=PATIENCE_SECONDS) as pod:
         store = await pod.store()
@@ -149,6 +154,7 @@ async def test_a_slow_reader_gets_everything(space: Space) -> None:
 
 @pytest.mark.parametrize("path", [PATH, f"/stream?run={RUN}", "/events/stream"])
 async def test_a_drain_lets_all_go_at_once_with_different_waits(space: Space, path: str) -> None:
+    """So that the readers do not return all at once."""
     async with running_pod(space, heartbeat_seconds=NEVER, retry_ms=1_000) as pod:
         store = await pod.store()
         await store.create(RUN, "t")
@@ -169,6 +175,7 @@ async def test_a_drain_lets_all_go_at_once_with_different_waits(space: Space, pa
 
 
 async def test_a_stream_that_takes_nothing_does_not_hold_a_drain_up(space: Space) -> None:
+    """It is cut off."""
     async with running_pod(space, send_seconds=1.0, heartbeat_seconds=NEVER) as pod:
         store = await pod.store()
         await store.create(RUN, "t")
@@ -187,6 +194,7 @@ async def test_a_stream_that_takes_nothing_does_not_hold_a_drain_up(space: Space
 
 
 async def test_a_stream_ends_with_its_time_and_goes_on_where_it_was(space: Space) -> None:
+    """After stream_seconds the client reconnects with its cursor."""
     async with running_pod(space, stream_seconds=0.5, heartbeat_seconds=NEVER) as pod:
         store = await pod.store()
         await store.create(RUN, "t")
@@ -204,6 +212,8 @@ async def test_a_stream_ends_with_its_time_and_goes_on_where_it_was(space: Space
 
 
 async def test_a_stream_ends_with_its_readers_credentials(space: Space) -> None:
+    """At the time at which they expire."""
+
     async def soon_over(_: object) -> Principal:
         return Principal("someone", frozenset(Scope), expires_at=time.time() + 0.3)
 
@@ -220,6 +230,7 @@ async def test_a_stream_ends_with_its_readers_credentials(space: Space) -> None:
 async def test_a_token_that_is_withdrawn_ends_its_open_stream(
     space: Space, tmp_path: Path, path: str, unwound: bool
 ) -> None:
+    """A stream with another token goes on."""
     file, lost, valid = tmp_path / "tokens.toml", "lost-token-0123456789", "valid-token-0123456789"
     record = '[[tokens]]\nname = "{0}"\ntoken = "{0}"\nscopes = ["admin"]\n'
     file.write_text(record.format(lost) + record.format(valid))
@@ -247,6 +258,7 @@ async def test_a_token_that_is_withdrawn_ends_its_open_stream(
 
 
 async def test_a_withdrawn_token_ends_a_stream_that_is_never_quiet(space: Space) -> None:
+    """Credentials are checked though events keep coming."""
     known = {b"good"}
 
     async def asked(headers: list[tuple[bytes, bytes]]) -> Principal:
@@ -269,6 +281,7 @@ async def test_a_withdrawn_token_ends_a_stream_that_is_never_quiet(space: Space)
 async def test_who_cannot_be_asked_after_is_not_thrown_out(
     space: Space, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A failing check of credentials leaves the stream open."""
     asked = 0
 
     async def once(_: object) -> Principal:
@@ -317,6 +330,7 @@ async def test_one_callers_streams_are_limited_until_one_ends(space: Space) -> N
 
 @pytest.mark.parametrize("path", [PATH, f"/stream?run={RUN}"])
 async def test_another_tenants_run_is_as_unknown_as_none(space: Space, path: str) -> None:
+    """The answer equals that for a missing run."""
     async with running_pod(space, authenticator=by_name) as pod:
         await (await pod.store()).create(RUN, "t", tenant="a")
         async with await get(pod.port, path, {"Authorization": "one@b"}) as foreign:
@@ -338,6 +352,7 @@ async def test_another_tenants_run_is_as_unknown_as_none(space: Space, path: str
 
 
 async def test_a_store_that_is_closed_ends_its_streams(space: Space) -> None:
+    """The stream is released."""
     async with running_pod(space, heartbeat_seconds=NEVER) as pod:
         await (await pod.store()).create(RUN, "t")
         async with await stream(pod.port, PATH) as wire:
@@ -369,6 +384,7 @@ async def test_open_streams_hold_no_request_and_closed_ones_nothing(space: Space
 
 
 async def test_a_stream_works_in_an_app_that_does_not_unwind(space: Space) -> None:
+    """Servers that drop a request without cancelling it are supported."""
     async with running_pod(space, unwound=False, heartbeat_seconds=NEVER) as pod:
         store = await pod.store()
         await store.create(RUN, "t")
@@ -379,6 +395,7 @@ async def test_a_stream_works_in_an_app_that_does_not_unwind(space: Space) -> No
 
 
 async def test_a_body_that_does_not_come_ends_the_stream(space: Space) -> None:
+    """A GET that announces a body and sends none is ended."""
     async with running_pod(space, body_seconds=FAST, heartbeat_seconds=NEVER) as pod:
         await (await pod.store()).create(RUN, "t")
         wire = await send_request(pod.port, PATH, {"Content-Length": "5"})

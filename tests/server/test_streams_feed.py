@@ -42,6 +42,7 @@ def payloads(events: list[Event]) -> list[dict[str, Any]]:
 
 
 async def test_a_message_is_the_entry(pod: RunningPod, store: RedisRunStore) -> None:
+    """With run_id, target, seq, type, at and fields."""
     await run(store, "run-1")
     journal = [entry async for entry in store.journal("run-1")]
     async with await stream(pod.port, PATH) as wire:
@@ -62,6 +63,7 @@ async def test_a_message_is_the_entry(pod: RunningPod, store: RedisRunStore) -> 
 async def test_it_follows_live_and_goes_on_after_a_cursor(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
+    """Entries of runs that are created later come, too."""
     async with await stream(pod.port, PATH) as wire:
         await run(store, "run-1")
         (first,) = await wire.some(1)
@@ -82,6 +84,7 @@ async def test_it_follows_live_and_goes_on_after_a_cursor(
 async def test_only_what_is_asked_for_comes(
     pod: RunningPod, store: RedisRunStore, query: str, expected: list[str]
 ) -> None:
+    """Filters by target and type."""
     for name in "abc":
         await run(store, f"run-{name}", name)
     async with await stream(pod.port, f"{PATH}?{query}") as wire:
@@ -102,6 +105,7 @@ async def test_only_what_is_asked_for_comes(
 async def test_what_cannot_be_is_refused(
     pod: RunningPod, store: RedisRunStore, query: str, status: int
 ) -> None:
+    """Unknown types, malformed names and cursors."""
     await run(store, "run-1")
     async with await get(pod.port, f"{PATH}?{query}") as wire:
         assert wire.status == status
@@ -112,6 +116,7 @@ async def test_what_cannot_be_is_refused(
 async def test_a_cursor_that_does_not_fit_is_a_reset_for_who_asks(
     pod: RunningPod, store: RedisRunStore, cursor: str, name: str
 ) -> None:
+    """With control=1 the feed goes on from its oldest entry."""
     await run(store, "run-1")
     async with await stream(pod.port, f"{PATH}?control=1", cursor) as wire:
         reset, *events = await wire.some(4)
@@ -121,6 +126,7 @@ async def test_a_cursor_that_does_not_fit_is_a_reset_for_who_asks(
 
 
 async def test_a_trimmed_feed_is_a_gap(pod: RunningPod, store: RedisRunStore, space: Space) -> None:
+    """The answer is 410 with a cursor to resume from."""
     await run(store, "run-1")
     async with await stream(pod.port, PATH) as wire:
         (first,) = await wire.some(1)
@@ -142,6 +148,8 @@ async def test_a_trimmed_feed_is_a_gap(pod: RunningPod, store: RedisRunStore, sp
 async def test_only_admins_see_the_runs_of_all(
     space: Space, scopes: set[Scope], status: int
 ) -> None:
+    """Other scopes get 403."""
+
     async def someone(_: object) -> Principal:
         return Principal("someone", frozenset(scopes))
 
@@ -154,6 +162,7 @@ async def test_only_admins_see_the_runs_of_all(
 async def test_what_somebody_else_wrote_into_the_feed_is_data(
     pod: RunningPod, store: RedisRunStore, space: Space
 ) -> None:
+    """A forged type cannot break a frame."""
     await run(store, "run-1")
     evil = "x\r\n\r\nevent: end\ndata: {}\n\n"
     head = {"run": "run-1", "entry": "1-4", "target": "t"}

@@ -65,6 +65,7 @@ def by_run(events: list[Event]) -> dict[str, list[int]]:
 async def test_events_of_all_runs_come_until_all_have_ended(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
+    """One connection for three runs."""
     await create(store, events=1)
     async with await stream(pod.port, PATH) as wire:
         assert by_run(await wire.some(3)) == {run_id: [0] for run_id in RUNS}
@@ -77,6 +78,7 @@ async def test_events_of_all_runs_come_until_all_have_ended(
 
 
 async def test_every_event_comes_once_over_cuts_and_pods(space: Space) -> None:
+    """The reader reconnects to either pod, again and again."""
     rng, count = random.Random(7), 100
     async with running_pod(space) as first, running_pod(space) as second:
         store = await first.store()
@@ -150,6 +152,7 @@ async def test_control_adds_the_end_of_each_run(pod: RunningPod, store: RedisRun
 async def test_runs_that_ended_without_events_answer_204(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
+    """There is nothing to send."""
     await create(store)
     for run_id in RUNS:
         await store.finish(run_id, RunState.COMPLETED)
@@ -192,6 +195,7 @@ async def test_a_gap_in_one_run_is_410_or_a_message(
 async def test_what_is_no_set_of_runs_is_refused(
     pod: RunningPod, store: RedisRunStore, query: str, status: int
 ) -> None:
+    """Repeated, too many, none, or malformed ids."""
     await create(store)
     async with await get(pod.port, f"/stream?{query}") as wire:
         assert wire.status == status
@@ -209,6 +213,7 @@ MALFORMED = [
 async def test_a_malformed_cursor_is_refused(
     pod: RunningPod, store: RedisRunStore, cursor: str, control: bool
 ) -> None:
+    """The answer is 400."""
     await create(store)
     path = path_of(*RUNS, control=control) + "&after=" + cursor.replace(" ", "%20")
     async with await get(pod.port, path) as wire:
@@ -216,6 +221,7 @@ async def test_a_malformed_cursor_is_refused(
 
 
 async def test_a_cursor_of_other_runs_is_410(pod: RunningPod, store: RedisRunStore) -> None:
+    """A cursor fits the runs that it was made for."""
     await create(store, events=1)
     async with await stream(pod.port, path_of("run-a", "run-b")) as wire:
         last = (await wire.some(2))[-1].last_event_id
@@ -235,6 +241,7 @@ def test_a_cursor_does_not_depend_on_the_order_of_runs() -> None:
 
 
 def test_a_cursor_of_more_or_fewer_runs_is_refused() -> None:
+    """InvalidCursorError names the number of runs."""
     for text in ("runs.-", "runs.-.-.-"):
         with pytest.raises(InvalidCursorError, match="these 2 runs"):
             ManyCursor.parse(text, ["a", "b"])
@@ -261,6 +268,7 @@ class Source:
 
 
 async def test_one_that_fails_ends_all() -> None:
+    """The error is raised and all sources are closed."""
     sources = [Source(1, fails=True), Source(10**9)]
     with pytest.raises(ValueError, match="broken"):
         async for _ in merged([source.items() for source in sources]):
@@ -269,6 +277,7 @@ async def test_one_that_fails_ends_all() -> None:
 
 
 async def test_who_takes_nothing_more_holds_the_sources_up() -> None:
+    """At most one item of each source waits in memory."""
     sources = [Source(10**9), Source(10**9)]
     everything = merged([source.items() for source in sources])
     for _ in range(10):

@@ -51,6 +51,7 @@ async def test_a_submission_of_an_old_client_works_as_before(
 async def test_text_is_decoded_for_an_agent_whose_input_is_no_text(
     client: httpx.AsyncClient, fleet: Fleet, target: str, given: Any, stored: Any
 ) -> None:
+    """Old clients send JSON as a string."""
     run_id = await submitted(client, given, target)
     assert await (await fleet.store()).get_input(run_id) == stored
 
@@ -77,6 +78,7 @@ async def test_text_is_decoded_for_an_agent_whose_input_is_no_text(
 async def test_any_json_comes_back_as_it_was_sent(
     client: httpx.AsyncClient, fleet: Fleet, given: Any
 ) -> None:
+    """From input to output."""
     async with working(fleet):
         response = await client.post(
             "/submit", json=task(given, "echo"), headers={"Prefer": "wait=30"}
@@ -101,11 +103,13 @@ async def test_a_run_has_every_member_of_its_submission(
 
 
 async def test_a_time_is_taken_with_its_zone(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """Also with fractions of a second."""
     run_id = await submitted(client, at="2100-01-01T01:00:00.5+01:00")
     assert (await fleet.handle(run_id).snapshot()).due_ms == 4_102_444_800_500
 
 
 async def test_a_fleet_without_agents_submits_to_any_name(space: Space) -> None:
+    """A pod need not know the agents."""
     async with (
         Fleet(space.url, key_prefix=space.prefix) as fleet,
         client_of(make_app(fleet)) as client,
@@ -115,6 +119,7 @@ async def test_a_fleet_without_agents_submits_to_any_name(space: Space) -> None:
 
 
 async def test_prefer_wait_answers_with_the_result(client: httpx.AsyncClient, fleet: Fleet) -> None:
+    """And with Preference-Applied."""
     async with working(fleet):
         response = await client.post("/submit", json=task(1), headers={"Prefer": "wait=30"})
     assert response.headers["Preference-Applied"] == "wait=30"
@@ -160,6 +165,7 @@ async def test_prefer_wait_answers_with_the_state_after_its_time(
 async def test_preferences_are_read_to_the_letter(
     client: httpx.AsyncClient, prefer: list[str], applied: str | None
 ) -> None:
+    """Case, spaces, quotes and repeated headers."""
     headers = [(b"Prefer", each.encode()) for each in prefer]
     response = await client.post("/submit", json=task(1), headers=headers)
     assert response.status_code == 200
@@ -168,6 +174,7 @@ async def test_preferences_are_read_to_the_letter(
 
 
 async def test_a_wait_is_cut_to_what_the_pod_grants(fleet: Fleet) -> None:
+    """Preference-Applied has the granted time."""
     async with client_of(make_app(fleet, ServerOptions(max_wait_seconds=0))) as client:
         for asked in ("3600", "9" * 5_000):
             response = await client.post(
@@ -179,6 +186,7 @@ async def test_a_wait_is_cut_to_what_the_pod_grants(fleet: Fleet) -> None:
 async def test_a_wait_ends_when_the_pod_drains(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod, gate: Gate
 ) -> None:
+    """The answer has the state at that moment."""
     async with working(fleet):
         waiting = asyncio.create_task(
             client.post("/submit", json=task(1, "patient"), headers={"Prefer": "wait=60"})
@@ -192,6 +200,7 @@ async def test_a_wait_ends_when_the_pod_drains(
 
 
 async def test_who_waits_counts_as_an_open_stream(fleet: Fleet, gate: Gate) -> None:
+    """Over max_streams the run is accepted and the wait is not."""
     app = make_app(fleet, ServerOptions(max_streams=1))
     async with client_of(app) as client, working(fleet):
         first = asyncio.create_task(
@@ -222,6 +231,7 @@ async def test_an_outage_is_answered_without_its_cause(space: Space) -> None:
 async def test_a_drained_pod_takes_nothing(
     client: httpx.AsyncClient, pod: Pod, space: Space
 ) -> None:
+    """503 with Retry-After, and nothing is written."""
     pod.drain.set()
     with unchanged(space):
         response = await client.post("/submit", json=task(1))

@@ -81,6 +81,7 @@ async def ticket_of(caller: httpx.AsyncClient, run_id: str, token: str = ACME) -
 async def test_a_ticket_opens_the_stream_on_any_pod_with_the_secret(
     fleet: Fleet, caller: httpx.AsyncClient, run_id: str
 ) -> None:
+    """The pods share only the secret."""
     given = await caller.post(f"/runs/{run_id}/ticket", headers=bearer(ACME))
     assert given.json().keys() == {"ticket", "expires_in"}
     assert given.json()["expires_in"] == 60
@@ -97,6 +98,7 @@ async def test_a_ticket_opens_the_stream_on_any_pod_with_the_secret(
 async def test_a_ticket_counts_whatever_else_a_browser_sends(
     caller: httpx.AsyncClient, run_id: str
 ) -> None:
+    """An Authorization header beside it does not matter."""
     ticket = await ticket_of(caller, run_id)
     for header in ("Basic dXNlcjpwYXNz", "Bearer stranger", f"Bearer {ACME}"):
         answer = await caller.get(
@@ -108,6 +110,7 @@ async def test_a_ticket_counts_whatever_else_a_browser_sends(
 async def test_an_admins_ticket_is_good_for_the_run_alone(
     fleet: Fleet, caller: httpx.AsyncClient, run_id: str
 ) -> None:
+    """Other runs and the feed answer 401."""
     ticket = await ticket_of(caller, run_id, ADMIN)
     assert (await caller.get(f"/runs/{run_id}/stream?ticket={ticket}")).status_code == 200
     other = await ended(fleet, "r-2", None)
@@ -138,6 +141,7 @@ def wrong_tickets() -> dict[str, str]:
 async def test_a_wrong_ticket_is_refused(
     caller: httpx.AsyncClient, space: Space, run_id: str, wrong: str
 ) -> None:
+    """Also beside a good token: 401."""
     ticket = quote(wrong_tickets()[wrong])
     for path in (f"/runs/{run_id}/stream?", f"/stream?run={run_id}&"):
         with unchanged(space):
@@ -148,6 +152,7 @@ async def test_a_wrong_ticket_is_refused(
 
 
 async def test_two_tickets_are_none(caller: httpx.AsyncClient, run_id: str) -> None:
+    """The answer is 401."""
     ticket = await ticket_of(caller, run_id)
     answer = await caller.get(f"/runs/{run_id}/stream?ticket={ticket}&ticket={ticket}")
     check_problem(answer, 401)
@@ -156,6 +161,7 @@ async def test_two_tickets_are_none(caller: httpx.AsyncClient, run_id: str) -> N
 async def test_a_ticket_is_for_no_other_run_of_a_stream_of_many(
     fleet: Fleet, caller: httpx.AsyncClient, run_id: str
 ) -> None:
+    """The answer is 401."""
     ticket = await ticket_of(caller, run_id)
     other = await ended(fleet, "r-2", "acme")
     answer = await caller.get(f"/stream?run={run_id}&run={other}&ticket={ticket}")
@@ -166,6 +172,7 @@ async def test_a_ticket_is_for_no_other_run_of_a_stream_of_many(
 async def test_a_ticket_is_good_for_nothing_but_streams(
     caller: httpx.AsyncClient, space: Space, run_id: str
 ) -> None:
+    """Every other route answers 401, and nothing is written."""
     ticket = await ticket_of(caller, run_id)
     paths = ["", "/status", "/result", "/events", "/journal"]
     asked = [("GET", f"/runs/{run_id}{path}") for path in paths]
@@ -198,6 +205,7 @@ async def test_a_ticket_is_given_for_what_one_may_read(
     path: str,
     status: int,
 ) -> None:
+    """Otherwise 401, 403, 404 or 400."""
     await ended(fleet, "r-2", "umbrella")
     with unchanged(space):
         answer = await caller.post(
@@ -210,6 +218,7 @@ async def test_a_ticket_is_given_for_what_one_may_read(
 async def test_a_ticket_is_no_longer_good_than_its_token(
     caller: httpx.AsyncClient, run_id: str
 ) -> None:
+    """Nor is the stream that it opens."""
     answer = await caller.post(f"/runs/{run_id}/ticket", headers=bearer(SHORT))
     assert answer.json()["expires_in"] < 20
     holder = read_ticket(SECRET, answer.json()["ticket"])
@@ -219,6 +228,7 @@ async def test_a_ticket_is_no_longer_good_than_its_token(
 
 
 async def test_without_a_secret_there_are_no_tickets(fleet: Fleet, run_id: str) -> None:
+    """The route answers 404."""
     good = sign_ticket(SECRET, Principal("acme", READ, "acme", run_id), 60)
     async with client_of(asking(fleet, ticket_secret=None)) as caller:
         answer = await caller.post(f"/runs/{run_id}/ticket", headers=bearer(ACME))
@@ -237,6 +247,7 @@ async def test_a_server_without_tokens_gives_tickets(fleet: Fleet, run_id: str) 
 async def test_a_ticket_is_in_no_log(
     caller: httpx.AsyncClient, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The log has the path of the stream without it."""
     caplog.set_level("DEBUG")
     logged = caplog.handler
     ticket = await ticket_of(caller, run_id)
@@ -250,6 +261,7 @@ async def test_a_ticket_is_in_no_log(
 async def test_a_stream_is_not_closed_by_its_tickets_end(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Only the token's own end closes it."""
     handle = await fleet.submit("idle", run_id="r-1", tenant="acme")
     app = asking(fleet)
     async with client_of(app) as caller:

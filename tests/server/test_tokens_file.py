@@ -40,6 +40,7 @@ async def is_taken(authenticator: BearerTokens, token: str) -> bool:
 
 
 def test_a_record_says_who_it_is_for_and_what_they_may() -> None:
+    """Name, scopes, tenant and expiry."""
     more = 'tenant = "acme"\nexpires = 2031-01-31T00:00:00Z'
     [token] = parse_tokens(record(scopes='["read", "cancel"]', more=more))
     expires = datetime(2031, 1, 31, tzinfo=UTC).timestamp()
@@ -56,11 +57,13 @@ async def test_a_tokens_file_may_begin_with_a_mark(tmp_path: Path) -> None:
 
 
 def test_a_hash_stands_for_its_token() -> None:
+    """sha256 in place of the token."""
     hashed = record().replace(f'token = "{OLD}"', f'sha256 = "{digest(OLD.encode()).hex()}"')
     assert parse_tokens(hashed) == parse_tokens(record())
 
 
 def test_what_is_drawn_can_be_read() -> None:
+    """The record of a new token does not contain it."""
     who = Principal("web", frozenset({Scope.SUBMIT, Scope.READ}), "acme", None, 1_900_000_000.0)
     drawn = draw_token()
     [token] = parse_tokens(record_of(drawn, who))
@@ -123,6 +126,7 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_two_tokens_of_one_name_are_one_caller(tmp_path: Path) -> None:
+    """For limits and tickets."""
     file = tmp_path / "tokens.toml"
     file.write_text(record(OLD) + record(NEW))
     authenticator = BearerTokens.of_file(file)
@@ -130,6 +134,7 @@ async def test_two_tokens_of_one_name_are_one_caller(tmp_path: Path) -> None:
 
 
 async def test_a_rotation_needs_no_restart(tmp_path: Path) -> None:
+    """Old, both, and then only the new token are accepted."""
     file = tmp_path / "tokens.toml"
     file.write_text(record(OLD))
     authenticator = BearerTokens.of_file(file)
@@ -146,6 +151,7 @@ async def test_a_rotation_needs_no_restart(tmp_path: Path) -> None:
 async def test_a_file_that_breaks_leaves_the_tokens_of_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str | None
 ) -> None:
+    """One line in the log says so."""
     file = tmp_path / "tokens.toml"
     file.write_text(record(OLD))
     authenticator = BearerTokens.of_file(file)
