@@ -17,7 +17,7 @@ from typing import Any
 from murmur_streams.fleet.execution import end_writes, endings, execution
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker import worker as worker_module
-from murmur_streams.stores.local.engine.queue import LocalQueue
+from murmur_streams.stores.local.engine.work import LocalQueue
 from murmur_streams.stores.redis.queue import Queue
 from tests.fleet.app import fleet
 

@@ -8,8 +8,7 @@ import pydoc
 import pytest
 
 from murmur_streams.stores.local.engine.dead import LocalDeadLetters
-from murmur_streams.stores.local.engine.queue import LocalQueue
-from murmur_streams.stores.local.engine.workers import LocalWorkers
+from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore

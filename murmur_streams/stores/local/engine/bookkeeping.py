@@ -19,7 +19,7 @@ class RunDurations:
     ttl_ms: int
     """After the end."""
     live_ttl_ms: int
-    """From the last write to a run that has not ended, until a sweep fails it."""
+    """From the last write to a run that has not ended, until housekeeping fails it."""
     late_event_ms: int
 
 

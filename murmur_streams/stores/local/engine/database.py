@@ -35,7 +35,7 @@ class Space(StrEnum):
     """``<target>/<ms, 13 digits>/<run id>`` -> the letter."""
     DEAD_RUNS = "dead_runs"
     """run id -> the key of its letter."""
-    SWEEPER = "sweeper"
+    HOUSEKEEPING = "sweeper"
     """``holder`` -> the worker that does the housekeeping, and until when."""
 
 

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
+from dataclasses import dataclass, field
 
 from murmur_streams.core.model.errors import StoreClosedError
-from murmur_streams.core.model.feed import FeedCursor, FeedEntry, FeedFilter, Position
+from murmur_streams.core.model.feed import FeedCursor, FeedEntry, FeedFilter
+from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import FeedRow
 
 PAGE = 500
 _PARTITION = 0
 
 
+@dataclass(eq=False)
 class LocalFeed:
-    """Reads rows, waits for a write, and reads on.
+    """Reads rows, waits for a write, and reads on."""
 
-    Args:
-        rows: reads the first rows after an n, up to a limit.
-        ends: reads the position before the oldest row, and that of the last row.
-        moved: called when ``readers`` may have changed.
-    """
-
-    def __init__(
-        self,
-        rows: Callable[[int, int], Awaitable[list[FeedRow]]],
-        ends: Callable[[], Awaitable[tuple[Position, Position]]],
-        moved: Callable[[], None],
-    ) -> None:
-        self._rows = rows
-        self._ends = ends
-        self._moved = moved
-        self.readers = 0
-        """How many readers there are."""
-        self._changed = asyncio.Event()
-        self._is_closed = False
+    access: Access
+    """To the store's database."""
+    moved: Callable[[], None]
+    """Called when ``readers`` may have changed."""
+    readers: int = 0
+    """How many readers there are."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_closed: bool = False
 
     def wake(self) -> None:
         """Let every reader look for new rows."""
@@ -47,15 +39,19 @@ class LocalFeed:
         self._is_closed = True
         self.wake()
 
-    async def read(self, after: str | None, wanted: FeedFilter) -> AsyncGenerator[FeedEntry]:
+    async def read(
+        self, after: str | None, targets: Collection[str] | None, types: Collection[str] | None
+    ) -> AsyncGenerator[FeedEntry]:
         """Yield the stored entries after the cursor, then new ones as they come.
 
         Raises:
             InvalidCursorError, CursorGapError, CursorResetError: the cursor cannot be resumed.
+            InvalidInputError: a target or type is not valid.
         """
+        wanted = FeedFilter.of(targets, types)
         cursor = await self.checked(after)
         self.readers += 1
-        self._moved()
+        self.moved()
         try:
             while True:
                 changed = self._changed
@@ -70,7 +66,7 @@ class LocalFeed:
                     await changed.wait()
         finally:
             self.readers -= 1
-            self._moved()
+            self.moved()
 
     async def checked(self, after: str | None) -> FeedCursor:
         """The cursor to begin with.
@@ -78,7 +74,7 @@ class LocalFeed:
         Raises:
             InvalidCursorError, CursorGapError, CursorResetError: it cannot be resumed.
         """
-        before_oldest, last = await self._ends()
+        before_oldest, last = await self.access.read(lambda reader: reader.feed_ends())
         if after is None:
             return FeedCursor((before_oldest,))
         cursor = FeedCursor.parse(after, 1)
@@ -92,3 +88,6 @@ class LocalFeed:
             newest=last,
         )
         return cursor
+
+    async def _rows(self, after_n: int, limit: int) -> list[FeedRow]:
+        return await self.access.read(lambda reader: reader.feed(after_n, limit))

@@ -27,8 +27,8 @@ from murmur_streams.core.rules.evolve import evolve
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, advanced, is_due, keep
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Space, Stored
 
-SWEPT_BY_A_WRITE = 2
-"""Each begin and end of a run removes so many due runs, so that calling sweep is optional."""
+DUE_RUNS = 2
+"""Each begin and end of a run also ends so many due runs, so that housekeeping is optional."""
 _PLAIN = (Append, PushEvent)
 
 
@@ -63,9 +63,9 @@ class RunWrites:
     changes: Changes = field(default_factory=Changes)
     written: list[Written] = field(default_factory=lambda: [])
     damaged: set[str] = field(default_factory=set[str])
-    """Runs that a sweep could not read; the set is shared by all groups."""
-    sweeps: int = 0
-    """How many due runs to remove before the end."""
+    """Runs that housekeeping could not read; the set is shared by all groups."""
+    due_runs: int = 0
+    """How many due runs the group ends or removes before its end."""
 
     _now: Now = field(init=False)
 
@@ -173,7 +173,7 @@ class RunWrites:
         if decision.dead is not None:
             self._bury(run, decision.dead)
         if isinstance(command, Create) or run.state.is_terminal:
-            self.sweeps += SWEPT_BY_A_WRITE
+            self.due_runs += DUE_RUNS
         if isinstance(command, Delete):
             change.after = None
         return change.after

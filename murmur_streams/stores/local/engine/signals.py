@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.work import ControlMessage
@@ -91,7 +91,7 @@ class Signals:
 
     async def messages(
         self, worker: str, after: int, seconds: float
-    ) -> tuple[Sequence[ControlMessage], int]:
+    ) -> tuple[list[ControlMessage], int]:
         """Wait for messages to a worker that come after the one with this number.
 
         Returns:

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing
 from typing import Self, TypedDict, TypeVar
 
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
 from murmur_streams.core.model.commands import Append, Command, Seal
-from murmur_streams.core.model.entries import JournalEntry, copied_entry
+from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.feed import FeedEntry, FeedFilter, Position
-from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing, listing_key
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.model.work import MAX_SILENT_BEATS
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.commands import StoreWrites
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
-from murmur_streams.stores.local.engine.archives import gather_archive, gather_audit
+from murmur_streams.stores.local.engine.archives import gather, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
-from murmur_streams.stores.local.engine.database import (
-    Database,
-    FeedRow,
-    JournalPage,
-    Reader,
-    Stored,
-)
+from murmur_streams.stores.local.engine.database import Database, JournalPage, Space, Stored
+from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.feed import LocalFeed
-from murmur_streams.stores.local.engine.queued import LocalWork
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.tails import LocalTails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
-from murmur_streams.stores.timing import wall_clock_ms
+from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers
+from murmur_streams.stores.timing import pause_before_retry, wall_clock_ms
 
 T = TypeVar("T")
 
-SWEEP_PAGE = 100
+HOUSEKEEPING_PAGE = 100
+MOST_PAUSED = 10_000
+_PAUSED = "1"
 
 
 class LocalOptions(TypedDict, total=False):
@@ -57,7 +55,7 @@ class LocalOptions(TypedDict, total=False):
     clock: Callable[[], int]
 
 
-class LocalRunStore(LocalWork):
+class LocalRunStore(StoreWrites):
     """Runs in a database of this process or machine: memory, SQLite or RocksDB.
 
     Guarantees: a write that returned is in the journal exactly once. Subscribers of this process
@@ -66,8 +64,8 @@ class LocalRunStore(LocalWork):
     Args:
         ttl_seconds: how long an ended run is stored; 0 or less means for ever.
         max_events: the journal's cap, at least 1,000; 0 for none.
-        live_ttl_seconds: how long a run that has not ended may go without a write before a sweep
-            fails it; 0 for ever.
+        live_ttl_seconds: how long a run that has not ended may go without a write before
+            housekeeping fails it; 0 for ever.
         late_event_seconds: how long after the end a closing event may still come.
         feed_max_entries: how many entries the feed holds.
         limits: sizes of events, inputs and results.
@@ -96,7 +94,7 @@ class LocalRunStore(LocalWork):
         self._limits = limits or Limits()
         self._access = self._make_access(self._begin, self._committed)
         self._tails = LocalTails(self._read_page, self._seal, self._watch)
-        self._feed = LocalFeed(self._feed_rows, self._feed_ends, self._watch)
+        self._feed = LocalFeed(self._access, self._watch)
         self._signals = Signals(self._watch)
 
     @abstractmethod
@@ -149,34 +147,29 @@ class LocalRunStore(LocalWork):
     def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         return self._tails.events(run_id, after)
 
-    async def journal(
+    def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
     ) -> AsyncGenerator[JournalEntry]:
-        async with aclosing(self._tails.journal(run_id, after, follow=follow)) as entries:
-            async for entry in entries:
-                # The tail hands one entry to several readers.
-                yield copied_entry(entry)
+        return self._tails.journal(run_id, after, follow=follow)
 
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         check_run_id(run_id)
         return await self._access.read(lambda reader: reader.last_entries(run_id, count))
 
-    async def feed(
+    def feed(
         self,
         *,
         after: str | None = None,
         targets: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> AsyncGenerator[FeedEntry]:
-        async with aclosing(self._feed.read(after, FeedFilter.of(targets, types))) as entries:
-            async for entry in entries:
-                yield entry
+        return self._feed.read(after, targets, types)
 
     async def check_feed_cursor(self, after: str) -> None:
         await self._feed.checked(after)
 
     async def audit(self, run_id: str) -> AuditReport:
-        return await gather_audit(self._access.read, check_run_id(run_id), self._clock)
+        return await gather_audit(self._access, check_run_id(run_id), self._clock)
 
     async def rebuild(self, run_id: str) -> None:
         check_run_id(run_id)
@@ -192,7 +185,7 @@ class LocalRunStore(LocalWork):
         return True
 
     async def archive(self, run_id: str) -> RunArchive:
-        return await gather_archive(self._access.read, check_run_id(run_id), self._clock)
+        return (await gather(self._access, check_run_id(run_id), self._clock))[1]
 
     async def restore(self, archive: RunArchive) -> bool:
         run = restorable(archive)
@@ -200,12 +193,46 @@ class LocalRunStore(LocalWork):
 
     async def sweep(self) -> int:
         count = 0
-        while done := await self._access.write_alone(lambda group: group.sweep(SWEEP_PAGE)):
+        while done := await self._access.write_alone(
+            lambda group: group.do_housekeeping(HOUSEKEEPING_PAGE)
+        ):
             count += done
         return count
 
     async def ping(self) -> None:
         await self._access.read(lambda reader: reader.feed_ends())
+
+    def queue(self, lease_seconds: float) -> LocalQueue:
+        return LocalQueue(self._access, self._signals, self._clock, round(lease_seconds * 1000))
+
+    def workers(self, interval_seconds: float = 5.0) -> LocalWorkers:
+        listed_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
+        return LocalWorkers(self._access, self._signals, self._clock, listed_ms)
+
+    def dead_letters(self) -> LocalDeadLetters:
+        return LocalDeadLetters(self._access, self._limits, self._clock)
+
+    async def recover(self, attempt: int) -> None:
+        await pause_before_retry(attempt)
+
+    async def pause(self, target: str) -> None:
+        check_target(target)
+        await self._access.write(lambda group: group.put(Space.PAUSED, target, _PAUSED))
+
+    async def resume(self, target: str) -> None:
+        check_target(target)
+        await self._access.write(lambda group: group.put(Space.PAUSED, target, None))
+        self._signals.look()
+
+    async def paused(self) -> set[str]:
+        rows = await self._access.read(lambda reader: reader.items(Space.PAUSED, limit=MOST_PAUSED))
+        return {target for target, _ in rows}
+
+    async def lease_left_ms(self, run_id: str) -> int | None:
+        stored = await self._access.stored(check_run_id(run_id))
+        if stored is None or stored.lease_until_ms is None:
+            return None
+        return stored.lease_until_ms - self._clock()
 
     async def _execute(
         self, run_id: str, command: Command, result: RunResult | None = None
@@ -236,10 +263,9 @@ class LocalRunStore(LocalWork):
     async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
         check_run_id(run_id)
 
-        def look(reader: Reader) -> tuple[Stored | None, str | None]:
-            return reader.stored(run_id), reader.payload(run_id, kind)
-
-        stored, text = await self._access.read(look)
+        stored, text = await self._access.read(
+            lambda reader: (reader.stored(run_id), reader.payload(run_id, kind))
+        )
         if stored is None or is_due(stored, self._clock()):
             raise RunNotFoundError(run_id)
         return text
@@ -247,12 +273,6 @@ class LocalRunStore(LocalWork):
     async def _read_page(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
         page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
         return None if page is None or is_due(page[0], self._clock()) else page
-
-    async def _feed_rows(self, after_n: int, limit: int) -> list[FeedRow]:
-        return await self._access.read(lambda reader: reader.feed(after_n, limit))
-
-    async def _feed_ends(self) -> tuple[Position, Position]:
-        return await self._access.read(lambda reader: reader.feed_ends())
 
     def _begin(
         self, database: Database, known: dict[str, Stored], damaged: set[str]

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
 from murmur_streams.core.model.errors import (
     CursorResetError,
     RunDamagedError,
@@ -27,7 +27,7 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.local.engine.database import JournalPage
 from murmur_streams.stores.local.engine.transaction import Written
-from murmur_streams.stores.tail import read_tail, whole_entry
+from murmur_streams.stores.tail import read_tail
 
 PAGE = 500
 PAST_LIVES = 4
@@ -185,7 +185,8 @@ class LocalTails:
         self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries after a cursor; with ``follow`` until the run's stream has ended."""
-        return read_tail(self._tail(run_id, after, late=True), whole_entry, follow=follow)
+        # The buffer hands one entry to several readers.
+        return read_tail(self._tail(run_id, after, late=True), copied_entry, follow=follow)
 
     @asynccontextmanager
     async def _tail(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from murmur_streams.core.archive.run_archive import RunArchive, check_same_life
 from murmur_streams.core.model.commands import Finish, Reclaim
@@ -15,11 +16,11 @@ from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.evolve import fold
 from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
 from murmur_streams.stores.local.engine.bookkeeping import is_due, keep, with_ready_position
 from murmur_streams.stores.local.engine.database import Due, RunChange, Stored
-from murmur_streams.stores.local.engine.folding import folded
 from murmur_streams.stores.local.engine.run_writes import RunWrites, Written
 
 logger = logging.getLogger("murmur_streams.store")
@@ -29,7 +30,7 @@ PAGE = 500
 
 @dataclass(slots=True)
 class Transaction(RunWrites):
-    """One group of writes, with sweeps, restores and repairs; arguments as RunWrites."""
+    """One group of writes, with housekeeping, restores and repairs; arguments as RunWrites."""
 
     def promote_due(self, target: str, limit: int) -> None:
         """Move delayed runs of a target that are due to the ready ones."""
@@ -39,11 +40,11 @@ class Transaction(RunWrites):
             if before is not None and before.queue is not None:
                 self._put(run_id, with_ready_position(before))
 
-    def sweep(self, limit: int) -> int:
+    def do_housekeeping(self, limit: int) -> int:
         """Remove ended runs whose time is over, fail live ones that are overdue; how many.
 
         A run that cannot be read is passed over, or removed when its time is over: it must not
-        keep the sweep from the runs behind it.
+        keep the housekeeping from the runs behind it.
         """
         now_ms, count = self.now_ms, 0
         for run_id in self.database.due(Due.EXPIRE, now_ms, limit):
@@ -78,13 +79,13 @@ class Transaction(RunWrites):
         before = self.stored(archive.run_id)
         if before is not None:
             last = archive.entries[-1]
-            oldest = self._page(archive.run_id, 0, 1)
+            oldest = self.database.stored_entries(archive.run_id, 0, 1)
+            found = self.database.stored_entries(archive.run_id, last.seq - 1, 1)
             check_same_life(
                 archive,
                 epoch=before.run.epoch,
                 oldest_seq=oldest[0].seq if oldest else 0,
-                has_last=[each.id for each in self._page(archive.run_id, last.seq - 1, 1)]
-                == [last.id],
+                has_last=bool(found) and found[0].id == last.id,
             )
             return False
         after = keep(None, run, self.now_ms, self.durations)
@@ -116,7 +117,10 @@ class Transaction(RunWrites):
             before, is_repair = None, True
         if before is None and not is_repair:
             raise RunNotFoundError(run_id)
-        run = folded(run_id, self._journal(run_id), before)
+        entries: list[JournalEntry] = []
+        while page := self.database.stored_entries(run_id, entries[-1].seq if entries else 0, PAGE):
+            entries += page
+        run = _folded(run_id, entries, before)
         after = keep(before, run, self.now_ms, self.durations)
         if run.claim is not None and after.lease_until_ms is None:
             after = replace(after, lease_until_ms=self.now_ms)
@@ -129,17 +133,8 @@ class Transaction(RunWrites):
 
     def finish(self) -> None:
         """Remove some due runs if runs began or ended; the last step of a group."""
-        if self.sweeps:
-            self.sweep(self.sweeps)
-
-    def _page(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
-        return self.database.stored_entries(run_id, after_seq, limit)
-
-    def _journal(self, run_id: str) -> list[JournalEntry]:
-        entries: list[JournalEntry] = []
-        while page := self._page(run_id, entries[-1].seq if entries else 0, PAGE):
-            entries += page
-        return entries
+        if self.due_runs:
+            self.do_housekeeping(self.due_runs)
 
     def _readable(self, run_id: str) -> Stored | None:
         """The stored run, expired or not; None also when it is damaged, which is noted."""
@@ -175,3 +170,19 @@ class Transaction(RunWrites):
             dead = reason if run.queued else None
             self.perform(run_id, Finish(RunState.FAILED, error=error, dead=dead))
         return 1
+
+
+def _folded(run_id: str, entries: list[JournalEntry], before: Stored | None) -> Run:
+    """The fold of a whole journal; RunDamagedError when it has holes, or cannot be folded."""
+    for one, next_one in pairwise(entries):
+        if next_one.seq != one.seq + 1:
+            what = f"entry {one.seq + 1} of its journal is missing or cannot be read"
+            raise RunDamagedError(run_id, what, can_rebuild=False)
+    try:
+        run = fold(entries)
+    except (ValueError, KeyError, RunDamagedError) as error:
+        what = f"its journal cannot be folded: {ascii(str(error))[:80]}"
+        raise RunDamagedError(run_id, what, can_rebuild=False) from error
+    if run is None or (before is not None and run.version < before.run.version):
+        raise RunDamagedError(run_id, "its journal is not whole", can_rebuild=False)
+    return run
