@@ -45,6 +45,7 @@ def exported() -> list[str]:
 
 
 def test_every_name_of_all_is_there() -> None:
+    """Each can be read from the package."""
     assert [name for name in exported() if not hasattr(murmur_streams, name)] == []
 
 
@@ -62,11 +63,13 @@ def test_type_checkers_see_the_names_that_exist() -> None:
 
 
 def test_all_is_sorted_and_names_nothing_twice() -> None:
+    """__all__ is easy to compare."""
     names = exported()
     assert names == sorted(set(names))
 
 
 def test_the_package_imports_without_any_extra() -> None:
+    """All names, in a process without the optional libraries."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SURFACE], capture_output=True, text=True, check=False
     )
@@ -75,9 +78,11 @@ def test_the_package_imports_without_any_extra() -> None:
 
 
 def test_runs_exports_the_ten_names_of_murmur_runs() -> None:
+    """No more and no less."""
     assert set(runs.__all__) == NAMES_OF_MURMUR_RUNS
 
 
 def test_the_names_of_runs_are_those_of_the_package() -> None:
+    """The same objects."""
     for name in runs.__all__:
         assert getattr(runs, name) is getattr(murmur_streams, name)

@@ -12,10 +12,12 @@ from murmur_streams.settings import VARIABLES, Settings, settings_table
 
 
 def test_an_empty_environment_yields_the_defaults() -> None:
+    """Without variables nothing is set."""
     assert Settings.from_environment({}) == Settings()
 
 
 def test_every_variable_is_a_field_with_the_same_default() -> None:
+    """The documented default is the real one."""
     fields = {field.name: field.default for field in dataclasses.fields(Settings)}
     assert {row.field: row.default for row in VARIABLES} == fields
 
@@ -56,6 +58,7 @@ def test_every_variable_is_a_field_with_the_same_default() -> None:
     ],
 )
 def test_a_good_value_is_read(name: str, text: str, field: str, value: object) -> None:
+    """For each variable."""
     assert getattr(Settings.from_environment({name: text}), field) == value
 
 
@@ -64,12 +67,14 @@ def test_a_good_value_is_read(name: str, text: str, field: str, value: object) -
     "text", ["1e3", "0x10", "", " ", "-1", "+1", "1_000", "1.5", "\u0661", "ten", "9" * 40]
 )
 def test_what_is_no_whole_number_is_refused(name: str, text: str) -> None:
+    """The error names the variable and the rule."""
     with pytest.raises(StoreConfigurationError, match=f"{name} is .* must be a whole number"):
         Settings.from_environment({name: text})
 
 
 @pytest.mark.parametrize("text", ["1e3", "inf", "nan", "", "-2", "0", ".5", "2.", "2,5", "99999"])
 def test_what_is_no_sensible_lease_is_refused(text: str) -> None:
+    """It must be from 1 to 3600."""
     with pytest.raises(
         StoreConfigurationError, match=r"MURMUR_LEASE_SECONDS is .* a number from 1 to 3600"
     ):
@@ -97,11 +102,13 @@ def test_what_is_no_sensible_lease_is_refused(text: str) -> None:
     ],
 )
 def test_a_bad_value_is_refused_with_its_rule(name: str, text: str, rule: str) -> None:
+    """For each variable."""
     with pytest.raises(StoreConfigurationError, match=f"{name} is .*{rule}"):
         Settings.from_environment({name: text})
 
 
 def test_the_error_is_one_line_whatever_the_value() -> None:
+    """Control characters are escaped."""
     with pytest.raises(StoreConfigurationError) as caught:
         Settings.from_environment({"MURMUR_CONCURRENCY": "\n\x1b[31m" * 100})
     assert "\n" not in str(caught.value)
@@ -109,5 +116,6 @@ def test_the_error_is_one_line_whatever_the_value() -> None:
 
 
 def test_the_table_has_a_row_for_each_variable() -> None:
+    """In the same order."""
     rows = settings_table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [row.name for row in VARIABLES]

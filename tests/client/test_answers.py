@@ -72,6 +72,7 @@ def both(answering: Answering, **options: Any) -> list[BaseException | None]:
     ],
 )
 def test_routes_are_below_the_base_url(url: str, wanted: str) -> None:
+    """With and without a port, a path and a last slash."""
     asked: list[str] = []
 
     def answering(request: httpx.Request) -> httpx.Response:
@@ -90,6 +91,7 @@ def test_routes_are_below_the_base_url(url: str, wanted: str) -> None:
     ],
 )
 def test_what_is_no_servers_address_is_refused(url: Any) -> None:
+    """Other schemes, queries and malformed URLs raise InvalidInputError."""
     for make in (Client, AsyncClient):
         with pytest.raises(errors.InvalidInputError, match="is not the address of a server"):
             make(url)
@@ -99,6 +101,7 @@ def test_what_is_no_servers_address_is_refused(url: Any) -> None:
     "url", [f"http://ann:{SECRET}@h", f"http://{SECRET}@h", f"http://:{SECRET}@h"]
 )
 def test_credentials_in_the_address_are_refused_and_not_repeated(url: str) -> None:
+    """The error advises token= and does not show them."""
     with pytest.raises(errors.InvalidInputError, match="pass token=") as caught:
         Client(url)
     assert SECRET not in str(caught.value)
@@ -106,6 +109,7 @@ def test_credentials_in_the_address_are_refused_and_not_repeated(url: str) -> No
 
 @pytest.mark.parametrize("token", ["", f"{SECRET} x", f"{SECRET}\r\nX: 1", f"{SECRET}é", 7, b"x"])
 def test_a_token_unfit_for_a_header_is_refused_and_not_shown(token: Any) -> None:
+    """Spaces, newlines and other types."""
     with pytest.raises(errors.InvalidInputError) as caught:
         Client("http://h", token=token)
     shown = "".join(traceback.format_exception(caught.value))
@@ -113,6 +117,7 @@ def test_a_token_unfit_for_a_header_is_refused_and_not_shown(token: Any) -> None
 
 
 def test_the_token_is_sent_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in errors nor in the log."""
     sent: list[str | None] = []
 
     def answering(request: httpx.Request) -> httpx.Response:
@@ -135,6 +140,7 @@ def test_the_token_is_sent_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -
 
 
 def test_a_redirect_takes_no_token_elsewhere() -> None:
+    """Redirects are not followed."""
     asked: list[str] = []
 
     def answering(request: httpx.Request) -> httpx.Response:
@@ -147,6 +153,7 @@ def test_a_redirect_takes_no_token_elsewhere() -> None:
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
+    """The first failure raises."""
     asked: list[str] = []
 
     def answering(request: httpx.Request) -> httpx.Response:
@@ -179,12 +186,14 @@ class Endless(httpx.AsyncByteStream, httpx.SyncByteStream):
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_body_without_an_end_is_refused(status: int) -> None:
+    """After max_response_bytes."""
     found = both(lambda _: httpx.Response(status, stream=Endless()), max_response_bytes=10_000)
     assert [type(error) for error in found] == [UnreadableAnswerError] * 2
     assert all("over 10,000 bytes" in str(error) for error in found)
 
 
 def test_a_body_that_says_it_is_too_long_is_not_read() -> None:
+    """By its Content-Length."""
     headers = {"content-length": "10001"}
     found = both(
         lambda _: httpx.Response(200, headers=headers, stream=Endless()), max_response_bytes=10_000
@@ -193,6 +202,8 @@ def test_a_body_that_says_it_is_too_long_is_not_read() -> None:
 
 
 def test_what_is_packed_is_not_unpacked() -> None:
+    """A compressed answer is refused: it may be a bomb."""
+
     def answering(request: httpx.Request) -> httpx.Response:
         assert request.headers["accept-encoding"] == "identity"
         return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Endless())
@@ -202,6 +213,7 @@ def test_what_is_packed_is_not_unpacked() -> None:
 
 
 async def test_a_stream_that_is_packed_is_refused() -> None:
+    """The error names the coding."""
     headers = {"content-type": "text/event-stream", "content-encoding": "br"}
     client = async_client(lambda _: httpx.Response(200, headers=headers, stream=Endless()))
     with pytest.raises(UnreadableAnswerError, match="packed as 'br'"):
@@ -209,6 +221,7 @@ async def test_a_stream_that_is_packed_is_refused() -> None:
 
 
 async def test_a_stream_of_one_endless_line_is_refused() -> None:
+    """After max_response_bytes."""
     headers = {"content-type": "text/event-stream"}
     answering: Answering = lambda _: httpx.Response(200, headers=headers, stream=Endless())  # noqa: E731
     with pytest.raises(UnreadableAnswerError):
@@ -218,6 +231,7 @@ async def test_a_stream_of_one_endless_line_is_refused() -> None:
 
 
 async def test_a_stream_that_is_left_lets_go_of_its_connection(pod: Pod) -> None:
+    """The server sees that it is closed."""
     async with AsyncClient(pod.url) as client:
         handle = await client.submit("counts", 1, delay=3600)
         stream = client.handle(handle.run_id).stream()
@@ -230,6 +244,7 @@ async def test_a_stream_that_is_left_lets_go_of_its_connection(pod: Pod) -> None
 
 
 def test_without_httpx_the_import_says_what_to_install() -> None:
+    """Only the two clients need it."""
     code = (
         "import sys; sys.modules['httpx'] = None\n"
         "import murmur_streams.client\n"
@@ -248,6 +263,7 @@ def test_without_httpx_the_import_says_what_to_install() -> None:
 
 
 def test_every_name_of_the_client_is_there() -> None:
+    """__all__ is sorted and complete."""
     names = list(murmur_streams.client.__all__)
     assert names == sorted(set(names)) == dir(murmur_streams.client)
     assert [name for name in names if not hasattr(murmur_streams.client, name)] == []
@@ -256,6 +272,7 @@ def test_every_name_of_the_client_is_there() -> None:
 
 
 def test_the_client_needs_no_store() -> None:
+    """It imports neither redis nor our stores and fleet."""
     code = (
         "import sys\n"
         "from murmur_streams.client import AsyncClient, Client\n"

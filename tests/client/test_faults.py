@@ -29,6 +29,7 @@ async def whole(fleet: Fleet, run_id: str) -> list[RunEvent]:
 async def test_a_stream_cut_at_random_has_each_event_once(
     fleet: Fleet, pod: Pod, worker: None, seed: int
 ) -> None:
+    """The client resumes after each cut."""
     async with (
         Cutter(pod.port, plan=at_random(seed, 12_000)) as cutter,
         AsyncClient(cutter.url) as client,
@@ -42,6 +43,7 @@ async def test_a_stream_cut_at_random_has_each_event_once(
 async def test_many_runs_over_one_connection_that_is_cut_at_random(
     fleet: Fleet, pod: Pod, worker: None
 ) -> None:
+    """Each run has its events once, in order."""
     async with (
         Cutter(pod.port, plan=at_random(7, 12_000)) as cutter,
         AsyncClient(cutter.url) as client,
@@ -55,6 +57,8 @@ async def test_many_runs_over_one_connection_that_is_cut_at_random(
 
 
 async def test_the_sync_client_resumes_as_well(fleet: Fleet, pod: Pod, worker: None) -> None:
+    """By the same rules as the asynchronous one."""
+
     def read(url: str) -> tuple[str, list[RunEvent]]:
         with Client(url) as client:
             handle = client.submit("counts", STEPS)
@@ -69,6 +73,7 @@ async def test_the_sync_client_resumes_as_well(fleet: Fleet, pod: Pod, worker: N
 async def test_a_server_that_restarts_in_the_middle_of_a_stream(
     fleet: Fleet, worker: None, gates: Gates
 ) -> None:
+    """The stream goes on with the new process."""
     pod = await start_pod(fleet)
     async with AsyncClient(pod.url) as client:
         handle = await client.submit("gated", "through")
@@ -86,6 +91,7 @@ async def test_a_server_that_restarts_in_the_middle_of_a_stream(
 async def test_a_drained_server_sends_its_readers_to_another(
     fleet: Fleet, pod: Pod, worker: None, gates: Gates
 ) -> None:
+    """The stream goes on with the other pod."""
     other = await start_pod(fleet)
     async with Cutter(other.port) as cutter, AsyncClient(cutter.url) as client:
         handle = await client.submit("gated", "through")
@@ -103,6 +109,7 @@ async def test_a_drained_server_sends_its_readers_to_another(
 async def test_readers_of_three_pods_outlive_a_kill_a_drain_and_cuts(
     fleet: Fleet, worker: None, gates: Gates
 ) -> None:
+    """Each reader gets each event of its run once."""
     pods = [await start_pod(fleet) for _ in range(3)]
     plan = at_random(13, 8_000)
     async with (
@@ -131,6 +138,7 @@ async def _rest(events: AsyncIterator[RunEvent]) -> list[RunEvent]:
 
 
 async def test_a_submit_whose_answer_is_lost_makes_one_run(fleet: Fleet, pod: Pod) -> None:
+    """The repeated request has the same key."""
     async with (
         Cutter(pod.port, plan=once(b"POST /submit")) as cutter,
         AsyncClient(cutter.url) as client,
@@ -168,6 +176,7 @@ async def test_a_lost_answer_is_no_conflict_with_itself(fleet: Fleet, pod: Pod) 
 
 
 async def test_a_run_id_after_a_lost_answer_is_an_unknown_outcome(fleet: Fleet, pod: Pod) -> None:
+    """A repetition could be refused because of the first one."""
     async with (
         Cutter(pod.port, plan=once(b"POST /submit")) as cutter,
         AsyncClient(cutter.url) as client,
@@ -178,6 +187,7 @@ async def test_a_run_id_after_a_lost_answer_is_an_unknown_outcome(fleet: Fleet, 
 
 
 async def test_a_delete_whose_answer_is_lost_has_deleted(fleet: Fleet, pod: Pod) -> None:
+    """The repeated request finds no run, and that is a success."""
     async with (
         Cutter(pod.port, plan=once(b"DELETE ")) as cutter,
         AsyncClient(cutter.url) as client,
@@ -190,6 +200,7 @@ async def test_a_delete_whose_answer_is_lost_has_deleted(fleet: Fleet, pod: Pod)
 
 
 async def test_without_a_server_errors_state_whether_work_was_done(fleet: Fleet) -> None:
+    """Never sent, or perhaps sent."""
     async with pod_of(fleet) as pod:
         url = pod.url
     async with AsyncClient(url, retry_seconds=0.2) as client:

@@ -42,6 +42,7 @@ def resumed(play: Play) -> list[str | None]:
 
 
 def test_a_stream_ends_with_its_end() -> None:
+    """The message end, which control=1 brings."""
     play = follow(HEAD, b"retry: 20\n" + message(1) + message(2), END)
     assert seqs(play) == [1, 2]
     assert play.asks[0].query == (("control", "1"),)
@@ -50,6 +51,7 @@ def test_a_stream_ends_with_its_end() -> None:
 
 @pytest.mark.parametrize("broken", [b"", GONE])
 def test_a_broken_stream_resumes_after_the_last_whole_message(broken: Outcome) -> None:
+    """Half a message is dropped."""
     half = message(3)[:-10]
     play = follow(
         *(HEAD, b"retry: 20\n" + message(1) + message(2) + half, broken),
@@ -62,11 +64,13 @@ def test_a_broken_stream_resumes_after_the_last_whole_message(broken: Outcome) -
 
 
 def test_nothing_more_is_an_end() -> None:
+    """204 ends a stream."""
     assert seqs(follow(HEAD, message(1), GONE, answer(204))) == [1]
     assert seqs(follow(answer(204), after=cursor(9))) == []
 
 
 def test_the_servers_wait_holds_until_it_sends_another() -> None:
+    """The retry time of the stream is used for each reconnect."""
     play = follow(
         *(HEAD, b"retry: 300\n\n", b"", HEAD, b"", HEAD, b"retry: 7\n", b"", HEAD, END),
     )
@@ -87,6 +91,7 @@ def test_the_default_wait_is_a_second_or_less_patience() -> None:
     ],
 )
 def test_every_trouble_of_the_server_is_outlived(trouble: Any) -> None:
+    """With waits that grow."""
     play = follow(HEAD, b"retry: 0\n" + message(1), b"", trouble, trouble, HEAD, message(2) + END)
     assert seqs(play) == [1, 2]
     assert resumed(play)[1:] == [cursor(1)] * 3
@@ -117,11 +122,13 @@ def test_each_connection_begins_the_patience_anew() -> None:
     ],
 )
 def test_what_no_reconnect_changes_is_raised(refusal: Any, kind: type[BaseException]) -> None:
+    """A missing run, a bad cursor, an unreadable answer."""
     with pytest.raises(kind):
         follow(refusal)
 
 
 def test_a_gap_and_a_reset_are_raised_with_the_way_on() -> None:
+    """With the resume_cursor of the message."""
     members = json.dumps({"resume_cursor": cursor(5)}).encode()
     with pytest.raises(errors.CursorGapError) as gap:
         follow(HEAD, b"event: gap\ndata: " + members + b"\n\n", after=cursor(1))
@@ -132,6 +139,7 @@ def test_a_gap_and_a_reset_are_raised_with_the_way_on() -> None:
 
 
 def test_a_repeated_event_is_dropped() -> None:
+    """By its seq."""
     play = follow(
         HEAD, message(1) + message(2), b"", HEAD, message(1) + message(2) + message(3) + END
     )
@@ -156,11 +164,14 @@ def test_messages_of_newer_servers_are_skipped_and_counted() -> None:
     ],
 )
 def test_hostile_messages_are_an_error_and_no_crash(hostile: bytes) -> None:
+    """UnreadableAnswerError for each."""
     with pytest.raises(UnreadableAnswerError):
         follow(HEAD, hostile, max_response_bytes=1_000_000)
 
 
 def test_many_runs_end_with_the_last_and_resume_by_message_id() -> None:
+    """The cursor of several runs is the id of the message."""
+
     def end(run_id: str) -> bytes:
         return f'event: end\nid: x\ndata: {{"run_id":"{run_id}","state":"failed"}}\n\n'.encode()
 
@@ -176,6 +187,7 @@ def test_many_runs_end_with_the_last_and_resume_by_message_id() -> None:
 
 
 def test_no_runs_are_no_stream() -> None:
+    """An empty list raises InvalidInputError."""
     play = Play()
     with pytest.raises(errors.InvalidInputError, match="at least one run"):
         play.follow(play.client.stream_many([]), [])

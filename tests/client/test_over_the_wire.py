@@ -27,6 +27,7 @@ async def events_of(fleet: Fleet, run_id: str) -> list[RunEvent]:
 
 
 async def test_a_run_goes_from_submit_to_output(client: AsyncClient, fleet: Fleet) -> None:
+    """The snapshot equals that of the fleet."""
     handle = await client.submit("counts", 3, metadata={"for": "ann"}, priority=7)
     assert await handle.output(PATIENCE_SECONDS) == 3
     assert (await handle.status()).state is RunState.COMPLETED
@@ -39,6 +40,7 @@ async def test_a_run_goes_from_submit_to_output(client: AsyncClient, fleet: Flee
 
 
 async def test_the_stream_is_the_librarys(client: AsyncClient, fleet: Fleet) -> None:
+    """The same events, also after a cursor."""
     handle = await client.submit("counts", 5)
     found = [event async for event in handle.stream()]
     assert found == await events_of(fleet, handle.run_id)
@@ -48,6 +50,7 @@ async def test_the_stream_is_the_librarys(client: AsyncClient, fleet: Fleet) -> 
 
 
 async def test_pages_of_events_are_the_stream(client: AsyncClient, fleet: Fleet) -> None:
+    """Page by page, with a wait."""
     handle = await client.submit("counts", 5)
     await handle.result(PATIENCE_SECONDS)
     found: list[RunEvent] = []
@@ -62,6 +65,7 @@ async def test_pages_of_events_are_the_stream(client: AsyncClient, fleet: Fleet)
 
 
 async def test_errors_are_data_in_results_and_raised_by_output(client: AsyncClient) -> None:
+    """As with a fleet's handle."""
     handle = await client.submit("boom", "why?")
     result = await handle.result(PATIENCE_SECONDS)
     assert isinstance(result.error, errors.RemoteAgentError)
@@ -71,6 +75,7 @@ async def test_errors_are_data_in_results_and_raised_by_output(client: AsyncClie
 
 
 async def test_a_cancelled_run_has_the_errors_of_the_library(client: AsyncClient) -> None:
+    """And the three times of its cancel."""
     handle = await client.submit("gated", "x")
     async with aclosing(handle.stream()) as events:
         async for event in events:
@@ -92,6 +97,7 @@ async def test_a_cancelled_run_has_the_errors_of_the_library(client: AsyncClient
 async def test_a_cancel_that_is_not_waited_for_comes_back_at_once(
     client: AsyncClient, gates: Gates
 ) -> None:
+    """With the state at the request."""
     handle = await client.submit("gated", "x", delay=3600)
     cancellation = await handle.cancel()
     assert (cancellation.state, cancellation.how) == (RunState.CANCELLED, "pending")
@@ -111,11 +117,13 @@ async def test_a_result_that_is_late_leaves_the_run_alone(
 
 
 async def test_a_submit_may_wait_for_the_end(client: AsyncClient) -> None:
+    """One request for both."""
     handle = await client.submit("counts", 1, wait=PATIENCE_SECONDS)
     assert (await handle.status()).state is RunState.COMPLETED
 
 
 async def test_the_same_key_is_the_same_run(client: AsyncClient) -> None:
+    """Other work under it raises IdempotencyConflictError."""
     first = await client.submit("counts", 1, idempotency_key='order "7"'.replace(" ", "-"))
     again = await client.submit("counts", 1, idempotency_key='order-"7"')
     assert first.run_id == again.run_id
@@ -126,11 +134,13 @@ async def test_the_same_key_is_the_same_run(client: AsyncClient) -> None:
 
 
 async def test_each_submit_without_a_key_is_a_run(client: AsyncClient) -> None:
+    """The client's own keys are random."""
     runs = {(await client.submit("counts", 0)).run_id for _ in range(3)}
     assert len(runs) == 3
 
 
 async def test_refusals_are_the_librarys(client: AsyncClient) -> None:
+    """The classes and attributes of the fleet's errors."""
     with pytest.raises(errors.AgentNotRegisteredError):
         await client.submit("unknown")
     with pytest.raises(errors.InvalidInputError):
@@ -151,6 +161,7 @@ async def test_refusals_are_the_librarys(client: AsyncClient) -> None:
 
 
 async def test_a_run_that_has_not_ended_is_deleted_by_force_only(client: AsyncClient) -> None:
+    """Otherwise RunNotTerminalError."""
     handle = await client.submit("counts", 1, delay=timedelta(hours=1))
     with pytest.raises(errors.RunNotTerminalError):
         await handle.delete()
@@ -160,6 +171,7 @@ async def test_a_run_that_has_not_ended_is_deleted_by_force_only(client: AsyncCl
 
 
 async def test_runs_are_listed_page_by_page(client: AsyncClient) -> None:
+    """Newest first, filtered."""
     at = datetime.now(UTC) + timedelta(hours=1)
     made = [(await client.submit("counts", 1, at=at)).run_id for _ in range(3)]
     page = await client.list_runs(target="counts", state=RunState.PENDING, limit=2)
@@ -174,6 +186,7 @@ async def test_runs_are_listed_page_by_page(client: AsyncClient) -> None:
 async def test_a_gap_is_raised_with_the_cursor_to_go_on_from(
     client: AsyncClient, fleet: Fleet
 ) -> None:
+    """In streams, pages and journals."""
     handle = await client.submit("counts", 10)
     await handle.result(PATIENCE_SECONDS)
     first = await anext(handle.stream())
@@ -189,6 +202,7 @@ async def test_a_gap_is_raised_with_the_cursor_to_go_on_from(
 
 
 async def test_a_cursor_of_another_run_is_a_reset(client: AsyncClient) -> None:
+    """It raises CursorResetError."""
     one, other = await client.submit("counts", 1), await client.submit("counts", 1)
     event = await anext(one.stream())
     with pytest.raises(errors.CursorResetError):
@@ -196,6 +210,7 @@ async def test_a_cursor_of_another_run_is_a_reset(client: AsyncClient) -> None:
 
 
 async def test_many_runs_in_one_stream_and_resumed(client: AsyncClient, fleet: Fleet) -> None:
+    """After any message."""
     runs = [(await client.submit("counts", steps)).run_id for steps in (1, 3, 5)]
     found = [event async for event in client.stream_many(runs)]
     for run_id in runs:
@@ -208,6 +223,7 @@ async def test_many_runs_in_one_stream_and_resumed(client: AsyncClient, fleet: F
 
 
 async def test_the_feed_has_the_entries_of_all_runs(client: AsyncClient, fleet: Fleet) -> None:
+    """Filtered by target and type."""
     handle = await client.submit("counts", 2)
     await handle.result(PATIENCE_SECONDS)
     found: list[Any] = []
@@ -223,6 +239,7 @@ async def test_the_feed_has_the_entries_of_all_runs(client: AsyncClient, fleet: 
 
 
 async def test_the_journal_is_read_to_its_last_entries(client: AsyncClient, fleet: Fleet) -> None:
+    """The last three equal those of the store."""
     handle = await client.submit("counts", 4)
     await handle.result(PATIENCE_SECONDS)
     store = await fleet.store()
@@ -233,6 +250,8 @@ async def test_the_journal_is_read_to_its_last_entries(client: AsyncClient, flee
 
 
 async def test_the_sync_client_does_the_same(pod: Pod, fleet: Fleet) -> None:
+    """Each call once."""
+
     def use() -> tuple[Any, ...]:
         with Client(pod.url) as client:
             handle = client.submit("counts", 3, idempotency_key="k")
@@ -256,6 +275,7 @@ async def test_the_sync_client_does_the_same(pod: Pod, fleet: Fleet) -> None:
 
 
 async def test_a_result_without_an_output_is_no_error(client: AsyncClient, fleet: Fleet) -> None:
+    """Output and error are both None."""
     store = await fleet.store()
     await store.create("r-1", "by-hand")
     left = AgentResult[Any](
@@ -267,6 +287,7 @@ async def test_a_result_without_an_output_is_no_error(client: AsyncClient, fleet
 
 
 async def test_every_type_of_event_comes_back(client: AsyncClient, fleet: Fleet) -> None:
+    """With newlines and large numbers in it."""
     store = await fleet.store()
     await store.create("r-1", "by-hand")
     for kind in (RunEventType.LOG, RunEventType.CUSTOM, RunEventType.AGENT_OUTPUT):

@@ -22,6 +22,7 @@ def body(**options: Any) -> dict[str, Any]:
 
 
 def test_what_is_left_out_is_not_sent() -> None:
+    """Defaults are the server's."""
     assert body() == {"target": "echo", "task": {"input": {"a": [1, None]}}}
     empty = requests.submit("echo", None)
     assert json.loads(empty.body or b"") == {"target": "echo", "task": {}}
@@ -29,6 +30,7 @@ def test_what_is_left_out_is_not_sent() -> None:
 
 
 def test_every_option_is_sent() -> None:
+    """In the body or as a header."""
     sent = body(
         run_id="r-1", metadata={"k": 1}, delay=timedelta(minutes=1), priority=-3, deadline=2.5
     )
@@ -43,6 +45,7 @@ def test_every_option_is_sent() -> None:
 
 
 def test_a_trace_travels_in_headers_and_a_bad_one_is_dropped() -> None:
+    """Only valid headers of the two names."""
     trace = {"traceparent": "00-a-b-01", "tracestate": "x\r\nEvil: 1", "other": "x"}
     assert requests.submit("echo", 1, trace=trace).headers == {"traceparent": "00-a-b-01"}
 
@@ -68,18 +71,21 @@ def test_a_trace_travels_in_headers_and_a_bad_one_is_dropped() -> None:
 def test_a_submission_that_breaks_a_rule_is_not_sent(
     options: dict[str, Any], kind: type[BaseException]
 ) -> None:
+    """Each rule is checked before the request."""
     with pytest.raises(kind):
         requests.submit("echo", 1, **options)
 
 
 @pytest.mark.parametrize("value", [{1}, float("nan"), "\ud800", object(), {1: 2}])
 def test_an_input_that_is_no_json_is_not_sent(value: object) -> None:
+    """It raises InvalidPayloadError."""
     with pytest.raises(errors.InvalidPayloadError):
         requests.submit("echo", value)
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a b", "a\r\nb", "a?b", "é", "x" * 129, None, 7])
 def test_no_run_id_outside_the_grammar_is_sent(run_id: Any) -> None:
+    """For each route of a run."""
     for make in (requests.status, requests.snapshot, requests.result, requests.ticket):
         with pytest.raises(errors.InvalidRunIdError):
             make(run_id)
@@ -90,12 +96,14 @@ def test_no_run_id_outside_the_grammar_is_sent(run_id: Any) -> None:
 
 
 def test_ids_are_encoded_in_paths() -> None:
+    """A colon, for example."""
     assert requests.status("a:b").path == "/runs/a%3Ab/status"
     assert requests.status("a:b").run_id == "a:b"
 
 
 @pytest.mark.parametrize("after", ["a\r\nX: 1", "a\0", "é", " x", "x "])
 def test_a_cursor_that_no_header_can_hold_is_not_sent(after: str) -> None:
+    """Newlines and the like."""
     for make in (
         lambda: requests.stream("r-1", after),
         lambda: requests.stream_many(["r-1"], after),
@@ -106,6 +114,7 @@ def test_a_cursor_that_no_header_can_hold_is_not_sent(after: str) -> None:
 
 
 def test_queries_hold_what_was_asked_for() -> None:
+    """And nothing else."""
     assert requests.events("r", None, None, 0).query == ()
     asked = requests.events("r", "c", 5, 2.5)
     assert asked.query == (("after", "c"), ("limit", "5"), ("wait", "2.5"))
@@ -119,6 +128,7 @@ def test_queries_hold_what_was_asked_for() -> None:
 
 
 def test_a_cancel_sends_what_was_given_and_no_more() -> None:
+    """Reason in the body, wait in a header."""
     assert (requests.cancel("r", None, None).body, requests.cancel("r", None, None).headers) == (
         None,
         {},

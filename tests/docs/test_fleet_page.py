@@ -95,6 +95,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
 
 
 def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
+    """A new block needs a test."""
     assert len(PROGRAMS) == PAGE.text.count("```python")
     assert set(PROGRAMS) == {
         *("jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py", "memory.py")
@@ -103,6 +104,7 @@ def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
 
 @pytest.mark.slow
 def test_orders_are_idempotent_retried_delayed_and_resumed(fleets: Fleets) -> None:
+    """orders.py prints what the page says."""
     done = fleets.program("orders.py")
     assert done.returncode == 0, done.stderr
     same, output, counters, later, pages = done.stdout.splitlines()
@@ -115,6 +117,7 @@ def test_orders_are_idempotent_retried_delayed_and_resumed(fleets: Fleets) -> No
 
 @pytest.mark.slow
 def test_the_desk_requeues_purges_and_pauses(fleets: Fleets) -> None:
+    """desk.py prints what the page says."""
     done = fleets.program("desk.py")
     assert done.returncode == 0, done.stderr
     error, letter, origin, purged, paused, worker = done.stdout.splitlines()
@@ -129,6 +132,7 @@ def test_the_desk_requeues_purges_and_pauses(fleets: Fleets) -> None:
 
 @pytest.mark.slow
 def test_a_running_run_is_cancelled_by_its_handler(fleets: Fleets) -> None:
+    """stop.py prints what the page says."""
     done = fleets.program("stop.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "cancelled handler True\n"
@@ -136,6 +140,7 @@ def test_a_running_run_is_cancelled_by_its_handler(fleets: Fleets) -> None:
 
 @pytest.mark.slow
 def test_a_program_without_a_loop_cancels_a_thread(fleets: Fleets) -> None:
+    """view.py prints what the page says."""
     done = fleets.program("view.py")
     assert done.returncode == 0, done.stderr
     how, runs, letters = done.stdout.splitlines()
@@ -158,6 +163,7 @@ def test_a_fleet_in_memory_needs_no_server(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_record_outside_of_a_run_says_so(fleets: Fleets) -> None:
+    """logs.py prints what the page says."""
     done = fleets.program("logs.py")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "- - INFO outside of a run\n"
@@ -165,6 +171,7 @@ def test_a_record_outside_of_a_run_says_so(fleets: Fleets) -> None:
 
 @pytest.mark.slow
 def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
+    """Types and fields."""
     fleets.values("submit", "research", '"storks"', "--run-id", "storks", "--json")
 
     def runs() -> bool:
@@ -184,6 +191,7 @@ def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
 
 @pytest.mark.slow
 def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
+    """Each redis-cli line of the page has an answer."""
     fleets.values("submit", "invoice", "1", "--delay", "1h", "--json")
     fleets.values("submit", "invoice", '"no order"', "--run-id", "dead-1", "--json")
 
@@ -216,10 +224,12 @@ def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
 
 
 def test_every_command_of_the_page_is_one_with_these_options() -> None:
+    """Each line of a shell."""
     PAGE.check_commands(least=8)
 
 
 def test_the_table_of_agent_options_is_the_signature() -> None:
+    """Names and defaults."""
     parameters = inspect.signature(make_policy).parameters.values()
     defaults = {"name": "None", **{each.name: repr(each.default) for each in parameters}}
     documented = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}
@@ -229,6 +239,7 @@ def test_the_table_of_agent_options_is_the_signature() -> None:
 
 
 def test_the_table_of_submit_options_has_all_of_them() -> None:
+    """Each option of submit is in a row."""
     rows = re.search(r"^\| option \| meaning \|\n.*\n((?:\|.*\n)+)", PAGE.text, re.MULTILINE)
     assert rows is not None
     documented = [name for row in rows[1].splitlines() for name in named(row.split(" | ")[0])]
@@ -236,6 +247,7 @@ def test_the_table_of_submit_options_has_all_of_them() -> None:
 
 
 def test_the_table_of_dead_letters_has_every_reason() -> None:
+    """Each reason is in a row."""
     documented = {named(row[0])[0] for row in PAGE.table("reason")}
     ours = {RETRIES_EXHAUSTED, NOT_RETRYABLE, ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED}
     assert documented == ours | {"overdue"}

@@ -162,6 +162,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, site: str) -> Iterator[Serv
 
 
 def test_every_block_that_can_be_run_is_one_that_a_test_runs() -> None:
+    """A new block needs a test."""
     assert len(BLOCKS) == sum(PAGE.text.count(f"```{kind}\n") for kind in NAMED)
     programs = {"app.py", "mounted.py", "ask.py", "page.js", "nginx.conf", "haproxy.cfg"}
     assert set(BLOCKS) == programs | {"submit.sh", "stream.sh", "ticket.sh", "cli.sh"}
@@ -169,6 +170,7 @@ def test_every_block_that_can_be_run_is_one_that_a_test_runs() -> None:
 
 @pytest.mark.slow
 def test_a_submission_that_waits_is_answered_with_its_result(served: Served) -> None:
+    """submit.sh, twice with the same answer."""
     answer = json.loads(served.script("submit.sh"))
     assert (answer["state"], answer["result"]["output"]) == ("completed", "Hello, Ada!")
     assert json.loads(served.script("submit.sh")) == answer
@@ -176,6 +178,7 @@ def test_a_submission_that_waits_is_answered_with_its_result(served: Served) -> 
 
 @pytest.mark.slow
 def test_a_stream_has_its_events_and_ends(served: Served) -> None:
+    """stream.sh."""
     first, *messages = served.script("stream.sh").removesuffix("\n\n").split("\n")
     assert first.startswith("retry: ")
     events = [line for line in messages if line.startswith("data: ")]
@@ -189,6 +192,7 @@ def test_a_stream_has_its_events_and_ends(served: Served) -> None:
 
 @pytest.mark.slow
 def test_a_ticket_opens_the_stream(served: Served) -> None:
+    """ticket.sh."""
     ticket = json.loads(served.script("ticket.sh"))
     assert ticket["expires_in"] == ServerOptions().ticket_seconds
     url = f"{served.url}/runs/{RUN}/stream?ticket={ticket['ticket']}"
@@ -198,6 +202,7 @@ def test_a_ticket_opens_the_stream(served: Served) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Path) -> None:
+    """page.js in a browser."""
     given = json.dumps([RUN, served.token])
     Page.html = f"""<!doctype html><base href="{html.escape(served.url)}/"><script>
     {BLOCKS["page.js"]}
@@ -222,6 +227,7 @@ def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Pa
 
 @pytest.mark.slow
 def test_the_client_submits_streams_and_cancels(served: Served) -> None:
+    """ask.py prints what the page says."""
     lines = served.run(sys.executable, "-W", "error", "ask.py").splitlines()
     assert lines[:3] == ["agent_started None", "agent_output Hello,", "agent_output Grace"]
     assert lines[4:6] == ["Hello, Grace!", "8 events of 2 runs"]
@@ -230,6 +236,7 @@ def test_the_client_submits_streams_and_cancels(served: Served) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_asks_the_server(served: Served) -> None:
+    """cli.sh."""
     printed = served.script("cli.sh")
     assert "Hello, Ada!" in printed
     assert "cli-2" in printed
@@ -237,6 +244,7 @@ def test_the_command_line_asks_the_server(served: Served) -> None:
 
 @pytest.mark.slow
 def test_the_app_is_mounted_in_another(served: Served) -> None:
+    """mounted.py answers below its path."""
     (port,) = free_ports(1)
     (arguments,) = PAGE.lines("uvicorn")
     server = subprocess.Popen(
@@ -277,6 +285,7 @@ def is_ready(url: str) -> bool:
 def test_a_proxy_takes_its_configuration(
     served: Served, program: str, arguments: tuple[str, ...]
 ) -> None:
+    """nginx and haproxy find no fault in theirs."""
     found = shutil.which(program, path=SBIN)
     if found is None:
         pytest.skip(f"{program} is not installed")
@@ -284,6 +293,7 @@ def test_a_proxy_takes_its_configuration(
 
 
 def test_the_tokens_file_is_one() -> None:
+    """The example of the page can be read."""
     (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE.text, re.DOTALL | re.MULTILINE)
     web, ci = (token.principal for token in parse_tokens(text))
     assert (web.name, web.tenant) == ("web", "acme")
@@ -292,10 +302,12 @@ def test_the_tokens_file_is_one() -> None:
 
 
 def test_every_command_of_the_page_is_one_with_these_options() -> None:
+    """Each line of a shell."""
     PAGE.check_commands(least=11)
 
 
 def test_the_table_of_routes_has_all_with_their_scopes() -> None:
+    """As in the OpenAPI document."""
     document = make_app(Fleet("memory:")).openapi()
     ours = {
         f"{method.upper()} {path}": {
@@ -314,6 +326,7 @@ def test_the_table_of_routes_has_all_with_their_scopes() -> None:
 
 
 def test_the_table_of_problems_has_all_with_their_statuses() -> None:
+    """As in the code."""
     ours = {
         kind.slug: str(kind.status)
         for kind in vars(problems).values()
@@ -334,15 +347,18 @@ def test_the_page_lists_the_problems_with_retry_after() -> None:
 
 
 def test_the_table_of_limits_is_the_options() -> None:
+    """Names and defaults."""
     ours = {each.name: repr(each.default) for each in dataclasses.fields(ServerOptions)}
     assert {named(row[0])[0]: named(row[1])[0] for row in PAGE.table("option")} == ours
 
 
 def test_the_table_of_scopes_has_all() -> None:
+    """In their order."""
     assert [named(row[0])[0] for row in PAGE.table("scope")] == list(Scope)
 
 
 def test_the_table_of_a_submission_has_every_member() -> None:
+    """As in the model of the body."""
     documented = {name for row in PAGE.table("member") for name in named(row[0])}
     tasks = {name for name in documented if name.startswith("task.")}
     fields = SubmitRequest.model_fields
@@ -352,6 +368,7 @@ def test_the_table_of_a_submission_has_every_member() -> None:
 
 
 def test_the_table_of_metrics_has_all_with_their_labels() -> None:
+    """As a pod prints them."""
     metrics = Metrics(Pod(Fleet("memory:"), ServerOptions()))
     metrics.answered("GET", "/runs", 200, 0.1)
     metrics.submitted()

@@ -13,6 +13,7 @@ TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(text: Path) -> None:
+    """In each page of the repository."""
     links = re.findall(r"\]\(([^)#]+)\)", text.read_text(encoding="utf-8"))
     files = [link for link in links if "://" not in link]
     assert not [link for link in files if not (text.parent / link).exists()]
@@ -20,5 +21,6 @@ def test_every_link_to_a_file_leads_somewhere(text: Path) -> None:
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_that_is_named_exists(text: Path) -> None:
+    """In each page of the repository."""
     named = re.findall(r"`(tests/[\w/]+\.py)`", text.read_text(encoding="utf-8"))
     assert not [name for name in named if not (ROOT / name).exists()]

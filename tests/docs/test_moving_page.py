@@ -55,6 +55,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_lines_of_the_page_move_runs(folder: Path) -> None:
+    """Each block for a shell, one after the other."""
     for number in range(3):
         done = run(folder, "murmur-streams", "submit", "researcher", "--run-id", f"r-{number}")
         assert done.returncode == 0, done.stderr
@@ -68,6 +69,7 @@ def test_the_lines_of_the_page_move_runs(folder: Path) -> None:
 
 
 def test_the_program_of_the_page_restores_a_run_once(folder: Path) -> None:
+    """It prints what the page says."""
     (program,) = blocks("python")
     (folder / "copy_runs.py").write_text(program, encoding="utf-8")
     for _ in range(2):
@@ -76,10 +78,12 @@ def test_the_program_of_the_page_restores_a_run_once(folder: Path) -> None:
 
 
 def test_every_command_of_the_page_is_one() -> None:
+    """With options that exist."""
     PAGE.check_commands(least=5)
 
 
 def test_the_table_is_that_of_the_format() -> None:
+    """Each member of each kind of line."""
     first, run_line, entries, end = PAGE.table("line")
     archive: RunArchive = held_run("r")
     written = [json.loads(text) for text in (header({}), *lines(archive))]

@@ -141,10 +141,12 @@ def test_the_store_program_streams_and_audits(programs: Path) -> None:
 
 
 def test_the_settings_table_is_that_of_the_code() -> None:
+    """As `murmur-streams settings` prints it."""
     assert settings_table() in README
 
 
 def test_the_first_two_commands_are_verbs_of_the_makefile() -> None:
+    """A stranger's first commands exist."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for verb in re.findall(r"^make (\w+)", blocks("sh")[0], re.MULTILINE):
         assert re.search(rf"^{verb}:", makefile, re.MULTILINE)

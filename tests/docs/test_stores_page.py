@@ -25,6 +25,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", [name for _, name in PROGRAMS])
 def test_the_programs_of_the_page_print_what_they_should(name: str, tmp_path: Path) -> None:
+    """Twice, on the same data."""
     text = next(text for text, each in PROGRAMS if each == name)
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     for _ in range(2):
@@ -40,10 +41,12 @@ def test_the_programs_of_the_page_print_what_they_should(name: str, tmp_path: Pa
 
 
 def test_every_program_of_the_page_is_run() -> None:
+    """A new program needs its expected output."""
     assert sorted(name for _, name in PROGRAMS) == sorted(PRINTED)
 
 
 def test_the_options_that_it_names_are_those_of_a_store() -> None:
+    """The sentence has all of them."""
     sentence = re.search(r"A store takes\n(.+?) as every other does, and `sync`", PAGE.text)
     assert sentence is not None
     assert sorted(named(sentence[1])) == sorted(LocalOptions.__annotations__)
@@ -54,12 +57,14 @@ def test_the_options_that_it_names_are_those_of_a_store() -> None:
 
 
 def test_the_delay_on_the_page_is_that_of_the_store() -> None:
+    """The number stands in the code, too."""
     assert f"at most {LOOK_SECONDS * 1000:.0f} ms and one read later" in PAGE.text
     assert SQLiteRunStore.look_seconds == LOOK_SECONDS
     assert FileRunStore.look_seconds is None
 
 
 def test_its_commands_are_commands() -> None:
+    """With options that exist."""
     PAGE.check_commands(least=4)
     assert "murmur-streams audit --all --url sqlite:runs.db" in PAGE.text
     assert "[docs/moving.md]" in PAGE.text or "(moving.md)" in PAGE.text

@@ -36,6 +36,7 @@ def log_of(folder: Path) -> list[str]:
 
 
 def test_idle_ends_the_server_after_its_last_client_was_killed(stage: Stage, folder: Path) -> None:
+    """Its data is there at the next start."""
     clients = [stage.connected(folder, idle_seconds=1) for _ in range(2)]
     for client in clients:
         client.push("word")
@@ -46,6 +47,7 @@ def test_idle_ends_the_server_after_its_last_client_was_killed(stage: Stage, fol
 
 
 def test_a_client_killed_during_the_start_leaves_nothing(stage: Stage, folder: Path) -> None:
+    """Neither server nor keeper."""
     for _ in range(5):
         client = stage.client(folder, idle_seconds=0.3)
         client.begin()
@@ -57,11 +59,13 @@ def test_a_client_killed_during_the_start_leaves_nothing(stage: Stage, folder: P
 
 @pytest.mark.slow
 def test_the_default_idle_time_keeps_the_promise(stage: Stage, folder: Path) -> None:
+    """It is gone within the promised minute."""
     stage.connected(folder).kill()
     stage.wait_until(lambda: stage.gone(folder), "the idle server is gone", PROMISE_SECONDS)
 
 
 def test_the_idle_times_keep_the_promise() -> None:
+    """By their sum."""
     # One look to notice that the last client has gone, one to find the time over, and the end.
     assert IDLE_SECONDS <= LONGEST_IDLE_SECONDS
     assert LONGEST_IDLE_SECONDS + 2 * TICK_SECONDS + END_SECONDS < PROMISE_SECONDS
@@ -69,6 +73,7 @@ def test_the_idle_times_keep_the_promise() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, 41, float("nan"), float("inf")])
 def test_an_idle_time_that_breaks_the_promise_is_refused(folder: Path, seconds: float) -> None:
+    """Before anything is created."""
     with pytest.raises(ValueError, match="idle_seconds"):
         ensure_server(folder, idle_seconds=seconds)
     assert not folder.exists()
@@ -78,6 +83,7 @@ def test_an_idle_time_that_breaks_the_promise_is_refused(folder: Path, seconds: 
 def test_killing_the_keeper_ends_the_server_and_keeps_the_data(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, watched_by: str
 ) -> None:
+    """By the kernel's signal, or by the guard."""
     monkeypatch.setattr(launch, "WATCHED_BY", watched_by)
     first = ensure_server(folder)
     stage.connected(folder).push("word")
@@ -94,6 +100,7 @@ def test_killing_the_keeper_ends_the_server_and_keeps_the_data(
 def test_a_guard_goes_with_a_server_that_ends_in_order(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No process is left."""
     monkeypatch.setattr(launch, "WATCHED_BY", "guard")
     ensure_server(folder)
     assert len(stage.keepers(folder)) == 2
@@ -102,6 +109,7 @@ def test_a_guard_goes_with_a_server_that_ends_in_order(
 
 
 def test_a_keeper_that_is_terminated_shuts_the_server_down(stage: Stage, folder: Path) -> None:
+    """The data is there at the next start."""
     ensure_server(folder)
     stage.connected(folder).push("word")
     for keeper in stage.keepers(folder):
@@ -111,6 +119,7 @@ def test_a_keeper_that_is_terminated_shuts_the_server_down(stage: Stage, folder:
 
 
 def test_killing_the_server_ends_the_keeper_and_loses_no_write(stage: Stage, folder: Path) -> None:
+    """A hundred acknowledged writes are there."""
     client = stage.connected(folder)
     for number in range(100):
         client.push(str(number))
@@ -120,6 +129,7 @@ def test_killing_the_server_ends_the_keeper_and_loses_no_write(stage: Stage, fol
 
 
 def test_killing_all_at_once_keeps_acknowledged_writes(stage: Stage, folder: Path) -> None:
+    """Keeper and server."""
     client = stage.connected(folder)
     client.push("word")
     for process in (*stage.keepers(folder), *stage.servers(folder)):
@@ -128,6 +138,7 @@ def test_killing_all_at_once_keeps_acknowledged_writes(stage: Stage, folder: Pat
 
 
 def test_starting_while_the_idle_shutdown_is_under_way(stage: Stage, folder: Path) -> None:
+    """Never two servers, and no lost write."""
     for number in range(15):
         server = ensure_server(folder, idle_seconds=0.2)
         with redis.Redis.from_url(server.url) as client:
@@ -138,6 +149,7 @@ def test_starting_while_the_idle_shutdown_is_under_way(stage: Stage, folder: Pat
 
 
 def test_a_server_with_keep_stays_until_it_is_stopped(stage: Stage, folder: Path) -> None:
+    """Though it is idle."""
     set_keep(folder, True)
     server = ensure_server(folder, idle_seconds=0.2)
     (keeper,) = stage.keepers(folder)
@@ -151,6 +163,7 @@ def test_a_server_with_keep_stays_until_it_is_stopped(stage: Stage, folder: Path
 
 
 def test_a_server_without_keep_ends_when_idle(stage: Stage, folder: Path) -> None:
+    """The mark can be removed while it runs."""
     set_keep(folder, True)
     ensure_server(folder, idle_seconds=0.2)
     set_keep(folder, False)
@@ -158,6 +171,7 @@ def test_a_server_without_keep_ends_when_idle(stage: Stage, folder: Path) -> Non
 
 
 def test_stopping_waits_until_all_is_gone(stage: Stage, folder: Path) -> None:
+    """A second stop finds nothing."""
     stage.connected(folder).push("word")
     assert stop_server(folder)
     stage.wait_until(lambda: stage.gone(folder), "no process is left", within_seconds=1)
@@ -166,6 +180,7 @@ def test_stopping_waits_until_all_is_gone(stage: Stage, folder: Path) -> None:
 
 
 def test_there_is_nothing_to_stop_or_see_where_nothing_ran(folder: Path) -> None:
+    """And no folder is made."""
     assert not stop_server(folder)
     assert server_status(folder) is None
     assert not folder.exists()
@@ -175,6 +190,7 @@ def test_there_is_nothing_to_stop_or_see_where_nothing_ran(folder: Path) -> None
 def test_a_server_that_others_cannot_find_any_more_goes(
     stage: Stage, folder: Path, what: str
 ) -> None:
+    """Its socket or lock was deleted."""
     client = stage.connected(folder, idle_seconds=1)
     client.push("word")
     (folder / what).unlink()
@@ -183,6 +199,7 @@ def test_a_server_that_others_cannot_find_any_more_goes(
 
 
 def test_a_server_whose_folder_was_removed_goes(stage: Stage, folder: Path) -> None:
+    """Instead of running for ever."""
     stage.connected(folder, idle_seconds=1)
     shutil.rmtree(folder)
     stage.wait_until(lambda: stage.gone(folder), "the server without a folder is gone")

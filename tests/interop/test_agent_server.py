@@ -40,6 +40,7 @@ async def test_no_stream_lacks_its_last_event_or_repeats_one(
 
 
 async def test_two_servers_on_one_redis_know_each_others_runs(serve: Serve, tmp_path: Path) -> None:
+    """One executes, the other streams and reads."""
     one, other = serve("ours", "ours")
     go = tmp_path / "go"
     run_id = await one.submit("waiter", str(go))
@@ -108,6 +109,7 @@ async def test_the_runs_of_a_killed_server_fail_in_their_streams(
 async def test_a_server_keeps_its_runs_alive_for_many_leases(
     serve: Serve, space: Space, tmp_path: Path
 ) -> None:
+    """A long run is not failed as lost."""
     one, other = serve("ours", "ours", lease_seconds=SHORT_SECONDS)
     go = tmp_path / "go"
     run_id = await one.submit("waiter", str(go))
@@ -180,6 +182,7 @@ def alike(value: Any) -> Any:
 
 
 async def test_runs_that_are_not_there_are_answered_as_ever(serve: Serve) -> None:
+    """With murmur-runtime's own 404."""
     (server,) = serve("ours")
     for run_id in ("no-such-run", "no%20id%20of%20ours"):
         await refused(server, run_id)
@@ -192,6 +195,7 @@ async def refused(server: AgentServer, run_id: str) -> None:
 
 
 async def test_a_deleted_run_is_not_there(serve: Serve, space: Space) -> None:
+    """For each route."""
     (server,) = serve("ours")
     run_id = (await story(server, "tester"))["run_id"]
     assert (await server.get(f"/runs/{run_id}/result"))["output"] == {"title": "tested", "pages": 7}

@@ -16,6 +16,7 @@ INSTRUCTION = r"pip install murmur-runtime==0\.1\.0"
 
 @pytest.mark.slow
 def test_the_interface_holds_with_the_types_of_murmur() -> None:
+    """interface.py passes in such a process."""
     command = [sys.executable, "-m", "pytest", "tests/interop/interface.py", "-q"]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", "-p", "no:xdist"],
@@ -31,11 +32,13 @@ def test_the_interface_holds_with_the_types_of_murmur() -> None:
 
 @pytest.mark.parametrize("make", [murmur_runtime.RedisRunStore, murmur_runtime.InMemoryRunStore])
 def test_without_murmur_the_error_says_what_to_install(make: type) -> None:
+    """When a store is made."""
     with pytest.raises(ImportError, match=INSTRUCTION):
         make()
 
 
 def test_murmur_is_not_imported_before_a_store_is_made() -> None:
+    """The import of our module costs nothing."""
     program = "import sys, murmur_streams.interop.murmur_runtime as ours\n"
     program += "before = 'murmur' in sys.modules\nours.InMemoryRunStore()\n"
     program += "print(before, 'murmur' in sys.modules)"

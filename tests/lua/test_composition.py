@@ -38,6 +38,7 @@ return first(KEYS[1])
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_function_has_a_caller(script: str) -> None:
+    """Functions that a script does not call are left out."""
     text = load_scripts()[script].text
     names = re.findall(r"local function (\w+)", text)
     assert [name for name in names if len(re.findall(rf"\b{name}\b", text)) == 1] == []
@@ -52,6 +53,7 @@ def names_without_use(code: str) -> list[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_local_of_a_script_has_a_use(script: str) -> None:
+    """A name that is never read is a mistake."""
     code = "\n".join(
         line for line in path_of(script).read_text().splitlines() if not line.startswith("--")
     )
@@ -59,16 +61,19 @@ def test_every_local_of_a_script_has_a_use(script: str) -> None:
 
 
 def test_the_check_sees_a_local_without_use() -> None:
+    """The check above finds a planted one."""
     assert names_without_use("local a, b = 1, 2\nlocal _, c = f(b)\nreturn c") == ["a"]
 
 
 def test_only_the_generated_file_spells_out_the_states() -> None:
+    """They come from the Python enum."""
     spelled = re.compile(r"'completed', 'failed', 'cancelled'|completed = true")
     paths = [path for path in script_folder().rglob("*.lua") if spelled.search(path.read_text())]
     assert [path.name for path in paths] == ["states.lua"]
 
 
 def test_composing_drops_unused_functions_and_inlines_numbers(tmp_path: Path) -> None:
+    """Shown with a small example."""
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "tools.lua").write_text(TOOLS)
     (tmp_path / "used.lua").write_text(USED)

@@ -42,21 +42,25 @@ def used_names(code: str) -> set[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_name_is_local_or_the_servers_own(script: str) -> None:
+    """A global would be shared by all scripts."""
     code = STRING.sub("''", load_scripts()[script].text)
     assert used_names(code) - declared_names(code) - ALLOWED == set()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_function_is_local(script: str) -> None:
+    """For the same reason."""
     assert not re.search(r"^\s*function \w", load_scripts()[script].text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_is_lua_5_1(script: str) -> None:
+    """The version of the servers."""
     lua: Any = LuaRuntime(unpack_returned_tuples=True)
     assert lua.globals().loadstring(load_scripts()[script].text) is not None
 
 
 def test_the_check_sees_a_global() -> None:
+    """The check above finds a planted one."""
     code = "local a = 1\nb = a"
     assert used_names(code) - declared_names(code) == {"b"}

@@ -52,16 +52,19 @@ def is_list(row: Row) -> bool:
 
 @every_script
 def test_a_header_begins_with_a_summary(script: str) -> None:
+    """One sentence."""
     assert re.fullmatch(r"[A-Z].*\.", header_of(script).summary)
 
 
 @every_script
 def test_a_header_has_the_cost(script: str) -> None:
+    """The commands that a call executes."""
     assert header_of(script).cost
 
 
 @every_script
 def test_keys_and_arguments_are_numbered_without_a_gap(script: str) -> None:
+    """From 1."""
     header = header_of(script)
     for rows in (header.keys, header.argv):
         assert [row.number for row in rows] == list(range(1, len(rows) + 1))
@@ -69,6 +72,7 @@ def test_keys_and_arguments_are_numbered_without_a_gap(script: str) -> None:
 
 @every_script
 def test_no_two_rows_of_a_section_have_one_name(script: str) -> None:
+    """Names can be searched for."""
     header = header_of(script)
     for rows in (header.keys, header.argv):
         assert len({row.name for row in rows}) == len(rows)
@@ -76,6 +80,7 @@ def test_no_two_rows_of_a_section_have_one_name(script: str) -> None:
 
 @every_script
 def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
+    """Or the prefix of a partition."""
     table = {row.key: row.type for row in key_table()}
     for row in header_of(script).keys:
         kind, key = row.rest.split()
@@ -84,6 +89,7 @@ def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
 
 @every_script
 def test_an_argument_has_a_known_type(script: str) -> None:
+    """Text, integer, or one of the others."""
     argv = header_of(script).argv
     strangers = [
         row
@@ -95,6 +101,7 @@ def test_an_argument_has_a_known_type(script: str) -> None:
 
 @every_script
 def test_groups_come_after_their_number(script: str) -> None:
+    """So that a script knows how many there are."""
     argv = header_of(script).argv
     if argv[-1].rest.startswith("groups"):
         assert argv[-2].rest == "integer"
@@ -102,12 +109,14 @@ def test_groups_come_after_their_number(script: str) -> None:
 
 @every_script
 def test_the_keys_that_are_used_are_those_that_are_declared(script: str) -> None:
+    """In the script and its includes."""
     used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", reachable_code(script))}
     assert used == {row.number for row in header_of(script).keys}
 
 
 @every_script
 def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) -> None:
+    """In the script and its includes."""
     code, argv = reachable_code(script), header_of(script).argv
     used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
     for first in re.findall(r"read_events\((\d+),", code):
@@ -123,17 +132,20 @@ def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) ->
 
 @every_script
 def test_only_the_last_argument_is_a_list(script: str) -> None:
+    """Everything after it would have no fixed number."""
     assert not any(is_list(row) for row in header_of(script).argv[:-1])
 
 
 @every_script
 def test_the_answers_that_are_given_are_those_that_are_declared(script: str) -> None:
+    """By their tags."""
     declared = {line.removeprefix("each ").split()[0] for line in header_of(script).returns}
     assert tags_in(reachable_code(script)) == declared
 
 
 @every_script
 def test_an_answer_is_a_tag_and_the_names_of_its_fields(script: str) -> None:
+    """In the header."""
     odd = [
         line
         for line in header_of(script).returns
@@ -144,6 +156,7 @@ def test_an_answer_is_a_tag_and_the_names_of_its_fields(script: str) -> None:
 
 @every_script
 def test_a_script_answers_for_each_of_its_groups_or_has_none(script: str) -> None:
+    """Both are declared together."""
     header = header_of(script)
     answers_each = any(line.startswith("each ") for line in header.returns)
     assert answers_each == header.argv[-1].rest.startswith("groups")
@@ -151,6 +164,7 @@ def test_a_script_answers_for_each_of_its_groups_or_has_none(script: str) -> Non
 
 @every_script
 def test_what_is_written_is_a_declared_key(script: str) -> None:
+    """The row WRITES names keys of the header."""
     header = header_of(script)
     assert header.writes
     assert set(header.writes) <= {row.name for row in header.keys}
@@ -158,6 +172,7 @@ def test_what_is_written_is_a_declared_key(script: str) -> None:
 
 @every_script
 def test_keys_that_are_written_by_name_are_declared(script: str) -> None:
+    """For each writing command with a key of the run."""
     header = header_of(script)
     names = {row.name for row in header.keys}
     written = {key.removeprefix("keys.") for _, key in WRITING.findall(code_of(path_of(script)))}
@@ -175,6 +190,7 @@ def test_a_file_names_each_include_that_it_uses(name: str, include: bool) -> Non
 
 @every_script
 def test_an_include_comes_before_what_uses_it(script: str) -> None:
+    """Lua calls a local function only below its definition."""
     text = load_scripts()[script].text
     for match in re.finditer(r"^local function (\w+)\(", text, re.MULTILINE):
         before = text[: match.start()]
@@ -183,28 +199,33 @@ def test_an_include_comes_before_what_uses_it(script: str) -> None:
 
 @every_file
 def test_every_include_exists(name: str, include: bool) -> None:
+    """Each named include is a file."""
     assert set(included(name, include=include)) <= set(INCLUDES)
 
 
 def test_every_include_is_used() -> None:
+    """Each file is named by a script or an include."""
     used = {part for name in SCRIPTS for part in included(name)}
     used |= {part for name in INCLUDES for part in included(name, include=True)}
     assert used == set(INCLUDES)
 
 
 def test_the_generated_tables_are_not_stale() -> None:
+    """They equal what the generator writes now."""
     generated = {"states": states_lua(), "failure_texts": failure_texts_lua()}
     for name, text in generated.items():
         assert path_of(name, include=True).read_text(encoding="utf-8") == text
 
 
 def test_every_script_has_a_hash_of_its_own() -> None:
+    """Two equal scripts would be one too many."""
     scripts = load_scripts()
     assert len({script.sha for script in scripts.values()}) == len(scripts) == len(SCRIPTS)
 
 
 @every_script
 def test_a_write_checks_for_a_repeat_before_everything_else(script: str) -> None:
+    """A repeated call must do nothing else."""
     if "producer" not in {row.name for row in header_of(script).argv}:
         return
     code = code_of(path_of(script))
@@ -214,9 +235,11 @@ def test_a_write_checks_for_a_repeat_before_everything_else(script: str) -> None
 
 @every_script
 def test_nothing_random_decides(script: str) -> None:
+    """Replicas of old versions execute scripts again."""
     assert not re.search(r"math\.random|RANDOMKEY|SRANDMEMBER", load_scripts()[script].text)
 
 
 @every_script
 def test_payloads_are_never_decoded(script: str) -> None:
+    """Only the Python side reads JSON."""
     assert "cjson" not in load_scripts()[script].text

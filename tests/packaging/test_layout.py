@@ -71,10 +71,12 @@ def real_parents() -> dict[str, str | None]:
 
 
 def test_every_error_is_named_an_error() -> None:
+    """The name ends with Error."""
     assert [name for name in error_classes() if not name.endswith("Error")] == []
 
 
 def test_every_error_is_a_murmur_error() -> None:
+    """Callers can catch all of them by one class."""
     strangers = [
         name for name, cls in error_classes().items() if not issubclass(cls, errors.MurmurError)
     ]
@@ -82,15 +84,18 @@ def test_every_error_is_a_murmur_error() -> None:
 
 
 def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
+    """The drawing in errors.py agrees with the classes."""
     assert drawn_parents() == real_parents()
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
+    """Such as utils or helpers."""
     paths = [*modules(), *packages()]
     assert [shown(path) for path in paths if path.stem.strip("_") in FORBIDDEN_NAMES] == []
 
 
 def test_every_package_says_what_it_holds() -> None:
+    """In the docstring of its __init__."""
     silent = [
         shown(package)
         for package in packages()
@@ -108,6 +113,7 @@ def test_every_package_says_what_it_holds() -> None:
     ],
 )
 def test_no_file_is_over_its_limit(folder: Path, pattern: str, limit: int) -> None:
+    """Python 400 lines, Lua 120."""
     counts = {shown(path): line_count(path) for path in sorted(folder.rglob(pattern))}
     assert counts, f"no {pattern} under {folder}"
     assert {path: lines for path, lines in counts.items() if lines > limit} == {}

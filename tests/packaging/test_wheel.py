@@ -85,6 +85,7 @@ def run_installed(python: Path, code: str, cwd: Path) -> dict[str, object]:
 
 
 def test_the_wheel_has_every_lua_file(built: Distributions) -> None:
+    """The scripts are data of the package."""
     prefix = "murmur_streams/_lua/"
     packed = {
         name.removeprefix(prefix)
@@ -96,6 +97,7 @@ def test_the_wheel_has_every_lua_file(built: Distributions) -> None:
 
 
 def test_the_wheel_has_every_module(built: Distributions) -> None:
+    """None was forgotten by the build."""
     modules = {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "murmur_streams").rglob("*.py")
     }
@@ -120,25 +122,30 @@ def test_the_installed_demo_finds_its_example(installed_python: Path, tmp_path: 
 
 
 def test_the_wheel_says_that_it_is_typed(built: Distributions) -> None:
+    """By py.typed."""
     assert "murmur_streams/py.typed" in built.wheel_names
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Distributions) -> None:
+    """No tests, no benchmarks."""
     top = {name.partition("/")[0] for name in built.wheel_names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"murmur_streams"}
 
 
 def test_the_wheel_carries_its_license(built: Distributions) -> None:
+    """With its text."""
     assert "murmur-streams contributors" in built.wheel_text(".dist-info/licenses/LICENSE")
 
 
 def test_both_commands_start_the_command_line(built: Distributions) -> None:
+    """murmur-streams and mstreams."""
     lines = built.wheel_text(".dist-info/entry_points.txt").splitlines()
     assert "murmur-streams = murmur_streams.cli.shell.main:main" in lines
     assert "mstreams = murmur_streams.cli.shell.main:main" in lines
 
 
 def test_no_extra_is_needed_to_install_the_core(built: Distributions) -> None:
+    """Only these few dependencies."""
     requires = [
         line.removeprefix("Requires-Dist: ")
         for line in built.wheel_text(".dist-info/METADATA").splitlines()
@@ -149,6 +156,7 @@ def test_no_extra_is_needed_to_install_the_core(built: Distributions) -> None:
 
 
 def test_the_sdist_has_what_building_and_testing_need(built: Distributions) -> None:
+    """Scripts, tests, Makefile and so on."""
     expected = {
         "CHANGELOG.md",
         "LICENSE",
@@ -163,6 +171,7 @@ def test_the_sdist_has_what_building_and_testing_need(built: Distributions) -> N
 
 
 def test_the_installed_package_is_the_wheels(installed_python: Path, tmp_path: Path) -> None:
+    """Not that of the repository."""
     code = """
         import json, murmur_streams
         print(json.dumps({"file": murmur_streams.__file__}))
@@ -172,6 +181,7 @@ def test_the_installed_package_is_the_wheels(installed_python: Path, tmp_path: P
 
 
 def test_the_installed_package_loads_every_script(installed_python: Path, tmp_path: Path) -> None:
+    """From inside the wheel."""
     code = """
         import json
         from murmur_streams.stores.redis.scripts import load_scripts
@@ -185,6 +195,7 @@ def test_the_installed_package_loads_every_script(installed_python: Path, tmp_pa
 def test_importing_the_package_imports_no_optional_extra(
     installed_python: Path, tmp_path: Path
 ) -> None:
+    """Not even with all exported names."""
     code = """
         import json, sys, murmur_streams
         for name in getattr(murmur_streams, "__all__", ()):

@@ -108,6 +108,7 @@ async def cut_again_and_again(port: int, chance: random.Random) -> AsyncGenerato
 async def test_an_event_source_that_is_cut_sees_each_event_once(
     space: Space, pods: Pods, tmp_path: Path
 ) -> None:
+    """One pod is killed, one drained, and connections are cut."""
     page = Page()
     site = await asyncio.start_server(page.answer, "127.0.0.1", 0)
     origin = f"http://127.0.0.1:{site.sockets[0].getsockname()[1]}"

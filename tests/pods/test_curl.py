@@ -32,6 +32,7 @@ async def curl(*arguments: str) -> str:
 async def test_curl_follows_a_run_to_its_end_and_goes_on_after_an_id(
     space: Space, pods: Pods
 ) -> None:
+    """A second call with Last-Event-ID gets the rest."""
     (port,) = await pods.started(1)
     url = f"http://127.0.0.1:{port}/runs/run/stream"
     async with space.store() as store:

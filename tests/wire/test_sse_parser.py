@@ -70,6 +70,7 @@ STREAMS = st.lists(PIECES | st.binary(max_size=6), max_size=40).map(b"".join)
 def test_any_bytes_cut_anywhere_are_read_as_the_standard_says(
     stream: bytes, sizes: list[int]
 ) -> None:
+    """Compared with a second, simple reader."""
     chunks: list[bytes] = []
     rest = stream
     for size in sizes:
@@ -81,6 +82,7 @@ def test_any_bytes_cut_anywhere_are_read_as_the_standard_says(
 
 @given(st.lists(st.text().filter(lambda text: "\r" not in text), min_size=1, max_size=5))
 def test_what_an_encoder_splits_into_lines_comes_back_whole(texts: list[str]) -> None:
+    """Each newline of the data."""
     lines = [line for text in texts for line in [*text.split("\n")]]
     stream = "".join(f"data: {line}\n" for line in lines) + "\n"
     messages, _ = read(stream.encode("utf-8", "surrogatepass"))
@@ -90,11 +92,13 @@ def test_what_an_encoder_splits_into_lines_comes_back_whole(texts: list[str]) ->
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_each_line_end_ends_a_line(end: str) -> None:
+    """LF, CR and CRLF."""
     stream = end.join(["event: log", "id: 1", "data: a", "data: b", "", ""])
     assert read(stream.encode())[0] == [SseMessage("log", "a\nb", "1")]
 
 
 def test_a_cr_dispatches_before_its_lf_has_come() -> None:
+    """A message does not wait for the next byte."""
     parser = SseParser(ROOM)
     assert parser.feed(b"data: a\r\r") == [SseMessage("message", "a", "")]
     assert parser.feed(b"\ndata: b\r\n") == []
@@ -103,35 +107,42 @@ def test_a_cr_dispatches_before_its_lf_has_come() -> None:
 
 
 def test_a_byte_order_mark_is_dropped_once_and_at_the_start_only() -> None:
+    """Also when it comes in pieces."""
     assert read(b"\xef", b"\xbb", b"\xbfdata: a\n\n")[0] == [SseMessage("message", "a", "")]
     assert read(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n")[0] == []
     assert read(b"data: a\n\xef\xbb\xbfdata: b\n\n")[0] == [SseMessage("message", "a", "")]
 
 
 def test_an_id_with_nul_is_ignored_and_an_empty_one_counts() -> None:
+    """As the standard says."""
     messages, parser = read(b"id: 1\ndata\n\nid: 2\0\ndata\n\nid\ndata\n\n", last_id="0")
     assert [message.last_id for message in messages] == ["1", "1", ""]
     assert parser.last_id == ""
 
 
 def test_an_id_without_data_counts_once_its_block_has_ended() -> None:
+    """Not before."""
     assert read(b"id: 1\n\n")[1].last_id == "1"
     assert read(b"id: 1\n\nid: 2\ndata: lost")[1].last_id == "1"
 
 
 def test_messages_without_id_have_that_of_an_earlier_connection() -> None:
+    """The reader is made with it."""
     assert read(b"data: a\n\n", last_id="7")[0] == [SseMessage("message", "a", "7")]
 
 
 def test_one_space_is_dropped_and_no_more() -> None:
+    """After the colon."""
     assert read(b"data:  a \n\n")[0] == [SseMessage("message", " a ", "")]
 
 
 def test_a_block_without_data_is_dropped_with_its_event_name() -> None:
+    """The next block has none."""
     assert read(b"event: x\n\ndata: a\n\n")[0] == [SseMessage("message", "a", "")]
 
 
 def test_an_unfinished_message_is_dropped() -> None:
+    """At the end of the stream."""
     assert read(b"data: a\n\ndata: b\n")[0] == [SseMessage("message", "a", "")]
 
 
@@ -143,6 +154,7 @@ def test_an_unfinished_message_is_dropped() -> None:
     ],
 )
 def test_a_retry_is_ascii_digits(text: str, known: int | None) -> None:
+    """Other texts are ignored."""
     assert read(f"retry: {text}\n".encode())[1].retry_ms == known
 
 
@@ -157,6 +169,7 @@ def test_a_retry_is_ascii_digits(text: str, known: int | None) -> None:
 )
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_what_never_ends_is_refused(hostile: bytes, size: int) -> None:
+    """Lines and messages over the limit."""
     parser = SseParser(1_000)
     chunks = [hostile[start : start + size] for start in range(0, len(hostile), size)]
     with pytest.raises(SseTooLargeError, match="over 1,000 bytes"):
@@ -164,5 +177,6 @@ def test_what_never_ends_is_refused(hostile: bytes, size: int) -> None:
 
 
 def test_many_small_messages_need_no_room() -> None:
+    """The limit is for one message."""
     parser = SseParser(1_000)
     assert len(parser.feed(b"data: x\n\n" * 10_000)) == 10_000
