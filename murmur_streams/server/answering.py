@@ -35,7 +35,7 @@ def problem_answer(error: BaseException, request_id: str) -> Response:
     if not problem.kind.shows_detail:
         log_problem(f"request {request_id}: {problem.kind.title}", error)
     content = json.dumps(problem.document(request_id), ensure_ascii=False).encode()
-    return Response(content, problem.kind.status, problem.all_headers, MEDIA_TYPE)
+    return Response(content, problem.kind.status, problem.headers, MEDIA_TYPE)
 
 
 def log_problem(what: str, error: BaseException) -> None:
@@ -57,26 +57,26 @@ def request_id_of(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def json_answer(model: BaseModel, *, without: set[str] | None = None) -> Response:
-    """A model as JSON, without these members."""
-    return Response(_bytes(model, without), media_type="application/json")
+def json_answer(model: BaseModel, status: int = 200, *, waited: int | None = None) -> Response:
+    """A model as JSON, without members that are null.
+
+    Args:
+        model: the body.
+        status: the answer's status.
+        waited: the seconds of ``Prefer: wait`` that were granted; None without one.
+    """
+    content = model.model_dump_json(exclude={name for name, value in model if value is None})
+    headers = {} if waited is None else {"Preference-Applied": f"wait={waited}"}
+    return Response(content, status, headers, media_type="application/json")
 
 
 def conditional_answer(request: Request, model: BaseModel) -> Response:
     """A model as JSON with a strong ETag, or 304 if the client has the same bytes."""
-    content = _bytes(model, None)
+    content = model.model_dump_json().encode()
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if _has(request.headers.getlist("If-None-Match"), tag):
+    known = ", ".join(request.headers.getlist("If-None-Match"))
+    # RFC 9110 asks for the weak comparison: W/"x" and "x" are equal.
+    if known.strip() == "*" or tag in _TAG.findall(known):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type="application/json")
-
-
-def _bytes(model: BaseModel, without: set[str] | None) -> bytes:
-    return model.model_dump_json(exclude=without).encode()
-
-
-def _has(given: list[str], tag: str) -> bool:
-    text = ", ".join(given)
-    # RFC 9110 asks for the weak comparison: W/"x" and "x" are equal.
-    return text.strip() == "*" or tag in _TAG.findall(text)

@@ -10,40 +10,52 @@ from typing import Any, cast
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
 from murmur_streams.server.answering import problem_answer, request_id_of
-from murmur_streams.server.cors import with_cors
+from murmur_streams.server.auth.access import documented_queries
 from murmur_streams.server.guard import Identity, RequestLimits, path_methods, route_path
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError, invalid
-from murmur_streams.server.queries import documented_queries
-from murmur_streams.server.routes import agents, health, runs, streams, submit
+from murmur_streams.server.routes import agents, health, runs, streams
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
-from murmur_streams.wire.problems import (
-    BAD_REQUEST,
-    INTERNAL,
-    INVALID,
-    METHOD,
-    NOT_FOUND,
-    TOO_LARGE,
-)
+from murmur_streams.wire import problems as kinds
 
-_ROUTERS = (
-    submit.router,
-    # Before the runs: /runs/{run_id} would match their paths, too.
-    streams.router,
-    runs.router,
-    agents.router,
-    health.router,
-    openapi.router,
+_ROUTERS = (runs.router, streams.router, agents.router, health.router, openapi.router)
+_KINDS = {404: kinds.NOT_FOUND, 413: kinds.TOO_LARGE, 400: kinds.BAD_REQUEST}
+CORS_METHODS = ("GET", "HEAD", "POST", "DELETE")
+CORS_SENT = (
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "Traceparent",
+    "Tracestate",
+    "X-Request-Id",
 )
-_KINDS = {404: NOT_FOUND, 413: TOO_LARGE, 400: BAD_REQUEST}
+"""Headers that a page may send."""
+CORS_SEEN = (
+    "Allow",
+    "ETag",
+    "Idempotent-Replayed",
+    "Location",
+    "Murmur-Warning",
+    "Preference-Applied",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-Id",
+)
+"""Headers that a page may read, besides those that browsers always allow."""
 
 
 def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
@@ -71,7 +83,9 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
-        responses=openapi.problems(INVALID),  # else FastAPI documents a 422 that is never sent
+        responses=openapi.problems(
+            kinds.INVALID
+        ),  # else FastAPI documents a 422 that is never sent
     )
     app.state.pod = pod
     app.state.metrics = Metrics(pod)
@@ -90,6 +104,24 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     return app
 
 
+def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """The app, open from a browser to pages of exactly these origins, which were checked before.
+
+    It must be around ``RequestLimits``, so that a page can read its problem documents. Cookies and
+    other credentials that a browser adds by itself are not used: a page sends a token or a ticket.
+    """
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=CORS_METHODS,
+        allow_headers=CORS_SENT,
+        expose_headers=CORS_SEEN,
+        allow_credentials=False,
+    )
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     pod: Pod = app.state.pod
@@ -101,12 +133,12 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
 def _router_error(request: Request, error: Exception) -> Response:
     """The problem document for an error of the router."""
     found = cast("HTTPException", error)
-    problem = ProblemError(_KINDS.get(found.status_code, INTERNAL))
-    if found.status_code == METHOD.status:
+    problem = ProblemError(_KINDS.get(found.status_code, kinds.INTERNAL))
+    if found.status_code == kinds.METHOD.status:
         # The router names the methods of one route; other routes may have the same path.
         methods = request.app.state.allowed(route_path(request.scope))
         allow = ", ".join(methods) or (found.headers or {}).get("Allow", "")
-        problem = ProblemError(METHOD, headers={"Allow": allow})
+        problem = ProblemError(kinds.METHOD, headers={"Allow": allow})
     return problem_answer(problem, request_id_of(request))
 
 

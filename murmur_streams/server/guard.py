@@ -27,16 +27,7 @@ from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
-from murmur_streams.wire.problems import (
-    BAD_REQUEST,
-    DRAINING,
-    LONG_HEADERS,
-    LONG_URL,
-    MEDIA,
-    METHOD,
-    SLOW_BODY,
-    TOO_LARGE,
-)
+from murmur_streams.wire import problems as kinds
 
 access_log = logging.getLogger("murmur_streams.access")
 
@@ -161,10 +152,10 @@ class RequestLimits:
         check_size(scope, self._pod.options)
         check_headers(scope)
         if self._pod.drain.is_set() and path not in PROBES:
-            raise ProblemError(DRAINING)
+            raise ProblemError(kinds.DRAINING)
         method: str = scope["method"]
         if method not in METHODS:
-            raise ProblemError(METHOD, headers={"Allow": ", ".join(self._allowed(path))})
+            raise ProblemError(kinds.METHOD, headers={"Allow": ", ".join(self._allowed(path))})
         if method == "POST":
             check_body(Headers(scope=scope), self._pod.options)
         if method == "OPTIONS" and (methods := self._allowed(path)):
@@ -210,7 +201,7 @@ class LimitedBody:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            raise ProblemError(SLOW_BODY, headers=_CLOSE) from None
+            raise ProblemError(kinds.SLOW_BODY, headers=_CLOSE) from None
         self._is_whole = not message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > self._options.max_body_bytes:
@@ -223,10 +214,10 @@ def check_size(scope: Scope, options: ServerOptions) -> None:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     size = sum(len(name) + len(value) + 4 for name, value in headers)
     if len(headers) > options.max_headers or size > options.max_header_bytes:
-        raise ProblemError(LONG_HEADERS, headers=_CLOSE)
+        raise ProblemError(kinds.LONG_HEADERS, headers=_CLOSE)
     path = scope.get("raw_path") or scope["path"].encode()
     if len(path) + len(scope["query_string"]) > options.max_path_bytes:
-        raise ProblemError(LONG_URL)
+        raise ProblemError(kinds.LONG_URL)
 
 
 def check_headers(scope: Scope) -> None:
@@ -234,23 +225,23 @@ def check_headers(scope: Scope) -> None:
     counts = Counter[bytes](name for name, _ in scope["headers"])
     for name in SINGLE:
         if counts[name.lower().encode()] > 1:
-            raise ProblemError(BAD_REQUEST, f"there may be one {name} header")
+            raise ProblemError(kinds.BAD_REQUEST, f"there may be one {name} header")
     if scope.get("http_version") == "1.1" and not counts[b"host"]:
-        raise ProblemError(BAD_REQUEST, "HTTP/1.1 has a Host header in every request")
+        raise ProblemError(kinds.BAD_REQUEST, "HTTP/1.1 has a Host header in every request")
 
 
 def check_body(headers: Headers, options: ServerOptions) -> None:
     """Reject a body whose Content-Length is too large, and one that is not plain JSON."""
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
-        raise ProblemError(BAD_REQUEST, "Content-Length is not a number", headers=_CLOSE)
+        raise ProblemError(kinds.BAD_REQUEST, "Content-Length is not a number", headers=_CLOSE)
     if len(length) > len(str(options.max_body_bytes)) or int(length) > options.max_body_bytes:
         raise _too_large(options)
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProblemError(MEDIA, "a body may not be compressed", headers=_CLOSE)
+        raise ProblemError(kinds.MEDIA, "a body may not be compressed", headers=_CLOSE)
     has_body = length.strip("0") != "" or "transfer-encoding" in headers
     if has_body and not _JSON.fullmatch(headers.get("content-type", "")):
-        raise ProblemError(MEDIA, "send Content-Type: application/json", headers=_CLOSE)
+        raise ProblemError(kinds.MEDIA, "send Content-Type: application/json", headers=_CLOSE)
 
 
 def route_path(scope: Scope) -> str:
@@ -292,4 +283,4 @@ def _request_id(given: list[str]) -> str:
 
 def _too_large(options: ServerOptions) -> ProblemError:
     limit = f"a body may have {options.max_body_bytes:,} bytes"
-    return ProblemError(TOO_LARGE, limit, headers=_CLOSE)
+    return ProblemError(kinds.TOO_LARGE, limit, headers=_CLOSE)

@@ -13,28 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from murmur_streams.server.auth.access import reader_of_document
+from murmur_streams.wire import problems as kinds
 from murmur_streams.wire import requests
 from murmur_streams.wire.answers import Problem
-from murmur_streams.wire.problems import (
-    BAD_JSON,
-    BAD_REQUEST,
-    DAMAGED,
-    DRAINING,
-    FORBIDDEN,
-    INTERNAL,
-    INVALID,
-    LONG_HEADERS,
-    LONG_URL,
-    MEDIA,
-    MEDIA_TYPE,
-    RUN_NOT_FOUND,
-    SLOW_BODY,
-    TOO_LARGE,
-    UNAUTHORIZED,
-    UNAVAILABLE,
-    UNKNOWN,
-    ProblemKind,
-)
+from murmur_streams.wire.problems import ProblemKind
 from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY
 
 router = APIRouter()
@@ -51,9 +33,9 @@ _MODELS: tuple[type[BaseModel], ...] = (
 )
 """Models that are in no route's signature."""
 _TEMPLATE = "#/components/schemas/{model}"
-_EVERYWHERE = (BAD_REQUEST, LONG_URL, INVALID, LONG_HEADERS, INTERNAL)
-_OF_CALLERS = (UNAUTHORIZED, FORBIDDEN, DRAINING, UNAVAILABLE)
-_OF_POSTS = (SLOW_BODY, TOO_LARGE, MEDIA)
+_EVERYWHERE = (kinds.BAD_REQUEST, kinds.LONG_URL, kinds.INVALID, kinds.LONG_HEADERS, kinds.INTERNAL)
+_OF_CALLERS = (kinds.UNAUTHORIZED, kinds.FORBIDDEN, kinds.DRAINING, kinds.UNAVAILABLE)
+_OF_POSTS = (kinds.SLOW_BODY, kinds.TOO_LARGE, kinds.MEDIA)
 _GRAMMARS = {
     "run_id": "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}",
     "name": "[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
@@ -61,9 +43,9 @@ _GRAMMARS = {
 """Patterns of path parameters."""
 
 
-def problems(*kinds: ProblemKind) -> dict[int | str, dict[str, Any]]:
+def problems(*given: ProblemKind) -> dict[int | str, dict[str, Any]]:
     """The ``responses=`` of a route for these problems."""
-    return {status: _answer(found) for status, found in _by_status(kinds).items()}
+    return {status: _answer(found) for status, found in _by_status(given).items()}
 
 
 def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
@@ -149,23 +131,23 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[ProblemKind]:
     """The problems that do not depend on a route's subject: limits, access, the store."""
-    kinds = list(_EVERYWHERE)
+    found = list(_EVERYWHERE)
     if "security" in operation:
-        kinds += _OF_CALLERS
+        found += _OF_CALLERS
     if method == "post":
-        kinds += _OF_POSTS
+        found += _OF_POSTS
     if "requestBody" in operation:
-        kinds.append(BAD_JSON)
+        found.append(kinds.BAD_JSON)
     if method in {"post", "delete"}:
-        kinds.append(UNKNOWN)
+        found.append(kinds.UNKNOWN)
     if "{run_id}" in path:
-        kinds += (RUN_NOT_FOUND, DAMAGED)
-    return kinds
+        found += (kinds.RUN_NOT_FOUND, kinds.DAMAGED)
+    return found
 
 
-def _complete(operation: dict[str, Any], kinds: list[ProblemKind]) -> None:
+def _complete(operation: dict[str, Any], given: list[ProblemKind]) -> None:
     answers: dict[str, Any] = operation["responses"]
-    for status, found in _by_status(kinds).items():
+    for status, found in _by_status(given).items():
         _add(answers.setdefault(str(status), _answer(())), found)
     operation["responses"] = dict(sorted(answers.items()))
     for each in operation.get("parameters", ()):
@@ -174,21 +156,21 @@ def _complete(operation: dict[str, Any], kinds: list[ProblemKind]) -> None:
             each["schema"]["pattern"] = f"^{_GRAMMARS[each['name']]}$"
 
 
-def _by_status(kinds: Iterable[ProblemKind]) -> dict[int, list[ProblemKind]]:
+def _by_status(given: Iterable[ProblemKind]) -> dict[int, list[ProblemKind]]:
     found: dict[int, list[ProblemKind]] = defaultdict(list)
-    for kind in kinds:
+    for kind in given:
         found[kind.status].append(kind)
     return found
 
 
-def _answer(kinds: Iterable[ProblemKind]) -> dict[str, Any]:
+def _answer(given: Iterable[ProblemKind]) -> dict[str, Any]:
     schema = {"$ref": _TEMPLATE.format(model=Problem.__name__)}
-    answer: dict[str, Any] = {"description": "", "content": {MEDIA_TYPE: {"schema": schema}}}
-    _add(answer, kinds)
+    answer: dict[str, Any] = {"description": "", "content": {kinds.MEDIA_TYPE: {"schema": schema}}}
+    _add(answer, given)
     return answer
 
 
-def _add(answer: dict[str, Any], kinds: Iterable[ProblemKind]) -> None:
+def _add(answer: dict[str, Any], given: Iterable[ProblemKind]) -> None:
     lines = [line for line in answer["description"].split("; ") if line]
-    lines += [line for kind in kinds if (line := f"{kind.slug}: {kind.title}") not in lines]
+    lines += [line for kind in given if (line := f"{kind.slug}: {kind.title}") not in lines]
     answer["description"] = "; ".join(lines)

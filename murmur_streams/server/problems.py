@@ -8,7 +8,6 @@ The text of an internal error is logged under the request id and never sent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from murmur_streams.core.exception_text import error_message
@@ -20,7 +19,7 @@ _SHOWN_CHARACTERS = 100
 
 
 class ProblemError(Exception):
-    """Raised by a route or a dependency to answer with this problem."""
+    """One answer that is not a success; a route or a dependency raises it to answer with it."""
 
     def __init__(
         self,
@@ -33,7 +32,25 @@ class ProblemError(Exception):
         super().__init__(detail or kind.title)
         self.kind = kind
         self.headers = dict(headers or {})
+        """With Retry-After if the kind of problem has one."""
+        if kind.retry_after is not None:
+            self.headers.setdefault("Retry-After", str(kind.retry_after))
         self.members = members
+
+    def document(self, request_id: str) -> dict[str, Any]:
+        """The JSON document."""
+        return {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": str(self),
+            "request_id": request_id,
+            "error": self.kind.error,
+            "message": str(self),
+            "agent": None,
+            "task_id": None,
+            **self.members,
+        }
 
 
 _REFUSED_WRITES: dict[type[BaseException], str] = {
@@ -42,48 +59,21 @@ _REFUSED_WRITES: dict[type[BaseException], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemAnswer:
-    """One answer that is not a success."""
-
-    kind: ProblemKind
-    detail: str
-    members: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def document(self, request_id: str) -> dict[str, Any]:
-        """The JSON document."""
-        return {
-            "type": self.kind.type,
-            "title": self.kind.title,
-            "status": self.kind.status,
-            "detail": self.detail,
-            "request_id": request_id,
-            "error": self.kind.error,
-            "message": self.detail,
-            "agent": None,
-            "task_id": None,
-            **self.members,
-        }
-
-    @property
-    def all_headers(self) -> dict[str, str]:
-        """Its headers, with Retry-After if the kind of problem has one."""
-        after = self.kind.retry_after
-        return {**({"Retry-After": str(after)} if after is not None else {}), **self.headers}
-
-
-def problem_of(error: BaseException) -> ProblemAnswer:
-    """The problem document for an exception."""
+def problem_of(error: BaseException) -> ProblemError:
+    """The problem to answer with for an exception."""
     if isinstance(error, ProblemError):
-        return ProblemAnswer(error.kind, str(error), error.members, error.headers)
+        return error
     # By its type: a user's exception may override ``__class__`` with anything, or raise there.
     kind = next((kind for made, kind in EXCEPTION_KINDS if issubclass(type(error), made)), INTERNAL)
-    detail = (kind.shows_detail and error_message(error)) or kind.title
     if isinstance(error, errors.RunDamagedError):
-        detail = damage_detail(error)
-    detail = _REFUSED_WRITES.get(type(error), detail)
-    return ProblemAnswer(kind, detail, _members(error))
+        return ProblemError(
+            kind, damage_detail(error), run_id=error.run_id, can_rebuild=error.can_rebuild
+        )
+    detail = error_message(error) if kind.shows_detail else None
+    problem = ProblemError(kind, _REFUSED_WRITES.get(type(error), detail))
+    if isinstance(error, errors.CursorError):
+        problem.members["resume_cursor"] = error.resume_cursor
+    return problem
 
 
 def damage_detail(error: errors.RunDamagedError) -> str:
@@ -114,11 +104,3 @@ def _path(loc: tuple[object, ...]) -> str:
 
 def _clean(text: str) -> str:
     return ascii(text)[1:-1][:_SHOWN_CHARACTERS]
-
-
-def _members(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, errors.CursorError):
-        return {"resume_cursor": error.resume_cursor}
-    if isinstance(error, errors.RunDamagedError):
-        return {"run_id": error.run_id, "can_rebuild": error.can_rebuild}
-    return {}

@@ -21,15 +21,9 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import ProblemAnswer
+from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_response import ABORT
-from murmur_streams.wire.problems import (
-    BAD_REQUEST,
-    LONG_HEADERS,
-    LONG_URL,
-    MEDIA_TYPE,
-    ProblemKind,
-)
+from murmur_streams.wire import problems as kinds
 
 _AROUND = len(b": \r\n")
 
@@ -49,7 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._options = options
         self._deadline: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._rejection: ProblemKind | None = None
+        self._rejection: kinds.ProblemKind | None = None
         self._is_closing = False
         self._in_head = self._in_message = False
         self._head_bytes = 0
@@ -73,7 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._framing_bytes += len(data)
         super().data_received(data)
         if self._framing_bytes > self._options.max_header_bytes + self._options.max_path_bytes:
-            self._answer(LONG_HEADERS)
+            self._answer(kinds.LONG_HEADERS)
         if self._deadline is None and not self._is_answering():
             # uvicorn stops its idle timer at any byte, even at an empty line's.
             self._arm()
@@ -97,7 +91,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > self._options.max_path_bytes:
-            self._reject(LONG_URL)
+            self._reject(kinds.LONG_URL)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
@@ -107,7 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + _AROUND
         too_many = len(self.headers) > self._options.max_headers
         if too_many or self._head_bytes > self._options.max_header_bytes:
-            self._reject(LONG_HEADERS)
+            self._reject(kinds.LONG_HEADERS)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -135,9 +129,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # the text of uvicorn's own answer
         """Called when the parser fails: at malformed bytes, or at ``_reject``."""
-        self._answer(self._rejection or BAD_REQUEST)
+        self._answer(self._rejection or kinds.BAD_REQUEST)
 
-    def _reject(self, kind: ProblemKind) -> None:
+    def _reject(self, kind: kinds.ProblemKind) -> None:
         self._rejection = kind
         raise _HeadRejectedError  # leaves the parser; uvicorn then calls send_400_response
 
@@ -159,7 +153,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self._close()
 
-    def _answer(self, kind: ProblemKind) -> None:
+    def _answer(self, kind: kinds.ProblemKind) -> None:
         """Answer instead of the request that cannot be read; nothing after it is read."""
         if self._is_closing or self.transport.is_closing():
             return
@@ -253,11 +247,11 @@ def limited_protocol(options: ServerOptions) -> type[asyncio.Protocol]:
     return cast("type[asyncio.Protocol]", made)  # uvicorn only calls it
 
 
-def _answer_of(kind: ProblemKind) -> bytes:
+def _answer_of(kind: kinds.ProblemKind) -> bytes:
     request_id = secrets.token_hex(8)
-    body = json.dumps(ProblemAnswer(kind, kind.title).document(request_id)).encode()
+    body = json.dumps(ProblemError(kind).document(request_id)).encode()
     headers = {
-        "Content-Type": MEDIA_TYPE,
+        "Content-Type": kinds.MEDIA_TYPE,
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "Connection": "close",

@@ -9,8 +9,8 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.bearer import BearerTokens
-from murmur_streams.server.cors import SEEN
+from murmur_streams.server.app import CORS_SEEN
+from murmur_streams.server.auth.tokens import BearerTokens
 from tests.server.serving import client_of, task, unchanged
 from tests.servers import Space
 
@@ -107,8 +107,8 @@ async def test_a_page_reads_answers_and_their_headers(
     answer = await browser.get(f"/runs/{run_id}", headers={"Origin": PAGE})
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
     exposed = answer.headers["Access-Control-Expose-Headers"]
-    assert exposed == ", ".join(SEEN)
-    assert {"ETag", "X-Request-Id", "Preference-Applied", "Retry-After"} <= set(SEEN)
+    assert exposed == ", ".join(CORS_SEEN)
+    assert {"ETag", "X-Request-Id", "Preference-Applied", "Retry-After"} <= set(CORS_SEEN)
 
 
 @pytest.mark.parametrize(

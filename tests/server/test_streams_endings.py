@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
+from murmur_streams.server.auth.tokens import BearerTokens
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_messages import MessageStream

@@ -16,10 +16,9 @@ from fastapi import FastAPI
 
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.auth.signed_tickets import read_ticket, sign_ticket
-from murmur_streams.server.auth.tokens import Token, digest
+from murmur_streams.server.auth.tokens import BearerTokens, Token, digest
 from tests.server.serving import check_problem, client_of, unchanged
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.server.auth.bearer import BearerTokens
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.auth.tokens import (
+    BearerTokens,
     TokensFile,
     digest,
     draw_token,

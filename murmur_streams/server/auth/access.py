@@ -1,25 +1,27 @@
 """Access to routes: the dependencies that yield the caller of a request, or reject it.
 
 They come first among a route's parameters: without credentials no body is read, and a client cannot
-find out whether a run exists. After the credentials they also reject unknown query parameters.
+find out whether a run exists. After the credentials they also reject query parameters that the
+route does not read, so that a misspelt one is noticed. The OpenAPI document says which ones a route
+reads, so the document and the check cannot differ.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
-from fastapi import Depends, Security
+from fastapi import Depends, FastAPI, Security
 from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyQuery, HTTPBearer
 
-from murmur_streams.server.auth.bearer import unauthorized
 from murmur_streams.server.auth.principal import ANYONE, Principal, Scope
 from murmur_streams.server.auth.signed_tickets import read_ticket
+from murmur_streams.server.auth.tokens import unauthorized
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError
-from murmur_streams.server.queries import check_query
+from murmur_streams.server.problems import ProblemError, invalid
 from murmur_streams.wire.problems import FORBIDDEN
 
 # Both are only for the OpenAPI document: the functions below read the headers themselves.
@@ -34,6 +36,8 @@ _ticket = APIKeyQuery(
 )
 
 Dependency = Callable[..., Awaitable[Principal]]
+Documented = Callable[[], dict[tuple[str, str], tuple[str, ...]]]
+"""The names of the query parameters by method, in lower case, and path of an operation."""
 
 
 def needs(scope: Scope) -> Dependency:
@@ -70,6 +74,43 @@ async def reader_of_document(connection: HTTPConnection) -> None:
         await _caller(connection)
 
 
+def documented_queries(app: FastAPI) -> Documented:
+    """Return a function that finds the query parameters of each operation; it does so once."""
+
+    @cache
+    def found() -> dict[tuple[str, str], tuple[str, ...]]:
+        document = app.openapi()
+        schemes: dict[str, Any] = document["components"].get("securitySchemes", {})
+        return {
+            (method, path): tuple(sorted(_names(operation, schemes)))
+            for path, operations in document["paths"].items()
+            for method, operation in operations.items()
+        }
+
+    return found
+
+
+def check_query(connection: HTTPConnection) -> None:
+    """Reject query parameters that the route does not read.
+
+    Raises:
+        ProblemError: the text names them, and those that the route reads.
+    """
+    documented: Documented = connection.app.state.queries
+    scope = connection.scope
+    known = documented()[scope["method"].lower(), scope["route"].path_format]
+    reads = f"this route reads {', '.join(known)}" if known else "this route reads none"
+    unknown = dict.fromkeys(name for name in connection.query_params if name not in known)
+    if unknown:
+        rule = f"is not a known query parameter; {reads}"
+        raise invalid("the request", [{"loc": ("query", name), "msg": rule} for name in unknown])
+
+
+async def refuse_unknown_queries(connection: HTTPConnection) -> None:
+    """The dependency of a route that needs no credentials; see ``check_query``."""
+    check_query(connection)
+
+
 async def is_still_valid(connection: HTTPConnection, who: Principal) -> bool:
     """Whether an open stream's credentials are still valid: not expired, and not removed.
 
@@ -89,6 +130,13 @@ def pod_of(connection: HTTPConnection) -> Pod:
     """The pod of the app that answers."""
     pod: Pod = connection.app.state.pod
     return pod
+
+
+def _names(operation: dict[str, Any], schemes: dict[str, Any]) -> set[str]:
+    names = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+    named = {name for choice in operation.get("security", ()) for name in choice}
+    used = [schemes[name] for name in named]
+    return names | {scheme["name"] for scheme in used if scheme.get("in") == "query"}
 
 
 async def _caller(connection: HTTPConnection) -> Principal:
@@ -126,5 +174,7 @@ Reader = Annotated[Principal, Depends(needs(Scope.READ))]
 Submitter = Annotated[Principal, Depends(needs(Scope.SUBMIT))]
 Canceller = Annotated[Principal, Depends(needs(Scope.CANCEL))]
 Admin = Annotated[Principal, Depends(needs(Scope.ADMIN))]
+READERS = [Depends(needs(Scope.READ))]
+"""The ``dependencies=`` of a route that does not need to know which reader asks."""
 StreamReader = Annotated[Principal, Depends(reader_of_streams)]
 """For the streams of runs; other routes ignore tickets."""

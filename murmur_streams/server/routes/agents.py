@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.server.auth.access import Reader, Submitter, pod_of
+from murmur_streams.server.auth.access import READERS, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
@@ -19,33 +19,25 @@ from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
 from murmur_streams.stores.own_tasks import end_tasks
+from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import AgentSchema, AnyOutcome
-from murmur_streams.wire.problems import (
-    DRAINING,
-    IN_FLIGHT,
-    KEY_REUSED,
-    NO_AGENT,
-    NO_GROUP,
-    TIMEOUT,
-    TOO_MANY,
-)
 from murmur_streams.wire.requests import GatherRequest, RunRequest, SubmitRequest, Task
 
 router = APIRouter(tags=["agents"])
-_RUNNING = problems(NO_AGENT, IN_FLIGHT, KEY_REUSED, TOO_MANY, DRAINING, TIMEOUT)
+_RUNNING = problems(
+    kinds.NO_AGENT, kinds.IN_FLIGHT, kinds.KEY_REUSED, kinds.TOO_MANY, kinds.DRAINING, kinds.TIMEOUT
+)
 
 
-@router.get("/agents")
-async def list_agents(who: Reader, request: Request) -> list[str]:
+@router.get("/agents", dependencies=READERS)
+async def list_agents(request: Request) -> list[str]:
     """The names of the agents."""
-    del who
     return sorted(pod_of(request).fleet.agents)
 
 
-@router.get("/agents/{name}/schema", responses=problems(NO_AGENT))
-async def read_schema(who: Reader, request: Request, name: str) -> AgentSchema:
+@router.get("/agents/{name}/schema", responses=problems(kinds.NO_AGENT), dependencies=READERS)
+async def read_schema(request: Request, name: str) -> AgentSchema:
     """The input and output of an agent."""
-    del who
     agent = _agent(request, name)
     return AgentSchema(
         name=agent.name, input_type=agent.input_schema(), output_type=agent.output_schema()
@@ -101,23 +93,21 @@ async def gather_agent(
         )
 
 
-@router.get("/groups")
-async def list_groups(who: Reader) -> list[str]:
+@router.get("/groups", dependencies=READERS)
+async def list_groups() -> list[str]:
     """The names of the groups."""
-    del who
     return []
 
 
-@router.get("/groups/{name}/topology", responses=problems(NO_GROUP))
-async def read_topology(who: Reader, name: str) -> dict[str, JsonValue]:
+@router.get("/groups/{name}/topology", responses=problems(kinds.NO_GROUP), dependencies=READERS)
+async def read_topology(name: str) -> dict[str, JsonValue]:
     """How a group's agents follow each other."""
-    del who
     raise _no_group(name)
 
 
 @router.post(
     "/groups/{name}/run",
-    responses=problems(NO_GROUP),
+    responses=problems(kinds.NO_GROUP),
     openapi_extra=request_body(RunRequest) | preferring("Idempotency-Key"),
 )
 async def run_group(
@@ -177,9 +167,9 @@ async def _outcomes(
     members: dict[str, Any] = {"run_ids": work.run_ids, "run_id": next(iter(work.run_ids), None)}
     if pod.drain.is_set():
         raise ProblemError(
-            DRAINING, "this pod is shutting down; what was submitted goes on", **members
+            kinds.DRAINING, "this pod is shutting down; what was submitted goes on", **members
         )
-    raise ProblemError(TIMEOUT, "it took too long; what was submitted goes on", **members)
+    raise ProblemError(kinds.TIMEOUT, "it took too long; what was submitted goes on", **members)
 
 
 async def _all(runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
@@ -193,9 +183,9 @@ async def _all(runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
 def _agent(request: Request, name: str) -> Agent:
     agent = pod_of(request).fleet.agents.get(check_target(name))
     if agent is None:
-        raise ProblemError(NO_AGENT, f"this fleet has no agent {name!r}", agent=name)
+        raise ProblemError(kinds.NO_AGENT, f"this fleet has no agent {name!r}", agent=name)
     return agent
 
 
 def _no_group(name: str) -> ProblemError:
-    return ProblemError(NO_GROUP, f"this fleet has no group {check_target(name)!r}")
+    return ProblemError(kinds.NO_GROUP, f"this fleet has no group {check_target(name)!r}")

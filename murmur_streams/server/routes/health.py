@@ -10,10 +10,10 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from murmur_streams.core.model.errors import MurmurError
-from murmur_streams.server.auth.access import Reader, pod_of
+from murmur_streams.server.answering import json_answer
+from murmur_streams.server.auth.access import READERS, pod_of, refuse_unknown_queries
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.queries import refuse_unknown_queries
 from murmur_streams.wire.answers import Health, Readiness
 
 router = APIRouter(tags=["health"])
@@ -45,17 +45,15 @@ async def is_ready(request: Request) -> Response:
     pod = pod_of(request)
     status = await _readiness(pod)
     warning = await pod.warning() if status == READY else None
-    content = Readiness(status=status, warning=warning).model_dump_json(exclude_none=True)
-    if status == READY:
-        return Response(content, media_type="application/json")
-    headers = {"Retry-After": "5" if status == "shutting_down" else "1"}
-    return Response(content, 503, headers, media_type="application/json")
+    answer = json_answer(Readiness(status=status, warning=warning), 200 if status == READY else 503)
+    if status != READY:
+        answer.headers["Retry-After"] = "5" if status == "shutting_down" else "1"
+    return answer
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
-async def read_metrics(who: Reader, request: Request) -> Response:
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=READERS)
+async def read_metrics(request: Request) -> Response:
     """The pod's counters, as Prometheus reads them."""
-    del who
     metrics: Metrics = request.app.state.metrics
     metrics.record_warning(await pod_of(request).warning())
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

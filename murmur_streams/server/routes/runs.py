@@ -1,30 +1,29 @@
-"""The routes of submitted runs: read, list, cancel, delete."""
+"""The routes of runs: submit, list, read, cancel, delete."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
-from murmur_streams.server.auth.access import Admin, Canceller, Reader, pod_of
+from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.json_body import optional_body_of
+from murmur_streams.server.json_body import body_of, optional_body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_messages import resume_after
+from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import preferred_wait, until, until_ended
 from murmur_streams.stores.work_store import WorkStore
-from murmur_streams.wire.answers import AnyOutcome, Cancelled, Entry, EventPage, JournalPage
-from murmur_streams.wire.problems import BAD_CURSOR, CURSOR_GAP, CURSOR_RESET, NOT_ENDED, TOO_MANY
-from murmur_streams.wire.requests import CancelRequest
+from murmur_streams.wire import answers, requests
+from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.run_json import RunList, RunSnapshot
 
 router = APIRouter(tags=["runs"])
@@ -37,10 +36,61 @@ wait for that."""
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(description="A cursor; empty or -1: from the start.")]
-_OF_CURSORS = problems(BAD_CURSOR, CURSOR_GAP, CURSOR_RESET)
+_OF_CURSORS = problems(kinds.BAD_CURSOR, kinds.CURSOR_GAP, kinds.CURSOR_RESET)
+REPLAYED = "Idempotent-Replayed"
+WARNING = "Murmur-Warning"
+"""A header, not a member of the body: clients of murmur-runtime know the body's members, and a
+replay has the same body as the first answer."""
 
 
-@router.get("/runs", responses=problems(BAD_CURSOR))
+@router.post(
+    "/submit",
+    response_model=answers.Submitted,
+    responses=problems(
+        kinds.RUN_EXISTS, kinds.IN_FLIGHT, kinds.KEY_REUSED, kinds.NO_AGENT, kinds.NO_GROUP
+    ),
+    openapi_extra=request_body(requests.SubmitRequest) | preferring("Idempotency-Key"),
+)
+async def submit_run(
+    who: Submitter,
+    request: Request,
+    body: Annotated[requests.SubmitRequest, Depends(body_of(requests.SubmitRequest))],
+) -> Response:
+    """Queue a run.
+
+    With an Idempotency-Key the request may be repeated: it returns the same run as long as that run
+    exists. Each tenant has its own keys. The work is the target, the input, the metadata, the
+    priority, the deadline and when it is due; ``task.id`` and the two ``request_id`` only name the
+    request. Other work under the same key is refused.
+
+    With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
+    """
+    submission = await submit(request, who, body, idempotency_key(request))
+    seconds = preferred_wait(request, pod_of(request).options.max_wait_seconds)
+    accepted = answers.Submitted(run_id=submission.run_id)
+    if seconds is not None:
+        accepted = await _after_wait(request, who, submission.run_id, seconds)
+    answer = json_answer(accepted, waited=seconds)
+    if submission.is_replay:
+        answer.headers[REPLAYED] = "true"
+    warning = await submission.warning()
+    if warning is not None:
+        answer.headers[WARNING] = warning
+    return answer
+
+
+async def _after_wait(
+    request: Request, who: Principal, run_id: str, seconds: int
+) -> answers.Submitted:
+    pod = pod_of(request)
+    store = await pod.store()
+    await until_ended(request, who, await store.snapshot(run_id), seconds)
+    run = await store.snapshot(run_id)
+    result = await pod.outcome(run) if run.state.is_terminal else None
+    return answers.Submitted(run_id=run_id, state=run.state, result=result)
+
+
+@router.get("/runs", responses=problems(kinds.BAD_CURSOR))
 async def list_runs(
     who: Reader,
     request: Request,
@@ -52,10 +102,11 @@ async def list_runs(
     """List the caller's runs, newest first."""
     pod = pod_of(request)
     most = min(limit, pod.options.max_page)
+    tenant = None if who.is_admin else who.tenant
     store, found, pages = await pod.store(), list[Run](), 0
     while True:
         page = await store.list_runs(
-            state=state, target=target, tenant=_tenant(who), limit=most, cursor=cursor
+            state=state, target=target, tenant=tenant, limit=most, cursor=cursor
         )
         pages += 1
         found += [run for run in page.runs if who.sees(run.run_id, run.tenant)]
@@ -87,10 +138,6 @@ def _ms(cursor: str) -> int:
     return int(cursor.partition(":")[0])
 
 
-def _tenant(who: Principal) -> str | None:
-    return None if who.is_admin else who.tenant
-
-
 @router.get(
     "/runs/{run_id}", response_model=RunSnapshot, responses={304: {"description": "As it was"}}
 )
@@ -105,16 +152,16 @@ async def read_status(who: Reader, request: Request, run_id: str) -> RunStatus:
     return (await pod_of(request).find(who, run_id)).status
 
 
-@router.get("/runs/{run_id}/result", responses=problems(NOT_ENDED))
-async def read_result(who: Reader, request: Request, run_id: str) -> AnyOutcome:
+@router.get("/runs/{run_id}/result", responses=problems(kinds.NOT_ENDED))
+async def read_result(who: Reader, request: Request, run_id: str) -> answers.AnyOutcome:
     """The run's output, or why it has none."""
     run = await pod_of(request).find(who, run_id)
     if not run.state.is_terminal:
-        raise ProblemError(NOT_ENDED, f"run is {run.state}; result not yet available")
+        raise ProblemError(kinds.NOT_ENDED, f"run is {run.state}; result not yet available")
     return await pod_of(request).outcome(run)
 
 
-@router.get("/runs/{run_id}/events", responses=_OF_CURSORS | problems(TOO_MANY))
+@router.get("/runs/{run_id}/events", responses=_OF_CURSORS | problems(kinds.TOO_MANY))
 async def read_events(
     who: Reader,
     request: Request,
@@ -122,7 +169,7 @@ async def read_events(
     after: After = None,
     limit: Limit = 100,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds, for the next event.")] = 0,
-) -> EventPage:
+) -> answers.EventPage:
     """A page of the run's events; with ``wait``, the answer comes when there is one, or the end."""
     pod = pod_of(request)
     run = await pod.find(who, run_id)
@@ -141,29 +188,31 @@ async def read_events(
 @router.get("/runs/{run_id}/journal", responses=_OF_CURSORS)
 async def read_journal(
     who: Reader, request: Request, run_id: str, after: After = None, limit: Limit = 100
-) -> JournalPage:
+) -> answers.JournalPage:
     """A page of the run's journal: its events, and all that changed it."""
     pod = pod_of(request)
     await pod.find(who, run_id)
-    most, found = min(limit, pod.options.max_page), list[Entry]()
+    most, found = min(limit, pod.options.max_page), list[answers.Entry]()
     async with aclosing((await pod.store()).journal(run_id, after=resume_after(after))) as entries:
         async for entry in entries:
             if len(found) == most:
-                return JournalPage(entries=found, next=found[-1].cursor)
-            found.append(Entry.of(entry))
-    return JournalPage(entries=found, next=None)
+                return answers.JournalPage(entries=found, next=found[-1].cursor)
+            found.append(answers.Entry.of(entry))
+    return answers.JournalPage(entries=found, next=None)
 
 
 @router.post(
     "/runs/{run_id}/cancel",
-    response_model=Cancelled,
-    openapi_extra=request_body(CancelRequest, required=False) | preferring(),
+    response_model=answers.Cancelled,
+    openapi_extra=request_body(requests.CancelRequest, required=False) | preferring(),
 )
 async def cancel_run(
     who: Canceller,
     request: Request,
     run_id: str,
-    body: Annotated[CancelRequest | None, Depends(optional_body_of(CancelRequest))],
+    body: Annotated[
+        requests.CancelRequest | None, Depends(optional_body_of(requests.CancelRequest))
+    ],
 ) -> Response:
     """Ask that a run end cancelled; one that has ended stays as it is.
 
@@ -178,49 +227,36 @@ async def cancel_run(
         await until_ended(request, who, await handle.snapshot(), seconds)
         # A second request changes nothing; its reply has the state of now.
         reply = await handle.cancel()
-    answer = json_answer(
-        Cancelled(state=reply.state, how=reply.how), without={"how"} if reply.how is None else None
-    )
-    if seconds is not None:
-        answer.headers["Preference-Applied"] = f"wait={seconds}"
-    return answer
+    return json_answer(answers.Cancelled(state=reply.state, how=reply.how), waited=seconds)
 
 
-@router.delete("/runs/{run_id}", status_code=204, responses=problems(NOT_ENDED))
+@router.delete("/runs/{run_id}", status_code=204, responses=problems(kinds.NOT_ENDED))
 async def delete_run(who: Admin, request: Request, run_id: str, force: bool = False) -> None:
     """Remove a run that has ended, or with ``force`` any; its streams end."""
     pod = pod_of(request)
     run = await pod.find(who, run_id)
     if not (run.state.is_terminal or force):
-        raise ProblemError(NOT_ENDED, f"run is {run.state}; delete it with force=true")
+        raise ProblemError(kinds.NOT_ENDED, f"run is {run.state}; delete it with force=true")
     if not await (await pod.store()).delete(run_id, force=force):
         raise RunNotFoundError(run_id)
 
 
-async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> EventPage:
-    page = EventPage(events=[], next=after or "", ended=False)
+async def _events(store: WorkStore, run: Run, after: str | None, most: int) -> answers.EventPage:
+    page = answers.EventPage(events=[], next=after or "", ended=False)
     async with aclosing(store.journal(run.run_id, after=after)) as entries:
-        async for entry in _up_to_the_seal(entries):
+        async for entry in entries:
+            if entry.is_late:
+                continue
             event = entry.event()
             if event is not None and len(page.events) == most:
                 return page
             page.next, page.ended = entry.cursor, entry.is_seal
             page.events += [event] if event is not None else []
+            if page.ended:
+                return page
     # The cursor may be past the seal: that of a late entry.
-    page.ended = page.ended or _is_past_seal(run, page.next)
+    page.ended = run.seal is not None and int(page.next.rpartition("-")[2]) >= run.seal
     return page
-
-
-async def _up_to_the_seal(entries: AsyncIterator[JournalEntry]) -> AsyncIterator[JournalEntry]:
-    async for entry in entries:
-        if not entry.is_late:
-            yield entry
-        if entry.is_seal:
-            return
-
-
-def _is_past_seal(run: Run, cursor: str) -> bool:
-    return run.seal is not None and int(cursor.rpartition("-")[2]) >= run.seal
 
 
 async def _next_event(store: WorkStore, run_id: str, after: str) -> None:

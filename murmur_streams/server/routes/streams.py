@@ -29,18 +29,8 @@ from murmur_streams.server.stream_messages import (
     resume_after,
 )
 from murmur_streams.server.stream_response import EventStream
+from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import Ticket
-from murmur_streams.wire.problems import (
-    BAD_CURSOR,
-    CURSOR_GAP,
-    CURSOR_RESET,
-    DAMAGED,
-    INVALID,
-    NOT_ACCEPTABLE,
-    NOT_FOUND,
-    RUN_NOT_FOUND,
-    TOO_MANY,
-)
 
 router = APIRouter(tags=["streams"])
 
@@ -53,7 +43,9 @@ async def accepts_event_streams(request: Request) -> None:
     ranges = [part for line in request.headers.getlist("accept") for part in line.split(",")]
     named = [part for part in ranges if part.strip()]
     if named and not _are_accepted(named):
-        raise ProblemError(NOT_ACCEPTABLE, "this is an event stream: accept text/event-stream")
+        raise ProblemError(
+            kinds.NOT_ACCEPTABLE, "this is an event stream: accept text/event-stream"
+        )
 
 
 async def resume_cursor(
@@ -75,7 +67,7 @@ async def resume_cursor(
         request.query_params.getlist("after"),
     )
     if max(len(headers), len(queries)) > 1:
-        raise ProblemError(BAD_CURSOR, "send one Last-Event-ID, or one ?after=")
+        raise ProblemError(kinds.BAD_CURSOR, "send one Last-Event-ID, or one ?after=")
     return resume_after(last_event_id if headers else after)
 
 
@@ -93,11 +85,18 @@ Types = Annotated[
 ]
 
 
-_KINDS = (BAD_CURSOR, NOT_ACCEPTABLE, CURSOR_GAP, CURSOR_RESET, INVALID, TOO_MANY)
+_KINDS = (
+    kinds.BAD_CURSOR,
+    kinds.NOT_ACCEPTABLE,
+    kinds.CURSOR_GAP,
+    kinds.CURSOR_RESET,
+    kinds.INVALID,
+    kinds.TOO_MANY,
+)
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Messages, each with the `id` to resume after."},
     204: {"description": "Everything has ended and nothing comes after the cursor."},
-    **problems(*_KINDS, RUN_NOT_FOUND, DAMAGED),
+    **problems(*_KINDS, kinds.RUN_NOT_FOUND, kinds.DAMAGED),
 }
 _FEED = {status: answer for status, answer in _STREAM.items() if status not in {204, 404, 500}}
 
@@ -157,9 +156,11 @@ async def stream_runs(
     """
     pod = pod_of(request)
     if len(runs) > pod.options.max_runs_per_stream:
-        raise ProblemError(INVALID, f"at most {pod.options.max_runs_per_stream} runs in one stream")
+        raise ProblemError(
+            kinds.INVALID, f"at most {pod.options.max_runs_per_stream} runs in one stream"
+        )
     if len(set(runs)) < len(runs):
-        raise ProblemError(INVALID, "a run is named twice")
+        raise ProblemError(kinds.INVALID, "a run is named twice")
     cursor = ManyCursor.parse(after, map(check_run_id, runs))
 
     async def source() -> MessageStream | None:
@@ -217,7 +218,7 @@ async def give_ticket(who: Reader, run_id: str, request: Request) -> Ticket:
     pod = pod_of(request)
     run = await pod.find(who, run_id)
     if pod.options.ticket_secret is None:
-        raise ProblemError(NOT_FOUND, "this server gives no tickets: it has no ticket secret")
+        raise ProblemError(kinds.NOT_FOUND, "this server gives no tickets: it has no ticket secret")
     seconds = seconds_left(who, pod.options.ticket_seconds)
     holder = dataclasses.replace(who, tenant=run.tenant, run_id=run_id)
     ticket = sign_ticket(pod.options.ticket_secret, holder, seconds)
