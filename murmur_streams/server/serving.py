@@ -93,7 +93,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
     try:
         for family, address in _addresses(host, port):
             known_port = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_bound(family, address, known_port))
+            made = socket.create_server((address, known_port), family=family, backlog=BACKLOG)
+            made.setblocking(False)
+            sockets.append(made)
     except OSError as error:
         for each in sockets:
             each.close()
@@ -135,21 +137,6 @@ def _is_here(family: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _bound(family: int, address: str, port: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind((address, port))
-        made.listen(BACKLOG)
-    except OSError:
-        made.close()
-        raise
-    made.setblocking(False)
-    return made
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -190,16 +190,6 @@ async def check_run_cursor(store: WorkStore, run_id: str, after: str | None) -> 
                 return
 
 
-async def check_feed_cursor(store: WorkStore, after: str | None) -> None:
-    """Reject a cursor from which the feed cannot continue; does not wait for new entries.
-
-    Raises:
-        InvalidCursorError, CursorGapError, CursorResetError: as the store's feed.
-    """
-    if after is not None:
-        await store.check_feed_cursor(after)
-
-
 def _message_of(entry: FeedEntry) -> StreamMessage:
     found = entry.entry
     at = datetime.fromtimestamp(found.ms / 1000, UTC)

@@ -12,10 +12,10 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from starlette.background import BackgroundTask
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -82,12 +82,10 @@ class EventStream(Response):
     """
 
     media_type = "text/event-stream"
-    background: BackgroundTask | None
+    status_code = 200
+    background = None
 
-    def __init__(self, pod: Pod, who: Principal, source: Source) -> None:
-        # Response.__init__ would compute headers, among them a Content-Length, for a known body.
-        self.status_code = 200
-        self.background = None
+    def __init__(self, pod: Pod, who: Principal, source: Source) -> None:  # pyright: ignore[reportMissingSuperCall]  # it would compute headers, among them a Content-Length, for a known body
         self._pod = pod
         self._who = who
         self._source = source
@@ -136,48 +134,36 @@ class Unwound:
         return streams
 
 
+@dataclass(slots=True, eq=False)
 class _Stream:
     """One open stream. Every reason to end it goes through ``end``."""
 
-    __slots__ = (
-        "_abort",
-        "_beat",
-        "_ending",
-        "_ends_at",
-        "_loop",
-        "_options",
-        "_pause",
-        "_quiet_since",
-        "_request_scope",
-        "_scope",
-        "_send",
-        "_stuck_since",
-        "_timer",
-        "_who",
-        "_writing",
-    )
+    _options: ServerOptions
+    _who: Principal
+    _request_scope: Scope
+    _send: Send
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _abort: Callable[[], None] | None = None
+    _ending: Ending | None = None
+    _scope: asyncio.Timeout | None = None
+    _beat: asyncio.Task[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _stuck_since: float | None = None
+    """When the write that is in progress began; None: no write is."""
+    _quiet_since: float = field(init=False)
+    _pause: float = field(init=False)
+    _ends_at: float = field(init=False)
 
-    def __init__(self, options: ServerOptions, who: Principal, scope: Scope, send: Send) -> None:
-        self._options = options
-        self._who = who
-        self._request_scope = scope
-        self._send = send
-        extensions: dict[str, Any] = scope.get("extensions") or {}
-        self._abort: Callable[[], None] | None = extensions.get(ABORT)
-        self._loop = asyncio.get_running_loop()
-        self._writing = asyncio.Lock()
-        self._ending: Ending | None = None
-        self._scope: asyncio.Timeout | None = None
-        self._beat: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._stuck_since: float | None = None
-        """When the write that is in progress began; None: no write is."""
+    def __post_init__(self) -> None:
+        extensions: dict[str, Any] = self._request_scope.get("extensions") or {}
+        self._abort = extensions.get(ABORT)
         self._quiet_since = now = self._loop.time()
         # Random, so that streams which began together do not all send heartbeats or end at once.
-        self._pause = options.heartbeat_seconds * random.uniform(0.75, 1)  # noqa: S311
-        seconds = options.stream_seconds * random.uniform(0.9, 1)  # noqa: S311
-        if who.expires_at is not None:
-            seconds = min(seconds, who.expires_at - time.time())
+        self._pause = self._options.heartbeat_seconds * random.uniform(0.75, 1)  # noqa: S311
+        seconds = self._options.stream_seconds * random.uniform(0.9, 1)  # noqa: S311
+        if self._who.expires_at is not None:
+            seconds = min(seconds, self._who.expires_at - time.time())
         self._ends_at = now + seconds
 
     async def serve(self, messages: Messages, receive: Receive, drain: Drain) -> None:

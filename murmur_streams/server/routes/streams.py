@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -15,6 +16,7 @@ from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.errors import CursorError
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.identifiers import check_run_id, check_target
+from murmur_streams.core.model.run import Run
 from murmur_streams.server.auth.access import Admin, Reader, StreamReader, pod_of
 from murmur_streams.server.auth.signed_tickets import seconds_left, sign_ticket
 from murmur_streams.server.openapi import problems
@@ -22,34 +24,38 @@ from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.several_runs import ManyCursor, follow_runs
 from murmur_streams.server.stream_messages import (
     MessageStream,
-    check_feed_cursor,
     check_run_cursor,
     follow_feed,
     follow_run,
     resume_after,
 )
 from murmur_streams.server.stream_response import EventStream
+from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import Ticket
 
 router = APIRouter(tags=["streams"])
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _ACCEPTED = ("text/event-stream", "text/*", "*/*")
 _Q_OF_ZERO = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
-async def accepts_event_streams(request: Request) -> None:
-    """Answer 406 if the Accept header excludes ``text/event-stream``."""
-    ranges = [part for line in request.headers.getlist("accept") for part in line.split(",")]
-    named = [part for part in ranges if part.strip()]
-    if named and not _are_accepted(named):
-        raise ProblemError(
-            kinds.NOT_ACCEPTABLE, "this is an event stream: accept text/event-stream"
-        )
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What every stream may be asked for."""
+
+    after: str | None
+    """The position after which it continues; None: the start."""
+    control: bool
 
 
-async def resume_cursor(
+async def stream_options(
     request: Request,
+    control: Annotated[
+        bool,
+        Query(description="Also send `gap` and `reset` instead of refusing or closing, and `end`."),
+    ] = False,
     last_event_id: Annotated[
         str | None,
         Header(
@@ -60,22 +66,20 @@ async def resume_cursor(
     after: Annotated[
         str | None, Query(description="The same in the query; the header wins.")
     ] = None,
-) -> str | None:
-    """The position after which the stream continues; None: the start."""
-    headers, queries = (
-        request.headers.getlist("last-event-id"),
-        request.query_params.getlist("after"),
-    )
-    if max(len(headers), len(queries)) > 1:
+) -> StreamOptions:
+    """Answer 406 if the Accept header excludes ``text/event-stream``; read the options."""
+    ranges = [part for line in request.headers.getlist("accept") for part in line.split(",")]
+    named = [part for part in ranges if part.strip()]
+    if named and not _are_accepted(named):
+        text = "this is an event stream: accept text/event-stream"
+        raise ProblemError(kinds.NOT_ACCEPTABLE, text)
+    ids = request.headers.getlist("last-event-id")
+    if max(len(ids), len(request.query_params.getlist("after"))) > 1:
         raise ProblemError(kinds.BAD_CURSOR, "send one Last-Event-ID, or one ?after=")
-    return resume_after(last_event_id if headers else after)
+    return StreamOptions(resume_after(last_event_id if ids else after), control)
 
 
-Resume = Annotated[str | None, Depends(resume_cursor)]
-Control = Annotated[
-    bool,
-    Query(description="Also send `gap` and `reset` instead of refusing or closing, and `end`."),
-]
+Options = Annotated[StreamOptions, Depends(stream_options)]
 Runs = Annotated[list[str], Query(alias="run", description="A run's id; once for each run.")]
 Targets = Annotated[
     list[str] | None, Query(alias="target", description="Only runs of these targets.")
@@ -84,121 +88,85 @@ Types = Annotated[
     list[EntryType | RunEventType] | None, Query(alias="type", description="Only these entries.")
 ]
 
-
-_KINDS = (
-    kinds.BAD_CURSOR,
-    kinds.NOT_ACCEPTABLE,
-    kinds.CURSOR_GAP,
-    kinds.CURSOR_RESET,
-    kinds.INVALID,
-    kinds.TOO_MANY,
-)
-_STREAM: dict[int | str, dict[str, Any]] = {
+_KINDS = (kinds.BAD_CURSOR, kinds.NOT_ACCEPTABLE, kinds.CURSOR_GAP, kinds.CURSOR_RESET)
+_FEED = {
     200: {"description": "Messages, each with the `id` to resume after."},
-    204: {"description": "Everything has ended and nothing comes after the cursor."},
-    **problems(*_KINDS, kinds.RUN_NOT_FOUND, kinds.DAMAGED),
+    **problems(*_KINDS, kinds.INVALID, kinds.TOO_MANY),
 }
-_FEED = {status: answer for status, answer in _STREAM.items() if status not in {204, 404, 500}}
+_STREAM = {
+    204: {"description": "Everything has ended and nothing comes after the cursor."},
+    **_FEED,
+    **problems(kinds.RUN_NOT_FOUND, kinds.DAMAGED),
+}
 
 
-@router.get(
-    "/runs/{run_id}/stream",
-    summary="Stream a run",
-    response_class=EventStream,
-    status_code=200,
-    responses=_STREAM,
-)
+def _get_stream(path: str, summary: str, responses: dict[int | str, dict[str, Any]]) -> _Decorator:
+    return router.get(
+        path, summary=summary, response_class=EventStream, status_code=200, responses=responses
+    )
+
+
+@_get_stream("/runs/{run_id}/stream", "Stream a run", _STREAM)
 async def stream_run(
-    who: StreamReader,
-    _: Annotated[None, Depends(accepts_event_streams)],
-    request: Request,
-    run_id: str,
-    after: Resume,
-    control: Control = False,
+    who: StreamReader, options: Options, request: Request, run_id: str
 ) -> EventStream:
     """The run's events so far, or after a cursor, and then as they come, until it has ended.
 
     Resumes on any pod; it may be closed at any time and is then to be opened again.
     """
-    pod = pod_of(request)
+    pod, after, control = pod_of(request), options.after, options.control
     if after is not None:
         Cursor.parse(after)
 
     async def source() -> MessageStream | None:
         run = await pod.find(who, run_id)
         store = await pod.store()
-        if run.seal is None and not control:
-            await check_run_cursor(store, run_id, after)
         messages = MessageStream(follow_run(store, run_id, after, control=control), control=control)
-        return await _unless_empty(messages, may_wait=run.seal is None)
+        # The first message of a sealed run shows whether the cursor is good.
+        cursors = [] if control or run.seal is not None else [(run_id, after)]
+        return await _checked(store, [run], cursors, messages)
 
     return EventStream(pod, who, source)
 
 
-@router.get(
-    "/stream",
-    summary="Stream several runs",
-    response_class=EventStream,
-    status_code=200,
-    responses=_STREAM,
-)
+@_get_stream("/stream", "Stream several runs", _STREAM)
 async def stream_runs(
-    who: StreamReader,
-    _: Annotated[None, Depends(accepts_event_streams)],
-    request: Request,
-    runs: Runs,
-    after: Resume,
-    control: Control = False,
+    who: StreamReader, options: Options, request: Request, runs: Runs
 ) -> EventStream:
     """The events of several runs, over one connection, until all have ended.
 
     Each message's `id` stands for all of the runs: resume with the same ones.
     """
-    pod = pod_of(request)
+    pod, control = pod_of(request), options.control
     if len(runs) > pod.options.max_runs_per_stream:
-        raise ProblemError(
-            kinds.INVALID, f"at most {pod.options.max_runs_per_stream} runs in one stream"
-        )
+        most = f"at most {pod.options.max_runs_per_stream} runs in one stream"
+        raise ProblemError(kinds.INVALID, most)
     if len(set(runs)) < len(runs):
         raise ProblemError(kinds.INVALID, "a run is named twice")
-    cursor = ManyCursor.parse(after, map(check_run_id, runs))
+    cursor = ManyCursor.parse(options.after, map(check_run_id, runs))
 
     async def source() -> MessageStream | None:
         found = await asyncio.gather(*(pod.find(who, run_id) for run_id in cursor.open_runs))
         store = await pod.store()
-        if not control:
-            cursors = [(run.run_id, cursor.after(run.run_id)) for run in found]
-            await asyncio.gather(*(check_run_cursor(store, *each) for each in cursors))
-        messages = follow_runs(store, cursor, control=control)
-        return await _unless_empty(messages, may_wait=any(run.seal is None for run in found))
+        cursors = [] if control else [(run.run_id, cursor.after(run.run_id)) for run in found]
+        return await _checked(store, found, cursors, follow_runs(store, cursor, control=control))
 
     return EventStream(pod, who, source)
 
 
-@router.get(
-    "/events/stream",
-    summary="Stream everything",
-    response_class=EventStream,
-    status_code=200,
-    responses=_FEED,
-)
+@_get_stream("/events/stream", "Stream everything", _FEED)
 async def stream_feed(
-    who: Admin,
-    _: Annotated[None, Depends(accepts_event_streams)],
-    request: Request,
-    after: Resume,
-    targets: Targets = None,
-    types: Types = None,
-    control: Control = False,
+    who: Admin, options: Options, request: Request, targets: Targets = None, types: Types = None
 ) -> EventStream:
     """The journal entries of all runs, from the oldest or after a cursor; it has no end."""
-    pod = pod_of(request)
+    pod, after, control = pod_of(request), options.after, options.control
     wanted = None if targets is None else [check_target(target) for target in targets]
 
     async def source() -> MessageStream:
         store = await pod.store()
         try:
-            await check_feed_cursor(store, after)
+            if after is not None:
+                await store.check_feed_cursor(after)
         except CursorError:
             if not control:
                 raise
@@ -206,6 +174,22 @@ async def stream_feed(
         return MessageStream(entries, control=control)
 
     return EventStream(pod, who, source)
+
+
+async def _checked(
+    store: WorkStore,
+    runs: list[Run],
+    cursors: list[tuple[str, str | None]],
+    messages: MessageStream,
+) -> MessageStream | None:
+    """The messages of runs, once these cursors have been checked.
+
+    None if all runs have ended and no message comes, which is answered with 204. While a run may
+    still have events, the first message could take hours: the answer is 200 at once.
+    """
+    await asyncio.gather(*(check_run_cursor(store, *cursor) for cursor in cursors))
+    may_wait = any(run.seal is None for run in runs)
+    return messages if may_wait or await messages.has_any() else None
 
 
 @router.post("/runs/{run_id}/ticket", summary="Get a ticket for a run's stream")
@@ -220,20 +204,9 @@ async def give_ticket(who: Reader, run_id: str, request: Request) -> Ticket:
     if pod.options.ticket_secret is None:
         raise ProblemError(kinds.NOT_FOUND, "this server gives no tickets: it has no ticket secret")
     seconds = seconds_left(who, pod.options.ticket_seconds)
-    holder = dataclasses.replace(who, tenant=run.tenant, run_id=run_id)
+    holder = replace(who, tenant=run.tenant, run_id=run_id)
     ticket = sign_ticket(pod.options.ticket_secret, holder, seconds)
     return Ticket(ticket=ticket, expires_in=math.floor(seconds))
-
-
-async def _unless_empty(messages: MessageStream, *, may_wait: bool) -> MessageStream | None:
-    """The messages; None if all runs have ended and no message comes, which is answered with 204.
-
-    While a run may still have events (``may_wait``), the first message could take hours: the answer
-    is 200 at once.
-    """
-    if may_wait or await messages.has_any():
-        return messages
-    return None
 
 
 def _are_accepted(ranges: list[str]) -> bool:
