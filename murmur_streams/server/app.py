@@ -16,7 +16,6 @@ from starlette.types import ASGIApp
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
 from murmur_streams.server.answering import problem_answer, request_id_of
-from murmur_streams.server.auth.access import documented_queries
 from murmur_streams.server.guard import Identity, RequestLimits, path_methods, route_path
 from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.openapi import DocumentedApp
@@ -93,7 +92,6 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     for router in routers:
         app.include_router(router)
     app.state.allowed = path_methods(routers)
-    app.state.queries = documented_queries(app)
     app.add_exception_handler(HTTPException, _router_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     # The last one added is the outermost.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -114,6 +115,27 @@ class DocumentedApp(FastAPI):
         if self.openapi_schema is None:
             self.openapi_schema = _completed(super().openapi())
         return self.openapi_schema
+
+    @cached_property
+    def queries(self) -> dict[tuple[str, str], dict[str, bool]]:
+        """The query parameters by method, in lower case, and path; whether each may repeat."""
+        document = self.openapi()
+        schemes: dict[str, Any] = document["components"].get("securitySchemes", {})
+        return {
+            (method, path): dict(sorted(_queries(operation, schemes)))
+            for path, operations in document["paths"].items()
+            for method, operation in operations.items()
+        }
+
+
+def _queries(operation: dict[str, Any], schemes: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    for each in operation.get("parameters", ()):
+        if each["in"] == "query":
+            choices: list[dict[str, Any]] = each["schema"].get("anyOf", [each["schema"]])
+            yield each["name"], any(choice.get("type") == "array" for choice in choices)
+    for name in {name for choice in operation.get("security", ()) for name in choice}:
+        if schemes[name].get("in") == "query":
+            yield schemes[name]["name"], False
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:

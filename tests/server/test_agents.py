@@ -201,5 +201,6 @@ async def test_a_gathering_ends_with_the_first_problem(
 ) -> None:
     """A task that does not fit is the answer, and no wait is left."""
     body = {"tasks": [{"input": 1}, {"input": "x"}, {"input": 2}], "max_concurrency": 3}
-    check_problem(await client.post("/agents/fine/gather", json=body), 422, "invalid")
+    response = await client.post("/agents/fine/gather", json=body)
+    assert check_problem(response, 422, "invalid")["detail"].startswith("tasks.1: ")
     assert pod.streams.total() == 0

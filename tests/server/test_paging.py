@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -62,7 +63,9 @@ async def test_runs_are_listed_newest_first_each_once(client: httpx.AsyncClient)
     assert [len(page["runs"]) for page in found] == [3, 3, 1]
     listed = [run["run_id"] for page in found for run in page["runs"]]
     assert sorted(listed) == sorted(run_ids)
-    times = [run["created_at"] for page in found for run in page["runs"]]
+    # Not compared as text: a time of a whole second is written without its fraction.
+    runs = [run for page in found for run in page["runs"]]
+    times = [datetime.fromisoformat(run["created_at"]) for run in runs]
     assert times == sorted(times, reverse=True)
 
 

@@ -56,6 +56,15 @@ async def test_the_text_says_what_can_be_sent(client: httpx.AsyncClient) -> None
     assert detail.endswith("query.x: is not a known query parameter; this route reads none")
 
 
+async def test_a_parameter_is_sent_once_unless_it_is_a_list(client: httpx.AsyncClient) -> None:
+    """Of two values one would be ignored; ``run``, ``target`` and ``type`` of streams are lists."""
+    run_id = await submitted(client)
+    document = check_problem(await client.get("/runs?limit=1&limit=2"), 422, "invalid")
+    assert document["errors"] == [{"at": "query.limit", "rule": "may be there only once"}]
+    check_problem(await client.get(f"/runs/{run_id}/stream?control=1&control=1"), 422, "invalid")
+    check_problem(await client.get(f"/stream?run={run_id}&run=unknown"), 404, "run-not-found")
+
+
 async def test_a_head_is_checked_like_a_get(client: httpx.AsyncClient) -> None:
     """HEAD reads the same parameters as GET."""
     assert (await client.head("/runs?limit=1")).status_code == 200

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, Security
 from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyQuery, HTTPBearer
 
@@ -36,8 +35,6 @@ _ticket = APIKeyQuery(
 )
 
 Dependency = Callable[..., Awaitable[Principal]]
-Documented = Callable[[], dict[tuple[str, str], tuple[str, ...]]]
-"""The names of the query parameters by method, in lower case, and path of an operation."""
 
 
 def needs(scope: Scope) -> Dependency:
@@ -74,36 +71,24 @@ async def reader_of_document(connection: HTTPConnection) -> None:
         await _caller(connection)
 
 
-def documented_queries(app: FastAPI) -> Documented:
-    """Return a function that finds the query parameters of each operation; it does so once."""
-
-    @cache
-    def found() -> dict[tuple[str, str], tuple[str, ...]]:
-        document = app.openapi()
-        schemes: dict[str, Any] = document["components"].get("securitySchemes", {})
-        return {
-            (method, path): tuple(sorted(_names(operation, schemes)))
-            for path, operations in document["paths"].items()
-            for method, operation in operations.items()
-        }
-
-    return found
-
-
 def check_query(connection: HTTPConnection) -> None:
-    """Reject query parameters that the route does not read.
+    """Reject query parameters that the route does not read, and two where it reads one.
 
     Raises:
         ProblemError: the text names them, and those that the route reads.
     """
-    documented: Documented = connection.app.state.queries
-    scope = connection.scope
-    known = documented()[scope["method"].lower(), scope["route"].path_format]
+    scope, query = connection.scope, connection.query_params
+    known = connection.app.queries[scope["method"].lower(), scope["route"].path_format]
     reads = f"this route reads {', '.join(known)}" if known else "this route reads none"
-    unknown = dict.fromkeys(name for name in connection.query_params if name not in known)
-    if unknown:
-        rule = f"is not a known query parameter; {reads}"
-        raise invalid("the request", [{"loc": ("query", name), "msg": rule} for name in unknown])
+    rules: dict[str, str] = {}
+    for name in query:
+        if name not in known:
+            rules[name] = f"is not a known query parameter; {reads}"
+        elif len(query.getlist(name)) > 1 and not known[name]:
+            rules[name] = "may be there only once"
+    if rules:
+        found = [{"loc": ("query", name), "msg": rule} for name, rule in rules.items()]
+        raise invalid("the request", found)
 
 
 async def refuse_unknown_queries(connection: HTTPConnection) -> None:
@@ -130,13 +115,6 @@ def pod_of(connection: HTTPConnection) -> Pod:
     """The pod of the app that answers."""
     pod: Pod = connection.app.state.pod
     return pod
-
-
-def _names(operation: dict[str, Any], schemes: dict[str, Any]) -> set[str]:
-    names = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
-    named = {name for choice in operation.get("security", ()) for name in choice}
-    used = [schemes[name] for name in named]
-    return names | {scheme["name"] for scheme in used if scheme.get("in") == "query"}
 
 
 async def _caller(connection: HTTPConnection) -> Principal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -15,7 +15,7 @@ from murmur_streams.server.auth.access import READERS, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import preferring, problems, request_body
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.problems import ProblemError, problem_of
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
 from murmur_streams.stores.own_tasks import end_tasks
@@ -61,10 +61,11 @@ async def run_agent(
     the problem has its ``run_id``.
     """
     _agent(request, name)
-    work = _RequestRuns(request, who, name)
+    runs = _RequestRuns(request, who, name)
     with pod_of(request).streaming(who):
-        run_id = await work.submit(body.task, idempotency_key(request))
-        return (await _outcomes(work, [work.outcome(run_id)]))[0]
+        run_id = await runs.submit(body.task, idempotency_key(request))
+        [outcome] = await runs.outcomes([runs.outcome(run_id)])
+        return outcome
 
 
 @router.post(
@@ -84,12 +85,10 @@ async def gather_agent(
     are submitted, and those that were go on.
     """
     _agent(request, name)
-    work, key = _RequestRuns(request, who, name, body.max_concurrency), idempotency_key(request)
-    # Each task has its own key. A client's key has no space, so it cannot be one of these.
-    keys = [None if key is None else f"{key} {number}" for number in range(len(body.tasks))]
+    runs, key = _RequestRuns(request, who, name, body.max_concurrency), idempotency_key(request)
     with pod_of(request).streaming(who):
-        return await _outcomes(
-            work, [work.run(task, its_key) for task, its_key in zip(body.tasks, keys, strict=True)]
+        return await runs.outcomes(
+            runs.run(number, task, key) for number, task in enumerate(body.tasks)
         )
 
 
@@ -142,42 +141,47 @@ class _RequestRuns:
         await ended(store, await store.snapshot(run_id))
         return await pod.outcome(await store.snapshot(run_id))
 
-    async def run(self, task: Task, key: str | None) -> AnyOutcome:
-        """Submit a run and wait for its outcome; at most ``at_once`` do so together."""
+    async def run(self, number: int, task: Task, key: str | None) -> AnyOutcome:
+        """Submit one of several runs and wait for its outcome; at most ``at_once`` do so together.
+
+        A problem with its task names the task's number.
+        """
+        # Each task has its own key. A client's key has no space, so it cannot be one of these.
+        its_key = None if key is None else f"{key} {number}"
         async with self._slots:
-            return await self.outcome(await self.submit(task, key))
+            try:
+                run_id = await self.submit(task, its_key)
+            except Exception as error:
+                problem = problem_of(error)
+                if not problem.kind.shows_detail:
+                    raise
+                text = f"tasks.{number}: {problem}"
+                raise ProblemError(
+                    problem.kind, text, headers=problem.headers, **problem.members
+                ) from error
+            return await self.outcome(run_id)
+
+    async def outcomes(self, works: Iterable[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
+        """The outcomes in order, within the request's time; after it, the runs go on."""
+        pod = pod_of(self.request)
+        most = preferred_wait(self.request, pod.options.run_seconds)
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            seconds = pod.options.run_seconds if most is None else most
+            if await until(self.request, _wait_for_all(tasks), seconds):
+                return [task.result() for task in tasks]
+        finally:
+            await end_tasks(tasks)
+        first = next(iter(self.run_ids), None)
+        members: dict[str, Any] = {"run_ids": self.run_ids, "run_id": first}
+        if pod.drain.is_set():
+            text = "this pod is shutting down; what was submitted goes on"
+            raise ProblemError(kinds.DRAINING, text, **members)
+        raise ProblemError(kinds.TIMEOUT, "it took too long; what was submitted goes on", **members)
 
 
-async def _outcomes(
-    work: _RequestRuns, runs: list[Coroutine[Any, Any, AnyOutcome]]
-) -> list[AnyOutcome]:
-    pod, found = pod_of(work.request), list[AnyOutcome]()
-
-    async def wait() -> None:
-        found.extend(await _all(runs))
-
-    preferred = preferred_wait(work.request, pod.options.run_seconds)
-    seconds = pod.options.run_seconds if preferred is None else preferred
-    try:
-        if await until(work.request, wait(), seconds):
-            return found
-    finally:
-        for run in runs:
-            run.close()
-    members: dict[str, Any] = {"run_ids": work.run_ids, "run_id": next(iter(work.run_ids), None)}
-    if pod.drain.is_set():
-        raise ProblemError(
-            kinds.DRAINING, "this pod is shutting down; what was submitted goes on", **members
-        )
-    raise ProblemError(kinds.TIMEOUT, "it took too long; what was submitted goes on", **members)
-
-
-async def _all(runs: list[Coroutine[Any, Any, AnyOutcome]]) -> list[AnyOutcome]:
-    tasks = [asyncio.create_task(run) for run in runs]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        await end_tasks(tasks)
+async def _wait_for_all(tasks: list[asyncio.Task[AnyOutcome]]) -> None:
+    await asyncio.gather(*tasks)
 
 
 def _agent(request: Request, name: str) -> Agent:

@@ -73,10 +73,7 @@ async def stream_options(
     if named and not _are_accepted(named):
         text = "this is an event stream: accept text/event-stream"
         raise ProblemError(kinds.NOT_ACCEPTABLE, text)
-    ids = request.headers.getlist("last-event-id")
-    if max(len(ids), len(request.query_params.getlist("after"))) > 1:
-        raise ProblemError(kinds.BAD_CURSOR, "send one Last-Event-ID, or one ?after=")
-    return StreamOptions(resume_after(last_event_id if ids else after), control)
+    return StreamOptions(resume_after(after if last_event_id is None else last_event_id), control)
 
 
 Options = Annotated[StreamOptions, Depends(stream_options)]
