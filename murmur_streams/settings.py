@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
 from murmur_streams.core.redaction import redacted
 
 T = TypeVar("T")
 
 DAY_SECONDS = 86_400
-TEN_YEARS_SECONDS = 3_650 * DAY_SECONDS
 
 _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")

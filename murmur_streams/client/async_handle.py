@@ -23,6 +23,7 @@ from murmur_streams.core.model.errors import (
     RunNotTerminalError,
 )
 from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.limits import check_seconds
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
@@ -160,7 +161,7 @@ class AsyncHandle:
         """
         now, until = self._patience.now, math.inf
         if not isinstance(wait, bool):
-            until = now() + requests.checked_seconds("wait", wait)
+            until = now() + check_seconds("wait", wait, least=0)
         while True:
             began = now()
             seconds = math.ceil(max(0.0, min(until - began, WAIT_SECONDS)))

@@ -6,19 +6,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, Unpack, cast
 from urllib.parse import quote
-
-from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_run_id, check_target
-from murmur_streams.core.model.limits import check_state
+from murmur_streams.core.model.limits import check_seconds, check_state
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.rules.requests import TRACE_NAMES, milliseconds
-from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY
+from murmur_streams.core.rules.requests import TRACE_NAMES
+from murmur_streams.wire.requests import submit_body
+from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY, ClientSubmitOptions
 
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_HEADER_KEY}}}")
 EVENT_STREAM = "text/event-stream"
@@ -49,50 +47,28 @@ class Ask:
         return self.method == "GET"
 
 
-def submit(  # noqa: PLR0913  # one for each option of a submission
-    target: str,
-    given: object,
-    *,
-    run_id: str | None = None,
-    metadata: Mapping[str, JsonValue] | None = None,
-    idempotency_key: str | None = None,
-    delay: float | timedelta | None = None,
-    at: datetime | None = None,
-    priority: int = 0,
-    deadline: float | timedelta | None = None,
-    trace: Mapping[str, str] | None = None,
-    wait: float | None = None,
-) -> Ask:
+def submit(target: str, given: object, **options: Unpack[ClientSubmitOptions]) -> Ask:
     """POST /submit. The options are those of ``Fleet.submit``; and ``wait``, in seconds.
 
     Raises:
         InvalidInputError: an argument breaks a rule that needs no server.
     """
-    _check_together(run_id, idempotency_key, delay, at)
-    task = {"input": given, "metadata": _metadata(metadata)}
-    body = _present(
-        target=check_target(target),
-        task={name: value for name, value in task.items() if value is not None},
-        run_id=None if run_id is None else check_run_id(run_id),
-        delay=None if delay is None else _seconds("the delay", delay),
-        at=None if at is None else at.isoformat(),
-        priority=priority or None,
-        deadline=None if deadline is None else _seconds("the deadline", deadline),
-    )
-    key = None if idempotency_key is None else _key(idempotency_key)
-    waited = 0.0 if wait is None else checked_seconds("wait", wait)
-    headers = _present(
-        **{"Idempotency-Key": key, "Prefer": None if wait is None else _prefer(waited)}
-    )
+    body = submit_body(target, given, options)
+    key, wait = options.get("idempotency_key"), options.get("wait")
+    headers = _trace(options.get("trace") or {})
+    if key is not None:
+        headers["Idempotency-Key"] = _key(key)
+    if wait is not None:
+        headers["Prefer"] = _prefer(check_seconds("wait", wait, least=0))
     return Ask(
         method="POST",
         path="/submit",
-        headers={**_trace(trace or {}), **headers},
+        headers=headers,
         body=encode_json(body, "the submission").encode(),
-        wait_seconds=waited,
-        run_id=run_id or "",
+        wait_seconds=wait or 0.0,
+        run_id=options.get("run_id") or "",
         target=target,
-        key=idempotency_key or "",
+        key=key or "",
     )
 
 
@@ -113,7 +89,7 @@ def result(run_id: str) -> Ask:
 
 def events(run_id: str, after: str | None, limit: int | None, wait: float) -> Ask:
     """GET /runs/{run_id}/events."""
-    seconds = checked_seconds("wait", wait)
+    seconds = check_seconds("wait", wait, least=0)
     query = _query(after=after, limit=limit, wait=f"{seconds:g}" if seconds else None)
     return _of(run_id, "/events", query=query, wait_seconds=seconds)
 
@@ -198,29 +174,6 @@ def _resumed(after: str | None) -> dict[str, str]:
     return found if after is None else {**found, "Last-Event-ID": _header("the cursor", after)}
 
 
-def _metadata(given: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | None:
-    if given is None:
-        return None
-    if not isinstance(cast("object", given), Mapping):
-        raise InvalidInputError(f"metadata is {given!r}, but must be a mapping of names to JSON")
-    return dict(given)
-
-
-def _check_together(
-    run_id: str | None, key: str | None, delay: float | timedelta | None, at: datetime | None
-) -> None:
-    if key is not None and run_id is not None:
-        raise InvalidInputError("pass run_id or idempotency_key, not both: the key makes the id")
-    if delay is not None and at is not None:
-        raise InvalidInputError("pass delay or at, not both")
-    if at is not None and at.utcoffset() is None:
-        raise InvalidInputError("at has no time zone; use datetime.now(tz=UTC) + timedelta(...)")
-
-
-def _present(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _prefer(seconds: float) -> str:
     # The header can only hold whole seconds.
     return f"wait={math.ceil(seconds)}"
@@ -253,15 +206,3 @@ def _header(what: str, text: str) -> str:
 
 def _travels(text: str) -> bool:
     return text.isascii() and text.isprintable() and text == text.strip()
-
-
-def _seconds(what: str, given: float | timedelta) -> float:
-    return checked_seconds(what, given.total_seconds() if isinstance(given, timedelta) else given)
-
-
-def checked_seconds(what: str, seconds: object) -> float:
-    """The seconds, from 0 to ten years. Raises InvalidInputError for anything else."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidInputError(f"{what} is {seconds!r}, but must be a number of seconds")
-    milliseconds(what, seconds)
-    return float(seconds)

@@ -22,7 +22,7 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.core.model.result_codec import EncodedOutput, StoredModel
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.policy import AgentOptions, Policy, make_policy
+from murmur_streams.fleet.policy import AgentOptions, Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -184,7 +184,7 @@ class AgentRegistry:
             TypeError: its parameters or types do not fit, or the name is taken.
             InvalidInputError: an option is out of bounds.
         """
-        policy = make_policy(**options)
+        policy = Policy(**options)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             agent = make_agent(function, name, policy)

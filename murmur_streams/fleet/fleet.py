@@ -150,7 +150,7 @@ class Fleet(AgentRegistry):
             given,
             sent=sent,
             request_sha256=request_sha256,
-            policy_deadline=None if known is None else known.policy.deadline_seconds,
+            policy_deadline=None if known is None else known.policy.deadline,
             **options,
         )
         return self._submitted(run_id, await self.store(), target)

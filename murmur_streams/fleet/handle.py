@@ -18,6 +18,7 @@ from murmur_streams.core.model.errors import (
     RunNotFoundError,
 )
 from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.limits import check_seconds
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
@@ -29,7 +30,6 @@ from murmur_streams.core.rules.cancellation import (
 )
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.current import Awaited, awaiting, current_execution
-from murmur_streams.fleet.policy import checked_seconds
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.stores.work_store import WorkStore
 
@@ -119,7 +119,7 @@ class RunHandle(Generic[T]):
             raise InvalidInputError(f"reason is {reason!r}, but must be text")
         wait = False if wait is None else wait
         if not isinstance(wait, bool):
-            checked_seconds("wait", wait, least=0)
+            check_seconds("wait", wait, least=0)
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
@@ -151,7 +151,7 @@ class RunHandle(Generic[T]):
             TimeoutError: not ended within ``timeout`` seconds; the run goes on.
         """
         if timeout is not None:
-            checked_seconds("timeout", timeout, least=0)
+            check_seconds("timeout", timeout, least=0)
         await self._ended_within(timeout)
         store = await self._stores.get()
         result = await store.get_result(self.run_id)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Set
-from datetime import datetime
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from pydantic import BaseModel, JsonValue
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -17,7 +15,8 @@ from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_tenant
 from murmur_streams.core.model.run import Run
-from murmur_streams.wire.submit_options import LONGEST_KEY
+from murmur_streams.core.rules.requests import due_milliseconds
+from murmur_streams.wire.submit_options import LONGEST_KEY, CheckedOptions
 
 KEYED = "idem-"
 """Run ids that are derived from a key begin with this."""
@@ -41,16 +40,7 @@ def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
     return f"{KEYED}{hashlib.sha256(parts).hexdigest()[:32]}"
 
 
-def request_digest(  # one for each part of a submission
-    target: str,
-    sent: JsonValue,
-    *,
-    metadata: Mapping[str, JsonValue] | None = None,
-    priority: int = 0,
-    delay_seconds: float = 0.0,
-    at: datetime | None = None,
-    deadline_seconds: float | None = None,
-) -> str:
+def request_digest(target: str, sent: JsonValue, **options: Unpack[CheckedOptions]) -> str:
     """The SHA-256 of a request with a key; a later request with the same key is compared by it.
 
     It covers the request and not the run: values that the agent's type or policy fill in (an id,
@@ -60,20 +50,17 @@ def request_digest(  # one for each part of a submission
     Args:
         target: the agent's name.
         sent: the input, as ``sent_form`` makes it or as JSON from outside.
-        metadata: as the caller sent it, and so are the others.
-        priority: see Fleet.submit.
-        delay_seconds: 0 for none.
-        at: None for none.
-        deadline_seconds: None when it was left out.
+        options: as the caller sent them.
     """
+    at, deadline = options.get("at"), options.get("deadline_seconds")
     request: dict[str, object] = {
         "target": target,
         "input": sent,
-        "metadata": dict(metadata) if metadata else None,
-        "priority": priority or None,
-        "delay": float(delay_seconds) or None,
-        "at": _moment_ms(at),
-        "deadline": None if deadline_seconds is None else float(deadline_seconds),
+        "metadata": options.get("metadata") or None,
+        "priority": options.get("priority") or None,
+        "delay": float(options.get("delay_seconds", 0)) or None,
+        "at": None if at is None else due_milliseconds(at),
+        "deadline": None if deadline is None else float(deadline),
     }
     present = {name: value for name, value in request.items() if value is not None}
     encode_json(present, "the submission")
@@ -107,12 +94,6 @@ def sent_form(value: object, encoded: JsonValue) -> JsonValue:
         return _form(value)
     except (PydanticSerializationError, ValueError, RecursionError):
         return encoded
-
-
-def _moment_ms(at: object) -> int | None:
-    if isinstance(at, datetime) and at.utcoffset() is not None:
-        return math.ceil(at.timestamp() * 1000)
-    return None  # The store rejects everything else.
 
 
 def _form(value: object) -> JsonValue:

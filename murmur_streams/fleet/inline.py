@@ -20,7 +20,7 @@ from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.endings import Endings
 from murmur_streams.fleet.execution.execution import STOP_SECONDS, Execution
-from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead, Policy, Retry, checked_count
+from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead, Policy, Retry, check_count
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 
 WORKER = "inline"
@@ -70,7 +70,7 @@ async def run_inline(
     agent: Agent, given: object, *, attempt: int = 1, last_checkpoint: JsonValue = None
 ) -> InlineRun[Any]:
     """Execute an agent once; arguments and errors as ``Fleet.run_inline``."""
-    checked_count("attempt", attempt, least=1)
+    check_count("attempt", attempt, least=1)
     agent = replace(agent, policy=Policy())
     encoded = agent.encode_input(given)
     async with InMemoryRunStore() as store:

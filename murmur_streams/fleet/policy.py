@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
 from murmur_streams.core.exception_text import cause_of, members_of
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, NonRetryableError
-from murmur_streams.core.model.limits import MAX_COUNT
+from murmur_streams.core.model.limits import MAX_COUNT, check_seconds, is_number
+from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 
 RETRIES_EXHAUSTED = "retries_exhausted"
 NOT_RETRYABLE = "not_retryable"
-DEADLINE_EXCEEDED = "deadline_exceeded"
 FAILED = "failed"
 RETRY_LATER = "retry_later"
-LATER_LEAST_SECONDS = 0.1
-LATER_OFTEN = 10
-LATER_OFTEN_LEAST_SECONDS = 1.0
+LEAST_LATER_SECONDS = 0.1
+"""RetryLater waits for so long at least."""
+MOST_SHORT_WAITS = 10
+"""When so many executions were excused, RetryLater waits for ``LEAST_LATE_WAIT_SECONDS``."""
+LEAST_LATE_WAIT_SECONDS = 1.0
 SPARE_ATTEMPTS = 10
 """How many executions beyond its retries may end without a result, with dead or lost workers."""
-LONGEST_SECONDS = 10 * 365 * 86_400.0
 MOST_RETRIES = 1_000_000
-_CANCEL_GRACE_SECONDS = 10.0
 
 
 class RetryLater(MurmurError):  # noqa: N818  # a request and not an error
@@ -37,7 +37,7 @@ class RetryLater(MurmurError):  # noqa: N818  # a request and not an error
     """
 
     def __init__(self, delay_seconds: float, reason: str | None = None) -> None:
-        checked_seconds("RetryLater's delay_seconds", delay_seconds, least=0)
+        check_seconds("RetryLater's delay_seconds", delay_seconds, least=0)
         super().__init__(
             f"again in {delay_seconds:g} s" + (f": {reason}" if reason is not None else "")
         )
@@ -65,13 +65,13 @@ class Backoff:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        checked_seconds("Backoff's first_seconds", self.first_seconds, least=0)
-        checked_seconds("Backoff's most_seconds", self.most_seconds, least=0)
-        if not (_is_number(self.factor) and 1 <= self.factor <= MAX_COUNT):
+        check_seconds("Backoff's first_seconds", self.first_seconds, least=0)
+        check_seconds("Backoff's most_seconds", self.most_seconds, least=0)
+        if not (is_number(self.factor) and 1 <= self.factor <= MAX_COUNT):
             raise InvalidInputError(
                 f"Backoff's factor is {self.factor!r}, but must be from 1 to {MAX_COUNT:,}"
             )
-        if not (_is_number(self.jitter) and 0 <= self.jitter <= 1):
+        if not (is_number(self.jitter) and 0 <= self.jitter <= 1):
             raise InvalidInputError(f"Backoff's jitter is {self.jitter!r}, but must be from 0 to 1")
 
     def delay_seconds(self, failures: int, draw: Callable[[], float]) -> float:
@@ -88,31 +88,56 @@ class Backoff:
         return min(self.most_seconds, whole) * (1 - self.jitter * draw())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How an agent's runs are executed; the options of ``@fleet.agent``.
+    """How an agent's runs are executed: the options of ``@fleet.agent``, see there.
 
-    Args:
-        retries: how often a failed execution is followed by another.
-        timeout_seconds: for one execution; None for no limit.
-        deadline_seconds: for the whole run, from when it is due; None for no limit.
-        backoff: the waits between failures and retries.
-        never_retry: errors after which the run fails at once.
-        max_attempts: how many executions a run may begin, those included that ended with their
-            worker; 0 for no limit.
-        silent_after_seconds: a run that writes nothing for so long is recorded as silent; None
-            never.
-        cancel_grace_seconds: how long a cancelled handler may take to end.
+    Raises:
+        InvalidInputError: an option is out of bounds; the text names it.
     """
 
     retries: int = 0
-    timeout_seconds: float | None = None
-    deadline_seconds: float | None = None
-    backoff: Backoff = field(default_factory=Backoff)
+    timeout: float | None = None
+    deadline: float | None = None
+    backoff: Backoff | None = None
     never_retry: tuple[type[BaseException], ...] = ()
-    max_attempts: int = SPARE_ATTEMPTS
+    max_attempts: int | None = None
     silent_after_seconds: float | None = None
-    cancel_grace_seconds: float = _CANCEL_GRACE_SECONDS
+    cancel_grace_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_count("retries", self.retries, least=0)
+        if self.max_attempts is not None:
+            check_count("max_attempts", self.max_attempts, least=0)
+        for name in ("timeout", "deadline", "silent_after_seconds"):
+            if (seconds := getattr(self, name)) is not None:
+                check_seconds(name, seconds, least=0.001)
+        check_seconds("cancel_grace_seconds", self.cancel_grace_seconds, least=0)
+        if self.backoff is not None and not isinstance(cast("object", self.backoff), Backoff):
+            raise InvalidInputError(f"backoff is {self.backoff!r}, but must be a Backoff(…)")
+        for kind in _as_tuple(self.never_retry):
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise InvalidInputError(
+                    f"never_retry holds {kind!r}, but must hold exception classes"
+                )
+
+    @property
+    def most_attempts(self) -> int:
+        """How many executions may begin; 0 for no limit."""
+        return self.retries + SPARE_ATTEMPTS if self.max_attempts is None else self.max_attempts
+
+
+class AgentOptions(TypedDict, total=False):
+    """The keywords of ``@fleet.agent`` beside the name: the fields of a Policy."""
+
+    retries: int
+    timeout: float | None
+    deadline: float | None
+    backoff: Backoff | None
+    never_retry: tuple[type[BaseException], ...]
+    max_attempts: int | None
+    silent_after_seconds: float | None
+    cancel_grace_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +159,7 @@ def decide_failure(
     error: BaseException,
     policy: Policy,
     *,
-    failures: int,
+    earlier_failures: int,
     excused: int,
     left_seconds: float | None,
     draw: Callable[[], float],
@@ -144,7 +169,7 @@ def decide_failure(
     Args:
         error: the error that ended the execution.
         policy: the agent's policy.
-        failures: how many executions had failed before this one.
+        earlier_failures: how many executions had failed before this one.
         excused: how many earlier executions do not count as attempts.
         left_seconds: how long until the run's deadline; None for no deadline.
         draw: returns a random number from 0 to 1.
@@ -152,19 +177,19 @@ def decide_failure(
     Raises:
         BaseException: everything that the backoff raises, whose class may be the user's own.
     """
-    later_seconds = _asked_seconds(error, policy.never_retry)
+    later_seconds = _asked_seconds(error, (NonRetryableError, *_as_tuple(policy.never_retry)))
     if later_seconds == math.inf:
         return Dead(NOT_RETRYABLE)
     if later_seconds is not None:
         # Nothing else limits the number: an agent that asks for 0 s would keep a slot and the
         # server busy.
-        least = LATER_LEAST_SECONDS if excused < LATER_OFTEN else LATER_OFTEN_LEAST_SECONDS
+        least = LEAST_LATER_SECONDS if excused < MOST_SHORT_WAITS else LEAST_LATE_WAIT_SECONDS
         decision = Retry(max(least, later_seconds), RETRY_LATER)
-    elif failures >= policy.retries:
+    elif earlier_failures >= policy.retries:
         return Dead(RETRIES_EXHAUSTED)
     else:
-        wait = policy.backoff.delay_seconds(failures + 1, draw)
-        decision = Retry(checked_seconds("the backoff's wait", wait, least=0), FAILED)
+        wait = (policy.backoff or Backoff()).delay_seconds(earlier_failures + 1, draw)
+        decision = Retry(check_seconds("the backoff's wait", wait, least=0), FAILED)
     if left_seconds is not None and decision.delay_seconds >= left_seconds:
         return Dead(DEADLINE_EXCEEDED)
     return decision
@@ -199,11 +224,10 @@ def _own_seconds(error: BaseException, never_retry: tuple[type, ...]) -> float |
     if issubclass(type(error), RetryLater):
         try:
             seconds = cast("RetryLater", error).delay_seconds
-            return checked_seconds("RetryLater's delay_seconds", seconds, least=0)
+            return check_seconds("RetryLater's delay_seconds", seconds, least=0)
         except BaseException:  # noqa: BLE001  # without a readable delay it is an ordinary failure
             return None
-    kinds = (NonRetryableError, *never_retry)
-    return math.inf if any(_is_of(error, kind) for kind in kinds) else None
+    return math.inf if any(_is_of(error, kind) for kind in never_retry) else None
 
 
 def _is_of(error: BaseException, kind: type) -> bool:
@@ -214,75 +238,7 @@ def _is_of(error: BaseException, kind: type) -> bool:
         return False
 
 
-class AgentOptions(TypedDict, total=False):
-    """The keywords of ``@fleet.agent`` beside the name; see ``Fleet.agent``."""
-
-    retries: int
-    timeout: float | None
-    deadline: float | None
-    backoff: Backoff | None
-    never_retry: tuple[type[BaseException], ...]
-    max_attempts: int | None
-    silent_after_seconds: float | None
-    cancel_grace_seconds: float
-
-
-def make_policy(
-    *,
-    retries: int = 0,
-    timeout: float | None = None,
-    deadline: float | None = None,
-    backoff: Backoff | None = None,
-    never_retry: tuple[type[BaseException], ...] = (),
-    max_attempts: int | None = None,
-    silent_after_seconds: float | None = None,
-    cancel_grace_seconds: float = _CANCEL_GRACE_SECONDS,
-) -> Policy:
-    """Check an agent's options.
-
-    Raises:
-        InvalidInputError: an option is out of bounds; the text names it.
-    """
-    checked_count("retries", retries, least=0)
-    if max_attempts is not None:
-        checked_count("max_attempts", max_attempts, least=0)
-    for name, seconds in (
-        ("timeout", timeout),
-        ("deadline", deadline),
-        ("silent_after_seconds", silent_after_seconds),
-    ):
-        if seconds is not None:
-            checked_seconds(name, seconds, least=0.001)
-    checked_seconds("cancel_grace_seconds", cancel_grace_seconds, least=0)
-    if backoff is not None and not isinstance(cast("object", backoff), Backoff):
-        raise InvalidInputError(f"backoff is {backoff!r}, but must be a Backoff(…)")
-    return Policy(
-        retries=retries,
-        timeout_seconds=timeout,
-        deadline_seconds=deadline,
-        backoff=backoff or Backoff(),
-        never_retry=_checked_types(never_retry),
-        max_attempts=retries + SPARE_ATTEMPTS if max_attempts is None else max_attempts,
-        silent_after_seconds=silent_after_seconds,
-        cancel_grace_seconds=cancel_grace_seconds,
-    )
-
-
-def checked_seconds(name: str, seconds: object, *, least: float) -> float:
-    """Check a length of time, from ``least`` to ten years."""
-    if _is_number(seconds) and least <= cast("float", seconds) <= LONGEST_SECONDS:
-        return float(cast("float", seconds))
-    raise InvalidInputError(
-        f"{name} is {seconds!r}, but must be a number of seconds from {least:g} to "
-        f"{LONGEST_SECONDS:,.0f} (ten years)"
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def checked_count(name: str, count: object, *, least: int) -> None:
+def check_count(name: str, count: object, *, least: int) -> None:
     """Check an integer, from ``least`` to a million."""
     if type(count) is not int or not least <= count <= MOST_RETRIES:
         raise InvalidInputError(
@@ -290,10 +246,7 @@ def checked_count(name: str, count: object, *, least: int) -> None:
         )
 
 
-def _checked_types(given: object) -> tuple[type[BaseException], ...]:
-    many = isinstance(given, (tuple, list, set, frozenset))
-    kinds: tuple[Any, ...] = tuple(cast("tuple[Any, ...]", given)) if many else (given,)
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise InvalidInputError(f"never_retry holds {kind!r}, but must hold exception classes")
-    return kinds
+def _as_tuple(kinds: object) -> tuple[Any, ...]:
+    """The exception classes of ``never_retry``, which may be any collection, or one class."""
+    many = isinstance(kinds, (tuple, list, set, frozenset))
+    return tuple(cast("tuple[Any, ...]", kinds)) if many else (kinds,)

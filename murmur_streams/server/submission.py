@@ -36,7 +36,7 @@ from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.wire.problems import BAD_REQUEST, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP
 from murmur_streams.wire.requests import SubmitRequest
-from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY, SubmitOptions
+from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY, SubmitOptions, check_options
 
 MOST_PAST = timedelta(days=1)
 """A start further back is a mistake, not a request that arrived late."""
@@ -122,21 +122,12 @@ class _RequestedWork:
         body = self.body
         if body.at is not None and body.at < datetime.now(UTC) - MOST_PAST:
             raise InvalidInputError("at is over for more than a day; leave it out to start at once")
-        options = SubmitOptions(
-            run_id=run_id,
-            metadata=body.task.metadata,
-            tenant=self.who.tenant,
-            delay=body.delay,
-            at=body.at,
-            priority=body.priority,
-            deadline=body.deadline,
-            trace=self.trace,
-        )
+        own = SubmitOptions(run_id=run_id, tenant=self.who.tenant, trace=self.trace)
         handle = await self.pod.fleet.submit_json(
             body.target,
             self.given,
             request_sha256=None if run_id is None else self.digest,
-            **options,
+            **{**body.options, **own},
         )
         return Submission(handle.run_id, handle=handle)
 
@@ -144,15 +135,7 @@ class _RequestedWork:
     def digest(self) -> str:
         """The digest of the client's request; a second request under the key must have the same."""
         body = self.body
-        return request_digest(
-            body.target,
-            body.task.input,
-            metadata=body.task.metadata,
-            priority=body.priority,
-            delay_seconds=body.delay or 0.0,
-            at=body.at,
-            deadline_seconds=body.deadline,
-        )
+        return request_digest(body.target, body.task.input, **check_options(body.options))
 
     def is_same(self, run: Run) -> bool:
         """Whether the run of a key was submitted by a request like this one."""

@@ -15,7 +15,13 @@ from pydantic import (
     model_validator,
 )
 
+from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.core.rules.requests import MOST_PRIORITY
+from murmur_streams.wire.submit_options import (
+    ClientSubmitOptions,
+    CommonSubmitOptions,
+    check_options,
+)
 
 MOST_TASKS = 1_000
 _MEMBER_NAMES = ("title", "description", "default")
@@ -88,6 +94,41 @@ class SubmitRequest(RequestBody):
     deadline: float | None = Field(
         None, gt=0, description="The run must end within so many seconds after it was due."
     )
+
+    @property
+    def options(self) -> CommonSubmitOptions:
+        """The options, as ``Fleet.submit`` takes them."""
+        return CommonSubmitOptions(
+            run_id=self.run_id,
+            metadata=self.task.metadata,
+            delay=self.delay,
+            at=self.at,
+            priority=self.priority,
+            deadline=self.deadline,
+        )
+
+
+def submit_body(target: str, given: object, options: ClientSubmitOptions) -> dict[str, Any]:
+    """The JSON of a SubmitRequest; members that have their defaults are left out.
+
+    Raises:
+        InvalidInputError: the target or an option breaks a rule.
+    """
+    checked = check_options(options, ClientSubmitOptions)
+    at = checked.get("at")
+    return _present(
+        target=check_target(target),
+        task=_present(input=given, metadata=checked.get("metadata")),
+        run_id=options.get("run_id"),
+        delay=checked.get("delay_seconds") or None,
+        at=None if at is None else at.isoformat(),
+        priority=checked.get("priority") or None,
+        deadline=checked.get("deadline_seconds"),
+    )
+
+
+def _present(**values: object) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class RunRequest(RequestBody):

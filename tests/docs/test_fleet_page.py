@@ -22,7 +22,7 @@ from murmur_streams.fleet.policy import (
     NOT_RETRYABLE,
     RETRIES_EXHAUSTED,
     AgentOptions,
-    make_policy,
+    Policy,
 )
 from murmur_streams.wire.submit_options import SubmitOptions
 from tests.cli.waiting import wait_until
@@ -230,7 +230,7 @@ def test_every_command_of_the_page_is_one_with_these_options() -> None:
 
 def test_the_table_of_agent_options_is_the_signature() -> None:
     """Names and defaults."""
-    parameters = inspect.signature(make_policy).parameters.values()
+    parameters = inspect.signature(Policy).parameters.values()
     defaults = {"name": "None", **{each.name: repr(each.default) for each in parameters}}
     documented = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}
     assert list(documented) == list(defaults)

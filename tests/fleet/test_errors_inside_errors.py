@@ -65,7 +65,7 @@ def test_the_outermost_error_that_asks_is_heard(
     """On each way inwards the first counts; never wins, then the longest wait."""
     policy = Policy(retries=3, backoff=Backoff(jitter=0), never_retry=(LookupError,))
     decided = decide_failure(
-        make(), policy, failures=0, excused=0, left_seconds=None, draw=lambda: 0
+        make(), policy, earlier_failures=0, excused=0, left_seconds=None, draw=lambda: 0
     )
     assert decided == decision
 

@@ -30,7 +30,7 @@ draws = st.floats(min_value=0, max_value=1)
 def decided(error: BaseException, failures: int = 0, **options: Any) -> Retry | Dead:
     """The decision under POLICY."""
     given: dict[str, Any] = {"excused": 0, "left_seconds": None, "draw": lambda: 0.5}
-    return decide_failure(error, POLICY, failures=failures, **(given | options))
+    return decide_failure(error, POLICY, earlier_failures=failures, **(given | options))
 
 
 @pytest.mark.parametrize(("failures", "delay"), [(0, 1.0), (1, 2.0), (2, 4.0)])
@@ -47,7 +47,7 @@ def test_the_run_is_dead_when_its_retries_are_exhausted() -> None:
 def test_without_retries_the_first_failure_is_the_last() -> None:
     """By default nothing is retried."""
     decision = decide_failure(
-        ValueError(), Policy(), failures=0, excused=0, left_seconds=None, draw=lambda: 0
+        ValueError(), Policy(), earlier_failures=0, excused=0, left_seconds=None, draw=lambda: 0
     )
     assert decision == Dead("retries_exhausted")
 
@@ -113,7 +113,7 @@ def test_a_failing_run_dies_after_exactly_its_retries(
     decision = decide_failure(
         ValueError(),
         Policy(retries=retries),
-        failures=failures,
+        earlier_failures=failures,
         excused=0,
         left_seconds=left_seconds,
         draw=lambda: drawn,
@@ -186,6 +186,6 @@ def test_an_agent_has_what_it_was_registered_with() -> None:
     def two() -> None: ...
 
     policy = fleet.agents["one"].policy
-    assert (policy.retries, policy.timeout_seconds, policy.deadline_seconds) == (2, 5, 60)
-    assert (policy.never_retry, policy.max_attempts) == ((KeyError,), 12)
+    assert (policy.retries, policy.timeout, policy.deadline) == (2, 5, 60)
+    assert (policy.never_retry, policy.most_attempts) == ((KeyError,), 12)
     assert fleet.agents["two"].policy == Policy(max_attempts=0)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import typer
 
-from murmur_streams.fleet.policy import LONGEST_SECONDS
+from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -22,7 +22,7 @@ def seconds_of(text: str) -> float:
             "5m, from 0 to ten years"
         )
     seconds = float(found[1]) * _UNITS[found[2] or "s"]
-    if seconds > LONGEST_SECONDS:
+    if seconds > TEN_YEARS_SECONDS:
         raise typer.BadParameter(f"{text!r} is too long: it must be from 0 to ten years (3650d)")
     return seconds
 

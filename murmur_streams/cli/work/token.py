@@ -12,9 +12,9 @@ from murmur_streams.cli.shell.durations import seconds_of
 from murmur_streams.cli.shell.printing import print_json, print_message
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.identifiers import check_tenant
+from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
 from murmur_streams.server.auth.principal import Principal, Scope
 from murmur_streams.server.auth.tokens import check_name, draw_token, record_of
-from murmur_streams.settings import TEN_YEARS_SECONDS
 
 Name = Annotated[
     str,

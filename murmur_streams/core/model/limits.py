@@ -62,6 +62,8 @@ def check_max_events(max_events: int) -> int:
     return max_events
 
 
+TEN_YEARS_SECONDS = 3_650 * 86_400
+"""A longer delay, deadline or time limit must be a mistake in the unit."""
 MAX_DURATION_SECONDS = 100 * 366 * 86_400
 """A hundred years: a longer time must be a mistake in the unit, and stores cannot hold it."""
 
@@ -78,6 +80,21 @@ def duration_ms(name: str, seconds: float) -> int:
             f"{MAX_DURATION_SECONDS:,}; 0 is for ever"
         )
     return max(0, round(seconds * 1000))
+
+
+def check_seconds(name: str, seconds: object, *, least: float) -> float:
+    """Check a length of time, from ``least`` to ten years."""
+    if is_number(seconds) and least <= cast("float", seconds) <= TEN_YEARS_SECONDS:
+        return float(cast("float", seconds))
+    raise InvalidInputError(
+        f"{name} is {seconds!r}, but must be a number of seconds from {least:g} to "
+        f"{TEN_YEARS_SECONDS:,} (ten years)"
+    )
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is an integer or a float, and not a bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_expected_version(version: object) -> int | None:

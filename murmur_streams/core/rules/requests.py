@@ -19,7 +19,7 @@ from murmur_streams.core.model.identifiers import (
     check_tenant,
     new_epoch,
 )
-from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.limits import Limits, check_seconds
 
 
 class RunOptions(TypedDict, total=False):
@@ -55,8 +55,6 @@ def create_command(
 
 
 MOST_PRIORITY = 100
-LONGEST_SECONDS = 3_660 * 86_400
-"""Ten years: a longer delay or deadline must be a mistake in the unit."""
 LATEST_DUE_MS = 10**13 - 1
 """The year 2286. The queue's scores put due and delayed runs on two sides of this number."""
 TRACE_NAMES = ("traceparent", "tracestate")
@@ -92,20 +90,18 @@ def submit_command(
     Raises:
         InvalidInputError: an argument breaks a rule.
     """
-    created = create_command(run_id, target, limits, **options)
+    created, deadline = create_command(run_id, target, limits, **options), deadline_seconds
     headers = {name: _trace((trace or {}).get(name)) for name in TRACE_NAMES}
     if at is not None and delay_seconds:
         raise InvalidInputError("pass at or a delay, not both")
     return replace(
         created,
         queued=True,
-        priority=_priority(priority),
+        priority=check_priority(priority),
         delay_ms=milliseconds("the delay", delay_seconds),
-        due_ms=None if at is None else _due_ms(at),
+        due_ms=None if at is None else due_milliseconds(at),
         # 0 would mean no deadline.
-        deadline_ms=0
-        if deadline_seconds is None
-        else max(1, milliseconds("the deadline", deadline_seconds)),
+        deadline_ms=0 if deadline is None else max(1, milliseconds("the deadline", deadline)),
         request_sha256=request_sha256,
         **headers,
     )
@@ -113,14 +109,11 @@ def submit_command(
 
 def milliseconds(what: str, seconds: float) -> int:
     """A duration in milliseconds; InvalidInputError when it is negative or over ten years."""
-    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST_SECONDS):
-        raise InvalidInputError(
-            f"{what} is {seconds} seconds, but must be from 0 to {LONGEST_SECONDS:,}"
-        )
-    return round(seconds * 1000)
+    return round(check_seconds(what, seconds, least=0) * 1000)
 
 
-def _priority(priority: object) -> int:
+def check_priority(priority: object) -> int:
+    """Refuse a priority that is not an integer from -100 to 100."""
     if type(priority) is int and abs(priority) <= MOST_PRIORITY:
         return priority
     raise InvalidInputError(
@@ -129,7 +122,8 @@ def _priority(priority: object) -> int:
     )
 
 
-def _due_ms(at: datetime) -> int:
+def due_milliseconds(at: datetime) -> int:
+    """A due time in Unix milliseconds; InvalidInputError without a time zone or out of range."""
     if not isinstance(cast("object", at), datetime):
         raise InvalidInputError(
             f"at is {ascii(at)[:40]}, but must be a datetime; a number of seconds is a delay"

@@ -100,7 +100,7 @@ class Endings:
         decide = partial(
             decide_failure,
             error,
-            failures=self._claim.failures,
+            earlier_failures=self._claim.failures,
             excused=self._claim.excused,
             left_seconds=self.deadline_left_seconds,
             draw=random.random,

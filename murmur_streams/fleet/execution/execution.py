@@ -9,6 +9,7 @@ import logging
 from enum import Enum, auto
 
 from murmur_streams.core.model.work import Claim
+from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
@@ -17,7 +18,7 @@ from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.endings import Endings
 from murmur_streams.fleet.execution.tasks import leave_behind, running_tasks
 from murmur_streams.fleet.logs import loggable
-from murmur_streams.fleet.policy import DEADLINE_EXCEEDED, NOT_RETRYABLE, Dead
+from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
@@ -156,7 +157,7 @@ class Execution:
 
     def _limit(self) -> tuple[float | None, Verdict]:
         """How long the handler may take, and the verdict when it takes longer."""
-        timeout, left = self._agent.policy.timeout_seconds, self._endings.deadline_left_seconds
+        timeout, left = self._agent.policy.timeout, self._endings.deadline_left_seconds
         if left is None:
             return timeout, Verdict.TIMED_OUT
         if timeout is not None and timeout < left:
@@ -222,7 +223,7 @@ class Execution:
             case Verdict.HANDED_BACK:
                 return await self._endings.hand_back()
             case Verdict.TIMED_OUT:
-                seconds = self._agent.policy.timeout_seconds or 0
+                seconds = self._agent.policy.timeout or 0
                 error = self._overtime(f"this attempt took longer than {seconds:g} s")
                 return await self._endings.fail(error)
             case Verdict.DEADLINE:

@@ -241,7 +241,7 @@ class Worker:
         # In random order, so that a full queue does not starve the targets after it.
         targets = random.sample(self._targets, len(self._targets))
         agents = self._fleet.agents
-        return [TargetRule(target, agents[target].policy.max_attempts) for target in targets]
+        return [TargetRule(target, agents[target].policy.most_attempts) for target in targets]
 
     def _on_notice(self, notice: ClaimNotice) -> None:
         claim = notice.claim
