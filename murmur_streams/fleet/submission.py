@@ -57,26 +57,28 @@ async def submit_run(
         checked["deadline_seconds"] = policy_deadline
     order = QueuedRunOptions(
         **checked,
+        input=given,
         tenant=tenant,
         trace=trace_to_carry(options.get("trace")),
         request_sha256=request_sha256,
     )
     store = await open_store()
     if key is None:
-        await store.submit(run_id, target, input=given, **order)
+        await store.submit(run_id, target, **order)
         return run_id
-    return await _submit_or_find(store, run_id, target, given, key, order)
+    return await _submit_or_find(store, run_id, target, key, order)
 
 
 async def _submit_or_find(
-    store: WorkStore, run_id: str, target: str, given: JsonValue, key: str, order: QueuedRunOptions
+    store: WorkStore, run_id: str, target: str, key: str, order: QueuedRunOptions
 ) -> str:
     """Submit a run with an id derived from a key, or find the existing one; returns the id."""
+    given = order.get("input")
     input_json = None if given is None else encode_json(given, "the input")
     digest, tenant = order.get("request_sha256") or "", order.get("tenant")
     for _ in range(_TRIES):
         with contextlib.suppress(RunExistsError):
-            await store.submit(run_id, target, input=given, **order)
+            await store.submit(run_id, target, **order)
             return run_id
         try:
             run = await store.snapshot(run_id)

@@ -178,7 +178,7 @@ class JournalPage(BaseModel):
 
     entries: list[Entry]
     next: str | None = Field(
-        description="Read on after this cursor; null: there are no more entries yet."
+        description="Read on after this cursor; null: the journal has no more entries yet."
     )
 
 

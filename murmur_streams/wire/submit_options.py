@@ -65,11 +65,11 @@ def check_options(options: CommonSubmitOptions, kind: type = CommonSubmitOptions
         kind: the TypedDict that has them.
 
     Raises:
-        TypeError: there is no such option.
+        TypeError: an option does not exist.
         InvalidInputError: an option breaks a rule, or two exclude each other; the text names it.
     """
     if unknown := options.keys() - kind.__annotations__.keys():
-        raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+        raise TypeError(f"a submission has no option {', '.join(sorted(unknown))}")
     run_id, key = options.get("run_id"), options.get("idempotency_key")
     metadata, at = options.get("metadata"), options.get("at")
     delay, deadline = options.get("delay"), options.get("deadline")
