@@ -21,28 +21,34 @@ def nested(depth: int) -> str:
 
 
 def test_a_long_function_is_found_with_its_class_and_length() -> None:
+    """Sixty lines are too long."""
     source = "class A:\n    def f(self):\n" + "        x = 1\n" * 59
     assert found(source, FindingKind.LONG_FUNCTION) == [(2, "A.f()", 60)]
 
 
 def test_a_function_below_the_limit_is_not_found() -> None:
+    """Fifty-nine lines are not."""
     assert found("def f():\n" + "    x = 1\n" * 58, FindingKind.LONG_FUNCTION) == []
 
 
 def test_the_deepest_block_is_found_with_its_function() -> None:
+    """The line, the function and the depth."""
     assert found(nested(6), FindingKind.DEEP_NESTING) == [(7, "in f()", 6)]
 
 
 def test_an_elif_is_no_deeper_than_its_if() -> None:
+    """A long chain is one level."""
     assert found("if a: pass\n" + "elif b: pass\n" * 20, FindingKind.DEEP_NESTING) == []
 
 
 def test_an_if_inside_an_else_is_deeper() -> None:
+    """Unlike an elif."""
     source = "\n".join(f"{' ' * n}if x: pass\n{' ' * n}else:" for n in range(5)) + "\n     pass"
     assert found(source, FindingKind.DEEP_NESTING) == [(9, "in the module", 5)]
 
 
 def test_a_function_inside_deep_blocks_begins_at_the_top_again() -> None:
+    """Its depth counts from its own def."""
     source = nested(4).replace("pass", "def g():\n" + "    " * 6 + "if y: pass")
     assert found(source, FindingKind.DEEP_NESTING) == []
 
@@ -66,14 +72,17 @@ def test_a_function_inside_deep_blocks_begins_at_the_top_again() -> None:
     ],
 )
 def test_imports_that_nothing_mentions_are_found(source: str, names: list[str]) -> None:
+    """For each form of an import."""
     assert [subject for _, subject, _ in found(source, FindingKind.UNUSED_IMPORT)] == names
 
 
 def test_the_imports_of_an_init_are_its_exports() -> None:
+    """They count as used."""
     assert found("import os", FindingKind.UNUSED_IMPORT, "p/__init__.py") == []
 
 
 def test_imported_modules_are_counted_once_by_their_top_level() -> None:
+    """Relative imports are left out."""
     report = analyse(b"import os.path, os\nfrom json import loads\nfrom . import x", "a.py")
     assert report.imports == ("json", "os")
 
@@ -95,27 +104,32 @@ def test_imported_modules_are_counted_once_by_their_top_level() -> None:
     ],
 )
 def test_what_cannot_be_parsed_is_a_finding(source: bytes, why: str) -> None:
+    """With the reason and the line."""
     [(line, subject, _)] = found(source, FindingKind.UNPARSABLE)
     assert why in subject
     assert line >= 1
 
 
 def test_the_subject_of_a_hostile_file_cannot_drive_a_terminal() -> None:
+    """Control characters are escaped."""
     [(_, subject, _)] = found(b"# coding: \x1b[31m\n", FindingKind.UNPARSABLE) or [(1, "", 0)]
     assert subject.isprintable()
 
 
 @pytest.mark.parametrize("source", [b"", b"'\\d'", b"x = 0x" + b"f" * 100_000])
 def test_odd_but_valid_files_are_parsed(source: bytes) -> None:
+    """An empty file, a bad escape, a huge number."""
     assert found(source, FindingKind.UNPARSABLE) == []
 
 
 def test_lines_and_functions_are_counted() -> None:
+    """async def, too."""
     report = analyse(b"def f(): pass\nasync def g(): pass", "a.py")
     assert (report.lines, report.functions) == (2, 2)
 
 
 def test_every_file_of_asyncio_has_a_report() -> None:
+    """The analysis gets through real code."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"], "asyncio").glob("*.py"))
     reports = [analyse(path.read_bytes(), path.name) for path in files]
     assert all(isinstance(report, FileReport) and report.lines for report in reports if report)

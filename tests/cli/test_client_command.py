@@ -26,6 +26,7 @@ from murmur_streams.stores.redis.store import RedisRunStore
     ],
 )
 def test_the_command_follows_the_settings(given: dict[str, Any], argv: list[str]) -> None:
+    """Socket or host, database, user and TLS."""
     assert redis_cli(given) == ("redis-cli", *argv)
 
 
@@ -38,6 +39,7 @@ def test_the_command_follows_the_settings(given: dict[str, Any], argv: list[str]
     ],
 )
 async def test_a_password_is_never_printed(url: str, argv: str, hint: str) -> None:
+    """The hint names a command that has it."""
     store = RedisRunStore(url)
     client = client_for(Session(Globals(url=url), Settings()), store)
     await store.close()

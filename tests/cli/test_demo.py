@@ -27,6 +27,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def test_it_proves_itself_on_hostile_files(line: CommandLine, sources: Path) -> None:
+    """The last line says that the proof holds."""
     shown = line.run("demo", str(sources))
     assert shown.returncode == 0, shown.stdout + shown.stderr
     for text in (
@@ -42,6 +43,7 @@ def test_it_proves_itself_on_hostile_files(line: CommandLine, sources: Path) -> 
 
 
 def test_json_is_one_object_on_stdout(line: CommandLine, sources: Path) -> None:
+    """With the numbers of the proof."""
     shown = line.run("demo", str(sources), "--json")
     found = json.loads(shown.stdout)
     assert (found["holds"], len(found["runs"])) == (True, 2)
@@ -52,6 +54,7 @@ def test_json_is_one_object_on_stdout(line: CommandLine, sources: Path) -> None:
 def test_a_worker_is_killed_and_a_subscriber_is_cut(
     line: CommandLine,
 ) -> None:
+    """Both happen in each demo."""
     found = json.loads(line.run("demo", "--json").stdout)
     assert found["holds"] is True
     assert found["killed"] is not None
@@ -65,6 +68,7 @@ def test_a_worker_is_killed_and_a_subscriber_is_cut(
 def test_interrupted_it_leaves_no_worker_and_no_work(
     line: CommandLine, number: signal.Signals
 ) -> None:
+    """Exit code 130, and no process is left."""
     process = line.start("demo")
     assert process.stdout is not None
     while "killed" not in process.stdout.readline():

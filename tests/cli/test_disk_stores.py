@@ -38,6 +38,7 @@ def refused(*argv: str) -> str:
 
 
 def test_runs_are_submitted_shown_listed_and_cancelled(url: str) -> None:
+    """The commands for runs work on a file."""
     (reported,) = run("submit", "work", "1", "--run-id", "r-1", "--url", url)
     assert reported["run_id"] == "r-1"
     (listed,) = run("runs", "--url", url)
@@ -58,6 +59,7 @@ def test_runs_are_submitted_shown_listed_and_cancelled(url: str) -> None:
     [["keys", "r-1"], ["redis", "PING"], ["partitions", "show"], ["partitions", "raise", "2"]],
 )
 def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, argv: list[str]) -> None:
+    """The error names the kind of the store."""
     kind = KINDS[url.partition(":")[0]]
     said = refused("--url", url, *argv)
     assert f"this command looks at Redis keys; this store is {kind}" in said
@@ -74,6 +76,7 @@ def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, argv: list[
 def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
     url: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing is created."""
     monkeypatch.chdir(tmp_path)
     said = refused("--url", url, *argv)
     assert f"no store at {tmp_path}/runs" in said
@@ -81,6 +84,7 @@ def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
 
 
 def test_an_import_reports_that_it_creates_a_store(url: str, tmp_path: Path) -> None:
+    """Once, on stderr."""
     source = tmp_path / "file"
     source.write_text(HEADER)
     made = CliRunner().invoke(app, ["import", str(source), "--url", url])
@@ -90,12 +94,14 @@ def test_an_import_reports_that_it_creates_a_store(url: str, tmp_path: Path) -> 
 
 
 def test_the_demo_shows_redis(url: str, tmp_path: Path) -> None:
+    """It is refused on another store."""
     said = refused("demo", "--url", url)
     assert "the demo shows Redis itself" in said
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_fleet_says_which_options_are_of_redis(url: str) -> None:
+    """The TypeError names the option and the store."""
     kind = KINDS[url.partition(":")[0]]
     for name in ("key_prefix", "partitions"):
         refusal = f"{name} is an option of Redis's, and this URL names {kind}"
@@ -106,6 +112,7 @@ def test_a_fleet_says_which_options_are_of_redis(url: str) -> None:
 def test_a_worker_on_rocksdb_warns_that_no_process_can_submit(
     line: CommandLine, tmp_path: Path
 ) -> None:
+    """The warning has the command that works."""
     url = f"rocksdb:{tmp_path}/runs"
     process = line.worker("--url", url)
     process.send_signal(signal.SIGTERM)
@@ -115,6 +122,7 @@ def test_a_worker_on_rocksdb_warns_that_no_process_can_submit(
 
 
 def test_dev_on_rocksdb_prints_no_submit_command(line: CommandLine, tmp_path: Path) -> None:
+    """It prints the one that works."""
     (tmp_path / "app.py").write_text((HERE / "fleet_app.py").read_text())
     process = line.start("dev", "app:fleet", "--url", "rocksdb:runs", cwd=tmp_path)
     assert process.stderr is not None
@@ -126,6 +134,7 @@ def test_dev_on_rocksdb_prints_no_submit_command(line: CommandLine, tmp_path: Pa
 
 
 def test_a_prefix_is_of_redis(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option is refused, the variable ignored."""
     run("submit", "work", "1", "--run-id", "r-1", "--url", url)
     assert "--prefix is what Redis keys begin with" in refused(
         "runs", "--url", url, "--prefix", "mine"
@@ -135,6 +144,7 @@ def test_a_prefix_is_of_redis(url: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_rocksdb_folder_is_for_one_process(tmp_path: Path) -> None:
+    """--processes is refused."""
     said = refused(
         *("worker", "fleet_app:fleet", "--processes", "2", "--url", f"rocksdb://{tmp_path}/runs")
     )
@@ -155,6 +165,7 @@ def test_a_worker_on_memory_is_refused(line: CommandLine, tmp_path: Path, where:
 
 
 def test_a_worker_executes_what_another_process_submits(line: CommandLine, tmp_path: Path) -> None:
+    """Through one SQLite file."""
     url = f"sqlite://{tmp_path}/runs"
     line.worker("--url", url)
     done = line.run("submit", "echo", '{"text": "hello"}', "--follow", "--url", url)

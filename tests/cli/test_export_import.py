@@ -86,6 +86,7 @@ def ids(path: Path) -> list[str]:
 def test_moved_runs_are_the_same_to_the_byte(
     line: CommandLine, exported: Path, target: list[str], tmp_path: Path
 ) -> None:
+    """Exported again, they give the same file."""
     reported = answer(line, "import", str(exported), *target)
     assert (reported["runs"], reported["skipped"], reported["not_clean"]) == (RUNS, 0, [])
     assert reported["bytes"] == exported.stat().st_size
@@ -97,6 +98,7 @@ def test_moved_runs_are_the_same_to_the_byte(
 
 
 def test_runs_come_newest_first_and_through_stdin(line: CommandLine, exported: Path) -> None:
+    """In the order of `runs --all`."""
     listed = line.run("runs", "--all", "--json").stdout.splitlines()
     assert ids(exported) == [json.loads(row)["run_id"] for row in listed]
     text = line.run("export").stdout
@@ -118,6 +120,7 @@ def test_runs_come_newest_first_and_through_stdin(line: CommandLine, exported: P
 def test_what_is_exported_can_be_chosen(
     line: CommandLine, tmp_path: Path, argv: list[str], wanted: set[str]
 ) -> None:
+    """By state, target, both, or ids."""
     assert set(ids(export(line, tmp_path / "some", *argv))) == wanted
 
 
@@ -159,6 +162,7 @@ def half(exported: Path, tmp_path: Path) -> Iterator[Feed]:
 def test_an_import_that_was_killed_is_simply_done_again(
     line: CommandLine, exported: Path, half: Feed, target: list[str], tmp_path: Path
 ) -> None:
+    """Runs that are there are skipped."""
     process = line.start("import", str(half.path), *target)
     assert half.is_written.wait(60)
     process.kill()
@@ -174,6 +178,7 @@ def test_an_import_that_was_killed_is_simply_done_again(
 def test_ctrl_c_ends_an_import_that_waits_for_its_pipe(
     line: CommandLine, exported: Path, half: Feed
 ) -> None:
+    """Exit code 130, with the way to go on."""
     process = line.start("import", str(half.path), "--prefix", "other")
     assert half.is_written.wait(60)
     process.send_signal(signal.SIGINT)
@@ -204,6 +209,7 @@ def many(in_store: Any) -> None:
 def test_an_export_that_was_stopped_goes_on_in_its_file(
     line: CommandLine, tmp_path: Path, how: signal.Signals
 ) -> None:
+    """After a kill and after Ctrl-C."""
     path = tmp_path / "runs of mine"
     process = line.start("export", "-o", str(path))
     wait_until(lambda: path.exists() and path.stat().st_size > 5_000, "some runs are written")
@@ -234,6 +240,7 @@ def test_an_export_goes_on_from_wherever_it_was_torn(
 def test_a_resumed_export_of_named_runs_adds_the_missing_ones(
     line: CommandLine, exported: Path, tmp_path: Path
 ) -> None:
+    """Each run is in the file once."""
     path = export(line, tmp_path / "some", "r-004", "r-002")
     export(line, path, "r-004", "r-009", "r-002", "r-009", "--resume")
     assert ids(path) == ["r-004", "r-002", "r-009"]
@@ -242,10 +249,12 @@ def test_a_resumed_export_of_named_runs_adds_the_missing_ones(
 def test_a_run_that_is_named_twice_is_written_once(
     line: CommandLine, filled: None, tmp_path: Path
 ) -> None:
+    """In the order of the names."""
     assert ids(export(line, tmp_path / "some", "r-004", "r-002", "r-004")) == ["r-004", "r-002"]
 
 
 def test_what_is_no_torn_export_is_not_touched(exported: Path, tmp_path: Path) -> None:
+    """Other files keep their content."""
     data = exported.read_bytes()
     for content in (b"my diary", b"my diary\n", data.replace(b"run", b"ruin", 2), data + b"{\n"):
         path = tmp_path / "file"
@@ -258,6 +267,7 @@ def test_what_is_no_torn_export_is_not_touched(exported: Path, tmp_path: Path) -
 def test_ids_of_other_runs_are_listed_at_the_end(
     line: CommandLine, exported: Path, in_store: Any
 ) -> None:
+    """Exit code 1; --skip-existing accepts them."""
     line.run("submit", "researcher", "{}", "--run-id", "r-010", "--prefix", "other")
     done = line.run("import", str(exported), "--prefix", "other")
     assert done.returncode == 1
@@ -275,6 +285,7 @@ def test_ids_of_other_runs_are_listed_at_the_end(
 def test_an_older_copy_of_a_run_differs_from_another_run(
     line: CommandLine, in_store: Any, tmp_path: Path
 ) -> None:
+    """The message says which of the two it is."""
     in_store(lambda store: store.create("r-1", "t"))
     first = line.run("import", str(export(line, tmp_path / "then")), "--prefix", "other")
     assert first.stdout.startswith("imported 1 run, 1 entry, "), first.stderr
@@ -290,6 +301,7 @@ def test_an_older_copy_of_a_run_differs_from_another_run(
 def test_a_file_that_lacks_only_its_last_newline_is_whole(
     line: CommandLine, exported: Path
 ) -> None:
+    """All runs are imported."""
     reported = answer(line, "import", str(cut_off(exported)), "--prefix", "other")
     assert (reported["runs"], reported["bytes"]) == (RUNS, exported.stat().st_size)
     empty = line.run("import", stdin=HEADER.strip())
@@ -302,6 +314,7 @@ def cut_off(path: Path) -> Path:
 
 
 def test_a_damaged_file_is_refused_where_the_damage_is(line: CommandLine, exported: Path) -> None:
+    """Runs before it are imported."""
     rows = exported.read_bytes().splitlines(keepends=True)
     rows[8] = rows[8].replace(b"custom", b"CUSTOM", 1)
     bad = exported.with_name("bad")
@@ -325,6 +338,7 @@ def test_a_damaged_file_is_refused_where_the_damage_is(line: CommandLine, export
     ],
 )
 def test_what_is_no_export_is_refused(line: CommandLine, text: str, what: str) -> None:
+    """The error names the line and the fault."""
     done = line.run("import", stdin=text)
     assert (done.returncode, what in done.stderr) == (2, True), done.stderr
 
@@ -332,6 +346,8 @@ def test_what_is_no_export_is_refused(line: CommandLine, text: str, what: str) -
 def test_a_damaged_run_is_left_out_and_named(
     line: CommandLine, filled: None, in_store: Any, tmp_path: Path
 ) -> None:
+    """Exit code 1; the other runs are exported."""
+
     async def damage(store: RedisRunStore) -> None:
         entries = [entry.id async for entry in store.journal("r-003")]
         await store.client.xdel(store._keys.journal("r-003"), entries[1])
@@ -361,6 +377,7 @@ def test_a_damaged_run_is_left_out_and_named(
 def test_what_cannot_be_is_refused(
     line: CommandLine, tmp_path: Path, argv: list[str], what: str
 ) -> None:
+    """Options that contradict each other, and existing files."""
     (tmp_path / "there").write_text("mine")
     done = line.run(*argv, cwd=tmp_path)
     assert (done.returncode, what in " ".join(done.stderr.split())) == (2, True), done.stderr
@@ -370,6 +387,7 @@ def test_what_cannot_be_is_refused(
 
 @pytest.mark.parametrize(("command", "what"), [("export", "not a terminal"), ("import", "FILE")])
 def test_an_export_to_a_terminal_is_refused(data_dir: Path, command: str, what: str) -> None:
+    """And an import from one."""
     ours, theirs = os.openpty()
     ends: dict[str, Any] = {"stdout" if command == "export" else "stdin": theirs}
     try:
@@ -388,6 +406,7 @@ def test_an_export_to_a_terminal_is_refused(data_dir: Path, command: str, what: 
 
 
 def test_who_reads_no_more_ends_an_export_in_silence(line: CommandLine, filled: None) -> None:
+    """Exit code 141."""
     process = line.start("export")
     assert process.stdout is not None
     process.stdout.close()

@@ -22,6 +22,7 @@ def foreign(line: CommandLine, in_store: Any) -> None:
 
 @pytest.mark.usefixtures("foreign")
 def test_show_prints_it_like_any_other(line: CommandLine) -> None:
+    """With control characters escaped."""
     shown = line.run("show", "r-1")
     assert shown.returncode == 0, shown.stderr
     assert "run.created" in shown.stdout
@@ -32,6 +33,7 @@ def test_show_prints_it_like_any_other(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("foreign")
 def test_show_with_json_has_its_fields_and_no_type(line: CommandLine) -> None:
+    """As they are."""
     shown = line.run("show", "r-1", "--json")
     assert shown.returncode == 0, shown.stderr
     first, last = json.loads(shown.stdout)["journal"]
@@ -41,5 +43,6 @@ def test_show_with_json_has_its_fields_and_no_type(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("foreign")
 def test_audit_names_it(line: CommandLine) -> None:
+    """Exit code 1, without a traceback."""
     audited = line.run("audit", "r-1")
     assert (audited.returncode, "Traceback" in audited.stderr) == (1, False)

@@ -33,12 +33,15 @@ def held(in_store: Any) -> None:
 
 @pytest.mark.usefixtures("held")
 def test_a_worker_that_is_not_among_the_live_ones(line: CommandLine) -> None:
+    """By the list of workers."""
     done = line.run("cancel", "r-1")
     assert (done.returncode, done.stdout) == (0, f"{GONE}it is not among the live ones{END}")
 
 
 @pytest.mark.usefixtures("held")
 def test_a_worker_whose_lease_ran_out(line: CommandLine, in_store: Any) -> None:
+    """By the lease, although it is listed."""
+
     async def beat(store: RedisRunStore) -> None:
         await store.workers(3600).beat(WORKER)
 

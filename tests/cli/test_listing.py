@@ -44,6 +44,7 @@ def some_runs(in_store: Any) -> None:
     ],
 )
 def test_runs_lists_what_was_asked_for(line: CommandLine, argv: list[str], found: set[str]) -> None:
+    """By state, target and limit."""
     listed = line.run("runs", *argv, "--json")
     assert listed.returncode == 0, listed.stderr
     assert {run["run_id"] for run in objects(listed.stdout)} == found
@@ -51,6 +52,7 @@ def test_runs_lists_what_was_asked_for(line: CommandLine, argv: list[str], found
 
 @pytest.mark.usefixtures("some_runs")
 def test_runs_prints_a_plain_line_for_each_run(line: CommandLine) -> None:
+    """Without escapes where the output is not a terminal."""
     printed = line.run("runs", "--state", "failed").stdout
     assert "\x1b" not in printed
     assert printed.split()[2:5] == ["failed", "odd", "wrong"]
@@ -58,6 +60,7 @@ def test_runs_prints_a_plain_line_for_each_run(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("some_runs")
 def test_a_limit_keeps_the_newest(line: CommandLine) -> None:
+    """It is at least 1."""
     assert len(objects(line.run("runs", "--limit", "2", "--json").stdout)) == 2
     refused = line.run("runs", "--limit", "0")
     assert refused.returncode == 2
@@ -66,6 +69,7 @@ def test_a_limit_keeps_the_newest(line: CommandLine) -> None:
 def test_watch_prints_a_line_for_each_run_that_is_new_or_changed(
     line: CommandLine, in_store: Any
 ) -> None:
+    """With --json, for programs."""
     in_store(lambda store: store.create("r-1", "t"))
     process = line.start("runs", "--watch", "--json")
     assert process.stdout is not None
@@ -79,12 +83,14 @@ def test_watch_prints_a_line_for_each_run_that_is_new_or_changed(
 
 
 def test_watch_looks_at_the_newest_and_not_at_all(line: CommandLine) -> None:
+    """--watch and --all exclude each other."""
     refused = line.run("runs", "--watch", "--all")
     assert (refused.returncode, "--all" in refused.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("some_runs")
 def test_rebuild_mends_what_audit_finds(line: CommandLine) -> None:
+    """Exit code 0, and a clean audit."""
     line.run("redis", "HSET", "murmur:runs:{0}:run:r-1", "target", "somebody", "version", "99")
     assert line.run("audit", "r-1").returncode == 1
     mended = line.run("rebuild", "r-1", "r-2", "--json")
@@ -98,6 +104,7 @@ def test_rebuild_mends_what_audit_finds(line: CommandLine) -> None:
 
 
 def test_a_run_without_a_journal_cannot_be_rebuilt(line: CommandLine) -> None:
+    """Exit code 2."""
     missing = line.run("rebuild", "nobody")
     assert (missing.returncode, "nobody" in missing.stderr) == (2, True)
 
@@ -110,6 +117,7 @@ def raised(line: CommandLine, number: str, *argv: str) -> subprocess.CompletedPr
 def test_partitions_are_raised_only_when_there_are_no_runs(
     line: CommandLine, in_store: Any
 ) -> None:
+    """Or with --delete-ended, when all have ended."""
     live = raised(line, "4")
     assert (live.returncode, "4 runs" in live.stderr) == (2, True), live.stderr
 
@@ -131,6 +139,7 @@ def test_partitions_are_raised_only_when_there_are_no_runs(
 
 
 def test_partitions_are_never_lowered(line: CommandLine) -> None:
+    """The same number is refused, too."""
     line.run("runs", MURMUR_PARTITIONS="4")
     for number in ("4", "3"):
         refused = raised(line, number)
@@ -138,17 +147,20 @@ def test_partitions_are_never_lowered(line: CommandLine) -> None:
 
 
 def test_a_prefix_that_ends_with_a_colon_is_the_same_without(line: CommandLine) -> None:
+    """Both name one key space."""
     line.run("runs", MURMUR_PARTITIONS="4")
     shown = line.run("partitions", "show", MURMUR_KEY_PREFIX="murmur:runs:")
     assert (shown.returncode, shown.stdout) == (0, "4\n"), shown.stderr
 
 
 def test_an_empty_store_has_no_partitions_yet(line: CommandLine) -> None:
+    """The first program fixes the number."""
     shown = line.run("partitions", "show")
     assert (shown.returncode, "no runs" in shown.stderr) == (2, True)
 
 
 def test_the_lines_of_keys_name_the_partition_of_the_run(line: CommandLine) -> None:
+    """And work as they are printed."""
     four = "4"
     line.run("submit", "nobody", "--run-id", "r-1", MURMUR_PARTITIONS=four)
     [keys] = objects(line.run("keys", "r-1", "--json", MURMUR_PARTITIONS=four).stdout)

@@ -41,6 +41,7 @@ def server(line: CommandLine) -> Iterator[str]:
 
 
 def test_submit_and_follow(line: CommandLine, server: str) -> None:
+    """With --server."""
     argv = ("submit", "echo", WHY, "--follow", "--json", "--server", server)
     done = line.run(*argv)
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_submit_and_follow(line: CommandLine, server: str) -> None:
 
 
 def test_what_is_printed_is_the_same(line: CommandLine, server: str) -> None:
+    """As with the store, command by command."""
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1", "--server", server)
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-2", "--server", server)
     for argv in (
@@ -73,6 +75,7 @@ def outcome_of(done: subprocess.CompletedProcess[str]) -> tuple[str, str, int]:
 
 
 def test_a_run_without_a_result_is_printed_the_same(line: CommandLine, server: str) -> None:
+    """Cancelled, or failed at its deadline."""
     line.run("submit", "echo", WHY, "--run-id", "r-1", "--delay", "1h", "--deadline", "2h")
     line.run("cancel", "r-1", "--reason", "no", "--wait", "30")
     line.run("submit", "waits", "--run-id", "r-2", "--deadline", "0.1s", "--follow")
@@ -86,6 +89,7 @@ def test_a_run_without_a_result_is_printed_the_same(line: CommandLine, server: s
 
 @pytest.mark.parametrize("argv", [("show", "r-1", "--json"), ("runs", "--json", "--all")])
 def test_json_has_the_same_members(line: CommandLine, server: str, argv: tuple[str, ...]) -> None:
+    """Apart from a few that a server does not report."""
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-1", "--server", server)
     [here] = objects(line.run(*argv).stdout)
     [there] = objects(line.run(*argv, "--server", server).stdout)
@@ -96,6 +100,7 @@ def test_json_has_the_same_members(line: CommandLine, server: str, argv: tuple[s
 
 
 def test_exit_codes_show_how_a_run_ended(line: CommandLine, server: str) -> None:
+    """As with the store."""
     line.run("submit", "boom", WHY, "--run-id", "r-1", "--server", server)
     failed = line.run("result", "r-1", "--wait", "--server", server)
     assert (failed.returncode, "why?" in failed.stderr) == (1, True)
@@ -122,6 +127,7 @@ def test_exit_codes_show_how_a_run_ended(line: CommandLine, server: str) -> None
 def test_what_the_server_refuses_is_one_sentence(
     line: CommandLine, server: str, argv: tuple[str, ...], why: str
 ) -> None:
+    """On stderr, with exit code 2."""
     refused = line.run(*argv, "--server", server)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in refused.stderr
@@ -129,6 +135,7 @@ def test_what_the_server_refuses_is_one_sentence(
 
 
 def test_the_variable_stands_for_the_option(line: CommandLine, server: str) -> None:
+    """MURMUR_SERVER wins over MURMUR_URL."""
     line.run("submit", "echo", WHY, "--run-id", "r-1", MURMUR_SERVER=server)
     reported = line.run("result", "r-1", "--wait", MURMUR_SERVER=server, MURMUR_URL="redis://x:1")
     assert json.loads(reported.stdout) == {"answer": "why?"}
@@ -137,6 +144,7 @@ def test_the_variable_stands_for_the_option(line: CommandLine, server: str) -> N
 def test_ctrl_c_prints_how_to_resume_over_http(
     line: CommandLine, server: str, gate: Path, tmp_path: Path
 ) -> None:
+    """The line has --server."""
     process = line.start("submit", "gated", "--follow", "--server", server)
     assert process.stdout is not None
     _wait_for(process, "begun")
@@ -163,12 +171,14 @@ def _wait_for(process: subprocess.Popen[str], argument: str) -> None:
     ],
 )
 def test_commands_that_look_into_the_store_say_so(argv: tuple[str, ...]) -> None:
+    """They ask for --url."""
     reported = CliRunner().invoke(app, ["--server", "http://localhost:1", *argv])
     assert reported.exit_code == 2
     assert "give --url or MURMUR_URL" in reported.stderr
 
 
 def test_the_variable_alone_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those commands are refused with MURMUR_SERVER, too."""
     monkeypatch.setenv("MURMUR_SERVER", "http://localhost:1")
     reported = CliRunner().invoke(app, ["retry", "r-1"])
     assert (reported.exit_code, "give --url or MURMUR_URL" in reported.stderr) == (2, True)
@@ -183,6 +193,7 @@ def test_the_variable_alone_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_options_that_do_not_fit_together(argv: list[str], why: str) -> None:
+    """The error names both."""
     for order in (["show", "r-1", *argv], [*argv, "show", "r-1"]):
         reported = CliRunner().invoke(app, ["--server", "http://localhost:1", *order])
         assert reported.exit_code == 2
@@ -190,6 +201,7 @@ def test_options_that_do_not_fit_together(argv: list[str], why: str) -> None:
 
 
 def test_the_url_option_wins_over_the_server_variable() -> None:
+    """An option is more than a variable."""
     known = Settings(server="http://s", url="redis://r")
     assert Session(Globals(), known).server == "http://s"
     assert Session(Globals(url="redis://u"), known).server is None
@@ -198,6 +210,7 @@ def test_the_url_option_wins_over_the_server_variable() -> None:
 
 
 def test_an_app_is_no_option_beside_a_server() -> None:
+    """The server has the fleet."""
     argv = [
         "submit",
         "echo",
@@ -212,6 +225,7 @@ def test_an_app_is_no_option_beside_a_server() -> None:
 
 
 def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
+    """In this order."""
     file = tmp_path / "token"
     file.write_text(f"{SECRET}\n")
     assert Session(Globals(token_file=file), Settings(token="other")).token == SECRET
@@ -239,6 +253,7 @@ def test_a_token_file_that_others_can_read_is_warned_about(
 
 
 def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in settings, errors or tracebacks."""
     monkeypatch.setenv("MURMUR_TOKEN", SECRET)
     assert SECRET not in repr(Settings(token=SECRET))
     assert SECRET not in CliRunner().invoke(app, ["settings", "--json"]).output
@@ -249,6 +264,7 @@ def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: Path) -> None:
+    """And shows what its scope allows."""
     [drawn] = objects(line.run("token", "tester", "--scope", "read", "--json").stdout)
     token = drawn["token"]
     records = tmp_path / "tokens.toml"

@@ -27,6 +27,7 @@ def asked(address: str, path: str, method: str = "GET") -> tuple[int, dict[str, 
 
 
 def test_a_worker_is_ready_once_the_server_has_heard_of_it(line: CommandLine) -> None:
+    """/readyz is 200 after its first entry in the list."""
     process = line.start("worker", "fleet_app:fleet", "--json", "--health-port", "0")
     address = next_object(process, "worker")["health"]
     assert address.startswith("http://127.0.0.1:")
@@ -39,6 +40,7 @@ def test_a_worker_is_ready_once_the_server_has_heard_of_it(line: CommandLine) ->
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
 def test_a_free_port_is_printed(line: CommandLine, more: tuple[str, ...]) -> None:
+    """With --health-port 0."""
     process = line.start("worker", "fleet_app:fleet", "--health-port", "0", *more)
     assert process.stderr is not None
     found = None
@@ -53,6 +55,7 @@ def test_a_free_port_is_printed(line: CommandLine, more: tuple[str, ...]) -> Non
 
 
 def test_a_worker_that_drains_is_live_and_not_ready(line: CommandLine, gate: Path) -> None:
+    """/livez stays 200."""
     process = line.start("worker", "fleet_app:fleet", "--json", "--health-port", "0")
     address = next_object(process, "worker")["health"]
     line.run("submit", "gated", "--run-id", "r-1")
@@ -69,6 +72,7 @@ def test_a_worker_that_drains_is_live_and_not_ready(line: CommandLine, gate: Pat
 
 
 def test_a_parent_speaks_for_all_its_processes(line: CommandLine, tmp_path: Path) -> None:
+    """It is ready when all of them are."""
     file = tmp_path / "alive"
     process = line.start(
         *("worker", "fleet_app:fleet", "--json", "--processes", "2"),
@@ -86,6 +90,7 @@ def test_a_parent_speaks_for_all_its_processes(line: CommandLine, tmp_path: Path
 
 
 def test_the_health_file_is_there_while_the_worker_is(line: CommandLine, tmp_path: Path) -> None:
+    """It is touched, and removed at the end."""
     file = tmp_path / "alive"
     file.touch()
     file.chmod(0o400)
@@ -99,6 +104,7 @@ def test_the_health_file_is_there_while_the_worker_is(line: CommandLine, tmp_pat
 
 
 def test_a_health_port_or_file_that_cannot_be_had_is_a_mistake(line: CommandLine) -> None:
+    """Exit code 2 at the start."""
     refused = line.run("worker", "fleet_app:fleet", "--health-file", "/nowhere/alive")
     assert (refused.returncode, "--health-file /nowhere/alive" in refused.stderr) == (2, True)
     process = line.start("worker", "fleet_app:fleet", "--json", "--health-port", "0")

@@ -40,6 +40,7 @@ from tests.cli.conftest import CommandLine
     ],
 )
 def test_a_mistake_is_one_sentence(argv: list[str], why: str) -> None:
+    """Without secrets, and without output on stdout."""
     result = CliRunner().invoke(app, argv)
     assert result.exit_code == 2, result.output
     assert why in result.stderr
@@ -51,10 +52,12 @@ def test_a_mistake_is_one_sentence(argv: list[str], why: str) -> None:
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["show"], ["audit"], ["worker", "a:b", "--x"]])
 def test_wrong_usage_is_exit_code_2(argv: list[str]) -> None:
+    """Unknown commands and options."""
     assert CliRunner().invoke(app, argv).exit_code == 2
 
 
 def test_a_variable_that_breaks_its_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its value."""
     monkeypatch.setenv("MURMUR_CONCURRENCY", "1e3")
     result = CliRunner().invoke(app, ["show", "a"])
     assert result.exit_code == 2
@@ -62,23 +65,27 @@ def test_a_variable_that_breaks_its_rule_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_debug_shows_the_traceback(line: CommandLine) -> None:
+    """As an option or a variable."""
     assert "Traceback" not in line.run("show", "nobody").stderr
     assert "Traceback" in line.run("show", "nobody", "--debug").stderr
     assert "Traceback" in line.run("show", "nobody", MURMUR_DEBUG="1").stderr
 
 
 def test_a_fleet_without_agents_is_refused(line: CommandLine) -> None:
+    """A worker would have nothing to do."""
     refused = line.run("worker", "fleet_app:empty")
     assert (refused.returncode, "no agents" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("names", ["", ",", "echo,", " "])
 def test_a_worker_for_an_agent_without_a_name_is_refused(line: CommandLine, names: str) -> None:
+    """An empty name in --targets."""
     refused = line.run("worker", "fleet_app:fleet", "--targets", names)
     assert (refused.returncode, "--targets has an empty name" in refused.stderr) == (2, True)
 
 
 def test_a_worker_id_outside_the_grammar_is_refused(line: CommandLine) -> None:
+    """Exit code 2."""
     refused = line.run("worker", "fleet_app:fleet", "--id", "a b")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("murmur-streams: worker id 'a b' is refused")
@@ -100,6 +107,7 @@ main()
 
 @pytest.mark.parametrize("module", ["murmur_streams.cli.shell.app", "typer", "pydantic", "redis"])
 def test_ctrl_c_during_the_imports_ends_without_a_traceback(module: str) -> None:
+    """Exit code 130."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module],
         capture_output=True,
@@ -111,5 +119,6 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback(module: str) -> None
 
 
 def test_control_characters_of_a_mistake_are_shown_escaped() -> None:
+    """They cannot change a terminal."""
     result = CliRunner().invoke(app, ["worker", "\x1b[31m:x"])
     assert "\x1b" not in result.stderr

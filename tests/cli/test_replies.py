@@ -26,10 +26,12 @@ ENTRIES: Reply = [[b"1-1", [b"type", b"a"]], [b"1-2", [b"type", b"b"]]]
     ],
 )
 def test_a_reply_on_a_terminal(reply: Reply, command: list[str], text: str) -> None:
+    """For each type of reply, as redis-cli shows it."""
     assert for_terminal(reply, command) == text
 
 
 def test_nested_lists_are_indented() -> None:
+    """As redis-cli does."""
     assert for_terminal(ENTRIES, ["XRANGE"]).split("\n") == [
         '1) 1) "1-1"',
         '   2) 1) "type"',
@@ -41,13 +43,16 @@ def test_nested_lists_are_indented() -> None:
 
 
 def test_numbers_of_long_lists_are_aligned() -> None:
+    """As redis-cli does."""
     lines = for_terminal([b"x"] * 10, ["KEYS"]).split("\n")
     assert (lines[0], lines[9]) == (' 1) "x"', '10) "x"')
 
 
 def test_a_pipe_gets_bytes_untouched_one_a_line() -> None:
+    """For other programs."""
     assert for_pipe([b"a\xff", [1, None]]) == b"a\xff\n1\n"
 
 
 def test_json_keeps_the_shape() -> None:
+    """With bytes that are not UTF-8 escaped."""
     assert for_json([b"a", [1, None], b"\xff"]) == '["a", [1, null], "\\\\xff"]'

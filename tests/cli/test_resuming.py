@@ -76,6 +76,7 @@ def with_old_header(path: Path) -> Path:
 
 
 def test_the_first_line_names_the_selection(url: str, tmp_path: Path) -> None:
+    """State, target, or that ids were named."""
     for name, argv, of in (
         ("all", [], {"state": None, "target": None, "ids": False}),
         ("some", ["--state", "pending"], {"state": "pending", "target": None, "ids": False}),
@@ -93,6 +94,7 @@ def test_the_first_line_names_the_selection(url: str, tmp_path: Path) -> None:
 def test_it_goes_on_with_the_same_store_and_options(
     url: str, tmp_path: Path, argv: list[str]
 ) -> None:
+    """The file is as if it had not stopped."""
     path = torn(url, tmp_path / "file", *argv)
     assert export("--url", url, "--resume", "-o", str(path), *argv).exit_code == 0
     assert export("--url", url, "-o", str(tmp_path / "whole"), *argv).exit_code == 0
@@ -103,6 +105,7 @@ def test_it_goes_on_with_the_same_store_and_options(
 def test_it_does_not_go_on_in_another_store(
     url: str, other: str, tmp_path: Path, *, is_old: bool
 ) -> None:
+    """The error names the options to check."""
     path = torn(url, tmp_path / "file")
     said = refused(with_old_header(path) if is_old else path, "--url", other)
     assert "is not in this store: go on with the --url and --prefix" in said
@@ -110,6 +113,7 @@ def test_it_does_not_go_on_in_another_store(
 
 
 def test_another_life_of_an_id_is_not_the_run_of_the_file(url: str, tmp_path: Path) -> None:
+    """By its epoch."""
     path = torn(url, tmp_path / "file")
     twin = fill(tmp_path / "twin.db")
     assert "is not in this store" in refused(path, "--url", twin)
@@ -132,6 +136,7 @@ def test_another_life_of_an_id_is_not_the_run_of_the_file(url: str, tmp_path: Pa
 def test_it_does_not_go_on_with_another_listing(
     url: str, tmp_path: Path, first: list[str], then: list[str], what: str
 ) -> None:
+    """The error names both selections."""
     path = torn(url, tmp_path / "file", *first)
     assert what in refused(path, "--url", url, *then)
 
@@ -147,6 +152,7 @@ def test_it_does_not_go_on_with_another_listing(
 def test_a_file_without_a_selection_is_judged_by_its_last_run(
     url: str, tmp_path: Path, first: list[str], then: list[str]
 ) -> None:
+    """As earlier versions wrote it."""
     path = with_old_header(torn(url, tmp_path / "file", *first))
     said = refused(path, "--url", url, *then)
     assert "is not one of those that this command exports" in said
@@ -155,6 +161,7 @@ def test_a_file_without_a_selection_is_judged_by_its_last_run(
 
 
 def test_a_run_that_left_its_state_meanwhile_does_not_stop_it(url: str, tmp_path: Path) -> None:
+    """The run is exported as it was."""
     path = torn(url, tmp_path / "file", "--state", "pending")
     last = read_whole(path, frozenset()).last
     assert last is not None
@@ -170,6 +177,7 @@ def test_a_run_that_left_its_state_meanwhile_does_not_stop_it(url: str, tmp_path
 
 
 def test_a_full_disk_is_reported_with_the_command_to_resume(tmp_path: Path) -> None:
+    """Exit code 1, without a traceback."""
     url, path = fill(tmp_path / "large.db", size=30_000), tmp_path / "file"
     argv = ["export", "--url", url, "--state", "pending", "-o", str(path)]
     done = subprocess.run(
@@ -196,6 +204,7 @@ def _no_large_files() -> None:
 
 
 def test_a_full_stdout_is_reported_in_a_sentence(url: str) -> None:
+    """Without a traceback."""
     if not os.path.exists("/dev/full"):  # noqa: PTH110  # a device of Linux
         pytest.skip("this machine has no /dev/full")
     with open("/dev/full", "wb") as full:  # noqa: PTH123  # likewise
@@ -216,6 +225,7 @@ def test_a_full_stdout_is_reported_in_a_sentence(url: str) -> None:
 def test_the_line_that_goes_on_names_the_store_as_it_was_given(
     line: CommandLine, tmp_path: Path
 ) -> None:
+    """With the same options."""
     url, path = f"sqlite:{tmp_path}/many.db", tmp_path / "file"
 
     async def make() -> None:
@@ -237,6 +247,7 @@ def test_the_line_that_goes_on_names_the_store_as_it_was_given(
 def test_only_a_file_can_be_written_and_gone_on_with(
     url: str, tmp_path: Path, argv: list[str]
 ) -> None:
+    """Folders and pipes are refused."""
     os.mkfifo(tmp_path / "pipe")
     for name, what in (("", "is a folder: name a file in it"), ("pipe", "is a pipe or a device")):
         done = export("--url", url, "-o", str(tmp_path / name), *argv)
@@ -244,6 +255,7 @@ def test_only_a_file_can_be_written_and_gone_on_with(
 
 
 def test_what_is_asked_for_is_checked_before_there_is_a_file(url: str, tmp_path: Path) -> None:
+    """A bad option creates none."""
     done = export("--url", url, "--target", "no agent", "-o", str(tmp_path / "file"))
     assert done.exit_code == 2
     assert not (tmp_path / "file").exists()

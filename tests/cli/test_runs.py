@@ -30,6 +30,7 @@ def read_until(process: subprocess.Popen[str], argument: str) -> str:
 
 
 def test_a_completed_run_is_exit_code_0(line: CommandLine) -> None:
+    """Its id and its output are on stdout."""
     line.worker()
     done = line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     assert done.returncode == 0, done.stderr
@@ -39,6 +40,7 @@ def test_a_completed_run_is_exit_code_0(line: CommandLine) -> None:
 
 
 def test_a_failed_run_is_exit_code_1(line: CommandLine) -> None:
+    """With its error."""
     line.worker()
     failed = line.run("submit", "boom", WHY, "--follow")
     assert failed.returncode == 1
@@ -46,6 +48,7 @@ def test_a_failed_run_is_exit_code_1(line: CommandLine) -> None:
 
 
 def test_a_cancelled_run_is_exit_code_3(line: CommandLine, in_store: Any) -> None:
+    """For a follower, too."""
     process = line.start("submit", "nobody", "--follow", "--run-id", "r-1")
     read_until(process, "r-1")
     in_store(lambda store: store.finish("r-1", RunState.CANCELLED))
@@ -53,6 +56,7 @@ def test_a_cancelled_run_is_exit_code_3(line: CommandLine, in_store: Any) -> Non
 
 
 def test_json_is_a_line_for_each_thing(line: CommandLine) -> None:
+    """Submission, events, end."""
     line.worker()
     marked = f"\ufeff{WHY}"  # as Windows tools pipe it
     done = line.run("submit", "echo", "-", "--follow", "--run-id", "r-1", "--json", stdin=marked)
@@ -67,6 +71,7 @@ def test_json_is_a_line_for_each_thing(line: CommandLine) -> None:
 
 
 def test_the_fleet_checks_what_is_submitted(line: CommandLine) -> None:
+    """With --app, before the submission."""
     wrong = line.run("submit", "echo", '{"txt": 1}', "--app", "fleet_app:fleet")
     assert (wrong.returncode, "text: Field required" in wrong.stderr) == (2, True)
     unknown = line.run("submit", "ecko", WHY, "--app", "fleet_app:fleet")
@@ -74,12 +79,14 @@ def test_the_fleet_checks_what_is_submitted(line: CommandLine) -> None:
 
 
 def test_an_id_can_be_used_once(line: CommandLine) -> None:
+    """Exit code 2 for the second one."""
     assert line.run("submit", "echo", WHY, "--run-id", "r-1").returncode == 0
     again = line.run("submit", "echo", WHY, "--run-id", "r-1")
     assert (again.returncode, "already exists" in again.stderr) == (2, True)
 
 
 def test_ctrl_c_leaves_the_run_alone_and_prints_a_command(line: CommandLine, gate: Path) -> None:
+    """The command follows on from there."""
     line.worker()
     process = line.start("submit", "gated", "--follow", "--run-id", "r-1")
     read_until(process, "begun")
@@ -95,6 +102,7 @@ def test_ctrl_c_leaves_the_run_alone_and_prints_a_command(line: CommandLine, gat
 
 
 def test_tail_goes_on_after_a_cursor(line: CommandLine) -> None:
+    """With --after."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     whole = objects(line.run("tail", "r-1", "--json").stdout)
@@ -103,6 +111,7 @@ def test_tail_goes_on_after_a_cursor(line: CommandLine) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(line: CommandLine) -> None:
+    """Exit code 141, and silence."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     process = line.start("tail", "r-1")
@@ -114,6 +123,7 @@ def test_a_reader_that_goes_away_is_no_error(line: CommandLine) -> None:
 
 
 def test_show_prints_everything_about_a_run(line: CommandLine) -> None:
+    """State, attempt, error and last entries."""
     line.worker()
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-1")
     shown = line.run("show", "r-1")
@@ -126,6 +136,7 @@ def test_show_prints_everything_about_a_run(line: CommandLine) -> None:
 
 
 def test_the_lines_of_keys_run_as_they_stand(line: CommandLine) -> None:
+    """Each has an answer."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     [keys] = objects(line.run("keys", "r-1", "--json").stdout)
@@ -139,6 +150,7 @@ def test_the_lines_of_keys_run_as_they_stand(line: CommandLine) -> None:
 
 
 def test_keys_prints_lines_for_a_shell(line: CommandLine) -> None:
+    """Quoted where necessary."""
     line.run("submit", "nobody", "--run-id", "r-1")
     printed = line.run("keys", "r-1").stdout.splitlines()
     commands = [text for text in printed if not text.startswith("#")]
@@ -147,6 +159,7 @@ def test_keys_prints_lines_for_a_shell(line: CommandLine) -> None:
 
 
 def test_audit_is_exit_code_1_when_something_is_wrong(line: CommandLine) -> None:
+    """And names it."""
     line.run("submit", "nobody", "--run-id", "r-1")
     clean = line.run("audit", "r-1")
     assert (clean.returncode, "clean" in clean.stdout) == (0, True)
@@ -157,6 +170,7 @@ def test_audit_is_exit_code_1_when_something_is_wrong(line: CommandLine) -> None
 
 
 def test_all_runs_can_be_audited(line: CommandLine) -> None:
+    """With --all, and a sum."""
     for number in range(3):
         line.run("submit", "nobody", "--run-id", f"r-{number}")
     clean = line.run("audit", "--all")
@@ -179,6 +193,7 @@ def test_all_runs_can_be_audited(line: CommandLine) -> None:
 
 
 def test_a_prefix_is_another_world(line: CommandLine) -> None:
+    """As an option or a variable."""
     line.run("submit", "nobody", "--run-id", "r-1", "--prefix", "team:a")
     assert line.run("show", "r-1").returncode == 2
     assert line.run("--prefix", "team:a", "show", "r-1").returncode == 0
@@ -187,6 +202,7 @@ def test_a_prefix_is_another_world(line: CommandLine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_stops_cleanly_on_a_signal(line: CommandLine, number: signal.Signals) -> None:
+    """Exit code 0."""
     process = line.worker()
     process.send_signal(number)
     printed, _ = process.communicate(timeout=30)
@@ -195,6 +211,7 @@ def test_a_worker_stops_cleanly_on_a_signal(line: CommandLine, number: signal.Si
 
 
 def test_a_second_signal_hands_the_runs_back(line: CommandLine) -> None:
+    """The run is pending again."""
     first = line.worker()
     process = line.start("submit", "gated", "--follow", "--run-id", "r-1", "--json")
     read_until(process, "begun")

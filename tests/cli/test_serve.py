@@ -113,6 +113,7 @@ def taken() -> Iterator[int]:
     ],
 )
 def test_it_refuses_to_begin(line: CommandLine, argv: tuple[str, ...], why: str) -> None:
+    """For each option that is wrong or unsafe."""
     refused = line.run("serve", "fleet_app:fleet", "--json", *argv)
     assert (refused.returncode, refused.stdout) == (2, "")
     [reported] = objects(refused.stderr)
@@ -123,18 +124,21 @@ def test_it_refuses_to_begin(line: CommandLine, argv: tuple[str, ...], why: str)
     ("fleet", "why"), [("nowhere:fleet", "no module"), ("fleet_app:not_a_fleet", "not Fleet")]
 )
 def test_it_needs_a_fleet(line: CommandLine, fleet: str, why: str) -> None:
+    """The error names the module."""
     refused = line.run("serve", fleet)
     assert refused.returncode == 2
     assert why in refused.stderr
 
 
 def test_a_worker_needs_agents(line: CommandLine) -> None:
+    """With --with-worker."""
     refused = line.run("serve", "fleet_app:empty", "--with-worker", "--port", "0")
     assert refused.returncode == 2
     assert "the fleet has no agents" in refused.stderr
 
 
 def test_a_port_in_use_is_an_error(line: CommandLine, taken: int) -> None:
+    """Exit code 2, without a traceback."""
     refused = line.run("serve", "fleet_app:fleet", "--port", str(taken))
     assert refused.returncode == 2
     assert f"port {taken} of 127.0.0.1 is taken" in refused.stderr
@@ -143,6 +147,7 @@ def test_a_port_in_use_is_an_error(line: CommandLine, taken: int) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10"])
 def test_who_is_on_this_machine_needs_no_tokens(host: str) -> None:
+    """On a loopback address."""
     made = server_options(options(host))
     assert made.authenticator is None
 
@@ -153,6 +158,7 @@ def options(host: str = "127.0.0.1", *, insecure: bool = False, **files: Path) -
 
 
 def test_beyond_this_machine_it_needs_tokens_or_insecure(tokens: Path) -> None:
+    """On any other address."""
     anywhere = "0.0.0.0"  # noqa: S104  # nothing listens
     with pytest.raises(StoreConfigurationError, match="--insecure"):
         server_options(options(anywhere))
@@ -173,6 +179,7 @@ def test_pages_need_a_document_without_tokens(tokens: Path) -> None:
 
 
 def test_every_pod_has_the_secret_of_the_file_or_one_of_its_own(tmp_path: Path) -> None:
+    """For tickets."""
     file = tmp_path / "secret"
     file.write_text("s" * 32 + "\n")
     made = server_options(options(ticket_secret_file=file))
@@ -219,6 +226,7 @@ def test_a_password_on_the_command_line_is_warned_about(
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the pip command."""
     monkeypatch.delitem(sys.modules, "murmur_streams.server.serving", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(StoreConfigurationError, match=r"pip install 'murmur-streams\[server\]'"):
@@ -226,6 +234,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) -> None:
+    """A curl line, with or without a token."""
     for argv, who in (
         ((), "it requires no token; try: curl http://127.0.0.1:"),
         (("--tokens-file", str(tokens)), "it requires a token; try: curl http://127.0.0.1:"),
@@ -240,6 +249,7 @@ def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) ->
 
 
 def test_it_answers_and_others_execute(line: CommandLine) -> None:
+    """A pod beside a worker."""
     process, url = serving(line)
     line.worker()
     run_id = submit(url, "echo", {"text": "a"})
@@ -255,6 +265,7 @@ def test_it_answers_and_others_execute(line: CommandLine) -> None:
 
 
 def test_with_a_worker_one_process_is_all_there_is(line: CommandLine, gate: Path) -> None:
+    """It answers and executes."""
     process, url = serving(line, "--with-worker", "--concurrency", "2")
     run_id = submit(url, "echo", {"text": "a"})
     connection, answer = stream(url, f"/runs/{run_id}/stream")
@@ -279,6 +290,7 @@ def listens(url: str) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_open_streams_go_and_ends(line: CommandLine, number: signal.Signals) -> None:
+    """With the time after which to reconnect."""
     process, url = serving(line)
     run_id = submit(url, "gated")
     connection, answer = stream(url, f"/runs/{run_id}/stream")
@@ -294,6 +306,7 @@ def test_a_signal_lets_open_streams_go_and_ends(line: CommandLine, number: signa
 
 @pytest.mark.parametrize("argv", [(), ("--with-worker",)], ids=["alone", "with a worker"])
 def test_a_signal_lets_a_request_end(line: CommandLine, argv: tuple[str, ...]) -> None:
+    """A request that is half sent gets its answer."""
     process, url = serving(line, *argv)
     body = json.dumps({"target": "gated", "task": {"input": None}}).encode()
     connection = half_sent(url, body)
@@ -321,6 +334,7 @@ def half_sent(url: str, body: bytes) -> socket.socket:
 
 
 def test_a_second_signal_ends_at_once(line: CommandLine) -> None:
+    """Without waiting for requests."""
     process, url = serving(line, "--drain-seconds", "86400")
     connection = half_sent(url, b"{}")
     process.terminate()
@@ -334,6 +348,7 @@ def test_a_second_signal_ends_at_once(line: CommandLine) -> None:
 
 
 def test_tokens_are_asked_for_and_change_without_a_restart(line: CommandLine, tokens: Path) -> None:
+    """The file is read again."""
     _, url = serving(line, "--tokens-file", str(tokens))
     assert ask(f"{url}/runs")[0] == 401
     assert ask(f"{url}/runs", Authorization="Bearer a-token-0123456789")[0] == 200
@@ -349,6 +364,7 @@ def test_tokens_are_asked_for_and_change_without_a_restart(line: CommandLine, to
 def test_the_environment_says_what_the_options_do_not(
     line: CommandLine, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For port and tokens."""
     monkeypatch.setenv("MURMUR_TOKENS_FILE", str(tokens))
     monkeypatch.setenv("MURMUR_PORT", "0")
     process = line.start("serve", "fleet_app:fleet", "--json")
@@ -384,6 +400,7 @@ def test_the_document_is_public_where_a_setting_says_so(
 
 
 def test_a_proxy_may_show_it_under_a_path(line: CommandLine) -> None:
+    """--root-path is in the OpenAPI document."""
     _, url = serving(line, "--root-path", "/runs-api")
     code, document = ask(f"{url}/openapi.json")
     assert (code, document["servers"]) == (200, [{"url": "/runs-api"}])
@@ -394,6 +411,7 @@ def test_a_proxy_may_show_it_under_a_path(line: CommandLine) -> None:
 async def test_a_lost_server_is_logged_and_its_return_is_noticed(
     line: CommandLine, tmp_path: Path
 ) -> None:
+    """503 meanwhile, then answers again."""
     (tmp_path / "app.py").write_text(APP)
     async with spare_server(tmp_path / "spare") as server:
         process, url = serving(line, "--url", server.url(), fleet="app:fleet", cwd=tmp_path)
@@ -414,6 +432,7 @@ async def test_a_lost_server_is_logged_and_its_return_is_noticed(
 
 
 def test_a_drawn_token_is_printed_once_its_record_has_the_hash(line: CommandLine) -> None:
+    """On stderr and on stdout."""
     drawn = line.run("token", "web", "--tenant", "acme", "--expires", "90d", "--scope", "read")
     assert drawn.returncode == 0
     token = drawn.stderr.split()[-1]
@@ -435,5 +454,6 @@ def test_a_drawn_token_is_printed_once_its_record_has_the_hash(line: CommandLine
     ],
 )
 def test_a_token_without_a_name_is_not_drawn(line: CommandLine, argv: tuple[str, ...]) -> None:
+    """Nor with a bad tenant, time or scope."""
     refused = line.run("token", *argv)
     assert (refused.returncode, refused.stdout) == (2, "")

@@ -12,6 +12,7 @@ from tests.cli.conftest import CommandLine
 
 
 def test_a_server_starts_is_there_and_stops(line: CommandLine, data_dir: Path) -> None:
+    """`server start`, `status` and `stop`."""
     before = line.run("server", "status", "--json")
     assert (before.returncode, json.loads(before.stdout)["running"]) == (1, False)
     started = json.loads(line.run("server", "start", "--json").stdout)
@@ -24,11 +25,13 @@ def test_a_server_starts_is_there_and_stops(line: CommandLine, data_dir: Path) -
 
 
 def test_the_status_of_a_server_with_keep_says_so(line: CommandLine) -> None:
+    """It stays until it is stopped."""
     assert "kept until" in line.run("server", "start", "--keep").stdout
     assert json.loads(line.run("server", "status", "--json").stdout)["kept"] is True
 
 
 def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None:
+    """embedded:// and a path."""
     url = f"embedded://{tmp_path / 'other'}"
     started = json.loads(line.run("server", "start", "--json", "--url", url).stdout)
     try:
@@ -40,12 +43,14 @@ def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None
 
 @pytest.mark.leaves("--json")
 def test_arguments_that_begin_with_a_dash_go_to_the_server(line: CommandLine) -> None:
+    """After the first argument of `redis`."""
     assert line.run("redis", "SET", "--json", "-x").stdout == "OK\n"
     assert line.run("redis", "GET", "--json").stdout == "-x\n"
     assert line.run("redis", "--json", "ECHO", "--help").stdout == '"--help"\n'
 
 
 def test_an_error_reply_is_exit_code_1(line: CommandLine) -> None:
+    """On stderr."""
     failed = line.run("redis", "NONSENSE")
     assert failed.returncode == 1
     assert failed.stderr.startswith("(error) ERR unknown command")
@@ -53,17 +58,20 @@ def test_an_error_reply_is_exit_code_1(line: CommandLine) -> None:
 
 @pytest.mark.leaves("a")
 def test_commands_can_come_from_stdin(line: CommandLine) -> None:
+    """One a line."""
     asked = line.run("redis", stdin="SET a 'b c'\n\nGET a\n")
     assert (asked.returncode, asked.stdout) == (0, "OK\nb c\n")
 
 
 def test_settings_prints_the_table_and_the_values(line: CommandLine) -> None:
+    """With passwords hidden."""
     assert "| `MURMUR_URL` |" in line.run("settings").stdout
     asked = line.run("settings", "--json", MURMUR_URL="redis://:secret@host")
     assert json.loads(asked.stdout)["MURMUR_URL"] == "redis://:***@host"
 
 
 def test_settings_print_no_secret(line: CommandLine) -> None:
+    """Neither tokens nor credentials in URLs."""
     secrets: dict[str, Any] = {
         "MURMUR_TOKEN": "secret-of-a-token",
         "MURMUR_SERVER": "http://me:secret-of-a-server@host",
@@ -77,5 +85,6 @@ def test_settings_print_no_secret(line: CommandLine) -> None:
 
 
 def test_the_version_has_a_command_and_an_option(line: CommandLine) -> None:
+    """Both print the same."""
     flag, command = line.run("--version"), line.run("version", "--json")
     assert flag.stdout == f"murmur-streams {json.loads(command.stdout)['version']}\n"

@@ -22,6 +22,7 @@ RULES: tuple[Callable[[Tree], Iterable[Fault]], ...] = (
     language.is_no,
     language.headless_sentences,
     language.long_test_names,
+    language.missing_docstrings,
     structure.repeated_classes,
     structure.import_circles,
     structure.hidden_imports,

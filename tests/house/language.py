@@ -66,14 +66,24 @@ def headless_sentences(tree: Tree) -> Iterator[Fault]:
 
 def long_test_names(tree: Tree) -> Iterator[Fault]:
     """A test's name has at most 60 characters; its docstring says what it shows."""
+    for source, test in _tests(tree):
+        if len(test.name) > TEST_NAME:
+            yield Fault(source.path, test.lineno, f"{test.name}: {len(test.name)} characters")
+
+
+def missing_docstrings(tree: Tree) -> Iterator[Fault]:
+    """A test's docstring says in plain words what it shows."""
+    for source, test in _tests(tree):
+        if not ast.get_docstring(test):
+            yield Fault(source.path, test.lineno, f"{test.name}: say in a docstring what it shows")
+
+
+def _tests(tree: Tree) -> Iterator[tuple[Source, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for source in tree.python:
-        if not source.path.startswith("tests/"):
-            continue
-        for node in source.nodes:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                name = node.name
-                if name.startswith("test_") and len(name) > TEST_NAME:
-                    yield Fault(source.path, node.lineno, f"{name}: {len(name)} characters")
+        for node in source.nodes if source.path.startswith("tests/") else ():
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_function and node.name.startswith("test_"):
+                yield source, node
 
 
 def _without(part: re.Pattern[str], text: str) -> str:

@@ -14,6 +14,7 @@ from tests.house.language import (
     headless_sentences,
     is_no,
     long_test_names,
+    missing_docstrings,
 )
 from tests.house.source import Fault, Tree
 from tests.house.structure import (
@@ -120,6 +121,12 @@ PLANTED: dict[str, tuple[Rule, Files, list[str], Files]] = {
         {"tests/test_a.py": f"async def test_{'a' * 56}(): ..."},
         ["tests/test_a.py:1:"],
         {"tests/test_a.py": f"def test_{'a' * 55}(): ..."},
+    ),
+    "a test without a docstring": (
+        missing_docstrings,
+        {"tests/test_a.py": "def test_a(): ..."},
+        ["tests/test_a.py:1: test_a"],
+        {"tests/test_a.py": code("def test_a():", '    """Shows it."""')},
     ),
     "a class name twice": (
         repeated_classes,

@@ -79,6 +79,7 @@ async def read_back(store: MurmurRunStore, given: Any) -> Any:
 
 
 async def test_states_and_progress_are_those_of_murmur(store: MurmurRunStore) -> None:
+    """The values have murmur's own types."""
     assert await store.get_status("r") == runs.RunStatus(run_id="r", state=State.PENDING)
     await store.set_state("r", State.RUNNING)
     progress = runs.RunProgress(total=5, completed=2, failed=1, running=2)
@@ -90,6 +91,7 @@ async def test_states_and_progress_are_those_of_murmur(store: MurmurRunStore) ->
 
 
 async def test_an_ended_run_does_not_change_its_state(store: MurmurRunStore) -> None:
+    """Nor does it accept a result after a cancel."""
     await store.set_state("r", State.CANCELLED)
     await store.set_state("r", State.COMPLETED)
     await store.set_result("r", result(output=Report(title="late")))
@@ -99,6 +101,7 @@ async def test_an_ended_run_does_not_change_its_state(store: MurmurRunStore) -> 
 
 @pytest.mark.parametrize("run_id", ["nobody", "", "no id of ours", "ünïcode", "a" * 200])
 async def test_unknown_ids_are_their_registry_error(store: MurmurRunStore, run_id: str) -> None:
+    """For each method, also with ids outside our grammar."""
     calls = [
         store.get_status(run_id),
         store.get_result(run_id),
@@ -114,11 +117,13 @@ async def test_unknown_ids_are_their_registry_error(store: MurmurRunStore, run_i
 
 
 async def test_a_duplicate_id_is_their_registry_error(store: MurmurRunStore) -> None:
+    """With murmur's text."""
     with pytest.raises(errors.RegistryError, match="already exists"):
         await store.create("r", TARGET)
 
 
 async def test_a_run_that_was_deleted_is_unknown(store: MurmurRunStore) -> None:
+    """As if it had never been there."""
     await store.set_state("r", State.COMPLETED)
     assert await store.store.delete("r")
     with pytest.raises(errors.RegistryError):
@@ -126,6 +131,7 @@ async def test_a_run_that_was_deleted_is_unknown(store: MurmurRunStore) -> None:
 
 
 async def test_events_come_back_as_they_were_pushed(store: MurmurRunStore) -> None:
+    """With murmur's types, time and empty fields."""
     moment = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
     pushed = [
         event("agent_started", timestamp=moment),
@@ -165,12 +171,14 @@ async def streamed_rest(live: AsyncIterator[Any]) -> list[Any]:
 
 
 async def test_a_cancelled_run_has_one_last_event(store: MurmurRunStore) -> None:
+    """The event that murmur pushes is not doubled by ours."""
     await store.set_state("r", State.CANCELLED)
     await store.push_event("r", event("run_cancelled", agent=None))
     assert [each.type for each in await streamed(store)] == [EventType.RUN_CANCELLED]
 
 
 async def test_a_replay_is_whole(store: MurmurRunStore) -> None:
+    """Six hundred events; their own store reads two hundred."""
     for number in range(600):
         await store.push_event("r", event("agent_started", task_id=str(number)))
     await store.set_state("r", State.COMPLETED)
@@ -180,6 +188,7 @@ async def test_a_replay_is_whole(store: MurmurRunStore) -> None:
 
 
 async def test_events_that_murmur_does_not_know_are_left_out(store: MurmurRunStore) -> None:
+    """Outputs, log lines and custom events."""
     await store.push_event("r", event("agent_started"))
     ours = (RunEventType.AGENT_OUTPUT, RunEventType.LOG, RunEventType.CUSTOM)
     for kind in ours:
@@ -202,6 +211,7 @@ async def test_an_event_gets_its_runs_id_and_a_local_time(
 
 
 async def test_a_last_event_with_an_endless_error_is_cut_not_refused(store: MurmurRunStore) -> None:
+    """The run could not end otherwise."""
     await store.set_state("r", State.FAILED)
     await store.push_event("r", event("agent_failed", error="x\ud800" * 10**6))
     (last,) = await streamed(store)
@@ -210,6 +220,7 @@ async def test_a_last_event_with_an_endless_error_is_cut_not_refused(store: Murm
 
 @pytest.mark.parametrize("name", ["two words", "-", "", "ß" * 300, "a/b", "x" * 129])
 async def test_an_agent_may_have_any_name(store: MurmurRunStore, name: str) -> None:
+    """Names outside our grammar are stored under another target."""
     await store.create("named", name)
     await store.set_state("named", State.RUNNING)
     pushed = [event(kind, agent=name, run_id="named") for kind in ("agent_started", "agent_failed")]
@@ -223,6 +234,7 @@ async def test_an_agent_may_have_any_name(store: MurmurRunStore, name: str) -> N
 
 
 async def test_a_run_that_the_store_failed_says_why(store: MurmurRunStore) -> None:
+    """Its stream ends with agent_failed, and the result has a SpawnError."""
     await store.create("lost", "two words")
     await store.set_state("lost", State.RUNNING)
     live = asyncio.create_task(streamed(store, "lost"))
@@ -242,6 +254,7 @@ async def test_a_run_that_the_store_failed_says_why(store: MurmurRunStore) -> No
 
 
 async def test_a_result_is_read_back_with_its_fields_and_metadata(store: MurmurRunStore) -> None:
+    """The output is a model with the same JSON."""
     metadata = types.ResultMetadata(
         duration_ms=5, tokens_used=7, cost_usd=0.25, backend="AsyncBackend", trace_id="t"
     )
@@ -258,6 +271,7 @@ async def test_a_result_is_read_back_with_its_fields_and_metadata(store: MurmurR
 
 
 async def test_a_group_result_is_read_back_by_name_with_its_failures(store: MurmurRunStore) -> None:
+    """Each member has its output or its error."""
     outputs = {
         "good": result(output=Report(title="fine")),
         "bad": result(error=errors.ToolExecutionError("no tool")),
@@ -280,6 +294,7 @@ KINDS = sorted(set(errors.MurmurError.__subclasses__()) | {errors.MurmurError}, 
 
 @pytest.mark.parametrize("kind", [*KINDS, errors.TopologyError], ids=lambda kind: kind.__name__)
 async def test_errors_of_murmur_come_back_as_themselves(store: MurmurRunStore, kind: Any) -> None:
+    """For each class of murmur's errors."""
     back = await read_back(store, result(error=kind("it went wrong: ß")))
     assert (type(back.error), str(back.error)) == (kind, "it went wrong: ß")
     assert not back.is_ok()
@@ -289,12 +304,15 @@ async def test_errors_of_murmur_come_back_as_themselves(store: MurmurRunStore, k
 async def test_other_errors_come_back_with_their_text_alone(
     store: MurmurRunStore, text: str
 ) -> None:
+    """The class may be unknown to the reader."""
     back = await read_back(store, result(error=ValueError(text)))
     assert str(back.error) == text
     assert type(back.error) in {RuntimeError, ValueError}
 
 
 async def test_a_result_that_is_no_json_is_refused(store: MurmurRunStore) -> None:
+    """NaN, for example; nothing is stored."""
+
     class Measured(BaseModel):
         length: float
 
@@ -304,6 +322,7 @@ async def test_a_result_that_is_no_json_is_refused(store: MurmurRunStore) -> Non
 
 
 async def test_results_of_programs_of_ours_are_read_as_models(store: MurmurRunStore) -> None:
+    """Whatever JSON they are."""
     for number, output in enumerate(["a text", [1, 2], {"a": 1}, 7]):
         await store.create(f"ours-{number}", TARGET)
         ours = AgentResult[Any](output=output, agent_name=TARGET, task_id="t")
@@ -314,6 +333,7 @@ async def test_results_of_programs_of_ours_are_read_as_models(store: MurmurRunSt
 
 
 async def test_closing_twice_is_closing_once(space: Space) -> None:
+    """The second close raises nothing."""
     for store in (RedisRunStore(space.url, key_prefix=space.prefix), InMemoryRunStore()):
         await store.create("once", TARGET)
         await store.close()
@@ -321,6 +341,7 @@ async def test_closing_twice_is_closing_once(space: Space) -> None:
 
 
 async def test_a_client_of_the_callers_stays_open(space: Space) -> None:
+    """The store does not close it."""
     client = Redis.from_url(space.url)
     store = RedisRunStore(client=client, key_prefix=space.prefix)
     assert store.client is client
@@ -331,6 +352,7 @@ async def test_a_client_of_the_callers_stays_open(space: Space) -> None:
 
 
 def test_exactly_one_of_url_and_client_is_given(space: Space) -> None:
+    """None or both raise ValueError."""
     for url, client in ((None, None), (space.url, Redis.from_url(space.url))):
         with pytest.raises(ValueError, match="exactly one"):
             RedisRunStore(url, client=client)
@@ -351,6 +373,7 @@ async def test_failing_lost_runs_can_be_switched_off(
 
 
 async def test_the_runs_of_a_closed_store_fail_for_another(space: Space) -> None:
+    """A closed store counts as a lost owner."""
     lease: dict[str, Any] = {"key_prefix": space.prefix, "owner_lease_seconds": 0.2}
     async with RedisRunStore(space.url, **lease) as gone:
         await gone.create("r", TARGET)
@@ -365,4 +388,5 @@ async def test_the_runs_of_a_closed_store_fail_for_another(space: Space) -> None
 
 
 def test_ids_are_drawn_as_from_the_store_that_it_replaces() -> None:
+    """The store has new_run_id, as that of murmur-runtime has."""
     assert InMemoryRunStore.new_run_id() != InMemoryRunStore.new_run_id()

@@ -20,6 +20,7 @@ READERS = {
 
 @pytest.mark.parametrize("name", READERS)
 async def test_closing_a_reader_closes_what_it_reads_from(name: str) -> None:
+    """No generator is left for the garbage collector."""
     async with InMemoryRunStore() as store:
         await store.create("run", "t")
         await store.append("run", RunEvent(type=RunEventType.LOG, run_id="run"))

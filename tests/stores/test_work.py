@@ -62,6 +62,7 @@ async def bury(store: WorkStore, target: str, run_id: str) -> None:
 
 
 async def test_a_claim_has_what_an_execution_needs(store: WorkStore, queue: WorkQueue) -> None:
+    """Input, trace, deadline, attempt and token of the run."""
     trace = {"traceparent": "00-1-2-01"}
     await store.submit("run", "work", input={"a": 1}, deadline_seconds=60, trace=trace)
     (claim,) = (await queue.claim("w", [TargetRule("work")], 5, "host")).claims
@@ -77,6 +78,7 @@ async def test_a_claim_has_what_an_execution_needs(store: WorkStore, queue: Work
 
 
 async def test_the_more_urgent_runs_come_first(store: WorkStore, queue: WorkQueue) -> None:
+    """Claims come in the order of priority."""
     for priority in (0, -100, 5, 100, 1):
         await store.submit(f"p{priority}", "work", priority=priority)
     claims = await take(queue, "worker", 2)
@@ -87,6 +89,7 @@ async def test_the_more_urgent_runs_come_first(store: WorkStore, queue: WorkQueu
 async def test_targets_are_served_in_the_order_in_which_they_are_asked(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """A paused target is passed over."""
     for target in ("a", "b", "c"):
         await store.submit(f"of-{target}", target)
     await store.pause("b")
@@ -99,6 +102,7 @@ async def test_targets_are_served_in_the_order_in_which_they_are_asked(
 async def test_of_many_claims_at_once_each_run_is_in_one(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """Eight workers share forty runs."""
     wanted = {f"r{number}" for number in range(40)}
     for run_id in wanted:
         await store.submit(run_id, "work")
@@ -110,6 +114,7 @@ async def test_of_many_claims_at_once_each_run_is_in_one(
 async def test_a_run_that_became_due_stands_by_its_priority(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """A delayed run with priority comes before a waiting one."""
     await store.submit("now", "work")
     await store.submit("later", "work", delay_seconds=0.05, priority=1)
     await asyncio.sleep(0.1)
@@ -152,6 +157,7 @@ async def test_a_released_run_keeps_its_position_in_the_queue(
 async def test_runs_that_end_on_the_way_hide_none_behind_them(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """Runs past their deadline do not use up a claim."""
     for number in range(3):
         await store.submit(f"late{number}", "work", deadline_seconds=0.001, priority=1)
     await store.submit("sound", "work")
@@ -165,6 +171,7 @@ async def test_runs_that_end_on_the_way_hide_none_behind_them(
 async def test_a_run_that_was_started_too_often_is_not_started_again(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """It becomes a dead letter with the reason."""
     await store.submit("run", "work")
     assert await lose(store) == ["run"]
     assert await hand_on(queue) == ["run"]
@@ -197,6 +204,7 @@ async def test_an_expired_lease_is_handed_on_and_its_claim_fenced(
 
 
 async def test_a_heartbeat_keeps_a_lease(store: WorkStore, queue: WorkQueue) -> None:
+    """A lease that had run out holds again."""
     await store.submit("run", "work")
     (claim,) = await take(store.queue(0.001), "w", 1)
     assert await queue.heartbeat([Beat(claim)]) == []
@@ -222,6 +230,7 @@ async def test_heartbeats_report_silence_and_a_cancel(store: WorkStore, queue: W
 async def test_a_cancel_wakes_the_worker_that_has_the_run(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """With one message for its claim."""
     await store.submit("run", "work")
     (claim,) = await take(queue, "w", 1)
     waiting = asyncio.create_task(queue.control("w", "", 30))
@@ -233,6 +242,7 @@ async def test_a_cancel_wakes_the_worker_that_has_the_run(
 
 
 async def test_a_submission_wakes_a_worker(store: WorkStore, queue: WorkQueue) -> None:
+    """Also one that is not due yet."""
     await queue.prepare(["work"])
     async with asyncio.timeout(10):
         for delay in (0.0, 100.0):
@@ -245,6 +255,7 @@ async def test_a_submission_wakes_a_worker(store: WorkStore, queue: WorkQueue) -
 async def test_a_cancelled_run_whose_worker_is_lost_ends(
     store: WorkStore, queue: WorkQueue
 ) -> None:
+    """The housekeeping ends it as cancelled."""
     await store.submit("run", "work")
     assert await lose(store) == ["run"]
     assert await store.request_cancel("run") is RunState.RUNNING
@@ -254,6 +265,7 @@ async def test_a_cancelled_run_whose_worker_is_lost_ends(
 
 
 async def test_a_waiting_run_past_its_deadline_ends(store: WorkStore, queue: WorkQueue) -> None:
+    """The housekeeping fails it."""
     await store.submit("run", "work", deadline_seconds=0.001)
     await asyncio.sleep(MOMENT_SECONDS)
     assert (await queue.tend("w", ["work"], 0.001)).ended == ["run"]
@@ -261,6 +273,7 @@ async def test_a_waiting_run_past_its_deadline_ends(store: WorkStore, queue: Wor
 
 
 async def test_many_lost_runs_are_handed_on_by_one_call(store: WorkStore, queue: WorkQueue) -> None:
+    """Forty-five of them."""
     for number in range(45):
         await store.submit(f"r{number}", "work")
     lost = await lose(store, 45)
@@ -268,6 +281,7 @@ async def test_many_lost_runs_are_handed_on_by_one_call(store: WorkStore, queue:
 
 
 async def test_of_two_that_tend_one_does_it(store: WorkStore, queue: WorkQueue) -> None:
+    """The worker that did it last keeps the role for a while."""
     for run_id in ("one", "two"):
         await store.submit(run_id, "work")
     assert (await queue.tend("holder", ["work"], HOUR_SECONDS)).requeued == []
@@ -303,6 +317,7 @@ async def test_dead_letters_are_listed_by_target_newest_first(store: WorkStore) 
 
 
 async def test_dead_letters_are_purged_by_run_target_age_or_all(store: WorkStore) -> None:
+    """A purge without a selection is refused."""
     for run_id in ("a1", "a2", "b1", "c1"):
         await bury(store, run_id[0], run_id)
     purge = store.dead_letters().purge
@@ -320,6 +335,7 @@ async def test_dead_letters_are_purged_by_run_target_age_or_all(store: WorkStore
 
 
 async def test_a_letter_of_an_earlier_life_is_found(store: WorkStore) -> None:
+    """After the newer letter of the id is purged."""
     letters = store.dead_letters()
     await bury(store, "a", "again")
     await store.delete("again")
@@ -331,6 +347,7 @@ async def test_a_letter_of_an_earlier_life_is_found(store: WorkStore) -> None:
 
 
 async def test_of_two_who_requeue_a_letter_one_does_it(store: WorkStore) -> None:
+    """The other gets DeadLetterNotFoundError."""
     await bury(store, "work", "run")
     letters = store.dead_letters()
     tries = [letters.requeue("run") for _ in range(2)]
@@ -344,6 +361,8 @@ async def test_of_two_who_requeue_a_letter_one_does_it(store: WorkStore) -> None
 
 
 async def test_workers_are_listed_until_they_are_silent_or_leave(store: WorkStore) -> None:
+    """With targets, runs and time of the heartbeat."""
+
     def info(worker_id: str) -> WorkerInfo:
         return WorkerInfo(worker_id, "h", 1, "0", "3", ["work"], 2, 5, "working", 1, ["run"])
 

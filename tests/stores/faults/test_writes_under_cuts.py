@@ -299,6 +299,7 @@ async def test_scripts_that_the_server_forgot_are_loaded_again_unseen(
 async def test_idle_connections_that_the_server_closed_are_not_noticed(
     store: RedisRunStore, admin: object, proxy: FaultProxy
 ) -> None:
+    """The next calls use new connections, and nothing is sent twice."""
     await store.create("run", "work")
     for number in range(20):
         reads = [store.get_status("run") for _ in range(5)]
