@@ -10,7 +10,7 @@ from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.stores import StoreOfLoop
 from murmur_streams.fleet.unserved import UnservedTargets
-from murmur_streams.stores.work_store import DeadLetterBox
+from murmur_streams.stores.dead_letters import DeadLetterBox
 
 
 class DeadRuns:

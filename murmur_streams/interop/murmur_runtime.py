@@ -148,7 +148,7 @@ class MurmurRunStore:
 
         When the store itself failed the run, the last event carries that error.
         """
-        events = cast("AsyncGenerator[RunEvent]", self._store.stream(run_id))
+        events = self._store.stream(run_id)
         with self._their_errors():
             async with aclosing(events):
                 async for event in events:

@@ -1,4 +1,7 @@
-"""DeadLetterLists: what the dead letters of all stores have in common."""
+"""DeadLetterBox: the dead letters of a store; each store reads and writes them in its own way.
+
+The documentation of the methods is here; the stores inherit it.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,15 @@ from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.pages import check_limit
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.work_store import DeadLetterBox
 
 LETTERS_PAGE = 50
 """Read at a time: letters hold inputs, and a page of them must not be too large."""
 
 
-class DeadLetterLists(DeadLetterBox, ABC):
-    """Lists, requeues and purges dead letters; a store only reads and writes them.
+class DeadLetterBox(ABC):
+    """The runs that failed for good; their letters stay until they are requeued or purged.
+
+    Redis stores about the last 10,000 letters of a target in each partition.
 
     Args:
         limits: sizes of inputs and metadata.
@@ -70,6 +74,13 @@ class DeadLetterLists(DeadLetterBox, ABC):
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
     ) -> DeadLetterPage:
+        """Read dead letters, target by target, the newest first (on Redis, of each partition).
+
+        Args:
+            target: only letters of this target.
+            limit: 1 to 500.
+            cursor: the ``cursor`` of the page before; None for the first page.
+        """
         check_limit(limit, MOST_LETTERS)
         letters: list[DeadLetter] = []
         checked = None if target is None else check_target(target)
@@ -81,6 +92,15 @@ class DeadLetterLists(DeadLetterBox, ABC):
         return DeadLetterPage(tuple(letters), None)
 
     async def get(self, run_id: str) -> DeadLetter:
+        """Read the dead letter of a run.
+
+        One or two look-ups while the run is stored. Otherwise all letters are searched (on Redis,
+        those of the run's partition), the newest first.
+
+        Raises:
+            DeadLetterNotFoundError: there is none: the run did not die, or its letter was requeued
+                or purged.
+        """
         letter = await self._look_up(check_run_id(run_id))
         if letter is not None:
             return letter
@@ -92,6 +112,17 @@ class DeadLetterLists(DeadLetterBox, ABC):
         raise DeadLetterNotFoundError(run_id)
 
     async def requeue(self, run_id: str) -> str:
+        """Submit the run again under a new id, and remove its letter, in one step.
+
+        The new run has the old one's input, tenant, priority and trace, and its deadline's span,
+        counted from now.
+
+        Returns:
+            The new run's id. Its metadata holds the old one as ``requeued_from``.
+
+        Raises:
+            DeadLetterNotFoundError: the letter does not exist, or was taken meanwhile.
+        """
         letter = await self.get(run_id)
         new_id = self._new_id(letter)
         command = requeue_command(letter, new_id, self._limits)
@@ -109,6 +140,21 @@ class DeadLetterLists(DeadLetterBox, ABC):
         older_than_seconds: float | None = None,
         all: bool = False,  # noqa: A002  # the command line's word
     ) -> int:
+        """Remove dead letters: one run's, those of a target or of some age, or all.
+
+        Args:
+            run_id: only this run's.
+            target: only letters of this target.
+            older_than_seconds: only of runs that ended longer ago, by the store's clock.
+            all: every letter; must be given alone.
+
+        Returns:
+            How many letters were removed.
+
+        Raises:
+            InvalidInputError: no argument says which letters, or ``all`` comes with another
+                argument, or the age is negative or not a number. Nothing is removed.
+        """
         check_purge(run_id, target, older_than_seconds, all)
         if run_id is None:
             older_than_ms = None if older_than_seconds is None else round(older_than_seconds * 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import Protocol, Unpack, runtime_checkable
 
 from pydantic import JsonValue
@@ -196,7 +196,7 @@ class RunStore(Protocol):
         """
         ...
 
-    def stream(self, run_id: str, *, after: str | None = None) -> AsyncIterator[RunEvent]:
+    def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         """Replay the run's events, follow live, and end when the run is sealed.
 
         Nothing is missed and nothing comes twice, for any subscriber in any process. Each event
@@ -211,7 +211,7 @@ class RunStore(Protocol):
 
     def journal(
         self, run_id: str, *, after: str | None = None, follow: bool = False
-    ) -> AsyncIterator[JournalEntry]:
+    ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries of the run's journal, late ones included; errors as ``stream``.
 
         Args:
@@ -227,7 +227,7 @@ class RunStore(Protocol):
         after: str | None = None,
         targets: Collection[str] | None = None,
         types: Collection[str] | None = None,
-    ) -> AsyncIterator[FeedEntry]:
+    ) -> AsyncGenerator[FeedEntry]:
         """Yield the entries of all runs as they come; it never ends.
 
         A run's entries come in order; runs of different partitions have no order between them.

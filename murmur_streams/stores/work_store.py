@@ -1,269 +1,155 @@
-"""WorkStore: a store whose runs wait in queues, and the parts of it that workers use.
+"""WorkStore: a store whose runs wait in queues, and what all stores of this package share.
 
-The documentation of the methods is here; the stores inherit it.
+The writes are checked here and turned into commands of the core; a store only executes them. The
+documentation of the methods is here and on RunStore; the stores inherit it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Protocol, Unpack
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar, Unpack
 
 from pydantic import JsonValue
 
-from murmur_streams.core.model.dead_letters import DeadLetter, DeadLetterPage
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model import commands
+from murmur_streams.core.model.commands import Command
+from murmur_streams.core.model.entries import JournalEntry, event_fields
+from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.limits import Limits
-from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import (
-    Beat,
-    Claim,
-    Claimed,
-    ClaimNotice,
-    ControlMessage,
-    Housekeeping,
-    TargetRule,
-    WorkerInfo,
+from murmur_streams.core.model.identifiers import check_run_id, new_run_id
+from murmur_streams.core.model.limits import (
+    Limits,
+    check_end,
+    check_event_count,
+    check_expected_version,
+    check_progress,
+    check_state,
+    error_text,
 )
-from murmur_streams.core.rules.requests import QueuedRunOptions
+from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
+from murmur_streams.core.model.result_codec import decode_result, encode_result
+from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.run import PayloadKind, read_payload
+from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.rules import requests
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.dead_letters import DeadLetterBox
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.stores.work_queue import WorkerList, WorkQueue
+
+T = TypeVar("T")
 
 
-class WorkQueue(Protocol):
-    """The waiting work of one store, for workers."""
-
-    async def prepare(self, targets: Sequence[str]) -> None:
-        """Get ready to serve these targets; StoreConfigurationError when that is not allowed."""
-        ...
-
-    async def claim(
-        self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
-    ) -> Claimed:
-        """Take up to ``count`` waiting runs and their leases, the first of each target first.
-
-        Runs that must not start any more end on the way. When the caller is cancelled, no worker
-        knows of the claims; they are requeued when their leases run out.
-
-        Args:
-            worker: a name that no other process has.
-            targets: in the order in which they are served; paused ones are passed over.
-            count: how many at most.
-            host: where the worker runs, for the journal.
-        """
-        ...
-
-    async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
-        """Extend the leases, and return the notices about the claims."""
-        ...
-
-    async def tend(
-        self, worker: str, targets: Sequence[str], interval_seconds: float
-    ) -> Housekeeping:
-        """Housekeeping for the whole store, by one worker at a time.
-
-        It requeues lost runs, ends overdue ones, and removes those whose time is over.
-
-        Args:
-            worker: the caller, by the name it claims with.
-            targets: the ones that it executes.
-            interval_seconds: for so long after a call of this worker, calls of others do nothing.
-        """
-        ...
-
-    async def release(self, claim: Claim, reason: str) -> None:
-        """Hand a claimed run back; do nothing when the claim is over or the run is gone."""
-        ...
-
-    async def recover(self, attempt: int) -> None:
-        """Wait before a further try after a failure, longer each time, up to two seconds."""
-        ...
-
-    async def wait(self, targets: Sequence[str], seconds: float) -> None:
-        """Wait for work, at most ``seconds``; returning early is harmless."""
-        ...
-
-    async def control(
-        self, worker: str, after: str, seconds: float
-    ) -> tuple[list[ControlMessage], str]:
-        """Wait for control messages to a worker, at most ``seconds``.
-
-        A message that is missed (of another process, for SQLite) comes with the next heartbeat.
-
-        Args:
-            worker: by the name it claims with.
-            after: "" for all that are stored, then what the call before returned.
-            seconds: how long to wait.
-
-        Returns:
-            The messages, and the position to pass as ``after``.
-
-        Raises:
-            StoreClosedError: no more messages will come.
-        """
-        ...
-
-
-class WorkerList(Protocol):
-    """The workers that report themselves; no execution depends on this list."""
-
-    async def beat(self, info: WorkerInfo) -> None:
-        """Report a worker; it stays listed until four intervals after its last beat."""
-        ...
-
-    async def remove(self, worker_id: str) -> None:
-        """Take a worker that has stopped off the list."""
-        ...
-
-    async def list(self) -> list[WorkerInfo]:
-        """Read the live workers, by id."""
-        ...
-
-
-class DeadLetterBox(Protocol):
-    """The runs that failed for good; their letters stay until they are requeued or purged.
-
-    Redis stores about the last 10,000 letters of a target in each partition.
-    """
-
-    async def list(
-        self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
-    ) -> DeadLetterPage:
-        """Read dead letters, target by target, the newest first (on Redis, of each partition).
-
-        Args:
-            target: only letters of this target.
-            limit: 1 to 500.
-            cursor: the ``cursor`` of the page before; None for the first page.
-        """
-        ...
-
-    async def get(self, run_id: str) -> DeadLetter:
-        """Read the dead letter of a run.
-
-        One or two look-ups while the run is stored. Otherwise all letters are searched (on Redis,
-        those of the run's partition), the newest first.
-
-        Raises:
-            DeadLetterNotFoundError: there is none: the run did not die, or its letter was requeued
-                or purged.
-        """
-        ...
-
-    async def requeue(self, run_id: str) -> str:
-        """Submit the run again under a new id, and remove its letter, in one step.
-
-        The new run has the old one's input, tenant, priority and trace, and its deadline's span,
-        counted from now.
-
-        Returns:
-            The new run's id. Its metadata holds the old one as ``requeued_from``.
-
-        Raises:
-            DeadLetterNotFoundError: the letter does not exist, or was taken meanwhile.
-        """
-        ...
-
-    async def purge(
-        self,
-        *,
-        run_id: str | None = None,
-        target: str | None = None,
-        older_than_seconds: float | None = None,
-        all: bool = False,  # noqa: A002  # the command line's word
-    ) -> int:
-        """Remove dead letters: one run's, those of a target or of some age, or all.
-
-        Args:
-            run_id: only this run's.
-            target: only letters of this target.
-            older_than_seconds: only of runs that ended longer ago, by the store's clock.
-            all: every letter; must be given alone.
-
-        Returns:
-            How many letters were removed.
-
-        Raises:
-            InvalidInputError: no argument says which letters, or ``all`` comes with another
-                argument, or the age is negative or not a number. Nothing is removed.
-        """
-        ...
-
-
-class WorkStore(RunStore, Protocol):
+class WorkStore(RunStore, ABC):
     """A store whose runs wait in queues and are executed by workers."""
 
+    _limits: Limits
+
+    @abstractmethod
+    async def _execute(
+        self, run_id: str, command: Command, result: RunResult | None = None
+    ) -> Answer:
+        """Execute a command exactly once and return its answer, or raise what it means.
+
+        ``result`` is the value behind the command's result, for stores that can keep it.
+        """
+
+    @abstractmethod
+    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
+        """Read a JSON text, None without one; RunNotFoundError when the run does not exist."""
+
+    @abstractmethod
+    async def _list(self, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
+        """Read a page of the wanted runs, newest first."""
+
     @property
+    @abstractmethod
     def where(self) -> str:
         """Where the runs are, for people; without a password."""
-        ...
 
     @property
-    def limits(self) -> Limits:
-        """The largest sizes that the store accepts."""
-        ...
-
-    @property
+    @abstractmethod
     def live_ttl_ms(self) -> int:
         """How long a run that has not ended may go without a write; 0 for ever."""
-        ...
 
-    @property
-    def warning(self) -> str | None:
-        """A problem that an operator should mend though the store works; None without one."""
-        ...
-
+    @abstractmethod
     def queue(self, lease_seconds: float) -> WorkQueue:
         """The waiting work; a claim of it holds for ``lease_seconds`` without a heartbeat."""
-        ...
 
+    @abstractmethod
     def workers(self, interval_seconds: float = 5.0) -> WorkerList:
         """The list of live workers, each of which reports itself once in an interval."""
-        ...
 
+    @abstractmethod
     def dead_letters(self) -> DeadLetterBox:
         """The runs that failed for good."""
-        ...
 
+    @abstractmethod
     async def ping(self) -> None:
         """Return when the store can be used now, else raise why not."""
-        ...
 
+    @abstractmethod
     async def recover(self, attempt: int) -> None:
         """Wait before a further try after a failure, longer each time, up to two seconds."""
-        ...
 
-    def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]: ...
-
-    def journal(
-        self, run_id: str, *, after: str | None = None, follow: bool = False
-    ) -> AsyncGenerator[JournalEntry]: ...
-
-    def feed(
-        self,
-        *,
-        after: str | None = None,
-        targets: Collection[str] | None = None,
-        types: Collection[str] | None = None,
-    ) -> AsyncGenerator[FeedEntry]: ...
-
+    @abstractmethod
     async def check_feed_cursor(self, after: str) -> None:
         """Refuse a cursor from which the feed cannot go on, without waiting for entries.
 
         Raises:
             InvalidCursorError, CursorGapError, CursorResetError: as the feed.
         """
-        ...
 
+    @abstractmethod
     async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
         """Read the newest entries of the run's journal, oldest first; [] if it does not exist."""
-        ...
 
+    @abstractmethod
     async def lease_left_ms(self, run_id: str) -> int | None:
         """How long the run's lease still holds, below 0 when it ran out; None without one."""
-        ...
 
-    async def submit(self, run_id: str, target: str, **options: Unpack[QueuedRunOptions]) -> None:
+    @abstractmethod
+    async def pause(self, target: str) -> None:
+        """Let no worker start a run of this target from now on; running ones go on."""
+
+    @abstractmethod
+    async def resume(self, target: str) -> None:
+        """Let workers start runs of this target again, and wake some of them."""
+
+    @abstractmethod
+    async def paused(self) -> set[str]:
+        """The targets that are paused."""
+
+    @staticmethod
+    def new_run_id() -> str:
+        return new_run_id()
+
+    @property
+    def limits(self) -> Limits:
+        """The largest sizes that the store accepts."""
+        return self._limits
+
+    @property
+    def warning(self) -> str | None:
+        """A problem that an operator should mend though the store works; None without one."""
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def create(
+        self, run_id: str, target: str, **options: Unpack[requests.RunOptions]
+    ) -> None:
+        await self._execute(
+            run_id, requests.create_command(run_id, target, self._limits, **options)
+        )
+
+    async def submit(
+        self, run_id: str, target: str, **options: Unpack[requests.QueuedRunOptions]
+    ) -> None:
         """Begin a run and put it into its target's queue, in one step.
 
         Args:
@@ -283,7 +169,101 @@ class WorkStore(RunStore, Protocol):
             RunExistsError: the id is taken.
             InvalidInputError: an argument breaks a rule; nothing was written.
         """
-        ...
+        await self._execute(
+            run_id, requests.submit_command(run_id, target, self._limits, **options)
+        )
+
+    async def get_result(self, run_id: str) -> RunResult | None:
+        return await self._decoded(run_id, PayloadKind.RESULT, decode_result)
+
+    async def get_input(self, run_id: str) -> JsonValue:
+        return await self._decoded(run_id, PayloadKind.INPUT, decode_json)
+
+    async def last_checkpoint(self, run_id: str) -> JsonValue:
+        """Read the last checkpoint of the run; None without one."""
+        return await self._decoded(run_id, PayloadKind.CHECKPOINT, decode_json)
+
+    async def list_runs(
+        self,
+        *,
+        state: RunState | None = None,
+        target: str | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        check_listing(limit, cursor)
+        return await self._list(RunFilter.of(state, target, tenant), limit, cursor)
+
+    async def update_progress(
+        self, run_id: str, progress: RunProgress, *, claim: str | None = None
+    ) -> None:
+        await self._execute(
+            run_id, commands.UpdateProgress(check_progress(progress), check_claim(claim))
+        )
+
+    async def set_state(self, run_id: str, state: RunState) -> None:
+        await self._execute(run_id, commands.SetState(check_state(state)))
+
+    async def set_result(self, run_id: str, result: RunResult) -> None:
+        payload = self._limits.result(encode_result(result))
+        await self._execute(run_id, commands.SetResult(payload), result)
+
+    async def push_event(self, run_id: str, event: RunEvent) -> None:
+        fields = event_fields(event, run_id, self._limits.max_event_bytes)
+        await self._execute(run_id, commands.PushEvent(fields))
+
+    async def append(
+        self,
+        run_id: str,
+        *events: RunEvent,
+        expected_version: int | None = None,
+        claim: str | None = None,
+    ) -> int:
+        check_event_count(len(events))
+        check_expected_version(expected_version)
+        limit = self._limits.max_event_bytes
+        fields = tuple(event_fields(event, run_id, limit) for event in events)
+        answer = await self._execute(
+            run_id, commands.Append(fields, expected_version, check_claim(claim))
+        )
+        return int(answer[1])
+
+    async def finish(
+        self,
+        run_id: str,
+        state: RunState,
+        *,
+        result: RunResult | None = None,
+        event: RunEvent | None = None,
+        error: str | None = None,
+        claim: str | None = None,
+        dead: str | None = None,
+        stopped: str | None = None,
+    ) -> bool:
+        if dead is not None and state != RunState.FAILED:
+            raise InvalidInputError(f"only failed runs go to the dead letters, not {state} ones")
+        command = commands.Finish(
+            check_end(state),
+            None if result is None else self._limits.result(encode_result(result)),
+            None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
+            error_text(error),
+            check_claim(claim),
+            error_text(dead),
+            error_text(stopped),
+        )
+        return (await self._execute(run_id, command, result))[0] == "OK"
+
+    async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
+        command = commands.RequestCancel(error_text(reason), socket.gethostname() or None)
+        return RunState((await self._execute(run_id, command))[1])
+
+    async def delete(self, run_id: str, *, force: bool = False) -> bool:
+        try:
+            await self._execute(run_id, commands.Delete(force))
+        except RunNotFoundError:
+            return False
+        return True
 
     async def release(
         self,
@@ -311,7 +291,9 @@ class WorkStore(RunStore, Protocol):
         Raises:
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
-        ...
+        delay_ms = requests.milliseconds("the delay", delay_seconds)
+        command = commands.Release(reason, _held(claim), delay_ms, error_text(error))
+        return RunState((await self._execute(run_id, command))[1])
 
     async def deliver_cancel(self, run_id: str, claim: str) -> None:
         """Record that the execution knows of the requested cancel; once is enough.
@@ -319,7 +301,7 @@ class WorkStore(RunStore, Protocol):
         Raises:
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
-        ...
+        await self._execute(run_id, commands.DeliverCancel(_held(claim)))
 
     async def checkpoint(self, run_id: str, value: JsonValue, claim: str) -> None:
         """Store a value for the run's next execution, which replaces the one before.
@@ -333,20 +315,24 @@ class WorkStore(RunStore, Protocol):
             PayloadTooLargeError: the value is too large; nothing was written.
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
-        ...
+        payload = self._limits.checkpoint(encode_json(value, "the checkpoint"))
+        await self._execute(run_id, commands.Checkpoint(payload, _held(claim)))
 
-    async def last_checkpoint(self, run_id: str) -> JsonValue:
-        """Read the last checkpoint of the run; None without one."""
-        ...
+    async def _decoded(
+        self, run_id: str, kind: PayloadKind, decode: Callable[[str], T]
+    ) -> T | None:
+        stored = await self._payload(check_run_id(run_id), kind)
+        return None if stored is None else read_payload(run_id, kind, decode, stored)
 
-    async def pause(self, target: str) -> None:
-        """Let no worker start a run of this target from now on; running ones go on."""
-        ...
 
-    async def resume(self, target: str) -> None:
-        """Let workers start runs of this target again, and wake some of them."""
-        ...
+def check_claim(claim: str | None) -> str | None:
+    """Refuse the empty text, which is not a fencing token."""
+    if claim == "":
+        raise InvalidInputError("claim is empty, but must be a fencing token or None")
+    return claim
 
-    async def paused(self) -> set[str]:
-        """The targets that are paused."""
-        ...
+
+def _held(claim: str) -> str:
+    if check_claim(claim) is None:
+        raise InvalidInputError("claim is None, but must be a fencing token")
+    return claim

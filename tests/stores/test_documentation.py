@@ -7,20 +7,26 @@ import pydoc
 
 import pytest
 
+from murmur_streams.stores.dead_letters import DeadLetterBox
 from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
+from murmur_streams.stores.protocol import RunStore
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.work_store import DeadLetterBox, WorkerList, WorkQueue, WorkStore
+from murmur_streams.stores.work_queue import WorkerList, WorkQueue
+from murmur_streams.stores.work_store import WorkStore
 
 STORES = [InMemoryRunStore, SQLiteRunStore, RocksDBRunStore, RedisRunStore]
 PARTS: list[tuple[type, type]] = [
-    *((store, WorkStore) for store in STORES),
+    *((store, RunStore) for store in STORES),
     (LocalQueue, WorkQueue),
     (LocalWorkers, WorkerList),
+]
+ABSTRACT: list[tuple[type, type]] = [
+    *((store, WorkStore) for store in STORES),
     (LocalDeadLetters, DeadLetterBox),
     (RedisDeadLetters, DeadLetterBox),
 ]
@@ -48,4 +54,13 @@ def test_every_method_is_implemented_and_documented(implementation: type, protoc
     for name in _public(protocol):
         own = inspect.getattr_static(implementation, name)
         assert own is not inspect.getattr_static(protocol, name), name
+        assert inspect.getdoc(getattr(implementation, name)), name
+
+
+@pytest.mark.parametrize(("implementation", "base"), ABSTRACT)
+def test_every_abstract_method_is_implemented(implementation: type, base: type) -> None:
+    """Of a base class that implements a part itself; its documentation is inherited, too."""
+    assert inspect.isabstract(base)
+    assert not inspect.isabstract(implementation)
+    for name in _public(base):
         assert inspect.getdoc(getattr(implementation, name)), name

@@ -23,7 +23,7 @@ from murmur_streams.cli.shell.printing import (
 )
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.dead_letters import MOST_LETTERS, DeadLetter
-from murmur_streams.stores.work_store import DeadLetterBox
+from murmur_streams.stores.dead_letters import DeadLetterBox
 from murmur_streams.wire.run_json import moment_of
 
 Runs = Annotated[

@@ -11,7 +11,7 @@ from murmur_streams.core.model.dead_letters import DeadLetter, letter_from_field
 from murmur_streams.core.model.identifiers import new_run_id
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterLists, invalid_cursor
+from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterBox, invalid_cursor
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.replies import clock_ms, pairs, text, text_or_none
 from murmur_streams.stores.redis.server import Server
@@ -20,7 +20,7 @@ _Stream = tuple[str, int]
 """The target and the partition of a stream of letters."""
 
 
-class RedisDeadLetters(DeadLetterLists):
+class RedisDeadLetters(DeadLetterBox):
     """The dead letters of one Redis store."""
 
     def __init__(self, server: Server, calls: Calls, limits: Limits) -> None:

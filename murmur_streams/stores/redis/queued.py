@@ -10,7 +10,6 @@ from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.run import PayloadKind
-from murmur_streams.stores.commands import StoreWrites
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.keys import Keys
@@ -19,9 +18,10 @@ from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.replies import clock_ms, read_entry, text, text_or_none
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.workers import Workers
+from murmur_streams.stores.work_store import WorkStore
 
 
-class RedisWork(StoreWrites):
+class RedisWork(WorkStore):
     """The queue, the worker list, the dead letters, and reads for the care of queued runs."""
 
     _keys: Keys

@@ -25,7 +25,7 @@ from murmur_streams.core.model.limits import (
     check_max_events,
     duration_ms,
 )
-from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
+from murmur_streams.core.model.pages import RunFilter, RunPage
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import Run, run_from_fields
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
@@ -181,17 +181,8 @@ class RedisRunStore(RedisWork):
             raise RunNotFoundError(run_id)
         return run_from_fields(run_id, pairs(flat))
 
-    async def list_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> RunPage:
-        check_listing(limit, cursor)
-        return await list_runs(self._server, RunFilter.of(state, target, tenant), limit, cursor)
+    async def _list(self, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
+        return await list_runs(self._server, wanted, limit, cursor)
 
     def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
         return self._tails.events(run_id, after)

@@ -10,7 +10,7 @@ from murmur_streams.core.model.commands import Create
 from murmur_streams.core.model.dead_letters import DeadLetter, letter_from_fields
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterLists, invalid_cursor
+from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterBox, invalid_cursor
 from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
@@ -18,7 +18,7 @@ from murmur_streams.stores.local.engine.transaction import Transaction
 _KEY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/[0-9]{13,}/[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
-class LocalDeadLetters(DeadLetterLists):
+class LocalDeadLetters(DeadLetterBox):
     """The dead letters of one local store."""
 
     def __init__(self, access: Access, limits: Limits, clock: Callable[[], int]) -> None:

@@ -14,16 +14,15 @@ from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
-from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing, listing_key
+from murmur_streams.core.model.pages import RunFilter, RunPage, listing_key
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, Run
-from murmur_streams.core.model.states import RunState, RunStatus
+from murmur_streams.core.model.states import RunStatus
 from murmur_streams.core.model.work import MAX_SILENT_BEATS
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.settings import DAY_SECONDS
-from murmur_streams.stores.commands import StoreWrites
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
@@ -35,6 +34,7 @@ from murmur_streams.stores.local.engine.tails import LocalTails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers
 from murmur_streams.stores.timing import pause_before_retry, wall_clock_ms
+from murmur_streams.stores.work_store import WorkStore
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class LocalOptions(TypedDict, total=False):
     clock: Callable[[], int]
 
 
-class LocalRunStore(StoreWrites):
+class LocalRunStore(WorkStore):
     """Runs in a database of this process or machine: memory, SQLite or RocksDB.
 
     Guarantees: a write that returned is in the journal exactly once. Subscribers of this process
@@ -126,17 +126,8 @@ class LocalRunStore(StoreWrites):
     async def snapshot(self, run_id: str) -> Run:
         return (await self._stored(run_id)).run
 
-    async def list_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> RunPage:
-        check_listing(limit, cursor)
-        wanted, now_ms = RunFilter.of(state, target, tenant), self._clock()
+    async def _list(self, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
+        now_ms = self._clock()
         found = await self._access.read(
             lambda reader: reader.listing(wanted, now_ms, limit + 1, cursor)
         )
