@@ -45,6 +45,10 @@ class Keys:
         """The start of every key of the partition; scripts form their own keys from it."""
         return f"{self.prefix}:{{{partition}}}"
 
+    def base_and_feed(self, partition: int) -> list[str]:
+        """The KEYS of the scripts that serve all runs of a partition: its base and its feed."""
+        return [self.base(partition), self.feed(partition)]
+
     def run(self, run_id: str) -> str:
         return f"{self.base(self.partition(run_id))}:run:{run_id}"
 

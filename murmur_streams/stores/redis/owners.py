@@ -9,7 +9,7 @@ import secrets
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.calls import Durations
-from murmur_streams.stores.redis.queue import log_odd_key
+from murmur_streams.stores.redis.queue import log_wrong_type
 from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.owners")
@@ -76,21 +76,15 @@ class Owners:
                     logger.warning("the leases of owned runs were not extended: %s", error)
 
     async def _beat(self, partition: int) -> None:
-        keys = self._server.keys
+        keys, durations = self._server.keys, self._durations
         mine = [run_id for run_id in self._taken if keys.partition(run_id) == partition]
         for first in range(0, max(1, len(mine)), BEAT_PAGE):
+            arguments = [
+                *(self._owner, self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries),
+                *(durations.ttl_ms, LOST_PAGE, *mine[first : first + BEAT_PAGE]),
+            ]
             answer = await self._server.idempotent_script(
-                "own",
-                [keys.base(partition), keys.feed(partition)],
-                [
-                    self._owner,
-                    self._lease_ms,
-                    self._durations.live_ttl_ms,
-                    self._durations.feed_max_entries,
-                    self._durations.ttl_ms,
-                    LOST_PAGE,
-                    *mine[first : first + BEAT_PAGE],
-                ],
+                "own", keys.base_and_feed(partition), arguments
             )
             self._forget(answer[1:])
 
@@ -113,17 +107,16 @@ async def sweep(server: Server, durations: Durations) -> int:
 
 
 async def _sweep(server: Server, durations: Durations, partition: int) -> int:
-    keys, changed = server.keys, 0
+    changed = 0
+    arguments: list[str | int] = [SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms]
     while True:
         answer = await server.idempotent_script(
-            "sweep",
-            [keys.base(partition), keys.feed(partition)],
-            [SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms],
+            "sweep", server.keys.base_and_feed(partition), arguments
         )
         changed += int(answer[1])
         for name, what in zip(answer[3::2], answer[4::2], strict=True):
-            if what == "odd":
-                log_odd_key(name)
+            if what == "wrong_type":
+                log_wrong_type(name)
             else:
                 logger.error(
                     "run %s is overdue and damaged, so it was left as it is; `murmur-streams audit "

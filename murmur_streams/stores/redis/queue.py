@@ -106,13 +106,12 @@ class Queue:
         durations = self._durations
         rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
         tokens = [secrets.token_hex(8) for _ in range(count)]
+        arguments = [
+            *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
+            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
+        ]
         answer = await self._server.single_script(
-            "claim",
-            [self._keys.base(partition), self._keys.feed(partition)],
-            [
-                *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-                *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
-            ],
+            "claim", self._keys.base_and_feed(partition), arguments
         )
         claims, unserved = list[Claim](), set[str]()
         for kind, fields in read_groups(answer[3:]):
@@ -136,9 +135,7 @@ class Queue:
             logger.error(
                 "no run of %s in partition %d can be taken: the type of %s or of %s was changed "
                 "by hand; `redis-cli TYPE KEY` names it, and a queue that is deleted is restored",
-                target,
-                partition,
-                self._keys.queue(target, partition),
+                *(target, partition, self._keys.queue(target, partition)),
                 self._keys.paused(partition),
             )
         self._unserved[partition] = targets
@@ -163,21 +160,14 @@ class Queue:
 
     async def _beat(self, beats: Sequence[Beat], partition: int) -> list[tuple[str, str]]:
         durations = self._durations
-        arguments = [
-            part
-            for beat in beats
-            for part in (
-                *(beat.claim.run_id, beat.claim.token),
-                round((beat.silent_after_seconds or 0) * 1000),
-            )
+        arguments: list[str | int] = [
+            *(self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries, len(beats))
         ]
+        for beat in beats:
+            silent_ms = round((beat.silent_after_seconds or 0) * 1000)
+            arguments += (beat.claim.run_id, beat.claim.token, silent_ms)
         answer = await self._server.idempotent_script(
-            "heartbeat",
-            [self._keys.base(partition), self._keys.feed(partition)],
-            [
-                *(self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries),
-                *(len(beats), *arguments),
-            ],
+            "heartbeat", self._keys.base_and_feed(partition), arguments
         )
         return list(zip(answer[1::2], answer[2::2], strict=True))
 
@@ -205,8 +195,8 @@ class Queue:
         for run_id, fate in fates:
             if fate == "damaged":
                 _log_damaged(run_id)
-            elif fate == "odd":
-                log_odd_key(run_id)
+            elif fate == "wrong_type":
+                log_wrong_type(run_id)
         return Housekeeping(
             [run_id for run_id, fate in fates if fate == "queued"],
             [run_id for run_id, fate in fates if fate == "ended"],
@@ -217,14 +207,12 @@ class Queue:
     ) -> list[tuple[str, str]]:
         durations, fates, pages = self._durations, list[tuple[str, str]](), 0
         while True:
+            arguments = [
+                *(worker, max(1, interval_ms), self._lease_ms, durations.feed_max_entries),
+                *(durations.ttl_ms, TEND_PAGE, self._scrubbed.get(partition, ""), *targets),
+            ]
             answer = await self._server.idempotent_script(
-                "tend",
-                [self._keys.base(partition), self._keys.feed(partition)],
-                [
-                    *(worker, max(1, interval_ms), self._lease_ms, durations.feed_max_entries),
-                    *(durations.ttl_ms, TEND_PAGE, self._scrubbed.get(partition, "")),
-                    *targets,
-                ],
+                "tend", self._keys.base_and_feed(partition), arguments
             )
             if answer[0] != "OK":
                 return fates
@@ -286,7 +274,7 @@ class Queue:
         return messages, ",".join(positions)
 
 
-def log_odd_key(key: str) -> None:
+def log_wrong_type(key: str) -> None:
     """Log that housekeeping found a key which has another type than the key table gives it."""
     logger.error(
         "the key %s has another type than the key table gives it, so its part of the housekeeping "
@@ -300,7 +288,5 @@ def _log_damaged(run_id: str) -> None:
     logger.error(
         "run %s is damaged and was taken out of the queue: one of its keys was changed by "
         "hand; `murmur-streams audit %s` says how, `murmur-streams rebuild %s` mends it",
-        run_id,
-        run_id,
-        run_id,
+        *(run_id, run_id, run_id),
     )

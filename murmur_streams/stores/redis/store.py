@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing
 from typing import Self
 
 from redis.asyncio import Redis
 
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
-from murmur_streams.core.model.commands import (
-    Append,
-    Command,
-    Seal,
-    SetState,
-)
+from murmur_streams.core.model.commands import Append, Command, Seal, SetState
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.feed import FeedEntry, FeedFilter
+from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.identifiers import check_run_id
-from murmur_streams.core.model.limits import (
-    Limits,
-    check_max_events,
-    duration_ms,
-)
+from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
 from murmur_streams.core.model.pages import RunFilter, RunPage
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import Run, run_from_fields
@@ -50,13 +40,8 @@ from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.stores.work_store import WorkStore
 
-STATUS_FIELDS = (
-    "state",
-    "progress_total",
-    "progress_completed",
-    "progress_failed",
-    "progress_running",
-)
+_COUNTERS = ("total", "completed", "failed", "running")
+STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in _COUNTERS))
 
 
 class RedisRunStore(RedisWork):
@@ -171,8 +156,8 @@ class RedisRunStore(RedisWork):
             raise RunNotFoundError(run_id)
         progress = None
         if values[1]:
-            total, completed, failed, running = (int(value) for value in values[1:])
-            progress = RunProgress(total=total, completed=completed, failed=failed, running=running)
+            counters = zip(_COUNTERS, map(int, values[1:]), strict=True)
+            progress = RunProgress(**dict(counters))
         return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
 
     async def snapshot(self, run_id: str) -> Run:
@@ -192,16 +177,14 @@ class RedisRunStore(RedisWork):
     ) -> AsyncGenerator[JournalEntry]:
         return self._tails.journal(run_id, after, follow=follow)
 
-    async def feed(
+    def feed(
         self,
         *,
         after: str | None = None,
         targets: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> AsyncGenerator[FeedEntry]:
-        async with aclosing(self._feeds.read(after, FeedFilter.of(targets, types))) as entries:
-            async for entry in entries:
-                yield entry
+        return self._feeds.read(after, targets, types)
 
     async def audit(self, run_id: str) -> AuditReport:
         return await gather_audit(self._server, check_run_id(run_id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,9 +56,11 @@ class Feeds:
         self._server = server
         self._readers: set[FeedReader] = set()
 
-    async def read(self, after: str | None, wanted: FeedFilter) -> AsyncGenerator[FeedEntry]:
+    async def read(
+        self, after: str | None, targets: Collection[str] | None, types: Collection[str] | None
+    ) -> AsyncGenerator[FeedEntry]:
         """Yield the entries after the cursor, then those that come."""
-        reader = FeedReader(self._server, wanted)
+        reader = FeedReader(self._server, FeedFilter.of(targets, types))
         self._readers.add(reader)
         try:
             async with aclosing(reader.read(after)) as entries:
@@ -102,13 +104,18 @@ class FeedReader:
             await self.check(after)
         while True:
             rows = await self._rows()
-            self._forget_epochs()
+            if len(self._epochs) > MOST_EPOCHS:
+                # Those that are needed again are read again.
+                self._epochs.clear()
             # Each row is checked when its turn comes: rows before a break are still delivered.
             for row in await self._completed(rows):
                 self._cursor = await self._after(row)
-                self._learn_epoch(row)
+                if epoch := _epoch_in(row):
+                    self._epochs[row.run_id] = epoch
                 if row.is_wanted:
-                    yield FeedEntry(str(self._cursor), row.run_id, row.target, self._entry(row))
+                    ms, seq = read_position(row.entry_id)
+                    entry = JournalEntry(row.run_id, self._epochs[row.run_id], ms, seq, row.fields)
+                    yield FeedEntry(str(self._cursor), row.run_id, row.target, entry)
 
     async def check(self, after: str) -> None:
         """Move to the cursor, or raise when the feed does not have its position any more."""
@@ -201,12 +208,13 @@ class FeedReader:
         """Add what the feed lacks: the epochs of runs, and large entries."""
         keys = self._server.keys
         unknown = self._unknown(rows)
-        big = [index for index, row in enumerate(rows) if row.is_wanted and row.is_big]
+        big = {index: row for index, row in enumerate(rows) if row.is_wanted and row.is_big}
         if not unknown and not big:
             return rows
+        ranges = ((keys.journal(row.run_id), row.entry_id, row.entry_id) for row in big.values())
         replies = await self._server.read_all(
             *(("HGET", keys.run(run_id), "epoch") for run_id in unknown),
-            *(_entry_range(keys.journal(rows[p].run_id), rows[p].entry_id) for p in big),
+            *(("XRANGE", *each) for each in ranges),
         )
         for run_id, epoch in zip(unknown, replies, strict=False):
             self._epochs[run_id] = text(epoch) if epoch else GONE_EPOCH
@@ -225,27 +233,9 @@ class FeedReader:
                 unknown[row.run_id] = None
         return list(unknown)
 
-    def _learn_epoch(self, row: _Row) -> None:
-        epoch = _epoch_in(row)
-        if epoch:
-            self._epochs[row.run_id] = epoch
-
-    def _forget_epochs(self) -> None:
-        """Bound the memory; epochs that are needed again are read again."""
-        if len(self._epochs) > MOST_EPOCHS:
-            self._epochs.clear()
-
-    def _entry(self, row: _Row) -> JournalEntry:
-        ms, seq = read_position(row.entry_id)
-        return JournalEntry(row.run_id, self._epochs[row.run_id], ms, seq, row.fields)
-
 
 def _epoch_in(row: _Row) -> str | None:
     return row.fields.get("epoch") if row.fields["type"] == EntryType.CREATED else None
-
-
-def _entry_range(journal: str, entry_id: str) -> tuple[object, ...]:
-    return ("XRANGE", journal, entry_id, entry_id)
 
 
 def _position_of(entries: list[Any]) -> Position | None:
