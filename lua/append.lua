@@ -28,20 +28,20 @@
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET; one event in 32 an XTRIM
 -- include: states, time, refusals, keys, producer, expiry, run, events, journal, snapshot
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local max_events, batches = tonumber(ARGV[7]), tonumber(ARGV[8])
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local writer, changes, answer, last_ok, version = nil, {}, {}, nil, run.version
 local live_until = touch_due(run, now_ms, live_ttl_ms)
 if max_events > 0 and version + #ARGV - run.snapshot >= max_events / 2 then
-  need('HGETALL', keys.run)
-  need('XTRIM', keys.journal, 'MAXLEN', '1')
+  check_may_call('HGETALL', keys.run)
+  check_may_call('XTRIM', keys.journal, 'MAXLEN', '1')
 end
 
 -- No local functions from here on: Lua would create them again in every call, and this is a hot path.
@@ -81,8 +81,9 @@ for i = 1, 2 * batches, 2 do
 end
 if writer then
   commit(run, keys, writer, changes, max_events, now_ms)
-  -- The snapshot's entry counts to the last batch that was written.
+  -- If commit added a snapshot, its entry is the run's last one. The last batch that was written answers
+  -- with that version: its caller may pass it as the next expected version.
   if writer.seq > version then answer[last_ok] = digits(writer.seq) end
   if live_until then move_live(run, keys, live_until) end
 end
-return remember(keys.producers, producer, n, deadline_of(run), answer)
+return record_answer(keys.producers, producer, n, deadline_of(run), answer)

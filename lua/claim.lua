@@ -17,7 +17,7 @@
 --   8 partitions  text
 --   9 rules       texts: name and max_attempts of each target, then count claim tokens
 -- RETURNS
---   OK more next_due_ms (kind size fields)*  more: 1 when there may be more to take; -1: no run is delayed
+--   OK more next_due_ms (kind size fields)*  more: 1 if another call may find runs; -1: no run is delayed
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES base feed
 -- COST 1 HGET, 1 SISMEMBER, 3 ZRANGEBYSCORE a target, 7 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
@@ -46,7 +46,7 @@ local function start(run, run_id, writer, claim, payloads)
   if host ~= '' then set_field(extra, 'host', host) end
   local changes = enter_state(run, run_id, base, writer, 'running', extra)
   add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})
-  keep_head(run, writer, changes)
+  write_head(run, writer, changes)
   redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
   local fields = {'run_id', run_id, 'target', run.target, 'attempt', attempt, 'claim', claim,
     'version', digits(writer.seq), 'failures', digits(run.failures), 'excused', digits(run.excused)}

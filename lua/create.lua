@@ -31,10 +31,10 @@
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 --   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers input feed base
--- COST 1 HGET, 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), a little of sweep
+-- COST 1 HGET, 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), and sweep_a_little
 -- include: producer, create, partition
 
-local again = repeated(KEYS[3], ARGV[2], ARGV[3])
+local again = recorded_answer(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
 local refused = unconfirmed(KEYS[7], ARGV[16])
 if refused then return refused end

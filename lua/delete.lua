@@ -27,17 +27,17 @@
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 3 DEL, 10 ZREM (with a tenant 11)
 -- include: states, time, keys, producer, expiry, run, index, journal, queue
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local feed_max, force = ARGV[5], ARGV[8]
 local TOMBSTONE_MS = 60000
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if not TERMINAL[run.state] and force ~= '1' then return reply({'NOT_TERMINAL', run.state}) end
 
@@ -52,13 +52,13 @@ local base, member = KEYS[7], index_member(run.created_ms, run_id)
 -- DEL first: a server without free memory refuses a script whose first write can grow, and a delete
 -- is what frees memory.
 redis.call('DEL', keys.run, keys.input, keys.result, keys.checkpoint)
-leave_indexes(base, run.target, run.tenant, member)
-leave(state_index_key(base, run.state), member)
-leave(expiring_key(base), removal_row(run, member))
-leave(overdue_key(base), removal_row(run, member))
-leave(leases_key(base), run_id)
-leave(owners_key(base), run_id)
-leave_queue(base, run.target, run_id)
+remove_from_indexes(base, run.target, run.tenant, member)
+remove_member(state_index_key(base, run.state), member)
+remove_member(expiring_key(base), removal_row(run, member))
+remove_member(overdue_key(base), removal_row(run, member))
+remove_member(leases_key(base), run_id)
+remove_member(owners_key(base), run_id)
+remove_from_queue(base, run.target, run_id)
 add_entry(writer, {'type', 'run.deleted'})
 local answer = reply({'OK', digits(writer.seq)})
 redis.call('PEXPIREAT', keys.journal, digits(now + TOMBSTONE_MS))

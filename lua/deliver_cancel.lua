@@ -26,17 +26,17 @@
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
 -- include: time, keys, producer, expiry, run, events, journal, queue, lifecycle
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local claim = ARGV[8]
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 read_work(run)
@@ -50,6 +50,6 @@ local fields, details = {'type', 'run.cancel_delivered'}, execution(run)
 for i = 1, #details do fields[#fields + 1] = details[i] end
 set_field(fields, 'at', digits(now))
 add_entry(writer, fields)
-keep_head(run, writer, {'cancel_delivered', digits(now)})
+write_head(run, writer, {'cancel_delivered', digits(now)})
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', digits(writer.seq)})

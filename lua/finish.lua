@@ -34,22 +34,22 @@
 --   FENCED
 --   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers result feed base
--- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, a little of sweep
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 4 to 6 XADD, 2 HSET, 1 SET, zset moves, and sweep_a_little
 -- include: states, time, keys, producer, expiry, run, events, index, journal, queue, lifecycle, ending, overdue
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local feed_max, state, ttl_ms, claim = ARGV[5], ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local failure, result, size, sha256 = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local dead, stopped = ARGV[15], ARGV[16]
 local events = read_events(18, tonumber(ARGV[17]))
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim ~= '' and claim ~= run.claim then return reply({'FENCED'}) end
 if TERMINAL[run.state] then return reply({'NO', run.state}) end

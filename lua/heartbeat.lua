@@ -11,7 +11,7 @@
 --   4 count        integer
 --   5 runs         texts: run_id, claim and silent_ms (0: never silent) of each
 -- RETURNS
---   OK (claim what)*
+--   OK (claim notice)*  each notice: lost, cancel or silent
 -- WRITES base feed
 -- COST a run: 2 HMGET, 1 ZREM, 1 ZADD
 -- include: time, refusals, keys, expiry, run, journal, queue
@@ -24,7 +24,7 @@ local function note_silence(run, run_id, keys)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   add_entry(writer, {'type', 'run.silent', 'attempt', digits(run.attempt), 'worker', run.worker,
     'seconds', digits(math.floor((now - run.last_ms) / 1000))})
-  keep_head(run, writer, {'silent', digits(writer.seq)})
+  write_head(run, writer, {'silent', digits(writer.seq)})
 end
 
 local function extend(run, run_id, keys, silent_ms)

@@ -26,26 +26,26 @@
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD an event, 2 HSET; one event in 32 an XTRIM
 -- include: states, time, refusals, keys, producer, expiry, run, events, journal, snapshot
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local max_events = tonumber(ARGV[7])
 local batches, late_ms = tonumber(ARGV[8]), tonumber(ARGV[9])
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local ended, moment, changes, answer = TERMINAL[run.state], ARGV[4], {}, {}
 if ended then
   moment = digits(server_ms())
-  need('PEXPIREAT', keys.run, '1')
-  need('PERSIST', keys.run)
+  check_may_call('PEXPIREAT', keys.run, '1')
+  check_may_call('PERSIST', keys.run)
 end
 local live_until = not ended and touch_due(run, now_ms, live_ttl_ms)
 if max_events > 0 and run.version + #ARGV - run.snapshot >= max_events / 2 then
-  need('HGETALL', keys.run)
-  need('XTRIM', keys.journal, 'MAXLEN', '1')
+  check_may_call('HGETALL', keys.run)
+  check_may_call('XTRIM', keys.journal, 'MAXLEN', '1')
 end
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, moment)
 
@@ -81,7 +81,7 @@ end
 local version = writer.seq
 commit(run, keys, writer, changes, max_events, now_ms)
 if writer.seq > version then answer[#answer] = digits(writer.seq) end
-remember(keys.producers, producer, n, deadline_of(run), answer)
+record_answer(keys.producers, producer, n, deadline_of(run), answer)
 if ended then
   expire_ended(run, keys)
 elseif live_until then

@@ -22,7 +22,7 @@
 -- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
 -- include: states, time, refusals, keys, run, events, index, foldable, rows
 
-local keys, base = given_run_keys(), KEYS[6]
+local keys, base = passed_run_keys(), KEYS[6]
 local run_id, last_id, state = ARGV[1], ARGV[2], ARGV[5]
 local ttl_ms, live_ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
@@ -44,7 +44,7 @@ if not is_foldable(fields) then fail_damaged(keys.run, 'journal') end
 check_rows(base, field(fields, 'target'), field(fields, 'tenant') or '')
 redis.call('DEL', keys.run)
 redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
-leave(owners_key(base), run_id)
+remove_member(owners_key(base), run_id)
 if owner ~= '' and owner_lease_ms and owner_lease_ms < MOST and state == 'running' then
   redis.call('HSET', keys.run, 'owner', owner, 'owner_lease_ms', digits(owner_lease_ms))
   -- A whole new lease: a sweep that found the run damaged has removed its row.

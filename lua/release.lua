@@ -31,18 +31,18 @@
 -- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 3 XADD, 2 HSET, 5 zset moves, or as finish
 -- include: time, keys, producer, expiry, run, index, journal, queue, cancel
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local claim, reason, delay_ms = ARGV[8], ARGV[9], tonumber(ARGV[10])
 local failure, ttl_ms = ARGV[11], tonumber(ARGV[12])
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if claim == '' or claim ~= run.claim then return reply({'FENCED'}) end
 if run.state ~= 'running' then return reply({'NO', run.state}) end
@@ -57,7 +57,7 @@ local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits
 -- release comes first, the request finds a waiting run and ends it at once. Both are one script, so
 -- no claim can take the run between the check and the write.
 local p = {reason = reason, due_ms = delay_ms > 0 and now + delay_ms or 0, error = failure}
-if let_go(run, run_id, keys, KEYS[7], writer, 'handler', p, now, ttl_ms) then
+if cancel_or_wait_again(run, run_id, keys, KEYS[7], writer, 'handler', p, now, ttl_ms) then
   local answer = reply({'OK', 'cancelled'})
   expire_ended(run, keys)
   return answer

@@ -29,17 +29,17 @@
 -- include: states, time, refusals, keys, producer, expiry, run, events, index, journal, queue, cancel
 
 local CONTROL_MESSAGES, CONTROL_MS = 100, 3600000
-local keys, base = given_run_keys(), KEYS[7]
+local keys, base = passed_run_keys(), KEYS[7]
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local reason, ttl_ms, host = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if TERMINAL[run.state] then return reply({'NO', run.state}) end
 read_work(run)
@@ -70,7 +70,7 @@ if run.state == 'pending' then
 end
 -- ZREM first: a server without free memory refuses a script whose first write can grow, and a cancel
 -- must work there, since ends free memory.
-leave_queue(base, run.target, run_id)
+remove_from_queue(base, run.target, run_id)
 local function wake_worker()
   local control = control_key(base, run.worker)
   redis.call('XADD', control, 'MAXLEN', '~', CONTROL_MESSAGES, '*', 'kind', 'cancel',
@@ -80,6 +80,6 @@ end
 -- Only a hint, for speed: the answer of every heartbeat repeats it, so a lost message loses nothing.
 if run.claim ~= '' then try(wake_worker) end
 add_entry(writer, requested)
-keep_head(run, writer, changes)
+write_head(run, writer, changes)
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', run.state})

@@ -44,7 +44,7 @@
 -- COST as submit, 1 XRANGE, 1 XDEL, as forget_letters
 -- include: refusals, producer, dead, create, partition
 
-local again = repeated(KEYS[3], ARGV[2], ARGV[3])
+local again = recorded_answer(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
 local refused = unconfirmed(KEYS[7], ARGV[24])
 if refused then return refused end

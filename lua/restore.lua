@@ -34,12 +34,12 @@
 -- COST 1 HGET, 1 EXISTS, 1 XREVRANGE, 15 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
 -- include: states, time, keys, producer, run, events, foldable, partition, rows
 
-local keys, base, restoring = given_run_keys(), KEYS[6], KEYS[7]
+local keys, base, restoring = passed_run_keys(), KEYS[6], KEYS[7]
 local run_id, producer, n, live_ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[6])
 local ttl_ms, last_id, due_ms = tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local payloads = {input = ARGV[11], result = ARGV[12], checkpoint = ARGV[13]}
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local refused = unconfirmed(base, ARGV[14])
 if refused then return refused end
@@ -67,6 +67,6 @@ for name, payload in pairs(payloads) do
 end
 redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
 local version = string.match(last_id, '-(%d+)$')
-local answer = remember(keys.producers, producer, n, deadline, {'OK', version})
+local answer = record_answer(keys.producers, producer, n, deadline, {'OK', version})
 write_rows(base, run_id, keys, deadline, now)
 return answer

@@ -26,16 +26,16 @@
 -- COST 2 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET
 -- include: states, time, keys, producer, expiry, run, journal
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local feed_max, late_ms = ARGV[5], tonumber(ARGV[8])
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if not TERMINAL[run.state] then return {'NO', run.state} end
 if run.seal then return {'OK', digits(run.version)} end
@@ -48,7 +48,7 @@ check_journal(run, keys.journal)
 local writer = open_journal(run, run_id, keys.journal, KEYS[6], feed_max, digits(now))
 add_entry(writer, {'type', 'run.sealed', 'seal', '1'})
 local version = digits(writer.seq)
-keep_head(run, writer, {'seal', version})
+write_head(run, writer, {'seal', version})
 local answer = reply({'OK', version})
 expire_ended(run, keys)
 return answer

@@ -27,17 +27,17 @@
 -- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 1 SET
 -- include: states, time, keys, producer, expiry, run, events, journal
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local result, size, sha256 = ARGV[8], ARGV[9], ARGV[10]
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 local ended = TERMINAL[run.state]
 if ended and (run.state == 'cancelled' or redis.call('HEXISTS', keys.run, 'result_size') == 1) then
@@ -51,7 +51,7 @@ if run.seal then set_field(fields, 'late', '1') end
 add_entry(writer, fields)
 local version = digits(writer.seq)
 redis.call('SET', keys.result, result)
-keep_head(run, writer, {'result_size', size, 'result_sha256', sha256})
+write_head(run, writer, {'result_size', size, 'result_sha256', sha256})
 local answer = reply({'OK', version})
 if ended then
   expire_ended(run, keys)

@@ -27,21 +27,21 @@
 --   NOT_FOUND
 --   DROPPED                 an older call of this producer, whose caller has gone
 -- WRITES run journal producers feed base
--- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 4 zset moves, an end a little of sweep
+-- COST 1 HGET, 2 HMGET, 1 XREVRANGE, 2 XADD, 2 HSET, 4 zset moves, at an end sweep_a_little
 -- include: states, time, keys, producer, expiry, run, events, index, journal, queue, lifecycle, ending, cancel, overdue
 
-local keys = given_run_keys()
+local keys = passed_run_keys()
 local run_id, producer, n = ARGV[1], ARGV[2], ARGV[3]
 local now_ms, feed_max, live_ttl_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local state, ttl_ms = ARGV[8], tonumber(ARGV[9])
 local owner, owner_lease_ms = ARGV[10], tonumber(ARGV[11])
 
-local again = repeated(keys.producers, producer, n)
+local again = recorded_answer(keys.producers, producer, n)
 if again then return again end
 local run = read_whole_run(keys.run)
 if not run then return {'NOT_FOUND'} end
 local function reply(answer)
-  return remember(keys.producers, producer, n, deadline_of(run), answer)
+  return record_answer(keys.producers, producer, n, deadline_of(run), answer)
 end
 if TERMINAL[run.state] or run.state == state then return reply({'NO', run.state}) end
 
@@ -73,7 +73,7 @@ else
     set_field(changes, 'owner_lease_ms', digits(owner_lease_ms))
     redis.call('ZADD', owners_key(KEYS[7]), digits(now + owner_lease_ms), run_id)
   end
-  keep_head(run, writer, changes)
+  write_head(run, writer, changes)
 end
 touch_live(run, keys, now_ms, live_ttl_ms)
 return reply({'OK', digits(writer.seq)})

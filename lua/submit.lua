@@ -41,7 +41,7 @@
 -- COST as create, 1 ZADD, 1 XADD
 -- include: producer, create, partition
 
-local again = repeated(KEYS[3], ARGV[2], ARGV[3])
+local again = recorded_answer(KEYS[3], ARGV[2], ARGV[3])
 if again then return again end
 local refused = unconfirmed(KEYS[7], ARGV[23])
 if refused then return refused end

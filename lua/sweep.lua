@@ -9,7 +9,7 @@
 --   2 feed_max    integer
 --   3 ttl_ms      integer
 -- RETURNS
---   OK count more (name what)*  runs removed or ended; 1: call again; damaged runs, odd keys
+--   OK count more (name what)*  count: runs removed or ended; more: 1 to call again; damaged or wrong_type
 -- WRITES base feed
 -- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM (with a tenant 9), or as finish
 -- include: time, owners
@@ -20,5 +20,5 @@ local reports = {}
 local function report(name, what)
   reports[#reports + 1], reports[#reports + 2] = name, what
 end
-local count, most = keep_house(base, feed, feed_max, ttl_ms, now, limit, report)
+local count, most = do_housekeeping(base, feed, feed_max, ttl_ms, now, limit, report)
 return {'OK', digits(count), most == limit and '1' or '0', unpack(reports)}

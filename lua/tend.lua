@@ -12,10 +12,10 @@
 --   4 feed_max     integer
 --   5 ttl_ms       integer
 --   6 limit        integer
---   7 cursor       text or ''
+--   7 cursor       text or ''  where the comparison of rows goes on, from the last answer
 --   8 targets      texts
 -- RETURNS
---   OK more cursor (name fate)*  1: call again; runs queued, ended or damaged, keys that are odd
+--   OK more cursor (name fate)*  more: 1 to call again; a run is queued, ended or damaged, a key wrong_type
 --   HELD worker                    another worker is doing it
 -- WRITES base feed
 -- COST 1 GET, 1 SET, 4 ZRANGEBYSCORE, 1 ZRANGEBYLEX; a lost run: as release; 50 HMGET and XREVRANGE
@@ -37,7 +37,7 @@ end
 local readable, holder = try(redis.call, 'GET', sweeper_key(base))
 if holder and holder ~= worker then return {'HELD', holder} end
 if not readable then
-  report(sweeper_key(base), 'odd')
+  report(sweeper_key(base), 'wrong_type')
 elseif not holder then
   -- DEL first: a server without free memory refuses a script whose first write can grow.
   redis.call('DEL', sweeper_key(base))
@@ -48,7 +48,7 @@ local function take_back(run, run_id, keys)
   read_work(run)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   local p = {reason = 'lease_expired', due_ms = 0, error = ''}
-  if let_go(run, run_id, keys, base, writer, 'worker_lost', p, now, ttl_ms) then
+  if cancel_or_wait_again(run, run_id, keys, base, writer, 'worker_lost', p, now, ttl_ms) then
     expire_ended(run, keys)
     return 'ended'
   end
@@ -84,7 +84,7 @@ local function requeue_lost()
 end
 
 local _, requeued = try(requeue_lost)
-local _, most, ended = keep_house(base, feed, feed_max, ttl_ms, now, limit, report)
+local _, most, ended = do_housekeeping(base, feed, feed_max, ttl_ms, now, limit, report)
 for _, run_id in ipairs(ended) do report(run_id, 'ended') end
 local scrubbed, further = try(scrub, base, cursor, now, lease_ms)
 for i = 8, #ARGV do try(wake_if_ready, base, ARGV[i], now) end

@@ -10,7 +10,7 @@ end
 
 -- Ends a claimed run cancelled if that was requested; else it waits again. Returns true when it ended.
 -- stopped: what stopped the execution; p: as for wait_again.
-local function let_go(run, run_id, keys, base, writer, stopped, p, now, ttl_ms)
+local function cancel_or_wait_again(run, run_id, keys, base, writer, stopped, p, now, ttl_ms)
   if not run.cancel_requested then
     wait_again(run, run_id, base, writer, p, now)
     return false

@@ -1,7 +1,6 @@
 -- include: time, failure_texts
--- What a claim reads before it writes.
+-- A claim's reads, which can fail and so come before its first write to the run.
 
--- Reads that can fail come here, before the first write to the run.
 local function read_payloads(run, keys, now)
   local trace = redis.call('HMGET', keys.run, 'traceparent', 'tracestate')
   local deadline = run.deadline_ms > 0

@@ -25,11 +25,12 @@ local function write_order(run, p, fields, hash)
   end
 end
 
--- The writes that create a run, for create, submit and requeue. A deleted run leaves its journal for a
--- minute as a tombstone. A new run with the same id gets a later first entry id than the tombstone's
--- last one: a reader that blocks on the key after the tombstone would never be woken by lower ids.
+-- Writes a new run, for create, submit and requeue. If a run with this id was deleted within the last
+-- minute, its journal still exists as a tombstone, and a reader may be blocked on it, after its last id.
+-- The server wakes that reader only for an entry with a higher id. So the first entry of the new run gets
+-- a higher id than the last one of the tombstone.
 local function create_run(p)
-  local keys = given_run_keys()
+  local keys = passed_run_keys()
   local now = server_ms()
   local tombstone = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
   local ms = tombstone and math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1) or now
@@ -76,7 +77,7 @@ local function create_run(p)
     redis.call('ZADD', overdue_key(p.base), digits(overdue), removal_row(run, member))
   end
   if run.queued then enqueue(p.base, run, p.run_id, now) end
-  local answer = remember(keys.producers, p.producer, p.n, deadline, {'OK', '1'})
+  local answer = record_answer(keys.producers, p.producer, p.n, deadline, {'OK', '1'})
   if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
   sweep_a_little(p.base, p.feed, p.feed_max, p.ttl_ms, now)
   return answer

@@ -9,7 +9,7 @@ end
 
 -- Returns the letter's id; nil where a key of another type prevents it: a run that ends without a
 -- letter is better than a run that cannot end.
-local function bury(base, run, run_id, keys, reason, failure, now)
+local function write_dead_letter(base, run, run_id, keys, reason, failure, now)
   if not try(are_sound, base, run.target) then return nil end
   local _, given = try(redis.call, 'GET', keys.input)
   local stored = redis.call('HMGET', keys.run, 'errors', 'metadata_json', 'deadline_span_ms',

@@ -29,17 +29,17 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   local member = index_member(run.created_ms, run_id)
   -- ZREM first: a server without free memory refuses a script whose first write can grow, and the
   -- end of a run is what frees memory.
-  leave(leases_key(base), run_id)
-  leave(owners_key(base), run_id)
-  leave(overdue_key(base), removal_row(run, member))
-  leave_queue(base, run.target, run_id)
+  remove_member(leases_key(base), run_id)
+  remove_member(owners_key(base), run_id)
+  remove_member(overdue_key(base), removal_row(run, member))
+  remove_from_queue(base, run.target, run_id)
   if p.state == 'failed' and p.details and field(p.details, 'attempt') then
     run.failures = run.failures + 1
     set_field(counted, 'failures', digits(run.failures))
     note_error(run, counted, p.error)
   end
   if p.dead then
-    local letter_id = bury(base, run, run_id, keys, p.dead, p.error, now)
+    local letter_id = write_dead_letter(base, run, run_id, keys, p.dead, p.error, now)
     if letter_id then set_field(counted, 'letter', letter_id) end
   end
   local changes = flush_progress(keys, writer, now)

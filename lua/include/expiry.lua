@@ -17,11 +17,13 @@ local function persist_keys(keys)
   for _, key in pairs(keys) do redis.call('PERSIST', key) end
 end
 
--- Returns a live run's new live_until, nil when it stays; called before the first write. The expiry
--- moves when a tenth of the span has passed, so that most writes need not move it. It only moves
--- forward, so the row in overdue, which stays as it is, is never too late.
--- The caller's clock is not trusted: it only spares busy runs a TIME call. A clock that is behind the
--- moment when the server last moved the expiry is wrong, and then the server's clock decides.
+-- Returns the new live_until of a live run, or nil if it stays; called before the first write. It moves
+-- only when a tenth of live_ttl_ms has passed since the last move, so that most writes do not move it.
+-- It never moves back. So the row in overdue, which does not move, can be too early but not too late.
+--
+-- now_ms comes from the caller's clock, which may be wrong. It only saves busy runs a TIME call: if it is
+-- close to the last entry's time, and not before the last move, it decides that nothing moves. In every
+-- other case the server's clock decides.
 local function touch_due(run, now_ms, live_ttl_ms)
   if run.live_until == 0 or live_ttl_ms == 0 then return end
   local moved_ms = run.live_until - live_ttl_ms
@@ -30,7 +32,7 @@ local function touch_due(run, now_ms, live_ttl_ms)
   if is_busy and now_ms >= moved_ms and now_ms <= next_ms then return end
   local now = server_ms()
   if now <= next_ms then return end
-  need('PEXPIREAT', run.key, '1')
+  check_may_call('PEXPIREAT', run.key, '1')
   return now + live_ttl_ms
 end
 

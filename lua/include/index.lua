@@ -14,8 +14,8 @@ local function check_state_rows(base, more)
   check_zsets(more or {})
 end
 
--- A key of another type cannot hold the row, so it need not refuse the removal.
-local function leave(key, member)
+-- Removes a member of a sorted set. A key of another type cannot hold it, so that is not an error here.
+local function remove_member(key, member)
   try(redis.call, 'ZREM', key, member)
 end
 
@@ -24,13 +24,13 @@ local function index_member(created_ms, run_id)
 end
 
 local function move_state(base, member, from, to)
-  leave(state_index_key(base, from), member)
+  remove_member(state_index_key(base, from), member)
   redis.call('ZADD', state_index_key(base, to), 0, member)
 end
 
-local function leave_states(base, member)
+local function remove_from_states(base, member)
   for _, state in ipairs(all_states()) do
-    leave(state_index_key(base, state), member)
+    remove_member(state_index_key(base, state), member)
   end
 end
 
@@ -46,10 +46,10 @@ local function read_removal_row(row)
 end
 
 -- Removes a run from the indexes that do not depend on its state.
-local function leave_indexes(base, target, tenant, member)
-  leave(index_key(base), member)
-  leave(target_index_key(base, target), member)
-  if tenant ~= '' then leave(tenant_index_key(base, tenant), member) end
+local function remove_from_indexes(base, target, tenant, member)
+  remove_member(index_key(base), member)
+  remove_member(target_index_key(base, target), member)
+  if tenant ~= '' then remove_member(tenant_index_key(base, tenant), member) end
 end
 
 -- Removes the rows of expired runs from the indexes.
@@ -61,8 +61,8 @@ local function remove_expired(base, now_ms, limit)
     local target, tenant, member = read_removal_row(entry)
     -- A row that was written by hand names no indexes: it is only removed.
     if target then
-      leave_indexes(base, target, tenant, member)
-      for state in pairs(TERMINAL) do leave(state_index_key(base, state), member) end
+      remove_from_indexes(base, target, tenant, member)
+      for state in pairs(TERMINAL) do remove_member(state_index_key(base, state), member) end
     end
   end
   return #due

@@ -35,7 +35,7 @@ local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment
   if ms > tonumber(feed_moment) then feed_moment = moment end
   -- An entry has at least three arguments, so this counts at least as many entries as will be written.
   if feed_n % FEED_TRIM_EVERY + #ARGV / 3 >= FEED_TRIM_EVERY then
-    need('XTRIM', feed_key, 'MAXLEN', '1')
+    check_may_call('XTRIM', feed_key, 'MAXLEN', '1')
   end
   return {
     key = journal_key, feed = feed_key, feed_max = feed_max, run_id = run_id, target = run.target,
@@ -44,7 +44,7 @@ local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment
 end
 
 -- Writes version and time of the last entry to the hash. changes: more names and values.
-local function keep_head(run, writer, changes)
+local function write_head(run, writer, changes)
   redis.call('HSET', run.key, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
     unpack(changes))
 end

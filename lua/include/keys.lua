@@ -30,7 +30,7 @@ local function keys_of_run(base, run_id)
   }
 end
 
-local function given_run_keys()
+local function passed_run_keys()
   return {
     run = KEYS[1], journal = KEYS[2], producers = KEYS[3], input = KEYS[4], result = KEYS[5],
     -- The first braces are the partition's: a prefix cannot have any.

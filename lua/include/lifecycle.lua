@@ -10,7 +10,7 @@ local function enter_state(run, run_id, base, writer, state, extra)
   for i = 1, #extra do fields[#fields + 1] = extra[i] end
   -- ZREM first: a server without free memory refuses a script whose first write can grow, and it must
   -- still be possible to take runs back.
-  if state ~= 'running' then leave(leases_key(base), run_id) end
+  if state ~= 'running' then remove_member(leases_key(base), run_id) end
   add_entry(writer, fields)
   local claim = field(extra, 'claim') or ''
   local changes = {'state', state, 'claim', claim}
@@ -20,13 +20,13 @@ local function enter_state(run, run_id, base, writer, state, extra)
   end
   if state == 'running' then
     if not run.started then set_field(changes, 'started_ms', digits(writer.ms)) end
-    leave_queue(base, run.target, run_id)
+    remove_from_queue(base, run.target, run_id)
     -- Only queued runs are claimed: a hash that lost the field gets it back from the claim.
     if claim ~= '' and not run.queued then set_field(changes, 'queued', '1') end
   end
   if run.owner and run.owner ~= '' then
     set_field(changes, 'owner', '')
-    leave(owners_key(base), run_id)
+    remove_member(owners_key(base), run_id)
   end
   move_state(base, index_member(run.created_ms, run_id), run.state, state)
   return changes
@@ -60,7 +60,7 @@ local function wait_again(run, run_id, base, writer, p, now)
   end
   local changes = enter_state(run, run_id, base, writer, 'pending', extra)
   for i = 1, #counted do changes[#changes + 1] = counted[i] end
-  keep_head(run, writer, changes)
+  write_head(run, writer, changes)
   if run.queued or run.claim ~= '' then enqueue(base, run, run_id, now) end
   if run.deadline_ms > 0 then
     redis.call('ZADD', overdue_key(base), digits(overdue_at(run, 'pending')),

@@ -8,7 +8,7 @@ local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, rea
   local keys = keys_of_run(base, run_id)
   local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
   if run.cancel_requested and run.claim ~= '' then
-    let_go(run, run_id, keys, base, writer, 'worker_lost', {}, now, ttl_ms)
+    cancel_or_wait_again(run, run_id, keys, base, writer, 'worker_lost', {}, now, ttl_ms)
   elseif run.queued and reason then
     end_dead(run, run_id, keys, base, writer, reason, why, now, ttl_ms)
   else
@@ -27,21 +27,23 @@ local function fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
   fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
 end
 
--- Removes the rows of a run whose hash is gone. reborn: a later run has the same id, and keeps its rows
+-- Removes the rows of a run whose hash is gone. is_reused: another run has this id now, and keeps its rows
 -- in queue and leases.
-local function remove_gone(base, row, run_id, reborn)
+local function remove_gone(base, row, run_id, is_reused)
   local target, tenant, member = read_removal_row(row)
-  leave_indexes(base, target, tenant, member)
-  leave_states(base, member)
-  if reborn then return end
-  leave_queue(base, target, run_id)
-  leave(leases_key(base), run_id)
-  leave(owners_key(base), run_id)
+  remove_from_indexes(base, target, tenant, member)
+  remove_from_states(base, member)
+  if is_reused then return end
+  remove_from_queue(base, target, run_id)
+  remove_member(leases_key(base), run_id)
+  remove_member(owners_key(base), run_id)
 end
 
--- Checks a page of the rows in overdue. A write moves live_until only in the hash, so a row may be too
--- early, and the hash decides. A damaged run is reported and loses its row; rebuild writes it again.
--- Returns how many runs were changed and seen, and the ids of those that ended or are damaged.
+-- Fails the runs of overdue whose time has come, at most limit of them. Writes move live_until in the hash
+-- but not the row in overdue, so a row may come too early: then it moves to the hash's time, and the run
+-- goes on. The row of a damaged run is removed; rebuild writes it again.
+-- Returns a table: seen (how many rows came), changed (how many runs ended or lost their last rows), ended
+-- and damaged (ids of runs).
 local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   local found = {changed = 0, ended = {}, damaged = {}}
   local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
@@ -78,7 +80,8 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   return found
 end
 
--- A little of what sweep.lua does, at every begin and end of a run, so that sweep need not be called.
+-- Does a small part of what sweep.lua does, at every begin and end of a run, so that a store whose
+-- programs never call sweep is cleaned, too.
 local function sweep_a_little(base, feed, feed_max, ttl_ms, now)
   try(remove_expired, base, now, EXPIRED_PER_CALL)
   try(fail_overdue, base, feed, feed_max, ttl_ms, now, OVERDUE_PER_CALL)

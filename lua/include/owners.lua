@@ -1,7 +1,8 @@
 -- include: states, time, refusals, keys, run, index, journal, queue, overdue
 -- Runs that the program with the store executes itself, without a claim: own.lua extends their leases.
 
--- Fails a page of the runs whose owner is gone: for a whole lease it neither extended it nor wrote.
+-- Fails a page of the runs whose owner is gone: for the length of a lease it has neither extended the
+-- run's lease nor written to the run.
 -- Returns what fail_overdue returns.
 local function fail_lost(base, feed, feed_max, ttl_ms, now, limit)
   local found, due = {changed = 0, ended = {}, damaged = {}}, redis.call('ZRANGEBYSCORE',
@@ -33,13 +34,13 @@ end
 
 -- Does each part of the housekeeping, even if another part fails. note: called with each key of the
 -- partition that has another type, and with each damaged run.
-local function keep_house(base, feed, feed_max, ttl_ms, now, limit, note)
+local function do_housekeeping(base, feed, feed_max, ttl_ms, now, limit, note)
   local keys = {leases_key(base), owners_key(base), overdue_key(base), expiring_key(base)}
   for i, state in ipairs(all_states()) do keys[4 + i] = state_index_key(base, state) end
   for _, key in ipairs(keys) do
-    if not try(redis.call, 'ZSCORE', key, '') then note(key, 'odd') end
+    if not try(redis.call, 'ZSCORE', key, '') then note(key, 'wrong_type') end
   end
-  if not try(last_feed_id, feed) then note(feed, 'odd') end
+  if not try(last_feed_id, feed) then note(feed, 'wrong_type') end
   local changed, most, ended = 0, 0, {}
   for _, part in ipairs({fail_lost, fail_overdue}) do
     local done, found = try(part, base, feed, feed_max, ttl_ms, now, limit)

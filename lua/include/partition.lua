@@ -1,12 +1,13 @@
 -- include: keys
--- Whether this partition records the caller's number of partitions.
+-- Refuses a caller if this partition does not record the caller's number of partitions.
 --
--- Each program compares its number with <prefix>:meta when it starts. A FLUSHALL removes meta, too. A
--- program that goes on working would then create runs by its number, while another one starts with a
--- new number: each would look for the other's runs in the wrong partitions. Scripts cannot read meta,
--- because it lies in another slot. So each partition records the number as well, and a script that
--- can fill an empty partition, or takes what others put there, rejects a caller whose number is not
--- recorded there. That caller runs confirm.lua and repeats its call.
+-- A program compares its number with <prefix>:meta once, when it starts. If the server is emptied later,
+-- meta is gone, and another program may start with another number. Without this check both would go on:
+-- each would put runs into partitions where the other one does not look for them. A script cannot read
+-- meta, which lies in another slot. So each partition records the number as well, and every script that
+-- creates something in a partition or takes work out of it compares the caller's number with that. If
+-- they differ, it writes nothing and answers UNCONFIRMED; the caller runs confirm.lua, which compares
+-- and records the number, and then repeats its call.
 local function unconfirmed(base, partitions)
   if redis.call('HGET', meta_key(base), 'partitions') == partitions then return nil end
   return {'UNCONFIRMED'}

@@ -10,13 +10,13 @@ local PRODUCERS_UNPRUNED = 16
 
 -- Returns nil for a new write, {'DROPPED'} for one older than the last, whose caller has gone, and for
 -- a repeat the recorded answer.
-local function repeated(producers_key, producer, n)
+local function recorded_answer(producers_key, producer, n)
   local record = redis.call('HGET', producers_key, producer)
   if not record then
-    need('HLEN', producers_key)
-    need('HSCAN', producers_key, '0')
-    need('HDEL', producers_key, 'f')
-    need('PEXPIREAT', producers_key, '1')
+    check_may_call('HLEN', producers_key)
+    check_may_call('HSCAN', producers_key, '0')
+    check_may_call('HDEL', producers_key, 'f')
+    check_may_call('PEXPIREAT', producers_key, '1')
     server_ms()
     return nil
   end
@@ -47,7 +47,7 @@ local function prune_producers(producers_key)
 end
 
 -- Records the answer and returns it. deadline_ms: when the run's keys expire, 0 for never.
-local function remember(producers_key, producer, n, deadline_ms, answer)
+local function record_answer(producers_key, producer, n, deadline_ms, answer)
   local record = n .. ' - ' .. table.concat(answer, ' ')
   if redis.call('HSET', producers_key, producer, record) == 1 then
     prune_producers(producers_key)

@@ -5,7 +5,7 @@ local PRIORITY_STEP_MS = 60000
 local WAKE_TOKENS = 64
 local WAKE_TTL_MS = 86400000
 
--- Reads the fields that only claims, ends and cancels need; the other writes are spared them.
+-- Reads the fields that only claims, ends and cancels need, so that other writes do not pay for them.
 local function read_work(run)
   local v = redis.call('HMGET', run.key, 'queued', 'priority', 'due_ms', 'deadline_ms',
     'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host', 'silent',
@@ -44,18 +44,20 @@ local function wake(base, target, run_id)
   redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_TTL_MS))
 end
 
--- A delayed run wakes a worker, too: that worker then knows when the run is due. A queue key of another
--- type must not leave the run half-written: tend adds the run once the key is a queue again.
+-- A delayed run wakes a worker, too: that worker then knows when the run is due. If the queue's key has
+-- another type, the run is written all the same, without its row: tend adds the row once the key is a
+-- queue again.
 local function enqueue(base, run, run_id, now)
   try(redis.call, 'ZADD', queue_key(base, run.target), queue_score(run, now), run_id)
   try(wake, base, run.target, run_id)
 end
 
-local function leave_queue(base, target, run_id)
-  leave(queue_key(base, target), run_id)
+local function remove_from_queue(base, target, run_id)
+  remove_member(queue_key(base, target), run_id)
 end
 
--- When a run ends that gets no write until then; 0 for never.
+-- The moment at which a live run is ended if nothing is written to it until then; 0 for never. A waiting
+-- run is ended at its deadline, if that comes first.
 local function overdue_at(run, state)
   if state ~= 'pending' or run.deadline_ms == 0 then return run.live_until end
   return run.live_until == 0 and run.deadline_ms or math.min(run.live_until, run.deadline_ms)

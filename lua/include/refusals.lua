@@ -6,11 +6,12 @@ local function fail(why)
   error(redis.acl_check_cmd and {err = why} or '-' .. why, 0)
 end
 
--- Before the first write: fails if the user may not call a command that comes later. Only for commands
--- that the hot scripts seldom call; for all others stores/redis/rights.py puts a check before the
--- script. Servers before 7.0 can only be asked by a call, so the arguments change nothing there: the key
--- does not exist.
-local function need(command, key, ...)
+-- Fails, before the first write, if the user may not call a command that the script calls later. Other
+-- scripts need not call this: stores/redis/rights.py puts a check of all their commands before them. In
+-- the hot scripts it checks only the commands of every call, so they check the seldom ones here, when
+-- they are about to need them. A server before 7.0 can only be asked by calling the command. There the
+-- arguments must change nothing, and the key, which ends with a slash, never exists.
+local function check_may_call(command, key, ...)
   if not redis.acl_check_cmd then
     redis.call(command, key .. '/', ...)
   elseif not redis.acl_check_cmd(command, key, ...) then
@@ -18,12 +19,14 @@ local function need(command, key, ...)
   end
 end
 
--- Whether an error concerns every script (first function), or a right that the user lacks (second).
+-- Whether the server refuses every script's writes now.
 local function is_refused_to_all(why)
   for _, sign in ipairs({'OOM command', 'MISCONF ', 'READONLY ', 'NOREPLICAS '}) do
     if string.find(why, sign, 1, true) then return true end
   end
 end
+
+-- Whether the user may not call a command.
 local function is_denied(why)
   for _, sign in ipairs({'NOPERM ', 'ACL failure in script', 'The user executing the script'}) do
     if string.find(why, sign, 1, true) then return true end

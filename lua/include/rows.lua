@@ -1,13 +1,13 @@
 -- include: states, time, keys, expiry, run, index, queue
--- Writes all that follows from a run's hash: its rows in indexes, queue and leases, and its expiry.
+-- Writes everything that is derived from a run's hash: rows in indexes, queue and leases, and the expiry.
 local function write_work_rows(base, run, run_id, now)
-  leave_queue(base, run.target, run_id)
+  remove_from_queue(base, run.target, run_id)
   if run.state == 'pending' and run.queued then enqueue(base, run, run_id, now) end
   if run.state == 'running' and run.claim ~= '' then
     -- The worker's next heartbeat extends the lease; without a worker, tend requeues the run.
     redis.call('ZADD', leases_key(base), 'NX', digits(now), run_id)
   else
-    leave(leases_key(base), run_id)
+    remove_member(leases_key(base), run_id)
   end
 end
 
@@ -22,14 +22,14 @@ end
 local function write_rows(base, run_id, keys, deadline, now)
   local run = read_whole_run(keys.run)
   local ended, member = TERMINAL[run.state], index_member(run.created_ms, run_id)
-  leave_states(base, member)
+  remove_from_states(base, member)
   redis.call('ZADD', index_key(base), 0, member)
   redis.call('ZADD', state_index_key(base, run.state), 0, member)
   redis.call('ZADD', target_index_key(base, run.target), 0, member)
   if run.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, run.tenant), 0, member) end
   local row = removal_row(run, member)
-  leave(overdue_key(base), row)
-  leave(expiring_key(base), row)
+  remove_member(overdue_key(base), row)
+  remove_member(expiring_key(base), row)
   read_work(run)
   local overdue = ended and 0 or overdue_at(run, run.state)
   if overdue > 0 then redis.call('ZADD', overdue_key(base), digits(overdue), row) end

@@ -1,4 +1,4 @@
--- Generated from murmur_streams/core/model/states.py by: python -m murmur_streams.stores.redis.generated
+-- Generated from murmur_streams/core/model/states.py by: python -m tests.lua.generated
 local TERMINAL = {cancelled = true, completed = true, failed = true}
 local function all_states() return {'pending', 'running', 'completed', 'failed', 'cancelled'} end
 local NUMBER_FIELDS = [[

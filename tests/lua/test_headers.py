@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from murmur_streams.stores.redis.generated import failure_texts_lua, states_lua
 from murmur_streams.stores.redis.scripts import load_scripts
 from tests.key_audit import key_table
+from tests.lua.generated import failure_texts_lua, states_lua
 from tests.lua.headers import (
     INCLUDES,
     SCRIPTS,
@@ -229,7 +229,7 @@ def test_a_write_checks_for_a_repeat_before_everything_else(script: str) -> None
     if "producer" not in {row.name for row in header_of(script).argv}:
         return
     code = code_of(path_of(script))
-    first = min(match.start() for match in re.finditer(r"repeated\(", code))
+    first = min(match.start() for match in re.finditer(r"recorded_answer\(", code))
     assert "redis.call" not in code[:first]
 
 

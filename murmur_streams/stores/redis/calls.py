@@ -101,14 +101,14 @@ class Calls:
             str(self._keys.partitions),
             *flatten(run_to_fields(run)),
         ]
-        keys = [*self._keys.given(run_id), base, restoring]
+        keys = [*self._keys.script_keys(run_id), base, restoring]
         return await self._writer.write(
             "restore", run_id, keys, self._clock(), self._durations.shared, own
         )
 
     async def _write(self, name: str, run_id: str, own: Arguments, *more: str) -> Answer:
         partition = self._keys.partition(run_id)
-        keys = [*self._keys.given(run_id), self._keys.feed(partition)]
+        keys = [*self._keys.script_keys(run_id), self._keys.feed(partition)]
         if name in _WITH_BASE:
             keys.append(self._keys.base(partition))
         keys += more

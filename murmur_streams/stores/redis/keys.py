@@ -73,9 +73,9 @@ class Keys:
 
     def of_run(self, run_id: str) -> list[str]:
         """All keys of a run; they expire together."""
-        return [*self.given(run_id), self.checkpoint(run_id)]
+        return [*self.script_keys(run_id), self.checkpoint(run_id)]
 
-    def given(self, run_id: str) -> list[str]:
+    def script_keys(self, run_id: str) -> list[str]:
         """The first KEYS of every script that changes a run; the script forms the rest."""
         base = self.base(self.partition(run_id))
         rows = ("run", "journal", "producers", "input", "result")

@@ -182,7 +182,7 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
             f"the journal of run {run_id!r} holds neither run.created nor run.snapshot: "
             "it was trimmed by hand and cannot be folded"
         )
-    keys = [*server.keys.given(run_id), server.keys.base(server.keys.partition(run_id))]
+    keys = [*server.keys.script_keys(run_id), server.keys.base(server.keys.partition(run_id))]
     arguments = [run_id, entries[-1].id, durations.ttl_ms, durations.live_ttl_ms, str(run.state)]
     fields = flatten(run_to_fields(run))
     answer = await server.idempotent_script("rebuild", keys, [*arguments, *fields])

@@ -55,8 +55,8 @@ _ARE_ERRORS = frozenset({"HSET", "RENAME", "XINFO"})
 """Forms above that fail for another reason where the user may call them."""
 _HOT = ("append", "push_event")
 _ALWAYS = frozenset({"HSET", "XADD"})
-"""The only rights that are checked in every call of a hot script: it calls ``need`` for commands
-that only some calls write with, and makes its reads before its first write."""
+"""The only rights that are checked in every call of a hot script. For commands that only some calls
+write with, it calls ``check_may_call`` itself; its reads come before its first write."""
 _FREEING = frozenset(
     {
         *("delete", "finish", "heartbeat", "own", "rebuild", "release", "request_cancel", "resume"),

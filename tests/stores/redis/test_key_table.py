@@ -27,7 +27,7 @@ NAMES: dict[str, Any] = {
     "digest": "<digest>",
     "partition": 0,
 }
-NOT_KEYS = {"of_run", "given", "partition", "base"}
+NOT_KEYS = {"of_run", "script_keys", "base_and_feed", "partition", "base"}
 
 
 class Shown(Keys):
@@ -119,7 +119,7 @@ def test_lua_forms_the_key_of_a_checkpoint_from_that_of_its_run(prefix: str) -> 
     keys = Keys(prefix)
     given = f"KEYS = {{'{keys.run('a:run:b')}'}}"
     lua: Any = LuaRuntime(unpack_returned_tuples=True)
-    formed = lua.execute(f"{given}\n{source}\nreturn given_run_keys().checkpoint")
+    formed = lua.execute(f"{given}\n{source}\nreturn passed_run_keys().checkpoint")
     assert formed == keys.checkpoint("a:run:b")
 
 

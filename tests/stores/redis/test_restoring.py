@@ -306,7 +306,7 @@ def test_all_keys_of_a_restore_share_a_slot(run_id: str) -> None:
     """So that its scripts could run on a cluster."""
     keys = Keys("prefix", 7)
     base = keys.base(keys.partition(run_id))
-    names = [*keys.given(run_id), base, keys.restoring(run_id, "0" * 64)]
+    names = [*keys.script_keys(run_id), base, keys.restoring(run_id, "0" * 64)]
     assert len({slot(name) for name in names}) == 1
 
 
@@ -317,7 +317,7 @@ async def test_the_last_step_sends_what_its_script_declares(archive: RunArchive)
     restoring = keys.restoring(RUN_ID, "0" * 64)
     await calls.restore(archive, restorable(archive), restoring)
     ((name, sent, arguments),) = recorder.calls
-    assert (name, sent[:-1]) == ("restore", [*keys.given(RUN_ID), keys.base(0)])
+    assert (name, sent[:-1]) == ("restore", [*keys.script_keys(RUN_ID), keys.base(0)])
     rows = declared("restore", "ARGV")
     assert len(arguments) > len(rows)
     for (row, kind), value in zip(rows, arguments, strict=False):

@@ -1,4 +1,4 @@
-"""Writes the Lua includes that Python owns: ``python -m murmur_streams.stores.redis.generated``."""
+"""Writes the Lua includes that Python owns: ``python -m tests.lua.generated``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from murmur_streams.core.rules.decide import LIVE_GRACE_MS, PROGRESS_INTERVAL_MS
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, GIVEN_UP_TEXTS, NEGLECTED_TEXT
 from murmur_streams.stores.redis.scripts import script_folder
 
-_HEAD = "-- Generated from {}.py by: python -m murmur_streams.stores.redis.generated\n"
+_HEAD = "-- Generated from {}.py by: python -m tests.lua.generated\n"
 
 
 def failure_texts_lua() -> str:
