@@ -63,7 +63,7 @@ def test_type_checkers_see_the_names_that_exist() -> None:
 
 
 def test_all_is_sorted_and_names_nothing_twice() -> None:
-    """__all__ is easy to compare."""
+    """A change of __all__ is easy to compare."""
     names = exported()
     assert names == sorted(set(names))
 
@@ -78,11 +78,11 @@ def test_the_package_imports_without_any_extra() -> None:
 
 
 def test_runs_exports_the_ten_names_of_murmur_runs() -> None:
-    """No more and no less."""
+    """murmur_streams.runs has no more and no less."""
     assert set(runs.__all__) == NAMES_OF_MURMUR_RUNS
 
 
 def test_the_names_of_runs_are_those_of_the_package() -> None:
-    """The same objects."""
+    """Both modules have the same objects."""
     for name in runs.__all__:
         assert getattr(runs, name) is getattr(murmur_streams, name)

@@ -12,7 +12,7 @@ from murmur_streams.settings import VARIABLES, Settings, settings_table
 
 
 def test_an_empty_environment_yields_the_defaults() -> None:
-    """Without variables nothing is set."""
+    """Without variables each setting has its default."""
     assert Settings.from_environment({}) == Settings()
 
 
@@ -58,7 +58,7 @@ def test_every_variable_is_a_field_with_the_same_default() -> None:
     ],
 )
 def test_a_good_value_is_read(name: str, text: str, field: str, value: object) -> None:
-    """For each variable."""
+    """Each variable sets its field."""
     assert getattr(Settings.from_environment({name: text}), field) == value
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_sensible_lease_is_refused(text: str) -> None:
     ],
 )
 def test_a_bad_value_is_refused_with_its_rule(name: str, text: str, rule: str) -> None:
-    """For each variable."""
+    """The error names the variable and its rule."""
     with pytest.raises(StoreConfigurationError, match=f"{name} is .*{rule}"):
         Settings.from_environment({name: text})
 
@@ -116,6 +116,6 @@ def test_the_error_is_one_line_whatever_the_value() -> None:
 
 
 def test_the_table_has_a_row_for_each_variable() -> None:
-    """In the same order."""
+    """The rows are in the order of the variables."""
     rows = settings_table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [row.name for row in VARIABLES]

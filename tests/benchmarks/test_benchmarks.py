@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_quick_benchmark_prints_every_figure_beside_its_floors() -> None:
-    """With --quick, in a few seconds and without a warning."""
+    """`--quick` measures everything once, and prints no warning."""
     command = [sys.executable, "-W", "error", "-m", "benchmarks", "--quick"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_quick_benchmark_of_open_streams_prints_every_figure() -> None:
-    """With twenty streams."""
+    """A benchmark with twenty streams prints its rows and no warning."""
     command = [sys.executable, "-W", "error", "-m", "benchmarks", "--streams", "20", "--quick"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100

@@ -21,13 +21,13 @@ def nested(depth: int) -> str:
 
 
 def test_a_long_function_is_found_with_its_class_and_length() -> None:
-    """Sixty lines are too long."""
+    """A function of sixty lines is reported."""
     source = "class A:\n    def f(self):\n" + "        x = 1\n" * 59
     assert found(source, FindingKind.LONG_FUNCTION) == [(2, "A.f()", 60)]
 
 
 def test_a_function_below_the_limit_is_not_found() -> None:
-    """Fifty-nine lines are not."""
+    """A function of fifty-nine lines is not reported."""
     assert found("def f():\n" + "    x = 1\n" * 58, FindingKind.LONG_FUNCTION) == []
 
 
@@ -42,7 +42,7 @@ def test_an_elif_is_no_deeper_than_its_if() -> None:
 
 
 def test_an_if_inside_an_else_is_deeper() -> None:
-    """Unlike an elif."""
+    """Only elif stays on the level of its if."""
     source = "\n".join(f"{' ' * n}if x: pass\n{' ' * n}else:" for n in range(5)) + "\n     pass"
     assert found(source, FindingKind.DEEP_NESTING) == [(9, "in the module", 5)]
 
@@ -72,12 +72,12 @@ def test_a_function_inside_deep_blocks_begins_at_the_top_again() -> None:
     ],
 )
 def test_imports_that_nothing_mentions_are_found(source: str, names: list[str]) -> None:
-    """For each form of an import."""
+    """Each form of an import is reported if its name is not used."""
     assert [subject for _, subject, _ in found(source, FindingKind.UNUSED_IMPORT)] == names
 
 
 def test_the_imports_of_an_init_are_its_exports() -> None:
-    """They count as used."""
+    """An import in an __init__ counts as used."""
     assert found("import os", FindingKind.UNUSED_IMPORT, "p/__init__.py") == []
 
 
@@ -104,7 +104,7 @@ def test_imported_modules_are_counted_once_by_their_top_level() -> None:
     ],
 )
 def test_what_cannot_be_parsed_is_a_finding(source: bytes, why: str) -> None:
-    """With the reason and the line."""
+    """The finding has the reason and the line."""
     [(line, subject, _)] = found(source, FindingKind.UNPARSABLE)
     assert why in subject
     assert line >= 1
@@ -123,7 +123,7 @@ def test_odd_but_valid_files_are_parsed(source: bytes) -> None:
 
 
 def test_lines_and_functions_are_counted() -> None:
-    """async def, too."""
+    """The report counts lines, def and async def."""
     report = analyse(b"def f(): pass\nasync def g(): pass", "a.py")
     assert (report.lines, report.functions) == (2, 2)
 

@@ -37,7 +37,7 @@ def test_about_twenty_modules_are_a_run(tmp_path: Path) -> None:
 
 
 def test_tests_and_installed_packages_are_left_out(tmp_path: Path) -> None:
-    """And hidden folders, and other files."""
+    """So are hidden folders and files that are not Python."""
     left_out = ("test/a.py", "p/tests/b.py", "site-packages/c.py", ".git/d.py", "p/data.txt")
     assert batches(write(tmp_path / "r", "p/a.py", *left_out)) == {"p": ("p/a.py",)}
 
@@ -63,7 +63,7 @@ def test_a_pipe_with_the_name_of_a_module_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text_is_left_out(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8."""
+    """A file name with bytes that are not UTF-8 is skipped."""
     root = write(tmp_path / "r", "a.py")
     try:
         Path(os.fsdecode(os.fsencode(root) + b"/\xff.py")).touch()
@@ -87,7 +87,7 @@ def test_a_path_without_python_files_is_refused(tmp_path: Path, path: str, why: 
 
 
 def test_the_default_is_this_machines_standard_library() -> None:
-    """Without its tests."""
+    """The demo analyses it, without its tests."""
     corpus = find_corpus(None)
     names = {batch.name for batch in corpus.batches}
     assert {"asyncio", "json", "email"} <= names

@@ -43,7 +43,7 @@ def test_it_proves_itself_on_hostile_files(line: CommandLine, sources: Path) -> 
 
 
 def test_json_is_one_object_on_stdout(line: CommandLine, sources: Path) -> None:
-    """With the numbers of the proof."""
+    """The object has the numbers of the proof."""
     shown = line.run("demo", str(sources), "--json")
     found = json.loads(shown.stdout)
     assert (found["holds"], len(found["runs"])) == (True, 2)

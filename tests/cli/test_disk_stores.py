@@ -76,7 +76,7 @@ def test_what_looks_at_redis_keys_says_that_there_are_none(url: str, argv: list[
 def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
     url: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is created."""
+    """The command is refused, and no file is created."""
     monkeypatch.chdir(tmp_path)
     said = refused("--url", url, *argv)
     assert f"no store at {tmp_path}/runs" in said
@@ -84,7 +84,7 @@ def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
 
 
 def test_an_import_reports_that_it_creates_a_store(url: str, tmp_path: Path) -> None:
-    """Once, on stderr."""
+    """The line is on stderr, and only the first import prints it."""
     source = tmp_path / "file"
     source.write_text(HEADER)
     made = CliRunner().invoke(app, ["import", str(source), "--url", url])
@@ -144,7 +144,7 @@ def test_a_prefix_is_of_redis(url: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_rocksdb_folder_is_for_one_process(tmp_path: Path) -> None:
-    """--processes is refused."""
+    """A worker with --processes is refused."""
     said = refused(
         *("worker", "fleet_app:fleet", "--processes", "2", "--url", f"rocksdb://{tmp_path}/runs")
     )
@@ -165,7 +165,7 @@ def test_a_worker_on_memory_is_refused(line: CommandLine, tmp_path: Path, where:
 
 
 def test_a_worker_executes_what_another_process_submits(line: CommandLine, tmp_path: Path) -> None:
-    """Through one SQLite file."""
+    """Both processes use one SQLite file."""
     url = f"sqlite://{tmp_path}/runs"
     line.worker("--url", url)
     done = line.run("submit", "echo", '{"text": "hello"}', "--follow", "--url", url)

@@ -98,7 +98,7 @@ def test_moved_runs_are_the_same_to_the_byte(
 
 
 def test_runs_come_newest_first_and_through_stdin(line: CommandLine, exported: Path) -> None:
-    """In the order of `runs --all`."""
+    """The order is that of `runs --all`, and `import -` reads stdin."""
     listed = line.run("runs", "--all", "--json").stdout.splitlines()
     assert ids(exported) == [json.loads(row)["run_id"] for row in listed]
     text = line.run("export").stdout
@@ -120,7 +120,7 @@ def test_runs_come_newest_first_and_through_stdin(line: CommandLine, exported: P
 def test_what_is_exported_can_be_chosen(
     line: CommandLine, tmp_path: Path, argv: list[str], wanted: set[str]
 ) -> None:
-    """By state, target, both, or ids."""
+    """The selection is by state, target, both, or ids."""
     assert set(ids(export(line, tmp_path / "some", *argv))) == wanted
 
 
@@ -209,7 +209,7 @@ def many(in_store: Any) -> None:
 def test_an_export_that_was_stopped_goes_on_in_its_file(
     line: CommandLine, tmp_path: Path, how: signal.Signals
 ) -> None:
-    """After a kill and after Ctrl-C."""
+    """After a kill or Ctrl-C, `--resume` completes the file."""
     path = tmp_path / "runs of mine"
     process = line.start("export", "-o", str(path))
     wait_until(lambda: path.exists() and path.stat().st_size > 5_000, "some runs are written")
@@ -249,12 +249,12 @@ def test_a_resumed_export_of_named_runs_adds_the_missing_ones(
 def test_a_run_that_is_named_twice_is_written_once(
     line: CommandLine, filled: None, tmp_path: Path
 ) -> None:
-    """In the order of the names."""
+    """The runs are in the order in which they were named."""
     assert ids(export(line, tmp_path / "some", "r-004", "r-002", "r-004")) == ["r-004", "r-002"]
 
 
 def test_what_is_no_torn_export_is_not_touched(exported: Path, tmp_path: Path) -> None:
-    """Other files keep their content."""
+    """`--resume` refuses other files, and does not change them."""
     data = exported.read_bytes()
     for content in (b"my diary", b"my diary\n", data.replace(b"run", b"ruin", 2), data + b"{\n"):
         path = tmp_path / "file"
@@ -387,7 +387,7 @@ def test_what_cannot_be_is_refused(
 
 @pytest.mark.parametrize(("command", "what"), [("export", "not a terminal"), ("import", "FILE")])
 def test_an_export_to_a_terminal_is_refused(data_dir: Path, command: str, what: str) -> None:
-    """And an import from one."""
+    """So is an import from a terminal."""
     ours, theirs = os.openpty()
     ends: dict[str, Any] = {"stdout" if command == "export" else "stdin": theirs}
     try:
@@ -406,7 +406,7 @@ def test_an_export_to_a_terminal_is_refused(data_dir: Path, command: str, what: 
 
 
 def test_who_reads_no_more_ends_an_export_in_silence(line: CommandLine, filled: None) -> None:
-    """Exit code 141."""
+    """When the reader of the pipe ends, the exit code is 141 and stderr is empty."""
     process = line.start("export")
     assert process.stdout is not None
     process.stdout.close()

@@ -49,7 +49,7 @@ def letters(in_store: Any) -> set[str]:
 
 
 def test_a_run_that_waits_is_cancelled_at_once(line: CommandLine) -> None:
-    """With the reason."""
+    """`cancel` prints that it was not running, and records the reason."""
     line.run("submit", "nobody", "--run-id", "r-1")
     done = line.run("cancel", "r-1", "--reason", "wrong customer")
     assert (done.returncode, done.stdout) == (0, "r-1 is cancelled: it was not running\n")
@@ -61,7 +61,7 @@ def test_a_run_that_waits_is_cancelled_at_once(line: CommandLine) -> None:
 
 
 def test_a_running_run_is_cancelled_and_says_how(line: CommandLine) -> None:
-    """With the three times of the cancel."""
+    """`cancel --wait` prints the three times of the cancel."""
     line.worker()
     line.run("submit", "waits", "--run-id", "r-1")
     wait_until(lambda: begun(line, "r-1"), "it has begun")
@@ -85,7 +85,7 @@ def test_a_handler_that_does_not_heed_a_cancel_is_left_behind(line: CommandLine)
 
 
 def test_a_run_that_has_ended_cannot_be_cancelled(line: CommandLine) -> None:
-    """Exit code 1."""
+    """`cancel` prints how it had ended, and its exit code is 1."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     late = line.run("cancel", "r-1")
@@ -93,7 +93,7 @@ def test_a_run_that_has_ended_cannot_be_cancelled(line: CommandLine) -> None:
 
 
 def test_result_is_the_output_or_the_error(line: CommandLine) -> None:
-    """On stdout or on stderr, with exit code 0 or 1."""
+    """The output is on stdout with code 0, the error on stderr with code 1."""
     line.worker()
     line.run("submit", "echo", WHY, "--run-id", "good")
     line.run("submit", "boom", WHY, "--run-id", "bad")
@@ -106,7 +106,7 @@ def test_result_is_the_output_or_the_error(line: CommandLine) -> None:
 
 
 def test_result_of_a_run_that_has_not_ended(line: CommandLine) -> None:
-    """Exit code 2 without --wait."""
+    """Without --wait the exit code is 2."""
     line.run("submit", "nobody", "--run-id", "r-1")
     early = line.run("result", "r-1")
     assert (early.returncode, early.stdout) == (2, "")
@@ -120,7 +120,7 @@ def test_result_of_a_run_that_has_not_ended(line: CommandLine) -> None:
 def test_ctrl_c_while_waiting_for_a_result_leaves_the_run_alone(
     line: CommandLine, in_store: Any
 ) -> None:
-    """It only ends the wait."""
+    """The command ends, and the run goes on."""
     line.run("submit", "nobody", "--run-id", "r-1")
     process = line.start("result", "r-1", "--wait")
 
@@ -136,7 +136,7 @@ def test_ctrl_c_while_waiting_for_a_result_leaves_the_run_alone(
 
 
 def test_retry_is_a_new_run_with_the_same_input(line: CommandLine) -> None:
-    """Its metadata name the old run."""
+    """Its metadata has the id of the old run."""
     line.worker()
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-1")
     again = line.run("retry", "r-1", "--follow", "--json")
@@ -152,7 +152,7 @@ def test_retry_is_a_new_run_with_the_same_input(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("dead_runs")
 def test_dead_letters_are_listed_and_shown(line: CommandLine) -> None:
-    """By target and limit."""
+    """The list can be limited, and restricted to a target."""
     listed = objects(line.run("dead", "list", "--json").stdout)
     assert {letter["run_id"] for letter in listed} == {"r-1", "r-2", "r-3"}
     assert len(objects(line.run("dead", "list", "--limit", "2", "--json").stdout)) == 2
@@ -184,7 +184,7 @@ def test_dead_letters_are_requeued_once(line: CommandLine, in_store: Any) -> Non
 
 @pytest.mark.usefixtures("dead_runs")
 def test_purging_many_is_confirmed(line: CommandLine, in_store: Any) -> None:
-    """By --yes or an answer."""
+    """`dead purge` needs --yes where it cannot ask."""
     refused = line.run("dead", "purge", "--all")
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert line.run("dead", "purge").returncode == 2
@@ -196,7 +196,7 @@ def test_purging_many_is_confirmed(line: CommandLine, in_store: Any) -> None:
 
 
 def test_workers_says_who_is_there_and_what_they_hold(line: CommandLine) -> None:
-    """With id, slots and runs."""
+    """`workers` lists id, slots and runs of each."""
     assert "no worker is running" in line.run("workers").stdout
     process = line.worker("--id", "blue", "--concurrency", "3")
     line.run("submit", "waits", "--run-id", "r-1")
@@ -216,7 +216,7 @@ def test_workers_says_who_is_there_and_what_they_hold(line: CommandLine) -> None
 
 
 def test_a_paused_agent_begins_no_run_until_it_is_resumed(line: CommandLine) -> None:
-    """Other agents go on."""
+    """Runs of other agents are executed meanwhile."""
     assert line.run("pause", "echo").stdout == "echo is paused\n"
     assert objects(line.run("pause", "--json").stdout) == [{"paused": ["echo"]}]
     line.worker()
@@ -240,7 +240,7 @@ def test_a_delayed_run_waits(line: CommandLine) -> None:
 
 
 def test_a_run_begins_at_a_moment_and_has_a_deadline(line: CommandLine) -> None:
-    """--at and --deadline."""
+    """`submit` takes --at and --deadline."""
     at = datetime(2126, 1, 31, 9, tzinfo=UTC)
     submitted = line.run(
         *("submit", "nobody", "--at", at.isoformat(), "--deadline", "90", "--run-id", "r-1")
@@ -284,7 +284,7 @@ def test_an_option_that_makes_no_sense_is_refused(
 
 
 def test_a_wait_that_is_too_long_is_refused(line: CommandLine) -> None:
-    """Ten years are the most."""
+    """The error says that ten years are the most."""
     refused = line.run("cancel", "r-1", "--wait", "9" * 400)
     assert refused.returncode == 2
     assert "from 0 to ten years" in " ".join(refused.stderr.replace("│", " ").split())
@@ -311,7 +311,7 @@ def test_show_prints_the_first_and_the_last_failures(line: CommandLine, in_store
 
 
 def test_the_fencing_token_is_never_shown(line: CommandLine) -> None:
-    """By no command that shows a run."""
+    """Each command that shows a run leaves it out."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     token = line.run("redis", "HGET", "murmur:runs:{0}:run:r-1", "claim").stdout.strip()
@@ -330,7 +330,7 @@ def test_the_fencing_token_is_never_shown(line: CommandLine) -> None:
 
 
 def test_errors_are_json_for_programs(line: CommandLine) -> None:
-    """With --json, on stderr."""
+    """With --json, stderr has one JSON object with the class of the error."""
     for argv, kind in (
         (("show", "nobody", "--json"), "RunNotFoundError"),
         (("--json", "show", "nobody"), "RunNotFoundError"),

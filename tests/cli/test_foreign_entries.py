@@ -22,7 +22,7 @@ def foreign(line: CommandLine, in_store: Any) -> None:
 
 @pytest.mark.usefixtures("foreign")
 def test_show_prints_it_like_any_other(line: CommandLine) -> None:
-    """With control characters escaped."""
+    """Its control characters are escaped."""
     shown = line.run("show", "r-1")
     assert shown.returncode == 0, shown.stderr
     assert "run.created" in shown.stdout
@@ -33,7 +33,7 @@ def test_show_prints_it_like_any_other(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("foreign")
 def test_show_with_json_has_its_fields_and_no_type(line: CommandLine) -> None:
-    """As they are."""
+    """The JSON has the fields as they are stored."""
     shown = line.run("show", "r-1", "--json")
     assert shown.returncode == 0, shown.stderr
     first, last = json.loads(shown.stdout)["journal"]
@@ -43,6 +43,6 @@ def test_show_with_json_has_its_fields_and_no_type(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("foreign")
 def test_audit_names_it(line: CommandLine) -> None:
-    """Exit code 1, without a traceback."""
+    """The exit code is 1, and no traceback is printed."""
     audited = line.run("audit", "r-1")
     assert (audited.returncode, "Traceback" in audited.stderr) == (1, False)

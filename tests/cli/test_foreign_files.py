@@ -16,7 +16,7 @@ from tests.cli.conftest import CommandLine
 def test_a_compressed_file_is_refused_with_the_right_command(
     line: CommandLine, tmp_path: Path
 ) -> None:
-    """The gunzip line to copy."""
+    """The error has the gunzip line to copy."""
     packed = tmp_path / "of mine.gz"
     packed.write_bytes(gzip.compress(HEADER.encode()))
     done = line.run("import", str(packed))
@@ -28,7 +28,7 @@ def test_a_compressed_file_is_refused_with_the_right_command(
 def test_an_endless_line_is_refused_by_its_first_bytes(
     line: CommandLine, tmp_path: Path, size: int
 ) -> None:
-    """It is not read whole."""
+    """The file is not read to its end."""
     foreign = tmp_path / "foreign"
     foreign.write_bytes(b"x" * size)
     done = line.run("import", str(foreign))

@@ -33,7 +33,7 @@ def held(in_store: Any) -> None:
 
 @pytest.mark.usefixtures("held")
 def test_a_worker_that_is_not_among_the_live_ones(line: CommandLine) -> None:
-    """By the list of workers."""
+    """`cancel` finds out by the list of workers."""
     done = line.run("cancel", "r-1")
     assert (done.returncode, done.stdout) == (0, f"{GONE}it is not among the live ones{END}")
 

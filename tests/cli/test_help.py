@@ -36,7 +36,7 @@ def described(command: Any, name: str) -> Iterator[str]:
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    """A change must be made on purpose."""
+    """The golden file changes only on purpose."""
     assert "".join(described(typer.main.get_command(app), "")) == GOLDEN.read_text()
 
 
@@ -63,19 +63,19 @@ def test_every_command_takes_the_shared_options() -> None:
     ],
 )
 def test_help_teaches_by_examples(line: CommandLine, command: str) -> None:
-    """Each of these commands has one."""
+    """The help of each of these commands has an example."""
     shown = line.run(*command.split(), "--help")
     assert shown.returncode == 0
     assert f"$ murmur-streams {command}" in shown.stdout
 
 
 def test_without_a_command_the_help_is_shown(line: CommandLine) -> None:
-    """Exit code 2."""
+    """The exit code is 2."""
     shown = line.run()
     assert shown.returncode == 2
     assert "murmur-streams demo" in shown.stdout + shown.stderr
 
 
 def test_help_has_no_escapes_without_a_terminal(line: CommandLine) -> None:
-    """It can be piped."""
+    """The help can be piped into a file."""
     assert "\x1b" not in line.run("submit", "--help").stdout

@@ -40,7 +40,7 @@ HELPED = {"bk.py": "import helper", "helper.py": "\n\nraise ValueError('\\x1b[31
 def test_what_an_import_raises_is_one_line(
     line: CommandLine, tmp_path: Path, files: dict[str, str], why: str
 ) -> None:
-    """With file and line of the fault."""
+    """The line has the file and the line number of the fault."""
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     failed = line.run("submit", "version", "--app", "bk:fleet", cwd=tmp_path)
@@ -51,7 +51,7 @@ def test_what_an_import_raises_is_one_line(
 
 
 def test_the_whole_traceback_is_there_for_who_asks(line: CommandLine, tmp_path: Path) -> None:
-    """With --debug."""
+    """`--debug` prints it."""
     (tmp_path / "bk.py").write_text("b = 1 / 0")
     failed = line.run("submit", "version", "--app", "bk:fleet", "--debug", cwd=tmp_path)
     assert failed.returncode == 2
@@ -60,7 +60,7 @@ def test_the_whole_traceback_is_there_for_who_asks(line: CommandLine, tmp_path: 
 
 
 def test_each_of_many_processes_would_fail_so_one_does(line: CommandLine, tmp_path: Path) -> None:
-    """The message comes once."""
+    """The parent prints the message once."""
     (tmp_path / "bk.py").write_text("import sys; sys.exit(0)")
     failed = line.run("worker", "bk:fleet", "--processes", "2", cwd=tmp_path)
     assert failed.returncode == 2
@@ -73,7 +73,7 @@ def test_each_of_many_processes_would_fail_so_one_does(line: CommandLine, tmp_pa
 def test_dev_waits_until_the_module_is_mended(
     line: CommandLine, tmp_path: Path, broken: str
 ) -> None:
-    """Then it starts the worker."""
+    """After the file is repaired, it starts the worker."""
     (tmp_path / "bk.py").write_text(broken)
     process = line.start("dev", "bk:fleet", cwd=tmp_path)
     assert process.stderr is not None

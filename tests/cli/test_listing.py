@@ -44,7 +44,7 @@ def some_runs(in_store: Any) -> None:
     ],
 )
 def test_runs_lists_what_was_asked_for(line: CommandLine, argv: list[str], found: set[str]) -> None:
-    """By state, target and limit."""
+    """The selection is by state, target and limit."""
     listed = line.run("runs", *argv, "--json")
     assert listed.returncode == 0, listed.stderr
     assert {run["run_id"] for run in objects(listed.stdout)} == found
@@ -60,7 +60,7 @@ def test_runs_prints_a_plain_line_for_each_run(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("some_runs")
 def test_a_limit_keeps_the_newest(line: CommandLine) -> None:
-    """It is at least 1."""
+    """`runs --limit 2` lists the two newest runs; 0 is refused."""
     assert len(objects(line.run("runs", "--limit", "2", "--json").stdout)) == 2
     refused = line.run("runs", "--limit", "0")
     assert refused.returncode == 2
@@ -69,7 +69,7 @@ def test_a_limit_keeps_the_newest(line: CommandLine) -> None:
 def test_watch_prints_a_line_for_each_run_that_is_new_or_changed(
     line: CommandLine, in_store: Any
 ) -> None:
-    """With --json, for programs."""
+    """With --json, programs can read the changes."""
     in_store(lambda store: store.create("r-1", "t"))
     process = line.start("runs", "--watch", "--json")
     assert process.stdout is not None
@@ -90,7 +90,7 @@ def test_watch_looks_at_the_newest_and_not_at_all(line: CommandLine) -> None:
 
 @pytest.mark.usefixtures("some_runs")
 def test_rebuild_mends_what_audit_finds(line: CommandLine) -> None:
-    """Exit code 0, and a clean audit."""
+    """The exit code is 0, and the next audit is clean."""
     line.run("redis", "HSET", "murmur:runs:{0}:run:r-1", "target", "somebody", "version", "99")
     assert line.run("audit", "r-1").returncode == 1
     mended = line.run("rebuild", "r-1", "r-2", "--json")
@@ -104,7 +104,7 @@ def test_rebuild_mends_what_audit_finds(line: CommandLine) -> None:
 
 
 def test_a_run_without_a_journal_cannot_be_rebuilt(line: CommandLine) -> None:
-    """Exit code 2."""
+    """The exit code is 2, and the error names the run."""
     missing = line.run("rebuild", "nobody")
     assert (missing.returncode, "nobody" in missing.stderr) == (2, True)
 
@@ -139,7 +139,7 @@ def test_partitions_are_raised_only_when_there_are_no_runs(
 
 
 def test_partitions_are_never_lowered(line: CommandLine) -> None:
-    """The same number is refused, too."""
+    """A lower number and the same one are refused."""
     line.run("runs", MURMUR_PARTITIONS="4")
     for number in ("4", "3"):
         refused = raised(line, number)
@@ -160,7 +160,7 @@ def test_an_empty_store_has_no_partitions_yet(line: CommandLine) -> None:
 
 
 def test_the_lines_of_keys_name_the_partition_of_the_run(line: CommandLine) -> None:
-    """And work as they are printed."""
+    """The printed commands work as they are."""
     four = "4"
     line.run("submit", "nobody", "--run-id", "r-1", MURMUR_PARTITIONS=four)
     [keys] = objects(line.run("keys", "r-1", "--json", MURMUR_PARTITIONS=four).stdout)

@@ -41,7 +41,7 @@ def server(line: CommandLine) -> Iterator[str]:
 
 
 def test_submit_and_follow(line: CommandLine, server: str) -> None:
-    """With --server."""
+    """`submit --follow --server` prints the run, its events and its end."""
     argv = ("submit", "echo", WHY, "--follow", "--json", "--server", server)
     done = line.run(*argv)
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_submit_and_follow(line: CommandLine, server: str) -> None:
 
 
 def test_what_is_printed_is_the_same(line: CommandLine, server: str) -> None:
-    """As with the store, command by command."""
+    """Each command prints the same for a server as for the store."""
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1", "--server", server)
     line.run("submit", "boom", WHY, "--follow", "--run-id", "r-2", "--server", server)
     for argv in (
@@ -100,7 +100,7 @@ def test_json_has_the_same_members(line: CommandLine, server: str, argv: tuple[s
 
 
 def test_exit_codes_show_how_a_run_ended(line: CommandLine, server: str) -> None:
-    """As with the store."""
+    """They are the same as with the store."""
     line.run("submit", "boom", WHY, "--run-id", "r-1", "--server", server)
     failed = line.run("result", "r-1", "--wait", "--server", server)
     assert (failed.returncode, "why?" in failed.stderr) == (1, True)
@@ -127,7 +127,7 @@ def test_exit_codes_show_how_a_run_ended(line: CommandLine, server: str) -> None
 def test_what_the_server_refuses_is_one_sentence(
     line: CommandLine, server: str, argv: tuple[str, ...], why: str
 ) -> None:
-    """On stderr, with exit code 2."""
+    """The sentence is on stderr, and the exit code is 2."""
     refused = line.run(*argv, "--server", server)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in refused.stderr
@@ -144,7 +144,7 @@ def test_the_variable_stands_for_the_option(line: CommandLine, server: str) -> N
 def test_ctrl_c_prints_how_to_resume_over_http(
     line: CommandLine, server: str, gate: Path, tmp_path: Path
 ) -> None:
-    """The line has --server."""
+    """The printed command has --server."""
     process = line.start("submit", "gated", "--follow", "--server", server)
     assert process.stdout is not None
     _wait_for(process, "begun")
@@ -193,7 +193,7 @@ def test_the_variable_alone_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_options_that_do_not_fit_together(argv: list[str], why: str) -> None:
-    """The error names both."""
+    """The error names both options."""
     for order in (["show", "r-1", *argv], [*argv, "show", "r-1"]):
         reported = CliRunner().invoke(app, ["--server", "http://localhost:1", *order])
         assert reported.exit_code == 2
@@ -210,7 +210,7 @@ def test_the_url_option_wins_over_the_server_variable() -> None:
 
 
 def test_an_app_is_no_option_beside_a_server() -> None:
-    """The server has the fleet."""
+    """The error says that the server has the fleet."""
     argv = [
         "submit",
         "echo",
@@ -225,7 +225,7 @@ def test_an_app_is_no_option_beside_a_server() -> None:
 
 
 def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
-    """In this order."""
+    """An option wins over the variables."""
     file = tmp_path / "token"
     file.write_text(f"{SECRET}\n")
     assert Session(Globals(token_file=file), Settings(token="other")).token == SECRET
@@ -253,7 +253,7 @@ def test_a_token_file_that_others_can_read_is_warned_about(
 
 
 def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in settings, errors or tracebacks."""
+    """Settings, errors and tracebacks hide it."""
     monkeypatch.setenv("MURMUR_TOKEN", SECRET)
     assert SECRET not in repr(Settings(token=SECRET))
     assert SECRET not in CliRunner().invoke(app, ["settings", "--json"]).output
@@ -264,7 +264,7 @@ def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: Path) -> None:
-    """And shows what its scope allows."""
+    """The commands can do what the scope of the token allows."""
     [drawn] = objects(line.run("token", "tester", "--scope", "read", "--json").stdout)
     token = drawn["token"]
     records = tmp_path / "tokens.toml"

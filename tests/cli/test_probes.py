@@ -40,7 +40,7 @@ def test_a_worker_is_ready_once_the_server_has_heard_of_it(line: CommandLine) ->
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["alone", "two"])
 def test_a_free_port_is_printed(line: CommandLine, more: tuple[str, ...]) -> None:
-    """With --health-port 0."""
+    """`--health-port 0` takes a free port and prints its address."""
     process = line.start("worker", "fleet_app:fleet", "--health-port", "0", *more)
     assert process.stderr is not None
     found = None
@@ -55,7 +55,7 @@ def test_a_free_port_is_printed(line: CommandLine, more: tuple[str, ...]) -> Non
 
 
 def test_a_worker_that_drains_is_live_and_not_ready(line: CommandLine, gate: Path) -> None:
-    """/livez stays 200."""
+    """/livez stays 200 and /readyz is 503."""
     process = line.start("worker", "fleet_app:fleet", "--json", "--health-port", "0")
     address = next_object(process, "worker")["health"]
     line.run("submit", "gated", "--run-id", "r-1")
@@ -72,7 +72,7 @@ def test_a_worker_that_drains_is_live_and_not_ready(line: CommandLine, gate: Pat
 
 
 def test_a_parent_speaks_for_all_its_processes(line: CommandLine, tmp_path: Path) -> None:
-    """It is ready when all of them are."""
+    """The parent is ready when all of its processes are."""
     file = tmp_path / "alive"
     process = line.start(
         *("worker", "fleet_app:fleet", "--json", "--processes", "2"),
@@ -104,7 +104,7 @@ def test_the_health_file_is_there_while_the_worker_is(line: CommandLine, tmp_pat
 
 
 def test_a_health_port_or_file_that_cannot_be_had_is_a_mistake(line: CommandLine) -> None:
-    """Exit code 2 at the start."""
+    """The worker ends at the start with exit code 2."""
     refused = line.run("worker", "fleet_app:fleet", "--health-file", "/nowhere/alive")
     assert (refused.returncode, "--health-file /nowhere/alive" in refused.stderr) == (2, True)
     process = line.start("worker", "fleet_app:fleet", "--json", "--health-port", "0")

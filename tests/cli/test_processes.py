@@ -60,7 +60,7 @@ def state_of(line: CommandLine, run_id: str) -> str:
 def test_a_signal_drains_all_processes(
     line: CommandLine, started: list[int], number: signal.Signals
 ) -> None:
-    """Exit code 0, and none is left."""
+    """The exit code is 0, and no process is left."""
     parent, pids = two(line, started)
     parent.send_signal(number)
     printed, reported = parent.communicate(timeout=60)
@@ -72,7 +72,7 @@ def test_a_signal_drains_all_processes(
 
 @pytest.mark.slow
 def test_a_process_that_died_is_replaced_and_logged(line: CommandLine, started: list[int]) -> None:
-    """Runs are executed meanwhile."""
+    """The other process executes runs meanwhile."""
     parent, [first, second] = two(line, started)
     os.kill(first, signal.SIGKILL)
     third = next_object(parent, "worker")["pid"]
@@ -91,7 +91,7 @@ def test_a_process_that_died_is_replaced_and_logged(line: CommandLine, started: 
 def test_no_process_outlives_a_parent_that_was_killed(
     line: CommandLine, started: list[int]
 ) -> None:
-    """They drain by themselves."""
+    """Orphaned processes drain and end by themselves."""
     parent, pids = two(line, started)
     parent.kill()
     parent.wait()
@@ -101,7 +101,7 @@ def test_no_process_outlives_a_parent_that_was_killed(
 
 @pytest.mark.slow
 def test_a_second_signal_hands_the_runs_of_all_back(line: CommandLine, started: list[int]) -> None:
-    """They are pending again."""
+    """The runs are pending again."""
     parent, pids = two(line, started)
     line.run("submit", "gated", "--run-id", "r-1")
     wait_until(lambda: begun(line, "r-1"), "a worker has begun")
@@ -114,7 +114,7 @@ def test_a_second_signal_hands_the_runs_of_all_back(line: CommandLine, started: 
 
 
 def test_a_fleet_that_cannot_be_loaded_is_logged_once(line: CommandLine) -> None:
-    """By the parent."""
+    """The parent tries the import before it starts processes."""
     refused = line.run("worker", "nowhere:fleet", "--processes", "3")
     assert refused.returncode == 2
     assert refused.stderr.count("no module 'nowhere'") == 1
@@ -122,7 +122,7 @@ def test_a_fleet_that_cannot_be_loaded_is_logged_once(line: CommandLine) -> None
 
 @pytest.mark.slow
 def test_the_names_of_the_processes_are_numbered(line: CommandLine, started: list[int]) -> None:
-    """blue-1 and blue-2."""
+    """`--id blue` gives blue-1 and blue-2."""
     parent = line.start(
         *("worker", "fleet_app:fleet", "--processes", "2", "--id", "blue", "--json")
     )
@@ -182,7 +182,7 @@ def test_reload_takes_new_code_and_outlives_broken_code(
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_worker_runs_on_either_event_loop(line: CommandLine, loop: str) -> None:
-    """asyncio and uvloop."""
+    """`--loop` takes asyncio and uvloop."""
     pytest.importorskip("uvloop")
     process = line.worker("--loop", loop)
     assert line.run("submit", "echo", '{"text": "a"}', "--follow").returncode == 0
@@ -194,7 +194,7 @@ def test_a_worker_runs_on_either_event_loop(line: CommandLine, loop: str) -> Non
 def test_dev_says_where_it_is_and_how_to_submit(
     line: CommandLine, started: list[int], tmp_path: Path, data_dir: Path
 ) -> None:
-    """And executes what is submitted."""
+    """`dev` prints the data folder and a submit command, and executes runs."""
     (tmp_path / "app.py").write_text(APP.format(number=1))
     process = line.start("dev", "app:fleet", cwd=tmp_path)
     assert process.stderr is not None

@@ -40,7 +40,7 @@ from tests.cli.conftest import CommandLine
     ],
 )
 def test_a_mistake_is_one_sentence(argv: list[str], why: str) -> None:
-    """Without secrets, and without output on stdout."""
+    """stderr has one line without secrets, and stdout is empty."""
     result = CliRunner().invoke(app, argv)
     assert result.exit_code == 2, result.output
     assert why in result.stderr
@@ -52,12 +52,12 @@ def test_a_mistake_is_one_sentence(argv: list[str], why: str) -> None:
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["show"], ["audit"], ["worker", "a:b", "--x"]])
 def test_wrong_usage_is_exit_code_2(argv: list[str]) -> None:
-    """Unknown commands and options."""
+    """Unknown commands and options, and missing arguments."""
     assert CliRunner().invoke(app, argv).exit_code == 2
 
 
 def test_a_variable_that_breaks_its_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its value."""
+    """The error has the name and the value of the variable."""
     monkeypatch.setenv("MURMUR_CONCURRENCY", "1e3")
     result = CliRunner().invoke(app, ["show", "a"])
     assert result.exit_code == 2
@@ -65,7 +65,7 @@ def test_a_variable_that_breaks_its_rule_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_debug_shows_the_traceback(line: CommandLine) -> None:
-    """As an option or a variable."""
+    """`--debug` and MURMUR_DEBUG=1 do the same."""
     assert "Traceback" not in line.run("show", "nobody").stderr
     assert "Traceback" in line.run("show", "nobody", "--debug").stderr
     assert "Traceback" in line.run("show", "nobody", MURMUR_DEBUG="1").stderr
@@ -79,13 +79,13 @@ def test_a_fleet_without_agents_is_refused(line: CommandLine) -> None:
 
 @pytest.mark.parametrize("names", ["", ",", "echo,", " "])
 def test_a_worker_for_an_agent_without_a_name_is_refused(line: CommandLine, names: str) -> None:
-    """An empty name in --targets."""
+    """--targets must not contain an empty name."""
     refused = line.run("worker", "fleet_app:fleet", "--targets", names)
     assert (refused.returncode, "--targets has an empty name" in refused.stderr) == (2, True)
 
 
 def test_a_worker_id_outside_the_grammar_is_refused(line: CommandLine) -> None:
-    """Exit code 2."""
+    """The exit code is 2, and the error names the id."""
     refused = line.run("worker", "fleet_app:fleet", "--id", "a b")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("murmur-streams: worker id 'a b' is refused")
@@ -107,7 +107,7 @@ main()
 
 @pytest.mark.parametrize("module", ["murmur_streams.cli.shell.app", "typer", "pydantic", "redis"])
 def test_ctrl_c_during_the_imports_ends_without_a_traceback(module: str) -> None:
-    """Exit code 130."""
+    """The exit code is 130, and nothing is printed."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module],
         capture_output=True,

@@ -31,7 +31,7 @@ def test_a_reply_on_a_terminal(reply: Reply, command: list[str], text: str) -> N
 
 
 def test_nested_lists_are_indented() -> None:
-    """As redis-cli does."""
+    """The layout is that of redis-cli."""
     assert for_terminal(ENTRIES, ["XRANGE"]).split("\n") == [
         '1) 1) "1-1"',
         '   2) 1) "type"',
@@ -43,13 +43,13 @@ def test_nested_lists_are_indented() -> None:
 
 
 def test_numbers_of_long_lists_are_aligned() -> None:
-    """As redis-cli does."""
+    """The layout is that of redis-cli."""
     lines = for_terminal([b"x"] * 10, ["KEYS"]).split("\n")
     assert (lines[0], lines[9]) == (' 1) "x"', '10) "x"')
 
 
 def test_a_pipe_gets_bytes_untouched_one_a_line() -> None:
-    """For other programs."""
+    """Other programs can read the output."""
     assert for_pipe([b"a\xff", [1, None]]) == b"a\xff\n1\n"
 
 

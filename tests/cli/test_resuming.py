@@ -113,7 +113,7 @@ def test_it_does_not_go_on_in_another_store(
 
 
 def test_another_life_of_an_id_is_not_the_run_of_the_file(url: str, tmp_path: Path) -> None:
-    """By its epoch."""
+    """The file has the epoch of each run, which is compared."""
     path = torn(url, tmp_path / "file")
     twin = fill(tmp_path / "twin.db")
     assert "is not in this store" in refused(path, "--url", twin)
@@ -152,7 +152,7 @@ def test_it_does_not_go_on_with_another_listing(
 def test_a_file_without_a_selection_is_judged_by_its_last_run(
     url: str, tmp_path: Path, first: list[str], then: list[str]
 ) -> None:
-    """As earlier versions wrote it."""
+    """Earlier versions wrote files without one."""
     path = with_old_header(torn(url, tmp_path / "file", *first))
     said = refused(path, "--url", url, *then)
     assert "is not one of those that this command exports" in said
@@ -177,7 +177,7 @@ def test_a_run_that_left_its_state_meanwhile_does_not_stop_it(url: str, tmp_path
 
 
 def test_a_full_disk_is_reported_with_the_command_to_resume(tmp_path: Path) -> None:
-    """Exit code 1, without a traceback."""
+    """The exit code is 1, and no traceback is printed."""
     url, path = fill(tmp_path / "large.db", size=30_000), tmp_path / "file"
     argv = ["export", "--url", url, "--state", "pending", "-o", str(path)]
     done = subprocess.run(
@@ -204,7 +204,7 @@ def _no_large_files() -> None:
 
 
 def test_a_full_stdout_is_reported_in_a_sentence(url: str) -> None:
-    """Without a traceback."""
+    """No traceback is printed."""
     if not os.path.exists("/dev/full"):  # noqa: PTH110  # a device of Linux
         pytest.skip("this machine has no /dev/full")
     with open("/dev/full", "wb") as full:  # noqa: PTH123  # likewise
@@ -225,7 +225,7 @@ def test_a_full_stdout_is_reported_in_a_sentence(url: str) -> None:
 def test_the_line_that_goes_on_names_the_store_as_it_was_given(
     line: CommandLine, tmp_path: Path
 ) -> None:
-    """With the same options."""
+    """The printed command has the same options."""
     url, path = f"sqlite:{tmp_path}/many.db", tmp_path / "file"
 
     async def make() -> None:
@@ -255,7 +255,7 @@ def test_only_a_file_can_be_written_and_gone_on_with(
 
 
 def test_what_is_asked_for_is_checked_before_there_is_a_file(url: str, tmp_path: Path) -> None:
-    """A bad option creates none."""
+    """A wrong option does not create the file."""
     done = export("--url", url, "--target", "no agent", "-o", str(tmp_path / "file"))
     assert done.exit_code == 2
     assert not (tmp_path / "file").exists()

@@ -40,7 +40,7 @@ def test_a_completed_run_is_exit_code_0(line: CommandLine) -> None:
 
 
 def test_a_failed_run_is_exit_code_1(line: CommandLine) -> None:
-    """With its error."""
+    """`submit --follow` prints the error."""
     line.worker()
     failed = line.run("submit", "boom", WHY, "--follow")
     assert failed.returncode == 1
@@ -48,7 +48,7 @@ def test_a_failed_run_is_exit_code_1(line: CommandLine) -> None:
 
 
 def test_a_cancelled_run_is_exit_code_3(line: CommandLine, in_store: Any) -> None:
-    """For a follower, too."""
+    """`submit --follow` ends when another program cancels the run."""
     process = line.start("submit", "nobody", "--follow", "--run-id", "r-1")
     read_until(process, "r-1")
     in_store(lambda store: store.finish("r-1", RunState.CANCELLED))
@@ -56,7 +56,7 @@ def test_a_cancelled_run_is_exit_code_3(line: CommandLine, in_store: Any) -> Non
 
 
 def test_json_is_a_line_for_each_thing(line: CommandLine) -> None:
-    """Submission, events, end."""
+    """One line each for the submission, every event and the end."""
     line.worker()
     marked = f"\ufeff{WHY}"  # as Windows tools pipe it
     done = line.run("submit", "echo", "-", "--follow", "--run-id", "r-1", "--json", stdin=marked)
@@ -71,7 +71,7 @@ def test_json_is_a_line_for_each_thing(line: CommandLine) -> None:
 
 
 def test_the_fleet_checks_what_is_submitted(line: CommandLine) -> None:
-    """With --app, before the submission."""
+    """With --app, a wrong input or agent is refused before the submission."""
     wrong = line.run("submit", "echo", '{"txt": 1}', "--app", "fleet_app:fleet")
     assert (wrong.returncode, "text: Field required" in wrong.stderr) == (2, True)
     unknown = line.run("submit", "ecko", WHY, "--app", "fleet_app:fleet")
@@ -79,7 +79,7 @@ def test_the_fleet_checks_what_is_submitted(line: CommandLine) -> None:
 
 
 def test_an_id_can_be_used_once(line: CommandLine) -> None:
-    """Exit code 2 for the second one."""
+    """The second submission ends with exit code 2."""
     assert line.run("submit", "echo", WHY, "--run-id", "r-1").returncode == 0
     again = line.run("submit", "echo", WHY, "--run-id", "r-1")
     assert (again.returncode, "already exists" in again.stderr) == (2, True)
@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_the_run_alone_and_prints_a_command(line: CommandLine, gat
 
 
 def test_tail_goes_on_after_a_cursor(line: CommandLine) -> None:
-    """With --after."""
+    """`tail --after` prints only the later events."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     whole = objects(line.run("tail", "r-1", "--json").stdout)
@@ -111,7 +111,7 @@ def test_tail_goes_on_after_a_cursor(line: CommandLine) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(line: CommandLine) -> None:
-    """Exit code 141, and silence."""
+    """The exit code is 141, and stderr is empty."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     process = line.start("tail", "r-1")
@@ -136,7 +136,7 @@ def test_show_prints_everything_about_a_run(line: CommandLine) -> None:
 
 
 def test_the_lines_of_keys_run_as_they_stand(line: CommandLine) -> None:
-    """Each has an answer."""
+    """Each printed redis command has an answer."""
     line.worker()
     line.run("submit", "echo", WHY, "--follow", "--run-id", "r-1")
     [keys] = objects(line.run("keys", "r-1", "--json").stdout)
@@ -150,7 +150,7 @@ def test_the_lines_of_keys_run_as_they_stand(line: CommandLine) -> None:
 
 
 def test_keys_prints_lines_for_a_shell(line: CommandLine) -> None:
-    """Quoted where necessary."""
+    """Keys with braces are quoted."""
     line.run("submit", "nobody", "--run-id", "r-1")
     printed = line.run("keys", "r-1").stdout.splitlines()
     commands = [text for text in printed if not text.startswith("#")]
@@ -159,7 +159,7 @@ def test_keys_prints_lines_for_a_shell(line: CommandLine) -> None:
 
 
 def test_audit_is_exit_code_1_when_something_is_wrong(line: CommandLine) -> None:
-    """And names it."""
+    """The output names the fault."""
     line.run("submit", "nobody", "--run-id", "r-1")
     clean = line.run("audit", "r-1")
     assert (clean.returncode, "clean" in clean.stdout) == (0, True)
@@ -170,7 +170,7 @@ def test_audit_is_exit_code_1_when_something_is_wrong(line: CommandLine) -> None
 
 
 def test_all_runs_can_be_audited(line: CommandLine) -> None:
-    """With --all, and a sum."""
+    """`audit --all` names the faulty runs and prints a sum."""
     for number in range(3):
         line.run("submit", "nobody", "--run-id", f"r-{number}")
     clean = line.run("audit", "--all")
@@ -193,7 +193,7 @@ def test_all_runs_can_be_audited(line: CommandLine) -> None:
 
 
 def test_a_prefix_is_another_world(line: CommandLine) -> None:
-    """As an option or a variable."""
+    """Runs under --prefix or MURMUR_KEY_PREFIX are separate."""
     line.run("submit", "nobody", "--run-id", "r-1", "--prefix", "team:a")
     assert line.run("show", "r-1").returncode == 2
     assert line.run("--prefix", "team:a", "show", "r-1").returncode == 0
@@ -202,7 +202,7 @@ def test_a_prefix_is_another_world(line: CommandLine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_stops_cleanly_on_a_signal(line: CommandLine, number: signal.Signals) -> None:
-    """Exit code 0."""
+    """The exit code is 0, and the last line says that it has stopped."""
     process = line.worker()
     process.send_signal(number)
     printed, _ = process.communicate(timeout=30)

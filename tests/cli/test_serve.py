@@ -124,21 +124,21 @@ def test_it_refuses_to_begin(line: CommandLine, argv: tuple[str, ...], why: str)
     ("fleet", "why"), [("nowhere:fleet", "no module"), ("fleet_app:not_a_fleet", "not Fleet")]
 )
 def test_it_needs_a_fleet(line: CommandLine, fleet: str, why: str) -> None:
-    """The error names the module."""
+    """The error says why the name is not a fleet."""
     refused = line.run("serve", fleet)
     assert refused.returncode == 2
     assert why in refused.stderr
 
 
 def test_a_worker_needs_agents(line: CommandLine) -> None:
-    """With --with-worker."""
+    """`--with-worker` is refused for a fleet without agents."""
     refused = line.run("serve", "fleet_app:empty", "--with-worker", "--port", "0")
     assert refused.returncode == 2
     assert "the fleet has no agents" in refused.stderr
 
 
 def test_a_port_in_use_is_an_error(line: CommandLine, taken: int) -> None:
-    """Exit code 2, without a traceback."""
+    """The exit code is 2, and the error names the port."""
     refused = line.run("serve", "fleet_app:fleet", "--port", str(taken))
     assert refused.returncode == 2
     assert f"port {taken} of 127.0.0.1 is taken" in refused.stderr
@@ -147,7 +147,7 @@ def test_a_port_in_use_is_an_error(line: CommandLine, taken: int) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10"])
 def test_who_is_on_this_machine_needs_no_tokens(host: str) -> None:
-    """On a loopback address."""
+    """A pod on a loopback address starts without a tokens file."""
     made = server_options(options(host))
     assert made.authenticator is None
 
@@ -158,7 +158,7 @@ def options(host: str = "127.0.0.1", *, insecure: bool = False, **files: Path) -
 
 
 def test_beyond_this_machine_it_needs_tokens_or_insecure(tokens: Path) -> None:
-    """On any other address."""
+    """On any other address a pod without both is refused."""
     anywhere = "0.0.0.0"  # noqa: S104  # nothing listens
     with pytest.raises(StoreConfigurationError, match="--insecure"):
         server_options(options(anywhere))
@@ -179,7 +179,7 @@ def test_pages_need_a_document_without_tokens(tokens: Path) -> None:
 
 
 def test_every_pod_has_the_secret_of_the_file_or_one_of_its_own(tmp_path: Path) -> None:
-    """For tickets."""
+    """Without a file each pod draws a secret for its tickets."""
     file = tmp_path / "secret"
     file.write_text("s" * 32 + "\n")
     made = server_options(options(ticket_secret_file=file))
@@ -226,7 +226,7 @@ def test_a_password_on_the_command_line_is_warned_about(
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the pip command."""
+    """The error has the pip command."""
     monkeypatch.delitem(sys.modules, "murmur_streams.server.serving", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(StoreConfigurationError, match=r"pip install 'murmur-streams\[server\]'"):
@@ -249,7 +249,7 @@ def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) ->
 
 
 def test_it_answers_and_others_execute(line: CommandLine) -> None:
-    """A pod beside a worker."""
+    """A pod answers for runs that a worker beside it executes."""
     process, url = serving(line)
     line.worker()
     run_id = submit(url, "echo", {"text": "a"})
@@ -265,7 +265,7 @@ def test_it_answers_and_others_execute(line: CommandLine) -> None:
 
 
 def test_with_a_worker_one_process_is_all_there_is(line: CommandLine, gate: Path) -> None:
-    """It answers and executes."""
+    """With --with-worker the pod executes runs, too."""
     process, url = serving(line, "--with-worker", "--concurrency", "2")
     run_id = submit(url, "echo", {"text": "a"})
     connection, answer = stream(url, f"/runs/{run_id}/stream")
@@ -290,7 +290,7 @@ def listens(url: str) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_open_streams_go_and_ends(line: CommandLine, number: signal.Signals) -> None:
-    """With the time after which to reconnect."""
+    """Each stream gets the time after which to reconnect."""
     process, url = serving(line)
     run_id = submit(url, "gated")
     connection, answer = stream(url, f"/runs/{run_id}/stream")
@@ -334,7 +334,7 @@ def half_sent(url: str, body: bytes) -> socket.socket:
 
 
 def test_a_second_signal_ends_at_once(line: CommandLine) -> None:
-    """Without waiting for requests."""
+    """The pod does not wait for requests any longer."""
     process, url = serving(line, "--drain-seconds", "86400")
     connection = half_sent(url, b"{}")
     process.terminate()
@@ -348,7 +348,7 @@ def test_a_second_signal_ends_at_once(line: CommandLine) -> None:
 
 
 def test_tokens_are_asked_for_and_change_without_a_restart(line: CommandLine, tokens: Path) -> None:
-    """The file is read again."""
+    """The pod reads the changed tokens file again."""
     _, url = serving(line, "--tokens-file", str(tokens))
     assert ask(f"{url}/runs")[0] == 401
     assert ask(f"{url}/runs", Authorization="Bearer a-token-0123456789")[0] == 200
@@ -364,7 +364,7 @@ def test_tokens_are_asked_for_and_change_without_a_restart(line: CommandLine, to
 def test_the_environment_says_what_the_options_do_not(
     line: CommandLine, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For port and tokens."""
+    """Port and tokens file can be given by variables."""
     monkeypatch.setenv("MURMUR_TOKENS_FILE", str(tokens))
     monkeypatch.setenv("MURMUR_PORT", "0")
     process = line.start("serve", "fleet_app:fleet", "--json")
@@ -432,7 +432,7 @@ async def test_a_lost_server_is_logged_and_its_return_is_noticed(
 
 
 def test_a_drawn_token_is_printed_once_its_record_has_the_hash(line: CommandLine) -> None:
-    """On stderr and on stdout."""
+    """The token is on stderr, the record on stdout."""
     drawn = line.run("token", "web", "--tenant", "acme", "--expires", "90d", "--scope", "read")
     assert drawn.returncode == 0
     token = drawn.stderr.split()[-1]
@@ -454,6 +454,6 @@ def test_a_drawn_token_is_printed_once_its_record_has_the_hash(line: CommandLine
     ],
 )
 def test_a_token_without_a_name_is_not_drawn(line: CommandLine, argv: tuple[str, ...]) -> None:
-    """Nor with a bad tenant, time or scope."""
+    """A bad name, tenant, time or scope is refused."""
     refused = line.run("token", *argv)
     assert (refused.returncode, refused.stdout) == (2, "")

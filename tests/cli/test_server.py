@@ -31,7 +31,7 @@ def test_the_status_of_a_server_with_keep_says_so(line: CommandLine) -> None:
 
 
 def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None:
-    """embedded:// and a path."""
+    """`--url embedded://PATH` starts the server there."""
     url = f"embedded://{tmp_path / 'other'}"
     started = json.loads(line.run("server", "start", "--json", "--url", url).stdout)
     try:
@@ -43,14 +43,14 @@ def test_a_folder_can_be_named_by_url(line: CommandLine, tmp_path: Path) -> None
 
 @pytest.mark.leaves("--json")
 def test_arguments_that_begin_with_a_dash_go_to_the_server(line: CommandLine) -> None:
-    """After the first argument of `redis`."""
+    """Options after the first argument of `redis` are passed on."""
     assert line.run("redis", "SET", "--json", "-x").stdout == "OK\n"
     assert line.run("redis", "GET", "--json").stdout == "-x\n"
     assert line.run("redis", "--json", "ECHO", "--help").stdout == '"--help"\n'
 
 
 def test_an_error_reply_is_exit_code_1(line: CommandLine) -> None:
-    """On stderr."""
+    """The reply is printed on stderr."""
     failed = line.run("redis", "NONSENSE")
     assert failed.returncode == 1
     assert failed.stderr.startswith("(error) ERR unknown command")
@@ -58,20 +58,20 @@ def test_an_error_reply_is_exit_code_1(line: CommandLine) -> None:
 
 @pytest.mark.leaves("a")
 def test_commands_can_come_from_stdin(line: CommandLine) -> None:
-    """One a line."""
+    """`redis` without arguments reads one command a line."""
     asked = line.run("redis", stdin="SET a 'b c'\n\nGET a\n")
     assert (asked.returncode, asked.stdout) == (0, "OK\nb c\n")
 
 
 def test_settings_prints_the_table_and_the_values(line: CommandLine) -> None:
-    """With passwords hidden."""
+    """With --json it prints the values, passwords hidden."""
     assert "| `MURMUR_URL` |" in line.run("settings").stdout
     asked = line.run("settings", "--json", MURMUR_URL="redis://:secret@host")
     assert json.loads(asked.stdout)["MURMUR_URL"] == "redis://:***@host"
 
 
 def test_settings_print_no_secret(line: CommandLine) -> None:
-    """Neither tokens nor credentials in URLs."""
+    """Tokens and credentials in URLs are hidden."""
     secrets: dict[str, Any] = {
         "MURMUR_TOKEN": "secret-of-a-token",
         "MURMUR_SERVER": "http://me:secret-of-a-server@host",

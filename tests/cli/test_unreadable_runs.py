@@ -53,7 +53,7 @@ def exported(path: Path) -> list[str]:
 
 
 def test_an_export_leaves_it_out_and_goes_on(url: str, tmp_path: Path) -> None:
-    """Exit code 1."""
+    """The exit code is 1, and the other runs are in the file."""
     done = run("export", "--url", url, "-o", str(tmp_path / "file"))
     assert done.exit_code == 1, done.output
     assert "run r-2 cannot be read and is left out: " in done.stderr
@@ -65,7 +65,7 @@ def test_an_export_leaves_it_out_and_goes_on(url: str, tmp_path: Path) -> None:
 
 
 def test_an_audit_of_all_names_it_and_goes_on(url: str) -> None:
-    """Exit code 1."""
+    """The exit code is 1, and the sum counts it as not clean."""
     done = run("audit", "--all", "--url", url)
     assert done.exit_code == 1, done.output
     assert "r-2  NOT CLEAN" in done.stdout
@@ -82,7 +82,7 @@ def test_an_audit_of_all_names_it_and_goes_on(url: str) -> None:
 
 
 def test_an_audit_of_named_runs_names_it_and_goes_on(url: str) -> None:
-    """Exit code 1."""
+    """The exit code is 1, and the other run is audited."""
     done = run("audit", "r-2", "r-3", "--url", url)
     assert done.exit_code == 1, done.output
     assert "r-2  NOT CLEAN" in done.stdout
@@ -110,7 +110,7 @@ def test_a_run_that_is_written_to_all_the_while_is_left_out_too(
 def test_a_failing_store_ends_an_export_that_can_be_resumed(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the command to resume."""
+    """The message has the command to resume."""
 
     async def gone(_: SQLiteRunStore, run_id: str) -> RunArchive:
         raise StoreUnavailableError(f"nobody answers for {run_id}")
@@ -123,7 +123,7 @@ def test_a_failing_store_ends_an_export_that_can_be_resumed(
 
 
 def test_only_what_is_wrong_with_one_run_is_passed_over() -> None:
-    """Errors of the store are not."""
+    """An error of the store itself ends the command."""
     assert concerns_one_run(RunDamagedError("r", "state is 'x'"))
     assert concerns_one_run(StoreError("run 'r' was written to all the while; try again"))
     for error in (StoreUnavailableError("-"), StoreClosedError("-"), StoreFullError("-")):
@@ -131,7 +131,7 @@ def test_only_what_is_wrong_with_one_run_is_passed_over() -> None:
 
 
 def test_rebuild_is_advised_only_where_it_helps() -> None:
-    """Not for a damaged journal."""
+    """A damaged journal cannot be rebuilt."""
     mendable = damage_reason(RunDamagedError("r", "state is 'x'"))
     assert mendable == "state is 'x'; `murmur-streams rebuild` may mend it"
     lost = RunDamagedError("r", "entry 5 is 'rubbish'", can_rebuild=False)

@@ -87,7 +87,7 @@ def test_the_table_is_redrawn_when_a_run_changes(terminal: Terminal, in_store: A
 
 
 def test_ctrl_c_ends_it_and_gives_the_cursor_back(terminal: Terminal) -> None:
-    """Exit code 130."""
+    """The exit code is 130, and the terminal works as before."""
     terminal.read_until("r-1")
     terminal.process.send_signal(signal.SIGINT)
     terminal.read_until("\x1b[?25h")
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_it_and_gives_the_cursor_back(terminal: Terminal) -> None:
 def test_a_run_of_which_the_table_knows_nothing_more_leaves_it(
     terminal: Terminal, in_store: Any
 ) -> None:
-    """After its deletion."""
+    """A deleted run disappears from the table."""
     terminal.read_until("r-1")
     in_store(lambda store: store.create("r-2", "second-target"))
     terminal.read_until("r-2")

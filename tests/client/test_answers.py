@@ -72,7 +72,7 @@ def both(answering: Answering, **options: Any) -> list[BaseException | None]:
     ],
 )
 def test_routes_are_below_the_base_url(url: str, wanted: str) -> None:
-    """With and without a port, a path and a last slash."""
+    """The base URL may have a port, a path and a last slash."""
     asked: list[str] = []
 
     def answering(request: httpx.Request) -> httpx.Response:
@@ -109,7 +109,7 @@ def test_credentials_in_the_address_are_refused_and_not_repeated(url: str) -> No
 
 @pytest.mark.parametrize("token", ["", f"{SECRET} x", f"{SECRET}\r\nX: 1", f"{SECRET}é", 7, b"x"])
 def test_a_token_unfit_for_a_header_is_refused_and_not_shown(token: Any) -> None:
-    """Spaces, newlines and other types."""
+    """Spaces, newlines and other types raise InvalidInputError."""
     with pytest.raises(errors.InvalidInputError) as caught:
         Client("http://h", token=token)
     shown = "".join(traceback.format_exception(caught.value))
@@ -117,7 +117,7 @@ def test_a_token_unfit_for_a_header_is_refused_and_not_shown(token: Any) -> None
 
 
 def test_the_token_is_sent_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither in errors nor in the log."""
+    """Errors and the log do not contain it."""
     sent: list[str | None] = []
 
     def answering(request: httpx.Request) -> httpx.Response:
@@ -186,14 +186,14 @@ class Endless(httpx.AsyncByteStream, httpx.SyncByteStream):
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_body_without_an_end_is_refused(status: int) -> None:
-    """After max_response_bytes."""
+    """The client stops reading after max_response_bytes."""
     found = both(lambda _: httpx.Response(status, stream=Endless()), max_response_bytes=10_000)
     assert [type(error) for error in found] == [UnreadableAnswerError] * 2
     assert all("over 10,000 bytes" in str(error) for error in found)
 
 
 def test_a_body_that_says_it_is_too_long_is_not_read() -> None:
-    """By its Content-Length."""
+    """A large Content-Length is enough for the refusal."""
     headers = {"content-length": "10001"}
     found = both(
         lambda _: httpx.Response(200, headers=headers, stream=Endless()), max_response_bytes=10_000
@@ -221,7 +221,7 @@ async def test_a_stream_that_is_packed_is_refused() -> None:
 
 
 async def test_a_stream_of_one_endless_line_is_refused() -> None:
-    """After max_response_bytes."""
+    """The client stops reading after max_response_bytes."""
     headers = {"content-type": "text/event-stream"}
     answering: Answering = lambda _: httpx.Response(200, headers=headers, stream=Endless())  # noqa: E731
     with pytest.raises(UnreadableAnswerError):

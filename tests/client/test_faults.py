@@ -57,7 +57,7 @@ async def test_many_runs_over_one_connection_that_is_cut_at_random(
 
 
 async def test_the_sync_client_resumes_as_well(fleet: Fleet, pod: Pod, worker: None) -> None:
-    """By the same rules as the asynchronous one."""
+    """It has each event once over many cuts."""
 
     def read(url: str) -> tuple[str, list[RunEvent]]:
         with Client(url) as client:
@@ -200,7 +200,7 @@ async def test_a_delete_whose_answer_is_lost_has_deleted(fleet: Fleet, pod: Pod)
 
 
 async def test_without_a_server_errors_state_whether_work_was_done(fleet: Fleet) -> None:
-    """Never sent, or perhaps sent."""
+    """Never sent is StoreUnavailableError, perhaps sent is OutcomeUnknownError."""
     async with pod_of(fleet) as pod:
         url = pod.url
     async with AsyncClient(url, retry_seconds=0.2) as client:

@@ -91,7 +91,7 @@ def test_the_default_wait_is_a_second_or_less_patience() -> None:
     ],
 )
 def test_every_trouble_of_the_server_is_outlived(trouble: Any) -> None:
-    """With waits that grow."""
+    """The client reconnects after waits that grow."""
     play = follow(HEAD, b"retry: 0\n" + message(1), b"", trouble, trouble, HEAD, message(2) + END)
     assert seqs(play) == [1, 2]
     assert resumed(play)[1:] == [cursor(1)] * 3
@@ -128,7 +128,7 @@ def test_what_no_reconnect_changes_is_raised(refusal: Any, kind: type[BaseExcept
 
 
 def test_a_gap_and_a_reset_are_raised_with_the_way_on() -> None:
-    """With the resume_cursor of the message."""
+    """The errors have the resume_cursor of the message."""
     members = json.dumps({"resume_cursor": cursor(5)}).encode()
     with pytest.raises(errors.CursorGapError) as gap:
         follow(HEAD, b"event: gap\ndata: " + members + b"\n\n", after=cursor(1))
@@ -139,7 +139,7 @@ def test_a_gap_and_a_reset_are_raised_with_the_way_on() -> None:
 
 
 def test_a_repeated_event_is_dropped() -> None:
-    """By its seq."""
+    """The client compares the seq."""
     play = follow(
         HEAD, message(1) + message(2), b"", HEAD, message(1) + message(2) + message(3) + END
     )
@@ -164,7 +164,7 @@ def test_messages_of_newer_servers_are_skipped_and_counted() -> None:
     ],
 )
 def test_hostile_messages_are_an_error_and_no_crash(hostile: bytes) -> None:
-    """UnreadableAnswerError for each."""
+    """Each raises UnreadableAnswerError."""
     with pytest.raises(UnreadableAnswerError):
         follow(HEAD, hostile, max_response_bytes=1_000_000)
 

@@ -50,7 +50,7 @@ async def test_the_stream_is_the_librarys(client: AsyncClient, fleet: Fleet) -> 
 
 
 async def test_pages_of_events_are_the_stream(client: AsyncClient, fleet: Fleet) -> None:
-    """Page by page, with a wait."""
+    """Reading page by page, with a wait, gives the events of the stream."""
     handle = await client.submit("counts", 5)
     await handle.result(PATIENCE_SECONDS)
     found: list[RunEvent] = []
@@ -65,7 +65,7 @@ async def test_pages_of_events_are_the_stream(client: AsyncClient, fleet: Fleet)
 
 
 async def test_errors_are_data_in_results_and_raised_by_output(client: AsyncClient) -> None:
-    """As with a fleet's handle."""
+    """The client behaves as a handle of the fleet."""
     handle = await client.submit("boom", "why?")
     result = await handle.result(PATIENCE_SECONDS)
     assert isinstance(result.error, errors.RemoteAgentError)
@@ -75,7 +75,7 @@ async def test_errors_are_data_in_results_and_raised_by_output(client: AsyncClie
 
 
 async def test_a_cancelled_run_has_the_errors_of_the_library(client: AsyncClient) -> None:
-    """And the three times of its cancel."""
+    """The cancellation has its three times."""
     handle = await client.submit("gated", "x")
     async with aclosing(handle.stream()) as events:
         async for event in events:
@@ -97,7 +97,7 @@ async def test_a_cancelled_run_has_the_errors_of_the_library(client: AsyncClient
 async def test_a_cancel_that_is_not_waited_for_comes_back_at_once(
     client: AsyncClient, gates: Gates
 ) -> None:
-    """With the state at the request."""
+    """It returns the state at the request."""
     handle = await client.submit("gated", "x", delay=3600)
     cancellation = await handle.cancel()
     assert (cancellation.state, cancellation.how) == (RunState.CANCELLED, "pending")
@@ -117,7 +117,7 @@ async def test_a_result_that_is_late_leaves_the_run_alone(
 
 
 async def test_a_submit_may_wait_for_the_end(client: AsyncClient) -> None:
-    """One request for both."""
+    """One request submits and waits."""
     handle = await client.submit("counts", 1, wait=PATIENCE_SECONDS)
     assert (await handle.status()).state is RunState.COMPLETED
 
@@ -161,7 +161,7 @@ async def test_refusals_are_the_librarys(client: AsyncClient) -> None:
 
 
 async def test_a_run_that_has_not_ended_is_deleted_by_force_only(client: AsyncClient) -> None:
-    """Otherwise RunNotTerminalError."""
+    """Without force it raises RunNotTerminalError."""
     handle = await client.submit("counts", 1, delay=timedelta(hours=1))
     with pytest.raises(errors.RunNotTerminalError):
         await handle.delete()
@@ -171,7 +171,7 @@ async def test_a_run_that_has_not_ended_is_deleted_by_force_only(client: AsyncCl
 
 
 async def test_runs_are_listed_page_by_page(client: AsyncClient) -> None:
-    """Newest first, filtered."""
+    """The list is newest first, and can be filtered."""
     at = datetime.now(UTC) + timedelta(hours=1)
     made = [(await client.submit("counts", 1, at=at)).run_id for _ in range(3)]
     page = await client.list_runs(target="counts", state=RunState.PENDING, limit=2)
@@ -186,7 +186,7 @@ async def test_runs_are_listed_page_by_page(client: AsyncClient) -> None:
 async def test_a_gap_is_raised_with_the_cursor_to_go_on_from(
     client: AsyncClient, fleet: Fleet
 ) -> None:
-    """In streams, pages and journals."""
+    """Streams, pages and journals raise the same error."""
     handle = await client.submit("counts", 10)
     await handle.result(PATIENCE_SECONDS)
     first = await anext(handle.stream())
@@ -210,7 +210,7 @@ async def test_a_cursor_of_another_run_is_a_reset(client: AsyncClient) -> None:
 
 
 async def test_many_runs_in_one_stream_and_resumed(client: AsyncClient, fleet: Fleet) -> None:
-    """After any message."""
+    """The stream resumes after any of its messages."""
     runs = [(await client.submit("counts", steps)).run_id for steps in (1, 3, 5)]
     found = [event async for event in client.stream_many(runs)]
     for run_id in runs:
@@ -223,7 +223,7 @@ async def test_many_runs_in_one_stream_and_resumed(client: AsyncClient, fleet: F
 
 
 async def test_the_feed_has_the_entries_of_all_runs(client: AsyncClient, fleet: Fleet) -> None:
-    """Filtered by target and type."""
+    """The feed can be filtered by target and type."""
     handle = await client.submit("counts", 2)
     await handle.result(PATIENCE_SECONDS)
     found: list[Any] = []
@@ -250,7 +250,7 @@ async def test_the_journal_is_read_to_its_last_entries(client: AsyncClient, flee
 
 
 async def test_the_sync_client_does_the_same(pod: Pod, fleet: Fleet) -> None:
-    """Each call once."""
+    """Each call of the asynchronous client has its blocking form."""
 
     def use() -> tuple[Any, ...]:
         with Client(pod.url) as client:
@@ -287,7 +287,7 @@ async def test_a_result_without_an_output_is_no_error(client: AsyncClient, fleet
 
 
 async def test_every_type_of_event_comes_back(client: AsyncClient, fleet: Fleet) -> None:
-    """With newlines and large numbers in it."""
+    """Newlines and large numbers in an event are unchanged."""
     store = await fleet.store()
     await store.create("r-1", "by-hand")
     for kind in (RunEventType.LOG, RunEventType.CUSTOM, RunEventType.AGENT_OUTPUT):

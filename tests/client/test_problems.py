@@ -39,7 +39,7 @@ def test_the_client_knows_the_kinds_of_the_server_and_no_others() -> None:
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.slug)
 def test_every_kind_of_problem_is_an_exception_with_its_text(kind: ProblemKind) -> None:
-    """With the request id as a note."""
+    """The exception has the request id as a note."""
     document = problem_of_error(ProblemError(kind, "what happened")).document("req-1")
     error = made(document, kind.status, run_id="r-1")
     assert type(error) is BY_SLUG[kind.slug]
@@ -95,7 +95,7 @@ def test_an_exception_of_the_server_comes_back_as_its_like(
 def test_the_librarys_exceptions_come_back_as_they_were(
     raised: BaseException, kind: type[BaseException], attributes: dict[str, Any]
 ) -> None:
-    """With text and attributes."""
+    """Class, text and attributes are the same."""
     answer = problem_of_error(raised)
     error = made(answer.document("x"), answer.kind.status, run_id="r-1", target="echo", key="k")
     assert isinstance(error, kind)
@@ -105,7 +105,7 @@ def test_the_librarys_exceptions_come_back_as_they_were(
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.slug)
 def test_every_exception_can_cross_a_process(kind: ProblemKind) -> None:
-    """By pickle."""
+    """Pickling and unpickling gives an equal exception."""
     document = problem_of_error(ProblemError(kind)).document("req-1")
     error = made(document, kind.status, run_id="r-1")
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
@@ -145,7 +145,7 @@ def test_the_name_of_an_error_does_without_a_problem_document(
 def test_an_answer_that_is_no_problem_document_has_its_status(
     body: bytes, status: int, kind: type[HTTPError]
 ) -> None:
-    """A proxy's HTML page, for example."""
+    """A proxy's HTML page is an HTTPError, for example."""
     error = error_of(problem_of(Ask(path="/"), Answer(status, {"x-request-id": "r"}, body)))
     assert type(error) is kind
     assert isinstance(error, HTTPError)
@@ -163,7 +163,7 @@ def test_an_answer_that_is_no_problem_document_has_its_status(
     ],
 )
 def test_a_hostile_document_is_still_an_exception(document: dict[str, Any]) -> None:
-    """With a bounded text."""
+    """Its text has a bounded length."""
     answer = Answer(410, {}, json.dumps(document).encode())
     error = error_of(problem_of(Ask(path="/"), answer))
     assert isinstance(error, errors.MurmurError)

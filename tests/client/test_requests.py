@@ -30,7 +30,7 @@ def test_what_is_left_out_is_not_sent() -> None:
 
 
 def test_every_option_is_sent() -> None:
-    """In the body or as a header."""
+    """Options travel in the body or as headers."""
     sent = body(
         run_id="r-1", metadata={"k": 1}, delay=timedelta(minutes=1), priority=-3, deadline=2.5
     )
@@ -85,7 +85,7 @@ def test_an_input_that_is_no_json_is_not_sent(value: object) -> None:
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a b", "a\r\nb", "a?b", "é", "x" * 129, None, 7])
 def test_no_run_id_outside_the_grammar_is_sent(run_id: Any) -> None:
-    """For each route of a run."""
+    """Each route of a run checks it first."""
     for make in (requests.status, requests.snapshot, requests.result, requests.ticket):
         with pytest.raises(errors.InvalidRunIdError):
             make(run_id)
@@ -96,14 +96,14 @@ def test_no_run_id_outside_the_grammar_is_sent(run_id: Any) -> None:
 
 
 def test_ids_are_encoded_in_paths() -> None:
-    """A colon, for example."""
+    """A colon becomes %3A."""
     assert requests.status("a:b").path == "/runs/a%3Ab/status"
     assert requests.status("a:b").run_id == "a:b"
 
 
 @pytest.mark.parametrize("after", ["a\r\nX: 1", "a\0", "é", " x", "x "])
 def test_a_cursor_that_no_header_can_hold_is_not_sent(after: str) -> None:
-    """Newlines and the like."""
+    """Newlines, spaces and non-ASCII raise InvalidInputError."""
     for make in (
         lambda: requests.stream("r-1", after),
         lambda: requests.stream_many(["r-1"], after),
@@ -114,7 +114,7 @@ def test_a_cursor_that_no_header_can_hold_is_not_sent(after: str) -> None:
 
 
 def test_queries_hold_what_was_asked_for() -> None:
-    """And nothing else."""
+    """Options that were not given are left out."""
     assert requests.events("r", None, None, 0).query == ()
     asked = requests.events("r", "c", 5, 2.5)
     assert asked.query == (("after", "c"), ("limit", "5"), ("wait", "2.5"))

@@ -36,7 +36,7 @@ def test_what_passes_is_asked_again(outcome: Any) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 422, 500, 501])
 def test_what_will_not_change_is_raised_at_once(status: int) -> None:
-    """For each other status."""
+    """All other error statuses raise without a retry."""
     play = Play()
     with pytest.raises(errors.MurmurError):
         play.act(play.handle.status(), [answer(status)])
@@ -44,7 +44,7 @@ def test_what_will_not_change_is_raised_at_once(status: int) -> None:
 
 
 def test_waits_grow_and_end_with_patience() -> None:
-    """To 2.5 s each, and retry_seconds in all."""
+    """A wait is at most 2.5 s, and all waits together retry_seconds."""
     play = Play(retry_seconds=20)
     with pytest.raises(errors.StoreUnavailableError, match="refused"):
         play.act(play.handle.status(), [NEVER_SENT] * 20)
@@ -54,21 +54,21 @@ def test_waits_grow_and_end_with_patience() -> None:
 
 
 def test_waits_are_spread() -> None:
-    """By a random draw."""
+    """A random draw makes each wait up to twice as long."""
     for draw, wait in ((0.0, 0.05), (0.5, 0.075), (1.0, 0.1)):
         retrying = Retrying(Patience(draw=lambda draw=draw: draw))
         assert retrying.wait_after(GONE) == pytest.approx(wait)
 
 
 def test_no_patience_is_one_try() -> None:
-    """With retry_seconds=0."""
+    """With retry_seconds=0 nothing is repeated."""
     play = Play(retry_seconds=0)
     with pytest.raises(errors.StoreUnavailableError):
         play.act(play.handle.status(), [NEVER_SENT])
 
 
 def test_retry_after_is_honoured() -> None:
-    """Instead of the client's own wait."""
+    """The server's Retry-After replaces the client's own wait."""
     play = Play()
     outcomes = [answer(429, retry_after="7"), answer(503, retry_after="0"), STATUS]
     play.act(play.handle.status(), outcomes)
@@ -92,12 +92,12 @@ def test_a_retry_after_beyond_patience_is_the_error_at_once() -> None:
     ],
 )
 def test_retry_after_is_read_as_the_standard_has_it(text: str, known: float | None) -> None:
-    """Whole seconds in ASCII digits."""
+    """Only whole seconds in ASCII digits count."""
     assert retry_after(Answer(503, {"retry-after": text})) == known
 
 
 def test_retry_after_may_be_a_date() -> None:
-    """In the form of HTTP."""
+    """A date in the form of HTTP is converted to seconds."""
     text = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     seconds = retry_after(Answer(503, {"retry-after": text}))
     assert seconds is not None
@@ -105,7 +105,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 def test_a_submit_has_a_key_of_its_own_and_keeps_it() -> None:
-    """Over all its tries."""
+    """All tries of one submission have the same key."""
     play = Play()
     work = play.client.submit("echo", 1)
     made = play.act(work, [GONE, BUSY, problem("outcome-unknown", 503), MADE])
@@ -150,7 +150,7 @@ def test_the_error_says_whether_anything_may_have_been_done(
 def test_an_id_that_is_taken_after_a_lost_answer_may_be_ones_own(
     before: list[Any], kind: type[BaseException]
 ) -> None:
-    """Then the outcome is unknown."""
+    """The error is then OutcomeUnknownError."""
     play = Play()
     work = play.client.submit("echo", 1, run_id="r-1")
     with pytest.raises(kind):
@@ -188,7 +188,7 @@ def page(*, ended: bool) -> Answer:
 
 
 def test_a_result_is_waited_for_without_being_polled() -> None:
-    """By long polls of 25 s."""
+    """The client uses long polls of 25 s."""
     play = Play()
     outcomes = [NOT_ENDED, answer(200, SNAPSHOT), page(ended=False), NOT_ENDED, page(ended=True)]
     work = play.handle.result(None)
@@ -199,7 +199,7 @@ def test_a_result_is_waited_for_without_being_polled() -> None:
 
 
 def test_a_result_has_its_time_and_no_more() -> None:
-    """Then it raises TimeoutError."""
+    """After the timeout it raises TimeoutError."""
     play = Play()
     outcomes = [NOT_ENDED, answer(200, SNAPSHOT), page(ended=False)]
     with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 seconds"):
@@ -220,7 +220,7 @@ def test_a_run_of_a_group_has_a_result_of_its_own() -> None:
 
 
 def test_an_error_has_its_type_when_the_server_sends_it() -> None:
-    """RunFailedError.error_type."""
+    """RunFailedError has it as error_type."""
     play = Play()
     document = {**RESULT, "success": False, "output": None, "error": "no", "error_type": "KeyError"}
     failed = answer(200, {**SNAPSHOT, "state": "failed"})
@@ -237,7 +237,7 @@ def test_an_error_has_its_type_when_the_server_sends_it() -> None:
     ],
 )
 def test_an_answer_that_makes_no_sense_is_an_error_of_its_own(body: bytes) -> None:
-    """With the request id."""
+    """UnreadableAnswerError has the request id."""
     play = Play()
     unreadable = Answer(200, {"x-request-id": "req-1"}, body)
     with pytest.raises(UnreadableAnswerError, match="cannot be read") as caught:
@@ -253,7 +253,7 @@ def test_an_answer_that_makes_no_sense_is_an_error_of_its_own(body: bytes) -> No
     ],
 )
 def test_a_snapshot_that_makes_no_sense_is_an_error_of_its_own(members: dict[str, Any]) -> None:
-    """For each member of a wrong kind."""
+    """Each member of a wrong kind raises UnreadableAnswerError."""
     play = Play()
     with pytest.raises(UnreadableAnswerError):
         play.act(play.handle.snapshot(), [answer(200, {**SNAPSHOT, **members})])
@@ -274,6 +274,6 @@ def test_credentials_that_are_refused_are_asked_once() -> None:
     ],
 )
 def test_patience_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
-    """For each option."""
+    """Each option out of range raises InvalidInputError."""
     with pytest.raises(errors.InvalidInputError):
         Patience(**options)

@@ -295,7 +295,7 @@ def test_a_live_run_is_deleted_by_force_only() -> None:
 
 
 def test_entries_are_numbered_densely_and_never_go_back_in_time() -> None:
-    """Also when the caller's clock jumps back."""
+    """A caller's clock that jumps back does not matter."""
     story = given(Append((NOTE, NOTE)), SetState(RunState.RUNNING))
     story = story.when(PushEvent(NOTE), after_ms=-50_000).when(Finish(RunState.COMPLETED))
     assert [entry.seq for entry in story.journal] == [1, 2, 3, 4, 5, 6]

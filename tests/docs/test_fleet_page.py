@@ -95,7 +95,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
 
 
 def test_every_block_of_python_is_a_program_that_a_test_runs() -> None:
-    """A new block needs a test."""
+    """A new block fails here until it has a test."""
     assert len(PROGRAMS) == PAGE.text.count("```python")
     assert set(PROGRAMS) == {
         *("jobs.py", "orders.py", "desk.py", "stop.py", "logs.py", "view.py", "memory.py")
@@ -171,7 +171,7 @@ def test_a_record_outside_of_a_run_says_so(fleets: Fleets) -> None:
 
 @pytest.mark.slow
 def test_the_entries_of_a_cancel_are_those_of_the_table(fleets: Fleets) -> None:
-    """Types and fields."""
+    """The journal has the types and fields of the table."""
     fleets.values("submit", "research", '"storks"', "--run-id", "storks", "--json")
 
     def runs() -> bool:
@@ -224,12 +224,12 @@ def test_the_lines_for_redis_show_what_they_say(fleets: Fleets) -> None:
 
 
 def test_every_command_of_the_page_is_one_with_these_options() -> None:
-    """Each line of a shell."""
+    """Each line for a shell is a command with options that exist."""
     PAGE.check_commands(least=8)
 
 
 def test_the_table_of_agent_options_is_the_signature() -> None:
-    """Names and defaults."""
+    """Names and defaults agree."""
     parameters = inspect.signature(Policy).parameters.values()
     defaults = {"name": "None", **{each.name: repr(each.default) for each in parameters}}
     documented = {named(row[0])[0]: "".join(named(row[1])) for row in PAGE.table("option")}

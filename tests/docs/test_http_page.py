@@ -162,7 +162,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, site: str) -> Iterator[Serv
 
 
 def test_every_block_that_can_be_run_is_one_that_a_test_runs() -> None:
-    """A new block needs a test."""
+    """A new block fails here until it has a test."""
     assert len(BLOCKS) == sum(PAGE.text.count(f"```{kind}\n") for kind in NAMED)
     programs = {"app.py", "mounted.py", "ask.py", "page.js", "nginx.conf", "haproxy.cfg"}
     assert set(BLOCKS) == programs | {"submit.sh", "stream.sh", "ticket.sh", "cli.sh"}
@@ -178,7 +178,7 @@ def test_a_submission_that_waits_is_answered_with_its_result(served: Served) -> 
 
 @pytest.mark.slow
 def test_a_stream_has_its_events_and_ends(served: Served) -> None:
-    """stream.sh."""
+    """stream.sh prints the events of a run to its end."""
     first, *messages = served.script("stream.sh").removesuffix("\n\n").split("\n")
     assert first.startswith("retry: ")
     events = [line for line in messages if line.startswith("data: ")]
@@ -192,7 +192,7 @@ def test_a_stream_has_its_events_and_ends(served: Served) -> None:
 
 @pytest.mark.slow
 def test_a_ticket_opens_the_stream(served: Served) -> None:
-    """ticket.sh."""
+    """ticket.sh gets a ticket that opens the stream."""
     ticket = json.loads(served.script("ticket.sh"))
     assert ticket["expires_in"] == ServerOptions().ticket_seconds
     url = f"{served.url}/runs/{RUN}/stream?ticket={ticket['ticket']}"
@@ -202,7 +202,7 @@ def test_a_ticket_opens_the_stream(served: Served) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_page_follows_a_run_to_its_end(served: Served, site: str, tmp_path: Path) -> None:
-    """page.js in a browser."""
+    """page.js in a browser gets all events."""
     given = json.dumps([RUN, served.token])
     Page.html = f"""<!doctype html><base href="{html.escape(served.url)}/"><script>
     {BLOCKS["page.js"]}
@@ -236,7 +236,7 @@ def test_the_client_submits_streams_and_cancels(served: Served) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_asks_the_server(served: Served) -> None:
-    """cli.sh."""
+    """cli.sh prints output and listing."""
     printed = served.script("cli.sh")
     assert "Hello, Ada!" in printed
     assert "cli-2" in printed
@@ -302,12 +302,12 @@ def test_the_tokens_file_is_one() -> None:
 
 
 def test_every_command_of_the_page_is_one_with_these_options() -> None:
-    """Each line of a shell."""
+    """Each line for a shell is a command with options that exist."""
     PAGE.check_commands(least=11)
 
 
 def test_the_table_of_routes_has_all_with_their_scopes() -> None:
-    """As in the OpenAPI document."""
+    """The OpenAPI document has the same routes and scopes."""
     document = make_app(Fleet("memory:")).openapi()
     ours = {
         f"{method.upper()} {path}": {
@@ -326,7 +326,7 @@ def test_the_table_of_routes_has_all_with_their_scopes() -> None:
 
 
 def test_the_table_of_problems_has_all_with_their_statuses() -> None:
-    """As in the code."""
+    """The code has the same problems and statuses."""
     ours = {
         kind.slug: str(kind.status)
         for kind in vars(problems).values()
@@ -347,18 +347,18 @@ def test_the_page_lists_the_problems_with_retry_after() -> None:
 
 
 def test_the_table_of_limits_is_the_options() -> None:
-    """Names and defaults."""
+    """Names and defaults agree."""
     ours = {each.name: repr(each.default) for each in dataclasses.fields(ServerOptions)}
     assert {named(row[0])[0]: named(row[1])[0] for row in PAGE.table("option")} == ours
 
 
 def test_the_table_of_scopes_has_all() -> None:
-    """In their order."""
+    """The scopes are in the order of the code."""
     assert [named(row[0])[0] for row in PAGE.table("scope")] == list(Scope)
 
 
 def test_the_table_of_a_submission_has_every_member() -> None:
-    """As in the model of the body."""
+    """The model of the body has the same members."""
     documented = {name for row in PAGE.table("member") for name in named(row[0])}
     tasks = {name for name in documented if name.startswith("task.")}
     fields = SubmitRequest.model_fields
@@ -368,7 +368,7 @@ def test_the_table_of_a_submission_has_every_member() -> None:
 
 
 def test_the_table_of_metrics_has_all_with_their_labels() -> None:
-    """As a pod prints them."""
+    """A pod prints the same metrics."""
     metrics = Metrics(Pod(Fleet("memory:"), ServerOptions()))
     metrics.answered("GET", "/runs", 200, 0.1)
     metrics.submitted()

@@ -13,7 +13,7 @@ TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(text: Path) -> None:
-    """In each page of the repository."""
+    """Each relative link of each page leads to a file."""
     links = re.findall(r"\]\(([^)#]+)\)", text.read_text(encoding="utf-8"))
     files = [link for link in links if "://" not in link]
     assert not [link for link in files if not (text.parent / link).exists()]
@@ -21,6 +21,6 @@ def test_every_link_to_a_file_leads_somewhere(text: Path) -> None:
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_that_is_named_exists(text: Path) -> None:
-    """In each page of the repository."""
+    """Each path of a test that a page names is a file."""
     named = re.findall(r"`(tests/[\w/]+\.py)`", text.read_text(encoding="utf-8"))
     assert not [name for name in named if not (ROOT / name).exists()]

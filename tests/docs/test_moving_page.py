@@ -78,12 +78,12 @@ def test_the_program_of_the_page_restores_a_run_once(folder: Path) -> None:
 
 
 def test_every_command_of_the_page_is_one() -> None:
-    """With options that exist."""
+    """Each line for a shell is a command with options that exist."""
     PAGE.check_commands(least=5)
 
 
 def test_the_table_is_that_of_the_format() -> None:
-    """Each member of each kind of line."""
+    """The table has each member of each kind of line."""
     first, run_line, entries, end = PAGE.table("line")
     archive: RunArchive = held_run("r")
     written = [json.loads(text) for text in (header({}), *lines(archive))]

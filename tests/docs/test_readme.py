@@ -141,7 +141,7 @@ def test_the_store_program_streams_and_audits(programs: Path) -> None:
 
 
 def test_the_settings_table_is_that_of_the_code() -> None:
-    """As `murmur-streams settings` prints it."""
+    """The README has the table that `murmur-streams settings` prints."""
     assert settings_table() in README
 
 

@@ -25,7 +25,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", [name for _, name in PROGRAMS])
 def test_the_programs_of_the_page_print_what_they_should(name: str, tmp_path: Path) -> None:
-    """Twice, on the same data."""
+    """A second execution on the same data prints the same."""
     text = next(text for text, each in PROGRAMS if each == name)
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     for _ in range(2):
@@ -64,7 +64,7 @@ def test_the_delay_on_the_page_is_that_of_the_store() -> None:
 
 
 def test_its_commands_are_commands() -> None:
-    """With options that exist."""
+    """Each line for a shell is a command with options that exist."""
     PAGE.check_commands(least=4)
     assert "murmur-streams audit --all --url sqlite:runs.db" in PAGE.text
     assert "[docs/moving.md]" in PAGE.text or "(moving.md)" in PAGE.text

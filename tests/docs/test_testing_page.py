@@ -44,7 +44,7 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def test_the_programs_of_the_page_pass(tmp_path: Path) -> None:
-    """As a user would run them, with pytest."""
+    """pytest executes them as a user would."""
     for name, text in blocks().items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = run_pytest(tmp_path, "-W", "error", "--basetemp", str(tmp_path / "base"))
@@ -74,7 +74,7 @@ def test_the_plugin_imports_nothing_but_pytest_until_it_is_used() -> None:
 
 
 def test_the_package_names_the_plugin_for_pytest_to_find() -> None:
-    """In pyproject.toml."""
+    """pyproject.toml has the entry point."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert (
         '[project.entry-points.pytest11]\nmurmur_streams = "murmur_streams.testing.plugin"' in text

@@ -26,13 +26,13 @@ from murmur_streams.embedded.launch import config_text, quoted
 def test_the_default_folder(
     monkeypatch: pytest.MonkeyPatch, platform: str, environ: dict[str, str], expected: str
 ) -> None:
-    """By the variables and the platform."""
+    """The variables and the platform decide."""
     monkeypatch.setattr(folders.sys, "platform", platform)
     assert default_data_dir(environ) == Path(expected.replace("NAME", "murmur-streams"))
 
 
 def test_a_tilde_in_the_chosen_folder_is_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In MURMUR_DATA_DIR."""
+    """MURMUR_DATA_DIR may begin with a tilde."""
     monkeypatch.setenv("HOME", "/h")
     assert default_data_dir({"MURMUR_DATA_DIR": "~/data"}) == Path("/h/data")
 

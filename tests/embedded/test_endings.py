@@ -47,7 +47,7 @@ def test_idle_ends_the_server_after_its_last_client_was_killed(stage: Stage, fol
 
 
 def test_a_client_killed_during_the_start_leaves_nothing(stage: Stage, folder: Path) -> None:
-    """Neither server nor keeper."""
+    """Server and keeper end by themselves."""
     for _ in range(5):
         client = stage.client(folder, idle_seconds=0.3)
         client.begin()
@@ -65,7 +65,7 @@ def test_the_default_idle_time_keeps_the_promise(stage: Stage, folder: Path) -> 
 
 
 def test_the_idle_times_keep_the_promise() -> None:
-    """By their sum."""
+    """All waits of the shutdown add up to less than the promised minute."""
     # One look to notice that the last client has gone, one to find the time over, and the end.
     assert IDLE_SECONDS <= LONGEST_IDLE_SECONDS
     assert LONGEST_IDLE_SECONDS + 2 * TICK_SECONDS + END_SECONDS < PROMISE_SECONDS
@@ -73,7 +73,7 @@ def test_the_idle_times_keep_the_promise() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, 41, float("nan"), float("inf")])
 def test_an_idle_time_that_breaks_the_promise_is_refused(folder: Path, seconds: float) -> None:
-    """Before anything is created."""
+    """It raises ValueError before anything is created."""
     with pytest.raises(ValueError, match="idle_seconds"):
         ensure_server(folder, idle_seconds=seconds)
     assert not folder.exists()
@@ -83,7 +83,7 @@ def test_an_idle_time_that_breaks_the_promise_is_refused(folder: Path, seconds: 
 def test_killing_the_keeper_ends_the_server_and_keeps_the_data(
     stage: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch, watched_by: str
 ) -> None:
-    """By the kernel's signal, or by the guard."""
+    """The kernel's signal or the guard ends the server."""
     monkeypatch.setattr(launch, "WATCHED_BY", watched_by)
     first = ensure_server(folder)
     stage.connected(folder).push("word")
@@ -129,7 +129,7 @@ def test_killing_the_server_ends_the_keeper_and_loses_no_write(stage: Stage, fol
 
 
 def test_killing_all_at_once_keeps_acknowledged_writes(stage: Stage, folder: Path) -> None:
-    """Keeper and server."""
+    """Keeper and server are killed; the next start finds the data."""
     client = stage.connected(folder)
     client.push("word")
     for process in (*stage.keepers(folder), *stage.servers(folder)):
@@ -149,7 +149,7 @@ def test_starting_while_the_idle_shutdown_is_under_way(stage: Stage, folder: Pat
 
 
 def test_a_server_with_keep_stays_until_it_is_stopped(stage: Stage, folder: Path) -> None:
-    """Though it is idle."""
+    """The keeper does not end it though it is idle."""
     set_keep(folder, True)
     server = ensure_server(folder, idle_seconds=0.2)
     (keeper,) = stage.keepers(folder)
@@ -180,7 +180,7 @@ def test_stopping_waits_until_all_is_gone(stage: Stage, folder: Path) -> None:
 
 
 def test_there_is_nothing_to_stop_or_see_where_nothing_ran(folder: Path) -> None:
-    """And no folder is made."""
+    """Both calls say so, and create no folder."""
     assert not stop_server(folder)
     assert server_status(folder) is None
     assert not folder.exists()
@@ -190,7 +190,7 @@ def test_there_is_nothing_to_stop_or_see_where_nothing_ran(folder: Path) -> None
 def test_a_server_that_others_cannot_find_any_more_goes(
     stage: Stage, folder: Path, what: str
 ) -> None:
-    """Its socket or lock was deleted."""
+    """It ends when its socket or lock was deleted."""
     client = stage.connected(folder, idle_seconds=1)
     client.push("word")
     (folder / what).unlink()
@@ -199,7 +199,7 @@ def test_a_server_that_others_cannot_find_any_more_goes(
 
 
 def test_a_server_whose_folder_was_removed_goes(stage: Stage, folder: Path) -> None:
-    """Instead of running for ever."""
+    """It does not run for ever."""
     stage.connected(folder, idle_seconds=1)
     shutil.rmtree(folder)
     stage.wait_until(lambda: stage.gone(folder), "the server without a folder is gone")

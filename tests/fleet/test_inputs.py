@@ -63,7 +63,7 @@ async def test_without_a_default_an_input_is_needed(fleet: Fleet) -> None:
 
 
 async def test_a_context_is_given_however_its_type_is_written(fleet: Fleet) -> None:
-    """As an optional, a union with None, or annotated."""
+    """It may be optional, a union with None, or annotated."""
 
     @fleet.agent
     async def or_none(context: RunContext | None = None) -> int:

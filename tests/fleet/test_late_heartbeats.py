@@ -40,7 +40,7 @@ async def beaten(lease_seconds: float, blocked_seconds: float) -> None:
 
 
 async def test_a_heartbeat_later_than_the_lease_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """With the time for which the loop was blocked."""
+    """The line has the time for which the loop was blocked."""
     await beaten(0.1, blocked_seconds=0.5)
     [line] = [each.getMessage() for each in caplog.records if "blocked" in each.getMessage()]
     seconds = re.fullmatch(WARNING.format(0.1), line)

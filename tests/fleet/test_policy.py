@@ -35,7 +35,7 @@ def decided(error: BaseException, failures: int = 0, **options: Any) -> Retry | 
 
 @pytest.mark.parametrize(("failures", "delay"), [(0, 1.0), (1, 2.0), (2, 4.0)])
 def test_each_wait_is_longer_than_the_one_before(failures: int, delay: float) -> None:
-    """By the factor of the backoff."""
+    """The factor of the backoff multiplies each wait."""
     assert decided(ValueError(), failures) == Retry(delay, "failed")
 
 
@@ -83,7 +83,7 @@ def test_later_is_never_at_once_and_less_soon_when_it_is_often(
 
 @given(backoffs, st.integers(min_value=1, max_value=1_000_000), draws)
 def test_a_wait_is_within_its_bounds(backoff: Backoff, failures: int, drawn: float) -> None:
-    """For any backoff and any number of failures."""
+    """This holds for any backoff and any number of failures."""
     delay = backoff.delay_seconds(failures, lambda: drawn)
     whole = Backoff(backoff.first_seconds, backoff.factor, backoff.most_seconds, 0)
     most = whole.delay_seconds(failures, lambda: drawn)
@@ -95,7 +95,7 @@ def test_a_wait_is_within_its_bounds(backoff: Backoff, failures: int, drawn: flo
 def test_no_wait_is_shorter_than_the_one_before(
     backoff: Backoff, failures: int, drawn: float
 ) -> None:
-    """For the same random draw."""
+    """This holds for the same random draw."""
     waits = [backoff.delay_seconds(count, lambda: drawn) for count in (failures, failures + 1)]
     assert waits == sorted(waits)
 
@@ -148,7 +148,7 @@ def test_a_failing_run_dies_after_exactly_its_retries(
     ],
 )
 def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any], name: str) -> None:
-    """For each option of an agent."""
+    """Each option of an agent is checked."""
     with pytest.raises(InvalidInputError, match=name):
         Fleet().agent(**options)
 
@@ -163,7 +163,7 @@ def test_an_option_out_of_bounds_is_refused_by_its_name(options: dict[str, Any],
     ],
 )
 def test_a_backoff_out_of_bounds_is_refused(options: dict[str, Any], name: str) -> None:
-    """For each option of a backoff."""
+    """Each option of a backoff is checked."""
     with pytest.raises(InvalidInputError, match=name):
         Backoff(**options)
 

@@ -115,7 +115,7 @@ def test_the_function_stays_what_it_was() -> None:
 
 
 def test_input_and_context_are_found_by_name_and_type() -> None:
-    """For each way to declare them."""
+    """Each way to declare them works."""
     fleet = Fleet()
 
     @fleet.agent
@@ -158,7 +158,7 @@ def test_a_method_is_an_agent_and_an_object_is_none() -> None:
     "options", [{"concurrency": 0}, {"lease_seconds": 0.5}, {"drain_seconds": -1}]
 )
 def test_a_worker_that_cannot_work_is_refused(options: dict[str, float]) -> None:
-    """Without slots, or with a lease or drain out of bounds."""
+    """It needs slots, and a lease and drain within bounds."""
     fleet = Fleet()
     fleet.agent(name="one")(lambda: None)
     with pytest.raises(InvalidInputError, match="a worker needs"):
@@ -178,7 +178,7 @@ def test_a_worker_id_outside_the_grammar_is_refused(worker_id: str) -> None:
 def test_a_worker_names_itself_inside_the_grammar(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For any host name."""
+    """The drawn name is valid for any host name."""
     monkeypatch.setattr("socket.gethostname", lambda: host)
     fleet = Fleet()
     fleet.agent(name="one")(lambda: None)

@@ -304,7 +304,7 @@ async def test_nothing_is_tried_again_after_its_deadline(fleet: Fleet) -> None:
 
 
 async def test_a_run_that_is_not_started_by_its_deadline_dies(fleet: Fleet) -> None:
-    """Also while its agent is paused."""
+    """It fails even while its agent is paused."""
     async with working(fleet, lease_seconds=1):
         await fleet.pause("fine")
         handle = await fleet.submit("fine", 1, deadline=0.05)
@@ -355,7 +355,7 @@ async def test_a_dead_run_can_be_requeued_once(fleet: Fleet) -> None:
 
 
 async def test_dead_letters_can_be_purged(fleet: Fleet) -> None:
-    """Only those of the given target."""
+    """A purge of one target leaves the letters of others."""
 
     @fleet.agent
     async def fails() -> None:

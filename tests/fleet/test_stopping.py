@@ -47,7 +47,7 @@ async def begun(stage: Stage, handle: RunHandle[object]) -> None:
 
 
 async def test_an_idle_worker_stops_at_once(stage: Stage) -> None:
-    """With exit code 0."""
+    """Its exit code is 0."""
     worker = await stage.ready(stage.start())
     worker.send(signal.SIGTERM)
     assert await stopped(worker) == 0
@@ -91,7 +91,7 @@ async def test_a_run_that_does_not_end_in_time_is_handed_back(stage: Stage, agen
 async def test_a_second_signal_hands_everything_back_at_once(
     stage: Stage, number: signal.Signals
 ) -> None:
-    """Without waiting for the drain, for SIGTERM and SIGINT."""
+    """SIGTERM and SIGINT both end the wait of the drain."""
     worker = await stage.ready(stage.start(drain_seconds=3600))
     handles = [await waiting_run(stage, agent, str(stage.gate())) for agent in BLOCKING]
     worker.send(number)
@@ -118,7 +118,7 @@ async def test_what_is_handed_back_wakes_an_idle_worker(stage: Stage) -> None:
 
 
 async def test_a_worker_that_has_stopped_leaves_nothing_behind(space: Space) -> None:
-    """Neither tasks nor threads nor connections."""
+    """Its tasks, threads and connections are gone."""
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     connected = connections(space)
     fleet = Fleet(space.url, key_prefix=space.prefix)

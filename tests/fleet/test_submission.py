@@ -223,7 +223,7 @@ async def test_nothing_starves(fleet: Fleet, space: Space) -> None:
 
 
 async def test_a_paused_agents_runs_wait_and_others_do_not(fleet: Fleet) -> None:
-    """Until the resume, which wakes a worker."""
+    """The resume wakes a worker for them."""
 
     @fleet.agent
     async def other(number: int) -> int:

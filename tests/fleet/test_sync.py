@@ -163,7 +163,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_run_is_cancelled_and_listed(fleet: Fleet) -> None:
-    """With the reason, and page by page."""
+    """The blocking calls return the reason, and pages of runs."""
     with working(fleet):
         waiting = fleet.sync.submit("waits", delay=3600)
         printed = waiting.cancel(reason="enough", wait=True)

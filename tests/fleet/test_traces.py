@@ -16,7 +16,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_of_a_requests_headers_the_trace_is_carried() -> None:
-    """Only traceparent and tracestate, in any case."""
+    """Only traceparent and tracestate are taken, in any case."""
     headers = {"Traceparent": PARENT, "tracestate": "a=1", "authorization": "Bearer secret"}
     assert trace_to_carry(headers) == {"traceparent": PARENT, "tracestate": "a=1"}
     assert trace_to_carry({"traceparent": PARENT}) == {"traceparent": PARENT}

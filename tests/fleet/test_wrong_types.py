@@ -60,7 +60,7 @@ def test_a_fleet_that_cannot_be_is_refused_when_it_is_made() -> None:
 
 @pytest.mark.parametrize("limit", ["x", 1.5, True, None, 0, 501])
 async def test_a_limit_is_an_integer(fleet: Fleet, limit: Any) -> None:
-    """For each listing."""
+    """Each listing refuses other values."""
     store = await fleet.store()
     for read in (store.list_runs, InMemoryRunStore().list_runs, fleet.dead.list):
         with pytest.raises(InvalidInputError, match=r"limit is .*, but must be an integer from 1"):
@@ -94,7 +94,7 @@ async def test_letters_are_purged_by_an_explicit_selection(fleet: Fleet) -> None
 
 @pytest.mark.parametrize("attempt", [0, -1, "x", 1.5, True])
 async def test_the_attempt_of_an_inline_run(attempt: Any) -> None:
-    """It is an integer from 1."""
+    """It must be an integer from 1."""
     fleet = Fleet()
 
     @fleet.agent

@@ -101,7 +101,7 @@ async def test_an_ended_run_does_not_change_its_state(store: MurmurRunStore) -> 
 
 @pytest.mark.parametrize("run_id", ["nobody", "", "no id of ours", "ünïcode", "a" * 200])
 async def test_unknown_ids_are_their_registry_error(store: MurmurRunStore, run_id: str) -> None:
-    """For each method, also with ids outside our grammar."""
+    """Each method raises it, also for ids outside our grammar."""
     calls = [
         store.get_status(run_id),
         store.get_result(run_id),
@@ -117,13 +117,13 @@ async def test_unknown_ids_are_their_registry_error(store: MurmurRunStore, run_i
 
 
 async def test_a_duplicate_id_is_their_registry_error(store: MurmurRunStore) -> None:
-    """With murmur's text."""
+    """The text says that the run already exists."""
     with pytest.raises(errors.RegistryError, match="already exists"):
         await store.create("r", TARGET)
 
 
 async def test_a_run_that_was_deleted_is_unknown(store: MurmurRunStore) -> None:
-    """As if it had never been there."""
+    """Reading it raises RegistryError."""
     await store.set_state("r", State.COMPLETED)
     assert await store.store.delete("r")
     with pytest.raises(errors.RegistryError):
@@ -131,7 +131,7 @@ async def test_a_run_that_was_deleted_is_unknown(store: MurmurRunStore) -> None:
 
 
 async def test_events_come_back_as_they_were_pushed(store: MurmurRunStore) -> None:
-    """With murmur's types, time and empty fields."""
+    """Type, time and empty fields are the same."""
     moment = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
     pushed = [
         event("agent_started", timestamp=moment),
@@ -294,7 +294,7 @@ KINDS = sorted(set(errors.MurmurError.__subclasses__()) | {errors.MurmurError}, 
 
 @pytest.mark.parametrize("kind", [*KINDS, errors.TopologyError], ids=lambda kind: kind.__name__)
 async def test_errors_of_murmur_come_back_as_themselves(store: MurmurRunStore, kind: Any) -> None:
-    """For each class of murmur's errors."""
+    """Each class of murmur's errors keeps its class and text."""
     back = await read_back(store, result(error=kind("it went wrong: ß")))
     assert (type(back.error), str(back.error)) == (kind, "it went wrong: ß")
     assert not back.is_ok()
@@ -322,7 +322,7 @@ async def test_a_result_that_is_no_json_is_refused(store: MurmurRunStore) -> Non
 
 
 async def test_results_of_programs_of_ours_are_read_as_models(store: MurmurRunStore) -> None:
-    """Whatever JSON they are."""
+    """Text, lists, dicts and numbers become models that dump to them."""
     for number, output in enumerate(["a text", [1, 2], {"a": 1}, 7]):
         await store.create(f"ours-{number}", TARGET)
         ours = AgentResult[Any](output=output, agent_name=TARGET, task_id="t")

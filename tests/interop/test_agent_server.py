@@ -182,7 +182,7 @@ def alike(value: Any) -> Any:
 
 
 async def test_runs_that_are_not_there_are_answered_as_ever(serve: Serve) -> None:
-    """With murmur-runtime's own 404."""
+    """The answers are the 404 of murmur-runtime."""
     (server,) = serve("ours")
     for run_id in ("no-such-run", "no%20id%20of%20ours"):
         await refused(server, run_id)
@@ -195,7 +195,7 @@ async def refused(server: AgentServer, run_id: str) -> None:
 
 
 async def test_a_deleted_run_is_not_there(serve: Serve, space: Space) -> None:
-    """For each route."""
+    """Each route answers as for an unknown run."""
     (server,) = serve("ours")
     run_id = (await story(server, "tester"))["run_id"]
     assert (await server.get(f"/runs/{run_id}/result"))["output"] == {"title": "tested", "pages": 7}

@@ -32,7 +32,7 @@ def test_the_interface_holds_with_the_types_of_murmur() -> None:
 
 @pytest.mark.parametrize("make", [murmur_runtime.RedisRunStore, murmur_runtime.InMemoryRunStore])
 def test_without_murmur_the_error_says_what_to_install(make: type) -> None:
-    """When a store is made."""
+    """Making a store raises ImportError with the pip command."""
     with pytest.raises(ImportError, match=INSTRUCTION):
         make()
 

@@ -34,7 +34,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 def test_the_program_of_the_page_serves_on_our_store(space: Space, tmp_path: Path) -> None:
-    """And its runs are in Redis."""
+    """Its runs are in Redis."""
     (block,) = re.findall(r"^```python\n(# app\.py\n.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (tmp_path / "app.py").write_text(block, encoding="utf-8")
     done = subprocess.run(
@@ -57,5 +57,5 @@ def test_the_program_of_the_page_serves_on_our_store(space: Space, tmp_path: Pat
 
 
 def test_the_name_that_the_page_shows_is_the_one_that_is_stored() -> None:
-    """For a name with a space."""
+    """The example is a name with a space."""
     assert f"`two words` as `{_target('two words')}`" in PAGE

@@ -49,13 +49,13 @@ def test_every_name_is_local_or_the_servers_own(script: str) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_function_is_local(script: str) -> None:
-    """For the same reason."""
+    """A global function would be shared by all scripts."""
     assert not re.search(r"^\s*function \w", load_scripts()[script].text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_is_lua_5_1(script: str) -> None:
-    """The version of the servers."""
+    """Servers have this version."""
     lua: Any = LuaRuntime(unpack_returned_tuples=True)
     assert lua.globals().loadstring(load_scripts()[script].text) is not None
 

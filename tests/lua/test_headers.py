@@ -52,7 +52,7 @@ def is_list(row: Row) -> bool:
 
 @every_script
 def test_a_header_begins_with_a_summary(script: str) -> None:
-    """One sentence."""
+    """The summary is one sentence."""
     assert re.fullmatch(r"[A-Z].*\.", header_of(script).summary)
 
 
@@ -64,7 +64,7 @@ def test_a_header_has_the_cost(script: str) -> None:
 
 @every_script
 def test_keys_and_arguments_are_numbered_without_a_gap(script: str) -> None:
-    """From 1."""
+    """The numbers begin with 1."""
     header = header_of(script)
     for rows in (header.keys, header.argv):
         assert [row.number for row in rows] == list(range(1, len(rows) + 1))
@@ -80,7 +80,7 @@ def test_no_two_rows_of_a_section_have_one_name(script: str) -> None:
 
 @every_script
 def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
-    """Or the prefix of a partition."""
+    """The prefix of a partition is allowed, too."""
     table = {row.key: row.type for row in key_table()}
     for row in header_of(script).keys:
         kind, key = row.rest.split()
@@ -109,14 +109,14 @@ def test_groups_come_after_their_number(script: str) -> None:
 
 @every_script
 def test_the_keys_that_are_used_are_those_that_are_declared(script: str) -> None:
-    """In the script and its includes."""
+    """Script and includes are searched for KEYS."""
     used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", reachable_code(script))}
     assert used == {row.number for row in header_of(script).keys}
 
 
 @every_script
 def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) -> None:
-    """In the script and its includes."""
+    """Script and includes are searched for ARGV."""
     code, argv = reachable_code(script), header_of(script).argv
     used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", code)}
     for first in re.findall(r"read_events\((\d+),", code):
@@ -138,14 +138,14 @@ def test_only_the_last_argument_is_a_list(script: str) -> None:
 
 @every_script
 def test_the_answers_that_are_given_are_those_that_are_declared(script: str) -> None:
-    """By their tags."""
+    """The tags of all answers are compared."""
     declared = {line.removeprefix("each ").split()[0] for line in header_of(script).returns}
     assert tags_in(reachable_code(script)) == declared
 
 
 @every_script
 def test_an_answer_is_a_tag_and_the_names_of_its_fields(script: str) -> None:
-    """In the header."""
+    """Each row of RETURNS has this form."""
     odd = [
         line
         for line in header_of(script).returns
@@ -172,7 +172,7 @@ def test_what_is_written_is_a_declared_key(script: str) -> None:
 
 @every_script
 def test_keys_that_are_written_by_name_are_declared(script: str) -> None:
-    """For each writing command with a key of the run."""
+    """Each writing command on a key of the run is in the row WRITES."""
     header = header_of(script)
     names = {row.name for row in header.keys}
     written = {key.removeprefix("keys.") for _, key in WRITING.findall(code_of(path_of(script)))}

@@ -89,13 +89,13 @@ def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
-    """Such as utils or helpers."""
+    """Names such as utils or helpers are refused."""
     paths = [*modules(), *packages()]
     assert [shown(path) for path in paths if path.stem.strip("_") in FORBIDDEN_NAMES] == []
 
 
 def test_every_package_says_what_it_holds() -> None:
-    """In the docstring of its __init__."""
+    """Its __init__ has a docstring."""
     silent = [
         shown(package)
         for package in packages()
@@ -113,7 +113,7 @@ def test_every_package_says_what_it_holds() -> None:
     ],
 )
 def test_no_file_is_over_its_limit(folder: Path, pattern: str, limit: int) -> None:
-    """Python 400 lines, Lua 120."""
+    """A Python file has at most 400 lines, a Lua file 120."""
     counts = {shown(path): line_count(path) for path in sorted(folder.rglob(pattern))}
     assert counts, f"no {pattern} under {folder}"
     assert {path: lines for path, lines in counts.items() if lines > limit} == {}

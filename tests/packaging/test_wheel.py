@@ -122,30 +122,30 @@ def test_the_installed_demo_finds_its_example(installed_python: Path, tmp_path: 
 
 
 def test_the_wheel_says_that_it_is_typed(built: Distributions) -> None:
-    """By py.typed."""
+    """It contains py.typed."""
     assert "murmur_streams/py.typed" in built.wheel_names
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Distributions) -> None:
-    """No tests, no benchmarks."""
+    """Tests and benchmarks are not in it."""
     top = {name.partition("/")[0] for name in built.wheel_names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"murmur_streams"}
 
 
 def test_the_wheel_carries_its_license(built: Distributions) -> None:
-    """With its text."""
+    """The text of the licence is in it."""
     assert "murmur-streams contributors" in built.wheel_text(".dist-info/licenses/LICENSE")
 
 
 def test_both_commands_start_the_command_line(built: Distributions) -> None:
-    """murmur-streams and mstreams."""
+    """murmur-streams and mstreams are entry points."""
     lines = built.wheel_text(".dist-info/entry_points.txt").splitlines()
     assert "murmur-streams = murmur_streams.cli.shell.main:main" in lines
     assert "mstreams = murmur_streams.cli.shell.main:main" in lines
 
 
 def test_no_extra_is_needed_to_install_the_core(built: Distributions) -> None:
-    """Only these few dependencies."""
+    """The core depends on a few packages only."""
     requires = [
         line.removeprefix("Requires-Dist: ")
         for line in built.wheel_text(".dist-info/METADATA").splitlines()
@@ -171,7 +171,7 @@ def test_the_sdist_has_what_building_and_testing_need(built: Distributions) -> N
 
 
 def test_the_installed_package_is_the_wheels(installed_python: Path, tmp_path: Path) -> None:
-    """Not that of the repository."""
+    """The repository is not on the path."""
     code = """
         import json, murmur_streams
         print(json.dumps({"file": murmur_streams.__file__}))
@@ -181,7 +181,7 @@ def test_the_installed_package_is_the_wheels(installed_python: Path, tmp_path: P
 
 
 def test_the_installed_package_loads_every_script(installed_python: Path, tmp_path: Path) -> None:
-    """From inside the wheel."""
+    """The scripts come from inside the wheel."""
     code = """
         import json
         from murmur_streams.stores.redis.scripts import load_scripts
@@ -195,7 +195,7 @@ def test_the_installed_package_loads_every_script(installed_python: Path, tmp_pa
 def test_importing_the_package_imports_no_optional_extra(
     installed_python: Path, tmp_path: Path
 ) -> None:
-    """Not even with all exported names."""
+    """Reading all exported names does not import one either."""
     code = """
         import json, sys, murmur_streams
         for name in getattr(murmur_streams, "__all__", ()):

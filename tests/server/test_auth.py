@@ -344,7 +344,7 @@ async def test_an_open_streams_credentials_can_be_asked_after(fleet: Fleet, tmp_
 async def test_a_token_is_in_no_answer_and_no_log(
     stranger: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither a right nor a wrong one."""
+    """This holds for a right and for a wrong token."""
     caplog.set_level("DEBUG", "murmur_streams")
     answers = [
         await stranger.get("/runs", headers=bearer(ALL)),

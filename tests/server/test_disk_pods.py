@@ -43,7 +43,7 @@ async def submitted(client: httpx.AsyncClient, number: int) -> str:
 
 
 async def test_runs_are_submitted_executed_read_and_listed(client: httpx.AsyncClient) -> None:
-    """Over HTTP, with a worker in the same process."""
+    """A pod with a worker in its process does it all over HTTP."""
     assert (await client.get("/readyz")).json() == {"status": "ready"}
     run_id = await submitted(client, 3)
     assert (await client.get(f"/runs/{run_id}/status")).json()["state"] == "completed"

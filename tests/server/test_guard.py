@@ -53,7 +53,7 @@ async def test_two_request_ids_are_none(client: httpx.AsyncClient) -> None:
 
 
 async def test_every_answer_is_marked(client: httpx.AsyncClient) -> None:
-    """With nosniff and no-store."""
+    """Each answer has nosniff and no-store."""
     for path in ("/healthz", "/nowhere", "/runs", "/openapi.json"):
         response = await client.get(path)
         assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -73,7 +73,7 @@ async def test_every_answer_is_marked(client: httpx.AsyncClient) -> None:
 async def test_headers_are_limited(
     client: httpx.AsyncClient, space: Space, headers: list[tuple[str, str]]
 ) -> None:
-    """In length and in number: 431."""
+    """Too long or too many headers are 431."""
     with unchanged(space):
         response = await client.post("/submit", json=task(), headers=headers)
         check_problem(response, 431, "headers-too-large")
@@ -141,7 +141,7 @@ async def test_a_body_of_another_media_type_is_refused(
     ],
 )
 async def test_json_is_taken_under_each_of_its_names(client: httpx.AsyncClient, media: str) -> None:
-    """With charset, in any case."""
+    """The media type may have a charset, in any case."""
     content = b'{"target":"fine","task":{"input":1}}'
     response = await client.post("/submit", content=content, headers={"Content-Type": media})
     assert response.status_code == 200
@@ -262,7 +262,7 @@ async def test_what_is_not_there_is_not_found_by_any_method(client: httpx.AsyncC
 
 
 async def test_head_is_get_without_its_content(client: httpx.AsyncClient) -> None:
-    """With the same headers."""
+    """The headers are the same."""
     run_id = await submitted(client)
     for path in (f"/runs/{run_id}", "/healthz", f"/runs/{run_id}/events"):
         got, head = await client.get(path), await client.head(path)
@@ -368,7 +368,7 @@ async def test_a_challenge_comes_with_its_header(pod: Pod) -> None:
 
 
 async def test_a_page_of_another_origin_may_read_refusals(fleet: Fleet) -> None:
-    """Also those of the guard itself."""
+    """Refusals of the guard have the CORS headers, too."""
     async with client_of(
         make_app(fleet, ServerOptions(cors_origins=("https://page.example",)))
     ) as client:
@@ -387,7 +387,7 @@ async def test_a_page_of_another_origin_may_read_refusals(fleet: Fleet) -> None:
 
 
 async def test_it_works_mounted_in_another_app(fleet: Fleet) -> None:
-    """Below a path of a Starlette app."""
+    """The routes are below a path of a Starlette app."""
     outer = Starlette(routes=[Mount("/murmur", app=make_app(fleet))])
     async with client_of(outer) as client:
         client.base_url = "http://pod/murmur"

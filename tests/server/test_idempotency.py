@@ -87,7 +87,7 @@ async def test_an_escaped_quote_is_part_of_a_key(client: httpx.AsyncClient) -> N
 async def test_other_work_under_the_key_is_refused(
     client: httpx.AsyncClient, space: Space, path: tuple[str, ...], value: Any
 ) -> None:
-    """For each member of the request: 422."""
+    """A change of any member of the request is 422."""
     body = whole()
     body["target"] = "echo" if path != ("target",) else "fine"
     await client.post("/submit", json=body, headers=KEY)
@@ -173,7 +173,7 @@ async def test_a_key_in_flight_on_this_pod_is_a_conflict(
 
 
 async def test_nothing_stays_in_flight(client: httpx.AsyncClient, pod: Pod) -> None:
-    """After success and after each refusal."""
+    """After success and after each refusal the key is free again."""
     await client.post("/submit", json=task(1), headers=KEY)
     await client.post("/submit", json=task(2), headers=KEY)
     await client.post("/submit", json=task("x"), headers={"Idempotency-Key": "other"})

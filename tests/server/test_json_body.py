@@ -69,7 +69,7 @@ PRESERVED = [
 
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_strict_json_is_a_bad_request(raw: bytes) -> None:
-    """For each kind of text that lenient decoders accept: 400."""
+    """Each text that only lenient decoders accept is 400."""
     with pytest.raises(ProblemError) as caught:
         parse_json(raw, ServerOptions())
     assert caught.value.kind.status == 400
@@ -115,7 +115,7 @@ _NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     )
 )
 def test_every_json_value_is_read_back(value: object) -> None:
-    """Escaped and unescaped."""
+    """Escaped and unescaped text gives the same value."""
     for ensure_ascii in (True, False):
         assert (
             parse_json(

@@ -244,7 +244,7 @@ async def test_trace_is_refused_and_echoes_nothing(fleet: Fleet) -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order(fleet: Fleet) -> None:
-    """Twenty-one requests in one write."""
+    """Twenty-one requests in one write get their answers in order."""
 
     def numbered(number: int) -> bytes:
         return HEAD + b"X-Request-Id: n-%d\r\n" % number
@@ -330,7 +330,7 @@ async def test_who_the_client_is_is_not_for_it_to_say(
 
 
 async def test_the_server_does_not_say_what_it_is_made_of(fleet: Fleet) -> None:
-    """No Server header."""
+    """Answers have no Server header."""
     async with raw_wire(fleet) as wire:
         answer = await wire.ask(HEAD + END)
     assert b"server:" not in answer.lower()
@@ -338,7 +338,7 @@ async def test_the_server_does_not_say_what_it_is_made_of(fleet: Fleet) -> None:
 
 
 async def test_all_connections_are_gone_when_their_clients_are(fleet: Fleet) -> None:
-    """Also after refusals."""
+    """The pod has none left after refused requests."""
     async with raw_wire(fleet, **SOON) as wire:
         for _ in range(10):
             await wire.ask(HEAD + b"X: a\r\n" * 200 + END)

@@ -72,7 +72,7 @@ def test_everything_it_names_is_in_it(document: dict[str, Any]) -> None:
 
 
 def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
-    """With a description."""
+    """Each error status has a description."""
     for method, path, operation in operations(document):
         for status, answer in operation["responses"].items():
             if int(status) < 400 or (path, status) == ("/readyz", "503"):

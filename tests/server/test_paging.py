@@ -57,7 +57,7 @@ async def written(fleet: Fleet, run_id: str, count: int) -> list[RunEvent]:
 
 
 async def test_runs_are_listed_newest_first_each_once(client: httpx.AsyncClient) -> None:
-    """Over pages of three."""
+    """Pages of three have each run once."""
     run_ids = [await submitted(client) for _ in range(7)]
     found = await pages(client, "/runs", limit=3)
     assert [len(page["runs"]) for page in found] == [3, 3, 1]
@@ -70,7 +70,7 @@ async def test_runs_are_listed_newest_first_each_once(client: httpx.AsyncClient)
 
 
 async def test_a_listing_is_filtered(client: httpx.AsyncClient) -> None:
-    """By state, by target, and by both."""
+    """The filter is by state, by target, or by both."""
     fine = await submitted(client)
     echo = await submitted(client, 1, "echo")
     await client.post(f"/runs/{echo}/cancel")
@@ -125,7 +125,7 @@ async def test_events_come_in_pages_each_once(client: httpx.AsyncClient, fleet: 
 async def test_an_empty_cursor_is_the_start(
     client: httpx.AsyncClient, fleet: Fleet, start: str
 ) -> None:
-    """So is -1."""
+    """An empty cursor and -1 mean the same."""
     await written(fleet, "r", 2)
     for end in ("events", "journal"):
         whole = (await client.get(f"/runs/r/{end}")).json()
@@ -157,7 +157,7 @@ async def test_late_events_are_only_in_the_journal(client: httpx.AsyncClient, fl
 async def test_a_journal_comes_in_pages_without_the_fencing_token(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
-    """All entries, in order."""
+    """The pages have all entries, in order."""
     async with working(fleet):
         run_id = await submitted(client)
         await fleet.handle(run_id).result(timeout=30)
@@ -180,7 +180,7 @@ async def test_a_poll_without_a_wait_answers_at_once(client: httpx.AsyncClient) 
 async def test_a_long_poll_answers_with_the_next_event_and_the_end(
     client: httpx.AsyncClient, fleet: Fleet, pod: Pod
 ) -> None:
-    """As soon as one of them comes."""
+    """It answers as soon as one of them comes."""
     store = await fleet.store()
     await store.create("r", "fine")
     path, query = "/runs/r/events", {"wait": 60}
@@ -204,14 +204,14 @@ async def test_a_long_poll_answers_with_the_next_event_and_the_end(
 
 
 async def test_a_long_poll_without_news_answers_in_time(client: httpx.AsyncClient) -> None:
-    """With an empty page."""
+    """The answer is an empty page."""
     run_id = await submitted(client)
     page = (await client.get(f"/runs/{run_id}/events", params={"wait": 0.05})).json()
     assert (page["events"], page["ended"]) == ([], False)
 
 
 async def test_a_long_poll_ends_when_the_pod_drains(client: httpx.AsyncClient, pod: Pod) -> None:
-    """With an empty page."""
+    """The answer is an empty page."""
     run_id = await submitted(client)
     polled = asyncio.create_task(client.get(f"/runs/{run_id}/events", params={"wait": 60}))
     await wait_until(lambda: _is(pod.streams.total() == 1), "the poll waits")

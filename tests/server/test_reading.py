@@ -36,7 +36,7 @@ async def ended(fleet: Fleet, target: str, given: object = None) -> Run:
 
 
 async def test_a_status_is_what_old_clients_know(client: httpx.AsyncClient, fleet: Fleet) -> None:
-    """run_id, state and progress."""
+    """It has run_id, state and progress."""
     run_id = await submitted(client)
     response = await client.get(f"/runs/{run_id}/status")
     assert response.json() == {"run_id": run_id, "state": "pending", "progress": None}
@@ -124,7 +124,7 @@ async def test_a_failed_runs_result_has_no_traceback(
 
 
 async def test_a_cancelled_run_answers_with_its_error(client: httpx.AsyncClient) -> None:
-    """With the reason of the cancel."""
+    """The error has the reason of the cancel."""
     run_id = await submitted(client)
     await client.post(f"/runs/{run_id}/cancel", json={"reason": "enough"})
     response = await client.get(f"/runs/{run_id}/result")
@@ -136,7 +136,7 @@ async def test_a_cancelled_run_answers_with_its_error(client: httpx.AsyncClient)
 async def test_a_run_that_failed_without_a_result_has_its_error(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
-    """The text that the run ended with."""
+    """The error is the text that the run ended with."""
     store = await fleet.store()
     await store.create("bare", "fine")
     await store.finish("bare", RunState.FAILED, error="owner_lost")
@@ -147,7 +147,7 @@ async def test_a_run_that_failed_without_a_result_has_its_error(
 async def test_the_result_of_a_group_has_its_outcomes_by_name(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
-    """One for each member."""
+    """Each member has its outcome."""
     store = await fleet.store()
     await store.create("crew", "crew")
     leaves = {
@@ -258,7 +258,7 @@ async def test_a_wait_for_a_deleted_run_ends(
 async def test_reading_changes_nothing(
     client: httpx.AsyncClient, fleet: Fleet, space: Space, path: str
 ) -> None:
-    """For each route that reads a run."""
+    """No route that reads a run writes to the store."""
     run = await ended(fleet, "fine", 1)
     with unchanged(space):
         response = await client.get(f"/runs/{run.run_id}{path}")

@@ -101,7 +101,7 @@ async def refuse() -> None:
 
 
 async def test_nothing_more_is_204() -> None:
-    """A source without messages."""
+    """A source without messages gives 204."""
     server = Server()
     await server.answer(None)
     assert server.sent[0]["status"] == 204
@@ -172,7 +172,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(first: list[bytes]) -> Non
 
 
 async def test_a_client_that_takes_not_even_the_first_bytes_is_cut_off() -> None:
-    """Also before the head was sent."""
+    """It is cut off although the head was not sent yet."""
     server, messages = Server(send_seconds=FAST), ChosenMessages(b"a")
     server.on_send = never
     await server.answer(messages)
@@ -191,7 +191,7 @@ async def test_a_client_that_goes_is_sent_nothing_more() -> None:
 
 
 async def test_a_pod_that_drains_while_a_stream_is_opened_lets_it_go() -> None:
-    """With a longer retry time, and without a message."""
+    """The stream gets a longer retry time and no message."""
     server, messages = Server(retry_ms=1_000), ChosenMessages(b"a")
 
     async def source() -> ChosenMessages:

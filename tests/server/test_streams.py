@@ -175,7 +175,7 @@ async def test_a_stream_goes_on_after_a_cursor(
 async def test_nothing_and_minus_one_are_the_start(
     pod: RunningPod, store: RedisRunStore, how: str, given: str
 ) -> None:
-    """In the header and in the query."""
+    """This holds for the header and for the query."""
     await ended_run(store)
     headers = {RESUME: given} if how == "header" else {}
     path = PATH if how == "header" else f"{PATH}?after={given}"
@@ -187,7 +187,7 @@ async def test_nothing_and_minus_one_are_the_start(
 async def test_an_ended_run_with_nothing_more_answers_204(
     pod: RunningPod, store: RedisRunStore, control: str
 ) -> None:
-    """With and without control."""
+    """The answer is the same with control=1."""
     await ended_run(store)
     last = [event.id async for event in store.stream(RUN)][-1] or ""
     async with await get(pod.port, PATH + control, {RESUME: last}) as wire:

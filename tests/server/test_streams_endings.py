@@ -66,7 +66,7 @@ async def test_a_quiet_stream_has_heartbeats(space: Space) -> None:
 
 
 async def test_a_client_that_goes_is_noticed_though_nothing_is_sent(space: Space) -> None:
-    """Cut, closed or half closed."""
+    """The connection may be cut, closed or half closed."""
     async with running_pod(space, heartbeat_seconds=NEVER) as pod:
         await (await pod.store()).create(RUN, "t")
         cut, closed, half = [await stream(pod.port, PATH) for _ in range(3)]
@@ -137,7 +137,7 @@ async def events_until_lost(wire: Wire) -> list[str]:
 
 
 async def test_a_slow_reader_gets_everything(space: Space) -> None:
-    """As long as it reads at all."""
+    """It is not cut off as long as it reads at all."""
     count = 50
     async with running_pod(space, send_seconds=PATIENCE_SECONDS) as pod:
         store = await pod.store()
@@ -212,7 +212,7 @@ async def test_a_stream_ends_with_its_time_and_goes_on_where_it_was(space: Space
 
 
 async def test_a_stream_ends_with_its_readers_credentials(space: Space) -> None:
-    """At the time at which they expire."""
+    """It ends at the time at which they expire."""
 
     async def soon_over(_: object) -> Principal:
         return Principal("someone", frozenset(Scope), expires_at=time.time() + 0.3)

@@ -42,7 +42,7 @@ def payloads(events: list[Event]) -> list[dict[str, Any]]:
 
 
 async def test_a_message_is_the_entry(pod: RunningPod, store: RedisRunStore) -> None:
-    """With run_id, target, seq, type, at and fields."""
+    """Its data has run_id, target, seq, type, at and fields."""
     await run(store, "run-1")
     journal = [entry async for entry in store.journal("run-1")]
     async with await stream(pod.port, PATH) as wire:
@@ -84,7 +84,7 @@ async def test_it_follows_live_and_goes_on_after_a_cursor(
 async def test_only_what_is_asked_for_comes(
     pod: RunningPod, store: RedisRunStore, query: str, expected: list[str]
 ) -> None:
-    """Filters by target and type."""
+    """The filter is by target and type."""
     for name in "abc":
         await run(store, f"run-{name}", name)
     async with await stream(pod.port, f"{PATH}?{query}") as wire:

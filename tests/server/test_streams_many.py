@@ -65,7 +65,7 @@ def by_run(events: list[Event]) -> dict[str, list[int]]:
 async def test_events_of_all_runs_come_until_all_have_ended(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
-    """One connection for three runs."""
+    """One connection serves three runs."""
     await create(store, events=1)
     async with await stream(pod.port, PATH) as wire:
         assert by_run(await wire.some(3)) == {run_id: [0] for run_id in RUNS}
@@ -152,7 +152,7 @@ async def test_control_adds_the_end_of_each_run(pod: RunningPod, store: RedisRun
 async def test_runs_that_ended_without_events_answer_204(
     pod: RunningPod, store: RedisRunStore
 ) -> None:
-    """There is nothing to send."""
+    """Nothing is to be sent."""
     await create(store)
     for run_id in RUNS:
         await store.finish(run_id, RunState.COMPLETED)

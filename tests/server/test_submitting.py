@@ -78,7 +78,7 @@ async def test_text_is_decoded_for_an_agent_whose_input_is_no_text(
 async def test_any_json_comes_back_as_it_was_sent(
     client: httpx.AsyncClient, fleet: Fleet, given: Any
 ) -> None:
-    """From input to output."""
+    """The output of an echo equals its input."""
     async with working(fleet):
         response = await client.post(
             "/submit", json=task(given, "echo"), headers={"Prefer": "wait=30"}
@@ -103,7 +103,7 @@ async def test_a_run_has_every_member_of_its_submission(
 
 
 async def test_a_time_is_taken_with_its_zone(client: httpx.AsyncClient, fleet: Fleet) -> None:
-    """Also with fractions of a second."""
+    """Fractions of a second count, too."""
     run_id = await submitted(client, at="2100-01-01T01:00:00.5+01:00")
     assert (await fleet.handle(run_id).snapshot()).due_ms == 4_102_444_800_500
 
@@ -119,7 +119,7 @@ async def test_a_fleet_without_agents_submits_to_any_name(space: Space) -> None:
 
 
 async def test_prefer_wait_answers_with_the_result(client: httpx.AsyncClient, fleet: Fleet) -> None:
-    """And with Preference-Applied."""
+    """The answer has Preference-Applied."""
     async with working(fleet):
         response = await client.post("/submit", json=task(1), headers={"Prefer": "wait=30"})
     assert response.headers["Preference-Applied"] == "wait=30"

@@ -140,7 +140,7 @@ def wrong_tickets() -> dict[str, str]:
 async def test_a_wrong_ticket_is_refused(
     caller: httpx.AsyncClient, space: Space, run_id: str, wrong: str
 ) -> None:
-    """Also beside a good token: 401."""
+    """The answer is 401, even with a good token beside it."""
     ticket = quote(wrong_tickets()[wrong])
     for path in (f"/runs/{run_id}/stream?", f"/stream?run={run_id}&"):
         with unchanged(space):
@@ -204,7 +204,7 @@ async def test_a_ticket_is_given_for_what_one_may_read(
     path: str,
     status: int,
 ) -> None:
-    """Otherwise 401, 403, 404 or 400."""
+    """Other requests get 401, 403, 404 or 400."""
     await ended(fleet, "r-2", "umbrella")
     with unchanged(space):
         answer = await caller.post(
@@ -217,7 +217,7 @@ async def test_a_ticket_is_given_for_what_one_may_read(
 async def test_a_ticket_is_no_longer_good_than_its_token(
     caller: httpx.AsyncClient, run_id: str
 ) -> None:
-    """Nor is the stream that it opens."""
+    """The stream that it opens ends with the token, too."""
     answer = await caller.post(f"/runs/{run_id}/ticket", headers=bearer(SHORT))
     assert answer.json()["expires_in"] < 20
     holder = read_ticket(SECRET, answer.json()["ticket"])

@@ -40,7 +40,7 @@ async def is_taken(authenticator: BearerTokens, token: str) -> bool:
 
 
 def test_a_record_says_who_it_is_for_and_what_they_may() -> None:
-    """Name, scopes, tenant and expiry."""
+    """It has name, scopes, tenant and expiry."""
     more = 'tenant = "acme"\nexpires = 2031-01-31T00:00:00Z'
     [token] = parse_tokens(record(scopes='["read", "cancel"]', more=more))
     expires = datetime(2031, 1, 31, tzinfo=UTC).timestamp()
@@ -57,7 +57,7 @@ async def test_a_tokens_file_may_begin_with_a_mark(tmp_path: Path) -> None:
 
 
 def test_a_hash_stands_for_its_token() -> None:
-    """sha256 in place of the token."""
+    """A record may have sha256 in place of the token."""
     hashed = record().replace(f'token = "{OLD}"', f'sha256 = "{digest(OLD.encode()).hex()}"')
     assert parse_tokens(hashed) == parse_tokens(record())
 
@@ -126,7 +126,7 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_two_tokens_of_one_name_are_one_caller(tmp_path: Path) -> None:
-    """For limits and tickets."""
+    """They share limits and tickets."""
     file = tmp_path / "tokens.toml"
     file.write_text(record(OLD) + record(NEW))
     authenticator = BearerTokens.of_file(file)

@@ -231,7 +231,7 @@ async def test_heartbeats_report_silence_and_a_cancel(store: WorkStore, queue: W
 async def test_a_cancel_wakes_the_worker_that_has_the_run(
     store: WorkStore, queue: WorkQueue
 ) -> None:
-    """With one message for its claim."""
+    """It gets one message for its claim."""
     await store.submit("run", "work")
     (claim,) = await take(queue, "w", 1)
     waiting = asyncio.create_task(queue.control("w", "", 30))
@@ -243,7 +243,7 @@ async def test_a_cancel_wakes_the_worker_that_has_the_run(
 
 
 async def test_a_submission_wakes_a_worker(store: WorkStore, queue: WorkQueue) -> None:
-    """Also one that is not due yet."""
+    """So does one that is not due yet."""
     await queue.prepare(["work"])
     async with asyncio.timeout(10):
         for delay in (0.0, 100.0):
@@ -274,7 +274,7 @@ async def test_a_waiting_run_past_its_deadline_ends(store: WorkStore, queue: Wor
 
 
 async def test_many_lost_runs_are_handed_on_by_one_call(store: WorkStore, queue: WorkQueue) -> None:
-    """Forty-five of them."""
+    """One call requeues forty-five runs."""
     for number in range(45):
         await store.submit(f"r{number}", "work")
     lost = await lose(store, 45)
@@ -362,7 +362,7 @@ async def test_of_two_who_requeue_a_letter_one_does_it(store: WorkStore) -> None
 
 
 async def test_workers_are_listed_until_they_are_silent_or_leave(store: WorkStore) -> None:
-    """With targets, runs and time of the heartbeat."""
+    """The list has targets, runs and the time of the last heartbeat."""
 
     def info(worker_id: str) -> WorkerInfo:
         return WorkerInfo(worker_id, "h", 1, "0", "3", ["work"], 2, 5, "working", 1, ["run"])

@@ -44,7 +44,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 def test_encoded_messages_are_read_wherever_bytes_are_cut(
     messages: list[SseBlock], cuts: list[int]
 ) -> None:
-    """By a reader of the standard."""
+    """A reader of the standard gets the same messages."""
     source, expected, last_id = EventSource(), list[Event](), ""
     for message in messages:
         last_id = last_id if message.id is None else message.id
@@ -58,7 +58,7 @@ def test_encoded_messages_are_read_wherever_bytes_are_cut(
 
 @given(MESSAGES)
 def test_a_message_cut_at_every_byte_is_read_the_same(message: SseBlock) -> None:
-    """As in one piece."""
+    """Reading single bytes gives the same as one piece."""
     whole, bytewise, stream = EventSource(), EventSource(), message.encode()
     assert [e for byte in stream for e in bytewise.feed(bytes([byte]))] == whole.feed(stream)
 
@@ -75,26 +75,26 @@ def test_without_data_nothing_is_dispatched(comment: str, retry: int) -> None:
 @pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\r\nb", "\0", "\n"])
 @pytest.mark.parametrize("field", ["event", "id"])
 def test_a_name_or_id_that_would_break_its_line_is_refused(field: str, bad: str) -> None:
-    """Newlines and zero bytes."""
+    """Newlines and zero bytes raise ValueError."""
     with pytest.raises(ValueError, match=f"the {field} "):
         SseBlock(**{"data": "x", field: bad}).encode()  # pyright: ignore[reportArgumentType]
 
 
 def test_an_empty_name_is_refused_since_it_would_not_be_read() -> None:
-    """Readers take it for no name."""
+    """Readers take an empty name for a missing one."""
     with pytest.raises(ValueError, match="the event ''"):
         SseBlock(event="", data="x").encode()
 
 
 @pytest.mark.parametrize("bad", [-1, True])
 def test_a_retry_that_is_not_all_digits_is_refused(bad: int) -> None:
-    """Negative numbers and booleans."""
+    """Negative numbers and booleans raise ValueError."""
     with pytest.raises(ValueError, match="retry is"):
         SseBlock(retry=bad).encode()
 
 
 def test_text_that_is_not_unicode_is_refused() -> None:
-    """A lone surrogate."""
+    """A lone surrogate raises ValueError."""
     with pytest.raises(ValueError, match="surrogates"):
         SseBlock(data="\ud800").encode()
 
@@ -107,6 +107,6 @@ def test_the_line_separators_of_other_standards_are_text() -> None:
 
 
 def test_a_message_has_its_fields_in_this_order() -> None:
-    """Comment, retry, event, id, data."""
+    """The order is comment, retry, event, id, data."""
     message = SseBlock(event="log", data="a\nb", id="7", retry=5, comment="x\ny")
     assert message.encode() == (b": x\n: y\nretry: 5\nevent: log\nid: 7\ndata: a\ndata: b\n\n")

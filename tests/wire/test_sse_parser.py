@@ -82,7 +82,7 @@ def test_any_bytes_cut_anywhere_are_read_as_the_standard_says(
 
 @given(st.lists(st.text().filter(lambda text: "\r" not in text), min_size=1, max_size=5))
 def test_what_an_encoder_splits_into_lines_comes_back_whole(texts: list[str]) -> None:
-    """Each newline of the data."""
+    """Each newline of the data is restored."""
     lines = [line for text in texts for line in [*text.split("\n")]]
     stream = "".join(f"data: {line}\n" for line in lines) + "\n"
     messages, _ = read(stream.encode("utf-8", "surrogatepass"))
@@ -92,7 +92,7 @@ def test_what_an_encoder_splits_into_lines_comes_back_whole(texts: list[str]) ->
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_each_line_end_ends_a_line(end: str) -> None:
-    """LF, CR and CRLF."""
+    """LF, CR and CRLF are equal."""
     stream = end.join(["event: log", "id: 1", "data: a", "data: b", "", ""])
     assert read(stream.encode())[0] == [SseMessage("log", "a\nb", "1")]
 
@@ -107,32 +107,32 @@ def test_a_cr_dispatches_before_its_lf_has_come() -> None:
 
 
 def test_a_byte_order_mark_is_dropped_once_and_at_the_start_only() -> None:
-    """Also when it comes in pieces."""
+    """It may arrive in pieces."""
     assert read(b"\xef", b"\xbb", b"\xbfdata: a\n\n")[0] == [SseMessage("message", "a", "")]
     assert read(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n")[0] == []
     assert read(b"data: a\n\xef\xbb\xbfdata: b\n\n")[0] == [SseMessage("message", "a", "")]
 
 
 def test_an_id_with_nul_is_ignored_and_an_empty_one_counts() -> None:
-    """As the standard says."""
+    """The standard says so."""
     messages, parser = read(b"id: 1\ndata\n\nid: 2\0\ndata\n\nid\ndata\n\n", last_id="0")
     assert [message.last_id for message in messages] == ["1", "1", ""]
     assert parser.last_id == ""
 
 
 def test_an_id_without_data_counts_once_its_block_has_ended() -> None:
-    """Not before."""
+    """An unfinished block does not change the last id."""
     assert read(b"id: 1\n\n")[1].last_id == "1"
     assert read(b"id: 1\n\nid: 2\ndata: lost")[1].last_id == "1"
 
 
 def test_messages_without_id_have_that_of_an_earlier_connection() -> None:
-    """The reader is made with it."""
+    """The reader is made with the last id."""
     assert read(b"data: a\n\n", last_id="7")[0] == [SseMessage("message", "a", "7")]
 
 
 def test_one_space_is_dropped_and_no_more() -> None:
-    """After the colon."""
+    """Further spaces after the colon belong to the data."""
     assert read(b"data:  a \n\n")[0] == [SseMessage("message", " a ", "")]
 
 

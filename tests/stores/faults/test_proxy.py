@@ -107,5 +107,5 @@ def test_a_frame_ends_where_it_ends_and_not_before(frame: bytes) -> None:
 
 
 def test_a_requests_parts_may_hold_any_bytes() -> None:
-    """Also newlines, and nothing at all."""
+    """A part may contain newlines, or be empty."""
     assert parts_of(b"*3\r\n$3\r\nSET\r\n$2\r\n\r\n\r\n$0\r\n\r\n") == [b"SET", b"\r\n", b""]

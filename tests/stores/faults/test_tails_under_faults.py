@@ -105,7 +105,7 @@ async def test_a_delete_during_a_cut_ends_the_subscriber(
 async def test_a_delete_before_the_seal_ends_subscribers(
     proxy: FaultProxy, make_store: StoreMaker, straight: RedisRunStore
 ) -> None:
-    """Also when the subscriber was about to seal the run."""
+    """The subscriber was about to seal the run."""
     store = make_store(proxy.url, late_event_seconds=0.05)
     await store.create("run", "work")
     await store.set_state("run", RunState.FAILED)

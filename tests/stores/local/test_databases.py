@@ -49,7 +49,7 @@ def database(reopen: Open) -> Database:
 
 class TestRuns:
     def test_an_unknown_run_has_nothing(self, database: Database) -> None:
-        """Neither a row nor a journal, entries or payloads."""
+        """It has no row, journal, entries or payloads."""
         assert database.stored("r1") is None
         assert database.journal("r1", 0, 10) is None
         assert database.last_entries("r1", 10) == []

@@ -114,7 +114,7 @@ def test_lua_forms_the_key_that_python_forms(
 
 @pytest.mark.parametrize("prefix", ["murmur:runs", "a:run:b"])
 def test_lua_forms_the_key_of_a_checkpoint_from_that_of_its_run(prefix: str) -> None:
-    """Also with a prefix and an id that contain colons."""
+    """Prefix and id may contain colons."""
     source = (script_folder() / "include" / "keys.lua").read_text(encoding="utf-8")
     keys = Keys(prefix)
     given = f"KEYS = {{'{keys.run('a:run:b')}'}}"

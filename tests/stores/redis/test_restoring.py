@@ -303,7 +303,7 @@ async def test_a_run_moves_between_numbers_of_partitions(space: Space, archive: 
 
 @pytest.mark.parametrize("run_id", ["a", "b:1", "x" * 128])
 def test_all_keys_of_a_restore_share_a_slot(run_id: str) -> None:
-    """So that its scripts could run on a cluster."""
+    """Its scripts could run on a cluster."""
     keys = Keys("prefix", 7)
     base = keys.base(keys.partition(run_id))
     names = [*keys.script_keys(run_id), base, keys.restoring(run_id, "0" * 64)]

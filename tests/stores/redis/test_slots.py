@@ -118,7 +118,7 @@ def test_the_slots_are_those_of_the_cluster_specification() -> None:
 @pytest.mark.parametrize("run_id", ["a", "b:1", "x" * 128, "0"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_all_keys_of_a_call_share_a_slot(name: str, run_id: str) -> None:
-    """For each command and each form of run id."""
+    """This holds for each command and each form of run id."""
     _, keys, _ = recorded(COMMANDS[name], run_id)
     assert len({slot(key) for key in keys}) == 1
 
@@ -138,7 +138,7 @@ def test_all_keys_of_a_partition_share_a_slot(partitions: int) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_call_sends_the_keys_that_its_script_declares(name: str) -> None:
-    """In the order of the script's header."""
+    """The order is that of the script's header."""
     script, keys, _ = recorded(COMMANDS[name], "r")
     rows = [row for _, row in declared(script, "KEYS")]
     formed = [re.split(r"\s+", row)[1] for row in rows]
@@ -151,7 +151,7 @@ def test_a_call_sends_the_keys_that_its_script_declares(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_call_sends_as_many_arguments_as_its_script_declares(name: str) -> None:
-    """For each command that a store sends."""
+    """Each command that a store sends is compared."""
     script, _, arguments = recorded(COMMANDS[name], "r")
     rows = declared(script, "ARGV")
     events = {"append": 2, "push_event": 1, "finish": 1}.get(name, 0)
@@ -161,7 +161,7 @@ def test_a_call_sends_as_many_arguments_as_its_script_declares(name: str) -> Non
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_call_sends_integers_where_its_script_declares_them(name: str) -> None:
-    """For each argument of each command."""
+    """Each argument of each command is compared."""
     script, _, arguments = recorded(COMMANDS[name], "r")
     for (row, kind), value in zip(declared(script, "ARGV"), arguments, strict=False):
         if kind.startswith("integer") and "or ''" not in kind:

@@ -76,7 +76,7 @@ async def test_a_run_set_pending_is_not_taken_from_its_next_worker(
 async def test_a_queue_that_was_deleted_is_made_again(
     space: Space, store: RedisRunStore, queue: Queue
 ) -> None:
-    """From the hashes of the pending runs, delayed ones included."""
+    """The hashes of pending runs are enough, delayed ones included."""
     await store.submit("run", "work")
     await store.submit("later", "work", delay_seconds=3600)
     space.admin.delete(space.keys.queue("work", 0))

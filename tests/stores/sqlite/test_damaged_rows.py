@@ -120,7 +120,7 @@ def test_a_run_whose_row_was_changed_is_damaged_and_left_out(
 
 @pytest.mark.parametrize("change", ["version = 'abc'", "version = 3.5", "last_ms = x'00'"])
 def test_a_version_that_is_no_number_is_damage(database: Database, change: str) -> None:
-    """Also a version with a fraction, or a time of a wrong type."""
+    """So is one with a fraction, or a time of a wrong type."""
     _change(database, f"UPDATE versions SET {change} WHERE run_no = 1")
     with pytest.raises(RunDamagedError):
         database.stored("r1")
