@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from murmur_streams.stores.local.engine.file_store import FileRunStore
-from murmur_streams.stores.local.engine.open_file import FileAccess, OpenFile
+from murmur_streams.stores.local.engine.file_store import FileAccess, FileRunStore, OpenFile
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 

@@ -89,7 +89,7 @@ async def test_nothing_that_blocks_is_called_on_the_event_loop(
         watch(database, threads)
         return database
 
-    monkeypatch.setattr(access_of(store), "_open_database", open_database)
+    monkeypatch.setattr(access_of(store), "open_database", open_database)
     async with store:
         await live(store)
     assert threads

@@ -46,11 +46,10 @@ class Access(Protocol):
 
     async def write_alone(self, operation: Callable[[Transaction], T]) -> T:
         """The same in a group of its own: for operations that read rows of several runs."""
-        ...
+        return await self.write(operation)
 
     def watch(self, is_wanted: bool) -> None:
         """Say whether anything in this process waits for what other processes write."""
-        ...
 
     async def close(self) -> None:
         """Finish the writes under way and close the database; a second call does nothing."""

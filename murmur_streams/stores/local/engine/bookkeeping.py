@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
@@ -72,30 +72,18 @@ def ready_position(run: Run) -> QueuePosition:
     return QueuePosition(is_ready=True, score=position - run.priority * PRIORITY_STEP_MS)
 
 
-def with_ready_position(stored: Stored) -> Stored:
-    """The bookkeeping of a delayed run that has become due."""
-    return replace(stored, queue=ready_position(stored.run))
-
-
 def keeping_problems(stored: Stored) -> list[str]:
     """Where the bookkeeping contradicts the run, for an audit."""
     run = stored.run
-    waits = run.state is RunState.PENDING and run.queued
+    waits, is_queued = run.state is RunState.PENDING and run.queued, stored.queue is not None
+    is_held, has_lease = run.claim is not None, stored.lease_until_ms is not None
+    expires_early = not run.state.is_terminal and stored.expire_at_ms is not None
     found = [
-        ("queue: it waits for a worker, but is not in a queue", waits and stored.queue is None),
-        ("queue: it stands in one, but does not wait", not waits and stored.queue is not None),
-        (
-            "lease: a worker holds it, but without a lease",
-            run.claim is not None and stored.lease_until_ms is None,
-        ),
-        (
-            "lease: there is one, but no worker holds it",
-            run.claim is None and stored.lease_until_ms is not None,
-        ),
-        (
-            "expire_at: it has not ended, but expires",
-            not run.state.is_terminal and stored.expire_at_ms is not None,
-        ),
+        ("queue: it waits for a worker, but is not in a queue", waits and not is_queued),
+        ("queue: it stands in one, but does not wait", is_queued and not waits),
+        ("lease: a worker holds it, but without a lease", is_held and not has_lease),
+        ("lease: there is one, but no worker holds it", has_lease and not is_held),
+        ("expire_at: it has not ended, but expires", expires_early),
     ]
     return [text for text, is_wrong in found if is_wrong]
 

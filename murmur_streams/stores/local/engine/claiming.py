@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from murmur_streams.core.model.commands import Start
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.work import Claim, Claimed, TargetRule
-from murmur_streams.stores.local.engine.database import QueuePosition, Reader, Space
+from murmur_streams.stores.local.engine.database import Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
 
 LOOKED_AT, MOVED = 500, 100
@@ -53,7 +53,8 @@ class Claiming:
     refused: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Runs that ended on the way, and why."""
     _seen: set[str] = field(default_factory=set[str])
-    _next_due_ms: int | None = None
+    _due_ms: list[int] = field(default_factory=list[int])
+    """When the first delayed run of each target is due."""
 
     def serve(self, rules: Sequence[TargetRule]) -> Claimed:
         """Take runs of each target in order; paused targets are passed over."""
@@ -62,9 +63,9 @@ class Claiming:
                 self._serve(rule)
         if self._is_over and self._wants_more:
             return Claimed(self.claims, 0.0)
-        if self._next_due_ms is None:
+        if not self._due_ms:
             return Claimed(self.claims, None)
-        return Claimed(self.claims, max(0, self._next_due_ms - self.group.now_ms) / 1000)
+        return Claimed(self.claims, max(0, min(self._due_ms) - self.group.now_ms) / 1000)
 
     @property
     def _wants_more(self) -> bool:
@@ -88,9 +89,9 @@ class Claiming:
                 except RunDamagedError:
                     # It stays in its queue until an operator repairs it; audit reports how.
                     self.refused.append((run_id, "it is damaged"))
-        for due_ms in self._delayed(rule.name):
-            known = self._next_due_ms
-            self._next_due_ms = due_ms if known is None else min(known, due_ms)
+        changed = self.group.changes.runs
+        rows = self.group.database.queue(rule.name, is_ready=False, limit=len(changed) + 1)
+        self._due_ms += [due_ms for due_ms, run_id in rows if run_id not in changed][:1]
 
     def _take(self, run_id: str, rule: TargetRule) -> None:
         token = self.tokens[len(self.claims)]
@@ -123,23 +124,13 @@ class Claiming:
 
     def _next_ready(self, target: str, wanted: int) -> list[str]:
         """The first ready runs as the group has left them, of those not looked at yet."""
-        changed = dict(self._changed(target))
-        limit = wanted + len(self.group.changes.runs) + len(self._seen)
-        rows = self.group.database.queue(target, is_ready=True, limit=limit)
-        found = [row for row in rows if row[1] not in self.group.changes.runs]
-        found += [
-            (position.score, run_id) for run_id, position in changed.items() if position.is_ready
-        ]
-        return [run_id for _, run_id in sorted(found) if run_id not in self._seen][:wanted]
-
-    def _delayed(self, target: str) -> list[int]:
-        """When the first of the delayed runs is due, if there is any."""
         changed = self.group.changes.runs
-        rows = self.group.database.queue(target, is_ready=False, limit=len(changed) + 1)
-        return [due_ms for due_ms, run_id in rows if run_id not in changed][:1]
-
-    def _changed(self, target: str) -> Iterator[tuple[str, QueuePosition]]:
-        for run_id, change in self.group.changes.runs.items():
+        limit = wanted + len(changed) + len(self._seen)
+        rows = self.group.database.queue(target, is_ready=True, limit=limit)
+        found = [row for row in rows if row[1] not in changed]
+        for run_id, change in changed.items():
             after = change.after
-            if after is not None and after.queue is not None and after.run.target == target:
-                yield run_id, after.queue
+            queue = None if after is None or after.run.target != target else after.queue
+            if queue is not None and queue.is_ready:
+                found.append((queue.score, run_id))
+        return [run_id for _, run_id in sorted(found) if run_id not in self._seen][:wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.work import ControlMessage
@@ -127,10 +128,7 @@ class Signals:
             self._listening[worker].set()
 
     async def _until(self, event: asyncio.Event, seconds: float) -> None:
-        if self._is_closed:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
+        if not self._is_closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
@@ -125,26 +126,18 @@ def _last_of(entries: deque[JournalEntry], seq: int) -> list[JournalEntry] | Non
     return None if missing > len(entries) else [entries[index] for index in range(-missing, 0)]
 
 
+@dataclass(eq=False)
 class LocalTails:
-    """All subscribers of this process.
+    """All subscribers of this process."""
 
-    Args:
-        read: reads a page of a journal and its run.
-        seal: seals a run that ended without a closing event, or answers how long to wait.
-        moved: called when ``following`` may have changed.
-    """
-
-    def __init__(
-        self,
-        read: ReadPage,
-        seal: Callable[[str], Awaitable[Answer]],
-        moved: Callable[[], None],
-    ) -> None:
-        self.read = read
-        self.seal = seal
-        self._moved = moved
-        self._followed: dict[str, RecentEntries] = {}
-        self._is_closed = False
+    read: ReadPage
+    """Reads a page of a journal and its run."""
+    seal: Callable[[str], Awaitable[Answer]]
+    """Seals a run that ended without a closing event, or answers how long to wait."""
+    moved: Callable[[], None]
+    """Called when ``following`` may have changed."""
+    _followed: dict[str, RecentEntries] = field(default_factory=dict[str, RecentEntries])
+    _is_closed: bool = False
 
     @property
     def following(self) -> int:
@@ -197,7 +190,7 @@ class LocalTails:
         # and the first wait would not wake the reader, which would get it only with the next one.
         followed = self._followed.setdefault(run_id, RecentEntries())
         followed.subscribers += 1
-        self._moved()
+        self.moved()
         try:
             tail = LocalTail(self, followed, Reading(run_id, late))
             await tail.begin(None if after is None else Cursor.parse(after))
@@ -206,7 +199,7 @@ class LocalTails:
             followed.subscribers -= 1
             if not followed.subscribers:
                 self._followed.pop(run_id, None)
-                self._moved()
+                self.moved()
 
 
 class LocalTail:

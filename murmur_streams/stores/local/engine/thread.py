@@ -66,7 +66,7 @@ class DatabaseThread:
         Submitted calls do not delay it: it runs between two of them.
         """
         self._look, self._look_seconds = look, seconds
-        self._calls.put(_nothing)
+        self._calls.put(lambda: None)  # wakes the thread, which then waits again
 
     async def stop(self) -> None:
         """Let the thread end after the submitted calls, and wait for that."""
@@ -101,10 +101,6 @@ class DatabaseThread:
                 return self._calls.get(timeout=left)
             except queue.Empty:
                 continue
-
-
-def _nothing() -> None:
-    """Wakes the thread, which then waits again."""
 
 
 def _succeed(outcome: asyncio.Future[T], result: T) -> None:

@@ -19,7 +19,7 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.evolve import fold
 from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
 from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
-from murmur_streams.stores.local.engine.bookkeeping import is_due, keep, with_ready_position
+from murmur_streams.stores.local.engine.bookkeeping import is_due, keep, ready_position
 from murmur_streams.stores.local.engine.database import Due, RunChange, Stored
 from murmur_streams.stores.local.engine.run_writes import RunWrites, Written
 
@@ -38,7 +38,7 @@ class Transaction(RunWrites):
         for due_ms, run_id in self.database.queue(target, is_ready=False, limit=limit):
             before = self._readable(run_id) if due_ms <= self.now_ms else None
             if before is not None and before.queue is not None:
-                self._put(run_id, with_ready_position(before))
+                self._put(run_id, replace(before, queue=ready_position(before.run)))
 
     def do_housekeeping(self, limit: int) -> int:
         """Remove ended runs whose time is over, fail live ones that are overdue; how many.

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
 from murmur_streams.stores.local.engine.access import Begin
@@ -40,6 +40,10 @@ class _CallOutcome:
     call: _WaitingCall
     value: Any = None
     error: BaseException | None = None
+
+
+_Outcome = tuple[list[_CallOutcome], list[Written], range]
+"""The outcomes of the calls of a group, what it wrote, and the n of its entries in the feed."""
 
 
 class GroupWriter:
@@ -81,25 +85,14 @@ class GroupWriter:
         self.known: dict[str, Stored] = {}
         """Runs as they were committed last, the oldest first; any thread may read it."""
 
-    async def run(self, operation: Operation[T]) -> T:
-        """Call an operation in a group; what it returned or raised.
-
-        It may be called again when its group could not be committed: it must do nothing but read
-        and write its transaction.
-        """
-        return await self._call(operation, is_alone=False)
-
-    async def alone(self, operation: Operation[T]) -> T:
-        """The same in a group of its own: for operations that read rows of several runs."""
-        return await self._call(operation, is_alone=True)
-
     async def close(self) -> None:
         """Write the waiting calls; later ones are refused."""
         self._is_closed = True
         self._room.set()
         await self._idle.wait()
 
-    async def _call(self, operation: Operation[T], *, is_alone: bool) -> T:
+    async def write(self, operation: Operation[T], *, is_alone: bool = False) -> T:
+        """Call an operation in a group, or in one of its own; what it returned or raised."""
         while len(self._waiting) >= MOST_WAITING and not self._is_closed:
             self._room.clear()
             await self._room.wait()
@@ -132,36 +125,30 @@ class GroupWriter:
             self._begin_group()
         except BaseException as error:  # noqa: BLE001  # goes to every caller
             # Trying each by itself would wait for the lock of the file once more for each.
-            done = [_CallOutcome(call, error=_store_error(error)) for call in group]
-            self._thread.call_on_loop(self._finish, done, [], range(0))
+            self._thread.call_on_loop(self._finish, *_failed(group, error))
             return
         try:
-            done, written, feed = self._write(group)
+            outcome: _Outcome = self._write(group)
         except BaseException as error:  # noqa: BLE001  # each caller gets its own
-            if len(group) == 1:
-                done, written, feed = (
-                    [_CallOutcome(group[0], error=_store_error(error))],
-                    [],
-                    range(0),
-                )
-            else:
-                for call in group[:-1]:
+            outcome = _failed(group, error)
+            if len(group) > 1:
+                for call in group:
                     self._thread.call_on_loop(self._answer, *self._outcome_of(call))
-                done, written, feed = self._outcome_of(group[-1])
-        self._thread.call_on_loop(self._finish, done, written, feed)
+                outcome = [], [], range(0)
+        self._thread.call_on_loop(self._finish, *outcome)
 
-    def _outcome_of(self, call: _WaitingCall) -> tuple[list[_CallOutcome], list[Written], range]:
+    def _outcome_of(self, call: _WaitingCall) -> _Outcome:
         try:
             self._begin_group()
             return self._write([call])
         except BaseException as error:  # noqa: BLE001  # goes to the caller
-            return [_CallOutcome(call, error=_store_error(error))], [], range(0)
+            return _failed([call], error)
 
     def _begin_group(self) -> None:
         if self._database.begin():
             self.known.clear()
 
-    def _write(self, group: list[_WaitingCall]) -> tuple[list[_CallOutcome], list[Written], range]:
+    def _write(self, group: list[_WaitingCall]) -> _Outcome:
         """Call the operations of a group that has begun, and commit it."""
         try:
             transaction = self._begin(self._database, self.known, self._damaged)
@@ -215,6 +202,7 @@ class GroupWriter:
                 outcome.set_exception(each.error)
 
 
-def _store_error(error: BaseException) -> BaseException:
+def _failed(calls: list[_WaitingCall], error: BaseException) -> _Outcome:
     # A future takes every exception but this one, which means the end of an iterator.
-    return StoreError(repr(error)) if isinstance(error, StopIteration) else cast("Any", error)
+    known = StoreError(repr(error)) if isinstance(error, StopIteration) else error
+    return [_CallOutcome(call, error=known) for call in calls], [], range(0)

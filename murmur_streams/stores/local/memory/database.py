@@ -204,13 +204,8 @@ class MemoryDatabase(Database):
 def _positions(stored: Stored) -> Collection[tuple[_Index, _Position]]:
     """Where a run stands in each index that it is in."""
     run_id = stored.run.run_id
-    moments = (
-        (Due.EXPIRE, stored.expire_at_ms),
-        (Due.OVERDUE, stored.overdue_ms),
-        (Due.LEASE, stored.lease_until_ms),
-    )
     found: list[tuple[_Index, _Position]] = [
-        ((due,), (ms, run_id)) for due, ms in moments if ms is not None
+        ((due,), (ms, run_id)) for due in Due if (ms := getattr(stored, due.value)) is not None
     ]
     if stored.queue is not None:
         index = _queue_index(stored.run.target, is_ready=stored.queue.is_ready)

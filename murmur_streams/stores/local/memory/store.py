@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from murmur_streams.core.model.commands import Command, Finish, SetResult
 from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
-from murmur_streams.stores.local.engine.access import Begin, Committed
+from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.database import Reader, Stored
 from murmur_streams.stores.local.engine.store import LocalRunStore
 from murmur_streams.stores.local.engine.transaction import Transaction
@@ -18,48 +19,42 @@ from murmur_streams.stores.local.memory.database import MemoryDatabase
 T = TypeVar("T")
 
 
-class MemoryAccess:
+@dataclass(eq=False)
+class MemoryAccess(Access):
     """Reads and writes at once, in the caller's thread: nothing here blocks."""
 
-    def __init__(self, database: MemoryDatabase, begin: Begin, committed: Committed) -> None:
-        self._database = database
-        self._begin = begin
-        self._committed = committed
-        self._is_closed = False
+    database: MemoryDatabase
+    begin: Begin
+    committed: Committed
+    is_closed: bool = False
 
     async def open(self) -> None:
         self._check_open()
 
     async def stored(self, run_id: str) -> Stored | None:
         self._check_open()
-        return self._database.stored(run_id)
+        return self.database.stored(run_id)
 
     async def read(self, call: Callable[[Reader], T]) -> T:
         self._check_open()
-        return call(self._database)
+        return call(self.database)
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
         # No await between the decision and the rows: tasks of one loop cannot interleave here.
         self._check_open()
-        group = self._begin(self._database, {}, set())
+        group = self.begin(self.database, {}, set())
         value = operation(group)
         group.finish()
         if not group.changes.is_empty:
-            self._database.commit(group.changes)
-            self._committed(group.written)
+            self.database.commit(group.changes)
+            self.committed(group.written)
         return value
 
-    async def write_alone(self, operation: Callable[[Transaction], T]) -> T:
-        return await self.write(operation)
-
-    def watch(self, is_wanted: bool) -> None:
-        """Nothing to watch: no other process writes here."""
-
     async def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self.is_closed:
             raise StoreClosedError("the store is closed; open a new one")
 
 
