@@ -129,14 +129,14 @@ async def test_the_file_is_looked_at_only_while_somebody_waits(store: SQLiteRunS
     """Without subscribers, this process does not look for foreign writes."""
     looks = 0
     file = await file_of(store)
-    look = file._reader.has_foreign_writes
+    look = file.reader.has_foreign_writes
 
     def counted() -> bool:
         nonlocal looks
         looks += 1
         return look()
 
-    file._reader.has_foreign_writes = counted
+    file.reader.has_foreign_writes = counted
     for number in range(20):
         await store.append(RUN, note(RUN, number))
         await asyncio.sleep(LOOK_SECONDS / 2)
@@ -159,14 +159,14 @@ async def test_own_writes_are_not_read_again_for_subscribers(
     await subscriber.until(1)
     file = await file_of(store)
     reads = 0
-    read = file._reader.journal
+    read = file.reader.journal
 
     def counted(run_id: str, after_seq: int, limit: int) -> object:
         nonlocal reads
         reads += 1
         return read(run_id, after_seq, limit)
 
-    file._reader.journal = counted  # type: ignore[method-assign,assignment]
+    file.reader.journal = counted  # type: ignore[method-assign,assignment]
     for number in range(1, 50):
         await store.append(RUN, note(RUN, number))
         await subscriber.until(number + 1)
@@ -200,14 +200,14 @@ async def test_subscribers_go_on_after_a_failed_look(store: SQLiteRunStore, path
     await store.append(RUN, note(RUN, 0))
     await subscriber.until(1)
     file = await file_of(store)
-    feed, failures = file._reader.feed, [RecursionError("deep"), StoreUnavailableError("busy")]
+    feed, failures = file.reader.feed, [RecursionError("deep"), StoreUnavailableError("busy")]
 
     def failing(after_n: int, limit: int) -> list[FeedRow]:
         if failures:
             raise failures.pop()
         return feed(after_n, limit)
 
-    file._reader.feed = failing
+    file.reader.feed = failing
     for number in (1, 2, 3):
         await elsewhere(path, "append", RUN, 1, number)
         await subscriber.until(number + 1)
