@@ -190,9 +190,7 @@ class ArchiveContract(ContractFixtures):
         await writing
         assert [verify(archive).problems for archive in taken] == [()] * len(taken)
 
-    async def test_a_second_restore_changes_nothing(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_second_restore_does_nothing(self, bench: Workbench, store: RunStore) -> None:
         """A store that has the archive's entries, or more of the same life, stays as it is."""
         run_id = await bench.run(store, input=1)
         earlier = await store.archive(run_id)
@@ -255,16 +253,12 @@ class ArchiveContract(ContractFixtures):
         await until_gone(hasty, run_id)
 
     @opened_with(live_ttl_seconds=0.05)
-    async def test_a_restored_live_run_becomes_overdue(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_restored_run_becomes_overdue(self, bench: Workbench, store: RunStore) -> None:
         archive = held_run(bench.new_id())
         await store.restore(archive)
         await until_failed(store, archive.run_id)
 
-    async def test_a_restored_run_is_not_in_the_feed(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_the_feed_has_no_restored_run(self, bench: Workbench, store: RunStore) -> None:
         archive = held_run(bench.new_id())
         assert await store.restore(archive) is True
         other = await bench.run(store)

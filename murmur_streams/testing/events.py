@@ -9,11 +9,7 @@ from typing import Any, cast
 import pytest
 from pydantic import JsonValue
 
-from murmur_streams.core.model.errors import (
-    InvalidInputError,
-    RunTerminatedError,
-    WrongExpectedVersionError,
-)
+from murmur_streams.core.model.errors import RunTerminatedError, WrongExpectedVersionError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
@@ -62,11 +58,6 @@ class EventContract(ContractFixtures):
         for count, version in ((1, 2), (3, 5), (500, 505)):
             assert await store.append(run_id, *notes(run_id, count)) == version
             assert (await store.snapshot(run_id)).version == version
-
-    async def test_append_writes_all_or_none(self, store: RunStore, run_id: str) -> None:
-        with pytest.raises(InvalidInputError):
-            await store.append(run_id, note(run_id), note("another"), note(run_id))
-        assert (await store.snapshot(run_id)).version == 1
 
     @pytest.mark.parametrize("expected", [0, 1, 3, -1, 10**12])
     async def test_append_expects_a_version(

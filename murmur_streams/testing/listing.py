@@ -107,9 +107,7 @@ class ListingContract(ContractFixtures):
         assert await listed(store, target="unknown") == []
 
     @opened_with(ttl_seconds=0.05)
-    async def test_a_run_that_is_gone_is_not_listed(
-        self, bench: Workbench, store: RunStore
-    ) -> None:
+    async def test_a_gone_run_is_not_listed(self, bench: Workbench, store: RunStore) -> None:
         """Neither a deleted nor an expired run is in the list of all runs, or of its tenant."""
         deleted, expired, remaining = [await bench.run(store, tenant=TENANT) for _ in range(3)]
         await store.delete(deleted, force=True)

@@ -15,6 +15,7 @@ from murmur_streams.testing.results import agent_result
 from murmur_streams.testing.workbench import (
     ENDED,
     LIVE,
+    PATIENCE_SECONDS,
     TARGET,
     Workbench,
     closing,
@@ -69,42 +70,23 @@ class RemovalContract(ContractFixtures):
         assert (await store.get_input(run_id), await store.get_result(run_id)) == (None, None)
         assert second.epoch != first.epoch
 
+    @opened_with(late_event_seconds=1000)
+    @pytest.mark.parametrize("state", [RunState.PENDING, RunState.COMPLETED])
     async def test_a_delete_ends_the_streams(
-        self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
+        self, bench: Workbench, store: RunStore, other: RunStore, run_id: str, state: RunState
     ) -> None:
-        """A delete ends the streams of all live subscribers."""
+        """All streams of a deleted run end, also when it has ended and waits for its seal."""
         await store.append(run_id, note(run_id))
-        subscribers = [bench.subscribe(other, run_id) for _ in range(3)]
+        await store.set_state(run_id, state)
+        idle = store.stream(run_id)
+        assert (await anext(idle)).data == 0
+        subscribers = [bench.subscribe(each, run_id) for each in (store, other, other)]
         for subscriber in subscribers:
             await subscriber.until(1)
         await store.delete(run_id, force=True)
         assert [len(await subscriber.ended()) for subscriber in subscribers] == [1, 1, 1]
-
-    @opened_with(late_event_seconds=1000)
-    async def test_a_delete_ends_an_unsealed_stream(
-        self, bench: Workbench, store: RunStore, run_id: str
-    ) -> None:
-        """A delete ends the stream of a run that has ended and waits for its seal."""
-        await store.append(run_id, note(run_id))
-        subscriber = bench.subscribe(store, run_id)
-        await store.set_state(run_id, RunState.COMPLETED)
-        await subscriber.until(1)
-        await store.delete(run_id)
-        assert len(await subscriber.ended()) == 1
-
-    @opened_with(late_event_seconds=1000)
-    @pytest.mark.parametrize("state", [RunState.PENDING, RunState.COMPLETED])
-    async def test_a_delete_ends_an_idle_stream(
-        self, store: RunStore, run_id: str, state: RunState
-    ) -> None:
-        """A subscriber that does not read when the run is deleted sees the end later."""
-        await store.append(run_id, note(run_id))
-        await store.set_state(run_id, state)
-        stream = store.stream(run_id)
-        assert (await anext(stream)).data == 0
-        await store.delete(run_id, force=True)
-        async with asyncio.timeout(20):
-            assert [event async for event in stream] == []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert [event async for event in idle] == []
 
     @pytest.mark.parametrize("state", ENDED)
     @opened_with(ttl_seconds=SHORT_SECONDS)

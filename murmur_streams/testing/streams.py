@@ -228,9 +228,7 @@ class CursorContract(ContractFixtures):
         (entry,) = await journal_of(store, run_id)
         await assert_reset(store, await bench.run(store), entry.cursor)
 
-    async def test_a_cursor_of_an_earlier_life_is_a_reset(
-        self, store: RunStore, run_id: str
-    ) -> None:
+    async def test_a_cursor_of_an_old_life_is_a_reset(self, store: RunStore, run_id: str) -> None:
         (entry,) = await journal_of(store, run_id)
         await store.delete(run_id, force=True)
         await store.create(run_id, TARGET)
