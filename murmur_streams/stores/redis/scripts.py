@@ -71,15 +71,27 @@ def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> Non
     if path in seen:
         return
     seen.add(path)
+    includes, code = _read(path, folder)
+    for included in includes:
+        _collect(included, folder, parts, seen)
+    parts.append(code)
+
+
+@cache
+def _read(path: Path, folder: Path) -> tuple[list[Path], str]:
+    """The includes that a file names, and its code without comments.
+
+    Each file is read once for all scripts: the start of every command line waits for them.
+    """
     source = path.read_text(encoding="utf-8")
     match = _INCLUDE.search(source)
-    for name in match[1].split(",") if match else ():
-        included = folder / "include" / f"{name.strip()}.lua"
+    names = match[1].split(",") if match else ()
+    includes = [folder / "include" / f"{name.strip()}.lua" for name in names]
+    for included in includes:
         if not included.is_file():
             raise FileNotFoundError(f"{path.name} includes {included}, which is missing")
-        _collect(included, folder, parts, seen)
     lines = [line for line in source.splitlines() if line and not line.lstrip().startswith("--")]
-    parts.append("\n".join(lines))
+    return includes, "\n".join(lines)
 
 
 def _with_numbers(code: str) -> str:
