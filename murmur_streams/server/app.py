@@ -81,16 +81,13 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
-        generate_unique_id_function=lambda route: route.name,
-        responses=openapi.problems(
-            kinds.INVALID
-        ),  # else FastAPI documents a 422 that is never sent
     )
     app.state.pod = pod
     app.state.metrics = Metrics(pod)
     routers = (*_ROUTERS, openapi.pages) if pod.options.docs else _ROUTERS
     for router in routers:
-        app.include_router(router)
+        # As they are: `include_router` would make each route again at the app's first request.
+        app.router.routes.extend(router.routes)
     app.state.allowed = path_methods(routers)
     app.add_exception_handler(HTTPException, _router_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)

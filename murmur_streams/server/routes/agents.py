@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from pydantic import JsonValue
 
 from murmur_streams.core.model.identifiers import check_target
@@ -14,7 +14,7 @@ from murmur_streams.fleet.agents import Agent
 from murmur_streams.server.auth.access import READERS, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
-from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.openapi import make_router, preferring, problems, request_body
 from murmur_streams.server.problems import ProblemError, problem_of
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
@@ -23,7 +23,7 @@ from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import AgentSchema, AnyOutcome
 from murmur_streams.wire.requests import GatherRequest, RunRequest, SubmitRequest, Task
 
-router = APIRouter(tags=["agents"])
+router = make_router("agents")
 _RUNNING = problems(
     kinds.NO_AGENT, kinds.IN_FLIGHT, kinds.KEY_REUSED, kinds.TOO_MANY, kinds.DRAINING, kinds.TIMEOUT
 )

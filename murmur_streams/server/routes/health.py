@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -13,10 +13,11 @@ from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.server.answering import json_answer
 from murmur_streams.server.auth.access import READERS, pod_of, refuse_unknown_queries
 from murmur_streams.server.metrics import Metrics
+from murmur_streams.server.openapi import make_router
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire.answers import Health, Readiness
 
-router = APIRouter(tags=["health"])
+router = make_router("health")
 
 READY_SECONDS = 2.0
 """The longest time that a readiness probe waits for the store."""

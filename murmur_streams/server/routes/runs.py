@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, nullcontext
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.pages import listing_key
@@ -16,7 +16,7 @@ from murmur_streams.server.answering import conditional_answer, json_answer, log
 from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of, optional_body_of
-from murmur_streams.server.openapi import preferring, problems, request_body
+from murmur_streams.server.openapi import make_router, preferring, problems, request_body
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_messages import resume_after
 from murmur_streams.server.submission import idempotency_key, submit
@@ -26,7 +26,7 @@ from murmur_streams.wire import answers, requests
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.run_json import RunList, RunSnapshot
 
-router = APIRouter(tags=["runs"])
+router = make_router("runs")
 
 MOST_PAGES = 20
 """The most pages of the store that are read for one page of the runs that a caller may see."""

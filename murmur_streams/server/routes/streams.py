@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request
 
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType
@@ -19,7 +19,7 @@ from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.server.auth.access import Admin, Reader, StreamReader, pod_of
 from murmur_streams.server.auth.signed_tickets import seconds_left, sign_ticket
-from murmur_streams.server.openapi import problems
+from murmur_streams.server.openapi import make_router, problems
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.several_runs import ManyCursor, follow_runs
 from murmur_streams.server.stream_messages import (
@@ -34,7 +34,7 @@ from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import Ticket
 
-router = APIRouter(tags=["streams"])
+router = make_router("streams")
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _ACCEPTED = ("text/event-stream", "text/*", "*/*")
