@@ -202,7 +202,7 @@ def current_socket(folder: Path) -> Path | None:
         recorded = Path((folder / SOCKET_RECORD).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
-    # A copied folder has the record of another one; a foreign folder has anybody's sockets.
+    # A copied folder has the record of another one; a foreign folder may have any socket.
     ours = recorded.name == _hashed_name(folder) and _is_private(recorded.parent)
     return recorded if ours else None
 

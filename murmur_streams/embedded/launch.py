@@ -18,7 +18,7 @@ from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded import keeper
 from murmur_streams.embedded.folder import new_socket
 
-# What ends the server when its keeper was killed: the kernel on Linux, elsewhere a guard process.
+# When the keeper was killed, this ends the server: the kernel on Linux, elsewhere a guard.
 WATCHED_BY = "kernel" if sys.platform == "linux" else "guard"
 _NAMES_ON_PATH = ("valkey-server", "redis-server")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}

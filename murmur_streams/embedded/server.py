@@ -39,7 +39,7 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """For ``redis.from_url`` and its like."""
-        from urllib.parse import quote  # Slow to load; who needs a URL has loaded it already.
+        from urllib.parse import quote  # Slow; a program with URLs has it.
 
         return f"unix://{quote(str(self.socket_path))}?db=0"
 

@@ -1,4 +1,4 @@
-"""What the package logs: texts without control characters, the run of a record, repeated faults."""
+"""Logging: texts without control characters, the run of a record, repeated faults."""
 
 from __future__ import annotations
 

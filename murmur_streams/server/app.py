@@ -75,7 +75,7 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         title="murmur-streams",
         version=version("murmur-streams"),
         description="Submit runs, read and stream them from any pod, cancel them.",
-        # Routes of ours serve the document and its pages: they check who may read it.
+        # Our own routes serve the document and its pages: they check the caller's rights.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

@@ -79,7 +79,7 @@ def test_what_looks_at_runs_makes_no_store_of_a_mistyped_name(
     """The command is refused, and no file is created."""
     monkeypatch.chdir(tmp_path)
     said = refused("--url", url, *argv)
-    assert f"no store at {tmp_path}/runs" in said
+    assert f"no store exists at {tmp_path}/runs" in said
     assert not list(tmp_path.iterdir())
 
 

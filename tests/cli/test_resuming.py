@@ -109,7 +109,7 @@ def test_it_does_not_go_on_in_another_store(
     path = torn(url, tmp_path / "file")
     said = refused(with_old_header(path) if is_old else path, "--url", other)
     assert "is not in this store: go on with the --url and --prefix" in said
-    assert "no store at" in refused(path, "--url", f"sqlite:{tmp_path}/typo.db")
+    assert "no store exists at" in refused(path, "--url", f"sqlite:{tmp_path}/typo.db")
 
 
 def test_another_life_of_an_id_is_not_the_run_of_the_file(url: str, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def _show(session: Session) -> int:
         found = await ask(connection, ["HGET", Keys(session.prefix).meta, "partitions"])
     if isinstance(found, bytes) and found.isdigit():
         return int(found)
-    raise StoreConfigurationError(f"there are no runs under {session.prefix!r} yet")
+    raise StoreConfigurationError(f"no runs exist under {session.prefix!r} yet")
 
 
 async def _raise(session: Session, number: int, *, delete_ended: bool) -> None:

@@ -77,7 +77,7 @@ def _imported(name: str, here: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _failed(name, str(error), error, here) from error
         raise FleetNotFoundError(
-            f"there is no module {error.name!r} in {here} or among the installed packages; {_FORM}"
+            f"no module {error.name!r} is in {here} or among the installed packages; {_FORM}"
         ) from None
     except SystemExit as error:
         # Else the command would end with the code of the user's module, perhaps with 0.

@@ -128,7 +128,7 @@ class Session:
                 "--prefix is what Redis keys begin with, and these runs are in a file: leave it out"
             )
         if not may_be_new and not self.store_exists:
-            raise StoreConfigurationError(f"there is no store at {self.path}")
+            raise StoreConfigurationError(f"no store exists at {self.path}")
 
     @property
     def path(self) -> Path | None:

@@ -23,7 +23,7 @@ from murmur_streams.core.model.limits import Limits, check_seconds
 
 
 class RunOptions(TypedDict, total=False):
-    """What a run begins with, as keywords of a store's ``create``."""
+    """The beginning of a run, as keywords of a store's ``create``."""
 
     input: JsonValue
     metadata: Mapping[str, JsonValue] | None
@@ -62,7 +62,7 @@ LONGEST_TRACE = 512
 
 
 class QueuedRunOptions(RunOptions, total=False):
-    """What a queued run begins with, as keywords of a store's ``submit``."""
+    """The beginning of a queued run, as keywords of a store's ``submit``."""
 
     priority: int
     delay_seconds: float

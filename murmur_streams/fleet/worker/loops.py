@@ -97,7 +97,7 @@ class WorkerLoops:
         moments. The runs of a dead worker therefore wait for one and a half leases at the longest,
         or for one and three quarters if the worker that did the last housekeeping dies with it. All
         workers call, and the store lets one of them in: a worker that was chosen once and then died
-        would leave its own runs, and everybody else's, without housekeeping.
+        would leave all runs of the partition without housekeeping.
 
         Args:
             on_requeued: called when runs were queued again. The server sends a wake-up token for

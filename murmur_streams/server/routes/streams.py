@@ -43,7 +43,7 @@ _Q_OF_ZERO = re.compile(r"q\s*=\s*0(\.0*)?")
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What every stream may be asked for."""
+    """The query parameters of every stream."""
 
     after: str | None
     """The position after which it continues; None: the start."""

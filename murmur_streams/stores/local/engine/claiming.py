@@ -38,7 +38,7 @@ class Claiming:
 
     Args:
         group: a group of its own: other calls in it could change the rows that this one reads.
-        worker: who claims.
+        worker: the worker that claims.
         host: where it runs; None when that is unknown.
         tokens: the fencing tokens of the claims, one for each that is wanted.
         lease_ms: how long they hold without a heartbeat.

@@ -19,7 +19,7 @@ from murmur_streams.stores.local.rocksdb.view import View
 VERSION = 1
 """Of the keys and rows, as this release writes them."""
 
-# What RocksDB and its binding leave when they are killed while they make a folder: no data yet.
+# Files that RocksDB and its binding leave if they are killed while they make a folder: no data.
 _BEGUN = re.compile(
     r"LOCK|IDENTITY|LOG(\.old\..*)?|rocksdict-config\.json|(MANIFEST|OPTIONS)-\d+|.*\.dbtmp"
 )
@@ -32,8 +32,8 @@ def check_folder(path: Path) -> None:
     """Refuse a folder that is not a store of ours and not free to become one.
 
     Raises:
-        StoreConfigurationError: it is none, of a newer version, or somebody has it open; no file in
-            it was changed.
+        StoreConfigurationError: it is not a store, is of a newer version, or another process has it
+            open; no file in it was changed.
         StoreDamagedError: it was a RocksDB, and cannot be read; likewise.
     """
     if not _is_there(path):
@@ -70,7 +70,7 @@ def check_folder(path: Path) -> None:
         holder = _holder(path)
         if holder is None:
             raise
-        # Who opened it meanwhile removed files that were just looked for.
+        # The process that opened it meanwhile has removed files that this check looked for.
         raise in_use(path, holder) from error
 
 

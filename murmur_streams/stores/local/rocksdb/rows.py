@@ -142,7 +142,7 @@ def feed_row(position_ms: int, target: str, entry: JournalEntry, fields: bytes) 
 def read_feed_row(n: int, row: bytes | None, least_ms: int) -> tuple[FeedRow, bool]:
     """Read an entry of the feed, and whether its fields must be looked up in the journal.
 
-    What cannot be read is an entry without a type: the feed of all runs goes on.
+    A row that cannot be read is an entry without a type, so that the feed of all runs goes on.
 
     Args:
         n: its number.

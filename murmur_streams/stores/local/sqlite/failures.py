@@ -65,7 +65,7 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def is_locked(error: sqlite3.Error) -> bool:
-    """Whether somebody else holds a lock, so that trying again may help."""
+    """Whether another connection holds a lock, so that trying again may help."""
     return primary_code(error) in _WAITS
 
 

@@ -62,7 +62,7 @@ def _number(header: bytes, at: int) -> int:
 
 
 def _check_empty(path: Path) -> None:
-    # Asked in this order: who creates the store at this moment makes -wal after the file.
+    # In this order: a process that creates the store at this moment makes -wal after the file.
     has_wal = _size(Path(f"{path}-wal")) > 0
     if has_wal and _size(path) == 0:
         raise StoreDamagedError(

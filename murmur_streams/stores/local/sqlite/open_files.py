@@ -58,7 +58,7 @@ def open_file(
 
     Raises:
         StoreConfigurationError: it was open in the process that this one was forked from.
-        StoreUnavailableError: somebody goes on replacing it.
+        StoreUnavailableError: the file was replaced again and again meanwhile.
     """
     with _lock:
         for _ in range(_TRIES):
@@ -70,8 +70,8 @@ def open_file(
             if after is not None and before in {None, after}:
                 _opened.setdefault(after, _Opened(os.getpid())).connections += 1
                 return connection, after
-            # What was judged is not what was opened: somebody put another file there, or an
-            # overlay made a copy of it to be written to.
+            # The opened file is not the judged one: it was replaced, or an overlay file system
+            # made a copy of it for writing.
             connection.close()
     raise StoreUnavailableError(
         f"{path} was removed or replaced while it was opened; end what does so, then try again"

@@ -111,7 +111,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a store of ours that somebody has removed something from.
+    """Refuse a store of ours that lacks a table, an index or a row.
 
     Raises:
         StoreDamagedError: it names what is missing, and what to do.

@@ -12,9 +12,9 @@ LOOK_SECONDS = 0.02
 class SQLiteRunStore(FileRunStore):
     """Runs in an SQLite file, shared by every process of this machine that opens it.
 
-    What another process writes reaches a subscriber here at most ``LOOK_SECONDS`` and one read
-    later: while somebody waits, and only then, a thread asks SQLite fifty times a second whether
-    the file has changed (``PRAGMA data_version``, some microseconds).
+    A write of another process reaches a subscriber here at most ``LOOK_SECONDS`` and one read
+    later: only while a reader waits, a thread asks SQLite fifty times a second whether the file
+    has changed (``PRAGMA data_version``, some microseconds).
 
     Args and guarantees: as FileRunStore's.
     """

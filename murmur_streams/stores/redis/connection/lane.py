@@ -61,7 +61,7 @@ class Lane:
         try:
             # Here, and not when it is sent: a command that cannot be packed must fail alone.
             packed = _packed(command)
-        except Exception as error:  # noqa: BLE001  # handed to the caller, who judges it
+        except Exception as error:  # noqa: BLE001  # the caller judges it
             reply.set_exception(error)
             return reply
         self._unsent.append(_Call(packed, reply))
@@ -87,7 +87,7 @@ class Lane:
                 except _StaleError:
                     self._broke = True
                     await drop_connection(connection)
-        except Exception as error:  # noqa: BLE001  # handed to every caller, who judges it
+        except Exception as error:  # noqa: BLE001  # every caller judges it
             failure = error
         finally:
             # No await until _fail is done. A call that came in between would find a running lane

@@ -75,7 +75,7 @@ async def protocol_refusal(kind: type[Any], settings: Mapping[str, Any]) -> str 
         settings: their arguments.
 
     Returns:
-        What is wrong and what to change; None when the protocol is not the reason.
+        The fault and what to change; None when the protocol is not the reason.
     """
     if kind not in {with_own_lookups(Connection), with_own_lookups(SSLConnection)}:
         return None
