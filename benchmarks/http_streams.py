@@ -25,7 +25,7 @@ import psutil
 from benchmarks.engine import event_of
 from benchmarks.idle import others
 from murmur_streams import Fleet, RedisRunStore, RunState, new_run_id
-from murmur_streams.cli.supervisor.event_loop import loop_factory
+from murmur_streams.cli.supervisor.worker_process import loop_factory
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.serving import PodServer, listen
 

@@ -195,6 +195,15 @@ def test_purging_many_is_confirmed(line: CommandLine, in_store: Any) -> None:
     assert objects(line.run("dead", "purge", "r-2", "--json").stdout) == [{"purged": 1}]
 
 
+@pytest.mark.usefixtures("dead_runs")
+def test_purging_an_unknown_run_is_a_mistake(line: CommandLine, in_store: Any) -> None:
+    """The letters of the other named runs are removed, and the exit code is 2."""
+    done = line.run("dead", "purge", "r-1", "r-9")
+    assert (done.returncode, done.stdout) == (2, "1 purged\n")
+    assert "no dead letter of run 'r-9'" in done.stderr
+    assert letters(in_store) == {"r-2", "r-3"}
+
+
 def test_workers_says_who_is_there_and_what_they_hold(line: CommandLine) -> None:
     """`workers` lists id, slots and runs of each."""
     assert "no worker is running" in line.run("workers").stdout

@@ -13,10 +13,7 @@ from murmur_streams.cli.shell.app import app
 from tests.cli.conftest import CommandLine
 
 GOLDEN = Path(__file__).parent / "golden" / "commands.txt"
-SHARED = {
-    *("shared_url", "shared_prefix", "shared_as_json", "shared_debug"),
-    *("shared_server", "shared_token_file"),
-}
+SHARED = {"url", "prefix", "as_json", "debug", "server", "token_file"}
 
 
 def described(command: Any, name: str) -> Iterator[str]:

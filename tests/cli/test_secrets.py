@@ -17,9 +17,8 @@ from murmur_streams.cli.data.keys import client_for
 from murmur_streams.cli.data.resume_export import Asked
 from murmur_streams.cli.shell.app import app
 from murmur_streams.cli.shell.session import Globals, Session
-from murmur_streams.cli.supervisor.child import Child
-from murmur_streams.cli.supervisor.options import WorkerOptions
-from murmur_streams.cli.work.dev import _print_server, _print_submit_hint
+from murmur_streams.cli.supervisor.child import Child, WorkerOptions
+from murmur_streams.cli.work.worker import _print_server, _print_submit_hint
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.settings import Settings
 from murmur_streams.stores.redis import server as server_module

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from murmur_streams.cli.shell.session import Globals, Session
-from murmur_streams.cli.supervisor.pod import PodOptions, serve, server_options
+from murmur_streams.cli.supervisor.pod import PodOptions, run_pod, server_options
 from murmur_streams.cli.work.worker import begin
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.settings import Settings
@@ -102,7 +102,10 @@ def taken() -> Iterator[int]:
         (("--host", "::"), "give --tokens-file"),
         (("--host", "no.such.host.invalid"), "cannot listen on no.such.host.invalid"),
         (("--tokens-file", "nowhere.toml"), "the tokens file nowhere.toml: No such file"),
-        (("--ticket-secret-file", "nowhere"), "the ticket secret nowhere: No such file"),
+        (
+            ("--ticket-secret-file", "nowhere"),
+            "the ticket secret nowhere cannot be read: No such file",
+        ),
         (("--ticket-secret-file", "/dev/null"), "must have 32 bytes or more"),
         (("--cors-origin", "*"), "must be an origin such as https://app.example.com"),
         (("--root-path", "api/"), "must be a path such as /runs-api"),
@@ -230,7 +233,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delitem(sys.modules, "murmur_streams.server.serving", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(StoreConfigurationError, match=r"pip install 'murmur-streams\[server\]'"):
-        serve(cast("Session", None), options())
+        run_pod(cast("Session", None), options())
 
 
 def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) -> None:

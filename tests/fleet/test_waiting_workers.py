@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from murmur_streams import Fleet
-from murmur_streams.cli.supervisor.health import Health, Status
+from murmur_streams.cli.supervisor.health import Status, WorkerHealth
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreReadOnlyError
 from murmur_streams.fleet.worker import Worker
 from tests.fleet.stage import wait_until
@@ -98,7 +98,7 @@ async def test_a_worker_waits_while_its_server_is_full(
                 return "out of memory" in (worker.refusal or "")
 
             await wait_until(is_refused, "an idle worker learns of it")
-            health = Health(60, status=Status.WORKING, refusal=lambda: worker.refusal)
+            health = WorkerHealth(60, status=Status.WORKING, refusal=lambda: worker.refusal)
             health.beat()
             assert not health.is_ready
             assert health.as_json()["refused"] == worker.refusal

@@ -1,8 +1,7 @@
-"""``murmur-streams audit RUN...`` and ``audit --all``."""
+"""``murmur-streams audit RUN...``, ``audit --all`` and ``rebuild RUN...``."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.printing import console, print_json, printable
+from murmur_streams.cli.shell.run_source import every_run
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import (
     RunDamagedError,
@@ -20,7 +20,6 @@ from murmur_streams.core.model.errors import (
     StoreDamagedError,
     StoreError,
 )
-from murmur_streams.core.model.pages import MOST_RUNS
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.stores.work_store import WorkStore
 
@@ -28,78 +27,73 @@ Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Ids of runs.")]
 AnyRuns = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)
 ]
-Every = Annotated[bool, typer.Option("--all", help="All runs of the listing, instead of ids.")]
+AllRuns = Annotated[bool, typer.Option("--all", help="All runs of the listing, instead of ids.")]
 
 _NO_REBUILD = "its journal is damaged, so rebuild cannot mend it: import it from an older export"
 _REBUILD = "`murmur-streams rebuild` may mend it"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@command("audit", examples=("murmur-streams audit my-run", "murmur-streams audit --all --json"))
+async def audit(session: Session, runs: AnyRuns = None, every: AllRuns = False) -> None:
+    """Check that what is stored for a run is what its journal says.
 
-    @command(
-        app,
-        "audit",
-        examples=("murmur-streams audit my-run", "murmur-streams audit --all --json"),
-    )
-    def audit(session: Session, runs: AnyRuns = None, every: Every = False) -> None:
-        """Check that what is stored for a run is what its journal says.
-
-        With --all those that are clean are only counted; with --json each has a line. Exit code 0
-        when all of them are clean, 1 when not.
-        """
-        if bool(runs) == every:
-            raise typer.BadParameter("name runs, or --all")
-        if not asyncio.run(_audit_every(session) if every else _audit(session, runs or [])):
-            raise typer.Exit(FAILED)
-
-
-async def _audit(session: Session, runs: list[str]) -> bool:
-    all_clean = True
-    async with session.store() as store:
-        for run_id in runs:
-            report = await _audit_run(store, run_id)
-            all_clean = all_clean and report.ok
-            if session.as_json:
-                print_json(asdict(report) | {"ok": report.ok})
-            else:
-                _print_report(report)
-    return all_clean
-
-
-async def _audit_every(session: Session) -> bool:
+    With --all those that are clean are only counted; with --json each has a line. Exit code 0
+    when all of them are clean, 1 when not.
+    """
+    if bool(runs) == every:
+        raise typer.BadParameter("name runs, or --all")
     count = unclean = 0
-    screen = Console(stderr=True)
-    async with session.store() as store:
-        # On a terminal only, and gone at the end.
-        with screen.status("") as status:
-            async for report in _reports(store):
+    # On a terminal only, and gone at the end.
+    with Console(stderr=True).status("") as status:
+        async with session.store() as store:
+            async for report in _reports(store, runs):
                 count += 1
                 unclean += not report.ok
                 if session.as_json:
                     print_json(asdict(report) | {"ok": report.ok})
-                elif not report.ok:
-                    _print_report(report)
+                elif not (every and report.ok):
+                    _print_report(report, "clean", f"{report.entries} entries")
                 status.update(_summary(count, unclean))
-    if not session.as_json:
+    if every and not session.as_json:
         print(_summary(count, unclean))
-    return not unclean
+    if unclean:
+        raise typer.Exit(FAILED)
 
 
-async def _reports(store: WorkStore) -> AsyncGenerator[AuditReport]:
-    cursor: str | None = None
-    while True:
-        page = await store.list_runs(limit=MOST_RUNS, cursor=cursor)
-        for run in page.runs:
-            try:
-                report = await _audit_run(store, run.run_id)
-            except RunNotFoundError:
-                # It has expired, or was deleted, since it was listed.
-                continue
-            yield report
-        cursor = page.cursor
-        if cursor is None:
-            return
+@command("rebuild", examples=("murmur-streams audit my-run", "murmur-streams rebuild my-run"))
+async def rebuild(session: Session, runs: Runs) -> None:
+    """Write what is stored for a run anew from its journal, then audit it.
+
+    The journal is the truth: whatever else was damaged is mended. Exit code 0 when all of
+    them are clean afterwards, 1 when not.
+    """
+    all_clean = True
+    async with session.store() as store:
+        for run_id in runs:
+            await store.rebuild(run_id)
+            report = await store.audit(run_id)
+            all_clean = all_clean and report.ok
+            if session.as_json:
+                print_json({"run_id": run_id, "ok": report.ok, "problems": report.problems})
+            else:
+                _print_report(report, "rebuilt", f"from {report.entries} entries")
+    if not all_clean:
+        raise typer.Exit(FAILED)
+
+
+async def _reports(store: WorkStore, run_ids: list[str] | None) -> AsyncGenerator[AuditReport]:
+    """The reports of these runs; without any, of all runs."""
+    for run_id in run_ids or ():
+        yield await _audit_run(store, run_id)
+    if run_ids:
+        return
+    async for run in every_run(store.list_runs):
+        try:
+            report = await _audit_run(store, run.run_id)
+        except RunNotFoundError:
+            # It has expired, or was deleted, since it was listed.
+            continue
+        yield report
 
 
 async def _audit_run(store: WorkStore, run_id: str) -> AuditReport:
@@ -129,12 +123,11 @@ def _summary(count: int, unclean: int) -> str:
     return f"{count:,} {'run' if count == 1 else 'runs'} audited, {unclean:,} not clean"
 
 
-def _print_report(report: AuditReport) -> None:
+def _print_report(report: AuditReport, verdict: str, entries: str) -> None:
+    """Print a report; ``verdict``: for a run that is clean."""
     screen = console()
-    verdict = Text("clean", "green") if report.ok else Text("NOT CLEAN", "bold red")
-    screen.print(
-        Text(f"{report.run_id}  ").append(verdict).append(f"  {report.entries} entries", "dim")
-    )
+    shown = (verdict, "green") if report.ok else ("NOT CLEAN", "bold red")
+    screen.print(Text.assemble(f"{report.run_id}  ", shown, (f"  {entries}", "dim")))
     for problem in report.problems:
         screen.print(Text(f"  problem: {printable(problem)}", "red"))
     for note in report.notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,20 +16,15 @@ import typer
 from murmur_streams.cli.data.audit import concerns_one_run, damage_reason
 from murmur_streams.cli.data.resume_export import Asked, Whole, check_resumable, read_whole
 from murmur_streams.cli.data.run_files import RunWriter, writing
-from murmur_streams.cli.data.transfer_progress import (
-    TransferCounts,
-    is_terminal,
-    print_run_ids,
-    shown,
-)
-from murmur_streams.cli.runs.list_runs import State, Target
+from murmur_streams.cli.data.transfer_progress import TransferCounts, print_run_ids, shown
 from murmur_streams.cli.shell.command import FAILED, command
+from murmur_streams.cli.shell.options import State, Target
 from murmur_streams.cli.shell.printing import print_json, print_message, printable
+from murmur_streams.cli.shell.run_source import every_run
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.archive.run_archive import verify
 from murmur_streams.core.model.errors import MurmurError, RunNotFoundError, StoreError
-from murmur_streams.core.model.pages import MOST_RUNS, RunFilter
-from murmur_streams.core.redaction import redacted
+from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.stores.work_store import WorkStore
 
 AnyRuns = Annotated[
@@ -44,60 +40,55 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last who
 
 def resume_command(session: Session, asked: Asked, path: Path) -> str:
     """The command that continues this export."""
-    which, given = asked.which, session.given
-    options = {"--url": given.url and redacted(given.url), "--prefix": given.prefix}
-    options |= {"--state": which.state and str(which.state), "--target": which.target}
-    argv = ["murmur-streams", "export", *asked.run_ids]
+    which = asked.which
+    options = {"--state": which.state and str(which.state), "--target": which.target}
+    argv = ["murmur-streams", "export", *asked.run_ids, *session.given.argv()]
     argv += [part for name, value in options.items() if value for part in (name, value)]
     return shlex.join([*argv, "--resume", "-o", str(path)])
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@command(
+    "export",
+    examples=(
+        "murmur-streams export -o runs.ndjson",
+        "murmur-streams export --state completed | gzip > completed.ndjson.gz",
+        "murmur-streams export --url redis://old | murmur-streams import --url redis://new",
+    ),
+)
+async def export(
+    session: Session,
+    runs: AnyRuns = None,
+    state: State = None,
+    target: Target = None,
+    output: Output = None,
+    resume: Resume = False,
+) -> None:
+    """Write runs with their journals and payloads as lines of JSON (docs/moving.md).
 
-    @command(
-        app,
-        "export",
-        examples=(
-            "murmur-streams export -o runs.ndjson",
-            "murmur-streams export --state completed | gzip > completed.ndjson.gz",
-            "murmur-streams export --url redis://old | murmur-streams import --url redis://new",
-        ),
-    )
-    def export(
-        session: Session,
-        runs: AnyRuns = None,
-        state: State = None,
-        target: Target = None,
-        output: Output = None,
-        resume: Resume = False,
-    ) -> None:
-        """Write runs with their journals and payloads as lines of JSON (docs/moving.md).
-
-        Newest first. With --resume an export that was interrupted goes on in the same file; runs
-        created meanwhile are only in a new export. Exit code 0 when all were written, 1 when a run
-        is damaged and was left out.
-        """
-        path = None if output is None or str(output) == "-" else output
-        if runs and (state is not None or target is not None):
-            raise typer.BadParameter("name runs, or choose them by --state and --target")
-        if resume and path is None:
-            raise typer.BadParameter("--resume needs the file to go on with: -o FILE")
-        if path is None and is_terminal(1):
-            raise typer.BadParameter("this is for a file or a program, not a terminal: -o FILE")
-        # Duplicates are removed, and the filter is checked before the file is created.
-        asked = Asked(tuple(dict.fromkeys(runs or [])), RunFilter.of(state, target, None))
-        counts = TransferCounts()
-        try:
-            asyncio.run(_export(session, asked, path, counts, resume=resume))
-        except (KeyboardInterrupt, MurmurError) as error:
-            has_begun = counts.has_begun or isinstance(error, KeyboardInterrupt)
-            is_shown = isinstance(error, KeyboardInterrupt) or not session.as_json
-            if path is not None and has_begun and is_shown:
-                again = resume_command(session, asked, path)
-                print_message(f"interrupted after {counts.text}; go on with: {again}")
-            raise
-        _conclude(session, counts, path)
+    Newest first. With --resume an export that was interrupted goes on in the same file; runs
+    created meanwhile are only in a new export. Exit code 0 when all were written, 1 when a run
+    is damaged and was left out.
+    """
+    path = None if output is None or str(output) == "-" else output
+    if runs and (state is not None or target is not None):
+        raise typer.BadParameter("name runs, or choose them by --state and --target")
+    if resume and path is None:
+        raise typer.BadParameter("--resume needs the file to go on with: -o FILE")
+    if path is None and sys.stdout.isatty():
+        raise typer.BadParameter("this is for a file or a program, not a terminal: -o FILE")
+    # Duplicates are removed, and the filter is checked before the file is created.
+    asked = Asked(tuple(dict.fromkeys(runs or [])), RunFilter.of(state, target, None))
+    counts = TransferCounts()
+    try:
+        await _export(session, asked, path, counts, resume=resume)
+    except (KeyboardInterrupt, asyncio.CancelledError, MurmurError) as error:
+        is_interrupted = not isinstance(error, MurmurError)
+        is_shown = is_interrupted or (counts.has_begun and not session.as_json)
+        if path is not None and is_shown:
+            again = resume_command(session, asked, path)
+            print_message(f"interrupted after {counts.text}; go on with: {again}")
+        raise
+    _conclude(session, counts, path)
 
 
 async def _export(
@@ -127,16 +118,12 @@ async def _ids(store: WorkStore, asked: Asked, whole: Whole) -> AsyncGenerator[s
     for run_id in asked.run_ids:
         if run_id not in whole.run_ids:
             yield run_id
-    which, cursor = asked.which, whole.cursor
-    while not asked.run_ids:
-        page = await store.list_runs(
-            state=which.state, target=which.target, limit=MOST_RUNS, cursor=cursor
-        )
-        for run in page.runs:
+    if not asked.run_ids:
+        which = asked.which
+        async for run in every_run(
+            store.list_runs, state=which.state, target=which.target, cursor=whole.cursor
+        ):
             yield run.run_id
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 async def _write(
@@ -150,20 +137,17 @@ async def _write(
     except StoreError as error:
         if not concerns_one_run(error):
             raise
-        counts.wrong.append(run_id)
-        print_message(
-            f"run {printable(run_id)} cannot be read and is left out: {damage_reason(error)}"
-        )
-        return
-    report = verify(archive)
-    if not report.ok:
-        counts.wrong.append(run_id)
-        print_message(f"run {printable(run_id)} is damaged and left out: {report.problems[0]}")
-        return
-    out.write(archive)
-    counts.add(len(archive.entries))
-    counts.bytes = out.bytes
-    show()
+        wrong = f"cannot be read and is left out: {damage_reason(error)}"
+    else:
+        if not (problems := verify(archive).problems):
+            out.write(archive)
+            counts.add(len(archive.entries))
+            counts.bytes = out.bytes
+            show()
+            return
+        wrong = f"is damaged and left out: {problems[0]}"
+    counts.wrong.append(run_id)
+    print_message(f"run {printable(run_id)} {wrong}")
 
 
 def _conclude(session: Session, counts: TransferCounts, path: Path | None) -> None:
@@ -173,7 +157,6 @@ def _conclude(session: Session, counts: TransferCounts, path: Path | None) -> No
         print_message(json.dumps(summary)) if path is None else print_json(summary)
     else:
         print_message(f"exported {counts.text} in {counts.seconds:.1f} s")
-        if counts.wrong:
-            print_run_ids("damaged, and left out (see murmur-streams audit)", counts.wrong)
+        print_run_ids("damaged, and left out (see murmur-streams audit)", counts.wrong)
     if counts.wrong:
         raise typer.Exit(FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,7 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.data.run_files import RunReader
-from murmur_streams.cli.data.transfer_progress import (
-    TransferCounts,
-    is_terminal,
-    print_run_ids,
-    shown,
-)
+from murmur_streams.cli.data.transfer_progress import TransferCounts, print_run_ids, shown
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.printing import print_json, print_message, printable
 from murmur_streams.cli.shell.session import Session
@@ -53,44 +49,42 @@ class ImportCounts(TransferCounts):
     """Ids of runs of which an older copy is here."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-
-    @command(
-        app,
-        "import",
-        examples=(
-            "murmur-streams import runs.ndjson",
-            "gunzip -c completed.ndjson.gz | murmur-streams import --url redis://new",
-        ),
-    )
-    def import_(session: Session, file: File = None, skip_existing: SkipExisting = False) -> None:
-        """Read runs that export wrote into this store, and audit each one there (docs/moving.md).
-
-        Each is written whole or not at all, and one that is here already is skipped: to resume an
-        import that was interrupted, start it again. Exit code 0 when all are here and clean, 1
-        when an id has another run here, or an audit finds something.
-        """
-        path = None if file is None or str(file) == "-" else file
-        if path is None and is_terminal(0):
-            raise typer.BadParameter("name the FILE, or send what export writes to stdin")
-        counts = ImportCounts(reads=True)
-        try:
-            asyncio.run(_import(session, path, counts))
-        except KeyboardInterrupt:
-            print_message(f"interrupted after {counts.text}; {_AGAIN}")
-            raise
-        except MurmurError as error:
-            if not session.as_json and counts.runs:
-                # A damaged file stays damaged: only after an error of the store is a retry useful.
-                again = f"; {_AGAIN}" if isinstance(error, StoreError) else ""
-                print_message(f"imported {counts.text} before that{again}")
-            raise
-        is_left = counts.taken or counts.older
-        _conclude(session, counts, is_failure=bool(is_left) and not skip_existing)
-
-
 _AGAIN = "import it again to go on: what is here is skipped"
+
+
+@command(
+    "import",
+    examples=(
+        "murmur-streams import runs.ndjson",
+        "gunzip -c completed.ndjson.gz | murmur-streams import --url redis://new",
+    ),
+)
+async def import_(session: Session, file: File = None, skip_existing: SkipExisting = False) -> None:
+    """Read runs that export wrote into this store, and audit each one there (docs/moving.md).
+
+    Each is written whole or not at all, and one that is here already is skipped: to resume an
+    import that was interrupted, start it again. Exit code 0 when all are here and clean, 1
+    when an id has another run here, or an audit finds something.
+    """
+    path = None if file is None or str(file) == "-" else file
+    if path is None and sys.stdin.isatty():
+        raise typer.BadParameter("name the FILE, or send what export writes to stdin")
+    counts = ImportCounts(reads=True)
+    try:
+        await _import(session, path, counts)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print_message(f"interrupted after {counts.text}; {_AGAIN}")
+        raise
+    except MurmurError as error:
+        if not session.as_json and counts.runs:
+            # A damaged file stays damaged: only after an error of the store is a retry useful.
+            again = f"; {_AGAIN}" if isinstance(error, StoreError) else ""
+            print_message(f"imported {counts.text} before that{again}")
+        raise
+    _conclude(session, counts)
+    is_left = (counts.taken or counts.older) and not skip_existing
+    if is_left or counts.wrong:
+        raise typer.Exit(FAILED)
 
 
 async def _import(session: Session, path: Path | None, counts: ImportCounts) -> None:
@@ -140,21 +134,15 @@ async def _is_same_life(store: WorkStore, archive: RunArchive) -> bool:
         return False
 
 
-def _conclude(session: Session, counts: ImportCounts, *, is_failure: bool) -> None:
+def _conclude(session: Session, counts: ImportCounts) -> None:
     if session.as_json:
         more = {"taken": counts.taken, "older": counts.older, "not_clean": counts.wrong}
         print_json(counts.json() | more)
-    else:
-        print(f"imported {counts.text} in {counts.seconds:.1f} s; the new ones were audited")
-        if counts.taken:
-            print_run_ids("not imported, since other runs here have these ids", counts.taken)
-        if counts.older:
-            print_run_ids(
-                "not imported, since an older copy of each is here (delete it first to have the "
-                "newer one)",
-                counts.older,
-            )
-        if counts.wrong:
-            print_run_ids("NOT CLEAN (see murmur-streams audit)", counts.wrong)
-    if is_failure or counts.wrong:
-        raise typer.Exit(FAILED)
+        return
+    print(f"imported {counts.text} in {counts.seconds:.1f} s; the new ones were audited")
+    print_run_ids("not imported, since other runs here have these ids", counts.taken)
+    print_run_ids(
+        "not imported, since an older copy of each is here (delete it first to have the newer one)",
+        counts.older,
+    )
+    print_run_ids("NOT CLEAN (see murmur-streams audit)", counts.wrong)

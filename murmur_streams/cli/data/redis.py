@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import sys
@@ -36,30 +35,34 @@ Argv = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@command(
+    "redis",
+    examples=(
+        "murmur-streams redis PING",
+        "murmur-streams redis XRANGE 'murmur:runs:{0}:journal:my-run' - + COUNT 3",
+        "murmur-streams redis --url redis://localhost:6379 INFO server",
+        "murmur-streams redis < commands.txt",
+    ),
+    # Everything after the first argument goes to the server, also what begins with a dash.
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+)
+async def redis(session: Session, argv: Argv = None) -> None:
+    """Send a command to the server of the runs, and print its reply as redis-cli does.
 
-    @command(
-        app,
-        "redis",
-        examples=(
-            "murmur-streams redis PING",
-            "murmur-streams redis XRANGE 'murmur:runs:{0}:journal:my-run' - + COUNT 3",
-            "murmur-streams redis --url redis://localhost:6379 INFO server",
-            "murmur-streams redis < commands.txt",
-        ),
-        # Everything after the first argument goes to the server, also what begins with a dash.
-        context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
-    )
-    def redis(session: Session, argv: Argv = None) -> None:
-        """Send a command to the server of the runs, and print its reply as redis-cli does.
-
-        Options of this program go before the command. Lists are numbered on a terminal, and one
-        element a line elsewhere. Exit code 1 when the server answers with an error.
-        """
-        commands = [argv] if argv else _from_stdin()
-        if not asyncio.run(_send_all(session, commands)):
-            raise typer.Exit(FAILED)
+    Options of this program go before the command. Lists are numbered on a terminal, and one
+    element a line elsewhere. Exit code 1 when the server answers with an error.
+    """
+    commands = [argv] if argv else _from_stdin()
+    ok = True
+    async with raw_connection(session) as connection:
+        for each in commands:
+            reply = await ask(connection, each)
+            _print(session, reply, each)
+            ok = ok and not isinstance(reply, Exception)
+            while each[0].upper() in _ENDLESS and ok:
+                _print(session, await _read(connection), each)
+    if not ok:
+        raise typer.Exit(FAILED)
 
 
 def _from_stdin() -> list[list[str]]:
@@ -70,18 +73,6 @@ def _from_stdin() -> list[list[str]]:
     except ValueError as error:
         raise InvalidInputError(f"a line of stdin cannot be read: {error}") from None
     return [argv for argv in lines if argv]
-
-
-async def _send_all(session: Session, commands: list[list[str]]) -> bool:
-    ok = True
-    async with raw_connection(session) as connection:
-        for argv in commands:
-            reply = await ask(connection, argv)
-            _print(session, reply, argv)
-            ok = ok and not isinstance(reply, Exception)
-            while argv[0].upper() in _ENDLESS and ok:
-                _print(session, await _read(connection), argv)
-    return ok
 
 
 @asynccontextmanager

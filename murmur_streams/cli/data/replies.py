@@ -10,18 +10,12 @@ Reply = object
 """bytes, int, None, an error, or a list of these."""
 
 _STATUS = frozenset({b"OK", b"PONG", b"QUEUED"})
-_STATUS_COMMANDS = frozenset({"TYPE"})
 _VALUE_COMMANDS = frozenset({"ECHO", "GET", "GETDEL", "GETEX", "GETRANGE", "HGET", "LINDEX"})
-_TEXT_COMMANDS = frozenset({"INFO", "LOLWUT"})
+_PLAIN_COMMANDS = frozenset({"INFO", "LOLWUT", "TYPE"})
 _TEXT_SUBCOMMANDS = frozenset(
     {
-        ("CLIENT", "INFO"),
-        ("CLIENT", "LIST"),
-        ("CLUSTER", "INFO"),
-        ("CLUSTER", "NODES"),
-        ("LATENCY", "DOCTOR"),
-        ("MEMORY", "DOCTOR"),
-        ("MEMORY", "MALLOC-STATS"),
+        *("CLIENT INFO", "CLIENT LIST", "CLUSTER INFO", "CLUSTER NODES"),
+        *("LATENCY DOCTOR", "MEMORY DOCTOR", "MEMORY MALLOC-STATS"),
     }
 )
 _ESCAPES = dict(
@@ -31,9 +25,13 @@ _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
 
 
 def for_terminal(reply: Reply, command: Sequence[str]) -> str:
-    """The reply for a person: strings quoted, lists numbered."""
-    if isinstance(reply, bytes) and (is_status(reply, command) or is_text(command)):
-        return reply.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    """The reply for a person: strings quoted, lists numbered, statuses and texts as they are."""
+    name, both = (" ".join(command[:count]).upper() for count in (1, 2))
+    if isinstance(reply, bytes):
+        # The driver hides whether a reply is a status.
+        is_status = reply in _STATUS and name not in _VALUE_COMMANDS
+        if is_status or name in _PLAIN_COMMANDS or both in _TEXT_SUBCOMMANDS:
+            return reply.decode("utf-8", "backslashreplace").rstrip("\r\n")
     return _numbered(reply, "")
 
 
@@ -49,18 +47,6 @@ def for_pipe(reply: Reply) -> bytes:
 def for_json(reply: Reply) -> str:
     """The reply as JSON; bytes that are not UTF-8 are escaped."""
     return json.dumps(_plain(reply), ensure_ascii=False)
-
-
-def is_status(reply: bytes, command: Sequence[str]) -> bool:
-    """Whether the reply is a status, which is not quoted; the driver hides the difference."""
-    name = command[0].upper() if command else ""
-    return name in _STATUS_COMMANDS or (reply in _STATUS and name not in _VALUE_COMMANDS)
-
-
-def is_text(command: Sequence[str]) -> bool:
-    """Whether the command answers with a text of many lines."""
-    names = tuple(part.upper() for part in command[:2])
-    return bool(names) and (names[0] in _TEXT_COMMANDS or names in _TEXT_SUBCOMMANDS)
 
 
 def error_text(error: object) -> str:

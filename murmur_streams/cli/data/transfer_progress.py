@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -85,16 +84,12 @@ def shown(counts: TransferCounts) -> Generator[Callable[[], None]]:
 
 
 def print_run_ids(what: str, run_ids: list[str]) -> None:
-    """Print the first of the ids on stderr, and how many more there are."""
+    """Print the first of the ids on stderr, and how many more there are; nothing without ids."""
+    if not run_ids:
+        return
     names = ", ".join(run_ids[:SHOWN_IDS])
     more = len(run_ids) - SHOWN_IDS
     print_message(f"{what}: {printable(names)}" + (f" and {more:,} more" if more > 0 else ""))
-
-
-def is_terminal(descriptor: int) -> bool:
-    """Whether stdin (0) or stdout (1) is a terminal."""
-    stream = {0: sys.stdin, 1: sys.stdout}[descriptor]
-    return stream.isatty()
 
 
 def _counted(count: int, one: str, many: str) -> str:

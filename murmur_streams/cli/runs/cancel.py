@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.shell.command import FAILED, INTERRUPTED, RunId, command
-from murmur_streams.cli.shell.durations import seconds_of
-from murmur_streams.cli.shell.printing import print_json, print_message
+from murmur_streams.cli.shell.command import FAILED, command, message_on_interrupt
+from murmur_streams.cli.shell.options import RunId, seconds_of
 from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.states import RunState
@@ -38,63 +36,47 @@ Wait = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@command(
+    "cancel",
+    over_http=True,
+    examples=(
+        "murmur-streams cancel my-run",
+        'murmur-streams cancel my-run --reason "wrong customer" --wait 30',
+    ),
+)
+async def cancel(session: Session, run: RunId, reason: Reason = None, wait: Wait = None) -> None:
+    """Cancel a run, and print the outcome.
 
-    @command(
-        app,
-        "cancel",
-        over_http=True,
-        examples=(
-            "murmur-streams cancel my-run",
-            'murmur-streams cancel my-run --reason "wrong customer" --wait 30',
-        ),
-    )
-    def cancel(session: Session, run: RunId, reason: Reason = None, wait: Wait = None) -> None:
-        """Cancel a run, and print the outcome.
-
-        A waiting run never starts. A running one is notified at once, has its agent's grace time
-        to clean up, and ends cancelled whatever it does. Exit code 0 when it is cancelled or will
-        be; 1 when it had ended otherwise, or --wait was too short. When its worker is gone, it ends
-        as soon as another one is there.
-        """
-        try:
-            found, missing = asyncio.run(_cancel(session, run, reason, wait))
-        except KeyboardInterrupt:
-            print_message(
-                f"\nStopped waiting; `murmur-streams show {run}` prints what became of it."
+    A waiting run never starts. A running one is notified at once, has its agent's grace time
+    to clean up, and ends cancelled whatever it does. Exit code 0 when it is cancelled or will
+    be; 1 when it had ended otherwise, or --wait was too short. When its worker is gone, it ends
+    as soon as another one is there.
+    """
+    missing = None
+    with message_on_interrupt(
+        lambda: f"Stopped waiting; `murmur-streams show {run}` prints what became of it."
+    ):
+        async with open_run_source(session) as source:
+            found = await source.handle(run).cancel(
+                reason=reason, wait=False if wait is None else wait
             )
-            raise typer.Exit(INTERRUPTED) from None
-        if session.as_json:
-            print_json(_as_json(run, found))
-        else:
-            print(_describe(run, found, missing))
-        if not _is_well(found, waited=wait is not None):
-            raise typer.Exit(FAILED)
-
-
-async def _cancel(
-    session: Session, run_id: str, reason: str | None, wait: float | None
-) -> tuple[Cancellation, str | None]:
-    """The cancellation, and why the run's worker seems to be gone if it does."""
-    async with open_run_source(session) as source:
-        found = await source.cancel(run_id, reason=reason, wait=False if wait is None else wait)
-        is_delivered = found.state.is_terminal or found.delivered is not None
-        return found, None if is_delivered else await source.missing_worker(run_id)
+            if not found.state.is_terminal and found.delivered is None:
+                missing = await source.missing_worker(run)
+    session.print(_as_json(run, found), _describe(run, found, missing))
+    is_pending = wait is None and not found.state.is_terminal
+    if found.state is not RunState.CANCELLED and not is_pending:
+        raise typer.Exit(FAILED)
 
 
 def _as_json(run_id: str, found: Cancellation) -> dict[str, str | None]:
-    moments = {
-        "requested": found.requested,
-        "delivered": found.delivered,
-        "stopped": found.stopped,
+    moments = (found.requested, found.delivered, found.stopped)
+    texts = [moment and moment.isoformat() for moment in moments]
+    return {
+        "run_id": run_id,
+        "state": str(found.state),
+        **dict(zip(("requested", "delivered", "stopped"), texts, strict=True)),
+        "how": found.how,
     }
-    texts = {name: moment and moment.isoformat() for name, moment in moments.items()}
-    return {"run_id": run_id, "state": str(found.state), **texts, "how": found.how}
-
-
-def _is_well(found: Cancellation, *, waited: bool) -> bool:
-    return found.state is RunState.CANCELLED or not (waited or found.state.is_terminal)
 
 
 def _describe(run_id: str, found: Cancellation, missing: str | None) -> str:

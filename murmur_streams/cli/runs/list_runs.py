@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from murmur_streams.cli.shell.command import command
+from murmur_streams.cli.shell.options import Every, Limit, State, Target
 from murmur_streams.cli.shell.printing import (
     console,
     duration_text,
@@ -23,9 +25,9 @@ from murmur_streams.cli.shell.printing import (
     run_json,
     state_text,
 )
-from murmur_streams.cli.shell.run_source import RunSource, open_run_source
+from murmur_streams.cli.shell.run_source import every_run, open_run_source
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.pages import MOST_RUNS
+from murmur_streams.core.model.pages import RunPage
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 
@@ -36,107 +38,70 @@ NEW_LINE_FIELDS = (
 )
 """A watched run gets another line when one of these has changed."""
 
-State = Annotated[RunState | None, typer.Option("--state", help="Only runs in this state.")]
-Target = Annotated[
-    str | None, typer.Option("--target", metavar="TARGET", help="Only runs of this agent.")
-]
-Limit = Annotated[
-    int, typer.Option("--limit", metavar="N", min=1, max=MOST_RUNS, help="How many, at most.")
-]
-Every = Annotated[bool, typer.Option("--all", help="All of them, however many.")]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Look again every second until Ctrl-C; not with --all.")
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@command(
+    "runs",
+    over_http=True,
+    examples=(
+        "murmur-streams runs --state running --watch",
+        "murmur-streams runs --target researcher --all --json | jq -r .run_id",
+    ),
+)
+async def runs(
+    session: Session,
+    state: State = None,
+    target: Target = None,
+    limit: Limit = 20,
+    every: Every = False,
+    watch: Watch = False,
+) -> None:
+    """List runs, newest first.
 
-    @command(
-        app,
-        "runs",
-        over_http=True,
-        examples=(
-            "murmur-streams runs --state running --watch",
-            "murmur-streams runs --target researcher --all --json | jq -r .run_id",
-        ),
-    )
-    def runs(
-        session: Session,
-        state: State = None,
-        target: Target = None,
-        limit: Limit = 20,
-        every: Every = False,
-        watch: Watch = False,
-    ) -> None:
-        """List runs, newest first.
-
-        With --json: one run a line. With --watch on a terminal the list is kept up to date;
-        elsewhere each run gets a line when it is new or has changed.
-        """
-        if watch and every:
-            raise typer.BadParameter("--watch looks at the newest runs: leave --all out")
-        selection = _Selection(state, target, limit)
-        asyncio.run(_watch(session, selection) if watch else _list(session, selection, every=every))
-
-
-class _Selection:
-    """The runs to list."""
-
-    def __init__(self, state: RunState | None, target: str | None, limit: int) -> None:
-        self._state, self._target, self._limit = state, target, limit
-
-    async def newest(self, source: RunSource) -> tuple[Run, ...]:
-        page = await source.list_runs(state=self._state, target=self._target, limit=self._limit)
-        return page.runs
-
-    async def every(self, source: RunSource) -> AsyncGenerator[Run]:
-        cursor: str | None = None
-        while True:
-            page = await source.list_runs(
-                state=self._state, target=self._target, limit=MOST_RUNS, cursor=cursor
-            )
-            for run in page.runs:
-                yield run
-            cursor = page.cursor
-            if cursor is None:
-                return
-
-
-async def _list(session: Session, selection: _Selection, *, every: bool) -> None:
+    With --json: one run a line. With --watch on a terminal the list is kept up to date;
+    elsewhere each run gets a line when it is new or has changed.
+    """
+    if watch and every:
+        raise typer.BadParameter("--watch looks at the newest runs: leave --all out")
     screen = console()
     async with open_run_source(session) as source:
-        if every:
-            async for run in selection.every(source):
+        newest = partial(source.list_runs, state=state, target=target, limit=limit)
+        if watch:
+            await _watch(session, screen, newest)
+        elif every:
+            async for run in every_run(source.list_runs, state=state, target=target):
                 _print_run(session, screen, run)
-            return
-        for run in await selection.newest(source):
-            _print_run(session, screen, run)
+        else:
+            for run in (await newest()).runs:
+                _print_run(session, screen, run)
 
 
-async def _watch(session: Session, selection: _Selection) -> None:
-    screen = console()
-    async with open_run_source(session) as source:
-        if screen.is_terminal and not session.as_json:
-            with Live(console=screen, auto_refresh=False) as live:
-                while True:
-                    live.update(_table(await selection.newest(source)), refresh=True)
-                    await asyncio.sleep(WATCH_SECONDS)
-        printed: dict[str, object] = {}
-        while True:
-            for run in reversed(await selection.newest(source)):
-                current = [getattr(run, name) for name in NEW_LINE_FIELDS]
-                if printed.get(run.run_id) != current:
-                    printed[run.run_id] = current
-                    _print_run(session, screen, run)
-            await asyncio.sleep(WATCH_SECONDS)
+async def _watch(
+    session: Session, screen: Console, newest: Callable[[], Awaitable[RunPage]]
+) -> None:
+    if screen.is_terminal and not session.as_json:
+        with Live(console=screen, auto_refresh=False) as live:
+            while True:
+                live.update(_table((await newest()).runs), refresh=True)
+                await asyncio.sleep(WATCH_SECONDS)
+    printed: dict[str, object] = {}
+    while True:
+        for run in reversed((await newest()).runs):
+            current = [getattr(run, name) for name in NEW_LINE_FIELDS]
+            if printed.get(run.run_id) != current:
+                printed[run.run_id] = current
+                _print_run(session, screen, run)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 def _print_run(session: Session, screen: Console, run: Run) -> None:
     if session.as_json:
         print_json(run_json(run))
         return
-    line = Text(f"{moment_text(run.created_at)}  ", "dim")
+    line = Text(f"{moment_text(run.created_ms)}  ", "dim")
     state = state_text(run.state)
     state.pad_right(max(0, 9 - len(state)))
     line.append(state).append(f"  {run.target}  {run.run_id}")
@@ -147,7 +112,7 @@ def _print_run(session: Session, screen: Console, run: Run) -> None:
 def _table(runs: tuple[Run, ...]) -> Table:
     table = Table("created", "state", "target", "run", "", box=None, header_style="dim")
     for run in runs:
-        created = moment_text(run.created_at)
+        created = moment_text(run.created_ms)
         table.add_row(created, state_text(run.state), run.target, run.run_id, _details(run))
     return table
 

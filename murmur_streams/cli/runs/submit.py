@@ -1,27 +1,33 @@
-"""``murmur-streams submit TARGET [INPUT]``."""
+"""``murmur-streams submit TARGET [INPUT]`` and ``retry RUN``."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, cast
 
 import typer
 from pydantic import JsonValue
 
-from murmur_streams.cli.runs.follow import Follower, follow_to_end, run_interruptibly
+from murmur_streams.cli.runs.watch import Follower
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.durations import moment_of, seconds_of
-from murmur_streams.cli.shell.load_fleet import App
-from murmur_streams.cli.shell.printing import print_json, print_message
-from murmur_streams.cli.shell.run_source import SubmittedRun, open_run_source, print_own_warnings
+from murmur_streams.cli.shell.load_fleet import App, open_fleet
+from murmur_streams.cli.shell.options import AgentName, RunId, moment_of, seconds_of
+from murmur_streams.cli.shell.printing import print_message
+from murmur_streams.cli.shell.run_source import (
+    RunSource,
+    SubmittedRun,
+    check_served,
+    open_run_source,
+    print_own_warnings,
+)
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidPayloadError
 from murmur_streams.core.rules.requests import MOST_PRIORITY
 from murmur_streams.wire.submit_options import SubmitOptions
 
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="The agent's name.")]
 Input = Annotated[
     str | None,
     typer.Argument(metavar="[INPUT]", help="The input as JSON; - reads it from stdin."),
@@ -29,79 +35,84 @@ Input = Annotated[
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Print its events until it ends, then its result.")
 ]
-RunIdOption = Annotated[
-    str | None, typer.Option("--run-id", metavar="ID", help="The run's id. Default: a random one.")
-]
-Delay = Annotated[
-    float | None,
-    typer.Option(
-        "--delay", metavar="TIME", parser=seconds_of, help="Begin after so long, such as 90 or 5m."
-    ),
-]
-At = Annotated[
-    datetime | None,
-    typer.Option(
-        "--at",
-        metavar="MOMENT",
-        parser=moment_of,
-        help="Begin then: 2030-01-31T09:00, in this machine's zone unless it names one.",
-    ),
-]
-Priority = Annotated[
-    int,
-    typer.Option(
-        "--priority",
-        min=-MOST_PRIORITY,
-        max=MOST_PRIORITY,
-        help="A step is worth a minute of waiting, so that nothing starves.",
-    ),
-]
-Deadline = Annotated[
-    float | None,
-    typer.Option(
-        "--deadline",
-        metavar="TIME",
-        parser=seconds_of,
-        help="Fail it when it has not ended so long after it may begin, retries included. "
-        "Default: the agent's, which is only known with --app; else none.",
-    ),
-]
-IdempotencyKey = Annotated[
+NewRunId = Annotated[
     str | None,
-    typer.Option(
-        "--idempotency-key",
-        metavar="KEY",
-        help="The same key and input again is the same run, and not another one.",
-    ),
+    typer.Option("--run-id", metavar="ID", help="The new run's id. Default: a random one."),
 ]
 
 
-EXAMPLES = (
-    'murmur-streams submit researcher \'{"text": "why?"}\' --follow',
-    "murmur-streams submit researcher - < question.json",
-    "murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json",
-    "murmur-streams submit report --at 2030-01-31T09:00 --deadline 2h",
-    "murmur-streams submit invoice '{\"order\": 7}' --idempotency-key order-7",
+@dataclass(frozen=True, slots=True)
+class SubmitFlags:
+    """The options of a submission, by the names of SubmitOptions."""
+
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", metavar="ID", help="The run's id. Default: a random one."),
+    ] = None
+    app: App = None
+    delay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME", parser=seconds_of, help="Begin after so long, such as 90 or 5m."
+        ),
+    ] = None
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="MOMENT",
+            parser=moment_of,
+            help="Begin then: 2030-01-31T09:00, in this machine's zone unless it names one.",
+        ),
+    ] = None
+    priority: Annotated[
+        int,
+        typer.Option(
+            min=-MOST_PRIORITY,
+            max=MOST_PRIORITY,
+            help="A step is worth a minute of waiting, so that nothing starves.",
+        ),
+    ] = 0
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME",
+            parser=seconds_of,
+            help="Fail it when it has not ended so long after it may begin, retries included. "
+            "Default: the agent's, which is only known with --app; else none.",
+        ),
+    ] = None
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="The same key and input again is the same run, and not another one."
+        ),
+    ] = None
+
+    def options(self) -> SubmitOptions:
+        """The options without the app, which is not a part of the submission."""
+        given = asdict(self)
+        del given["app"]
+        return SubmitOptions(**given)
+
+
+@command(
+    "submit",
+    over_http=True,
+    examples=(
+        'murmur-streams submit researcher \'{"text": "why?"}\' --follow',
+        "murmur-streams submit researcher - < question.json",
+        "murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json",
+        "murmur-streams submit report --at 2030-01-31T09:00 --deadline 2h",
+        "murmur-streams submit invoice '{\"order\": 7}' --idempotency-key order-7",
+    ),
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "submit", examples=EXAMPLES, over_http=True)(submit)
-
-
-def submit(  # noqa: PLR0913, PLR0917  # one for each option
+async def submit(
     session: Session,
-    target: Target,
+    target: AgentName,
     given: Input = None,
     follow: Follow = False,
-    run_id: RunIdOption = None,
-    app: App = None,
-    delay: Delay = None,
-    at: At = None,
-    priority: Priority = 0,
-    deadline: Deadline = None,
-    idempotency_key: IdempotencyKey = None,
+    *,
+    flags: SubmitFlags,
 ) -> None:
     """Submit a run to any worker that serves TARGET, and print its id.
 
@@ -109,27 +120,48 @@ def submit(  # noqa: PLR0913, PLR0917  # one for each option
     leaves the run alone and prints how to follow it again.
     """
     value = read_input(given)
-    options = SubmitOptions(
-        run_id=run_id,
-        delay=delay,
-        at=at,
-        priority=priority,
-        deadline=deadline,
-        idempotency_key=idempotency_key,
-    )
-    follower = Follower(session)
     print_own_warnings()
+    async with open_run_source(session, flags.app, may_be_new=True) as source:
+        made = await source.submit(target, value, flags.options())
+        session.print({"run_id": made.run_id, "target": target, "submitted": True}, made.run_id)
+        await _warn_and_follow(session, source, made, follow=follow)
 
-    async def body() -> int:
-        async with open_run_source(session, app, may_be_new=True) as source:
-            made = await source.submit(target, value, options)
-            _print_submitted(session, made.run_id, target)
-            warn(session, made)
-            if not follow:
-                return 0
-            return await follow_to_end(session, source, follower, made.run_id)
 
-    raise typer.Exit(run_interruptibly(follower, body) or 0)
+@command(
+    "retry",
+    examples=(
+        "murmur-streams retry my-run",
+        "murmur-streams retry my-run --follow",
+        "murmur-streams retry my-run --run-id my-run-2",
+    ),
+)
+async def retry(
+    session: Session, run: RunId, follow: Follow = False, run_id: NewRunId = None
+) -> None:
+    """Submit a failed or cancelled run again: a new run with the same input. Prints its id.
+
+    Called twice, it makes two runs; with --run-id, the second call is refused.
+
+    With --follow the exit code shows how the new run ended, as for submit.
+    """
+    print_own_warnings()
+    async with open_fleet(session) as fleet:
+        handle = await fleet.retry(run, new_run_id=run_id)
+        new_id = handle.run_id
+        session.print({"run_id": new_id, "retry_of": run, "submitted": True}, new_id)
+        made = await check_served(handle)
+        await _warn_and_follow(session, RunSource(fleet), made, follow=follow)
+
+
+async def _warn_and_follow(
+    session: Session, source: RunSource, made: SubmittedRun, *, follow: bool
+) -> None:
+    if made.warning is not None and session.as_json:
+        print(json.dumps({"warning": made.warning}), file=sys.stderr, flush=True)
+    elif made.warning is not None:
+        print_message(f"murmur-streams: {made.warning}")
+    if follow:
+        raise typer.Exit(await Follower(session, made.run_id).follow_to_end(source))
 
 
 def read_input(given: str | None) -> JsonValue:
@@ -149,18 +181,3 @@ def read_input(given: str | None) -> JsonValue:
     except ValueError as error:
         hint = f"; a text is written as '{json.dumps(text)}'" if given != "-" else ""
         raise InvalidPayloadError(f"the input is not JSON: {error}{hint}") from None
-
-
-def warn(session: Session, made: SubmittedRun) -> None:
-    """Print the warning of a submission on stderr: a sentence, or JSON with --json."""
-    if made.warning is not None and session.as_json:
-        print(json.dumps({"warning": made.warning}), file=sys.stderr, flush=True)
-    elif made.warning is not None:
-        print_message(f"murmur-streams: {made.warning}")
-
-
-def _print_submitted(session: Session, run_id: str, target: str) -> None:
-    if session.as_json:
-        print_json({"run_id": run_id, "target": target, "submitted": True})
-    else:
-        print(run_id, flush=True)

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from murmur_streams.cli.data import (
-    audit,
-    export_runs,
-    import_runs,
-    keys,
-    partitions,
-    rebuild,
-    redis,
-    server,
-)
-from murmur_streams.cli.runs import cancel, list_runs, result, retry, show, submit, tail
-from murmur_streams.cli.shell import settings
-from murmur_streams.cli.shell.command import AsJson, Debug, Prefix, Server, TokenFile, Url
+from murmur_streams.cli.data import audit, export_runs, import_runs, keys, partitions, redis, server
+from murmur_streams.cli.runs import cancel, list_runs, show, submit, watch
+from murmur_streams.cli.shell.about import Version, show_settings, show_version
+from murmur_streams.cli.shell.options import parameters_of, with_options
 from murmur_streams.cli.shell.session import Globals
-from murmur_streams.cli.shell.version import Version, register_version
-from murmur_streams.cli.work import dead, demo, dev, pause, serve, token, worker, workers
+from murmur_streams.cli.work import dead, demo, serve, token, worker, workers
 
 HELP = """Event-sourced runs: submit work, watch it live, look inside afterwards.
 
@@ -51,26 +41,21 @@ app = typer.Typer(
 )
 
 
-@app.callback()
 def begin(
     ctx: typer.Context,
-    url: Url = None,
-    prefix: Prefix = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-    server_url: Server = None,
-    token_file: TokenFile = None,
+    given: Globals,
     version: Version = False,  # noqa: ARG001  # it prints and ends before this is called
 ) -> None:
     """Store the options that stand before the command."""
-    ctx.obj = Globals(url, prefix, as_json, debug, server_url, token_file)
+    ctx.obj = given
 
 
-for module in (
-    *(demo, dev, worker, workers, pause, serve, token),
-    *(submit, tail, result, cancel, retry, list_runs, show, dead),
-    *(export_runs, import_runs),
-    *(keys, audit, rebuild, partitions, redis, server, settings),
+app.callback()(with_options(begin, parameters_of(begin)))
+for register in (
+    *(demo.demo, worker.dev, worker.worker, workers.workers, workers.pause, workers.resume),
+    *(serve.serve, token.token, submit.submit, watch.tail, watch.result, cancel.cancel),
+    *(submit.retry, list_runs.runs, show.show, dead.dead),
+    *(export_runs.export, import_runs.import_, keys.keys, audit.audit, audit.rebuild),
+    *(partitions.partitions, redis.redis, server.server, show_settings, show_version),
 ):
-    module.register(app)
-register_version(app)
+    register(app)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
 
+from murmur_streams.cli.shell.options import Function, parameters_of, with_options
 from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.session import NEEDS_STORE, Globals, Session
 from murmur_streams.core.model.errors import (
@@ -22,166 +24,76 @@ from murmur_streams.core.model.errors import (
     StoreConfigurationError,
 )
 from murmur_streams.core.model.states import RunState
-from murmur_streams.settings import variable
 
 FAILED, USAGE, CANCELLED, INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {RunState.COMPLETED: 0, RunState.FAILED: FAILED, RunState.CANCELLED: CANCELLED}
 """By the state in which a run ended."""
-SHARED = "Options of every command"
 
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="The store of the runs. Default: MURMUR_URL, else the embedded server.",
-        rich_help_panel=SHARED,
-    ),
-]
-Prefix = Annotated[
-    str | None,
-    typer.Option(
-        "--prefix",
-        metavar="PREFIX",
-        help="The first part of the keys. Default: MURMUR_KEY_PREFIX.",
-        rich_help_panel=SHARED,
-    ),
-]
-Server = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        metavar="URL",
-        help="Ask this HTTP server instead. Default: MURMUR_SERVER.",
-        rich_help_panel=SHARED,
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        metavar="FILE",
-        help="A file with the token for the server. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
-        rich_help_panel=SHARED,
-    ),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON, for programs.", rich_help_panel=SHARED)
-]
-Debug = Annotated[
-    bool,
-    typer.Option("--debug", help="Show the traceback behind an error.", rich_help_panel=SHARED),
-]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.", show_default=False)]
-
-Function = Callable[..., None]
-
-
-def setting_option(setting: str, text: str, *flags: str, otherwise: str = "", **more: Any) -> Any:
-    """An option over a setting of the environment; it has the bounds of the setting's rule.
-
-    Args:
-        setting: the field of Settings.
-        text: about the option; its default, the variable, is added.
-        flags: its names, where typer should not make one of the parameter's name.
-        otherwise: what holds without the variable, such as ``, else none``.
-        more: for typer.
-    """
-    row = variable(setting)
-    if row.rule.least is not None:
-        more |= {"min": row.rule.least, "max": row.rule.most}
-    return typer.Option(*flags, help=f"{text} Default: {row.name}{otherwise}.", **more)
+Registration = Callable[[typer.Typer], None]
+"""Adds a command or a group of them to the program."""
 
 
 def command(
-    app: typer.Typer,
-    name: str,
-    *,
-    examples: tuple[str, ...] = (),
-    over_http: bool = False,
-    **settings: Any,
-) -> Callable[[Function], Function]:
-    """Register a function whose first parameter is the Session; the rest are its own options.
+    name: str, *, examples: tuple[str, ...] = (), over_http: bool = False, **settings: Any
+) -> Callable[[Function], Registration]:
+    """Make a command of a function, which may be a coroutine.
+
+    Its first parameter is the Session. The rest are its own options; a parameter whose type is a
+    dataclass stands for an option for each field.
 
     Args:
-        app: the program or the group.
         name: of the command.
         examples: shown by --help.
         over_http: whether the command works through an HTTP server, too.
         settings: for typer.
     """
-
-    def register(function: Function) -> Function:
-        whole = _with_shared_options(function, over_http=over_http)
-        app.command(name, epilog=_epilog(examples), **settings)(whole)
-        return function
-
-    return register
-
-
-def _epilog(examples: tuple[str, ...]) -> str:
     # A blank line between them keeps typer from joining the lines.
-    return "\n\n".join(["Examples:", *(f"$ {example}" for example in examples)] if examples else [])
+    epilog = "\n\n".join(["Examples:", *(f"$ {each}" for each in examples)] if examples else [])
+
+    def register_function(function: Function) -> Registration:
+        def run(ctx: typer.Context, shared: Globals, **values: Any) -> None:
+            given = shared.over(ctx.find_root().obj or Globals())
+            with _errors_as_exit_codes(given):
+                session = Session.of(given)
+                if session.given.server and not over_http:
+                    raise StoreConfigurationError(NEEDS_STORE)
+                running = function(session, **values)
+                if inspect.iscoroutine(running):
+                    asyncio.run(running)
+                sys.stdout.flush()
+
+        run.__doc__ = function.__doc__
+        context, shared, _ = parameters_of(run)
+        whole = with_options(run, [context, *parameters_of(function)[1:], shared])
+        return lambda app: app.command(name, epilog=epilog, **settings)(whole) and None
+
+    return register_function
 
 
-def _with_shared_options(function: Function, *, over_http: bool) -> Function:
-    hints = get_type_hints(function, include_extras=True)
-    own = list(inspect.signature(function).parameters.values())[1:]
-
-    def run(ctx: typer.Context, **values: Any) -> None:
-        shared = Globals(*(values.pop(f"shared_{name}") for name in _SHARED_OPTIONS))
-        before: Globals = ctx.find_root().obj or Globals()
-
-        def body(session: Session) -> None:
-            if session.given.server and not over_http:
-                raise StoreConfigurationError(NEEDS_STORE)
-            function(session, **values)
-
-        invoke(shared.over(before), body)
-
-    parameters = [
-        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        *(
-            parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in own
-        ),
-        *(
-            inspect.Parameter(
-                f"shared_{name}",
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=annotation,
-            )
-            for name, (annotation, default) in _SHARED_OPTIONS.items()
-        ),
-    ]
-    run.__doc__ = _reflowed(function.__doc__ or "")
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]  # inspect's own protocol
-    return run
+def group(name: str, text: str, *commands: Registration) -> Registration:
+    """A command whose first argument is the name of one of ``commands``."""
+    whole = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich")
+    for register in commands:
+        register(whole)
+    return lambda app: app.add_typer(whole, name=name)
 
 
-def _reflowed(docstring: str) -> str:
-    """Each paragraph on one line, so that the terminal's width wraps it, not our source's."""
-    paragraphs = inspect.cleandoc(docstring).split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-_SHARED_OPTIONS: dict[str, tuple[Any, object]] = {
-    "url": (Url, None),
-    "prefix": (Prefix, None),
-    "as_json": (AsJson, False),
-    "debug": (Debug, False),
-    "server": (Server, None),
-    "token_file": (TokenFile, None),
-}
-
-
-def invoke(given: Globals, body: Callable[[Session], None]) -> None:
-    """Run a command's body; an error becomes one sentence and an exit code."""
+@contextmanager
+def message_on_interrupt(message: Callable[[], str]) -> Generator[None]:
+    """Print a message when Ctrl-C ends the block, and end with the exit code for that."""
     try:
-        body(Session.of(given))
-        sys.stdout.flush()
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        # asyncio cancels the coroutine of a command at the first Ctrl-C.
+        print_message(f"\n{message()}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _errors_as_exit_codes(given: Globals) -> Generator[None]:
+    """An error becomes one sentence and an exit code."""
+    try:
+        yield
     except MurmurError as error:
         print_error(given, error)
         raise typer.Exit(exit_code(error)) from None
@@ -191,7 +103,8 @@ def invoke(given: Globals, body: Callable[[Session], None]) -> None:
 
 def print_error(given: Globals, error: Exception) -> None:
     """Print an error on stderr: a sentence, or JSON with --json; a bug with its traceback."""
-    if _wants_traceback(given) or not isinstance(error, MurmurError):
+    is_debugged = os.environ.get("MURMUR_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+    if given.debug or is_debugged or not isinstance(error, MurmurError):
         traceback.print_exception(error)
     if given.as_json:
         print(error_json(type(error).__name__, str(error), exit_code(error)), file=sys.stderr)
@@ -208,10 +121,5 @@ def exit_code(error: BaseException) -> int:
     """The exit code of a command that ended with this error."""
     if isinstance(error, RunCancelledError):
         return CANCELLED
-    return (
-        FAILED if isinstance(error, RunFailedError) or not isinstance(error, MurmurError) else USAGE
-    )
-
-
-def _wants_traceback(given: Globals) -> bool:
-    return given.debug or os.environ.get("MURMUR_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+    is_usage = isinstance(error, MurmurError) and not isinstance(error, RunFailedError)
+    return USAGE if is_usage else FAILED

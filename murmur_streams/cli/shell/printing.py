@@ -10,7 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from murmur_streams.core.exception_text import error_message, error_type_name
 from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.result_codec import dump_output
+from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.wire.run_json import RunSnapshot, moment_of
@@ -23,6 +26,7 @@ STATE_STYLES = {
     RunState.CANCELLED: "yellow",
 }
 _LONGEST_TEXT = 2_000
+_CLOCK = "%H:%M:%S.%f"
 
 
 def console() -> Console:
@@ -45,6 +49,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def print_rows(*rows: tuple[str, str | Text | int | None]) -> None:
+    """Print names and values for a person, without the rows whose value is None, 0 or empty."""
+    screen = console()
+    for name, value in rows:
+        if value:
+            shown = value if isinstance(value, Text) else printable(str(value))
+            screen.print(Text.assemble((f"{name:<9} ", "dim"), shown))
+
+
 def compact(value: object) -> str:
     """A JSON value on one line, or the text itself, cut where it gets long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -59,10 +72,12 @@ def event_json(event: RunEvent) -> dict[str, Any]:
 
 def event_line(event: RunEvent) -> Text:
     """An event for a person."""
-    moment = event.timestamp.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
-    line = Text(f"{moment}  ", style="dim").append(f"#{event.seq or 0:<4} ", style="dim")
-    line.append(f"{event.type:<15} ", style=_event_style(event))
-    return line.append(_event_details(event), style="none")
+    moment = event.timestamp.astimezone(UTC).strftime(_CLOCK)[:-3]
+    return Text.assemble(
+        (f"{moment}  #{event.seq or 0:<4} ", "dim"),
+        (f"{event.type:<15} ", _event_style(event)),
+        _event_details(event),
+    )
 
 
 def _event_style(event: RunEvent) -> str:
@@ -89,9 +104,15 @@ def state_text(state: RunState) -> Text:
     return Text(str(state), style=STATE_STYLES[state])
 
 
-def moment_text(moment: datetime | None) -> str:
+def moment_text(ms: int | None) -> str:
     """A time in UTC, or a dash."""
-    return "-" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    moment = moment_of(ms)
+    return "-" if moment is None else moment.strftime(f"%Y-%m-%d {_CLOCK}")[:-3]
+
+
+def clock_text(ms: int) -> str:
+    """The time of day in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime(_CLOCK)[:-3]
 
 
 def duration_text(start_ms: int | None, end_ms: int | None) -> str:
@@ -115,12 +136,70 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**found, **times, "error": run.error}
 
 
-def error_lines(run: Run) -> list[str]:
-    """The errors of its failed attempts, each with the attempt's number before it."""
-    return run.errors.splitlines() if run.errors else []
-
-
 def moment_json(ms: int | None) -> str | None:
     """A time in milliseconds for programs, in ISO 8601."""
     moment = moment_of(ms)
     return None if moment is None else moment.isoformat()
+
+
+def outcome_json(run: Run, result: RunResult | None) -> dict[str, Any]:
+    """The outcome of a run as JSON."""
+    return {
+        "run_id": run.run_id,
+        "state": str(run.state),
+        "error": run.error,
+        "result": result_json(result),
+    }
+
+
+def result_json(result: RunResult | None) -> dict[str, Any] | None:
+    """A result as JSON."""
+    if result is None:
+        return None
+    if isinstance(result, GroupResult):
+        return {"outputs": {name: _agent_json(leaf) for name, leaf in result.outputs.items()}}
+    return _agent_json(result)
+
+
+def output_of(result: RunResult | None) -> object:
+    """The output of a result as JSON; of a group, the output of each agent by its name."""
+    if isinstance(result, GroupResult):
+        return {name: dump_output(leaf.output) for name, leaf in result.outputs.items()}
+    return None if result is None else dump_output(result.output)
+
+
+def _agent_json(result: AgentResult[Any]) -> dict[str, Any]:
+    error = result.error
+    return {
+        "agent": result.agent_name,
+        "output": dump_output(result.output),
+        "error": None if error is None else error_message(error),
+        "error_type": None if error is None else error_type_name(error),
+        "metadata": result.metadata.model_dump(mode="json"),
+    }
+
+
+def print_outcome(run: Run, result: RunResult | None) -> None:
+    """Print the state, then the output or the error."""
+    screen = console()
+    screen.print(state_text(run.state))
+    output = output_of(result)
+    if output is not None:
+        print_pretty(output)
+    failure = failure_text(run, result)
+    if failure:
+        screen.print(Text(failure, "red"))
+
+
+def failure_text(run: Run, result: RunResult | None) -> str | None:
+    """The error of a run, with its type when that is known."""
+    if isinstance(result, AgentResult) and result.error is not None:
+        return printable(f"{error_type_name(result.error)}: {error_message(result.error)}")
+    return None if run.error is None else printable(run.error)
+
+
+def print_pretty(value: object) -> None:
+    """JSON over several lines; control characters are escaped by JSON itself."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    for line in text.split("\n"):
+        console().print(Text(printable(line)))

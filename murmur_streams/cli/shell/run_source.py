@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -15,16 +15,16 @@ from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.session import RETRY_SECONDS, Session
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
-from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.pages import MOST_RUNS, RunPage
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.handle import RunHandle
-from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.submit_options import SubmitOptions
+
+if TYPE_CHECKING:
+    from murmur_streams.client import AsyncClient, AsyncHandle
 
 UNSERVED_SECONDS = 1.0
 """How long ``submit`` waits to learn whether a worker serves the target."""
@@ -40,46 +40,92 @@ class SubmittedRun:
     """For the submitter: no worker serves the target."""
 
 
-class RunSource(Protocol):
-    """The operations of commands on runs. Both kinds raise the same errors of this library."""
+class RunSource:
+    """The operations of commands on the runs of a store.
+
+    Its subclass HttpSource has them for the runs behind a server, and raises the same errors.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
         """Submit a run."""
-        ...
+        return await check_served(await self._fleet.submit(target, given, **options))
 
-    async def snapshot(self, run_id: str) -> Run:
-        """The current state of a run."""
-        ...
-
-    def stream(self, run_id: str, *, after: str | None) -> AsyncGenerator[RunEvent]:
-        """The run's events until it has ended."""
-        ...
+    def handle(self, run_id: str) -> RunHandle[Any] | AsyncHandle:
+        """The handle of one run: its snapshot, its stream, its cancel."""
+        return self._fleet.handle(run_id)
 
     async def result(self, run: Run) -> RunResult | None:
         """The result of a run; None when it has none."""
-        ...
-
-    async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
-        """Request that a run is cancelled."""
-        ...
+        return await (await self._fleet.store()).get_result(run.run_id)
 
     async def missing_worker(self, run_id: str) -> str | None:
         """Why a running run's worker seems to be gone; None when it is alive or not known."""
-        ...
+        store = await self._fleet.store()
+        try:
+            run = await store.snapshot(run_id)
+        except RunNotFoundError:
+            return None
+        if run.state is not RunState.RUNNING or run.worker is None:
+            return None
+        left_ms = await store.lease_left_ms(run_id)
+        if left_ms is not None and left_ms < 0:
+            return _GONE.format(f"its lease ran out {-left_ms / 1000:.0f} s ago")
+        if run.worker not in {worker.id for worker in await store.workers().list()}:
+            return _GONE.format("it is not among the live ones")
+        return None
 
-    async def list_runs(
-        self, *, state: RunState | None, target: str | None, limit: int, cursor: str | None = None
-    ) -> RunPage:
-        """A page of runs, newest first."""
-        ...
+    async def list_runs(self, **selection: Any) -> RunPage:
+        """A page of runs, newest first; arguments as the store's ``list_runs``."""
+        return await (await self._fleet.store()).list_runs(**selection)
 
     async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
         """The newest entries of the run's journal, oldest first."""
-        ...
+        return await (await self._fleet.store()).last_entries(run.run_id, count)
 
     async def dead_reason(self, run: Run) -> str | None:
         """Why the run is a dead letter; None when it is not one, or not known."""
-        ...
+        if run.state is RunState.FAILED:
+            with contextlib.suppress(RunNotFoundError):
+                letters = (await self._fleet.store()).dead_letters()
+                return (await letters.get(run.run_id)).reason
+        return None
+
+
+class HttpSource(RunSource):
+    """The runs behind an HTTP server, which shows neither workers nor dead letters."""
+
+    def __init__(self, client: AsyncClient) -> None:  # pyright: ignore[reportMissingSuperCall]
+        self._client = client
+
+    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
+        # The server takes the tenant from the token.
+        asked = {name: value for name, value in options.items() if name != "tenant"}
+        handle = await self._client.submit(target, given, **asked)  # pyright: ignore[reportArgumentType]  # the keywords are the same
+        return SubmittedRun(handle.run_id, handle.warning)
+
+    def handle(self, run_id: str) -> AsyncHandle:
+        return self._client.handle(run_id)
+
+    async def result(self, run: Run) -> RunResult | None:
+        # For a run without a result, the server would make one of its state alone.
+        if not run.state.is_terminal or run.result_size is None:
+            return None
+        return await self.handle(run.run_id).any_result()
+
+    async def missing_worker(self, run_id: str) -> str | None:  # noqa: ARG002
+        return None
+
+    async def list_runs(self, **selection: Any) -> RunPage:
+        return await self._client.list_runs(**selection)
+
+    async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
+        return await self.handle(run.run_id).last_entries(count)
+
+    async def dead_reason(self, run: Run) -> str | None:  # noqa: ARG002
+        return None
 
 
 @asynccontextmanager
@@ -93,58 +139,36 @@ async def open_run_source(
     """
     if session.server is None:
         async with open_fleet(session, app, may_be_new=may_be_new) as fleet:
-            yield StoreSource(fleet)
+            yield RunSource(fleet)
         return
     if app is not None:
         raise StoreConfigurationError(
             "--app checks by a fleet of this machine; a server checks itself"
         )
-    async with _open_http_source(session, session.server) as source:
-        yield source
+    try:
+        from murmur_streams.client import AsyncClient
+    except ImportError as error:
+        raise StoreConfigurationError(str(error)) from error
+    async with AsyncClient(
+        session.server,
+        token=session.token,
+        trust_env=session.settings.trust_env,
+        retry_seconds=RETRY_SECONDS,
+    ) as client:
+        yield HttpSource(client)
 
 
-class StoreSource:
-    """The runs of a store."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
-        return await check_served(await self._fleet.submit(target, given, **options))
-
-    async def snapshot(self, run_id: str) -> Run:
-        return await (await self._fleet.store()).snapshot(run_id)
-
-    async def stream(self, run_id: str, *, after: str | None) -> AsyncGenerator[RunEvent]:
-        store = await self._fleet.store()
-        async with contextlib.aclosing(store.stream(run_id, after=after)) as events:
-            async for event in events:
-                yield event
-
-    async def result(self, run: Run) -> RunResult | None:
-        return await (await self._fleet.store()).get_result(run.run_id)
-
-    async def cancel(self, run_id: str, *, reason: str | None, wait: float | bool) -> Cancellation:
-        return await self._fleet.handle(run_id).cancel(reason=reason, wait=wait)
-
-    async def missing_worker(self, run_id: str) -> str | None:
-        return await missing_worker(await self._fleet.store(), run_id)
-
-    async def list_runs(
-        self, *, state: RunState | None, target: str | None, limit: int, cursor: str | None = None
-    ) -> RunPage:
-        store = await self._fleet.store()
-        return await store.list_runs(state=state, target=target, limit=limit, cursor=cursor)
-
-    async def last_entries(self, run: Run, count: int) -> list[JournalEntry]:
-        return await (await self._fleet.store()).last_entries(run.run_id, count)
-
-    async def dead_reason(self, run: Run) -> str | None:
-        if run.state is RunState.FAILED:
-            with contextlib.suppress(RunNotFoundError):
-                letters = (await self._fleet.store()).dead_letters()
-                return (await letters.get(run.run_id)).reason
-        return None
+async def every_run(
+    list_runs: Callable[..., Awaitable[RunPage]], *, cursor: str | None = None, **selection: Any
+) -> AsyncGenerator[Run]:
+    """All runs that ``list_runs`` has, newest first, or those after the cursor."""
+    while True:
+        page = await list_runs(limit=MOST_RUNS, cursor=cursor, **selection)
+        for run in page.runs:
+            yield run
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def print_own_warnings() -> None:
@@ -156,35 +180,3 @@ def print_own_warnings() -> None:
 async def check_served(handle: RunHandle[Any]) -> SubmittedRun:
     """The submitted run, with a warning when no worker serves its target."""
     return SubmittedRun(handle.run_id, await handle.unserved(UNSERVED_SECONDS))
-
-
-async def missing_worker(store: WorkStore, run_id: str) -> str | None:
-    """Why a running run's worker seems to be gone; None when it is alive, or the run has ended."""
-    try:
-        run = await store.snapshot(run_id)
-    except RunNotFoundError:
-        return None
-    if run.state is not RunState.RUNNING or run.worker is None:
-        return None
-    left_ms = await store.lease_left_ms(run_id)
-    if left_ms is not None and left_ms < 0:
-        return _GONE.format(f"its lease ran out {-left_ms / 1000:.0f} s ago")
-    if run.worker not in {worker.id for worker in await store.workers().list()}:
-        return _GONE.format("it is not among the live ones")
-    return None
-
-
-@asynccontextmanager
-async def _open_http_source(session: Session, server: str) -> AsyncGenerator[RunSource]:
-    try:
-        from murmur_streams.cli.shell.http_source import HttpSource
-        from murmur_streams.client import AsyncClient
-    except ImportError as error:
-        raise StoreConfigurationError(str(error)) from error
-    async with AsyncClient(
-        server,
-        token=session.token,
-        trust_env=session.settings.trust_env,
-        retry_seconds=RETRY_SECONDS,
-    ) as client:
-        yield HttpSource(client)

@@ -6,12 +6,16 @@ import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
+import typer
+
+from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import default_data_dir
 from murmur_streams.fleet.stores import default_options, kind_on_disk, open_work_store
 from murmur_streams.server.auth.tokens import is_open_to_others
@@ -29,27 +33,86 @@ NEEDS_STORE = (
 )
 
 
+def _shared(*flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, rich_help_panel="Options of every command", **more)
+
+
 @dataclass(frozen=True, slots=True)
 class Globals:
     """The shared options, which may stand before or after the command."""
 
-    url: str | None = field(default=None, repr=False)
-    prefix: str | None = None
-    as_json: bool = False
-    debug: bool = False
-    server: str | None = field(default=None, repr=False)
-    token_file: Path | None = None
+    url: Annotated[
+        str | None,
+        _shared(
+            "--url",
+            metavar="URL",
+            help="The store of the runs. Default: MURMUR_URL, else the embedded server.",
+        ),
+    ] = field(default=None, repr=False)
+    prefix: Annotated[
+        str | None,
+        _shared(
+            "--prefix",
+            metavar="PREFIX",
+            help="The first part of the keys. Default: MURMUR_KEY_PREFIX.",
+        ),
+    ] = None
+    as_json: Annotated[bool, _shared("--json", help="Print JSON, for programs.")] = False
+    debug: Annotated[bool, _shared("--debug", help="Show the traceback behind an error.")] = False
+    server: Annotated[
+        str | None,
+        _shared(
+            "--server", metavar="URL", help="Ask this HTTP server instead. Default: MURMUR_SERVER."
+        ),
+    ] = field(default=None, repr=False)
+    token_file: Annotated[
+        Path | None,
+        _shared(
+            "--token-file",
+            metavar="FILE",
+            help="A file with the token for the server. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
+        ),
+    ] = None
 
     def over(self, other: Globals) -> Globals:
         """These options, completed by ``other``."""
-        return Globals(
-            url=self.url or other.url,
-            prefix=self.prefix or other.prefix,
-            as_json=self.as_json or other.as_json,
-            debug=self.debug or other.debug,
-            server=self.server or other.server,
-            token_file=self.token_file or other.token_file,
+        names = [each.name for each in fields(self)]
+        return Globals(**{name: getattr(self, name) or getattr(other, name) for name in names})
+
+    def argv(self) -> list[str]:
+        """The options that name a store or a server, for a command that a person repeats."""
+        options = {
+            "--prefix": self.prefix,
+            "--url": self.url and redacted(self.url),
+            "--server": self.server and redacted(self.server),
+            "--token-file": self.token_file and str(self.token_file),
+        }
+        return [part for name, value in options.items() if value for part in (name, value)]
+
+
+def read_secret(path: Path, what: str, *, shortest: int = 0, danger: str = "") -> bytes:
+    """Read a file with a secret; a warning is logged when others have access to it.
+
+    Raises:
+        StoreConfigurationError: it cannot be read, or is too short.
+    """
+    try:
+        with path.open("rb") as file:
+            secret, mode = file.read().strip(), os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        raise StoreConfigurationError(
+            f"the {what} {path} cannot be read: {error.strerror}"
+        ) from None
+    if len(secret) < shortest:
+        raise StoreConfigurationError(
+            f"the {what} {path} must have {shortest} bytes or more, "
+            "such as `openssl rand -base64 32` prints"
         )
+    if is_open_to_others(mode):
+        logger.warning(
+            "others on this machine have access to the %s %s%s: chmod 600 it", what, path, danger
+        )
+    return secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +137,13 @@ class Session:
         """Whether a program reads the output."""
         return self.given.as_json
 
+    def print(self, value: object, text: str) -> None:
+        """Print the outcome of a command: the value as JSON for a program, else the text."""
+        if self.as_json:
+            print_json(value)
+        else:
+            print(text, flush=True)
+
     @property
     def server(self) -> str | None:
         """--server, else MURMUR_SERVER unless --url or --prefix is given; None: use a store."""
@@ -94,16 +164,11 @@ class Session:
         if path is None:
             return None
         try:
-            with path.open(encoding="utf-8-sig") as file:
-                token, mode = file.read().strip(), os.fstat(file.fileno()).st_mode
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is not text"
-            raise StoreConfigurationError(f"the token file {path} cannot be read: {why}") from None
-        if is_open_to_others(mode):
-            logger.warning(
-                "others on this machine have access to the token file %s: chmod 600 it", path
-            )
-        return token
+            return read_secret(path, "token file").decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise StoreConfigurationError(
+                f"the token file {path} cannot be read: it is not text"
+            ) from None
 
     def check_is_store(self, *, may_be_new: bool = False) -> None:
         """Refuse anything that is not a store which other processes can reach.

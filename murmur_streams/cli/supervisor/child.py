@@ -1,9 +1,10 @@
-"""One worker process, as its supervisor sees it: start, signals, reports, end."""
+"""One worker process, as its supervisor sees it: options, start, signals, reports, end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,14 +12,47 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from murmur_streams.cli.supervisor.child_pipe import parse_report
-from murmur_streams.cli.supervisor.options import WorkerOptions
+from murmur_streams.cli.shell.command import INTERRUPTED
+from murmur_streams.settings import Settings
 
-INTERRUPTED = 130
+PROGRAMS = frozenset({"murmur-streams", "mstreams"})
 STOPPED_CODES = frozenset({0, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT})
 """Exit codes of a worker that was stopped, also one that had not yet installed its handlers."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The options of one worker command."""
+
+    fleet: str
+    settings: Settings
+    """The environment's settings, with the options of the command line over them."""
+    targets: tuple[str, ...] | None = None
+    worker_id: str | None = None
+    reload: bool = False
+    parent: int | None = None
+    """The descriptor of the socket to the supervisor, in a process that one has started."""
+
+    @property
+    def needs_supervisor(self) -> bool:
+        """Whether this process executes no runs, and supervises others that do."""
+        return self.parent is None and (self.settings.processes > 1 or self.reload)
+
+    def child_command(self, number: int, parent: int) -> list[str]:
+        """The command line of one child process; ``number`` counts them from 1."""
+        command = [*_this_program(), "worker", self.fleet, "--parent", str(parent)]
+        settings = self.settings
+        command += ["--concurrency", str(settings.concurrency), "--loop", settings.loop]
+        command += ["--lease-seconds", str(settings.lease_seconds)]
+        command += ["--drain-seconds", str(settings.drain_seconds)]
+        command += ["--targets", ",".join(self.targets)] if self.targets else []
+        if self.worker_id is not None:
+            own = self.worker_id if settings.processes == 1 else f"{self.worker_id}-{number}"
+            command += ["--id", own]
+        return command
 
 
 @dataclass
@@ -99,7 +133,7 @@ class Child:
         try:
             # The socket closes with the process: programs that it started do not inherit it.
             while line := await reader.readline():
-                self._take_report(parse_report(line))
+                self._take_report(_parse_report(line))
         except (OSError, ValueError):
             return
         finally:
@@ -131,3 +165,25 @@ def _environment(options: WorkerOptions) -> dict[str, str]:
     if sys.flags.dev_mode:
         environ["PYTHONDEVMODE"] = "1"
     return environ
+
+
+def _parse_report(line: bytes) -> dict[str, Any]:
+    """A child's report; empty for half a line, which a child leaves that dies while it writes."""
+    try:
+        found: object = json.loads(line)
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _this_program() -> list[str]:
+    """How to start this program once more.
+
+    The installed script is called as such: ``-m`` puts the current folder first on the path, where
+    a file of the user's may have the name of a module that we need.
+    """
+    safe = ["-P"] if sys.flags.safe_path else []
+    script = Path(sys.argv[0])
+    if script.stem in PROGRAMS and script.exists():
+        return [sys.executable, *safe, os.fspath(script)]
+    return [sys.executable, *safe, "-m", "murmur_streams"]

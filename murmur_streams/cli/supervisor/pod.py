@@ -10,13 +10,11 @@ import secrets
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from murmur_streams.cli.shell.load_fleet import load_fleet
 from murmur_streams.cli.shell.printing import print_json
-from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.event_loop import loop_factory
+from murmur_streams.cli.shell.session import Session, read_secret
 from murmur_streams.cli.supervisor.worker_process import (
     call_on_signals,
     load_fleet_with_agents,
@@ -25,7 +23,6 @@ from murmur_streams.cli.supervisor.worker_process import (
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
-from murmur_streams.server.auth.tokens import is_open_to_others
 from murmur_streams.settings import Settings
 from murmur_streams.stores.work_store import WorkStore
 
@@ -51,7 +48,7 @@ class PodOptions:
     insecure: bool = False
 
 
-def serve(session: Session, options: PodOptions) -> None:
+def run_pod(session: Session, options: PodOptions) -> None:
     """Serve HTTP until a signal stops it.
 
     Raises:
@@ -69,9 +66,8 @@ def serve(session: Session, options: PodOptions) -> None:
     fleet = (load_fleet_with_agents if options.with_worker else load_fleet)(options.fleet)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(each) for each in listen(settings.host, settings.port)]
-        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
-            body = _serve_until_stopped(session, fleet, options, limits, sockets)
-            runner.run(run_then_end(session, body))
+        body = _serve_until_stopped(session, fleet, options, limits, sockets)
+        run_then_end(session, settings, body)
 
 
 def server_options(options: PodOptions) -> ServerOptions:
@@ -95,37 +91,20 @@ def server_options(options: PodOptions) -> ServerOptions:
         raise StoreConfigurationError(
             "--docs shows pages, which a browser opens without a token: give --public-openapi too"
         )
+    ticket_secret = secrets.token_bytes(SHORTEST_SECRET)
+    if settings.ticket_secret_file is not None:
+        danger = ", and can sign tickets for any run with it"
+        ticket_secret = read_secret(
+            settings.ticket_secret_file, "ticket secret", shortest=SHORTEST_SECRET, danger=danger
+        )
     return ServerOptions(
         authenticator=BearerTokens.of_file(settings.tokens_file) if settings.tokens_file else None,
-        ticket_secret=_ticket_secret(settings.ticket_secret_file),
+        ticket_secret=ticket_secret,
         cors_origins=settings.cors_origins,
         public_openapi=settings.public_openapi,
         docs=options.docs,
         drain_seconds=settings.drain_seconds,
     )
-
-
-def _ticket_secret(file: Path | None) -> bytes:
-    if file is None:
-        return secrets.token_bytes(SHORTEST_SECRET)
-    try:
-        with file.open("rb") as opened:
-            secret = opened.read().strip()
-            mode = os.fstat(opened.fileno()).st_mode
-    except OSError as error:
-        raise StoreConfigurationError(f"the ticket secret {file}: {error.strerror}") from None
-    if len(secret) < SHORTEST_SECRET:
-        raise StoreConfigurationError(
-            f"the ticket secret {file} must have {SHORTEST_SECRET} bytes or more, "
-            "such as `openssl rand -base64 32` prints"
-        )
-    if is_open_to_others(mode):
-        logger.warning(
-            "others on this machine have access to the ticket secret %s, and can sign tickets for "
-            "any run with it: chmod 600 it",
-            file,
-        )
-    return secret
 
 
 async def _serve_until_stopped(
@@ -138,12 +117,24 @@ async def _serve_until_stopped(
     from murmur_streams.server import make_app
     from murmur_streams.server.serving import PodServer, url_of
 
-    settings = options.settings
+    settings, worker = options.settings, None
     async with fleet:
         await _check_store(await fleet.store())
-        worker = _worker(fleet, settings) if options.with_worker else None
+        if options.with_worker:
+            worker = Worker(
+                fleet,
+                concurrency=settings.concurrency,
+                lease_seconds=settings.lease_seconds,
+                drain_seconds=settings.drain_seconds,
+            )
         app = make_app(fleet, limits)
-        started = _started(url_of(sockets[0], settings.host), fleet, settings, worker)
+        started = {
+            "url": url_of(sockets[0], settings.host),
+            "pid": os.getpid(),
+            "auth": "none" if settings.tokens_file is None else "tokens",
+            "targets": sorted(fleet.agents),
+            "worker": worker and worker.worker_id,
+        }
         server = PodServer(
             app,
             app.state.pod,
@@ -197,25 +188,6 @@ async def _run_together(
     await asyncio.wait(tasks)
     for task in tasks:
         task.result()
-
-
-def _worker(fleet: Fleet, settings: Settings) -> Worker:
-    return Worker(
-        fleet,
-        concurrency=settings.concurrency,
-        lease_seconds=settings.lease_seconds,
-        drain_seconds=settings.drain_seconds,
-    )
-
-
-def _started(url: str, fleet: Fleet, settings: Settings, worker: Worker | None) -> dict[str, Any]:
-    return {
-        "url": url,
-        "pid": os.getpid(),
-        "auth": "none" if settings.tokens_file is None else "tokens",
-        "targets": sorted(fleet.agents),
-        "worker": worker and worker.worker_id,
-    }
 
 
 def _announce(session: Session, started: dict[str, Any]) -> None:

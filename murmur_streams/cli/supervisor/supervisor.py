@@ -7,18 +7,21 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
+from murmur_streams.cli.shell.command import FAILED
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.child import STOPPED_CODES, Child, describe_exit
-from murmur_streams.cli.supervisor.health import HealthFile, fresh_seconds
-from murmur_streams.cli.supervisor.options import WorkerOptions
+from murmur_streams.cli.supervisor.child import (
+    STOPPED_CODES,
+    Child,
+    WorkerOptions,
+    describe_exit,
+)
+from murmur_streams.cli.supervisor.health import HealthFile, SupervisorHealth, fresh_seconds
 from murmur_streams.cli.supervisor.probes import serve_probes
-from murmur_streams.cli.supervisor.reload import changed_files
-from murmur_streams.cli.supervisor.supervisor_health import SupervisorHealth
-from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 
 logger = logging.getLogger("murmur_streams.processes")
 
@@ -28,7 +31,6 @@ STEADY_SECONDS = 60.0
 """A process that worked for so long starts the pauses anew: it did not die at its start."""
 GRACE_SECONDS = 30.0
 """How long a process may take to end beyond its drain; then it is killed."""
-FAILED = 1
 
 
 def supervise(
@@ -51,21 +53,20 @@ def supervise(
 async def _supervise(
     session: Session, options: WorkerOptions, on_first_ready: Callable[[Child], None]
 ) -> int:
-    file = (
-        None if options.settings.health_file is None else HealthFile(options.settings.health_file)
-    )
+    settings = options.settings
+    file = None if settings.health_file is None else HealthFile(settings.health_file)
     health = SupervisorHealth(
-        options.settings.processes,
-        fresh_seconds(options.settings.lease_seconds),
+        settings.processes,
+        fresh_seconds(settings.lease_seconds),
         (lambda: None) if file is None else file.touch,
     )
     extra = ["--json"] if session.as_json else []
     extra += ["--debug"] if session.given.debug else []
     supervisor = Supervisor(options, extra, health, on_first_ready)
     try:
-        async with serve_probes(options.settings, health) as address:
+        async with serve_probes(settings, health) as address:
             if session.as_json:
-                started = {"parent": os.getpid(), "processes": options.settings.processes}
+                started = {"parent": os.getpid(), "processes": settings.processes}
                 print_json(started | ({"health": address} if address else {}))
             code = await (_run_reloading(supervisor) if options.reload else supervisor.run())
     finally:
@@ -91,9 +92,35 @@ async def _run_reloading(supervisor: Supervisor) -> int:
 
 
 async def _restart_on_change(supervisor: Supervisor) -> None:
-    async for names in changed_files(Path.cwd()):
+    async for names in _changed_files(Path.cwd()):
         logger.warning("%s changed; the worker is started again", ", ".join(names[:3]))
         supervisor.restart()
+
+
+async def _changed_files(folder: Path) -> AsyncGenerator[list[str]]:
+    """Yield the Python files that have just changed, as paths relative to ``folder``.
+
+    Raises:
+        StoreConfigurationError: watchfiles is not installed.
+    """
+    try:
+        from watchfiles import (
+            PythonFilter,
+            awatch,  # pyright: ignore[reportUnknownVariableType]  # it names a type of trio
+        )
+    except ModuleNotFoundError:
+        raise StoreConfigurationError(
+            "--reload needs watchfiles: pip install 'murmur-streams[cli]'"
+        ) from None
+    watching = awatch(
+        folder, watch_filter=PythonFilter(), debounce=200, ignore_permission_denied=True
+    )
+    async for changes in watching:
+        yield sorted({_relative(path, folder) for _, path in changes})
+
+
+def _relative(path: str, folder: Path) -> str:
+    return os.path.relpath(path, folder)
 
 
 class Supervisor:

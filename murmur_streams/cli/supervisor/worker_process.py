@@ -1,35 +1,49 @@
-"""One process that executes runs."""
+"""One process that executes runs: its event loop, its reports, its end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shlex
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import quote
 
 from murmur_streams.cli.shell.command import exit_code, print_error
 from murmur_streams.cli.shell.load_fleet import load_fleet
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.child_pipe import TICK_SECONDS, Reporter
-from murmur_streams.cli.supervisor.event_loop import loop_factory
-from murmur_streams.cli.supervisor.health import Health, HealthFile, fresh_seconds
-from murmur_streams.cli.supervisor.options import WorkerOptions
+from murmur_streams.cli.supervisor.child import WorkerOptions
+from murmur_streams.cli.supervisor.health import HealthFile, WorkerHealth, fresh_seconds
 from murmur_streams.cli.supervisor.probes import serve_probes
-from murmur_streams.cli.supervisor.shutdown import cancel_leftovers, end_now, end_soon
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
 from murmur_streams.fleet.worker.process import let_go_of_children
+from murmur_streams.settings import EventLoop, Settings
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 
 logger = logging.getLogger("murmur_streams.processes")
+_worker_logger = logging.getLogger("murmur_streams.worker")
+
+CANCEL_SECONDS = 1.0
+"""How long cancelled tasks may take to end."""
+END_SECONDS = 5.0
+"""How long the interpreter may take to end: it waits for ever for threads that are not daemons."""
+ORPHAN_SECONDS = 30.0
+"""How long a process without its supervisor may take beyond its drain."""
+TICK_SECONDS = 1.0
+"""How often a process reports its health to the supervisor."""
 
 
 def work(session: Session, options: WorkerOptions) -> None:
@@ -43,8 +57,7 @@ def work(session: Session, options: WorkerOptions) -> None:
         # Before the user's code is loaded: that may take long, and the parent may end meanwhile.
         reporter = Reporter(options.parent, options.settings.drain_seconds)
     fleet = load_fleet_with_agents(options.fleet)
-    with asyncio.Runner(loop_factory=loop_factory(options.settings.loop)) as runner:
-        runner.run(run_then_end(session, _work_until_stopped(session, fleet, options, reporter)))
+    run_then_end(session, options.settings, _work_until_stopped(session, fleet, options, reporter))
 
 
 def load_fleet_with_agents(path: str) -> Fleet:
@@ -55,25 +68,61 @@ def load_fleet_with_agents(path: str) -> Fleet:
     return fleet
 
 
-async def run_then_end(session: Session, body: Awaitable[None]) -> None:
+def run_then_end(session: Session, settings: Settings, body: Coroutine[Any, Any, None]) -> None:
     """Await ``body``, then make sure that the process ends, whatever agents left running."""
-    try:
-        await body
-    except Exception as error:
-        if await cancel_leftovers():
-            print_error(session.given, error)
-            end_now(exit_code(error))
-        end_soon(exit_code(error))
-        raise
-    if await cancel_leftovers():
-        end_now(0)
-    end_soon(0)
+
+    async def run() -> None:
+        try:
+            await body
+        except Exception as error:
+            if await _cancel_leftovers():
+                print_error(session.given, error)
+                _end_now(exit_code(error))
+            _end_soon(exit_code(error))
+            raise
+        if await _cancel_leftovers():
+            _end_now(0)
+        _end_soon(0)
+
+    with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:
+        runner.run(run())
+
+
+async def _cancel_leftovers() -> int:
+    """Cancel every other task of this loop; returns how many did not end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if not others:
+        return 0
+    _, left = await asyncio.wait(others, timeout=CANCEL_SECONDS)
+    return len(left)
+
+
+def _end_soon(code: int) -> None:
+    """End the process by force if it has not ended by itself within END_SECONDS."""
+
+    def last_resort() -> None:
+        time.sleep(END_SECONDS)
+        _worker_logger.warning("threads of agents hold the process up; it ends without them")
+        _end_now(code)
+
+    threading.Thread(target=last_resort, name="last resort", daemon=True).start()
+
+
+def _end_now(code: int) -> None:
+    """Flush logs and output, and end without waiting for tasks or threads."""
+    logging.shutdown()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _work_until_stopped(
     session: Session, fleet: Fleet, options: WorkerOptions, reporter: Reporter | None
 ) -> None:
-    health = Health(fresh_seconds(options.settings.lease_seconds))
+    health = WorkerHealth(fresh_seconds(options.settings.lease_seconds))
     async with (
         fleet,
         _reported(health, options, reporter),
@@ -119,7 +168,7 @@ async def _work_until_stopped(
 
 @asynccontextmanager
 async def _reported(
-    health: Health, options: WorkerOptions, reporter: Reporter | None
+    health: WorkerHealth, options: WorkerOptions, reporter: Reporter | None
 ) -> AsyncGenerator[None]:
     """Report the health while the block runs: to the supervisor, or by a file."""
     if reporter is not None:
@@ -141,10 +190,62 @@ async def _reported(
         yield
 
 
-async def _tick(health: Health, reporter: Reporter) -> None:
+async def _tick(health: WorkerHealth, reporter: Reporter) -> None:
     while True:
         reporter.send(health)
         await asyncio.sleep(TICK_SECONDS)
+
+
+class Reporter:
+    """The child's side of the socket to its supervisor.
+
+    It sends the health as lines of JSON; the parent never writes. When the parent ends, in whatever
+    way, the kernel closes its side, and this process reads the end: it is an orphan and stops.
+
+    Args:
+        descriptor: of the socket, as the parent passed it.
+        drain_seconds: how long this worker drains.
+    """
+
+    def __init__(self, descriptor: int, drain_seconds: float) -> None:
+        os.set_inheritable(descriptor, False)
+        self._socket = socket.socket(fileno=descriptor)
+        self._longest_seconds = drain_seconds + ORPHAN_SECONDS
+        threading.Thread(target=self._stop_when_orphaned, name="parent", daemon=True).start()
+
+    def send(self, health: WorkerHealth) -> None:
+        """Report to the parent; the report is dropped while the parent does not read."""
+        line = {**health.as_json(), "status": str(health.status), "beats": health.beats}
+        with contextlib.suppress(OSError):
+            self._socket.send(json.dumps(line).encode() + b"\n", socket.MSG_DONTWAIT)
+
+    def _stop_when_orphaned(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._socket.recv(1):
+                pass
+        # SIGTERM drains the worker; before its handler is installed, it ends the process.
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(self._longest_seconds)
+        os._exit(1)
+
+
+def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The factory of the event loop; None means asyncio's own.
+
+    Raises:
+        StoreConfigurationError: ``uvloop`` was chosen and is not installed.
+    """
+    if choice == EventLoop.ASYNCIO:
+        return None
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        if choice == EventLoop.AUTO:
+            return None
+        raise StoreConfigurationError(
+            "--loop uvloop needs uvloop: pip install 'murmur-streams[uvloop]'"
+        ) from None
+    return uvloop.new_event_loop
 
 
 def call_on_signals(stop: Callable[[], None]) -> None:

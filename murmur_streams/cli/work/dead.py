@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,20 +10,22 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from murmur_streams.cli.shell.command import RunId, command
-from murmur_streams.cli.shell.outcome import print_pretty
+from murmur_streams.cli.shell.command import command, group
+from murmur_streams.cli.shell.options import Every, Limit, RunId
 from murmur_streams.cli.shell.printing import (
     compact,
     console,
     moment_json,
     moment_text,
     print_json,
+    print_pretty,
+    print_rows,
     printable,
 )
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.dead_letters import MOST_LETTERS, DeadLetter
+from murmur_streams.core.model.dead_letters import DeadLetter
+from murmur_streams.core.model.errors import DeadLetterNotFoundError
 from murmur_streams.stores.dead_letters import DeadLetterBox
-from murmur_streams.wire.run_json import moment_of
 
 Runs = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs that are dead letters.")
@@ -32,65 +33,44 @@ Runs = Annotated[
 OfTarget = Annotated[
     str | None, typer.Option("--target", metavar="TARGET", help="Only, or all, of this agent.")
 ]
-Limit = Annotated[
-    int, typer.Option("--limit", metavar="N", min=1, max=MOST_LETTERS, help="How many, at most.")
-]
-Every = Annotated[bool, typer.Option("--all", help="All of them, however many.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(
-        help="The dead letters: runs that failed for good, stored until requeued or purged.",
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-    )
-    app.add_typer(group, name="dead")
-    examples = {
-        "list": ("murmur-streams dead list --target researcher",),
-        "show": ("murmur-streams dead show my-run", "murmur-streams dead show my-run --json"),
-        "requeue": (
-            "murmur-streams dead requeue my-run",
-            "murmur-streams dead requeue --target researcher --yes",
-        ),
-        "purge": ("murmur-streams dead purge my-run", "murmur-streams dead purge --all"),
-    }
-    for name, function in (("list", list_), ("show", show), ("requeue", requeue), ("purge", purge)):
-        command(group, name, examples=examples[name])(function)
-
-
-def list_(
+@command("list", examples=("murmur-streams dead list --target researcher",))
+async def list_(
     session: Session, target: OfTarget = None, limit: Limit = 20, every: Every = False
 ) -> None:
     """List dead letters, of each agent the newest first. With --json: one a line."""
-
-    async def body(letters: DeadLetterBox) -> None:
-        count = 0
-        async with aclosing(_each(letters, target)) as found:
-            async for letter in found:
-                if count == limit and not every:
-                    return
-                count += 1
-                _print_line(session, letter)
-
-    _in_letters(session, body)
+    count = 0
+    async with session.store() as store, aclosing(_each(store.dead_letters(), target)) as found:
+        async for letter in found:
+            if count == limit and not every:
+                return
+            count += 1
+            _print_line(session, letter)
 
 
-def show(session: Session, run: RunId) -> None:
+@command(
+    "show", examples=("murmur-streams dead show my-run", "murmur-streams dead show my-run --json")
+)
+async def show(session: Session, run: RunId) -> None:
     """Print a dead letter: its reason, its attempts, its errors, its input."""
-
-    async def body(letters: DeadLetterBox) -> None:
-        letter = await letters.get(run)
-        if session.as_json:
-            print_json(_as_json(letter))
-        else:
-            _print_letter(letter)
-
-    _in_letters(session, body)
+    async with session.store() as store:
+        letter = await store.dead_letters().get(run)
+    if session.as_json:
+        print_json(_as_json(letter))
+    else:
+        _print_letter(letter)
 
 
-def requeue(
+@command(
+    "requeue",
+    examples=(
+        "murmur-streams dead requeue my-run",
+        "murmur-streams dead requeue --target researcher --yes",
+    ),
+)
+async def requeue(
     session: Session,
     runs: Runs = None,
     target: OfTarget = None,
@@ -102,28 +82,18 @@ def requeue(
     Prints the id of each new run. Its metadata names the old one as requeued_from.
     """
     _check_choice(runs, target, every=every)
-
-    async def again(letters: DeadLetterBox, run_id: str) -> None:
-        new_id = await letters.requeue(run_id)
-        if session.as_json:
-            print_json({"run_id": new_id, "requeued_from": run_id})
-        else:
-            print(new_id, flush=True)
-
-    async def body(letters: DeadLetterBox) -> None:
-        if runs:
-            for run_id in runs:
-                await again(letters, run_id)
-            return
-        _confirm(f"Submit all dead letters {_of_target(target)} again?", yes=yes)
-        async with aclosing(_each(letters, target)) as found:
-            async for letter in found:
-                await again(letters, letter.run_id)
-
-    _in_letters(session, body)
+    async with session.store() as store:
+        letters = store.dead_letters()
+        if not runs:
+            _confirm(f"Submit all dead letters {_of_target(target)} again?", yes=yes)
+        async with aclosing(_chosen(letters, runs, target)) as run_ids:
+            async for run_id in run_ids:
+                new_id = await letters.requeue(run_id)
+                session.print({"run_id": new_id, "requeued_from": run_id}, new_id)
 
 
-def purge(
+@command("purge", examples=("murmur-streams dead purge my-run", "murmur-streams dead purge --all"))
+async def purge(
     session: Session,
     runs: Runs = None,
     target: OfTarget = None,
@@ -132,27 +102,25 @@ def purge(
 ) -> None:
     """Remove dead letters for good; the runs themselves expire like all others."""
     _check_choice(runs, target, every=every)
-
-    async def body(letters: DeadLetterBox) -> None:
+    missing: list[str] = []
+    async with session.store() as store:
+        letters = store.dead_letters()
         if runs:
-            count = sum([await letters.purge(run_id=run_id) for run_id in runs])
+            purged = {run_id: await letters.purge(run_id=run_id) for run_id in runs}
+            count, missing = sum(purged.values()), [name for name in runs if not purged[name]]
         else:
             _confirm(f"Remove all dead letters {_of_target(target)}?", yes=yes)
             count = await letters.purge(target=target, all=every)
-        if session.as_json:
-            print_json({"purged": count})
-        else:
-            print(f"{count} purged")
-
-    _in_letters(session, body)
+    session.print({"purged": count}, f"{count} purged")
+    if missing:
+        raise DeadLetterNotFoundError(missing[0])
 
 
-def _in_letters(session: Session, body: Any) -> None:
-    async def opened() -> None:
-        async with session.store() as store:
-            await body(store.dead_letters())
-
-    asyncio.run(opened())
+dead = group(
+    "dead",
+    "The dead letters: runs that failed for good, stored until requeued or purged.",
+    *(list_, show, requeue, purge),
+)
 
 
 async def _each(letters: DeadLetterBox, target: str | None) -> AsyncGenerator[DeadLetter]:
@@ -164,6 +132,16 @@ async def _each(letters: DeadLetterBox, target: str | None) -> AsyncGenerator[De
         cursor = page.cursor
         if cursor is None:
             return
+
+
+async def _chosen(
+    letters: DeadLetterBox, runs: list[str] | None, target: str | None
+) -> AsyncGenerator[str]:
+    for run_id in runs or ():
+        yield run_id
+    if not runs:
+        async for letter in _each(letters, target):
+            yield letter.run_id
 
 
 def _check_choice(runs: list[str] | None, target: str | None, *, every: bool) -> None:
@@ -188,42 +166,34 @@ def _print_line(session: Session, letter: DeadLetter) -> None:
     if session.as_json:
         print_json(_as_json(letter))
         return
-    line = Text(f"{moment_text(moment_of(letter.at_ms))}  ", "dim")
-    line.append(f"{letter.target}  {letter.run_id}  ").append(printable(letter.reason), "red")
     error = "" if letter.error is None else f"  {compact(letter.error)}"
-    console().print(line.append(error, "dim"))
+    console().print(
+        Text.assemble(
+            (f"{moment_text(letter.at_ms)}  ", "dim"),
+            f"{letter.target}  {letter.run_id}  ",
+            (printable(letter.reason), "red"),
+            (error, "dim"),
+        )
+    )
 
 
 def _print_letter(letter: DeadLetter) -> None:
-    rows = [
+    print_rows(
         ("run", letter.run_id),
         ("target", letter.target),
         ("reason", letter.reason),
         ("attempts", f"{letter.attempts}, of which {letter.failures} failed"),
-        ("died", moment_text(moment_of(letter.at_ms))),
+        ("died", moment_text(letter.at_ms)),
         ("error", letter.error or "-"),
         *(("", each) for each in letter.errors),
-    ]
-    if letter.metadata is not None:
-        rows.append(("metadata", compact(letter.metadata)))
-    screen = console()
-    for name, value in rows:
-        screen.print(Text(f"{name:<9} ", style="dim").append(printable(value), style="none"))
+        ("metadata", None if letter.metadata is None else compact(letter.metadata)),
+    )
     if letter.input_json is not None:
-        screen.print(Text("input", style="dim"))
+        console().print(Text("input", style="dim"))
         print_pretty(letter.input)
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "run_id": letter.run_id,
-        "target": letter.target,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "failures": letter.failures,
-        "error": letter.error,
-        "errors": list(letter.errors),
-        "input": letter.input,
-        "metadata": letter.metadata,
-        "at": moment_json(letter.at_ms),
-    }
+    names = ("run_id", "target", "reason", "attempts", "failures", "error", "errors")
+    known = {name: getattr(letter, name) for name in (*names, "input", "metadata")}
+    return known | {"at": moment_json(letter.at_ms)}

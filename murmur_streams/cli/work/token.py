@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.durations import seconds_of
-from murmur_streams.cli.shell.printing import print_json, print_message
+from murmur_streams.cli.shell.options import seconds_of
+from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.identifiers import check_tenant
 from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
@@ -42,42 +42,36 @@ Expires = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@command(
+    "token",
+    examples=(
+        "murmur-streams token web >> tokens.toml",
+        "murmur-streams token dashboard --scope read --tenant acme --expires 90d",
+    ),
+)
+def token(
+    session: Session,
+    name: Name,
+    scope: Scopes = None,
+    tenant: Tenant = None,
+    expires: Expires = None,
+) -> None:
+    """Draw a new token for `serve --tokens-file`.
 
-    @command(
-        app,
-        "token",
-        examples=(
-            "murmur-streams token web >> tokens.toml",
-            "murmur-streams token dashboard --scope read --tenant acme --expires 90d",
-        ),
+    Its record, which holds only its hash, goes to stdout; the token itself is printed once, on
+    stderr. A second token with the same name is the same caller: that is how to rotate tokens.
+    """
+    principal = Principal(
+        check_name(name),
+        frozenset(scope or (Scope.SUBMIT, Scope.READ, Scope.CANCEL)),
+        check_tenant(tenant),
+        expires_at=None if expires is None else _moment_after(expires),
     )
-    def token(
-        session: Session,
-        name: Name,
-        scope: Scopes = None,
-        tenant: Tenant = None,
-        expires: Expires = None,
-    ) -> None:
-        """Draw a new token for `serve --tokens-file`.
-
-        Its record, which holds only its hash, goes to stdout; the token itself is printed once, on
-        stderr. A second token with the same name is the same caller: that is how to rotate tokens.
-        """
-        who = Principal(
-            check_name(name),
-            frozenset(scope or (Scope.SUBMIT, Scope.READ, Scope.CANCEL)),
-            check_tenant(tenant),
-            expires_at=None if expires is None else _moment_after(expires),
-        )
-        drawn = draw_token()
-        record = record_of(drawn, who)
-        if session.as_json:
-            print_json({"token": drawn, "record": record})
-            return
+    drawn = draw_token()
+    record = record_of(drawn, principal)
+    if not session.as_json:
         print_message(f"token     {drawn}")
-        print(record)
+    session.print({"token": drawn, "record": record}, record)
 
 
 def _moment_after(duration: str) -> float:

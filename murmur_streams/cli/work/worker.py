@@ -1,28 +1,39 @@
-"""``murmur-streams worker app:fleet``."""
+"""``murmur-streams worker app:fleet`` and ``dev app:fleet``."""
 
 from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
+import shlex
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.shell.command import command, setting_option
+from murmur_streams.cli.shell.command import command
+from murmur_streams.cli.shell.options import setting_option, settings_with
+from murmur_streams.cli.shell.printing import print_json, print_message
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.options import WorkerOptions
+from murmur_streams.cli.supervisor.child import Child, WorkerOptions
 from murmur_streams.cli.supervisor.supervisor import supervise
-from murmur_streams.cli.supervisor.worker_process import warn_one_process_only, work
+from murmur_streams.cli.supervisor.worker_process import (
+    one_process_hint,
+    warn_one_process_only,
+    work,
+)
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
+from murmur_streams.embedded import ensure_server
 from murmur_streams.fleet.logs import RunLogFilter, loggable
 from murmur_streams.fleet.stores import kind_on_disk
 from murmur_streams.settings import EventLoop
 
 logger = logging.getLogger("murmur_streams.cli")
 
+DEV_DRAIN_SECONDS = 5.0
+"""Short: a developer who saved a file waits for the new code."""
 PROCESSES = "Processes"
 PROBES = "Probes"
 
@@ -32,106 +43,103 @@ FleetPath = Annotated[
 Concurrency = Annotated[
     int | None, setting_option("concurrency", "Runs at the same time, in each process.")
 ]
-LeaseSeconds = Annotated[
-    float | None,
-    setting_option("lease_seconds", "Silent for so long, it loses its runs to others."),
-]
-DrainSeconds = Annotated[
-    float | None,
-    setting_option("drain_seconds", "How long a stopping worker waits for its runs."),
-]
-Targets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--targets", metavar="NAME,...", help="Only runs of these agents; repeatable. Default: all."
-    ),
-]
-WorkerId = Annotated[
-    str | None,
-    typer.Option(
-        "--id",
-        metavar="ID",
-        help="The worker's name; -1, -2, ... follow it when there are more. Default: a random one.",
-    ),
-]
-Processes = Annotated[
-    int | None,
-    setting_option(
-        "processes",
-        "Worker processes; one that dies is replaced.",
-        rich_help_panel=PROCESSES,
-    ),
-]
-Reload = Annotated[
-    bool,
-    typer.Option(
-        "--reload",
-        help="Start again, drained, when a Python file under the current folder changes.",
-        rich_help_panel=PROCESSES,
-    ),
-]
 LoopChoice = Annotated[
     EventLoop | None,
     setting_option("loop", "auto is uvloop where it is installed.", rich_help_panel=PROCESSES),
 ]
-HealthFile = Annotated[
-    Path | None,
-    setting_option(
-        "health_file",
-        "Touched at each heartbeat that the server took, removed at the end.",
-        rich_help_panel=PROBES,
+DevDrainSeconds = Annotated[
+    float,
+    typer.Option(
+        "--drain-seconds",
+        min=0,
+        max=86_400,
+        help="How long runs may go on when the code has changed, before they are handed back.",
     ),
 ]
-HealthPort = Annotated[
-    int | None,
-    setting_option(
-        "health_port",
-        "Answer GET /livez and /readyz here; 0 takes a free port.",
-        rich_help_panel=PROBES,
-    ),
-]
-HealthHost = Annotated[
-    str | None,
-    setting_option(
-        "health_host",
-        "The address of that port.",
-        otherwise=", else this machine only",
-        metavar="ADDRESS",
-        rich_help_panel=PROBES,
-    ),
-]
-ParentSocket = Annotated[int | None, typer.Option("--parent", hidden=True)]
 
 
-EXAMPLES = (
-    "murmur-streams worker app:fleet",
-    "murmur-streams worker app:fleet --concurrency 50 --targets researcher,writer",
-    "murmur-streams worker app:fleet --url redis://redis.internal:6379/0",
-    "murmur-streams worker app:fleet --processes 4 --health-port 8080",
+@dataclass(frozen=True, slots=True)
+class WorkerFlags:
+    """The options of a worker; those over settings have their names."""
+
+    concurrency: Concurrency = None
+    lease_seconds: Annotated[
+        float | None,
+        setting_option("lease_seconds", "Silent for so long, it loses its runs to others."),
+    ] = None
+    drain_seconds: Annotated[
+        float | None,
+        setting_option("drain_seconds", "How long a stopping worker waits for its runs."),
+    ] = None
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...", help="Only runs of these agents; repeatable. Default: all."
+        ),
+    ] = None
+    worker_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="The worker's name; -1, -2, ... follow it when there are more. Default: a random "
+            "one.",
+        ),
+    ] = None
+    processes: Annotated[
+        int | None,
+        setting_option(
+            "processes", "Worker processes; one that dies is replaced.", rich_help_panel=PROCESSES
+        ),
+    ] = None
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload",
+            help="Start again, drained, when a Python file under the current folder changes.",
+            rich_help_panel=PROCESSES,
+        ),
+    ] = False
+    loop: LoopChoice = None
+    health_file: Annotated[
+        Path | None,
+        setting_option(
+            "health_file",
+            "Touched at each heartbeat that the server took, removed at the end.",
+            rich_help_panel=PROBES,
+        ),
+    ] = None
+    health_port: Annotated[
+        int | None,
+        setting_option(
+            "health_port",
+            "Answer GET /livez and /readyz here; 0 takes a free port.",
+            rich_help_panel=PROBES,
+        ),
+    ] = None
+    health_host: Annotated[
+        str | None,
+        setting_option(
+            "health_host",
+            "The address of that port.",
+            otherwise=", else this machine only",
+            metavar="ADDRESS",
+            rich_help_panel=PROBES,
+        ),
+    ] = None
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None
+
+
+@command(
+    "worker",
+    examples=(
+        "murmur-streams worker app:fleet",
+        "murmur-streams worker app:fleet --concurrency 50 --targets researcher,writer",
+        "murmur-streams worker app:fleet --url redis://redis.internal:6379/0",
+        "murmur-streams worker app:fleet --processes 4 --health-port 8080",
+    ),
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "worker", examples=EXAMPLES)(worker)
-
-
-def worker(  # noqa: PLR0913, PLR0917  # one for each option
-    session: Session,
-    fleet: FleetPath,
-    concurrency: Concurrency = None,
-    lease_seconds: LeaseSeconds = None,
-    drain_seconds: DrainSeconds = None,
-    targets: Targets = None,
-    id: WorkerId = None,  # noqa: A002  # the option's name
-    processes: Processes = None,
-    reload: Reload = False,
-    loop: LoopChoice = None,
-    health_file: HealthFile = None,
-    health_port: HealthPort = None,
-    health_host: HealthHost = None,
-    parent: ParentSocket = None,
-) -> None:
+def worker(session: Session, fleet: FleetPath, flags: WorkerFlags) -> None:
     """Execute the runs of a fleet's agents until a signal stops it.
 
     Ctrl-C or SIGTERM drains: it claims no new runs, and those under way may end. A second one
@@ -141,31 +149,55 @@ def worker(  # noqa: PLR0913, PLR0917  # one for each option
     With --processes or --reload this process supervises others that work: it passes the signals
     on, replaces a process that died, and a third signal kills them all.
     """
-    settings = session.settings.override(
-        concurrency=concurrency,
-        lease_seconds=lease_seconds,
-        drain_seconds=drain_seconds,
-        processes=processes,
-        loop=loop,
-        health_file=health_file,
-        health_port=health_port,
-        health_host=health_host or None,
-    )
-    if parent is not None:
+    settings = settings_with(session.settings, flags)
+    if flags.parent is not None:
         # The supervisor has the processes and the probes of its children.
         settings = replace(settings, processes=1, health_file=None, health_port=None)
-    options = WorkerOptions(fleet, settings, _names(targets), id, reload, parent)
+    targets, parent = _names(flags.targets), flags.parent
+    options = WorkerOptions(fleet, settings, targets, flags.worker_id, flags.reload, parent)
     begin(session)
-    if settings.processes > 1 and kind_on_disk(session.url) == "RocksDB":
+    is_rocksdb = kind_on_disk(session.url) == "RocksDB"
+    if settings.processes > 1 and is_rocksdb:
         raise StoreConfigurationError(
             "a RocksDB folder is for one process: leave --processes and MURMUR_PROCESSES out, or "
             "take sqlite: or a Redis"
         )
-    if options.needs_supervisor:
-        if kind_on_disk(session.url) == "RocksDB":
-            warn_one_process_only(fleet, session.url)
-        raise typer.Exit(supervise(session, options))
-    work(session, options)
+    if not options.needs_supervisor:
+        work(session, options)
+        return
+    if is_rocksdb:
+        warn_one_process_only(fleet, session.url)
+    raise typer.Exit(supervise(session, options))
+
+
+@command(
+    "dev",
+    examples=(
+        "murmur-streams dev app:fleet",
+        "murmur-streams dev app:fleet --url redis://localhost:6379/0",
+    ),
+)
+def dev(
+    session: Session,
+    fleet: FleetPath,
+    concurrency: Concurrency = None,
+    drain_seconds: DevDrainSeconds = DEV_DRAIN_SECONDS,
+) -> None:
+    """Develop a fleet: a worker that starts again when its code changes.
+
+    It works on the embedded server, whatever MURMUR_URL says; --url takes it elsewhere. It
+    prints where the server is and how to submit a run to it; to a RocksDB folder no other
+    process can. Ctrl-C drains, a second one hands the runs back.
+    """
+    given = replace(session.given, url=session.given.url or "embedded:")
+    session = replace(session, given=given)
+    begin(session)
+    settings = session.settings.override(concurrency=concurrency, drain_seconds=drain_seconds)
+    settings = replace(settings, processes=1, health_file=None, health_port=None)
+    options = WorkerOptions(fleet, settings, reload=True)
+    _print_server(session, options)
+    on_first_ready = partial(_print_submit_hint, session, options.fleet)
+    raise typer.Exit(supervise(session, options, on_first_ready))
 
 
 def begin(session: Session) -> None:
@@ -204,3 +236,34 @@ def _names(given: list[str] | None) -> tuple[str, ...] | None:
             "--targets has an empty name; name agents, or leave it out to serve all of them"
         )
     return names
+
+
+def _print_server(session: Session, options: WorkerOptions) -> None:
+    server = ensure_server(session.data_dir) if session.is_embedded else None
+    url = redacted(session.url) if server is None else server.url
+    where = url if server is None else f"{server.data_dir} (embedded, pid {server.pid})"
+    if session.as_json:
+        print_json({"server": url, "fleet": options.fleet, "watched": str(Path.cwd())})
+        return
+    print_message(f"server    {where}")
+    print_message(
+        f"fleet     {options.fleet}, started again when a Python file changes in {Path.cwd()}"
+    )
+
+
+def _print_submit_hint(session: Session, fleet: str, child: Child) -> None:
+    if session.as_json:
+        return
+    if kind_on_disk(session.url) == "RocksDB":
+        print_message(f"submit    {one_process_hint(fleet, session.url)}")
+        return
+    targets = child.report.get("targets") or ["AGENT"]
+    argv = ["murmur-streams", "submit", str(targets[0])]
+    # The command must work in another terminal, too, where MURMUR_URL may name another server.
+    is_elsewhere = not session.is_embedded or session.settings.url
+    argv += ["--url", redacted(session.url)] if is_elsewhere else []
+    argv += ["--prefix", session.given.prefix] if session.given.prefix else []
+    folder = os.environ.get("MURMUR_DATA_DIR")
+    before = f"MURMUR_DATA_DIR={shlex.quote(folder)} " if folder and session.is_embedded else ""
+    print_message(f"submit    {before}{shlex.join(argv)} 'INPUT AS JSON' --follow")
+    print_message(f"agents    {', '.join(targets)}")

@@ -1,11 +1,10 @@
-"""``murmur-streams workers``: the workers that execute runs now."""
+"""``murmur-streams workers``: the workers that execute runs now; ``pause`` and ``resume``."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.load_fleet import open_fleet
+from murmur_streams.cli.shell.options import AgentName
 from murmur_streams.cli.shell.printing import console, moment_json, print_json, printable
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.work import WorkerInfo
@@ -22,67 +22,84 @@ SHOWN_RUNS = 3
 WIDE = 1_000
 """Columns where stdout is not a terminal, so that no value is cut."""
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-
-    @command(
-        app,
-        "workers",
-        examples=("murmur-streams workers", "murmur-streams workers --json | jq .held"),
-    )
-    def workers(session: Session) -> None:
-        """List the live workers: their hosts, their runs, and the time since their last heartbeat.
-
-        A worker that was killed is gone from the list some heartbeats later.
-        """
-        found = asyncio.run(_read(session))
-        if session.as_json:
-            for worker in found:
-                print_json(_as_json(worker))
-        elif found:
-            _print(found)
-        else:
-            print("no worker is running; start one with: murmur-streams worker app:fleet")
+OptionalTarget = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TARGET", help="The agent's name; without one, the paused agents are listed."
+    ),
+]
 
 
-async def _read(session: Session) -> list[WorkerInfo]:
+@command("workers", examples=("murmur-streams workers", "murmur-streams workers --json | jq .held"))
+async def workers(session: Session) -> None:
+    """List the live workers: their hosts, their runs, and the time since their last heartbeat.
+
+    A worker that was killed is gone from the list some heartbeats later.
+    """
     async with open_fleet(session) as fleet:
-        return await fleet.workers()
+        found = await fleet.workers()
+    if session.as_json:
+        for worker in found:
+            print_json(_as_json(worker))
+    elif found:
+        screen = console()
+        if not screen.is_terminal:
+            screen.width = WIDE
+        screen.print(_table(found))
+    else:
+        print("no worker is running; start one with: murmur-streams worker app:fleet")
 
 
-def _print(workers: list[WorkerInfo]) -> None:
-    screen = console()
-    if not screen.is_terminal:
-        screen.width = WIDE
-    screen.print(_table(workers))
+@command("pause", examples=("murmur-streams pause researcher", "murmur-streams pause"))
+async def pause(session: Session, target: OptionalTarget = None) -> None:
+    """Let no worker begin runs of an agent, until `resume`; runs under way go on.
+
+    Runs submitted meanwhile wait. Without TARGET the paused agents are listed.
+    """
+    async with open_fleet(session) as fleet:
+        if target is not None:
+            await fleet.pause(target)
+        paused = sorted(await fleet.paused())
+    if target is None:
+        session.print({"paused": paused}, "\n".join(paused) or "nothing is paused")
+    else:
+        _print_paused(session, target, is_paused=target in paused)
+
+
+@command("resume", examples=("murmur-streams resume researcher",))
+async def resume(session: Session, target: AgentName) -> None:
+    """Let workers begin runs of a paused agent again."""
+    async with open_fleet(session) as fleet:
+        before = await fleet.paused()
+        await fleet.resume(target)
+        is_paused = target in await fleet.paused()
+    _print_paused(session, target, is_paused=is_paused, was_paused=target in before)
+
+
+def _print_paused(
+    session: Session, target: str, *, is_paused: bool, was_paused: bool = True
+) -> None:
+    runs = f"{target} runs" if was_paused else f"{target} was not paused: it runs"
+    session.print(
+        {"target": target, "paused": is_paused}, f"{target} is paused" if is_paused else runs
+    )
 
 
 def _table(workers: list[WorkerInfo]) -> Table:
     columns = ("worker", "host", "pid", "version", "python", "state", "holds", "runs", "last beat")
     table = Table(*columns, box=None, header_style="dim")
     for worker in workers:
+        more = ", ..." if worker.held > SHOWN_RUNS else ""
+        ago = max(0.0, time.time() - worker.last_beat_ms / 1000)
         table.add_row(
             worker.id,
-            printable(worker.host),
-            str(worker.pid),
-            printable(worker.version),
-            printable(worker.python),
+            *map(printable, (worker.host, str(worker.pid), worker.version, worker.python)),
             Text(printable(worker.state), STYLES.get(worker.state, "none")),
             f"{worker.held} of {worker.concurrency}",
-            _runs(worker),
-            _ago(worker.last_beat_ms),
+            ", ".join(worker.runs[:SHOWN_RUNS]) + more,
+            f"{ago:.1f} s ago",
         )
     return table
-
-
-def _runs(worker: WorkerInfo) -> str:
-    shown = ", ".join(worker.runs[:SHOWN_RUNS])
-    return shown + (", ..." if worker.held > SHOWN_RUNS else "")
-
-
-def _ago(ms: int) -> str:
-    return f"{max(0.0, time.time() - ms / 1000):.1f} s ago"
 
 
 def _as_json(worker: WorkerInfo) -> dict[str, Any]:
