@@ -101,7 +101,9 @@ class Server:
             raise StoreClosedError("the store is closed; open a new one")
         self._check_home()
         check = self._ready
-        if check is None or (check.done() and (check.cancelled() or check.exception())):
+        if check is None or check.done():
+            if check is not None and not check.cancelled() and check.exception() is None:
+                return
             check = self._ready = start_task(self._check(), "check the server")
         try:
             await asyncio.shield(check)
@@ -256,10 +258,12 @@ class Server:
             raise StoreClosedError(f"the store belongs to another {what}; open one here")
 
     def _is_elsewhere(self) -> bool:
-        loop = None
-        with contextlib.suppress(RuntimeError):
-            loop = asyncio.get_running_loop()
-        return self._home is not None and self._home != (os.getpid(), loop)
+        if self._home is None or self._home[0] != os.getpid():
+            return self._home is not None
+        try:
+            return asyncio.get_running_loop() is not self._home[1]
+        except RuntimeError:
+            return True
 
     async def _check(self) -> None:
         if self._revive is not None:

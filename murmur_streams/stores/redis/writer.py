@@ -83,7 +83,7 @@ class Writer:
         self._retries: set[asyncio.Task[None]] = set()
         self._preparing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
-        self._idle.set()
+        """Set when the store is closed and its last write is answered."""
         self._closed = False
         self._abandoned = False
 
@@ -126,7 +126,6 @@ class Writer:
         queue = self._queues.get(run_id)
         if queue is None:
             queue = self._queues[run_id] = RunWriteQueue(run_id)
-            self._idle.clear()
         queue.waiting.append(write)
         if not queue.busy:
             queue.busy = True
@@ -139,7 +138,8 @@ class Writer:
         self._closed = True
         try:
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                if self._queues:
+                    await self._idle.wait()
         except TimeoutError:
             logger.debug("the store is closed with writes under way; their outcome is unknown")
         self._abandoned = True
@@ -161,7 +161,7 @@ class Writer:
         if not queue.waiting:
             queue.busy = False
             self._queues.pop(queue.run_id, None)
-            if not self._queues:
+            if self._closed and not self._queues:
                 self._idle.set()
             return
         writes = take_writes(queue.waiting)
@@ -180,7 +180,7 @@ class Writer:
         for write in writes:
             own.extend(write.own)
         script = load_scripts()[first.script]
-        numbered = (run_id, *self._number(), max(write.now_ms for write in writes))
+        numbered = (run_id, *self._number(), max([write.now_ms for write in writes]))
         return ("EVALSHA", script.sha, len(first.keys), *first.keys, *numbered, *first.shared, *own)
 
     def _number(self) -> tuple[str, int]:

@@ -79,7 +79,7 @@ def take_writes(waiting: deque[WaitingWrite]) -> list[WaitingWrite]:
 def size_of(own: Arguments) -> int:
     """The bytes of a write; InvalidInputError for a text that cannot be encoded."""
     try:
-        return sum(len(part.encode()) if isinstance(part, str) else 8 for part in own)
+        return sum([len(part.encode()) if isinstance(part, str) else 8 for part in own])
     except UnicodeEncodeError as error:
         # In a call with other writes it would make them fail, too.
         raise InvalidInputError(
