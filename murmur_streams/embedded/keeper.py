@@ -3,7 +3,7 @@
 Executed by file path (``python -I -S keeper.py BINARY FOLDER SOCKET CONFIG IDLE_SECONDS GUARD``,
 where CONFIG is the text of the config file), so that it starts in milliseconds and stays small:
 one file, standard library only, nothing of this package. The package in turn takes the file names
-and the :class:`Connection` from here.
+and the :class:`ServerConnection` from here.
 
 Guarantees, even when any of the processes is killed:
 
@@ -41,7 +41,7 @@ PR_SET_PDEATHSIG = 1
 EXIT_BUSY = 75  # EX_TEMPFAIL of sysexits.h
 
 
-class Connection:
+class ServerConnection:
     """One blocking connection to the server, for the few commands of this package.
 
     Raises OSError (TimeoutError included) when the server cannot be reached, hangs or goes away.
@@ -172,7 +172,7 @@ class Keeper:
         self.folder, self.socket_path, self.lock = folder, socket_path, lock
         self.idle_seconds = idle_seconds
         self.tick_seconds = min(TICK_SECONDS, idle_seconds / 4)
-        self.connection: Connection | None = None
+        self.connection: ServerConnection | None = None
         self.ready, self.wanted_at = False, time.monotonic()
         self.connections_ever = self.guard = -1
         self.server = self.log_start = 0
@@ -233,7 +233,7 @@ class Keeper:
         """The server's reply; None: it gave none now."""
         try:
             if self.connection is None:
-                self.connection = Connection(self.socket_path)
+                self.connection = ServerConnection(self.socket_path)
             return self.connection.ask(command)
         except OSError:
             self.hang_up()

@@ -17,7 +17,7 @@ from murmur_streams.embedded.folder import (
     real_folder,
     set_keep,
 )
-from murmur_streams.embedded.keeper import LOG, Connection, field
+from murmur_streams.embedded.keeper import LOG, ServerConnection, field
 from murmur_streams.embedded.launch import launch_keeper
 
 IDLE_SECONDS = 30.0
@@ -114,7 +114,7 @@ def _ask_to_shut_down(folder: Path) -> None:
     if (socket_path := current_socket(folder)) is None:
         return
     try:
-        with closing(Connection(str(socket_path), _ANSWER_SECONDS)) as connection:
+        with closing(ServerConnection(str(socket_path), _ANSWER_SECONDS)) as connection:
             refusal = connection.ask("SHUTDOWN")
     except OSError:
         return  # It cannot be reached, or the end of the connection is its answer to SHUTDOWN.
@@ -135,7 +135,7 @@ def _look(folder: Path) -> tuple[EmbeddedServer | None, bool]:
     if not folder_exists(folder) or (socket_path := current_socket(folder)) is None:
         return None, False
     try:
-        with closing(Connection(str(socket_path), _ANSWER_SECONDS)) as connection:
+        with closing(ServerConnection(str(socket_path), _ANSWER_SECONDS)) as connection:
             is_loading = connection.ask("PING").startswith("-LOADING")
             pid = field(connection.ask("INFO server"), "process_id")
     except OSError:

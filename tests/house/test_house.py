@@ -132,7 +132,11 @@ PLANTED: dict[str, tuple[Rule, Files, list[str], Files]] = {
         repeated_classes,
         {"murmur_streams/a.py": "class _Call: ...", "murmur_streams/b.py": "class _Call: ..."},
         ["murmur_streams/b.py:1: class _Call is in murmur_streams/a.py too"],
-        {"murmur_streams/a.py": "class _Call: ...", "tests/b.py": "class _Call: ..."},
+        {
+            "murmur_streams/a.py": "class _Call: ...",
+            "murmur_streams/interop/a.py": "class _Call: ...",
+            "tests/b.py": "class _Call: ...",
+        },
     ),
     "a circle through a function": (
         import_circles,
