@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import stat
 import sys
 import time
@@ -18,7 +17,7 @@ from murmur_streams.core.model.errors import EmbeddedServerError
 from murmur_streams.embedded import keeper
 from murmur_streams.embedded.folder import new_socket
 
-# When the keeper was killed, this ends the server: the kernel on Linux, elsewhere a guard.
+# If the keeper is killed, the kernel ends the server on Linux, and a guard process elsewhere.
 WATCHED_BY = "kernel" if sys.platform == "linux" else "guard"
 _NAMES_ON_PATH = ("valkey-server", "redis-server")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -170,19 +169,10 @@ def _run_until_verdict(command: tuple[str, ...], deadline: float) -> str:
             f"{_OTHER_STORE}"
         ) from None
     with process:  # It puts itself into the background and is reaped here: no zombie stays.
-        return _read_until(process.stdout.fileno(), deadline) if process.stdout else ""
-
-
-def _read_until(descriptor: int, deadline: float) -> str:
-    said = b""
-    while (left := deadline - time.monotonic()) > 0:
-        poll = select.poll()  # select() fails on descriptors over 1023.
-        poll.register(descriptor, select.POLLIN)
-        if poll.poll(left * 1000):
-            part = os.read(descriptor, 4096)
-            said += part
-            if not part:
-                break
+        try:
+            said, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired as late:
+            said = late.output or b""
     return said.decode(errors="replace").strip()
 
 

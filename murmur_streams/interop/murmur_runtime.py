@@ -22,13 +22,7 @@ from typing import Any, Self, TypeAlias, cast
 from pydantic import BaseModel, RootModel
 from redis.asyncio import Redis
 
-from murmur_streams.core.model.errors import (
-    InvalidRunIdError,
-    InvalidTargetError,
-    RegistryError,
-    RemoteAgentError,
-    RunNotFoundError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.identifiers import check_target, new_run_id
 from murmur_streams.core.model.limits import error_text
@@ -156,7 +150,7 @@ class MurmurRunStore:
                         yield self._their_event(event)
         try:
             run = await self._store.snapshot(run_id)
-        except RunNotFoundError:
+        except errors.RunNotFoundError:
             return  # It was deleted.
         if (error := _error_of_the_store(run)) is not None:
             yield self._failed(run, error)
@@ -165,18 +159,15 @@ class MurmurRunStore:
     def _their_errors(self) -> Generator[None]:
         try:
             yield
-        except (RegistryError, InvalidRunIdError) as error:
+        except (errors.RegistryError, errors.InvalidRunIdError) as error:
             # An id that breaks our rules cannot belong to any run.
             raise self._murmur.errors.RegistryError(str(error)) from error
 
     def _their_event(self, event: RunEvent) -> TheirEvent:
         return self._murmur.runs.RunEvent(
             type=self._murmur.runs.RunEventType(event.type),
-            run_id=event.run_id,
             agent=event.data if event.name == _NAME else event.agent,
-            task_id=event.task_id,
-            error=event.error,
-            timestamp=event.timestamp,
+            **{name: getattr(event, name) for name in ("run_id", "task_id", "error", "timestamp")},
         )
 
     def _failed(self, run: Run, error: str) -> TheirEvent:
@@ -214,7 +205,7 @@ class MurmurRunStore:
         )
 
     def _their_error(self, error: BaseException | None) -> BaseException | None:
-        if not isinstance(error, RemoteAgentError):
+        if not isinstance(error, errors.RemoteAgentError):
             return error
         kind = getattr(self._murmur.errors, error.type_name, None)
         if isinstance(kind, type) and issubclass(kind, self._murmur.errors.MurmurError):
@@ -231,11 +222,11 @@ class RedisRunStore(MurmurRunStore):
     Args:
         url: redis://, rediss:// or unix://; exactly one of ``url`` and ``client``.
         client: the caller's own client; this store does not close it.
-        key_prefix: the beginning of every key.
-        ttl_seconds: how long an ended run is stored; 0 or less means for ever.
         owner_lease_seconds: how long after the death of a server another server fails its runs
             with ``owner_lost``; None: they stay running.
-        options: further settings of ``murmur_streams.RedisRunStore``.
+        options: further settings of ``murmur_streams.RedisRunStore``, such as ``key_prefix`` (the
+            beginning of every key) and ``ttl_seconds`` (how long an ended run is stored; 0 or less
+            means for ever).
     """
 
     def __init__(
@@ -243,19 +234,12 @@ class RedisRunStore(MurmurRunStore):
         url: str | None = None,
         *,
         client: Redis | None = None,
-        key_prefix: str = "murmur:runs",
-        ttl_seconds: float = 3600,
         owner_lease_seconds: float | None = OWNER_LEASE_SECONDS,
         **options: Any,
     ) -> None:
         _murmur()  # Before anything is opened.
         store = OurRedisRunStore(
-            url,
-            client=client,
-            key_prefix=key_prefix,
-            ttl_seconds=ttl_seconds,
-            owner_lease_seconds=owner_lease_seconds,
-            **options,
+            url, client=client, owner_lease_seconds=owner_lease_seconds, **options
         )
         super().__init__(store)
         self._client = store.client
@@ -309,7 +293,7 @@ def _target(name: str) -> str:
     """The target for an agent's name, which may be any text in ``murmur``."""
     try:
         return check_target(name)
-    except InvalidTargetError:
+    except errors.InvalidTargetError:
         readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "agent"
         mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return f"{readable[:_SHOWN_CHARACTERS]}-{mark}"
@@ -347,13 +331,8 @@ def _our_event(run_id: str, event: TheirEvent) -> RunEvent:
 
 
 def _our_outcome(outcome: Any) -> AgentResult[Any]:
-    return AgentResult[Any](
-        output=outcome.output,
-        error=outcome.error,
-        metadata=_our_metadata(outcome),
-        agent_name=outcome.agent_name,
-        task_id=outcome.task_id,
-    )
+    same = {name: getattr(outcome, name) for name in ("output", "error", "agent_name", "task_id")}
+    return AgentResult[Any](metadata=_our_metadata(outcome), **same)
 
 
 def _our_metadata(result: TheirResult) -> ResultMetadata:

@@ -41,12 +41,13 @@ class DeadLetterBox(ABC):
         self._limits = limits
 
     @abstractmethod
-    def _letters(self, target: str | None, cursor: str | None) -> AsyncGenerator[DeadLetter]:
-        """Yield the letters after a cursor, in the order of listings; InvalidCursorError."""
+    def _letters(
+        self, target: str | None, cursor: str | None, run_id: str | None = None
+    ) -> AsyncGenerator[DeadLetter]:
+        """Yield the letters after a cursor, in the order of listings; InvalidCursorError.
 
-    @abstractmethod
-    def _candidates(self, run_id: str) -> AsyncGenerator[DeadLetter]:
-        """Yield all letters among which a run's may be, of every target."""
+        With ``run_id`` at least all letters of this run; a store may leave out those of others.
+        """
 
     @abstractmethod
     async def _look_up(self, run_id: str) -> DeadLetter | None:
@@ -105,7 +106,7 @@ class DeadLetterBox(ABC):
         if letter is not None:
             return letter
         # Of all targets: a run that exists again may have a letter of its life before.
-        async with aclosing(self._candidates(run_id)) as found:
+        async with aclosing(self._letters(None, None, run_id)) as found:
             async for letter in found:
                 if letter.run_id == run_id:
                     return letter

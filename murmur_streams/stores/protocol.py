@@ -46,7 +46,6 @@ class RunStore(Protocol):
             RunExistsError: the id is taken.
             InvalidInputError: an argument breaks a rule; nothing was written.
         """
-        ...
 
     async def get_status(self, run_id: str) -> RunStatus:
         """Read the run's state and progress; as cheap for a large run as for a small one."""
@@ -107,7 +106,6 @@ class RunStore(Protocol):
         Raises:
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
-        ...
 
     async def set_state(self, run_id: str, state: RunState) -> None:
         """Change the state where the table of states allows it; elsewhere do nothing.
@@ -115,15 +113,12 @@ class RunStore(Protocol):
         After an end without a closing event, the stream stays open for one for
         ``late_event_seconds``.
         """
-        ...
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
         """Store the result; after the end only the first one, and never for a cancelled run."""
-        ...
 
     async def push_event(self, run_id: str, event: RunEvent) -> None:
         """Add an event, also after the end: after the seal it becomes a late entry."""
-        ...
 
     async def append(
         self,
@@ -256,7 +251,6 @@ class RunStore(Protocol):
             StoreError: its journal cannot be folded (RunDamagedError), or is written to all the
                 time.
         """
-        ...
 
     async def archive(self, run_id: str) -> RunArchive:
         """Read the run whole, as it was at one moment, to restore it in another store.
@@ -313,4 +307,3 @@ class RunStore(Protocol):
 
         Then release what the store opened; a second call does nothing.
         """
-        ...

@@ -21,7 +21,7 @@ from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_messages import MessageStream
 from murmur_streams.server.stream_response import EventStream
-from murmur_streams.stores.redis.live.run_buffer import Followed
+from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.wire.problems import UNAUTHORIZED
 from tests.server.wire import (

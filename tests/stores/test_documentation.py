@@ -16,8 +16,7 @@ from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 from murmur_streams.stores.protocol import RunStore
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.work_queue import WorkerList, WorkQueue
-from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 STORES = [InMemoryRunStore, SQLiteRunStore, RocksDBRunStore, RedisRunStore]
 PARTS: list[tuple[type, type]] = [

@@ -32,19 +32,16 @@ class RedisDeadLetters(DeadLetterBox):
     def _cursor(self, letter: DeadLetter) -> str:
         return f"{letter.target}:{self._keys.partition(letter.run_id)}:{letter.letter_id}"
 
-    async def _letters(self, target: str | None, cursor: str | None) -> AsyncGenerator[DeadLetter]:
+    async def _letters(
+        self, target: str | None, cursor: str | None, run_id: str | None = None
+    ) -> AsyncGenerator[DeadLetter]:
         after, letter_id = (None, "") if cursor is None else _parse(cursor)
-        for stream in await self._streams(target):
+        partition = None if run_id is None else self._keys.partition(run_id)
+        for stream in await self._streams(target, partition):
             if after is not None and stream < after:
                 continue
             before = f"({letter_id}" if stream == after else "+"
             async with aclosing(self._of_stream(stream, before)) as found:
-                async for letter in found:
-                    yield letter
-
-    async def _candidates(self, run_id: str) -> AsyncGenerator[DeadLetter]:
-        for stream in await self._streams(None, self._keys.partition(run_id)):
-            async with aclosing(self._of_stream(stream, "+")) as found:
                 async for letter in found:
                     yield letter
 

@@ -58,14 +58,12 @@ async def _indexes(server: Server, wanted: RunFilter) -> list[str]:
 
 
 def _choices(keys: Keys, wanted: RunFilter, partition: int) -> list[str]:
-    choices: list[str] = []
-    if wanted.tenant is not None:
-        choices.append(keys.index_tenant(wanted.tenant, partition))
-    if wanted.target is not None:
-        choices.append(keys.index_target(wanted.target, partition))
-    if wanted.state is not None:
-        choices.append(keys.index_state(wanted.state, partition))
-    return choices or [keys.index(partition)]
+    choices = [
+        wanted.tenant and keys.index_tenant(wanted.tenant, partition),
+        wanted.target and keys.index_target(wanted.target, partition),
+        wanted.state and keys.index_state(wanted.state, partition),
+    ]
+    return [*filter(None, choices)] or [keys.index(partition)]
 
 
 async def _members(server: Server, indexes: list[str], count: int, cursor: str | None) -> list[str]:

@@ -21,7 +21,7 @@ from murmur_streams.stores.redis.connection.failures import (
     reason_of,
 )
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
-from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.scripts import load_commands, load_scripts
 
 SILENT_SECONDS = 1.0
 """A server that is silent for so long may speak another protocol (TLS or plain)."""
@@ -83,9 +83,7 @@ class Preparation:
         info = await check_server(
             self._connections, self._keys, self._where, self.eviction, is_first=is_first
         )
-        await self._connections.pipeline(
-            [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
-        )
+        await self._connections.pipeline(load_commands())
         await self._check_meta()
         return info
 

@@ -24,7 +24,7 @@ from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text
 from murmur_streams.stores.redis.server import Server
-from murmur_streams.stores.redis.wake_streams import WakeStreams, judge_read
+from murmur_streams.stores.redis.workers import WakeStreams, judge_read
 
 logger = logging.getLogger("murmur_streams.queue")
 

@@ -11,41 +11,28 @@ from __future__ import annotations
 import re
 
 _CALL = re.compile(r"\bredis\.call(?:\(|, )'([A-Z]+)'")
-PROBES = {
-    "DEL": "DEL {key}",
-    "EXISTS": "EXISTS {key}",
-    "GET": "GET {key}",
-    "HDEL": "HDEL {key} f",
-    "HEXISTS": "HEXISTS {key} f",
-    "HGET": "HGET {key} f",
-    "HGETALL": "HGETALL {key}",
-    "HLEN": "HLEN {key}",
-    "HMGET": "HMGET {key} f",
-    "HSCAN": "HSCAN {key} 0",
-    "HSET": "HSET {key} f v f",
-    "HSETNX": "HSETNX {key} f v",
-    "PERSIST": "PERSIST {key}",
-    "PEXPIREAT": "PEXPIREAT {key} 1",
-    "PTTL": "PTTL {key}",
-    "RENAME": "RENAME {key} {key}",
-    "SADD": "SADD {key} m",
-    "SET": "SET {key} v XX",
-    "SISMEMBER": "SISMEMBER {key} m",
-    "SREM": "SREM {key} m",
-    "TIME": "TIME",
-    "XADD": "XADD {key} NOMKSTREAM * f v",
-    "XDEL": "XDEL {key} 1-1",
-    "XINFO": "XINFO STREAM {key}",
-    "XRANGE": "XRANGE {key} - + COUNT 1",
-    "XREVRANGE": "XREVRANGE {key} + - COUNT 1",
-    "XTRIM": "XTRIM {key} MAXLEN 1",
-    "ZADD": "ZADD {key} XX 0 m",
-    "ZCARD": "ZCARD {key}",
-    "ZRANGEBYLEX": "ZRANGEBYLEX {key} - + LIMIT 0 1",
-    "ZRANGEBYSCORE": "ZRANGEBYSCORE {key} -inf 0 LIMIT 0 1",
-    "ZREM": "ZREM {key} m",
-    "ZSCORE": "ZSCORE {key} m",
+_FORMS = {
+    "{key}": "DEL EXISTS GET HGETALL HLEN PERSIST PTTL ZCARD",
+    "{key} f": "HDEL HEXISTS HGET HMGET",
+    "{key} f v": "HSETNX",
+    "{key} f v f": "HSET",
+    "{key} m": "SADD SISMEMBER SREM ZREM ZSCORE",
+    "{key} v XX": "SET",
+    "{key} 0": "HSCAN",
+    "{key} 1": "PEXPIREAT",
+    "{key} {key}": "RENAME",
+    "{key} 1-1": "XDEL",
+    "{key} MAXLEN 1": "XTRIM",
+    "{key} - + COUNT 1": "XRANGE",
+    "{key} + - COUNT 1": "XREVRANGE",
+    "{key} NOMKSTREAM * f v": "XADD",
+    "{key} XX 0 m": "ZADD",
+    "{key} - + LIMIT 0 1": "ZRANGEBYLEX",
+    "{key} -inf 0 LIMIT 0 1": "ZRANGEBYSCORE",
+    "STREAM {key}": "XINFO",
 }
+PROBES = {name: f"{name} {form}" for form, names in _FORMS.items() for name in names.split()}
+PROBES["TIME"] = "TIME"
 """The commands of the scripts, in forms that change nothing while the key does not exist. SADD and
 HSETNX do not have such a form: SREM removes what SADD added, and the only script that calls HSETNX
 calls no other command after its first write."""

@@ -44,6 +44,11 @@ def load_scripts() -> dict[str, Script]:
     return scripts
 
 
+def load_commands() -> list[tuple[object, ...]]:
+    """The commands that load all scripts into a server."""
+    return [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
+
+
 def script_folder() -> Path:
     """The folder of the Lua files: inside the installed package, or beside it in a checkout."""
     candidates = (_PACKAGE / "_lua", _PACKAGE.parent / "lua")

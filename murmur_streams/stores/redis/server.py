@@ -26,7 +26,7 @@ from murmur_streams.stores.redis.connection.failures import Fate, UnconfirmedErr
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.preparation import Preparation
 from murmur_streams.stores.redis.replies import read_answer, text
-from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.scripts import load_commands, load_scripts
 from murmur_streams.stores.timing import pause_before_retry
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -171,9 +171,7 @@ class Server:
         await self.ready()
         if again:
             await self.preparation.again()
-        return await self._commands.new_connection(
-            [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
-        )
+        return await self._commands.new_connection(load_commands())
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""
@@ -280,13 +278,13 @@ class Server:
     async def _retrying(
         self, call: Callable[[], Awaitable[_T]], seconds: float | None = None
     ) -> _T:
-        since = asyncio.get_running_loop().time()
-        retries = Retries(self, "during the call", seconds, since)
+        since, retries = asyncio.get_running_loop().time(), None
         while True:
             try:
                 return await call()
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
                 failure = error
+            retries = retries or Retries(self, "during the call", seconds, since)
             await retries.after(failure)
 
 
@@ -301,11 +299,7 @@ class Retries:
     """
 
     def __init__(
-        self,
-        server: Server,
-        closing: str,
-        seconds: float | None = None,
-        since: float | None = None,
+        self, server: Server, closing: str, seconds: float | None = None, since: float | None = None
     ) -> None:
         self._server = server
         self._closing = closing

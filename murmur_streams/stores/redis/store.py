@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
-from typing import Self
+from typing import Any, Self, cast
 
 from redis.asyncio import Redis
 
@@ -13,11 +14,11 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
 from murmur_streams.core.model.pages import RunFilter, RunPage
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run, run_from_fields
+from murmur_streams.core.model.run import PROGRESS_FIELDS, PayloadKind, Run, run_from_fields
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.rules.answers import check_answer
@@ -27,24 +28,25 @@ from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.connection.connections import client_from_url
+from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
-from murmur_streams.stores.redis.queued import RedisWork
-from murmur_streams.stores.redis.replies import pairs, text
+from murmur_streams.stores.redis.queue import Queue
+from murmur_streams.stores.redis.replies import clock_ms, pairs, read_entry, text, text_or_none
 from murmur_streams.stores.redis.restoring import archive_run, rebuild_run, restore_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server
+from murmur_streams.stores.redis.workers import Workers
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.stores.work_store import WorkStore
 
-_COUNTERS = ("total", "completed", "failed", "running")
-STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in _COUNTERS))
+STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in PROGRESS_FIELDS))
 
 
-class RedisRunStore(RedisWork):
+class RedisRunStore(WorkStore):
     """Runs in Redis or Valkey, shared by every process that names the same server and prefix.
 
     Guarantees: a write that returned is in the journal exactly once. A write that raised
@@ -100,11 +102,10 @@ class RedisRunStore(RedisWork):
         self._owns_client = client is None
         self._limits = limits or Limits()
         self._keys = Keys(key_prefix, partitions)
-        self._where = redacted(url) if url is not None else "the given client's server"
         self._server = Server(
             self._client,
             self._keys,
-            where=self._where,
+            where=redacted(url) if url is not None else "the given client's server",
             retry_seconds=retry_seconds,
             call_seconds=call_seconds,
             revive=revive,
@@ -131,7 +132,7 @@ class RedisRunStore(RedisWork):
 
     @property
     def where(self) -> str:
-        return self._where
+        return self._server.where
 
     async def __aenter__(self) -> Self:
         await self._server.ready()
@@ -156,7 +157,7 @@ class RedisRunStore(RedisWork):
             raise RunNotFoundError(run_id)
         progress = None
         if values[1]:
-            counters = zip(_COUNTERS, map(int, values[1:]), strict=True)
+            counters = zip(PROGRESS_FIELDS, map(int, values[1:]), strict=True)
             progress = RunProgress(**dict(counters))
         return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
 
@@ -200,6 +201,77 @@ class RedisRunStore(RedisWork):
 
     async def sweep(self) -> int:
         return await sweep(self._server, self._durations)
+
+    @property
+    def live_ttl_ms(self) -> int:
+        return self._durations.live_ttl_ms
+
+    def queue(self, lease_seconds: float) -> Queue:
+        return Queue(self._server, self._calls, self._durations, lease_seconds)
+
+    def workers(self, interval_seconds: float = 5.0) -> Workers:
+        return Workers(self._server, interval_seconds)
+
+    def dead_letters(self) -> RedisDeadLetters:
+        return RedisDeadLetters(self._server, self._calls, self._limits)
+
+    @property
+    def warning(self) -> str | None:
+        return self._server.preparation.eviction.warning
+
+    async def recover(self, attempt: int) -> None:
+        await self._server.recover(attempt)
+
+    async def ping(self) -> None:
+        await self._server.ping()
+
+    async def pause(self, target: str) -> None:
+        await self._in_every_partition("pause", check_target(target))
+
+    async def resume(self, target: str) -> None:
+        await self._in_every_partition("resume", check_target(target))
+
+    async def paused(self) -> set[str]:
+        """The targets that are paused in any partition; an interrupted pause counts."""
+        rows = [self._keys.paused(partition) for partition in self._keys.all_partitions]
+        replies = await self._server.read_all(*(("SMEMBERS", row) for row in rows))
+        return {text(target) for reply in replies for target in reply}
+
+    async def lease_left_ms(self, run_id: str) -> int | None:
+        leases = self._keys.leases(self._keys.partition(check_run_id(run_id)))
+        until, clock = await self._server.read_all(("ZSCORE", leases, run_id), ("TIME",))
+        return None if until is None else int(float(until)) - clock_ms(clock)
+
+    async def last_entries(self, run_id: str, count: int) -> list[JournalEntry]:
+        epoch, page = await self._server.read_all(
+            ("HGET", self._keys.run(check_run_id(run_id)), "epoch"),
+            ("XREVRANGE", self._keys.journal(run_id), "+", "-", "COUNT", count),
+        )
+        if epoch is None:
+            return []
+        return [read_entry(run_id, text(epoch), raw) for raw in reversed(cast("list[Any]", page))]
+
+    async def check_feed_cursor(self, after: str) -> None:
+        await self._feeds.check(after)
+
+    async def _in_every_partition(self, script: str, target: str) -> None:
+        calls = [
+            self._server.idempotent_script(
+                script, [self._keys.base(partition)], [target, str(self._keys.partitions)]
+            )
+            for partition in self._keys.all_partitions
+        ]
+        await asyncio.gather(*calls)
+
+    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
+        keys = self._keys
+        form = {"input": keys.input, "result": keys.result, "checkpoint": keys.checkpoint}[kind]
+        stored, exists = await self._server.read_all(
+            ("GET", form(run_id)), ("EXISTS", keys.run(run_id))
+        )
+        if not exists:
+            raise RunNotFoundError(run_id)
+        return text_or_none(stored)
 
     async def _execute(
         self, run_id: str, command: Command, result: RunResult | None = None

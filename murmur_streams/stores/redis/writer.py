@@ -23,22 +23,12 @@ import zlib
 
 from redis.exceptions import NoScriptError
 
-from murmur_streams.core.model.errors import (
-    MurmurError,
-    OutcomeUnknownError,
-    StoreClosedError,
-)
+from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
-from murmur_streams.stores.redis.connection.failures import (
-    Fate,
-    UnconfirmedError,
-    clear_error,
-    fate_of,
-    is_shut,
-    reason_of,
-)
+from murmur_streams.stores.redis.connection.failures import Fate, UnconfirmedError
 from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.scripts import load_scripts
 from murmur_streams.stores.redis.server import Server
@@ -243,15 +233,15 @@ class Writer:
         attempt, maybe_applied = 0, False
         try:
             while True:
-                reason = reason_of(error)
-                fate = fate_of(reason)
+                reason = failures.reason_of(error)
+                fate = failures.fate_of(reason)
                 # A call that was not sent was not applied, whatever prevented it.
                 maybe_applied |= fate is Fate.UNKNOWN and reason is error
                 if fate is Fate.BUG or (fate is Fate.REFUSED and not maybe_applied):
-                    self._fail(call, clear_error(reason, self._server.where))
+                    self._fail(call, failures.clear_error(reason, self._server.where))
                     return
                 # A refused password stays refused: a later try cannot learn the answer.
-                over = asyncio.get_running_loop().time() >= give_up or is_shut(reason)
+                over = asyncio.get_running_loop().time() >= give_up or failures.is_shut(reason)
                 if over:
                     self._fail(call, self._lost(call, reason, maybe_applied=maybe_applied))
                     return

@@ -42,7 +42,7 @@ async def test_a_worker_that_waits_keeps_its_wake_stream(
     space: Space, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Now and then a wait moves the expiry on, also of a stream that came without one."""
-    monkeypatch.setattr("murmur_streams.stores.redis.wake_streams.RENEWED_SECONDS", 0)
+    monkeypatch.setattr("murmur_streams.stores.redis.workers.RENEWED_SECONDS", 0)
     await queue.prepare(["work"])
     for forgotten in (True, False):
         key = space.keys.wake("work", 0)

@@ -29,7 +29,12 @@ class LocalDeadLetters(DeadLetterBox):
     def _cursor(self, letter: DeadLetter) -> str:
         return letter.letter_id
 
-    async def _letters(self, target: str | None, cursor: str | None) -> AsyncGenerator[DeadLetter]:
+    async def _letters(
+        self,
+        target: str | None,
+        cursor: str | None,
+        run_id: str | None = None,  # noqa: ARG002  # any letter may be the run's
+    ) -> AsyncGenerator[DeadLetter]:
         if cursor is not None and not _KEY.fullmatch(cursor):
             raise invalid_cursor(cursor)
         name = None if cursor is None else _target(cursor)
@@ -45,9 +50,6 @@ class LocalDeadLetters(DeadLetterBox):
                     yield _letter(key, text)
                 stop = page[-1][0]
             name = await self._next_target(name) if target is None else None
-
-    def _candidates(self, run_id: str) -> AsyncGenerator[DeadLetter]:  # noqa: ARG002  # any may be
-        return self._letters(None, None)
 
     async def _look_up(self, run_id: str) -> DeadLetter | None:
         def look(reader: Reader) -> DeadLetter | None:

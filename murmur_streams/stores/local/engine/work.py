@@ -20,7 +20,7 @@ from murmur_streams.stores.local.engine.database import Due, Reader, Space
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
 from murmur_streams.stores.timing import pause_before_retry
-from murmur_streams.stores.work_queue import WorkerList, WorkQueue
+from murmur_streams.stores.work_store import WorkerList, WorkQueue
 
 logger = logging.getLogger("murmur_streams.queue")
 

@@ -71,6 +71,7 @@ def client_from_url(url: str) -> Redis:
     return cast("Redis", client)
 
 
+_BAD_PORT = "its port is not a number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
@@ -79,18 +80,12 @@ def _fault_of(url: str, error: Exception) -> str:
     option = _UNKNOWN_OPTION.search(str(error))
     if option:
         return f"it has the unknown option {option[1]!r}"
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "its host is malformed"
     if not url.startswith(_SCHEMES):
         return "it does not begin with one of the known schemes"
     try:
-        _ = parts.port
-    except ValueError:
-        return (
-            "its port is not a number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
-        )
+        _ = urlsplit(url).port
+    except ValueError as fault:
+        return _BAD_PORT if str(fault).startswith("Port") else "its host is malformed"
     return "one of its options has a value that cannot be read"
 
 

@@ -7,30 +7,9 @@ import re
 from enum import Enum
 from typing import cast
 
-from redis.exceptions import (
-    AuthenticationError,
-    InvalidResponse,
-    MaxConnectionsError,
-    NoScriptError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
+from redis import exceptions
 
-from murmur_streams.core.model.errors import (
-    MurmurError,
-    RunDamagedError,
-    StoreConfigurationError,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.stores.redis.connection.tls import tls_refusal
 
 
@@ -52,7 +31,7 @@ class UnconfirmedError(Exception):
     """A script wrote nothing, because its partition does not record this number of partitions.
 
     Either the server was emptied, or another program filled it with another number of partitions:
-    ``confirm_partitions`` finds out which.
+    preparing the server again finds out which.
     """
 
 
@@ -64,7 +43,7 @@ _ELSEWHERE = frozenset({"MASTERDOWN", "LOADING", "READONLY"})
 _LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 """A retry cannot end differently."""
-_NEVER_EXECUTED = (MaxConnectionsError, NoScriptError, UnconfirmedError)
+_NEVER_EXECUTED = (exceptions.MaxConnectionsError, exceptions.NoScriptError, UnconfirmedError)
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # The answer to a long command before the password: a server has smaller limits until then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
@@ -87,7 +66,7 @@ def code_of(error: BaseException) -> str:
         inner = _INNER.search(str(error)) if code == "ERR" else None
         return (inner[1] or inner[2] or inner[3]) if inner else code
     first = str(error).split(" ", 1)[0]
-    return first if isinstance(error, ResponseError) and first.isupper() else ""
+    return first if isinstance(error, exceptions.ResponseError) and first.isupper() else ""
 
 
 def fate_of(error: BaseException) -> Fate:
@@ -97,16 +76,19 @@ def fate_of(error: BaseException) -> Fate:
         return Fate.NOT_EXECUTED
     if code in _AUTH:
         return Fate.REFUSED
-    if code and type(error) is RedisConnectionError:
+    if code and type(error) is exceptions.ConnectionError:
         # "max number of clients reached" is sent to a new connection before any command.
         return Fate.NOT_EXECUTED
-    if code or isinstance(error, (AuthenticationError, ResponseError)):
+    if code or isinstance(error, (exceptions.AuthenticationError, exceptions.ResponseError)):
         return Fate.REFUSED
     if tls_refusal(error) is not None:
         return Fate.REFUSED
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)):
+    if isinstance(
+        error,
+        (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse, OSError),
+    ):
         return Fate.UNKNOWN
-    if isinstance(error, (RedisError, MurmurError)):
+    if isinstance(error, (exceptions.RedisError, errors.MurmurError)):
         return Fate.REFUSED
     return Fate.UNKNOWN if _is_of_closed_transport(error) else Fate.BUG
 
@@ -145,7 +127,7 @@ def needs_new_connection(error: BaseException) -> bool:
 
 def is_credentials(error: BaseException) -> bool:
     """Whether the server refused the user's name or password."""
-    return code_of(error) in _AUTH or isinstance(error, AuthenticationError)
+    return code_of(error) in _AUTH or isinstance(error, exceptions.AuthenticationError)
 
 
 def is_shut(error: BaseException) -> bool:
@@ -158,38 +140,38 @@ def reason_of(error: BaseException) -> BaseException:
     return error.__cause__ or error if isinstance(error, NeverSentError) else error
 
 
-_MEANINGS: dict[str, tuple[type[StoreError], str]] = {
+_MEANINGS: dict[str, tuple[type[errors.StoreError], str]] = {
     "NOPERM": (
-        StoreConfigurationError,
+        errors.StoreConfigurationError,
         "{where} does not permit this user what the store needs ({text}); grant it to the user",
     ),
     "NOAUTH": (
-        StoreConfigurationError,
+        errors.StoreConfigurationError,
         "{where} refused the user name or password ({text}); check the URL's credentials",
     ),
     "READONLY": (
-        StoreReadOnlyError,
+        errors.StoreReadOnlyError,
         (
             "{where} is a replica (READONLY); use the primary's address, or wait until a "
             "primary answers there"
         ),
     ),
     "MISCONF": (
-        StoreReadOnlyError,
+        errors.StoreReadOnlyError,
         (
             "{where} takes no writes because it cannot persist them; "
             "free disk space or mend the disk, then try again"
         ),
     ),
     "OOM": (
-        StoreFullError,
+        errors.StoreFullError,
         (
             "{where} is out of memory; raise maxmemory, or free some: deleting runs, purging dead "
             "letters and sweeping work meanwhile"
         ),
     ),
     "WRONGTYPE": (
-        StoreError,
+        errors.StoreError,
         (
             "a key on {where} has another type than the key table gives it, so something else "
             "wrote it ({text}); `murmur-streams audit RUN` and `murmur-streams keys RUN` name a "
@@ -197,7 +179,7 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
         ),
     ),
 }
-"""What an error code means for a user."""
+"""The meaning of an error code for a user."""
 
 
 def clear_error(error: BaseException, where: str) -> BaseException:
@@ -209,31 +191,33 @@ def clear_error(error: BaseException, where: str) -> BaseException:
         error: what the driver raised.
         where: the server's address, without a password.
     """
-    if isinstance(error, MurmurError) or fate_of(error) is Fate.BUG:
+    if isinstance(error, errors.MurmurError) or fate_of(error) is Fate.BUG:
         return error
     if (refusal := tls_refusal(error)) is not None:
-        return StoreConfigurationError(f"no TLS connection to {where}: {refusal}")
+        return errors.StoreConfigurationError(f"no TLS connection to {where}: {refusal}")
     code, text = code_of(error), str(error)
     if text.startswith(_UNAUTHENTICATED):
         code, text = "NOAUTH", "Authentication required."
     elif code != "NOPERM" and is_credentials(error):
         code = "NOAUTH"
     if code == "DAMAGED" and (found := _DAMAGED.search(text)):
-        return RunDamagedError(found[1], f"{found[2]} is not what it must be")
-    kind, meaning = _MEANINGS.get(code, (StoreError, "{where} answered with an error: {text}"))
+        return errors.RunDamagedError(found[1], f"{found[2]} is not what it must be")
+    kind, meaning = _MEANINGS.get(
+        code, (errors.StoreError, "{where} answered with an error: {text}")
+    )
     return kind(meaning.format(where=where, text=text))
 
 
-def unavailable(where: str, reason: BaseException) -> MurmurError:
+def unavailable(where: str, reason: BaseException) -> errors.MurmurError:
     """The error for a server that could not be reached, or was not ready, until time was over."""
     if code_of(reason) == "READONLY":
-        return cast("MurmurError", clear_error(reason, where))
+        return cast("errors.MurmurError", clear_error(reason, where))
     said = str(reason) or type(reason).__name__
     code = code_of(reason)
     if fate_of(reason) is Fate.NOT_EXECUTED:
         # The driver removes the code from some errors only.
         said = said if said.startswith(code) else f"{code} {said}"
-        return StoreUnavailableError(f"{where} is not ready ({said}); try again later")
-    return StoreUnavailableError(
+        return errors.StoreUnavailableError(f"{where} is not ready ({said}); try again later")
+    return errors.StoreUnavailableError(
         f"{where} cannot be reached ({said}); check that it runs and that the address is right"
     )

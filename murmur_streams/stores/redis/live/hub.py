@@ -11,8 +11,7 @@ from typing import Any
 
 from murmur_streams.core.model.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.live.run_buffer import Followed
-from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource, Source
+from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource, Followed, Source
 from murmur_streams.stores.redis.server import Retries, Server
 
 logger = logging.getLogger("murmur_streams.redis")

@@ -2,12 +2,14 @@
 
 A tail only fetches; ``core.rules.reading`` decides what its reader gets. The tail checks that the
 journal still continues after the reader's position when it opens, and again whenever the live
-source lost its connection.
+source lost its connection. Tails that make the same read at the same time share it, so that a wave
+of reconnects costs one read for each run.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,9 +22,9 @@ from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
-from murmur_streams.stores.redis.live.coalesce import SharedReads
+from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.live.hub import Live
-from murmur_streams.stores.redis.live.run_buffer import Followed
+from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.replies import read_entry, text
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.tail import read_tail, whole_entry
@@ -251,6 +253,63 @@ class RedisTail:
         if not last:
             return False
         return read_entry(reading.run_id, reading.epoch, last[0]).type == EntryType.DELETED
+
+
+class _Read:
+    """A read that callers wait for; others can join until it is sent."""
+
+    def __init__(
+        self, reads: dict[Hashable, _Read], key: Hashable, ask: Callable[[], Awaitable[Any]]
+    ) -> None:
+        self._reads = reads
+        self._key = key
+        self.waiting = 0
+        self.is_sent = False
+        before = reads.get(key)
+        reads[key] = self
+        self.task = start_task(self._run(before, ask), "shared read")
+
+    def forget(self) -> None:
+        """Make the next caller start a new read."""
+        if self._reads.get(self._key) is self:
+            del self._reads[self._key]
+
+    async def _run(self, before: _Read | None, ask: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            if before is not None:
+                await asyncio.wait([before.task])
+            self.is_sent = True
+            return await ask()
+        finally:
+            self.forget()
+
+
+class SharedReads:
+    """Joins callers that make the same read at the same time.
+
+    A caller never receives the reply to a read that was sent before its own call. If it did, a
+    reader could miss an entry: the entry is appended, the reader looks, gets a reply from before
+    the append, and then waits for news that it has already missed. So a caller joins only a read
+    that was not sent yet. While one is under way, one more waits behind it, and can be joined.
+    """
+
+    def __init__(self) -> None:
+        self._reads: dict[Hashable, _Read] = {}
+
+    async def read(self, key: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The reply of ``ask``; callers with the same ``key`` share it."""
+        shared = self._reads.get(key)
+        if shared is None or shared.is_sent:
+            shared = _Read(self._reads, key, ask)
+        shared.waiting += 1
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting and not shared.task.done():
+                # Every caller was cancelled.
+                shared.task.cancel()
+                shared.forget()
 
 
 def _before(oldest: list[Any], epoch: str) -> Cursor | None:
