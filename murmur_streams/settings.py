@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 DAY_SECONDS = 86_400
 
+_TEXT = re.compile(r"[^\0]*")
+_TOKEN = re.compile(r"[!-~]*")
 _WHOLE = re.compile(r"[0-9]{1,12}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 KEY_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -96,12 +99,8 @@ def _number(kind: type[int | float], pattern: re.Pattern[str], least: float, mos
     return Rule(rule, read, least=least, most=most)
 
 
-def _whole(least: int, most: int) -> Rule:
-    return _number(int, _WHOLE, least, most)
-
-
-def _decimal(least: int, most: int) -> Rule:
-    return _number(float, _DECIMAL, least, most)
+_whole = functools.partial(_number, int, _WHOLE)
+_decimal = functools.partial(_number, float, _DECIMAL)
 
 
 def _one_of(*choices: str) -> Rule:
@@ -113,26 +112,13 @@ def _one_of(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(choices)}", read)
 
 
-def _read_text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError
-    return text
+def _like(pattern: re.Pattern[str], kind: Callable[[str], object] = str) -> Callable[[str], object]:
+    def read(text: str) -> object:
+        if not pattern.fullmatch(text):
+            raise ValueError
+        return kind(text)
 
-
-def _read_token(text: str) -> str:
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError
-    return text
-
-
-def _read_path(text: str) -> Path:
-    return Path(_read_text(text))
-
-
-def _read_prefix(text: str) -> str:
-    if not KEY_PREFIX.fullmatch(text):
-        raise ValueError
-    return text
+    return read
 
 
 def _read_switch(text: str) -> bool:
@@ -164,20 +150,30 @@ _ORIGIN_RULE = "an origin such as https://app.example.com, exact and in lower ca
 _ROOT_PATH_RULE = "a path such as /runs-api, without a slash at its end"
 _ORIGINS = Rule(f"{_ORIGIN_RULE}; several with commas between them", _read_origins, True)
 _ROOT = Rule(_ROOT_PATH_RULE, check_root_path, may_be_empty=True)
-_URL = Rule("a URL", _read_text, may_be_empty=True, shown=redacted)
-_TOKEN = Rule("text without spaces", _read_token, may_be_empty=True, shown=lambda _: "***")
-_FOLDER = Rule("a folder", _read_path, may_be_empty=True)
+_URL = Rule("a URL", _like(_TEXT), may_be_empty=True, shown=redacted)
+_SECRET = Rule("text without spaces", _like(_TOKEN), may_be_empty=True, shown=lambda _: "***")
+_FOLDER = Rule("a folder", _like(_TEXT, Path), may_be_empty=True)
 _PREFIX = Rule(
-    "1 to 64 characters of A-Z a-z 0-9 . _ : - that begin with a letter or a digit", _read_prefix
+    "1 to 64 characters of A-Z a-z 0-9 . _ : - that begin with a letter or a digit",
+    _like(KEY_PREFIX),
 )
-_FILE = Rule("a file", _read_path, may_be_empty=True)
-_ADDRESS = Rule("a name or an address of this machine", _read_text, may_be_empty=True)
+_FILE = Rule("a file", _like(_TEXT, Path), may_be_empty=True)
+_ADDRESS = Rule("a name or an address of this machine", _like(_TEXT), may_be_empty=True)
 _SWITCH = Rule("0 or 1", _read_switch, may_be_empty=True)
 _PORT = _whole(0, 65_535)
 
 
+def _default_text(default: object) -> str:
+    if default is None or default in {"", ()}:
+        return "none"
+    if isinstance(default, bool | float):
+        return f"{default:g}"
+    return str(default)
+
+
 def _setting(default: T, rule: Rule, meaning: str, default_text: str | None = None) -> T:
     """A field of Settings; ``default_text`` is for a default that is not a value to type."""
+    default_text = default_text or _default_text(default)
     about = {"rule": rule, "meaning": meaning, "default_text": default_text}
     return field(default=default, repr=rule.shown is None, metadata=about)
 
@@ -275,7 +271,7 @@ class Settings:
     server: str | None = _setting(
         None, _URL, "The HTTP server that commands ask for runs, instead of a store."
     )
-    token: str | None = _setting(None, _TOKEN, "The token for that server.")
+    token: str | None = _setting(None, _SECRET, "The token for that server.")
     token_file: Path | None = _setting(
         None, _FILE, "A file with the token, when MURMUR_TOKEN has none."
     )
@@ -306,23 +302,8 @@ class Settings:
         return cls(**values)
 
 
-def _default_text(default: object) -> str:
-    if default is None or default in {"", ()}:
-        return "none"
-    if isinstance(default, bool | float):
-        return f"{default:g}"
-    return str(default)
-
-
 VARIABLES: tuple[Variable, ...] = tuple(
-    Variable(
-        each.name,
-        each.metadata["rule"],
-        each.default,
-        each.metadata["default_text"] or _default_text(each.default),
-        each.metadata["meaning"],
-    )
-    for each in fields(Settings)
+    Variable(each.name, default=each.default, **each.metadata) for each in fields(Settings)
 )
 """The rows of the documented table."""
 _BY_FIELD = {row.field: row for row in VARIABLES}
@@ -331,13 +312,3 @@ _BY_FIELD = {row.field: row for row in VARIABLES}
 def variable(name: str) -> Variable:
     """The variable of a field of Settings."""
     return _BY_FIELD[name]
-
-
-def settings_table() -> str:
-    """The variables as a Markdown table, as it stands in the README."""
-    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for row in VARIABLES:
-        is_value = row.default is not None and row.default not in {"", ()}
-        default = f"`{row.default_text}`" if is_value else row.default_text
-        lines.append(f"| `{row.name}` | {default} | {row.meaning} |")
-    return "\n".join(lines) + "\n"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from murmur_streams.cli.shell.about import settings_table
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.settings import VARIABLES, Settings, settings_table
+from murmur_streams.settings import VARIABLES, Settings
 
 
 def test_an_empty_environment_yields_the_defaults() -> None:

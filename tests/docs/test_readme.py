@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from murmur_streams.cli.shell.about import settings_table
 from murmur_streams.embedded import stop_server
-from murmur_streams.settings import settings_table
 from tests.cli.waiting import wait_until
 from tests.key_audit import audit_folder
 from tests.pods.balancer import free_ports

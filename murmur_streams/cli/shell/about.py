@@ -12,7 +12,7 @@ import typer
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.settings import VARIABLES, settings_table
+from murmur_streams.settings import VARIABLES
 
 
 def _print_and_end(wanted: bool) -> None:
@@ -48,6 +48,16 @@ def show_settings(session: Session) -> None:
         if isinstance(text := values[row.field], str):
             values[row.field] = row.shown(text)
     print_json({row.name: values[row.field] for row in VARIABLES})
+
+
+def settings_table() -> str:
+    """The variables as a Markdown table, as it stands in the README."""
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for row in VARIABLES:
+        is_value = row.default is not None and row.default not in {"", ()}
+        default = f"`{row.default_text}`" if is_value else row.default_text
+        lines.append(f"| `{row.name}` | {default} | {row.meaning} |")
+    return "\n".join(lines) + "\n"
 
 
 @command("version")
