@@ -20,11 +20,6 @@ class Fault:
     line: int
     text: str
 
-    @property
-    def folder(self) -> str:
-        """The top folder of the file; the file itself when it is in none."""
-        return self.path.partition("/")[0]
-
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.text}"
 

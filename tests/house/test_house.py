@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.house.__main__ import RULES, lowered, too_many
+from tests.house.__main__ import RULES
 from tests.house.language import (
     dialect_in_names,
     headless_sentences,
@@ -234,21 +234,3 @@ def test_what_is_right_is_not_a_fault(planted: str, tmp_path: Path) -> None:
 def test_every_rule_has_a_planted_fault() -> None:
     """A new rule fails here until it has one."""
     assert {rule for rule, *_ in PLANTED.values()} == set(RULES)
-
-
-FAULTS = [Fault("tests/a.py", 1, ""), Fault("tests/b.py", 2, ""), Fault("lua/a.lua", 3, "")]
-
-
-def test_more_faults_than_a_folder_is_allowed_are_shown() -> None:
-    """A folder's faults are shown when there are more than its number, else none of them."""
-    assert too_many(FAULTS, {"tests": 2}) == FAULTS[2:]
-    assert too_many(FAULTS, {"tests": 1, "lua": 1}) == FAULTS[:2]
-    assert too_many(FAULTS, None) == FAULTS
-
-
-def test_an_allowed_number_only_goes_down() -> None:
-    """The numbers follow what was found, are never raised, and go when nothing is left."""
-    allowed = {"is_no": {"tests": 5, "lua": 0, "docs": 3}, "long_files": {"tests": 1}}
-    assert "\n".join(lowered(allowed, {"is_no": FAULTS}).splitlines()[1:]) == (
-        '\n[is_no]\n"tests" = 2'
-    )
