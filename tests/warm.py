@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -25,9 +26,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from murmur_streams.stores.redis.scripts import load_scripts
+
 ROOT = Path(__file__).resolve().parents[1]
 _NUMBER = struct.Struct("!i")
-IMPORTED = ("murmur_streams.cli.shell.app", "murmur_streams.fleet.worker", "murmur_streams.testing")
+IMPORTED = (
+    *("murmur_streams.cli.shell.app", "murmur_streams.fleet.worker", "murmur_streams.testing"),
+    *("murmur_streams.server.app", "murmur_streams.client", "uvicorn", "uvloop"),
+)
 _COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
 """Libraries read these variables once, at their import, so the original must not have them."""
 
@@ -99,6 +105,48 @@ class WarmProcess:
         return _NUMBER.unpack(os.read(self._reports, _NUMBER.size))[0]
 
 
+class StartedProcess(WarmProcess):
+    """A copy that goes on beside the test, with pipes from its stdout and stderr, as Popen has."""
+
+    def __init__(self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str]) -> None:
+        (out, its_out), (err, its_err) = os.pipe(), os.pipe()
+        self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
+        self._texts: dict[IO[str], str] = {}
+        self._readers: list[threading.Thread] = []
+        with (
+            Path(os.devnull).open("rb") as stdin,
+            os.fdopen(its_out, "wb") as stdout,
+            os.fdopen(its_err, "wb") as stderr,
+        ):
+            files = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            super().__init__(module, *arguments, cwd=cwd, env=env, **files)
+
+    def terminate(self) -> None:
+        """SIGTERM, unless it has ended."""
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; the rest of what it wrote on stdout and stderr."""
+        if not self._readers:
+            self._readers = [
+                threading.Thread(target=self._read, args=(file,), daemon=True)
+                for file in (self.stdout, self.stderr)
+            ]
+            for reader in self._readers:
+                reader.start()
+        for reader in self._readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        self.wait(timeout)
+        return self._texts[self.stdout], self._texts[self.stderr]
+
+    def _read(self, file: IO[str]) -> None:
+        # A test that reads no more has closed it.
+        self._texts[file] = "" if file.closed else file.read()
+        file.close()
+
+
 class _Original:
     """The process that is copied, and the socket that carries the orders to it."""
 
@@ -161,7 +209,9 @@ class _Copier:
             os.write(report, _NUMBER.pack(pid))
         else:
             self.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A shell's background job ignores SIGINT, one of nohup SIGHUP; so would all its copies.
+            for number in (signal.SIGCHLD, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             for number, file in enumerate(standard):
                 os.dup2(file, number)
         for file in standard if pid else [*files, *self._copies.values()]:
@@ -180,6 +230,10 @@ def main() -> None:
     """Import what the copies need, then make copies; each copy runs the module of its order."""
     for module in IMPORTED:
         importlib.import_module(module)
+    load_scripts()
+    # A collection in a copy would copy the memory of all that was imported.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     order = _Copier(socket.socket(fileno=int(sys.argv[1]))).serve()
     if order is not None:

@@ -54,10 +54,7 @@ class FeedContract(ContractFixtures):
 
     async def test_a_reader_of_the_feed_follows_it(self, store: RunStore, run_id: str) -> None:
         """A reader that has seen all entries gets the next one when it is written."""
-        async with (
-            asyncio.timeout(PATIENCE_SECONDS),
-            aclosing(cast("Any", store.feed())) as feed,
-        ):
+        async with asyncio.timeout(PATIENCE_SECONDS), aclosing(cast("Any", store.feed())) as feed:
             assert (await anext(feed)).entry.type == "run.created"
             waiting = asyncio.ensure_future(anext(feed))
             await store.append(run_id, note(run_id, 7))

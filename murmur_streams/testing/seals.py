@@ -40,7 +40,6 @@ NOT_CLOSING = [
     (RunEventType.RUN_CANCELLED, None),
     (RunEventType.CUSTOM, None),
 ]
-RUNS = 100
 
 
 class SealContract(ContractFixtures):
@@ -61,8 +60,8 @@ class SealContract(ContractFixtures):
             await store.push_event(run_id, closing(run_id))
             return kinds(await subscriber.ended())
 
-        seen = await asyncio.gather(*(live(reader) for reader in [store, other] * (RUNS // 2)))
-        assert seen == [["custom", "agent_completed"]] * RUNS
+        seen = await asyncio.gather(*(live(reader) for reader in [store, other] * 50))
+        assert seen == [["custom", "agent_completed"]] * 100
 
     @pytest.mark.parametrize("state_first", [True, False])
     @pytest.mark.parametrize(("kind", "agent"), CLOSING + NOT_CLOSING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import CursorResetError, InvalidCursorError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.states import RunProgress, RunState
@@ -61,10 +62,10 @@ async def write_a_life(store: RunStore, run_id: str) -> None:
     await store.push_event(run_id, note(run_id, 99))
 
 
-async def followed_journal(store: RunStore, run_id: str) -> list[Any]:
-    """Follow the journal to its end."""
+async def rest_of(entries: AsyncIterator[JournalEntry]) -> list[JournalEntry]:
+    """Read a followed journal to its end."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        return [entry async for entry in store.journal(run_id, follow=True)]
+        return [entry async for entry in entries]
 
 
 class StreamContract(ContractFixtures):
@@ -168,17 +169,21 @@ class StreamContract(ContractFixtures):
         self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
         """A journal ends with its last entry; one that is followed, with the seal."""
-        reader = asyncio.create_task(followed_journal(other, run_id))
+        followed = other.journal(run_id, follow=True)
+        first = await anext(followed)
+        rest = asyncio.create_task(rest_of(followed))
+        await asyncio.sleep(0)
         await store.append(run_id, note(run_id))
         assert kinds(await journal_of(store, run_id)) == ["run.created", "custom"]
         await store.set_state(run_id, RunState.RUNNING)
         await store.finish(run_id, RunState.COMPLETED)
-        assert kinds(await reader) == ["run.created", "custom", "run.state", "run.state"]
+        types = ["run.created", "custom", "run.state", "run.state"]
+        assert kinds([first, *await rest]) == types
 
     async def test_a_sealed_journal_has_late_entries(self, store: RunStore, run_id: str) -> None:
         """A followed journal of a sealed run yields its late entries, and ends."""
         await write_a_life(store, run_id)
-        entries = await followed_journal(store, run_id)
+        entries = await rest_of(store.journal(run_id, follow=True))
         assert (entries[-1].is_late, entries) == (True, await journal_of(store, run_id))
 
     async def test_a_run_has_only_its_own_events(self, bench: Workbench, store: RunStore) -> None:

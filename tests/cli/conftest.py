@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
@@ -18,7 +16,7 @@ from murmur_streams.embedded import stop_server
 from murmur_streams.stores.open import open_store
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import audit_folder, left_by_hand
-from tests.warm import WarmProcess
+from tests.warm import StartedProcess, WarmProcess
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
@@ -86,18 +84,10 @@ class CommandLine:
 
     def start(self, *argv: str, cwd: Path = HERE) -> subprocess.Popen[str]:
         """Start a command with pipes on its stdout and stderr."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "murmur_streams", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            # A shell's background job ignores SIGINT, one of nohup SIGHUP; so would all it starts.
-            preexec_fn=_default_signals,  # noqa: PLW1509  # no threads are started before exec
-        )
-        self._started.append(process)
-        return process
+        process = StartedProcess("murmur_streams", *argv, cwd=cwd, env=os.environ)
+        started = cast("subprocess.Popen[str]", process)  # it has the part that tests use
+        self._started.append(started)
+        return started
 
     def worker(self, *argv: str) -> subprocess.Popen[str]:
         """Start a worker of the tests' fleet and wait until it works."""
@@ -111,11 +101,6 @@ class CommandLine:
         for process in self._started:
             process.kill()
             process.communicate()
-
-
-def _default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
