@@ -89,11 +89,6 @@ def checked(
         ) from error
 
 
-def run_id_of(members: dict[str, Any]) -> str:
-    """The run's id."""
-    return text_of(members["run_id"])
-
-
 def position_of(cursor: str) -> Cursor:
     """The position that a cursor in an answer stands for."""
     try:

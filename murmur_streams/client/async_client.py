@@ -20,6 +20,7 @@ from murmur_streams.core.model.identifiers import check_run_id, new_run_id
 from murmur_streams.core.model.pages import RunPage, check_listing
 from murmur_streams.core.model.states import RunState
 from murmur_streams.wire.answers import Ticket
+from murmur_streams.wire.run_json import text_of
 from murmur_streams.wire.submit_options import ClientSubmitOptions
 
 logger = logging.getLogger("murmur_streams.client")
@@ -113,7 +114,8 @@ class AsyncClient:
         warning = answer.headers.get("murmur-warning")
         if warning is not None:
             logger.warning("%s", ascii(warning)[1:-1])
-        return AsyncHandle(answers.read(answer, answers.run_id_of), self._shell, warning)
+        run_id = answers.read(answer, lambda members: text_of(members["run_id"]))
+        return AsyncHandle(run_id, self._shell, warning)
 
     def handle(self, run_id: str) -> AsyncHandle:
         """A handle on a run that was submitted anywhere."""
@@ -147,11 +149,7 @@ class AsyncClient:
         return following.stream_many(self._shell, run_ids, after)
 
     def feed(
-        self,
-        *,
-        after: str | None = None,
-        targets: Iterable[str] = (),
-        types: Iterable[str] = (),
+        self, *, after: str | None = None, targets: Iterable[str] = (), types: Iterable[str] = ()
     ) -> AsyncGenerator[FeedEntry]:
         """The entries of all runs from the oldest stored one, then live, without an end.
 

@@ -13,15 +13,8 @@ from murmur_streams.client.answers import RunEventPage, RunJournalPage, read
 from murmur_streams.client.patience import Retrying
 from murmur_streams.client.shell import Shell
 from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.errors import (
-    MurmurError,
-    RemoteAgentError,
-    RunCancelledError,
-    RunFailedError,
-    RunNotFoundError,
-    RunNotTerminalError,
-)
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.limits import check_seconds
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
@@ -71,7 +64,7 @@ class AsyncHandle:
         """
         found = await self.any_result(timeout)
         if isinstance(found, GroupResult):
-            raise MurmurError(
+            raise errors.MurmurError(
                 f"run {self.run_id!r} left the result of a group, and a handle reads an agent's"
             )
         return found
@@ -99,9 +92,9 @@ class AsyncHandle:
         error = found.error
         if error is None:
             return found.output
-        if isinstance(error, RunCancelledError):
+        if isinstance(error, errors.RunCancelledError):
             raise error
-        raise RunFailedError(
+        raise errors.RunFailedError(
             self.run_id, error_message(error), error_type_name(error), error_traceback(error)
         )
 
@@ -178,7 +171,7 @@ class AsyncHandle:
         retrying = Retrying(self._patience)
         try:
             await self._shell.answered(requests.delete(self.run_id, force=force), retrying)
-        except RunNotFoundError:
+        except errors.RunNotFoundError:
             # After a lost answer it means that the first request has deleted the run.
             if not retrying.is_unclear:
                 raise
@@ -186,9 +179,9 @@ class AsyncHandle:
     async def _result_or_none(self, until: float | None) -> RunResult | None:
         try:
             found = await self._shell.read(requests.result(self.run_id), result_of, until)
-        except RunNotTerminalError:
+        except errors.RunNotTerminalError:
             return None
-        if isinstance(found, GroupResult) or not isinstance(found.error, RemoteAgentError):
+        if isinstance(found, GroupResult) or not isinstance(found.error, errors.RemoteAgentError):
             return found
         run = await self.snapshot()
         if run.state is not RunState.CANCELLED:

@@ -107,9 +107,14 @@ _BY_STATUS: dict[int, type[BaseException]] = {401: UnauthorizedError, 403: Forbi
 def error_of(problem: ReceivedProblem) -> BaseException:
     """The exception for an answer. It has the request's id as a note."""
     kind = _kind(problem)
-    error = (
-        _http_error(kind, problem) if issubclass(kind, HTTPError) else _library_error(kind, problem)
-    )
+    if issubclass(kind, HTTPError):
+        text = f"{problem.detail} (HTTP {problem.status})"
+        error = kind(text, problem.status, problem.document, problem.request_id)
+    else:
+        # The class's __init__ is not called: an answer lacks some of its arguments.
+        error = kind.__new__(kind, problem.detail)
+        for name, value in _attributes(kind, problem).items():
+            setattr(error, name, value)
     if problem.request_id:
         error.add_note(f"request id: {problem.request_id}")
     return error
@@ -121,25 +126,13 @@ def _kind(problem: ReceivedProblem) -> type[BaseException]:
         return kind
     name = problem.document.get("error")
     kind = BY_NAME.get(name) if isinstance(name, str) else None
-    if kind is errors.RegistryError and problem.run_id and problem.status == _NOT_FOUND:
+    if (
+        kind is errors.RegistryError
+        and problem.run_id
+        and problem.status == problems.RUN_NOT_FOUND.status
+    ):
         return errors.RunNotFoundError
     return kind or _BY_STATUS.get(problem.status, HTTPError)
-
-
-_NOT_FOUND = 404
-
-
-def _http_error(kind: type[HTTPError], problem: ReceivedProblem) -> HTTPError:
-    text = f"{problem.detail} (HTTP {problem.status})"
-    return kind(text, problem.status, problem.document, problem.request_id)
-
-
-def _library_error(kind: type[BaseException], problem: ReceivedProblem) -> BaseException:
-    # The class's __init__ is not called: an answer lacks some of its arguments.
-    error = kind.__new__(kind, problem.detail)
-    for name, value in _attributes(kind, problem).items():
-        setattr(error, name, value)
-    return error
 
 
 def _attributes(kind: type[BaseException], problem: ReceivedProblem) -> dict[str, Any]:

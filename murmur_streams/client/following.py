@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from murmur_streams.client import answers, requests
 from murmur_streams.client.answers import Answer, LostError
@@ -21,7 +22,6 @@ from murmur_streams.wire.problems import DAMAGED
 from murmur_streams.wire.sse import SseMessage, SseParser, SseTooLargeError
 
 T = TypeVar("T")
-R_co = TypeVar("R_co", covariant=True)
 
 OPENED, HAS_ENDED = 200, 204
 FIRST_RETRY_SECONDS = 1.0
@@ -30,7 +30,9 @@ FIRST_RETRY_SECONDS = 1.0
 
 def stream(shell: Shell, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
     """The events of a run after a cursor, each once, until it has ended."""
-    return _Followed(shell, partial(requests.stream, run_id), Events([run_id]), after).values()
+    events = _Events([run_id])
+    ask = partial(requests.stream, run_id)
+    return _Followed(shell, ask, events.take, events.is_end, after).values()
 
 
 def stream_many(
@@ -39,7 +41,8 @@ def stream_many(
     """The events of several runs, each once, until all have ended."""
     runs = list(dict.fromkeys(run_ids))
     ask = partial(requests.stream_many, runs)
-    return _Followed(shell, ask, Events(runs, is_many=True), after).values()
+    events = _Events(runs, is_many=True)
+    return _Followed(shell, ask, events.take, events.is_end, after).values()
 
 
 def feed(
@@ -47,10 +50,14 @@ def feed(
 ) -> AsyncGenerator[FeedEntry]:
     """The entries of all runs, without an end."""
     ask = partial(requests.feed, targets=tuple(targets), types=tuple(types))
-    return _Followed(shell, ask, Entries(), after).values()
+    return _Followed(shell, ask, _entry, lambda _: False, after).values()
 
 
-class Events:
+def _entry(message: SseMessage) -> FeedEntry:
+    return answers.checked(message.data, partial(answers.feed_entry_of, message.last_id))
+
+
+class _Events:
     """Reads the messages of runs' streams, and drops those that were read before.
 
     A server sends each event once, but a proxy that answers from a cache may repeat some.
@@ -76,50 +83,23 @@ class Events:
 
     def is_end(self, message: SseMessage) -> bool:
         """Whether it is the end of the last run."""
-        self._left.discard(answers.checked(message.data, _members).get("run_id"))
+        self._left.discard(answers.checked(message.data, dict[str, Any]).get("run_id"))
         return not (self._is_many and self._left)
 
 
-class Entries:
-    """Reads the messages of the feed."""
-
-    def take(self, message: SseMessage) -> FeedEntry | None:
-        """The entry of a message."""
-        return answers.checked(message.data, partial(answers.feed_entry_of, message.last_id))
-
-    def is_end(self, message: SseMessage) -> bool:  # noqa: ARG002  # as that of Events
-        """The feed does not end."""
-        return False
-
-
-class _Reader(Protocol[R_co]):
-    """Turns messages into values."""
-
-    def take(self, message: SseMessage) -> R_co | None:
-        """The value of a message; None when the caller gets none for it."""
-        ...
-
-    def is_end(self, message: SseMessage) -> bool:
-        """Whether the stream ends with this ``end``."""
-        ...
-
-
+@dataclass
 class _Followed(Generic[T]):
     """One stream. Its position outlives its connections."""
 
-    def __init__(
-        self,
-        shell: Shell,
-        ask_after: Callable[[str | None], Ask],
-        reader: _Reader[T],
-        cursor: str | None,
-    ) -> None:
-        self._shell = shell
-        self._ask_after = ask_after
-        self._reader = reader
-        self._cursor = cursor
-        self._retry_seconds = FIRST_RETRY_SECONDS
-        self._has_ended = False
+    _shell: Shell
+    _ask_after: Callable[[str | None], Ask]
+    _take: Callable[[SseMessage], T | None]
+    """The value of a message; None when the caller gets none for it."""
+    _is_end: Callable[[SseMessage], bool]
+    """Whether the stream ends with this ``end``."""
+    _cursor: str | None
+    _retry_seconds: float = FIRST_RETRY_SECONDS
+    _has_ended: bool = False
 
     async def values(self) -> AsyncGenerator[T]:
         """The values of the messages, over as many connections as it takes."""
@@ -161,10 +141,10 @@ class _Followed(Generic[T]):
             if message.event == messages.STREAM_DAMAGED:
                 raise _damage(message)
             if message.event != messages.STREAM_END:
-                value = self._reader.take(message)
+                value = self._take(message)
                 if value is not None:
                     yield value
-            elif self._reader.is_end(message):
+            elif self._is_end(message):
                 self._has_ended = True
                 return
 
@@ -194,7 +174,7 @@ def _parsed(parser: SseParser, chunk: bytes) -> list[SseMessage]:
 
 
 def _cursor_error(message: SseMessage) -> CursorError:
-    members = answers.checked(message.data, _members)
+    members = answers.checked(message.data, dict[str, Any])
     resume = members.get("resume_cursor")
     detail = members.get("detail") or members.get("message")
     kind, meaning = CursorGapError, "what came after the cursor was trimmed away"
@@ -204,12 +184,8 @@ def _cursor_error(message: SseMessage) -> CursorError:
 
 
 def _damage(message: SseMessage) -> BaseException:
-    members = answers.checked(message.data, _members)
+    members = answers.checked(message.data, dict[str, Any])
     return error_of(ReceivedProblem(DAMAGED.status, {**members, "type": DAMAGED.type}))
-
-
-def _members(members: dict[str, Any]) -> dict[str, Any]:
-    return dict(members)
 
 
 def _check_is_stream(answer: Answer) -> None:

@@ -11,19 +11,18 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from murmur_streams.core.exception_text import error_message
-from murmur_streams.core.model.errors import (
-    MurmurError,
-    StoreConfigurationError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.fleet.logs import LogThrottle, loggable, loggable_traceback
 from murmur_streams.server.problems import problem_of
 from murmur_streams.wire.problems import MEDIA_TYPE
 
 logger = logging.getLogger("murmur_streams.server")
-_OUTAGES = (StoreConfigurationError, StoreFullError, StoreReadOnlyError, StoreUnavailableError)
+_OUTAGES = (
+    errors.StoreConfigurationError,
+    errors.StoreFullError,
+    errors.StoreReadOnlyError,
+    errors.StoreUnavailableError,
+)
 _outage_log = LogThrottle(logger, "requests are answered with 503")
 
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
@@ -46,7 +45,7 @@ def log_problem(what: str, error: BaseException) -> None:
         # Every request fails with it: the log has one line a minute.
         _outage_log.failed(error)
         return
-    is_ours = issubclass(kind, MurmurError)
+    is_ours = issubclass(kind, errors.MurmurError)
     logger.error(
         "%s: %s", what, loggable(error_message(error)) if is_ours else loggable_traceback(error)
     )

@@ -17,7 +17,6 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
 from murmur_streams.server.answering import problem_answer, request_id_of
 from murmur_streams.server.guard import Identity, RequestLimits, path_methods, route_path
-from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
@@ -83,7 +82,6 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.pod = pod
-    app.state.metrics = Metrics(pod)
     routers = (*_ROUTERS, openapi.pages) if pod.options.docs else _ROUTERS
     for router in routers:
         # As they are: `include_router` would make each route again at the app's first request.
@@ -95,7 +93,7 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     app.add_middleware(Unwound)
     app.add_middleware(RequestLimits, pod=pod, allowed=app.state.allowed)
     app.add_middleware(with_cors, origins=origins)
-    app.add_middleware(Identity, metrics=app.state.metrics)
+    app.add_middleware(Identity, metrics=pod.metrics)
     return app
 
 

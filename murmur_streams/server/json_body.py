@@ -51,34 +51,22 @@ def parse_json(raw: bytes, options: ServerOptions) -> JsonValue:
     return value
 
 
-def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
-    """A dependency that yields the request's body as this model."""
+def body_of(
+    model: type[_Model], *, is_optional: bool = False
+) -> Callable[[Request], Awaitable[_Model]]:
+    """A dependency that yields the request's body as this model; an optional one may be empty."""
 
     async def body(request: Request) -> _Model:
         raw = await request.body()
-        if not raw:
+        if not (raw or is_optional):
             raise ProblemError(BAD_JSON, "the body is empty, but must be a JSON object")
-        return _read(model, raw, request)
+        value = parse_json(raw or b"{}", pod_of(request).options)
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            raise invalid("the body", cast("list[Any]", error.errors(include_url=False))) from None
 
     return body
-
-
-def optional_body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model | None]]:
-    """The same for an optional body."""
-
-    async def body(request: Request) -> _Model | None:
-        raw = await request.body()
-        return _read(model, raw, request) if raw else None
-
-    return body
-
-
-def _read(model: type[_Model], raw: bytes, request: Request) -> _Model:
-    value = parse_json(raw, pod_of(request).options)
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise invalid("the body", cast("list[Any]", error.errors(include_url=False))) from None
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,10 +97,7 @@ def _constant(name: str) -> float:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_members,
-    parse_int=_integer,
-    parse_float=_float,
-    parse_constant=_constant,
+    object_pairs_hook=_members, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )
 
 
@@ -145,9 +130,8 @@ def _too_deep(options: ServerOptions) -> ProblemError:
 def _check_names(item: dict[str, JsonValue]) -> None:
     for name in item:
         if len(name) > LONGEST_NAME:
-            raise ProblemError(
-                TOO_LARGE, f"a name in the body has over {LONGEST_NAME:,} characters"
-            )
+            too_long = f"a name in the body has over {LONGEST_NAME:,} characters"
+            raise ProblemError(TOO_LARGE, too_long)
         _check_text(name)
 
 

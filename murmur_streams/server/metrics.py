@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from murmur_streams.server.pod import Pod
 from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
@@ -13,7 +14,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 class Metrics:
     """The metrics of one app, in a registry of its own."""
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(self, open_streams: Callable[[], float]) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "murmur_http_requests",
@@ -35,7 +36,7 @@ class Metrics:
             "Open streams, and requests that wait for a run.",
             registry=self._registry,
         )
-        streams.set_function(pod.streams.total)
+        streams.set_function(open_streams)
 
         self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=self._registry)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,14 +13,14 @@ from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.logs import LogThrottle
+from murmur_streams.server.answering import logger
 from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
 from murmur_streams.wire.problems import DRAINING, TOO_MANY
-
-logger = logging.getLogger("murmur_streams.server")
 
 
 class Drain(asyncio.Event):
@@ -49,6 +48,7 @@ class Pod:
         """Set: the pod accepts no new work, and open streams end."""
         self.streams: Counter[str] = Counter()
         """Number of open streams by caller."""
+        self.metrics = Metrics(self.streams.total)
         self.in_flight: set[tuple[str | None, str]] = set()
         """Tenant and idempotency key of the submissions that this pod is working on."""
         self.ready_log = LogThrottle(logger, "the pod is not ready")

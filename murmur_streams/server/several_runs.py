@@ -11,12 +11,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from murmur_streams.core.model.errors import InvalidCursorError
-from murmur_streams.server.stream_messages import (
-    MessageStream,
-    StreamMessage,
-    encode,
-    follow_run,
-)
+from murmur_streams.server.stream_messages import MessageStream, StreamMessage, encode, follow_run
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore
 
@@ -108,35 +103,28 @@ async def merged(sources: list[AsyncGenerator[T]]) -> AsyncGenerator[T]:
 
     At most one item of each source waits, so a slow consumer slows all of them down.
     """
-    arrived: asyncio.Queue[T | _SourceEnd] = asyncio.Queue(1)
+    arrived: asyncio.Queue[T | Exception | None] = asyncio.Queue(1)
 
     async def pump(source: AsyncGenerator[T]) -> None:
-        error = None
+        end = None
         try:
             async with aclosing(source):
                 async for item in source:
                     await arrived.put(item)
         except Exception as raised:  # noqa: BLE001  # the loop below raises it
-            error = raised
-        await arrived.put(_SourceEnd(error))
+            end = raised
+        await arrived.put(end)
 
     pumps = [start_task(pump(source), "one run of several") for source in sources]
     try:
         running = len(pumps)
         while running:
             item = await arrived.get()
-            if not isinstance(item, _SourceEnd):
-                yield item
-            elif item.error is not None:
-                raise item.error
-            else:
+            if item is None:
                 running -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
     finally:
         await end_tasks(pumps)
-
-
-class _SourceEnd:
-    """The end of a source; with an error, how it failed."""
-
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error

@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import EntryType
-from murmur_streams.core.model.errors import (
-    CursorError,
-    CursorResetError,
-    RunDamagedError,
-    RunNotFoundError,
-)
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.server.answering import log_problem
@@ -59,8 +54,9 @@ Encode = Callable[[StreamMessage], bytes]
 
 def encode(message: StreamMessage) -> bytes:
     """The lines of a message; its id is the cursor."""
-    data = message.data
-    text = data if isinstance(data, str) else _to_json(data)
+    text = message.data
+    if not isinstance(text, str):
+        text = json.dumps(text, ensure_ascii=False, separators=(",", ":"))
     return SseBlock(message.event, text, message.cursor or "").encode()
 
 
@@ -68,11 +64,7 @@ class MessageStream:
     """Messages, encoded one by one; close it, even if none was taken."""
 
     def __init__(
-        self,
-        messages: AsyncGenerator[StreamMessage],
-        *,
-        control: bool,
-        encode: Encode = encode,
+        self, messages: AsyncGenerator[StreamMessage], *, control: bool, encode: Encode = encode
     ) -> None:
         self._messages = messages
         self._control = control
@@ -121,7 +113,7 @@ async def follow_run(
         RunNotFoundError, StoreError: as the store's stream.
         CursorGapError, CursorResetError: it cannot continue.
     """
-    broken_by: CursorError | None = None
+    broken_by: errors.CursorError | None = None
     while True:
         try:
             async with aclosing(store.stream(run_id, after=after)) as events:
@@ -129,15 +121,15 @@ async def follow_run(
                     after, broken_by = event.id, None
                     yield StreamMessage(run_id, str(event.type), event.model_dump_json(), after)
             break
-        except CursorError as error:
+        except errors.CursorError as error:
             if not control or broken_by is not None:
                 raise
             broken_by, after = error, error.resume_cursor
-        except RunNotFoundError:
+        except errors.RunNotFoundError:
             if broken_by is None:
                 raise
             break  # The run was reset and then deleted: the reader gets its end.
-        except RunDamagedError as error:
+        except errors.RunDamagedError as error:
             if not control:
                 raise
             log_problem("an event stream cannot go on", error)
@@ -157,7 +149,7 @@ async def follow_feed(
     control: bool,
 ) -> AsyncGenerator[StreamMessage]:
     """Yield the feed's entries; gaps and resets as in ``follow_run``."""
-    broken_by: CursorError | None = None
+    broken_by: errors.CursorError | None = None
     while True:
         try:
             feed = store.feed(after=after, targets=targets, types=types)
@@ -166,7 +158,7 @@ async def follow_feed(
                     after, broken_by = entry.cursor, None
                     yield _message_of(entry)
             return
-        except CursorError as error:
+        except errors.CursorError as error:
             if not control or broken_by is not None:
                 raise
             broken_by, after = error, error.resume_cursor
@@ -206,12 +198,12 @@ def _message_of(entry: FeedEntry) -> StreamMessage:
     return StreamMessage(entry.run_id, name, data, entry.cursor)
 
 
-def _break(error: CursorError, run_id: str | None) -> StreamMessage:
-    name = STREAM_RESET if isinstance(error, CursorResetError) else STREAM_GAP
+def _break(error: errors.CursorError, run_id: str | None) -> StreamMessage:
+    name = STREAM_RESET if isinstance(error, errors.CursorResetError) else STREAM_GAP
     return StreamMessage(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
 
 
-def _damage(error: RunDamagedError) -> dict[str, Any]:
+def _damage(error: errors.RunDamagedError) -> dict[str, Any]:
     return {
         "run_id": error.run_id,
         "detail": damage_detail(error),
@@ -219,13 +211,9 @@ def _damage(error: RunDamagedError) -> dict[str, Any]:
     }
 
 
-def _to_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 async def _state_of(store: WorkStore, run_id: str) -> str | None:
     """The run's state; None when the run was deleted."""
     try:
         return str((await store.get_status(run_id)).state)
-    except RunNotFoundError:
+    except errors.RunNotFoundError:
         return None

@@ -7,7 +7,6 @@ connection, and one timer. An idle stream runs only for its heartbeats.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,15 +21,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from murmur_streams.core.model.errors import MurmurError, RunDamagedError
 from murmur_streams.fleet.logs import loggable_traceback
-from murmur_streams.server.answering import log_problem
+from murmur_streams.server.answering import log_problem, logger
 from murmur_streams.server.auth.access import is_still_valid
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.wire.sse import HEARTBEAT, SseBlock
-
-logger = logging.getLogger("murmur_streams.server")
 
 ABORT = "murmur_streams.abort"
 """The ASGI extension that closes a connection at once, unsent bytes included: a callable."""
@@ -303,7 +300,7 @@ class _Stream:
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # see below
             # The user's own authenticator may raise anything, and must not end the pod.
             shown = loggable_traceback(error)
-            logger.error(  # noqa: TRY400  # the traceback is in the text
+            logger.error(  # the traceback is in the text
                 "the credentials of an open event stream cannot be checked: %s", shown
             )
             return True

@@ -12,26 +12,16 @@ from fastapi import Request
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.model.errors import (
-    InvalidInputError,
-    InvalidPayloadError,
-    RunExistsError,
-    RunNotFoundError,
-)
+from murmur_streams.core.model import errors
+from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
-from murmur_streams.fleet.idempotency import (
-    KEYED,
-    idempotent_run_id,
-    is_same,
-    request_digest,
-)
+from murmur_streams.fleet.idempotency import KEYED, idempotent_run_id, is_same, request_digest
 from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import parse_json
-from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.wire.problems import BAD_REQUEST, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP
@@ -104,8 +94,7 @@ async def submit(
     else:
         submission = await _submit_once(work, key)
     if not submission.is_replay:
-        metrics: Metrics = request.app.state.metrics
-        metrics.submitted()
+        pod.metrics.submitted()
     return submission
 
 
@@ -172,18 +161,18 @@ async def _find_or_submit(work: _RequestedWork, run_id: str) -> Submission:
             run = await store.snapshot(run_id)
             if run.tenant != work.who.tenant:
                 # Another tenant has computed the key's id and submitted a run with that id.
-                raise RunExistsError(run_id)
+                raise errors.RunExistsError(run_id)
             if not work.is_same(run):
                 raise ProblemError(KEY_REUSED, "this Idempotency-Key was used for another request")
             return Submission(run_id, is_replay=True)
-        except RunNotFoundError:
+        except errors.RunNotFoundError:
             pass
         try:
             return await work.submit(run_id)
-        except RunExistsError:
+        except errors.RunExistsError:
             # Another pod has submitted it between the two calls.
             continue
-    raise RunExistsError(run_id)
+    raise errors.RunExistsError(run_id)
 
 
 def _agent(pod: Pod, body: SubmitRequest) -> Agent | None:
@@ -205,7 +194,7 @@ def _input(agent: Agent | None, body: SubmitRequest, pod: Pod) -> JsonValue:
         return None
     try:
         agent.encode_json_input(given)
-    except InvalidPayloadError:
+    except errors.InvalidPayloadError:
         # Clients of murmur-runtime send every input as text.
         return _decoded(given, pod)
     return given

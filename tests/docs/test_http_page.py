@@ -28,7 +28,6 @@ from murmur_streams.embedded import stop_server
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.principal import Scope
 from murmur_streams.server.auth.tokens import parse_tokens
-from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire import problems
 from murmur_streams.wire.problems import ProblemKind
@@ -369,7 +368,7 @@ def test_the_table_of_a_submission_has_every_member() -> None:
 
 def test_the_table_of_metrics_has_all_with_their_labels() -> None:
     """A pod prints the same metrics."""
-    metrics = Metrics(Pod(Fleet("memory:"), ServerOptions()))
+    metrics = Pod(Fleet("memory:"), ServerOptions()).metrics
     metrics.answered("GET", "/runs", 200, 0.1)
     metrics.submitted()
     families = list(text_string_to_metric_families(metrics.text().decode()))

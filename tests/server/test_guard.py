@@ -15,7 +15,6 @@ from starlette.routing import Mount
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.guard import Identity, RequestLimits, escaped
-from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.redis.store import redis_only
@@ -320,7 +319,7 @@ async def test_a_claim_of_another_address_is_not_logged(
 
 def serving(pod: Pod, app: Any) -> Any:
     """An app of one's own behind the guard."""
-    return Identity(RequestLimits(app, pod, lambda path: ("GET",)), Metrics(pod))
+    return Identity(RequestLimits(app, pod, lambda path: ("GET",)), pod.metrics)
 
 
 async def test_an_internal_error_is_logged_and_not_sent(

@@ -148,6 +148,7 @@ def _runs_of(connection: HTTPConnection) -> set[str | None]:
     return {*asked, in_path} if in_path is not None else {*asked}
 
 
+ThePod = Annotated[Pod, Depends(pod_of)]
 Reader = Annotated[Principal, Depends(needs(Scope.READ))]
 Submitter = Annotated[Principal, Depends(needs(Scope.SUBMIT))]
 Canceller = Annotated[Principal, Depends(needs(Scope.CANCEL))]

@@ -202,9 +202,13 @@ def parse_tokens(text: str) -> tuple[Token, ...]:
     records: object = found.get("tokens")
     if set(found) != {"tokens"} or not isinstance(records, list) or not records:
         raise ValueError("it must hold [[tokens]] records, one at least, and nothing else")
-    return tuple(
-        _token(number, record) for number, record in enumerate(cast("list[object]", records), 1)
-    )
+    tokens: list[Token] = []
+    for number, record in enumerate(cast("list[object]", records), 1):
+        try:
+            tokens.append(_token(record))
+        except (ValueError, InvalidInputError) as error:
+            raise ValueError(f"record {number}: {error}") from None
+    return tuple(tokens)
 
 
 def draw_token() -> str:
@@ -238,16 +242,10 @@ def record_of(token: str, who: Principal) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _token(number: int, record: object) -> Token:
-    try:
-        if not isinstance(record, dict):
-            raise ValueError("it must be a table")  # noqa: TRY004, TRY301  # a rule of the file like the others
-        return _checked(cast("dict[str, Any]", record))
-    except (ValueError, InvalidInputError) as error:
-        raise ValueError(f"record {number}: {error}") from None
-
-
-def _checked(record: dict[str, Any]) -> Token:
+def _token(given: object) -> Token:
+    if not isinstance(given, dict):
+        raise ValueError("it must be a table")  # noqa: TRY004  # a rule of the file like the others
+    record = cast("dict[str, Any]", given)
     if unknown := sorted(set(record) - _FIELDS):
         raise ValueError(f"{unknown[0]!a} is none of {', '.join(sorted(_FIELDS))}")
     who = Principal(

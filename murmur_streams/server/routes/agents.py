@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.server.auth.access import READERS, Submitter, pod_of
+from murmur_streams.server.auth.access import READERS, Submitter, ThePod, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
@@ -30,9 +30,9 @@ _RUNNING = problems(
 
 
 @router.get("/agents", dependencies=READERS)
-async def list_agents(request: Request) -> list[str]:
+async def list_agents(pod: ThePod) -> list[str]:
     """The names of the agents."""
-    return sorted(pod_of(request).fleet.agents)
+    return sorted(pod.fleet.agents)
 
 
 @router.get("/agents/{name}/schema", responses=problems(kinds.NO_AGENT), dependencies=READERS)

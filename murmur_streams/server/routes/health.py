@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.server.answering import json_answer
-from murmur_streams.server.auth.access import READERS, pod_of, refuse_unknown_queries
-from murmur_streams.server.metrics import Metrics
+from murmur_streams.server.auth.access import READERS, ThePod, refuse_unknown_queries
 from murmur_streams.server.openapi import make_router
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire.answers import Health, Readiness
@@ -41,9 +40,8 @@ async def is_alive_too() -> Health:
 
 
 @router.get("/readyz", response_model=Readiness, responses=_UNREADY, dependencies=_OPEN)
-async def is_ready(request: Request) -> Response:
+async def is_ready(pod: ThePod) -> Response:
     """Whether it may be sent requests: its store is there with our scripts, and it does not end."""
-    pod = pod_of(request)
     status = await _readiness(pod)
     warning = await pod.warning() if status == READY else None
     answer = json_answer(Readiness(status=status, warning=warning), 200 if status == READY else 503)
@@ -53,11 +51,10 @@ async def is_ready(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=READERS)
-async def read_metrics(request: Request) -> Response:
+async def read_metrics(pod: ThePod) -> Response:
     """The pod's counters, as Prometheus reads them."""
-    metrics: Metrics = request.app.state.metrics
-    metrics.record_warning(await pod_of(request).warning())
-    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    pod.metrics.record_warning(await pod.warning())
+    return Response(pod.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _readiness(pod: Pod) -> str:

@@ -13,9 +13,9 @@ from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
-from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, pod_of
+from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, ThePod, pod_of
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.json_body import body_of, optional_body_of
+from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_messages import resume_after
@@ -93,14 +93,13 @@ async def _after_wait(
 @router.get("/runs", responses=problems(kinds.BAD_CURSOR))
 async def list_runs(
     who: Reader,
-    request: Request,
+    pod: ThePod,
     state: RunState | None = None,
     target: str | None = None,
     limit: Limit = 50,
     cursor: str | None = None,
 ) -> RunList:
     """List the caller's runs, newest first."""
-    pod = pod_of(request)
     most = min(limit, pod.options.max_page)
     tenant = None if who.is_admin else who.tenant
     store, found, pages = await pod.store(), list[Run](), 0
@@ -147,18 +146,18 @@ async def read_run(who: Reader, request: Request, run_id: str) -> Response:
 
 
 @router.get("/runs/{run_id}/status")
-async def read_status(who: Reader, request: Request, run_id: str) -> RunStatus:
+async def read_status(who: Reader, pod: ThePod, run_id: str) -> RunStatus:
     """The run's state and progress."""
-    return (await pod_of(request).find(who, run_id)).status
+    return (await pod.find(who, run_id)).status
 
 
 @router.get("/runs/{run_id}/result", responses=problems(kinds.NOT_ENDED))
-async def read_result(who: Reader, request: Request, run_id: str) -> answers.AnyOutcome:
+async def read_result(who: Reader, pod: ThePod, run_id: str) -> answers.AnyOutcome:
     """The run's output, or why it has none."""
-    run = await pod_of(request).find(who, run_id)
+    run = await pod.find(who, run_id)
     if not run.state.is_terminal:
         raise ProblemError(kinds.NOT_ENDED, f"run is {run.state}; result not yet available")
-    return await pod_of(request).outcome(run)
+    return await pod.outcome(run)
 
 
 @router.get("/runs/{run_id}/events", responses=_OF_CURSORS | problems(kinds.TOO_MANY))
@@ -187,10 +186,9 @@ async def read_events(
 
 @router.get("/runs/{run_id}/journal", responses=_OF_CURSORS)
 async def read_journal(
-    who: Reader, request: Request, run_id: str, after: After = None, limit: Limit = 100
+    who: Reader, pod: ThePod, run_id: str, after: After = None, limit: Limit = 100
 ) -> answers.JournalPage:
     """A page of the run's journal: its events, and all that changed it."""
-    pod = pod_of(request)
     await pod.find(who, run_id)
     most, found = min(limit, pod.options.max_page), list[answers.Entry]()
     async with aclosing((await pod.store()).journal(run_id, after=resume_after(after))) as entries:
@@ -211,7 +209,7 @@ async def cancel_run(
     request: Request,
     run_id: str,
     body: Annotated[
-        requests.CancelRequest | None, Depends(optional_body_of(requests.CancelRequest))
+        requests.CancelRequest, Depends(body_of(requests.CancelRequest, is_optional=True))
     ],
 ) -> Response:
     """Ask that a run end cancelled; one that has ended stays as it is.
@@ -221,7 +219,7 @@ async def cancel_run(
     pod = pod_of(request)
     await pod.find(who, run_id)
     handle = pod.fleet.handle(run_id)
-    reply = await handle.cancel(reason=None if body is None else body.reason)
+    reply = await handle.cancel(reason=body.reason)
     seconds = preferred_wait(request, pod.options.max_wait_seconds)
     if seconds is not None and not reply.state.is_terminal:
         await until_ended(request, who, await handle.snapshot(), seconds)
@@ -231,9 +229,8 @@ async def cancel_run(
 
 
 @router.delete("/runs/{run_id}", status_code=204, responses=problems(kinds.NOT_ENDED))
-async def delete_run(who: Admin, request: Request, run_id: str, force: bool = False) -> None:
+async def delete_run(who: Admin, pod: ThePod, run_id: str, force: bool = False) -> None:
     """Remove a run that has ended, or with ``force`` any; its streams end."""
-    pod = pod_of(request)
     run = await pod.find(who, run_id)
     if not (run.state.is_terminal or force):
         raise ProblemError(kinds.NOT_ENDED, f"run is {run.state}; delete it with force=true")

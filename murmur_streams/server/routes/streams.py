@@ -17,7 +17,7 @@ from murmur_streams.core.model.errors import CursorError
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.run import Run
-from murmur_streams.server.auth.access import Admin, Reader, StreamReader, pod_of
+from murmur_streams.server.auth.access import Admin, Reader, StreamReader, ThePod
 from murmur_streams.server.auth.signed_tickets import seconds_left, sign_ticket
 from murmur_streams.server.openapi import make_router, problems
 from murmur_streams.server.problems import ProblemError
@@ -104,14 +104,12 @@ def _get_stream(path: str, summary: str, responses: dict[int | str, dict[str, An
 
 
 @_get_stream("/runs/{run_id}/stream", "Stream a run", _STREAM)
-async def stream_run(
-    who: StreamReader, options: Options, request: Request, run_id: str
-) -> EventStream:
+async def stream_run(who: StreamReader, options: Options, pod: ThePod, run_id: str) -> EventStream:
     """The run's events so far, or after a cursor, and then as they come, until it has ended.
 
     Resumes on any pod; it may be closed at any time and is then to be opened again.
     """
-    pod, after, control = pod_of(request), options.after, options.control
+    after, control = options.after, options.control
     if after is not None:
         Cursor.parse(after)
 
@@ -127,14 +125,12 @@ async def stream_run(
 
 
 @_get_stream("/stream", "Stream several runs", _STREAM)
-async def stream_runs(
-    who: StreamReader, options: Options, request: Request, runs: Runs
-) -> EventStream:
+async def stream_runs(who: StreamReader, options: Options, pod: ThePod, runs: Runs) -> EventStream:
     """The events of several runs, over one connection, until all have ended.
 
     Each message's `id` stands for all of the runs: resume with the same ones.
     """
-    pod, control = pod_of(request), options.control
+    control = options.control
     if len(runs) > pod.options.max_runs_per_stream:
         most = f"at most {pod.options.max_runs_per_stream} runs in one stream"
         raise ProblemError(kinds.INVALID, most)
@@ -153,10 +149,10 @@ async def stream_runs(
 
 @_get_stream("/events/stream", "Stream everything", _FEED)
 async def stream_feed(
-    who: Admin, options: Options, request: Request, targets: Targets = None, types: Types = None
+    who: Admin, options: Options, pod: ThePod, targets: Targets = None, types: Types = None
 ) -> EventStream:
     """The journal entries of all runs, from the oldest or after a cursor; it has no end."""
-    pod, after, control = pod_of(request), options.after, options.control
+    after, control = options.after, options.control
     wanted = None if targets is None else [check_target(target) for target in targets]
 
     async def source() -> MessageStream:
@@ -190,13 +186,12 @@ async def _checked(
 
 
 @router.post("/runs/{run_id}/ticket", summary="Get a ticket for a run's stream")
-async def give_ticket(who: Reader, run_id: str, request: Request) -> Ticket:
+async def give_ticket(who: Reader, pod: ThePod, run_id: str) -> Ticket:
     """A browser's EventSource sends no Authorization header: it sends ?ticket= instead.
 
     Any pod that has the same secret takes it. A stream that was opened with it goes on after it
     has expired, but ends with the credentials it was given for.
     """
-    pod = pod_of(request)
     run = await pod.find(who, run_id)
     if pod.options.ticket_secret is None:
         raise ProblemError(kinds.NOT_FOUND, "this server gives no tickets: it has no ticket secret")
