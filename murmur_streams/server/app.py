@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
 from murmur_streams.server.answering import problem_answer, request_id_of
-from murmur_streams.server.guard import Identity, RequestLimits, path_methods, route_path
+from murmur_streams.server.guard import Identity, RequestLimits, has_head, route_path
 from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
@@ -86,12 +87,11 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     for router in routers:
         # As they are: `include_router` would make each route again at the app's first request.
         app.router.routes.extend(router.routes)
-    app.state.allowed = path_methods(routers)
     app.add_exception_handler(HTTPException, _router_error)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     # The last one added is the outermost.
     app.add_middleware(Unwound)
-    app.add_middleware(RequestLimits, pod=pod, allowed=app.state.allowed)
+    app.add_middleware(RequestLimits, pod=pod)
     app.add_middleware(with_cors, origins=origins)
     app.add_middleware(Identity, metrics=pod.metrics)
     return app
@@ -128,11 +128,20 @@ def _router_error(request: Request, error: Exception) -> Response:
     found = cast("HTTPException", error)
     problem = ProblemError(_KINDS.get(found.status_code, kinds.INTERNAL))
     if found.status_code == kinds.METHOD.status:
-        # The router names the methods of one route; other routes may have the same path.
-        methods = request.app.state.allowed(route_path(request.scope))
-        allow = ", ".join(methods) or (found.headers or {}).get("Allow", "")
-        problem = ProblemError(kinds.METHOD, headers={"Allow": allow})
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+        problem = ProblemError(kinds.METHOD, headers=headers)
     return problem_answer(problem, request_id_of(request))
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of a path. The router names those of one route; others may have the same path."""
+    path, found = route_path(request.scope), {"OPTIONS"}
+    for route in request.app.routes:
+        if isinstance(route, APIRoute) and route.path_regex.match(path):
+            found.update(route.methods or ())
+    return found | {"HEAD"} if "GET" in found and has_head(path) else found
 
 
 def _invalid_parameters(request: Request, error: Exception) -> Response:

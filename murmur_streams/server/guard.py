@@ -13,10 +13,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
 
-from fastapi import APIRouter, Response
-from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,8 +30,6 @@ access_log = logging.getLogger("murmur_streams.access")
 
 PROBES = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 """Paths that still answer while the pod drains."""
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that reach the router, which rejects those that a path does not have."""
 SINGLE = (
     "Authorization",
     "Content-Length",
@@ -49,9 +44,7 @@ CLIENT_GONE = 499
 _CLOSE = {"Connection": "close"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _JSON = re.compile(r'application/json(?:\s*;\s*charset=(?:utf-?8|"utf-?8"))?\s*', re.IGNORECASE)
-
-Allowed = Callable[[str], tuple[str, ...]]
-"""The methods of a path; none for an unknown path."""
+_STREAMS = re.compile(r"(/runs/[^/]+|/events)?/stream")
 
 
 class Identity:
@@ -65,7 +58,9 @@ class Identity:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope).getlist("x-request-id"))
+        given = Headers(scope=scope).getlist("x-request-id")
+        is_fit = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
+        request_id = given[0] if is_fit else secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _RecordedAnswer(send, request_id)
         try:
@@ -116,10 +111,9 @@ class _RecordedAnswer:
 class RequestLimits:
     """Rejects requests that are too large, too slow or malformed; answers exceptions of routes."""
 
-    def __init__(self, app: ASGIApp, pod: Pod, allowed: Allowed) -> None:
+    def __init__(self, app: ASGIApp, pod: Pod) -> None:
         self._app = app
         self._pod = pod
-        self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -153,16 +147,9 @@ class RequestLimits:
         check_headers(scope)
         if self._pod.drain.is_set() and path not in PROBES:
             raise ProblemError(kinds.DRAINING)
-        method: str = scope["method"]
-        if method not in METHODS:
-            raise ProblemError(kinds.METHOD, headers={"Allow": ", ".join(self._allowed(path))})
-        if method == "POST":
+        if scope["method"] == "POST":
             check_body(Headers(scope=scope), self._pod.options)
-        if method == "OPTIONS" and (methods := self._allowed(path)):
-            await Response(status_code=204, headers={"Allow": ", ".join(methods)})(
-                scope, receive, send
-            )
-        elif method == "HEAD" and "HEAD" in self._allowed(path):
+        if scope["method"] == "HEAD" and has_head(path):
             await self._head(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -255,30 +242,12 @@ def escaped(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii")
 
 
-def path_methods(routers: Iterable[APIRouter]) -> Allowed:
-    """Find the methods of a path among these routers' routes."""
-    routes = [each for router in routers for each in router.routes if isinstance(each, APIRoute)]
-    rows = [(route.path_regex, _methods(route)) for route in routes]
+def has_head(path: str) -> bool:
+    """Whether HEAD does what GET does there, without the content.
 
-    def allowed(path: str) -> tuple[str, ...]:
-        found = {method for regex, methods in rows if regex.match(path) for method in methods}
-        return tuple(sorted(found))
-
-    return allowed
-
-
-def _methods(route: APIRoute) -> set[str]:
-    methods = {*(route.methods or ()), "OPTIONS"}
-    # A GET of a stream answers its headers only when it is opened, which HEAD must not do.
-    if "GET" in methods and not route.path_format.endswith("/stream"):
-        methods.add("HEAD")
-    return methods
-
-
-def _request_id(given: list[str]) -> str:
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0]
-    return secrets.token_hex(16)
+    A GET of a stream answers its headers only when it is opened, which HEAD must not do.
+    """
+    return not _STREAMS.fullmatch(path)
 
 
 def _too_large(options: ServerOptions) -> ProblemError:

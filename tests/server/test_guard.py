@@ -319,7 +319,7 @@ async def test_a_claim_of_another_address_is_not_logged(
 
 def serving(pod: Pod, app: Any) -> Any:
     """An app of one's own behind the guard."""
-    return Identity(RequestLimits(app, pod, lambda path: ("GET",)), pod.metrics)
+    return Identity(RequestLimits(app, pod), pod.metrics)
 
 
 async def test_an_internal_error_is_logged_and_not_sent(
