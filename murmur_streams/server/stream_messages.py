@@ -1,13 +1,16 @@
-"""The messages of an event stream: of one run or of the feed, each with its reader's position."""
+"""The messages of an event stream, of one run, several or the feed, with the reader's position."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Collection
+import re
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import EntryType
@@ -15,13 +18,18 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.server.answering import log_problem
 from murmur_streams.server.problems import damage_detail
+from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import STREAM_DAMAGED, STREAM_END, STREAM_GAP, STREAM_RESET
 from murmur_streams.wire.sse import SseBlock
 
 AT_START = frozenset({"", "-1"})
 """Cursors that clients send to begin at the start."""
+T = TypeVar("T")
 _KNOWN_TYPES = frozenset({*map(str, RunEventType), *map(str, EntryType)})
+_RUN = r"-|end|[0-9a-f]{8}-[0-9]{1,15}-[0-9]{1,15}"
+_CURSOR = re.compile(rf"runs((?:\.(?:{_RUN})){{1,1000}})")
+_START, _ENDED = "-", "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +188,114 @@ async def check_run_cursor(store: WorkStore, run_id: str, after: str | None) -> 
             # again and again; a problem document before the first byte stops it.
             if entry.event() is not None:
                 return
+
+
+class ManyCursor:
+    """A reader's positions in several runs.
+
+    Its text has one part for each run, in the order of the run ids. It is valid only for the same
+    runs; the order of the request's ``run`` parameters does not matter.
+    """
+
+    def __init__(self, run_ids: Iterable[str]) -> None:
+        self._parts = dict.fromkeys(sorted(run_ids), _START)
+
+    def __str__(self) -> str:
+        return ".".join(["runs", *self._parts.values()])
+
+    @classmethod
+    def parse(cls, text: str | None, run_ids: Iterable[str]) -> Self:
+        """Parse a cursor's text; None is the start of all runs.
+
+        Raises:
+            InvalidCursorError: it is not a cursor of several runs, or not of as many as these.
+        """
+        cursor = cls(run_ids)
+        if text is None:
+            return cursor
+        match = _CURSOR.fullmatch(text)
+        parts = match[1][1:].split(".") if match else []
+        if len(parts) != len(cursor._parts):
+            raise errors.InvalidCursorError(
+                f"{ascii(text)[:60]} is not a cursor of these {len(cursor._parts)} runs; pass the "
+                "id of a message of the same runs, or none for the start"
+            )
+        cursor._parts = dict(zip(cursor._parts, parts, strict=True))
+        return cursor
+
+    @property
+    def open_runs(self) -> list[str]:
+        """The runs whose end the reader has not reached."""
+        return [run_id for run_id, part in self._parts.items() if part != _ENDED]
+
+    def after(self, run_id: str) -> str | None:
+        """The run's own cursor; None for its start."""
+        part = self._parts[run_id]
+        return None if part == _START else part
+
+    def move(self, message: StreamMessage) -> None:
+        """Move to the position after a message."""
+        if message.run_id is not None:
+            self._parts[message.run_id] = _ENDED if message.is_end else message.cursor or _START
+
+
+def follow_runs(store: WorkStore, cursor: ManyCursor, *, control: bool) -> MessageStream:
+    """The messages of all runs until all have ended; errors as ``follow_run``.
+
+    The events of one run come in order; events of different runs come in any order.
+    """
+    runs = [
+        follow_run(store, run_id, cursor.after(run_id), control=control)
+        for run_id in cursor.open_runs
+    ]
+    return MessageStream(merged(runs), control=control, encode=partial(_encode_at, cursor))
+
+
+def _encode_at(cursor: ManyCursor, message: StreamMessage) -> bytes:
+    """Encode a message with the cursor of all runs as its id.
+
+    The cursor moves here, when a message is sent, and not when it arrives in ``merged``: a message
+    that still waits there must not count as seen, or a reader that resumes would miss it.
+    """
+    cursor.move(message)
+    position, data = str(cursor), message.data
+    if not isinstance(data, str):
+        data = {"run_id": message.run_id, **data}
+    if message.is_break:
+        data = {"run_id": message.run_id, "resume_cursor": position}
+    return encode(replace(message, data=data, cursor=position))
+
+
+async def merged(sources: list[AsyncGenerator[T]]) -> AsyncGenerator[T]:
+    """Yield the items of all sources, each in its own order, until all have ended or one fails.
+
+    At most one item of each source waits, so a slow consumer slows all of them down.
+    """
+    arrived: asyncio.Queue[T | Exception | None] = asyncio.Queue(1)
+
+    async def pump(source: AsyncGenerator[T]) -> None:
+        end = None
+        try:
+            async with aclosing(source):
+                async for item in source:
+                    await arrived.put(item)
+        except Exception as raised:  # noqa: BLE001  # the loop below raises it
+            end = raised
+        await arrived.put(end)
+
+    pumps = [start_task(pump(source), "one run of several") for source in sources]
+    try:
+        running = len(pumps)
+        while running:
+            item = await arrived.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
+    finally:
+        await end_tasks(pumps)
 
 
 def _message_of(entry: FeedEntry) -> StreamMessage:

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.auth.signed_tickets import read_ticket, seconds_left, sign_ticket
+from murmur_streams.server.auth.principal import (
+    Principal,
+    Scope,
+    read_ticket,
+    seconds_left,
+    sign_ticket,
+)
 
 SECRET = b"s" * 32
 HOLDER = Principal("web", frozenset({Scope.READ}), "acme", "r-1", 4_000_000_000.0)

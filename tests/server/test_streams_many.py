@@ -12,8 +12,7 @@ import pytest
 from murmur_streams.core.model.errors import InvalidCursorError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.server.several_runs import ManyCursor, merged
-from murmur_streams.server.stream_messages import StreamMessage
+from murmur_streams.server.stream_messages import ManyCursor, StreamMessage, merged
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.event_source import Event
 from tests.server.wire import RunningPod, get, running_pod, stream

@@ -16,8 +16,7 @@ from fastapi import Depends, Security
 from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyQuery, HTTPBearer
 
-from murmur_streams.server.auth.principal import ANYONE, Principal, Scope
-from murmur_streams.server.auth.signed_tickets import read_ticket
+from murmur_streams.server.auth.principal import ANYONE, Principal, Scope, read_ticket
 from murmur_streams.server.auth.tokens import unauthorized
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError, invalid
@@ -44,7 +43,7 @@ def needs(scope: Scope) -> Dependency:
         connection: HTTPConnection, _: Annotated[object, Security(_bearer)]
     ) -> Principal:
         who = _with(scope, await _caller(connection))
-        check_query(connection)
+        await check_query(connection)
         return who
 
     return caller
@@ -61,7 +60,7 @@ async def reader_of_streams(
         who = _with(Scope.READ, await _caller(connection))
     else:
         who = _of_ticket(pod, connection)
-    check_query(connection)
+    await check_query(connection)
     return who
 
 
@@ -71,7 +70,7 @@ async def reader_of_document(connection: HTTPConnection) -> None:
         await _caller(connection)
 
 
-def check_query(connection: HTTPConnection) -> None:
+async def check_query(connection: HTTPConnection) -> None:
     """Reject query parameters that the route does not read, and two where it reads one.
 
     Raises:
@@ -89,11 +88,6 @@ def check_query(connection: HTTPConnection) -> None:
     if rules:
         found = [{"loc": ("query", name), "msg": rule} for name, rule in rules.items()]
         raise invalid("the request", found)
-
-
-async def refuse_unknown_queries(connection: HTTPConnection) -> None:
-    """The dependency of a route that needs no credentials; see ``check_query``."""
-    check_query(connection)
 
 
 async def is_still_valid(connection: HTTPConnection, who: Principal) -> bool:

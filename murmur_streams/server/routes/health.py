@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.server.answering import json_answer
-from murmur_streams.server.auth.access import READERS, ThePod, refuse_unknown_queries
+from murmur_streams.server.auth.access import READERS, ThePod, check_query
 from murmur_streams.server.openapi import make_router
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire.answers import Health, Readiness
@@ -24,7 +24,7 @@ READY = "ready"
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Readiness, "description": "It is not, and why"}
 }
-_OPEN = [Depends(refuse_unknown_queries)]
+_OPEN = [Depends(check_query)]
 
 
 @router.get("/healthz", dependencies=_OPEN)

@@ -18,15 +18,16 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.server.auth.access import Admin, Reader, StreamReader, ThePod
-from murmur_streams.server.auth.signed_tickets import seconds_left, sign_ticket
+from murmur_streams.server.auth.principal import seconds_left, sign_ticket
 from murmur_streams.server.openapi import make_router, problems
 from murmur_streams.server.problems import ProblemError
-from murmur_streams.server.several_runs import ManyCursor, follow_runs
 from murmur_streams.server.stream_messages import (
+    ManyCursor,
     MessageStream,
     check_run_cursor,
     follow_feed,
     follow_run,
+    follow_runs,
     resume_after,
 )
 from murmur_streams.server.stream_response import EventStream
@@ -203,8 +204,8 @@ async def give_ticket(who: Reader, pod: ThePod, run_id: str) -> Ticket:
 
 def _are_accepted(ranges: list[str]) -> bool:
     """Whether an Accept header's ranges include event streams: the most specific range decides."""
-    kinds = {kind: not never for kind, never in map(_read_range, ranges)}
-    return next((kinds[kind] for kind in _ACCEPTED if kind in kinds), False)
+    accepted = {kind: not never for kind, never in map(_read_range, ranges)}
+    return next((accepted[kind] for kind in _ACCEPTED if kind in accepted), False)
 
 
 def _read_range(media_range: str) -> tuple[str, bool]:
