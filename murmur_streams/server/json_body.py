@@ -117,7 +117,11 @@ def _check(value: JsonValue, options: ServerOptions) -> None:
             if depth > options.max_json_depth:
                 raise _too_deep(options)
             if isinstance(item, dict):
-                _check_names(item)
+                for name in item:
+                    _check_text(name)
+                if any(len(name) > LONGEST_NAME for name in item):
+                    too_long = f"a name in the body has over {LONGEST_NAME:,} characters"
+                    raise ProblemError(TOO_LARGE, too_long)
                 stack.extend((child, depth + 1) for child in item.values())
             else:
                 stack.extend((child, depth + 1) for child in item)
@@ -125,14 +129,6 @@ def _check(value: JsonValue, options: ServerOptions) -> None:
 
 def _too_deep(options: ServerOptions) -> ProblemError:
     return ProblemError(BAD_JSON, f"the body is nested deeper than {options.max_json_depth}")
-
-
-def _check_names(item: dict[str, JsonValue]) -> None:
-    for name in item:
-        if len(name) > LONGEST_NAME:
-            too_long = f"a name in the body has over {LONGEST_NAME:,} characters"
-            raise ProblemError(TOO_LARGE, too_long)
-        _check_text(name)
 
 
 def _check_text(text: str) -> None:

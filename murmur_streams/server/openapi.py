@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -33,6 +32,8 @@ _MODELS: tuple[type[BaseModel], ...] = (
     requests.CancelRequest,
 )
 """Models that are in no route's signature."""
+_LINES = "x-problems"
+"""Lines for an answer's description; only while the document is being made."""
 _TEMPLATE = "#/components/schemas/{model}"
 _EVERYWHERE = (kinds.BAD_REQUEST, kinds.LONG_URL, kinds.INVALID, kinds.LONG_HEADERS, kinds.INTERNAL)
 _OF_CALLERS = (kinds.UNAUTHORIZED, kinds.FORBIDDEN, kinds.DRAINING, kinds.UNAVAILABLE)
@@ -45,8 +46,10 @@ _GRAMMARS = {
 
 
 def problems(*given: ProblemKind) -> dict[int | str, dict[str, Any]]:
-    """The ``responses=`` of a route for these problems."""
-    return {status: _answer(found) for status, found in _by_status(given).items()}
+    """The ``responses=`` of a route for these problems; ``_complete`` writes their descriptions."""
+    found: dict[int | str, dict[str, Any]] = {}
+    _add(found, given)
+    return found
 
 
 def make_router(tag: str) -> APIRouter:
@@ -178,8 +181,12 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Problem
 
 def _complete(operation: dict[str, Any], given: list[ProblemKind]) -> None:
     answers: dict[str, Any] = operation["responses"]
-    for status, found in _by_status(given).items():
-        _add(answers.setdefault(str(status), _answer(())), found)
+    _add(answers, given)
+    for answer in answers.values():
+        if lines := dict.fromkeys(answer.pop(_LINES, ())):
+            schema = {"$ref": _TEMPLATE.format(model=Problem.__name__)}
+            answer["description"] = "; ".join(lines)
+            answer["content"] = {kinds.MEDIA_TYPE: {"schema": schema}}
     operation["responses"] = dict(sorted(answers.items()))
     for each in operation.get("parameters", ()):
         if each["in"] == "path" and each["name"] in _GRAMMARS:
@@ -187,21 +194,7 @@ def _complete(operation: dict[str, Any], given: list[ProblemKind]) -> None:
             each["schema"]["pattern"] = f"^{_GRAMMARS[each['name']]}$"
 
 
-def _by_status(given: Iterable[ProblemKind]) -> dict[int, list[ProblemKind]]:
-    found: dict[int, list[ProblemKind]] = defaultdict(list)
+def _add(answers: dict[Any, dict[str, Any]], given: Iterable[ProblemKind]) -> None:
     for kind in given:
-        found[kind.status].append(kind)
-    return found
-
-
-def _answer(given: Iterable[ProblemKind]) -> dict[str, Any]:
-    schema = {"$ref": _TEMPLATE.format(model=Problem.__name__)}
-    answer: dict[str, Any] = {"description": "", "content": {kinds.MEDIA_TYPE: {"schema": schema}}}
-    _add(answer, given)
-    return answer
-
-
-def _add(answer: dict[str, Any], given: Iterable[ProblemKind]) -> None:
-    lines = [line for line in answer["description"].split("; ") if line]
-    lines += [line for kind in given if (line := f"{kind.slug}: {kind.title}") not in lines]
-    answer["description"] = "; ".join(lines)
+        answer = answers.setdefault(str(kind.status), {"description": ""})
+        answer.setdefault(_LINES, []).append(f"{kind.slug}: {kind.title}")

@@ -227,7 +227,10 @@ class _Stream:
         if self._ending is Ending.GONE:
             return
         if self._ending is not Ending.STUCK:
-            last = b"" if self._ending is None else self._farewell()
+            # A stream whose time is over ends alone; those of a draining pod end together, and
+            # their clients would reconnect to the other pods all at once.
+            most = 1.5 if self._ending is Ending.OVER else CROWD
+            last = b"" if self._ending is None else _retry(self._options, 1, most)
             try:
                 async with asyncio.timeout(min(FAREWELL_SECONDS, self._options.send_seconds)):
                     await self._put({"type": "http.response.body", "body": last})
@@ -237,11 +240,6 @@ class _Stream:
         if self._abort is not None:
             self._abort()
             await asyncio.wait([listener], timeout=1)
-
-    def _farewell(self) -> bytes:
-        # A stream whose time is over ends alone; those of a draining pod end together, and their
-        # clients would reconnect to the other pods all at once.
-        return _retry(self._options, 1, 1.5 if self._ending is Ending.OVER else CROWD)
 
     async def _listen(self, receive: Receive) -> None:
         try:

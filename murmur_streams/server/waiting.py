@@ -40,16 +40,13 @@ def preferred_wait(request: Request, most_seconds: float) -> int | None:
             return None
         if found[1].lower() == "wait":
             # The RFC: of two, the first counts.
-            return _seconds((found[2] or "").strip('"'), most_seconds)
+            seconds = (found[2] or "").strip('"')
+            if not (seconds.isascii() and seconds.isdigit()):
+                return None
+            most = math.floor(most_seconds)
+            return most if len(seconds.lstrip("0")) > _LONGEST_NUMBER else min(int(seconds), most)
         at = found.end()
     return None
-
-
-def _seconds(text: str, most_seconds: float) -> int | None:
-    if not (text.isascii() and text.isdigit()):
-        return None
-    most = math.floor(most_seconds)
-    return most if len(text.lstrip("0")) > _LONGEST_NUMBER else min(int(text), most)
 
 
 async def until(request: Request, work: Coroutine[Any, Any, object], seconds: float) -> bool:
