@@ -7,7 +7,7 @@ import logging
 import secrets
 
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError
-from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.calls import Durations
 from murmur_streams.stores.redis.queue import log_wrong_type
 from murmur_streams.stores.redis.server import Server
@@ -63,8 +63,7 @@ class Owners:
     async def close(self) -> None:
         """Stop: runs that are still running fail when their lease is over."""
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+            await end_tasks([self._beating])
 
     async def _beat_for_ever(self) -> None:
         while True:
@@ -79,12 +78,10 @@ class Owners:
         keys, durations = self._server.keys, self._durations
         mine = [run_id for run_id in self._taken if keys.partition(run_id) == partition]
         for first in range(0, max(1, len(mine)), BEAT_PAGE):
-            arguments = [
-                *(self._owner, self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries),
-                *(durations.ttl_ms, LOST_PAGE, *mine[first : first + BEAT_PAGE]),
-            ]
-            answer = await self._server.idempotent_script(
-                "own", keys.base_and_feed(partition), arguments
+            answer = await self._server.partition_script(
+                *("own", partition, self._owner, self._lease_ms, durations.live_ttl_ms),
+                *(durations.feed_max_entries, durations.ttl_ms, LOST_PAGE),
+                *mine[first : first + BEAT_PAGE],
             )
             self._forget(answer[1:])
 
@@ -101,27 +98,23 @@ class Owners:
 
 async def sweep(server: Server, durations: Durations) -> int:
     """Sweep all partitions in pages; return how many runs were removed or ended."""
-    return sum(
-        [await _sweep(server, durations, partition) for partition in server.keys.all_partitions]
+    changed, limits = 0, (SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms)
+    for partition in server.keys.all_partitions:
+        more = True
+        while more:
+            answer = await server.partition_script("sweep", partition, *limits)
+            changed, more = changed + int(answer[1]), answer[2] == "1"
+            for name, what in zip(answer[3::2], answer[4::2], strict=True):
+                if what == "wrong_type":
+                    log_wrong_type(name)
+                else:
+                    _log_overdue(name)
+    return changed
+
+
+def _log_overdue(run_id: str) -> None:
+    logger.error(
+        "run %s is overdue and damaged, so it was left as it is; `murmur-streams audit "
+        "%s` says what is wrong, `murmur-streams rebuild %s` mends it",
+        *(run_id, run_id, run_id),
     )
-
-
-async def _sweep(server: Server, durations: Durations, partition: int) -> int:
-    changed = 0
-    arguments: list[str | int] = [SWEEP_PAGE, durations.feed_max_entries, durations.ttl_ms]
-    while True:
-        answer = await server.idempotent_script(
-            "sweep", server.keys.base_and_feed(partition), arguments
-        )
-        changed += int(answer[1])
-        for name, what in zip(answer[3::2], answer[4::2], strict=True):
-            if what == "wrong_type":
-                log_wrong_type(name)
-            else:
-                logger.error(
-                    "run %s is overdue and damaged, so it was left as it is; `murmur-streams audit "
-                    "%s` says what is wrong, `murmur-streams rebuild %s` mends it",
-                    *(name, name, name),
-                )
-        if answer[2] == "0":
-            return changed

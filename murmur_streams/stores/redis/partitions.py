@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.model.pages import MOST_RUNS
-from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore, server_of
 
@@ -41,9 +41,10 @@ async def raise_partitions(
             f"{ended} ended runs under {keys.prefix!r} have not expired; with another number of "
             "partitions they would not be found: wait until they expire, or say --delete-ended"
         )
-    for state in RunState:
-        if state.is_terminal:
-            await _delete_all(store, state)
+    for state in TERMINAL_STATES:
+        while page := (await store.list_runs(state=state, limit=MOST_RUNS)).runs:
+            for run in page:
+                await store.delete(run.run_id)
     partitions = Keys(keys.prefix, number)
     # In one transaction: from this moment on, every program with the old number is rejected. If
     # meta were written first, a new program could start and create runs by the new number in a
@@ -61,15 +62,9 @@ async def raise_partitions(
 
 async def count_runs(store: RedisRunStore) -> tuple[int, int]:
     """Count the live and the ended runs, by the indexes."""
-    server, live, ended = server_of(store), 0, 0
+    server, ended = server_of(store), {True: 0, False: 0}
     for state in RunState:
         rows = [server.keys.index_state(state, each) for each in server.keys.all_partitions]
-        count = sum(map(int, await server.read_all(*(("ZCARD", row) for row in rows))))
-        live, ended = (live, ended + count) if state.is_terminal else (live + count, ended)
-    return live, ended
-
-
-async def _delete_all(store: RedisRunStore, state: RunState) -> None:
-    while page := (await store.list_runs(state=state, limit=MOST_RUNS)).runs:
-        for run in page:
-            await store.delete(run.run_id)
+        counts = await server.read_all(*(("ZCARD", row) for row in rows))
+        ended[state.is_terminal] += sum(map(int, counts))
+    return ended[False], ended[True]

@@ -160,14 +160,13 @@ class Queue:
 
     async def _beat(self, beats: Sequence[Beat], partition: int) -> list[tuple[str, str]]:
         durations = self._durations
-        arguments: list[str | int] = [
-            *(self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries, len(beats))
-        ]
+        arguments: list[str | int] = []
         for beat in beats:
             silent_ms = round((beat.silent_after_seconds or 0) * 1000)
             arguments += (beat.claim.run_id, beat.claim.token, silent_ms)
-        answer = await self._server.idempotent_script(
-            "heartbeat", self._keys.base_and_feed(partition), arguments
+        bounds = (self._lease_ms, durations.live_ttl_ms, durations.feed_max_entries)
+        answer = await self._server.partition_script(
+            "heartbeat", partition, *bounds, len(beats), *arguments
         )
         return list(zip(answer[1::2], answer[2::2], strict=True))
 
@@ -207,12 +206,10 @@ class Queue:
     ) -> list[tuple[str, str]]:
         durations, fates, pages = self._durations, list[tuple[str, str]](), 0
         while True:
-            arguments = [
-                *(worker, max(1, interval_ms), self._lease_ms, durations.feed_max_entries),
-                *(durations.ttl_ms, TEND_PAGE, self._scrubbed.get(partition, ""), *targets),
-            ]
-            answer = await self._server.idempotent_script(
-                "tend", self._keys.base_and_feed(partition), arguments
+            answer = await self._server.partition_script(
+                *("tend", partition, worker, max(1, interval_ms), self._lease_ms),
+                *(durations.feed_max_entries, durations.ttl_ms, TEND_PAGE),
+                *(self._scrubbed.get(partition, ""), *targets),
             )
             if answer[0] != "OK":
                 return fates

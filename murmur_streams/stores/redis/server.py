@@ -192,6 +192,10 @@ class Server:
         await self.ready()
         return await self._retrying(lambda: self.script(name, keys, args))
 
+    async def partition_script(self, name: str, partition: int, *args: str | int) -> Answer:
+        """Execute a script that serves all runs of a partition and may safely run twice."""
+        return await self.idempotent_script(name, self.keys.base_and_feed(partition), [*args])
+
     async def single_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script at most once; it is not retried after a lost reply.
 
