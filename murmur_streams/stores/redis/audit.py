@@ -148,7 +148,7 @@ async def _due_problems(server: Server, run_id: str, stored: dict[str, str]) -> 
         _due_problem(keys.owners(partition), owners, lease_until if is_owned else 0, early),
     ]
     return [
-        f"{name}: {stored[name]!r} is not a number" for name in _DUE if _is_odd(stored, name)
+        f"{name}: {stored[name]!r} is not a number" for name in _DUE if _is_malformed(stored, name)
     ] + [problem for problem in found if problem]
 
 
@@ -166,10 +166,10 @@ def _due_problem(row: str, score: float | None, due: int, early: str = "") -> st
     return f"{row}: has the run at {score:.0f}, the hash says {f'{due} {early}'.strip()}"
 
 
-def _is_odd(stored: dict[str, str], name: str) -> bool:
+def _is_malformed(stored: dict[str, str], name: str) -> bool:
     return not re.fullmatch("[0-9]*", stored.get(name, ""), re.ASCII)
 
 
 def _number(stored: dict[str, str], name: str) -> int:
     """A number of the hash; 0 if it is not a number, which has a problem of its own."""
-    return 0 if _is_odd(stored, name) else int(stored.get(name) or 0)
+    return 0 if _is_malformed(stored, name) else int(stored.get(name) or 0)
