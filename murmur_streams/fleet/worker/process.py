@@ -38,8 +38,8 @@ def worker_id_of(given: str | None) -> str:
     )
 
 
-def life_of(worker_id: str) -> str:
-    """A name for the control stream: no other process has it, even one with the same id."""
+def name_of(worker_id: str) -> str:
+    """A name that no other process has, even with the same worker id; it names control streams."""
     return f"{worker_id}.{secrets.token_hex(4)}"
 
 

@@ -27,7 +27,7 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.fleet.worker import loops
 from murmur_streams.fleet.worker.executions import Blocked, Executions
-from murmur_streams.fleet.worker.process import host_name, let_go_of_children, life_of, worker_id_of
+from murmur_streams.fleet.worker.process import host_name, let_go_of_children, name_of, worker_id_of
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
@@ -79,7 +79,7 @@ class Worker:
                 "a worker needs concurrency >= 1, lease_seconds >= 1 and drain_seconds >= 0"
             )
         self.worker_id = worker_id_of(worker_id)
-        self.name = life_of(self.worker_id)
+        self.name = name_of(self.worker_id)
         """Its name in runs and in the list of workers; no other process has the same."""
         self._fleet = fleet
         self._targets = checked_targets(fleet, targets)
