@@ -47,9 +47,15 @@ def open_store(url: str, **options: Any) -> AnyStore:
     if parts.scheme == "memory" and not parts.netloc and parts.path in {"", "/"}:
         return InMemoryRunStore(**options)
     if parts.scheme == "embedded":
-        return _open_embedded(_folder(url, parts.netloc, parts.path), options)
-    if parts.scheme in _DISK_SCHEMES:
-        return _open_disk(parts.scheme, _path(url, parts), options)
+        return _open_embedded(url, parts, options)
+    if parts.scheme == "sqlite":
+        from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
+
+        return SQLiteRunStore(_path(url, parts), **options)
+    if parts.scheme == "rocksdb":
+        from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
+
+        return RocksDBRunStore(_path(url, parts), **options)
     raise StoreConfigurationError(f"the URL {redacted(url)} names no store; use {_SCHEMES}")
 
 
@@ -64,15 +70,6 @@ def path_on_disk(url: str) -> Path | None:
     except ValueError:
         return None
     return _path(url, parts) if parts.scheme in _DISK_SCHEMES else None
-
-
-def _folder(url: str, host: str, path: str) -> Path:
-    if host:
-        raise StoreConfigurationError(
-            f"the URL {redacted(url)} names a host; an embedded server is a folder on this "
-            "machine: embedded:///path/to/folder"
-        )
-    return Path(unquote(path)) if path else default_data_dir(os.environ)
 
 
 def _path(url: str, parts: SplitResult) -> Path:
@@ -97,17 +94,13 @@ def _path(url: str, parts: SplitResult) -> Path:
     return Path(unquote(path))
 
 
-def _open_disk(scheme: str, path: Path, options: dict[str, Any]) -> LocalRunStore:
-    if scheme == "sqlite":
-        from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
-
-        return SQLiteRunStore(path, **options)
-    from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
-
-    return RocksDBRunStore(path, **options)
-
-
-def _open_embedded(folder: Path, options: dict[str, Any]) -> RedisRunStore:
+def _open_embedded(url: str, parts: SplitResult, options: dict[str, Any]) -> RedisRunStore:
+    if parts.netloc:
+        raise StoreConfigurationError(
+            f"the URL {redacted(url)} names a host; an embedded server is a folder on this "
+            "machine: embedded:///path/to/folder"
+        )
+    folder = Path(unquote(parts.path)) if parts.path else default_data_dir(os.environ)
     server = ensure_server(folder)
 
     async def revive() -> None:
