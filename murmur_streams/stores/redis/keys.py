@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.model.pages import listing_key
@@ -13,8 +14,44 @@ SCHEMA_VERSION = 1
 MOST_PARTITIONS = 256
 
 
+def _of_run(row: str) -> Callable[[Keys, str], str]:
+    """A method that forms a key of one run."""
+
+    def key(self: Keys, run_id: str) -> str:
+        return f"{self.base(self.partition(run_id))}:{row}:{run_id}"
+
+    return key
+
+
+def _of_partition(row: str) -> Callable[[Keys, int], str]:
+    """A method that forms a key that all runs of a partition share."""
+
+    def key(self: Keys, partition: int) -> str:
+        return f"{self.base(partition)}:{row}"
+
+    return key
+
+
 class Keys:
     """Forms every key under one prefix."""
+
+    run = _of_run("run")
+    journal = _of_run("journal")
+    producers = _of_run("producers")
+    input = _of_run("input")
+    result = _of_run("result")
+    checkpoint = _of_run("checkpoint")
+    feed = _of_partition("feed")
+    leases = _of_partition("leases")
+    expiring = _of_partition("expiring")
+    overdue = _of_partition("overdue")
+    owners = _of_partition("owners")
+    dead_targets = _of_partition("dead")
+    paused = _of_partition("paused")
+    sweeper = _of_partition("sweeper")
+    index = _of_partition("index")
+    partition_meta = _of_partition("meta")
+    """Where a partition records the number of partitions: its scripts cannot read ``meta``."""
 
     def __init__(self, prefix: str, partitions: int = 1) -> None:
         prefix = prefix.rstrip(":")
@@ -49,24 +86,6 @@ class Keys:
         """The KEYS of the scripts that serve all runs of a partition: its base and its feed."""
         return [self.base(partition), self.feed(partition)]
 
-    def run(self, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:run:{run_id}"
-
-    def journal(self, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:journal:{run_id}"
-
-    def producers(self, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:producers:{run_id}"
-
-    def input(self, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:input:{run_id}"
-
-    def result(self, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:result:{run_id}"
-
-    def checkpoint(self, run_id: str) -> str:
-        return f"{self.base(self.partition(run_id))}:checkpoint:{run_id}"
-
     def restoring(self, run_id: str, digest: str) -> str:
         """Where the journal of a run that is being restored is collected."""
         return f"{self.base(self.partition(run_id))}:restoring:{run_id}:{digest}"
@@ -81,42 +100,11 @@ class Keys:
         rows = ("run", "journal", "producers", "input", "result")
         return [f"{base}:{row}:{run_id}" for row in rows]
 
-    def feed(self, partition: int) -> str:
-        return f"{self.base(partition)}:feed"
-
-    def leases(self, partition: int) -> str:
-        return f"{self.base(partition)}:leases"
-
-    def expiring(self, partition: int) -> str:
-        return f"{self.base(partition)}:expiring"
-
-    def overdue(self, partition: int) -> str:
-        return f"{self.base(partition)}:overdue"
-
-    def owners(self, partition: int) -> str:
-        return f"{self.base(partition)}:owners"
-
     def dead(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:dead:{target}"
 
-    def dead_targets(self, partition: int) -> str:
-        return f"{self.base(partition)}:dead"
-
-    def paused(self, partition: int) -> str:
-        return f"{self.base(partition)}:paused"
-
-    def sweeper(self, partition: int) -> str:
-        return f"{self.base(partition)}:sweeper"
-
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"
-
-    def partition_meta(self, partition: int) -> str:
-        """Where a partition records the number of partitions: its scripts cannot read ``meta``."""
-        return f"{self.base(partition)}:meta"
-
-    def index(self, partition: int) -> str:
-        return f"{self.base(partition)}:index"
 
     def index_state(self, state: RunState, partition: int) -> str:
         return f"{self.base(partition)}:index:state:{state}"
