@@ -300,7 +300,7 @@ def test_a_wait_that_is_too_long_is_refused(line: CommandLine) -> None:
 
 
 def test_show_prints_the_first_and_the_last_failures(line: CommandLine, in_store: Any) -> None:
-    """Those between them are left out."""
+    """Three of each are printed; --json has all of them."""
 
     async def fail(store: RedisRunStore) -> None:
         await store.submit("r-1", "work")

@@ -225,7 +225,7 @@ def test_an_app_is_no_option_beside_a_server() -> None:
 
 
 def test_the_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
-    """An option wins over the variables."""
+    """--token-file wins over MURMUR_TOKEN, which wins over MURMUR_TOKEN_FILE."""
     file = tmp_path / "token"
     file.write_text(f"{SECRET}\n")
     assert Session(Globals(token_file=file), Settings(token="other")).token == SECRET
@@ -264,7 +264,7 @@ def test_a_token_is_printed_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_opens_a_server_that_asks_for_one(line: CommandLine, tmp_path: Path) -> None:
-    """The commands can do what the scope of the token allows."""
+    """A command that its scope does not allow ends with exit code 2."""
     [drawn] = objects(line.run("token", "tester", "--scope", "read", "--json").stdout)
     token = drawn["token"]
     records = tmp_path / "tokens.toml"

@@ -76,7 +76,7 @@ def with_old_header(path: Path) -> Path:
 
 
 def test_the_first_line_names_the_selection(url: str, tmp_path: Path) -> None:
-    """State, target, or that ids were named."""
+    """It has the state, the target, and whether ids were named."""
     for name, argv, of in (
         ("all", [], {"state": None, "target": None, "ids": False}),
         ("some", ["--state", "pending"], {"state": "pending", "target": None, "ids": False}),
@@ -161,7 +161,7 @@ def test_a_file_without_a_selection_is_judged_by_its_last_run(
 
 
 def test_a_run_that_left_its_state_meanwhile_does_not_stop_it(url: str, tmp_path: Path) -> None:
-    """The run is exported as it was."""
+    """The resumed export completes the file with all runs."""
     path = torn(url, tmp_path / "file", "--state", "pending")
     last = read_whole(path, frozenset()).last
     assert last is not None
@@ -177,7 +177,7 @@ def test_a_run_that_left_its_state_meanwhile_does_not_stop_it(url: str, tmp_path
 
 
 def test_a_full_disk_is_reported_with_the_command_to_resume(tmp_path: Path) -> None:
-    """The exit code is 1, and no traceback is printed."""
+    """The exit code is 2, and the printed command completes the file."""
     url, path = fill(tmp_path / "large.db", size=30_000), tmp_path / "file"
     argv = ["export", "--url", url, "--state", "pending", "-o", str(path)]
     done = subprocess.run(

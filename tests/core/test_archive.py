@@ -292,7 +292,7 @@ def same_life(**other: Any) -> None:
 
 
 def test_a_life_is_the_same_by_its_epoch_and_its_last_entry() -> None:
-    """A restore onto an existing id is a repetition only if both runs are the same life."""
+    """A restore onto an existing id is a repetition only for the same life."""
     same_life()
     same_life(oldest_seq=5, has_last=False)
     for other in ({"epoch": "ffffffff"}, {"has_last": False}, {"oldest_seq": 4, "has_last": False}):

@@ -219,7 +219,7 @@ async def begun(worker: Worker) -> None:
 
 
 async def test_what_was_left_behind_writes_nothing_more(fleet: Fleet) -> None:
-    """A handler that outlives its grace time gets LeaseLostError at its next write."""
+    """The next write of a handler that outlives its grace time is refused."""
     began, opened, refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @fleet.agent(cancel_grace_seconds=0.05)

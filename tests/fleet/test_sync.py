@@ -137,7 +137,7 @@ def test_a_stream_is_a_plain_generator_that_resumes(fleet: Fleet) -> None:
 
 
 def test_a_stream_that_is_left_follows_no_more(fleet: Fleet) -> None:
-    """Closing or forgetting it ends the subscription."""
+    """Closing the generator ends the subscription."""
     handle = fleet.sync.submit("waits")
     event = RunEvent(type=RunEventType.LOG, run_id=handle.run_id, data="a")
 

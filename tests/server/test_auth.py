@@ -324,7 +324,7 @@ async def test_a_rotated_token_is_refused_at_the_next_request(fleet: Fleet, tmp_
 
 
 async def test_an_open_streams_credentials_can_be_asked_after(fleet: Fleet, tmp_path: Path) -> None:
-    """Whether a token still holds can be checked during a stream."""
+    """A token that was removed, replaced or given to another caller no longer holds."""
     file = tmp_path / "tokens.toml"
     record = '[[tokens]]\nname = "{}"\ntoken = "{}"\nscopes = ["read"]\n'
     file.write_text(record.format("web", ALL))

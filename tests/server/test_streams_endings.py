@@ -154,7 +154,7 @@ async def test_a_slow_reader_gets_everything(space: Space) -> None:
 
 @pytest.mark.parametrize("path", [PATH, f"/stream?run={RUN}", "/events/stream"])
 async def test_a_drain_lets_all_go_at_once_with_different_waits(space: Space, path: str) -> None:
-    """So that the readers do not return all at once."""
+    """Each reader gets another time after which to reconnect."""
     async with running_pod(space, heartbeat_seconds=NEVER, retry_ms=1_000) as pod:
         store = await pod.store()
         await store.create(RUN, "t")

@@ -90,7 +90,7 @@ async def test_records_that_are_older_are_removed_when_there_are_many(
 
 
 async def test_a_caller_whose_clock_is_slow_keeps_its_record(space: Space, hand: Hand) -> None:
-    """The age of a record goes by the server's clock."""
+    """A repeated call gets its answer: the age of a record goes by the server's clock."""
     for number in range(MANY):
         await hand.push(f"p{number}", 1)
     hand.behind_ms = 11 * MINUTE_MS

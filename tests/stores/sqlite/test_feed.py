@@ -114,7 +114,7 @@ class TestGoneRuns:
         assert _count(database, "gone") == 0
 
     def test_many_short_runs_go_a_few_at_a_time(self, reopen: Open) -> None:
-        """Old runs are deleted in proportion to the new entries."""
+        """A commit deletes as many old runs as it adds entries."""
         database = reopen(300)
         names = [f"r{number}" for number in range(300)]
         write(database, *(created(a_run(name)) for name in names))

@@ -37,7 +37,7 @@ def _run(what: str, path: Path, code: int = 0) -> list[str]:
 
 @pytest.mark.parametrize("what", ["two_stores", "many_threads", "forgotten"])
 def test_a_log_survives_with_several_stores_in_one_process(path: Path, what: str) -> None:
-    """Another process does not remove the log while a store of the first one is open."""
+    """A killed process with several stores loses no acknowledged write."""
     reported = _run(what, path, KILLED)
     assert reported[-1] == "49"
     database = _open(path)
