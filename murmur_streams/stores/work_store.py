@@ -15,20 +15,12 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import commands, work
+from murmur_streams.core.model import limits as bounds
 from murmur_streams.core.model.commands import Command
 from murmur_streams.core.model.entries import JournalEntry, event_fields
 from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.identifiers import check_run_id, new_run_id
-from murmur_streams.core.model.limits import (
-    Limits,
-    check_end,
-    check_event_count,
-    check_expected_version,
-    check_progress,
-    check_state,
-    error_text,
-)
 from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
 from murmur_streams.core.model.result_codec import decode_result, encode_result
 from murmur_streams.core.model.results import RunResult
@@ -129,7 +121,7 @@ class WorkerList(Protocol):
 class WorkStore(RunStore, ABC):
     """A store whose runs wait in queues and are executed by workers."""
 
-    _limits: Limits
+    _limits: bounds.Limits
 
     @abstractmethod
     async def _execute(
@@ -211,7 +203,7 @@ class WorkStore(RunStore, ABC):
         return new_run_id()
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> bounds.Limits:
         """The largest sizes that the store accepts."""
         return self._limits
 
@@ -282,11 +274,11 @@ class WorkStore(RunStore, ABC):
         self, run_id: str, progress: RunProgress, *, claim: str | None = None
     ) -> None:
         await self._execute(
-            run_id, commands.UpdateProgress(check_progress(progress), check_claim(claim))
+            run_id, commands.UpdateProgress(bounds.check_progress(progress), check_claim(claim))
         )
 
     async def set_state(self, run_id: str, state: RunState) -> None:
-        await self._execute(run_id, commands.SetState(check_state(state)))
+        await self._execute(run_id, commands.SetState(bounds.check_state(state)))
 
     async def set_result(self, run_id: str, result: RunResult) -> None:
         payload = self._limits.result(encode_result(result))
@@ -303,8 +295,8 @@ class WorkStore(RunStore, ABC):
         expected_version: int | None = None,
         claim: str | None = None,
     ) -> int:
-        check_event_count(len(events))
-        check_expected_version(expected_version)
+        bounds.check_event_count(len(events))
+        bounds.check_expected_version(expected_version)
         limit = self._limits.max_event_bytes
         fields = tuple(event_fields(event, run_id, limit) for event in events)
         answer = await self._execute(
@@ -327,18 +319,18 @@ class WorkStore(RunStore, ABC):
         if dead is not None and state != RunState.FAILED:
             raise InvalidInputError(f"only failed runs go to the dead letters, not {state} ones")
         command = commands.Finish(
-            check_end(state),
+            bounds.check_end(state),
             None if result is None else self._limits.result(encode_result(result)),
             None if event is None else event_fields(event, run_id, self._limits.max_event_bytes),
-            error_text(error),
+            bounds.error_text(error),
             check_claim(claim),
-            error_text(dead),
-            error_text(stopped),
+            bounds.error_text(dead),
+            bounds.error_text(stopped),
         )
         return (await self._execute(run_id, command, result))[0] == "OK"
 
     async def request_cancel(self, run_id: str, *, reason: str | None = None) -> RunState:
-        command = commands.RequestCancel(error_text(reason), socket.gethostname() or None)
+        command = commands.RequestCancel(bounds.error_text(reason), socket.gethostname() or None)
         return RunState((await self._execute(run_id, command))[1])
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
@@ -375,7 +367,7 @@ class WorkStore(RunStore, ABC):
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
         delay_ms = requests.milliseconds("the delay", delay_seconds)
-        command = commands.Release(reason, _held(claim), delay_ms, error_text(error))
+        command = commands.Release(reason, _held(claim), delay_ms, bounds.error_text(error))
         return RunState((await self._execute(run_id, command))[1])
 
     async def deliver_cancel(self, run_id: str, claim: str) -> None:

@@ -15,7 +15,9 @@ from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 from murmur_streams.stores.protocol import RunStore
 from murmur_streams.stores.redis.dead import RedisDeadLetters
+from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.workers import Workers
 from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
 
 STORES = [InMemoryRunStore, SQLiteRunStore, RocksDBRunStore, RedisRunStore]
@@ -23,6 +25,8 @@ PARTS: list[tuple[type, type]] = [
     *((store, RunStore) for store in STORES),
     (LocalQueue, WorkQueue),
     (LocalWorkers, WorkerList),
+    (Queue, WorkQueue),
+    (Workers, WorkerList),
 ]
 ABSTRACT: list[tuple[type, type]] = [
     *((store, WorkStore) for store in STORES),

@@ -10,16 +10,9 @@ from redis.exceptions import NoScriptError, RedisError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.checks import Eviction, check_server
 from murmur_streams.stores.redis.connection.connections import Connections
-from murmur_streams.stores.redis.connection.failures import (
-    Fate,
-    NeverSentError,
-    UnconfirmedError,
-    code_of,
-    fate_of,
-    reason_of,
-)
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.scripts import load_commands, load_scripts
 
@@ -72,9 +65,9 @@ class Preparation:
         """Check a server without the scripts as at the start: it is a new one, or was emptied."""
         await _never_sent(self._prepare(is_first=False))
 
-    async def for_retry(self, error: NoScriptError | UnconfirmedError) -> None:
+    async def for_retry(self, error: NoScriptError | failures.UnconfirmedError) -> None:
         """Prepare the server for a call that failed with this error, before it is sent again."""
-        if isinstance(error, UnconfirmedError):
+        if isinstance(error, failures.UnconfirmedError):
             await _never_sent(self._confirm_partitions())
         else:
             await self.again()
@@ -131,7 +124,7 @@ class Preparation:
         replies = await self._connections.every_reply([*commands]) if commands else []
         for reply in replies:
             if isinstance(reply, RedisError):
-                is_foreign = code_of(reply) == "WRONGTYPE"
+                is_foreign = failures.code_of(reply) == "WRONGTYPE"
                 raise self._foreign(self._keys.meta) if is_foreign else reply
         return replies
 
@@ -165,12 +158,14 @@ async def _never_sent(preparing: Awaitable[object]) -> None:
     """Mark errors of a preparation: the call itself was not sent, so it was not applied."""
     try:
         await preparing
-    except NeverSentError:
+    except failures.NeverSentError:
         raise
     except Exception as error:
-        raise NeverSentError from error
+        raise failures.NeverSentError from error
 
 
 def _is_lost(error: BaseException | None) -> bool:
     """Whether a call failed without an answer."""
-    return error is not None and fate_of(reason_of(error)) is Fate.UNKNOWN
+    return (
+        error is not None and failures.fate_of(failures.reason_of(error)) is failures.Fate.UNKNOWN
+    )

@@ -8,23 +8,15 @@ import random
 import secrets
 from collections.abc import Sequence
 
+from murmur_streams.core.model import work
 from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
-from murmur_streams.core.model.work import (
-    Beat,
-    Claim,
-    Claimed,
-    ClaimNotice,
-    ControlMessage,
-    Housekeeping,
-    NoticeKind,
-    TargetRule,
-)
 from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.workers import WakeStreams, judge_read
+from murmur_streams.stores.work_store import WorkQueue
 
 logger = logging.getLogger("murmur_streams.queue")
 
@@ -36,7 +28,7 @@ SCRUB_PAGES = 20
 FIRST_CONTROL = "0-0"
 
 
-class Queue:
+class Queue(WorkQueue):
     """The waiting work of one store, for workers.
 
     Args:
@@ -62,27 +54,16 @@ class Queue:
         self._wake = WakeStreams(server)
 
     async def prepare(self, targets: Sequence[str]) -> None:
-        """Create the wake-up streams and their group, where they are missing."""
         await self._server.check_worker()
         await self._wake.create(targets)
 
     async def claim(
-        self, worker: str, targets: Sequence[TargetRule], count: int, host: str = ""
-    ) -> Claimed:
-        """Take up to ``count`` waiting runs and their leases, the first of each target first.
-
-        A claim is sent once and not retried. If its reply is lost, the runs are claimed by a worker
-        that does not know it; a retry could not distinguish these claims from new ones. So they
-        wait until their leases run out, and then go back to the queue. Runs that may not be
-        started again end here.
-
-        Args:
-            worker: a name that no other process has; it also names the worker's control streams.
-            targets: in the order in which they are served; paused ones are skipped.
-            count: how many at most.
-            host: where the worker runs, for the journal.
-        """
-        claims: list[Claim] = []
+        self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str = ""
+    ) -> work.Claimed:
+        # A claim is sent once and not retried. If its reply is lost, the runs are claimed by a
+        # worker that does not know it; a retry could not distinguish these claims from new ones.
+        # So they wait until their leases run out, and then go back to the queue.
+        claims: list[work.Claim] = []
         waits: list[float] = []
         for partition in self._partitions_to_claim():
             if len(claims) < count:
@@ -91,7 +72,7 @@ class Queue:
                 )
                 claims += found
                 waits += [] if wait is None else [wait]
-        return Claimed(claims, min(waits, default=None))
+        return work.Claimed(claims, min(waits, default=None))
 
     def _partitions_to_claim(self) -> list[int]:
         # In random order, so that a partition does not wait behind a full one for ever.
@@ -101,8 +82,8 @@ class Queue:
         return [*woken, *(each for each in partitions if each not in woken)]
 
     async def _claim(
-        self, worker: str, targets: Sequence[TargetRule], count: int, host: str, partition: int
-    ) -> tuple[list[Claim], float | None]:
+        self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str, partition: int
+    ) -> tuple[list[work.Claim], float | None]:
         durations = self._durations
         rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
         tokens = [secrets.token_hex(8) for _ in range(count)]
@@ -113,7 +94,7 @@ class Queue:
         answer = await self._server.single_script(
             "claim", self._keys.base_and_feed(partition), arguments
         )
-        claims, unserved = list[Claim](), set[str]()
+        claims, unserved = list[work.Claim](), set[str]()
         for kind, fields in read_groups(answer[3:]):
             if kind == "claimed":
                 claims.append(read_claim(fields))
@@ -140,9 +121,8 @@ class Queue:
             )
         self._unserved[partition] = targets
 
-    async def heartbeat(self, beats: Sequence[Beat]) -> list[ClaimNotice]:
-        """Extend the leases; return a notice for each claim that has one."""
-        by_partition: dict[int, list[Beat]] = {}
+    async def heartbeat(self, beats: Sequence[work.Beat]) -> list[work.ClaimNotice]:
+        by_partition: dict[int, list[work.Beat]] = {}
         for beat in beats:
             partition = self._keys.partition(beat.claim.run_id)
             by_partition.setdefault(partition, []).append(beat)
@@ -153,12 +133,12 @@ class Queue:
         ]
         said = {token: what for page in await asyncio.gather(*pages) for token, what in page}
         return [
-            ClaimNotice(beat.claim, NoticeKind(said[beat.claim.token]))
+            work.ClaimNotice(beat.claim, work.NoticeKind(said[beat.claim.token]))
             for beat in beats
             if beat.claim.token in said
         ]
 
-    async def _beat(self, beats: Sequence[Beat], partition: int) -> list[tuple[str, str]]:
+    async def _beat(self, beats: Sequence[work.Beat], partition: int) -> list[tuple[str, str]]:
         durations = self._durations
         arguments: list[str | int] = []
         for beat in beats:
@@ -172,18 +152,9 @@ class Queue:
 
     async def tend(
         self, worker: str, targets: Sequence[str], interval_seconds: float
-    ) -> Housekeeping:
-        """Housekeeping for the whole store; of all workers one at a time does it.
-
-        Runs whose lease ran out go back to the queue, overdue ones end, idle workers of ``targets``
-        are woken while there is work, and the feed is trimmed by time. Lost rows of queues and
-        leases are restored from the runs: each call compares the next thousand.
-
-        Args:
-            worker: the caller, by the name it claims with.
-            targets: the targets whose idle workers are woken.
-            interval_seconds: for so long after this call, calls of other workers do nothing.
-        """
+    ) -> work.Housekeeping:
+        # The script also compares the next thousand runs with the queues and leases, and restores
+        # the rows that were lost there.
         parts = await asyncio.gather(
             *(
                 self._tend(worker, targets, round(interval_seconds * 1000), partition)
@@ -196,7 +167,7 @@ class Queue:
                 _log_damaged(run_id)
             elif fate == "wrong_type":
                 log_wrong_type(run_id)
-        return Housekeeping(
+        return work.Housekeeping(
             [run_id for run_id, fate in fates if fate == "queued"],
             [run_id for run_id, fate in fates if fate == "ended"],
         )
@@ -220,8 +191,7 @@ class Queue:
             if answer[1] == "0" and not is_walking:
                 return fates
 
-    async def release(self, claim: Claim, reason: str) -> None:
-        """Hand a claimed run back; does nothing when the claim is over or the run is gone."""
+    async def release(self, claim: work.Claim, reason: str) -> None:
         try:
             command = Release(reason, claim.token)
             check_answer(await self._calls.execute(claim.run_id, command), claim.run_id)
@@ -229,33 +199,20 @@ class Queue:
             logger.debug("run %s was not released: its claim is over", claim.run_id)
 
     async def recover(self, attempt: int) -> None:
-        """Wait before a further try after a failure, longer each time, to two seconds."""
         await self._server.recover(attempt)
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
-        """Wait for a wake-up token, at most ``seconds``; returning early is harmless.
-
-        One call may take a token of every target. Runs that its worker does not claim afterwards
-        are left to the workers that ``tend`` wakes.
-        """
+        # One call may take a token of every target. Runs that this worker does not claim
+        # afterwards are left to the workers that ``tend`` wakes.
         self._woken = await self._wake.wait(targets, seconds)
 
     async def control(
         self, worker: str, after: str, seconds: float
-    ) -> tuple[list[ControlMessage], str]:
-        """Wait for control messages, at most ``seconds``, on a connection of its own.
-
-        Args:
-            worker: the name that it claims with.
-            after: "" for all messages, then the position that the last call returned.
-            seconds: how long to wait.
-
-        Returns:
-            The messages, and the next position. A broken connection yields none.
-        """
+    ) -> tuple[list[work.ControlMessage], str]:
+        # A broken connection yields no messages. One position for each partition is in ``after``.
         keys = [self._keys.control(worker, each) for each in self._keys.all_partitions]
         positions = after.split(",") if after else [FIRST_CONTROL for _ in keys]
-        messages: list[ControlMessage] = []
+        messages: list[work.ControlMessage] = []
         try:
             reply = await self._server.blocking(
                 *("XREAD", "COUNT", CONTROL_PAGE, "BLOCK", max(1, round(seconds * 1000))),

@@ -19,6 +19,7 @@ from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.connection.failures import code_of
 from murmur_streams.stores.redis.replies import flatten, pairs, text
 from murmur_streams.stores.redis.server import Server
+from murmur_streams.stores.work_store import WorkerList
 
 WAKE_GROUP = "workers"
 WAKE_CONSUMER = "any"
@@ -95,7 +96,7 @@ async def judge_read(server: Server, error: Exception) -> None:
         await server.recover(0)
 
 
-class Workers:
+class Workers(WorkerList):
     """The workers that report themselves.
 
     Args:
@@ -109,7 +110,6 @@ class Workers:
         self._listed_ms = round(MAX_SILENT_BEATS * interval_seconds * 1000)
 
     async def beat(self, info: WorkerInfo) -> None:
-        """List a worker, until four intervals after its last call."""
         if not info.id:
             raise InvalidInputError("a worker needs an id")
         fields = {name: str(getattr(info, name)) for name in (*_TEXTS, *_NUMBERS)}
@@ -125,13 +125,11 @@ class Workers:
         )
 
     async def remove(self, worker_id: str) -> None:
-        """Remove a worker that has stopped from the list."""
         await self._server.read_all(
             ("DEL", self._keys.worker(worker_id)), ("ZREM", self._keys.workers, worker_id)
         )
 
     async def list(self) -> list[WorkerInfo]:
-        """Read the listed workers, ordered by id."""
         flat = await self._server.read("ZRANGE", self._keys.workers, 0, -1, "WITHSCORES")
         beats = {worker_id: int(float(ms)) for worker_id, ms in pairs(flat).items()}
         if not beats:

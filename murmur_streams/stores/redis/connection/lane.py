@@ -12,13 +12,8 @@ from typing import Any, cast
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply, drop_connection
-from murmur_streams.stores.redis.connection.failures import (
-    NeverSentError,
-    code_of,
-    needs_new_connection,
-    reason_of,
-)
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: the connection before it broke."""
@@ -135,10 +130,10 @@ class Lane:
                 reply = await connection.read_response()
             except RedisError as error:
                 # An error with a code is the server's answer to one call, whatever its class.
-                if not isinstance(error, ResponseError) and not code_of(error):
+                if not isinstance(error, ResponseError) and not failures.code_of(error):
                     raise
                 self._answered().set_exception(error)
-                if needs_new_connection(error):
+                if failures.needs_new_connection(error):
                     outdated = error
             else:
                 self._answered().set_result(reply)
@@ -164,8 +159,8 @@ class Lane:
                 raise TimeoutError(f"no reply within {self._deadline_seconds} s")
 
     def _fail(self, failure: BaseException) -> None:
-        never_sent = NeverSentError()
-        never_sent.__cause__ = reason_of(failure)
+        never_sent = failures.NeverSentError()
+        never_sent.__cause__ = failures.reason_of(failure)
         sent, self._sent = self._sent, deque()
         unsent, self._unsent = self._unsent, []
         for call in sent:
