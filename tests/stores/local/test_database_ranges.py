@@ -13,6 +13,7 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import (
     Database,
     Due,
+    ItemRange,
     QueuePosition,
     RunChange,
     Space,
@@ -259,7 +260,7 @@ class TestItems:
         """Items can be read from both ends, between two keys, and up to a limit."""
 
         def keys(**options: object) -> str:
-            found = filled.items(Space.DEAD, **{"limit": 9, **options})  # pyright: ignore[reportArgumentType]
+            found = filled.items(ItemRange(Space.DEAD, **{"limit": 9, **options}))  # pyright: ignore[reportArgumentType]
             assert all(text == f"<{key}>" for key, text in found)
             return "".join(key for key, _ in found)
 
@@ -276,4 +277,4 @@ class TestItems:
         """A new text replaces the old one, None removes it, also when it does not exist."""
         write(filled, items={(Space.DEAD, "a"): "new", (Space.DEAD, "b"): None})
         write(filled, items={(Space.DEAD, "nobody"): None})
-        assert filled.items(Space.DEAD, limit=2) == [("a", "new"), ("c", "<c>")]
+        assert filled.items(ItemRange(Space.DEAD, limit=2)) == [("a", "new"), ("c", "<c>")]

@@ -14,6 +14,7 @@ from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
     Changes,
     Database,
+    ItemRange,
     QueuePosition,
     RunChange,
     Space,
@@ -173,7 +174,7 @@ class TestJournal:
         assert stored_run(database) == change.after
         assert texts(database) == [text]
         assert database.payload("r1", PayloadKind.INPUT) == text
-        assert database.items(Space.WORKERS, limit=9) == [(f"k{text}", text)]
+        assert database.items(ItemRange(Space.WORKERS, limit=9)) == [(f"k{text}", text)]
         assert [row.entry.fields["data"] for row in database.feed(0, 9)] == [text]
 
     def test_a_page_of_the_journal_begins_after_a_seq(self, database: Database) -> None:

@@ -52,7 +52,7 @@ class Commits:
 
 async def commits_of(store: FileRunStore) -> Commits:
     file = await file_of(store)
-    return Commits(file.writer._database)
+    return Commits(file.writer.database)
 
 
 async def test_a_hundred_tasks_share_a_few_commits(store: FileRunStore) -> None:
@@ -139,7 +139,7 @@ def _rolled_back(store: FileRunStore) -> Generator[None]:
     """A commit that failed has ended its group; the fake one must do that, too."""
     file = access_of(store)._file
     assert file is not None
-    database: Any = file.writer._database
+    database: Any = file.writer.database
     commit = database.commit
 
     def end(changes: Changes) -> object:

@@ -100,7 +100,7 @@ async def test_nothing_that_blocks_is_called_on_the_event_loop(
 async def test_the_event_loop_goes_on_while_a_commit_takes_long(store: FileRunStore) -> None:
     """During a slow commit the loop answers reads."""
     await store.create("run", "target")
-    database: Any = (await file_of(store)).writer._database
+    database: Any = (await file_of(store)).writer.database
     commit, is_committing, may_go_on = database.commit, threading.Event(), threading.Event()
 
     def slow(changes: Any) -> Any:

@@ -15,7 +15,14 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind, run_to_fields
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.local.engine.database import Database, Due, QueuePosition, Space, Stored
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    Due,
+    ItemRange,
+    QueuePosition,
+    Space,
+    Stored,
+)
 from tests.stores.rocksdb.making import NOW, appended, changed, created, new_run, opened
 
 FROZEN = Path(__file__).with_name("frozen")
@@ -78,7 +85,7 @@ def dump(database: Database) -> object:
         "mine": [run.run_id for run in database.listing(RunFilter(tenant="mine"), NOW, 100, None)],
         "due": {what: database.due(what, 9 * NOW, 100) for what in Due},
         "queue": database.queue("writer", is_ready=True, limit=100),
-        "items": {space: database.items(space, limit=100) for space in Space},
+        "items": {space: database.items(ItemRange(space, limit=100)) for space in Space},
         "feed": [
             # The frozen files were written with this name of the position.
             {"place": row.position, "target": row.target, "entry": asdict(row.entry)}

@@ -10,7 +10,14 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.local.engine.database import Database, Due, QueuePosition, Space, Stored
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    Due,
+    ItemRange,
+    QueuePosition,
+    Space,
+    Stored,
+)
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from tests.stores.rocksdb.making import NOW, appended, created, entry, new_run, opened
@@ -201,7 +208,7 @@ def test_texts_that_are_none_are_damage(tmp_path: Path) -> None:
     assert database.payload("other", PayloadKind.INPUT) == "1"
     for read in (
         lambda: database.item(Space.WORKERS, "run"),
-        lambda: database.items(Space.WORKERS, limit=10),
+        lambda: database.items(ItemRange(Space.WORKERS, limit=10)),
         lambda: database.due(Due.LEASE, NOW, 10),
         lambda: database.queue("writer", is_ready=True, limit=10),
     ):
@@ -230,7 +237,7 @@ def test_numbers_beyond_all_ranges_are_read_as_their_ends(tmp_path: Path) -> Non
         assert len((database.journal("run", 0, limit) or (None, []))[1]) == count
         assert len(database.feed(0, limit)) == min(6, count + (limit == ENDLESS))
         assert len(database.listing(RunFilter(), NOW, limit, None)) == min(2, count)
-        assert len(database.items(Space.WORKERS, limit=limit)) == min(2, count)
+        assert len(database.items(ItemRange(Space.WORKERS, limit=limit))) == min(2, count)
         assert database.due(Due.EXPIRE, ENDLESS, limit) == []
         assert database.queue("writer", is_ready=True, limit=limit) == []
     for after in (ENDLESS, 2**63, 2**64 - 1):

@@ -11,6 +11,7 @@ from murmur_streams.stores.local.engine.database import (
     Changes,
     Database,
     Due,
+    ItemRange,
     QueuePosition,
     RunChange,
     Space,
@@ -222,11 +223,15 @@ def test_items_are_listed_by_key_from_either_end(database: Database) -> None:
     database.commit(Changes(items={(Space.DEAD, name): name.upper() for name in names}))
     database.commit(Changes(items={(Space.DEAD_RUNS, "a"): "x"}))
     everything = [(name, name.upper()) for name in names]
-    assert database.items(Space.DEAD, limit=10) == everything
-    assert database.items(Space.DEAD, limit=10, newest_first=True) == everything[::-1]
-    assert database.items(Space.DEAD, first="a/2", before="ü", limit=10) == everything[1:3]
-    assert database.items(Space.DEAD, first="a/", limit=1) == everything[:1]
-    assert database.items(Space.DEAD, before="b", limit=1, newest_first=True) == [everything[1]]
+    assert database.items(ItemRange(Space.DEAD, limit=10)) == everything
+    assert database.items(ItemRange(Space.DEAD, limit=10, newest_first=True)) == everything[::-1]
+    assert (
+        database.items(ItemRange(Space.DEAD, first="a/2", before="ü", limit=10)) == everything[1:3]
+    )
+    assert database.items(ItemRange(Space.DEAD, first="a/", limit=1)) == everything[:1]
+    assert database.items(ItemRange(Space.DEAD, before="b", limit=1, newest_first=True)) == [
+        everything[1]
+    ]
     database.commit(Changes(items={(Space.DEAD, "b"): None}))
     assert database.item(Space.DEAD, "b") is None
     assert database.item(Space.DEAD, "ü") == "Ü"

@@ -19,12 +19,13 @@ from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
     Database,
     Due,
+    ItemRange,
     QueuePosition,
     RunChange,
     Space,
 )
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
-from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
+from murmur_streams.stores.local.sqlite.tables import SCHEMA_VERSION
 from tests.stores.local.databases import a_run, an_entry, created, removed, stored_run, write
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -91,7 +92,9 @@ def dump(database: Database) -> dict[str, Any]:
             [*row.position, row.target, _dump_entry(row.entry)] for row in database.feed(0, 1_000)
         ],
         "feed_ends": [list(position) for position in database.feed_ends()],
-        "items": {str(space): dict(database.items(space, limit=1_000)) for space in Space},
+        "items": {
+            str(space): dict(database.items(ItemRange(space, limit=1_000))) for space in Space
+        },
         "due": {str(what): database.due(what, MS + 10_000, 1_000) for what in Due},
         "queue": [list(row) for row in database.queue("researcher", is_ready=True, limit=9)],
         "by_state": {

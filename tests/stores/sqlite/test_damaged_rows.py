@@ -17,6 +17,7 @@ from murmur_streams.stores.local.engine.database import (
     Changes,
     Database,
     Due,
+    ItemRange,
     QueuePosition,
     RunChange,
     Space,
@@ -240,7 +241,7 @@ def test_texts_that_are_none_are_damage(database: Database, value: str) -> None:
     with pytest.raises(StoreDamagedError, match="workers 'w' is not text"):
         database.item(Space.WORKERS, "w")
     with pytest.raises(StoreDamagedError, match="workers 'w' is not text"):
-        database.items(Space.WORKERS, limit=9)
+        database.items(ItemRange(Space.WORKERS, limit=9))
     assert _listed(database) == ["r1", "r2"], "texts are read as texts again"
 
 
@@ -401,7 +402,7 @@ def test_numbers_beyond_sqlites_are_cut_to_its_nearest(
     assert len(database.due(Due.EXPIRE, number, 9)) == (1 if whole else 0)
     assert len(database.due(Due.EXPIRE, 99, number)) == (1 if whole else 0)
     assert len(database.queue("agent", is_ready=True, limit=number)) == (1 if whole else 0)
-    assert len(database.items(Space.WORKERS, limit=number)) == (1 if whole else 0)
+    assert len(database.items(ItemRange(Space.WORKERS, limit=number))) == (1 if whole else 0)
     assert len(database.listing(RunFilter(), number, 9, None)) == (1 if whole else 2)
     assert len(_listed(database, number)) == (2 if whole else 0)
     other = open_sqlite(path, sync=False, feed_max_entries=number)

@@ -20,7 +20,7 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.sqlite.opening import SCHEMA, Schema, open_sqlite
-from murmur_streams.stores.local.sqlite.schema import SCHEMA_VERSION
+from murmur_streams.stores.local.sqlite.tables import SCHEMA_VERSION
 from tests.stores.local.databases import a_run, an_entry, created, seqs, write
 
 OTHER_USER = 65534

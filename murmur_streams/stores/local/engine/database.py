@@ -120,6 +120,18 @@ class FeedRow:
     ``{"type": ""}``; its run id, target and epoch may be unknown (``""``, ``00000000``)."""
 
 
+@dataclass(frozen=True, slots=True)
+class ItemRange:
+    """Texts of a space: those with ``first <= key < before``."""
+
+    space: Space
+    limit: int
+    first: str = ""
+    before: str | None = None
+    newest_first: bool = False
+    """From the end, in the other order."""
+
+
 JournalPage = tuple[Stored, list[JournalEntry]]
 """A run, and entries of its journal."""
 
@@ -188,16 +200,8 @@ class Reader(Protocol):
         """One text; None without one."""
         ...
 
-    def items(
-        self,
-        space: Space,
-        *,
-        first: str = "",
-        before: str | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> list[tuple[str, str]]:
-        """Keys and texts with ``first <= key < before``, by key; from the end if newest first."""
+    def items(self, wanted: ItemRange) -> list[tuple[str, str]]:
+        """Keys and texts of a range, by key."""
         ...
 
     def has_foreign_writes(self) -> bool:

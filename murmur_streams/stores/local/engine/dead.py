@@ -12,7 +12,7 @@ from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterBox, invalid_cursor
 from murmur_streams.stores.local.engine.access import Access
-from murmur_streams.stores.local.engine.database import Reader, Space
+from murmur_streams.stores.local.engine.database import ItemRange, Reader, Space
 from murmur_streams.stores.local.engine.transaction import Transaction
 
 _KEY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/[0-9]{13,}/[A-Za-z0-9][A-Za-z0-9._:-]*")
@@ -37,19 +37,15 @@ class LocalDeadLetters(DeadLetterBox):
     ) -> AsyncGenerator[DeadLetter]:
         if cursor is not None and not _KEY.fullmatch(cursor):
             raise invalid_cursor(cursor)
-        name = None if cursor is None else _target(cursor)
-        if target is not None and name != target:
-            cursor, name = None, target
-        elif name is None:
-            name = await self._next_target(None)
-        while name is not None:
-            stop = cursor or _end(name)
+        first = None if cursor is None else _target(cursor)
+        if target is not None and first != target:
             cursor = None
+        async for name in self._targets(target, first):
+            stop, cursor = cursor or _end(name), None
             while page := await self._page(name, stop):
                 for key, text in page:
                     yield _letter(key, text)
                 stop = page[-1][0]
-            name = await self._next_target(name) if target is None else None
 
     async def _look_up(self, run_id: str) -> DeadLetter | None:
         def look(reader: Reader) -> DeadLetter | None:
@@ -72,37 +68,36 @@ class LocalDeadLetters(DeadLetterBox):
 
     async def _purge(self, target: str | None, older_than_ms: int | None) -> int:
         before_ms = None if older_than_ms is None else max(0, self._clock() - older_than_ms)
-        count, name = 0, target or await self._next_target(None)
-        while name is not None:
-            first, stop = f"{name}/", _end(name)
-            if before_ms is not None:
-                stop = f"{name}/{before_ms:013d}/"
+        count = 0
+        async for name in self._targets(target):
+            first = f"{name}/"
+            stop = _end(name) if before_ms is None else f"{first}{before_ms:013d}/"
             while removed := await self._access.write_alone(
                 lambda group, first=first, stop=stop: _remove_page(group, first, stop)
             ):
                 count += removed
-            name = await self._next_target(name) if target is None else None
         return count
 
-    async def _page(self, target: str, stop: str) -> list[tuple[str, str]]:
-        first = f"{target}/"
-        return await self._access.read(
-            lambda reader: reader.items(
-                Space.DEAD, first=first, before=stop, limit=LETTERS_PAGE, newest_first=True
-            )
-        )
+    async def _targets(self, target: str | None, first: str | None = None) -> AsyncGenerator[str]:
+        """One target, or all that have letters, from the first one on."""
+        name = target or first or await self._next_target("")
+        while name is not None:
+            yield name
+            name = None if target else await self._next_target(_end(name))
 
-    async def _next_target(self, after: str | None) -> str | None:
-        """The target whose letters come after those of another; None after the last."""
-        first = "" if after is None else _end(after)
-        found = await self._access.read(
-            lambda reader: reader.items(Space.DEAD, first=first, limit=1)
-        )
+    async def _page(self, target: str, stop: str) -> list[tuple[str, str]]:
+        page = ItemRange(Space.DEAD, LETTERS_PAGE, f"{target}/", stop, newest_first=True)
+        return await self._access.read(lambda reader: reader.items(page))
+
+    async def _next_target(self, first: str) -> str | None:
+        """The target of the first letter from a key on; None after the last."""
+        one = ItemRange(Space.DEAD, 1, first)
+        found = await self._access.read(lambda reader: reader.items(one))
         return _target(found[0][0]) if found else None
 
 
 def _remove_page(group: Transaction, first: str, stop: str) -> int:
-    rows = group.database.items(Space.DEAD, first=first, before=stop, limit=LETTERS_PAGE)
+    rows = group.database.items(ItemRange(Space.DEAD, LETTERS_PAGE, first, stop))
     return sum(_remove(group, key) for key, _ in rows)
 
 

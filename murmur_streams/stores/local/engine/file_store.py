@@ -51,11 +51,12 @@ class OpenFile:
 
     def __post_init__(self) -> None:
         self.writer = GroupWriter(self.database, self.writing, self.begin, self._written)
-        # A store that is collected without ``close`` must not lock its file for this process.
-        self._let_go = weakref.finalize(
+        # A store that is collected without ``close``, or whose event loop is closed already, must
+        # not lock its file for this process.
+        self.let_go = weakref.finalize(
             self, _let_go, self.database, self.reader, self.writing, self.reading
         )
-        self._let_go.atexit = False
+        self.let_go.atexit = False
 
     async def read(self, call: Callable[[Reader], T]) -> T:
         """Read in the reader's thread."""
@@ -69,7 +70,7 @@ class OpenFile:
 
     async def close(self) -> None:
         """Write the waiting calls, and close the file."""
-        self._let_go.detach()
+        self.let_go.detach()
         await self.writer.close()
         self.reading.watch(None)
         try:
@@ -80,10 +81,6 @@ class OpenFile:
                 await self.writing.run(self.database.close)
             finally:
                 await self.writing.stop()
-
-    def abandon(self) -> None:
-        """Close the file without its event loop, which is closed already."""
-        self._let_go()
 
     def _written(self, written: list[Written], feed: range) -> None:
         if feed and feed[0] == self.seen_n + 1:
@@ -198,7 +195,7 @@ class FileAccess(Access):
             return
         if self._home[1].is_closed():
             if self._file is not None:
-                self._file.abandon()
+                self._file.let_go()
             return
         if self._home[1] is not asyncio.get_running_loop():
             there = asyncio.run_coroutine_threadsafe(self.close(), self._home[1])

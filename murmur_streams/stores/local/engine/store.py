@@ -26,7 +26,13 @@ from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
-from murmur_streams.stores.local.engine.database import Database, JournalPage, Space, Stored
+from murmur_streams.stores.local.engine.database import (
+    Database,
+    ItemRange,
+    JournalPage,
+    Space,
+    Stored,
+)
 from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.feed import LocalFeed
 from murmur_streams.stores.local.engine.signals import Signals
@@ -172,7 +178,7 @@ class LocalRunStore(WorkStore):
         except RunDamagedError:
             if not force:
                 raise
-        await self._access.write_alone(lambda group: group.discard(run_id))
+        await self._access.write_alone(lambda group: group.replace_damaged(run_id, None))
         return True
 
     async def archive(self, run_id: str) -> RunArchive:
@@ -216,7 +222,8 @@ class LocalRunStore(WorkStore):
         self._signals.look()
 
     async def paused(self) -> set[str]:
-        rows = await self._access.read(lambda reader: reader.items(Space.PAUSED, limit=MOST_PAUSED))
+        every = ItemRange(Space.PAUSED, MOST_PAUSED)
+        rows = await self._access.read(lambda reader: reader.items(every))
         return {target for target, _ in rows}
 
     async def lease_left_ms(self, run_id: str) -> int | None:
@@ -246,19 +253,19 @@ class LocalRunStore(WorkStore):
             return ("NOT_FOUND",)
 
     async def _stored(self, run_id: str) -> Stored:
-        stored = await self._access.stored(check_run_id(run_id))
+        return self._found(run_id, await self._access.stored(check_run_id(run_id)))
+
+    def _found(self, run_id: str, stored: Stored | None) -> Stored:
         if stored is None or is_due(stored, self._clock()):
             raise RunNotFoundError(run_id)
         return stored
 
     async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
         check_run_id(run_id)
-
         stored, text = await self._access.read(
             lambda reader: (reader.stored(run_id), reader.payload(run_id, kind))
         )
-        if stored is None or is_due(stored, self._clock()):
-            raise RunNotFoundError(run_id)
+        self._found(run_id, stored)
         return text
 
     async def _read_page(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:

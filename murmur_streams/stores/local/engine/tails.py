@@ -13,14 +13,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
-from murmur_streams.core.model.errors import (
-    CursorResetError,
-    RunDamagedError,
-    RunNotFoundError,
-    StoreClosedError,
-)
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.identifiers import check_run_id
 from murmur_streams.core.model.run import Run
@@ -105,11 +100,6 @@ class RecentEntries:
         """Whether that life is over, and its last entries are known."""
         return self.is_gone or epoch in self._past
 
-    @property
-    def ends_with_deletion(self) -> bool:
-        """Whether the last entry that this process wrote is the run's deletion."""
-        return bool(self.recent) and self.recent[-1].type == EntryType.DELETED
-
     def _retain_life(self, epoch: str) -> None:
         """Retain the end of a life for the subscribers that have not read it yet.
 
@@ -153,7 +143,7 @@ class LocalTails:
     def check_open(self) -> None:
         """Raise StoreClosedError when the store was closed."""
         if self._is_closed:
-            raise StoreClosedError("the store was closed while a stream was open")
+            raise errors.StoreClosedError("the store was closed while a stream was open")
 
     def publish(self, written: Collection[Written]) -> None:
         """Hand on what this process wrote, in order."""
@@ -221,7 +211,7 @@ class LocalTail:
         # From the cursor's own entry on, which shows that the journal still has it.
         found = await self._tails.read(run_id, seq - 1 if seq else 0, PAGE)
         if found is None:
-            raise RunNotFoundError(run_id)
+            raise errors.RunNotFoundError(run_id)
         stored, self._first = found
         if cursor is not None:
             await self._check(cursor, stored.run, self._first)
@@ -280,7 +270,7 @@ class LocalTail:
         self._learn(found[0].run)
         if not found[1] and not reading.is_caught_up:
             what = f"its journal ends at entry {reading.seq} of {reading.version}"
-            raise RunDamagedError(reading.run_id, what)
+            raise errors.RunDamagedError(reading.run_id, what)
         return found[1]
 
     async def _wait(self) -> bool:
@@ -307,8 +297,10 @@ class LocalTail:
         reading = self.reading
         if not is_known:
             what = "another process deleted it and created it anew; its last entries may be missing"
-            raise CursorResetError(f"run {reading.run_id!r}: {what}", None)
+            raise errors.CursorResetError(f"run {reading.run_id!r}: {what}", None)
         # A run that has not ended does not expire: it was deleted, and a deletion ends its streams.
-        if reading.has_ended and not self._followed.ends_with_deletion:
-            raise CursorResetError(f"run {reading.run_id!r} has expired", None)
+        recent = self._followed.recent
+        is_deleted = bool(recent) and recent[-1].type == EntryType.DELETED
+        if reading.has_ended and not is_deleted:
+            raise errors.CursorResetError(f"run {reading.run_id!r} has expired", None)
         reading.end()

@@ -50,7 +50,7 @@ class Transaction(RunWrites):
         for run_id in self.database.due(Due.EXPIRE, now_ms, limit):
             found = self._readable(run_id)
             if run_id in self.damaged:
-                self.discard(run_id)
+                self.replace_damaged(run_id, None)
                 count += 1
             elif found is not None and is_due(found, now_ms):
                 self._remove(run_id, found)
@@ -60,11 +60,11 @@ class Transaction(RunWrites):
                 count += self._fail_overdue(run_id, now_ms)
         return count
 
-    def discard(self, run_id: str) -> None:
-        """Remove all rows of a run that cannot be read."""
+    def replace_damaged(self, run_id: str, after: Stored | None) -> None:
+        """Remove all rows of a run that cannot be read, and write it anew unless it is to go."""
         self.damaged.discard(run_id)
-        self.changes.runs[run_id] = RunChange(None, None, is_repair=True, is_plain=False)
-        self.written.append(Written(run_id, None, None))
+        self.changes.runs[run_id] = RunChange(None, after, is_repair=True, is_plain=False)
+        self.written.append(Written(run_id, None, after))
 
     def restore(self, archive: RunArchive, run: Run) -> bool:
         """Write an archived run whole; False when this very run is stored already.
@@ -95,11 +95,7 @@ class Transaction(RunWrites):
         change = self._change(archive.run_id, after)
         change.is_new_life = change.before is not None
         change.entries = [copied_entry(entry) for entry in archive.entries]
-        texts = {
-            PayloadKind.INPUT: archive.input_json,
-            PayloadKind.RESULT: archive.result_json,
-            PayloadKind.CHECKPOINT: archive.checkpoint_json,
-        }
+        texts = {kind: getattr(archive, f"{kind}_json") for kind in PayloadKind}
         change.payloads = {kind: text for kind, text in texts.items() if text is not None}
         self.written.append(Written(archive.run_id, None, after, tuple(change.entries)))
         return True
@@ -125,9 +121,7 @@ class Transaction(RunWrites):
         if run.claim is not None and after.lease_until_ms is None:
             after = replace(after, lease_until_ms=self.now_ms)
         if is_repair:
-            self.damaged.discard(run_id)
-            self.changes.runs[run_id] = RunChange(None, after, is_repair=True, is_plain=False)
-            self.written.append(Written(run_id, None, after))
+            self.replace_damaged(run_id, after)
         else:
             self._put(run_id, after)
 

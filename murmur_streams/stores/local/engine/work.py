@@ -16,7 +16,7 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Housekeeping, NoticeKind, WorkerInfo
 from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
-from murmur_streams.stores.local.engine.database import Due, Reader, Space
+from murmur_streams.stores.local.engine.database import Due, ItemRange, Reader, Space
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
 from murmur_streams.stores.timing import pause_before_retry
@@ -148,7 +148,7 @@ class LocalWorkers(WorkerList):
 
 
 def _worker_rows(reader: Reader) -> list[tuple[str, dict[str, Any]]]:
-    items = reader.items(Space.WORKERS, limit=MOST_WORKERS)
+    items = reader.items(ItemRange(Space.WORKERS, MOST_WORKERS))
     return [(worker_id, json.loads(text)) for worker_id, text in items]
 
 

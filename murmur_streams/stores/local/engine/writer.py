@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
@@ -46,50 +46,39 @@ _Outcome = tuple[list[_CallOutcome], list[Written], range]
 """The outcomes of the calls of a group, what it wrote, and the n of its entries in the feed."""
 
 
+@dataclass(eq=False)
 class GroupWriter:
     """Gives each call its own answer, and all of a group one commit.
 
     Guarantee: a call that returned is in the file, whatever kills the process afterwards. A call
     whose caller was cancelled was written or not: read to find out.
-
-    Args:
-        database: opened; only this writer's thread touches it.
-        thread: that thread.
-        begin: makes a transaction over the database, the runs that are known, and the ids of those
-            that could not be read.
-        committed: called on the event loop with what a group wrote and the n of its entries in the
-            feed, before its callers get their answers.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        thread: DatabaseThread,
-        begin: Begin,
-        committed: Callable[[list[Written], range], None],
-    ) -> None:
-        self._database = database
-        self._thread = thread
-        self._begin = begin
-        self._committed = committed
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_WaitingCall] = deque()
-        self._is_busy = False
-        self._is_closed = False
-        self._has_company = False
-        """Whether the last group was of several callers."""
-        self._room = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._damaged: set[str] = set()
-        self.known: dict[str, Stored] = {}
-        """Runs as they were committed last, the oldest first; any thread may read it."""
+    database: Database
+    """Opened; only this writer's thread touches it."""
+    thread: DatabaseThread
+    begin: Begin
+    committed: Callable[[list[Written], range], None]
+    """Called on the event loop with what a group wrote and the n of its entries in the feed,
+    before its callers get their answers."""
+    known: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    """Runs as they were committed last, the oldest first; any thread may read it."""
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _waiting: deque[_WaitingCall] = field(default_factory=deque[_WaitingCall])
+    _is_busy: bool = False
+    _is_closed: bool = False
+    _has_company: bool = False
+    """Whether the last group was of several callers."""
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _damaged: set[str] = field(default_factory=set[str])
 
     async def close(self) -> None:
         """Write the waiting calls; later ones are refused."""
         self._is_closed = True
         self._room.set()
-        await self._idle.wait()
+        if self._is_busy:
+            await self._idle.wait()
 
     async def write(self, operation: Operation[T], *, is_alone: bool = False) -> T:
         """Call an operation in a group, or in one of its own; what it returned or raised."""
@@ -117,7 +106,7 @@ class GroupWriter:
                 group.append(self._waiting.popleft())
         self._has_company = len(group) > 1 or bool(self._waiting)
         self._room.set()
-        self._thread.submit(lambda: self._work(group))
+        self.thread.submit(lambda: self._work(group))
 
     def _work(self, group: list[_WaitingCall]) -> None:
         """In the thread: write a group; when that fails, write each of its calls by itself."""
@@ -125,7 +114,7 @@ class GroupWriter:
             self._begin_group()
         except BaseException as error:  # noqa: BLE001  # goes to every caller
             # Trying each by itself would wait for the lock of the file once more for each.
-            self._thread.call_on_loop(self._finish, *_failed(group, error))
+            self.thread.call_on_loop(self._finish, *_failed(group, error))
             return
         try:
             outcome: _Outcome = self._write(group)
@@ -133,9 +122,9 @@ class GroupWriter:
             outcome = _failed(group, error)
             if len(group) > 1:
                 for call in group:
-                    self._thread.call_on_loop(self._answer, *self._outcome_of(call))
+                    self.thread.call_on_loop(self._answer, *self._outcome_of(call))
                 outcome = [], [], range(0)
-        self._thread.call_on_loop(self._finish, *outcome)
+        self.thread.call_on_loop(self._finish, *outcome)
 
     def _outcome_of(self, call: _WaitingCall) -> _Outcome:
         try:
@@ -145,24 +134,24 @@ class GroupWriter:
             return _failed([call], error)
 
     def _begin_group(self) -> None:
-        if self._database.begin():
+        if self.database.begin():
             self.known.clear()
 
     def _write(self, group: list[_WaitingCall]) -> _Outcome:
         """Call the operations of a group that has begun, and commit it."""
         try:
-            transaction = self._begin(self._database, self.known, self._damaged)
+            transaction = self.begin(self.database, self.known, self._damaged)
             done = [_CallOutcome(call, call.operation(transaction)) for call in group]
             transaction.finish()
             changes = transaction.changes
             if changes.is_empty:
-                self._database.rollback()
+                self.database.rollback()
                 return done, [], range(0)
         except BaseException:
-            self._database.rollback()
+            self.database.rollback()
             raise
         try:
-            _, last_n = self._database.commit(changes)
+            _, last_n = self.database.commit(changes)
         except BaseException:
             for run_id in changes.runs:
                 self.known.pop(run_id, None)
@@ -191,7 +180,7 @@ class GroupWriter:
 
     def _answer(self, done: list[_CallOutcome], written: list[Written], feed: range) -> None:
         if written:
-            self._committed(written, feed)
+            self.committed(written, feed)
         for each in done:
             outcome = each.call.outcome
             if outcome.done():

@@ -14,16 +14,7 @@ from murmur_streams.core.model.feed import START, Position
 from murmur_streams.core.model.pages import RunFilter, listing_key
 from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, Run
-from murmur_streams.stores.local.engine.database import (
-    Changes,
-    Database,
-    Due,
-    FeedRow,
-    JournalPage,
-    RunChange,
-    Space,
-    Stored,
-)
+from murmur_streams.stores.local.engine import database as engine
 
 _Row = TypeVar("_Row", str, tuple[int, str])
 _Index = tuple[str, ...]
@@ -36,7 +27,7 @@ _Position = tuple[int, str]
 class _RunRows:
     """All rows of one run."""
 
-    stored: Stored
+    stored: engine.Stored
     entries: list[JournalEntry] = field(default_factory=list[JournalEntry])
     """The stored part of the journal: seqs without a hole."""
     payloads: dict[PayloadKind, str] = field(default_factory=dict[PayloadKind, str])
@@ -49,7 +40,7 @@ class _RunRows:
         return [copied_entry(each) for each in self.entries[first : first + max(0, limit)]]
 
 
-class MemoryDatabase(Database):
+class MemoryDatabase(engine.Database):
     """Keeps the entries that the engine made; every reader gets copies, which it may change.
 
     Args:
@@ -61,13 +52,13 @@ class MemoryDatabase(Database):
         self._listing: list[str] = []
         """The listing keys of all runs, sorted."""
         self._indexes: dict[_Index, list[_Position]] = {}
-        self._items: dict[Space, dict[str, str]] = {space: {} for space in Space}
-        self._item_keys: dict[Space, list[str]] = {space: [] for space in Space}
-        self._feed: deque[FeedRow] = deque(maxlen=max(0, feed_max_entries))
+        self._items: dict[engine.Space, dict[str, str]] = {space: {} for space in engine.Space}
+        self._item_keys: dict[engine.Space, list[str]] = {space: [] for space in engine.Space}
+        self._feed: deque[engine.FeedRow] = deque(maxlen=max(0, feed_max_entries))
         self._start = self._last = START
         """The positions just before the oldest stored entry of the feed, and of its last one."""
 
-    def commit(self, changes: Changes) -> Position:
+    def commit(self, changes: engine.Changes) -> Position:
         for run_id, change in changes.runs.items():
             self._change_run(run_id, change)
         for (space, key), text in changes.items.items():
@@ -76,17 +67,17 @@ class MemoryDatabase(Database):
             self._last = max(self._last[0], entry.ms), self._last[1] + 1
             if len(self._feed) == self._feed.maxlen:
                 self._start = self._feed[0].position if self._feed else self._last
-            self._feed.append(FeedRow(self._last, target, entry))
+            self._feed.append(engine.FeedRow(self._last, target, entry))
         return self._last
 
     def reader(self) -> MemoryDatabase:
         return self
 
-    def stored(self, run_id: str) -> Stored | None:
+    def stored(self, run_id: str) -> engine.Stored | None:
         rows = self._runs.get(run_id)
         return None if rows is None else rows.stored
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
+    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
         rows = self._runs.get(run_id)
         return None if rows is None else (rows.stored, rows.after(after_seq, limit))
 
@@ -110,7 +101,7 @@ class MemoryDatabase(Database):
         )
         return list(islice(found, max(0, limit)))
 
-    def due(self, what: Due, until_ms: int, limit: int) -> list[str]:
+    def due(self, what: engine.Due, until_ms: int, limit: int) -> list[str]:
         positions = self._indexes.get((what,), [])
         end = bisect_right(positions, until_ms, key=lambda position: position[0])
         return [run_id for _, run_id in positions[: max(0, min(end, limit))]]
@@ -118,7 +109,7 @@ class MemoryDatabase(Database):
     def queue(self, target: str, *, is_ready: bool, limit: int) -> list[tuple[int, str]]:
         return self._indexes.get(_queue_index(target, is_ready=is_ready), [])[: max(0, limit)]
 
-    def feed(self, after_n: int, limit: int) -> list[FeedRow]:
+    def feed(self, after_n: int, limit: int) -> list[engine.FeedRow]:
         first_n = self._last[1] - len(self._feed) + 1
         start = max(0, after_n + 1 - first_n)
         rows = islice(self._feed, start, start + max(0, limit))
@@ -127,24 +118,17 @@ class MemoryDatabase(Database):
     def feed_ends(self) -> tuple[Position, Position]:
         return self._start, self._last
 
-    def item(self, space: Space, key: str) -> str | None:
+    def item(self, space: engine.Space, key: str) -> str | None:
         return self._items[space].get(key)
 
-    def items(
-        self,
-        space: Space,
-        *,
-        first: str = "",
-        before: str | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> list[tuple[str, str]]:
-        keys = self._item_keys[space]
-        start = bisect_left(keys, first)
+    def items(self, wanted: engine.ItemRange) -> list[tuple[str, str]]:
+        items, keys = self._items[wanted.space], self._item_keys[wanted.space]
+        start, before = bisect_left(keys, wanted.first), wanted.before
         end = max(start, len(keys) if before is None else bisect_left(keys, before))
-        limit = min(max(0, limit), end - start)
+        limit = min(max(0, wanted.limit), end - start)
+        newest_first = wanted.newest_first
         page = keys[end - limit : end][::-1] if newest_first else keys[start : start + limit]
-        return [(key, self._items[space][key]) for key in page]
+        return [(key, items[key]) for key in page]
 
     def keep_result(self, run_id: str, text: str, result: RunResult) -> None:
         """Keep the value of a result beside its JSON, if that is the text that is stored."""
@@ -157,7 +141,7 @@ class MemoryDatabase(Database):
         rows = self._runs.get(run_id)
         return None if rows is None else rows.result
 
-    def _change_run(self, run_id: str, change: RunChange) -> None:
+    def _change_run(self, run_id: str, change: engine.RunChange) -> None:
         rows, after = self._runs.get(run_id), change.after
         if rows is not None and not change.is_plain:
             self._remove_positions(rows.stored)
@@ -177,12 +161,12 @@ class MemoryDatabase(Database):
             if PayloadKind.RESULT in change.payloads:
                 rows.result = None
 
-    def _add_positions(self, stored: Stored) -> None:
+    def _add_positions(self, stored: engine.Stored) -> None:
         insort(self._listing, listing_key(stored.run.created_ms, stored.run.run_id))
         for index, position in _positions(stored):
             insort(self._indexes.setdefault(index, []), position)
 
-    def _remove_positions(self, stored: Stored) -> None:
+    def _remove_positions(self, stored: engine.Stored) -> None:
         _remove(self._listing, listing_key(stored.run.created_ms, stored.run.run_id))
         for index, position in _positions(stored):
             positions = self._indexes[index]
@@ -190,7 +174,7 @@ class MemoryDatabase(Database):
             if not positions:
                 del self._indexes[index]
 
-    def _set_item(self, space: Space, key: str, text: str | None) -> None:
+    def _set_item(self, space: engine.Space, key: str, text: str | None) -> None:
         items, keys = self._items[space], self._item_keys[space]
         if text is None:
             if items.pop(key, None) is not None:
@@ -201,11 +185,13 @@ class MemoryDatabase(Database):
         items[key] = text
 
 
-def _positions(stored: Stored) -> Collection[tuple[_Index, _Position]]:
+def _positions(stored: engine.Stored) -> Collection[tuple[_Index, _Position]]:
     """Where a run stands in each index that it is in."""
     run_id = stored.run.run_id
     found: list[tuple[_Index, _Position]] = [
-        ((due,), (ms, run_id)) for due in Due if (ms := getattr(stored, due.value)) is not None
+        ((due,), (ms, run_id))
+        for due in engine.Due
+        if (ms := getattr(stored, due.value)) is not None
     ]
     if stored.queue is not None:
         index = _queue_index(stored.run.target, is_ready=stored.queue.is_ready)

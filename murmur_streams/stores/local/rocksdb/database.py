@@ -44,7 +44,8 @@ class RocksDatabase(RocksReader, Database):
     def commit(self, changes: Changes) -> Position:
         self._folder.check_there()
         if self._is_broken:
-            self._mend()
+            self._folder.reopen()
+            self._feed_floor, self._feed_last = self.feed_ends()
         with self._folder.batch() as batch:
             texts: dict[int, bytes] = {}
             for run_id, change in changes.runs.items():
@@ -57,6 +58,7 @@ class RocksDatabase(RocksReader, Database):
             floor, last = self._add_feed(batch, changes.feed, texts)
             if len(batch):
                 self._write(batch)
+            self._is_broken = False
         self._feed_floor, self._feed_last = floor, last
         return last
 
@@ -97,12 +99,6 @@ class RocksDatabase(RocksReader, Database):
                 f"the disk of {self._folder.path} did not confirm a write ({error}): it is there "
                 "now, and may be gone after a power loss; read before you write it again"
             ) from error
-        self._is_broken = False
-
-    def _mend(self) -> None:
-        self._folder.reopen()
-        self._feed_floor, self._feed_last = self.feed_ends()
-        self._is_broken = False
 
     def _add_run(
         self, batch: rocksdict.WriteBatch, run_id: str, change: RunChange, texts: dict[int, bytes]
@@ -126,7 +122,10 @@ class RocksDatabase(RocksReader, Database):
                 text = texts[id(entry)] = rows.json_bytes(entry.fields)
                 batch[keys.numbered(prefix, entry.seq)] = rows.journal_row(entry, text)
         if change.keep_from_seq is not None:
-            self._trim_journal(batch, run_id, change.keep_from_seq)
+            # Always as a range: one row by one, all that was ever trimmed would lie before the
+            # oldest stored entry.
+            prefix = keys.journal(run_id)
+            self._folder.delete_range(batch, prefix, keys.numbered(prefix, change.keep_from_seq))
         for kind, text in change.payloads.items():
             batch[keys.payload(run_id, kind)] = rows.text_bytes(text)
 
@@ -159,12 +158,6 @@ class RocksDatabase(RocksReader, Database):
                 del batch[key]
         for kind in PayloadKind:
             del batch[keys.payload(run_id, kind)]
-
-    def _trim_journal(self, batch: rocksdict.WriteBatch, run_id: str, keep_from_seq: int) -> None:
-        # Always as a range: one row by one, all that was ever trimmed would lie before the oldest
-        # stored entry.
-        prefix = keys.journal(run_id)
-        self._folder.delete_range(batch, prefix, keys.numbered(prefix, keep_from_seq))
 
     def _add_feed(
         self,

@@ -7,14 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from murmur_streams.core.model.errors import (
-    StoreClosedError,
-    StoreConfigurationError,
-    StoreDamagedError,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.stores.local.rocksdb.binding import rocksdict
 
 # The binding raises bare Exceptions. Only their texts say what they are: the names of RocksDB's
@@ -35,10 +28,10 @@ _READ_ONLY = (
 _DISK_FULL = ("No space left", "Disk quota exceeded", "File too large")
 _NOT_PERMITTED = ("Read-only file system", "Permission denied", "Operation not permitted")
 _CORRUPT = ("Corruption", "file size mismatch", "No such file or directory", "truncated")
-_FAILURES: tuple[tuple[tuple[str, ...], type[StoreError], str], ...] = (
-    (_DISK_FULL, StoreFullError, _FULL),
-    (_NOT_PERMITTED, StoreReadOnlyError, _READ_ONLY),
-    (_CORRUPT, StoreDamagedError, _DAMAGED),
+_FAILURES: tuple[tuple[tuple[str, ...], type[errors.StoreError], str], ...] = (
+    (_DISK_FULL, errors.StoreFullError, _FULL),
+    (_NOT_PERMITTED, errors.StoreReadOnlyError, _READ_ONLY),
+    (_CORRUPT, errors.StoreDamagedError, _DAMAGED),
 )
 
 
@@ -47,7 +40,7 @@ def is_ours_to_translate(error: Exception) -> bool:
     return type(error) is Exception or isinstance(error, rocksdict.DbClosedError)
 
 
-def failure(path: Path, error: Exception, opened: Path | None = None) -> StoreError:
+def failure(path: Path, error: Exception, opened: Path | None = None) -> errors.StoreError:
     """The error for what the binding raised: where, and what to do.
 
     Args:
@@ -57,30 +50,30 @@ def failure(path: Path, error: Exception, opened: Path | None = None) -> StoreEr
     """
     what = str(error).replace(str(opened or path), str(path))
     if isinstance(error, rocksdict.DbClosedError):
-        return StoreClosedError("the store is closed; open a new one")
+        return errors.StoreClosedError("the store is closed; open a new one")
     if any(phrase in what for phrase in _LOCKED):
         return in_use(path, None)
     for phrases, kind, sentence in _FAILURES:
         if any(phrase in what for phrase in phrases):
             return kind(sentence.format(path=path, what=what))
-    return StoreError(f"RocksDB failed in {path}: {what}")
+    return errors.StoreError(f"RocksDB failed in {path}: {what}")
 
 
-def in_use(path: Path, pid: int | None) -> StoreConfigurationError:
+def in_use(path: Path, pid: int | None) -> errors.StoreConfigurationError:
     """The error for a folder that is open already, by which process if that is known."""
     who = "it is" if pid is None else f"process {pid} has it"
     if pid == os.getpid():
         who = "this process has it"
-    return StoreConfigurationError(
+    return errors.StoreConfigurationError(
         f"{path} cannot be opened, {who} open already: a RocksDB folder is for one process, and "
         "for one store in it. Close the other, or use a sqlite: or redis: URL, which several "
         "processes can share"
     )
 
 
-def damaged(path: Path, what: str) -> StoreDamagedError:
+def damaged(path: Path, what: str) -> errors.StoreDamagedError:
     """The error for a folder that cannot be read."""
-    return StoreDamagedError(_DAMAGED.format(path=path, what=what))
+    return errors.StoreDamagedError(_DAMAGED.format(path=path, what=what))
 
 
 @contextmanager

@@ -40,7 +40,6 @@ _NUMBER = struct.Struct(">Q")
 _HALF = 1 << 63
 _MOST = (1 << 64) - 1
 _DUE_LETTERS = {Due.EXPIRE: b"e", Due.OVERDUE: b"o", Due.LEASE: b"l"}
-_DUE_FIELDS = tuple((letter, what.value) for what, letter in _DUE_LETTERS.items())
 
 
 def run(run_id: str) -> bytes:
@@ -112,12 +111,9 @@ def score_and_run(key: bytes, prefix: bytes) -> tuple[int, str]:
 def listing(wanted: RunFilter) -> bytes:
     """The prefix of the keys of the index that a listing walks; a listing key follows."""
     # Of several filters the one that most likely lets the fewest through.
-    if wanted.tenant is not None:
-        return b"n" + wanted.tenant.encode() + b"\0"
-    if wanted.target is not None:
-        return b"t" + wanted.target.encode() + b"\0"
-    if wanted.state is not None:
-        return b"s" + wanted.state.encode() + b"\0"
+    for letter, name in ((b"n", wanted.tenant), (b"t", wanted.target), (b"s", wanted.state)):
+        if name is not None:
+            return letter + name.encode() + b"\0"
     return ALL_RUNS
 
 
@@ -134,22 +130,17 @@ def after_all(prefix: bytes) -> bytes:
 def listings(run: Run) -> list[bytes]:
     """Every key by which a listing finds the run."""
     position = listing_key(run.created_ms, run.run_id).encode()
-    found = [
-        ALL_RUNS + position,
-        b"s" + run.state.encode() + b"\0" + position,
-        b"t" + run.target.encode() + b"\0" + position,
-    ]
-    if run.tenant is not None:
-        found.append(b"n" + run.tenant.encode() + b"\0" + position)
-    return found
+    names = ((b"s", run.state), (b"t", run.target), (b"n", run.tenant))
+    named = [letter + name.encode() + b"\0" for letter, name in names if name is not None]
+    return [prefix + position for prefix in (ALL_RUNS, *named)]
 
 
 def positions(stored: Stored) -> dict[bytes, bytes]:
     """Every key by which a moment or a queue finds the run -> what that range's keys begin with."""
     run_id = stored.run.run_id.encode()
     found: dict[bytes, bytes] = {}
-    for letter, name in _DUE_FIELDS:
-        moment: int | None = getattr(stored, name)
+    for what, letter in _DUE_LETTERS.items():
+        moment: int | None = getattr(stored, what.value)
         if moment is not None:
             prefix = b"d" + letter
             found[scored(prefix, moment) + run_id] = prefix

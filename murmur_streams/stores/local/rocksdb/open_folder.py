@@ -16,13 +16,8 @@ from pathlib import Path
 from threading import Lock
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError, StoreUnavailableError
+from murmur_streams.stores.local.rocksdb import failures
 from murmur_streams.stores.local.rocksdb.binding import FAMILY, options, rocksdict
-from murmur_streams.stores.local.rocksdb.failures import (
-    damaged,
-    failure,
-    is_ours_to_translate,
-    translated,
-)
 
 SHUTDOWN_MARKER = "murmur-streams.closed"
 
@@ -158,7 +153,7 @@ class OpenFolder:
             return True  # RocksDB reports better what is wrong with it
 
     def _open(self) -> None:
-        with translated(self.path):
+        with failures.translated(self.path):
             self._root = rocksdict.Rdict(str(self.path), options(), {FAMILY: options()})
             self._family = self._root.get_column_family(FAMILY)
             self._column = self._root.get_column_family_handle(FAMILY)
@@ -174,7 +169,7 @@ class OpenFolder:
             except Exception as error:
                 # It could not tidy up. Nothing is lost: all that was acknowledged is in its log,
                 # and read from there when the folder is opened again.
-                if not is_ours_to_translate(error):
+                if not failures.is_ours_to_translate(error):
                     raise
         self._family = self._root = None
 
@@ -198,7 +193,7 @@ class OpenFolder:
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, "")
             what = f"{error.strerror} {name}".strip()
-            raise failure(self.path, OSError(what)) from error
+            raise failures.failure(self.path, OSError(what)) from error
         finally:
             with suppress(OSError):
                 probe.unlink()
@@ -215,7 +210,9 @@ def check_manifest(path: Path) -> None:
         found_name, found_size = _manifest(path)
         # Another manifest was made by a tool that opened the folder since.
         if found_name == name and found_size != int(size):
-            raise damaged(path, f"{name} has {found_size} bytes and had {size} when it was closed")
+            raise failures.damaged(
+                path, f"{name} has {found_size} bytes and had {size} when it was closed"
+            )
 
 
 def _manifest(path: Path) -> tuple[str, int]:

@@ -11,15 +11,8 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.bookkeeping import is_due
-from murmur_streams.stores.local.engine.database import (
-    Due,
-    FeedRow,
-    JournalPage,
-    Reader,
-    Space,
-    Stored,
-)
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.failures import translated
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
@@ -29,7 +22,7 @@ _PAGE = 1000
 _MOST_ROWS = 1 << 31
 
 
-class RocksReader(Reader):
+class RocksReader(engine.Reader):
     """Reads from any thread: each call sees one moment, whatever is committed meanwhile.
 
     Args:
@@ -49,11 +42,11 @@ class RocksReader(Reader):
             finally:
                 view.close()
 
-    def stored(self, run_id: str) -> Stored | None:
+    def stored(self, run_id: str) -> engine.Stored | None:
         with self._view(is_one_moment=True) as view:
             return _stored(view, run_id)
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
+    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
         prefix, first_seq = keys.journal(run_id), max(0, after_seq) + 1
         with self._view(is_one_moment=True) as view:
             stored = _stored(view, run_id)
@@ -95,7 +88,7 @@ class RocksReader(Reader):
                 stop, size = page[-1][0], min(2 * size, _PAGE)
         return found
 
-    def due(self, what: Due, until_ms: int, limit: int) -> list[str]:
+    def due(self, what: engine.Due, until_ms: int, limit: int) -> list[str]:
         prefix = keys.due(what)
         found = self._first(prefix, keys.scored(prefix, until_ms + 1), _most(limit))
         with _damage_of("a moment of a run"):
@@ -107,7 +100,7 @@ class RocksReader(Reader):
         with _damage_of(f"the queue of {target}"):
             return [keys.score_and_run(key, prefix) for key, _ in found]
 
-    def feed(self, after_n: int, limit: int) -> list[FeedRow]:
+    def feed(self, after_n: int, limit: int) -> list[engine.FeedRow]:
         with self._view(is_one_moment=True) as view:
             floor, last = rows.read_feed_ends(view.get(keys.FEED))
             first_n = max(after_n, floor[1]) + 1
@@ -117,24 +110,17 @@ class RocksReader(Reader):
     def feed_ends(self) -> tuple[Position, Position]:
         return rows.read_feed_ends(self._get(keys.FEED))
 
-    def item(self, space: Space, key: str) -> str | None:
+    def item(self, space: engine.Space, key: str) -> str | None:
         row = self._get(keys.item(space, key))
         with _damage_of(f"{key} of {space}"):
             return rows.read_text(row)
 
-    def items(
-        self,
-        space: Space,
-        *,
-        first: str = "",
-        before: str | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> list[tuple[str, str]]:
-        prefix = keys.item(space, "")
-        stop = keys.after_all(prefix) if before is None else keys.item(space, before)
+    def items(self, wanted: engine.ItemRange) -> list[tuple[str, str]]:
+        space, before, limit = wanted.space, wanted.before, _most(wanted.limit)
+        first = keys.item(space, wanted.first)
+        stop = keys.after_all(keys.item(space, "")) if before is None else keys.item(space, before)
         with self._view() as view:
-            found = view.scan(keys.item(space, first), stop, _most(limit), is_back=newest_first)
+            found = view.scan(first, stop, limit, is_back=wanted.newest_first)
         with _damage_of(f"the items of {space}"):
             return [(keys.item_name(key), rows.text(row)) for key, row in found]
 
@@ -147,7 +133,7 @@ class RocksReader(Reader):
             return view.scan(prefix, stop, limit)
 
 
-def _stored(view: View, run_id: str) -> Stored | None:
+def _stored(view: View, run_id: str) -> engine.Stored | None:
     row = view.get(keys.run(run_id))
     return None if row is None else rows.read_run(run_id, row, view.get(keys.version(run_id)))
 
@@ -173,12 +159,12 @@ def _listed(view: View, page: list[Row], wanted: RunFilter, now_ms: int) -> Iter
                 yield stored.run
 
 
-def _feed_rows(view: View, floor: Position, numbers: range) -> list[FeedRow]:
+def _feed_rows(view: View, floor: Position, numbers: range) -> list[engine.FeedRow]:
     if not numbers:
         return []
     first, stop = keys.feed(numbers.start), keys.feed(numbers.stop)
     stored = dict(view.scan(first, stop, len(numbers)))
-    found: list[FeedRow] = []
+    found: list[engine.FeedRow] = []
     for n in numbers:
         row = stored.get(keys.feed(n))
         read = rows.read_feed_row(n, row, found[-1].position[0] if found else floor[0])
@@ -198,7 +184,7 @@ def _ms_before(view: View, floor: Position, n: int) -> int:
     return floor[0]
 
 
-def _feed_row(view: View, read: tuple[FeedRow, bool]) -> FeedRow:
+def _feed_row(view: View, read: tuple[engine.FeedRow, bool]) -> engine.FeedRow:
     found, is_in_journal = read
     if not is_in_journal:
         return found
@@ -209,7 +195,7 @@ def _feed_row(view: View, read: tuple[FeedRow, bool]) -> FeedRow:
         if stored is not None:
             journalled = rows.read_entry(entry.run_id, entry.seq, stored)
             if journalled.epoch == entry.epoch:
-                return FeedRow(found.position, found.target, journalled)
+                return engine.FeedRow(found.position, found.target, journalled)
     return found
 
 

@@ -50,11 +50,8 @@ def run_row(stored: Stored) -> bytes:
     """All but that."""
     fields = run_to_fields(stored.run)
     del fields["version"], fields["last_ms"]
-    value: dict[str, object] = {"run": fields}
-    for name in _TIMES:
-        moment: int | None = getattr(stored, name)
-        if moment is not None:
-            value[name] = moment
+    times = {name: getattr(stored, name) for name in _TIMES}
+    value = {"run": fields, **{name: ms for name, ms in times.items() if ms is not None}}
     if stored.queue is not None:
         value["queue"] = [int(stored.queue.is_ready), stored.queue.score]
     return json_bytes(value)
@@ -64,7 +61,7 @@ def read_run(run_id: str, row: bytes, version: bytes | None) -> Stored:
     """Read a run from its two rows.
 
     Raises:
-        RunDamagedError: they are none.
+        RunDamagedError: a row cannot be read as one.
     """
     try:
         value = cast("dict[str, Any]", read_json(row))
@@ -118,7 +115,7 @@ def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
     """Read an entry of a run's journal.
 
     Raises:
-        RunDamagedError: it is none.
+        RunDamagedError: the row is not an entry.
     """
     try:
         ms, epoch, fields = row.split(b"\n", 2)
@@ -185,7 +182,7 @@ def read_feed_ends(row: bytes | None) -> tuple[Position, Position]:
     """Read the position before the feed's oldest entry, and that of its last one.
 
     Raises:
-        StoreDamagedError: the row is none of ``feed_ends_row``.
+        StoreDamagedError: the row is not one of ``feed_ends_row``.
     """
     if row is None:
         return (0, 0), (0, 0)

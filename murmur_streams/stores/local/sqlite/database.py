@@ -11,20 +11,8 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
-from murmur_streams.stores.local.sqlite import removal
+from murmur_streams.stores.local.sqlite import columns, removal
 from murmur_streams.stores.local.sqlite.reading import STORED, SQLiteReader
-from murmur_streams.stores.local.sqlite.rows import (
-    GONE,
-    ITEMS,
-    JOURNAL,
-    PAYLOADS,
-    RUNS,
-    VERSIONS,
-    journal_row,
-    read_stored,
-    run_row,
-    write_rows,
-)
 from murmur_streams.stores.local.sqlite.session import Row, SQLiteSession
 
 _MOST_NUMBERS = 50_000
@@ -136,7 +124,7 @@ class SQLiteDatabase(SQLiteReader, Database):
             return None
         # A run that a group reads is mostly written by it, too.
         self._keep_number(run_id, row[-1])
-        return read_stored(row)
+        return columns.read_stored(row)
 
     def _forget(self) -> None:
         self._head = None
@@ -167,12 +155,12 @@ class SQLiteDatabase(SQLiteReader, Database):
             self._add_outside_feed(rows)
         # In order, or pages would be split in the middle.
         rows.journal.sort()
-        write_rows(connection, JOURNAL, rows.journal)
-        write_rows(connection, GONE, [*rows.gone.values()])
+        columns.write_rows(connection, columns.JOURNAL, rows.journal)
+        columns.write_rows(connection, columns.GONE, [*rows.gone.values()])
         start_n, gone_n = self._let_go(connection, head, rows, last[1])
-        write_rows(connection, RUNS, rows.runs)
-        write_rows(connection, VERSIONS, rows.versions)
-        write_rows(connection, PAYLOADS, rows.payloads)
+        columns.write_rows(connection, columns.RUNS, rows.runs)
+        columns.write_rows(connection, columns.VERSIONS, rows.versions)
+        columns.write_rows(connection, columns.PAYLOADS, rows.payloads)
         _write_items(connection, changes)
         self._head = _Head(rows.next_no, last, start_n, gone_n)
         return last
@@ -225,14 +213,14 @@ class SQLiteDatabase(SQLiteReader, Database):
             self._make_room(rows, no, change)
         run = change.after.run
         if is_new or change.is_repair or not change.is_plain:
-            rows.runs.append(run_row(no, change.after))
+            rows.runs.append(columns.run_row(no, change.after))
         rows.versions.append((no, run.version, run.last_ms))
         for entry in change.entries:
             position = positions.pop(id(entry), None)
             if position is None:
                 rows.outside_feed.append((no, entry))
             else:
-                rows.journal.append(journal_row(no, entry, position))
+                rows.journal.append(columns.journal_row(no, entry, position))
         if change.keep_from_seq is not None:
             rows.trimmed.append((no, change.keep_from_seq))
         rows.payloads.extend((no, str(kind), text) for kind, text in change.payloads.items())
@@ -250,7 +238,7 @@ class SQLiteDatabase(SQLiteReader, Database):
         lowest_n: int = self._session.value("SELECT min(n) FROM journal WHERE n < 0") or 0
         first_n = lowest_n - len(rows.outside_feed)
         for n, (no, entry) in enumerate(rows.outside_feed, first_n):
-            rows.journal.append(journal_row(no, entry, (entry.ms, n)))
+            rows.journal.append(columns.journal_row(no, entry, (entry.ms, n)))
 
     def _number(self, run_id: str) -> int | None:
         no = self._numbers.get(run_id) or self._session.value(_NO, (run_id,))
@@ -285,7 +273,7 @@ def _add_gone(rows: _Rows, changes: Changes, positions: dict[int, Position]) -> 
             life = (entry.run_id, target, entry.epoch)
             no = rows.gone[life][0] if life in rows.gone else rows.number()
             rows.gone[life] = (no, *life, position[1])
-        rows.journal.append(journal_row(no, entry, position))
+        rows.journal.append(columns.journal_row(no, entry, position))
 
 
 def _write_items(connection: sqlite3.Connection, changes: Changes) -> None:
@@ -295,4 +283,4 @@ def _write_items(connection: sqlite3.Connection, changes: Changes) -> None:
             connection.execute("DELETE FROM items WHERE space = ? AND key = ?", (str(space), key))
         else:
             texts.append((str(space), key, text))
-    write_rows(connection, ITEMS, texts)
+    columns.write_rows(connection, columns.ITEMS, texts)

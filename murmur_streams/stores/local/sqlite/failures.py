@@ -6,15 +6,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from murmur_streams.core.model.errors import (
-    StoreClosedError,
-    StoreConfigurationError,
-    StoreDamagedError,
-    StoreError,
-    StoreFullError,
-    StoreReadOnlyError,
-    StoreUnavailableError,
-)
+from murmur_streams.core.model import errors
 
 _PRIMARY = 0xFF  # an extended code has the primary one in its low byte
 _FULL = (
@@ -46,13 +38,13 @@ _WAITS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_P
 # hand or by another program.
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_NOTADB)
 _CANNOT_OPEN = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
-_SENTENCES: dict[int, tuple[type[StoreError], str]] = {
-    sqlite3.SQLITE_FULL: (StoreFullError, _FULL),
-    sqlite3.SQLITE_READONLY: (StoreReadOnlyError, _READ_ONLY),
-    sqlite3.SQLITE_IOERR: (StoreError, _FAILED),
-    **dict.fromkeys(_CORRUPT, (StoreDamagedError, _DAMAGED)),
-    **dict.fromkeys(_WAITS, (StoreUnavailableError, _BUSY)),
-    **dict.fromkeys(_CANNOT_OPEN, (StoreConfigurationError, _NOT_OPENED)),
+_SENTENCES: dict[int, tuple[type[errors.StoreError], str]] = {
+    sqlite3.SQLITE_FULL: (errors.StoreFullError, _FULL),
+    sqlite3.SQLITE_READONLY: (errors.StoreReadOnlyError, _READ_ONLY),
+    sqlite3.SQLITE_IOERR: (errors.StoreError, _FAILED),
+    **dict.fromkeys(_CORRUPT, (errors.StoreDamagedError, _DAMAGED)),
+    **dict.fromkeys(_WAITS, (errors.StoreUnavailableError, _BUSY)),
+    **dict.fromkeys(_CANNOT_OPEN, (errors.StoreConfigurationError, _NOT_OPENED)),
 }
 
 _OTHER_TABLES = ("no such ", "malformed database schema")
@@ -74,17 +66,17 @@ def is_undecodable(error: sqlite3.Error) -> bool:
     return primary_code(error) == -1 and "decode to UTF-8" in str(error)
 
 
-def store_error(error: sqlite3.Error, path: Path, busy_seconds: float) -> StoreError:
+def store_error(error: sqlite3.Error, path: Path, busy_seconds: float) -> errors.StoreError:
     """The error to raise instead of SQLite's."""
     code = primary_code(error)
     if code == -1 and isinstance(error, sqlite3.ProgrammingError):
-        return StoreClosedError(f"{path} was closed; open a new store")
+        return errors.StoreClosedError(f"{path} was closed; open a new store")
     is_changed = code == sqlite3.SQLITE_ERROR and str(error).startswith(_OTHER_TABLES)
     if _is_over_limit(error):
         code = sqlite3.SQLITE_FULL
     if is_changed or is_undecodable(error):
         code = sqlite3.SQLITE_CORRUPT
-    kind, sentence = _SENTENCES.get(code, (StoreError, "{path} failed: {error}"))
+    kind, sentence = _SENTENCES.get(code, (errors.StoreError, "{path} failed: {error}"))
     return kind(sentence.format(path=path, error=error, busy=busy_seconds))
 
 

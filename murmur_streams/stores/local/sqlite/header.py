@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreDamagedError
-from murmur_streams.stores.local.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
+from murmur_streams.stores.local.sqlite.tables import APPLICATION_ID, SCHEMA_VERSION
 
 _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
@@ -25,13 +25,15 @@ def check_file(path: Path) -> None:
         StoreDamagedError: it was a store.
         OSError: it cannot be read.
     """
-    start = _start_of(path)
-    header = start[:_HEADER_BYTES]
-    if not header:
+    start = b""
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.read(_SEARCHED_BYTES)
+    if not start:
         _check_empty(path)
-    elif len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+    elif len(start) < _HEADER_BYTES or not start.startswith(_MAGIC):
         _refuse_broken(path, start)
-    elif _number(header, _APPLICATION_AT) != APPLICATION_ID:
+    elif _application(start) != APPLICATION_ID:
         _check_unmarked(path, start)
 
 
@@ -50,15 +52,8 @@ def not_ours(path: Path, what: str) -> StoreConfigurationError:
     )
 
 
-def _start_of(path: Path) -> bytes:
-    if not path.exists():
-        return b""
-    with path.open("rb") as file:
-        return file.read(_SEARCHED_BYTES)
-
-
-def _number(header: bytes, at: int) -> int:
-    return int.from_bytes(header[at : at + 4], "big")
+def _application(start: bytes) -> int:
+    return int.from_bytes(start[_APPLICATION_AT : _APPLICATION_AT + 4], "big")
 
 
 def _check_empty(path: Path) -> None:
@@ -83,7 +78,7 @@ def _refuse_broken(path: Path, start: bytes) -> None:
 
 def _check_unmarked(path: Path, start: bytes) -> None:
     """Judge an SQLite database that has not our mark; an empty one passes."""
-    application = _number(start, _APPLICATION_AT)
+    application = _application(start)
     if application:
         raise not_ours(path, f"an SQLite database of another program ({application:#010x})")
     if _OUR_TABLE in start:

@@ -10,20 +10,11 @@ from pathlib import Path
 
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreError
 from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.sqlite import tables
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
 from murmur_streams.stores.local.sqlite.failures import store_error
 from murmur_streams.stores.local.sqlite.header import check_file, not_ours, too_new
 from murmur_streams.stores.local.sqlite.open_files import open_file
-from murmur_streams.stores.local.sqlite.schema import (
-    APPLICATION_ID,
-    MIGRATIONS,
-    PAGE_BYTES,
-    SCHEMA_VERSION,
-    Migration,
-    check_tables,
-    create_tables,
-    migrate,
-)
 from murmur_streams.stores.local.sqlite.session import SQLiteSession
 
 _OLDEST_SQLITE = (3, 32)
@@ -37,10 +28,10 @@ class Schema:
     """Which version to bring a file to, and how; tests give others."""
 
     version: int
-    migrations: Mapping[int, Migration]
+    migrations: Mapping[int, tables.Migration]
 
 
-SCHEMA = Schema(SCHEMA_VERSION, MIGRATIONS)
+SCHEMA = Schema(tables.SCHEMA_VERSION, tables.MIGRATIONS)
 
 
 def open_sqlite(
@@ -80,7 +71,7 @@ def open_sqlite(
     try:
         with session.translated():
             _prepare(session, schema)
-            check_tables(session.connection, path)
+            tables.check(session.connection, path)
         _switch_to_wal(session)
     except BaseException:
         session.close()
@@ -136,19 +127,19 @@ def _connect(path: Path, busy_seconds: float, *, creates: bool) -> SQLiteSession
 def _prepare(session: SQLiteSession, schema: Schema) -> None:
     """Create or migrate the tables, once, also when other processes open the file just now."""
     connection = session.connection
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    if _marks(connection) == (APPLICATION_ID, schema.version):
+    connection.execute(f"PRAGMA page_size = {tables.PAGE_BYTES}")
+    if _marks(connection) == (tables.APPLICATION_ID, schema.version):
         return
     with session.transaction():
         application, version = _marks(connection)
         if not application and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            create_tables(connection)
-        elif application != APPLICATION_ID:
+            tables.create(connection)
+        elif application != tables.APPLICATION_ID:
             raise not_ours(session.path, "an SQLite database of another program")
         elif version > schema.version:
             raise too_new(session.path, version, schema.version)
         elif version < schema.version:
-            migrate(connection, version, schema.version, schema.migrations)
+            tables.migrate(connection, version, schema.version, schema.migrations)
 
 
 def _marks(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -10,33 +10,21 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.pages import RunFilter
 from murmur_streams.core.model.run import PayloadKind, Run
-from murmur_streams.stores.local.engine.database import (
-    Due,
-    FeedRow,
-    JournalPage,
-    Reader,
-    Space,
-    Stored,
-)
-from murmur_streams.stores.local.sqlite.rows import (
-    STORED_COLUMNS,
-    STORED_WIDTH,
-    read_entry,
-    read_stored,
-    read_texts,
-)
-from murmur_streams.stores.local.sqlite.schema import no_feed_start
+from murmur_streams.stores.local.engine import database as engine
+from murmur_streams.stores.local.sqlite import columns
 from murmur_streams.stores.local.sqlite.session import Row, SQLiteSession
+from murmur_streams.stores.local.sqlite.tables import no_feed_start
 
 # ruff: noqa: S608  # the statements are put together from names of our own; values are bound
-STORED = f"SELECT {STORED_COLUMNS} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1"
+STORED = f"""
+SELECT {columns.STORED} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1"""
 """The run with an id, for ``read_stored``."""
 # One statement sees one moment: no transaction is needed for the run and its entries. The run is
 # the first row, by the number in front.
 _JOURNAL = f"""
-SELECT 0, {STORED_COLUMNS} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1
+SELECT 0, {columns.STORED} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1
 UNION ALL SELECT * FROM (
-    SELECT 1, seq, ms, fields{", NULL" * (STORED_WIDTH - 3)} FROM journal
+    SELECT 1, seq, ms, fields{", NULL" * (columns.STORED_WIDTH - 3)} FROM journal
     WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1) AND seq > ?2
     ORDER BY seq LIMIT ?3
 )"""
@@ -84,7 +72,7 @@ _MOST = 2**62
 """SQLite's numbers end at 2**63."""
 
 
-class SQLiteReader(Reader):
+class SQLiteReader(engine.Reader):
     """Reads by a connection of its own; a ``Reader``."""
 
     def __init__(self, session: SQLiteSession, feed_max_entries: int) -> None:
@@ -92,17 +80,19 @@ class SQLiteReader(Reader):
         self._feed_max = _count(feed_max_entries)
         self._seen_version: int | None = None
 
-    def stored(self, run_id: str) -> Stored | None:
+    def stored(self, run_id: str) -> engine.Stored | None:
         row = self._session.first(STORED, (run_id,))
-        return None if row is None else read_stored(row)
+        return None if row is None else columns.read_stored(row)
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
+    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
         rows = self._session.fetch(_JOURNAL, (run_id, _number(after_seq), _count(limit)))
         if not rows:
             return None
-        stored = read_stored(rows[0][1:])
+        stored = columns.read_stored(rows[0][1:])
         epoch = stored.run.epoch
-        return stored, [read_entry(run_id, epoch, row[2], row[1], row[3]) for row in rows[1:]]
+        return stored, [
+            columns.read_entry(run_id, epoch, row[2], row[1], row[3]) for row in rows[1:]
+        ]
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         after_seq, limit = _number(after_seq), _count(limit)
@@ -128,12 +118,12 @@ class SQLiteReader(Reader):
             runs: list[Run] = []
             for row in rows:
                 with suppress(RunDamagedError):
-                    runs.append(read_stored(row).run)
+                    runs.append(columns.read_stored(row).run)
             if len(runs) >= limit or len(rows) < look:
                 return runs[:limit]
             look *= 2  # some cannot be read: a page must not end before the store does
 
-    def due(self, what: Due, until_ms: int, limit: int) -> list[str]:
+    def due(self, what: engine.Due, until_ms: int, limit: int) -> list[str]:
         sql, values = due_statement(what, _number(until_ms), _count(limit))
         return [row[0] for row in self._session.fetch(sql, values)]
 
@@ -141,7 +131,7 @@ class SQLiteReader(Reader):
         rows = self._session.fetch(_QUEUE, (target, int(is_ready), _count(limit)))
         return [(score, run_id) for score, run_id in rows]
 
-    def feed(self, after_n: int, limit: int) -> list[FeedRow]:
+    def feed(self, after_n: int, limit: int) -> list[engine.FeedRow]:
         values = (_number(after_n), _count(limit), self._feed_max)
         rows = self._session.fetch(_FEED, values)
         if not rows:
@@ -154,26 +144,19 @@ class SQLiteReader(Reader):
         start = start if first_n is None else (_whole(first_ms), first_n)
         return start, start if last_n is None else (_whole(last_ms), last_n)
 
-    def item(self, space: Space, key: str) -> str | None:
+    def item(self, space: engine.Space, key: str) -> str | None:
         text = self._session.value(_ITEM, (str(space), key))
         return None if text is None else self._text(space, key, text)
 
-    def items(
-        self,
-        space: Space,
-        *,
-        first: str = "",
-        before: str | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> list[tuple[str, str]]:
+    def items(self, wanted: engine.ItemRange) -> list[tuple[str, str]]:
+        before = [] if wanted.before is None else [wanted.before]
         sql = _ITEMS.format(
-            before="" if before is None else "AND key < ?",
-            direction="DESC" if newest_first else "ASC",
+            before="AND key < ?" if before else "",
+            direction="DESC" if wanted.newest_first else "ASC",
         )
-        values = [str(space), first, *([] if before is None else [before]), _count(limit)]
+        values = [str(wanted.space), wanted.first, *before, _count(wanted.limit)]
         return [
-            (self._text(space, key, key), self._text(space, key, text))
+            (self._text(wanted.space, key, key), self._text(wanted.space, key, text))
             for key, text in self._session.fetch(sql, values)
         ]
 
@@ -203,17 +186,17 @@ class SQLiteReader(Reader):
             epoch = self._first_epoch(run_id)
         for _, ms, seq, fields in rows:
             with suppress(RunDamagedError):
-                entries.append(read_entry(run_id, epoch, ms, seq, fields))
+                entries.append(columns.read_entry(run_id, epoch, ms, seq, fields))
         return entries
 
     def _first_epoch(self, run_id: str) -> str:
         """The epoch by the journal's first entry, when the run's row has none."""
         text = self._session.value(_FIRST_FIELDS, (run_id,))
         with suppress(RunDamagedError):
-            return read_texts(run_id, "entry", text).get("epoch") or _UNKNOWN_EPOCH
+            return columns.read_texts(run_id, "entry", text).get("epoch") or _UNKNOWN_EPOCH
         return _UNKNOWN_EPOCH
 
-    def _text(self, space: Space, key: Any, text: Any) -> str:
+    def _text(self, space: engine.Space, key: Any, text: Any) -> str:
         if type(text) is str:
             return text
         raise StoreDamagedError(
@@ -235,11 +218,11 @@ def listing_statement(
         text += "(created_ms, run_id) < (?, ?) AND "
         values += [_number(int(created_ms)), run_id]
     index = f"runs_by_{next(iter(given), 'creation')}"
-    sql = _LISTING.format(columns=STORED_COLUMNS, index=index, wanted=text)
+    sql = _LISTING.format(columns=columns.STORED, index=index, wanted=text)
     return sql, [*values, now_ms, limit]
 
 
-def due_statement(what: Due, until_ms: int, limit: int) -> tuple[str, list[object]]:
+def due_statement(what: engine.Due, until_ms: int, limit: int) -> tuple[str, list[object]]:
     """The statement of what is due and its values."""
     sql = (
         f"SELECT run_id FROM runs INDEXED BY runs_by_{what.name.lower()} WHERE {what} <= ?"
@@ -248,7 +231,7 @@ def due_statement(what: Due, until_ms: int, limit: int) -> tuple[str, list[objec
     return sql, [until_ms, limit]
 
 
-def _feed_row(row: Row) -> FeedRow:
+def _feed_row(row: Row) -> engine.FeedRow:
     """A row of the feed; one that cannot be read stays, with an entry without a type.
 
     The feed serves readers of all runs: it must not end at rows of one run that were changed by
@@ -258,10 +241,12 @@ def _feed_row(row: Row) -> FeedRow:
     position = _whole(feed_ms), n
     if type(target) is str and type(run_id) is str and type(epoch) is str:
         with suppress(RunDamagedError):
-            return FeedRow(position, target, read_entry(run_id, epoch, ms, seq, fields))
+            return engine.FeedRow(
+                position, target, columns.read_entry(run_id, epoch, ms, seq, fields)
+            )
     run_id, epoch, target = (each if type(each) is str else "" for each in (run_id, epoch, target))
     nothing = JournalEntry(run_id, epoch or _UNKNOWN_EPOCH, position[0], _whole(seq), {"type": ""})
-    return FeedRow(position, target, nothing)
+    return engine.FeedRow(position, target, nothing)
 
 
 def _whole(ms: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from murmur_streams.stores.local.sqlite.rows import GONE, write_numbers, write_rows
+from murmur_streams.stores.local.sqlite.columns import GONE, write_numbers, write_rows
 from murmur_streams.stores.local.sqlite.session import Row
 
 # ruff: noqa: S608  # the statements are put together from names of our own; values are bound

@@ -102,7 +102,7 @@ _NEW_START = """DELETE FROM feed_start; INSERT INTO feed_start SELECT \
 coalesce(max(coalesce(feed_ms, ms)), 0), coalesce(max(n), 0) FROM journal WHERE n > 0"""
 
 
-def create_tables(connection: sqlite3.Connection) -> None:
+def create(connection: sqlite3.Connection) -> None:
     """Make an empty database a store of version ``SCHEMA_VERSION``; the caller commits."""
     for statement in TABLES + INDEXES:
         connection.execute(statement)
@@ -110,7 +110,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def check_tables(connection: sqlite3.Connection, path: Path) -> None:
+def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a store of ours that lacks a table, an index or a row.
 
     Raises:

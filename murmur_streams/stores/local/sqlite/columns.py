@@ -28,9 +28,9 @@ _RUN_COLUMNS = (
     "fields, run_id, epoch, target, state, tenant, created_ms, expire_at_ms, live_until_ms,"
     " overdue_ms, lease_until_ms, queue_ready, queue_score, no"
 )
-STORED_COLUMNS = f"version, last_ms, {_RUN_COLUMNS}"
+STORED = f"version, last_ms, {_RUN_COLUMNS}"
 """What ``read_stored`` reads, of ``runs LEFT JOIN versions ON run_no = no``."""
-STORED_WIDTH = STORED_COLUMNS.count(",") + 1
+STORED_WIDTH = STORED.count(",") + 1
 _MOMENTS = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms", "queue_ready")
 _NUMBER_OR_NONE = frozenset({int, NoneType})
 # Reads and checks in one step, which costs no more than reading alone.
@@ -112,7 +112,7 @@ def run_row(no: int, stored: Stored) -> Row:
 
 
 def read_stored(row: Row) -> Stored:
-    """A run and its moments from ``STORED_COLUMNS``.
+    """A run and its moments from ``STORED``.
 
     Raises:
         RunDamagedError: what is stored of it cannot be read.
