@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from murmur_streams.core.model.work import Beat, Claim, NoticeKind, TargetRule
-from murmur_streams.stores.work_store import WorkQueue
+from murmur_streams.stores.protocol import WorkQueue
 
 TENDER = "tender"
 

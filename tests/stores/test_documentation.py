@@ -13,12 +13,12 @@ from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.local.rocksdb.store import RocksDBRunStore
 from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
-from murmur_streams.stores.protocol import RunStore
+from murmur_streams.stores.protocol import RunStore, WorkerList, WorkQueue
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.workers import Workers
-from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
+from murmur_streams.stores.work_store import WorkStore
 
 STORES = [InMemoryRunStore, SQLiteRunStore, RocksDBRunStore, RedisRunStore]
 PARTS: list[tuple[type, type]] = [

@@ -17,7 +17,8 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Beat, Claimed, NoticeKind, TargetRule, WorkerInfo
-from murmur_streams.stores.work_store import WorkQueue, WorkStore
+from murmur_streams.stores.protocol import WorkQueue
+from murmur_streams.stores.work_store import WorkStore
 from tests.fleet.queueing import hand_on, over, take
 from tests.servers import Space
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from murmur_streams.core.model.errors import MurmurError, StoreClosedError, StoreError
 from murmur_streams.core.model.work import Beat, ClaimNotice, ControlMessage, WorkerInfo
 from murmur_streams.fleet.logs import LogThrottle
-from murmur_streams.stores.work_store import WorkerList, WorkQueue
+from murmur_streams.stores.protocol import WorkerList, WorkQueue
 
 logger = logging.getLogger("murmur_streams.worker")
 

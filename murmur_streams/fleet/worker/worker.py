@@ -28,7 +28,8 @@ from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.fleet.worker import loops
 from murmur_streams.fleet.worker.executions import Blocked, Executions
 from murmur_streams.fleet.worker.process import host_name, let_go_of_children, name_of, worker_id_of
-from murmur_streams.stores.work_store import WorkerList, WorkQueue, WorkStore
+from murmur_streams.stores.protocol import WorkerList, WorkQueue
+from murmur_streams.stores.work_store import WorkStore
 
 logger = logging.getLogger("murmur_streams.worker")
 

@@ -16,10 +16,10 @@ from typing import Any
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.work import MAX_REPORTED_RUNS, MAX_SILENT_BEATS, WorkerInfo
 from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.protocol import WorkerList
 from murmur_streams.stores.redis.connection.failures import code_of
 from murmur_streams.stores.redis.replies import flatten, pairs, text
 from murmur_streams.stores.redis.server import Server
-from murmur_streams.stores.work_store import WorkerList
 
 WAKE_GROUP = "workers"
 WAKE_CONSUMER = "any"

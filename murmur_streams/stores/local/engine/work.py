@@ -19,8 +19,8 @@ from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
 from murmur_streams.stores.local.engine.database import Due, ItemRange, Reader, Space
 from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
+from murmur_streams.stores.protocol import WorkerList, WorkQueue
 from murmur_streams.stores.timing import pause_before_retry
-from murmur_streams.stores.work_store import WorkerList, WorkQueue
 
 logger = logging.getLogger("murmur_streams.queue")
 
