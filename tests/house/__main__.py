@@ -20,6 +20,7 @@ RULES: tuple[Callable[[Tree], Iterable[Fault]], ...] = (
     structure.import_circles,
     structure.hidden_imports,
     structure.long_files,
+    structure.long_with_comments,
     structure.long_functions,
 )
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from tests.house.source import Fault, Source, Tree
 
 CODE_LINES = 240
+PYTHON_LINES = 400
+LUA_LINES = 120
 FUNCTION_LINES = 50
 INTEROP = "murmur_streams/interop/"
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -23,6 +25,15 @@ def long_files(tree: Tree) -> Iterator[Fault]:
         lines = 0 if source.path.startswith("tests/") else code_lines(source)
         if lines > CODE_LINES:
             yield Fault(source.path, 1, f"{lines} lines of code, {CODE_LINES} allowed")
+
+
+def long_with_comments(tree: Tree) -> Iterator[Fault]:
+    """With its comments, a file of the package has at most 400 lines, and a script 120."""
+    for sources, most in ((tree.package, PYTHON_LINES), (tree.lua, LUA_LINES)):
+        for source in sources:
+            lines = len(source.text.splitlines())
+            if lines > most:
+                yield Fault(source.path, 1, f"{lines} lines with comments, {most} allowed")
 
 
 def long_functions(tree: Tree) -> Iterator[Fault]:

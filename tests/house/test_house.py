@@ -22,6 +22,7 @@ from tests.house.structure import (
     import_circles,
     long_files,
     long_functions,
+    long_with_comments,
     repeated_classes,
 )
 
@@ -197,6 +198,19 @@ PLANTED: dict[str, tuple[Rule, Files, list[str], Files]] = {
         {"murmur_streams/a.py": code("text = '''", "", "# ''' ", "def f():", steps(237))},
         ["murmur_streams/a.py:1: 241 lines of code, 240 allowed"],
         {"murmur_streams/a.py": code("text = '''", "", "# '''", "def f():", steps(236))},
+    ),
+    "a file of 401 lines, and a script of 121": (
+        long_with_comments,
+        {"murmur_streams/a.py": "# One.\n" * 401, "lua/a.lua": "-- One.\n" * 121},
+        [
+            "murmur_streams/a.py:1: 401 lines with comments, 400 allowed",
+            "lua/a.lua:1: 121 lines with comments, 120 allowed",
+        ],
+        {
+            "murmur_streams/a.py": "# One.\n" * 400,
+            "lua/a.lua": "-- One.\n" * 120,
+            "tests/a.py": "# One.\n" * 401,
+        },
     ),
     "a function of 51 lines": (
         long_functions,

@@ -1,6 +1,6 @@
-"""The shape of the source: sizes, names, docstrings, and the drawn tree of errors.
+"""The shape of the source: names, docstrings, and the drawn tree of errors.
 
-The rules that ``make lint`` checks are in ``tests/house``.
+Sizes and the other rules that ``make lint`` checks are in ``tests/house``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ import inspect
 import re
 from pathlib import Path
 
-import pytest
-
 from murmur_streams.core.model import errors
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "murmur_streams"
-LUA = ROOT / "lua"
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "misc"}
-PYTHON_LINES = 400
-LUA_LINES = 120
 
 
 def modules() -> list[Path]:
@@ -34,10 +29,6 @@ def packages() -> list[Path]:
 
 def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-def line_count(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def error_classes() -> dict[str, type[BaseException]]:
@@ -103,17 +94,3 @@ def test_every_package_says_what_it_holds() -> None:
         or not ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
     ]
     assert silent == []
-
-
-@pytest.mark.parametrize(
-    ("folder", "pattern", "limit"),
-    [
-        pytest.param(PACKAGE, "*.py", PYTHON_LINES, id="python"),
-        pytest.param(LUA, "*.lua", LUA_LINES, id="lua"),
-    ],
-)
-def test_no_file_is_over_its_limit(folder: Path, pattern: str, limit: int) -> None:
-    """A Python file has at most 400 lines, a Lua file 120."""
-    counts = {shown(path): line_count(path) for path in sorted(folder.rglob(pattern))}
-    assert counts, f"no {pattern} under {folder}"
-    assert {path: lines for path, lines in counts.items() if lines > limit} == {}
