@@ -211,21 +211,18 @@ class Queue(WorkQueue):
     ) -> tuple[list[work.ControlMessage], str]:
         # A broken connection yields no messages. One position for each partition is in ``after``.
         keys = [self._keys.control(worker, each) for each in self._keys.all_partitions]
-        positions = after.split(",") if after else [FIRST_CONTROL for _ in keys]
+        read = after.split(",") if after else [FIRST_CONTROL for _ in keys]
+        positions = dict(zip(keys, read, strict=True))
         messages: list[work.ControlMessage] = []
         try:
-            reply = await self._server.blocking(
-                *("XREAD", "COUNT", CONTROL_PAGE, "BLOCK", max(1, round(seconds * 1000))),
-                *("STREAMS", *keys, *positions),
-                seconds=seconds,
-            )
+            reply = await self._server.read_streams(positions, CONTROL_PAGE, seconds)
         except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
             await judge_read(self._server, error)
             return [], after
         for key, entries in reply or ():
-            positions[keys.index(text(key))] = text(entries[-1][0])
+            positions[text(key)] = text(entries[-1][0])
             messages += (read_message(raw) for _, raw in entries)
-        return messages, ",".join(positions)
+        return messages, ",".join(positions.values())
 
 
 def log_wrong_type(key: str) -> None:

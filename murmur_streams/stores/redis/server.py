@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -160,6 +160,12 @@ class Server:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
         self._check_home()
         return await self._blocking.blocking(*command, seconds=seconds)
+
+    async def read_streams(self, after: Mapping[str, str], count: int, seconds: float) -> Reply:
+        """Wait for entries of streams, each after its position, at most ``seconds``."""
+        block = ("BLOCK", max(1, round(seconds * 1000)))
+        command = ("XREAD", "COUNT", count, *block, "STREAMS", *after, *after.values())
+        return await self.blocking(*command, seconds=seconds)
 
     async def new_connection(self, again: bool) -> Any:
         """Make a connection for the caller alone, with all scripts loaded.

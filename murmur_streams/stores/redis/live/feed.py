@@ -174,16 +174,10 @@ class FeedReader:
     async def _block(self) -> Any:
         if self._closed:
             raise StoreClosedError(_CLOSED)
-        seconds = sources.BLOCK_SECONDS
-        positions = [f"{ms}-{n}" for ms, n in self._cursor.positions]
-        self._blocked = start_task(
-            self._server.blocking(
-                *("XREAD", "COUNT", sources.FEED_PAGE, "BLOCK", int(seconds * 1000)),
-                *("STREAMS", *self._feeds, *positions),
-                seconds=seconds,
-            ),
-            "feed",
-        )
+        positions = (f"{ms}-{n}" for ms, n in self._cursor.positions)
+        after = dict(zip(self._feeds, positions, strict=True))
+        reading = self._server.read_streams(after, sources.FEED_PAGE, sources.BLOCK_SECONDS)
+        self._blocked = start_task(reading, "feed")
         try:
             return await self._blocked
         except asyncio.CancelledError:

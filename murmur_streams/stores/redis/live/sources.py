@@ -156,14 +156,11 @@ class DirectSource:
     async def read(self) -> None:
         """Wait for entries once, and hand them to their runs."""
         runs = {self._server.keys.journal(run_id): run for run_id, run in self._followed.items()}
-        ids = [run.last_id for run in runs.values()]
-        for run in runs.values():
+        after = {self._wake: self._wake_id}
+        for key, run in runs.items():
+            after[key] = run.last_id
             run.is_armed = True
-        reply = await self._server.blocking(
-            *("XREAD", "COUNT", JOURNAL_PAGE, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"),
-            *(self._wake, *runs, self._wake_id, *ids),
-            seconds=BLOCK_SECONDS,
-        )
+        reply = await self._server.read_streams(after, JOURNAL_PAGE, BLOCK_SECONDS)
         for key, entries in reply or ():
             run = runs.get(text(key))
             if run is None:
@@ -206,11 +203,8 @@ class FeedSource:
 
     async def read(self) -> None:
         """Wait for entries once, and hand them to the followed among their runs."""
-        reply = await self._server.blocking(
-            *("XREAD", "COUNT", FEED_PAGE, "BLOCK", int(BLOCK_SECONDS * 1000)),
-            *("STREAMS", self._feed, self._at),
-            seconds=BLOCK_SECONDS,
-        )
+        after = {self._feed: self._at}
+        reply = await self._server.read_streams(after, FEED_PAGE, BLOCK_SECONDS)
         if not reply:
             # A feed that was deleted or rewound ends no read until it has grown past this position.
             await self._check_end()
