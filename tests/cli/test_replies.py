@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
-from murmur_streams.cli.data.replies import Reply, for_json, for_pipe, for_terminal
+from murmur_streams.cli.data.redis import Reply, for_json, for_pipe, for_terminal
 
 ENTRIES: Reply = [[b"1-1", [b"type", b"a"]], [b"1-2", [b"type", b"b"]]]
 

@@ -14,17 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from murmur_streams.cli.shell import printing
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.options import Every, Limit, State, Target
-from murmur_streams.cli.shell.printing import (
-    console,
-    duration_text,
-    moment_text,
-    print_json,
-    progress_text,
-    run_json,
-    state_text,
-)
 from murmur_streams.cli.shell.run_source import every_run, open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.pages import RunPage
@@ -66,7 +58,7 @@ async def runs(
     """
     if watch and every:
         raise typer.BadParameter("--watch looks at the newest runs: leave --all out")
-    screen = console()
+    screen = printing.console()
     async with open_run_source(session) as source:
         newest = partial(source.list_runs, state=state, target=target, limit=limit)
         if watch:
@@ -99,10 +91,10 @@ async def _watch(
 
 def _print_run(session: Session, screen: Console, run: Run) -> None:
     if session.as_json:
-        print_json(run_json(run))
+        printing.print_json(printing.run_json(run))
         return
-    line = Text(f"{moment_text(run.created_ms)}  ", "dim")
-    state = state_text(run.state)
+    line = Text(f"{printing.moment_text(run.created_ms)}  ", "dim")
+    state = printing.state_text(run.state)
     state.pad_right(max(0, 9 - len(state)))
     line.append(state).append(f"  {run.target}  {run.run_id}")
     line.append(f"  {_details(run)}".rstrip(), "dim")
@@ -112,21 +104,23 @@ def _print_run(session: Session, screen: Console, run: Run) -> None:
 def _table(runs: tuple[Run, ...]) -> Table:
     table = Table("created", "state", "target", "run", "", box=None, header_style="dim")
     for run in runs:
-        created = moment_text(run.created_ms)
-        table.add_row(created, state_text(run.state), run.target, run.run_id, _details(run))
+        created = printing.moment_text(run.created_ms)
+        table.add_row(
+            created, printing.state_text(run.state), run.target, run.run_id, _details(run)
+        )
     return table
 
 
 def _details(run: Run) -> str:
     now_ms = time.time_ns() // 1_000_000
-    parts = [] if run.progress is None else [progress_text(run.progress)]
+    parts = [] if run.progress is None else [printing.progress_text(run.progress)]
     if run.attempt > 1:
         parts.append(f"attempt {run.attempt}")
     if run.failures:
         parts.append(f"{run.failures} failed")
     if run.state is RunState.PENDING and run.due_ms is not None and run.due_ms > now_ms:
-        parts.append(f"due in {duration_text(now_ms, run.due_ms)}")
+        parts.append(f"due in {printing.duration_text(now_ms, run.due_ms)}")
     if run.cancel_requested is not None and not run.state.is_terminal:
         parts.append("to be cancelled")
-    took = duration_text(run.started_ms, run.ended_ms or now_ms)
+    took = printing.duration_text(run.started_ms, run.ended_ms or now_ms)
     return "  ".join([*parts, took] if took else parts)

@@ -7,24 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from murmur_streams.cli.shell import printing
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.options import RunId
-from murmur_streams.cli.shell.printing import (
-    clock_text,
-    compact,
-    console,
-    duration_text,
-    failure_text,
-    moment_text,
-    print_json,
-    print_pretty,
-    print_rows,
-    printable,
-    progress_text,
-    result_json,
-    run_json,
-    state_text,
-)
 from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.entries import JournalEntry
@@ -55,8 +40,10 @@ async def show(session: Session, run: RunId, last: Last = 5) -> None:
         dead_reason = await source.dead_reason(found)
         entries = await source.last_entries(found, last) if last else []
     if session.as_json:
-        more = {"result": result_json(result), "dead": dead_reason}
-        print_json(run_json(found) | more | {"journal": [_entry_json(each) for each in entries]})
+        more = {"result": printing.result_json(result), "dead": dead_reason}
+        printing.print_json(
+            printing.run_json(found) | more | {"journal": [_entry_json(each) for each in entries]}
+        )
         return
     _print_run(found, dead_reason)
     _print_result(found, result)
@@ -73,28 +60,28 @@ def _entry_json(entry: JournalEntry) -> dict[str, Any]:
 
 
 def _print_run(run: Run, dead_reason: str | None) -> None:
-    took = duration_text(run.started_ms, run.ended_ms)
+    took = printing.duration_text(run.started_ms, run.ended_ms)
     failed = f", {run.failures} failed" if run.failures else ""
     host = f" on {run.host}" if run.host else ""
     checkpoint = run.checkpoint_size
-    print_rows(
+    printing.print_rows(
         ("run", run.run_id),
         ("target", run.target),
-        ("state", state_text(run.state)),
-        ("progress", progress_text(run.progress)),
+        ("state", printing.state_text(run.state)),
+        ("progress", printing.progress_text(run.progress)),
         ("attempt", f"{run.attempt}{failed}"),
         ("worker", f"{run.worker or '-'}{host}"),
-        ("created", moment_text(run.created_ms)),
-        ("started", moment_text(run.started_ms)),
-        ("ended", f"{moment_text(run.ended_ms)}  {took}".strip()),
-        ("due", run.due_ms and moment_text(run.due_ms)),
-        ("deadline", run.deadline_ms and moment_text(run.deadline_ms)),
+        ("created", printing.moment_text(run.created_ms)),
+        ("started", printing.moment_text(run.started_ms)),
+        ("ended", f"{printing.moment_text(run.ended_ms)}  {took}".strip()),
+        ("due", run.due_ms and printing.moment_text(run.due_ms)),
+        ("deadline", run.deadline_ms and printing.moment_text(run.deadline_ms)),
         ("priority", run.priority),
         *_cancel_rows(run),
         ("journal", f"{run.version} entries"),
         ("saved", None if checkpoint is None else f"a checkpoint of {checkpoint:,} bytes"),
         ("dead", dead_reason and f"{dead_reason}; murmur-streams dead show {run.run_id}"),
-        ("metadata", None if run.metadata is None else compact(run.metadata)),
+        ("metadata", None if run.metadata is None else printing.compact(run.metadata)),
     )
 
 
@@ -104,23 +91,23 @@ def _cancel_rows(run: Run) -> list[tuple[str, str | int | None]]:
     reason = f"  {run.cancel_reason}" if run.cancel_reason else ""
     delivered = run.cancel_delivered
     return [
-        ("cancel", f"requested {moment_text(run.cancel_requested)}{reason}"),
-        ("", delivered and f"delivered {moment_text(delivered)}"),
+        ("cancel", f"requested {printing.moment_text(run.cancel_requested)}{reason}"),
+        ("", delivered and f"delivered {printing.moment_text(delivered)}"),
     ]
 
 
 def _print_result(run: Run, result: RunResult | None) -> None:
-    found = result_json(result)
+    found = printing.result_json(result)
     output = None if found is None else found.get("outputs", found.get("output"))
-    screen = console()
+    screen = printing.console()
     if output is not None:
         screen.print(Text("result", style="dim"))
-        print_pretty(output)
-    wrong = failure_text(run, result)
+        printing.print_pretty(output)
+    wrong = printing.failure_text(run, result)
     if wrong:
         screen.print(Text.assemble(("error     ", "dim"), (wrong, "red")))
     errors = run.errors.splitlines() if run.errors else []
-    print_rows(*(("attempt", line) for line in _first_and_last(errors)))
+    printing.print_rows(*(("attempt", line) for line in _first_and_last(errors)))
 
 
 def _first_and_last(lines: list[str]) -> list[str]:
@@ -135,18 +122,18 @@ def _first_and_last(lines: list[str]) -> list[str]:
 def _print_entries(entries: list[JournalEntry], version: int) -> None:
     if not entries:
         return
-    screen = console()
+    screen = printing.console()
     screen.print(Text(f"last {len(entries)} of {version} entries (UTC)", style="dim"))
     for entry in entries:
         text = "  ".join(
-            f"{printable(name)}={compact(value)}"
+            f"{printing.printable(name)}={printing.compact(value)}"
             for name, value in _shown_fields(entry).items()
             if name not in {"type", "ts"}
         )
         screen.print(
             Text.assemble(
-                (f"  {clock_text(entry.ms)}  #{entry.seq:<4} ", "dim"),
-                (f"{printable(entry.type):<15} ", "cyan"),
+                (f"  {printing.clock_text(entry.ms)}  #{entry.seq:<4} ", "dim"),
+                (f"{printing.printable(entry.type):<15} ", "cyan"),
                 text,
             )
         )

@@ -13,13 +13,12 @@ from pydantic import JsonValue
 
 from murmur_streams.cli.runs.watch import Follower
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.load_fleet import App, open_fleet
-from murmur_streams.cli.shell.options import AgentName, RunId, moment_of, seconds_of
+from murmur_streams.cli.shell.load_fleet import open_fleet
+from murmur_streams.cli.shell.options import AgentName, RunId, moment_of, option, seconds_of
 from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.run_source import (
+    UNSERVED_SECONDS,
     RunSource,
-    SubmittedRun,
-    check_served,
     open_run_source,
     print_own_warnings,
 )
@@ -45,48 +44,34 @@ NewRunId = Annotated[
 class SubmitFlags:
     """The options of a submission, by the names of SubmitOptions."""
 
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run-id", metavar="ID", help="The run's id. Default: a random one."),
-    ] = None
-    app: App = None
-    delay: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME", parser=seconds_of, help="Begin after so long, such as 90 or 5m."
-        ),
-    ] = None
-    at: Annotated[
-        datetime | None,
-        typer.Option(
-            metavar="MOMENT",
-            parser=moment_of,
-            help="Begin then: 2030-01-31T09:00, in this machine's zone unless it names one.",
-        ),
-    ] = None
-    priority: Annotated[
-        int,
-        typer.Option(
-            min=-MOST_PRIORITY,
-            max=MOST_PRIORITY,
-            help="A step is worth a minute of waiting, so that nothing starves.",
-        ),
-    ] = 0
-    deadline: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME",
-            parser=seconds_of,
-            help="Fail it when it has not ended so long after it may begin, retries included. "
-            "Default: the agent's, which is only known with --app; else none.",
-        ),
-    ] = None
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", help="The same key and input again is the same run, and not another one."
-        ),
-    ] = None
+    run_id: str | None = option(metavar="ID", help="The run's id. Default: a random one.")
+    app: str | None = option(
+        metavar="MODULE:FLEET",
+        help="Check target and input against this fleet first, and take the agent's deadline.",
+    )
+    delay: float | None = option(
+        metavar="TIME", parser=seconds_of, help="Begin after so long, such as 90 or 5m."
+    )
+    at: datetime | None = option(
+        metavar="MOMENT",
+        parser=moment_of,
+        help="Begin then: 2030-01-31T09:00, in this machine's zone unless it names one.",
+    )
+    priority: int = option(
+        default=0,
+        min=-MOST_PRIORITY,
+        max=MOST_PRIORITY,
+        help="A step is worth a minute of waiting, so that nothing starves.",
+    )
+    deadline: float | None = option(
+        metavar="TIME",
+        parser=seconds_of,
+        help="Fail it when it has not ended so long after it may begin, retries included. "
+        "Default: the agent's, which is only known with --app; else none.",
+    )
+    idempotency_key: str | None = option(
+        metavar="KEY", help="The same key and input again is the same run, and not another one."
+    )
 
     def options(self) -> SubmitOptions:
         """The options without the app, which is not a part of the submission."""
@@ -122,9 +107,11 @@ async def submit(
     value = read_input(given)
     print_own_warnings()
     async with open_run_source(session, flags.app, may_be_new=True) as source:
-        made = await source.submit(target, value, flags.options())
-        session.print({"run_id": made.run_id, "target": target, "submitted": True}, made.run_id)
-        await _warn_and_follow(session, source, made, follow=follow)
+        new_id, warning = await source.submit(target, value, flags.options())
+        session.print({"run_id": new_id, "target": target, "submitted": True}, new_id)
+        _print_warning(session, warning)
+        if follow:
+            raise typer.Exit(await Follower(session, new_id).follow_to_end(source))
 
 
 @command(
@@ -149,19 +136,16 @@ async def retry(
         handle = await fleet.retry(run, new_run_id=run_id)
         new_id = handle.run_id
         session.print({"run_id": new_id, "retry_of": run, "submitted": True}, new_id)
-        made = await check_served(handle)
-        await _warn_and_follow(session, RunSource(fleet), made, follow=follow)
+        _print_warning(session, await handle.unserved(UNSERVED_SECONDS))
+        if follow:
+            raise typer.Exit(await Follower(session, new_id).follow_to_end(RunSource(fleet)))
 
 
-async def _warn_and_follow(
-    session: Session, source: RunSource, made: SubmittedRun, *, follow: bool
-) -> None:
-    if made.warning is not None and session.as_json:
-        print(json.dumps({"warning": made.warning}), file=sys.stderr, flush=True)
-    elif made.warning is not None:
-        print_message(f"murmur-streams: {made.warning}")
-    if follow:
-        raise typer.Exit(await Follower(session, made.run_id).follow_to_end(source))
+def _print_warning(session: Session, warning: str | None) -> None:
+    if warning is not None and session.as_json:
+        print(json.dumps({"warning": warning}), file=sys.stderr, flush=True)
+    elif warning is not None:
+        print_message(f"murmur-streams: {warning}")
 
 
 def read_input(given: str | None) -> JsonValue:

@@ -9,20 +9,9 @@ from typing import Annotated
 
 import typer
 
+from murmur_streams.cli.shell import printing
 from murmur_streams.cli.shell.command import EXIT_CODES, command, message_on_interrupt
 from murmur_streams.cli.shell.options import RunId
-from murmur_streams.cli.shell.printing import (
-    console,
-    event_json,
-    event_line,
-    failure_text,
-    outcome_json,
-    output_of,
-    print_json,
-    print_message,
-    print_outcome,
-    print_pretty,
-)
 from murmur_streams.cli.shell.run_source import RunSource, open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import MurmurError
@@ -58,14 +47,14 @@ class Follower:
 
     async def follow(self, source: RunSource) -> None:
         """Print every event after the cursor, until the run's stream ends."""
-        screen = console()
+        screen = printing.console()
         with message_on_interrupt(self._resumable):
             async with aclosing(source.handle(self.run_id).stream(after=self.cursor)) as events:
                 async for event in events:
                     if self.session.as_json:
-                        print_json(event_json(event))
+                        printing.print_json(event.model_dump(mode="json", exclude_none=True))
                     else:
-                        screen.print(event_line(event))
+                        screen.print(printing.event_line(event))
                     self.cursor = event.id
 
     async def follow_to_end(self, source: RunSource) -> int:
@@ -75,9 +64,9 @@ class Follower:
             run = await source.handle(self.run_id).snapshot()
             result = await source.result(run)
         if self.session.as_json:
-            print_json(outcome_json(run, result))
+            printing.print_json(printing.outcome_json(run, result))
         else:
-            print_outcome(run, result)
+            printing.print_outcome(run, result)
         return EXIT_CODES[run.state]
 
     def resume_command(self) -> str:
@@ -128,7 +117,7 @@ async def result(session: Session, run: RunId, wait: Wait = False) -> None:
             found = await _ended(source, run, wait=wait)
             left = await source.result(found)
     if session.as_json:
-        print_json(outcome_json(found, left))
+        printing.print_json(printing.outcome_json(found, left))
     else:
         _print(found, left)
     raise typer.Exit(EXIT_CODES[found.state])
@@ -152,7 +141,7 @@ async def _ended(source: RunSource, run_id: str, *, wait: bool) -> Run:
 def _print(run: Run, result: RunResult | None) -> None:
     is_completed = run.state is RunState.COMPLETED
     if isinstance(result, GroupResult) or (result is not None and is_completed):
-        print_pretty(output_of(result))
+        printing.print_pretty(printing.output_of(result))
     if not is_completed:
-        text = failure_text(run, result) or run.cancel_reason
-        print_message(f"{run.state}: {text}" if text else str(run.state))
+        text = printing.failure_text(run, result) or run.cancel_reason
+        printing.print_message(f"{run.state}: {text}" if text else str(run.state))

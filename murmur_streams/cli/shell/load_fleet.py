@@ -7,9 +7,7 @@ import os
 import sys
 import traceback
 from types import ModuleType
-from typing import Annotated, cast
-
-import typer
+from typing import cast
 
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.exception_text import describe_error, traceback_of
@@ -18,16 +16,6 @@ from murmur_streams.fleet import Fleet
 
 _OUR_FILES = (__file__, importlib.__file__)
 _FORM = "name it as MODULE:ATTRIBUTE, for example app:fleet"
-
-
-App = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="MODULE:FLEET",
-        help="Check target and input against this fleet first, and take the agent's deadline.",
-    ),
-]
 
 
 class FleetNotFoundError(StoreConfigurationError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, field, fields, is_dataclass
 from datetime import datetime
 from typing import Annotated, Any, cast, get_type_hints
 
@@ -33,20 +33,32 @@ Every = Annotated[bool, typer.Option("--all", help="All of them, however many.")
 Function = Callable[..., Any]
 
 
+def option(*flags: str, default: Any = None, shown: bool = True, **more: Any) -> Any:
+    """A field of a dataclass of options.
+
+    Args:
+        flags: its names, where typer should not make one of the field's name.
+        default: without the option.
+        shown: whether the repr of the dataclass has it; False for what may hold a secret.
+        more: for typer.
+    """
+    return field(default=default, repr=shown, metadata={"option": typer.Option(*flags, **more)})
+
+
 def setting_option(setting: str, text: str, *flags: str, otherwise: str = "", **more: Any) -> Any:
     """An option over a setting of the environment; it has the bounds of the setting's rule.
 
     Args:
         setting: the field of Settings.
         text: about the option; its default, the variable, is added.
-        flags: its names, where typer should not make one of the parameter's name.
+        flags: its names, where typer should not make one of the field's name.
         otherwise: what holds without the variable, such as ``, else none``.
         more: for typer.
     """
     row = variable(setting)
     if row.rule.least is not None:
         more |= {"min": row.rule.least, "max": row.rule.most}
-    return typer.Option(*flags, help=f"{text} Default: {row.name}{otherwise}.", **more)
+    return option(*flags, help=f"{text} Default: {row.name}{otherwise}.", **more)
 
 
 def settings_with(settings: Settings, options: Any) -> Settings:
@@ -80,7 +92,7 @@ def with_options(function: Function, parameters: Iterable[inspect.Parameter]) ->
         kind: Any = parameter.annotation
         if is_dataclass(kind):
             kinds[parameter.name] = cast("type[Any]", kind)
-            flat += parameters_of(kinds[parameter.name])
+            flat += _options_of(kinds[parameter.name])
         else:
             flat.append(parameter)
 
@@ -93,6 +105,15 @@ def with_options(function: Function, parameters: Iterable[inspect.Parameter]) ->
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     run.__signature__ = inspect.Signature(flat)  # pyright: ignore[reportFunctionMemberAccess]  # inspect's own protocol
     return run
+
+
+def _options_of(kind: type[Any]) -> list[inspect.Parameter]:
+    """A parameter for each field of a dataclass, described by its ``option``."""
+    known = {each.name: each.metadata["option"] for each in fields(kind)}
+    return [
+        each.replace(annotation=Annotated[each.annotation, known[each.name]])
+        for each in parameters_of(kind)
+    ]
 
 
 def _reflowed(docstring: str) -> str:

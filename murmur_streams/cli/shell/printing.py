@@ -65,11 +65,6 @@ def compact(value: object) -> str:
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
-def event_json(event: RunEvent) -> dict[str, Any]:
-    """An event as JSON, without the fields that are None."""
-    return event.model_dump(mode="json", exclude_none=True)
-
-
 def event_line(event: RunEvent) -> Text:
     """An event for a person."""
     moment = event.timestamp.astimezone(UTC).strftime(_CLOCK)[:-3]

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -31,15 +30,6 @@ UNSERVED_SECONDS = 1.0
 _GONE = "its worker has not been heard of ({}); it ends when any worker is there"
 
 
-@dataclass(frozen=True, slots=True)
-class SubmittedRun:
-    """A run that was accepted."""
-
-    run_id: str
-    warning: str | None
-    """For the submitter: no worker serves the target."""
-
-
 class RunSource:
     """The operations of commands on the runs of a store.
 
@@ -49,9 +39,12 @@ class RunSource:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
-        """Submit a run."""
-        return await check_served(await self._fleet.submit(target, given, **options))
+    async def submit(
+        self, target: str, given: JsonValue, options: SubmitOptions
+    ) -> tuple[str, str | None]:
+        """Submit a run; returns its id, and a warning when no worker serves the target."""
+        handle = await self._fleet.submit(target, given, **options)
+        return handle.run_id, await handle.unserved(UNSERVED_SECONDS)
 
     def handle(self, run_id: str) -> RunHandle[Any] | AsyncHandle:
         """The handle of one run: its snapshot, its stream, its cancel."""
@@ -97,14 +90,16 @@ class RunSource:
 class HttpSource(RunSource):
     """The runs behind an HTTP server, which shows neither workers nor dead letters."""
 
-    def __init__(self, client: AsyncClient) -> None:  # pyright: ignore[reportMissingSuperCall]
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def submit(self, target: str, given: JsonValue, options: SubmitOptions) -> SubmittedRun:
+    async def submit(
+        self, target: str, given: JsonValue, options: SubmitOptions
+    ) -> tuple[str, str | None]:
         # The server takes the tenant from the token.
         asked = {name: value for name, value in options.items() if name != "tenant"}
         handle = await self._client.submit(target, given, **asked)  # pyright: ignore[reportArgumentType]  # the keywords are the same
-        return SubmittedRun(handle.run_id, handle.warning)
+        return handle.run_id, handle.warning
 
     def handle(self, run_id: str) -> AsyncHandle:
         return self._client.handle(run_id)
@@ -175,8 +170,3 @@ def print_own_warnings() -> None:
     """Keep logging's last resort from printing warnings that the command prints itself."""
     for name in ("murmur_streams.fleet", "murmur_streams.client"):
         logging.getLogger(name).addHandler(logging.NullHandler())
-
-
-async def check_served(handle: RunHandle[Any]) -> SubmittedRun:
-    """The submitted run, with a warning when no worker serves its target."""
-    return SubmittedRun(handle.run_id, await handle.unserved(UNSERVED_SECONDS))

@@ -6,13 +6,13 @@ import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import typer
-
+from murmur_streams.cli.shell.options import option
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
@@ -33,46 +33,37 @@ NEEDS_STORE = (
 )
 
 
-def _shared(*flags: str, **more: Any) -> Any:
-    return typer.Option(*flags, rich_help_panel="Options of every command", **more)
+_shared = partial(option, rich_help_panel="Options of every command")
 
 
 @dataclass(frozen=True, slots=True)
 class Globals:
     """The shared options, which may stand before or after the command."""
 
-    url: Annotated[
-        str | None,
-        _shared(
-            "--url",
-            metavar="URL",
-            help="The store of the runs. Default: MURMUR_URL, else the embedded server.",
-        ),
-    ] = field(default=None, repr=False)
-    prefix: Annotated[
-        str | None,
-        _shared(
-            "--prefix",
-            metavar="PREFIX",
-            help="The first part of the keys. Default: MURMUR_KEY_PREFIX.",
-        ),
-    ] = None
-    as_json: Annotated[bool, _shared("--json", help="Print JSON, for programs.")] = False
-    debug: Annotated[bool, _shared("--debug", help="Show the traceback behind an error.")] = False
-    server: Annotated[
-        str | None,
-        _shared(
-            "--server", metavar="URL", help="Ask this HTTP server instead. Default: MURMUR_SERVER."
-        ),
-    ] = field(default=None, repr=False)
-    token_file: Annotated[
-        Path | None,
-        _shared(
-            "--token-file",
-            metavar="FILE",
-            help="A file with the token for the server. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
-        ),
-    ] = None
+    url: str | None = _shared(
+        "--url",
+        metavar="URL",
+        help="The store of the runs. Default: MURMUR_URL, else the embedded server.",
+        shown=False,
+    )
+    prefix: str | None = _shared(
+        "--prefix",
+        metavar="PREFIX",
+        help="The first part of the keys. Default: MURMUR_KEY_PREFIX.",
+    )
+    as_json: bool = _shared("--json", help="Print JSON, for programs.", default=False)
+    debug: bool = _shared("--debug", help="Show the traceback behind an error.", default=False)
+    server: str | None = _shared(
+        "--server",
+        metavar="URL",
+        help="Ask this HTTP server instead. Default: MURMUR_SERVER.",
+        shown=False,
+    )
+    token_file: Path | None = _shared(
+        "--token-file",
+        metavar="FILE",
+        help="A file with the token for the server. Default: MURMUR_TOKEN, MURMUR_TOKEN_FILE.",
+    )
 
     def over(self, other: Globals) -> Globals:
         """These options, completed by ``other``."""
@@ -284,9 +275,5 @@ class Session:
 
     def to_environment(self) -> dict[str, str]:
         """The options as variables, for the user's code and for child processes."""
-        variables: dict[str, str] = {}
-        if self.given.url:
-            variables["MURMUR_URL"] = self.given.url
-        if self.given.prefix:
-            variables["MURMUR_KEY_PREFIX"] = self.given.prefix
-        return variables
+        given = {"MURMUR_URL": self.given.url, "MURMUR_KEY_PREFIX": self.given.prefix}
+        return {name: value for name, value in given.items() if value}

@@ -1,11 +1,17 @@
-"""The health of workers for probes: of one process, of all of a supervisor, and as a file."""
+"""The health of workers, of one process or of all of a supervisor, and how probes ask for it.
+
+By a file that is touched at each beat, or by ``GET /livez``, ``/readyz`` and ``/metrics``: the
+smallest server that satisfies a probe.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,13 +20,19 @@ from typing import Any
 from murmur_streams.cli.supervisor.child import Child
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.fleet.worker.worker import REGISTER_SECONDS
+from murmur_streams.settings import Settings
+from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
 
 logger = logging.getLogger("murmur_streams.worker")
+_process_logger = logging.getLogger("murmur_streams.processes")
 
+REQUEST_SECONDS = 5.0
+"""How long a probe may take to send its request."""
+_LONGEST_REQUEST = 8_192
+_READS = frozenset({"GET", "HEAD"})
+_REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 BEATS = 3
 """A worker beats every few seconds; after so many missed beats it counts as silent."""
-
-
 BLOCKED_SECONDS = 5.0
 """How long after a beat is too old a process counts as stuck: its event loop does not run."""
 MOST_TARGETS = 20
@@ -77,7 +89,7 @@ class WorkerHealth:
     @property
     def is_fresh(self) -> bool:
         """Whether its last beat is recent enough."""
-        return self.beaten_at is not None and _since(self.beaten_at) < self.fresh_seconds
+        return self.beaten_at is not None and time.monotonic() - self.beaten_at < self.fresh_seconds
 
     @property
     def is_live(self) -> bool:
@@ -97,18 +109,17 @@ class WorkerHealth:
     def as_json(self) -> dict[str, Any]:
         """The body of a probe's answer."""
         beaten, warning, refusal = self.beaten_at, self.warning(), self.refusal()
+        is_silent = self.status is Status.WORKING and not self.is_fresh
         return {
-            "status": "no heartbeat" if self._is_silent else str(self.status),
+            "status": "no heartbeat" if is_silent else str(self.status),
             "worker": self.worker,
             "targets": list(self.targets[:MOST_TARGETS]),
-            "last_beat_seconds_ago": None if beaten is None else round(_since(beaten), 1),
+            "last_beat_seconds_ago": None
+            if beaten is None
+            else round(time.monotonic() - beaten, 1),
             **({} if warning is None else {"warning": warning}),
             **({} if refusal is None else {"refused": refusal}),
         }
-
-    @property
-    def _is_silent(self) -> bool:
-        return self.status is Status.WORKING and not self.is_fresh
 
 
 class SupervisorHealth:
@@ -126,16 +137,9 @@ class SupervisorHealth:
         self._processes = processes
         self._fresh_seconds = fresh_seconds
         self._on_beat = on_beat
-        self._children: list[Child] = []
         self._draining = False
-
-    def add(self, child: Child) -> None:
-        """Count one more process."""
-        self._children.append(child)
-
-    def remove(self, child: Child) -> None:
-        """Forget a process that has ended."""
-        self._children.remove(child)
+        self.children: dict[int, Child] = {}
+        """The processes that run, by their numbers; the supervisor adds and removes them."""
 
     def on_report(self, child: Child) -> None:
         """Take notice of a report."""
@@ -149,7 +153,7 @@ class SupervisorHealth:
     @property
     def is_live(self) -> bool:
         """Whether no process is stuck; one that loads its code, or is replaced, is not."""
-        return not any(map(self._is_stuck, self._children))
+        return not any(map(self._is_stuck, self.children.values()))
 
     @property
     def is_ready(self) -> bool:
@@ -159,22 +163,22 @@ class SupervisorHealth:
     @property
     def is_warned(self) -> bool:
         """Whether one of them reports something on the store that needs mending."""
-        return any("warning" in child.report for child in self._children)
+        return any("warning" in child.report for child in self.children.values())
 
     def as_json(self) -> dict[str, Any]:
         """The body of a probe's answer."""
-        started = all(child.was_ready for child in self._children)
-        status = Status.WORKING if started and self._children else Status.STARTING
+        started = all(child.was_ready for child in self.children.values())
+        status = Status.WORKING if started and self.children else Status.STARTING
         return {
             "status": str(Status.DRAINING if self._draining else status),
             "processes": [
                 {"pid": child.pid, **_shown(child), "stuck": self._is_stuck(child)}
-                for child in sorted(self._children, key=lambda child: child.number)
+                for _, child in sorted(self.children.items())
             ],
         }
 
     def _all(self, check: Callable[[Child], bool]) -> bool:
-        return len(self._children) == self._processes and all(map(check, self._children))
+        return len(self.children) == self._processes and all(map(check, self.children.values()))
 
     def _is_fresh(self, child: Child) -> bool:
         beaten = child.beaten_at
@@ -196,35 +200,110 @@ def _shown(child: Child) -> dict[str, Any]:
     return shown | {name: report[name] for name in ("warning", "refused") if name in report}
 
 
-class HealthFile:
-    """A file that is touched at each beat and removed when the worker has ended.
+AnyHealth = WorkerHealth | SupervisorHealth
+
+
+@contextmanager
+def touched_file(path: Path | None) -> Generator[Callable[[], None]]:
+    """Yield a function that touches the file at a beat; the file is removed at the end.
+
+    A full disk or a missing folder is logged at each beat, and the worker goes on.
 
     Raises:
         InvalidInputError: it cannot be written.
     """
+    if path is None:
+        yield lambda: None
+        return
+    try:
+        # A process that was killed left its file: it must not count as a beat of this one.
+        path.unlink(missing_ok=True)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(2, "its folder does not exist")
+    except OSError as error:
+        raise InvalidInputError(f"--health-file {path}: {error.strerror}") from None
+    has_ended = False
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def touch() -> None:
         try:
-            # A process that was killed left its file: it must not count as a beat of this one.
+            if not has_ended:
+                path.touch()
+        except OSError as error:
+            logger.warning("the health file %s cannot be touched: %s", path, error.strerror)
+
+    try:
+        yield touch
+    finally:
+        has_ended = True
+        with suppress(OSError):
             path.unlink(missing_ok=True)
-            if not path.parent.is_dir():
-                raise FileNotFoundError(2, "its folder does not exist")
-        except OSError as error:
-            raise InvalidInputError(f"--health-file {path}: {error.strerror}") from None
-
-    def touch(self) -> None:
-        """Record a beat. A full disk or a missing folder is logged, and the worker goes on."""
-        try:
-            self._path.touch()
-        except OSError as error:
-            logger.warning("the health file %s cannot be touched: %s", self._path, error.strerror)
-
-    def remove(self) -> None:
-        """Remove the file: the worker has ended."""
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
 
 
-def _since(moment: float) -> float:
-    return time.monotonic() - moment
+@asynccontextmanager
+async def serve_probes(settings: Settings, health: AnyHealth) -> AsyncGenerator[str | None]:
+    """Answer probes while the block runs, and yield the address; None when no port was chosen.
+
+    Raises:
+        InvalidInputError: the port is not free, or this process may not listen on it.
+    """
+    if settings.health_port is None:
+        yield None
+        return
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+        ):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_answer(head.split(b"\r\n", 1)[0].decode("latin-1"), health))
+                await writer.drain()
+        writer.close()
+
+    try:
+        server = await asyncio.start_server(
+            answer, settings.health_host, settings.health_port, limit=_LONGEST_REQUEST
+        )
+    except OSError as error:
+        where = f"--health-port {settings.health_port} on {settings.health_host}"
+        raise InvalidInputError(f"{where}: {error.strerror or error}") from None
+    try:
+        host, port = server.sockets[0].getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        _process_logger.info("probes are answered at %s/livez and %s/readyz", address, address)
+        yield address
+    finally:
+        server.close()
+
+
+def _answer(request: str, health: AnyHealth) -> bytes:
+    method, _, rest = request.partition(" ")
+    path = rest.partition(" ")[0].partition("?")[0]
+    kind = "application/json"
+    if path == "/metrics" and method in _READS:
+        code, text, kind = 200, _metrics(health), "text/plain; version=0.0.4; charset=utf-8"
+    else:
+        code, body = _found(method, path, health)
+        text = json.dumps(body) + "\n"
+    content = b"" if method == "HEAD" else text.encode()
+    head = (
+        f"HTTP/1.1 {code} {_REASONS[code]}\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {len(content)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+def _found(method: str, path: str, health: AnyHealth) -> tuple[int, dict[str, Any]]:
+    checks = {"/livez": lambda: health.is_live, "/readyz": lambda: health.is_ready}
+    if path not in checks:
+        return 404, {"error": "there are /livez, /readyz and /metrics"}
+    if method not in _READS:
+        return 405, {"error": "GET it"}
+    ok = checks[path]()
+    return (200 if ok else 503), {"ok": ok, **health.as_json()}
+
+
+def _metrics(health: AnyHealth) -> str:
+    """A worker's metrics in the text format of Prometheus."""
+    value = int(health.is_warned)
+    return f"# HELP {METRIC} {METRIC_MEANING}\n# TYPE {METRIC} gauge\n{METRIC} {value}\n"

@@ -19,8 +19,12 @@ from murmur_streams.cli.supervisor.child import (
     WorkerOptions,
     describe_exit,
 )
-from murmur_streams.cli.supervisor.health import HealthFile, SupervisorHealth, fresh_seconds
-from murmur_streams.cli.supervisor.probes import serve_probes
+from murmur_streams.cli.supervisor.health import (
+    SupervisorHealth,
+    fresh_seconds,
+    serve_probes,
+    touched_file,
+)
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 
 logger = logging.getLogger("murmur_streams.processes")
@@ -54,24 +58,18 @@ async def _supervise(
     session: Session, options: WorkerOptions, on_first_ready: Callable[[Child], None]
 ) -> int:
     settings = options.settings
-    file = None if settings.health_file is None else HealthFile(settings.health_file)
-    health = SupervisorHealth(
-        settings.processes,
-        fresh_seconds(settings.lease_seconds),
-        (lambda: None) if file is None else file.touch,
-    )
     extra = ["--json"] if session.as_json else []
     extra += ["--debug"] if session.given.debug else []
-    supervisor = Supervisor(options, extra, health, on_first_ready)
-    try:
+    with touched_file(settings.health_file) as touch:
+        health = SupervisorHealth(
+            settings.processes, fresh_seconds(settings.lease_seconds), on_beat=touch
+        )
+        supervisor = Supervisor(options, extra, health, on_first_ready)
         async with serve_probes(settings, health) as address:
             if session.as_json:
                 started = {"parent": os.getpid(), "processes": settings.processes}
                 print_json(started | ({"health": address} if address else {}))
             code = await (_run_reloading(supervisor) if options.reload else supervisor.run())
-    finally:
-        if file is not None:
-            file.remove()
     if session.as_json:
         print_json({"parent": os.getpid(), "stopped": True})
     return code
@@ -148,7 +146,7 @@ class Supervisor:
         self._extra = extra
         self._health = health
         self._on_first_ready = on_first_ready
-        self._children: dict[int, Child] = {}
+        self._children = health.children
         self._works = asyncio.Event()
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -223,7 +221,6 @@ class Supervisor:
         """Run one process from its start to its end."""
         child = await Child.start(number, self._options, self._extra, self._on_report)
         self._children[number] = child
-        self._health.add(child)
         # The start is awaited. A stop or a change during it went to the children of that moment,
         # and this one was not among them: without this line it would run on, or run old code.
         if self._stopping.is_set() or changed.is_set():
@@ -232,7 +229,6 @@ class Supervisor:
             code = await self._wait_for_end(child)
         finally:
             del self._children[number]
-            self._health.remove(child)
         if child.stop_requested.is_set() and code not in STOPPED_CODES:
             logger.warning("worker process %d (pid %d) %s", number, child.pid, describe_exit(code))
             self._code = FAILED

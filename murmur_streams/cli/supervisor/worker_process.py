@@ -23,8 +23,12 @@ from murmur_streams.cli.shell.load_fleet import load_fleet
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.cli.supervisor.child import WorkerOptions
-from murmur_streams.cli.supervisor.health import HealthFile, WorkerHealth, fresh_seconds
-from murmur_streams.cli.supervisor.probes import serve_probes
+from murmur_streams.cli.supervisor.health import (
+    WorkerHealth,
+    fresh_seconds,
+    serve_probes,
+    touched_file,
+)
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.worker import Worker
@@ -171,23 +175,17 @@ async def _reported(
     health: WorkerHealth, options: WorkerOptions, reporter: Reporter | None
 ) -> AsyncGenerator[None]:
     """Report the health while the block runs: to the supervisor, or by a file."""
-    if reporter is not None:
-        health.changed = reporter.send
-        ticking = asyncio.create_task(_tick(health, reporter))
-        try:
+    if reporter is None:
+        with touched_file(options.settings.health_file) as touch:
+            health.changed = lambda health: touch() if health.is_ready else None
             yield
-        finally:
-            ticking.cancel()
-    elif options.settings.health_file is not None:
-        file = HealthFile(options.settings.health_file)
-        health.changed = lambda health: file.touch() if health.is_ready else None
-        try:
-            yield
-        finally:
-            health.changed = lambda _: None
-            file.remove()
-    else:
+        return
+    health.changed = reporter.send
+    ticking = asyncio.create_task(_tick(health, reporter))
+    try:
         yield
+    finally:
+        ticking.cancel()
 
 
 async def _tick(health: WorkerHealth, reporter: Reporter) -> None:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from murmur_streams.cli.shell import printing
 from murmur_streams.cli.shell.command import command, group
-from murmur_streams.cli.shell.options import Every, Limit, RunId
-from murmur_streams.cli.shell.printing import (
-    compact,
-    console,
-    moment_json,
-    moment_text,
-    print_json,
-    print_pretty,
-    print_rows,
-    printable,
-)
+from murmur_streams.cli.shell.options import Every, Limit, RunId, option
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.dead_letters import DeadLetter
 from murmur_streams.core.model.errors import DeadLetterNotFoundError
@@ -33,7 +25,29 @@ Runs = Annotated[
 OfTarget = Annotated[
     str | None, typer.Option("--target", metavar="TARGET", help="Only, or all, of this agent.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The options that choose many letters."""
+
+    target: str | None = option(metavar="TARGET", help="Only, or all, of this agent.")
+    every: bool = option("--all", default=False, help="All of them, however many.")
+    yes: bool = option("--yes", "-y", default=False, help="Do it without asking.")
+
+    def confirm(self, runs: list[str] | None, question: str) -> None:
+        """Check that runs, a target or all letters are named; ask before many are changed."""
+        if sum((bool(runs), self.target is not None, self.every)) != 1:
+            raise typer.BadParameter("name runs, or --target TARGET, or --all")
+        if runs or self.yes:
+            return
+        if not sys.stdin.isatty():
+            raise typer.BadParameter(
+                "stdin is not a terminal, so this cannot be confirmed: give --yes"
+            )
+        of_target = "of all agents" if self.target is None else f"of {self.target}"
+        if not typer.confirm(printing.printable(question.format(of_target)), err=True):
+            raise typer.Exit(1)
 
 
 @command("list", examples=("murmur-streams dead list --target researcher",))
@@ -58,7 +72,7 @@ async def show(session: Session, run: RunId) -> None:
     async with session.store() as store:
         letter = await store.dead_letters().get(run)
     if session.as_json:
-        print_json(_as_json(letter))
+        printing.print_json(_as_json(letter))
     else:
         _print_letter(letter)
 
@@ -70,47 +84,31 @@ async def show(session: Session, run: RunId) -> None:
         "murmur-streams dead requeue --target researcher --yes",
     ),
 )
-async def requeue(
-    session: Session,
-    runs: Runs = None,
-    target: OfTarget = None,
-    every: Every = False,
-    yes: Yes = False,
-) -> None:
+async def requeue(session: Session, runs: Runs = None, *, chosen: Chosen) -> None:
     """Submit dead letters again, as new runs with the same input, and remove the letters.
 
     Prints the id of each new run. Its metadata names the old one as requeued_from.
     """
-    _check_choice(runs, target, every=every)
+    chosen.confirm(runs, "Submit all dead letters {} again?")
     async with session.store() as store:
         letters = store.dead_letters()
-        if not runs:
-            _confirm(f"Submit all dead letters {_of_target(target)} again?", yes=yes)
-        async with aclosing(_chosen(letters, runs, target)) as run_ids:
+        async with aclosing(_chosen_ids(letters, runs, chosen.target)) as run_ids:
             async for run_id in run_ids:
                 new_id = await letters.requeue(run_id)
                 session.print({"run_id": new_id, "requeued_from": run_id}, new_id)
 
 
 @command("purge", examples=("murmur-streams dead purge my-run", "murmur-streams dead purge --all"))
-async def purge(
-    session: Session,
-    runs: Runs = None,
-    target: OfTarget = None,
-    every: Every = False,
-    yes: Yes = False,
-) -> None:
+async def purge(session: Session, runs: Runs = None, *, chosen: Chosen) -> None:
     """Remove dead letters for good; the runs themselves expire like all others."""
-    _check_choice(runs, target, every=every)
-    missing: list[str] = []
+    chosen.confirm(runs, "Remove all dead letters {}?")
     async with session.store() as store:
         letters = store.dead_letters()
-        if runs:
-            purged = {run_id: await letters.purge(run_id=run_id) for run_id in runs}
-            count, missing = sum(purged.values()), [name for name in runs if not purged[name]]
-        else:
-            _confirm(f"Remove all dead letters {_of_target(target)}?", yes=yes)
-            count = await letters.purge(target=target, all=every)
+        purged = {run_id: await letters.purge(run_id=run_id) for run_id in runs or ()}
+        count = sum(purged.values())
+        if not runs:
+            count = await letters.purge(target=chosen.target, all=chosen.every)
+    missing = [run_id for run_id, number in purged.items() if not number]
     session.print({"purged": count}, f"{count} purged")
     if missing:
         raise DeadLetterNotFoundError(missing[0])
@@ -134,7 +132,7 @@ async def _each(letters: DeadLetterBox, target: str | None) -> AsyncGenerator[De
             return
 
 
-async def _chosen(
+async def _chosen_ids(
     letters: DeadLetterBox, runs: list[str] | None, target: str | None
 ) -> AsyncGenerator[str]:
     for run_id in runs or ():
@@ -144,56 +142,38 @@ async def _chosen(
             yield letter.run_id
 
 
-def _check_choice(runs: list[str] | None, target: str | None, *, every: bool) -> None:
-    if sum((bool(runs), target is not None, every)) != 1:
-        raise typer.BadParameter("name runs, or --target TARGET, or --all")
-
-
-def _of_target(target: str | None) -> str:
-    return "of all agents" if target is None else f"of {target}"
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("stdin is not a terminal, so this cannot be confirmed: give --yes")
-    if not typer.confirm(printable(question), err=True):
-        raise typer.Exit(1)
-
-
 def _print_line(session: Session, letter: DeadLetter) -> None:
     if session.as_json:
-        print_json(_as_json(letter))
+        printing.print_json(_as_json(letter))
         return
-    error = "" if letter.error is None else f"  {compact(letter.error)}"
-    console().print(
+    error = "" if letter.error is None else f"  {printing.compact(letter.error)}"
+    printing.console().print(
         Text.assemble(
-            (f"{moment_text(letter.at_ms)}  ", "dim"),
+            (f"{printing.moment_text(letter.at_ms)}  ", "dim"),
             f"{letter.target}  {letter.run_id}  ",
-            (printable(letter.reason), "red"),
+            (printing.printable(letter.reason), "red"),
             (error, "dim"),
         )
     )
 
 
 def _print_letter(letter: DeadLetter) -> None:
-    print_rows(
+    printing.print_rows(
         ("run", letter.run_id),
         ("target", letter.target),
         ("reason", letter.reason),
         ("attempts", f"{letter.attempts}, of which {letter.failures} failed"),
-        ("died", moment_text(letter.at_ms)),
+        ("died", printing.moment_text(letter.at_ms)),
         ("error", letter.error or "-"),
         *(("", each) for each in letter.errors),
-        ("metadata", None if letter.metadata is None else compact(letter.metadata)),
+        ("metadata", None if letter.metadata is None else printing.compact(letter.metadata)),
     )
     if letter.input_json is not None:
-        console().print(Text("input", style="dim"))
-        print_pretty(letter.input)
+        printing.console().print(Text("input", style="dim"))
+        printing.print_pretty(letter.input)
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:
     names = ("run_id", "target", "reason", "attempts", "failures", "error", "errors")
     known = {name: getattr(letter, name) for name in (*names, "input", "metadata")}
-    return known | {"at": moment_json(letter.at_ms)}
+    return known | {"at": printing.moment_json(letter.at_ms)}

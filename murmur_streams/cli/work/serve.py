@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.options import setting_option, settings_with
+from murmur_streams.cli.shell.options import option, setting_option, settings_with
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.cli.supervisor.pod import PodOptions, run_pod
-from murmur_streams.cli.work.worker import Concurrency, FleetPath, LoopChoice, begin
-from murmur_streams.settings import check_origin, check_root_path
-
-ACCESS = "Access"
+from murmur_streams.cli.work.worker import (
+    CONCURRENCY,
+    LOOP_TEXT,
+    FleetPath,
+    begin,
+    process_setting,
+)
+from murmur_streams.settings import EventLoop, check_origin, check_root_path
 
 
 def _parser(check: Callable[[str], str]) -> Callable[[str], str]:
@@ -29,97 +33,65 @@ def _parser(check: Callable[[str], str]) -> Callable[[str], str]:
     return parse
 
 
+_access_setting = partial(setting_option, rich_help_panel="Access")
+_access_flag = partial(option, default=False, rich_help_panel="Access")
+
+
 @dataclass(frozen=True, slots=True)
 class ServeFlags:
     """The options of a pod; those over settings have their names."""
 
-    host: Annotated[
-        str | None,
-        setting_option(
-            "host",
-            "Where it listens; beyond this machine it needs --tokens-file.",
-            metavar="ADDRESS",
-        ),
-    ] = None
-    port: Annotated[int | None, setting_option("port", "0 takes a free port.")] = None
-    with_worker: Annotated[
-        bool, typer.Option("--with-worker", help="Execute runs, too: this process is all there is.")
-    ] = False
-    concurrency: Concurrency = None
-    drain_seconds: Annotated[
-        float | None,
-        setting_option(
-            "drain_seconds", "How long requests and runs may go on while it is stopping."
-        ),
-    ] = None
-    loop: LoopChoice = None
-    root_path: Annotated[
-        str | None,
-        setting_option(
-            "root_path",
-            "Where a proxy shows it, when that is not the root.",
-            metavar="PATH",
-            parser=_parser(check_root_path),
-        ),
-    ] = None
-    tokens_file: Annotated[
-        Path | None,
-        setting_option(
-            "tokens_file",
-            "Require a token of this file; changes count at once.",
-            otherwise=", else no token is required",
-            rich_help_panel=ACCESS,
-        ),
-    ] = None
-    ticket_secret_file: Annotated[
-        Path | None,
-        setting_option(
-            "ticket_secret_file",
-            "The secret that signs stream tickets, the same on every pod.",
-            otherwise=", else drawn at the start",
-            rich_help_panel=ACCESS,
-        ),
-    ] = None
-    cors_origins: Annotated[
-        list[str] | None,
-        setting_option(
-            "cors_origins",
-            "Let this origin's pages in, such as https://app.example.com; repeatable.",
-            "--cors-origin",
-            otherwise=", else none",
-            metavar="ORIGIN",
-            parser=_parser(check_origin),
-            rich_help_panel=ACCESS,
-        ),
-    ] = None
-    public_openapi: Annotated[
-        bool | None,
-        setting_option(
-            "public_openapi",
-            "Answer /openapi.json without a token, or require one as everywhere.",
-            "--public-openapi/--private-openapi",
-            otherwise=", else required",
-            show_default=False,
-            rich_help_panel=ACCESS,
-        ),
-    ] = None
-    docs: Annotated[
-        bool,
-        typer.Option(
-            "--docs",
-            help="Show the routes as pages under /docs and /redoc, whose scripts come from "
-            "cdn.jsdelivr.net. With a tokens file, also give --public-openapi.",
-            rich_help_panel=ACCESS,
-        ),
-    ] = False
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure",
-            help="Listen beyond this machine without requiring tokens.",
-            rich_help_panel=ACCESS,
-        ),
-    ] = False
+    host: str | None = setting_option(
+        "host", "Where it listens; beyond this machine it needs --tokens-file.", metavar="ADDRESS"
+    )
+    port: int | None = setting_option("port", "0 takes a free port.")
+    with_worker: bool = option(
+        "--with-worker", default=False, help="Execute runs, too: this process is all there is."
+    )
+    concurrency: int | None = setting_option(*CONCURRENCY)
+    drain_seconds: float | None = setting_option(
+        "drain_seconds", "How long requests and runs may go on while it is stopping."
+    )
+    loop: EventLoop | None = process_setting("loop", LOOP_TEXT)
+    root_path: str | None = setting_option(
+        "root_path",
+        "Where a proxy shows it, when that is not the root.",
+        metavar="PATH",
+        parser=_parser(check_root_path),
+    )
+    tokens_file: Path | None = _access_setting(
+        "tokens_file",
+        "Require a token of this file; changes count at once.",
+        otherwise=", else no token is required",
+    )
+    ticket_secret_file: Path | None = _access_setting(
+        "ticket_secret_file",
+        "The secret that signs stream tickets, the same on every pod.",
+        otherwise=", else drawn at the start",
+    )
+    cors_origins: list[str] | None = _access_setting(
+        "cors_origins",
+        "Let this origin's pages in, such as https://app.example.com; repeatable.",
+        "--cors-origin",
+        otherwise=", else none",
+        metavar="ORIGIN",
+        parser=_parser(check_origin),
+    )
+    public_openapi: bool | None = _access_setting(
+        "public_openapi",
+        "Answer /openapi.json without a token, or require one as everywhere.",
+        "--public-openapi/--private-openapi",
+        otherwise=", else required",
+        show_default=False,
+    )
+    docs: bool = _access_flag(
+        "--docs",
+        help="Show the routes as pages under /docs and /redoc, whose scripts come from "
+        "cdn.jsdelivr.net. With a tokens file, also give --public-openapi.",
+    )
+    insecure: bool = _access_flag(
+        "--insecure", help="Listen beyond this machine without requiring tokens."
+    )
 
 
 @command(

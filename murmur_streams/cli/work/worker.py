@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from murmur_streams.cli.shell.command import command
-from murmur_streams.cli.shell.options import setting_option, settings_with
+from murmur_streams.cli.shell.options import option, setting_option, settings_with
 from murmur_streams.cli.shell.printing import print_json, print_message
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.cli.supervisor.child import Child, WorkerOptions
@@ -32,102 +32,73 @@ from murmur_streams.settings import EventLoop
 
 logger = logging.getLogger("murmur_streams.cli")
 
-DEV_DRAIN_SECONDS = 5.0
-"""Short: a developer who saved a file waits for the new code."""
-PROCESSES = "Processes"
-PROBES = "Probes"
 
 FleetPath = Annotated[
     str, typer.Argument(metavar="MODULE:FLEET", help="Where the fleet is, such as app:fleet.")
 ]
-Concurrency = Annotated[
-    int | None, setting_option("concurrency", "Runs at the same time, in each process.")
-]
-LoopChoice = Annotated[
-    EventLoop | None,
-    setting_option("loop", "auto is uvloop where it is installed.", rich_help_panel=PROCESSES),
-]
-DevDrainSeconds = Annotated[
-    float,
-    typer.Option(
-        "--drain-seconds",
-        min=0,
-        max=86_400,
-        help="How long runs may go on when the code has changed, before they are handed back.",
-    ),
-]
+CONCURRENCY = ("concurrency", "Runs at the same time, in each process.")
+LOOP_TEXT = "auto is uvloop where it is installed."
+
+process_setting = partial(setting_option, rich_help_panel="Processes")
+_probe_setting = partial(setting_option, rich_help_panel="Probes")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFlags:
     """The options of a worker; those over settings have their names."""
 
-    concurrency: Concurrency = None
-    lease_seconds: Annotated[
-        float | None,
-        setting_option("lease_seconds", "Silent for so long, it loses its runs to others."),
-    ] = None
-    drain_seconds: Annotated[
-        float | None,
-        setting_option("drain_seconds", "How long a stopping worker waits for its runs."),
-    ] = None
-    targets: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME,...", help="Only runs of these agents; repeatable. Default: all."
-        ),
-    ] = None
-    worker_id: Annotated[
-        str | None,
-        typer.Option(
-            "--id",
-            metavar="ID",
-            help="The worker's name; -1, -2, ... follow it when there are more. Default: a random "
-            "one.",
-        ),
-    ] = None
-    processes: Annotated[
-        int | None,
-        setting_option(
-            "processes", "Worker processes; one that dies is replaced.", rich_help_panel=PROCESSES
-        ),
-    ] = None
-    reload: Annotated[
-        bool,
-        typer.Option(
-            "--reload",
-            help="Start again, drained, when a Python file under the current folder changes.",
-            rich_help_panel=PROCESSES,
-        ),
-    ] = False
-    loop: LoopChoice = None
-    health_file: Annotated[
-        Path | None,
-        setting_option(
-            "health_file",
-            "Touched at each heartbeat that the server took, removed at the end.",
-            rich_help_panel=PROBES,
-        ),
-    ] = None
-    health_port: Annotated[
-        int | None,
-        setting_option(
-            "health_port",
-            "Answer GET /livez and /readyz here; 0 takes a free port.",
-            rich_help_panel=PROBES,
-        ),
-    ] = None
-    health_host: Annotated[
-        str | None,
-        setting_option(
-            "health_host",
-            "The address of that port.",
-            otherwise=", else this machine only",
-            metavar="ADDRESS",
-            rich_help_panel=PROBES,
-        ),
-    ] = None
-    parent: Annotated[int | None, typer.Option(hidden=True)] = None
+    concurrency: int | None = setting_option(*CONCURRENCY)
+    lease_seconds: float | None = setting_option(
+        "lease_seconds", "Silent for so long, it loses its runs to others."
+    )
+    drain_seconds: float | None = setting_option(
+        "drain_seconds", "How long a stopping worker waits for its runs."
+    )
+    targets: list[str] | None = option(
+        metavar="NAME,...", help="Only runs of these agents; repeatable. Default: all."
+    )
+    worker_id: str | None = option(
+        "--id",
+        metavar="ID",
+        help="The worker's name; -1, -2, ... follow it when there are more. Default: a random one.",
+    )
+    processes: int | None = process_setting(
+        "processes", "Worker processes; one that dies is replaced."
+    )
+    reload: bool = option(
+        "--reload",
+        default=False,
+        help="Start again, drained, when a Python file under the current folder changes.",
+        rich_help_panel="Processes",
+    )
+    loop: EventLoop | None = process_setting("loop", LOOP_TEXT)
+    health_file: Path | None = _probe_setting(
+        "health_file", "Touched at each heartbeat that the server took, removed at the end."
+    )
+    health_port: int | None = _probe_setting(
+        "health_port", "Answer GET /livez and /readyz here; 0 takes a free port."
+    )
+    health_host: str | None = _probe_setting(
+        "health_host",
+        "The address of that port.",
+        otherwise=", else this machine only",
+        metavar="ADDRESS",
+    )
+    parent: int | None = option(hidden=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DevFlags:
+    """The options of ``dev``, by the names of settings."""
+
+    concurrency: int | None = setting_option(*CONCURRENCY)
+    drain_seconds: float = option(
+        # Short: a developer who saved a file waits for the new code.
+        default=5.0,
+        min=0,
+        max=86_400,
+        help="How long runs may go on when the code has changed, before they are handed back.",
+    )
 
 
 @command(
@@ -177,12 +148,7 @@ def worker(session: Session, fleet: FleetPath, flags: WorkerFlags) -> None:
         "murmur-streams dev app:fleet --url redis://localhost:6379/0",
     ),
 )
-def dev(
-    session: Session,
-    fleet: FleetPath,
-    concurrency: Concurrency = None,
-    drain_seconds: DevDrainSeconds = DEV_DRAIN_SECONDS,
-) -> None:
+def dev(session: Session, fleet: FleetPath, flags: DevFlags) -> None:
     """Develop a fleet: a worker that starts again when its code changes.
 
     It works on the embedded server, whatever MURMUR_URL says; --url takes it elsewhere. It
@@ -192,7 +158,7 @@ def dev(
     given = replace(session.given, url=session.given.url or "embedded:")
     session = replace(session, given=given)
     begin(session)
-    settings = session.settings.override(concurrency=concurrency, drain_seconds=drain_seconds)
+    settings = settings_with(session.settings, flags)
     settings = replace(settings, processes=1, health_file=None, health_port=None)
     options = WorkerOptions(fleet, settings, reload=True)
     _print_server(session, options)
