@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.cli.data.resume_export import read_whole
+from murmur_streams.cli.data.export_runs import read_whole
 from murmur_streams.core.archive.lines import HEADER
 from murmur_streams.core.model.errors import InvalidArchiveError
 from murmur_streams.core.model.events import RunEvent, RunEventType

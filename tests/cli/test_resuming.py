@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from murmur_streams import RunState, SQLiteRunStore
-from murmur_streams.cli.data.resume_export import read_whole
+from murmur_streams.cli.data.export_runs import read_whole
 from murmur_streams.cli.shell.app import app
 from murmur_streams.core.archive.lines import HEADER
 from tests.cli.conftest import CommandLine

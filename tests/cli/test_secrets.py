@@ -12,9 +12,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from murmur_streams.cli.data.export_runs import resume_command
+from murmur_streams.cli.data.export_runs import Asked, resume_command
 from murmur_streams.cli.data.keys import client_for
-from murmur_streams.cli.data.resume_export import Asked
 from murmur_streams.cli.shell.app import app
 from murmur_streams.cli.shell.session import Globals, Session
 from murmur_streams.cli.supervisor.child import Child, WorkerOptions

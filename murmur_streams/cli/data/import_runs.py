@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from murmur_streams.cli.data.run_files import RunReader
-from murmur_streams.cli.data.transfer_progress import TransferCounts, print_run_ids, shown
+from murmur_streams.cli.data.transfer import RunReader, TransferCounts, print_run_ids, shown
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.printing import print_json, print_message, printable
 from murmur_streams.cli.shell.session import Session
@@ -93,11 +92,11 @@ async def _import(session: Session, path: Path | None, counts: ImportCounts) -> 
         async with session.store(may_be_new=True) as store, aclosing(source.runs()) as runs:
             if is_new:
                 print_message(f"a new store at {session.path}")
-            with shown(counts) as show:
+            with shown(counts):
                 async for archive in runs:
                     await _restore(store, archive, source, counts)
                     counts.bytes = source.bytes
-                    show()
+                    counts.show()
                 counts.bytes = source.bytes
 
 

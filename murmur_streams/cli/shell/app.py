@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from murmur_streams.cli.data import audit, export_runs, import_runs, keys, partitions, redis, server
-from murmur_streams.cli.runs import cancel, list_runs, show, submit, watch
+from murmur_streams.cli.runs import cancel, show, submit, watch
 from murmur_streams.cli.shell.about import Version, show_settings, show_version
 from murmur_streams.cli.shell.options import parameters_of, with_options
 from murmur_streams.cli.shell.session import Globals
-from murmur_streams.cli.work import dead, demo, serve, token, worker, workers
+from murmur_streams.cli.work import dead, demo, serve, worker, workers
 
 HELP = """Event-sourced runs: submit work, watch it live, look inside afterwards.
 
@@ -53,8 +53,8 @@ def begin(
 app.callback()(with_options(begin, parameters_of(begin)))
 for register in (
     *(demo.demo, worker.dev, worker.worker, workers.workers, workers.pause, workers.resume),
-    *(serve.serve, token.token, submit.submit, watch.tail, watch.result, cancel.cancel),
-    *(submit.retry, list_runs.runs, show.show, dead.dead),
+    *(serve.serve, serve.token, submit.submit, watch.tail, watch.result, cancel.cancel),
+    *(submit.retry, show.runs, show.show, dead.dead),
     *(export_runs.export, import_runs.import_, keys.keys, audit.audit, audit.rebuild),
     *(partitions.partitions, redis.redis, server.server, show_settings, show_version),
 ):

@@ -1,4 +1,4 @@
-"""Files of runs, as export writes them and import reads them."""
+"""Runs on their way to or from a file: how export writes, how import reads, what was moved."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
+from rich.console import Console
+
+from murmur_streams.cli.shell.printing import print_message, printable
 from murmur_streams.core.archive.lines import LONGEST_HEADER_BYTES, ArchiveDecoder, header, lines
 from murmur_streams.core.archive.run_archive import RunArchive
 from murmur_streams.core.model.errors import InvalidArchiveError, StoreConfigurationError
@@ -20,6 +25,7 @@ LONGEST_LINE_BYTES = 512 * 1024 * 1024
 """A line with three payloads, each at its limit."""
 CHUNK_BYTES = 1024 * 1024
 _GZIP = b"\x1f\x8b"
+SHOWN_IDS = 10
 
 
 class RunWriter:
@@ -143,11 +149,6 @@ class RunReader:
                 f"{self.name}: it is compressed: gunzip -c {file} | murmur-streams import"
             )
 
-    @property
-    def _longest(self) -> int:
-        # Another kind of file may be one endless line: the header is at most so long.
-        return LONGEST_LINE_BYTES if self.bytes else LONGEST_HEADER_BYTES
-
     @contextmanager
     def _named(self) -> Generator[None]:
         try:
@@ -156,12 +157,6 @@ class RunReader:
             raise type(error)(f"{self.name}: {error}") from None
 
     async def _lines(self) -> AsyncGenerator[bytes]:
-        kind = os.fstat(self._stream.fileno()).st_mode
-        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
-            while line := self._line():
-                yield line
-            return
-        # A blocking read of a pipe would hold up Ctrl-C.
         parts, size = list[bytes](), 0
         while chunk := await self._chunk():
             *ends, rest = chunk.split(b"\n")
@@ -170,24 +165,26 @@ class RunReader:
                 parts, size = [], 0
             parts.append(rest)
             size += len(rest)
-            if size > self._longest:
+            # Another kind of file may be one endless line: the header is at most so long.
+            if size > (LONGEST_LINE_BYTES if self.bytes else LONGEST_HEADER_BYTES):
                 break
         if size:
             yield b"".join(parts)
 
-    def _line(self) -> bytes:
-        with file_errors(self.name):
-            return self._stream.readline(self._longest)
-
     async def _chunk(self) -> bytes:
-        loop, descriptor = asyncio.get_running_loop(), self._stream.fileno()
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
-        try:
-            await ready
-        finally:
-            loop.remove_reader(descriptor)
-        return os.read(descriptor, CHUNK_BYTES)
+        descriptor = self._stream.fileno()
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
+            # A blocking read of a pipe would hold up Ctrl-C.
+            loop = asyncio.get_running_loop()
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
+            try:
+                await ready
+            finally:
+                loop.remove_reader(descriptor)
+        with file_errors(self.name):
+            return os.read(descriptor, CHUNK_BYTES)
 
 
 @contextmanager
@@ -201,3 +198,90 @@ def file_errors(name: str) -> Generator[None]:
         ) from None
     except OSError as error:
         raise StoreConfigurationError(f"{name}: {error.strerror or error}") from None
+
+
+@dataclass(slots=True)
+class TransferCounts:
+    """Counts of one export or import."""
+
+    runs: int = 0
+    """Transferred by this command."""
+    entries: int = 0
+    bytes: int = 0
+    skipped: int = 0
+    """Already complete at the destination."""
+    gone: int = 0
+    """Expired or deleted since they were listed."""
+    wrong: list[str] = field(default_factory=list[str])
+    """Damaged runs: left out of an export, or not clean after an import."""
+    has_begun: bool = False
+    """Whether the file exists, so that --resume can continue it."""
+    reads: bool = False
+    """Whether the bytes were read, not written."""
+    began: float = field(default_factory=time.monotonic)
+    show: Callable[[], None] = lambda: None
+    """Shows the current counts, where ``shown`` has put them on the screen."""
+
+    def add(self, entries: int) -> None:
+        """Count a transferred run."""
+        self.runs += 1
+        self.entries += entries
+
+    @property
+    def seconds(self) -> float:
+        """The time since it began."""
+        return time.monotonic() - self.began
+
+    @property
+    def text(self) -> str:
+        """The counts for people."""
+        text = f"{_counted(self.runs, 'run', 'runs')}, "
+        text += f"{_counted(self.entries, 'entry', 'entries')}, {_size(self.bytes)}"
+        text += " read" if self.reads else ""
+        text += f", {self.skipped:,} there already" if self.skipped else ""
+        return text + (f", {self.gone:,} gone meanwhile" if self.gone else "")
+
+    @property
+    def text_with_rate(self) -> str:
+        """The counts and their rates."""
+        seconds = max(self.seconds, 0.001)
+        return f"{self.text}  ({self.runs / seconds:,.0f} runs/s, {_size(self.bytes / seconds)}/s)"
+
+    def json(self) -> dict[str, Any]:
+        """The counts for programs."""
+        return {
+            "runs": self.runs,
+            "entries": self.entries,
+            "bytes": self.bytes,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@contextmanager
+def shown(counts: TransferCounts) -> Generator[None]:
+    """Show the counts on stderr while the block runs, and clear them; only on a terminal."""
+    with Console(stderr=True).status(counts.text) as status:
+        counts.show = lambda: status.update(counts.text_with_rate)
+        yield
+
+
+def print_run_ids(what: str, run_ids: list[str]) -> None:
+    """Print the first of the ids on stderr, and how many more there are; nothing without ids."""
+    if not run_ids:
+        return
+    names = ", ".join(run_ids[:SHOWN_IDS])
+    more = len(run_ids) - SHOWN_IDS
+    print_message(f"{what}: {printable(names)}" + (f" and {more:,} more" if more > 0 else ""))
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:  # noqa: PLR2004  # the step between the units
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
