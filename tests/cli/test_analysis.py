@@ -32,7 +32,7 @@ def test_a_function_below_the_limit_is_not_found() -> None:
 
 
 def test_the_deepest_block_is_found_with_its_function() -> None:
-    """The line, the function and the depth."""
+    """The finding has the line, the function and the depth."""
     assert found(nested(6), FindingKind.DEEP_NESTING) == [(7, "in f()", 6)]
 
 
@@ -118,7 +118,7 @@ def test_the_subject_of_a_hostile_file_cannot_drive_a_terminal() -> None:
 
 @pytest.mark.parametrize("source", [b"", b"'\\d'", b"x = 0x" + b"f" * 100_000])
 def test_odd_but_valid_files_are_parsed(source: bytes) -> None:
-    """An empty file, a bad escape, a huge number."""
+    """An empty file, a bad escape and a huge number give no finding."""
     assert found(source, FindingKind.UNPARSABLE) == []
 
 

@@ -26,7 +26,7 @@ from murmur_streams.stores.redis.store import RedisRunStore
     ],
 )
 def test_the_command_follows_the_settings(given: dict[str, Any], argv: list[str]) -> None:
-    """Socket or host, database, user and TLS."""
+    """It has the socket or host, the database, the user and TLS."""
     assert redis_cli(given) == ("redis-cli", *argv)
 
 

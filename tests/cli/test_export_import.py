@@ -377,7 +377,7 @@ def test_a_damaged_run_is_left_out_and_named(
 def test_what_cannot_be_is_refused(
     line: CommandLine, tmp_path: Path, argv: list[str], what: str
 ) -> None:
-    """Options that contradict each other, and existing files."""
+    """Options that contradict each other, and existing files, end with exit code 2."""
     (tmp_path / "there").write_text("mine")
     done = line.run(*argv, cwd=tmp_path)
     assert (done.returncode, what in " ".join(done.stderr.split())) == (2, True), done.stderr

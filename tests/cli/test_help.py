@@ -38,7 +38,7 @@ def test_the_commands_are_the_documented_ones() -> None:
 
 
 def test_every_command_takes_the_shared_options() -> None:
-    """--url, --prefix, --json and the others."""
+    """Each command has --url, --prefix, --json and the others."""
 
     def leaves(command: Any) -> Iterator[Any]:
         children = getattr(command, "commands", None)

@@ -75,7 +75,7 @@ def outcome_of(done: subprocess.CompletedProcess[str]) -> tuple[str, str, int]:
 
 
 def test_a_run_without_a_result_is_printed_the_same(line: CommandLine, server: str) -> None:
-    """Cancelled, or failed at its deadline."""
+    """The run was cancelled, or failed at its deadline."""
     line.run("submit", "echo", WHY, "--run-id", "r-1", "--delay", "1h", "--deadline", "2h")
     line.run("cancel", "r-1", "--reason", "no", "--wait", "30")
     line.run("submit", "waits", "--run-id", "r-2", "--deadline", "0.1s", "--follow")

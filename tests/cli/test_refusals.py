@@ -52,7 +52,7 @@ def test_a_mistake_is_one_sentence(argv: list[str], why: str) -> None:
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["show"], ["audit"], ["worker", "a:b", "--x"]])
 def test_wrong_usage_is_exit_code_2(argv: list[str]) -> None:
-    """Unknown commands and options, and missing arguments."""
+    """The usage has unknown commands or options, or lacks arguments."""
     assert CliRunner().invoke(app, argv).exit_code == 2
 
 

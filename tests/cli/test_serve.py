@@ -237,7 +237,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_says_where_it_is_and_what_to_try(line: CommandLine, tokens: Path) -> None:
-    """A curl line, with or without a token."""
+    """It prints a curl line, with or without a token."""
     for argv, who in (
         ((), "it requires no token; try: curl http://127.0.0.1:"),
         (("--tokens-file", str(tokens)), "it requires a token; try: curl http://127.0.0.1:"),

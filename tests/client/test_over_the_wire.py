@@ -40,7 +40,7 @@ async def test_a_run_goes_from_submit_to_output(client: AsyncClient, fleet: Flee
 
 
 async def test_the_stream_is_the_librarys(client: AsyncClient, fleet: Fleet) -> None:
-    """The same events, also after a cursor."""
+    """It has the same events, also after a cursor."""
     handle = await client.submit("counts", 5)
     found = [event async for event in handle.stream()]
     assert found == await events_of(fleet, handle.run_id)
@@ -140,7 +140,7 @@ async def test_each_submit_without_a_key_is_a_run(client: AsyncClient) -> None:
 
 
 async def test_refusals_are_the_librarys(client: AsyncClient) -> None:
-    """The classes and attributes of the fleet's errors."""
+    """Classes and attributes are those of the fleet's errors."""
     with pytest.raises(errors.AgentNotRegisteredError):
         await client.submit("unknown")
     with pytest.raises(errors.InvalidInputError):

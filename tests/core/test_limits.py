@@ -50,7 +50,7 @@ def test_only_an_end_ends_a_run() -> None:
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300])
 def test_a_duration_out_of_range_is_refused(seconds: float) -> None:
-    """Not a number, endless, or over a hundred years."""
+    """NaN, endless times, and those over a hundred years are refused."""
     with pytest.raises(InvalidInputError, match=r"ttl_seconds is .* 0 is for ever"):
         duration_ms("ttl_seconds", seconds)
 

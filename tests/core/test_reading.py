@@ -114,11 +114,7 @@ def test_the_first_error_is_the_first_break_of_the_order(
 def test_a_reader_and_its_resumptions_miss_nothing_that_is_there(
     data: st.DataObject, length: int
 ) -> None:
-    """Pages that overlap, trims between them, and a resumption after each gap.
-
-    The reader gets each entry that was not trimmed before its turn, once and in order, and each
-    trimmed entry is inside a gap that was reported.
-    """
+    """Pages overlap, entries are trimmed between them, and the reader resumes after gaps."""
     journal = [entry_of(seq) for seq in range(1, length + 1)]
     reading, got, gaps, oldest = reading_of(), list[int](), set[int](), 1
     while reading.seq < length:

@@ -55,7 +55,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_lines_of_the_page_move_runs(folder: Path) -> None:
-    """Each block for a shell, one after the other."""
+    """The blocks for a shell are executed one after the other."""
     for number in range(3):
         done = run(folder, "murmur-streams", "submit", "researcher", "--run-id", f"r-{number}")
         assert done.returncode == 0, done.stderr

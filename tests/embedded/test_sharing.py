@@ -116,7 +116,7 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(stage: Stage, folder: 
 
 
 def test_the_server_has_no_port_and_keeps_a_journal_of_writes(stage: Stage, folder: Path) -> None:
-    """Socket only, appendonly, no eviction."""
+    """It listens on a socket, writes an append-only file and evicts nothing."""
     with redis.Redis.from_url(ensure_server(folder).url, decode_responses=True) as client:
         answer = client.config_get("port", "appendonly", "save", "maxmemory-policy", "appendfsync")
     assert answer == {

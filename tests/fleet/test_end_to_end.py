@@ -154,7 +154,7 @@ async def test_many_runs_on_two_workers_all_end(stage: Stage) -> None:
 
 
 def test_an_agent_is_what_its_function_says(typed: Fleet) -> None:
-    """Its parameters, its kind and its docstring."""
+    """It has the parameters, the kind and the docstring of its function."""
     agent = typed.agents["counts_blocking"]
     assert isinstance(agent, Agent)
     assert (agent.is_async, agent.input_name, agent.context_name) == (False, "job", "run")

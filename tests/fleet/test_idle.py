@@ -36,7 +36,7 @@ async def sent_in(seconds: float, space: Space) -> int:
 async def test_an_idle_worker_sends_less_than_two_commands_a_second(
     stage: Stage, space: Space
 ) -> None:
-    """Counted by the server over some seconds."""
+    """The server counts the commands over some seconds."""
     await stage.ready(stage.start(idle_seconds=5))
     handle = await stage.fleet.submit("counts", {})
     await handle.output(timeout=30)

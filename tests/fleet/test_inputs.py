@@ -13,7 +13,7 @@ from tests.fleet.working import working
 
 
 async def test_without_an_input_the_default_is_used(fleet: Fleet) -> None:
-    """Text, a model, or None as the default of the parameter."""
+    """The default may be a text, a model, or None."""
 
     @fleet.agent
     async def text(name: str = "anon") -> str:

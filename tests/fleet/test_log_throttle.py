@@ -31,7 +31,7 @@ def watched(caplog: pytest.LogCaptureFixture) -> Watched:
 
 
 def test_an_error_is_logged_once_a_minute_and_its_end_once(watched: Watched) -> None:
-    """In two minutes of failures, three lines, and one for the recovery."""
+    """Two minutes of failures are three lines, and the recovery is one."""
     for second in range(121):
         watched.now = second
         watched.trouble.failed(ValueError("full"))

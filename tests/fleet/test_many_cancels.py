@@ -112,7 +112,7 @@ async def check(handle: RunHandle[Any], answer: RunState) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_none_of_a_thousand_cancels_is_lost(fleet: Fleet) -> None:
-    """In the queue, before a retry, while running and at random moments."""
+    """The runs are in the queue, before a retry, or running."""
     add_agents(fleet)
     await fleet.pause("fine")
     found: list[tuple[RunHandle[Any], RunState]] = []

@@ -243,7 +243,7 @@ async def test_a_plain_function_may_return_a_coroutine(fleet: Fleet) -> None:
 
 
 async def test_everything_a_context_writes_is_streamed(fleet: Fleet) -> None:
-    """Events, output, log lines and progress."""
+    """A subscriber gets events, output, log lines and progress."""
 
     @fleet.agent
     async def reports(run: RunContext) -> Number:

@@ -62,7 +62,7 @@ async def leaves_a_timer_behind() -> None:
 async def test_an_agent_that_cancels_its_own_task_fails_its_run_once(
     fleet: Fleet, agent: Callable[..., Any], name: str
 ) -> None:
-    """In each of several ways, also with a timer that fires later."""
+    """It may do so in several ways, also by a timer that fires later."""
     state, failure = await outcome(fleet, fleet.agent(agent))
     assert (state, failure.type_name) == (RunState.FAILED, name)
 

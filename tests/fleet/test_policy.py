@@ -54,7 +54,7 @@ def test_without_retries_the_first_failure_is_the_last() -> None:
 
 @pytest.mark.parametrize("error", [NonRetryableError("no"), KeyError("k")])
 def test_some_errors_are_never_retried(error: BaseException) -> None:
-    """NonRetryableError and those of never_retry."""
+    """NonRetryableError and the errors of never_retry are final."""
     assert decided(error) == Dead("not_retryable")
 
 
@@ -77,7 +77,7 @@ def test_nothing_is_tried_again_after_the_deadline(error: BaseException) -> None
 def test_later_is_never_at_once_and_less_soon_when_it_is_often(
     asked: float, excused: int, delay: float
 ) -> None:
-    """At least 0.1 s, and 1 s after ten excused executions."""
+    """RetryLater waits at least 0.1 s, and 1 s after ten excused executions."""
     assert decided(RetryLater(asked), excused=excused) == Retry(delay, "retry_later")
 
 

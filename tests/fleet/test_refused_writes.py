@@ -163,7 +163,7 @@ async def test_an_event_that_the_server_does_not_take_is_no_failure(
 def test_heartbeats_come_before_lease_and_run_are_over(
     lease_seconds: float, live_ttl_ms: int, seconds: float
 ) -> None:
-    """A third of the shorter of both times."""
+    """The interval is a third of the shorter of both times."""
     assert heartbeat_seconds(lease_seconds, live_ttl_ms) == seconds
 
 

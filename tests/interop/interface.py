@@ -188,7 +188,7 @@ async def test_a_replay_is_whole(store: MurmurRunStore) -> None:
 
 
 async def test_events_that_murmur_does_not_know_are_left_out(store: MurmurRunStore) -> None:
-    """Outputs, log lines and custom events."""
+    """Its streams have no outputs, log lines and custom events."""
     await store.push_event("r", event("agent_started"))
     ours = (RunEventType.AGENT_OUTPUT, RunEventType.LOG, RunEventType.CUSTOM)
     for kind in ours:

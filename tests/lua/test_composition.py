@@ -73,7 +73,7 @@ def test_only_the_generated_file_spells_out_the_states() -> None:
 
 
 def test_composing_drops_unused_functions_and_inlines_numbers(tmp_path: Path) -> None:
-    """Shown with a small example."""
+    """A small example shows it."""
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "tools.lua").write_text(TOOLS)
     (tmp_path / "used.lua").write_text(USED)

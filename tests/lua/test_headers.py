@@ -89,7 +89,7 @@ def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
 
 @every_script
 def test_an_argument_has_a_known_type(script: str) -> None:
-    """Text, integer, or one of the others."""
+    """It is text, an integer, or one of a few other types."""
     argv = header_of(script).argv
     strangers = [
         row

@@ -156,7 +156,7 @@ def test_no_extra_is_needed_to_install_the_core(built: Distributions) -> None:
 
 
 def test_the_sdist_has_what_building_and_testing_need(built: Distributions) -> None:
-    """Scripts, tests, Makefile and so on."""
+    """It contains scripts, tests, the Makefile and the pins."""
     expected = {
         "CHANGELOG.md",
         "LICENSE",

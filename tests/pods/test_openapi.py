@@ -24,7 +24,7 @@ CHECKS = (
 @pytest.mark.leaves("*")
 @pytest.mark.timeout(600)
 async def test_every_answer_is_documented_and_none_is_a_500(pods: Pods, tmp_path: Path) -> None:
-    """Two thousand generated requests."""
+    """Two thousand generated requests get documented answers."""
     (port,) = free_ports(1)
     pods.start_hasty(port)
     await pods.ready(port)

@@ -22,7 +22,7 @@ AGENTS = ["broken", "echo", "fine", "greet", "idle", "patient", "study"]
 
 
 async def test_agents_are_listed_by_name(client: httpx.AsyncClient) -> None:
-    """In order."""
+    """The names are in alphabetical order."""
     assert (await client.get("/agents")).json() == AGENTS
 
 
@@ -35,7 +35,7 @@ async def test_there_are_no_groups(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_schema_has_an_agents_input_and_output(client: httpx.AsyncClient) -> None:
-    """As JSON Schemas."""
+    """Both are JSON Schemas."""
     body = (await client.get("/agents/study/schema")).json()
     assert body.keys() == {"name", "input_type", "output_type"}
     assert body["name"] == "study"
@@ -84,7 +84,7 @@ async def test_a_run_answers_with_its_outcome(client: httpx.AsyncClient, fleet: 
 
 
 async def test_a_run_that_fails_is_an_answer_too(client: httpx.AsyncClient, fleet: Fleet) -> None:
-    """Status 200, with error and type but without the traceback."""
+    """The status is 200; the body has error and type without the traceback."""
     async with working(fleet):
         response = await client.post("/agents/broken/run", json={"task": {"input": "x"}})
     assert response.status_code == 200

@@ -305,7 +305,7 @@ async def test_a_page_that_breaks_a_rule_is_refused(
 async def test_an_idempotency_key_that_is_none_is_refused(
     client: httpx.AsyncClient, space: Space, path: str, body: dict[str, Any], key: str
 ) -> None:
-    """Empty, too long, or with control characters: 400."""
+    """An empty or long key, or one with control characters, is 400."""
     with unchanged(space):
         headers = [("Idempotency-Key", key.encode())]
         raw = [(name.encode(), value) for name, value in headers]

@@ -60,7 +60,7 @@ CURSORS = ["abc", "1-2-3", "$", "+", ">", "*", "(1-0", " 1-0", "0-0", "-2", "1-0
 async def test_a_stream_after_a_cursor_that_is_none_is_refused(
     client: httpx.AsyncClient, space: Space, path: str, how: str, control: str, cursor: str
 ) -> None:
-    """In the header and in the query, on each kind of stream: 400."""
+    """Each kind of stream answers 400, for the header and for the query."""
     await submitted(client, run_id="known")
     headers = [(how.encode(), cursor.encode())] if how != "after" else []
     query = {"control": control} | ({"after": cursor} if how == "after" else {})

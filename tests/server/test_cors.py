@@ -83,7 +83,7 @@ async def test_a_preflight_of_a_named_origin_succeeds(
 async def test_a_preflight_for_an_unused_method_fails(
     browser: httpx.AsyncClient, method: str, headers: str
 ) -> None:
-    """Also one for an unknown header."""
+    """So does one for an unknown header."""
     answer = await browser.options("/submit", headers=preflight(PAGE, method, headers))
     assert answer.status_code == 400
 

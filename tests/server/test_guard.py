@@ -232,7 +232,7 @@ ALLOWED = {
 async def test_a_405_names_the_methods_of_the_path(
     app: FastAPI, space: Space, method: str, path: str, allowed: str
 ) -> None:
-    """In the Allow header."""
+    """They are in the Allow header."""
     sent = exchange(app, method, path)
     with unchanged(space):
         await sent.run()
@@ -245,7 +245,7 @@ async def test_a_405_names_the_methods_of_the_path(
 async def test_options_answers_with_the_methods(
     client: httpx.AsyncClient, path: str, allowed: str
 ) -> None:
-    """In the Allow header."""
+    """They are in the Allow header."""
     response = await client.options(path)
     assert (response.status_code, response.content) == (204, b"")
     assert response.headers["Allow"] == allowed

@@ -109,7 +109,7 @@ async def test_nothing_more_is_204() -> None:
 
 
 async def test_the_answer_is_the_messages_and_ends_with_them() -> None:
-    """Byte for byte."""
+    """The bytes are those of the messages."""
     server, messages = Server(), ChosenMessages(b"a", b"b", then=StopAsyncIteration())
     await server.answer(messages)
     assert server.sent[0]["status"] == 200

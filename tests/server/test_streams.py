@@ -273,7 +273,7 @@ async def test_an_expired_run_is_unknown(
 async def test_a_client_that_accepts_no_event_stream_gets_406(
     pod: RunningPod, store: RedisRunStore, accept: str, status: int
 ) -> None:
-    """The Accept header excludes text/event-stream."""
+    """Its Accept header excludes text/event-stream."""
     await store.create(RUN, "t")
     async with await get(pod.port, PATH, {"Accept": accept}) as wire:
         assert wire.status == status

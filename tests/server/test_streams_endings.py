@@ -307,7 +307,7 @@ async def by_name(headers: list[tuple[bytes, bytes]]) -> Principal:
 
 
 async def test_one_callers_streams_are_limited_until_one_ends(space: Space) -> None:
-    """429 until then."""
+    """The next stream is 429 until then."""
     limits: dict[str, Any] = {"max_streams_per_caller": 2, "max_streams": 3}
     async with running_pod(space, authenticator=by_name, **limits) as pod:
         await (await pod.store()).create(RUN, "t")

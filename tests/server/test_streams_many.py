@@ -194,7 +194,7 @@ async def test_a_gap_in_one_run_is_410_or_a_message(
 async def test_what_is_no_set_of_runs_is_refused(
     pod: RunningPod, store: RedisRunStore, query: str, status: int
 ) -> None:
-    """Repeated, too many, none, or malformed ids."""
+    """Repeated, too many, missing or malformed ids are 422 or 400."""
     await create(store)
     async with await get(pod.port, f"/stream?{query}") as wire:
         assert wire.status == status

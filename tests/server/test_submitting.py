@@ -21,7 +21,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 async def test_a_submission_of_an_old_client_works_as_before(
     client: httpx.AsyncClient,
 ) -> None:
-    """A client of murmur-runtime."""
+    """The request is that of a client of murmur-runtime."""
     body = {
         "target": "greet",
         "is_group": False,
@@ -89,7 +89,7 @@ async def test_any_json_comes_back_as_it_was_sent(
 async def test_a_run_has_every_member_of_its_submission(
     client: httpx.AsyncClient, fleet: Fleet
 ) -> None:
-    """Metadata, delay, priority and deadline among them."""
+    """It has metadata, delay, priority and deadline."""
     body = task(1, run_id="mine:1", delay=60, priority=-5, deadline=120.5)
     body["task"]["metadata"] = {"any": [1, None]}
     response = await client.post(
@@ -165,7 +165,7 @@ async def test_prefer_wait_answers_with_the_state_after_its_time(
 async def test_preferences_are_read_to_the_letter(
     client: httpx.AsyncClient, prefer: list[str], applied: str | None
 ) -> None:
-    """Case, spaces, quotes and repeated headers."""
+    """Case, spaces, quotes and repeated headers follow the standard."""
     headers = [(b"Prefer", each.encode()) for each in prefer]
     response = await client.post("/submit", json=task(1), headers=headers)
     assert response.status_code == 200

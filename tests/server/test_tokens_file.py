@@ -102,7 +102,7 @@ def test_what_is_drawn_can_be_read() -> None:
     ],
 )
 def test_an_error_names_the_rule_but_no_secret(tmp_path: Path, text: str, rule: str) -> None:
-    """The error for an invalid tokens file."""
+    """The error is about an invalid tokens file."""
     file = tmp_path / "tokens.toml"
     file.write_text(text)
     with pytest.raises(StoreConfigurationError, match=rule) as caught:

@@ -70,7 +70,7 @@ STREAMS = st.lists(PIECES | st.binary(max_size=6), max_size=40).map(b"".join)
 def test_any_bytes_cut_anywhere_are_read_as_the_standard_says(
     stream: bytes, sizes: list[int]
 ) -> None:
-    """Compared with a second, simple reader."""
+    """A second, simple reader of the standard gets the same."""
     chunks: list[bytes] = []
     rest = stream
     for size in sizes:
@@ -169,7 +169,7 @@ def test_a_retry_is_ascii_digits(text: str, known: int | None) -> None:
 )
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_what_never_ends_is_refused(hostile: bytes, size: int) -> None:
-    """Lines and messages over the limit."""
+    """Lines and messages over the limit raise SseTooLargeError."""
     parser = SseParser(1_000)
     chunks = [hostile[start : start + size] for start in range(0, len(hostile), size)]
     with pytest.raises(SseTooLargeError, match="over 1,000 bytes"):

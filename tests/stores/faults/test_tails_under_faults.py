@@ -37,7 +37,7 @@ def names(count: int) -> list[str]:
 async def test_ten_subscribers_on_cut_connections_see_each_event(
     seed: int, run: str, store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
-    """Once and in order."""
+    """Each subscriber gets each event once and in order."""
     dice = random.Random(seed)
     faults = [Fault.DROP_REPLY, Fault.CUT_REPLY, Fault.BYTE_BY_BYTE, Fault.DROP_REQUEST]
     reads = commands("XREAD", "XRANGE", "HMGET")
@@ -89,7 +89,7 @@ async def test_a_deleted_runs_blocked_subscribers_end(
 async def test_a_delete_during_a_cut_ends_the_subscriber(
     run: str, store: RedisRunStore, straight: RedisRunStore, admin: Redis, proxy: FaultProxy
 ) -> None:
-    """In the same way as for other subscribers."""
+    """Its stream ends as those of other subscribers do."""
     await store.append(run, note(run, "a"))
     reader = asyncio.create_task(names_in_stream(store, run))
     await wait_for_subscribers(store, admin, 1)

@@ -76,7 +76,7 @@ SECRET_URLS = [
 async def test_a_password_is_shown_nowhere(
     url: str, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, nothing_is_left: None
 ) -> None:
-    """Neither in the repr of store and client nor in errors and tracebacks."""
+    """The repr of store and client, errors and tracebacks hide it."""
     monkeypatch.setattr(server_module, "OPENING_SECONDS", 0.05)
     shown: list[str] = []
     try:

@@ -30,7 +30,7 @@ def path_of(url: str) -> Path:
     ],
 )
 def test_a_url_names_a_path(kind: str, rest: str, path: str) -> None:
-    """Absolute and relative paths, with two or no slashes after the colon."""
+    """The path may be absolute or relative, after two or no slashes."""
     assert path_of(f"{kind}:{rest}") == Path(path).absolute()
 
 

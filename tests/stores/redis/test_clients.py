@@ -111,7 +111,7 @@ async def test_a_store_works_over_a_client_of_any_settings(space: Space, name: s
 
 @pytest.mark.parametrize("name", POOLS)
 async def test_a_store_works_over_a_client_of_any_pool(space: Space, name: str) -> None:
-    """The same for each kind of connection pool."""
+    """A run lives through the store with each kind of connection pool."""
     client = POOLS[name](space.url)
     async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
         await lives_a_run(store)
@@ -131,7 +131,7 @@ async def test_a_store_works_over_fakeredis(decoded: bool) -> None:
 
 @pytest.mark.parametrize("how", ["in the URL", "as arguments", "from a provider"])
 async def test_a_store_uses_its_clients_credentials_over_tcp(tmp_path: Path, how: str) -> None:
-    """From the URL, from arguments, and from a credential provider."""
+    """They may come from the URL, from arguments, or from a provider."""
     async with spare_server(tmp_path / "own", password="secret") as server:
         shapes: dict[str, Callable[[], Redis]] = {
             "in the URL": lambda: Redis.from_url(server.url("default:secret")),

@@ -108,7 +108,7 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
 def test_lua_forms_the_key_that_python_forms(
     lua: Any, function: str, arguments: list[str], row: str
 ) -> None:
-    """The same for each function of the include that forms a key."""
+    """Each function of the include that forms a key is compared."""
     assert lua[function](BASE, *arguments) == row
 
 

@@ -48,7 +48,7 @@ asyncio.run(main(url, prefix, *map(int, numbers)))
 async def test_5000_followed_runs_lose_no_event(
     space: Space, record_property: Callable[[str, object], None]
 ) -> None:
-    """At two thousand events a second."""
+    """The writers append two thousand events a second."""
     ids = [f"run-{number}" for number in range(RUNS)]
     seen: dict[str, list[object]] = {run_id: [] for run_id in ids}
     async with space.store() as store:

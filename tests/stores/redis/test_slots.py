@@ -125,7 +125,7 @@ def test_all_keys_of_a_call_share_a_slot(name: str, run_id: str) -> None:
 
 @pytest.mark.parametrize("partitions", [1, 7, 64])
 def test_all_keys_of_a_partition_share_a_slot(partitions: int) -> None:
-    """Queues, leases, indexes, feed and the rest."""
+    """These are queues, leases, indexes, the feed and the rest."""
     keys = Keys("prefix", partitions)
     for run_id in ("a", "b:1", "x" * 128, "0"):
         here = keys.partition(run_id)

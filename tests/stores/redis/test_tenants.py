@@ -69,7 +69,7 @@ async def test_a_run_has_the_same_member_in_every_index(
 async def test_a_run_without_a_tenant_has_no_field_or_row_of_one(
     space: Space, store: RedisRunStore, how: str
 ) -> None:
-    """Neither its hash, its entries nor its rows mention a tenant."""
+    """Its hash, its entries and its rows do not mention a tenant."""
     run = await begun(store, how, tenant=None)
     assert members(space, space.keys.overdue(0)) == {f"t:{listing_key(run.created_ms, RUN_ID)}"}
     (created,) = await entries(store, RUN_ID, EntryType.CREATED)

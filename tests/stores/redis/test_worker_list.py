@@ -38,7 +38,7 @@ async def test_a_worker_is_listed_as_it_reported_itself(store: RedisRunStore) ->
 async def test_a_worker_that_stops_or_falls_silent_is_no_longer_listed(
     space: Space, store: RedisRunStore
 ) -> None:
-    """A stopped worker at once, a silent one after some intervals."""
+    """A stopped worker leaves the list at once, a silent one after some intervals."""
     workers = store.workers(interval_seconds=0.05)
     for worker_id in ("stops", "silent"):
         await workers.beat(replace(INFO, id=worker_id))
