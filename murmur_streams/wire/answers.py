@@ -15,8 +15,9 @@ from murmur_streams.core.model.errors import RemoteAgentError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.result_codec import StoredModel, dump_output
 from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
+from murmur_streams.core.model.run import moment_of
 from murmur_streams.core.model.states import RunState
-from murmur_streams.wire.run_json import milliseconds_of, moment_of, text_of
+from murmur_streams.wire.run_json import milliseconds_of, text_of
 
 UNKNOWN_EPOCH = "00000000"
 """The epoch of an entry whose JSON has no cursor."""

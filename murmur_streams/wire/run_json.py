@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Self, cast
 
 from pydantic import BaseModel, Field, JsonValue
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, JsonValue
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.errors import RunDamagedError
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, moment_of
 from murmur_streams.core.model.states import RunProgress, RunState
 
 
@@ -118,11 +118,6 @@ def run_of(members: Mapping[str, Any]) -> Run:
         "errors": "\n".join(members.get("errors") or ()) or None,
     }
     return Run(epoch=cursor.epoch, last_ms=cursor.ms, **values)
-
-
-def moment_of(ms: int | None) -> datetime | None:
-    """A time in milliseconds, in UTC."""
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def milliseconds_of(moment: object) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from murmur_streams.core.model.entries import Fields
 from murmur_streams.core.model.states import RunProgress, RunState
@@ -16,9 +16,19 @@ class Payload:
     size: int
     sha256: str
 
+    def fields(self, prefix: str = "") -> dict[str, str]:
+        """Size and hash as fields of an entry."""
+        return {f"{prefix}size": str(self.size), f"{prefix}sha256": self.sha256}
+
+
+class Command:
+    """What is to happen to a run."""
+
+    __slots__ = ()
+
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class Create(Command):
     """Begin a run. The fields from ``queued`` on only matter to a queued run."""
 
     target: str
@@ -42,12 +52,12 @@ class Create:
     """The digest of the request that came with an idempotency key."""
 
 
-SUBMITTED_TEXTS = ("traceparent", "tracestate", "request_sha256")
+CREATED_TEXTS = tuple(each.name for each in fields(Create) if each.type == "str | None")
 """The texts that ``Create``, the ``run.created`` entry and the run have under one name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Append:
+class Append(Command):
     """Add events to a run that has not ended, all or none."""
 
     events: tuple[Fields, ...]
@@ -56,21 +66,21 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
-class PushEvent:
+class PushEvent(Command):
     """Add one event; it may come after the end."""
 
     event: Fields
 
 
 @dataclass(frozen=True, slots=True)
-class SetState:
+class SetState(Command):
     """Change the state as the table allows."""
 
     state: RunState
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Command):
     """End a run in one step: result, last event, terminal state, seal."""
 
     state: RunState
@@ -85,7 +95,7 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateProgress:
+class UpdateProgress(Command):
     """Replace the counters."""
 
     progress: RunProgress
@@ -93,19 +103,19 @@ class UpdateProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class SetResult:
+class SetResult(Command):
     """Store the result without ending the run."""
 
     result: Payload
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class Seal(Command):
     """End the stream of a run that ended without a closing event, once its time has come."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(Command):
     """Start a pending run on a worker, or end a run that may not be started any more."""
 
     worker: str
@@ -116,7 +126,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class Release(Command):
     """Give a running run back: it is pending again, or ends if its cancel was requested."""
 
     reason: str
@@ -126,12 +136,12 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Reclaim:
+class Reclaim(Command):
     """Take a run back from a worker whose lease has expired."""
 
 
 @dataclass(frozen=True, slots=True)
-class RequestCancel:
+class RequestCancel(Command):
     """Request that a run ends cancelled: at once when it is pending, else through its worker."""
 
     reason: str | None = None
@@ -140,14 +150,14 @@ class RequestCancel:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliverCancel:
+class DeliverCancel(Command):
     """Record that the cancel request has reached the execution."""
 
     claim: str
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Command):
     """Store a value for the next execution."""
 
     value: Payload
@@ -155,7 +165,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class NoteSilence:
+class NoteSilence(Command):
     """Record that an execution has written nothing for this long, although its worker lives."""
 
     claim: str
@@ -163,27 +173,7 @@ class NoteSilence:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Command):
     """Remove a run; one that has not ended only with ``force``."""
 
     force: bool = False
-
-
-Command = (
-    Create
-    | Append
-    | PushEvent
-    | SetState
-    | Finish
-    | UpdateProgress
-    | SetResult
-    | Seal
-    | Start
-    | Release
-    | Reclaim
-    | RequestCancel
-    | DeliverCancel
-    | Checkpoint
-    | NoteSilence
-    | Delete
-)

@@ -16,7 +16,7 @@ from murmur_streams.core.model.errors import (
     RunDamagedError,
 )
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.core.model.states import RunProgress
+from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress
 
 
 class EntryType(StrEnum):
@@ -187,8 +187,5 @@ def progress_fields(progress: RunProgress) -> dict[str, str]:
     """Encode progress as the fields of a ``run.progress`` entry."""
     return {
         "type": str(EntryType.PROGRESS),
-        "total": str(progress.total),
-        "completed": str(progress.completed),
-        "failed": str(progress.failed),
-        "running": str(progress.running),
+        **{name: str(getattr(progress, name)) for name in PROGRESS_FIELDS},
     }

@@ -9,7 +9,7 @@ from typing import cast
 
 from murmur_streams.core.model.commands import Payload
 from murmur_streams.core.model.errors import InvalidInputError, PayloadTooLargeError
-from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress, RunState
 
 MAX_EVENTS_PER_APPEND = 500
 MAX_ERROR_CHARACTERS = 8_192
@@ -110,7 +110,7 @@ def check_expected_version(version: object) -> int | None:
 
 def check_progress(progress: RunProgress) -> RunProgress:
     """Refuse counters that are negative, or larger than Lua and JavaScript hold exactly."""
-    for name in ("total", "completed", "failed", "running"):
+    for name in PROGRESS_FIELDS:
         if not 0 <= getattr(progress, name) <= MAX_COUNT:
             raise InvalidInputError(
                 f"progress.{name} must be from 0 to {MAX_COUNT}, not {getattr(progress, name)}"

@@ -18,7 +18,7 @@ from murmur_streams.core.model.errors import (
     RunCancelledError,
     RunDamagedError,
 )
-from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
+from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress, RunState, RunStatus
 
 T = TypeVar("T")
 
@@ -130,24 +130,28 @@ class Run:
     @property
     def metadata(self) -> JsonValue:
         """The submitter's metadata; None when there was none."""
-        if self.metadata_json is None:
-            return None
-        return read_payload(self.run_id, "metadata", decode_json, self.metadata_json)
+        text = self.metadata_json
+        return None if text is None else read_payload(self.run_id, "metadata", decode_json, text)
 
     @property
     def created_at(self) -> datetime:
         """When it was created, in UTC."""
-        return _moment(self.created_ms)
+        return datetime.fromtimestamp(self.created_ms / 1000, UTC)
 
     @property
     def started_at(self) -> datetime | None:
         """When it first began to run, in UTC."""
-        return None if self.started_ms is None else _moment(self.started_ms)
+        return moment_of(self.started_ms)
 
     @property
     def ended_at(self) -> datetime | None:
         """When it became terminal, in UTC."""
-        return None if self.ended_ms is None else _moment(self.ended_ms)
+        return moment_of(self.ended_ms)
+
+
+def moment_of(ms: int | None) -> datetime | None:
+    """A time in milliseconds, in UTC."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def changed(run: Run, **values: object) -> Run:
@@ -169,7 +173,6 @@ _INT_FIELDS = _fields_of_type("int")
 _FLAGS = _fields_of_type("bool")
 _TEXT_FIELDS = _fields_of_type("str") - {"run_id"}
 _LEFT_OUT_WHEN_ZERO = frozenset({"priority", "failures", "excused"})
-PROGRESS_FIELDS = ("total", "completed", "failed", "running")
 FOLDED_FIELDS = (
     _INT_FIELDS
     | _TEXT_FIELDS
@@ -242,7 +245,3 @@ def run_to_fields(run: Run) -> dict[str, str]:
             fields[f"progress_{name}"] = str(getattr(run.progress, name))
     fields |= {name: "1" for name in sorted(_FLAGS) if getattr(run, name)}
     return fields
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

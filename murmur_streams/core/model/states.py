@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from itertools import product
 from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
@@ -37,18 +38,15 @@ class Change(StrEnum):
     END = "end"
 
 
-def _table() -> dict[tuple[RunState, RunState], Change]:
-    table: dict[tuple[RunState, RunState], Change] = {}
-    for current in RunState:
-        for wanted in RunState:
-            if current.is_terminal or current is wanted:
-                table[current, wanted] = Change.NONE
-            else:
-                table[current, wanted] = Change.END if wanted.is_terminal else Change.ENTER
-    return table
+def _change(current: RunState, wanted: RunState) -> Change:
+    if current.is_terminal or current is wanted:
+        return Change.NONE
+    return Change.END if wanted.is_terminal else Change.ENTER
 
 
-CHANGES: Mapping[tuple[RunState, RunState], Change] = MappingProxyType(_table())
+CHANGES: Mapping[tuple[RunState, RunState], Change] = MappingProxyType(
+    {(current, wanted): _change(current, wanted) for current, wanted in product(RunState, RunState)}
+)
 """(current, wanted) -> what happens. Lua has the same rules; a property test holds them equal."""
 
 
@@ -61,6 +59,9 @@ class RunProgress(BaseModel):
     completed: int = 0
     failed: int = 0
     running: int = 0
+
+
+PROGRESS_FIELDS = tuple(RunProgress.model_fields)
 
 
 class RunStatus(BaseModel):

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from murmur_streams.core.model.errors import (
-    LeaseLostError,
-    OutcomeUnknownError,
-    RunExistsError,
-    RunNotFoundError,
-    RunNotTerminalError,
-    RunTerminatedError,
-    WrongExpectedVersionError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.core.rules.decide import Answer
 
 
@@ -26,16 +18,16 @@ def check_answer(answer: Answer, run_id: str, expected_version: int | None = Non
         case ("OK" | "NO" | "WAIT", *_):
             return answer
         case ("NOT_FOUND",):
-            raise RunNotFoundError(run_id)
+            raise errors.RunNotFoundError(run_id)
         case ("EXISTS",):
-            raise RunExistsError(run_id)
+            raise errors.RunExistsError(run_id)
         case ("TERMINAL", state):
-            raise RunTerminatedError(run_id, state)
+            raise errors.RunTerminatedError(run_id, state)
         case ("NOT_TERMINAL", state):
-            raise RunNotTerminalError(run_id, state)
+            raise errors.RunNotTerminalError(run_id, state)
         case ("WRONG_VERSION", actual):
-            raise WrongExpectedVersionError(run_id, expected_version or 0, int(actual))
+            raise errors.WrongExpectedVersionError(run_id, expected_version or 0, int(actual))
         case ("FENCED", *_):
-            raise LeaseLostError(run_id)
+            raise errors.LeaseLostError(run_id)
         case _:
-            raise OutcomeUnknownError(f"run {run_id!r}: unexpected answer {answer!r}")
+            raise errors.OutcomeUnknownError(f"run {run_id!r}: unexpected answer {answer!r}")

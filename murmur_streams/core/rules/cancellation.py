@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from murmur_streams.core.model.entries import EntryType, JournalEntry
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, moment_of
 from murmur_streams.core.model.states import RunState
 
-CANCEL_ENTRY_TYPES = frozenset(
-    {EntryType.CANCEL_REQUESTED, EntryType.CANCEL_DELIVERED, EntryType.STATE}
-)
+CANCEL_ENTRY_TYPES = {EntryType.CANCEL_REQUESTED, EntryType.CANCEL_DELIVERED, EntryType.STATE}
 """The types of the entries that record the steps of a cancel."""
 
 
@@ -38,7 +36,10 @@ def recorded_cancellation(run: Run) -> Cancellation:
     """The part that is stored in the run itself."""
     ended = run.ended_ms if run.state is RunState.CANCELLED else None
     return Cancellation(
-        run.state, _moment(run.cancel_requested), _moment(run.cancel_delivered), _moment(ended)
+        run.state,
+        moment_of(run.cancel_requested),
+        moment_of(run.cancel_delivered),
+        moment_of(ended),
     )
 
 
@@ -46,7 +47,7 @@ def cancellation_after(entries: Iterable[JournalEntry], before: Cancellation) ->
     """A cancellation as it stands after further entries of the journal."""
     found = before
     for entry in entries:
-        at = _moment(int(entry.fields.get("at") or entry.ms))
+        at = moment_of(int(entry.fields.get("at") or entry.ms))
         if entry.type == EntryType.CANCEL_REQUESTED:
             found = replace(found, requested=at)
         elif entry.type == EntryType.CANCEL_DELIVERED:
@@ -56,7 +57,3 @@ def cancellation_after(entries: Iterable[JournalEntry], before: Cancellation) ->
             if found.state is RunState.CANCELLED:
                 found = replace(found, stopped=at, how=entry.fields.get("stopped"))
     return found
-
-
-def _moment(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)

@@ -70,27 +70,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from murmur_streams.core.model.commands import (
-    SUBMITTED_TEXTS,
-    Append,
-    Checkpoint,
-    Command,
-    Create,
-    Delete,
-    DeliverCancel,
-    Finish,
-    NoteSilence,
-    Payload,
-    PushEvent,
-    Reclaim,
-    Release,
-    RequestCancel,
-    Seal,
-    SetResult,
-    SetState,
-    Start,
-    UpdateProgress,
-)
+from murmur_streams.core.model import commands
+from murmur_streams.core.model.commands import CREATED_TEXTS, Command
 from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry, progress_fields
 from murmur_streams.core.model.events import is_closing
 from murmur_streams.core.model.run import Run, run_to_fields
@@ -110,7 +91,7 @@ LIVE_GRACE_MS = 86_400_000
 
 def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision:
     """Decide what a command does to a run; None is a run that does not exist."""
-    if isinstance(command, Create):
+    if isinstance(command, commands.Create):
         return _create(run, run_id, command, now)
     if run is None:
         return Decision(("NOT_FOUND",))
@@ -122,23 +103,24 @@ def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision
     return decision
 
 
-def _create(run: Run | None, run_id: str, command: Create, now: Now) -> Decision:
+def _create(run: Run | None, run_id: str, command: commands.Create, now: Now) -> Decision:
     if run is not None:
         return Decision(("EXISTS",))
-    fields = {"type": str(EntryType.CREATED), "target": command.target, "epoch": command.epoch}
-    if command.input is not None:
-        fields["input_size"] = str(command.input.size)
-        fields["input_sha256"] = command.input.sha256
-    if command.metadata_json is not None:
-        fields["metadata_json"] = command.metadata_json
-    if command.tenant is not None:
-        fields["tenant"] = command.tenant
-    fields |= _work_fields(command, now)
+    fields = {
+        "type": str(EntryType.CREATED),
+        "target": command.target,
+        "epoch": command.epoch,
+        **({} if command.input is None else command.input.fields("input_")),
+        **_order_fields(command, now),
+    }
+    for name in CREATED_TEXTS:
+        if (text := getattr(command, name)) is not None:
+            fields[name] = text
     entry = JournalEntry(run_id, command.epoch, now.server_ms, 1, fields)
     return Decision(("OK", "1"), (entry,))
 
 
-def _work_fields(command: Create, now: Now) -> dict[str, str]:
+def _order_fields(command: commands.Create, now: Now) -> dict[str, str]:
     fields: dict[str, str] = {}
     due_ms = now.server_ms + command.delay_ms if command.delay_ms > 0 else command.due_ms
     if due_ms is not None and due_ms <= now.server_ms:
@@ -154,11 +136,10 @@ def _work_fields(command: Create, now: Now) -> dict[str, str]:
     if command.deadline_ms:
         fields["deadline"] = str(max(now.server_ms, due_ms or 0) + command.deadline_ms)
         fields["deadline_span"] = str(command.deadline_ms)
-    texts = {name: getattr(command, name) for name in SUBMITTED_TEXTS}
-    return fields | {name: text for name, text in texts.items() if text is not None}
+    return fields
 
 
-def _append(run: Run, command: Append, now: Now) -> Decision:
+def _append(run: Run, command: commands.Append, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("TERMINAL", str(run.state)))
     expected = command.expected_version
@@ -168,7 +149,7 @@ def _append(run: Run, command: Append, now: Now) -> Decision:
     return written(run, now.caller_ms, [{**event, **attempt} for event in command.events])
 
 
-def _push_event(run: Run, command: PushEvent, now: Now) -> Decision:
+def _push_event(run: Run, command: commands.PushEvent, now: Now) -> Decision:
     event = dict(command.event)
     if not run.state.is_terminal:
         return written(run, now.caller_ms, [event])
@@ -185,7 +166,7 @@ def _push_event(run: Run, command: PushEvent, now: Now) -> Decision:
     return written(run, now.server_ms, [event])
 
 
-def _set_state(run: Run, command: SetState, now: Now) -> Decision:
+def _set_state(run: Run, command: commands.SetState, now: Now) -> Decision:
     match CHANGES[run.state, command.state]:
         case Change.NONE:
             return Decision(("NO", str(run.state)))
@@ -200,7 +181,7 @@ def _set_state(run: Run, command: SetState, now: Now) -> Decision:
             return ended(run, command.state, now, seal=run.closing is not None)
 
 
-def _finish(run: Run, command: Finish, now: Now) -> Decision:
+def _finish(run: Run, command: commands.Finish, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
     if command.claim is not None and run.cancel_requested is not None:
@@ -208,7 +189,7 @@ def _finish(run: Run, command: Finish, now: Now) -> Decision:
     extra = {} if command.claim is None else executions.execution_fields(run)
     before: list[Fields] = []
     if command.result is not None:
-        before.append(_result_fields(command.result))
+        before.append({"type": str(EntryType.RESULT), **command.result.fields()})
     if command.event is not None:
         attempt = {} if command.claim is None else {"attempt": str(run.attempt)}
         before.append({**command.event, **attempt})
@@ -220,7 +201,7 @@ def _finish(run: Run, command: Finish, now: Now) -> Decision:
     return replace(end, dead=command.dead)
 
 
-def _overruled(command: Finish) -> Finish:
+def _overruled(command: commands.Finish) -> commands.Finish:
     """Turn a worker's ``Finish`` into a cancellation, once a cancel was recorded.
 
     Without this rule: a caller requests a cancel and gets the answer "running, recorded". At the
@@ -231,10 +212,10 @@ def _overruled(command: Finish) -> Finish:
     stopped = command.stopped or "handler"
     if command.state is RunState.CANCELLED:
         return replace(command, stopped=stopped)
-    return Finish(RunState.CANCELLED, claim=command.claim, stopped=stopped)
+    return commands.Finish(RunState.CANCELLED, claim=command.claim, stopped=stopped)
 
 
-def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
+def _update_progress(run: Run, command: commands.UpdateProgress, now: Now) -> Decision:
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
     # abs(): with a clock that was set back, the difference is negative until the old time comes
@@ -245,16 +226,16 @@ def _update_progress(run: Run, command: UpdateProgress, now: Now) -> Decision:
     return Decision(("OK", str(run.version)), progress=command.progress)
 
 
-def _set_result(run: Run, command: SetResult, now: Now) -> Decision:
+def _set_result(run: Run, command: commands.SetResult, now: Now) -> Decision:
     if run.state.is_terminal and (run.state is RunState.CANCELLED or run.result_size is not None):
         return Decision(("NO", str(run.state)))
-    fields = _result_fields(command.result)
+    fields = {"type": str(EntryType.RESULT), **command.result.fields()}
     if run.seal is not None:
         fields["late"] = "1"
     return written(run, now.server_ms, [fields])
 
 
-def _seal(run: Run, command: Seal, now: Now) -> Decision:
+def _seal(run: Run, command: commands.Seal, now: Now) -> Decision:
     del command
     if not run.state.is_terminal:
         return Decision(("NO", str(run.state)))
@@ -266,34 +247,42 @@ def _seal(run: Run, command: Seal, now: Now) -> Decision:
     return written(run, now.server_ms, [_sealed_fields()])
 
 
-def _delete(run: Run, command: Delete, now: Now) -> Decision:
+def _delete(run: Run, command: commands.Delete, now: Now) -> Decision:
     if not run.state.is_terminal and not command.force:
         return Decision(("NOT_TERMINAL", str(run.state)))
     return written(run, now.server_ms, [{"type": str(EntryType.DELETED)}])
 
 
-_FENCED = (Append, Finish, UpdateProgress, Release, DeliverCancel, Checkpoint, NoteSilence)
+_FENCED = (
+    commands.Append,
+    commands.Finish,
+    commands.UpdateProgress,
+    commands.Release,
+    commands.DeliverCancel,
+    commands.Checkpoint,
+    commands.NoteSilence,
+)
 """The commands that carry a worker's claim, which must be the one that holds the run."""
 
-_SNAPSHOTTED = (Append, PushEvent, UpdateProgress, Checkpoint)
+_SNAPSHOTTED = (commands.Append, commands.PushEvent, commands.UpdateProgress, commands.Checkpoint)
 """The commands that a run may get in any number, so that its journal must be trimmed."""
 
 _RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
-    Append: _append,
-    PushEvent: _push_event,
-    SetState: _set_state,
-    Finish: _finish,
-    UpdateProgress: _update_progress,
-    SetResult: _set_result,
-    Seal: _seal,
-    Start: executions.start,
-    Release: executions.release,
-    Reclaim: executions.reclaim,
-    RequestCancel: executions.request_cancel,
-    DeliverCancel: executions.deliver_cancel,
-    Checkpoint: executions.checkpoint,
-    NoteSilence: executions.note_silence,
-    Delete: _delete,
+    commands.Append: _append,
+    commands.PushEvent: _push_event,
+    commands.SetState: _set_state,
+    commands.Finish: _finish,
+    commands.UpdateProgress: _update_progress,
+    commands.SetResult: _set_result,
+    commands.Seal: _seal,
+    commands.Start: executions.start,
+    commands.Release: executions.release,
+    commands.Reclaim: executions.reclaim,
+    commands.RequestCancel: executions.request_cancel,
+    commands.DeliverCancel: executions.deliver_cancel,
+    commands.Checkpoint: executions.checkpoint,
+    commands.NoteSilence: executions.note_silence,
+    commands.Delete: _delete,
 }
 
 
@@ -324,7 +313,3 @@ def _remaining_ms(run: Run, now: Now) -> int:
 
 def _sealed_fields() -> dict[str, str]:
     return {"type": str(EntryType.SEALED), "seal": "1"}
-
-
-def _result_fields(result: Payload) -> dict[str, str]:
-    return {"type": str(EntryType.RESULT), "size": str(result.size), "sha256": result.sha256}

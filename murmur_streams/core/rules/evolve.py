@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from murmur_streams.core.model.commands import SUBMITTED_TEXTS
+from murmur_streams.core.model.commands import CREATED_TEXTS
 from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry
 from murmur_streams.core.model.events import RunEventType, is_closing
 from murmur_streams.core.model.run import Run, changed, run_from_fields
-from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress, RunState
 
 FAILED = "failed"
 """The reason in the journal for a run that is pending again after a failed execution."""
@@ -50,7 +50,7 @@ def fold(entries: Iterable[JournalEntry]) -> Run | None:
 
 def _created(entry: JournalEntry) -> Run:
     fields = entry.fields
-    texts: dict[str, Any] = {name: fields.get(name) for name in SUBMITTED_TEXTS}
+    texts: dict[str, Any] = {name: fields.get(name) for name in CREATED_TEXTS}
     return Run(
         run_id=entry.run_id,
         target=fields["target"],
@@ -58,8 +58,6 @@ def _created(entry: JournalEntry) -> Run:
         created_ms=entry.ms,
         input_size=_int(fields.get("input_size")),
         input_sha256=fields.get("input_sha256"),
-        metadata_json=fields.get("metadata_json"),
-        tenant=fields.get("tenant"),
         queued=fields.get("queued") == "1",
         priority=_int(fields.get("priority")) or 0,
         due_ms=_int(fields.get("due")),
@@ -67,15 +65,6 @@ def _created(entry: JournalEntry) -> Run:
         deadline_span_ms=_int(fields.get("deadline_span")),
         **texts,
     )
-
-
-def _from_snapshot(entry: JournalEntry) -> Run:
-    run = run_from_fields(entry.run_id, entry.fields)
-    return changed(run, snapshot=entry.seq)
-
-
-def _snapshot(run: Run, entry: JournalEntry) -> Run:
-    return changed(run, snapshot=entry.seq)
 
 
 def _state(run: Run, entry: JournalEntry) -> Run:
@@ -127,32 +116,20 @@ def _cancel_requested(run: Run, entry: JournalEntry) -> Run:
     return changed(run, cancel_requested=int(fields["at"]), cancel_reason=fields.get("reason"))
 
 
-def _cancel_delivered(run: Run, entry: JournalEntry) -> Run:
-    return changed(run, cancel_delivered=int(entry.fields["at"]))
+def _payload(what: str) -> Callable[[Run, JournalEntry], Run]:
+    size_field, sha256_field = f"{what}_size", f"{what}_sha256"
 
+    def fold_payload(run: Run, entry: JournalEntry) -> Run:
+        size, sha256 = int(entry.fields["size"]), entry.fields["sha256"]
+        return changed(run, **{size_field: size, sha256_field: sha256})
 
-def _silent(run: Run, entry: JournalEntry) -> Run:
-    return changed(run, silent=entry.seq)
-
-
-def _checkpoint(run: Run, entry: JournalEntry) -> Run:
-    size, sha256 = int(entry.fields["size"]), entry.fields["sha256"]
-    return changed(run, checkpoint_size=size, checkpoint_sha256=sha256)
+    return fold_payload
 
 
 def _progress(run: Run, entry: JournalEntry) -> Run:
     fields = entry.fields
-    progress = RunProgress(
-        total=int(fields["total"]),
-        completed=int(fields["completed"]),
-        failed=int(fields["failed"]),
-        running=int(fields["running"]),
-    )
+    progress = RunProgress(**{name: int(fields[name]) for name in PROGRESS_FIELDS})
     return changed(run, progress=progress, progress_ms=int(fields["at"]), progress_dirty=False)
-
-
-def _result(run: Run, entry: JournalEntry) -> Run:
-    return changed(run, result_size=int(entry.fields["size"]), result_sha256=entry.fields["sha256"])
 
 
 def _event(run: Run, entry: JournalEntry) -> Run:
@@ -165,27 +142,26 @@ def _event(run: Run, entry: JournalEntry) -> Run:
     return run
 
 
-def _unchanged(run: Run, entry: JournalEntry) -> Run:
-    del entry
-    return run
-
-
 _LIFECYCLE: dict[str, Callable[[Run, JournalEntry], Run]] = {
     EntryType.STATE: _state,
     EntryType.PROGRESS: _progress,
-    EntryType.RESULT: _result,
-    EntryType.SEALED: _unchanged,
-    EntryType.SNAPSHOT: _snapshot,
-    EntryType.DELETED: _unchanged,
+    EntryType.RESULT: _payload("result"),
+    EntryType.CHECKPOINT: _payload("checkpoint"),
+    EntryType.SEALED: lambda run, _: run,
+    EntryType.DELETED: lambda run, _: run,
+    EntryType.SNAPSHOT: lambda run, entry: changed(run, snapshot=entry.seq),
+    EntryType.SILENT: lambda run, entry: changed(run, silent=entry.seq),
     EntryType.CANCEL_REQUESTED: _cancel_requested,
-    EntryType.CANCEL_DELIVERED: _cancel_delivered,
-    EntryType.SILENT: _silent,
-    EntryType.CHECKPOINT: _checkpoint,
+    EntryType.CANCEL_DELIVERED: lambda run, entry: changed(
+        run, cancel_delivered=int(entry.fields["at"])
+    ),
 }
 
 _BEGINNINGS: dict[str, Callable[[JournalEntry], Run]] = {
     EntryType.CREATED: _created,
-    EntryType.SNAPSHOT: _from_snapshot,
+    EntryType.SNAPSHOT: lambda entry: changed(
+        run_from_fields(entry.run_id, entry.fields), snapshot=entry.seq
+    ),
 }
 
 

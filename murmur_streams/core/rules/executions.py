@@ -11,15 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from murmur_streams.core.model.commands import (
-    Checkpoint,
-    DeliverCancel,
-    NoteSilence,
-    Reclaim,
-    Release,
-    RequestCancel,
-    Start,
-)
+from murmur_streams.core.model import commands
 from murmur_streams.core.model.entries import EntryType, Fields
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.run import Run
@@ -32,7 +24,7 @@ DEADLINE_EXCEEDED = "deadline_exceeded"
 LEASE_EXPIRED = "lease_expired"
 
 
-def start(run: Run, command: Start, now: Now) -> Decision:
+def start(run: Run, command: commands.Start, now: Now) -> Decision:
     """Begin an execution, or fail a run that has no attempts or no time left."""
     if run.state is not RunState.PENDING:
         return Decision(("NO", str(run.state)))
@@ -61,14 +53,14 @@ def _failure_text(reason: str, run: Run) -> str:
     return given_up(run.attempt, run.attempt - run.failures - run.excused)
 
 
-def _refusal(run: Run, command: Start, now: Now) -> str | None:
+def _refusal(run: Run, command: commands.Start, now: Now) -> str | None:
     if run.deadline_ms is not None and now.server_ms >= run.deadline_ms:
         return DEADLINE_EXCEEDED
     counted = run.attempt - run.excused
     return ATTEMPTS_EXHAUSTED if 0 < command.max_attempts <= counted else None
 
 
-def release(run: Run, command: Release, now: Now) -> Decision:
+def release(run: Run, command: commands.Release, now: Now) -> Decision:
     """Take a run back that its worker releases, to be executed again."""
     if run.state is not RunState.RUNNING:
         return Decision(("NO", str(run.state)))
@@ -80,7 +72,7 @@ def release(run: Run, command: Release, now: Now) -> Decision:
     return _requeued(run, extra, "handler", now)
 
 
-def reclaim(run: Run, command: Reclaim, now: Now) -> Decision:
+def reclaim(run: Run, command: commands.Reclaim, now: Now) -> Decision:
     """Take a run from a worker whose lease has expired."""
     del command
     if run.state is not RunState.RUNNING or run.claim is None:
@@ -95,13 +87,13 @@ def _requeued(run: Run, extra: Fields, stopped: str, now: Now) -> Decision:
         why = {**execution_fields(run), "stopped": stopped}
         end = ended(run, RunState.CANCELLED, now, seal=True, extra=why)
         return replace(end, answer=("OK", str(RunState.CANCELLED)))
-    fields = pending_fields({**extra, "attempt": str(run.attempt)})
+    fields = {
+        "type": str(EntryType.STATE),
+        "state": str(RunState.PENDING),
+        **extra,
+        "attempt": str(run.attempt),
+    }
     return replace(written(run, now.server_ms, [fields]), answer=("OK", str(RunState.PENDING)))
-
-
-def pending_fields(extra: Fields) -> dict[str, str]:
-    """The entry of a run that is pending again."""
-    return {"type": str(EntryType.STATE), "state": str(RunState.PENDING), **extra}
 
 
 def execution_fields(run: Run) -> dict[str, str]:
@@ -110,7 +102,7 @@ def execution_fields(run: Run) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def request_cancel(run: Run, command: RequestCancel, now: Now) -> Decision:
+def request_cancel(run: Run, command: commands.RequestCancel, now: Now) -> Decision:
     """Request that a run ends cancelled; the answer is its state afterwards."""
     if run.state.is_terminal:
         return Decision(("NO", str(run.state)))
@@ -129,7 +121,7 @@ def request_cancel(run: Run, command: RequestCancel, now: Now) -> Decision:
     return replace(end, answer=("OK", str(RunState.CANCELLED)))
 
 
-def deliver_cancel(run: Run, command: DeliverCancel, now: Now) -> Decision:
+def deliver_cancel(run: Run, command: commands.DeliverCancel, now: Now) -> Decision:
     """Record that the cancel request has reached the execution."""
     del command
     if run.cancel_requested is None:
@@ -144,19 +136,17 @@ def deliver_cancel(run: Run, command: DeliverCancel, now: Now) -> Decision:
     return written(run, now.server_ms, [fields])
 
 
-def checkpoint(run: Run, command: Checkpoint, now: Now) -> Decision:
+def checkpoint(run: Run, command: commands.Checkpoint, now: Now) -> Decision:
     """Record a checkpoint for the next execution."""
-    value = command.value
     fields = {
         "type": str(EntryType.CHECKPOINT),
         "attempt": str(run.attempt),
-        "size": str(value.size),
-        "sha256": value.sha256,
+        **command.value.fields(),
     }
     return written(run, now.caller_ms, [fields])
 
 
-def note_silence(run: Run, command: NoteSilence, now: Now) -> Decision:
+def note_silence(run: Run, command: commands.NoteSilence, now: Now) -> Decision:
     """Record a silence, once: another one begins only after the execution has written again."""
     silent_ms = now.server_ms - run.last_ms
     if silent_ms <= command.silent_ms or run.silent == run.version:
