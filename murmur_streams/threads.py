@@ -13,6 +13,14 @@ from murmur_streams.core.exception_text import as_data
 T = TypeVar("T")
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread; None without one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 async def call_in_thread(name: str, function: Callable[[], T]) -> T:
     """Call a blocking function in a new daemon thread and wait for what it returns or raises.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from murmur_streams.core.model.errors import StoreClosedError
+from murmur_streams.threads import running_loop
 
 CLOSE_SECONDS = 10.0
 """How long the end of the process waits for writes under way."""
@@ -179,9 +180,8 @@ def _refuse_second_loop() -> None:
     time in a thread: while ``asyncio.run`` is under way in any greenlet, this loop cannot begin.
     """
     monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
-        return
-    if _is_running():
+    is_patched = monkey is not None and monkey.is_module_patched("threading")
+    if is_patched and running_loop() is not None:
         raise RuntimeError(
             "fleet.sync cannot start: gevent has made greenlets of this program's threads, and an "
             "event loop is running in one of them; call fleet.sync before, and run coroutines with "
@@ -189,48 +189,37 @@ def _refuse_second_loop() -> None:
         )
 
 
-def _is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 class _ProcessBackground:
     """The background of this process, made at first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._background: Background | None = None
+        self.background: Background | None = None
         self._of_parents: list[Background] = []
         """References that keep a parent's loop from being collected in a child."""
 
     def get(self) -> Background:
-        known = self._background
+        known = self.background
         if known is not None and not known.is_ours:
             # A C library forked, and Python's hook was not called.
             self.forked()
         with self._lock:
-            if self._background is None:
+            if self.background is None:
                 _refuse_second_loop()
-                self._background = Background()
-            return self._background
-
-    def known(self) -> Background | None:
-        return self._background
+                self.background = Background()
+            return self.background
 
     def forked(self) -> None:
         """In the child: replace the lock, which another thread may have held, and the loop."""
         self._lock = threading.Lock()
-        if self._background is not None:
-            self._background.abandon()
-            self._of_parents.append(self._background)
-            self._background = None
+        if self.background is not None:
+            self.background.abandon()
+            self._of_parents.append(self.background)
+            self.background = None
 
     def close(self) -> None:
-        if self._background is not None:
-            self._background.close()
+        if self.background is not None:
+            self.background.close()
 
 
 _of_process = _ProcessBackground()
@@ -246,6 +235,6 @@ def background() -> Background:
 
 def disconnect() -> None:
     """Close the connections that blocking calls of this process have opened."""
-    known = _of_process.known()
+    known = _of_process.background
     if known is not None and known.is_ours:
         known.disconnect()

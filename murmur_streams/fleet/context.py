@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -12,19 +12,15 @@ from typing import Any
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import event_fields
-from murmur_streams.core.model.errors import (
-    LeaseLostError,
-    RunDamagedError,
-    RunNotFoundError,
-    RunTerminatedError,
-    StoreError,
-)
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import check_progress
+from murmur_streams.core.model.run import moment_of
 from murmur_streams.core.model.states import RunProgress
 from murmur_streams.core.model.work import Claim
 from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.threads import running_loop
 
 _REFUSAL_SECONDS = 0.05
 LEVELS = ("debug", "info", "warning", "error")
@@ -58,11 +54,14 @@ class RunContext:
         self._store = store
         self._claim = claim
         self._loop = loop
-        self._unfinished: set[asyncio.Task[None]] = set()
+        self.unfinished: set[asyncio.Task[None]] = set()
+        """The writes under way."""
         self._awaited: set[asyncio.Task[None]] = set()
         self._unheard: dict[asyncio.Task[None], BaseException] = {}
-        self._store_failed = False
-        self._claim_lost = False
+        self.store_failed = False
+        """True when a write failed because of the server: then no error of the agent counts."""
+        self.claim_lost = False
+        """True when a write was rejected because the claim is over or the run was deleted."""
         self._is_cancelled = False
         self._is_over = False
         self._checkpoint_json = claim.checkpoint_json
@@ -80,8 +79,7 @@ class RunContext:
     @property
     def deadline(self) -> datetime | None:
         """The time in UTC by which the whole run must have ended; None for no deadline."""
-        deadline_ms = self._claim.deadline_ms
-        return None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1000, UTC)
+        return moment_of(self._claim.deadline_ms)
 
     @property
     def last_checkpoint(self) -> JsonValue:
@@ -91,21 +89,6 @@ class RunContext:
         """
         text = self._checkpoint_json
         return None if text is None else decode_json(text)
-
-    @property
-    def store_failed(self) -> bool:
-        """True when a write failed because of the server: then no error of the agent counts."""
-        return self._store_failed
-
-    @property
-    def claim_lost(self) -> bool:
-        """True when a write was rejected because the claim is over or the run was deleted."""
-        return self._claim_lost
-
-    @property
-    def unfinished(self) -> Collection[asyncio.Task[None]]:
-        """The writes under way."""
-        return self._unfinished
 
     def emit(self, name: str, data: JsonValue = None) -> PendingWrite:
         """Write an event of the application's own.
@@ -159,8 +142,8 @@ class RunContext:
     async def settle(self) -> None:
         """Wait for the writes that were not awaited, and ignore their errors."""
         # Only those under way now: a task that the agent left behind may write for ever.
-        if self._unfinished:
-            await asyncio.wait(set(self._unfinished))
+        if self.unfinished:
+            await asyncio.wait(set(self.unfinished))
 
     async def flush(self) -> None:
         """Wait for the writes that were not awaited; raise the first failure among them."""
@@ -185,11 +168,11 @@ class RunContext:
 
     def _perform(self, write: Callable[[], Awaitable[object]]) -> PendingWrite:
         written = self._written(write)
-        if _running_loop() is not self._loop:
+        if running_loop() is not self._loop:
             self._block_on(written)
             return _Done()
         task = self._loop.create_task(written)
-        self._unfinished.add(task)
+        self.unfinished.add(task)
         task.add_done_callback(self._finished)
         return _UnderWay(task, self._hear)
 
@@ -198,17 +181,15 @@ class RunContext:
             # A pause, because a task left behind may write in an endless loop: without a server to
             # wait for, it would never yield, and the worker's event loop would hang.
             await asyncio.sleep(_REFUSAL_SECONDS)
-            raise LeaseLostError(self.run_id)
+            raise errors.LeaseLostError(self.run_id)
         try:
             await write()
-        except (LeaseLostError, RunTerminatedError, RunNotFoundError):
-            self._claim_lost = True
+        except (errors.LeaseLostError, errors.RunTerminatedError, errors.RunNotFoundError):
+            self.claim_lost = True
             raise
-        except RunDamagedError:
-            raise
-        except StoreError:
+        except errors.StoreError as error:
             # The server failed and not the agent: the run is not failed because of it.
-            self._store_failed = True
+            self.store_failed |= not isinstance(error, errors.RunDamagedError)
             raise
 
     def _block_on(self, written: Coroutine[Any, Any, None]) -> None:
@@ -217,7 +198,7 @@ class RunContext:
         except RuntimeError:
             # The loop is closed: the worker has stopped and handed the run back.
             written.close()
-            raise LeaseLostError(self.run_id) from None
+            raise errors.LeaseLostError(self.run_id) from None
         future.result()
 
     def _hear(self, task: asyncio.Task[None]) -> None:
@@ -226,7 +207,7 @@ class RunContext:
         self._unheard.pop(task, None)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._unfinished.discard(task)
+        self.unfinished.discard(task)
         heard = task in self._awaited
         self._awaited.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not heard:
@@ -287,10 +268,3 @@ class _Done(PendingWrite):
 
     def close(self) -> None:
         pass
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

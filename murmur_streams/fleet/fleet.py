@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from pydantic import JsonValue
@@ -28,6 +27,10 @@ from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.submit_options import SubmitOptions
 
 T = TypeVar("T")
+AsyncFunction = Callable[..., Awaitable[T]]
+Function = Callable[..., T]
+AgentOrName = Callable[..., Any] | str
+"""A registered function, or an agent's name."""
 
 
 class Fleet(AgentRegistry):
@@ -56,14 +59,11 @@ class Fleet(AgentRegistry):
 
     @overload
     async def submit(
-        self,
-        agent: Callable[..., Awaitable[T]],
-        input: object = None,
-        **options: Unpack[SubmitOptions],
+        self, agent: AsyncFunction[T], input: object = None, **options: Unpack[SubmitOptions]
     ) -> RunHandle[T]: ...
     @overload
     async def submit(
-        self, agent: Callable[..., T], input: object = None, **options: Unpack[SubmitOptions]
+        self, agent: Function[T], input: object = None, **options: Unpack[SubmitOptions]
     ) -> RunHandle[T]: ...
     @overload
     async def submit(
@@ -71,7 +71,7 @@ class Fleet(AgentRegistry):
     ) -> RunHandle[Any]: ...
     async def submit(
         self,
-        agent: Callable[..., Any] | str,
+        agent: AgentOrName,
         input: object = None,  # noqa: A002  # the interface's name
         **options: Unpack[SubmitOptions],
     ) -> RunHandle[Any]:
@@ -182,11 +182,11 @@ class Fleet(AgentRegistry):
         again, target = await retry_run(store, check_run_id(run_id), new_run_id)
         return self._submitted(again, store, target)
 
-    async def pause(self, agent: Callable[..., Any] | str) -> None:
+    async def pause(self, agent: AgentOrName) -> None:
         """Keep workers from starting runs of this agent until ``resume``; runs under way go on."""
         await (await self.store()).pause(self._name(agent))
 
-    async def resume(self, agent: Callable[..., Any] | str) -> None:
+    async def resume(self, agent: AgentOrName) -> None:
         """Allow workers to start runs of this agent again."""
         await (await self.store()).resume(self._name(agent))
 
@@ -210,14 +210,11 @@ class Fleet(AgentRegistry):
 
     @overload
     async def run_inline(
-        self,
-        agent: Callable[..., Awaitable[T]],
-        input: object = None,
-        **options: Unpack[InlineOptions],
+        self, agent: AsyncFunction[T], input: object = None, **options: Unpack[InlineOptions]
     ) -> InlineRun[T]: ...
     @overload
     async def run_inline(
-        self, agent: Callable[..., T], input: object = None, **options: Unpack[InlineOptions]
+        self, agent: Function[T], input: object = None, **options: Unpack[InlineOptions]
     ) -> InlineRun[T]: ...
     @overload
     async def run_inline(
@@ -225,7 +222,7 @@ class Fleet(AgentRegistry):
     ) -> InlineRun[Any]: ...
     async def run_inline(
         self,
-        agent: Callable[..., Any] | str,
+        agent: AgentOrName,
         input: object = None,  # noqa: A002  # the interface's name
         **options: Unpack[InlineOptions],
     ) -> InlineRun[Any]:
@@ -250,7 +247,7 @@ class Fleet(AgentRegistry):
             )
         return await run_inline(known, input, **options)
 
-    def handle(self, run_id: str, agent: Callable[..., Any] | str | None = None) -> RunHandle[Any]:
+    def handle(self, run_id: str, agent: AgentOrName | None = None) -> RunHandle[Any]:
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
         known = None if agent is None else self._find(agent)
         return RunHandle(check_run_id(run_id), self._stores, known)
@@ -271,12 +268,7 @@ class Fleet(AgentRegistry):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -298,14 +290,11 @@ class SyncFleet(Blocking[Fleet]):
 
     @overload
     def submit(
-        self,
-        agent: Callable[..., Awaitable[T]],
-        input: object = None,
-        **options: Unpack[SubmitOptions],
+        self, agent: AsyncFunction[T], input: object = None, **options: Unpack[SubmitOptions]
     ) -> SyncRunHandle[T]: ...
     @overload
     def submit(
-        self, agent: Callable[..., T], input: object = None, **options: Unpack[SubmitOptions]
+        self, agent: Function[T], input: object = None, **options: Unpack[SubmitOptions]
     ) -> SyncRunHandle[T]: ...
     @overload
     def submit(
@@ -313,7 +302,7 @@ class SyncFleet(Blocking[Fleet]):
     ) -> SyncRunHandle[Any]: ...
     def submit(
         self,
-        agent: Callable[..., Any] | str,
+        agent: AgentOrName,
         input: object = None,  # noqa: A002  # the interface's name
         **options: Unpack[SubmitOptions],
     ) -> SyncRunHandle[Any]:
@@ -322,14 +311,11 @@ class SyncFleet(Blocking[Fleet]):
 
     @overload
     def run_inline(
-        self,
-        agent: Callable[..., Awaitable[T]],
-        input: object = None,
-        **options: Unpack[InlineOptions],
+        self, agent: AsyncFunction[T], input: object = None, **options: Unpack[InlineOptions]
     ) -> InlineRun[T]: ...
     @overload
     def run_inline(
-        self, agent: Callable[..., T], input: object = None, **options: Unpack[InlineOptions]
+        self, agent: Function[T], input: object = None, **options: Unpack[InlineOptions]
     ) -> InlineRun[T]: ...
     @overload
     def run_inline(
@@ -337,7 +323,7 @@ class SyncFleet(Blocking[Fleet]):
     ) -> InlineRun[Any]: ...
     def run_inline(
         self,
-        agent: Callable[..., Any] | str,
+        agent: AgentOrName,
         input: object = None,  # noqa: A002  # the interface's name
         **options: Unpack[InlineOptions],
     ) -> InlineRun[Any]:
@@ -348,9 +334,7 @@ class SyncFleet(Blocking[Fleet]):
         """Submit a failed or cancelled run again; arguments and errors as ``Fleet.retry``."""
         return self._of(self.run(lambda: self._asynchronous.retry(run_id, new_run_id=new_run_id)))
 
-    def handle(
-        self, run_id: str, agent: Callable[..., Any] | str | None = None
-    ) -> SyncRunHandle[Any]:
+    def handle(self, run_id: str, agent: AgentOrName | None = None) -> SyncRunHandle[Any]:
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
         return self._of(self._asynchronous.handle(run_id, agent))
 

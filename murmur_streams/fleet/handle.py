@@ -9,25 +9,15 @@ from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
 from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import EntryType
-from murmur_streams.core.model.errors import (
-    InvalidInputError,
-    MurmurError,
-    RunCancelledError,
-    RunFailedError,
-    RunNotFoundError,
-)
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import check_seconds
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.core.rules.cancellation import (
-    CANCEL_ENTRY_TYPES,
-    Cancellation,
-    cancellation_after,
-    recorded_cancellation,
-)
+from murmur_streams.core.rules import cancellation
+from murmur_streams.core.rules.cancellation import Cancellation
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.current import Awaited, awaiting, current_execution
 from murmur_streams.fleet.stores import StoreOfLoop
@@ -55,11 +45,11 @@ class RunHandle(Generic[T]):
         return f"RunHandle({self.run_id!r})"
 
     async def unserved(self, within_seconds: float) -> str | None:
-        """The warning that no live worker serves the run's target; None when a worker does.
+        """A warning when no live worker serves the run's target; None when one does.
 
         Args:
-            within_seconds: how long to wait for the look that the submission began; None when it
-                takes longer.
+            within_seconds: how long to wait for the check for workers, which the submission has
+                begun. When the check takes longer, there is no warning.
         """
         if self._look is None:
             return None
@@ -116,14 +106,14 @@ class RunHandle(Generic[T]):
             InvalidInputError: the reason is not text, or ``wait`` is not a length of time.
         """
         if reason is not None and not isinstance(cast("object", reason), str):
-            raise InvalidInputError(f"reason is {reason!r}, but must be text")
+            raise errors.InvalidInputError(f"reason is {reason!r}, but must be text")
         wait = False if wait is None else wait
         if not isinstance(wait, bool):
             check_seconds("wait", wait, least=0)
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
-            return await self._cancellation(store, recorded_cancellation(run), None)
+            return await self._cancellation(store, cancellation.recorded_cancellation(run), None)
         # The cursor is taken before the request: the request's own entry and all that follow it are
         # read from there. Taken after the request, it could already be behind the entry that ends
         # the run, and the caller would never learn when and how the cancel took effect.
@@ -133,7 +123,7 @@ class RunHandle(Generic[T]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is True else wait):
                     await self._ended()
-        return await self._cancellation(store, recorded_cancellation(run), before)
+        return await self._cancellation(store, cancellation.recorded_cancellation(run), before)
 
     async def result(self, timeout: float | None = None) -> AgentResult[T]:
         """Wait for the end, then read the result: an output, or an error as data.
@@ -156,7 +146,7 @@ class RunHandle(Generic[T]):
         store = await self._stores.get()
         result = await store.get_result(self.run_id)
         if isinstance(result, GroupResult):
-            raise MurmurError(
+            raise errors.MurmurError(
                 f"run {self.run_id!r} left the result of a group, and a handle reads an agent's; "
                 "read it with `await (await fleet.store()).get_result(run_id)`"
             )
@@ -178,9 +168,9 @@ class RunHandle(Generic[T]):
         error = result.error
         if error is None:
             return cast("T", result.output)
-        if isinstance(error, RunCancelledError):
+        if isinstance(error, errors.RunCancelledError):
             raise error
-        raise RunFailedError(
+        raise errors.RunFailedError(
             self.run_id, error_message(error), error_type_name(error), error_traceback(error)
         )
 
@@ -211,7 +201,7 @@ class RunHandle(Generic[T]):
             with awaiting(awaited):
                 async for entry in entries:
                     if entry.type == EntryType.DELETED:
-                        raise RunNotFoundError(self.run_id)
+                        raise errors.RunNotFoundError(self.run_id)
                     if entry.type == EntryType.STATE:
                         awaited.state = RunState(entry.fields["state"])
                         seen[:] = [awaited.state]
@@ -222,8 +212,9 @@ class RunHandle(Generic[T]):
         self, store: WorkStore, known: Cancellation, before: str | None
     ) -> Cancellation:
         async with aclosing(store.journal(self.run_id, after=before)) as entries:
-            return cancellation_after(
-                [entry async for entry in entries if entry.type in CANCEL_ENTRY_TYPES], known
+            return cancellation.cancellation_after(
+                [entry async for entry in entries if entry.type in cancellation.CANCEL_ENTRY_TYPES],
+                known,
             )
 
     def _typed(self, result: AgentResult[Any]) -> AgentResult[Any]:

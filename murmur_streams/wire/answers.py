@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from murmur_streams.core.exception_text import error_message, error_type_name
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.errors import RemoteAgentError
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.core.model.result_codec import StoredModel, dump_output
+from murmur_streams.core.model.result_codec import dump_output, read_result
 from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
 from murmur_streams.core.model.run import moment_of
 from murmur_streams.core.model.states import RunState
@@ -89,28 +88,7 @@ AnyOutcome = AgentOutcome | GroupOutcome
 
 def result_of(members: Mapping[str, Any]) -> RunResult:
     """Read the result of an agent or of a group."""
-    if "outputs" in members:
-        outputs = {name: _agent_result(leaf) for name, leaf in members["outputs"].items()}
-        return GroupResult(outputs=outputs, metadata=_metadata(members))
-    return _agent_result(members)
-
-
-def _agent_result(members: Mapping[str, Any]) -> AgentResult[Any]:
-    error, output = members.get("error"), members.get("output")
-    if members.get("model") and isinstance(output, dict):
-        output = StoredModel.model_validate(output)
-    kind, trace = members.get("error_type") or "RuntimeError", members.get("error_traceback")
-    return AgentResult[Any](
-        output=output,
-        error=None if error is None else RemoteAgentError(kind, text_of(error), trace),
-        metadata=_metadata(members),
-        agent_name=members["agent_name"],
-        task_id=members["task_id"],
-    )
-
-
-def _metadata(members: Mapping[str, Any]) -> ResultMetadata:
-    return ResultMetadata.model_validate(members.get("metadata") or {})
+    return read_result(members, is_group="outputs" in members, model=None)
 
 
 class Submitted(BaseModel):

@@ -142,10 +142,7 @@ _CLIENT_ONLY: dict[ProblemKind, type[BaseException]] = {
 """Kinds that the server finds without an exception, or that stand for several exceptions."""
 
 EXCEPTIONS: dict[str, type[BaseException]] = {
-    kind.slug: exception
-    for kind, exception in (
-        *((kind, made) for made, kind in EXCEPTION_KINDS),
-        *_CLIENT_ONLY.items(),
-    )
+    **{kind.slug: exception for exception, kind in EXCEPTION_KINDS},
+    **{kind.slug: exception for kind, exception in _CLIENT_ONLY.items()},
 }
 """The exception of each kind, by the kind's slug. For the others the client has its own."""

@@ -6,6 +6,7 @@ decode here too. Fields are only ever added; a golden test decodes every older f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,11 +58,40 @@ def encode_result(result: RunResult) -> str:
 def decode_result(text: str | bytes) -> RunResult:
     """Decode a result that this or an older version encoded."""
     payload = cast("dict[str, Any]", decode_json(text))
-    if payload.get("kind", "agent") != "group":
-        return _decode_agent(payload)
+    # Results of murmur-runtime carry no "model" key, and their outputs are always models.
+    return read_result(payload, is_group=payload.get("kind", "agent") == "group", model="")
+
+
+def read_result(members: Mapping[str, Any], *, is_group: bool, model: str | None) -> RunResult:
+    """Read a result from JSON.
+
+    Args:
+        members: the JSON.
+        is_group: whether it is the result of a group.
+        model: what a missing ``model`` of an agent's result means; None: not a model.
+
+    Raises:
+        TypeError, LookupError, ValueError: the members are not those of a result.
+    """
+    if not is_group:
+        return _read_agent(members, model)
     return GroupResult(
-        outputs={name: _decode_agent(leaf) for name, leaf in payload["outputs"].items()},
-        metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
+        outputs={name: _read_agent(leaf, model) for name, leaf in members["outputs"].items()},
+        metadata=ResultMetadata.model_validate(members.get("metadata") or {}),
+    )
+
+
+def _read_agent(members: Mapping[str, Any], model: str | None) -> AgentResult[Any]:
+    message, output = members.get("error"), members.get("output")
+    if members.get("model", model) is not None and isinstance(output, dict):
+        output = StoredModel.model_validate(output)
+    kind, frames = members.get("error_type") or "RuntimeError", members.get("error_traceback")
+    return AgentResult[Any](
+        output=output,
+        error=None if message is None else RemoteAgentError(kind, message, frames),
+        metadata=ResultMetadata.model_validate(members.get("metadata") or {}),
+        agent_name=members["agent_name"],
+        task_id=members["task_id"],
     )
 
 
@@ -101,27 +131,3 @@ def _model_name(output: object) -> str | None:
     if isinstance(output, EncodedOutput):
         return output.model
     return type(output).__qualname__ if isinstance(output, BaseModel) else None
-
-
-def _decode_agent(payload: dict[str, Any]) -> AgentResult[Any]:
-    error = payload.get("error")
-    return AgentResult[Any](
-        output=_decode_output(payload),
-        error=None
-        if error is None
-        else RemoteAgentError(
-            payload.get("error_type") or "RuntimeError", error, payload.get("error_traceback")
-        ),
-        metadata=ResultMetadata.model_validate(payload.get("metadata") or {}),
-        agent_name=payload["agent_name"],
-        task_id=payload["task_id"],
-    )
-
-
-def _decode_output(payload: dict[str, Any]) -> object:
-    output = payload.get("output")
-    # Results of murmur-runtime carry no "model" key, and their outputs are always models.
-    was_model = payload.get("model", "") is not None
-    if was_model and isinstance(output, dict):
-        return StoredModel.model_validate(output)
-    return cast("object", output)
