@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -129,7 +130,12 @@ class RunContext:
         """
         text = encode_json(value, "the checkpoint")
         self._store.limits.checkpoint(text)
-        return self._perform(partial(self._keep, text))
+
+        async def keep() -> None:
+            await self._store.checkpoint(self.run_id, decode_json(text), self._claim.token)
+            self._checkpoint_json = text
+
+        return self._perform(keep)
 
     def cancel(self) -> None:
         """Set ``cancelled``; called by the worker."""
@@ -161,10 +167,6 @@ class RunContext:
         return self._perform(
             partial(self._store.append, self.run_id, event, claim=self._claim.token)
         )
-
-    async def _keep(self, text: str) -> None:
-        await self._store.checkpoint(self.run_id, decode_json(text), self._claim.token)
-        self._checkpoint_json = text
 
     def _perform(self, write: Callable[[], Awaitable[object]]) -> PendingWrite:
         written = self._written(write)
@@ -223,15 +225,13 @@ class PendingWrite(Coroutine[Any, Any, None]):
     """
 
 
+@dataclass(eq=False)
 class _UnderWay(PendingWrite):
     """A write of an ``async def`` agent; awaiting it raises the write's error."""
 
-    def __init__(
-        self, task: asyncio.Task[None], hear: Callable[[asyncio.Task[None]], None]
-    ) -> None:
-        self._task = task
-        self._hear = hear
-        self._waiting: Generator[Any, None, None] | None = None
+    _task: asyncio.Task[None]
+    _hear: Callable[[asyncio.Task[None]], None]
+    _waiting: Generator[Any, None, None] | None = None
 
     def __await__(self) -> Generator[Any, None, None]:
         self._hear(self._task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from murmur_streams.core.model.dead_letters import DeadLetter, DeadLetterPage
@@ -13,15 +14,13 @@ from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.dead_letters import DeadLetterBox
 
 
+@dataclass(frozen=True, slots=True)
 class DeadRuns:
     """``fleet.dead``. A letter holds everything that a new run needs, and never expires."""
 
-    def __init__(
-        self, stores: StoreOfLoop, agents: Mapping[str, Agent], unserved: UnservedTargets
-    ) -> None:
-        self._stores = stores
-        self._agents = agents
-        self._unserved = unserved
+    _stores: StoreOfLoop
+    _agents: Mapping[str, Agent]
+    _unserved: UnservedTargets
 
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
@@ -26,20 +27,14 @@ from murmur_streams.stores.work_store import WorkStore
 T = TypeVar("T")
 
 
+@dataclass(eq=False, repr=False)
 class RunHandle(Generic[T]):
     """Polls, streams and cancels one run. It holds nothing but the run's id."""
 
-    def __init__(
-        self,
-        run_id: str,
-        stores: StoreOfLoop,
-        agent: Agent | None,
-        look: asyncio.Task[str | None] | None = None,
-    ) -> None:
-        self.run_id = run_id
-        self._stores = stores
-        self._agent = agent
-        self._look = look
+    run_id: str
+    _stores: StoreOfLoop
+    _agent: Agent | None
+    _look: asyncio.Task[str | None] | None = None
 
     def __repr__(self) -> str:
         return f"RunHandle({self.run_id!r})"
@@ -151,7 +146,10 @@ class RunHandle(Generic[T]):
                 "read it with `await (await fleet.store()).get_result(run_id)`"
             )
         if result is not None:
-            return cast("AgentResult[T]", self._typed(result))
+            if self._agent is not None and result.error is None:
+                output = self._agent.decode_output(cast("object", result.output))
+                result = result.model_copy(update={"output": output})
+            return cast("AgentResult[T]", result)
         run = await store.snapshot(self.run_id)
         return AgentResult[Any](
             error=run.error_without_result, agent_name=run.target, task_id=self.run_id
@@ -216,9 +214,3 @@ class RunHandle(Generic[T]):
                 [entry async for entry in entries if entry.type in cancellation.CANCEL_ENTRY_TYPES],
                 known,
             )
-
-    def _typed(self, result: AgentResult[Any]) -> AgentResult[Any]:
-        if self._agent is None or result.error is not None:
-            return result
-        output = self._agent.decode_output(cast("object", result.output))
-        return result.model_copy(update={"output": output})

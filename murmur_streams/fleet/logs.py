@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from murmur_streams.core.exception_text import describe_error, format_traceback
 from murmur_streams.core.model import errors
@@ -56,56 +57,45 @@ class RunLogFilter(logging.Filter):
         return True
 
 
+@dataclass(eq=False, slots=True)
 class LogThrottle:
-    """Logs a failure that lasts: at once, then once a minute, and when it is over.
+    """Logs a failure that lasts: at once, then once a minute, and when it is over."""
 
-    Args:
-        logger: the logger.
-        what: the beginning of the line; the error's text follows it.
-        clock: returns seconds that only grow.
-        logged: the texts that were logged, and when. The loops of one worker share it, so that an
-            error that all of them meet, such as a refused password, is one line a minute.
-    """
-
-    def __init__(
-        self,
-        logger: logging.Logger,
-        what: str,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        logged: dict[str, float] | None = None,
-    ) -> None:
-        self._logger = logger
-        self._what = what
-        self._clock = clock
-        self._began: float | None = None
-        self._logged = {} if logged is None else logged
-        self._was_logged = False
-        self._was_away = False
+    logger: logging.Logger
+    what: str
+    """The beginning of the line; the error's text follows it."""
+    clock: Callable[[], float] = time.monotonic
+    """Returns seconds that only grow."""
+    logged: dict[str, float] = field(default_factory=dict[str, float])
+    """The texts that were logged, and when. The loops of one worker share it, so that an error that
+    all of them meet, such as a refused password, is one line a minute."""
+    _began: float | None = None
+    _was_logged: bool = False
+    _was_away: bool = False
 
     def failed(self, error: BaseException) -> None:
         """Log a warning, unless the same text was logged within the last minute."""
-        now, text = self._clock(), str(error)
+        now, text = self.clock(), str(error)
         self._was_away = self._was_away or isinstance(error, AWAY)
         if self._began is None:
             self._began = now
-        before = self._logged.get(text)
+        before = self.logged.get(text)
         if before is not None and now - before < REPEAT_SECONDS:
             return
-        if len(self._logged) >= MOST_TEXTS:
-            self._logged.clear()
-        self._logged[text] = now
+        if len(self.logged) >= MOST_TEXTS:
+            self.logged.clear()
+        self.logged[text] = now
         self._was_logged = True
-        self._logger.warning("%s: %s", self._what, loggable(text))
+        self.logger.warning("%s: %s", self.what, loggable(text))
 
     def recovered(self) -> None:
         """Log that the failure is over, if it was logged."""
         if self._began is None:
             return
-        lasted, self._began = self._clock() - self._began, None
+        lasted, self._began = self.clock() - self._began, None
         was_logged, self._was_logged = self._was_logged, False
         over = "the server answers again" if self._was_away else "over"
         self._was_away = False
         if was_logged:
-            self._logged.clear()
-            self._logger.warning("%s: %s after %.1f s", self._what, over, lasted)
+            self.logged.clear()
+            self.logger.warning("%s: %s after %.1f s", self.what, over, lasted)

@@ -9,6 +9,7 @@ from typing import Unpack
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.model.dead_letters import resubmission
 from murmur_streams.core.model.errors import (
     IdempotencyConflictError,
     InvalidInputError,
@@ -98,18 +99,8 @@ async def retry_run(store: WorkStore, run_id: str, new_id: str | None = None) ->
         raise RunNotTerminalError(run_id, str(run.state), "cancel it")
     if run.state is RunState.COMPLETED:
         raise InvalidInputError(f"run {run_id!r} completed: submit new work as a new run")
-    given = await store.get_input(run_id)
-    metadata = run.metadata if isinstance(run.metadata, dict) else {}
-    span_ms = run.deadline_span_ms
+    options = resubmission(run, await store.get_input(run_id), "retry_of")
+    options["trace"] = run.trace or trace_to_carry(None)
     again = new_run_id() if new_id is None else check_run_id(new_id)
-    await store.submit(
-        again,
-        run.target,
-        input=given,
-        metadata={**metadata, "retry_of": run_id},
-        tenant=run.tenant,
-        priority=run.priority,
-        deadline_seconds=None if span_ms is None else span_ms / 1000,
-        trace=run.trace or trace_to_carry(None),
-    )
+    await store.submit(again, run.target, **options)
     return again, run.target

@@ -78,7 +78,7 @@ def test_errors_that_are_never_the_same_fill_no_memory(watched: Watched) -> None
     """The number of remembered texts is bounded."""
     for number in range(10 * MOST_TEXTS):
         watched.trouble.failed(ValueError(str(number)))
-    assert len(watched.trouble._logged) <= MOST_TEXTS
+    assert len(watched.trouble.logged) <= MOST_TEXTS
 
 
 def test_loops_that_share_their_texts_log_an_error_once(
@@ -86,7 +86,7 @@ def test_loops_that_share_their_texts_log_an_error_once(
 ) -> None:
     """A trouble of all loops of a worker is one line a minute, and its end is one line."""
     other = LogThrottle(
-        logging.getLogger("trouble"), "no look", lambda: watched.now, logged=watched.trouble._logged
+        logging.getLogger("trouble"), "no look", lambda: watched.now, logged=watched.trouble.logged
     )
     for second in range(61):
         watched.now = second

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from pydantic import JsonValue
 
@@ -13,7 +12,8 @@ from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.commands import Create
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.limits import Limits
-from murmur_streams.core.rules.requests import TRACE_NAMES, submit_command
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.rules.requests import TRACE_NAMES, QueuedRunOptions, submit_command
 
 MOST_LETTERS = 500
 """The largest page."""
@@ -96,25 +96,27 @@ def letter_from_fields(target: str, letter_id: str, fields: Mapping[str, str]) -
     )
 
 
-def requeue_command(letter: DeadLetter, run_id: str, limits: Limits) -> Create:
-    """Begin a run that replaces a dead letter.
+def resubmission(old: Run | DeadLetter, given: JsonValue, mark: str) -> QueuedRunOptions:
+    """The options of a run that repeats another one with the same input.
 
-    The new run has the old one's input, tenant, priority and trace. Its deadline has the same
-    length, counted from now. Its metadata has the old run's id as ``requeued_from``.
+    It has the old run's tenant, priority, trace and metadata, and the old id under the name
+    ``mark`` in its metadata. Its deadline has the same length, counted from now.
     """
-    old = cast("dict[str, JsonValue]", letter.metadata or {})
-    metadata = {**old, "requeued_from": letter.run_id}
-    return submit_command(
-        run_id,
-        letter.target,
-        limits,
-        input=letter.input,
-        metadata=metadata,
-        tenant=letter.tenant,
-        priority=letter.priority,
-        deadline_seconds=letter.deadline_seconds,
-        trace=letter.trace,
+    metadata = old.metadata if isinstance(old.metadata, dict) else {}
+    return QueuedRunOptions(
+        input=given,
+        metadata={**metadata, mark: old.run_id},
+        tenant=old.tenant,
+        priority=old.priority,
+        deadline_seconds=old.deadline_seconds,
+        trace=old.trace,
     )
+
+
+def requeue_command(letter: DeadLetter, run_id: str, limits: Limits) -> Create:
+    """Begin a run that replaces a dead letter, with the same input."""
+    options = resubmission(letter, letter.input, "requeued_from")
+    return submit_command(run_id, letter.target, limits, **options)
 
 
 def check_purge(

@@ -109,6 +109,11 @@ class Run:
         return {name: text for name, text in texts.items() if text is not None}
 
     @property
+    def deadline_seconds(self) -> float | None:
+        """The time from when it was first due to its deadline; None without one."""
+        return None if self.deadline_span_ms is None else self.deadline_span_ms / 1000
+
+    @property
     def status(self) -> RunStatus:
         """State and progress."""
         return RunStatus(run_id=self.run_id, state=self.state, progress=self.progress)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Beat, Claim
@@ -123,33 +124,25 @@ class Executions:
             self.counts[task.result()] += 1
 
 
+@dataclass(eq=False, slots=True)
 class Blocked:
     """Whether a worker is blocked, found out by checks that are some seconds apart.
 
     A worker is blocked when every slot is taken, each execution waits for runs of agents that this
     worker serves, and none of those runs has ended or begun elsewhere, at two checks in a row. One
     check is not enough: a child run that was just submitted waits until another worker claims it.
-
-    Args:
-        worker: the worker's name, for the log.
-        concurrency: how many slots it has.
-        targets: the agents that it serves.
-        clock: returns seconds that only grow.
     """
 
-    def __init__(
-        self,
-        worker: str,
-        concurrency: int,
-        targets: Collection[str],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._worker = worker
-        self._concurrency = concurrency
-        self._targets = frozenset(targets)
-        self._clock = clock
-        self._seen: list[Awaited] = []
-        self._logged: float | None = None
+    worker: str
+    """The worker's name, for the log."""
+    concurrency: int
+    """How many slots it has."""
+    targets: Collection[str]
+    """The agents that it serves."""
+    clock: Callable[[], float] = time.monotonic
+    """Returns seconds that only grow."""
+    _seen: list[Awaited] = field(default_factory=list[Awaited])
+    _logged: float | None = None
 
     def look(self, executions: Sequence[Sequence[Awaited]], held: Collection[str]) -> bool:
         """Check once; a warning is logged once a minute while the worker is blocked.
@@ -165,14 +158,14 @@ class Blocked:
             self._warn(awaited)
         elif not awaited and self._logged is not None:
             self._logged = None
-            logger.warning("worker %s is not blocked any more", self._worker)
+            logger.warning("worker %s is not blocked any more", self.worker)
         return is_blocked
 
     def _all_awaited(
         self, executions: Sequence[Sequence[Awaited]], held: frozenset[str]
     ) -> list[Awaited]:
         """The runs that all executions wait for; empty when an execution or a slot can go on."""
-        if len(executions) < self._concurrency:
+        if len(executions) < self.concurrency:
             return []
         for awaited in executions:
             if not awaited or any(self._may_go_on(each, held) for each in awaited):
@@ -180,14 +173,14 @@ class Blocked:
         return [each for awaited in executions for each in awaited]
 
     def _may_go_on(self, awaited: Awaited, held: frozenset[str]) -> bool:
-        if awaited.target not in self._targets or awaited.state.is_terminal:
+        if awaited.target not in self.targets or awaited.state.is_terminal:
             return True
         # A run that is executed here waits, too, as all executions do. One that is executed
         # elsewhere may end.
         return awaited.state is RunState.RUNNING and awaited.run_id not in held
 
     def _warn(self, awaited: Sequence[Awaited]) -> None:
-        now = self._clock()
+        now = self.clock()
         if self._logged is not None and now - self._logged < REPEAT_SECONDS:
             return
         self._logged = now
@@ -196,5 +189,5 @@ class Blocked:
             "has no slot for; unless another worker takes them, none of these runs ever ends. Give "
             "it a higher --concurrency, or serve the agents that wait and those that they wait "
             "for by different workers (--targets)",
-            self._worker, self._concurrency, ", ".join(sorted({each.target for each in awaited})),
+            self.worker, self.concurrency, ", ".join(sorted({each.target for each in awaited})),
         )  # fmt: skip
