@@ -14,9 +14,9 @@ from murmur_streams.core.exception_text import error_message, error_type_name
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.result_codec import dump_output
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, moment_of
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.wire.run_json import RunSnapshot, moment_of
+from murmur_streams.wire.run_json import RunSnapshot
 
 STATE_STYLES = {
     RunState.PENDING: "dim",
