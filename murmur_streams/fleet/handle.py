@@ -44,7 +44,7 @@ class RunHandle(Generic[T]):
 
         Args:
             within_seconds: how long to wait for the check for workers, which the submission has
-                begun. When the check takes longer, there is no warning.
+                begun; None when it takes longer.
         """
         if self._look is None:
             return None
