@@ -12,6 +12,7 @@ from murmur_streams.client import answers, following, requests
 from murmur_streams.client.async_handle import AsyncHandle
 from murmur_streams.client.endpoint import ClientOptions, Endpoint
 from murmur_streams.client.patience import Retrying
+from murmur_streams.client.requests import Ask
 from murmur_streams.client.shell import AsyncHttp, Shell
 from murmur_streams.core.model.errors import OutcomeUnknownError, RunExistsError
 from murmur_streams.core.model.events import RunEvent
@@ -136,11 +137,12 @@ class AsyncClient:
 
     async def agents(self) -> list[str]:
         """The names of the server's agents."""
-        return await self._shell.read(requests.agents(), answers.names_of)
+        return await self._shell.read(Ask(path="/agents"), answers.names_of)
 
     async def ticket(self, run_id: str) -> Ticket:
         """A key to the run's stream, for clients that cannot send headers, such as EventSource."""
-        return await self._shell.read(requests.ticket(run_id), Ticket.model_validate)
+        ask = requests.of_run(run_id, "/ticket", method="POST")
+        return await self._shell.read(ask, Ticket.model_validate)
 
     def stream_many(
         self, run_ids: Iterable[str], *, after: str | None = None

@@ -46,11 +46,12 @@ class AsyncHandle:
 
     async def status(self) -> RunStatus:
         """State and progress; RunNotFoundError when it was deleted or has expired."""
-        return await self._shell.read(requests.status(self.run_id), RunStatus.model_validate)
+        ask = requests.of_run(self.run_id, "/status")
+        return await self._shell.read(ask, RunStatus.model_validate)
 
     async def snapshot(self) -> Run:
         """Everything that the server shows of the run: no fencing token, no hash of its input."""
-        return await self._shell.read(requests.snapshot(self.run_id), run_of)
+        return await self._shell.read(requests.of_run(self.run_id, ""), run_of)
 
     async def result(self, timeout: float | None = None) -> AgentResult[Any]:
         """Wait for the end, then read the result: an output, or an error as data.
@@ -178,7 +179,8 @@ class AsyncHandle:
 
     async def _result_or_none(self, until: float | None) -> RunResult | None:
         try:
-            found = await self._shell.read(requests.result(self.run_id), result_of, until)
+            ask = requests.of_run(self.run_id, "/result")
+            found = await self._shell.read(ask, result_of, until)
         except errors.RunNotTerminalError:
             return None
         if isinstance(found, GroupResult) or not isinstance(found.error, errors.RemoteAgentError):
@@ -193,7 +195,7 @@ class AsyncHandle:
         """Wait until the run may have ended; the cursor for the next wait."""
         began, left = self._patience.now(), WAIT_SECONDS
         if cursor is None:
-            run = await self._shell.read(requests.snapshot(self.run_id), run_of, until)
+            run = await self._shell.read(requests.of_run(self.run_id, ""), run_of, until)
             if run.state.is_terminal:
                 return None
             cursor = run.cursor

@@ -82,13 +82,10 @@ class ReceivedProblem:
         return f"the server answered {self.status}"
 
 
-_OF_CREDENTIALS: dict[str, type[HTTPError]] = {
+BY_SLUG: dict[str, type[BaseException]] = {
+    **{slug: problems.EXCEPTIONS.get(slug, HTTPError) for slug in problems.SLUGS},
     problems.UNAUTHORIZED.slug: UnauthorizedError,
     problems.FORBIDDEN.slug: ForbiddenError,
-}
-BY_SLUG: dict[str, type[BaseException]] = {
-    slug: problems.EXCEPTIONS.get(slug) or _OF_CREDENTIALS.get(slug, HTTPError)
-    for slug in problems.SLUGS
 }
 """The exception of each kind of problem."""
 

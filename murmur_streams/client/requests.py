@@ -72,38 +72,28 @@ def submit(target: str, given: object, **options: Unpack[ClientSubmitOptions]) -
     )
 
 
-def status(run_id: str) -> Ask:
-    """GET /runs/{run_id}/status."""
-    return _of(run_id, "/status")
-
-
-def snapshot(run_id: str) -> Ask:
-    """GET /runs/{run_id}."""
-    return _of(run_id, "")
-
-
-def result(run_id: str) -> Ask:
-    """GET /runs/{run_id}/result."""
-    return _of(run_id, "/result")
+def of_run(run_id: str, rest: str, **parts: Any) -> Ask:
+    """A request to /runs/{run_id} and the rest of the path; GET, without ``parts``."""
+    return Ask(path=f"/runs/{quote(check_run_id(run_id), safe='')}{rest}", run_id=run_id, **parts)
 
 
 def events(run_id: str, after: str | None, limit: int | None, wait: float) -> Ask:
     """GET /runs/{run_id}/events."""
     seconds = check_seconds("wait", wait, least=0)
     query = _query(after=after, limit=limit, wait=f"{seconds:g}" if seconds else None)
-    return _of(run_id, "/events", query=query, wait_seconds=seconds)
+    return of_run(run_id, "/events", query=query, wait_seconds=seconds)
 
 
 def journal(run_id: str, after: str | None, limit: int) -> Ask:
     """GET /runs/{run_id}/journal."""
-    return _of(run_id, "/journal", query=_query(after=after, limit=limit))
+    return of_run(run_id, "/journal", query=_query(after=after, limit=limit))
 
 
 def cancel(run_id: str, reason: str | None, wait: float | None) -> Ask:
     """POST /runs/{run_id}/cancel."""
     if reason is not None and not isinstance(cast("object", reason), str):
         raise InvalidInputError(f"reason is {reason!r}, but must be text")
-    return _of(
+    return of_run(
         run_id,
         "/cancel",
         method="POST",
@@ -115,7 +105,7 @@ def cancel(run_id: str, reason: str | None, wait: float | None) -> Ask:
 
 def delete(run_id: str, *, force: bool) -> Ask:
     """DELETE /runs/{run_id}."""
-    return _of(run_id, "", method="DELETE", query=(("force", "true"),) if force else ())
+    return of_run(run_id, "", method="DELETE", query=(("force", "true"),) if force else ())
 
 
 def list_runs(state: RunState | None, target: str | None, limit: int, cursor: str | None) -> Ask:
@@ -131,19 +121,9 @@ def list_runs(state: RunState | None, target: str | None, limit: int, cursor: st
     )
 
 
-def agents() -> Ask:
-    """GET /agents."""
-    return Ask(path="/agents")
-
-
-def ticket(run_id: str) -> Ask:
-    """POST /runs/{run_id}/ticket."""
-    return _of(run_id, "/ticket", method="POST")
-
-
 def stream(run_id: str, after: str | None) -> Ask:
     """GET /runs/{run_id}/stream."""
-    return _of(run_id, "/stream", query=(("control", "1"),), headers=_resumed(after))
+    return of_run(run_id, "/stream", query=(("control", "1"),), headers=_resumed(after))
 
 
 def stream_many(run_ids: Iterable[str], after: str | None) -> Ask:
@@ -159,10 +139,6 @@ def feed(after: str | None, targets: Iterable[str], types: Iterable[str]) -> Ask
     query = [("target", check_target(target)) for target in targets]
     query += [("type", str(each)) for each in types]
     return Ask(path="/events/stream", query=(*query, ("control", "1")), headers=_resumed(after))
-
-
-def _of(run_id: str, rest: str, **parts: Any) -> Ask:
-    return Ask(path=f"/runs/{quote(check_run_id(run_id), safe='')}{rest}", run_id=run_id, **parts)
 
 
 def _query(**values: object) -> tuple[tuple[str, str], ...]:

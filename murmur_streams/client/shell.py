@@ -22,9 +22,9 @@ from murmur_streams.client.endpoint import (
     answer_of,
     check_encoding,
     check_size,
+    connected,
     is_stream,
 )
-from murmur_streams.client.environment import connected
 from murmur_streams.client.patience import Retrying
 from murmur_streams.client.requests import Ask
 

@@ -20,9 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from murmur_streams.fleet.logs import loggable_traceback
 from murmur_streams.server.answering import logger, problem_answer
-from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.pod import Pod
+from murmur_streams.server.pod import Metrics, Pod
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.wire import problems as kinds
 

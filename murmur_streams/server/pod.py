@@ -1,12 +1,14 @@
-"""The state that all routes of one pod share: the fleet, the limits, and the open streams."""
+"""What all routes of one pod share: the fleet, the limits, the open streams and the metrics."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import collections
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from murmur_streams.core.model.errors import MurmurError, RunNotFoundError
 from murmur_streams.core.model.results import AgentResult, GroupResult
@@ -15,12 +17,65 @@ from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.server.answering import logger
 from murmur_streams.server.auth.principal import Principal
-from murmur_streams.server.metrics import Metrics
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
+from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
 from murmur_streams.wire.problems import DRAINING, TOO_MANY
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """The metrics of one app for Prometheus, in a registry of its own.
+
+    No label has a value that a client chose.
+    """
+
+    def __init__(self, open_streams: Callable[[], float]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "murmur_http_requests",
+            "Requests that were answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "murmur_http_request_seconds",
+            "From a request's headers to those of its answer.",
+            ("method", "route"),
+            registry=self._registry,
+        )
+        self._submitted = Counter(
+            "murmur_runs_submitted", "Runs that were submitted here.", registry=self._registry
+        )
+        streams = Gauge(
+            "murmur_open_streams",
+            "Open streams, and requests that wait for a run.",
+            registry=self._registry,
+        )
+        streams.set_function(open_streams)
+
+        self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=self._registry)
+
+    def record_warning(self, warning: str | None) -> None:
+        """Record the store's warning; None: it has none."""
+        self._may_evict.set(warning is not None)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request; ``route`` is the path template."""
+        known = method if method in _METHODS else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(known, route).observe(seconds)
+
+    def submitted(self) -> None:
+        """Count a run that was submitted."""
+        self._submitted.inc()
+
+    def text(self) -> bytes:
+        """All metrics, in Prometheus' text format."""
+        return generate_latest(self._registry)
 
 
 class Drain(asyncio.Event):
@@ -46,7 +101,7 @@ class Pod:
         self.options = options
         self.drain = Drain()
         """Set: the pod accepts no new work, and open streams end."""
-        self.streams: Counter[str] = Counter()
+        self.streams: collections.Counter[str] = collections.Counter()
         """Number of open streams by caller."""
         self.metrics = Metrics(self.streams.total)
         self.in_flight: set[tuple[str | None, str]] = set()

@@ -86,9 +86,9 @@ def test_an_input_that_is_no_json_is_not_sent(value: object) -> None:
 @pytest.mark.parametrize("run_id", ["", "../x", "a b", "a\r\nb", "a?b", "é", "x" * 129, None, 7])
 def test_no_run_id_outside_the_grammar_is_sent(run_id: Any) -> None:
     """Each route of a run checks it first."""
-    for make in (requests.status, requests.snapshot, requests.result, requests.ticket):
+    for rest in ("/status", "", "/result", "/ticket"):
         with pytest.raises(errors.InvalidRunIdError):
-            make(run_id)
+            requests.of_run(run_id, rest)
     with pytest.raises(errors.InvalidRunIdError):
         requests.stream(run_id, None)
     with pytest.raises(errors.InvalidRunIdError):
@@ -97,8 +97,8 @@ def test_no_run_id_outside_the_grammar_is_sent(run_id: Any) -> None:
 
 def test_ids_are_encoded_in_paths() -> None:
     """A colon becomes %3A."""
-    assert requests.status("a:b").path == "/runs/a%3Ab/status"
-    assert requests.status("a:b").run_id == "a:b"
+    assert requests.of_run("a:b", "/status").path == "/runs/a%3Ab/status"
+    assert requests.of_run("a:b", "/status").run_id == "a:b"
 
 
 @pytest.mark.parametrize("after", ["a\r\nX: 1", "a\0", "é", " x", "x "])

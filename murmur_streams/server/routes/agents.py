@@ -15,6 +15,7 @@ from murmur_streams.server.auth.access import READERS, Submitter, ThePod, pod_of
 from murmur_streams.server.auth.principal import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
+from murmur_streams.server.pod import Pod
 from murmur_streams.server.problems import ProblemError, problem_of
 from murmur_streams.server.submission import idempotency_key, submit
 from murmur_streams.server.waiting import ended, preferred_wait, until
@@ -24,6 +25,8 @@ from murmur_streams.wire.answers import AgentSchema, AnyOutcome
 from murmur_streams.wire.requests import GatherRequest, RunRequest, SubmitRequest, Task
 
 router = make_router("agents")
+RunBody = Annotated[RunRequest, Depends(body_of(RunRequest))]
+GatherBody = Annotated[GatherRequest, Depends(body_of(GatherRequest))]
 _RUNNING = problems(
     kinds.NO_AGENT, kinds.IN_FLIGHT, kinds.KEY_REUSED, kinds.TOO_MANY, kinds.DRAINING, kinds.TIMEOUT
 )
@@ -36,9 +39,9 @@ async def list_agents(pod: ThePod) -> list[str]:
 
 
 @router.get("/agents/{name}/schema", responses=problems(kinds.NO_AGENT), dependencies=READERS)
-async def read_schema(request: Request, name: str) -> AgentSchema:
+async def read_schema(pod: ThePod, name: str) -> AgentSchema:
     """The input and output of an agent."""
-    agent = _agent(request, name)
+    agent = _agent(pod, name)
     return AgentSchema(
         name=agent.name, input_type=agent.input_schema(), output_type=agent.output_schema()
     )
@@ -49,18 +52,12 @@ async def read_schema(request: Request, name: str) -> AgentSchema:
     responses=_RUNNING,
     openapi_extra=request_body(RunRequest) | preferring("Idempotency-Key"),
 )
-async def run_agent(
-    who: Submitter,
-    request: Request,
-    name: str,
-    body: Annotated[RunRequest, Depends(body_of(RunRequest))],
-) -> AnyOutcome:
+async def run_agent(who: Submitter, request: Request, name: str, body: RunBody) -> AnyOutcome:
     """Queue a run, and answer with its outcome.
 
     After the time of ``Prefer: wait=N``, or the server's, the answer is 504: the run goes on, and
     the problem has its ``run_id``.
     """
-    _agent(request, name)
     runs = _RequestRuns(request, who, name)
     with pod_of(request).streaming(who):
         run_id = await runs.submit(body.task, idempotency_key(request))
@@ -74,17 +71,13 @@ async def run_agent(
     openapi_extra=request_body(GatherRequest) | preferring("Idempotency-Key"),
 )
 async def gather_agent(
-    who: Submitter,
-    request: Request,
-    name: str,
-    body: Annotated[GatherRequest, Depends(body_of(GatherRequest))],
+    who: Submitter, request: Request, name: str, body: GatherBody
 ) -> list[AnyOutcome]:
     """Queue a run for each task, at most ``max_concurrency`` at a time; their outcomes in order.
 
     The time counts for all of them together. After it, or a problem with one task, no more runs
     are submitted, and those that were go on.
     """
-    _agent(request, name)
     runs, key = _RequestRuns(request, who, name, body.max_concurrency), idempotency_key(request)
     with pod_of(request).streaming(who):
         return await runs.outcomes(
@@ -109,9 +102,7 @@ async def read_topology(name: str) -> dict[str, JsonValue]:
     responses=problems(kinds.NO_GROUP),
     openapi_extra=request_body(RunRequest) | preferring("Idempotency-Key"),
 )
-async def run_group(
-    who: Submitter, name: str, body: Annotated[RunRequest, Depends(body_of(RunRequest))]
-) -> AnyOutcome:
+async def run_group(who: Submitter, name: str, body: RunBody) -> AnyOutcome:
     """Queue a run of a group, and answer with its outcome."""
     del who, body
     raise _no_group(name)
@@ -121,6 +112,7 @@ class _RequestRuns:
     """The runs of one request, which waits for their outcomes."""
 
     def __init__(self, request: Request, who: Principal, name: str, at_once: int = 1) -> None:
+        _agent(pod_of(request), name)
         self.request = request
         self.who = who
         self.run_ids: list[str] = []
@@ -184,8 +176,8 @@ async def _wait_for_all(tasks: list[asyncio.Task[AnyOutcome]]) -> None:
     await asyncio.gather(*tasks)
 
 
-def _agent(request: Request, name: str) -> Agent:
-    agent = pod_of(request).fleet.agents.get(check_target(name))
+def _agent(pod: Pod, name: str) -> Agent:
+    agent = pod.fleet.agents.get(check_target(name))
     if agent is None:
         raise ProblemError(kinds.NO_AGENT, f"this fleet has no agent {name!r}", agent=name)
     return agent

@@ -34,6 +34,10 @@ LATE_SECONDS = 0.5
 """A run that has ended but has no seal gets one from the first reader that follows it: the shortest
 wait for that."""
 
+SubmitBody = Annotated[requests.SubmitRequest, Depends(body_of(requests.SubmitRequest))]
+CancelBody = Annotated[
+    requests.CancelRequest, Depends(body_of(requests.CancelRequest, is_optional=True))
+]
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(description="A cursor; empty or -1: from the start.")]
 _OF_CURSORS = problems(kinds.BAD_CURSOR, kinds.CURSOR_GAP, kinds.CURSOR_RESET)
@@ -51,11 +55,7 @@ replay has the same body as the first answer."""
     ),
     openapi_extra=request_body(requests.SubmitRequest) | preferring("Idempotency-Key"),
 )
-async def submit_run(
-    who: Submitter,
-    request: Request,
-    body: Annotated[requests.SubmitRequest, Depends(body_of(requests.SubmitRequest))],
-) -> Response:
+async def submit_run(who: Submitter, request: Request, body: SubmitBody) -> Response:
     """Queue a run.
 
     With an Idempotency-Key the request may be repeated: it returns the same run as long as that run
@@ -204,14 +204,7 @@ async def read_journal(
     response_model=answers.Cancelled,
     openapi_extra=request_body(requests.CancelRequest, required=False) | preferring(),
 )
-async def cancel_run(
-    who: Canceller,
-    request: Request,
-    run_id: str,
-    body: Annotated[
-        requests.CancelRequest, Depends(body_of(requests.CancelRequest, is_optional=True))
-    ],
-) -> Response:
+async def cancel_run(who: Canceller, request: Request, run_id: str, body: CancelBody) -> Response:
     """Ask that a run end cancelled; one that has ended stays as it is.
 
     With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
