@@ -23,16 +23,10 @@ from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
-from murmur_streams.stores.local.engine.database import (
-    Database,
-    ItemRange,
-    JournalPage,
-    Space,
-    Stored,
-)
 from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.feed import LocalFeed
 from murmur_streams.stores.local.engine.signals import Signals
@@ -214,15 +208,15 @@ class LocalRunStore(WorkStore):
 
     async def pause(self, target: str) -> None:
         check_target(target)
-        await self._access.write(lambda group: group.put(Space.PAUSED, target, _PAUSED))
+        await self._access.write(lambda group: group.put(engine.Space.PAUSED, target, _PAUSED))
 
     async def resume(self, target: str) -> None:
         check_target(target)
-        await self._access.write(lambda group: group.put(Space.PAUSED, target, None))
+        await self._access.write(lambda group: group.put(engine.Space.PAUSED, target, None))
         self._signals.look()
 
     async def paused(self) -> set[str]:
-        every = ItemRange(Space.PAUSED, MOST_PAUSED)
+        every = engine.ItemRange(engine.Space.PAUSED, MOST_PAUSED)
         rows = await self._access.read(lambda reader: reader.items(every))
         return {target for target, _ in rows}
 
@@ -252,10 +246,10 @@ class LocalRunStore(WorkStore):
         except RunNotFoundError:
             return ("NOT_FOUND",)
 
-    async def _stored(self, run_id: str) -> Stored:
+    async def _stored(self, run_id: str) -> engine.Stored:
         return self._found(run_id, await self._access.stored(check_run_id(run_id)))
 
-    def _found(self, run_id: str, stored: Stored | None) -> Stored:
+    def _found(self, run_id: str, stored: engine.Stored | None) -> engine.Stored:
         if stored is None or is_due(stored, self._clock()):
             raise RunNotFoundError(run_id)
         return stored
@@ -268,12 +262,14 @@ class LocalRunStore(WorkStore):
         self._found(run_id, stored)
         return text
 
-    async def _read_page(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
+    async def _read_page(
+        self, run_id: str, after_seq: int, limit: int
+    ) -> engine.JournalPage | None:
         page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
         return None if page is None or is_due(page[0], self._clock()) else page
 
     def _begin(
-        self, database: Database, known: dict[str, Stored], damaged: set[str]
+        self, database: engine.Database, known: dict[str, engine.Stored], damaged: set[str]
     ) -> Transaction:
         now_ms, most = self._clock(), self._max_events
         return Transaction(database, known, self._durations, most, now_ms, damaged=damaged)

@@ -27,23 +27,18 @@ Operation = Callable[[Transaction], T]
 
 
 @dataclass(slots=True)
-class _WaitingCall:
+class _GroupedCall:
     operation: Operation[Any]
     outcome: asyncio.Future[Any]
     is_alone: bool
-
-
-@dataclass(slots=True)
-class _CallOutcome:
-    """The outcome of a call."""
-
-    call: _WaitingCall
     value: Any = None
+    """What the operation returned, in the group that was committed."""
     error: BaseException | None = None
 
 
-_Outcome = tuple[list[_CallOutcome], list[Written], range]
-"""The outcomes of the calls of a group, what it wrote, and the n of its entries in the feed."""
+_Outcome = tuple[list[_GroupedCall], list[Written], range]
+"""The calls of a group, what it wrote, and the n of its entries in the feed."""
+_NOTHING: _Outcome = ([], [], range(0))
 
 
 @dataclass(eq=False)
@@ -64,7 +59,7 @@ class GroupWriter:
     known: dict[str, Stored] = field(default_factory=dict[str, Stored])
     """Runs as they were committed last, the oldest first; any thread may read it."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    _waiting: deque[_WaitingCall] = field(default_factory=deque[_WaitingCall])
+    _waiting: deque[_GroupedCall] = field(default_factory=deque[_GroupedCall])
     _is_busy: bool = False
     _is_closed: bool = False
     _has_company: bool = False
@@ -88,7 +83,7 @@ class GroupWriter:
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")
         outcome: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append(_WaitingCall(operation, outcome, is_alone))
+        self._waiting.append(_GroupedCall(operation, outcome, is_alone))
         if not self._is_busy:
             self._is_busy = True
             self._idle.clear()
@@ -108,7 +103,7 @@ class GroupWriter:
         self._room.set()
         self.thread.submit(lambda: self._work(group))
 
-    def _work(self, group: list[_WaitingCall]) -> None:
+    def _work(self, group: list[_GroupedCall]) -> None:
         """In the thread: write a group; when that fails, write each of its calls by itself."""
         try:
             self._begin_group()
@@ -117,16 +112,17 @@ class GroupWriter:
             self.thread.call_on_loop(self._finish, *_failed(group, error))
             return
         try:
-            outcome: _Outcome = self._write(group)
+            outcome = self._write(group)
         except BaseException as error:  # noqa: BLE001  # each caller gets its own
-            outcome = _failed(group, error)
-            if len(group) > 1:
+            if len(group) == 1:
+                outcome = _failed(group, error)
+            else:
                 for call in group:
                     self.thread.call_on_loop(self._answer, *self._outcome_of(call))
-                outcome = [], [], range(0)
+                outcome = _NOTHING
         self.thread.call_on_loop(self._finish, *outcome)
 
-    def _outcome_of(self, call: _WaitingCall) -> _Outcome:
+    def _outcome_of(self, call: _GroupedCall) -> _Outcome:
         try:
             self._begin_group()
             return self._write([call])
@@ -137,16 +133,17 @@ class GroupWriter:
         if self.database.begin():
             self.known.clear()
 
-    def _write(self, group: list[_WaitingCall]) -> _Outcome:
+    def _write(self, group: list[_GroupedCall]) -> _Outcome:
         """Call the operations of a group that has begun, and commit it."""
         try:
             transaction = self.begin(self.database, self.known, self._damaged)
-            done = [_CallOutcome(call, call.operation(transaction)) for call in group]
+            for call in group:
+                call.value = call.operation(transaction)
             transaction.finish()
             changes = transaction.changes
             if changes.is_empty:
                 self.database.rollback()
-                return done, [], range(0)
+                return group, [], range(0)
         except BaseException:
             self.database.rollback()
             raise
@@ -158,7 +155,7 @@ class GroupWriter:
             raise
         self._remember(transaction)
         feed = range(last_n - len(changes.feed) + 1, last_n + 1)
-        return done, transaction.written, feed
+        return group, transaction.written, feed
 
     def _remember(self, transaction: Transaction) -> None:
         for run_id, change in transaction.changes.runs.items():
@@ -168,7 +165,7 @@ class GroupWriter:
         while len(self.known) > MOST_KNOWN:
             self.known.pop(next(iter(self.known)))
 
-    def _finish(self, done: list[_CallOutcome], written: list[Written], feed: range) -> None:
+    def _finish(self, done: list[_GroupedCall], written: list[Written], feed: range) -> None:
         self._answer(done, written, feed)
         if self._waiting:
             self._has_company = True
@@ -178,11 +175,11 @@ class GroupWriter:
             self._is_busy = False
             self._idle.set()
 
-    def _answer(self, done: list[_CallOutcome], written: list[Written], feed: range) -> None:
+    def _answer(self, done: list[_GroupedCall], written: list[Written], feed: range) -> None:
         if written:
             self.committed(written, feed)
         for each in done:
-            outcome = each.call.outcome
+            outcome = each.outcome
             if outcome.done():
                 continue
             if each.error is None:
@@ -191,7 +188,8 @@ class GroupWriter:
                 outcome.set_exception(each.error)
 
 
-def _failed(calls: list[_WaitingCall], error: BaseException) -> _Outcome:
-    # A future takes every exception but this one, which means the end of an iterator.
-    known = StoreError(repr(error)) if isinstance(error, StopIteration) else error
-    return [_CallOutcome(call, error=known) for call in calls], [], range(0)
+def _failed(calls: list[_GroupedCall], error: BaseException) -> _Outcome:
+    for call in calls:
+        # A future takes every exception but this one, which means the end of an iterator.
+        call.error = StoreError(repr(error)) if isinstance(error, StopIteration) else error
+    return calls, [], range(0)
