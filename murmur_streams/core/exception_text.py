@@ -164,15 +164,10 @@ def _plain_traceback(error: BaseException, frames: TracebackType | None) -> str:
     current: BaseException | None = error
     while current is not None and len(parts) < _MOST_CAUSES:
         parts.append(f"{_frames_text(frames)}{describe_error(current)}\n")
-        current = cause_of(current) or _shown_context(current)
+        context = None if _SUPPRESS_CONTEXT.__get__(current) else _CONTEXT.__get__(current)
+        current = cause_of(current) or cast("BaseException | None", context)
         frames = None if current is None else traceback_of(current)
     return "\nThe above exception led to the following one:\n\n".join(reversed(parts))
-
-
-def _shown_context(error: BaseException) -> BaseException | None:
-    if _SUPPRESS_CONTEXT.__get__(error):
-        return None
-    return cast("BaseException | None", _CONTEXT.__get__(error))
 
 
 def _frames_text(frames: TracebackType | None) -> str:

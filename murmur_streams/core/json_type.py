@@ -57,7 +57,8 @@ class JsonType:
         self._adapter = adapter = _adapter(kind, what)
         nodes = list(_nodes(adapter.core_schema))
         _refuse_losses(nodes, what)
-        _refuse_secrets(adapter.core_schema, what)
+        for name in _masked(adapter.core_schema, "value"):
+            raise TypeError(f"{what}: {name!r} is a secret: {_SECRETS_TURN_TO_STARS}")
         self._computed = computed
         self._round_trip = not computed or _needs_round_trip(nodes)
         fits = _has_one_alias if self._round_trip else _reads_its_alias
@@ -283,11 +284,6 @@ def _refuse_losses(nodes: list[Node], what: str) -> None:
                 f"{what}: a dict has keys of type {keys['type']}, and JSON has texts only; use a "
                 "list of pairs"
             )
-
-
-def _refuse_secrets(schema: object, what: str) -> None:
-    for name in _masked(schema, "value"):
-        raise TypeError(f"{what}: {name!r} is a secret: {_SECRETS_TURN_TO_STARS}")
 
 
 def _masked(part: object, name: str) -> Iterator[str]:

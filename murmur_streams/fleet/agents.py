@@ -258,9 +258,10 @@ def make_agent(
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"agent {name!r} yields; stream with run.output(…) and return the whole")
     hints = _hints(function, name)
-    input_name, context_name = _parameters(function, name, hints)
+    given, context_name = _parameters(function, name, hints)
+    input_name = None if given is None else given.name
     input_type = hints.get(input_name or "", Any)
-    has_default = input_name is not None and _default(function, input_name)
+    has_default = given is not None and given.default is not given.empty
     output_type = _awaited(hints.get("return", Any))
     return Agent(
         name,
@@ -300,9 +301,10 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 def _parameters(
     function: Callable[..., Any], name: str, hints: dict[str, Any]
-) -> tuple[str | None, str | None]:
+) -> tuple[inspect.Parameter | None, str | None]:
+    """The parameter of the input, and the name of that of the context."""
     context_name: str | None = None
-    inputs: list[str] = []
+    inputs: list[inspect.Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             shown = str(parameter).partition(":")[0]
@@ -316,18 +318,13 @@ def _parameters(
         if _is_context(hint) or (hint is None and parameter.name == "run"):
             context_name = parameter.name
         elif not inputs or parameter.default is parameter.empty:
-            inputs.append(parameter.name)
+            inputs.append(parameter)
     if len(inputs) > 1:
         raise TypeError(
-            f"agent {name!r} takes {' and '.join(inputs)}: an agent has one input; "
-            "put them into one pydantic model"
+            f"agent {name!r} takes {' and '.join(each.name for each in inputs)}: an agent has one "
+            "input; put them into one pydantic model"
         )
     return (inputs[0] if inputs else None), context_name
-
-
-def _default(function: Callable[..., Any], parameter_name: str) -> bool:
-    parameter = inspect.signature(function).parameters[parameter_name]
-    return parameter.default is not parameter.empty
 
 
 def _is_context(hint: Any) -> bool:

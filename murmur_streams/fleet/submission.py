@@ -9,14 +9,8 @@ from typing import Unpack
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.dead_letters import resubmission
-from murmur_streams.core.model.errors import (
-    IdempotencyConflictError,
-    InvalidInputError,
-    RunExistsError,
-    RunNotFoundError,
-    RunNotTerminalError,
-)
 from murmur_streams.core.model.identifiers import check_run_id, new_run_id
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.requests import QueuedRunOptions
@@ -78,27 +72,27 @@ async def _submit_or_find(
     input_json = None if given is None else encode_json(given, "the input")
     digest, tenant = order.get("request_sha256") or "", order.get("tenant")
     for _ in range(_TRIES):
-        with contextlib.suppress(RunExistsError):
+        with contextlib.suppress(errors.RunExistsError):
             await store.submit(run_id, target, **order)
             return run_id
         try:
             run = await store.snapshot(run_id)
-        except RunNotFoundError:
+        except errors.RunNotFoundError:
             # It expired after the submission was rejected, so the key is free again.
             continue
         if not is_same(run, digest, input_json=input_json, target=target, tenant=tenant):
-            raise IdempotencyConflictError(run_id, target, key)
+            raise errors.IdempotencyConflictError(run_id, target, key)
         return run_id
-    raise RunExistsError(run_id)
+    raise errors.RunExistsError(run_id)
 
 
 async def retry_run(store: WorkStore, run_id: str, new_id: str | None = None) -> tuple[str, str]:
     """Submit a failed or cancelled run again; the new id, and the target. See ``Fleet.retry``."""
     run = await store.snapshot(run_id)
     if not run.state.is_terminal:
-        raise RunNotTerminalError(run_id, str(run.state), "cancel it")
+        raise errors.RunNotTerminalError(run_id, str(run.state), "cancel it")
     if run.state is RunState.COMPLETED:
-        raise InvalidInputError(f"run {run_id!r} completed: submit new work as a new run")
+        raise errors.InvalidInputError(f"run {run_id!r} completed: submit new work as a new run")
     options = resubmission(run, await store.get_input(run_id), "retry_of")
     options["trace"] = run.trace or trace_to_carry(None)
     again = new_run_id() if new_id is None else check_run_id(new_id)

@@ -143,7 +143,7 @@ class ArchiveDecoder:
             value: object = json.loads(line)
         except (ValueError, RecursionError) as error:
             why = "it is not JSON" if self._has_header else _NOT_OURS
-            raise self._wrong(f"{why} ({_shortened(error)})") from None
+            raise self._wrong(f"{why} ({ascii(str(error))[1:-1][:80]})") from None
         if not isinstance(value, dict):
             raise self._wrong("it is not a JSON object" if self._has_header else _NOT_OURS)
         return cast("dict[str, Any]", value)
@@ -232,10 +232,6 @@ def _open_lines(archive: RunArchive) -> Iterator[str]:
 
 def _line(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def _shortened(error: Exception) -> str:
-    return ascii(str(error))[1:-1][:80]
 
 
 def _is_row(row: object) -> bool:

@@ -7,14 +7,9 @@ from dataclasses import dataclass, fields, replace
 from itertools import islice, pairwise
 
 from murmur_streams.core.json_values import decode_json
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.cursors import Cursor
 from murmur_streams.core.model.entries import EntryType, JournalEntry
-from murmur_streams.core.model.errors import (
-    InvalidArchiveError,
-    InvalidInputError,
-    RunDamagedError,
-    RunExistsError,
-)
 from murmur_streams.core.model.identifiers import check_run_id, check_target, check_tenant
 from murmur_streams.core.model.limits import MAX_COUNT
 from murmur_streams.core.model.result_codec import decode_result
@@ -62,7 +57,7 @@ def verify(archive: RunArchive) -> AuditReport:
         return AuditReport(archive.run_id, count, tuple(problems))
     try:
         folded = fold(archive.entries)
-    except (ValueError, KeyError, RunDamagedError):
+    except (ValueError, KeyError, errors.RunDamagedError):
         # The audit folds again, and reports the problem.
         folded = None
     report = audit_run(
@@ -89,7 +84,7 @@ def restorable(archive: RunArchive) -> Run:
     if report.problems:
         first = "; ".join(report.problems[:MAX_QUOTED_PROBLEMS])
         more = len(report.problems) - MAX_QUOTED_PROBLEMS
-        raise InvalidArchiveError(
+        raise errors.InvalidArchiveError(
             f"the archive of run {ascii(archive.run_id)[:140]} is damaged, and nothing of it was "
             f"written: {first}" + (f"; and {more} more" if more > 0 else "")
         )
@@ -113,7 +108,7 @@ def check_same_life(archive: RunArchive, *, epoch: str, oldest_seq: int, has_las
     # An entry that this store has already trimmed counts as present.
     is_here = has_last or oldest_seq > archive.entries[-1].seq
     if epoch != archive.epoch or not is_here:
-        raise RunExistsError(archive.run_id, ANOTHER_LIFE)
+        raise errors.RunExistsError(archive.run_id, ANOTHER_LIFE)
 
 
 def pages(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, ...]]:
@@ -148,8 +143,10 @@ def _shape_problems(archive: RunArchive) -> list[str]:
     if any(entry.type == EntryType.CREATED for entry in entries[1:]):
         problems.append("the run is created in the middle of its journal")
     problems += islice((found for entry in entries if (found := _field_problem(entry))), 1)
-    problems += _text_problems(archive)
-    return problems
+    texts = _payloads(archive)
+    return problems + [
+        f"{what}: not valid Unicode text" for what, text in texts if not _is_text(text)
+    ]
 
 
 def _field_problem(entry: JournalEntry) -> str:
@@ -158,11 +155,6 @@ def _field_problem(entry: JournalEntry) -> str:
     if not _is_text("".join([*entry.fields, *entry.fields.values()])):
         return f"entry {entry.id} holds a text that is not valid Unicode"
     return ""
-
-
-def _text_problems(archive: RunArchive) -> list[str]:
-    texts = _payloads(archive)
-    return [f"{what}: not valid Unicode text" for what, text in texts if not _is_text(text)]
 
 
 def _is_text(text: str) -> bool:
@@ -202,7 +194,7 @@ def _content_problems(archive: RunArchive) -> list[str]:
     for entry in archive.entries:
         try:
             entry.event()
-        except RunDamagedError as error:
+        except errors.RunDamagedError as error:
             problems.append(
                 f"entry {entry.id}: its event cannot be read: {ascii(str(error.__cause__))[:200]}"
             )
@@ -223,5 +215,5 @@ def _refusals(*checks: Callable[[], object]) -> Iterator[str]:
     for check in checks:
         try:
             check()
-        except InvalidInputError as error:
+        except errors.InvalidInputError as error:
             yield str(error)

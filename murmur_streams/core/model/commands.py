@@ -22,7 +22,7 @@ class Payload:
 
 
 class Command:
-    """What is to happen to a run."""
+    """A change of one run."""
 
     __slots__ = ()
 

@@ -184,7 +184,7 @@ class LeaseLostError(MurmurError):
 
 
 class CursorError(MurmurError):
-    """A stream cannot go on from its cursor without silence or repeats.
+    """A stream cannot go on from its cursor without missing or repeated entries.
 
     A caller that accepts missing or repeated entries resumes after ``resume_cursor``; None means
     from the start.

@@ -5,11 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
-from murmur_streams.core.model.errors import (
-    InvalidInputError,
-    InvalidRunIdError,
-    InvalidTargetError,
-)
+from murmur_streams.core.model import errors
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -23,21 +19,21 @@ def check_run_id(run_id: object) -> str:
     """Return ``run_id`` if it is inside the grammar, else raise InvalidRunIdError."""
     if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id):
         return run_id
-    raise InvalidRunIdError(_refusal("run_id", run_id, 128, ". _ : -"))
+    raise errors.InvalidRunIdError(_refusal("run_id", run_id, 128, ". _ : -"))
 
 
 def check_target(target: object) -> str:
     """Return ``target`` if it is inside the grammar, else raise InvalidTargetError."""
     if isinstance(target, str) and _TARGET.fullmatch(target):
         return target
-    raise InvalidTargetError(_refusal("target", target, 128, ". _ -"))
+    raise errors.InvalidTargetError(_refusal("target", target, 128, ". _ -"))
 
 
 def check_tenant(tenant: object) -> str | None:
     """Return ``tenant`` if it is None or inside the grammar, else raise InvalidInputError."""
     if tenant is None or (isinstance(tenant, str) and _TENANT.fullmatch(tenant)):
         return tenant
-    raise InvalidInputError(_refusal("tenant", tenant, 64, ". _ -"))
+    raise errors.InvalidInputError(_refusal("tenant", tenant, 64, ". _ -"))
 
 
 def new_run_id() -> str:

@@ -11,14 +11,9 @@ from typing import TypedDict, Unpack, cast
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
+from murmur_streams.core.model import identifiers
 from murmur_streams.core.model.commands import Create
 from murmur_streams.core.model.errors import InvalidInputError
-from murmur_streams.core.model.identifiers import (
-    check_run_id,
-    check_target,
-    check_tenant,
-    new_epoch,
-)
 from murmur_streams.core.model.limits import Limits, check_seconds
 
 
@@ -44,13 +39,13 @@ def create_command(
     Raises:
         InvalidInputError: an id, target, input, metadata or tenant breaks a rule.
     """
-    check_run_id(run_id)
+    identifiers.check_run_id(run_id)
     return Create(
-        check_target(target),
-        new_epoch(),
+        identifiers.check_target(target),
+        identifiers.new_epoch(),
         None if input is None else limits.input(encode_json(input, "the input")),
         None if metadata is None else limits.metadata(encode_json(dict(metadata), "the metadata")),
-        check_tenant(tenant),
+        identifiers.check_tenant(tenant),
     )
 
 

@@ -61,7 +61,8 @@ class RedisTails:
 
         Raises:
             RunNotFoundError, InvalidCursorError: at the first event.
-            CursorGapError, CursorResetError: the tail cannot go on without silence or repeats.
+            CursorGapError, CursorResetError: the tail cannot go on without missing or repeated
+                entries.
             StoreUnavailableError: the server stayed out of reach; resume by the last cursor.
         """
         return read_tail(self._tail(run_id, after, late=False, follow=True), JournalEntry.event)
