@@ -80,7 +80,7 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
   return found
 end
 
--- Does a small part of what sweep.lua does, at every begin and end of a run, so that a store whose
+-- Does a small part of what sweep.lua does, whenever a run begins or ends, so that a store whose
 -- programs never call sweep is cleaned, too.
 local function sweep_a_little(base, feed, feed_max, ttl_ms, now)
   try(remove_expired, base, now, EXPIRED_PER_CALL)

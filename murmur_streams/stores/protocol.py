@@ -295,8 +295,8 @@ class RunStore(Protocol):
     async def sweep(self) -> int:
         """Remove ended runs whose time is over, and fail the overdue ones.
 
-        Every begin and end of a run does a little of this. Overdue is a run without a write for
-        ``live_ttl_seconds``, or whose owner is gone.
+        A little of this is done whenever a run begins or ends. Overdue is a run without a write
+        for ``live_ttl_seconds``, or whose owner is gone.
 
         Returns:
             How many runs these were.

@@ -1,4 +1,4 @@
-"""The check at the begin of every script: may the user call all commands that it may need?
+"""The check at the beginning of every script: may the user call all commands that it may need?
 
 A script is atomic, but an error does not undo its writes: a command that the user may not call
 would end it half-way, for example with an entry in the journal and the old version in the hash.

@@ -57,7 +57,7 @@ class RedisRunStore(WorkStore):
         url: redis://, rediss:// or unix://; exactly one of ``url`` and ``client``.
         client: the caller's client, which the caller closes; the store's own connections use its
             address and credentials.
-        key_prefix: the begin of every key.
+        key_prefix: the beginning of every key.
         ttl_seconds: how long an ended run stays; 0 or less means for ever.
         partitions: over how many hash tags the runs are spread. Every program that uses the prefix
             needs the same number, which is recorded there.

@@ -65,10 +65,10 @@ def check_tls_files(connection: Any, shown_url: str) -> None:
 async def protocol_refusal(kind: type[Any], settings: Mapping[str, Any]) -> str | None:
     """Probe whether a silent address speaks TLS and the store does not, or the reverse.
 
-    A plain server takes a TLS handshake for the begin of a command and waits for more; a TLS server
-    closes a connection that begins without a handshake. Both look like a broken network until the
-    other protocol is tried. A server that asks for a client certificate may close before its alert
-    is read, so one probe sends nothing and only reads. No credentials are sent.
+    A plain server takes a TLS handshake for the beginning of a command and waits for more; a TLS
+    server closes a connection that begins without a handshake. Both look like a broken network
+    until the other protocol is tried. A server that asks for a client certificate may close before
+    its alert is read, so one probe sends nothing and only reads. No credentials are sent.
 
     Args:
         kind: the class of the store's connections.
