@@ -21,8 +21,8 @@ from murmur_streams.core.model.errors import DeadLetterNotFoundError, InvalidCur
 from murmur_streams.core.model.identifiers import check_run_id, check_target, new_run_id
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.pages import check_limit
-from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.decision import check_answer
 
 LETTERS_PAGE = 50
 """Read at a time: letters hold inputs, and a page of them must not be too large."""

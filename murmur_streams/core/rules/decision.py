@@ -1,10 +1,11 @@
-"""The parts that every rule uses: the moment of a command, a decision, and new entries."""
+"""What every rule uses: the moment of a command, a decision and its entries, errors of answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry, progress_fields
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.run import Run
@@ -86,3 +87,30 @@ def ended(
         last["seal"] = "1"
     drafts.append({**last, **(extra or {})})
     return written(run, now.server_ms, drafts)
+
+
+def check_answer(answer: Answer, run_id: str, expected_version: int | None = None) -> Answer:
+    """Return an answer that is a success, or raise the error that its tag stands for.
+
+    Raises:
+        RunNotFoundError, RunExistsError, RunTerminatedError, RunNotTerminalError,
+        WrongExpectedVersionError, LeaseLostError: by the answer's tag.
+        OutcomeUnknownError: a later call of the same producer was applied first.
+    """
+    match answer:
+        case ("OK" | "NO" | "WAIT", *_):
+            return answer
+        case ("NOT_FOUND",):
+            raise errors.RunNotFoundError(run_id)
+        case ("EXISTS",):
+            raise errors.RunExistsError(run_id)
+        case ("TERMINAL", state):
+            raise errors.RunTerminatedError(run_id, state)
+        case ("NOT_TERMINAL", state):
+            raise errors.RunNotTerminalError(run_id, state)
+        case ("WRONG_VERSION", actual):
+            raise errors.WrongExpectedVersionError(run_id, expected_version or 0, int(actual))
+        case ("FENCED", *_):
+            raise errors.LeaseLostError(run_id)
+        case _:
+            raise errors.OutcomeUnknownError(f"run {run_id!r}: unexpected answer {answer!r}")

@@ -59,7 +59,7 @@ class Execution:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.claim = claim
-        self._agent = agent
+        self.agent = agent
         self._endings = endings or Endings(store, agent, claim)
         self._context = RunContext(store, claim, worker, loop)
         self._verdict: Verdict | None = None
@@ -157,7 +157,7 @@ class Execution:
 
     def _limit(self) -> tuple[float | None, Verdict]:
         """How long the handler may take, and the verdict when it takes longer."""
-        timeout, left = self._agent.policy.timeout, self._endings.deadline_left_seconds
+        timeout, left = self.agent.policy.timeout, self._endings.deadline_left_seconds
         if left is None:
             return timeout, Verdict.TIMED_OUT
         if timeout is not None and timeout < left:
@@ -168,7 +168,7 @@ class Execution:
         handler = self._running()
         if handler is None or self._verdict is None:
             return
-        seconds = self._agent.policy.cancel_grace_seconds
+        seconds = self.agent.policy.cancel_grace_seconds
         if self._verdict is Verdict.HANDED_BACK:
             seconds = min(seconds, STOP_SECONDS)
         if self._verdict is Verdict.LOST and self._in_thread:
@@ -223,7 +223,7 @@ class Execution:
             case Verdict.HANDED_BACK:
                 return await self._endings.hand_back()
             case Verdict.TIMED_OUT:
-                seconds = self._agent.policy.timeout or 0
+                seconds = self.agent.policy.timeout or 0
                 error = self._overtime(f"this attempt took longer than {seconds:g} s")
                 return await self._endings.fail(error)
             case Verdict.DEADLINE:
@@ -276,18 +276,18 @@ class Execution:
 
     async def _call(self) -> object:
         self._input_is_wrong = True
-        value = self._agent.decode_input(self.claim.input_json)
+        value = self.agent.decode_input(self.claim.input_json)
         self._input_is_wrong = False
-        arguments = self._agent.arguments(value, self._context)
-        if self._agent.is_async:
-            output = await self._agent.function(**arguments)
+        arguments = self.agent.arguments(value, self._context)
+        if self.agent.is_async:
+            output = await self.agent.function(**arguments)
         else:
-            output = await self._call_blocking(functools.partial(self._agent.function, **arguments))
+            output = await self._call_blocking(functools.partial(self.agent.function, **arguments))
         if inspect.isawaitable(output):
             output = await output
         # Here and not where the end is written: a type's serialiser is the user's code and may
         # raise anything, and a SystemExit in the task that writes the end would end the worker.
-        return self._agent.encode_output(output)
+        return self.agent.encode_output(output)
 
     async def _call_blocking(self, call: functools.partial[object]) -> object:
         self._in_thread = True

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from murmur_streams.core.model.states import RunState
@@ -63,15 +63,10 @@ class Executions:
         """The executions' tasks."""
         return [task for _, task in self._under_way.values()]
 
-    def beats(self, agents: Mapping[str, Agent]) -> list[Beat]:
+    def beats(self) -> list[Beat]:
         """A heartbeat for each claim to keep, with its agent's ``silent_after_seconds``."""
-        beats: list[Beat] = []
-        for execution, _ in self._under_way.values():
-            if execution.holds:
-                agent = agents.get(execution.claim.target)
-                silent_after = None if agent is None else agent.policy.silent_after_seconds
-                beats.append(Beat(execution.claim, silent_after))
-        return beats
+        held = [each for each, _ in self._under_way.values() if each.holds]
+        return [Beat(each.claim, each.agent.policy.silent_after_seconds) for each in held]
 
     def start(self, store: WorkStore, agent: Agent, claim: Claim) -> None:
         """Execute a claimed run."""

@@ -168,11 +168,11 @@ class Worker:
     def _start_loops(
         self, store: WorkStore, queue: WorkQueue, workers: WorkerList
     ) -> list[asyncio.Task[None]]:
-        lease, agents = self._lease_seconds, dict(self._fleet.agents)
+        lease = self._lease_seconds
         every = loops.heartbeat_seconds(lease, store.live_ttl_ms)
         of_queue = loops.WorkerLoops(queue, self.name, self._targets, lease, self._log_throttle)
         coroutines = (
-            of_queue.heartbeats(every, lambda: self._executions.beats(agents), self._on_notice),
+            of_queue.heartbeats(every, self._executions.beats, self._on_notice),
             of_queue.housekeeping(self._requeued.set),
             of_queue.control_messages(self._on_control_message),
             loops.registration(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),

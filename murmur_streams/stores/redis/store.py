@@ -21,9 +21,9 @@ from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PROGRESS_FIELDS, PayloadKind, Run, run_from_fields
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.redaction import redacted
-from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.decision import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations

@@ -19,9 +19,9 @@ from murmur_streams.core.model.results import RunResult
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunStatus
 from murmur_streams.core.model.work import MAX_SILENT_BEATS
-from murmur_streams.core.rules.answers import check_answer
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.decision import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
