@@ -42,6 +42,7 @@ def test_it_proves_itself_on_hostile_files(line: CommandLine, sources: Path) -> 
     assert "\x1b" not in shown.stdout
 
 
+@pytest.mark.slow  # a whole demo more, for its other form of output
 def test_json_is_one_object_on_stdout(line: CommandLine, sources: Path) -> None:
     """The object has the numbers of the proof."""
     shown = line.run("demo", str(sources), "--json")

@@ -101,7 +101,11 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "empty.ndjson").touch()
 
 
-@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize(
+    "url",
+    # Every command, 1.4 s for each form of a URL: two forms are enough for a quick look.
+    [URLS[0], URLS[3], *(pytest.param(url, marks=pytest.mark.slow) for url in URLS[1:3])],
+)
 def test_no_command_shows_the_secret_of_its_url(
     url: str, refusing: SpareServer, in_a_hurry: None, caplog: pytest.LogCaptureFixture
 ) -> None:

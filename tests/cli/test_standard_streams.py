@@ -25,6 +25,8 @@ COMMANDS = (
     *("tail r-1 --json", "cancel r-1", "audit r-1", "export", "dead list", "server status"),
     *("submit echo null --follow", "submit echo null --json", "retry r-2", "token web", "keys r-1"),
 )
+RARE = pytest.mark.slow
+"""Each command starts Python anew, and only a change of ``standard_streams.py`` breaks the test."""
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is a device of Linux")
 
 
@@ -117,13 +119,20 @@ def test_a_full_stderr_changes_no_exit_code(line: CommandLine) -> None:
         assert run("--version", full, full)[0] == 1
 
 
-@pytest.mark.parametrize("command", ["--version", "settings", "runs --json", "export"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "runs --json",
+        *(pytest.param(each, marks=RARE) for each in ("--version", "settings", "export")),
+    ],
+)
 def test_a_closed_stdout_is_thrown_away(line: CommandLine, command: str) -> None:
     """A program that closes stdout wants no output: the command does its work and ends with 0."""
     code, _, err = in_shell(command, ">&-")
     assert (code, "Traceback" in err) == (0, False)
 
 
+@RARE
 def test_closed_streams_are_not_reused(line: CommandLine, tmp_path: Path) -> None:
     """No file that the command opens gets the number of a stream, where prints would damage it."""
     store = f"sqlite:{tmp_path}/runs.db"
@@ -132,6 +141,7 @@ def test_closed_streams_are_not_reused(line: CommandLine, tmp_path: Path) -> Non
     assert '"r-1"' in line.run("runs", "--json", "--url", store).stdout
 
 
+@RARE
 def test_a_closed_stderr_changes_no_exit_code(line: CommandLine) -> None:
     """Only the message that would be printed there is lost."""
     assert in_shell("show nobody", "2>&-") == (2, "", "")
@@ -145,6 +155,7 @@ def test_a_closed_stdin_is_empty(line: CommandLine) -> None:
     assert (code, err.startswith("murmur-streams: the input is not JSON")) == (2, True)
 
 
+@RARE
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_streams_without_a_buffer_are_safe_too(
     line: CommandLine,

@@ -19,11 +19,16 @@ from murmur_streams.stores.local.sqlite.store import SQLiteRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import StoreContract, StoreFactory
 from murmur_streams.testing.archives import ArchiveContract
+from murmur_streams.testing.events import EventContract
+from murmur_streams.testing.feeds import FeedContract
+from murmur_streams.testing.fixtures import ContractFixtures
 from murmur_streams.testing.lifecycle import LifecycleContract
 from murmur_streams.testing.listing import ListingContract
+from murmur_streams.testing.refusals import RefusalContract
 from murmur_streams.testing.removal import RemovalContract
+from murmur_streams.testing.results import ResultContract
 from murmur_streams.testing.seals import SealContract
-from murmur_streams.testing.streams import StreamContract
+from murmur_streams.testing.streams import CursorContract, StreamContract
 from tests.key_audit import audit_keys, dump_keys
 from tests.servers import Space
 
@@ -92,7 +97,7 @@ class TestFourPartitions(
         return self.space.dump()
 
 
-class TestFakeredis(StoreContract):
+class FakeredisFixtures(ContractFixtures):
     """With ``client=``: a client of the caller's, and Lua by lupa."""
 
     @pytest.fixture
@@ -119,3 +124,27 @@ class TestFakeredis(StoreContract):
 
     async def everything_stored(self) -> object:
         return dump_keys(self.admin_client)
+
+
+class TestFakeredis(
+    FakeredisFixtures,
+    LifecycleContract,
+    EventContract,
+    SealContract,
+    RemovalContract,
+    ArchiveContract,
+):
+    """The scripts: Lua that runs on a server may not run on lupa."""
+
+
+@pytest.mark.slow  # The same scripts, and code that does not know which client it has.
+class TestFakeredisReads(
+    FakeredisFixtures,
+    StreamContract,
+    CursorContract,
+    FeedContract,
+    ResultContract,
+    RefusalContract,
+    ListingContract,
+):
+    """The rest of the contract."""
