@@ -24,7 +24,7 @@ class ProblemKind:
     """The end of ``type``."""
     status: int
     title: str
-    error: str
+    error: str = "MurmurError"
     """The name that clients of ``murmur-runtime`` know."""
     shows_detail: bool = True
     """Whether clients may read the text of the exception; False: it is only logged."""
@@ -50,16 +50,16 @@ NOT_FOUND = ProblemKind("not-found", 404, "There is nothing here", "RegistryErro
 RUN_NOT_FOUND = ProblemKind("run-not-found", 404, "The run does not exist", "RegistryError")
 NO_AGENT = ProblemKind("agent-not-registered", 404, "The agent does not exist", "RegistryError")
 NO_GROUP = ProblemKind("group-not-registered", 404, "The group does not exist", "RegistryError")
-METHOD = ProblemKind("method-not-allowed", 405, "This method does nothing here", "MurmurError")
-NOT_ACCEPTABLE = ProblemKind("not-acceptable", 406, "This is an event stream", "MurmurError")
-SLOW_BODY = ProblemKind("body-timeout", 408, "The body came too slowly", "MurmurError")
+METHOD = ProblemKind("method-not-allowed", 405, "This method does nothing here")
+NOT_ACCEPTABLE = ProblemKind("not-acceptable", 406, "This is an event stream")
+SLOW_BODY = ProblemKind("body-timeout", 408, "The body came too slowly")
 RUN_EXISTS = ProblemKind("run-exists", 409, "The run id is taken", "RegistryError")
-NOT_ENDED = ProblemKind("run-not-ended", 409, "The run has not ended", "MurmurError")
+NOT_ENDED = ProblemKind("run-not-ended", 409, "The run has not ended")
 IN_FLIGHT = ProblemKind(
-    "idempotency-in-flight", 409, "The first request is under way", "MurmurError", retry_after=1
+    "idempotency-in-flight", 409, "The first request is under way", retry_after=1
 )
-CURSOR_GAP = ProblemKind("cursor-gap", 410, "What came after the cursor is gone", "MurmurError")
-CURSOR_RESET = ProblemKind("cursor-reset", 410, "The cursor is of another stream", "MurmurError")
+CURSOR_GAP = ProblemKind("cursor-gap", 410, "What came after the cursor is gone")
+CURSOR_RESET = ProblemKind("cursor-reset", 410, "The cursor is of another stream")
 TOO_LARGE = ProblemKind("too-large", 413, "The request is too large", "SpecValidationError")
 LONG_URL = ProblemKind("url-too-long", 414, "The URL is too long", "SpecValidationError")
 MEDIA = ProblemKind("media-type", 415, "Only plain JSON is taken here", "SpecValidationError")
@@ -73,29 +73,17 @@ TOO_MANY = ProblemKind(
 LONG_HEADERS = ProblemKind(
     "headers-too-large", 431, "The headers are too large", "SpecValidationError"
 )
-INTERNAL = ProblemKind(
-    "internal", 500, "Something went wrong here", "MurmurError", shows_detail=False
-)
+INTERNAL = ProblemKind("internal", 500, "Something went wrong here", shows_detail=False)
 DAMAGED = ProblemKind(
-    "run-damaged",
-    500,
-    "What is stored of the run cannot be read",
-    "MurmurError",
-    shows_detail=False,
+    "run-damaged", 500, "What is stored of the run cannot be read", shows_detail=False
 )
 UNAVAILABLE = ProblemKind(
-    "unavailable",
-    503,
-    "The store cannot be reached now",
-    "MurmurError",
-    shows_detail=False,
-    retry_after=2,
+    "unavailable", 503, "The store cannot be reached now", shows_detail=False, retry_after=2
 )
 UNKNOWN = ProblemKind(
     "outcome-unknown",
     503,
     "It was done once or not at all; with an Idempotency-Key it can be asked again",
-    "MurmurError",
     shows_detail=False,
     retry_after=2,
 )
@@ -106,7 +94,7 @@ DRAINING = ProblemKind(
     "ServerShuttingDown",
     retry_after=5,
 )
-TIMEOUT = ProblemKind("timeout", 504, "It took too long", "MurmurError")
+TIMEOUT = ProblemKind("timeout", 504, "It took too long")
 
 SLUGS = tuple(kind.slug for kind in list(vars().values()) if isinstance(kind, ProblemKind))
 """The slugs of all kinds."""
