@@ -20,6 +20,7 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.fleet.current import current_execution
 
 
 class Question(BaseModel):
@@ -196,6 +197,12 @@ async def test_who_is_cancelled_while_the_agent_works_stops_waiting() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_afterwards_the_caller_is_in_no_execution() -> None:
+    """The caller's later log records and tasks do not count as a part of the run."""
+    await fleet.run_inline(answers, Question(text="why"))
+    assert current_execution() is None
 
 
 def test_without_an_event_loop_it_is_the_same() -> None:
