@@ -12,8 +12,7 @@ from murmur_streams.client.errors import (
 from murmur_streams.wire.answers import Ticket
 
 if TYPE_CHECKING:
-    from murmur_streams.client.async_client import AsyncClient
-    from murmur_streams.client.async_handle import AsyncHandle
+    from murmur_streams.client.async_client import AsyncClient, AsyncHandle
     from murmur_streams.client.sync_client import Client, Handle
 
 __all__ = [

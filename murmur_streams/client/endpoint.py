@@ -1,17 +1,16 @@
 """One server as httpx sees it: address, credentials, requests, limits on sizes, and faults.
 
-What httpx raises over the environment's proxies and certificates becomes one clear error here.
+An error of httpx over the environment's proxies and certificates becomes one clear error here.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Self, TypedDict, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -25,7 +24,7 @@ from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurati
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.tls import TlsCheck, tls_fault
 
-T = TypeVar("T")
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 CONNECT_SECONDS = 10.0
 OPENED = 200
@@ -79,6 +78,36 @@ class Endpoint:
         if token is not None:
             headers["Authorization"] = f"Bearer {_checked_token(token)}"
         return cls(_checked_url(base_url), headers, Patience(**options), trust_env)
+
+    def client(self, kind: type[C], transport: Any) -> C:
+        """Make a client of httpx, which reads the environment if it is trusted.
+
+        Raises:
+            StoreConfigurationError: httpx cannot take the value of a variable; the text names it.
+        """
+        uses_proxies = self.trust_env and transport is None
+        if uses_proxies:
+            _check_proxies()
+        try:
+            return kind(
+                base_url=self.url,
+                headers=self.headers,
+                transport=transport,
+                limits=LIMITS,
+                trust_env=self.trust_env,
+            )
+        except OSError as error:
+            raise _certificate_error(error) from error
+        except (httpx.InvalidURL, ValueError) as error:
+            if not uses_proxies:
+                raise
+            # The server's address and the proxies were checked before: this is what is left.
+            shown = ascii(getproxies().get("no", ""))[:100]
+            raise StoreConfigurationError(
+                f"{_variable('no')} is {shown}, but the HTTP client takes only host names, "
+                "addresses and IPv4 networks there, and IPv6 addresses without brackets; correct "
+                f"it, or {IGNORE}"
+            ) from error
 
     def request(
         self, client: httpx.Client | httpx.AsyncClient, ask: Ask, *, is_stream: bool = False
@@ -183,33 +212,6 @@ _TLS_ADVICE = {
     TlsCheck.VERSION: "compare the TLS versions and ciphers that the server takes",
     TlsCheck.NO_TLS: "use http:// instead of https://, or the server's TLS port",
 }
-
-
-def connected(make: Callable[[], T], *, uses_proxies: bool) -> T:
-    """Make a client of httpx.
-
-    Args:
-        make: the constructor; it reads the environment.
-        uses_proxies: whether it reads the variables of proxies, too.
-
-    Raises:
-        StoreConfigurationError: httpx cannot take the value of a variable; the text names it.
-    """
-    if uses_proxies:
-        _check_proxies()
-    try:
-        return make()
-    except OSError as error:
-        raise _certificate_error(error) from error
-    except (httpx.InvalidURL, ValueError) as error:
-        if not uses_proxies:
-            raise
-        # The server's address and the proxies were checked before: this is what is left.
-        shown = ascii(getproxies().get("no", ""))[:100]
-        raise StoreConfigurationError(
-            f"{_variable('no')} is {shown}, but the HTTP client takes only host names, addresses "
-            f"and IPv4 networks there, and IPv6 addresses without brackets; correct it, or {IGNORE}"
-        ) from error
 
 
 def check_host(url: httpx.URL) -> None:

@@ -28,36 +28,12 @@ FIRST_RETRY_SECONDS = 1.0
 """The wait before a reconnect, until the server asks for another."""
 
 
-def stream(shell: Shell, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
-    """The events of a run after a cursor, each once, until it has ended."""
-    events = _Events([run_id])
-    ask = partial(requests.stream, run_id)
-    return _Followed(shell, ask, events.take, events.is_end, after).values()
-
-
-def stream_many(
-    shell: Shell, run_ids: Iterable[str], after: str | None
-) -> AsyncGenerator[RunEvent]:
-    """The events of several runs, each once, until all have ended."""
-    runs = list(dict.fromkeys(run_ids))
-    ask = partial(requests.stream_many, runs)
-    events = _Events(runs, is_many=True)
-    return _Followed(shell, ask, events.take, events.is_end, after).values()
-
-
-def feed(
-    shell: Shell, after: str | None, targets: Iterable[str], types: Iterable[str]
-) -> AsyncGenerator[FeedEntry]:
-    """The entries of all runs, without an end."""
-    ask = partial(requests.feed, targets=tuple(targets), types=tuple(types))
-    return _Followed(shell, ask, _entry, lambda _: False, after).values()
-
-
-def _entry(message: SseMessage) -> FeedEntry:
+def feed_entry(message: SseMessage) -> FeedEntry:
+    """The entry in a message of the feed."""
     return answers.checked(message.data, partial(answers.feed_entry_of, message.last_id))
 
 
-class _Events:
+class RunEvents:
     """Reads the messages of runs' streams, and drops those that were read before.
 
     A server sends each event once, but a proxy that answers from a cache may repeat some.
@@ -88,7 +64,7 @@ class _Events:
 
 
 @dataclass
-class _Followed(Generic[T]):
+class FollowedStream(Generic[T]):
     """One stream. Its position outlives its connections."""
 
     _shell: Shell

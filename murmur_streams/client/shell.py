@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -17,18 +16,15 @@ import httpx
 from murmur_streams.client.answers import Answer, LostError, read
 from murmur_streams.client.endpoint import (
     CONNECTION_FAULTS,
-    LIMITS,
     Endpoint,
     answer_of,
     check_encoding,
     check_size,
-    connected,
     is_stream,
 )
 from murmur_streams.client.patience import Retrying
 from murmur_streams.client.requests import Ask
 
-C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 T = TypeVar("T")
 
 _NO_SUCCESS = 300
@@ -38,7 +34,7 @@ class AsyncHttp:
     """httpx's asynchronous client."""
 
     def __init__(self, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None) -> None:
-        self.client = _client(httpx.AsyncClient, endpoint, transport)
+        self.client = endpoint.client(httpx.AsyncClient, transport)
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         return await self.client.send(request, stream=True)
@@ -60,7 +56,7 @@ class BlockingHttp:
     """httpx's blocking client: its coroutines block, and end at their first step."""
 
     def __init__(self, endpoint: Endpoint, transport: httpx.BaseTransport | None) -> None:
-        self.client = _client(httpx.Client, endpoint, transport)
+        self.client = endpoint.client(httpx.Client, transport)
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         return self.client.send(request, stream=True)
@@ -77,18 +73,6 @@ class BlockingHttp:
 
     async def close(self) -> None:
         self.client.close()
-
-
-def _client(kind: type[C], endpoint: Endpoint, transport: Any) -> C:
-    make = partial(
-        kind,
-        base_url=endpoint.url,
-        headers=endpoint.headers,
-        transport=transport,
-        limits=LIMITS,
-        trust_env=endpoint.trust_env,
-    )
-    return connected(make, uses_proxies=endpoint.trust_env and transport is None)
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

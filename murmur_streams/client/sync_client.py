@@ -8,8 +8,7 @@ from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from murmur_streams.client.async_client import AsyncClient
-from murmur_streams.client.async_handle import AsyncHandle
+from murmur_streams.client.async_client import AsyncClient, AsyncHandle
 from murmur_streams.client.endpoint import ClientOptions, Endpoint
 from murmur_streams.client.shell import BlockingHttp, Shell, run_now
 from murmur_streams.wire.submit_options import ClientSubmitOptions

@@ -51,11 +51,6 @@ def log_problem(what: str, error: BaseException) -> None:
     )
 
 
-def request_id_of(request: Request) -> str:
-    """The request's id, which the guard has set."""
-    return str(request.state.request_id)
-
-
 def json_answer(model: BaseModel, status: int = 200, *, waited: int | None = None) -> Response:
     """A model as JSON, without members that are null.
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
-from murmur_streams.server.answering import problem_answer, request_id_of
+from murmur_streams.server.answering import problem_answer
 from murmur_streams.server.guard import Identity, RequestLimits, has_head, route_path
 from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
@@ -132,7 +132,7 @@ def _router_error(request: Request, error: Exception) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
         problem = ProblemError(kinds.METHOD, headers=headers)
-    return problem_answer(problem, request_id_of(request))
+    return problem_answer(problem, request.state.request_id)
 
 
 def _methods(request: Request) -> set[str]:
@@ -147,4 +147,4 @@ def _methods(request: Request) -> set[str]:
 def _invalid_parameters(request: Request, error: Exception) -> Response:
     """The problem document for parameters that break their rules."""
     found = cast("list[Any]", cast("RequestValidationError", error).errors())
-    return problem_answer(invalid("the request", found), request_id_of(request))
+    return problem_answer(invalid("the request", found), request.state.request_id)

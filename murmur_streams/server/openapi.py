@@ -165,18 +165,14 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[ProblemKind]:
     """The problems that do not depend on a route's subject: limits, access, the store."""
-    found = list(_EVERYWHERE)
-    if "security" in operation:
-        found += _OF_CALLERS
-    if method == "post":
-        found += _OF_POSTS
-    if "requestBody" in operation:
-        found.append(kinds.BAD_JSON)
-    if method in {"post", "delete"}:
-        found.append(kinds.UNKNOWN)
-    if "{run_id}" in path:
-        found += (kinds.RUN_NOT_FOUND, kinds.DAMAGED)
-    return found
+    return [
+        *_EVERYWHERE,
+        *(_OF_CALLERS if "security" in operation else ()),
+        *(_OF_POSTS if method == "post" else ()),
+        *((kinds.BAD_JSON,) if "requestBody" in operation else ()),
+        *((kinds.UNKNOWN,) if method in {"post", "delete"} else ()),
+        *((kinds.RUN_NOT_FOUND, kinds.DAMAGED) if "{run_id}" in path else ()),
+    ]
 
 
 def _complete(operation: dict[str, Any], given: list[ProblemKind]) -> None:

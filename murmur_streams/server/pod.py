@@ -1,4 +1,4 @@
-"""What all routes of one pod share: the fleet, the limits, the open streams and the metrics."""
+"""The state that all routes of one pod share: fleet, limits, open streams and metrics."""
 
 from __future__ import annotations
 

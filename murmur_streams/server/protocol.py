@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import secrets
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from murmur_streams.server.answering import problem_answer
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_response import ABORT
@@ -249,13 +249,9 @@ def limited_protocol(options: ServerOptions) -> type[asyncio.Protocol]:
 
 def _answer_of(kind: kinds.ProblemKind) -> bytes:
     request_id = secrets.token_hex(8)
-    body = json.dumps(ProblemError(kind).document(request_id)).encode()
-    headers = {
-        "Content-Type": kinds.MEDIA_TYPE,
-        "Content-Length": str(len(body)),
-        "Cache-Control": "no-store",
-        "Connection": "close",
-        "X-Request-Id": request_id,
-    }
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return STATUS_LINE[kind.status] + head.encode() + b"\r\n" + body
+    answer = problem_answer(ProblemError(kind), request_id)
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Connection"] = "close"
+    answer.headers["X-Request-Id"] = request_id
+    head = b"".join(b"%b: %b\r\n" % pair for pair in answer.raw_headers)
+    return STATUS_LINE[kind.status] + head + b"\r\n" + answer.body

@@ -141,7 +141,12 @@ async def follow_run(
             if not control:
                 raise
             log_problem("an event stream cannot go on", error)
-            yield StreamMessage(run_id, STREAM_DAMAGED, _damage(error), after)
+            data = {
+                "run_id": error.run_id,
+                "detail": damage_detail(error),
+                "can_rebuild": error.can_rebuild,
+            }
+            yield StreamMessage(run_id, STREAM_DAMAGED, data, after)
             return
         yield _break(broken_by, run_id)
     state = await _state_of(store, run_id) if control else None
@@ -317,14 +322,6 @@ def _message_of(entry: FeedEntry) -> StreamMessage:
 def _break(error: errors.CursorError, run_id: str | None) -> StreamMessage:
     name = STREAM_RESET if isinstance(error, errors.CursorResetError) else STREAM_GAP
     return StreamMessage(run_id, name, {"resume_cursor": error.resume_cursor}, error.resume_cursor)
-
-
-def _damage(error: errors.RunDamagedError) -> dict[str, Any]:
-    return {
-        "run_id": error.run_id,
-        "detail": damage_detail(error),
-        "can_rebuild": error.can_rebuild,
-    }
 
 
 async def _state_of(store: WorkStore, run_id: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,10 +67,8 @@ def idempotency_key(request: Request) -> str | None:
     key = given if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
     if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= LONGEST_HEADER_KEY:
         return key
-    raise ProblemError(
-        BAD_REQUEST,
-        f"Idempotency-Key must have 1 to {LONGEST_HEADER_KEY} visible characters of ASCII",
-    )
+    rule = f"Idempotency-Key must have 1 to {LONGEST_HEADER_KEY} visible characters of ASCII"
+    raise ProblemError(BAD_REQUEST, rule)
 
 
 async def submit(
@@ -196,15 +195,9 @@ def _input(agent: Agent | None, body: SubmitRequest, pod: Pod) -> JsonValue:
         agent.encode_json_input(given)
     except errors.InvalidPayloadError:
         # Clients of murmur-runtime send every input as text.
-        return _decoded(given, pod)
+        with contextlib.suppress(ProblemError):
+            return parse_json(given.encode(), pod.options)
     return given
-
-
-def _decoded(text: str, pod: Pod) -> JsonValue:
-    try:
-        return parse_json(text.encode(), pod.options)
-    except ProblemError:
-        return text
 
 
 def _trace(request: Request) -> dict[str, str] | None:

@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from typing import Any, cast
 
 from murmur_streams.client.answers import Answer, LostError
-from murmur_streams.client.async_client import AsyncClient
-from murmur_streams.client.async_handle import AsyncHandle
+from murmur_streams.client.async_client import AsyncClient, AsyncHandle
 from murmur_streams.client.patience import Patience
 from murmur_streams.client.requests import Ask
 from murmur_streams.client.shell import Connection, Shell, run_now

@@ -33,10 +33,8 @@ _ticket = APIKeyQuery(
     auto_error=False,
 )
 
-Dependency = Callable[..., Awaitable[Principal]]
 
-
-def needs(scope: Scope) -> Dependency:
+def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """A dependency that yields the caller if it has this scope, and else answers 401 or 403."""
 
     async def caller(
@@ -131,15 +129,12 @@ def _of_ticket(pod: Pod, connection: HTTPConnection) -> Principal:
     tickets = connection.query_params.getlist("ticket")
     secret = pod.options.ticket_secret
     who = read_ticket(secret, tickets[0]) if secret and len(tickets) == 1 else None
-    if who is None or _runs_of(connection) != {who.run_id}:
+    asked = {*connection.query_params.getlist("run")}
+    if "run_id" in connection.path_params:
+        asked.add(connection.path_params["run_id"])
+    if who is None or asked != {who.run_id}:
         raise unauthorized("this ticket is not good here, or no more")
     return who
-
-
-def _runs_of(connection: HTTPConnection) -> set[str | None]:
-    in_path = connection.path_params.get("run_id")
-    asked = set(connection.query_params.getlist("run"))
-    return {*asked, in_path} if in_path is not None else {*asked}
 
 
 ThePod = Annotated[Pod, Depends(pod_of)]
