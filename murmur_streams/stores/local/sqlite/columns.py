@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,20 +25,19 @@ T = TypeVar("T")
 # rows needs few statements.
 _SIZES = (100, 30, 10, 3, 1)
 
-_RUN_COLUMNS = (
-    "fields, run_id, epoch, target, state, tenant, created_ms, expire_at_ms, live_until_ms,"
-    " overdue_ms, lease_until_ms, queue_ready, queue_score, no"
-)
+_NAMES = ("run_id", "epoch", "target", "tenant", "created_ms")
+_MOMENTS = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms")
+_names_of, _moments_of = attrgetter(*_NAMES), attrgetter(*_MOMENTS)
+_RUN_COLUMNS = f"fields, state, {', '.join(_NAMES + _MOMENTS)}, queue_ready, queue_score, no"
 STORED = f"version, last_ms, {_RUN_COLUMNS}"
 """What ``read_stored`` reads, of ``runs LEFT JOIN versions ON run_no = no``."""
 STORED_WIDTH = STORED.count(",") + 1
-_MOMENTS = ("expire_at_ms", "live_until_ms", "overdue_ms", "lease_until_ms", "queue_ready")
 _NUMBER_OR_NONE = frozenset({int, NoneType})
 # Reads and checks in one step, which costs no more than reading alone.
 _TEXTS = SchemaValidator(
     core_schema.dict_schema(core_schema.str_schema(), core_schema.str_schema(), strict=True)
 )
-_OWN_COLUMNS = ("version", "last_ms", "epoch", "target", "state", "tenant", "created_ms")
+_OWN_COLUMNS = ("version", "last_ms", "state", *_NAMES)
 
 
 class Insert(NamedTuple):
@@ -93,22 +93,8 @@ def run_row(no: int, stored: Stored) -> Row:
     for name in _OWN_COLUMNS:
         fields.pop(name, None)
     queue = stored.queue
-    return (
-        _encode(fields),
-        run.run_id,
-        run.epoch,
-        run.target,
-        str(run.state),
-        run.tenant,
-        run.created_ms,
-        stored.expire_at_ms,
-        stored.live_until_ms,
-        stored.overdue_ms,
-        stored.lease_until_ms,
-        None if queue is None else int(queue.is_ready),
-        None if queue is None else queue.score,
-        no,
-    )
+    position = (None, None) if queue is None else (int(queue.is_ready), queue.score)
+    return _encode(fields), str(run.state), *_names_of(run), *_moments_of(stored), *position, no
 
 
 def read_stored(row: Row) -> Stored:
@@ -119,7 +105,7 @@ def read_stored(row: Row) -> Stored:
     """
     run = _read_run(row)
     if not _NUMBER_OR_NONE.issuperset(map(type, row[9:14])):
-        moments = zip(_MOMENTS, row[9:14], strict=True)
+        moments = zip((*_MOMENTS, "queue_ready"), row[9:14], strict=True)
         bad = [
             f"{name} is {_shown(value)}"
             for name, value in moments
@@ -136,7 +122,7 @@ def read_stored(row: Row) -> Stored:
 
 
 def _read_run(row: Row) -> Run:
-    version, last_ms, text, run_id, epoch, target, state, tenant, created_ms = row[:9]
+    version, last_ms, text, state, run_id, epoch, target, tenant, created_ms = row[:9]
     for value in (run_id, epoch, target, "" if tenant is None else tenant):
         if type(value) is not str:
             raise RunDamagedError(str(run_id), f"a name of it is {_shown(value)}")
