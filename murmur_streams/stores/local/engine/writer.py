@@ -32,7 +32,7 @@ class _GroupedCall:
     outcome: asyncio.Future[Any]
     is_alone: bool
     value: Any = None
-    """What the operation returned, in the group that was committed."""
+    """The return value of the operation, in the group that was committed."""
     error: BaseException | None = None
 
 
