@@ -33,12 +33,16 @@ _NO_REBUILD = "its journal is damaged, so rebuild cannot mend it: import it from
 _REBUILD = "`murmur-streams rebuild` may mend it"
 
 
-@command("audit", examples=("murmur-streams audit my-run", "murmur-streams audit --all --json"))
+@command("audit")
 async def audit(session: Session, runs: AnyRuns = None, every: AllRuns = False) -> None:
     """Check that what is stored for a run is what its journal says.
 
     With --all those that are clean are only counted; with --json each has a line. Exit code 0
     when all of them are clean, 1 when not.
+
+    Examples:
+        murmur-streams audit my-run
+        murmur-streams audit --all --json
     """
     if bool(runs) == every:
         raise typer.BadParameter("name runs, or --all")
@@ -60,12 +64,16 @@ async def audit(session: Session, runs: AnyRuns = None, every: AllRuns = False) 
         raise typer.Exit(FAILED)
 
 
-@command("rebuild", examples=("murmur-streams audit my-run", "murmur-streams rebuild my-run"))
+@command("rebuild")
 async def rebuild(session: Session, runs: Runs) -> None:
     """Write what is stored for a run anew from its journal, then audit it.
 
     The journal is the truth: whatever else was damaged is mended. Exit code 0 when all of
     them are clean afterwards, 1 when not.
+
+    Examples:
+        murmur-streams audit my-run
+        murmur-streams rebuild my-run
     """
     all_clean = True
     async with session.store() as store:

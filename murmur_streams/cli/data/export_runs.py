@@ -90,14 +90,7 @@ def resume_command(session: Session, asked: Asked, path: Path) -> str:
     return shlex.join([*argv, "--resume", "-o", str(path)])
 
 
-@command(
-    "export",
-    examples=(
-        "murmur-streams export -o runs.ndjson",
-        "murmur-streams export --state completed | gzip > completed.ndjson.gz",
-        "murmur-streams export --url redis://old | murmur-streams import --url redis://new",
-    ),
-)
+@command("export")
 async def export(
     session: Session,
     runs: AnyRuns = None,
@@ -111,6 +104,11 @@ async def export(
     Newest first. With --resume an export that was interrupted goes on in the same file; runs
     created meanwhile are only in a new export. Exit code 0 when all were written, 1 when a run
     is damaged and was left out.
+
+    Examples:
+        murmur-streams export -o runs.ndjson
+        murmur-streams export --state completed | gzip > completed.ndjson.gz
+        murmur-streams export --url redis://old | murmur-streams import --url redis://new
     """
     path = None if output is None or str(output) == "-" else output
     if runs and (state is not None or target is not None):

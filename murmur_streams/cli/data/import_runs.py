@@ -51,19 +51,17 @@ class ImportCounts(TransferCounts):
 _AGAIN = "import it again to go on: what is here is skipped"
 
 
-@command(
-    "import",
-    examples=(
-        "murmur-streams import runs.ndjson",
-        "gunzip -c completed.ndjson.gz | murmur-streams import --url redis://new",
-    ),
-)
+@command("import")
 async def import_(session: Session, file: File = None, skip_existing: SkipExisting = False) -> None:
     """Read runs that export wrote into this store, and audit each one there (docs/moving.md).
 
     Each is written whole or not at all, and one that is here already is skipped: to resume an
     import that was interrupted, start it again. Exit code 0 when all are here and clean, 1
     when an id has another run here, or an audit finds something.
+
+    Examples:
+        murmur-streams import runs.ndjson
+        gunzip -c completed.ndjson.gz | murmur-streams import --url redis://new
     """
     path = None if file is None or str(file) == "-" else file
     if path is None and sys.stdin.isatty():

@@ -34,11 +34,15 @@ class ClientCommand(NamedTuple):
     hint: str
 
 
-@command("keys", examples=("murmur-streams keys my-run", "murmur-streams keys my-run | sh"))
+@command("keys")
 async def keys(session: Session, run: RunId) -> None:
     """Print the exact redis-cli lines that look inside a run.
 
     On the embedded server they are for `murmur-streams redis`, which needs no redis-cli.
+
+    Examples:
+        murmur-streams keys my-run
+        murmur-streams keys my-run | sh
     """
     async with session.redis_store() as store:
         found, where = await store.snapshot(run), server_of(store).keys

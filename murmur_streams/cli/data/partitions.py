@@ -19,25 +19,27 @@ Number = Annotated[
 DeleteEnded = Annotated[bool, typer.Option("--delete-ended", help="Delete the ended runs first.")]
 
 
-@command("show", examples=("murmur-streams partitions show",))
+@command("show")
 async def show(session: Session) -> None:
-    """Print how many partitions the runs under the prefix have."""
+    """Print how many partitions the runs under the prefix have.
+
+    Examples:
+        murmur-streams partitions show
+    """
     found = await _number_of(session)
     session.print({"prefix": session.prefix, "partitions": found}, str(found))
 
 
-@command(
-    "raise",
-    examples=(
-        "murmur-streams partitions raise 4",
-        "MURMUR_PARTITIONS=4 murmur-streams worker app:fleet",
-    ),
-)
+@command("raise")
 async def raise_number(session: Session, number: Number, delete_ended: DeleteEnded = False) -> None:
     """Spread the runs over more partitions; refused while there are runs.
 
     Stop all programs that submit or execute runs first, and let the existing runs end and
     expire, or delete them. Then start them again with MURMUR_PARTITIONS set to the new number.
+
+    Examples:
+        murmur-streams partitions raise 4
+        MURMUR_PARTITIONS=4 murmur-streams worker app:fleet
     """
     async with session.redis_store(partitions=await _number_of(session)) as store:
         await raise_partitions(store, number, delete_ended=delete_ended)

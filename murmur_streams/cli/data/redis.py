@@ -51,22 +51,21 @@ Argv = Annotated[
 ]
 
 
+# Everything after the first argument goes to the server, also what begins with a dash.
 @command(
-    "redis",
-    examples=(
-        "murmur-streams redis PING",
-        "murmur-streams redis XRANGE 'murmur:runs:{0}:journal:my-run' - + COUNT 3",
-        "murmur-streams redis --url redis://localhost:6379 INFO server",
-        "murmur-streams redis < commands.txt",
-    ),
-    # Everything after the first argument goes to the server, also what begins with a dash.
-    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+    "redis", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True}
 )
 async def redis(session: Session, argv: Argv = None) -> None:
     """Send a command to the server of the runs, and print its reply as redis-cli does.
 
     Options of this program go before the command. Lists are numbered on a terminal, and one
     element a line elsewhere. Exit code 1 when the server answers with an error.
+
+    Examples:
+        murmur-streams redis PING
+        murmur-streams redis XRANGE 'murmur:runs:{0}:journal:my-run' - + COUNT 3
+        murmur-streams redis --url redis://localhost:6379 INFO server
+        murmur-streams redis < commands.txt
     """
     commands = [argv] if argv else _from_stdin()
     ok = True

@@ -24,9 +24,13 @@ Keep = Annotated[
 ]
 
 
-@command("start", examples=("murmur-streams server start --keep",))
+@command("start")
 def start(session: Session, keep: Keep = False) -> None:
-    """Start the embedded server, or find that it runs."""
+    """Start the embedded server, or find that it runs.
+
+    Examples:
+        murmur-streams server start --keep
+    """
     _remark_on_url(session)
     if keep:
         set_keep(session.data_dir, True)
@@ -43,9 +47,13 @@ def stop(session: Session) -> None:
     )
 
 
-@command("status", examples=("murmur-streams server status --json",))
+@command("status")
 def status(session: Session) -> None:
-    """Print whether it runs, and where. Exit code 1 when it does not run."""
+    """Print whether it runs, and where. Exit code 1 when it does not run.
+
+    Examples:
+        murmur-streams server status --json
+    """
     _remark_on_url(session)
     found = server_status(session.data_dir)
     if found is not None:

@@ -36,14 +36,7 @@ Wait = Annotated[
 ]
 
 
-@command(
-    "cancel",
-    over_http=True,
-    examples=(
-        "murmur-streams cancel my-run",
-        'murmur-streams cancel my-run --reason "wrong customer" --wait 30',
-    ),
-)
+@command("cancel", over_http=True)
 async def cancel(session: Session, run: RunId, reason: Reason = None, wait: Wait = None) -> None:
     """Cancel a run, and print the outcome.
 
@@ -51,6 +44,10 @@ async def cancel(session: Session, run: RunId, reason: Reason = None, wait: Wait
     to clean up, and ends cancelled whatever it does. Exit code 0 when it is cancelled or will
     be; 1 when it had ended otherwise, or --wait was too short. When its worker is gone, it ends
     as soon as another one is there.
+
+    Examples:
+        murmur-streams cancel my-run
+        murmur-streams cancel my-run --reason "wrong customer" --wait 30
     """
     missing = None
     with message_on_interrupt(

@@ -43,14 +43,7 @@ Last = Annotated[
 ]
 
 
-@command(
-    "runs",
-    over_http=True,
-    examples=(
-        "murmur-streams runs --state running --watch",
-        "murmur-streams runs --target researcher --all --json | jq -r .run_id",
-    ),
-)
+@command("runs", over_http=True)
 async def runs(
     session: Session,
     state: State = None,
@@ -63,6 +56,10 @@ async def runs(
 
     With --json: one run a line. With --watch on a terminal the list is kept up to date;
     elsewhere each run gets a line when it is new or has changed.
+
+    Examples:
+        murmur-streams runs --state running --watch
+        murmur-streams runs --target researcher --all --json | jq -r .run_id
     """
     if watch and every:
         raise typer.BadParameter("--watch looks at the newest runs: leave --all out")
@@ -134,15 +131,15 @@ def _details(run: Run) -> str:
     return "  ".join([*parts, took] if took else parts)
 
 
-@command(
-    "show",
-    over_http=True,
-    examples=("murmur-streams show my-run", "murmur-streams show my-run --json | jq .state"),
-)
+@command("show", over_http=True)
 async def show(session: Session, run: RunId, last: Last = 5) -> None:
     """Print a run: its state, progress, times, worker, result and last entries.
 
     Also its retries, its cancellation and its dead letter, if it has them.
+
+    Examples:
+        murmur-streams show my-run
+        murmur-streams show my-run --json | jq .state
     """
     async with open_run_source(session) as source:
         found = await source.handle(run).snapshot()

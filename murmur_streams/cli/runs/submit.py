@@ -80,17 +80,7 @@ class SubmitFlags:
         return SubmitOptions(**given)
 
 
-@command(
-    "submit",
-    over_http=True,
-    examples=(
-        'murmur-streams submit researcher \'{"text": "why?"}\' --follow',
-        "murmur-streams submit researcher - < question.json",
-        "murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json",
-        "murmur-streams submit report --at 2030-01-31T09:00 --deadline 2h",
-        "murmur-streams submit invoice '{\"order\": 7}' --idempotency-key order-7",
-    ),
-)
+@command("submit", over_http=True)
 async def submit(
     session: Session,
     target: AgentName,
@@ -103,6 +93,13 @@ async def submit(
 
     With --follow the exit code shows how it ended: 0 completed, 1 failed, 3 cancelled. Ctrl-C
     leaves the run alone and prints how to follow it again.
+
+    Examples:
+        murmur-streams submit researcher '{"text": "why?"}' --follow
+        murmur-streams submit researcher - < question.json
+        murmur-streams submit researcher '{}' --app app:fleet --run-id monday-1 --json
+        murmur-streams submit report --at 2030-01-31T09:00 --deadline 2h
+        murmur-streams submit invoice '{"order": 7}' --idempotency-key order-7
     """
     value = read_input(given)
     print_own_warnings()
@@ -114,14 +111,7 @@ async def submit(
             raise typer.Exit(await Follower(session, new_id).follow_to_end(source))
 
 
-@command(
-    "retry",
-    examples=(
-        "murmur-streams retry my-run",
-        "murmur-streams retry my-run --follow",
-        "murmur-streams retry my-run --run-id my-run-2",
-    ),
-)
+@command("retry")
 async def retry(
     session: Session, run: RunId, follow: Follow = False, run_id: NewRunId = None
 ) -> None:
@@ -130,6 +120,11 @@ async def retry(
     Called twice, it makes two runs; with --run-id, the second call is refused.
 
     With --follow the exit code shows how the new run ended, as for submit.
+
+    Examples:
+        murmur-streams retry my-run
+        murmur-streams retry my-run --follow
+        murmur-streams retry my-run --run-id my-run-2
     """
     print_own_warnings()
     async with open_fleet(session) as fleet:

@@ -82,35 +82,32 @@ class Follower:
         )
 
 
-@command(
-    "tail",
-    over_http=True,
-    examples=(
-        "murmur-streams tail my-run",
-        "murmur-streams tail my-run --json | jq .data",
-        "murmur-streams tail my-run --after 0a1b2c3d-1700000000000-17",
-    ),
-)
+@command("tail", over_http=True)
 async def tail(session: Session, run: RunId, after: After = None) -> None:
     """Print a run's events: those so far, then live ones until it ends.
 
     Ctrl-C leaves the run alone and prints how to continue from there. With --json: one event a
     line.
+
+    Examples:
+        murmur-streams tail my-run
+        murmur-streams tail my-run --json | jq .data
+        murmur-streams tail my-run --after 0a1b2c3d-1700000000000-17
     """
     async with open_run_source(session) as source:
         await Follower(session, run, after).follow(source)
 
 
-@command(
-    "result",
-    over_http=True,
-    examples=("murmur-streams result my-run --wait", "murmur-streams result my-run | jq .answer"),
-)
+@command("result", over_http=True)
 async def result(session: Session, run: RunId, wait: Wait = False) -> None:
     """Print the output of a run as JSON; its error goes to stderr.
 
     Exit code 0 when it completed, 1 when it failed, 3 when it was cancelled, 2 when it has
     not ended yet.
+
+    Examples:
+        murmur-streams result my-run --wait
+        murmur-streams result my-run | jq .answer
     """
     with message_on_interrupt(lambda: f"Stopped waiting; run {run} goes on."):
         async with open_run_source(session) as source:

@@ -34,11 +34,15 @@ def _installed_version() -> str:
         return "unknown (not installed)"
 
 
-@command("settings", examples=("murmur-streams settings", "murmur-streams settings --json"))
+@command("settings")
 def show_settings(session: Session) -> None:
     """Print every MURMUR_* variable with its default and meaning.
 
     With --json: their values, as this command sees them.
+
+    Examples:
+        murmur-streams settings
+        murmur-streams settings --json
     """
     if not session.as_json:
         print(settings_table(), end="")

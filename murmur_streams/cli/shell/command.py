@@ -34,23 +34,26 @@ Registration = Callable[[typer.Typer], None]
 
 
 def command(
-    name: str, *, examples: tuple[str, ...] = (), over_http: bool = False, **settings: Any
+    name: str, *, over_http: bool = False, **settings: Any
 ) -> Callable[[Function], Registration]:
     """Make a command of a function, which may be a coroutine.
 
     Its first parameter is the Session. The rest are its own options; a parameter whose type is a
-    dataclass stands for an option for each field.
+    dataclass stands for an option for each field. Its docstring is the help; a last section
+    ``Examples:`` has command lines.
 
     Args:
         name: of the command.
-        examples: shown by --help.
         over_http: whether the command works through an HTTP server, too.
         settings: for typer.
     """
-    # A blank line between them keeps typer from joining the lines.
-    epilog = "\n\n".join(["Examples:", *(f"$ {each}" for each in examples)] if examples else [])
 
     def register_function(function: Function) -> Registration:
+        text, title, examples = inspect.cleandoc(function.__doc__ or "").partition("Examples:\n")
+        # A blank line between them keeps typer from joining the lines.
+        lines = [f"$ {line.strip()}" for line in examples.splitlines()]
+        epilog = "\n\n".join([title.strip(), *lines])
+
         def run(ctx: typer.Context, shared: Globals, **values: Any) -> None:
             given = shared.over(ctx.find_root().obj or Globals())
             with _errors_as_exit_codes(given):
@@ -62,7 +65,7 @@ def command(
                     asyncio.run(running)
                 sys.stdout.flush()
 
-        run.__doc__ = function.__doc__
+        run.__doc__ = text.strip()
         context, shared, _ = parameters_of(run)
         whole = with_options(run, [context, *parameters_of(function)[1:], shared])
         return lambda app: app.command(name, epilog=epilog, **settings)(whole) and None

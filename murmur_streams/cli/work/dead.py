@@ -50,11 +50,15 @@ class Chosen:
             raise typer.Exit(1)
 
 
-@command("list", examples=("murmur-streams dead list --target researcher",))
+@command("list")
 async def list_(
     session: Session, target: OfTarget = None, limit: Limit = 20, every: Every = False
 ) -> None:
-    """List dead letters, of each agent the newest first. With --json: one a line."""
+    """List dead letters, of each agent the newest first. With --json: one a line.
+
+    Examples:
+        murmur-streams dead list --target researcher
+    """
     count = 0
     async with session.store() as store, aclosing(_each(store.dead_letters(), target)) as found:
         async for letter in found:
@@ -64,11 +68,14 @@ async def list_(
             _print_line(session, letter)
 
 
-@command(
-    "show", examples=("murmur-streams dead show my-run", "murmur-streams dead show my-run --json")
-)
+@command("show")
 async def show(session: Session, run: RunId) -> None:
-    """Print a dead letter: its reason, its attempts, its errors, its input."""
+    """Print a dead letter: its reason, its attempts, its errors, its input.
+
+    Examples:
+        murmur-streams dead show my-run
+        murmur-streams dead show my-run --json
+    """
     async with session.store() as store:
         letter = await store.dead_letters().get(run)
     if session.as_json:
@@ -77,17 +84,15 @@ async def show(session: Session, run: RunId) -> None:
         _print_letter(letter)
 
 
-@command(
-    "requeue",
-    examples=(
-        "murmur-streams dead requeue my-run",
-        "murmur-streams dead requeue --target researcher --yes",
-    ),
-)
+@command("requeue")
 async def requeue(session: Session, runs: Runs = None, *, chosen: Chosen) -> None:
     """Submit dead letters again, as new runs with the same input, and remove the letters.
 
     Prints the id of each new run. Its metadata names the old one as requeued_from.
+
+    Examples:
+        murmur-streams dead requeue my-run
+        murmur-streams dead requeue --target researcher --yes
     """
     chosen.confirm(runs, "Submit all dead letters {} again?")
     async with session.store() as store:
@@ -98,9 +103,14 @@ async def requeue(session: Session, runs: Runs = None, *, chosen: Chosen) -> Non
                 session.print({"run_id": new_id, "requeued_from": run_id}, new_id)
 
 
-@command("purge", examples=("murmur-streams dead purge my-run", "murmur-streams dead purge --all"))
+@command("purge")
 async def purge(session: Session, runs: Runs = None, *, chosen: Chosen) -> None:
-    """Remove dead letters for good; the runs themselves expire like all others."""
+    """Remove dead letters for good; the runs themselves expire like all others.
+
+    Examples:
+        murmur-streams dead purge my-run
+        murmur-streams dead purge --all
+    """
     chosen.confirm(runs, "Remove all dead letters {}?")
     async with session.store() as store:
         letters = store.dead_letters()

@@ -30,7 +30,7 @@ Sources = Annotated[
 ]
 
 
-@command("demo", examples=("murmur-streams demo", "murmur-streams demo src"))
+@command("demo")
 async def demo(session: Session, path: Sources = None) -> None:
     """Show all of it on real files, in less than a minute, and prove what it claims.
 
@@ -38,6 +38,10 @@ async def demo(session: Session, path: Sources = None) -> None:
     follows every run live, cuts one subscriber, kills one worker, and at the end compares the
     journals with what was seen. Exit code 0 when the proof holds. MURMUR_URL is ignored: only
     --url chooses another server.
+
+    Examples:
+        murmur-streams demo
+        murmur-streams demo src
     """
     url = session.given.url or "embedded:"
     if kind := kind_on_disk(url):

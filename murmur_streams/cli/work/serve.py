@@ -126,15 +126,7 @@ class ServeFlags:
     )
 
 
-@command(
-    "serve",
-    examples=(
-        "murmur-streams serve app:fleet --with-worker",
-        "murmur-streams serve app:fleet --port 0 --json",
-        "murmur-streams serve app:fleet --host 0.0.0.0 --tokens-file tokens.toml",
-        "murmur-streams serve app:fleet --cors-origin https://app.example.com",
-    ),
-)
+@command("serve")
 def serve(session: Session, fleet: FleetPath, flags: ServeFlags) -> None:
     """Serve HTTP: submit runs, read them, stream them, cancel them.
 
@@ -142,19 +134,19 @@ def serve(session: Session, fleet: FleetPath, flags: ServeFlags) -> None:
     no new connections, streams are asked to reconnect elsewhere, requests and runs under way may
     end. A second one stops at once. --url and --prefix are for fleets that name neither in their
     code.
+
+    Examples:
+        murmur-streams serve app:fleet --with-worker
+        murmur-streams serve app:fleet --port 0 --json
+        murmur-streams serve app:fleet --host 0.0.0.0 --tokens-file tokens.toml
+        murmur-streams serve app:fleet --cors-origin https://app.example.com
     """
     begin(session)
     settings = settings_with(session.settings, flags)
     run_pod(session, PodOptions(fleet, settings, flags.with_worker, flags.docs, flags.insecure))
 
 
-@command(
-    "token",
-    examples=(
-        "murmur-streams token web >> tokens.toml",
-        "murmur-streams token dashboard --scope read --tenant acme --expires 90d",
-    ),
-)
+@command("token")
 def token(
     session: Session,
     name: Name,
@@ -166,6 +158,10 @@ def token(
 
     Its record, which holds only its hash, goes to stdout; the token itself is printed once, on
     stderr. A second token with the same name is the same caller: that is how to rotate tokens.
+
+    Examples:
+        murmur-streams token web >> tokens.toml
+        murmur-streams token dashboard --scope read --tenant acme --expires 90d
     """
     principal = Principal(
         check_name(name),

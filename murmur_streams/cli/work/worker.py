@@ -101,15 +101,7 @@ class DevFlags:
     )
 
 
-@command(
-    "worker",
-    examples=(
-        "murmur-streams worker app:fleet",
-        "murmur-streams worker app:fleet --concurrency 50 --targets researcher,writer",
-        "murmur-streams worker app:fleet --url redis://redis.internal:6379/0",
-        "murmur-streams worker app:fleet --processes 4 --health-port 8080",
-    ),
-)
+@command("worker")
 def worker(session: Session, fleet: FleetPath, flags: WorkerFlags) -> None:
     """Execute the runs of a fleet's agents until a signal stops it.
 
@@ -119,6 +111,12 @@ def worker(session: Session, fleet: FleetPath, flags: WorkerFlags) -> None:
 
     With --processes or --reload this process supervises others that work: it passes the signals
     on, replaces a process that died, and a third signal kills them all.
+
+    Examples:
+        murmur-streams worker app:fleet
+        murmur-streams worker app:fleet --concurrency 50 --targets researcher,writer
+        murmur-streams worker app:fleet --url redis://redis.internal:6379/0
+        murmur-streams worker app:fleet --processes 4 --health-port 8080
     """
     settings = settings_with(session.settings, flags)
     if flags.parent is not None:
@@ -141,19 +139,17 @@ def worker(session: Session, fleet: FleetPath, flags: WorkerFlags) -> None:
     raise typer.Exit(supervise(session, options))
 
 
-@command(
-    "dev",
-    examples=(
-        "murmur-streams dev app:fleet",
-        "murmur-streams dev app:fleet --url redis://localhost:6379/0",
-    ),
-)
+@command("dev")
 def dev(session: Session, fleet: FleetPath, flags: DevFlags) -> None:
     """Develop a fleet: a worker that starts again when its code changes.
 
     It works on the embedded server, whatever MURMUR_URL says; --url takes it elsewhere. It
     prints where the server is and how to submit a run to it; to a RocksDB folder no other
     process can. Ctrl-C drains, a second one hands the runs back.
+
+    Examples:
+        murmur-streams dev app:fleet
+        murmur-streams dev app:fleet --url redis://localhost:6379/0
     """
     given = replace(session.given, url=session.given.url or "embedded:")
     session = replace(session, given=given)

@@ -30,11 +30,15 @@ OptionalTarget = Annotated[
 ]
 
 
-@command("workers", examples=("murmur-streams workers", "murmur-streams workers --json | jq .held"))
+@command("workers")
 async def workers(session: Session) -> None:
     """List the live workers: their hosts, their runs, and the time since their last heartbeat.
 
     A worker that was killed is gone from the list some heartbeats later.
+
+    Examples:
+        murmur-streams workers
+        murmur-streams workers --json | jq .held
     """
     async with open_fleet(session) as fleet:
         found = await fleet.workers()
@@ -50,11 +54,15 @@ async def workers(session: Session) -> None:
         print("no worker is running; start one with: murmur-streams worker app:fleet")
 
 
-@command("pause", examples=("murmur-streams pause researcher", "murmur-streams pause"))
+@command("pause")
 async def pause(session: Session, target: OptionalTarget = None) -> None:
     """Let no worker begin runs of an agent, until `resume`; runs under way go on.
 
     Runs submitted meanwhile wait. Without TARGET the paused agents are listed.
+
+    Examples:
+        murmur-streams pause researcher
+        murmur-streams pause
     """
     async with open_fleet(session) as fleet:
         if target is not None:
@@ -66,9 +74,13 @@ async def pause(session: Session, target: OptionalTarget = None) -> None:
         _print_paused(session, target, is_paused=target in paused)
 
 
-@command("resume", examples=("murmur-streams resume researcher",))
+@command("resume")
 async def resume(session: Session, target: AgentName) -> None:
-    """Let workers begin runs of a paused agent again."""
+    """Let workers begin runs of a paused agent again.
+
+    Examples:
+        murmur-streams resume researcher
+    """
     async with open_fleet(session) as fleet:
         before = await fleet.paused()
         await fleet.resume(target)
