@@ -159,13 +159,10 @@ async def _check_store(store: WorkStore) -> None:
             await store.ping()
     except StoreConfigurationError:
         raise
-    except StoreError as error:
-        logger.warning("the pod begins without its store: %s", error)
-    except TimeoutError:
-        logger.warning(
-            "the pod begins without its store: no answer of %s within %g s",
-            *(store.where, CHECK_SECONDS),
-        )
+    except (StoreError, TimeoutError) as error:
+        is_silent = not isinstance(error, StoreError)
+        silence = f"no answer of {store.where} within {CHECK_SECONDS:g} s"
+        logger.warning("the pod begins without its store: %s", silence if is_silent else error)
 
 
 async def _run_together(

@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from murmur_streams.cli.shell.command import FAILED
@@ -90,13 +91,7 @@ async def _run_reloading(supervisor: Supervisor) -> int:
 
 
 async def _restart_on_change(supervisor: Supervisor) -> None:
-    async for names in _changed_files(Path.cwd()):
-        logger.warning("%s changed; the worker is started again", ", ".join(names[:3]))
-        supervisor.restart()
-
-
-async def _changed_files(folder: Path) -> AsyncGenerator[list[str]]:
-    """Yield the Python files that have just changed, as paths relative to ``folder``.
+    """Restart the processes at each change of a Python file under the current folder.
 
     Raises:
         StoreConfigurationError: watchfiles is not installed.
@@ -110,60 +105,52 @@ async def _changed_files(folder: Path) -> AsyncGenerator[list[str]]:
         raise StoreConfigurationError(
             "--reload needs watchfiles: pip install 'murmur-streams[cli]'"
         ) from None
+    folder = Path.cwd()
     watching = awatch(
         folder, watch_filter=PythonFilter(), debounce=200, ignore_permission_denied=True
     )
     async for changes in watching:
-        yield sorted({_relative(path, folder) for _, path in changes})
+        names = sorted({_relative(path, folder) for _, path in changes})
+        logger.warning("%s changed; the worker is started again", ", ".join(names[:3]))
+        supervisor.restart()
 
 
 def _relative(path: str, folder: Path) -> str:
     return os.path.relpath(path, folder)
 
 
+@dataclass
 class Supervisor:
     """Keeps the worker processes of one command running until a signal stops them.
 
     Guarantee: no process outlives ``run``. One that dies is replaced, after a pause that doubles.
     When a process ends before any process has ever worked, the user's code or settings are wrong,
     and the supervisor ends all of them instead of trying again.
-
-    Args:
-        options: of the workers: how many, and whether they follow changes of the code.
-        extra: further arguments for each process, such as ``--json``.
-        health: receives what the processes report.
-        on_first_ready: called when the first process works.
     """
 
-    def __init__(
-        self,
-        options: WorkerOptions,
-        extra: list[str],
-        health: SupervisorHealth,
-        on_first_ready: Callable[[Child], None] = lambda _: None,
-    ) -> None:
-        self._options = options
-        self._extra = extra
-        self._health = health
-        self._on_first_ready = on_first_ready
-        self._children = health.children
-        self._works = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._code = 0
+    options: WorkerOptions
+    extra: list[str]
+    """Further arguments for each process, such as ``--json``."""
+    health: SupervisorHealth
+    """Receives what the processes report."""
+    on_first_ready: Callable[[Child], None]
+    _works: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _code: int = 0
 
     def stop(self) -> None:
         """First call: all drain. Second: they hand their runs back. Third: they are killed."""
         self._stopping.set()
-        self._health.set_draining()
-        for child in self._children.values():
+        self.health.set_draining()
+        for child in self.health.children.values():
             child.request_stop()
 
     def restart(self) -> None:
         """Drain every process, and start a new one after each."""
         self._changed.set()
         self._changed = asyncio.Event()
-        for child in self._children.values():
+        for child in self.health.children.values():
             if not child.stop_requested.is_set():
                 child.request_stop()
 
@@ -172,7 +159,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        first, *others = range(1, self._options.settings.processes + 1)
+        first, *others = range(1, self.options.settings.processes + 1)
         tasks = [asyncio.create_task(self._keep_running(first))]
         try:
             # One process first: a mistake in the user's code is logged once, not by every process.
@@ -181,7 +168,7 @@ class Supervisor:
                 tasks += [asyncio.create_task(self._keep_running(number)) for number in others]
             await asyncio.gather(*tasks)
         finally:
-            for child in self._children.values():
+            for child in self.health.children.values():
                 child.send(signal.SIGKILL)
             for task in tasks:
                 task.cancel()
@@ -195,7 +182,7 @@ class Supervisor:
             child, code = await self._run_child(number, changed)
             if self._stopping.is_set() or changed.is_set():
                 continue
-            is_start_failure = self._options.reload or not self._works.is_set()
+            is_start_failure = self.options.reload or not self._works.is_set()
             if not child.was_ready and code > 0 and is_start_failure:
                 await self._handle_start_failure(code, changed)
                 continue
@@ -210,7 +197,7 @@ class Supervisor:
 
     async def _handle_start_failure(self, code: int, changed: asyncio.Event) -> None:
         """A mistake in the user's code or settings: another try would end the same."""
-        if not self._options.reload:
+        if not self.options.reload:
             self._code = code
             self.stop()
             return
@@ -219,8 +206,8 @@ class Supervisor:
 
     async def _run_child(self, number: int, changed: asyncio.Event) -> tuple[Child, int]:
         """Run one process from its start to its end."""
-        child = await Child.start(number, self._options, self._extra, self._on_report)
-        self._children[number] = child
+        child = await Child.start(number, self.options, self.extra, self._on_report)
+        self.health.children[number] = child
         # The start is awaited. A stop or a change during it went to the children of that moment,
         # and this one was not among them: without this line it would run on, or run old code.
         if self._stopping.is_set() or changed.is_set():
@@ -228,7 +215,7 @@ class Supervisor:
         try:
             code = await self._wait_for_end(child)
         finally:
-            del self._children[number]
+            del self.health.children[number]
         if child.stop_requested.is_set() and code not in STOPPED_CODES:
             logger.warning("worker process %d (pid %d) %s", number, child.pid, describe_exit(code))
             self._code = FAILED
@@ -239,9 +226,7 @@ class Supervisor:
         stopping = asyncio.create_task(child.stop_requested.wait())
         try:
             await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait(
-                [ended], timeout=self._options.settings.drain_seconds + GRACE_SECONDS
-            )
+            await asyncio.wait([ended], timeout=self.options.settings.drain_seconds + GRACE_SECONDS)
             if not ended.done():
                 logger.warning("worker process %d does not end; it is killed", child.number)
         finally:
@@ -250,10 +235,10 @@ class Supervisor:
         return await ended
 
     def _on_report(self, child: Child) -> None:
-        self._health.on_report(child)
+        self.health.on_report(child)
         if child.was_ready and not self._works.is_set():
             self._works.set()
-            self._on_first_ready(child)
+            self.on_first_ready(child)
 
 
 async def _first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
