@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from murmur_streams.client.errors import (
+from murmur_streams.client.answers import (
     ForbiddenError,
     HTTPError,
     UnauthorizedError,

@@ -12,11 +12,8 @@ from typing import Any, Self, Unpack
 import httpx
 
 from murmur_streams.client import answers, requests
-from murmur_streams.client.answers import RunEventPage, RunJournalPage, read
 from murmur_streams.client.endpoint import ClientOptions, Endpoint
 from murmur_streams.client.following import FollowedStream, RunEvents, feed_entry
-from murmur_streams.client.patience import Retrying
-from murmur_streams.client.requests import Ask
 from murmur_streams.client.shell import AsyncHttp, Shell
 from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.model import errors
@@ -30,9 +27,8 @@ from murmur_streams.core.model.results import AgentResult, GroupResult, RunResul
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules.cancellation import Cancellation
-from murmur_streams.wire.answers import Ticket, result_of
-from murmur_streams.wire.run_json import run_of, text_of
-from murmur_streams.wire.submit_options import ClientSubmitOptions
+from murmur_streams.wire.answers import Ticket, result_of, run_of, text_of
+from murmur_streams.wire.requests import ClientSubmitOptions
 
 logger = logging.getLogger("murmur_streams.client")
 
@@ -118,7 +114,7 @@ class AsyncClient:
         if run_id is None and options.get("idempotency_key") is None:
             # By this key the server recognizes a second request as the same submission.
             options = {**options, "idempotency_key": new_run_id()}
-        retrying = Retrying(self._shell.patience)
+        retrying = requests.Retrying(self._shell.patience)
         try:
             answer = await self._shell.answered(requests.submit(target, input, **options), retrying)
         except errors.RunExistsError:
@@ -153,7 +149,7 @@ class AsyncClient:
 
     async def agents(self) -> list[str]:
         """The names of the server's agents."""
-        return await self._shell.read(Ask(path="/agents"), answers.names_of)
+        return await self._shell.read(requests.Ask(path="/agents"), answers.names_of)
 
     async def ticket(self, run_id: str) -> Ticket:
         """A key to the run's stream, for clients that cannot send headers, such as EventSource."""
@@ -278,7 +274,7 @@ class AsyncHandle:
 
     async def events(
         self, *, after: str | None = None, limit: int | None = None, wait: float = 0.0
-    ) -> RunEventPage:
+    ) -> answers.RunEventPage:
         """A page of the run's events.
 
         Args:
@@ -289,7 +285,9 @@ class AsyncHandle:
         ask = requests.events(self.run_id, after, limit, wait)
         return await self._shell.read(ask, answers.events_of)
 
-    async def journal(self, *, after: str | None = None, limit: int = 100) -> RunJournalPage:
+    async def journal(
+        self, *, after: str | None = None, limit: int = 100
+    ) -> answers.RunJournalPage:
         """A page of all the run's entries."""
         ask = requests.journal(self.run_id, after, limit)
         return await self._shell.read(ask, partial(answers.journal_of, self.run_id))
@@ -322,8 +320,10 @@ class AsyncHandle:
             began = now()
             seconds = math.ceil(max(0.0, min(until - began, WAIT_SECONDS)))
             ask = requests.cancel(self.run_id, reason, None if wait is False else seconds)
-            answer = await self._shell.answered(ask, Retrying(self._patience))
-            found = read(answer, partial(answers.cancellation_of, run=await self.snapshot()))
+            answer = await self._shell.answered(ask, requests.Retrying(self._patience))
+            found = answers.read(
+                answer, partial(answers.cancellation_of, run=await self.snapshot())
+            )
             if wait is False or found.state.is_terminal or now() >= until:
                 return found
             if now() - began < LOOK_SECONDS:
@@ -331,7 +331,7 @@ class AsyncHandle:
 
     async def delete(self, *, force: bool = False) -> None:
         """Delete the run; RunNotTerminalError when it has not ended, unless forced."""
-        retrying = Retrying(self._patience)
+        retrying = requests.Retrying(self._patience)
         try:
             await self._shell.answered(requests.delete(self.run_id, force=force), retrying)
         except errors.RunNotFoundError:

@@ -16,10 +16,8 @@ from urllib.request import getproxies
 
 import httpx
 
-from murmur_streams.client.answers import Answer, LostError
-from murmur_streams.client.errors import UnreadableAnswerError
-from murmur_streams.client.patience import Patience
-from murmur_streams.client.requests import EVENT_STREAM, Ask
+from murmur_streams.client.answers import Answer, LostError, UnreadableAnswerError
+from murmur_streams.client.requests import EVENT_STREAM, Ask, Patience
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.tls import TlsCheck, tls_fault

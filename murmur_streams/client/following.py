@@ -9,10 +9,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from murmur_streams.client import answers, requests
-from murmur_streams.client.answers import Answer, LostError
-from murmur_streams.client.errors import ReceivedProblem, UnreadableAnswerError, error_of
-from murmur_streams.client.patience import Retrying
-from murmur_streams.client.requests import Ask
 from murmur_streams.client.shell import Connection, Shell
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent
@@ -68,7 +64,7 @@ class FollowedStream(Generic[T]):
     """One stream. Its position outlives its connections."""
 
     _shell: Shell
-    _ask_after: Callable[[str | None], Ask]
+    _ask_after: Callable[[str | None], requests.Ask]
     _take: Callable[[SseMessage], T | None]
     """The value of a message; None when the caller gets none for it."""
     _is_end: Callable[[SseMessage], bool]
@@ -100,7 +96,7 @@ class FollowedStream(Generic[T]):
         """Open the stream after the cursor; False when nothing comes after it."""
         answer = await self._shell.answered(
             self._ask_after(self._cursor),
-            Retrying(self._shell.patience),
+            requests.Retrying(self._shell.patience),
             connection.open,
             also_failures=True,
         )
@@ -137,7 +133,7 @@ class FollowedStream(Generic[T]):
 async def _next_chunk(connection: Connection) -> bytes:
     # After a loss, the caller has every whole message. The server sends an incomplete one again,
     # because the cursor is before it.
-    with contextlib.suppress(LostError):
+    with contextlib.suppress(answers.LostError):
         return await connection.read()
     return b""
 
@@ -146,7 +142,7 @@ def _parsed(parser: SseParser, chunk: bytes) -> list[SseMessage]:
     try:
         return parser.feed(chunk)
     except SseTooLargeError as error:
-        raise UnreadableAnswerError(f"{error} (max_response_bytes)") from None
+        raise answers.UnreadableAnswerError(f"{error} (max_response_bytes)") from None
 
 
 def _cursor_error(message: SseMessage) -> CursorError:
@@ -161,13 +157,15 @@ def _cursor_error(message: SseMessage) -> CursorError:
 
 def _damage(message: SseMessage) -> BaseException:
     members = answers.checked(message.data, dict[str, Any])
-    return error_of(ReceivedProblem(DAMAGED.status, {**members, "type": DAMAGED.type}))
+    return answers.error_of(
+        answers.ReceivedProblem(DAMAGED.status, {**members, "type": DAMAGED.type})
+    )
 
 
-def _check_is_stream(answer: Answer) -> None:
+def _check_is_stream(answer: answers.Answer) -> None:
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if answer.status != OPENED or kind != requests.EVENT_STREAM:
-        raise UnreadableAnswerError(
+        raise answers.UnreadableAnswerError(
             f"the server answered {kind or 'nothing that has a type'} instead of an event stream",
             answer.status,
             None,

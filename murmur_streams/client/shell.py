@@ -22,8 +22,7 @@ from murmur_streams.client.endpoint import (
     check_size,
     is_stream,
 )
-from murmur_streams.client.patience import Retrying
-from murmur_streams.client.requests import Ask
+from murmur_streams.client.requests import Ask, Retrying
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import httpx
 from murmur_streams.client.async_client import AsyncClient, AsyncHandle
 from murmur_streams.client.endpoint import ClientOptions, Endpoint
 from murmur_streams.client.shell import BlockingHttp, Shell, run_now
-from murmur_streams.wire.submit_options import ClientSubmitOptions
+from murmur_streams.wire.requests import ClientSubmitOptions
 
 A = TypeVar("A", AsyncClient, AsyncHandle)
 P = ParamSpec("P")

@@ -24,7 +24,7 @@ from murmur_streams.fleet.submission import retry_run, submit_run
 from murmur_streams.fleet.sync import Blocking, SyncRunHandle, blocking
 from murmur_streams.fleet.unserved import UnservedTargets
 from murmur_streams.stores.work_store import WorkStore
-from murmur_streams.wire.submit_options import SubmitOptions
+from murmur_streams.wire.requests import SubmitOptions
 
 T = TypeVar("T")
 AsyncFunction = Callable[..., Awaitable[T]]

@@ -16,7 +16,7 @@ from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_tenant
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.rules.requests import due_milliseconds
-from murmur_streams.wire.submit_options import LONGEST_KEY, CheckedOptions
+from murmur_streams.wire.requests import LONGEST_KEY, CheckedOptions
 
 KEYED = "idem-"
 """Run ids that are derived from a key begin with this."""

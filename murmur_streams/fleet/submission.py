@@ -17,7 +17,7 @@ from murmur_streams.core.rules.requests import QueuedRunOptions
 from murmur_streams.fleet.idempotency import idempotent_run_id, is_same, request_digest
 from murmur_streams.fleet.trace import trace_to_carry
 from murmur_streams.stores.work_store import WorkStore
-from murmur_streams.wire.submit_options import SubmitOptions, check_options
+from murmur_streams.wire.requests import SubmitOptions, check_options
 
 _TRIES = 3
 

@@ -16,12 +16,10 @@ from starlette.types import ASGIApp
 
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.server import openapi
-from murmur_streams.server.answering import problem_answer
 from murmur_streams.server.guard import Identity, RequestLimits, has_head, route_path
-from murmur_streams.server.openapi import DocumentedApp
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError, invalid
+from murmur_streams.server.responses import invalid, problem_answer
 from murmur_streams.server.routes import agents, health, runs, streams
 from murmur_streams.server.stream_response import Unwound
 from murmur_streams.settings import check_origin
@@ -71,7 +69,7 @@ def make_app(fleet: Fleet, options: ServerOptions | None = None) -> FastAPI:
     pod = Pod(fleet, options or ServerOptions())
     # Checked here: middleware is made at the first request, which is too late for an error.
     origins = tuple(check_origin(origin) for origin in pod.options.cors_origins)
-    app = DocumentedApp(
+    app = openapi.DocumentedApp(
         title="murmur-streams",
         version=version("murmur-streams"),
         description="Submit runs, read and stream them from any pod, cancel them.",
@@ -126,12 +124,12 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
 def _router_error(request: Request, error: Exception) -> Response:
     """The problem document for an error of the router."""
     found = cast("HTTPException", error)
-    problem = ProblemError(_KINDS.get(found.status_code, kinds.INTERNAL))
+    problem = kinds.ProblemError(_KINDS.get(found.status_code, kinds.INTERNAL))
     if found.status_code == kinds.METHOD.status:
         headers = {"Allow": ", ".join(sorted(_methods(request)))}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
-        problem = ProblemError(kinds.METHOD, headers=headers)
+        problem = kinds.ProblemError(kinds.METHOD, headers=headers)
     return problem_answer(problem, request.state.request_id)
 
 

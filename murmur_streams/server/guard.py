@@ -19,11 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from murmur_streams.fleet.logs import loggable_traceback
-from murmur_streams.server.answering import logger, problem_answer
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Metrics, Pod
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.responses import logger, problem_answer
 from murmur_streams.wire import problems as kinds
+from murmur_streams.wire.problems import ProblemError
 
 access_log = logging.getLogger("murmur_streams.access")
 

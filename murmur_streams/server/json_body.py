@@ -12,8 +12,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import ProblemError, invalid
-from murmur_streams.wire.problems import BAD_JSON, TOO_LARGE
+from murmur_streams.server.responses import invalid
+from murmur_streams.wire.problems import BAD_JSON, TOO_LARGE, ProblemError
 
 MOST_DIGITS = 310
 """A longer integer has over 1,024 bits, or leading zeros."""

@@ -16,8 +16,6 @@ from murmur_streams.server.auth.access import reader_of_document
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire import requests
 from murmur_streams.wire.answers import Problem
-from murmur_streams.wire.problems import ProblemKind
-from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY
 
 router = APIRouter()
 pages = APIRouter()
@@ -45,7 +43,7 @@ _GRAMMARS = {
 """Patterns of path parameters."""
 
 
-def problems(*given: ProblemKind) -> dict[int | str, dict[str, Any]]:
+def problems(*given: kinds.ProblemKind) -> dict[int | str, dict[str, Any]]:
     """The ``responses=`` of a route for these problems; ``_complete`` writes their descriptions."""
     found: dict[int | str, dict[str, Any]] = {}
     _add(found, given)
@@ -71,7 +69,10 @@ def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, 
 def preferring(*more: str) -> dict[str, Any]:
     """The ``openapi_extra=`` of a route that reads Prefer and these headers."""
     wait = "wait=N: answer when the run has ended, or after N seconds."
-    headers = {"Prefer": wait, "Idempotency-Key": f"1 to {LONGEST_HEADER_KEY} visible characters."}
+    headers = {
+        "Prefer": wait,
+        "Idempotency-Key": f"1 to {requests.LONGEST_HEADER_KEY} visible characters.",
+    }
     return {
         "parameters": [
             {
@@ -163,7 +164,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[ProblemKind]:
+def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[kinds.ProblemKind]:
     """The problems that do not depend on a route's subject: limits, access, the store."""
     return [
         *_EVERYWHERE,
@@ -175,7 +176,7 @@ def _kinds_of(method: str, path: str, operation: dict[str, Any]) -> list[Problem
     ]
 
 
-def _complete(operation: dict[str, Any], given: list[ProblemKind]) -> None:
+def _complete(operation: dict[str, Any], given: list[kinds.ProblemKind]) -> None:
     answers: dict[str, Any] = operation["responses"]
     _add(answers, given)
     for answer in answers.values():
@@ -190,7 +191,7 @@ def _complete(operation: dict[str, Any], given: list[ProblemKind]) -> None:
             each["schema"]["pattern"] = f"^{_GRAMMARS[each['name']]}$"
 
 
-def _add(answers: dict[Any, dict[str, Any]], given: Iterable[ProblemKind]) -> None:
+def _add(answers: dict[Any, dict[str, Any]], given: Iterable[kinds.ProblemKind]) -> None:
     for kind in given:
         answer = answers.setdefault(str(kind.status), {"description": ""})
         answer.setdefault(_LINES, []).append(f"{kind.slug}: {kind.title}")

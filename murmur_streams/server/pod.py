@@ -15,14 +15,13 @@ from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.logs import LogThrottle
-from murmur_streams.server.answering import logger
-from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.auth.callers import Principal
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.responses import logger
 from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import AgentOutcome, AnyOutcome, GroupOutcome
-from murmur_streams.wire.problems import DRAINING, TOO_MANY
+from murmur_streams.wire.problems import DRAINING, TOO_MANY, ProblemError
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 

@@ -19,9 +19,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from murmur_streams.server.answering import problem_answer
 from murmur_streams.server.options import ServerOptions
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.responses import problem_answer
 from murmur_streams.server.stream_response import ABORT
 from murmur_streams.wire import problems as kinds
 
@@ -249,7 +248,7 @@ def limited_protocol(options: ServerOptions) -> type[asyncio.Protocol]:
 
 def _answer_of(kind: kinds.ProblemKind) -> bytes:
     request_id = secrets.token_hex(8)
-    answer = problem_answer(ProblemError(kind), request_id)
+    answer = problem_answer(kinds.ProblemError(kind), request_id)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Connection"] = "close"
     answer.headers["X-Request-Id"] = request_id

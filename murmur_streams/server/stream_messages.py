@@ -16,8 +16,7 @@ from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.server.answering import log_problem
-from murmur_streams.server.problems import damage_detail
+from murmur_streams.server.responses import damage_detail, log_problem
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.answers import STREAM_DAMAGED, STREAM_END, STREAM_GAP, STREAM_RESET

@@ -8,7 +8,9 @@ and the fields that clients of ``murmur-runtime`` read: ``error``, ``message``, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from murmur_streams.core.model import errors
 
@@ -35,6 +37,41 @@ class ProblemKind:
     def type(self) -> str:
         """The URN in a problem's ``type``."""
         return TYPE_PREFIX + self.slug
+
+
+class ProblemError(Exception):
+    """One answer that is not a success; a route or a dependency raises it to answer with it."""
+
+    def __init__(
+        self,
+        kind: ProblemKind,
+        detail: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail or kind.title)
+        self.kind = kind
+        self.headers = dict(headers or {})
+        """With Retry-After if the kind of problem has one."""
+        if kind.retry_after is not None:
+            self.headers.setdefault("Retry-After", str(kind.retry_after))
+        self.members = members
+
+    def document(self, request_id: str) -> dict[str, Any]:
+        """The JSON document."""
+        return {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": str(self),
+            "request_id": request_id,
+            "error": self.kind.error,
+            "message": str(self),
+            "agent": None,
+            "task_id": None,
+            **self.members,
+        }
 
 
 BAD_REQUEST = ProblemKind("bad-request", 400, "The request is malformed", "SpecValidationError")

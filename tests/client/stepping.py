@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from murmur_streams.client.answers import Answer, LostError
 from murmur_streams.client.async_client import AsyncClient, AsyncHandle
-from murmur_streams.client.patience import Patience
-from murmur_streams.client.requests import Ask
+from murmur_streams.client.requests import Ask, Patience
 from murmur_streams.client.shell import Connection, Shell, run_now
 
 Outcome = Answer | LostError | bytes

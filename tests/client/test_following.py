@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.client.answers import Answer
-from murmur_streams.client.errors import HTTPError, UnreadableAnswerError
+from murmur_streams.client.answers import Answer, HTTPError, UnreadableAnswerError
 from murmur_streams.core.model import errors
 from tests.client.stepping import GONE, HEAD, NEVER_SENT, Outcome, Play, answer, problem
 

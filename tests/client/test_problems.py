@@ -8,22 +8,20 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.client.answers import Answer
-from murmur_streams.client.errors import (
+from murmur_streams.client.answers import (
     BY_SLUG,
+    Answer,
     ForbiddenError,
     HTTPError,
     ReceivedProblem,
     UnauthorizedError,
     error_of,
 )
-from murmur_streams.client.patience import problem_of
-from murmur_streams.client.requests import Ask
+from murmur_streams.client.requests import Ask, problem_of
 from murmur_streams.core.model import errors
-from murmur_streams.server.problems import ProblemError
-from murmur_streams.server.problems import problem_of as problem_of_error
+from murmur_streams.server.responses import problem_of as problem_of_error
 from murmur_streams.wire import problems
-from murmur_streams.wire.problems import EXCEPTION_KINDS, ProblemKind
+from murmur_streams.wire.problems import EXCEPTION_KINDS, ProblemError, ProblemKind
 
 ALL_KINDS = [value for value in vars(problems).values() if isinstance(value, ProblemKind)]
 

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.client.answers import Answer
-from murmur_streams.client.errors import HTTPError, UnauthorizedError, UnreadableAnswerError
-from murmur_streams.client.patience import Patience, Retrying, retry_after
+from murmur_streams.client.answers import (
+    Answer,
+    HTTPError,
+    UnauthorizedError,
+    UnreadableAnswerError,
+)
+from murmur_streams.client.requests import Patience, Retrying, retry_after
 from murmur_streams.core.model import errors
 from tests.client.stepping import GONE, NEVER_SENT, Play, answer, problem
 

@@ -9,7 +9,7 @@ import pytest
 
 from murmur_streams.client import AsyncClient, Client
 from murmur_streams.fleet.unserved import unserved_warning
-from murmur_streams.server import submission
+from murmur_streams.server import run_requests
 from tests.client.conftest import PATIENCE_SECONDS
 from tests.client.pods import Pod
 
@@ -18,7 +18,7 @@ LOGGER = "murmur_streams.client"
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "LOOK_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(run_requests, "LOOK_SECONDS", PATIENCE_SECONDS)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:

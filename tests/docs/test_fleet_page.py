@@ -24,7 +24,7 @@ from murmur_streams.fleet.policy import (
     AgentOptions,
     Policy,
 )
-from murmur_streams.wire.submit_options import SubmitOptions
+from murmur_streams.wire.requests import SubmitOptions
 from tests.cli.waiting import wait_until
 from tests.docs.pages import DocsPage, named
 from tests.key_audit import audit_folder

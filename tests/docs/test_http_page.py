@@ -26,8 +26,7 @@ from murmur_streams import Fleet
 from murmur_streams.client import Client
 from murmur_streams.embedded import stop_server
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.principal import Scope
-from murmur_streams.server.auth.tokens import parse_tokens
+from murmur_streams.server.auth.callers import Scope, parse_tokens
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire import problems
 from murmur_streams.wire.problems import ProblemKind

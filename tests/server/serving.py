@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.problems import ProblemError
-from murmur_streams.wire.problems import UNAUTHORIZED
+from murmur_streams.server.auth.callers import Principal, Scope
+from murmur_streams.wire.problems import UNAUTHORIZED, ProblemError
 from tests.servers import Space
 
 MEMBERS = {"type", "title", "status", "detail", "request_id", "error", "message", "agent"}

@@ -12,7 +12,7 @@ from murmur_streams import Fleet
 from murmur_streams.core.model.states import RunState
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.submission import Submission, submit
+from murmur_streams.server.run_requests import Submission, submit
 from murmur_streams.stores.redis.store import redis_only
 from tests.fleet.working import working
 from tests.server.serving import Gate, check_problem, client_of, exchange

@@ -16,8 +16,14 @@ from fastapi.requests import HTTPConnection
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.auth.access import is_still_valid
-from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.auth.tokens import LONGEST, BearerTokens, Token, digest
+from murmur_streams.server.auth.callers import (
+    LONGEST,
+    BearerTokens,
+    Principal,
+    Scope,
+    Token,
+    digest,
+)
 from tests.server.serving import check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space
 

@@ -16,9 +16,8 @@ from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.guard import Identity, RequestLimits, escaped
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError
 from murmur_streams.stores.redis.store import redis_only
-from murmur_streams.wire.problems import UNAUTHORIZED
+from murmur_streams.wire.problems import UNAUTHORIZED, ProblemError
 from tests.server.serving import check_problem, client_of, exchange, submitted, task, unchanged
 from tests.servers import Space
 

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from murmur_streams import Fleet
 from murmur_streams.fleet.logs import LogThrottle
-from murmur_streams.server import answering, make_app
-from murmur_streams.server.auth.principal import Principal, Scope
+from murmur_streams.server import make_app, responses
+from murmur_streams.server.auth.callers import Principal, Scope
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.routes import health
 from murmur_streams.stores.redis.connection.checks import server_info
@@ -219,7 +219,7 @@ async def test_a_pod_is_unready_while_writes_are_refused(
 ) -> None:
     """A server that answers reads alone is not one to send submissions to; the log says why."""
     monkeypatch.setattr(
-        answering, "_outage_log", LogThrottle(answering.logger, "requests end with 503")
+        responses, "_outage_log", LogThrottle(responses.logger, "requests end with 503")
     )
     begin, end, why = REFUSING[name]
     async with spare_server(tmp_path / "spare") as server, server.client() as admin:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from murmur_streams.server import ServerOptions
 from murmur_streams.server.json_body import LONGEST_NAME, MOST_MEMBERS, parse_json
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.problems import ProblemError
 
 REFUSED = {
     "empty": b"",

@@ -11,10 +11,10 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import StoreUnavailableError
 from murmur_streams.server import ServerOptions
-from murmur_streams.server.auth.principal import ANYONE
+from murmur_streams.server.auth.callers import ANYONE
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError
 from murmur_streams.server.stream_response import ABORT, EventStream
+from murmur_streams.wire.problems import ProblemError
 from murmur_streams.wire.sse import HEARTBEAT
 from tests.stores.faults.waiting import wait_until
 

@@ -15,15 +15,13 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.auth.tokens import BearerTokens
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.auth.callers import BearerTokens, Principal, Scope
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_messages import MessageStream
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.wire.problems import UNAUTHORIZED
+from murmur_streams.wire.problems import UNAUTHORIZED, ProblemError
 from tests.server.wire import (
     PATIENCE_SECONDS,
     RunningPod,

@@ -16,8 +16,15 @@ from fastapi import FastAPI
 
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.principal import Principal, Scope, read_ticket, sign_ticket
-from murmur_streams.server.auth.tokens import BearerTokens, Token, digest
+from murmur_streams.server.auth.callers import (
+    BearerTokens,
+    Principal,
+    Scope,
+    Token,
+    digest,
+    read_ticket,
+    sign_ticket,
+)
 from tests.server.serving import check_problem, client_of, unchanged
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -267,7 +274,7 @@ async def test_a_stream_is_not_closed_by_its_tickets_end(
         reading = asyncio.create_task(caller.get(f"/runs/r-1/stream?ticket={ticket}"))
         await wait_until(lambda: app.state.pod.streams.total() == 1, "the stream is open")
         later = SimpleNamespace(time=lambda: time.time() + 61)
-        monkeypatch.setattr("murmur_streams.server.auth.principal.time", later)
+        monkeypatch.setattr("murmur_streams.server.auth.callers.time", later)
         check_problem(await caller.get(f"/runs/r-1/stream?ticket={ticket}"), 401)
         assert not reading.done()
         await handle.cancel()

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.auth.tokens import (
+from murmur_streams.server.auth.callers import (
     BearerTokens,
+    Principal,
+    Scope,
     TokensFile,
     digest,
     draw_token,
     parse_tokens,
     record_of,
 )
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.wire.problems import ProblemError
 
 OLD, NEW = "old-token-0123456789", "new-token-0123456789"
 

@@ -9,7 +9,7 @@ import pytest
 
 from murmur_streams import Fleet
 from murmur_streams.fleet import unserved
-from murmur_streams.server import submission
+from murmur_streams.server import run_requests
 from tests.fleet.working import working
 from tests.server.serving import task
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 30.0
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer waits for the look however slow this machine is."""
-    monkeypatch.setattr(submission, "LOOK_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(run_requests, "LOOK_SECONDS", WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Prefer": "wait=0"}], ids=["at once", "waiting"])

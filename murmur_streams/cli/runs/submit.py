@@ -25,7 +25,7 @@ from murmur_streams.cli.shell.run_source import (
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidPayloadError
 from murmur_streams.core.rules.requests import MOST_PRIORITY
-from murmur_streams.wire.submit_options import SubmitOptions
+from murmur_streams.wire.requests import SubmitOptions
 
 Input = Annotated[
     str | None,

@@ -16,7 +16,7 @@ from murmur_streams.core.model.result_codec import dump_output
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.model.run import Run, moment_of
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.wire.run_json import RunSnapshot
+from murmur_streams.wire.answers import RunSnapshot
 
 STATE_STYLES = {
     RunState.PENDING: "dim",

@@ -20,7 +20,7 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.handle import RunHandle
-from murmur_streams.wire.submit_options import SubmitOptions
+from murmur_streams.wire.requests import SubmitOptions
 
 if TYPE_CHECKING:
     from murmur_streams.client import AsyncClient, AsyncHandle

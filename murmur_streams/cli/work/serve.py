@@ -25,8 +25,13 @@ from murmur_streams.cli.work.worker import (
 )
 from murmur_streams.core.model.identifiers import check_tenant
 from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
-from murmur_streams.server.auth.principal import Principal, Scope
-from murmur_streams.server.auth.tokens import check_name, draw_token, record_of
+from murmur_streams.server.auth.callers import (
+    Principal,
+    Scope,
+    check_name,
+    draw_token,
+    record_of,
+)
 from murmur_streams.settings import EventLoop, check_origin, check_root_path
 
 

@@ -16,11 +16,16 @@ from fastapi import Depends, Security
 from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyQuery, HTTPBearer
 
-from murmur_streams.server.auth.principal import ANYONE, Principal, Scope, read_ticket
-from murmur_streams.server.auth.tokens import unauthorized
+from murmur_streams.server.auth.callers import (
+    ANYONE,
+    Principal,
+    Scope,
+    read_ticket,
+    unauthorized,
+)
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError, invalid
-from murmur_streams.wire.problems import FORBIDDEN
+from murmur_streams.server.responses import invalid
+from murmur_streams.wire.problems import FORBIDDEN, ProblemError
 
 # Both are only for the OpenAPI document: the functions below read the headers themselves.
 _bearer = HTTPBearer(

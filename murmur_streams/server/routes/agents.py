@@ -12,16 +12,16 @@ from pydantic import JsonValue
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.server.auth.access import READERS, Submitter, ThePod, pod_of
-from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.auth.callers import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError, problem_of
-from murmur_streams.server.submission import idempotency_key, submit
-from murmur_streams.server.waiting import ended, preferred_wait, until
+from murmur_streams.server.responses import problem_of
+from murmur_streams.server.run_requests import ended, idempotency_key, preferred_wait, submit, until
 from murmur_streams.stores.own_tasks import end_tasks
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import AgentSchema, AnyOutcome
+from murmur_streams.wire.problems import ProblemError
 from murmur_streams.wire.requests import GatherRequest, RunRequest, SubmitRequest, Task
 
 router = make_router("agents")

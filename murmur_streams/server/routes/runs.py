@@ -12,19 +12,16 @@ from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.pages import listing_key
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.server.answering import conditional_answer, json_answer, log_problem
+from murmur_streams.server import run_requests
 from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, ThePod, pod_of
-from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.auth.callers import Principal
 from murmur_streams.server.json_body import body_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
-from murmur_streams.server.problems import ProblemError
+from murmur_streams.server.responses import conditional_answer, json_answer, log_problem
 from murmur_streams.server.stream_messages import resume_after
-from murmur_streams.server.submission import idempotency_key, submit
-from murmur_streams.server.waiting import preferred_wait, until, until_ended
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire import answers, requests
 from murmur_streams.wire import problems as kinds
-from murmur_streams.wire.run_json import RunList, RunSnapshot
 
 router = make_router("runs")
 
@@ -65,8 +62,10 @@ async def submit_run(who: Submitter, request: Request, body: SubmitBody) -> Resp
 
     With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
     """
-    submission = await submit(request, who, body, idempotency_key(request))
-    seconds = preferred_wait(request, pod_of(request).options.max_wait_seconds)
+    submission = await run_requests.submit(
+        request, who, body, run_requests.idempotency_key(request)
+    )
+    seconds = run_requests.preferred_wait(request, pod_of(request).options.max_wait_seconds)
     accepted = answers.Submitted(run_id=submission.run_id)
     if seconds is not None:
         accepted = await _after_wait(request, who, submission.run_id, seconds)
@@ -84,7 +83,7 @@ async def _after_wait(
 ) -> answers.Submitted:
     pod = pod_of(request)
     store = await pod.store()
-    await until_ended(request, who, await store.snapshot(run_id), seconds)
+    await run_requests.until_ended(request, who, await store.snapshot(run_id), seconds)
     run = await store.snapshot(run_id)
     result = await pod.outcome(run) if run.state.is_terminal else None
     return answers.Submitted(run_id=run_id, state=run.state, result=result)
@@ -98,7 +97,7 @@ async def list_runs(
     target: str | None = None,
     limit: Limit = 50,
     cursor: str | None = None,
-) -> RunList:
+) -> answers.RunList:
     """List the caller's runs, newest first."""
     most = min(limit, pod.options.max_page)
     tenant = None if who.is_admin else who.tenant
@@ -121,14 +120,14 @@ async def list_runs(
     if len(found) > most or (len(found) == most and cursor is not None):
         found = found[:most]
         cursor = listing_key(found[-1].created_ms, found[-1].run_id)
-    return RunList(runs=[*_readable(found)], next=cursor)
+    return answers.RunList(runs=[*_readable(found)], next=cursor)
 
 
-def _readable(runs: list[Run]) -> Iterator[RunSnapshot]:
+def _readable(runs: list[Run]) -> Iterator[answers.RunSnapshot]:
     """The snapshots of the runs; a listing leaves damaged runs out, as the store's does."""
     for run in runs:
         try:
-            yield RunSnapshot.of(run)
+            yield answers.RunSnapshot.of(run)
         except RunDamagedError as error:
             log_problem("a listing leaves a run out", error)
 
@@ -138,11 +137,15 @@ def _ms(cursor: str) -> int:
 
 
 @router.get(
-    "/runs/{run_id}", response_model=RunSnapshot, responses={304: {"description": "As it was"}}
+    "/runs/{run_id}",
+    response_model=answers.RunSnapshot,
+    responses={304: {"description": "As it was"}},
 )
 async def read_run(who: Reader, request: Request, run_id: str) -> Response:
     """The snapshot of a run; with If-None-Match, only if it has changed."""
-    return conditional_answer(request, RunSnapshot.of(await pod_of(request).find(who, run_id)))
+    return conditional_answer(
+        request, answers.RunSnapshot.of(await pod_of(request).find(who, run_id))
+    )
 
 
 @router.get("/runs/{run_id}/status")
@@ -156,7 +159,7 @@ async def read_result(who: Reader, pod: ThePod, run_id: str) -> answers.AnyOutco
     """The run's output, or why it has none."""
     run = await pod.find(who, run_id)
     if not run.state.is_terminal:
-        raise ProblemError(kinds.NOT_ENDED, f"run is {run.state}; result not yet available")
+        raise kinds.ProblemError(kinds.NOT_ENDED, f"run is {run.state}; result not yet available")
     return await pod.outcome(run)
 
 
@@ -180,7 +183,7 @@ async def read_events(
     # A request without ``wait`` does not count as an open stream, though it may wait for the seal.
     with pod.streaming(who) if seconds else nullcontext():
         news = _next_event(store, run_id, page.next)
-        await until(request, news, seconds or LATE_SECONDS)
+        await run_requests.until(request, news, seconds or LATE_SECONDS)
     return await _events(store, await pod.find(who, run_id), page.next, most)
 
 
@@ -213,9 +216,9 @@ async def cancel_run(who: Canceller, request: Request, run_id: str, body: Cancel
     await pod.find(who, run_id)
     handle = pod.fleet.handle(run_id)
     reply = await handle.cancel(reason=body.reason)
-    seconds = preferred_wait(request, pod.options.max_wait_seconds)
+    seconds = run_requests.preferred_wait(request, pod.options.max_wait_seconds)
     if seconds is not None and not reply.state.is_terminal:
-        await until_ended(request, who, await handle.snapshot(), seconds)
+        await run_requests.until_ended(request, who, await handle.snapshot(), seconds)
         # A second request changes nothing; its reply has the state of now.
         reply = await handle.cancel()
     return json_answer(answers.Cancelled(state=reply.state, how=reply.how), waited=seconds)
@@ -226,7 +229,7 @@ async def delete_run(who: Admin, pod: ThePod, run_id: str, force: bool = False) 
     """Remove a run that has ended, or with ``force`` any; its streams end."""
     run = await pod.find(who, run_id)
     if not (run.state.is_terminal or force):
-        raise ProblemError(kinds.NOT_ENDED, f"run is {run.state}; delete it with force=true")
+        raise kinds.ProblemError(kinds.NOT_ENDED, f"run is {run.state}; delete it with force=true")
     if not await (await pod.store()).delete(run_id, force=force):
         raise RunNotFoundError(run_id)
 

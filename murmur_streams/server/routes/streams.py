@@ -17,23 +17,15 @@ from murmur_streams.core.model.errors import CursorError
 from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.identifiers import check_run_id, check_target
 from murmur_streams.core.model.run import Run
+from murmur_streams.server import stream_messages
 from murmur_streams.server.auth.access import Admin, Reader, StreamReader, ThePod
-from murmur_streams.server.auth.principal import seconds_left, sign_ticket
+from murmur_streams.server.auth.callers import seconds_left, sign_ticket
 from murmur_streams.server.openapi import make_router, problems
-from murmur_streams.server.problems import ProblemError
-from murmur_streams.server.stream_messages import (
-    ManyCursor,
-    MessageStream,
-    check_run_cursor,
-    follow_feed,
-    follow_run,
-    follow_runs,
-    resume_after,
-)
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire.answers import Ticket
+from murmur_streams.wire.problems import ProblemError
 
 router = make_router("streams")
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -74,7 +66,9 @@ async def stream_options(
     if named and not _are_accepted(named):
         text = "this is an event stream: accept text/event-stream"
         raise ProblemError(kinds.NOT_ACCEPTABLE, text)
-    return StreamOptions(resume_after(after if last_event_id is None else last_event_id), control)
+    return StreamOptions(
+        stream_messages.resume_after(after if last_event_id is None else last_event_id), control
+    )
 
 
 Options = Annotated[StreamOptions, Depends(stream_options)]
@@ -114,10 +108,12 @@ async def stream_run(who: StreamReader, options: Options, pod: ThePod, run_id: s
     if after is not None:
         Cursor.parse(after)
 
-    async def source() -> MessageStream | None:
+    async def source() -> stream_messages.MessageStream | None:
         run = await pod.find(who, run_id)
         store = await pod.store()
-        messages = MessageStream(follow_run(store, run_id, after, control=control), control=control)
+        messages = stream_messages.MessageStream(
+            stream_messages.follow_run(store, run_id, after, control=control), control=control
+        )
         # The first message of a sealed run shows whether the cursor is good.
         cursors = [] if control or run.seal is not None else [(run_id, after)]
         return await _checked(store, [run], cursors, messages)
@@ -137,13 +133,15 @@ async def stream_runs(who: StreamReader, options: Options, pod: ThePod, runs: Ru
         raise ProblemError(kinds.INVALID, most)
     if len(set(runs)) < len(runs):
         raise ProblemError(kinds.INVALID, "a run is named twice")
-    cursor = ManyCursor.parse(options.after, map(check_run_id, runs))
+    cursor = stream_messages.ManyCursor.parse(options.after, map(check_run_id, runs))
 
-    async def source() -> MessageStream | None:
+    async def source() -> stream_messages.MessageStream | None:
         found = await asyncio.gather(*(pod.find(who, run_id) for run_id in cursor.open_runs))
         store = await pod.store()
         cursors = [] if control else [(run.run_id, cursor.after(run.run_id)) for run in found]
-        return await _checked(store, found, cursors, follow_runs(store, cursor, control=control))
+        return await _checked(
+            store, found, cursors, stream_messages.follow_runs(store, cursor, control=control)
+        )
 
     return EventStream(pod, who, source)
 
@@ -156,7 +154,7 @@ async def stream_feed(
     after, control = options.after, options.control
     wanted = None if targets is None else [check_target(target) for target in targets]
 
-    async def source() -> MessageStream:
+    async def source() -> stream_messages.MessageStream:
         store = await pod.store()
         try:
             if after is not None:
@@ -164,8 +162,8 @@ async def stream_feed(
         except CursorError:
             if not control:
                 raise
-        entries = follow_feed(store, after, wanted, types, control=control)
-        return MessageStream(entries, control=control)
+        entries = stream_messages.follow_feed(store, after, wanted, types, control=control)
+        return stream_messages.MessageStream(entries, control=control)
 
     return EventStream(pod, who, source)
 
@@ -174,14 +172,14 @@ async def _checked(
     store: WorkStore,
     runs: list[Run],
     cursors: list[tuple[str, str | None]],
-    messages: MessageStream,
-) -> MessageStream | None:
+    messages: stream_messages.MessageStream,
+) -> stream_messages.MessageStream | None:
     """The messages of runs, once these cursors have been checked.
 
     None if all runs have ended and no message comes, which is answered with 204. While a run may
     still have events, the first message could take hours: the answer is 200 at once.
     """
-    await asyncio.gather(*(check_run_cursor(store, *cursor) for cursor in cursors))
+    await asyncio.gather(*(stream_messages.check_run_cursor(store, *cursor) for cursor in cursors))
     may_wait = any(run.seal is None for run in runs)
     return messages if may_wait or await messages.has_any() else None
 

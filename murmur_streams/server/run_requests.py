@@ -1,10 +1,13 @@
-"""From a checked body to a run: its input, its trace, and its idempotency key."""
+"""The runs of requests: submits one, once for each idempotency key, and waits for its end."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,20 +17,20 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.identifiers import check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.idempotency import KEYED, idempotent_run_id, is_same, request_digest
 from murmur_streams.server.auth.access import pod_of
-from murmur_streams.server.auth.principal import Principal
+from murmur_streams.server.auth.callers import Principal
 from murmur_streams.server.json_body import parse_json
 from murmur_streams.server.pod import Pod
-from murmur_streams.server.problems import ProblemError
-from murmur_streams.wire.problems import BAD_REQUEST, IN_FLIGHT, KEY_REUSED, NO_AGENT, NO_GROUP
-from murmur_streams.wire.requests import SubmitRequest
-from murmur_streams.wire.submit_options import LONGEST_HEADER_KEY, SubmitOptions, check_options
+from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.wire import problems as kinds
+from murmur_streams.wire import requests
+from murmur_streams.wire.problems import ProblemError
 
 MOST_PAST = timedelta(days=1)
 """A start further back is a mistake, not a request that arrived late."""
@@ -65,14 +68,16 @@ def idempotency_key(request: Request) -> str | None:
     quoted = _QUOTED.fullmatch(given)
     is_bare = quoted is None and '"' not in given
     key = given if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
-    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= LONGEST_HEADER_KEY:
+    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= requests.LONGEST_HEADER_KEY:
         return key
-    rule = f"Idempotency-Key must have 1 to {LONGEST_HEADER_KEY} visible characters of ASCII"
-    raise ProblemError(BAD_REQUEST, rule)
+    rule = (
+        f"Idempotency-Key must have 1 to {requests.LONGEST_HEADER_KEY} visible characters of ASCII"
+    )
+    raise ProblemError(kinds.BAD_REQUEST, rule)
 
 
 async def submit(
-    request: Request, who: Principal, body: SubmitRequest, key: str | None
+    request: Request, who: Principal, body: requests.SubmitRequest, key: str | None
 ) -> Submission:
     """Submit a run; with a key, a second request for the same work returns the first run.
 
@@ -88,7 +93,9 @@ async def submit(
     if key is None:
         if body.run_id is not None and body.run_id.startswith(KEYED):
             # A client that guesses another's key could create the run under the key's id first.
-            raise InvalidInputError(f"ids that begin with {KEYED} are made by keys; choose another")
+            raise errors.InvalidInputError(
+                f"ids that begin with {KEYED} are made by keys; choose another"
+            )
         submission = await work.submit(body.run_id)
     else:
         submission = await _submit_once(work, key)
@@ -101,7 +108,7 @@ async def submit(
 class _RequestedWork:
     pod: Pod
     who: Principal
-    body: SubmitRequest
+    body: requests.SubmitRequest
     agent: Agent | None
     given: JsonValue
     trace: Mapping[str, str] | None
@@ -109,8 +116,10 @@ class _RequestedWork:
     async def submit(self, run_id: str | None) -> Submission:
         body = self.body
         if body.at is not None and body.at < datetime.now(UTC) - MOST_PAST:
-            raise InvalidInputError("at is over for more than a day; leave it out to start at once")
-        own = SubmitOptions(run_id=run_id, tenant=self.who.tenant, trace=self.trace)
+            raise errors.InvalidInputError(
+                "at is over for more than a day; leave it out to start at once"
+            )
+        own = requests.SubmitOptions(run_id=run_id, tenant=self.who.tenant, trace=self.trace)
         handle = await self.pod.fleet.submit_json(
             body.target,
             self.given,
@@ -123,7 +132,7 @@ class _RequestedWork:
     def digest(self) -> str:
         """The digest of the client's request; a second request under the key must have the same."""
         body = self.body
-        return request_digest(body.target, body.task.input, **check_options(body.options))
+        return request_digest(body.target, body.task.input, **requests.check_options(body.options))
 
     def is_same(self, run: Run) -> bool:
         """Whether the run of a key was submitted by a request like this one."""
@@ -137,13 +146,15 @@ class _RequestedWork:
 
 async def _submit_once(work: _RequestedWork, key: str) -> Submission:
     if work.body.run_id is not None:
-        raise InvalidInputError("send run_id or Idempotency-Key, not both: the key makes the id")
+        raise errors.InvalidInputError(
+            "send run_id or Idempotency-Key, not both: the key makes the id"
+        )
     # "" instead of the target: the same key with another target must find this run, and is then
     # refused as other work. No target has an empty name.
     run_id = idempotent_run_id("", key, work.who.tenant)
     flight = (work.who.tenant, key)
     if flight in work.pod.in_flight:
-        raise ProblemError(IN_FLIGHT)
+        raise ProblemError(kinds.IN_FLIGHT)
     work.pod.in_flight.add(flight)
     try:
         return await _find_or_submit(work, run_id)
@@ -162,7 +173,9 @@ async def _find_or_submit(work: _RequestedWork, run_id: str) -> Submission:
                 # Another tenant has computed the key's id and submitted a run with that id.
                 raise errors.RunExistsError(run_id)
             if not work.is_same(run):
-                raise ProblemError(KEY_REUSED, "this Idempotency-Key was used for another request")
+                raise ProblemError(
+                    kinds.KEY_REUSED, "this Idempotency-Key was used for another request"
+                )
             return Submission(run_id, is_replay=True)
         except errors.RunNotFoundError:
             pass
@@ -174,18 +187,18 @@ async def _find_or_submit(work: _RequestedWork, run_id: str) -> Submission:
     raise errors.RunExistsError(run_id)
 
 
-def _agent(pod: Pod, body: SubmitRequest) -> Agent | None:
+def _agent(pod: Pod, body: requests.SubmitRequest) -> Agent | None:
     """The agent; None for a fleet without agents, which submits to any name."""
     target = check_target(body.target)
     if body.is_group:
-        raise ProblemError(NO_GROUP, f"this fleet has no group {target!r}")
+        raise ProblemError(kinds.NO_GROUP, f"this fleet has no group {target!r}")
     agents = pod.fleet.agents
     if agents and target not in agents:
-        raise ProblemError(NO_AGENT, f"this fleet has no agent {target!r}", agent=target)
+        raise ProblemError(kinds.NO_AGENT, f"this fleet has no agent {target!r}", agent=target)
     return agents.get(target)
 
 
-def _input(agent: Agent | None, body: SubmitRequest, pod: Pod) -> JsonValue:
+def _input(agent: Agent | None, body: requests.SubmitRequest, pod: Pod) -> JsonValue:
     given = body.task.input
     if agent is None or not isinstance(given, str):
         return given
@@ -205,3 +218,79 @@ def _trace(request: Request) -> dict[str, str] | None:
     found: dict[str, Any] = {name: ",".join(request.headers.getlist(name)) for name in names}
     # None: the server's own span becomes the run's parent.
     return {name: text for name, text in found.items() if text} or None
+
+
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TEXT = rf'(?:{_NAME}|"(?:[^"\\]|\\.)*")'
+_PREFERENCE = re.compile(
+    rf"\s*({_NAME})\s*(?:=\s*({_TEXT})\s*)?(?:;\s*(?:{_NAME}\s*(?:=\s*{_TEXT}\s*)?)?)*(?:,|$)"
+)
+_LONGEST_NUMBER = 9
+
+
+def preferred_wait(request: Request, most_seconds: float) -> int | None:
+    """The whole seconds of ``Prefer: wait=N`` (RFC 7240), capped at what the server grants.
+
+    None without one. A header that cannot be parsed is ignored, as the RFC asks.
+    """
+    text, at = ",".join(request.headers.getlist("Prefer")), 0
+    while at < len(text):
+        found = _PREFERENCE.match(text, at)
+        if found is None:
+            return None
+        if found[1].lower() == "wait":
+            # The RFC: of two, the first counts.
+            seconds = (found[2] or "").strip('"')
+            if not (seconds.isascii() and seconds.isdigit()):
+                return None
+            most = math.floor(most_seconds)
+            return most if len(seconds.lstrip("0")) > _LONGEST_NUMBER else min(int(seconds), most)
+        at = found.end()
+    return None
+
+
+async def until(request: Request, work: Coroutine[Any, Any, object], seconds: float) -> bool:
+    """Wait for work to finish; return whether it did. Its exceptions are raised.
+
+    The wait ends early when its time is over, the pod drains, or the client leaves.
+    """
+    working = start_task(work, "wait for a run")
+    drain = start_task(pod_of(request).drain.wait(), "wait for the drain")
+    gone = start_task(_gone(request), "wait for the client's end")
+    try:
+        await asyncio.wait(
+            {working, drain, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not working.done():
+            return False
+        await working
+        return True
+    finally:
+        await end_tasks({working, drain, gone})
+
+
+async def until_ended(request: Request, who: Principal, run: Run, seconds: float) -> bool:
+    """Wait for a run's end, if the pod accepts another open stream; return whether it ended."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(pod_of(request).streaming(who))
+        except ProblemError:
+            # The request itself has succeeded: only the wait is refused.
+            return False
+        return await until(request, ended(await pod_of(request).store(), run), seconds)
+
+
+async def ended(store: WorkStore, run: Run) -> None:
+    """Return when the run's stream has ended."""
+    while not run.state.is_terminal:
+        # Entries that were trimmed meanwhile do not matter here: only the end does.
+        with contextlib.suppress(errors.CursorGapError):
+            async with aclosing(store.stream(run.run_id, after=run.cursor)) as events:
+                async for _ in events:
+                    pass
+        run = await store.snapshot(run.run_id)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
