@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from murmur_streams.core.model.errors import *  # noqa: F403  # all of them
     from murmur_streams.core.model.events import RunEvent as RunEvent, RunEventType as RunEventType
     from murmur_streams.core.model.feed import FeedEntry as FeedEntry
-    from murmur_streams.core.model.identifiers import new_run_id as new_run_id
-    from murmur_streams.core.model.limits import Limits as Limits
-    from murmur_streams.core.model.pages import RunPage as RunPage
+    from murmur_streams.core.model.limits import Limits as Limits, new_run_id as new_run_id
     from murmur_streams.core.model.results import (
         AgentResult as AgentResult,
         GroupResult as GroupResult,
         ResultMetadata as ResultMetadata,
         TaskSpec as TaskSpec,
     )
-    from murmur_streams.core.model.run import Run as Run
+    from murmur_streams.core.model.run import Run as Run, RunPage as RunPage
     from murmur_streams.core.model.states import (
         RunProgress as RunProgress,
         RunState as RunState,
@@ -70,11 +68,9 @@ _NAMES = {
     """,
     "core.model.events": "RunEvent RunEventType",
     "core.model.feed": "FeedEntry",
-    "core.model.identifiers": "new_run_id",
-    "core.model.limits": "Limits",
-    "core.model.pages": "RunPage",
+    "core.model.limits": "Limits new_run_id",
     "core.model.results": "AgentResult GroupResult ResultMetadata TaskSpec",
-    "core.model.run": "Run",
+    "core.model.run": "Run RunPage",
     "core.model.states": "RunProgress RunState RunStatus",
     "core.rules.audit": "AuditReport",
     "fleet": """

@@ -1,4 +1,4 @@
--- Generated from murmur_streams/core/rules/failure_texts.py by: python -m tests.lua.generated
+-- Generated from murmur_streams/core/rules/executions.py by: python -m tests.lua.generated
 local function deadline_text() return 'the run did not end before its deadline' end
 local function neglected_text() return 'it got no write for {seconds} seconds (live_ttl_seconds)' end
 local function given_up_texts()

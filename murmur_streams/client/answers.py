@@ -18,14 +18,12 @@ from typing import Any, TypeVar, cast
 
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.entries import Cursor, JournalEntry
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
-from murmur_streams.core.model.pages import RunPage
-from murmur_streams.core.model.run import Run
-from murmur_streams.core.rules.cancellation import Cancellation, recorded_cancellation
+from murmur_streams.core.model.run import Run, RunPage
+from murmur_streams.core.rules.evolve import Cancellation, recorded_cancellation
 from murmur_streams.wire import problems
 from murmur_streams.wire.answers import entry_of, event_of, run_of, text_of
 

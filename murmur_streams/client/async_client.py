@@ -20,13 +20,11 @@ from murmur_streams.core.model import errors
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.identifiers import check_run_id, new_run_id
-from murmur_streams.core.model.limits import check_seconds
-from murmur_streams.core.model.pages import RunPage, check_listing
+from murmur_streams.core.model.limits import check_run_id, check_seconds, new_run_id
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, RunPage, check_listing
 from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.core.rules.evolve import Cancellation
 from murmur_streams.wire.answers import Ticket, result_of, run_of, text_of
 from murmur_streams.wire.requests import ClientSubmitOptions
 

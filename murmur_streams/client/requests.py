@@ -17,8 +17,7 @@ from urllib.parse import quote
 from murmur_streams.client.answers import Answer, LostError, ReceivedProblem, error_of
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.identifiers import check_run_id, check_target
-from murmur_streams.core.model.limits import check_seconds, check_state
+from murmur_streams.core.model.limits import check_run_id, check_seconds, check_state, check_target
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.requests import TRACE_NAMES
 from murmur_streams.wire.problems import DAMAGED, IN_FLIGHT, UNKNOWN

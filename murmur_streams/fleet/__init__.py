@@ -1,6 +1,6 @@
 """Agents, submission, handles and workers; no keys, no scripts, no HTTP."""
 
-from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.core.rules.evolve import Cancellation
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.fleet import Fleet

@@ -14,13 +14,9 @@ from pydantic import BaseModel, JsonValue
 
 from murmur_streams.core.json_type import JsonType, loose_json
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.model.errors import (
-    AgentNotRegisteredError,
-    InvalidInputError,
-    InvalidPayloadError,
-)
-from murmur_streams.core.model.identifiers import check_target
-from murmur_streams.core.model.result_codec import EncodedOutput, StoredModel
+from murmur_streams.core.model import errors
+from murmur_streams.core.model.limits import check_target
+from murmur_streams.core.model.results import EncodedOutput, StoredModel
 from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.policy import AgentOptions, Policy
 
@@ -119,7 +115,7 @@ class Agent:
 
     def _has_no_input(self, value: object) -> bool:
         if self.input_name is None and value is not None:
-            raise InvalidPayloadError(f"agent {self.name!r} takes no input")
+            raise errors.InvalidPayloadError(f"agent {self.name!r} takes no input")
         return value is None and (self.has_default or self.input_name is None)
 
     def arguments(self, value: object, context: RunContext) -> dict[str, object]:
@@ -225,19 +221,21 @@ def checked_targets(registry: AgentRegistry, targets: Sequence[str] | None) -> l
         InvalidInputError: the list is empty.
     """
     if not registry.agents:
-        raise AgentNotRegisteredError(
+        raise errors.AgentNotRegisteredError(
             "this fleet has no agents to execute; register one with @fleet.agent"
         )
     if targets is not None and not targets:
-        raise InvalidInputError("targets is empty: name an agent, or pass None for all of them")
+        raise errors.InvalidInputError(
+            "targets is empty: name an agent, or pass None for all of them"
+        )
     for target in targets or ():
         if target not in registry.agents:
             raise _not_registered(repr(target), registry.agents)
     return list(targets or registry.agents)
 
 
-def _not_registered(wanted: str, agents: Mapping[str, Agent]) -> AgentNotRegisteredError:
-    return AgentNotRegisteredError(
+def _not_registered(wanted: str, agents: Mapping[str, Agent]) -> errors.AgentNotRegisteredError:
+    return errors.AgentNotRegisteredError(
         f"this fleet has no agent {wanted}; it has: {', '.join(sorted(agents)) or 'none'}. "
         "Register it with @fleet.agent"
     )
@@ -355,4 +353,4 @@ def _of_model(model: type[BaseModel], what: str) -> JsonType:
     try:
         return JsonType(model, what, computed=True)
     except TypeError as error:
-        raise InvalidPayloadError(str(error)) from None
+        raise errors.InvalidPayloadError(str(error)) from None

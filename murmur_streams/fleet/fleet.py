@@ -10,19 +10,16 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import copy_json
 from murmur_streams.core.model.errors import AgentNotRegisteredError
-from murmur_streams.core.model.identifiers import check_run_id
-from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.limits import check_run_id
+from murmur_streams.core.model.run import RunPage
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, AgentRegistry
-from murmur_streams.fleet.dead import DeadRuns
-from murmur_streams.fleet.handle import RunHandle
-from murmur_streams.fleet.idempotency import sent_form
+from murmur_streams.fleet.background import Blocking, SyncRunHandle, blocking
+from murmur_streams.fleet.handle import DeadRuns, RunHandle
 from murmur_streams.fleet.inline import InlineOptions, InlineRun, run_inline
-from murmur_streams.fleet.stores import StoreOfLoop
-from murmur_streams.fleet.submission import retry_run, submit_run
-from murmur_streams.fleet.sync import Blocking, SyncRunHandle, blocking
-from murmur_streams.fleet.unserved import UnservedTargets
+from murmur_streams.fleet.stores import StoreOfLoop, UnservedTargets
+from murmur_streams.fleet.submission import retry_run, sent_form, submit_run
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.wire.requests import SubmitOptions
 

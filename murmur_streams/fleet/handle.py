@@ -1,10 +1,10 @@
-"""RunHandle: one submitted run, from any process."""
+"""RunHandle: one submitted run, from any process. DeadRuns: those that have failed finally."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -17,11 +17,13 @@ from murmur_streams.core.model.limits import check_seconds
 from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.core.rules import cancellation
-from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.core.rules import evolve
+from murmur_streams.core.rules.evolve import Cancellation
+from murmur_streams.core.rules.requests import DeadLetter, DeadLetterPage
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.current import Awaited, awaiting, current_execution
-from murmur_streams.fleet.stores import StoreOfLoop
+from murmur_streams.fleet.stores import StoreOfLoop, UnservedTargets
+from murmur_streams.stores.dead_letters import DeadLetterBox
 from murmur_streams.stores.work_store import WorkStore
 
 T = TypeVar("T")
@@ -108,7 +110,7 @@ class RunHandle(Generic[T]):
         store = await self._stores.get()
         run = await store.snapshot(self.run_id)
         if run.state.is_terminal:
-            return await self._cancellation(store, cancellation.recorded_cancellation(run), None)
+            return await self._cancellation(store, evolve.recorded_cancellation(run), None)
         # The cursor is taken before the request: the request's own entry and all that follow it are
         # read from there. Taken after the request, it could already be behind the entry that ends
         # the run, and the caller would never learn when and how the cancel took effect.
@@ -118,7 +120,7 @@ class RunHandle(Generic[T]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is True else wait):
                     await self._ended()
-        return await self._cancellation(store, cancellation.recorded_cancellation(run), before)
+        return await self._cancellation(store, evolve.recorded_cancellation(run), before)
 
     async def result(self, timeout: float | None = None) -> AgentResult[T]:
         """Wait for the end, then read the result: an output, or an error as data.
@@ -210,7 +212,68 @@ class RunHandle(Generic[T]):
         self, store: WorkStore, known: Cancellation, before: str | None
     ) -> Cancellation:
         async with aclosing(store.journal(self.run_id, after=before)) as entries:
-            return cancellation.cancellation_after(
-                [entry async for entry in entries if entry.type in cancellation.CANCEL_ENTRY_TYPES],
+            return evolve.cancellation_after(
+                [entry async for entry in entries if entry.type in evolve.CANCEL_ENTRY_TYPES],
                 known,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRuns:
+    """``fleet.dead``. A letter holds everything that a new run needs, and never expires."""
+
+    _stores: StoreOfLoop
+    _agents: Mapping[str, Agent]
+    _unserved: UnservedTargets
+
+    async def list(
+        self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> DeadLetterPage:
+        """Read a page of letters, target by target, the newest first.
+
+        Args:
+            target: only letters of this agent; None for all.
+            limit: 1 to 500.
+            cursor: the cursor of the page before; None for the first.
+        """
+        return await (await self._letters()).list(target, limit=limit, cursor=cursor)
+
+    async def get(self, run_id: str) -> DeadLetter:
+        """Read the letter of a run; DeadLetterNotFoundError when there is none."""
+        return await (await self._letters()).get(run_id)
+
+    async def requeue(self, run_id: str) -> RunHandle[Any]:
+        """Submit the run again as a new one, and remove its letter, in one step.
+
+        The new run's metadata has the old one's id as ``requeued_from``.
+
+        Raises:
+            DeadLetterNotFoundError: the letter does not exist, or not any more.
+        """
+        store = await self._stores.get()
+        letters = store.dead_letters()
+        target = (await letters.get(run_id)).target
+        again = await letters.requeue(run_id)
+        look = self._unserved.look(store, target)
+        return RunHandle(again, self._stores, self._agents.get(target), look)
+
+    async def purge(
+        self,
+        *,
+        run_id: str | None = None,
+        target: str | None = None,
+        older_than_seconds: float | None = None,
+        all: bool = False,  # noqa: A002  # as the command line's option
+    ) -> int:
+        """Remove the letters of a run, of an agent, of an age, or all; returns how many.
+
+        Raises:
+            InvalidInputError: no selection is passed, or ``all`` together with one.
+        """
+        letters = await self._letters()
+        return await letters.purge(
+            run_id=run_id, target=target, older_than_seconds=older_than_seconds, all=all
+        )
+
+    async def _letters(self) -> DeadLetterBox:
+        return (await self._stores.get()).dead_letters()

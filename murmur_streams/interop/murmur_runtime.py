@@ -22,12 +22,9 @@ from typing import Any, Self, TypeAlias, cast
 from pydantic import BaseModel, RootModel
 from redis.asyncio import Redis
 
-from murmur_streams.core.model import errors
+from murmur_streams.core.model import errors, results
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.core.model.identifiers import check_target, new_run_id
-from murmur_streams.core.model.limits import error_text
-from murmur_streams.core.model.result_codec import StoredModel
-from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
+from murmur_streams.core.model.limits import check_target, error_text, new_run_id
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.memory.store import InMemoryRunStore as OurInMemoryRunStore
@@ -179,23 +176,23 @@ class MurmurRunStore:
             timestamp=run.ended_at,
         )
 
-    def _our_result(self, result: TheirResult) -> RunResult:
+    def _our_result(self, result: TheirResult) -> results.RunResult:
         if not isinstance(result, self._murmur.types.GroupResult):
             return _our_outcome(result)
-        return GroupResult(
+        return results.GroupResult(
             outputs={name: _our_outcome(outcome) for name, outcome in result.outputs.items()},
             metadata=_our_metadata(result),
         )
 
-    def _their_result(self, result: RunResult) -> TheirResult:
-        if not isinstance(result, GroupResult):
+    def _their_result(self, result: results.RunResult) -> TheirResult:
+        if not isinstance(result, results.GroupResult):
             return self._their_outcome(result)
         return self._murmur.types.GroupResult(
             outputs={name: self._their_outcome(each) for name, each in result.outputs.items()},
             metadata=result.metadata.model_dump(),
         )
 
-    def _their_outcome(self, outcome: AgentResult[Any]) -> Any:
+    def _their_outcome(self, outcome: results.AgentResult[Any]) -> Any:
         return self._murmur.types.AgentResult(
             output=_model(outcome.output),
             error=self._their_error(outcome.error),
@@ -330,18 +327,18 @@ def _our_event(run_id: str, event: TheirEvent) -> RunEvent:
     )
 
 
-def _our_outcome(outcome: Any) -> AgentResult[Any]:
+def _our_outcome(outcome: Any) -> results.AgentResult[Any]:
     same = {name: getattr(outcome, name) for name in ("output", "error", "agent_name", "task_id")}
-    return AgentResult[Any](metadata=_our_metadata(outcome), **same)
+    return results.AgentResult[Any](metadata=_our_metadata(outcome), **same)
 
 
-def _our_metadata(result: TheirResult) -> ResultMetadata:
-    return ResultMetadata.model_validate(result.metadata.model_dump())
+def _our_metadata(result: TheirResult) -> results.ResultMetadata:
+    return results.ResultMetadata.model_validate(result.metadata.model_dump())
 
 
 def _model(output: object) -> BaseModel | None:
     """An output as a model, which their results need, also when our program stored none."""
     if output is None or isinstance(output, BaseModel):
         return output
-    kind = StoredModel if isinstance(output, dict) else RootModel[Any]
+    kind = results.StoredModel if isinstance(output, dict) else RootModel[Any]
     return kind.model_validate(output)

@@ -17,11 +17,11 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.identifiers import check_target
+from murmur_streams.core.model.limits import check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
-from murmur_streams.fleet.idempotency import KEYED, idempotent_run_id, is_same, request_digest
+from murmur_streams.fleet.submission import KEYED, idempotent_run_id, is_same, request_digest
 from murmur_streams.server.auth.access import pod_of
 from murmur_streams.server.auth.callers import Principal
 from murmur_streams.server.json_body import parse_json

@@ -10,19 +10,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from murmur_streams.core.model.commands import Create
-from murmur_streams.core.model.dead_letters import (
-    MOST_LETTERS,
-    DeadLetter,
-    DeadLetterPage,
-    check_purge,
-    requeue_command,
-)
 from murmur_streams.core.model.errors import DeadLetterNotFoundError, InvalidCursorError
-from murmur_streams.core.model.identifiers import check_run_id, check_target, new_run_id
-from murmur_streams.core.model.limits import Limits
-from murmur_streams.core.model.pages import check_limit
+from murmur_streams.core.model.limits import Limits, check_run_id, check_target, new_run_id
+from murmur_streams.core.model.run import check_limit
+from murmur_streams.core.rules import requests
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.core.rules.decision import check_answer
+from murmur_streams.core.rules.executions import check_answer
 
 LETTERS_PAGE = 50
 """Read at a time: letters hold inputs, and a page of them must not be too large."""
@@ -43,38 +36,40 @@ class DeadLetterBox(ABC):
     @abstractmethod
     def _letters(
         self, target: str | None, cursor: str | None, run_id: str | None = None
-    ) -> AsyncGenerator[DeadLetter]:
+    ) -> AsyncGenerator[requests.DeadLetter]:
         """Yield the letters after a cursor, in the order of listings; InvalidCursorError.
 
         With ``run_id`` at least all letters of this run; a store may leave out those of others.
         """
 
     @abstractmethod
-    async def _look_up(self, run_id: str) -> DeadLetter | None:
+    async def _look_up(self, run_id: str) -> requests.DeadLetter | None:
         """Read the letter that is recorded for the run's present life, if there is one."""
 
     @abstractmethod
-    def _cursor(self, letter: DeadLetter) -> str:
+    def _cursor(self, letter: requests.DeadLetter) -> str:
         """Make the cursor after a letter."""
 
     @abstractmethod
-    async def _submit_again(self, letter: DeadLetter, new_id: str, command: Create) -> Answer:
+    async def _submit_again(
+        self, letter: requests.DeadLetter, new_id: str, command: Create
+    ) -> Answer:
         """Submit a run and remove the letter in one step; ("NOT_FOUND",) without the letter."""
 
     @abstractmethod
-    async def _remove(self, letter: DeadLetter) -> int:
+    async def _remove(self, letter: requests.DeadLetter) -> int:
         """Remove a letter; how many were removed."""
 
     @abstractmethod
     async def _purge(self, target: str | None, older_than_ms: int | None) -> int:
         """Remove the letters of a target or of all, and of an age or of any; how many."""
 
-    def _new_id(self, letter: DeadLetter) -> str:  # noqa: ARG002  # of some stores, it decides
+    def _new_id(self, letter: requests.DeadLetter) -> str:  # noqa: ARG002  # of some stores, it decides
         return new_run_id()
 
     async def list(
         self, target: str | None = None, *, limit: int = 50, cursor: str | None = None
-    ) -> DeadLetterPage:
+    ) -> requests.DeadLetterPage:
         """Read dead letters, target by target, the newest first (on Redis, of each partition).
 
         Args:
@@ -82,17 +77,17 @@ class DeadLetterBox(ABC):
             limit: 1 to 500.
             cursor: the ``cursor`` of the page before; None for the first page.
         """
-        check_limit(limit, MOST_LETTERS)
-        letters: list[DeadLetter] = []
+        check_limit(limit, requests.MOST_LETTERS)
+        letters: list[requests.DeadLetter] = []
         checked = None if target is None else check_target(target)
         async with aclosing(self._letters(checked, cursor)) as found:
             async for letter in found:
                 if len(letters) == limit:
-                    return DeadLetterPage(tuple(letters), self._cursor(letters[-1]))
+                    return requests.DeadLetterPage(tuple(letters), self._cursor(letters[-1]))
                 letters.append(letter)
-        return DeadLetterPage(tuple(letters), None)
+        return requests.DeadLetterPage(tuple(letters), None)
 
-    async def get(self, run_id: str) -> DeadLetter:
+    async def get(self, run_id: str) -> requests.DeadLetter:
         """Read the dead letter of a run.
 
         One or two look-ups while the run is stored. Otherwise all letters are searched (on Redis,
@@ -126,7 +121,7 @@ class DeadLetterBox(ABC):
         """
         letter = await self.get(run_id)
         new_id = self._new_id(letter)
-        command = requeue_command(letter, new_id, self._limits)
+        command = requests.requeue_command(letter, new_id, self._limits)
         answer = await self._submit_again(letter, new_id, command)
         if answer[0] == "NOT_FOUND":
             raise DeadLetterNotFoundError(run_id)
@@ -156,7 +151,7 @@ class DeadLetterBox(ABC):
             InvalidInputError: no argument says which letters, or ``all`` comes with another
                 argument, or the age is negative or not a number. Nothing is removed.
         """
-        check_purge(run_id, target, older_than_seconds, all)
+        requests.check_purge(run_id, target, older_than_seconds, all)
         if run_id is None:
             older_than_ms = None if older_than_seconds is None else round(older_than_seconds * 1000)
             return await self._purge(

@@ -12,9 +12,8 @@ from murmur_streams.core.model import work
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.pages import RunPage
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, RunPage
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.requests import RunOptions

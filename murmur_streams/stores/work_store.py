@@ -14,17 +14,14 @@ from typing import TypeVar, Unpack
 from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.model import commands
+from murmur_streams.core.model import commands, run
 from murmur_streams.core.model import limits as bounds
 from murmur_streams.core.model.commands import Command
 from murmur_streams.core.model.entries import JournalEntry, event_fields
 from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.identifiers import check_run_id, new_run_id
-from murmur_streams.core.model.pages import RunFilter, RunPage, check_listing
-from murmur_streams.core.model.result_codec import decode_result, encode_result
-from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import PayloadKind, read_payload
+from murmur_streams.core.model.limits import check_run_id, new_run_id
+from murmur_streams.core.model.results import RunResult, decode_result, encode_result
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.rules import requests
 from murmur_streams.core.rules.decide import Answer
@@ -49,11 +46,11 @@ class WorkStore(RunStore, ABC):
         """
 
     @abstractmethod
-    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
+    async def _payload(self, run_id: str, kind: run.PayloadKind) -> str | None:
         """Read a JSON text, None without one; RunNotFoundError when the run does not exist."""
 
     @abstractmethod
-    async def _list(self, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
+    async def _list(self, wanted: run.RunFilter, limit: int, cursor: str | None) -> run.RunPage:
         """Read a page of the wanted runs, newest first."""
 
     @property
@@ -165,14 +162,14 @@ class WorkStore(RunStore, ABC):
         )
 
     async def get_result(self, run_id: str) -> RunResult | None:
-        return await self._decoded(run_id, PayloadKind.RESULT, decode_result)
+        return await self._decoded(run_id, run.PayloadKind.RESULT, decode_result)
 
     async def get_input(self, run_id: str) -> JsonValue:
-        return await self._decoded(run_id, PayloadKind.INPUT, decode_json)
+        return await self._decoded(run_id, run.PayloadKind.INPUT, decode_json)
 
     async def last_checkpoint(self, run_id: str) -> JsonValue:
         """Read the last checkpoint of the run; None without one."""
-        return await self._decoded(run_id, PayloadKind.CHECKPOINT, decode_json)
+        return await self._decoded(run_id, run.PayloadKind.CHECKPOINT, decode_json)
 
     async def list_runs(
         self,
@@ -182,9 +179,9 @@ class WorkStore(RunStore, ABC):
         tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> RunPage:
-        check_listing(limit, cursor)
-        return await self._list(RunFilter.of(state, target, tenant), limit, cursor)
+    ) -> run.RunPage:
+        run.check_listing(limit, cursor)
+        return await self._list(run.RunFilter.of(state, target, tenant), limit, cursor)
 
     async def update_progress(
         self, run_id: str, progress: RunProgress, *, claim: str | None = None
@@ -310,10 +307,10 @@ class WorkStore(RunStore, ABC):
         await self._execute(run_id, commands.Checkpoint(payload, _held(claim)))
 
     async def _decoded(
-        self, run_id: str, kind: PayloadKind, decode: Callable[[str], T]
+        self, run_id: str, kind: run.PayloadKind, decode: Callable[[str], T]
     ) -> T | None:
         stored = await self._payload(check_run_id(run_id), kind)
-        return None if stored is None else read_payload(run_id, kind, decode, stored)
+        return None if stored is None else run.read_payload(run_id, kind, decode, stored)
 
 
 def check_claim(claim: str | None) -> str | None:

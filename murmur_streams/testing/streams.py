@@ -11,8 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.entries import Cursor, JournalEntry
 from murmur_streams.core.model.errors import CursorResetError, InvalidCursorError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.states import RunProgress, RunState

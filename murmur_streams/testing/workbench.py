@@ -9,7 +9,7 @@ from typing import Any, Self
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.core.model.identifiers import new_run_id
+from murmur_streams.core.model.limits import new_run_id
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
 

@@ -10,12 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from murmur_streams.core.exception_text import error_message, error_type_name
 from murmur_streams.core.json_values import encode_json
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model import results
+from murmur_streams.core.model.entries import Cursor, JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.core.model.result_codec import dump_output, read_result
-from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata, RunResult
 from murmur_streams.core.model.run import Run, moment_of
 from murmur_streams.core.model.states import RunProgress, RunState
 
@@ -187,17 +185,17 @@ class AgentOutcome(BaseModel):
     output: JsonValue = None
     error: str | None
     error_type: str | None = Field(None, description="The name of the error's type.")
-    metadata: ResultMetadata
+    metadata: results.ResultMetadata
 
     @classmethod
-    def of(cls, result: AgentResult[Any]) -> Self:
+    def of(cls, result: results.AgentResult[Any]) -> Self:
         """Write a result; of an error only its message and the name of its type."""
         error = result.error
         return cls(
             agent_name=result.agent_name,
             task_id=result.task_id,
             success=error is None,
-            output=dump_output(result.output),
+            output=results.dump_output(result.output),
             error=None if error is None else error_message(error),
             error_type=None if error is None else error_type_name(error),
             metadata=result.metadata,
@@ -210,10 +208,10 @@ class GroupOutcome(BaseModel):
     group: bool = True
     outputs: dict[str, AgentOutcome]
     success: bool
-    metadata: ResultMetadata
+    metadata: results.ResultMetadata
 
     @classmethod
-    def of(cls, result: GroupResult) -> Self:
+    def of(cls, result: results.GroupResult) -> Self:
         """Write a result."""
         outputs = {name: AgentOutcome.of(leaf) for name, leaf in result.outputs.items()}
         success = all(leaf.success for leaf in outputs.values())
@@ -223,9 +221,9 @@ class GroupOutcome(BaseModel):
 AnyOutcome = AgentOutcome | GroupOutcome
 
 
-def result_of(members: Mapping[str, Any]) -> RunResult:
+def result_of(members: Mapping[str, Any]) -> results.RunResult:
     """Read the result of an agent or of a group."""
-    return read_result(members, is_group="outputs" in members, model=None)
+    return results.read_result(members, is_group="outputs" in members, model=None)
 
 
 class Submitted(BaseModel):

@@ -19,8 +19,7 @@ from pydantic import (
 
 from murmur_streams.core.json_values import copy_json
 from murmur_streams.core.model.errors import InvalidInputError
-from murmur_streams.core.model.identifiers import check_run_id, check_target
-from murmur_streams.core.model.limits import check_seconds
+from murmur_streams.core.model.limits import check_run_id, check_seconds, check_target
 from murmur_streams.core.rules.requests import MOST_PRIORITY, check_priority, due_milliseconds
 
 LONGEST_KEY = 1_024

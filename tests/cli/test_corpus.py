@@ -9,7 +9,7 @@ import pytest
 
 from examples.code_review.files import find_corpus
 from murmur_streams.core.model.errors import InvalidInputError
-from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.limits import check_run_id
 
 
 def write(root: Path, *files: str) -> Path:

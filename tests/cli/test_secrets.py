@@ -18,7 +18,7 @@ from murmur_streams.cli.shell.app import app
 from murmur_streams.cli.shell.session import Globals, Session
 from murmur_streams.cli.supervisor.child import Child, WorkerOptions
 from murmur_streams.cli.work.worker import _print_server, _print_submit_hint
-from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import RunFilter
 from murmur_streams.settings import Settings
 from murmur_streams.stores.redis import server as server_module
 from murmur_streams.stores.redis.store import RedisRunStore

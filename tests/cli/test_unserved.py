@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
-from murmur_streams.fleet.unserved import unserved_warning
+from murmur_streams.fleet.stores import unserved_warning
 from tests.cli.conftest import CommandLine
 
 WHY = '{"text": "why?"}'

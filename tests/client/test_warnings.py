@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from murmur_streams.client import AsyncClient, Client
-from murmur_streams.fleet.unserved import unserved_warning
+from murmur_streams.fleet.stores import unserved_warning
 from murmur_streams.server import run_requests
 from tests.client.conftest import PATIENCE_SECONDS
 from tests.client.pods import Pod

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.entries import Cursor
 from murmur_streams.core.model.errors import CursorGapError, CursorResetError, InvalidCursorError
 
 HERE = Cursor("0badcafe", 1_000, 5)

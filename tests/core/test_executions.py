@@ -23,7 +23,7 @@ from murmur_streams.core.model.commands import (
 from murmur_streams.core.model.run import run_from_fields, run_to_fields
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.evolve import ERRORS_BYTES, fold
-from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT
+from murmur_streams.core.rules.executions import DEADLINE_TEXT
 from tests.core.scenario import CREATED, NOTHING, RUN_ID, given
 
 QUEUED = replace(CREATED, queued=True)

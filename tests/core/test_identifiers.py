@@ -13,7 +13,7 @@ from murmur_streams.core.model.errors import (
     InvalidRunIdError,
     InvalidTargetError,
 )
-from murmur_streams.core.model.identifiers import (
+from murmur_streams.core.model.limits import (
     check_run_id,
     check_target,
     check_tenant,

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.entries import Cursor, JournalEntry
 from murmur_streams.core.model.errors import CursorError, CursorGapError, CursorResetError
 from murmur_streams.core.rules.reading import Reading
 

@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, RootModel
 
 from murmur_streams.core.model.errors import InvalidPayloadError, RemoteAgentError
 from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
-from murmur_streams.core.model.result_codec import (
+from murmur_streams.core.model.results import (
+    AgentResult,
+    GroupResult,
+    ResultMetadata,
     StoredModel,
     decode_result,
     encode_result,
 )
-from murmur_streams.core.model.results import AgentResult, GroupResult, ResultMetadata
 
 GOLDEN = Path(__file__).parent / "golden" / "results"
 _COMPARED = {"agent_name", "task_id", "metadata", "output", "error", "error_type"}

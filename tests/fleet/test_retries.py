@@ -11,7 +11,6 @@ import pytest
 
 from murmur_streams import Backoff, Fleet, NonRetryableError, RetryLater, RunContext, RunHandle
 from murmur_streams.core.exception_text import MAX_TRACEBACK_BYTES
-from murmur_streams.core.model.dead_letters import DeadLetter
 from murmur_streams.core.model.errors import (
     DeadLetterNotFoundError,
     InvalidInputError,
@@ -23,6 +22,7 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.requests import DeadLetter
 from tests.fleet.queueing import take
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working

@@ -22,7 +22,7 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
-from murmur_streams.fleet.idempotency import idempotent_run_id, request_digest, sent_form
+from murmur_streams.fleet.submission import idempotent_run_id, request_digest, sent_form
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.wire.requests import SubmitOptions
 from tests.fleet.queueing import take

@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from murmur_streams import Fleet, RunContext
-from murmur_streams.fleet import trace
-from murmur_streams.fleet.trace import enter_trace, trace_to_carry
+from murmur_streams.fleet import current
+from murmur_streams.fleet.current import enter_trace, trace_to_carry
 from tests.fleet.working import working
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -64,11 +64,11 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     modules: dict[str, object] = {
         "opentelemetry.trace": ModuleType("trace"),
         "opentelemetry.context": SimpleNamespace(attach=attached.append),
-        trace._PROPAGATOR: SimpleNamespace(TraceContextTextMapPropagator=Propagator),
+        current._PROPAGATOR: SimpleNamespace(TraceContextTextMapPropagator=Propagator),
     }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(trace, "import_module", modules.__getitem__)
+    monkeypatch.setattr(current, "import_module", modules.__getitem__)
     return attached
 
 

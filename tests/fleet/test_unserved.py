@@ -13,7 +13,7 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import StoreUnavailableError
 from murmur_streams.core.model.work import WorkerInfo
-from murmur_streams.fleet import unserved
+from murmur_streams.fleet import stores
 from murmur_streams.stores.work_store import WorkStore
 from tests.fleet.working import working
 from tests.servers import Space
@@ -79,12 +79,12 @@ async def test_one_warning_a_minute_for_each_target(
 ) -> None:
     """The store is asked once a minute for a target, however much is submitted to it."""
     now = [1000.0]
-    fleet._unserved = unserved.UnservedTargets(lambda: now[0])
+    fleet._unserved = stores.UnservedTargets(lambda: now[0])
     for _ in range(20):
         await (await fleet.submit("one")).unserved(WAIT_SECONDS)
     await (await fleet.submit("two")).unserved(WAIT_SECONDS)
     assert [text.split("'")[1] for text in warnings(caplog)] == ["one", "two"]
-    now[0] += unserved.EVERY_SECONDS
+    now[0] += stores.EVERY_SECONDS
     assert await (await fleet.submit("one")).unserved(WAIT_SECONDS)
     assert len(warnings(caplog)) == 3
 
@@ -93,7 +93,7 @@ async def test_delayed_and_repeated_work_is_warned_about(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is due later, a retry and a requeued dead letter wait for a worker as well."""
-    monkeypatch.setattr(unserved, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "EVERY_SECONDS", 0.0)
     later = await fleet.submit("later", delay=3600)
     assert await later.unserved(WAIT_SECONDS)
     await later.cancel()
@@ -112,7 +112,7 @@ async def test_a_requeued_letter_is_warned_about(fleet: Fleet) -> None:
         failed = await fleet.submit(broken)
         await failed.result(timeout=WAIT_SECONDS)
         assert await failed.unserved(WAIT_SECONDS) is None
-    fleet._unserved = unserved.UnservedTargets()
+    fleet._unserved = stores.UnservedTargets()
     assert await (await fleet.dead.requeue(failed.run_id)).unserved(WAIT_SECONDS)
 
 
@@ -121,7 +121,7 @@ async def test_a_worker_of_the_same_program_is_waited_for(
 ) -> None:
     """A worker that registers between the two looks spares the program a false warning."""
     looks = 0
-    plain = unserved._is_served
+    plain = stores._is_served
 
     async def looked(store: WorkStore, target: str) -> bool:
         nonlocal looks
@@ -132,7 +132,7 @@ async def test_a_worker_of_the_same_program_is_waited_for(
             await beat(fleet, worker(target))
         return found
 
-    monkeypatch.setattr(unserved, "_is_served", looked)
+    monkeypatch.setattr(stores, "_is_served", looked)
     assert await (await fleet.submit("writer")).unserved(WAIT_SECONDS) is None
     assert (looks, warnings(caplog)) == (2, [])
 
@@ -145,7 +145,7 @@ async def test_a_look_that_fails_disturbs_nothing(
     async def refused(store: WorkStore, target: str) -> bool:
         raise StoreUnavailableError("gone")
 
-    monkeypatch.setattr(unserved, "_is_served", refused)
+    monkeypatch.setattr(stores, "_is_served", refused)
     handle = await fleet.submit("writer")
     assert await handle.unserved(WAIT_SECONDS) is None
     assert warnings(caplog) == []
@@ -162,7 +162,7 @@ async def test_a_submission_does_not_wait_for_the_look(
         await answer.wait()
         return True
 
-    monkeypatch.setattr(unserved, "_is_served", slow)
+    monkeypatch.setattr(stores, "_is_served", slow)
     handle = await fleet.submit("writer")
     await asyncio.wait_for(asked.wait(), WAIT_SECONDS)
     assert (await handle.status()).state == "pending"
@@ -192,11 +192,11 @@ def test_the_remembered_targets_are_bounded() -> None:
     """A fleet without agents takes any name, and a caller can send many."""
 
     async def look() -> int:
-        targets = unserved.UnservedTargets()
+        targets = stores.UnservedTargets()
         store: Any = object()
-        for number in range(3 * unserved.MOST_TARGETS):
+        for number in range(3 * stores.MOST_TARGETS):
             targets.look(store, f"t{number}")
         await targets.settle()
         return len(targets._looked)
 
-    assert asyncio.run(look()) <= unserved.MOST_TARGETS
+    assert asyncio.run(look()) <= stores.MOST_TARGETS

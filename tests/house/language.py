@@ -12,7 +12,7 @@ DIALECT = frozenset(
     ["told", "tell", "tells", "telling", "word", "words", "place", "places", "kept", "nobody"]
 )
 """Parts of names that mean too many things: write reports, notifies, position, retained, ..."""
-CURSOR_FILES = ("murmur_streams/core/model/cursors.py", "murmur_streams/core/model/feed.py")
+CURSOR_FILES = ("murmur_streams/core/model/entries.py", "murmur_streams/core/model/feed.py")
 """Files that may call the position of a cursor its place."""
 TEST_NAME = 60
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")

@@ -8,7 +8,7 @@ from dataclasses import fields
 from murmur_streams.core.model.run import PROGRESS_FIELDS, Run
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.core.rules.decide import LIVE_GRACE_MS, PROGRESS_INTERVAL_MS
-from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, GIVEN_UP_TEXTS, NEGLECTED_TEXT
+from murmur_streams.core.rules.executions import DEADLINE_TEXT, GIVEN_UP_TEXTS, NEGLECTED_TEXT
 from murmur_streams.stores.redis.scripts import script_folder
 
 _HEAD = "-- Generated from {}.py by: python -m tests.lua.generated\n"
@@ -18,7 +18,7 @@ def failure_texts_lua() -> str:
     """The text of ``lua/include/failure_texts.lua``; a test compares it with the file."""
     given_up = "".join(f"    {name} = '{text}',\n" for name, text in GIVEN_UP_TEXTS.items())
     return (
-        _HEAD.format("murmur_streams/core/rules/failure_texts")
+        _HEAD.format("murmur_streams/core/rules/executions")
         + f"local function deadline_text() return '{DEADLINE_TEXT}' end\n"
         + f"local function neglected_text() return '{NEGLECTED_TEXT}' end\n"
         + f"local function given_up_texts()\n  return {{\n{given_up}  }}\nend\n"

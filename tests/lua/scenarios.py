@@ -24,7 +24,7 @@ from murmur_streams.core.model.commands import (
     SetState,
     UpdateProgress,
 )
-from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
 from murmur_streams.stores.redis.calls import Durations

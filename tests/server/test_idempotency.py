@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from murmur_streams import Fleet
-from murmur_streams.fleet.idempotency import idempotent_run_id
+from murmur_streams.fleet.submission import idempotent_run_id
 from murmur_streams.server import make_app
 from murmur_streams.server.auth.callers import Scope
 from murmur_streams.server.pod import Pod

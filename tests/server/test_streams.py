@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.entries import Cursor
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.fleet import unserved
+from murmur_streams.fleet import stores
 from murmur_streams.server import run_requests
 from tests.fleet.working import working
 from tests.server.serving import task
@@ -31,7 +31,7 @@ async def test_the_answer_has_the_warning_once_a_minute(
         first = await client.post("/submit", json=task(), headers=headers)
         second = await client.post("/submit", json=task(), headers=headers)
     assert (first.status_code, second.status_code) == (200, 200)
-    warning = unserved.unserved_warning("fine")
+    warning = stores.unserved_warning("fine")
     assert first.headers["Murmur-Warning"] == warning
     assert "Murmur-Warning" not in second.headers
     assert [record.getMessage() for record in caplog.records] == [warning]
@@ -43,7 +43,7 @@ async def test_an_answer_of_a_served_target_has_no_warning(
     """A live worker that serves the target is found."""
     async with working(fleet):
         await (await fleet.submit("fine", 1)).result(timeout=WAIT_SECONDS)
-        fleet._unserved = unserved.UnservedTargets()
+        fleet._unserved = stores.UnservedTargets()
         answer = await client.post("/submit", json=task())
     assert "Murmur-Warning" not in answer.headers
 

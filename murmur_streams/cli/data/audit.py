@@ -14,12 +14,7 @@ from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.printing import console, print_json, printable
 from murmur_streams.cli.shell.run_source import every_run
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.errors import (
-    RunDamagedError,
-    RunNotFoundError,
-    StoreDamagedError,
-    StoreError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.stores.work_store import WorkStore
 
@@ -98,7 +93,7 @@ async def _reports(store: WorkStore, run_ids: list[str] | None) -> AsyncGenerato
     async for run in every_run(store.list_runs):
         try:
             report = await _audit_run(store, run.run_id)
-        except RunNotFoundError:
+        except errors.RunNotFoundError:
             # It has expired, or was deleted, since it was listed.
             continue
         yield report
@@ -108,21 +103,24 @@ async def _audit_run(store: WorkStore, run_id: str) -> AuditReport:
     """The store's report; a run that cannot be read is not clean, and the next one is audited."""
     try:
         return await store.audit(run_id)
-    except StoreError as error:
+    except errors.StoreError as error:
         if not concerns_one_run(error):
             raise
         return AuditReport(run_id, 0, (f"it cannot be read: {damage_reason(error)}",))
 
 
-def concerns_one_run(error: StoreError) -> bool:
+def concerns_one_run(error: errors.StoreError) -> bool:
     """Whether only this run cannot be read, so that a command may go on with the next one."""
     # Errors of the connection, the settings or a full disk have classes of their own.
-    return isinstance(error, RunDamagedError | StoreDamagedError) or type(error) is StoreError
+    return (
+        isinstance(error, errors.RunDamagedError | errors.StoreDamagedError)
+        or type(error) is errors.StoreError
+    )
 
 
-def damage_reason(error: StoreError) -> str:
+def damage_reason(error: errors.StoreError) -> str:
     """Why a run cannot be read, and what may help; without the run's id."""
-    if not isinstance(error, RunDamagedError):
+    if not isinstance(error, errors.RunDamagedError):
         return str(error)
     return f"{error.what}; {_REBUILD if error.can_rebuild else _NO_REBUILD}"
 

@@ -24,16 +24,10 @@ from murmur_streams.cli.shell.options import State, Target
 from murmur_streams.cli.shell.printing import print_json, print_message, printable
 from murmur_streams.cli.shell.run_source import every_run
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.archive.lines import (
-    LONGEST_HEADER_BYTES,
-    ArchiveDecoder,
-    CutOffError,
-    may_be_header,
-)
+from murmur_streams.core.archive import lines
 from murmur_streams.core.archive.run_archive import verify
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.pages import RunFilter, listing_key
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, RunFilter, listing_key
 from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.work_store import WorkStore
 
@@ -223,8 +217,8 @@ def read_whole(path: Path, wanted: frozenset[str]) -> Whole:
     with transfer.file_errors(str(path)):
         path.touch()
     with transfer.file_errors(str(path)), path.open("rb") as stream:
-        if not (first := stream.readline(LONGEST_HEADER_BYTES)).endswith(b"\n"):
-            if len(first) < LONGEST_HEADER_BYTES and may_be_header(first):
+        if not (first := stream.readline(lines.LONGEST_HEADER_BYTES)).endswith(b"\n"):
+            if len(first) < lines.LONGEST_HEADER_BYTES and lines.may_be_header(first):
                 return whole
             raise errors.InvalidArchiveError(
                 f"{path} is not an export of runs; choose another file"
@@ -232,7 +226,7 @@ def read_whole(path: Path, wanted: frozenset[str]) -> Whole:
         stream.seek(0)
         try:
             _read_runs(stream, whole, wanted)
-        except CutOffError:
+        except lines.CutOffError:
             return whole
         except errors.InvalidArchiveError as error:
             raise errors.InvalidArchiveError(
@@ -243,7 +237,7 @@ def read_whole(path: Path, wanted: frozenset[str]) -> Whole:
 
 
 def _read_runs(stream: BinaryIO, whole: Whole, wanted: frozenset[str]) -> None:
-    decoder, size = ArchiveDecoder(), 0
+    decoder, size = lines.ArchiveDecoder(), 0
     while (line := stream.readline(transfer.LONGEST_LINE_BYTES)).endswith(b"\n"):
         archive = decoder.feed(line)
         size += len(line)

@@ -16,14 +16,7 @@ from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.printing import print_json, print_message, printable
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.archive.run_archive import RunArchive
-from murmur_streams.core.model.errors import (
-    InvalidArchiveError,
-    MurmurError,
-    RunDamagedError,
-    RunExistsError,
-    RunNotFoundError,
-    StoreError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.stores.work_store import WorkStore
 
 File = Annotated[
@@ -72,10 +65,10 @@ async def import_(session: Session, file: File = None, skip_existing: SkipExisti
     except (KeyboardInterrupt, asyncio.CancelledError):
         print_message(f"interrupted after {counts.text}; {_AGAIN}")
         raise
-    except MurmurError as error:
+    except errors.MurmurError as error:
         if not session.as_json and counts.runs:
             # A damaged file stays damaged: only after an error of the store is a retry useful.
-            again = f"; {_AGAIN}" if isinstance(error, StoreError) else ""
+            again = f"; {_AGAIN}" if isinstance(error, errors.StoreError) else ""
             print_message(f"imported {counts.text} before that{again}")
         raise
     _conclude(session, counts)
@@ -103,19 +96,19 @@ async def _restore(
 ) -> None:
     try:
         is_new = await store.restore(archive)
-    except RunExistsError:
+    except errors.RunExistsError:
         is_same = await _is_same_life(store, archive)
         (counts.older if is_same else counts.taken).append(archive.run_id)
         return
-    except InvalidArchiveError as error:
-        raise InvalidArchiveError(f"{source.name}: {error}") from None
+    except errors.InvalidArchiveError as error:
+        raise errors.InvalidArchiveError(f"{source.name}: {error}") from None
     if not is_new:
         counts.skipped += 1
         return
     counts.add(len(archive.entries))
     try:
         report = await store.audit(archive.run_id)
-    except RunNotFoundError:
+    except errors.RunNotFoundError:
         # It expired or was deleted after it was written here.
         return
     if not report.ok:
@@ -127,7 +120,7 @@ async def _is_same_life(store: WorkStore, archive: RunArchive) -> bool:
     """Whether the run with this id here is the same run, at an earlier or a later version."""
     try:
         return (await store.snapshot(archive.run_id)).epoch == archive.epoch
-    except (RunNotFoundError, RunDamagedError):
+    except (errors.RunNotFoundError, errors.RunDamagedError):
         return False
 
 

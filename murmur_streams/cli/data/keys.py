@@ -12,8 +12,7 @@ from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.options import RunId
 from murmur_streams.cli.shell.printing import console, print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.pages import listing_key
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.redaction import redacted
 from murmur_streams.stores.redis.keys import Keys, removal_row

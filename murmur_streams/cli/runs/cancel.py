@@ -11,7 +11,7 @@ from murmur_streams.cli.shell.options import RunId, seconds_of
 from murmur_streams.cli.shell.run_source import open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.rules.cancellation import Cancellation
+from murmur_streams.core.rules.evolve import Cancellation
 
 REQUESTED = "its worker is being notified"
 STOPPED_BY = {

@@ -20,9 +20,8 @@ from murmur_streams.cli.shell.options import Every, Limit, RunId, State, Target
 from murmur_streams.cli.shell.run_source import every_run, open_run_source
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.entries import JournalEntry
-from murmur_streams.core.model.pages import RunPage
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, RunPage
 from murmur_streams.core.model.states import RunState
 
 WATCH_SECONDS = 1.0

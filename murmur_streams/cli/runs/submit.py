@@ -12,16 +12,11 @@ import typer
 from pydantic import JsonValue
 
 from murmur_streams.cli.runs.watch import Follower
+from murmur_streams.cli.shell import run_source
 from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.options import AgentName, RunId, moment_of, option, seconds_of
 from murmur_streams.cli.shell.printing import print_message
-from murmur_streams.cli.shell.run_source import (
-    UNSERVED_SECONDS,
-    RunSource,
-    open_run_source,
-    print_own_warnings,
-)
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidPayloadError
 from murmur_streams.core.rules.requests import MOST_PRIORITY
@@ -102,8 +97,8 @@ async def submit(
         murmur-streams submit invoice '{"order": 7}' --idempotency-key order-7
     """
     value = read_input(given)
-    print_own_warnings()
-    async with open_run_source(session, flags.app, may_be_new=True) as source:
+    run_source.print_own_warnings()
+    async with run_source.open_run_source(session, flags.app, may_be_new=True) as source:
         new_id, warning = await source.submit(target, value, flags.options())
         session.print({"run_id": new_id, "target": target, "submitted": True}, new_id)
         _print_warning(session, warning)
@@ -126,14 +121,16 @@ async def retry(
         murmur-streams retry my-run --follow
         murmur-streams retry my-run --run-id my-run-2
     """
-    print_own_warnings()
+    run_source.print_own_warnings()
     async with open_fleet(session) as fleet:
         handle = await fleet.retry(run, new_run_id=run_id)
         new_id = handle.run_id
         session.print({"run_id": new_id, "retry_of": run, "submitted": True}, new_id)
-        _print_warning(session, await handle.unserved(UNSERVED_SECONDS))
+        _print_warning(session, await handle.unserved(run_source.UNSERVED_SECONDS))
         if follow:
-            raise typer.Exit(await Follower(session, new_id).follow_to_end(RunSource(fleet)))
+            raise typer.Exit(
+                await Follower(session, new_id).follow_to_end(run_source.RunSource(fleet))
+            )
 
 
 def _print_warning(session: Session, warning: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 
 from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
-from murmur_streams.core.model.pages import MOST_RUNS
+from murmur_streams.core.model.run import MOST_RUNS
 from murmur_streams.core.model.states import RunState
 from murmur_streams.settings import VARIABLES, Settings, variable
 

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from murmur_streams.core.exception_text import error_message, error_type_name
 from murmur_streams.core.model.events import RunEvent, RunEventType
-from murmur_streams.core.model.result_codec import dump_output
-from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
+from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult, dump_output
 from murmur_streams.core.model.run import Run, moment_of
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.wire.answers import RunSnapshot

@@ -14,9 +14,8 @@ from murmur_streams.cli.shell.load_fleet import open_fleet
 from murmur_streams.cli.shell.session import RETRY_SECONDS, Session
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
-from murmur_streams.core.model.pages import MOST_RUNS, RunPage
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import MOST_RUNS, Run, RunPage
 from murmur_streams.core.model.states import RunState
 from murmur_streams.fleet import Fleet
 from murmur_streams.fleet.handle import RunHandle

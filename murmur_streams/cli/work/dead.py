@@ -15,8 +15,8 @@ from murmur_streams.cli.shell import printing
 from murmur_streams.cli.shell.command import command, group
 from murmur_streams.cli.shell.options import Every, Limit, RunId, option
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.core.model.dead_letters import DeadLetter
 from murmur_streams.core.model.errors import DeadLetterNotFoundError
+from murmur_streams.core.rules.requests import DeadLetter
 from murmur_streams.stores.dead_letters import DeadLetterBox
 
 Runs = Annotated[

@@ -23,8 +23,7 @@ from murmur_streams.cli.work.worker import (
     begin,
     process_setting,
 )
-from murmur_streams.core.model.identifiers import check_tenant
-from murmur_streams.core.model.limits import TEN_YEARS_SECONDS
+from murmur_streams.core.model.limits import TEN_YEARS_SECONDS, check_tenant
 from murmur_streams.server.auth.callers import (
     Principal,
     Scope,

@@ -8,11 +8,9 @@ from itertools import islice, pairwise
 
 from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import EntryType, JournalEntry
-from murmur_streams.core.model.identifiers import check_run_id, check_target, check_tenant
-from murmur_streams.core.model.limits import MAX_COUNT
-from murmur_streams.core.model.result_codec import decode_result
+from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
+from murmur_streams.core.model.limits import MAX_COUNT, check_run_id, check_target, check_tenant
+from murmur_streams.core.model.results import decode_result
 from murmur_streams.core.model.run import Run, run_to_fields
 from murmur_streams.core.rules.audit import AuditReport, audit_run
 from murmur_streams.core.rules.evolve import fold

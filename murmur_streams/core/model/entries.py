@@ -1,22 +1,93 @@
-"""Entries of a run's journal: flat text fields, the same in every store."""
+"""Entries of a run's journal: flat text fields, the same in every store.
+
+A cursor is a reader's position as opaque text, which names the run's life that it belongs to.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import cast
+from typing import Self, cast
 
 from murmur_streams.core.json_values import decode_json, encode_json
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.errors import (
-    InvalidEventError,
-    PayloadTooLargeError,
-    RunDamagedError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress
+
+_CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A position in a run's journal: after the entry ``<ms>-<seq>`` of the life ``epoch``."""
+
+    epoch: str
+    ms: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.ms}-{self.seq}"
+
+    @property
+    def entry_id(self) -> str:
+        """The id of the entry it stands after."""
+        return f"{self.ms}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read a cursor's text; InvalidCursorError when it is not one."""
+        match = _CURSOR.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise errors.InvalidCursorError(
+                f"{ascii(text)[:60]} is not a cursor; pass the .id of an event, or None"
+            )
+        return cls(match[1], int(match[2]), int(match[3]))
+
+    def check(self, *, epoch: str, version: int, found: bool, oldest: Self | None) -> None:
+        """Raise when the journal no longer continues after this cursor.
+
+        Args:
+            epoch: the run's epoch.
+            version: seq of the run's last entry.
+            found: whether the journal has an entry with exactly this id.
+            oldest: the position just before the oldest entry; None in an empty journal.
+
+        Raises:
+            CursorResetError: another run or life, beyond the end, or a rewritten entry.
+            CursorGapError: the entry was trimmed away.
+        """
+        if self.epoch != epoch:
+            raise errors.CursorResetError(
+                "the cursor belongs to another run, or to an earlier life of this id; "
+                "read again from the start",
+                None,
+            )
+        if found or (oldest is not None and self.seq == oldest.seq and self.ms <= oldest.ms):
+            # The entry just before the oldest one may be trimmed: nothing after it is missing.
+            return
+        if self.seq > version:
+            raise errors.CursorResetError(
+                f"the cursor stands after entry {self.seq}, but the run has only {version}; "
+                "the server lost writes: read again from the start",
+                None,
+            )
+        if oldest is not None and self.seq <= oldest.seq:
+            raise trimmed_away(self.seq, oldest)
+        raise errors.CursorResetError(
+            f"entry {self.seq} is not the one that the cursor saw (a failover rewound the "
+            "journal); read again from the start",
+            None,
+        )
+
+
+def trimmed_away(seen: int, resume: Cursor) -> errors.CursorGapError:
+    """The error of a reader that has seen entry ``seen`` and can only resume after ``resume``."""
+    return errors.CursorGapError(
+        f"entries {seen + 1} to {resume.seq} were trimmed away", str(resume)
+    )
 
 
 class EntryType(StrEnum):
@@ -99,7 +170,7 @@ class JournalEntry:
             return self._event()
         except (ValueError, OverflowError, RecursionError) as error:
             what = f"the event of entry {self.seq} cannot be read"
-            raise RunDamagedError(self.run_id, what, can_rebuild=False) from error
+            raise errors.RunDamagedError(self.run_id, what, can_rebuild=False) from error
 
     def _event(self) -> RunEvent:
         fields = self.fields
@@ -141,11 +212,11 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
         PayloadTooLargeError: over ``max_bytes``.
     """
     if event.run_id != run_id:
-        raise InvalidEventError(
+        raise errors.InvalidEventError(
             f"the event's run_id is {event.run_id!r}, but it was written to run {run_id!r}"
         )
     if event.timestamp.utcoffset() is None:
-        raise InvalidEventError(
+        raise errors.InvalidEventError(
             "the event's timestamp has no time zone; use datetime.now(tz=UTC), or leave it out"
         )
     fields = {"type": str(event.type)}
@@ -154,14 +225,14 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
         if value is not None:
             fields[name] = value
     if event.data is not None:
-        fields["data"] = encode_json(event.data, "the event's data", InvalidEventError)
+        fields["data"] = encode_json(event.data, "the event's data", errors.InvalidEventError)
     fields["ts"] = _moment(event.timestamp)
     try:
         size = sum([len(value.encode()) for value in fields.values()])
     except UnicodeEncodeError:
         raise _lone_surrogate(fields) from None
     if size > max_bytes:
-        raise PayloadTooLargeError("the event", size, max_bytes, "max_event_bytes")
+        raise errors.PayloadTooLargeError("the event", size, max_bytes, "max_event_bytes")
     return fields
 
 
@@ -169,16 +240,16 @@ def _moment(timestamp: datetime) -> str:
     try:
         return timestamp.astimezone(UTC).isoformat()
     except OverflowError:
-        raise InvalidEventError(
+        raise errors.InvalidEventError(
             f"the event's timestamp {timestamp} is outside the years 1 to 9999 in UTC"
         ) from None
 
 
-def _lone_surrogate(fields: Fields) -> InvalidEventError:
+def _lone_surrogate(fields: Fields) -> errors.InvalidEventError:
     found = next(
         name for name, text in fields.items() if text != text.encode(errors="replace").decode()
     )
-    return InvalidEventError(
+    return errors.InvalidEventError(
         f"the event's {found} holds a lone surrogate, which is not valid Unicode text"
     )
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, Generic, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
+from murmur_streams.core.json_type import loose_json
+from murmur_streams.core.json_values import decode_json, encode_json
+from murmur_streams.core.model.errors import InvalidPayloadError, RemoteAgentError
 
 T = TypeVar("T")
 
@@ -78,3 +84,117 @@ class GroupResult(BaseModel):
 
 
 RunResult = AgentResult[Any] | GroupResult
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedOutput:
+    """An output that is JSON already, encoded by the declared type of its agent."""
+
+    json: JsonValue
+    model: str | None = None
+    """The name of the output's pydantic model; None when it was not a model."""
+
+
+class StoredModel(BaseModel):
+    """A model that was read back without its class: it has the fields and model_dump()."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def encode_result(result: RunResult) -> str:
+    """Encode a result as JSON text.
+
+    Raises:
+        InvalidPayloadError: an output is neither a pydantic model nor a JSON value.
+    """
+    if isinstance(result, GroupResult):
+        payload: dict[str, object] = {
+            "kind": "group",
+            "outputs": {name: _encode_agent(leaf) for name, leaf in result.outputs.items()},
+            "metadata": result.metadata.model_dump(mode="json"),
+        }
+    elif isinstance(cast("object", result), AgentResult):
+        payload = _encode_agent(result)
+    else:
+        raise InvalidPayloadError(
+            f"a result is an AgentResult or a GroupResult, not {type(result).__name__}"
+        )
+    return encode_json(payload, "the result")
+
+
+def decode_result(text: str | bytes) -> RunResult:
+    """Decode a result that this or an older version encoded."""
+    payload = cast("dict[str, Any]", decode_json(text))
+    # Results of murmur-runtime carry no "model" key, and their outputs are always models.
+    return read_result(payload, is_group=payload.get("kind", "agent") == "group", model="")
+
+
+def read_result(members: Mapping[str, Any], *, is_group: bool, model: str | None) -> RunResult:
+    """Read a result from JSON.
+
+    Args:
+        members: the JSON.
+        is_group: whether it is the result of a group.
+        model: what a missing ``model`` of an agent's result means; None: not a model.
+
+    Raises:
+        TypeError, LookupError, ValueError: the members are not those of a result.
+    """
+    if not is_group:
+        return _read_agent(members, model)
+    return GroupResult(
+        outputs={name: _read_agent(leaf, model) for name, leaf in members["outputs"].items()},
+        metadata=ResultMetadata.model_validate(members.get("metadata") or {}),
+    )
+
+
+def _read_agent(members: Mapping[str, Any], model: str | None) -> AgentResult[Any]:
+    message, output = members.get("error"), members.get("output")
+    if members.get("model", model) is not None and isinstance(output, dict):
+        output = StoredModel.model_validate(output)
+    kind, frames = members.get("error_type") or "RuntimeError", members.get("error_traceback")
+    return AgentResult[Any](
+        output=output,
+        error=None if message is None else RemoteAgentError(kind, message, frames),
+        metadata=ResultMetadata.model_validate(members.get("metadata") or {}),
+        agent_name=members["agent_name"],
+        task_id=members["task_id"],
+    )
+
+
+def dump_output(output: object) -> JsonValue:
+    """Turn an output into the JSON value that is stored; a model becomes its fields by name.
+
+    Raises:
+        InvalidPayloadError: it has no JSON, or holds a secret, which JSON would replace by stars.
+    """
+    if isinstance(output, EncodedOutput):
+        return output.json
+    if isinstance(output, BaseModel):
+        return loose_json(output, f"the output of type {type(output).__name__}", by_alias=False)
+    return cast("JsonValue", output)
+
+
+def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
+    output = cast("object", result.output)
+    payload: dict[str, object] = {
+        "kind": "agent",
+        "agent_name": result.agent_name,
+        "task_id": result.task_id,
+        "metadata": result.metadata.model_dump(mode="json"),
+        "output": dump_output(output),
+        "error": None,
+        "model": _model_name(output),
+    }
+    if result.error is not None:
+        payload["error"] = error_message(result.error)
+        payload["error_type"] = error_type_name(result.error)
+        if (frames := error_traceback(result.error)) is not None:
+            payload["error_traceback"] = frames
+    return payload
+
+
+def _model_name(output: object) -> str | None:
+    if isinstance(output, EncodedOutput):
+        return output.model
+    return type(output).__qualname__ if isinstance(output, BaseModel) else None

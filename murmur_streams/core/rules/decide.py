@@ -77,8 +77,8 @@ from murmur_streams.core.model.events import is_closing
 from murmur_streams.core.model.run import Run, run_to_fields
 from murmur_streams.core.model.states import CHANGES, Change, RunState
 from murmur_streams.core.rules import executions
-from murmur_streams.core.rules.decision import Answer, Decision, Now, ended, written
 from murmur_streams.core.rules.evolve import evolve
+from murmur_streams.core.rules.executions import Answer, Decision, Now, ended, written
 
 __all__ = ["LIVE_GRACE_MS", "PROGRESS_INTERVAL_MS", "Answer", "Decision", "Now", "decide"]
 

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from murmur_streams.core.model.cursors import Cursor, trimmed_away
-from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry, trimmed_away
 from murmur_streams.core.model.errors import CursorResetError
 from murmur_streams.core.model.states import TERMINAL_STATES
 

@@ -9,17 +9,15 @@ import logging
 from enum import Enum, auto
 
 from murmur_streams.core.model.work import Claim
-from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
-from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT
+from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED, DEADLINE_TEXT
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.context import RunContext
-from murmur_streams.fleet.current import Awaited, CurrentExecution, enter_execution
+from murmur_streams.fleet.current import Awaited, CurrentExecution, enter_execution, enter_trace
 from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.endings import Endings
 from murmur_streams.fleet.execution.tasks import leave_behind, running_tasks
 from murmur_streams.fleet.logs import loggable
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
-from murmur_streams.fleet.trace import enter_trace
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
 

@@ -11,15 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from murmur_streams.core.model import errors
-from murmur_streams.core.model.work import (
-    MAX_REPORTED_RUNS,
-    ClaimNotice,
-    ControlMessage,
-    NoticeKind,
-    TargetRule,
-    WorkerInfo,
-)
+from murmur_streams.core.model import errors, work
 from murmur_streams.fleet.agents import checked_targets
 from murmur_streams.fleet.execution.execution import STOP_SECONDS, Verdict
 from murmur_streams.fleet.execution.tasks import end_within, first_of, guard_callbacks, guard_tasks
@@ -238,29 +230,29 @@ class Worker:
             wake_up = queue.wait(self._targets, _idle_seconds(claimed.next_due_seconds))
             await self._until_stopping(first_of(wake_up, self._requeued.wait()))
 
-    def _rules(self) -> list[TargetRule]:
+    def _rules(self) -> list[work.TargetRule]:
         # In random order, so that a full queue does not starve the targets after it.
         targets = random.sample(self._targets, len(self._targets))
         agents = self._fleet.agents
-        return [TargetRule(target, agents[target].policy.most_attempts) for target in targets]
+        return [work.TargetRule(target, agents[target].policy.most_attempts) for target in targets]
 
-    def _on_notice(self, notice: ClaimNotice) -> None:
+    def _on_notice(self, notice: work.ClaimNotice) -> None:
         claim = notice.claim
-        if notice.kind is NoticeKind.SILENT:
+        if notice.kind is work.NoticeKind.SILENT:
             self._executions.counts["silent"] += 1
             logger.warning("run %s: its handler has written nothing for long", claim.run_id)
-        elif notice.kind is NoticeKind.CANCEL:
+        elif notice.kind is work.NoticeKind.CANCEL:
             self._executions.stop(claim.token, Verdict.CANCELLED)
         elif self._executions.stop(claim.token, Verdict.LOST):
             logger.warning("run %s: the claim is over, its execution is cancelled", claim.run_id)
 
-    def _on_control_message(self, message: ControlMessage) -> None:
+    def _on_control_message(self, message: work.ControlMessage) -> None:
         if message.kind == "cancel":
             self._executions.stop(message.claim, Verdict.CANCELLED)
 
-    def _info(self) -> WorkerInfo:
+    def _info(self) -> work.WorkerInfo:
         held = self._executions.run_ids
-        return WorkerInfo(
+        return work.WorkerInfo(
             id=self.name,
             host=host_name(),
             pid=os.getpid(),
@@ -271,7 +263,7 @@ class Worker:
             started_ms=self._started_ms,
             state=self._state(held),
             held=len(held),
-            runs=held[:MAX_REPORTED_RUNS],
+            runs=held[: work.MAX_REPORTED_RUNS],
         )
 
     def _state(self, held: list[str]) -> str:

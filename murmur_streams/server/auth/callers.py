@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
-from murmur_streams.core.model.identifiers import check_tenant
+from murmur_streams.core.model.limits import check_tenant
 from murmur_streams.wire.problems import BAD_REQUEST, LONG_HEADERS, UNAUTHORIZED, ProblemError
 
 LONGEST_TICKET = 1_024

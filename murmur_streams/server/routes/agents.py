@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from pydantic import JsonValue
 
-from murmur_streams.core.model.identifiers import check_target
+from murmur_streams.core.model.limits import check_target
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.server.auth.access import READERS, Submitter, ThePod, pod_of
 from murmur_streams.server.auth.callers import Principal

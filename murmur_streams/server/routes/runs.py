@@ -9,8 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
-from murmur_streams.core.model.pages import listing_key
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, listing_key
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.server import run_requests
 from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, ThePod, pod_of

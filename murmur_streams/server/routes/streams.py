@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
 
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import EntryType
+from murmur_streams.core.model.entries import Cursor, EntryType
 from murmur_streams.core.model.errors import CursorError
 from murmur_streams.core.model.events import RunEventType
-from murmur_streams.core.model.identifiers import check_run_id, check_target
+from murmur_streams.core.model.limits import check_run_id, check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.server import stream_messages
 from murmur_streams.server.auth.access import Admin, Reader, StreamReader, ThePod

@@ -8,7 +8,7 @@ from typing import Any
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError
-from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.core.rules.audit import AuditReport, audit_run
 from murmur_streams.stores.redis.keys import removal_row

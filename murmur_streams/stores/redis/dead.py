@@ -7,10 +7,9 @@ from contextlib import aclosing
 from typing import Any
 
 from murmur_streams.core.model.commands import Create
-from murmur_streams.core.model.dead_letters import DeadLetter, letter_from_fields
-from murmur_streams.core.model.identifiers import new_run_id
-from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.limits import Limits, new_run_id
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.requests import DeadLetter, letter_from_fields
 from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterBox, invalid_cursor
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.replies import clock_ms, pairs, text, text_or_none

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.settings import KEY_PREFIX
 

@@ -7,8 +7,7 @@ import heapq
 from itertools import islice
 
 from murmur_streams.core.model.errors import RunDamagedError
-from murmur_streams.core.model.pages import RunFilter, RunPage
-from murmur_streams.core.model.run import Run, run_from_fields
+from murmur_streams.core.model.run import Run, RunFilter, RunPage, run_from_fields
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.replies import pairs, text
 from murmur_streams.stores.redis.server import Server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.core.model.pages import MOST_RUNS
+from murmur_streams.core.model.run import MOST_RUNS
 from murmur_streams.core.model.states import TERMINAL_STATES, RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore, server_of

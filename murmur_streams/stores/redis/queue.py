@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from murmur_streams.core.model import work
 from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
-from murmur_streams.core.rules.decision import check_answer
+from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.stores.protocol import WorkQueue
 from murmur_streams.stores.redis.calls import Calls, Durations
 from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text

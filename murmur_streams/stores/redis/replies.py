@@ -9,7 +9,7 @@ from typing import Any
 from murmur_streams.core.model.entries import Fields, JournalEntry
 from murmur_streams.core.model.feed import read_position
 from murmur_streams.core.model.work import Claim, ControlMessage
-from murmur_streams.core.rules.decision import Answer
+from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.redis.connection.failures import UNCONFIRMED, UnconfirmedError
 
 

@@ -9,21 +9,25 @@ from typing import Any, Self, cast
 from redis.asyncio import Redis
 
 from murmur_streams.core.archive.run_archive import RunArchive, restorable
+from murmur_streams.core.model import run
 from murmur_streams.core.model.commands import Append, Command, Seal, SetState
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunNotFoundError, StoreConfigurationError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.identifiers import check_run_id, check_target
-from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
-from murmur_streams.core.model.pages import RunFilter, RunPage
+from murmur_streams.core.model.limits import (
+    Limits,
+    check_max_events,
+    check_run_id,
+    check_target,
+    duration_ms,
+)
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import PROGRESS_FIELDS, PayloadKind, Run, run_from_fields
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.core.rules.decision import check_answer
+from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls, Durations
@@ -43,7 +47,7 @@ from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.timing import wall_clock_ms
 from murmur_streams.stores.work_store import WorkStore
 
-STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in PROGRESS_FIELDS))
+STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in run.PROGRESS_FIELDS))
 
 
 class RedisRunStore(WorkStore):
@@ -157,17 +161,17 @@ class RedisRunStore(WorkStore):
             raise RunNotFoundError(run_id)
         progress = None
         if values[1]:
-            counters = zip(PROGRESS_FIELDS, map(int, values[1:]), strict=True)
+            counters = zip(run.PROGRESS_FIELDS, map(int, values[1:]), strict=True)
             progress = RunProgress(**dict(counters))
         return RunStatus(run_id=run_id, state=RunState(text(values[0])), progress=progress)
 
-    async def snapshot(self, run_id: str) -> Run:
+    async def snapshot(self, run_id: str) -> run.Run:
         flat = await self._server.read("HGETALL", self._keys.run(check_run_id(run_id)))
         if not flat:
             raise RunNotFoundError(run_id)
-        return run_from_fields(run_id, pairs(flat))
+        return run.run_from_fields(run_id, pairs(flat))
 
-    async def _list(self, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
+    async def _list(self, wanted: run.RunFilter, limit: int, cursor: str | None) -> run.RunPage:
         return await list_runs(self._server, wanted, limit, cursor)
 
     def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[RunEvent]:
@@ -263,7 +267,7 @@ class RedisRunStore(WorkStore):
         ]
         await asyncio.gather(*calls)
 
-    async def _payload(self, run_id: str, kind: PayloadKind) -> str | None:
+    async def _payload(self, run_id: str, kind: run.PayloadKind) -> str | None:
         keys = self._keys
         form = {"input": keys.input, "result": keys.result, "checkpoint": keys.checkpoint}[kind]
         stored, exists = await self._server.read_all(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.model.pages import RunFilter, listing_key
+from murmur_streams.core.model.run import RunFilter, listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import (
     Database,

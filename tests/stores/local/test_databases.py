@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind
+from murmur_streams.core.model.run import PayloadKind, RunFilter
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
     Changes,

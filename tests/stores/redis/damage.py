@@ -6,7 +6,7 @@ from typing import Any
 
 from redis import Redis
 
-from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from tests.stores.redis.steps import Damage

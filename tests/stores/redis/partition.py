@@ -8,8 +8,13 @@ from typing import Any
 from redis import Redis
 
 from murmur_streams.core.model.entries import EntryType, JournalEntry
-from murmur_streams.core.model.pages import listing_key
-from murmur_streams.core.model.run import FOLDED_FIELDS, Run, run_from_fields, run_to_fields
+from murmur_streams.core.model.run import (
+    FOLDED_FIELDS,
+    Run,
+    listing_key,
+    run_from_fields,
+    run_to_fields,
+)
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.redis.keys import Keys

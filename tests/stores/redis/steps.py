@@ -27,8 +27,7 @@ from murmur_streams.core.model.commands import (
 )
 from murmur_streams.core.model.entries import Fields
 from murmur_streams.core.model.events import RunEventType
-from murmur_streams.core.model.identifiers import new_epoch
-from murmur_streams.core.model.limits import Limits
+from murmur_streams.core.model.limits import Limits, new_epoch
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import TERMINAL_STATES, RunProgress, RunState
 from murmur_streams.stores.redis.writes import MERGED_SCRIPTS

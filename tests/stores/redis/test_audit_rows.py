@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.model.pages import listing_key
+from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore

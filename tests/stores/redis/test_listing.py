@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.core.model.pages import RunPage
+from murmur_streams.core.model.run import RunPage
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space

@@ -11,7 +11,7 @@ import pytest
 from murmur_streams.core.model.errors import InvalidInputError, LeaseLostError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claim, TargetRule
-from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT
+from murmur_streams.core.rules.executions import DEADLINE_TEXT
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until

@@ -9,8 +9,7 @@ import pytest
 
 from murmur_streams.cli.data.keys import inspections_of
 from murmur_streams.core.model.entries import EntryType
-from murmur_streams.core.model.pages import listing_key
-from murmur_streams.core.model.run import Run
+from murmur_streams.core.model.run import Run, listing_key
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.keys import removal_row
 from murmur_streams.stores.redis.queue import Queue

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from murmur_streams.core.model.cursors import Cursor
+from murmur_streams.core.model.entries import Cursor
 from murmur_streams.core.model.errors import CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState

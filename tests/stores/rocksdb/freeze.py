@@ -12,8 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind, run_to_fields
+from murmur_streams.core.model.run import PayloadKind, RunFilter, run_to_fields
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.engine.database import (
     Database,

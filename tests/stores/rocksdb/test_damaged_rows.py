@@ -7,8 +7,7 @@ import pytest
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind
+from murmur_streams.core.model.run import PayloadKind, RunFilter
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import (
     Database,

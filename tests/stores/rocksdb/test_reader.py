@@ -5,7 +5,7 @@ from threading import Event, Thread
 import pytest
 
 from murmur_streams.core.model.errors import StoreClosedError
-from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import RunFilter
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import Changes
 from tests.stores.rocksdb.making import appended, changed, created, new_run, opened

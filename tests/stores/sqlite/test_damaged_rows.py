@@ -11,8 +11,7 @@ from typing import cast
 import pytest
 
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind
+from murmur_streams.core.model.run import PayloadKind, RunFilter
 from murmur_streams.stores.local.engine.database import (
     Changes,
     Database,

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from murmur_streams.core.model.pages import RunFilter
+from murmur_streams.core.model.run import RunFilter
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import Due, QueuePosition
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase

@@ -12,8 +12,7 @@ from typing import Protocol
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.core.model.run import PayloadKind, Run, RunFilter
 
 
 class Due(StrEnum):

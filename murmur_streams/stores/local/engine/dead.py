@@ -7,9 +7,9 @@ import re
 from collections.abc import AsyncGenerator, Callable
 
 from murmur_streams.core.model.commands import Create
-from murmur_streams.core.model.dead_letters import DeadLetter, letter_from_fields
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.requests import DeadLetter, letter_from_fields
 from murmur_streams.stores.dead_letters import LETTERS_PAGE, DeadLetterBox, invalid_cursor
 from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.database import ItemRange, Reader, Space

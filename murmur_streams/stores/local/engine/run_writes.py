@@ -19,11 +19,11 @@ from murmur_streams.core.model.commands import (
     PushEvent,
     SetResult,
 )
-from murmur_streams.core.model.dead_letters import LETTER_TEXTS
 from murmur_streams.core.model.entries import EntryType, JournalEntry
 from murmur_streams.core.model.run import PayloadKind, Run, changed
 from murmur_streams.core.rules.decide import Decision, Now, decide
 from murmur_streams.core.rules.evolve import evolve
+from murmur_streams.core.rules.requests import LETTER_TEXTS
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, advanced, is_due, keep
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Space, Stored
 

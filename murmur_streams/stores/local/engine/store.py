@@ -12,16 +12,20 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
-from murmur_streams.core.model.identifiers import check_run_id, check_target
-from murmur_streams.core.model.limits import Limits, check_max_events, duration_ms
-from murmur_streams.core.model.pages import RunFilter, RunPage, listing_key
+from murmur_streams.core.model.limits import (
+    Limits,
+    check_max_events,
+    check_run_id,
+    check_target,
+    duration_ms,
+)
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.core.model.run import PayloadKind, Run, RunFilter, RunPage, listing_key
 from murmur_streams.core.model.states import RunStatus
 from murmur_streams.core.model.work import MAX_SILENT_BEATS
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.core.rules.decision import check_answer
+from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed

@@ -14,10 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import EntryType, JournalEntry, copied_entry
+from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry, copied_entry
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading

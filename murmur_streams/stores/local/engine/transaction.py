@@ -17,8 +17,7 @@ from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.rules.evolve import fold
-from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED
-from murmur_streams.core.rules.failure_texts import DEADLINE_TEXT, NEGLECTED_TEXT
+from murmur_streams.core.rules.executions import DEADLINE_EXCEEDED, DEADLINE_TEXT, NEGLECTED_TEXT
 from murmur_streams.stores.local.engine.bookkeeping import is_due, keep, ready_position
 from murmur_streams.stores.local.engine.database import Due, RunChange, Stored
 from murmur_streams.stores.local.engine.run_writes import RunWrites, Written

@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from murmur_streams.core.model.entries import JournalEntry, copied_entry
 from murmur_streams.core.model.feed import START, Position
-from murmur_streams.core.model.pages import RunFilter, listing_key
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.core.model.run import PayloadKind, Run, RunFilter, listing_key
 from murmur_streams.stores.local.engine import database as engine
 
 _Row = TypeVar("_Row", str, tuple[int, str])

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import struct
 
-from murmur_streams.core.model.pages import RunFilter, listing_key
-from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.core.model.run import PayloadKind, Run, RunFilter, listing_key
 from murmur_streams.stores.local.engine.database import Due, Space, Stored
 
 SCHEMA = b"mschema"

@@ -9,8 +9,7 @@ from itertools import islice
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.core.model.run import PayloadKind, Run, RunFilter
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.bookkeeping import is_due
 from murmur_streams.stores.local.rocksdb import keys, rows

@@ -10,8 +10,7 @@ from pydantic_core import from_json, to_json
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import run_from_fields, run_to_fields
+from murmur_streams.core.model.run import RunFilter, run_from_fields, run_to_fields
 from murmur_streams.stores.local.engine.database import FeedRow, QueuePosition, Stored
 
 FEED_INLINE_BYTES = 1024

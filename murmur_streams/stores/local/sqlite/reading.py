@@ -8,8 +8,7 @@ from typing import Any
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
-from murmur_streams.core.model.pages import RunFilter
-from murmur_streams.core.model.run import PayloadKind, Run
+from murmur_streams.core.model.run import PayloadKind, Run, RunFilter
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.sqlite import columns
 from murmur_streams.stores.local.sqlite.session import Row, SQLiteSession

@@ -13,12 +13,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from murmur_streams.core.model.cursors import Cursor
-from murmur_streams.core.model.entries import EntryType, JournalEntry
+from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
 from murmur_streams.core.model.errors import CursorResetError, RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import read_position
-from murmur_streams.core.model.identifiers import check_run_id
+from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
