@@ -30,11 +30,11 @@ LEVELS = ("debug", "info", "warning", "error")
 class RunContext:
     """One execution of one run, as its agent sees it.
 
-    Every method writes with the execution's fencing token: once another worker has taken the run
-    over, it raises LeaseLostError and nothing is written. In an ``async def`` agent, await a method
-    to know that the write is in the journal. Writes that are not awaited are done in order before
-    the run ends, and the run fails when one of them fails. In a ``def`` agent each call blocks
-    until the write is in the journal.
+    Every method writes with the execution's fencing token: once the run was taken back from this
+    worker, it raises LeaseLostError and nothing is written. In an ``async def`` agent, await a
+    method to know that the write is in the journal. Writes that are not awaited are done in order
+    before the run ends, and the run fails when one of them fails. In a ``def`` agent each call
+    blocks until the write is in the journal.
 
     Each method copies its value at the call, also when it is not awaited: a later change of a list
     does not change what is written. A value that is not JSON, or too large, raises

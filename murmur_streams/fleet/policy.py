@@ -16,11 +16,11 @@ RETRIES_EXHAUSTED = "retries_exhausted"
 NOT_RETRYABLE = "not_retryable"
 FAILED = "failed"
 RETRY_LATER = "retry_later"
-LEAST_LATER_SECONDS = 0.1
-"""RetryLater waits for so long at least."""
-MOST_SHORT_WAITS = 10
-"""When so many executions were excused, RetryLater waits for ``LEAST_LATE_WAIT_SECONDS``."""
-LEAST_LATE_WAIT_SECONDS = 1.0
+LEAST_RETRY_LATER_SECONDS = 0.1
+"""The shortest wait of a RetryLater."""
+MANY_EXCUSED = 10
+"""After so many excused executions, the shortest wait is ``LEAST_AFTER_MANY_SECONDS``."""
+LEAST_AFTER_MANY_SECONDS = 1.0
 SPARE_ATTEMPTS = 10
 """How many executions beyond its retries may end without a result, with dead or lost workers."""
 MOST_RETRIES = 1_000_000
@@ -183,7 +183,7 @@ def decide_failure(
     if later_seconds is not None:
         # Nothing else limits the number: an agent that asks for 0 s would keep a slot and the
         # server busy.
-        least = LEAST_LATER_SECONDS if excused < MOST_SHORT_WAITS else LEAST_LATE_WAIT_SECONDS
+        least = LEAST_RETRY_LATER_SECONDS if excused < MANY_EXCUSED else LEAST_AFTER_MANY_SECONDS
         decision = Retry(max(least, later_seconds), RETRY_LATER)
     elif earlier_failures >= policy.retries:
         return Dead(RETRIES_EXHAUSTED)

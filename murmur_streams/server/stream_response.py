@@ -63,7 +63,7 @@ class Ending(Enum):
     GONE = auto()
     """The client has closed the connection."""
     STUCK = auto()
-    """The client read nothing for ``send_seconds``, or a write to the connection failed."""
+    """The client read nothing for ``send_seconds``, or a write other than a heartbeat failed."""
     OVER = auto()
     """Its time is over, or the reader's credentials have expired or been removed."""
     DRAINED = auto()
@@ -109,8 +109,8 @@ class EventStream(Response):
 class Unwound:
     """The innermost middleware: it runs a stream's response after the router has returned.
 
-    The router's frames, the parameters and the request object would else stay alive as long as the
-    stream: a quarter of the memory of an open stream.
+    The router's frames, the parameters and the request object would otherwise stay alive as long
+    as the stream: a quarter of the memory of an open stream.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -227,8 +227,8 @@ class _Stream:
         if self._ending is Ending.GONE:
             return
         if self._ending is not Ending.STUCK:
-            # A stream whose time is over ends alone; those of a draining pod end together, and
-            # their clients would reconnect to the other pods all at once.
+            # Only a stream whose time is over ends alone. Those of a draining pod, or of a store
+            # that broke, end together, and their clients would reconnect all at once.
             most = 1.5 if self._ending is Ending.OVER else CROWD
             last = b"" if self._ending is None else _retry(self._options, 1, most)
             try:

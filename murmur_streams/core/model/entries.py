@@ -77,8 +77,8 @@ class Cursor:
         if oldest is not None and self.seq <= oldest.seq:
             raise trimmed_away(self.seq, oldest)
         raise errors.CursorResetError(
-            f"entry {self.seq} is not the one that the cursor saw (a failover rewound the "
-            "journal); read again from the start",
+            f"entry {self.seq} is missing, or is not the one that the cursor saw (the server lost "
+            "writes); read again from the start",
             None,
         )
 

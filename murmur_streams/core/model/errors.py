@@ -173,12 +173,12 @@ class RunNotTerminalError(MurmurError):
 
 
 class LeaseLostError(MurmurError):
-    """The worker's claim on the run is over: another worker took it, or the run has ended."""
+    """The worker's claim on the run is over: the run was taken back from it, or has ended."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
-            f"the claim on run {run_id!r} is over: another worker took it, or it has ended; "
-            "nothing was written"
+            f"the claim on run {run_id!r} is over: the run was taken back from this worker, or it "
+            "has ended; nothing was written"
         )
         self.run_id = run_id
 

@@ -5,10 +5,10 @@ A tail fetches entries from its store and offers each to the reader's ``Reading`
 ================================================  ==========================================
 The tail offers                                   The reader
 ================================================  ==========================================
-an entry that was seen (no later id)              drops it, so a tail may fetch twice
+an entry whose id is not above the position       drops it, so a tail may fetch twice
 the next entry: seq is one higher                 gets it
 the first entry of a fresh reader                 gets it: a trimmed journal starts later
-a seq that leaves a hole                          CursorGapError; it resumes before the entry
+a seq that leaves a hole                          CursorGapError, to resume before the entry
 a later id with a seq that does not grow          CursorResetError: the server lost writes
 an entry, or a run, of another epoch              CursorResetError: the id began a new life
 the seal or ``run.deleted``                       gets it, and the stream ends

@@ -36,8 +36,8 @@ class ExecutionOutcome(StrEnum):
     CANCELLED = "cancelled"
     HANDED_BACK = "handed_back"
     LOST = "lost"
-    """The claim is over, because another worker has the run or it was deleted: nothing was
-    written."""
+    """The claim is over, because the run was taken back, has ended or was deleted: nothing
+    was written."""
     LEFT = "left"
     """The store failed: the run is executed again when its lease has run out."""
 

@@ -94,14 +94,16 @@ class Execution:
         self._context.end()
 
     def stop(self, verdict: Verdict) -> bool:
-        """Cancel the handler. False when it has ended or was stopped before."""
+        """Cancel the handler. True when this verdict now counts."""
         if verdict is Verdict.CANCELLED:
             self._endings.cancel_requested = True
         is_over = self._is_ending or (self._handler is not None and self._handler.done())
         if is_over or self._verdict is not None:
             if verdict in {Verdict.LOST, Verdict.HANDED_BACK}:
                 self._endings.hurry()
-            return not is_over and self._stop_again(verdict)
+            if is_over:
+                return False
+            return self._stop_again(verdict)
         self._verdict = verdict
         self._context.cancel()
         if self._handler is not None and not self._in_thread:

@@ -38,9 +38,10 @@ class Worker:
     """Executes a fleet's runs in this process until it is stopped.
 
     Guarantee: a run is executed at least once and ends once. When this worker dies, other workers
-    take its runs over within twice ``lease_seconds``; the store rejects whatever it still writes.
-    A handler that does not end within its grace time after it was cancelled is left behind: its
-    writes are rejected, its slot is free, and neither ``run`` nor ``asyncio.run`` waits for it.
+    take its runs over within one and three quarters of ``lease_seconds``; the store rejects
+    whatever it still writes. A handler that does not end within its grace time after it was
+    cancelled is left behind: its writes are rejected, its slot is free, and neither ``run`` nor
+    ``asyncio.run`` waits for it.
     Code that blocks the event loop or the GIL for longer than the lease loses the lease.
 
     Args:

@@ -211,7 +211,7 @@ class Writer:
         return None
 
     def _finish(self, write: WaitingWrite, answer: Answer | BaseException) -> None:
-        # Also for a caller that was cancelled: its write counted until now.
+        # Also when its caller was cancelled: its bytes stayed in the budget until the answer came.
         self._budget.release(write.size)
         if write.answer.done():
             return
@@ -226,8 +226,8 @@ class Writer:
         A lost reply leaves two cases: the call was applied, or it was not. The script knows: for a
         number that it has seen it returns the recorded answer, for a new one it applies the write.
         Without the number the repeat would append the events a second time. Once a try may have
-        been applied, a refusal of a later try says nothing about the first one, so the outcome is
-        reported as unknown and not as refused.
+        been applied, a refusal of a later try says nothing about the first one: the call is tried
+        on until time is over, and its outcome is then reported as unknown and not as refused.
         """
         give_up = asyncio.get_running_loop().time() + self._server.retry_seconds
         attempt, maybe_applied = 0, False

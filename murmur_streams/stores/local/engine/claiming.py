@@ -87,7 +87,7 @@ class Claiming:
                 try:
                     self._take(run_id, rule)
                 except RunDamagedError:
-                    # It stays in its queue until an operator repairs it; audit reports how.
+                    # On a local store it stays in its queue until an operator repairs it.
                     self.refused.append((run_id, "it is damaged"))
         changed = self.group.changes.runs
         rows = self.group.database.queue(rule.name, is_ready=False, limit=len(changed) + 1)

@@ -140,8 +140,7 @@ class FileAccess(Access):
         """The open file.
 
         Raises:
-            StoreClosedError: the store was closed.
-            StoreError: another event loop or process opened it.
+            StoreClosedError: the store was closed, or another event loop or process opened it.
         """
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")

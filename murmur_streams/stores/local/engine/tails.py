@@ -1,8 +1,8 @@
 """The tails of a database in this process: replay a journal from it, then follow in memory.
 
-A tail only fetches; ``core.rules.reading`` decides what its reader gets. Nothing polls: a writer of
-this process hands its entries to the buffers of the followed runs, and a note that another process
-wrote makes their readers read the database again.
+A tail only fetches; ``core.rules.reading`` decides what its reader gets. No tail polls: a
+writer of this process hands its entries to the buffers of the followed runs. Where other processes
+may write, the store's own thread asks for that, and makes these readers read the database again.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Transaction(RunWrites):
         if waits and run.deadline_ms is not None and run.deadline_ms <= now_ms:
             error, reason = DEADLINE_TEXT, DEADLINE_EXCEEDED
         elif live_ttl_ms and max(run.last_ms, run.due_ms or 0) + live_ttl_ms > now_ms:
-            # Most writes do not move the row of the moment: it is early.
+            # Most writes do not move the row of the moment, so it may be too early.
             self._put(
                 run_id, keep(replace(stored, live_until_ms=None), run, now_ms, self.durations)
             )

@@ -166,9 +166,6 @@ class RedisTail:
         if fields[0] is None:
             raise RunNotFoundError(run_id)
         epoch, version = text(fields[0]), int(fields[1])
-        if after is not None:
-            before = _before(oldest, epoch)
-            after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
         if not newest:
             # Trimming never empties a journal, and the entries to wait for may never come.
             raise CursorResetError(
@@ -176,6 +173,9 @@ class RedisTail:
                 f"lost its data; its hash counts {version} entries",
                 None,
             )
+        if after is not None:
+            before = _before(oldest, epoch)
+            after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
         seal, has_ended = fields[3], text(fields[2]) in TERMINAL_STATES
         self.reading.learn(
             epoch=epoch, version=version, seal=int(seal) if seal else None, has_ended=has_ended
