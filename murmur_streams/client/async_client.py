@@ -22,7 +22,7 @@ from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.limits import check_run_id, check_seconds, new_run_id
 from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
-from murmur_streams.core.model.run import Run, RunPage, check_listing
+from murmur_streams.core.model.run import ClientListOptions, Run, RunPage
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules.evolve import Cancellation
 from murmur_streams.wire.answers import Ticket, result_of, run_of, text_of
@@ -132,18 +132,9 @@ class AsyncClient:
         """A handle on a run that was submitted anywhere."""
         return AsyncHandle(check_run_id(run_id), self._shell)
 
-    async def list_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> RunPage:
+    async def list_runs(self, **options: Unpack[ClientListOptions]) -> RunPage:
         """Runs, newest first, page by page; arguments as the store's ``list_runs``."""
-        check_listing(limit, cursor)
-        ask = requests.list_runs(state, target, limit, cursor)
-        return await self._shell.read(ask, answers.page_of)
+        return await self._shell.read(requests.list_runs(**options), answers.page_of)
 
     async def agents(self) -> list[str]:
         """The names of the server's agents."""

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from murmur_streams.client.answers import Answer, LostError, ReceivedProblem, error_of
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.limits import check_run_id, check_seconds, check_state, check_target
-from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.limits import check_run_id, check_seconds, check_target
+from murmur_streams.core.model.run import ClientListOptions, check_listing
 from murmur_streams.core.rules.requests import TRACE_NAMES
 from murmur_streams.wire.problems import DAMAGED, IN_FLIGHT, UNKNOWN
 from murmur_streams.wire.requests import LONGEST_HEADER_KEY, ClientSubmitOptions, submit_body
@@ -113,17 +113,12 @@ def delete(run_id: str, *, force: bool) -> Ask:
     return of_run(run_id, "", method="DELETE", query=(("force", "true"),) if force else ())
 
 
-def list_runs(state: RunState | None, target: str | None, limit: int, cursor: str | None) -> Ask:
+def list_runs(**options: Unpack[ClientListOptions]) -> Ask:
     """GET /runs."""
-    return Ask(
-        path="/runs",
-        query=_query(
-            state=None if state is None else str(check_state(state)),
-            target=None if target is None else check_target(target),
-            limit=limit,
-            cursor=cursor,
-        ),
-    )
+    # The token has the tenant: one that a caller passes is a second value, a TypeError.
+    wanted, limit, cursor = check_listing(**options, tenant=None)
+    query = _query(state=wanted.state, target=wanted.target, limit=limit, cursor=cursor)
+    return Ask(path="/runs", query=query)
 
 
 def stream(run_id: str, after: str | None) -> Ask:

@@ -11,8 +11,7 @@ from pydantic import JsonValue
 from murmur_streams.core.json_values import copy_json
 from murmur_streams.core.model.errors import AgentNotRegisteredError
 from murmur_streams.core.model.limits import check_run_id
-from murmur_streams.core.model.run import RunPage
-from murmur_streams.core.model.states import RunState
+from murmur_streams.core.model.run import ListOptions, RunPage
 from murmur_streams.core.model.work import WorkerInfo
 from murmur_streams.fleet.agents import Agent, AgentRegistry
 from murmur_streams.fleet.background import Blocking, SyncRunHandle, blocking
@@ -335,22 +334,11 @@ class SyncFleet(Blocking[Fleet]):
         """A handle on a run that was submitted anywhere; ``agent`` types its output."""
         return self._of(self._asynchronous.handle(run_id, agent))
 
-    def list(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> RunPage:
+    def list(self, **options: Unpack[ListOptions]) -> RunPage:
         """Runs, newest first, page by page; arguments as the store's ``list_runs``."""
 
         async def read() -> RunPage:
-            store = await self._asynchronous.store()
-            return await store.list_runs(
-                state=state, target=target, tenant=tenant, limit=limit, cursor=cursor
-            )
+            return await (await self._asynchronous.store()).list_runs(**options)
 
         return self.run(read)
 

@@ -13,7 +13,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.results import RunResult
-from murmur_streams.core.model.run import Run, RunPage
+from murmur_streams.core.model.run import ListOptions, Run, RunPage
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.requests import RunOptions
@@ -66,15 +66,7 @@ class RunStore(Protocol):
         """Read everything that is known of the run, except its input, result and journal."""
         ...
 
-    async def list_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> RunPage:
+    async def list_runs(self, **options: Unpack[ListOptions]) -> RunPage:
         """List runs, newest first.
 
         Args:

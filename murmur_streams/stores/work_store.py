@@ -171,17 +171,8 @@ class WorkStore(RunStore, ABC):
         """Read the last checkpoint of the run; None without one."""
         return await self._decoded(run_id, run.PayloadKind.CHECKPOINT, decode_json)
 
-    async def list_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        target: str | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> run.RunPage:
-        run.check_listing(limit, cursor)
-        return await self._list(run.RunFilter.of(state, target, tenant), limit, cursor)
+    async def list_runs(self, **options: Unpack[run.ListOptions]) -> run.RunPage:
+        return await self._list(*run.check_listing(**options))
 
     async def update_progress(
         self, run_id: str, progress: RunProgress, *, claim: str | None = None

@@ -119,7 +119,7 @@ def test_queries_hold_what_was_asked_for() -> None:
     asked = requests.events("r", "c", 5, 2.5)
     assert asked.query == (("after", "c"), ("limit", "5"), ("wait", "2.5"))
     assert asked.wait_seconds == 2.5
-    runs = requests.list_runs(RunState.FAILED, "echo", 7, None)
+    runs = requests.list_runs(state=RunState.FAILED, target="echo", limit=7)
     assert runs.query == (("state", "failed"), ("target", "echo"), ("limit", "7"))
     feed = requests.feed(None, ["a", "b"], ["log"])
     assert feed.query == (("target", "a"), ("target", "b"), ("type", "log"), ("control", "1"))

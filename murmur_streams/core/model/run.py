@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypedDict, TypeVar, cast
 
 from pydantic import JsonValue
 
@@ -256,6 +256,21 @@ def run_to_fields(run: Run) -> dict[str, str]:
     return fields
 
 
+class ClientListOptions(TypedDict, total=False):
+    """The keywords of a client's ``list_runs``; a token has the tenant."""
+
+    state: RunState | None
+    target: str | None
+    limit: int
+    cursor: str | None
+
+
+class ListOptions(ClientListOptions, total=False):
+    """The keywords of a store's ``list_runs``."""
+
+    tenant: str | None
+
+
 MOST_RUNS = 500
 
 _CURSOR = re.compile(r"[0-9]{13}:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -313,11 +328,18 @@ def check_limit(limit: object, most: int) -> None:
         )
 
 
-def check_listing(limit: int, cursor: str | None) -> None:
-    """Refuse a limit or a cursor that is not valid for a listing.
+def check_listing(
+    *,
+    state: RunState | None = None,
+    target: str | None = None,
+    tenant: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> tuple[RunFilter, int, str | None]:
+    """Check the keywords of ``list_runs``: the filter, the page's limit, and its cursor.
 
     Raises:
-        InvalidInputError: ``limit`` is not from 1 to 500.
+        InvalidInputError: a state, target or tenant is not valid, or ``limit`` not from 1 to 500.
         InvalidCursorError: ``cursor`` is not from a listing.
     """
     check_limit(limit, MOST_RUNS)
@@ -327,3 +349,4 @@ def check_listing(limit: int, cursor: str | None) -> None:
         raise InvalidCursorError(
             f"{ascii(cursor)[:60]} is not a cursor of a listing; pass RunPage.cursor, or None"
         )
+    return RunFilter.of(state, target, tenant), limit, cursor
