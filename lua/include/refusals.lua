@@ -7,7 +7,7 @@ local function fail(why)
 end
 
 -- Fails, before the first write, if the user may not call a command that the script calls later. Other
--- scripts need not call this: stores/redis/rights.py puts a check of all their commands before them. In
+-- scripts need not call this: stores/redis/scripts.py puts a check of all their commands before them. In
 -- the hot scripts it checks only the commands of every call, so they check the seldom ones here, when
 -- they are about to need them. A server before 7.0 can only be asked by calling the command. There the
 -- arguments must change nothing, and the key, which ends with a slash, never exists.

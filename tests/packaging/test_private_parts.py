@@ -84,7 +84,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "uvicorn's request": ("server/protocol.py", _missing_of_cycle),
     "uvicorn's server": ("server/serving.py", _missing_of_server),
     "redis's connections": (
-        "stores/redis/connection/lane.py and lookups.py",
+        "stores/redis/connection/lane.py and transport.py",
         _missing_of_connections,
     ),
 }

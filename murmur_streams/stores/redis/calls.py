@@ -134,10 +134,6 @@ def _append(command: commands.Append, _: Durations) -> Arguments:
     return [expected, command.claim or "", len(command.events), *counted(command.events)]
 
 
-def _push_event(command: commands.PushEvent, durations: Durations) -> Arguments:
-    return [durations.late_event_ms, *counted([command.event])]
-
-
 def _set_state(command: commands.SetState, durations: Durations) -> Arguments:
     owner, lease_ms = durations.owner
     return [str(command.state), durations.ttl_ms, owner, lease_ms]
@@ -158,14 +154,6 @@ def _update_progress(command: commands.UpdateProgress, _: Durations) -> Argument
     return [*counters, command.claim or ""]
 
 
-def _set_result(command: commands.SetResult, _: Durations) -> Arguments:
-    return [*_payload(command.result)]
-
-
-def _seal(_: commands.Seal, durations: Durations) -> Arguments:
-    return [durations.late_event_ms]
-
-
 def _release(command: commands.Release, durations: Durations) -> Arguments:
     error = command.error or ""
     return [command.claim, command.reason, command.delay_ms, error, durations.ttl_ms]
@@ -175,32 +163,26 @@ def _request_cancel(command: commands.RequestCancel, durations: Durations) -> Ar
     return [command.reason or "", durations.ttl_ms, command.host or ""]
 
 
-def _deliver_cancel(command: commands.DeliverCancel, _: Durations) -> Arguments:
-    return [command.claim]
-
-
-def _checkpoint(command: commands.Checkpoint, _: Durations) -> Arguments:
-    return [command.claim, *_payload(command.value)]
-
-
-def _delete(command: commands.Delete, _: Durations) -> Arguments:
-    return [int(command.force)]
-
-
 _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]] = {
     Create: ("create", _create),
     commands.Append: ("append", _append),
-    commands.PushEvent: ("push_event", _push_event),
+    commands.PushEvent: (
+        "push_event",
+        lambda push, durations: [durations.late_event_ms, *counted([push.event])],
+    ),
     commands.SetState: ("set_state", _set_state),
     commands.Finish: ("finish", _finish),
     commands.UpdateProgress: ("update_progress", _update_progress),
-    commands.SetResult: ("set_result", _set_result),
-    commands.Seal: ("seal", _seal),
+    commands.SetResult: ("set_result", lambda command, _: [*_payload(command.result)]),
+    commands.Seal: ("seal", lambda _, durations: [durations.late_event_ms]),
     commands.Release: ("release", _release),
     commands.RequestCancel: ("request_cancel", _request_cancel),
-    commands.DeliverCancel: ("deliver_cancel", _deliver_cancel),
-    commands.Checkpoint: ("checkpoint", _checkpoint),
-    commands.Delete: ("delete", _delete),
+    commands.DeliverCancel: ("deliver_cancel", lambda command, _: [command.claim]),
+    commands.Checkpoint: (
+        "checkpoint",
+        lambda command, _: [command.claim, *_payload(command.value)],
+    ),
+    commands.Delete: ("delete", lambda command, _: [int(command.force)]),
 }
 """The script of each command, and the function that makes its own ARGV."""
 _WITH_BASE = frozenset(

@@ -15,12 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
-from murmur_streams.stores.redis.connection import failures
-from murmur_streams.stores.redis.connection.checks import (
-    WORKER_PROBES,
-    check_permissions,
-    server_info,
-)
+from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
 from murmur_streams.stores.redis.connection.failures import Fate, UnconfirmedError
 from murmur_streams.stores.redis.keys import Keys
@@ -115,7 +110,9 @@ class Server:
         """Check the further rights of a worker; StoreConfigurationError names those that miss."""
         await self.ready()
         await self._retrying(
-            lambda: check_permissions(self._commands, self.keys, self.where, WORKER_PROBES)
+            lambda: checks.check_permissions(
+                self._commands, self.keys, self.where, checks.WORKER_PROBES
+            )
         )
 
     async def read(self, *command: object) -> Reply:
@@ -279,7 +276,7 @@ class Server:
         preparation.is_protocol_known = False
         info = await self._retrying(preparation.begin, min(self.retry_seconds, OPENING_SECONDS))
         if "maxmemory_policy" in info:
-            look = functools.partial(server_info, self._commands, "memory")
+            look = functools.partial(checks.server_info, self._commands, "memory")
             watching = preparation.eviction.watch(look)
             self._watching = start_task(watching, "watch the eviction policy")
         if self.when_ready is not None:

@@ -13,7 +13,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
-from murmur_streams.stores.local.memory.database import MemoryDatabase
+from murmur_streams.stores.local.memory.store import MemoryDatabase
 from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
 from murmur_streams.stores.local.sqlite.opening import open_sqlite
 

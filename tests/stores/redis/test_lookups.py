@@ -18,7 +18,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 from murmur_streams import Fleet, RunContext
 from murmur_streams.core.model.errors import StoreUnavailableError
 from murmur_streams.embedded import ensure_server_async, stop_server
-from murmur_streams.stores.redis.connection.lookups import with_own_lookups
+from murmur_streams.stores.redis.connection.transport import with_own_lookups
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.working import working
@@ -135,7 +135,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         ]
 
     monkeypatch.setattr(
-        "murmur_streams.stores.redis.connection.lookups.socket.getaddrinfo", look_up
+        "murmur_streams.stores.redis.connection.transport.socket.getaddrinfo", look_up
     )
     return asked
 

@@ -14,8 +14,8 @@ from murmur_streams.core.model.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
+from murmur_streams.stores.local.rocksdb.binding import failure
 from murmur_streams.stores.local.rocksdb.database import RocksDatabase
-from murmur_streams.stores.local.rocksdb.failures import failure
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from tests.stores.rocksdb.making import appended, created, new_run, opened
 

@@ -10,9 +10,9 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreDamagedError
-from murmur_streams.stores.local.rocksdb import inspect_folder, keys, opening
+from murmur_streams.stores.local.rocksdb import keys, opening
+from murmur_streams.stores.local.rocksdb.binding import View
 from murmur_streams.stores.local.rocksdb.open_folder import FAMILY, OpenFolder
-from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.folders import contents, only
 from tests.stores.rocksdb.making import created, new_run, opened
 
@@ -102,7 +102,7 @@ def test_a_folder_opened_during_the_check_is_in_use(
     path = tmp_path / "store"
     opened(path).close()
     holders = iter([None, 4711])
-    monkeypatch.setattr(inspect_folder, "_holder", lambda _: next(holders))
+    monkeypatch.setattr(opening, "_holder", lambda _: next(holders))
     only(path, "MANIFEST-*").unlink()
     with pytest.raises(StoreConfigurationError, match="process 4711 has it"):
         opened(path)

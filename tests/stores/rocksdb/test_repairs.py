@@ -15,8 +15,8 @@ from murmur_streams.stores.local.engine.database import (
     Stored,
 )
 from murmur_streams.stores.local.rocksdb import keys
+from murmur_streams.stores.local.rocksdb.binding import View
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
-from murmur_streams.stores.local.rocksdb.view import View
 from tests.stores.rocksdb.making import NOW, created, new_run, opened
 
 # Ids that end in one another, and may look like a part of a key.

@@ -11,11 +11,15 @@ from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import PayloadKind
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.rocksdb import keys, rows
-from murmur_streams.stores.local.rocksdb.binding import rocksdict
-from murmur_streams.stores.local.rocksdb.failures import is_ours_to_translate, translated
+from murmur_streams.stores.local.rocksdb.binding import (
+    Row,
+    View,
+    is_ours_to_translate,
+    rocksdict,
+    translated,
+)
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from murmur_streams.stores.local.rocksdb.reading import RocksReader
-from murmur_streams.stores.local.rocksdb.view import Row, View
 
 # A range that is removed costs every later read a little, a row only those that pass it.
 _MOST_ROWS_ONE_BY_ONE = 1000

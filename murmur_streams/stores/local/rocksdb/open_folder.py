@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError, StoreUnavailableError
-from murmur_streams.stores.local.rocksdb import failures
+from murmur_streams.stores.local.rocksdb import binding
 from murmur_streams.stores.local.rocksdb.binding import FAMILY, options, rocksdict
 
 SHUTDOWN_MARKER = "murmur-streams.closed"
@@ -153,7 +153,7 @@ class OpenFolder:
             return True  # RocksDB reports better what is wrong with it
 
     def _open(self) -> None:
-        with failures.translated(self.path):
+        with binding.translated(self.path):
             self._root = rocksdict.Rdict(str(self.path), options(), {FAMILY: options()})
             self._family = self._root.get_column_family(FAMILY)
             self._column = self._root.get_column_family_handle(FAMILY)
@@ -169,7 +169,7 @@ class OpenFolder:
             except Exception as error:
                 # It could not tidy up. Nothing is lost: all that was acknowledged is in its log,
                 # and read from there when the folder is opened again.
-                if not failures.is_ours_to_translate(error):
+                if not binding.is_ours_to_translate(error):
                     raise
         self._family = self._root = None
 
@@ -193,7 +193,7 @@ class OpenFolder:
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, "")
             what = f"{error.strerror} {name}".strip()
-            raise failures.failure(self.path, OSError(what)) from error
+            raise binding.failure(self.path, OSError(what)) from error
         finally:
             with suppress(OSError):
                 probe.unlink()
@@ -210,7 +210,7 @@ def check_manifest(path: Path) -> None:
         found_name, found_size = _manifest(path)
         # Another manifest was made by a tool that opened the folder since.
         if found_name == name and found_size != int(size):
-            raise failures.damaged(
+            raise binding.damaged(
                 path, f"{name} has {found_size} bytes and had {size} when it was closed"
             )
 

@@ -13,9 +13,8 @@ from murmur_streams.core.model.run import PayloadKind, Run, RunFilter
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.bookkeeping import is_due
 from murmur_streams.stores.local.rocksdb import keys, rows
-from murmur_streams.stores.local.rocksdb.failures import translated
+from murmur_streams.stores.local.rocksdb.binding import Row, View, translated
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
-from murmur_streams.stores.local.rocksdb.view import Row, View
 
 _PAGE = 1000
 _MOST_ROWS = 1 << 31

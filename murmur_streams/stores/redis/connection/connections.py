@@ -23,9 +23,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.redis.connection import transport
 from murmur_streams.stores.redis.connection.failures import NeverSentError, needs_new_connection
-from murmur_streams.stores.redis.connection.lookups import with_own_lookups
-from murmur_streams.stores.redis.connection.tls import check_tls_files, protocol_refusal
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -67,7 +66,7 @@ def client_from_url(url: str) -> Redis:
             f"the URL {redacted(url)} is refused ({_fault_of(url, error)}); "
             "use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
         ) from None
-    check_tls_files(unused, redacted(url))
+    transport.check_tls_files(unused, redacted(url))
     return cast("Redis", client)
 
 
@@ -99,7 +98,7 @@ class Connections:
         pool = cast("Any", client).connection_pool
         given = cast("dict[str, Any]", pool.connection_kwargs)
         cloned = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
-        self._class = with_own_lookups(pool.connection_class)
+        self._class = transport.with_own_lookups(pool.connection_class)
         self._settings: dict[str, Any] = cloned | _PINNED | {"retry": Retry(NoBackoff(), 0)}
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
@@ -186,7 +185,7 @@ class Connections:
 
     async def protocol_refusal(self) -> str | None:
         """Why the address does not answer: only one of the two sides speaks TLS; None otherwise."""
-        return await protocol_refusal(self._class, self._settings)
+        return await transport.protocol_refusal(self._class, self._settings)
 
     async def drop_idle(self) -> None:
         """Close the idle connections, which lead to a server that must not be used any more."""

@@ -10,7 +10,7 @@ from typing import cast
 from redis import exceptions
 
 from murmur_streams.core.model import errors
-from murmur_streams.stores.redis.connection.tls import tls_refusal
+from murmur_streams.stores.redis.connection.transport import tls_refusal
 
 
 class Fate(Enum):
