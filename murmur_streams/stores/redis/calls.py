@@ -134,6 +134,10 @@ def _append(command: commands.Append, _: Durations) -> Arguments:
     return [expected, command.claim or "", len(command.events), *counted(command.events)]
 
 
+def _push_event(command: commands.PushEvent, durations: Durations) -> Arguments:
+    return [durations.late_event_ms, *counted([command.event])]
+
+
 def _set_state(command: commands.SetState, durations: Durations) -> Arguments:
     owner, lease_ms = durations.owner
     return [str(command.state), durations.ttl_ms, owner, lease_ms]
@@ -163,13 +167,14 @@ def _request_cancel(command: commands.RequestCancel, durations: Durations) -> Ar
     return [command.reason or "", durations.ttl_ms, command.host or ""]
 
 
+def _checkpoint(command: commands.Checkpoint, _: Durations) -> Arguments:
+    return [command.claim, *_payload(command.value)]
+
+
 _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]] = {
     Create: ("create", _create),
     commands.Append: ("append", _append),
-    commands.PushEvent: (
-        "push_event",
-        lambda push, durations: [durations.late_event_ms, *counted([push.event])],
-    ),
+    commands.PushEvent: ("push_event", _push_event),
     commands.SetState: ("set_state", _set_state),
     commands.Finish: ("finish", _finish),
     commands.UpdateProgress: ("update_progress", _update_progress),
@@ -178,10 +183,7 @@ _SCRIPTS: dict[type[Command], tuple[str, Callable[[Any, Durations], Arguments]]]
     commands.Release: ("release", _release),
     commands.RequestCancel: ("request_cancel", _request_cancel),
     commands.DeliverCancel: ("deliver_cancel", lambda command, _: [command.claim]),
-    commands.Checkpoint: (
-        "checkpoint",
-        lambda command, _: [command.claim, *_payload(command.value)],
-    ),
+    commands.Checkpoint: ("checkpoint", _checkpoint),
     commands.Delete: ("delete", lambda command, _: [int(command.force)]),
 }
 """The script of each command, and the function that makes its own ARGV."""

@@ -15,7 +15,7 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.memory.store import MemoryDatabase
 from murmur_streams.stores.local.rocksdb.opening import open_rocksdb
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 
 Opener = Callable[[Path, int], Database]
 """Opens the store at a path in a folder; the number is feed_max_entries."""

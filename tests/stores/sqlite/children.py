@@ -100,7 +100,7 @@ def _fill(path: Path) -> None:
 
 if __name__ == "__main__":
     from murmur_streams.core.model.errors import StoreError
-    from murmur_streams.stores.local.sqlite.opening import open_sqlite
+    from murmur_streams.stores.local.sqlite.store import open_sqlite
     from tests.stores.local.databases import (
         a_run,
         an_entry,

@@ -23,7 +23,7 @@ from murmur_streams.stores.local.engine.database import (
     RunChange,
     Space,
 )
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from murmur_streams.stores.local.sqlite.tables import SCHEMA_VERSION
 from tests.stores.local.databases import a_run, an_entry, created, removed, stored_run, write
 

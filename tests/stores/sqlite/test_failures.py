@@ -20,7 +20,7 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from tests.stores.local.databases import (
     a_run,
     an_entry,

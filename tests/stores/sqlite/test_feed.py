@@ -16,7 +16,7 @@ from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import PayloadKind, Run
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from tests.stores.local.databases import (
     Open,
     a_run,

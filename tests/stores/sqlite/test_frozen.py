@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from tests.stores.local.databases import an_entry, appended, seqs, stored_run, write
 from tests.stores.sqlite.freeze import FEED_MAX_ENTRIES, FROZEN, dump
 

@@ -10,7 +10,7 @@ import pytest
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.local.engine.database import Database
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from tests.stores.local.databases import a_run, an_entry, appended, created, seqs, stored_run, write
 from tests.warm import ROOT
 
@@ -68,7 +68,7 @@ def test_a_file_that_is_open_here_is_not_read_again(path: Path) -> None:
     database = _open(path)
     write(database, created(a_run()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("murmur_streams.stores.local.sqlite.opening.check_file", _refuse)
+        patch.setattr("murmur_streams.stores.local.sqlite.store.check_file", _refuse)
         other = _open(path)
         write(other, appended(stored_run(other), an_entry(a_run(), 2)))
         other.close()

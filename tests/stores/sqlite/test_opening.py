@@ -19,7 +19,7 @@ from murmur_streams.core.model.errors import (
     StoreError,
 )
 from murmur_streams.stores.local.engine.database import Database
-from murmur_streams.stores.local.sqlite.opening import SCHEMA, Schema, open_sqlite
+from murmur_streams.stores.local.sqlite.store import SCHEMA, Schema, open_sqlite
 from murmur_streams.stores.local.sqlite.tables import SCHEMA_VERSION
 from tests.stores.local.databases import a_run, an_entry, created, seqs, write
 

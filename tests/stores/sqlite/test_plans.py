@@ -11,8 +11,8 @@ from murmur_streams.core.model.run import RunFilter
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.local.engine.database import Due, QueuePosition
 from murmur_streams.stores.local.sqlite.database import SQLiteDatabase
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
 from murmur_streams.stores.local.sqlite.reading import due_statement, listing_statement
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from tests.stores.local.databases import a_run, created, write
 
 FILTERS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.stores.local.engine.database import Database
-from murmur_streams.stores.local.sqlite.opening import open_sqlite
+from murmur_streams.stores.local.sqlite.store import open_sqlite
 from tests.stores.local.databases import (
     a_run,
     an_entry,
