@@ -17,14 +17,8 @@ from redis.exceptions import ResponseError
 from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidInputError, StoreUnavailableError
+from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Connections
-from murmur_streams.stores.redis.connection.failures import (
-    FINAL,
-    NeverSentError,
-    clear_error,
-    fate_of,
-    unavailable,
-)
 
 CONNECT_SECONDS = 5.0
 Reply = object
@@ -102,11 +96,11 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
         try:
             async with connections.connection() as connection:
                 yield connection
-        except NeverSentError as error:
+        except failures.NeverSentError as error:
             cause = error.__cause__ or error
-            if fate_of(cause) in FINAL:
-                raise clear_error(cause, store.where) from None
-            raise unavailable(store.where, cause) from None
+            if failures.fate_of(cause) in failures.FINAL:
+                raise failures.clear_error(cause, store.where) from None
+            raise failures.unavailable(store.where, cause) from None
         finally:
             await connections.close()
 

@@ -17,12 +17,7 @@ import typer
 from murmur_streams.cli.shell.options import Function, parameters_of, with_options
 from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.session import NEEDS_STORE, Globals, Session
-from murmur_streams.core.model.errors import (
-    MurmurError,
-    RunCancelledError,
-    RunFailedError,
-    StoreConfigurationError,
-)
+from murmur_streams.core.model import errors
 from murmur_streams.core.model.states import RunState
 
 FAILED, USAGE, CANCELLED, INTERRUPTED = 1, 2, 3, 130
@@ -59,7 +54,7 @@ def command(
             with _errors_as_exit_codes(given):
                 session = Session.of(given)
                 if session.given.server and not over_http:
-                    raise StoreConfigurationError(NEEDS_STORE)
+                    raise errors.StoreConfigurationError(NEEDS_STORE)
                 running = function(session, **values)
                 if inspect.iscoroutine(running):
                     asyncio.run(running)
@@ -97,7 +92,7 @@ def _errors_as_exit_codes(given: Globals) -> Generator[None]:
     """An error becomes one sentence and an exit code."""
     try:
         yield
-    except MurmurError as error:
+    except errors.MurmurError as error:
         print_error(given, error)
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
@@ -107,7 +102,7 @@ def _errors_as_exit_codes(given: Globals) -> Generator[None]:
 def print_error(given: Globals, error: Exception) -> None:
     """Print an error on stderr: a sentence, or JSON with --json; a bug with its traceback."""
     is_debugged = os.environ.get("MURMUR_DEBUG", "").lower() in {"1", "true", "yes", "on"}
-    if given.debug or is_debugged or not isinstance(error, MurmurError):
+    if given.debug or is_debugged or not isinstance(error, errors.MurmurError):
         traceback.print_exception(error)
     if given.as_json:
         print(error_json(type(error).__name__, str(error), exit_code(error)), file=sys.stderr)
@@ -122,7 +117,9 @@ def error_json(kind: str, message: str, code: int) -> str:
 
 def exit_code(error: BaseException) -> int:
     """The exit code of a command that ended with this error."""
-    if isinstance(error, RunCancelledError):
+    if isinstance(error, errors.RunCancelledError):
         return CANCELLED
-    is_usage = isinstance(error, MurmurError) and not isinstance(error, RunFailedError)
+    is_usage = isinstance(error, errors.MurmurError) and not isinstance(
+        error, errors.RunFailedError
+    )
     return USAGE if is_usage else FAILED

@@ -16,13 +16,9 @@ from murmur_streams.cli.shell.command import command
 from murmur_streams.cli.shell.options import option, setting_option, settings_with
 from murmur_streams.cli.shell.printing import print_json, print_message
 from murmur_streams.cli.shell.session import Session
+from murmur_streams.cli.supervisor import worker_process
 from murmur_streams.cli.supervisor.child import Child, WorkerOptions
 from murmur_streams.cli.supervisor.supervisor import supervise
-from murmur_streams.cli.supervisor.worker_process import (
-    one_process_hint,
-    warn_one_process_only,
-    work,
-)
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import ensure_server
@@ -132,10 +128,10 @@ def worker(session: Session, fleet: FleetPath, flags: WorkerFlags) -> None:
             "take sqlite: or a Redis"
         )
     if not options.needs_supervisor:
-        work(session, options)
+        worker_process.work(session, options)
         return
     if is_rocksdb:
-        warn_one_process_only(fleet, session.url)
+        worker_process.warn_one_process_only(fleet, session.url)
     raise typer.Exit(supervise(session, options))
 
 
@@ -217,7 +213,7 @@ def _print_submit_hint(session: Session, fleet: str, child: Child) -> None:
     if session.as_json:
         return
     if kind_on_disk(session.url) == "RocksDB":
-        print_message(f"submit    {one_process_hint(fleet, session.url)}")
+        print_message(f"submit    {worker_process.one_process_hint(fleet, session.url)}")
         return
     targets = child.report.get("targets") or ["AGENT"]
     argv = ["murmur-streams", "submit", str(targets[0])]

@@ -16,13 +16,7 @@ from fastapi import Depends, Security
 from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyQuery, HTTPBearer
 
-from murmur_streams.server.auth.callers import (
-    ANYONE,
-    Principal,
-    Scope,
-    read_ticket,
-    unauthorized,
-)
+from murmur_streams.server.auth import callers
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.responses import invalid
 from murmur_streams.wire.problems import FORBIDDEN, ProblemError
@@ -39,12 +33,12 @@ _ticket = APIKeyQuery(
 )
 
 
-def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
+def needs(scope: callers.Scope) -> Callable[..., Awaitable[callers.Principal]]:
     """A dependency that yields the caller if it has this scope, and else answers 401 or 403."""
 
     async def caller(
         connection: HTTPConnection, _: Annotated[object, Security(_bearer)]
-    ) -> Principal:
+    ) -> callers.Principal:
         who = _with(scope, await _caller(connection))
         await check_query(connection)
         return who
@@ -56,11 +50,11 @@ async def reader_of_streams(
     connection: HTTPConnection,
     _: Annotated[object, Security(_bearer)],
     __: Annotated[object, Security(_ticket)],
-) -> Principal:
+) -> callers.Principal:
     """The reader of a stream, by its ticket if it has one, else by a token with the scope read."""
     pod = pod_of(connection)
     if pod.options.authenticator is None or "ticket" not in connection.query_params:
-        who = _with(Scope.READ, await _caller(connection))
+        who = _with(callers.Scope.READ, await _caller(connection))
     else:
         who = _of_ticket(pod, connection)
     await check_query(connection)
@@ -93,7 +87,7 @@ async def check_query(connection: HTTPConnection) -> None:
         raise invalid("the request", found)
 
 
-async def is_still_valid(connection: HTTPConnection, who: Principal) -> bool:
+async def is_still_valid(connection: HTTPConnection, who: callers.Principal) -> bool:
     """Whether an open stream's credentials are still valid: not expired, and not removed.
 
     A ticket cannot be withdrawn; its stream ends when the credentials expire that got the ticket.
@@ -114,14 +108,14 @@ def pod_of(connection: HTTPConnection) -> Pod:
     return pod
 
 
-async def _caller(connection: HTTPConnection) -> Principal:
+async def _caller(connection: HTTPConnection) -> callers.Principal:
     authenticator = pod_of(connection).options.authenticator
     if authenticator is None:
-        return ANYONE
+        return callers.ANYONE
     return await authenticator(connection.headers.raw)
 
 
-def _with(scope: Scope, who: Principal) -> Principal:
+def _with(scope: callers.Scope, who: callers.Principal) -> callers.Principal:
     if who.may(scope):
         return who
     challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
@@ -130,24 +124,24 @@ def _with(scope: Scope, who: Principal) -> Principal:
     )
 
 
-def _of_ticket(pod: Pod, connection: HTTPConnection) -> Principal:
+def _of_ticket(pod: Pod, connection: HTTPConnection) -> callers.Principal:
     tickets = connection.query_params.getlist("ticket")
     secret = pod.options.ticket_secret
-    who = read_ticket(secret, tickets[0]) if secret and len(tickets) == 1 else None
+    who = callers.read_ticket(secret, tickets[0]) if secret and len(tickets) == 1 else None
     asked = {*connection.query_params.getlist("run")}
     if "run_id" in connection.path_params:
         asked.add(connection.path_params["run_id"])
     if who is None or asked != {who.run_id}:
-        raise unauthorized("this ticket is not good here, or no more")
+        raise callers.unauthorized("this ticket is not good here, or no more")
     return who
 
 
 ThePod = Annotated[Pod, Depends(pod_of)]
-Reader = Annotated[Principal, Depends(needs(Scope.READ))]
-Submitter = Annotated[Principal, Depends(needs(Scope.SUBMIT))]
-Canceller = Annotated[Principal, Depends(needs(Scope.CANCEL))]
-Admin = Annotated[Principal, Depends(needs(Scope.ADMIN))]
-READERS = [Depends(needs(Scope.READ))]
+Reader = Annotated[callers.Principal, Depends(needs(callers.Scope.READ))]
+Submitter = Annotated[callers.Principal, Depends(needs(callers.Scope.SUBMIT))]
+Canceller = Annotated[callers.Principal, Depends(needs(callers.Scope.CANCEL))]
+Admin = Annotated[callers.Principal, Depends(needs(callers.Scope.ADMIN))]
+READERS = [Depends(needs(callers.Scope.READ))]
 """The ``dependencies=`` of a route that does not need to know which reader asks."""
-StreamReader = Annotated[Principal, Depends(reader_of_streams)]
+StreamReader = Annotated[callers.Principal, Depends(reader_of_streams)]
 """For the streams of runs; other routes ignore tickets."""
