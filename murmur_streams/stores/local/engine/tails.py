@@ -298,8 +298,9 @@ class LocalTail:
             what = "another process deleted it and created it anew; its last entries may be missing"
             raise errors.CursorResetError(f"run {reading.run_id!r}: {what}", None)
         # A run that has not ended does not expire: it was deleted, and a deletion ends its streams.
+        # So it was when the reader waits for the seal, which comes long before the expiry.
         recent = self._followed.recent
         is_deleted = bool(recent) and recent[-1].type == EntryType.DELETED
-        if reading.has_ended and not is_deleted:
+        if reading.has_ended and not is_deleted and not reading.is_caught_up:
             raise errors.CursorResetError(f"run {reading.run_id!r} has expired", None)
         reading.end()
