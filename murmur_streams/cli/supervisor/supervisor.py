@@ -14,12 +14,7 @@ from pathlib import Path
 from murmur_streams.cli.shell.command import FAILED
 from murmur_streams.cli.shell.printing import print_json
 from murmur_streams.cli.shell.session import Session
-from murmur_streams.cli.supervisor.child import (
-    STOPPED_CODES,
-    Child,
-    WorkerOptions,
-    describe_exit,
-)
+from murmur_streams.cli.supervisor.child import STOPPED_CODES, Child, WorkerOptions, describe_exit
 from murmur_streams.cli.supervisor.health import (
     SupervisorHealth,
     fresh_seconds,

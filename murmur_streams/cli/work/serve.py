@@ -16,13 +16,7 @@ from murmur_streams.cli.shell.options import option, seconds_of, setting_option,
 from murmur_streams.cli.shell.printing import print_message
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.cli.supervisor.pod import PodOptions, run_pod
-from murmur_streams.cli.work.worker import (
-    CONCURRENCY,
-    LOOP_TEXT,
-    FleetPath,
-    begin,
-    process_setting,
-)
+from murmur_streams.cli.work.worker import CONCURRENCY, LOOP_TEXT, FleetPath, begin, process_setting
 from murmur_streams.core.model.limits import TEN_YEARS_SECONDS, check_tenant
 from murmur_streams.server.auth import callers
 from murmur_streams.settings import EventLoop, check_origin, check_root_path
