@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from murmur_streams.core.model.errors import EmbeddedServerError
-from murmur_streams.embedded.folder import (
-    current_socket,
-    folder_exists,
-    is_locked,
-    prepare_folder,
-    real_folder,
-    set_keep,
-)
+from murmur_streams.embedded import folder as data_folder
 from murmur_streams.embedded.keeper import LOG, ServerConnection, field
 from murmur_streams.embedded.launch import launch_keeper
 
@@ -60,7 +53,7 @@ def ensure_server(
         raise ValueError(f"idle_seconds must be over 0 and at most 40, not {idle_seconds}")
     if not 0 < timeout_seconds < math.inf:
         raise ValueError(f"timeout_seconds must be over 0 and finite, not {timeout_seconds}")
-    folder = real_folder(data_dir)
+    folder = data_folder.real_folder(data_dir)
     return _attach(folder) or _start(folder, timeout_seconds, idle_seconds)
 
 
@@ -82,7 +75,7 @@ def server_status(data_dir: Path) -> EmbeddedServer | None:
 
     Raises EmbeddedServerError when the folder is another user's, or no folder.
     """
-    return _look(real_folder(data_dir))[0]
+    return _look(data_folder.real_folder(data_dir))[0]
 
 
 def stop_server(data_dir: Path, *, timeout_seconds: float = 15.0) -> bool:
@@ -91,13 +84,13 @@ def stop_server(data_dir: Path, *, timeout_seconds: float = 15.0) -> bool:
     Clients that are connected lose their connection; a keep marker is removed. Returns False
     when no server ran. Raises EmbeddedServerError when it still runs after ``timeout_seconds``.
     """
-    folder = real_folder(data_dir)
-    if not folder_exists(folder):
+    folder = data_folder.real_folder(data_dir)
+    if not data_folder.folder_exists(folder):
         return False
-    set_keep(folder, False)
+    data_folder.set_keep(folder, False)
     deadline = time.monotonic() + timeout_seconds
     ran = False
-    while is_locked(folder):
+    while data_folder.is_locked(folder):
         ran = True
         if time.monotonic() > deadline:
             raise EmbeddedServerError(
@@ -111,7 +104,7 @@ def stop_server(data_dir: Path, *, timeout_seconds: float = 15.0) -> bool:
 
 def _ask_to_shut_down(folder: Path) -> None:
     """Send SHUTDOWN if the server can be reached; one that starts or ends is left alone."""
-    if (socket_path := current_socket(folder)) is None:
+    if (socket_path := data_folder.current_socket(folder)) is None:
         return
     try:
         with closing(ServerConnection(str(socket_path), _ANSWER_SECONDS)) as connection:
@@ -132,7 +125,10 @@ def _attach(folder: Path) -> EmbeddedServer | None:
 
 def _look(folder: Path) -> tuple[EmbeddedServer | None, bool]:
     """The folder's server if it answers, and whether it is still reading its data."""
-    if not folder_exists(folder) or (socket_path := current_socket(folder)) is None:
+    if (
+        not data_folder.folder_exists(folder)
+        or (socket_path := data_folder.current_socket(folder)) is None
+    ):
         return None, False
     try:
         with closing(ServerConnection(str(socket_path), _ANSWER_SECONDS)) as connection:
@@ -148,10 +144,10 @@ def _look(folder: Path) -> tuple[EmbeddedServer | None, bool]:
 def _start(folder: Path, timeout_seconds: float, idle_seconds: float) -> EmbeddedServer:
     """Launch keepers until one's server answers: each may lose a race with another, or an end."""
     deadline = time.monotonic() + timeout_seconds
-    prepare_folder(folder)
+    data_folder.prepare_folder(folder)
     pause = 0.005
     while True:
-        if not is_locked(folder):
+        if not data_folder.is_locked(folder):
             launch_keeper(folder, idle_seconds, deadline)
         if (server := _attach(folder)) is not None:
             return server
@@ -167,7 +163,7 @@ def _no_answer(folder: Path, timeout_seconds: float) -> EmbeddedServerError:
     log = f"see {str(folder / LOG)!r}"
     if _look(folder)[1]:
         return EmbeddedServerError(head + "it is still reading its data; wait, then try again")
-    if is_locked(folder):
+    if data_folder.is_locked(folder):
         return EmbeddedServerError(
             head + "another process holds the folder's lock but its server does not answer (does "
             f"another machine share the folder?); {log}, end that process, then try again"

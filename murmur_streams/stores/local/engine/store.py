@@ -31,9 +31,9 @@ from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.archives import gather, gather_audit
 from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
+from murmur_streams.stores.local.engine.claiming import Signals
 from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.feed import LocalFeed
-from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.tails import LocalTails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers

@@ -15,9 +15,8 @@ from murmur_streams.core.model.errors import InvalidInputError, RunDamagedError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Housekeeping, NoticeKind, WorkerInfo
 from murmur_streams.stores.local.engine.access import Access
-from murmur_streams.stores.local.engine.claiming import Claiming, idle_until
+from murmur_streams.stores.local.engine.claiming import Claiming, Signals, idle_until
 from murmur_streams.stores.local.engine.database import Due, ItemRange, Reader, Space
-from murmur_streams.stores.local.engine.signals import Signals
 from murmur_streams.stores.local.engine.transaction import Transaction
 from murmur_streams.stores.protocol import WorkerList, WorkQueue
 from murmur_streams.stores.timing import pause_before_retry

@@ -229,6 +229,4 @@ def _whole(value: object) -> int:
 
 
 def _size(entry: JournalEntry) -> int:
-    return sum(
-        len(text_bytes(name)) + len(text_bytes(value)) for name, value in entry.fields.items()
-    )
+    return sum(len(text_bytes(part)) for field in entry.fields.items() for part in field)
