@@ -17,7 +17,6 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.limits import check_run_id, check_tenant, new_run_id
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState
@@ -38,9 +37,9 @@ def idempotent_run_id(target: str, key: str, tenant: str | None = None) -> str:
             breaks the rules of tenants.
     """
     if not isinstance(cast("object", key), str):
-        raise InvalidInputError(f"idempotency_key is {key!r}, but must be text")
+        raise errors.InvalidInputError(f"idempotency_key is {key!r}, but must be text")
     if not 1 <= len(key) <= LONGEST_KEY:
-        raise InvalidInputError(
+        raise errors.InvalidInputError(
             f"idempotency_key has {len(key):,} characters, but must have 1 to {LONGEST_KEY:,}"
         )
     # A NUL separates: tenants and targets cannot contain it.

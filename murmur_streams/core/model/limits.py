@@ -14,7 +14,6 @@ from typing import cast
 
 from murmur_streams.core.model import errors
 from murmur_streams.core.model.commands import Payload
-from murmur_streams.core.model.errors import InvalidInputError, PayloadTooLargeError
 from murmur_streams.core.model.states import PROGRESS_FIELDS, RunProgress, RunState
 
 MAX_EVENTS_PER_APPEND = 500
@@ -54,7 +53,7 @@ class Limits:
 def check_event_count(count: int) -> None:
     """Refuse an append of no event, or of more events than one script call takes."""
     if not 1 <= count <= MAX_EVENTS_PER_APPEND:
-        raise InvalidInputError(
+        raise errors.InvalidInputError(
             f"append takes 1 to {MAX_EVENTS_PER_APPEND} events in one step, not {count}"
         )
 
@@ -62,7 +61,7 @@ def check_event_count(count: int) -> None:
 def check_max_events(max_events: int) -> int:
     """Refuse a cap of the journal that would trim entries before readers can read them."""
     if max_events and max_events < LEAST_MAX_EVENTS:
-        raise InvalidInputError(
+        raise errors.InvalidInputError(
             f"max_events is {max_events}, but must be 0 (no cap) or at least {LEAST_MAX_EVENTS}"
         )
     return max_events
@@ -81,7 +80,7 @@ def duration_ms(name: str, seconds: float) -> int:
         InvalidInputError: it is not finite, or over a hundred years.
     """
     if not (math.isfinite(seconds) and seconds <= MAX_DURATION_SECONDS):
-        raise InvalidInputError(
+        raise errors.InvalidInputError(
             f"{name} is {seconds}, but must be a number of seconds up to "
             f"{MAX_DURATION_SECONDS:,}; 0 is for ever"
         )
@@ -92,7 +91,7 @@ def check_seconds(name: str, seconds: object, *, least: float) -> float:
     """Check a length of time, from ``least`` to ten years."""
     if is_number(seconds) and least <= cast("float", seconds) <= TEN_YEARS_SECONDS:
         return float(cast("float", seconds))
-    raise InvalidInputError(
+    raise errors.InvalidInputError(
         f"{name} is {seconds!r}, but must be a number of seconds from {least:g} to "
         f"{TEN_YEARS_SECONDS:,} (ten years)"
     )
@@ -109,7 +108,7 @@ def check_expected_version(version: object) -> int | None:
         return None
     if type(version) is int and abs(version) <= MAX_COUNT:
         return version
-    raise InvalidInputError(
+    raise errors.InvalidInputError(
         f"expected_version is {ascii(version)[:40]}, but must be a version (an integer) or None"
     )
 
@@ -118,7 +117,7 @@ def check_progress(progress: RunProgress) -> RunProgress:
     """Refuse counters that are negative, or larger than Lua and JavaScript hold exactly."""
     for name in PROGRESS_FIELDS:
         if not 0 <= getattr(progress, name) <= MAX_COUNT:
-            raise InvalidInputError(
+            raise errors.InvalidInputError(
                 f"progress.{name} must be from 0 to {MAX_COUNT}, not {getattr(progress, name)}"
             )
     return progress
@@ -130,14 +129,14 @@ def check_state(state: object) -> RunState:
         return RunState(cast("str", state))
     except ValueError:
         states = ", ".join(RunState)
-        raise InvalidInputError(f"state {ascii(state)[:40]} is none of {states}") from None
+        raise errors.InvalidInputError(f"state {ascii(state)[:40]} is none of {states}") from None
 
 
 def check_end(state: object) -> RunState:
     """Refuse a state that does not end a run."""
     checked = check_state(state)
     if not checked.is_terminal:
-        raise InvalidInputError(
+        raise errors.InvalidInputError(
             f"finish ends a run: state must be completed, failed or cancelled, not {checked}"
         )
     return checked
@@ -153,7 +152,7 @@ def error_text(error: str | None) -> str | None:
 def _payload(what: str, text: str, limit: int, setting: str) -> Payload:
     raw = text.encode()
     if len(raw) > limit:
-        raise PayloadTooLargeError(what, len(raw), limit, setting)
+        raise errors.PayloadTooLargeError(what, len(raw), limit, setting)
     return Payload(text, len(raw), hashlib.sha256(raw).hexdigest())
 
 

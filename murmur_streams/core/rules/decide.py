@@ -71,7 +71,6 @@ from dataclasses import replace
 from typing import Any
 
 from murmur_streams.core.model import commands
-from murmur_streams.core.model.commands import CREATED_TEXTS, Command
 from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry, progress_fields
 from murmur_streams.core.model.events import is_closing
 from murmur_streams.core.model.run import Run, run_to_fields
@@ -89,7 +88,7 @@ LIVE_GRACE_MS = 86_400_000
 """A live run's keys expire this long after its live_until, so that the sweep can fail it first."""
 
 
-def decide(run: Run | None, run_id: str, command: Command, now: Now) -> Decision:
+def decide(run: Run | None, run_id: str, command: commands.Command, now: Now) -> Decision:
     """Decide what a command does to a run; None is a run that does not exist."""
     if isinstance(command, commands.Create):
         return _create(run, run_id, command, now)
@@ -113,7 +112,7 @@ def _create(run: Run | None, run_id: str, command: commands.Create, now: Now) ->
         **({} if command.input is None else command.input.fields("input_")),
         **_order_fields(command, now),
     }
-    for name in CREATED_TEXTS:
+    for name in commands.CREATED_TEXTS:
         if (text := getattr(command, name)) is not None:
             fields[name] = text
     entry = JournalEntry(run_id, command.epoch, now.server_ms, 1, fields)
@@ -267,7 +266,7 @@ _FENCED = (
 _SNAPSHOTTED = (commands.Append, commands.PushEvent, commands.UpdateProgress, commands.Checkpoint)
 """The commands that a run may get in any number, so that its journal must be trimmed."""
 
-_RULES: dict[type[Command], Callable[[Run, Any, Now], Decision]] = {
+_RULES: dict[type[commands.Command], Callable[[Run, Any, Now], Decision]] = {
     commands.Append: _append,
     commands.PushEvent: _push_event,
     commands.SetState: _set_state,

@@ -17,7 +17,6 @@ from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import limits as bounds
 from murmur_streams.core.model.commands import Create
 from murmur_streams.core.model.errors import InvalidInputError
-from murmur_streams.core.model.limits import Limits, check_seconds
 from murmur_streams.core.model.run import Run
 
 
@@ -32,7 +31,7 @@ class RunOptions(TypedDict, total=False):
 def create_command(
     run_id: str,
     target: str,
-    limits: Limits,
+    limits: bounds.Limits,
     *,
     input: JsonValue = None,  # noqa: A002  # the interface's name
     metadata: Mapping[str, JsonValue] | None = None,
@@ -74,7 +73,7 @@ class QueuedRunOptions(RunOptions, total=False):
 def submit_command(
     run_id: str,
     target: str,
-    limits: Limits,
+    limits: bounds.Limits,
     *,
     priority: int = 0,
     delay_seconds: float = 0.0,
@@ -108,7 +107,7 @@ def submit_command(
 
 def milliseconds(what: str, seconds: float) -> int:
     """A duration in milliseconds; InvalidInputError when it is negative or over ten years."""
-    return round(check_seconds(what, seconds, least=0) * 1000)
+    return round(bounds.check_seconds(what, seconds, least=0) * 1000)
 
 
 def check_priority(priority: object) -> int:
@@ -240,7 +239,7 @@ def resubmission(old: Run | DeadLetter, given: JsonValue, mark: str) -> QueuedRu
     )
 
 
-def requeue_command(letter: DeadLetter, run_id: str, limits: Limits) -> Create:
+def requeue_command(letter: DeadLetter, run_id: str, limits: bounds.Limits) -> Create:
     """Begin a run that replaces a dead letter, with the same input."""
     options = resubmission(letter, letter.input, "requeued_from")
     return submit_command(run_id, letter.target, limits, **options)

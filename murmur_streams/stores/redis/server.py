@@ -17,7 +17,6 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
-from murmur_streams.stores.redis.connection.failures import Fate, UnconfirmedError
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.preparation import Preparation
 from murmur_streams.stores.redis.replies import read_answer, text
@@ -149,7 +148,7 @@ class Server:
         try:
             return await self._commands.pipeline(list(commands))
         except RedisError as error:
-            if failures.code_of(error) and failures.fate_of(error) is Fate.NOT_EXECUTED:
+            if failures.code_of(error) and failures.fate_of(error) is failures.Fate.NOT_EXECUTED:
                 raise failures.unavailable(self.where, error) from None
             raise
 
@@ -182,7 +181,7 @@ class Server:
         command = (script.sha, len(keys), *keys, *args)
         try:
             return await self._evalsha(command)
-        except (NoScriptError, UnconfirmedError) as error:
+        except (NoScriptError, failures.UnconfirmedError) as error:
             missing = error
         await self.preparation.for_retry(missing)
         return await self._evalsha(command)
@@ -340,6 +339,6 @@ class Retries:
     def _patience(self, reason: BaseException) -> float:
         # A server that answers "not now" exists, and is worth the longer wait. A replica at the
         # first connection is not: like a missing answer, that is more often a wrong address.
-        is_busy = failures.fate_of(reason) is Fate.NOT_EXECUTED
+        is_busy = failures.fate_of(reason) is failures.Fate.NOT_EXECUTED
         waits = is_busy and failures.code_of(reason) != "READONLY"
         return self._server.retry_seconds if waits or self._seconds is None else self._seconds

@@ -13,7 +13,6 @@ from murmur_streams.core.model import work
 from murmur_streams.core.model.commands import NoteSilence, Reclaim, Release
 from murmur_streams.core.model.errors import InvalidInputError, RunDamagedError
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Housekeeping, NoticeKind, WorkerInfo
 from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.claiming import Claiming, Signals, idle_until
 from murmur_streams.stores.local.engine.database import Due, ItemRange, Reader, Space
@@ -78,15 +77,15 @@ class LocalQueue(WorkQueue):
 
     async def tend(
         self, worker: str, targets: Sequence[str], interval_seconds: float
-    ) -> Housekeeping:
+    ) -> work.Housekeeping:
         del targets
         interval_ms = round(interval_seconds * 1000)
-        done, has_more = Housekeeping([], []), True
+        done, has_more = work.Housekeeping([], []), True
         while has_more:
             page, has_more = await self.access.write_alone(
                 lambda group: _do_housekeeping(group, worker, interval_ms)
             )
-            done = Housekeeping(done.requeued + page.requeued, done.ended + page.ended)
+            done = work.Housekeeping(done.requeued + page.requeued, done.ended + page.ended)
         return done
 
     async def release(self, claim: work.Claim, reason: str) -> None:
@@ -121,7 +120,7 @@ class LocalWorkers(WorkerList):
     listed_ms: int
     """How long a worker is listed after its last heartbeat."""
 
-    async def beat(self, info: WorkerInfo) -> None:
+    async def beat(self, info: work.WorkerInfo) -> None:
         if not info.id:
             raise InvalidInputError("a worker needs an id")
         runs = [*info.runs][: work.MAX_REPORTED_RUNS]
@@ -141,9 +140,9 @@ class LocalWorkers(WorkerList):
         await self.access.write(lambda group: group.put(Space.WORKERS, worker_id, None))
         self.signals.forget(worker_id)
 
-    async def list(self) -> list[WorkerInfo]:
+    async def list(self) -> list[work.WorkerInfo]:
         rows, now_ms = await self.access.read(_worker_rows), self.clock()
-        return [WorkerInfo(**row) for _, row in rows if row.pop("until_ms") > now_ms]
+        return [work.WorkerInfo(**row) for _, row in rows if row.pop("until_ms") > now_ms]
 
 
 def _worker_rows(reader: Reader) -> list[tuple[str, dict[str, Any]]]:
@@ -151,31 +150,31 @@ def _worker_rows(reader: Reader) -> list[tuple[str, dict[str, Any]]]:
     return [(worker_id, json.loads(text)) for worker_id, text in items]
 
 
-def _notice(group: Transaction, beat: work.Beat, lease_ms: int) -> NoticeKind | None:
+def _notice(group: Transaction, beat: work.Beat, lease_ms: int) -> work.NoticeKind | None:
     """Extend the lease of a claim; the notice about it, if there is one."""
     claim = beat.claim
     stored = group.stored(claim.run_id)
     if stored is None or stored.run.claim != claim.token:
-        return NoticeKind.LOST
+        return work.NoticeKind.LOST
     group.lease(claim.run_id, group.now_ms + lease_ms)
     if stored.run.cancel_requested is not None:
-        return NoticeKind.CANCEL
+        return work.NoticeKind.CANCEL
     silent_ms = round((beat.silent_after_seconds or 0) * 1000)
     if not silent_ms:
         return None
     noted = group.perform(claim.run_id, NoteSilence(claim.token, silent_ms))
-    return NoticeKind.SILENT if noted.answer[0] == "OK" else None
+    return work.NoticeKind.SILENT if noted.answer[0] == "OK" else None
 
 
 def _do_housekeeping(
     group: Transaction, worker: str, interval_ms: int
-) -> tuple[Housekeeping, bool]:
+) -> tuple[work.Housekeeping, bool]:
     """Requeue lost runs and end overdue ones, a page of each; whether there may be more.
 
     One worker at a time does it: while another one has its turn, nothing is done.
     """
     if not _is_our_turn(group, worker, interval_ms):
-        return Housekeeping([], []), False
+        return work.Housekeeping([], []), False
     lost = group.database.due(Due.LEASE, group.now_ms, HOUSEKEEPING_PAGE + len(group.damaged))
     requeued = [run_id for run_id in lost if _requeue(group, run_id)]
     count = group.do_housekeeping(HOUSEKEEPING_PAGE)
@@ -188,7 +187,7 @@ def _do_housekeeping(
     }
     # A page of damaged runs that cannot be changed must not be read again and again.
     has_more = max(len(lost), count) >= HOUSEKEEPING_PAGE and bool(group.written)
-    return Housekeeping(requeued, [*ended]), has_more
+    return work.Housekeeping(requeued, [*ended]), has_more
 
 
 def _requeue(group: Transaction, run_id: str) -> bool:
