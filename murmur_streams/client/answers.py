@@ -267,12 +267,8 @@ def journal_of(run_id: str, members: dict[str, Any]) -> RunJournalPage:
 
 def feed_entry_of(cursor: str, members: dict[str, Any]) -> FeedEntry:
     """An entry of the feed."""
-    return FeedEntry(
-        cursor,
-        text_of(members["run_id"]),
-        text_of(members["target"]),
-        entry_of(members["run_id"], members),
-    )
+    run_id, target = text_of(members["run_id"]), text_of(members["target"])
+    return FeedEntry(cursor, run_id, target, entry_of(run_id, members))
 
 
 def cancellation_of(members: dict[str, Any], run: Run) -> Cancellation:

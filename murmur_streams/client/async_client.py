@@ -310,9 +310,8 @@ class AsyncHandle:
             seconds = math.ceil(max(0.0, min(until - began, WAIT_SECONDS)))
             ask = requests.cancel(self.run_id, reason, None if wait is False else seconds)
             answer = await self._shell.answered(ask, requests.Retrying(self._patience))
-            found = answers.read(
-                answer, partial(answers.cancellation_of, run=await self.snapshot())
-            )
+            run = await self.snapshot()
+            found = answers.read(answer, partial(answers.cancellation_of, run=run))
             if wait is False or found.state.is_terminal or now() >= until:
                 return found
             if now() - began < LOOK_SECONDS:

@@ -16,8 +16,8 @@ from urllib.request import getproxies
 
 import httpx
 
-from murmur_streams.client.answers import Answer, LostError, UnreadableAnswerError
-from murmur_streams.client.requests import EVENT_STREAM, Ask, Patience
+from murmur_streams.client.answers import LostError
+from murmur_streams.client.requests import Ask, Patience
 from murmur_streams.core.model.errors import InvalidInputError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.tls import TlsCheck, tls_fault
@@ -25,7 +25,6 @@ from murmur_streams.core.tls import TlsCheck, tls_fault
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 CONNECT_SECONDS = 10.0
-OPENED = 200
 # Each stream has a connection of its own; only the server limits their number.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 CONNECTION_FAULTS = (httpx.TransportError, ssl.SSLError)
@@ -144,34 +143,6 @@ class Endpoint:
             f"{self.url} gave no answer ({text})",
             may_have_arrived=not isinstance(error, _BEFORE_SENDING),
         )
-
-
-def answer_of(response: httpx.Response, body: bytes = b"") -> Answer:
-    """The answer in a response of httpx."""
-    # httpx lists the names of headers in lower case.
-    return Answer(response.status_code, dict(response.headers.items()), body)
-
-
-def check_size(size: int, most: int) -> None:
-    """Refuse the body of an answer that is too large."""
-    if size > most:
-        raise UnreadableAnswerError(f"the answer is over {most:,} bytes (max_response_bytes)")
-
-
-def check_encoding(response: httpx.Response) -> None:
-    """Refuse a compressed body: the request asked for a plain one."""
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise UnreadableAnswerError(
-            f"the answer is packed as {ascii(coding)[:40]}, which was not asked for",
-            response.status_code,
-        )
-
-
-def is_stream(response: httpx.Response) -> bool:
-    """Whether the body is an event stream."""
-    kind = response.headers.get("content-type", "")
-    return response.status_code == OPENED and kind.lower().startswith(EVENT_STREAM)
 
 
 def _checked_token(token: object) -> str:

@@ -156,10 +156,8 @@ def _cursor_error(message: SseMessage) -> CursorError:
 
 
 def _damage(message: SseMessage) -> BaseException:
-    members = answers.checked(message.data, dict[str, Any])
-    return answers.error_of(
-        answers.ReceivedProblem(DAMAGED.status, {**members, "type": DAMAGED.type})
-    )
+    members = {**answers.checked(message.data, dict[str, Any]), "type": DAMAGED.type}
+    return answers.error_of(answers.ReceivedProblem(DAMAGED.status, members))
 
 
 def _check_is_stream(answer: answers.Answer) -> None:

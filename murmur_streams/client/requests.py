@@ -292,14 +292,9 @@ def problem_of(ask: Ask, answer: Answer) -> ReceivedProblem:
     document: object = None
     with contextlib.suppress(ValueError, RecursionError):
         document = decode_json(answer.body)
-    return ReceivedProblem(
-        answer.status,
-        document if isinstance(document, dict) else {},
-        answer.headers.get("x-request-id"),
-        ask.run_id,
-        ask.target,
-        ask.key,
-    )
+    members = document if isinstance(document, dict) else {}
+    request_id = answer.headers.get("x-request-id")
+    return ReceivedProblem(answer.status, members, request_id, ask.run_id, ask.target, ask.key)
 
 
 def retry_after(answer: Answer) -> float | None:

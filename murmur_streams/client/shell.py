@@ -13,20 +13,13 @@ from typing import Any, TypeVar
 
 import httpx
 
-from murmur_streams.client.answers import Answer, LostError, read
-from murmur_streams.client.endpoint import (
-    CONNECTION_FAULTS,
-    Endpoint,
-    answer_of,
-    check_encoding,
-    check_size,
-    is_stream,
-)
-from murmur_streams.client.requests import Ask, Retrying
+from murmur_streams.client.answers import Answer, LostError, UnreadableAnswerError, read
+from murmur_streams.client.endpoint import CONNECTION_FAULTS, Endpoint
+from murmur_streams.client.requests import EVENT_STREAM, Ask, Retrying
 
 T = TypeVar("T")
 
-_NO_SUCCESS = 300
+_OPENED, _NO_SUCCESS = 200, 300
 
 
 class AsyncHttp:
@@ -95,14 +88,7 @@ class Shell:
         self.patience = endpoint.patience
         self._endpoint = endpoint
         self._http = http
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
-
-    async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        await self._http.sleep(seconds)
+        self.close, self.sleep = http.close, http.sleep
 
     async def send(self, ask: Ask) -> Answer:
         """Send a request once; LostError when its answer does not arrive."""
@@ -162,11 +148,13 @@ class Connection:
         request = self._endpoint.request(self._http.client, ask, is_stream=may_stream)
         try:
             self._response = await self._http.send(request)
-            check_encoding(self._response)
-            if may_stream and is_stream(self._response):
+            _check_encoding(self._response)
+            kind = self._response.headers.get("content-type", "").lower()
+            is_opened = self._response.status_code == _OPENED and kind.startswith(EVENT_STREAM)
+            if may_stream and is_opened:
                 self._chunks = self._http.chunks(self._response)
-                return answer_of(self._response)
-            answer = answer_of(self._response, await self._whole(self._response))
+                return _answer_of(self._response)
+            answer = _answer_of(self._response, await self._whole(self._response))
         except CONNECTION_FAULTS as error:
             raise self._endpoint.lost(error) from None
         await self.close()
@@ -189,8 +177,30 @@ class Connection:
         most, body = self._endpoint.patience.max_response_bytes, bytearray()
         announced = response.headers.get("content-length", "")
         if announced.isascii() and announced.isdigit():
-            check_size(int(announced[:18]), most)
+            _check_size(int(announced[:18]), most)
         async for chunk in self._http.chunks(response):
-            check_size(len(body) + len(chunk), most)
+            _check_size(len(body) + len(chunk), most)
             body += chunk
         return bytes(body)
+
+
+def _answer_of(response: httpx.Response, body: bytes = b"") -> Answer:
+    """The answer in a response of httpx."""
+    # httpx lists the names of headers in lower case.
+    return Answer(response.status_code, dict(response.headers.items()), body)
+
+
+def _check_size(size: int, most: int) -> None:
+    """Refuse the body of an answer that is too large."""
+    if size > most:
+        raise UnreadableAnswerError(f"the answer is over {most:,} bytes (max_response_bytes)")
+
+
+def _check_encoding(response: httpx.Response) -> None:
+    """Refuse a compressed body: the request asked for a plain one."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnreadableAnswerError(
+            f"the answer is packed as {ascii(coding)[:40]}, which was not asked for",
+            response.status_code,
+        )

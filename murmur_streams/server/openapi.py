@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from murmur_streams.server.auth.access import reader_of_document
+from murmur_streams.server.inputs import reader_of_document
 from murmur_streams.wire import problems as kinds
 from murmur_streams.wire import requests
 from murmur_streams.wire.answers import Problem
@@ -21,7 +21,7 @@ router = APIRouter()
 pages = APIRouter()
 """The document as pages for people; an app has them only if its options say so."""
 _READERS = [Depends(reader_of_document)]
-_NO_ICON = "data:,"
+_BLANK = "data:,"
 _MODELS: tuple[type[BaseModel], ...] = (
     Problem,
     requests.SubmitRequest,
@@ -73,18 +73,9 @@ def preferring(*more: str) -> dict[str, Any]:
         "Prefer": wait,
         "Idempotency-Key": f"1 to {requests.LONGEST_HEADER_KEY} visible characters.",
     }
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "header",
-                "required": False,
-                "description": headers[name],
-                "schema": {"type": "string"},
-            }
-            for name in ("Prefer", *more)
-        ]
-    }
+    same: dict[str, Any] = {"in": "header", "required": False, "schema": {"type": "string"}}
+    names = ("Prefer", *more)
+    return {"parameters": [{"name": name, "description": headers[name]} | same for name in names]}
 
 
 @router.get("/openapi.json", include_in_schema=False, dependencies=_READERS)
@@ -99,9 +90,7 @@ async def read_document(request: Request) -> JSONResponse:
 async def read_swagger_page(request: Request) -> HTMLResponse:
     """The document as a page of Swagger UI."""
     url = f"{_root_path(request)}/openapi.json"
-    return get_swagger_ui_html(
-        openapi_url=url, title=request.app.title, swagger_favicon_url=_NO_ICON
-    )
+    return get_swagger_ui_html(openapi_url=url, title=request.app.title, swagger_favicon_url=_BLANK)
 
 
 @pages.get("/redoc", include_in_schema=False, dependencies=_READERS)
@@ -109,10 +98,7 @@ async def read_redoc_page(request: Request) -> HTMLResponse:
     """The document as a page of ReDoc."""
     url = f"{_root_path(request)}/openapi.json"
     return get_redoc_html(
-        openapi_url=url,
-        title=request.app.title,
-        redoc_favicon_url=_NO_ICON,
-        with_google_fonts=False,
+        openapi_url=url, title=request.app.title, redoc_favicon_url=_BLANK, with_google_fonts=False
     )
 
 

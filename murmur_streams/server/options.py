@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from murmur_streams.server.auth.callers import Authenticator
+    from murmur_streams.server.auth import Authenticator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

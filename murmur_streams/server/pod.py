@@ -15,7 +15,7 @@ from murmur_streams.core.model.results import AgentResult, GroupResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.fleet import Fleet
 from murmur_streams.fleet.logs import LogThrottle
-from murmur_streams.server.auth.callers import Principal
+from murmur_streams.server.auth import Principal
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.responses import logger
 from murmur_streams.stores.redis.connection.checks import METRIC, METRIC_MEANING
@@ -33,30 +33,28 @@ class Metrics:
     """
 
     def __init__(self, open_streams: Callable[[], float]) -> None:
-        self._registry = CollectorRegistry()
+        own = self._registry = CollectorRegistry()
         self._requests = Counter(
             "murmur_http_requests",
             "Requests that were answered.",
             ("method", "route", "status"),
-            registry=self._registry,
+            registry=own,
         )
         self._seconds = Histogram(
             "murmur_http_request_seconds",
             "From a request's headers to those of its answer.",
             ("method", "route"),
-            registry=self._registry,
+            registry=own,
         )
         self._submitted = Counter(
-            "murmur_runs_submitted", "Runs that were submitted here.", registry=self._registry
+            "murmur_runs_submitted", "Runs that were submitted here.", registry=own
         )
         streams = Gauge(
-            "murmur_open_streams",
-            "Open streams, and requests that wait for a run.",
-            registry=self._registry,
+            "murmur_open_streams", "Open streams, and requests that wait for a run.", registry=own
         )
         streams.set_function(open_streams)
 
-        self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=self._registry)
+        self._may_evict = Gauge(METRIC, METRIC_MEANING, registry=own)
 
     def record_warning(self, warning: str | None) -> None:
         """Record the store's warning; None: it has none."""

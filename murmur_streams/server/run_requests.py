@@ -22,9 +22,8 @@ from murmur_streams.core.model.run import Run
 from murmur_streams.fleet.agents import Agent
 from murmur_streams.fleet.handle import RunHandle
 from murmur_streams.fleet.submission import KEYED, idempotent_run_id, is_same, request_digest
-from murmur_streams.server.auth.access import pod_of
-from murmur_streams.server.auth.callers import Principal
-from murmur_streams.server.json_body import parse_json
+from murmur_streams.server.auth import Principal
+from murmur_streams.server.inputs import parse_json, pod_of
 from murmur_streams.server.pod import Pod
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.work_store import WorkStore
@@ -68,11 +67,10 @@ def idempotency_key(request: Request) -> str | None:
     quoted = _QUOTED.fullmatch(given)
     is_bare = quoted is None and '"' not in given
     key = given if quoted is None else re.sub(r"\\(.)", r"\1", quoted[1])
-    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= requests.LONGEST_HEADER_KEY:
+    most = requests.LONGEST_HEADER_KEY
+    if (is_bare or quoted) and _KEY.fullmatch(key) and len(key) <= most:
         return key
-    rule = (
-        f"Idempotency-Key must have 1 to {requests.LONGEST_HEADER_KEY} visible characters of ASCII"
-    )
+    rule = f"Idempotency-Key must have 1 to {most} visible characters of ASCII"
     raise ProblemError(kinds.BAD_REQUEST, rule)
 
 

@@ -50,11 +50,6 @@ class StreamMessage:
         """Whether nothing of the run comes after it."""
         return self.event == STREAM_END
 
-    @property
-    def is_break(self) -> bool:
-        """Whether something is missing between the messages before and after it."""
-        return self.event in {STREAM_GAP, STREAM_RESET}
-
 
 Encode = Callable[[StreamMessage], bytes]
 
@@ -141,7 +136,7 @@ async def follow_run(
                 raise
             log_problem("an event stream cannot go on", error)
             data = {
-                "run_id": error.run_id,
+                "run_id": run_id,
                 "detail": damage_detail(error),
                 "can_rebuild": error.can_rebuild,
             }
@@ -265,7 +260,7 @@ def _encode_at(cursor: ManyCursor, message: StreamMessage) -> bytes:
     position, data = str(cursor), message.data
     if not isinstance(data, str):
         data = {"run_id": message.run_id, **data}
-    if message.is_break:
+    if message.event in {STREAM_GAP, STREAM_RESET}:
         data = {"run_id": message.run_id, "resume_cursor": position}
     return encode(replace(message, data=data, cursor=position))
 

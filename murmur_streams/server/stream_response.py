@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from murmur_streams.core.model.errors import MurmurError, RunDamagedError
 from murmur_streams.fleet.logs import loggable_traceback
-from murmur_streams.server.auth.access import is_still_valid
-from murmur_streams.server.auth.callers import Principal
+from murmur_streams.server.auth import Principal
+from murmur_streams.server.inputs import is_still_valid
 from murmur_streams.server.options import ServerOptions
 from murmur_streams.server.pod import Drain, Pod
 from murmur_streams.server.responses import log_problem, logger

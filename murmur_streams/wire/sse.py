@@ -118,12 +118,8 @@ class SseParser:
         Raises:
             SseTooLargeError: a message is larger than ``max_bytes``.
         """
-        messages: list[SseMessage] = []
-        for line in self._lines(chunk):
-            message = self._take(line)
-            if message is not None:
-                messages.append(message)
-        return messages
+        taken = map(self._take, self._lines(chunk))
+        return [message for message in taken if message is not None]
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         # A CR ends its line at once: an LF that belongs to it may come much later, or never.

@@ -26,7 +26,7 @@ from murmur_streams import Fleet
 from murmur_streams.client import Client
 from murmur_streams.embedded import stop_server
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.callers import Scope, parse_tokens
+from murmur_streams.server.auth import Scope, parse_tokens
 from murmur_streams.server.pod import Pod
 from murmur_streams.wire import problems
 from murmur_streams.wire.problems import ProblemKind

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from murmur_streams.server.auth.callers import Principal, Scope
+from murmur_streams.server.auth import Principal, Scope
 from murmur_streams.wire.problems import UNAUTHORIZED, ProblemError
 from tests.servers import Space
 

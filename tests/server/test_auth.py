@@ -15,8 +15,7 @@ from fastapi.requests import HTTPConnection
 
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.access import is_still_valid
-from murmur_streams.server.auth.callers import (
+from murmur_streams.server.auth import (
     LONGEST,
     BearerTokens,
     Principal,
@@ -24,6 +23,7 @@ from murmur_streams.server.auth.callers import (
     Token,
     digest,
 )
+from murmur_streams.server.inputs import is_still_valid
 from tests.server.serving import check_problem, client_of, submitted, task, unchanged
 from tests.servers import Space
 

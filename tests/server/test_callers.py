@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from murmur_streams import Fleet
-from murmur_streams.server.auth.callers import Scope
+from murmur_streams.server.auth import Scope
 from murmur_streams.server.routes import runs
 from tests.server.serving import Callers, check_problem, task, unchanged
 from tests.servers import Space

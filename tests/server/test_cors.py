@@ -10,7 +10,7 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
 from murmur_streams.server.app import CORS_SEEN
-from murmur_streams.server.auth.callers import BearerTokens
+from murmur_streams.server.auth import BearerTokens
 from tests.server.serving import client_of, task, unchanged
 from tests.servers import Space
 

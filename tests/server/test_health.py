@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from murmur_streams import Fleet
 from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.server import make_app, responses
-from murmur_streams.server.auth.callers import Principal, Scope
+from murmur_streams.server.auth import Principal, Scope
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.routes import health
 from murmur_streams.stores.redis.connection.checks import server_info

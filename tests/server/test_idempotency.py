@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from murmur_streams import Fleet
 from murmur_streams.fleet.submission import idempotent_run_id
 from murmur_streams.server import make_app
-from murmur_streams.server.auth.callers import Scope
+from murmur_streams.server.auth import Scope
 from murmur_streams.server.pod import Pod
 from tests.fleet.working import working
 from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged

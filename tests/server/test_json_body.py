@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmur_streams.server import ServerOptions
-from murmur_streams.server.json_body import LONGEST_NAME, MOST_MEMBERS, parse_json
+from murmur_streams.server.inputs import LONGEST_NAME, MOST_MEMBERS, parse_json
 from murmur_streams.wire.problems import ProblemError
 
 REFUSED = {

@@ -14,7 +14,7 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.callers import Scope
+from murmur_streams.server.auth import Scope
 from murmur_streams.server.pod import Pod
 from tests.fleet.stage import wait_until
 from tests.fleet.working import working

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmur_streams.server.auth.callers import (
+from murmur_streams.server.auth import (
     Principal,
     Scope,
     read_ticket,

@@ -11,7 +11,7 @@ import pytest
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import StoreUnavailableError
 from murmur_streams.server import ServerOptions
-from murmur_streams.server.auth.callers import ANYONE
+from murmur_streams.server.auth import ANYONE
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.stream_response import ABORT, EventStream
 from murmur_streams.wire.problems import ProblemError

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.server.auth.callers import BearerTokens, Principal, Scope
+from murmur_streams.server.auth import BearerTokens, Principal, Scope
 from murmur_streams.server.protocol import LimitedProtocol
 from murmur_streams.server.stream_messages import MessageStream
 from murmur_streams.server.stream_response import EventStream

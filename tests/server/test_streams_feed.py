@@ -10,7 +10,7 @@ import pytest
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.server.auth.callers import Principal, Scope
+from murmur_streams.server.auth import Principal, Scope
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.event_source import Event
 from tests.server.wire import RunningPod, get, running_pod, stream

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from murmur_streams import Fleet
 from murmur_streams.server import ServerOptions, make_app
-from murmur_streams.server.auth.callers import (
+from murmur_streams.server.auth import (
     BearerTokens,
     Principal,
     Scope,
@@ -274,7 +274,7 @@ async def test_a_stream_is_not_closed_by_its_tickets_end(
         reading = asyncio.create_task(caller.get(f"/runs/r-1/stream?ticket={ticket}"))
         await wait_until(lambda: app.state.pod.streams.total() == 1, "the stream is open")
         later = SimpleNamespace(time=lambda: time.time() + 61)
-        monkeypatch.setattr("murmur_streams.server.auth.callers.time", later)
+        monkeypatch.setattr("murmur_streams.server.auth.time", later)
         check_problem(await caller.get(f"/runs/r-1/stream?ticket={ticket}"), 401)
         assert not reading.done()
         await handle.cancel()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.server.auth.callers import (
+from murmur_streams.server.auth import (
     BearerTokens,
     Principal,
     Scope,

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from murmur_streams.server import ServerOptions
-from murmur_streams.server.json_body import parse_json
+from murmur_streams.server.inputs import parse_json
 from murmur_streams.wire import requests
 from tests.server.serving import task
 

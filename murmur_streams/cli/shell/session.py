@@ -18,7 +18,7 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.redaction import redacted
 from murmur_streams.embedded import default_data_dir
 from murmur_streams.fleet.stores import default_options, kind_on_disk, open_work_store
-from murmur_streams.server.auth.callers import is_open_to_others
+from murmur_streams.server.auth import is_open_to_others
 from murmur_streams.settings import Settings
 from murmur_streams.stores.open import path_on_disk
 from murmur_streams.stores.redis.store import RedisRunStore, redis_only

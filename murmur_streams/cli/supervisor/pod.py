@@ -78,7 +78,7 @@ def server_options(options: PodOptions) -> ServerOptions:
             and no token would be required.
     """
     from murmur_streams.server import ServerOptions
-    from murmur_streams.server.auth.callers import BearerTokens
+    from murmur_streams.server.auth import BearerTokens
     from murmur_streams.server.serving import is_loopback
 
     settings = options.settings

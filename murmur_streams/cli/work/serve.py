@@ -18,7 +18,7 @@ from murmur_streams.cli.shell.session import Session
 from murmur_streams.cli.supervisor.pod import PodOptions, run_pod
 from murmur_streams.cli.work.worker import CONCURRENCY, LOOP_TEXT, FleetPath, begin, process_setting
 from murmur_streams.core.model.limits import TEN_YEARS_SECONDS, check_tenant
-from murmur_streams.server.auth import callers
+from murmur_streams.server.auth import Principal, Scope, check_name, draw_token, record_of
 from murmur_streams.settings import EventLoop, check_origin, check_root_path
 
 
@@ -37,7 +37,7 @@ Name = Annotated[
     typer.Argument(metavar="NAME", help="The caller's name, as logs show it.", show_default=False),
 ]
 Scopes = Annotated[
-    list[callers.Scope] | None,
+    list[Scope] | None,
     typer.Option("--scope", help="What it may do; repeatable. Default: submit, read and cancel."),
 ]
 Tenant = Annotated[
@@ -155,14 +155,14 @@ def token(
         murmur-streams token web >> tokens.toml
         murmur-streams token dashboard --scope read --tenant acme --expires 90d
     """
-    principal = callers.Principal(
-        callers.check_name(name),
-        frozenset(scope or (callers.Scope.SUBMIT, callers.Scope.READ, callers.Scope.CANCEL)),
+    principal = Principal(
+        check_name(name),
+        frozenset(scope or (Scope.SUBMIT, Scope.READ, Scope.CANCEL)),
         check_tenant(tenant),
         expires_at=None if expires is None else _moment_after(expires),
     )
-    drawn = callers.draw_token()
-    record = callers.record_of(drawn, principal)
+    drawn = draw_token()
+    record = record_of(drawn, principal)
     if not session.as_json:
         print_message(f"token     {drawn}")
     session.print({"token": drawn, "record": record}, record)

@@ -11,9 +11,8 @@ from pydantic import JsonValue
 
 from murmur_streams.core.model.limits import check_target
 from murmur_streams.fleet.agents import Agent
-from murmur_streams.server.auth.access import READERS, Submitter, ThePod, pod_of
-from murmur_streams.server.auth.callers import Principal
-from murmur_streams.server.json_body import body_of
+from murmur_streams.server.auth import Principal
+from murmur_streams.server.inputs import READERS, Submitter, ThePod, body_of, pod_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.responses import problem_of

@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from murmur_streams.core.model.errors import MurmurError
-from murmur_streams.server.auth.access import READERS, ThePod, check_query
+from murmur_streams.server.inputs import READERS, ThePod, check_query
 from murmur_streams.server.openapi import make_router
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.responses import json_answer

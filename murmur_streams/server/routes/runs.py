@@ -11,16 +11,15 @@ from fastapi import Depends, Query, Request, Response
 from murmur_streams.core.model.errors import RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.run import Run, listing_key
 from murmur_streams.core.model.states import RunState, RunStatus
-from murmur_streams.server import run_requests
-from murmur_streams.server.auth.access import Admin, Canceller, Reader, Submitter, ThePod, pod_of
-from murmur_streams.server.auth.callers import Principal
-from murmur_streams.server.json_body import body_of
+from murmur_streams.server import inputs, run_requests
+from murmur_streams.server.inputs import Admin, Canceller, Reader, Submitter, ThePod, pod_of
 from murmur_streams.server.openapi import make_router, preferring, problems, request_body
 from murmur_streams.server.responses import conditional_answer, json_answer, log_problem
 from murmur_streams.server.stream_messages import resume_after
 from murmur_streams.stores.work_store import WorkStore
-from murmur_streams.wire import answers, requests
+from murmur_streams.wire import answers
 from murmur_streams.wire import problems as kinds
+from murmur_streams.wire.requests import CancelRequest, SubmitRequest
 
 router = make_router("runs")
 
@@ -30,10 +29,8 @@ LATE_SECONDS = 0.5
 """A run that has ended but has no seal gets one from the first reader that follows it: the shortest
 wait for that."""
 
-SubmitBody = Annotated[requests.SubmitRequest, Depends(body_of(requests.SubmitRequest))]
-CancelBody = Annotated[
-    requests.CancelRequest, Depends(body_of(requests.CancelRequest, is_optional=True))
-]
+SubmitBody = Annotated[SubmitRequest, Depends(inputs.body_of(SubmitRequest))]
+CancelBody = Annotated[CancelRequest, Depends(inputs.body_of(CancelRequest, is_optional=True))]
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(description="A cursor; empty or -1: from the start.")]
 _OF_CURSORS = problems(kinds.BAD_CURSOR, kinds.CURSOR_GAP, kinds.CURSOR_RESET)
@@ -49,7 +46,7 @@ replay has the same body as the first answer."""
     responses=problems(
         kinds.RUN_EXISTS, kinds.IN_FLIGHT, kinds.KEY_REUSED, kinds.NO_AGENT, kinds.NO_GROUP
     ),
-    openapi_extra=request_body(requests.SubmitRequest) | preferring("Idempotency-Key"),
+    openapi_extra=request_body(SubmitRequest) | preferring("Idempotency-Key"),
 )
 async def submit_run(who: Submitter, request: Request, body: SubmitBody) -> Response:
     """Queue a run.
@@ -61,13 +58,17 @@ async def submit_run(who: Submitter, request: Request, body: SubmitBody) -> Resp
 
     With ``Prefer: wait=N`` the answer comes when the run has ended, or after N seconds.
     """
-    submission = await run_requests.submit(
-        request, who, body, run_requests.idempotency_key(request)
-    )
-    seconds = run_requests.preferred_wait(request, pod_of(request).options.max_wait_seconds)
+    pod, key = pod_of(request), run_requests.idempotency_key(request)
+    submission = await run_requests.submit(request, who, body, key)
+    seconds = run_requests.preferred_wait(request, pod.options.max_wait_seconds)
     accepted = answers.Submitted(run_id=submission.run_id)
     if seconds is not None:
-        accepted = await _after_wait(request, who, submission.run_id, seconds)
+        store = await pod.store()
+        run = await store.snapshot(submission.run_id)
+        await run_requests.until_ended(request, who, run, seconds)
+        run = await store.snapshot(submission.run_id)
+        accepted.state = run.state
+        accepted.result = await pod.outcome(run) if run.state.is_terminal else None
     answer = json_answer(accepted, waited=seconds)
     if submission.is_replay:
         answer.headers[REPLAYED] = "true"
@@ -75,17 +76,6 @@ async def submit_run(who: Submitter, request: Request, body: SubmitBody) -> Resp
     if warning is not None:
         answer.headers[WARNING] = warning
     return answer
-
-
-async def _after_wait(
-    request: Request, who: Principal, run_id: str, seconds: int
-) -> answers.Submitted:
-    pod = pod_of(request)
-    store = await pod.store()
-    await run_requests.until_ended(request, who, await store.snapshot(run_id), seconds)
-    run = await store.snapshot(run_id)
-    result = await pod.outcome(run) if run.state.is_terminal else None
-    return answers.Submitted(run_id=run_id, state=run.state, result=result)
 
 
 @router.get("/runs", responses=problems(kinds.BAD_CURSOR))
@@ -204,7 +194,7 @@ async def read_journal(
 @router.post(
     "/runs/{run_id}/cancel",
     response_model=answers.Cancelled,
-    openapi_extra=request_body(requests.CancelRequest, required=False) | preferring(),
+    openapi_extra=request_body(CancelRequest, required=False) | preferring(),
 )
 async def cancel_run(who: Canceller, request: Request, run_id: str, body: CancelBody) -> Response:
     """Ask that a run end cancelled; one that has ended stays as it is.

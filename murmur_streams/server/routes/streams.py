@@ -17,8 +17,8 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.limits import check_run_id, check_target
 from murmur_streams.core.model.run import Run
 from murmur_streams.server import stream_messages
-from murmur_streams.server.auth.access import Admin, Reader, StreamReader, ThePod
-from murmur_streams.server.auth.callers import seconds_left, sign_ticket
+from murmur_streams.server.auth import seconds_left, sign_ticket
+from murmur_streams.server.inputs import Admin, Reader, StreamReader, ThePod
 from murmur_streams.server.openapi import make_router, problems
 from murmur_streams.server.stream_response import EventStream
 from murmur_streams.stores.work_store import WorkStore
