@@ -15,22 +15,10 @@ from murmur_streams.core.model.errors import InvalidArchiveError, RunExistsError
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures, opened_with
 from murmur_streams.testing.results import agent_result, stored_output
-from murmur_streams.testing.workbench import (
-    TARGET,
-    Workbench,
-    closing,
-    events_of,
-    is_gone,
-    journal_of,
-    kinds,
-    note,
-    notes,
-    numbers,
-    until_failed,
-    until_gone,
-)
+from murmur_streams.testing.workbench import TARGET, Workbench, note
 
 STRANGE = {"text": 'é \u2028 \U0001f600 \x00 \\ "', "deep": [[["x"]]], "none": None}
 
@@ -93,16 +81,16 @@ class ArchiveContract(ContractFixtures):
     ) -> None:
         """Snapshot, journal, input, result and lists of a run are the same after a move."""
         run_id = await bench.run(store, input=STRANGE, metadata=STRANGE, tenant="acme")
-        await store.append(run_id, *notes(run_id, 2))
+        await store.append(run_id, *workbench.notes(run_id, 2))
         result = agent_result(STRANGE) if state is RunState.COMPLETED else None
         if state.is_terminal:
             await store.finish(run_id, state, result=result, error="é")
         else:
             await store.set_state(run_id, state)
-        before, entries = await store.snapshot(run_id), await journal_of(store, run_id)
+        before, entries = await store.snapshot(run_id), await workbench.journal_of(store, run_id)
         target = await self._moved(bench, store, await store.archive(run_id))
         assert await target.snapshot(run_id) == before
-        assert await journal_of(target, run_id) == entries
+        assert await workbench.journal_of(target, run_id) == entries
         assert await target.get_input(run_id) == STRANGE
         if result:
             assert await stored_output(target, run_id) == STRANGE
@@ -112,11 +100,11 @@ class ArchiveContract(ContractFixtures):
         assert run_id in {run.run_id for run in listed.runs}
 
     async def test_late_entries_move(self, bench: Workbench, store: RunStore, run_id: str) -> None:
-        await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
+        await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
         await store.push_event(run_id, note(run_id))
         target = await self._moved(bench, store, await store.archive(run_id))
-        assert (await journal_of(target, run_id))[-1].is_late
-        assert kinds(await events_of(target, run_id)) == ["agent_completed"]
+        assert (await workbench.journal_of(target, run_id))[-1].is_late
+        assert workbench.kinds(await workbench.events_of(target, run_id)) == ["agent_completed"]
 
     async def test_progress_is_that_of_the_journal(
         self, bench: Workbench, store: RunStore, run_id: str
@@ -145,7 +133,7 @@ class ArchiveContract(ContractFixtures):
         given = "\u00e9" * 700_000
         run_id = await bench.run(store, input=given)
         for _ in range(3):
-            await store.append(run_id, *notes(run_id, 400))
+            await store.append(run_id, *workbench.notes(run_id, 400))
         await store.append(run_id, *[note(run_id, data="x" * 200_000)] * 12)
         target = await self._moved(bench, store, await store.archive(run_id))
         assert await target.get_input(run_id) == given
@@ -154,7 +142,7 @@ class ArchiveContract(ContractFixtures):
         source, run_id = InMemoryRunStore(max_events=1_000), bench.new_id()
         await source.create(run_id, TARGET)
         for _ in range(4):
-            await source.append(run_id, *notes(run_id, 450))
+            await source.append(run_id, *workbench.notes(run_id, 450))
         archive = await source.archive(run_id)
         assert archive.entries[0].seq > 1
         target = await self._moved(bench, store, archive)
@@ -164,14 +152,14 @@ class ArchiveContract(ContractFixtures):
         self, bench: Workbench, store: RunStore, run_id: str
     ) -> None:
         """Cursors from before the move resume in the new store."""
-        await store.append(run_id, *notes(run_id, 3))
-        entries = await journal_of(store, run_id)
+        await store.append(run_id, *workbench.notes(run_id, 3))
+        entries = await workbench.journal_of(store, run_id)
         target = await self._moved(bench, store, await store.archive(run_id))
         readers = [bench.subscribe(target, run_id, entry.cursor) for entry in entries]
         await target.append(run_id, note(run_id, 3))
-        await target.finish(run_id, RunState.COMPLETED, event=closing(run_id))
+        await target.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
         for start, reader in enumerate(readers):
-            assert numbers(await reader.ended()) == list(range(start, 4))
+            assert workbench.numbers(await reader.ended()) == list(range(start, 4))
         assert (await target.audit(run_id)).ok
 
     async def test_an_archive_is_of_one_moment(self, store: RunStore, run_id: str) -> None:
@@ -231,13 +219,13 @@ class ArchiveContract(ContractFixtures):
     ) -> None:
         """A damaged archive is refused, and nothing of it is written."""
         run_id = await bench.run(store, input=1)
-        await store.append(run_id, *notes(run_id, 2))
+        await store.append(run_id, *workbench.notes(run_id, 2))
         archive = await store.archive(run_id)
         await store.delete(run_id, force=True)
         stored = await self.everything_stored()
         with pytest.raises(InvalidArchiveError, match="damaged"):
             await store.restore(DAMAGES[damage](archive))
-        assert await is_gone(store, run_id)
+        assert await workbench.is_gone(store, run_id)
         assert await self.everything_stored() == stored
 
     async def test_a_restored_run_expires(
@@ -249,14 +237,14 @@ class ArchiveContract(ContractFixtures):
         await store.delete(run_id)
         hasty = bench.open(ttl_seconds=0.2)
         assert await hasty.restore(archive) is True
-        assert not await is_gone(hasty, run_id)
-        await until_gone(hasty, run_id)
+        assert not await workbench.is_gone(hasty, run_id)
+        await workbench.until_gone(hasty, run_id)
 
     @opened_with(live_ttl_seconds=0.05)
     async def test_a_restored_run_becomes_overdue(self, bench: Workbench, store: RunStore) -> None:
         archive = held_run(bench.new_id())
         await store.restore(archive)
-        await until_failed(store, archive.run_id)
+        await workbench.until_failed(store, archive.run_id)
 
     async def test_the_feed_has_no_restored_run(self, bench: Workbench, store: RunStore) -> None:
         archive = held_run(bench.new_id())

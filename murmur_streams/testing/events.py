@@ -14,17 +14,9 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures
-from murmur_streams.testing.workbench import (
-    ENDED,
-    Workbench,
-    closing,
-    events_of,
-    journal_of,
-    note,
-    notes,
-    numbers,
-)
+from murmur_streams.testing.workbench import Workbench, note
 
 DATA: list[JsonValue] = [
     *[None, True, 0, -1.5, 1e308, 2**1000],
@@ -36,7 +28,7 @@ DATA: list[JsonValue] = [
 async def only_event(store: RunStore, run_id: str) -> RunEvent:
     """End the run; the one event of its stream."""
     await store.finish(run_id, RunState.COMPLETED)
-    (event,) = await events_of(store, run_id)
+    (event,) = await workbench.events_of(store, run_id)
     return event
 
 
@@ -46,7 +38,7 @@ class EventContract(ContractFixtures):
     async def test_append_returns_the_version(self, store: RunStore, run_id: str) -> None:
         """``append`` of up to 500 events is one step; its answer is the run's new version."""
         for count, version in ((1, 2), (3, 5), (500, 505)):
-            assert await store.append(run_id, *notes(run_id, count)) == version
+            assert await store.append(run_id, *workbench.notes(run_id, count)) == version
             assert (await store.snapshot(run_id)).version == version
 
     @pytest.mark.parametrize("expected", [0, 1, 3, -1, 10**12])
@@ -73,7 +65,7 @@ class EventContract(ContractFixtures):
         refused = [each for each in outcomes if isinstance(each, WrongExpectedVersionError)]
         assert (len(refused), sum(isinstance(each, int) for each in outcomes)) == (19, 1)
 
-    @pytest.mark.parametrize("state", ENDED)
+    @pytest.mark.parametrize("state", workbench.ENDED)
     async def test_append_after_the_end_is_refused(
         self, store: RunStore, run_id: str, state: RunState
     ) -> None:
@@ -95,10 +87,13 @@ class EventContract(ContractFixtures):
                 await stores[task % 2].append(run_id, note(run_id, task * 10 + number))
 
         await asyncio.gather(*(append(task) for task in range(50)))
-        entries = await journal_of(store, run_id)
+        entries = await workbench.journal_of(store, run_id)
         assert [entry.seq for entry in entries] == list(range(1, 502))
         await store.finish(run_id, RunState.COMPLETED)
-        seen = [int(str(number)) for number in numbers(await events_of(store, run_id))]
+        seen = [
+            int(str(number))
+            for number in workbench.numbers(await workbench.events_of(store, run_id))
+        ]
         assert sorted(seen, key=lambda number: number // 10) == list(range(500))
 
     async def test_ms_never_goes_back_in_a_journal(self, bench: Workbench) -> None:
@@ -108,7 +103,7 @@ class EventContract(ContractFixtures):
         for step_ms in (0, 5000, -9000, 1, 4000):
             now_ms[0] += step_ms
             await store.append(run_id, note(run_id))
-        moments = [entry.ms for entry in await journal_of(store, run_id)]
+        moments = [entry.ms for entry in await workbench.journal_of(store, run_id)]
         assert moments == sorted(moments)
 
     @pytest.mark.parametrize("kind", RunEventType)
@@ -142,10 +137,10 @@ class EventContract(ContractFixtures):
         assert (seen.id != "forged", seen.seq, seen.attempt) == (True, 2, None)
 
     async def test_an_event_has_its_cursor_and_seq(self, store: RunStore, run_id: str) -> None:
-        await store.append(run_id, *notes(run_id, 2))
-        await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        entries = await journal_of(store, run_id)
-        assert [(event.id, event.seq) for event in await events_of(store, run_id)] == [
+        await store.append(run_id, *workbench.notes(run_id, 2))
+        await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
+        entries = await workbench.journal_of(store, run_id)
+        assert [(event.id, event.seq) for event in await workbench.events_of(store, run_id)] == [
             (entry.cursor, entry.seq) for entry in entries[1:4]
         ]
 
@@ -165,7 +160,7 @@ class EventContract(ContractFixtures):
         for write in writes:
             await write
         await store.finish(run_id, RunState.COMPLETED)
-        assert numbers(await events_of(store, run_id)) == [[0], [0]]
+        assert workbench.numbers(await workbench.events_of(store, run_id)) == [[0], [0]]
         assert cast("AgentResult[object]", await store.get_result(run_id)).output == [0]
 
     async def test_readers_share_nothing(self, store: RunStore, run_id: str) -> None:
@@ -173,23 +168,25 @@ class EventContract(ContractFixtures):
         await store.append(run_id, note(run_id, data=[0]))
         await store.finish(run_id, RunState.COMPLETED)
         for _ in range(2):
-            (event,) = await events_of(store, run_id)
+            (event,) = await workbench.events_of(store, run_id)
             assert event.data == [0]
             cast("list[int]", event.data).append(1)
-            entries = await journal_of(store, run_id)
+            entries = await workbench.journal_of(store, run_id)
             assert entries[1].fields["name"] == "note"
             cast("dict[str, str]", entries[1].fields)["name"] = "changed"
         assert (await store.audit(run_id)).ok
 
     async def test_a_cancelled_call_breaks_no_other(self, store: RunStore, run_id: str) -> None:
         """When some callers are cancelled, each acknowledged event is there once, in order."""
-        tasks = [asyncio.create_task(store.append(run_id, each)) for each in notes(run_id, 50)]
+        tasks = [
+            asyncio.create_task(store.append(run_id, each)) for each in workbench.notes(run_id, 50)
+        ]
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         await store.finish(run_id, RunState.COMPLETED)
-        seen = numbers(await events_of(store, run_id))
+        seen = workbench.numbers(await workbench.events_of(store, run_id))
         acknowledged = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, int)]
         assert [n for n in seen if n in acknowledged] == acknowledged
         assert len(seen) == len(set(map(str, seen)))

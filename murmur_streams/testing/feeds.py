@@ -13,23 +13,15 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures
-from murmur_streams.testing.workbench import (
-    PATIENCE_SECONDS,
-    TARGET,
-    StoreFactory,
-    Workbench,
-    closing,
-    journal_of,
-    note,
-    notes,
-)
+from murmur_streams.testing.workbench import TARGET, StoreFactory, Workbench, note
 
 
 async def first_of_feed(store: RunStore, count: int, **asked: Any) -> list[FeedEntry]:
     """The feed's next ``count`` entries."""
     async with (
-        asyncio.timeout(PATIENCE_SECONDS),
+        asyncio.timeout(workbench.PATIENCE_SECONDS),
         aclosing(cast("Any", store.feed(**asked))) as feed,
     ):
         return [await anext(feed) for _ in range(count)]
@@ -45,8 +37,8 @@ class FeedContract(ContractFixtures):
             for run_id in runs:
                 await store.append(run_id, note(run_id, number))
         for run_id in runs:
-            await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        journals = {run_id: await journal_of(store, run_id) for run_id in runs}
+            await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
+        journals = {run_id: await workbench.journal_of(store, run_id) for run_id in runs}
         found = await first_of_feed(store, sum(map(len, journals.values())))
         assert {each.run_id: each.target for each in found} == dict.fromkeys(runs, TARGET)
         for run_id, journal in journals.items():
@@ -54,14 +46,17 @@ class FeedContract(ContractFixtures):
 
     async def test_a_reader_of_the_feed_follows_it(self, store: RunStore, run_id: str) -> None:
         """A reader that has seen all entries gets the next one when it is written."""
-        async with asyncio.timeout(PATIENCE_SECONDS), aclosing(cast("Any", store.feed())) as feed:
+        async with (
+            asyncio.timeout(workbench.PATIENCE_SECONDS),
+            aclosing(cast("Any", store.feed())) as feed,
+        ):
             assert (await anext(feed)).entry.type == "run.created"
             waiting = asyncio.ensure_future(anext(feed))
             await store.append(run_id, note(run_id, 7))
             assert (await waiting).entry.fields["data"] == "7"
 
     async def test_the_feed_resumes_after_each_entry(self, store: RunStore, run_id: str) -> None:
-        await store.append(run_id, *notes(run_id, 5))
+        await store.append(run_id, *workbench.notes(run_id, 5))
         found = await first_of_feed(store, 6)
         for index, entry in enumerate(found[:-1]):
             rest = await first_of_feed(store, 5 - index, after=entry.cursor)
@@ -81,7 +76,7 @@ class FeedContract(ContractFixtures):
     async def test_a_large_entry_is_whole_in_the_feed(self, store: RunStore, run_id: str) -> None:
         await store.append(run_id, note(run_id, data="x" * 5_000), note(run_id, 1))
         found = await first_of_feed(store, 3)
-        assert [each.entry for each in found] == await journal_of(store, run_id)
+        assert [each.entry for each in found] == await workbench.journal_of(store, run_id)
 
     async def test_an_entrys_cursor_resumes_its_run(self, store: RunStore, run_id: str) -> None:
         """The cursor of an entry in the feed resumes the stream of the entry's run."""
@@ -113,5 +108,5 @@ class FeedContract(ContractFixtures):
         await asyncio.sleep(0)
         await store.close()
         with pytest.raises(StoreClosedError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(workbench.PATIENCE_SECONDS):
                 await waiting

@@ -12,20 +12,10 @@ from murmur_streams.core.model.errors import RunExistsError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures
 from murmur_streams.testing.results import agent_result
-from murmur_streams.testing.workbench import (
-    ENDED,
-    LIVE,
-    TARGET,
-    Workbench,
-    closing,
-    events_of,
-    journal_of,
-    kinds,
-    note,
-    types_of,
-)
+from murmur_streams.testing.workbench import TARGET, Workbench, note
 
 RESULT = agent_result({"answer": 42})
 
@@ -43,8 +33,8 @@ CALLS_ON_A_RUN: dict[str, Call] = {
     "snapshot": lambda store, run_id: store.snapshot(run_id),
     "request_cancel": lambda store, run_id: store.request_cancel(run_id),
     "archive": lambda store, run_id: store.archive(run_id),
-    "stream": events_of,
-    "journal": journal_of,
+    "stream": workbench.events_of,
+    "journal": workbench.journal_of,
     "audit": lambda store, run_id: store.audit(run_id),
 }
 """Every call on a run that must exist."""
@@ -132,7 +122,7 @@ class LifecycleContract(ContractFixtures):
         for step_ms in (0, 400, 400, 199, 1, 999, -600, -500):
             now_ms[0] += step_ms
             await store.update_progress(run_id, RunProgress(total=step_ms + 1000))
-        entries = await journal_of(store, run_id)
+        entries = await workbench.journal_of(store, run_id)
         totals = [entry.fields["total"] for entry in entries if entry.type == "run.progress"]
         assert totals == ["1000", "1001"]
 
@@ -140,11 +130,11 @@ class LifecycleContract(ContractFixtures):
         for completed in range(3):
             await store.update_progress(run_id, RunProgress(total=3, completed=completed))
         await store.finish(run_id, RunState.COMPLETED)
-        entries = await journal_of(store, run_id)
+        entries = await workbench.journal_of(store, run_id)
         assert [entry.fields.get("completed") for entry in entries[-2:]] == ["2", None]
 
-    @pytest.mark.parametrize("state", ENDED)
-    @pytest.mark.parametrize("current", LIVE)
+    @pytest.mark.parametrize("state", workbench.ENDED)
+    @pytest.mark.parametrize("current", workbench.LIVE)
     async def test_finish_ends_a_live_run(
         self, store: RunStore, run_id: str, current: RunState, state: RunState
     ) -> None:
@@ -152,15 +142,17 @@ class LifecycleContract(ContractFixtures):
         assert await store.finish(run_id, state) is True
         assert (await store.get_status(run_id)).state is state
 
-    @pytest.mark.parametrize("state", ENDED)
-    @pytest.mark.parametrize("current", ENDED)
+    @pytest.mark.parametrize("state", workbench.ENDED)
+    @pytest.mark.parametrize("current", workbench.ENDED)
     async def test_an_ended_run_does_not_change(
         self, store: RunStore, run_id: str, current: RunState, state: RunState
     ) -> None:
         """After the end, ``finish`` is False, and it, progress and cancels change nothing."""
         await store.set_state(run_id, current)
         before = await store.snapshot(run_id)
-        done = await store.finish(run_id, state, result=RESULT, event=closing(run_id), error="x")
+        done = await store.finish(
+            run_id, state, result=RESULT, event=workbench.closing(run_id), error="x"
+        )
         assert (done, await store.snapshot(run_id)) == (False, before)
         await store.update_progress(run_id, RunProgress(total=1))
         assert await store.request_cancel(run_id) is current
@@ -170,8 +162,8 @@ class LifecycleContract(ContractFixtures):
         """``finish`` writes the result, the event, the state with its error, and the seal."""
         error = "no more coffee\n…☕"
         await store.finish(run_id, RunState.FAILED, result=RESULT, event=note(run_id), error=error)
-        entries = await journal_of(store, run_id)
-        assert kinds(entries) == ["run.created", "run.result", "custom", "run.state"]
+        entries = await workbench.journal_of(store, run_id)
+        assert workbench.kinds(entries) == ["run.created", "run.result", "custom", "run.state"]
         assert [entry.is_seal for entry in entries] == [False, False, False, True]
         assert (await store.snapshot(run_id)).error == error
 
@@ -179,7 +171,9 @@ class LifecycleContract(ContractFixtures):
         self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
         """One of many calls that finish a run at the same time succeeds."""
-        ends = [each.finish(run_id, state) for state in ENDED * 5 for each in (store, other)]
+        ends = [
+            each.finish(run_id, state) for state in workbench.ENDED * 5 for each in (store, other)
+        ]
         assert (await asyncio.gather(*ends)).count(True) == 1
 
     async def test_a_snapshot_has_version_and_times(self, store: RunStore, run_id: str) -> None:
@@ -195,7 +189,7 @@ class LifecycleContract(ContractFixtures):
     async def test_a_run_keeps_its_first_start(self, store: RunStore, run_id: str) -> None:
         await store.set_state(run_id, RunState.RUNNING)
         first = (await store.snapshot(run_id)).started_ms
-        for state in LIVE:
+        for state in workbench.LIVE:
             await store.set_state(run_id, state)
         assert (await store.snapshot(run_id)).started_ms == first
 
@@ -209,7 +203,11 @@ class LifecycleContract(ContractFixtures):
             await store.finish(run_id, RunState.CANCELLED, event=event)
         else:
             await store.set_state(run_id, RunState.CANCELLED)
-        assert await types_of(store, run_id) == ["run.created", "run_cancelled", "run.state"]
+        assert await workbench.types_of(store, run_id) == [
+            "run.created",
+            "run_cancelled",
+            "run.state",
+        ]
 
     async def test_a_cancel_request_ends_a_waiting_run(
         self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
@@ -217,7 +215,7 @@ class LifecycleContract(ContractFixtures):
         """A pending run is cancelled at once, with the reason."""
         subscriber = bench.subscribe(store, run_id)
         assert await other.request_cancel(run_id, reason="no need") is RunState.CANCELLED
-        assert kinds(await subscriber.ended()) == ["run_cancelled"]
+        assert workbench.kinds(await subscriber.ended()) == ["run_cancelled"]
         run = await store.snapshot(run_id)
         assert (run.state, run.cancel_reason) == (RunState.CANCELLED, "no need")
         assert run.cancel_requested is not None
@@ -229,7 +227,7 @@ class LifecycleContract(ContractFixtures):
             assert await store.request_cancel(run_id, reason=reason) is RunState.RUNNING
         run = await store.snapshot(run_id)
         assert (run.state, run.cancel_reason) == (RunState.RUNNING, "first")
-        assert (await types_of(store, run_id)).count("run.cancel_requested") == 1
+        assert (await workbench.types_of(store, run_id)).count("run.cancel_requested") == 1
         await store.set_state(run_id, RunState.PENDING)
         assert (await store.get_status(run_id)).state is RunState.CANCELLED
 

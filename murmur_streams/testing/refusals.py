@@ -16,19 +16,11 @@ from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.limits import Limits
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures, opened_with
 from murmur_streams.testing.lifecycle import CALLS_ON_A_RUN, Call
 from murmur_streams.testing.results import agent_result
-from murmur_streams.testing.workbench import (
-    LIVE,
-    TARGET,
-    Workbench,
-    closing,
-    events_of,
-    journal_of,
-    note,
-    notes,
-)
+from murmur_streams.testing.workbench import TARGET, Workbench, note
 
 HOSTILE_IDS: list[Any] = [
     *["", " ", "a b", "a/b", "a\n", "a\x00", "é", "a\udc80", "{a}", "a*"],
@@ -114,7 +106,7 @@ class RefusalContract(ContractFixtures):
 
     async def _stored(self, store: RunStore, run_id: str) -> object:
         return (
-            await journal_of(store, run_id),
+            await workbench.journal_of(store, run_id),
             await store.snapshot(run_id),
             await store.get_result(run_id),
             await store.get_input(run_id),
@@ -185,7 +177,7 @@ class RefusalContract(ContractFixtures):
 
     async def test_append_takes_1_to_500_events(self, store: RunStore, run_id: str) -> None:
         calls = {
-            f"{count} events": partial(store.append, run_id, *notes(run_id, count))
+            f"{count} events": partial(store.append, run_id, *workbench.notes(run_id, count))
             for count in (0, 501)
         }
         await self._assert_refused(store, run_id, calls)
@@ -213,11 +205,13 @@ class RefusalContract(ContractFixtures):
             "finish": lambda: store.finish(run_id, state),
         }
         await self._assert_refused(store, run_id, calls, ValueError)
-        live = {f"finish as {state}": partial(store.finish, run_id, state) for state in LIVE}
+        live = {
+            f"finish as {state}": partial(store.finish, run_id, state) for state in workbench.LIVE
+        }
         await self._assert_refused(store, run_id, live)
 
     async def test_a_refusal_leaves_the_run_usable(self, store: RunStore, run_id: str) -> None:
         with pytest.raises(InvalidInputError):
             await store.append(run_id, note(run_id, data=math.nan))
-        await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        assert len(await events_of(store, run_id)) == 1
+        await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
+        assert len(await workbench.events_of(store, run_id)) == 1

@@ -10,22 +10,10 @@ import pytest
 from murmur_streams.core.model.errors import RunNotFoundError, RunNotTerminalError
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures, opened_with
 from murmur_streams.testing.results import agent_result
-from murmur_streams.testing.workbench import (
-    ENDED,
-    LIVE,
-    PATIENCE_SECONDS,
-    TARGET,
-    Workbench,
-    closing,
-    is_gone,
-    note,
-    types_of,
-    until_failed,
-    until_gone,
-    wait_until,
-)
+from murmur_streams.testing.workbench import TARGET, Workbench, note
 
 SHORT_SECONDS = 0.05
 
@@ -33,7 +21,7 @@ SHORT_SECONDS = 0.05
 class RemovalContract(ContractFixtures):
     """Runs that are deleted or expire."""
 
-    @pytest.mark.parametrize("state", LIVE)
+    @pytest.mark.parametrize("state", workbench.LIVE)
     async def test_a_live_run_is_not_deleted(
         self, store: RunStore, run_id: str, state: RunState
     ) -> None:
@@ -49,7 +37,7 @@ class RemovalContract(ContractFixtures):
     ) -> None:
         await store.set_state(run_id, state)
         assert await store.delete(run_id, force=True) is True
-        assert await is_gone(store, run_id)
+        assert await workbench.is_gone(store, run_id)
 
     async def test_a_run_is_deleted_once(self, bench: Workbench, store: RunStore) -> None:
         """``delete`` is True for a run that has ended, False for one that does not exist."""
@@ -85,10 +73,10 @@ class RemovalContract(ContractFixtures):
             await subscriber.until(1)
         await store.delete(run_id, force=True)
         assert [len(await subscriber.ended()) for subscriber in subscribers] == [1, 1, 1]
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(workbench.PATIENCE_SECONDS):
             assert [event async for event in idle] == []
 
-    @pytest.mark.parametrize("state", ENDED)
+    @pytest.mark.parametrize("state", workbench.ENDED)
     @opened_with(ttl_seconds=SHORT_SECONDS)
     async def test_an_ended_run_expires(
         self, bench: Workbench, store: RunStore, state: RunState
@@ -96,7 +84,7 @@ class RemovalContract(ContractFixtures):
         """A run expires after its end, and its id can begin a new life."""
         run_id = await bench.run(store, input=1)
         await store.finish(run_id, state)
-        await until_gone(store, run_id)
+        await workbench.until_gone(store, run_id)
         await store.create(run_id, TARGET)
         run = await store.snapshot(run_id)
         assert (run.version, await store.get_input(run_id)) == (1, None)
@@ -107,7 +95,7 @@ class RemovalContract(ContractFixtures):
         live, *ended = [await bench.run(store) for _ in range(4)]
         await asyncio.gather(*(store.finish(run_id, RunState.COMPLETED) for run_id in ended))
         for run_id in ended:
-            await until_gone(store, run_id)
+            await workbench.until_gone(store, run_id)
         await store.sweep()
         assert await store.sweep() == 0
         assert await store.append(live, note(live)) == 2
@@ -119,12 +107,14 @@ class RemovalContract(ContractFixtures):
 
         async def push_until_gone() -> bool:
             try:
-                await store.push_event(run_id, closing(run_id))
+                await store.push_event(run_id, workbench.closing(run_id))
             except RunNotFoundError:
                 return True
             return False
 
-        await wait_until(push_until_gone, "the run expires however often it is written to")
+        await workbench.wait_until(
+            push_until_gone, "the run expires however often it is written to"
+        )
 
     @pytest.mark.parametrize("store_options", [{}, {"ttl_seconds": 0}, {"ttl_seconds": -1}])
     async def test_sweep_leaves_unexpired_runs(self, bench: Workbench, store: RunStore) -> None:
@@ -141,11 +131,11 @@ class RemovalContract(ContractFixtures):
     ) -> None:
         """A live run without any write for its lifetime fails, and an entry records it."""
         subscriber = bench.subscribe(store, run_id)
-        await until_failed(store, run_id)
+        await workbench.until_failed(store, run_id)
         assert await subscriber.ended() == []
         error = (await store.snapshot(run_id)).error or ""
         assert re.fullmatch(r"it got no write for \d+ seconds \(live_ttl_seconds\)", error)
-        assert await types_of(store, run_id) == ["run.created", "run.state"]
+        assert await workbench.types_of(store, run_id) == ["run.created", "run.state"]
         assert await store.sweep() == 0
 
     @opened_with(live_ttl_seconds=0)
@@ -163,4 +153,4 @@ class RemovalContract(ContractFixtures):
             await bench.run(store)
             return (await store.get_status(run_id)).state is RunState.FAILED
 
-        await wait_until(is_failed, "creating runs fails the overdue one")
+        await workbench.wait_until(is_failed, "creating runs fails the overdue one")

@@ -9,19 +9,9 @@ import pytest
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures, opened_with
-from murmur_streams.testing.workbench import (
-    TARGET,
-    Workbench,
-    closing,
-    events_of,
-    journal_of,
-    kinds,
-    note,
-    notes,
-    numbers,
-    types_of,
-)
+from murmur_streams.testing.workbench import TARGET, Workbench, note
 
 NEVER_SECONDS = 1000
 CLOSING = [
@@ -57,8 +47,8 @@ class SealContract(ContractFixtures):
             await store.append(run_id, note(run_id))
             await subscriber.until(1)
             await store.set_state(run_id, RunState.COMPLETED)
-            await store.push_event(run_id, closing(run_id))
-            return kinds(await subscriber.ended())
+            await store.push_event(run_id, workbench.closing(run_id))
+            return workbench.kinds(await subscriber.ended())
 
         seen = await asyncio.gather(*(live(reader) for reader in [store, other] * 50))
         assert seen == [["custom", "agent_completed"]] * 100
@@ -77,9 +67,9 @@ class SealContract(ContractFixtures):
             await store.set_state(run_id, RunState.COMPLETED)
         is_sealed = (await store.snapshot(run_id)).seal is not None
         assert is_sealed == ((kind, agent) in CLOSING)
-        await store.push_event(run_id, closing(run_id))
+        await store.push_event(run_id, workbench.closing(run_id))
         seen = [kind] if is_sealed else [kind, "agent_completed"]
-        assert kinds(await events_of(store, run_id)) == seen
+        assert workbench.kinds(await workbench.events_of(store, run_id)) == seen
 
     async def test_subscribers_see_the_cancellation(
         self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
@@ -89,8 +79,11 @@ class SealContract(ContractFixtures):
         await store.append(run_id, note(run_id))
         await subscriber.until(1)
         await store.set_state(run_id, RunState.CANCELLED)
-        assert kinds(await subscriber.ended()) == ["custom", "run_cancelled"]
-        assert kinds(await events_of(store, run_id)) == ["custom", "run_cancelled"]
+        assert workbench.kinds(await subscriber.ended()) == ["custom", "run_cancelled"]
+        assert workbench.kinds(await workbench.events_of(store, run_id)) == [
+            "custom",
+            "run_cancelled",
+        ]
 
     @opened_with(late_event_seconds=0.05)
     async def test_a_bare_end_seals_when_time_is_over(
@@ -101,9 +94,9 @@ class SealContract(ContractFixtures):
         await store.append(run_id, note(run_id))
         await subscriber.until(1)
         await store.set_state(run_id, RunState.COMPLETED)
-        assert numbers(await subscriber.ended()) == [0]
+        assert workbench.numbers(await subscriber.ended()) == [0]
         expected = ["run.created", "custom", "run.state", "run.sealed"]
-        assert await types_of(store, run_id) == expected
+        assert await workbench.types_of(store, run_id) == expected
 
     @opened_with(late_event_seconds=0.05)
     async def test_many_subscribers_seal_a_run_once(
@@ -113,33 +106,33 @@ class SealContract(ContractFixtures):
         await store.set_state(run_id, RunState.FAILED)
         for subscriber in subscribers:
             assert await subscriber.ended() == []
-        assert (await types_of(store, run_id)).count("run.sealed") == 1
+        assert (await workbench.types_of(store, run_id)).count("run.sealed") == 1
 
     @opened_with(late_event_seconds=0)
     async def test_a_closing_event_can_be_late(self, store: RunStore, run_id: str) -> None:
         """A closing event after ``late_event_seconds`` is a late entry."""
         await store.set_state(run_id, RunState.COMPLETED)
-        await store.push_event(run_id, closing(run_id))
-        assert await events_of(store, run_id) == []
-        sealed, late = (await journal_of(store, run_id))[2:]
+        await store.push_event(run_id, workbench.closing(run_id))
+        assert await workbench.events_of(store, run_id) == []
+        sealed, late = (await workbench.journal_of(store, run_id))[2:]
         assert (sealed.type, sealed.is_late) == ("run.sealed", False)
         assert (late.type, late.is_late) == ("agent_completed", True)
 
     async def test_late_events_are_not_streamed(self, store: RunStore, run_id: str) -> None:
         """Late events are in the journal and in no stream."""
-        await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        late = [*notes(run_id, 3), closing(run_id)]
+        await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
+        late = [*workbench.notes(run_id, 3), workbench.closing(run_id)]
         for event in late:
             await store.push_event(run_id, event)
-        assert kinds(await events_of(store, run_id)) == ["agent_completed"]
-        entries = await journal_of(store, run_id)
-        assert kinds(entry for entry in entries if entry.is_late) == kinds(late)
+        assert workbench.kinds(await workbench.events_of(store, run_id)) == ["agent_completed"]
+        entries = await workbench.journal_of(store, run_id)
+        assert workbench.kinds(entry for entry in entries if entry.is_late) == workbench.kinds(late)
 
     async def test_a_late_event_changes_no_run(self, store: RunStore, run_id: str) -> None:
         """A closing event after the seal changes nothing but the run's version."""
         await store.finish(run_id, RunState.COMPLETED)
         before = await store.snapshot(run_id)
-        await store.push_event(run_id, closing(run_id))
+        await store.push_event(run_id, workbench.closing(run_id))
         after = await store.snapshot(run_id)
         assert (after.state, after.seal, after.closing) == (before.state, before.seal, None)
         assert after.version == before.version + 1
@@ -153,6 +146,6 @@ class SealContract(ContractFixtures):
         await store.append(run_id, note(run_id, 1))
         await live.until(1)
         await store.set_state(run_id, RunState.COMPLETED)
-        for event in (note(run_id, 2), closing(run_id), note(run_id, 3)):
+        for event in (note(run_id, 2), workbench.closing(run_id), note(run_id, 3)):
             await store.push_event(run_id, event)
-        assert await live.ended() == await events_of(store, run_id)
+        assert await live.ended() == await workbench.events_of(store, run_id)

@@ -16,19 +16,9 @@ from murmur_streams.core.model.errors import CursorResetError, InvalidCursorErro
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.stores.protocol import RunStore
+from murmur_streams.testing import workbench
 from murmur_streams.testing.fixtures import ContractFixtures
-from murmur_streams.testing.workbench import (
-    PATIENCE_SECONDS,
-    TARGET,
-    Workbench,
-    closing,
-    events_of,
-    journal_of,
-    kinds,
-    note,
-    notes,
-    numbers,
-)
+from murmur_streams.testing.workbench import TARGET, Workbench, note
 
 MANY = 10_000
 SUBSCRIBERS = 50
@@ -57,13 +47,13 @@ async def write_a_life(store: RunStore, run_id: str) -> None:
     await store.append(run_id, note(run_id, 1), note(run_id, 2))
     await store.update_progress(run_id, RunProgress(total=1))
     await store.append(run_id, note(run_id, 3))
-    await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
+    await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
     await store.push_event(run_id, note(run_id, 99))
 
 
 async def rest_of(entries: AsyncIterator[JournalEntry]) -> list[JournalEntry]:
     """Read a followed journal to its end."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(workbench.PATIENCE_SECONDS):
         return [entry async for entry in entries]
 
 
@@ -74,11 +64,11 @@ class StreamContract(ContractFixtures):
         self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
         """A replay yields all events, in order."""
-        events = notes(run_id, MANY)
+        events = workbench.notes(run_id, MANY)
         for first in range(0, MANY, 500):
             await store.append(run_id, *events[first : first + 500])
         await store.finish(run_id, RunState.COMPLETED)
-        assert numbers(await events_of(other, run_id)) == list(range(MANY))
+        assert workbench.numbers(await workbench.events_of(other, run_id)) == list(range(MANY))
 
     async def test_a_stream_follows_its_run(
         self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
@@ -88,28 +78,31 @@ class StreamContract(ContractFixtures):
         for number in range(20):
             await store.append(run_id, note(run_id, number))
             await subscriber.until(number + 1)
-        assert numbers(subscriber.seen) == list(range(20))
-        await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        assert kinds(await subscriber.ended()) == ["custom"] * 20 + ["agent_completed"]
+        assert workbench.numbers(subscriber.seen) == list(range(20))
+        await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
+        assert workbench.kinds(await subscriber.ended()) == ["custom"] * 20 + ["agent_completed"]
 
     async def test_a_run_without_events_has_none(self, store: RunStore, run_id: str) -> None:
         """The stream of an ended run without events is empty."""
         await store.finish(run_id, RunState.COMPLETED)
-        assert await events_of(store, run_id) == []
+        assert await workbench.events_of(store, run_id) == []
 
     async def test_a_stream_resumes_after_each_entry(
         self, store: RunStore, other: RunStore, run_id: str
     ) -> None:
         """Every reader of an ended run sees the same, and the rest after each event or entry."""
         await write_a_life(store, run_id)
-        events, entries = await events_of(store, run_id), await journal_of(store, run_id)
-        assert await events_of(other, run_id) == events
+        events, entries = (
+            await workbench.events_of(store, run_id),
+            await workbench.journal_of(store, run_id),
+        )
+        assert await workbench.events_of(other, run_id) == events
         for index, event in enumerate(events, start=1):
-            assert await events_of(store, run_id, event.id) == events[index:]
+            assert await workbench.events_of(store, run_id, event.id) == events[index:]
         for index, entry in enumerate(entries, start=1):
             rest = [event for event in events if (event.seq or 0) > entry.seq]
-            assert await events_of(store, run_id, entry.cursor) == rest
-            assert await journal_of(store, run_id, entry.cursor) == entries[index:]
+            assert await workbench.events_of(store, run_id, entry.cursor) == rest
+            assert await workbench.journal_of(store, run_id, entry.cursor) == entries[index:]
 
     async def test_a_reader_resumes_after_every_event(self, store: RunStore, run_id: str) -> None:
         """A reader that resumes after every event of a live run sees each event once."""
@@ -124,9 +117,9 @@ class StreamContract(ContractFixtures):
         reader = asyncio.create_task(read_one_at_a_time())
         for number in range(40):
             await store.append(run_id, note(run_id, number))
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(workbench.PATIENCE_SECONDS):
             await reader
-        assert numbers(seen) == list(range(40))
+        assert workbench.numbers(seen) == list(range(40))
 
     async def test_fifty_subscribers_see_every_event(
         self, bench: Workbench, store: RunStore, other: RunStore, run_id: str
@@ -139,8 +132,8 @@ class StreamContract(ContractFixtures):
                 joins.pop(0)
                 subscribers.append(bench.subscribe((store, other)[number % 2], run_id))
             await store.append(run_id, note(run_id, number))
-        await store.finish(run_id, RunState.COMPLETED, event=closing(run_id))
-        seen = [numbers(await subscriber.ended()) for subscriber in subscribers]
+        await store.finish(run_id, RunState.COMPLETED, event=workbench.closing(run_id))
+        seen = [workbench.numbers(await subscriber.ended()) for subscriber in subscribers]
         assert seen == [list(range(500))] * (SUBSCRIBERS + 2)
 
     async def test_a_cancelled_subscriber_stops_no_other(
@@ -152,7 +145,7 @@ class StreamContract(ContractFixtures):
         await first.cancel()
         await store.append(run_id, note(run_id, 1))
         await store.finish(run_id, RunState.COMPLETED)
-        assert numbers(await second.ended()) == [0, 1]
+        assert workbench.numbers(await second.ended()) == [0, 1]
 
     async def test_an_idle_reader_delays_no_caller(self, store: RunStore, run_id: str) -> None:
         """Writes go on while a subscriber does not read; later it reads all of them."""
@@ -162,7 +155,7 @@ class StreamContract(ContractFixtures):
         for number in range(1, 1000):
             await store.append(run_id, note(run_id, number))
         await store.finish(run_id, RunState.COMPLETED)
-        assert numbers([event async for event in stream]) == list(range(1, 1000))
+        assert workbench.numbers([event async for event in stream]) == list(range(1, 1000))
 
     async def test_a_journal_ends_or_follows(
         self, store: RunStore, other: RunStore, run_id: str
@@ -173,17 +166,20 @@ class StreamContract(ContractFixtures):
         rest = asyncio.create_task(rest_of(followed))
         await asyncio.sleep(0)
         await store.append(run_id, note(run_id))
-        assert kinds(await journal_of(store, run_id)) == ["run.created", "custom"]
+        assert workbench.kinds(await workbench.journal_of(store, run_id)) == [
+            "run.created",
+            "custom",
+        ]
         await store.set_state(run_id, RunState.RUNNING)
         await store.finish(run_id, RunState.COMPLETED)
         types = ["run.created", "custom", "run.state", "run.state"]
-        assert kinds([first, *await rest]) == types
+        assert workbench.kinds([first, *await rest]) == types
 
     async def test_a_sealed_journal_has_late_entries(self, store: RunStore, run_id: str) -> None:
         """A followed journal of a sealed run yields its late entries, and ends."""
         await write_a_life(store, run_id)
         entries = await rest_of(store.journal(run_id, follow=True))
-        assert (entries[-1].is_late, entries) == (True, await journal_of(store, run_id))
+        assert (entries[-1].is_late, entries) == (True, await workbench.journal_of(store, run_id))
 
     async def test_a_run_has_only_its_own_events(self, bench: Workbench, store: RunStore) -> None:
         ids = [await bench.run(store) for _ in range(3)]
@@ -191,14 +187,14 @@ class StreamContract(ContractFixtures):
             await store.append(ids[number % 3], note(ids[number % 3], number))
         for index, run_id in enumerate(ids):
             await store.finish(run_id, RunState.COMPLETED)
-            events = await events_of(store, run_id)
-            assert numbers(events) == [index, index + 3, index + 6]
+            events = await workbench.events_of(store, run_id)
+            assert workbench.numbers(events) == [index, index + 3, index + 6]
             assert {event.run_id for event in events} == {run_id}
 
 
 async def assert_reset(store: RunStore, run_id: str, cursor: object) -> None:
     """Neither the stream nor the journal resumes after the cursor, and there is none to use."""
-    for read in (events_of, journal_of):
+    for read in (workbench.events_of, workbench.journal_of):
         with pytest.raises(CursorResetError) as caught:
             await read(store, run_id, str(cursor))
         assert caught.value.resume_cursor is None
@@ -211,7 +207,7 @@ class CursorContract(ContractFixtures):
     async def test_a_malformed_cursor_is_refused(
         self, store: RunStore, run_id: str, text: Any
     ) -> None:
-        for read in (events_of, journal_of):
+        for read in (workbench.events_of, workbench.journal_of):
             with pytest.raises(InvalidCursorError):
                 await read(store, run_id, text)
 
@@ -220,28 +216,28 @@ class CursorContract(ContractFixtures):
     async def test_a_wrong_cursor_is_a_reset(
         self, store: RunStore, run_id: str, name: str, ended: bool
     ) -> None:
-        await store.append(run_id, *notes(run_id, 2))
+        await store.append(run_id, *workbench.notes(run_id, 2))
         if ended:
             await store.finish(run_id, RunState.COMPLETED)
-        cursor = Cursor.parse((await journal_of(store, run_id))[-1].cursor)
+        cursor = Cursor.parse((await workbench.journal_of(store, run_id))[-1].cursor)
         await assert_reset(store, run_id, WRONG[name](cursor))
 
     async def test_a_cursor_of_another_run_is_a_reset(
         self, bench: Workbench, store: RunStore, run_id: str
     ) -> None:
-        (entry,) = await journal_of(store, run_id)
+        (entry,) = await workbench.journal_of(store, run_id)
         await assert_reset(store, await bench.run(store), entry.cursor)
 
     async def test_a_cursor_of_an_old_life_is_a_reset(self, store: RunStore, run_id: str) -> None:
-        (entry,) = await journal_of(store, run_id)
+        (entry,) = await workbench.journal_of(store, run_id)
         await store.delete(run_id, force=True)
         await store.create(run_id, TARGET)
-        await store.append(run_id, *notes(run_id, 2))
+        await store.append(run_id, *workbench.notes(run_id, 2))
         await assert_reset(store, run_id, entry.cursor)
 
     async def test_a_cursor_before_the_first_entry(self, store: RunStore, run_id: str) -> None:
         """The cursor before the first entry reads from the start."""
         await store.finish(run_id, RunState.COMPLETED, event=note(run_id))
-        entries = await journal_of(store, run_id)
+        entries = await workbench.journal_of(store, run_id)
         start = Cursor(entries[0].epoch, entries[0].ms, 0)
-        assert await journal_of(store, run_id, str(start)) == entries
+        assert await workbench.journal_of(store, run_id, str(start)) == entries
