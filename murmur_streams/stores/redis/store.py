@@ -124,7 +124,7 @@ class RedisRunStore(WorkStore):
         )
         self._writer = Writer(self._server)
         self._calls = Calls(self._writer, self._keys, self._durations, clock)
-        self._tails = RedisTails(self._server, self._seal)
+        self._tails = RedisTails(self._server, lambda run_id: self._execute(run_id, Seal()))
         self._feeds = Feeds(self._server)
         self._owners = Owners(self._server, self._durations)
         self._server.when_ready = self._owners.start
@@ -287,9 +287,6 @@ class RedisRunStore(WorkStore):
         answer = await self._calls.execute(run_id, command)
         expected = command.expected_version if isinstance(command, Append) else None
         return check_answer(answer, run_id, expected)
-
-    async def _seal(self, run_id: str) -> Answer:
-        return await self._execute(run_id, Seal())
 
 
 def server_of(store: WorkStore) -> Server:
