@@ -46,7 +46,7 @@ def exported() -> list[str]:
 
 
 def public_classes(module: str) -> list[str]:
-    """What a star imports of a module that has only classes."""
+    """The names that a star imports from a module that has only classes."""
     found = vars(import_module(module)).items()
     return [name for name, each in found if isinstance(each, type) and not name.startswith("_")]
 

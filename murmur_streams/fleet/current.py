@@ -1,4 +1,4 @@
-"""What the running task belongs to: its execution, the runs it waits for, its W3C trace context."""
+"""The context of the running task: its execution, the runs it waits for, its W3C trace."""
 
 from __future__ import annotations
 

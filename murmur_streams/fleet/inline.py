@@ -112,10 +112,10 @@ class _InlineEndings(Endings):
 
     error: BaseException | None = None
 
-    async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> ExecutionOutcome:
-        del verdict
+    async def fail(self, error: BaseException, *, as_dead: Dead | None = None) -> ExecutionOutcome:
+        del as_dead
         self.error = error
-        return await super().fail(error, verdict=Dead(NOT_RETRYABLE))
+        return await super().fail(error, as_dead=Dead(NOT_RETRYABLE))
 
     def _log(self, failure: RemoteAgentError, decision: Retry | Dead) -> None:
         """Log nothing: the caller has the exception."""

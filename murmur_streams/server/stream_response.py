@@ -143,13 +143,13 @@ class _Stream:
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _abort: Callable[[], None] | None = None
     _ending: Ending | None = None
-    _scope: asyncio.Timeout | None = None
+    _sending: asyncio.Timeout | None = None
     _beat: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = None
     _stuck_since: float | None = None
     """When the write that is in progress began; None: no write is."""
     _quiet_since: float = field(init=False)
-    _pause: float = field(init=False)
+    _heartbeat_seconds: float = field(init=False)
     _ends_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class _Stream:
         self._abort = extensions.get(ABORT)
         self._quiet_since = now = self._loop.time()
         # Random, so that streams which began together do not all send heartbeats or end at once.
-        self._pause = self._options.heartbeat_seconds * random.uniform(0.75, 1)  # noqa: S311
+        self._heartbeat_seconds = self._options.heartbeat_seconds * random.uniform(0.75, 1)  # noqa: S311
         seconds = self._options.stream_seconds * random.uniform(0.9, 1)  # noqa: S311
         if self._who.expires_at is not None:
             seconds = min(seconds, self._who.expires_at - time.time())
@@ -186,8 +186,8 @@ class _Stream:
         """Stop sending messages; the first reason counts."""
         if self._ending is None:
             self._ending = ending
-            if self._scope is not None:
-                self._scope.reschedule(self._loop.time())
+            if self._sending is not None:
+                self._sending.reschedule(self._loop.time())
 
     def _leave(self) -> None:
         self.end(Ending.DRAINED)
@@ -206,7 +206,7 @@ class _Stream:
 
     async def _send_messages(self, messages: Messages) -> None:
         try:
-            async with asyncio.timeout(None) as self._scope:
+            async with asyncio.timeout(None) as self._sending:
                 async for message in messages:
                     await self._write(message)
         except OSError as error:
@@ -221,7 +221,7 @@ class _Stream:
             logger.info("an event stream cannot go on and is closed: %s", error)
             self._ending = self._ending or Ending.BROKEN
         finally:
-            self._scope = None
+            self._sending = None
 
     async def _finish(self, listener: asyncio.Task[None]) -> None:
         if self._ending is Ending.GONE:
@@ -263,18 +263,18 @@ class _Stream:
         if stuck_since is not None and now >= stuck_since + self._options.send_seconds:
             self.end(Ending.STUCK)
             return
-        is_quiet = stuck_since is None and now >= self._quiet_since + self._pause
+        is_quiet = stuck_since is None and now >= self._quiet_since + self._heartbeat_seconds
         is_beating = self._beat is not None and not self._beat.done()
         if not is_beating and (is_quiet or self._options.authenticator is not None):
             self._beat = start_task(self._send_beat(is_quiet=is_quiet), "heartbeat")
         self._look_later(now)
 
     def _look_later(self, now: float) -> None:
-        due = now + self._pause
+        due = now + self._heartbeat_seconds
         if self._stuck_since is not None:
             due = min(due, self._stuck_since + self._options.send_seconds)
-        elif now < self._quiet_since + self._pause:
-            due = self._quiet_since + self._pause
+        elif now < self._quiet_since + self._heartbeat_seconds:
+            due = self._quiet_since + self._heartbeat_seconds
         due = min(due, now + self._options.send_seconds, self._ends_at)
         self._timer = self._loop.call_at(due, self._look)
 

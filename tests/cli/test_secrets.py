@@ -64,9 +64,9 @@ COMMANDS: dict[str, list[str]] = {
     "version": [],
     "workers": [],
 }
-"""What each command needs to look for its server."""
+"""The arguments with which each command looks for its server."""
 PROCESSES = {"demo", "dev", "serve", "worker"}
-"""What begins processes or answers; these are tried as processes, below."""
+"""The commands that begin processes or answer requests; they are tried as processes, below."""
 
 
 def leaves(command: Any, name: str = "") -> Iterator[str]:

@@ -136,7 +136,7 @@ CASES = {
 """Agents and groups, and how their runs end."""
 GROUPS = {"pair", "uneven", "broken"}
 DRAWN = {"run_id", "task_id", "request_id", "trace_id", "timestamp", "duration_ms", "message"}
-"""What is another one each time."""
+"""The members whose values differ each time."""
 
 
 @pytest.mark.leaves("theirs:*")

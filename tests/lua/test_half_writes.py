@@ -35,8 +35,8 @@ HARMLESS: dict[str, dict[str, str]] = {
     "tend": DAMAGED_RUN | {"index": "the runs that it lacks are looked at once they are in it"},
     "sweep": DAMAGED_RUN,
 }
-"""What a key of another type leaves to be mended, by script and by the first word of the key; what
-is in LATER holds for each script. Audit sees it, rebuild mends it, and it harms no other run."""
+"""The damage that a key of another type may leave, by script and by the first word of the key.
+LATER applies to each script. Audit sees it, rebuild mends it, and it harms no other run."""
 
 HARMLESS_FIELDS = {
     "push_event_late seal": "a field that is gone is one that was never set: the run is "

@@ -34,7 +34,7 @@ ANSWER = re.compile(r"([A-Z_]+)((?: \(?\w+\*?|\s\w+\)\*)*)(?:\s{2,}.+)?")
 ANSWER_OF_EACH = re.compile(r"each ([A-Z_]+) (\w+|-)")
 """Two texts for each group."""
 SHARED = ("run_id", "producer", "n", "now_ms", "feed_max", "live_ttl_ms", "max_events")
-"""What every numbered write is sent, whether it needs it or not."""
+"""The arguments that every numbered write gets, whether it needs them or not."""
 WRITING = re.compile(
     r"redis\.call\('(HSET|HSETNX|HDEL|XADD|XTRIM|SET|DEL|ZADD|ZREM|PEXPIREAT|PERSIST)', ([\w.]+)"
 )

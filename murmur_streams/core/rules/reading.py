@@ -33,7 +33,7 @@ class Reading:
     """The position of one reader in one life of a run, and what it knows of the run's end."""
 
     run_id: str
-    late: bool = False
+    reads_late: bool = False
     """Whether the reader gets the entries after the seal, too."""
     epoch: str = ""
     """The life that is read; "" until the first ``learn``."""
@@ -61,7 +61,7 @@ class Reading:
         """Whether nothing more is to be read, now or later."""
         if self.seal is None or self.seq < self.seal:
             return False
-        return not self.late or self.is_caught_up
+        return not self.reads_late or self.is_caught_up
 
     def start_after(self, cursor: Cursor) -> None:
         """Begin after a cursor that was checked."""
@@ -90,7 +90,7 @@ class Reading:
             kind == EntryType.CREATED and fields.get("epoch") != self.epoch
         ):
             raise self._new_life()
-        last = None if self.late else self.seal
+        last = None if self.reads_late else self.seal
         if last is not None and self.seq >= last:
             return False
         if seq != self.seq + 1 and not self._skips_to(entry):

@@ -76,10 +76,10 @@ class Endings:
         except Exception as error:  # noqa: BLE001  # an output that no store accepts
             return self._unwritten(error) or await self.fail(error)
 
-    async def fail(self, error: BaseException, *, verdict: Dead | None = None) -> ExecutionOutcome:
-        """Queue the run again or end it, by the agent's policy; ``verdict`` overrules it."""
+    async def fail(self, error: BaseException, *, as_dead: Dead | None = None) -> ExecutionOutcome:
+        """Queue the run again or end it, by ``as_dead`` or else by the agent's policy."""
         failure = as_data(error, _first_frame_of_agent(error))
-        decision = verdict or self._decide(error)
+        decision = as_dead or self._decide(error)
         self._log(failure, decision)
         if isinstance(decision, Retry):
             return await self._release(

@@ -228,8 +228,8 @@ class Execution:
                 return await self._endings.fail(error)
             case Verdict.DEADLINE:
                 error = self._overtime(DEADLINE_TEXT)
-                # However many retries the run has left.
-                return await self._endings.fail(error, verdict=Dead(DEADLINE_EXCEEDED))
+                # A run past its deadline is not tried again, even if it has retries left.
+                return await self._endings.fail(error, as_dead=Dead(DEADLINE_EXCEEDED))
 
     def _overtime(self, message: str) -> TimeoutError:
         error = TimeoutError(message)
@@ -262,8 +262,8 @@ class Execution:
             # The server failed and not the run: it is executed again when its lease has run out.
             return self._endings.without_end(ExecutionOutcome.LEFT, error)
         # An input that does not fit the agent's type will not fit at the next attempt either.
-        verdict = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
-        return await self._endings.fail(error, verdict=verdict)
+        as_dead = Dead(NOT_RETRYABLE) if self._input_is_wrong else None
+        return await self._endings.fail(error, as_dead=as_dead)
 
     async def _work(self) -> None:
         try:

@@ -24,7 +24,7 @@ from tests.stores.faults.servers import SpareServer, spare_server
 from tests.stores.faults.waiting import wait_until
 
 CALL_SECONDS = 0.4
-"""What a stalled call costs a test. A slow machine only makes more retries of it."""
+"""The time that a stalled call costs a test. A slow machine only makes more retries of it."""
 
 StoreMaker = Callable[..., RedisRunStore]
 

@@ -28,7 +28,7 @@ SOURCES = Path(str(store_modules.__file__)).parent
 PROBED = sorted({probe.split()[0] for probe in PROBES + OWN_PROBES} | {"HSETNX"})
 WORKER_PROBED = sorted({probe.split()[0] for probe in WORKER_PROBES})
 OPTIONAL = {"INFO", "SCRIPT"}
-"""What is probed by being called, with a clear error or none."""
+"""Commands that the store probes by calling them, with a clear error or none."""
 
 
 def commands_of_python() -> set[str]:

@@ -33,7 +33,7 @@ from tests.stores.local.databases import (
 
 ALL = RunFilter()
 TYPE_ONLY = {"type": "agent_started"}
-"""What a database may keep for the feed of an entry over 1 KiB whose run is gone."""
+"""The fields that the feed may hold of an entry over 1 KiB whose run is gone."""
 
 
 @pytest.fixture(params=sorted(OPENERS))

@@ -21,7 +21,7 @@ from tests.stores.faults.waiting import wait_until
 RUNS = 5_000
 EVENTS_A_RUN = 2
 EVENTS_A_SECOND = 2_000
-"""What the writer does not exceed."""
+"""The most that the writer appends."""
 WRITER = """
 import asyncio, sys, time
 from murmur_streams import RedisRunStore, RunEvent, RunEventType
