@@ -24,8 +24,8 @@
 -- include: time, refusals, keys, expiry, run, events, index, journal, queue, lifecycle, cancel, claiming, partition
 
 local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
-local base, feed, worker, host = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local lease_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local base, worker, host, feed = KEYS[1], ARGV[1], ARGV[2], {key = KEYS[2], max = ARGV[4]}
+local lease_ms, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[5])
 local count, targets = tonumber(ARGV[6]), tonumber(ARGV[7])
 local now, claimed, looked_at, bytes, next_due = server_ms(), 0, 0, 0, -1
 local answer = {'OK', '0', '-1'}
@@ -65,7 +65,7 @@ local function take(target, run_id, max_attempts)
   if not run or run.state ~= 'pending' then return not damaged end
   read_work(run)
   local payloads = read_payloads(run, keys, now)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
+  local writer = open_journal(run, run_id, keys.journal, feed, now)
   local reason, why = refusal(run, max_attempts, now)
   if reason then
     end_dead(run, run_id, keys, base, writer, reason, why, now, ttl_ms)
@@ -103,7 +103,7 @@ local refused = unconfirmed(base, ARGV[8])
 if refused then return refused end
 -- Every claim writes these keys: one of another type must refuse the call before it takes a run.
 check_state_rows(base, {leases_key(base), owners_key(base)})
-last_feed_id(feed)
+open_feed(feed)
 -- This changes nothing. A replica and a server without free memory refuse it, so that the call fails
 -- before it takes a run that could not be executed there. An idle worker learns of it in this way, too.
 redis.call('ZADD', leases_key(base), 'XX', '0', '')

@@ -17,11 +17,11 @@
 -- include: time, refusals, keys, expiry, run, journal, queue
 
 local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local feed, feed_max = KEYS[2], ARGV[3]
+local feed = {key = KEYS[2], max = ARGV[3]}
 local now, answer = server_ms(), {'OK'}
 
 local function note_silence(run, run_id, keys)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
+  local writer = open_journal(run, run_id, keys.journal, feed, now)
   add_entry(writer, {'type', 'run.silent', 'attempt', digits(run.attempt), 'worker', run.worker,
     'seconds', digits(math.floor((now - run.last_ms) / 1000))})
   write_head(run, writer, {'silent', digits(writer.seq)})

@@ -17,8 +17,8 @@
 -- COST 1 ZRANGEBYSCORE; a run: 2 HMGET, 1 XREVRANGE, 1 ZREM, 1 ZADD; a lost one: as finish
 -- include: time, refusals, keys, expiry, run, owners
 
-local base, feed, owner, lease_ms = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
-local live_ttl_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local base, owner, lease_ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local live_ttl_ms, ttl_ms, feed = tonumber(ARGV[3]), tonumber(ARGV[5]), {key = KEYS[2], max = ARGV[4]}
 local limit, now, answer = tonumber(ARGV[6]), server_ms(), {'OK'}
 for i = 1, #ARGV - 6 do
   local run_id = ARGV[6 + i]
@@ -33,5 +33,5 @@ for i = 1, #ARGV - 6 do
     answer[#answer + 1] = run_id
   end
 end
-try(fail_lost, base, feed, feed_max, ttl_ms, now, limit)
+try(fail_lost, base, feed, ttl_ms, now, limit)
 return answer

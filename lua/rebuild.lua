@@ -2,12 +2,7 @@
 -- journal has grown since it was read, nothing is written: the fold would lose the new entries.
 --
 -- KEYS
---   1 run        hash    <prefix>:{p}:run:<run_id>
---   2 journal    stream  <prefix>:{p}:journal:<run_id>
---   3 producers  hash    <prefix>:{p}:producers:<run_id>
---   4 input      string  <prefix>:{p}:input:<run_id>
---   5 result     string  <prefix>:{p}:result:<run_id>
---   6 base       prefix  <prefix>:{p}
+--   1 base       prefix  <prefix>:{p}
 -- ARGV
 --   1 run_id       text
 --   2 last_id      text     the id of the journal's last entry, as it was folded
@@ -18,12 +13,12 @@
 -- RETURNS
 --   OK version
 --   WRONG_VERSION id
--- WRITES run base
+-- WRITES base
 -- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
 -- include: states, time, refusals, keys, run, events, index, foldable, rows
 
-local keys, base = passed_run_keys(), KEYS[6]
-local run_id, last_id, state = ARGV[1], ARGV[2], ARGV[5]
+local base, run_id, last_id, state = KEYS[1], ARGV[1], ARGV[2], ARGV[5]
+local keys = keys_of_run(base, run_id)
 local ttl_ms, live_ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= last_id then return {'WRONG_VERSION', last and last[1] or '-'} end

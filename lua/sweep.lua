@@ -14,11 +14,11 @@
 -- COST 3 ZRANGEBYSCORE, 1 XREVRANGE, 1 XTRIM; a run: 8 ZREM (with a tenant 9), or as finish
 -- include: time, owners
 
-local base, feed, feed_max = KEYS[1], KEYS[2], ARGV[2]
+local base, feed = KEYS[1], {key = KEYS[2], max = ARGV[2]}
 local limit, ttl_ms, now = tonumber(ARGV[1]), tonumber(ARGV[3]), server_ms()
 local reports = {}
 local function report(name, what)
   reports[#reports + 1], reports[#reports + 2] = name, what
 end
-local count, most = do_housekeeping(base, feed, feed_max, ttl_ms, now, limit, report)
+local count, most = do_housekeeping(base, feed, ttl_ms, now, limit, report)
 return {'OK', digits(count), most == limit and '1' or '0', unpack(reports)}

@@ -21,8 +21,8 @@
 -- COST 1 GET, 1 SET, 4 ZRANGEBYSCORE, 1 ZRANGEBYLEX; a lost run: as release; 50 HMGET and XREVRANGE
 -- include: time, refusals, keys, expiry, run, index, journal, queue, cancel, owners, scrub
 
-local base, feed, worker = KEYS[1], KEYS[2], ARGV[1]
-local lease_ms, feed_max, ttl_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local base, worker, feed = KEYS[1], ARGV[1], {key = KEYS[2], max = ARGV[4]}
+local lease_ms, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[5])
 local limit, cursor, now = tonumber(ARGV[6]), ARGV[7], server_ms()
 
 local fates = {}
@@ -46,7 +46,7 @@ end
 
 local function take_back(run, run_id, keys)
   read_work(run)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
+  local writer = open_journal(run, run_id, keys.journal, feed, now)
   local p = {reason = 'lease_expired', due_ms = 0, error = ''}
   if cancel_or_wait_again(run, run_id, keys, base, writer, 'worker_lost', p, now, ttl_ms) then
     expire_ended(run, keys)
@@ -75,7 +75,7 @@ local function requeue_lost()
     'LIMIT', 0, limit)
   if #expired > 0 then
     check_state_rows(base)
-    last_feed_id(feed)
+    open_feed(feed)
   end
   for _, run_id in ipairs(expired) do
     if not try(requeue, run_id) then report(run_id, 'damaged') end
@@ -84,7 +84,7 @@ local function requeue_lost()
 end
 
 local _, requeued = try(requeue_lost)
-local _, most, ended = do_housekeeping(base, feed, feed_max, ttl_ms, now, limit, report)
+local _, most, ended = do_housekeeping(base, feed, ttl_ms, now, limit, report)
 for _, run_id in ipairs(ended) do report(run_id, 'ended') end
 local scrubbed, further = try(scrub, base, cursor, now, lease_ms)
 for i = 8, #ARGV do try(wake_if_ready, base, ARGV[i], now) end

@@ -35,6 +35,7 @@ HOLES = {
     "task_id": r"[^:]+",
     "worker_id": r"[^:]+",
     "reader_id": r"[^:]+",
+    "producer_id": r"[^:]+",
     "name": r"[^:{}]+",
     "digest": r"[0-9a-f]{64}",
 }

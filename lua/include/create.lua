@@ -1,4 +1,4 @@
--- include: states, time, keys, producer, expiry, events, index, journal, queue, overdue
+-- include: states, time, keys, expiry, events, index, journal, queue, overdue
 -- Reads the options of a queued run; p.delay_ms counts from now, p.deadline_ms from the due time.
 local function read_order(run, p, now)
   run.queued, run.priority = p.queued, p.priority or 0
@@ -25,24 +25,35 @@ local function write_order(run, p, fields, hash)
   end
 end
 
+-- The arguments of a run that is put into a queue.
+local function read_submission(at)
+  local target, epoch, input, input_size, input_sha256, metadata, tenant = unpack(ARGV, at, at + 6)
+  local priority, delay_ms, due_ms, deadline_ms, traceparent, tracestate, request_sha256 =
+    unpack(ARGV, at + 7, at + 13)
+  return {target = target, epoch = epoch, input = input, input_size = input_size,
+    input_sha256 = input_sha256, metadata = metadata, tenant = tenant, queued = true,
+    priority = tonumber(priority), delay_ms = tonumber(delay_ms), due_ms = tonumber(due_ms),
+    deadline_ms = tonumber(deadline_ms), traceparent = traceparent, tracestate = tracestate,
+    request_sha256 = request_sha256}
+end
+
 -- Writes a new run, for create, submit and requeue. If a run with this id was deleted within the last
 -- minute, its journal still exists as a tombstone, and a reader may be blocked on it, after its last id.
 -- The server wakes that reader only for an entry with a higher id. So the first entry of the new run gets
 -- a higher id than the last one of the tombstone.
-local function create_run(p)
-  local keys = passed_run_keys()
-  local now = server_ms()
+local function create_run(run_id, p)
+  local base, live_ttl_ms, now = CALL.base, CALL.live_ttl_ms, server_ms()
+  local keys = keys_of_run(base, run_id)
   local tombstone = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
   local ms = tombstone and math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1) or now
   local run = {target = p.target, tenant = p.tenant, version = 0, last_ms = 0, created_ms = ms}
   read_order(run, p, now)
-  local live_until = p.live_ttl_ms > 0 and math.max(now, run.due_ms) + p.live_ttl_ms or 0
+  local live_until = live_ttl_ms > 0 and math.max(now, run.due_ms) + live_ttl_ms or 0
   run.live_until = live_until
-  -- Before the first write: these fail where journal, feed or an index is a key of another type.
-  local writer = open_journal(run, p.run_id, keys.journal, p.feed, p.feed_max, digits(ms))
-  check_zsets({index_key(p.base), state_index_key(p.base, 'pending'), overdue_key(p.base),
-    target_index_key(p.base, p.target), tenant_index_key(p.base, p.tenant)})
-  -- The producers stay: a repeat of the delete must get its first answer, and not delete the new run.
+  -- Before the first write: these fail where an index is a key of another type.
+  local writer = open_journal(run, run_id, keys.journal, CALL.feed, ms)
+  check_zsets({index_key(base), state_index_key(base, 'pending'), overdue_key(base),
+    target_index_key(base, p.target), tenant_index_key(base, p.tenant)})
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}
   local hash = {'target', p.target, 'state', 'pending', 'version', '1', 'epoch', p.epoch,
@@ -66,19 +77,18 @@ local function create_run(p)
   set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
   add_entry(writer, fields)
-  local member = index_member(ms, p.run_id)
-  redis.call('ZADD', index_key(p.base), 0, member)
-  redis.call('ZADD', state_index_key(p.base, 'pending'), 0, member)
-  redis.call('ZADD', target_index_key(p.base, p.target), 0, member)
-  if p.tenant ~= '' then redis.call('ZADD', tenant_index_key(p.base, p.tenant), 0, member) end
+  local member = index_member(ms, run_id)
+  redis.call('ZADD', index_key(base), 0, member)
+  redis.call('ZADD', state_index_key(base, 'pending'), 0, member)
+  redis.call('ZADD', target_index_key(base, p.target), 0, member)
+  if p.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, p.tenant), 0, member) end
   local deadline = live_until > 0 and live_until + LIVE_GRACE_MS or 0
   local overdue = overdue_at(run, 'pending')
   if overdue > 0 then
-    redis.call('ZADD', overdue_key(p.base), digits(overdue), removal_row(run, member))
+    redis.call('ZADD', overdue_key(base), digits(overdue), removal_row(run, member))
   end
-  if run.queued then enqueue(p.base, run, p.run_id, now) end
-  local answer = record_answer(keys.producers, p.producer, p.n, deadline, {'OK', '1'})
+  if run.queued then enqueue(base, run, run_id, now) end
   if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
-  sweep_a_little(p.base, p.feed, p.feed_max, p.ttl_ms, now)
-  return answer
+  sweep_a_little(base, CALL.feed, CALL.ttl_ms, now)
+  return 'OK 1'
 end

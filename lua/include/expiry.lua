@@ -1,4 +1,4 @@
--- include: states, time, refusals
+-- include: states, time
 -- The expiry that a run's keys share.
 local BUSY_MS = 2000
 
@@ -32,7 +32,6 @@ local function touch_due(run, now_ms, live_ttl_ms)
   if is_busy and now_ms >= moved_ms and now_ms <= next_ms then return end
   local now = server_ms()
   if now <= next_ms then return end
-  check_may_call('PEXPIREAT', run.key, '1')
   return now + live_ttl_ms
 end
 

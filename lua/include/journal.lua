@@ -1,4 +1,4 @@
--- include: time, refusals
+-- include: time
 -- Appends entries to a run's journal and to the partition's feed.
 local FEED_INLINE_BYTES = 1024
 local FEED_TRIM_EVERY = 32
@@ -24,22 +24,23 @@ local function trim_feed(feed_key, now, ttl_ms)
   redis.call('XTRIM', feed_key, 'MINID', survives and digits(oldest_ms) or newest[1])
 end
 
+-- Reads where the feed ends, once for all entries of a call. feed: its key and max, about how many entries
+-- it may have.
+local function open_feed(feed)
+  if feed.n then return end
+  local moment, n = string.match(last_feed_id(feed.key), '^(%d+)-(%d+)$')
+  feed.ms, feed.moment, feed.n = tonumber(moment), moment, tonumber(n)
+end
+
 -- Whatever the clocks do, ms never decreases within a journal, and n never skips within the feed.
--- moment: the entries' ms as text, as most callers have it.
-local function open_journal(run, run_id, journal_key, feed_key, feed_max, moment)
-  local feed_moment, feed_n = string.match(last_feed_id(feed_key), '^(%d+)-(%d+)$')
-  local ms = tonumber(moment)
-  if ms < run.last_ms then
-    ms, moment = run.last_ms, digits(run.last_ms)
-  end
-  if ms > tonumber(feed_moment) then feed_moment = moment end
-  -- An entry has at least three arguments, so this counts at least as many entries as will be written.
-  if feed_n % FEED_TRIM_EVERY + #ARGV / 3 >= FEED_TRIM_EVERY then
-    check_may_call('XTRIM', feed_key, 'MAXLEN', '1')
-  end
+local function open_journal(run, run_id, key, feed, ms)
+  open_feed(feed)
+  ms = math.max(ms, run.last_ms)
+  local moment = digits(ms)
+  if ms > feed.ms then feed.ms, feed.moment = ms, moment end
   return {
-    key = journal_key, feed = feed_key, feed_max = feed_max, run_id = run_id, target = run.target,
-    ms = ms, moment = moment, seq = run.version, feed_moment = feed_moment, feed_n = feed_n,
+    key = key, feed = feed, run_id = run_id, target = run.target, ms = ms, moment = moment,
+    seq = run.version,
   }
 end
 
@@ -52,21 +53,20 @@ end
 -- list, first, last: an event as a part of a list (see events.lua); without first and last, the list.
 local function add_entry(writer, list, first, last)
   first, last = first or 1, last or #list
-  local seq, feed_n = writer.seq + 1, writer.feed_n + 1
-  writer.seq, writer.feed_n = seq, feed_n
-  local id = string.format('%s-%d', writer.moment, seq)
-  local feed_id = string.format('%s-%d', writer.feed_moment, feed_n)
+  local feed, seq = writer.feed, writer.seq + 1
+  local n = feed.n + 1
+  local id, feed_id = writer.moment .. '-' .. seq, feed.moment .. '-' .. n
   local size = 0
   for i = first, last, 2 do size = size + #list[i] + #list[i + 1] end
   redis.call('XADD', writer.key, id, unpack(list, first, last))
+  writer.seq = seq
   if size > FEED_INLINE_BYTES then
-    redis.call('XADD', writer.feed, feed_id, 'run', writer.run_id, 'entry', id,
+    redis.call('XADD', feed.key, feed_id, 'run', writer.run_id, 'entry', id,
       'target', writer.target, 'big', '1', list[first], list[first + 1])
   else
-    redis.call('XADD', writer.feed, feed_id, 'run', writer.run_id, 'entry', id,
+    redis.call('XADD', feed.key, feed_id, 'run', writer.run_id, 'entry', id,
       'target', writer.target, unpack(list, first, last))
   end
-  if feed_n % FEED_TRIM_EVERY == 0 then
-    redis.call('XTRIM', writer.feed, 'MAXLEN', '~', writer.feed_max)
-  end
+  feed.n = n
+  if n % FEED_TRIM_EVERY == 0 then redis.call('XTRIM', feed.key, 'MAXLEN', '~', feed.max) end
 end

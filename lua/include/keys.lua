@@ -2,6 +2,11 @@
 -- hash). All begin with the partition's base key, "<prefix>:{p}", and so stay in its slot.
 local function run_key(base, run_id) return base .. ':run:' .. run_id end
 local function queue_key(base, target) return base .. ':queue:' .. target end
+local function journal_key(base, run_id) return base .. ':journal:' .. run_id end
+local function restoring_key(base, run_id, digest)
+  return base .. ':restoring:' .. run_id .. ':' .. digest
+end
+local function producer_key(base, producer) return base .. ':producer:' .. producer end
 local function wake_key(base, target) return base .. ':wake:' .. target end
 local function index_key(base) return base .. ':index' end
 local function state_index_key(base, state) return base .. ':index:state:' .. state end
@@ -18,11 +23,11 @@ local function sweeper_key(base) return base .. ':sweeper' end
 local function meta_key(base) return base .. ':meta' end
 local function control_key(base, worker) return base .. ':control:' .. worker end
 
--- All keys of a run; they expire together.
+-- All keys of a run; they expire together. Programs of an earlier version have producers.
 local function keys_of_run(base, run_id)
   return {
     run = run_key(base, run_id),
-    journal = base .. ':journal:' .. run_id,
+    journal = journal_key(base, run_id),
     producers = base .. ':producers:' .. run_id,
     input = base .. ':input:' .. run_id,
     result = base .. ':result:' .. run_id,
@@ -30,10 +35,7 @@ local function keys_of_run(base, run_id)
   }
 end
 
-local function passed_run_keys()
-  return {
-    run = KEYS[1], journal = KEYS[2], producers = KEYS[3], input = KEYS[4], result = KEYS[5],
-    -- The first braces are the partition's: a prefix cannot have any.
-    checkpoint = (string.gsub(KEYS[1], '({%d+}):run:', '%1:checkpoint:', 1)),
-  }
+-- The keys that events are written to: the hot commands would pay for the others.
+local function keys_of_events(base, run_id)
+  return {run = run_key(base, run_id), journal = journal_key(base, run_id)}
 end

@@ -4,9 +4,9 @@ local OVERDUE_PER_CALL = 1
 
 -- Fails a run. A queued run goes to the dead letters, for the reason; one whose cancel was requested ends
 -- cancelled instead.
-local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
+local function fail_run(base, feed, ttl_ms, run, run_id, now, why, reason)
   local keys = keys_of_run(base, run_id)
-  local writer = open_journal(run, run_id, keys.journal, feed, feed_max, digits(now))
+  local writer = open_journal(run, run_id, keys.journal, feed, now)
   if run.cancel_requested and run.claim ~= '' then
     cancel_or_wait_again(run, run_id, keys, base, writer, 'worker_lost', {}, now, ttl_ms)
   elseif run.queued and reason then
@@ -18,13 +18,13 @@ local function fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, rea
   expire_ended(run, keys)
 end
 
-local function fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
+local function fail_neglected(base, feed, ttl_ms, run, run_id, now)
   local why, reason = deadline_text(), 'deadline_exceeded'
   if run.state ~= 'pending' or run.deadline_ms == 0 or run.deadline_ms > now then
     local seconds = digits(math.floor((now - math.min(run.last_ms, now)) / 1000))
     why, reason = string.gsub(neglected_text(), '{seconds}', seconds), 'overdue'
   end
-  fail_run(base, feed, feed_max, ttl_ms, run, run_id, now, why, reason)
+  fail_run(base, feed, ttl_ms, run, run_id, now, why, reason)
 end
 
 -- Removes the rows of a run whose hash is gone. is_reused: another run has this id now, and keeps its rows
@@ -44,13 +44,13 @@ end
 -- goes on. The row of a damaged run is removed; rebuild writes it again.
 -- Returns a table: seen (how many rows came), changed (how many runs ended or lost their last rows), ended
 -- and damaged (ids of runs).
-local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
+local function fail_overdue(base, feed, ttl_ms, now, limit)
   local found = {changed = 0, ended = {}, damaged = {}}
   local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
   found.seen = #due
   if #due == 0 then return found end
   check_state_rows(base)
-  last_feed_id(feed)
+  open_feed(feed)
   local function look_at(row, run_id)
     local run, damaged = try_run(keys_of_run(base, run_id))
     if damaged then fail_damaged(row, 'hash') end
@@ -62,7 +62,7 @@ local function fail_overdue(base, feed, feed_max, ttl_ms, now, limit)
       if at > now then
         redis.call('ZADD', overdue_key(base), digits(at), row)
       elseif at > 0 then
-        fail_neglected(base, feed, feed_max, ttl_ms, run, run_id, now)
+        fail_neglected(base, feed, ttl_ms, run, run_id, now)
         found.changed, found.ended[#found.ended + 1] = found.changed + 1, run_id
       end
     elseif not same then
@@ -82,7 +82,7 @@ end
 
 -- Does a small part of what sweep.lua does, whenever a run begins or ends, so that a store whose
 -- programs never call sweep is cleaned, too.
-local function sweep_a_little(base, feed, feed_max, ttl_ms, now)
+local function sweep_a_little(base, feed, ttl_ms, now)
   try(remove_expired, base, now, EXPIRED_PER_CALL)
-  try(fail_overdue, base, feed, feed_max, ttl_ms, now, OVERDUE_PER_CALL)
+  try(fail_overdue, base, feed, ttl_ms, now, OVERDUE_PER_CALL)
 end

@@ -6,19 +6,6 @@ local function fail(why)
   error(redis.acl_check_cmd and {err = why} or '-' .. why, 0)
 end
 
--- Fails, before the first write, if the user may not call a command that the script calls later. Other
--- scripts need not call this: stores/redis/scripts.py puts a check of all their commands before them. In
--- the hot scripts it checks only the commands of every call, so they check the seldom ones here, when
--- they are about to need them. A server before 7.0 can only be asked by calling the command. There the
--- arguments must change nothing, and the key, which ends with a slash, never exists.
-local function check_may_call(command, key, ...)
-  if not redis.acl_check_cmd then
-    redis.call(command, key .. '/', ...)
-  elseif not redis.acl_check_cmd(command, key, ...) then
-    error({err = 'NOPERM the user may not call ' .. command}, 0)
-  end
-end
-
 -- Whether the server refuses every script's writes now.
 local function is_refused_to_all(why)
   for _, sign in ipairs({'OOM command', 'MISCONF ', 'READONLY ', 'NOREPLICAS '}) do

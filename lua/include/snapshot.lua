@@ -35,7 +35,7 @@ local function write_snapshot(keys, writer, max_events, now_ms)
 end
 
 -- Writes the hash; writes a snapshot, too, once half of the cap was written since the last one.
-local function commit(run, keys, writer, changes, max_events, now_ms)
+local function write_changes(run, keys, writer, changes, max_events, now_ms)
   redis.call('HSET', keys.run, 'version', writer.seq, 'last_ms', writer.ms, unpack(changes))
   if max_events > 0 and writer.seq - run.snapshot >= math.floor(max_events / 2) then
     write_snapshot(keys, writer, max_events, now_ms)

@@ -27,7 +27,7 @@ from murmur_streams.core.model.commands import (
 from murmur_streams.core.model.run import listing_key
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
-from murmur_streams.stores.redis.calls import Durations
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.redis.hand import HandWriter, calls_by_hand

@@ -38,6 +38,7 @@ class Keys:
     run = _of_run("run")
     journal = _of_run("journal")
     producers = _of_run("producers")
+    """Of a program of an earlier version: the last call of each, and its answer."""
     input = _of_run("input")
     result = _of_run("result")
     checkpoint = _of_run("checkpoint")
@@ -71,7 +72,7 @@ class Keys:
 
     def partition(self, run_id: str) -> int:
         """The partition whose hash tag all keys of the run share."""
-        return zlib.crc32(run_id.encode()) % self.partitions
+        return zlib.crc32(run_id.encode()) % self.partitions if self.partitions > 1 else 0
 
     @property
     def all_partitions(self) -> range:
@@ -86,19 +87,28 @@ class Keys:
         """The KEYS of the scripts that serve all runs of a partition: its base and its feed."""
         return [self.base(partition), self.feed(partition)]
 
+    def commit_keys(self, partition: int) -> list[str]:
+        """The KEYS of the script that writes to the partition's runs.
+
+        The feed nearly always exists, and no key has the name of the base. While a cluster moves
+        the slot, a call that declares an existing and a missing key is refused by both servers, so
+        it cannot run on one that has only some of the keys.
+        """
+        return [self.feed(partition), self.base(partition)]
+
     def restoring(self, run_id: str, digest: str) -> str:
         """Where the journal of a run that is being restored is collected."""
         return f"{self.base(self.partition(run_id))}:restoring:{run_id}:{digest}"
 
     def of_run(self, run_id: str) -> list[str]:
         """All keys of a run; they expire together."""
-        return [*self.script_keys(run_id), self.checkpoint(run_id)]
-
-    def script_keys(self, run_id: str) -> list[str]:
-        """The first KEYS of every script that changes a run; the script forms the rest."""
         base = self.base(self.partition(run_id))
-        rows = ("run", "journal", "producers", "input", "result")
+        rows = ("run", "journal", "producers", "input", "result", "checkpoint")
         return [f"{base}:{row}:{run_id}" for row in rows]
+
+    def producer(self, producer: str, partition: int) -> str:
+        """The last calls of a store to a partition, and their answers."""
+        return f"{self.base(partition)}:producer:{producer}"
 
     def dead(self, target: str, partition: int) -> str:
         return f"{self.base(partition)}:dead:{target}"

@@ -8,7 +8,7 @@ import secrets
 
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.calls import Durations
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.queue import log_wrong_type
 from murmur_streams.stores.redis.server import Server
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
 from murmur_streams.stores.redis.connection import failures
-from murmur_streams.stores.redis.connection.checks import Eviction, check_server
+from murmur_streams.stores.redis.connection.checks import (
+    PROBES,
+    SCRIPT_PROBE,
+    Eviction,
+    check_server,
+)
 from murmur_streams.stores.redis.connection.connections import Connections
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
-from murmur_streams.stores.redis.scripts import load_commands, load_scripts
+from murmur_streams.stores.redis.loading import Loader
 
 SILENT_SECONDS = 1.0
 """A server that is silent for so long may speak another protocol (TLS or plain)."""
@@ -27,15 +33,17 @@ class Preparation:
         connections: to the server.
         keys: the key space; a server with another number of partitions for it is rejected.
         where: the server's address, without a password.
+        loader: loads the scripts.
     """
 
-    def __init__(self, connections: Connections, keys: Keys, where: str) -> None:
+    def __init__(self, connections: Connections, keys: Keys, where: str, loader: Loader) -> None:
         self.eviction = Eviction(where)
         self.is_protocol_known = False
         """False until a silent server was probed for the other protocol."""
         self._connections = connections
         self._keys = keys
         self._where = where
+        self._loader = loader
 
     async def begin(self) -> dict[str, str]:
         """Prepare the server for the first time; probe a silent one with TLS, or without.
@@ -65,7 +73,7 @@ class Preparation:
         """Check a server without the scripts as at the start: it is a new one, or was emptied."""
         await _never_sent(self._prepare(is_first=False))
 
-    async def for_retry(self, error: NoScriptError | failures.UnconfirmedError) -> None:
+    async def for_retry(self, error: BaseException) -> None:
         """Prepare the server for a call that failed with this error, before it is sent again."""
         if isinstance(error, failures.UnconfirmedError):
             await _never_sent(self._confirm_partitions())
@@ -73,11 +81,19 @@ class Preparation:
             await self.again()
 
     async def _prepare(self, *, is_first: bool) -> dict[str, str]:
+        await self._loader.find_functions()
         info = await check_server(
-            self._connections, self._keys, self._where, self.eviction, is_first=is_first
+            self._connections,
+            self._keys,
+            self._where,
+            self.eviction,
+            is_first=is_first,
+            probes=PROBES if self._loader.uses_functions else (SCRIPT_PROBE, *PROBES),
         )
-        await self._connections.pipeline(load_commands())
+        if first := self._loader.first_commands():
+            await self._connections.pipeline(first)
         await self._check_meta()
+        await self._loader.stamp(self._keys.meta, time.time_ns() // 1_000_000)
         return info
 
     async def _check_meta(self) -> None:
@@ -104,7 +120,7 @@ class Preparation:
         Raises:
             StoreConfigurationError: as ``_check_meta``; nothing was written.
         """
-        keys, sha = self._keys, load_scripts()["confirm"].sha
+        keys, command = self._keys, self._loader.command
         first, *others = keys.all_partitions
         # Partition 0 first and alone, since it exists for every number: of two programs that start
         # on an emptied server with different numbers, the second finds the first one's number
@@ -113,7 +129,7 @@ class Preparation:
             bases = [keys.base(partition) for partition in page]
             numbers = (SCHEMA_VERSION, keys.partitions)
             replies = await self._replies(
-                *(("EVALSHA", sha, 2, keys.meta, base, *numbers) for base in bases)
+                *(command("confirm", [keys.meta, base], numbers) for base in bases)
             )
             for partition, (answer, *found) in zip(page, replies, strict=True):
                 if answer != b"OK":

@@ -13,7 +13,8 @@ from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
 from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.stores.protocol import WorkQueue
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.workers import WakeStreams, judge_read

@@ -14,7 +14,8 @@ from murmur_streams.core.model.run import Run, run_to_fields
 from murmur_streams.core.rules.evolve import fold
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import read_journal, whole_journal
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.replies import counted, flatten, read_entry, text, text_or_none
 from murmur_streams.stores.redis.server import Server
 
@@ -91,13 +92,13 @@ async def restore_run(server: Server, calls: Calls, archive: RunArchive, run: Ru
         RunExistsError: the store has another run with the id, or an older copy of this run.
         StoreError: other callers delete and restore the same run at the same time.
     """
-    restoring = None
+    digest = digest_of(archive)
+    restoring = server.keys.restoring(archive.run_id, digest)
     for _ in range(TRIES):
         if await _is_here(server, archive):
             return False
-        restoring = restoring or server.keys.restoring(archive.run_id, digest_of(archive))
         await _collect(server, archive.run_id, restoring, archive.entries)
-        answer = await calls.restore(archive, run, restoring)
+        answer = await calls.restore(archive, run, digest)
         if answer[0] == "OK":
             return True
     raise StoreError(
@@ -182,7 +183,7 @@ async def _rebuild_once(server: Server, durations: Durations, run_id: str) -> bo
             f"the journal of run {run_id!r} holds neither run.created nor run.snapshot: "
             "it was trimmed by hand and cannot be folded"
         )
-    keys = [*server.keys.script_keys(run_id), server.keys.base(server.keys.partition(run_id))]
+    keys = [server.keys.base(server.keys.partition(run_id))]
     arguments = [run_id, entries[-1].id, durations.ttl_ms, durations.live_ttl_ms, str(run.state)]
     fields = flatten(run_to_fields(run))
     answer = await server.idempotent_script("rebuild", keys, [*arguments, *fields])

@@ -1,10 +1,13 @@
-"""Finds, composes and hashes the Lua scripts, each with a check of the user's rights before it.
+"""Finds and composes the Lua scripts, each with a check of the user's rights before it.
 
 The check asks: may the user call all commands that the script may need? A script is atomic, but an
 error does not undo its writes: a command that the user may not call would end it half-way, for
 example with an entry in the journal and the old version in the hash. Rights cannot change while a
 script runs, so one check before the first write is enough. It is made from the script's own text,
 so that no script can forget a command.
+
+``lua/*.lua`` are the scripts, ``lua/commands/*.lua`` the commands that ``commit.lua`` executes. A
+server from 7.0 on gets all of them as one library of functions, others get each by its hash.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +28,7 @@ _FORMS = {
     "{key} f v f": "HSET",
     "{key} m": "SADD SISMEMBER SREM ZREM ZSCORE",
     "{key} v XX": "SET",
-    "{key} 0": "HSCAN",
-    "{key} 1": "PEXPIREAT",
+    "{key} 1": "PEXPIRE PEXPIREAT",
     "{key} {key}": "RENAME",
     "{key} 1-1": "XDEL",
     "{key} MAXLEN 1": "XTRIM",
@@ -46,24 +49,17 @@ _CAN_GROW = frozenset({"HSET", "SADD", "SET", "XADD", "ZADD"})
 """Commands that a server without free memory refuses as the first write of a script."""
 _ARE_ERRORS = frozenset({"HSET", "RENAME", "XINFO"})
 """Forms above that fail for another reason where the user may call them."""
-_HOT = ("append", "push_event")
-_ALWAYS = frozenset({"HSET", "XADD"})
-"""The only rights that are checked in every call of a hot script. For commands that only some calls
-write with, it calls ``check_may_call`` itself; its reads come before its first write."""
-_FREEING = frozenset(
-    {
-        *("delete", "finish", "heartbeat", "own", "rebuild", "release", "request_cancel", "resume"),
-        *("set_state", "sweep", "tend"),
-    }
-)
-"""Scripts that must work while the server has no free memory: their first write frees some."""
+FREEING_COMMANDS = frozenset({"delete", "finish", "release", "request_cancel", "set_state"})
+"""Commands that are executed while the server has no free memory: they free some."""
+_FREEING = frozenset({"heartbeat", "own", "rebuild", "resume", "sweep", "tend"})
+"""The same of scripts: their first write frees memory."""
 _WITHOUT_TAG = frozenset({"confirm", "register"})
 """Scripts whose first key has no partition's hash tag: on a cluster, a probe key could lie in
 another slot. Their first commands change nothing where a right is missing."""
 
 
 def commands_in(code: str) -> set[str]:
-    """Every command that a script may call."""
+    """Every command of the server that a script may call."""
     return set(_CALL.findall(code))
 
 
@@ -75,8 +71,14 @@ def with_check(name: str, code: str) -> str:
     have no slash. A server without free memory judges a script by its first write: so the first
     probe is one that it refuses, or, for a script that frees memory, one that it allows.
     """
-    commands = commands_in(code) & _ALWAYS if name in _HOT else commands_in(code)
-    frees = name in _FREEING
+    commands = commands_in(code)
+    probes = "" if name in _WITHOUT_TAG else _probes(commands, frees=name in _FREEING)
+    return _CHECK.format(probes=probes, asked=_asked_all(commands, "KEYS[1]"), code=code)
+
+
+def _probes(commands: Iterable[str], *, frees: bool) -> str:
+    """Calls of all commands in their harmless forms."""
+    commands = set(commands)
     probed = sorted(
         commands - {"SADD", "SREM"},
         key=lambda each: ((each not in _CAN_GROW) != frees or each in _ARE_ERRORS, each),
@@ -86,63 +88,92 @@ def with_check(name: str, code: str) -> str:
         probed += ["SREM", "SADD", "SREM"]
     elif "SREM" in commands:
         probed.append("SREM")
-    asked = {each: _asked(each) for each in sorted(commands)}
-    return _CHECK.format(
-        probes="" if name in _WITHOUT_TAG else "\n".join(_probe(each) for each in probed),
-        asked=" and ".join(f"allowed({arguments})" for arguments in asked.values()),
-        names=", ".join(f"{{{arguments}}}" for arguments in asked.values()),
-        code=code,
-    )
+    return "\n".join(_probe(each) for each in probed)
 
 
-def _asked(command: str) -> str:
+def _asked_all(commands: Iterable[str], key: str) -> str:
+    """An expression that is the first command that the user may not call, or nil."""
+    asked = [f"not allowed({_asked(each, key)}) and '{each}'" for each in sorted(commands)]
+    return " or ".join([*asked, "nil"])
+
+
+def _asked(command: str, key: str) -> str:
     """The arguments of ``acl_check_cmd`` for a command and its keys."""
     parts = PROBES[command].split()
     count = parts.count("{key}")
     before = parts[: parts.index("{key}")] if count else parts
-    return ", ".join([*(f"'{part}'" for part in before), *(["KEYS[1]"] * count)])
+    return ", ".join([*(f"'{part}'" for part in before), *([key] * count)])
 
 
 def _probe(command: str) -> str:
     parts = PROBES[command].split()
     arguments = ", ".join("key" if part == "{key}" else f"'{part}'" for part in parts)
-    if command in _ARE_ERRORS:
-        return f"  why = redis.pcall({arguments}).err\n{_DENIED}"
-    return f"  redis.call({arguments})"
+    return f"  {'fails' if command in _ARE_ERRORS else 'call'}({arguments})"
 
 
-_DENIED = """\
-  if string.find(tostring(why), 'The user executing the script', 1, true) then error(why, 0) end"""
 _CHECK = """\
 local allowed = redis.acl_check_cmd
 if not allowed then
-  local key, why = KEYS[1] .. '/', nil
+  local key, call, fails = KEYS[1] .. '/', redis.call, call_that_fails
 {probes}
-elseif not ({asked}) then
-  for _, call in ipairs({{{names}}}) do
-    if not allowed(unpack(call)) then
-      return redis.error_reply('NOPERM the user may not call ' .. call[1])
-    end
-  end
+else
+  local denied = {asked}
+  if denied then return redis.error_reply('NOPERM the user may not call ' .. denied) end
 end
 {code}"""
-
+_CHECK_OF_COMMAND = """\
+DENIED.{name} = function(key)
+  local allowed, call, fails = redis.acl_check_cmd, redis.call, call_that_fails
+  if allowed then return {asked} end
+  key = key .. '/'
+{probes}
+end
+"""
+_CALL_THAT_FAILS = """\
+local function call_that_fails(...)
+  local why = tostring(redis.pcall(...).err)
+  if string.find(why, 'The user executing the script', 1, true) then error(why, 0) end
+end
+"""
 
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^local function (\w+)\(.*(?: end|(?:\n .*)+\nend)\n", re.MULTILINE)
 _NAME = re.compile(r"\w+")
 _CAPITALS = re.compile(r"\b[A-Z_]+\b")
+_BODY = re.compile(r"^--body (\w+)\n", re.MULTILINE)
 _PACKAGE = Path(__file__).resolve().parents[2]
+COMMIT = "commit"
+FREEING_COMMIT = "commit_freeing"
+"""The function of the same script that is called while the server has no free memory, too."""
+LOADED = "loaded"
+"""A function that does nothing: an answer shows that the library is there and may be called."""
+HOT_COMMIT = "commit_events"
+"""The same script with the commands of events alone: without functions, each call makes all that its
+script defines anew."""
+HOT_COMMANDS = frozenset({"append", "push_event"})
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One command of the engine, with everything it includes."""
+    """One script of the engine, with everything it includes."""
 
     name: str
     text: str
     sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """All scripts as functions, for servers that have them."""
+
+    name: str
+    """It ends with the hash of the code: programs of two versions have two libraries."""
+    text: str
+
+    def function(self, script: str) -> str:
+        """The name of a script's function."""
+        return f"{self.name}_{script}"
 
 
 @cache
@@ -154,15 +185,54 @@ def load_scripts() -> dict[str, Script]:
             is missing; the text names what was looked for.
     """
     folder = script_folder()
+    texts = {path.stem: compose(path, folder) for path in sorted(folder.glob("*.lua"))}
+    texts[COMMIT] = compose_commit(folder, command_names(folder))
+    texts[HOT_COMMIT] = compose_commit(folder, sorted(HOT_COMMANDS))
     scripts: dict[str, Script] = {}
-    for path in sorted(folder.glob("*.lua")):
-        text = with_check(path.stem, compose(path, folder))
-        scripts[path.stem] = Script(path.stem, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
+    for name, code in texts.items():
+        text = f"local CALL = {{}}\n{_CALL_THAT_FAILS}{with_check(name, code)}"
+        scripts[name] = Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
     return scripts
 
 
+@cache
+def load_library() -> Library:
+    """Compose the library of functions; errors as ``load_scripts``."""
+    folder = script_folder()
+    paths = sorted(folder.glob("*.lua"))
+    parts, seen = list[str](), set[Path]()
+    _collect_commands(folder, command_names(folder), parts, seen)
+    for path in paths:
+        includes, _ = _read(path, folder)
+        for included in includes:
+            _collect(included, folder, parts, seen)
+    bodies = [f"--body {path.stem}\n{_read(path, folder)[1]}" for path in paths]
+    code = _without_unused(_with_numbers("\n".join([*parts, *bodies]) + "\n"))
+    shared, *named = _BODY.split(code)
+    name = f"murmur_{hashlib.sha256(code.encode()).hexdigest()[:16]}"
+    text = [f"#!lua name={name}\nlocal KEYS, ARGV, CALL = nil, nil, nil\n{_CALL_THAT_FAILS}{shared}"]
+    for each, body in zip(named[::2], named[1::2], strict=True):
+        text.append(f"local function run_{each}()\n{with_check(each, body)}end\n")
+        text.append(_registered(name, each, each, frees=each in _FREEING))
+    text.append(_registered(name, FREEING_COMMIT, COMMIT, frees=True))
+    text.append(f"redis.register_function('{name}_{LOADED}', function() return 'OK' end)\n")
+    return Library(name, "".join(text))
+
+
+def _registered(library: str, name: str, script: str, *, frees: bool) -> str:
+    """Register a script as a function; one that frees memory is called while memory is full, too."""
+    flags = ", flags = {'allow-oom'}" if frees else ""
+    return (
+        f"redis.register_function({{function_name = '{library}_{name}'{flags},\n"
+        "  callback = function(keys, arguments)\n"
+        "    KEYS, ARGV, CALL = keys, arguments, {}\n"
+        f"    return run_{script}()\n"
+        "  end})\n"
+    )
+
+
 def load_commands() -> list[tuple[object, ...]]:
-    """The commands that load all scripts into a server."""
+    """The commands that load all scripts into a server without the library."""
     return [("SCRIPT", "LOAD", script.text) for script in load_scripts().values()]
 
 
@@ -170,12 +240,17 @@ def script_folder() -> Path:
     """The folder of the Lua files: inside the installed package, or beside it in a checkout."""
     candidates = (_PACKAGE / "_lua", _PACKAGE.parent / "lua")
     for folder in candidates:
-        if (folder / "append.lua").is_file():
+        if (folder / "commit.lua").is_file():
             return folder
     raise FileNotFoundError(
         f"the Lua scripts are neither in {candidates[0]} nor in {candidates[1]}; "
         "install murmur-streams again"
     )
+
+
+def command_names(folder: Path) -> list[str]:
+    """The commands that ``commit.lua`` executes."""
+    return sorted(path.stem for path in folder.glob("commands/*.lua"))
 
 
 def compose(path: Path, folder: Path) -> str:
@@ -187,6 +262,40 @@ def compose(path: Path, folder: Path) -> str:
     parts: list[str] = []
     _collect(path, folder, parts, set())
     return _without_unused(_with_numbers("\n".join(parts) + "\n"))
+
+
+def compose_commit(folder: Path, names: Sequence[str]) -> str:
+    """``commit.lua`` with these commands, composed as ``compose`` does."""
+    parts, seen = list[str](), set[Path]()
+    _collect_commands(folder, names, parts, seen)
+    _collect(folder / f"{COMMIT}.lua", folder, parts, seen)
+    return _without_unused(_with_numbers("\n".join(parts) + "\n"))
+
+
+def _collect_commands(
+    folder: Path, names: Sequence[str], parts: list[str], seen: set[Path]
+) -> None:
+    """Add the commands, the check of the rights for each, and the tables of both."""
+    for name in names:
+        _collect(folder / "commands" / f"{name}.lua", folder, parts, seen)
+    checks = [_check_of_command(folder, name) for name in names]
+    functions = ", ".join(f"{name} = {name}" for name in names)
+    parts += [f"local COMMANDS, DENIED = {{{functions}}}, {{}}", *checks]
+
+
+@cache
+def _check_of_command(folder: Path, name: str) -> str:
+    commands = commands_in(_called_by(folder / "commands" / f"{name}.lua", folder))
+    return _CHECK_OF_COMMAND.format(
+        name=name, asked=_asked_all(commands, "key"), probes=_probes(commands, frees=False)
+    )
+
+
+def _called_by(path: Path, folder: Path) -> str:
+    """A command's code with all that it calls."""
+    parts: list[str] = []
+    _collect(path, folder, parts, set())
+    return _without_unused("\n".join([*parts, f"return {path.stem}"]) + "\n")
 
 
 def _collect(path: Path, folder: Path, parts: list[str], seen: set[Path]) -> None:

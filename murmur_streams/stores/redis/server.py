@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
@@ -18,9 +18,9 @@ from murmur_streams.stores.own_tasks import is_cancelled, start_task
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
 from murmur_streams.stores.redis.keys import Keys
+from murmur_streams.stores.redis.loading import Loader, is_complete
 from murmur_streams.stores.redis.preparation import Preparation
 from murmur_streams.stores.redis.replies import read_answer, text
-from murmur_streams.stores.redis.scripts import load_commands, load_scripts
 from murmur_streams.stores.timing import pause_before_retry
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -69,7 +69,8 @@ class Server:
         connections = functools.partial(Connections, client, deadline_seconds=call_seconds)
         self._commands = connections(size=COMMAND_CONNECTIONS)
         self._blocking = connections(size=BLOCKING_CONNECTIONS)
-        self.preparation = Preparation(self._commands, keys, where)
+        self.loader = Loader(self._commands)
+        self.preparation = Preparation(self._commands, keys, where, self.loader)
         self._revive = revive
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
@@ -79,6 +80,13 @@ class Server:
         """The process and event loop that it belongs to, from the first use on."""
         self.when_ready: Callable[[], None] | None = None
         """Called once the server has been checked."""
+
+    def is_ready(self) -> bool:
+        """Whether ``ready`` would return at once."""
+        check = self._ready
+        if self._closed or check is None or not check.done() or self._is_elsewhere():
+            return False
+        return not check.cancelled() and check.exception() is None
 
     async def ready(self) -> None:
         """Check the server once, before the first use.
@@ -132,15 +140,14 @@ class Server:
             StoreError: it takes no writes now: it is a replica, out of memory, or has too few
                 replicas.
         """
-        hashes = [script.sha for script in load_scripts().values()]
         meta = ("HGET", self.keys.meta, "partitions")
         # This changes nothing, and fails wherever a write fails.
         write = ("ZADD", self.keys.workers, "XX", "0", "")
         await self.ready()
         _, found, partitions, _ = await self._retrying(
-            lambda: self._ask_now(("PING",), ("SCRIPT", "EXISTS", *hashes), meta, write)
+            lambda: self._ask_now(("PING",), self.loader.probe(), meta, write)
         )
-        if not all(found) or text(partitions) != str(self.keys.partitions):
+        if not is_complete(found) or text(partitions) != str(self.keys.partitions):
             await self._retrying(self.preparation.again)
 
     async def _ask_now(self, *commands: tuple[object, ...]) -> list[Reply]:
@@ -148,6 +155,9 @@ class Server:
         try:
             return await self._commands.pipeline(list(commands))
         except RedisError as error:
+            if failures.is_not_loaded(error):
+                await self.preparation.again()
+                return await self._commands.pipeline(list(commands))
             if failures.code_of(error) and failures.fate_of(error) is failures.Fate.NOT_EXECUTED:
                 raise failures.unavailable(self.where, error) from None
             raise
@@ -173,21 +183,18 @@ class Server:
         await self.ready()
         if again:
             await self.preparation.again()
-        return await self._commands.new_connection(load_commands())
+        return await self._commands.new_connection(self.loader.first_commands())
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""
-        script = load_scripts()[name]
-        command = (script.sha, len(keys), *keys, *args)
         try:
-            return await self._evalsha(command)
-        except (NoScriptError, failures.UnconfirmedError) as error:
+            return read_answer(await self._commands.call(*self.loader.command(name, keys, args)))
+        except (ResponseError, failures.UnconfirmedError) as error:
+            if isinstance(error, ResponseError) and not failures.is_not_loaded(error):
+                raise
             missing = error
         await self.preparation.for_retry(missing)
-        return await self._evalsha(command)
-
-    async def _evalsha(self, command: tuple[object, ...]) -> Answer:
-        return read_answer(await self._commands.call("EVALSHA", *command))
+        return read_answer(await self._commands.call(*self.loader.command(name, keys, args)))
 
     async def idempotent_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script that may safely run twice, retried like ``read``."""

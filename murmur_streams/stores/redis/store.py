@@ -30,7 +30,8 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.connection.connections import client_from_url
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.keys import Keys
@@ -122,8 +123,8 @@ class RedisRunStore(WorkStore):
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),
         )
-        self._writer = Writer(self._server)
-        self._calls = Calls(self._writer, self._keys, self._durations, clock)
+        self._writer = Writer(self._server, self._durations, clock)
+        self._calls = Calls(self._writer, self._durations)
         self._tails = RedisTails(self._server, lambda run_id: self._execute(run_id, Seal()))
         self._feeds = Feeds(self._server)
         self._owners = Owners(self._server, self._durations)

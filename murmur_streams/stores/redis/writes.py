@@ -6,85 +6,201 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.connection.connections import Reply
-from murmur_streams.stores.redis.replies import read_answer
+from murmur_streams.stores.redis.connection.failures import ScriptError
+from murmur_streams.stores.redis.durations import Durations
+from murmur_streams.stores.redis.scripts import FREEING_COMMANDS, HOT_COMMANDS
 
 Arguments = Sequence[str | int]
-MERGED_SCRIPTS = frozenset({"append", "push_event"})
-"""Scripts that take any number of writes in one call, and answer each of them."""
-MERGED_WRITES = 200
-MERGED_BYTES = 512 * 1024
+CREATING_COMMANDS = frozenset({"create", "submit", "requeue", "restore"})
+"""Commands that the server executes only if the partition records this number of partitions."""
+CALL_MICROSECONDS = 1_000
+"""About how much of the server's time a call takes: all other clients wait meanwhile."""
+CALL_BYTES = 512 * 1024
+EVENT_MICROSECONDS = 5
+_MICROSECONDS = {"append": 5, "push_event": 5, "update_progress": 10, "seal": 15}
+_LONGER_MICROSECONDS = 60
+"""The server's time for a command, roughly: weights for the size of a call."""
 
 
 @dataclass(slots=True)
 class WaitingWrite:
     """The write of one caller."""
 
-    script: str
-    keys: list[str]
-    now_ms: int
-    shared: Arguments
-    own: Arguments
+    command: str
+    run_id: str
+    arguments: Arguments
+    weight: int
+    """About how many microseconds of the server's time it takes."""
     size: int
+    """Its bytes."""
     answer: asyncio.Future[Answer]
 
 
 @dataclass(slots=True)
-class RunWriteQueue:
-    """The writes to one run that wait, and whether a call is in flight."""
+class CommandGroup:
+    """One command of a call: one write, or appends of several callers to one run."""
 
-    run_id: str
-    waiting: deque[WaitingWrite] = field(default_factory=deque[WaitingWrite])
-    busy: bool = False
+    writes: list[WaitingWrite]
+
+    @property
+    def name(self) -> str:
+        return self.writes[0].command
+
+    def arguments(self) -> list[str | int]:
+        """Its part of the call's ARGV."""
+        first = self.writes[0]
+        if first.command not in HOT_COMMANDS:
+            return [first.command, first.run_id, len(first.arguments), *first.arguments]
+        own = [*chain.from_iterable([write.arguments for write in self.writes])]
+        return [first.command, first.run_id, len(own) + 1, len(self.writes), *own]
 
 
 @dataclass(slots=True)
 class NumberedCall:
-    """One numbered call and the writes that it carries."""
+    """One numbered call and the commands that it carries."""
 
-    queue: RunWriteQueue
-    writes: list[WaitingWrite]
-    command: tuple[object, ...]
+    n: int
+    groups: list[CommandGroup]
+    now_ms: int
+    weight: int
+    reply: asyncio.Future[Reply] | None = None
+    """The reply to the last try."""
+    mode: str = ""
+    maybe_applied: bool = False
+    """A try was sent and its outcome is unknown."""
+    parts: list[str | int] = field(default_factory=list[str | int])
+
+    @property
+    def writes(self) -> list[WaitingWrite]:
+        return [write for group in self.groups for write in group.writes]
+
+    @property
+    def names(self) -> set[str]:
+        """The commands that it carries."""
+        return {group.name for group in self.groups}
+
+    def keep_freeing(self) -> list[WaitingWrite]:
+        """Drop the commands that a server without free memory refuses, and return their writes."""
+        dropped = [group for group in self.groups if group.name not in FREEING_COMMANDS]
+        self.groups = [group for group in self.groups if group.name in FREEING_COMMANDS]
+        self.parts = []
+        return [write for group in dropped for write in group.writes]
+
+    def arguments(
+        self, producer: str, settled: int, known: int, durations: Durations, partitions: int
+    ) -> list[str | int]:
+        """Its ARGV.
+
+        Args:
+            producer: the id of the producer.
+            settled: the producer waits for no answer to a call up to this number.
+            known: the last number that the producer knows as executed.
+            durations: the store's settings.
+            partitions: the store's number of partitions.
+        """
+        if not self.parts:
+            self.parts = [len(self.groups)]
+            for group in self.groups:
+                self.parts += group.arguments()
+        confirmed = str(partitions) if self.names & CREATING_COMMANDS else ""
+        numbers = (producer, self.n, settled, known, self.mode, self.now_ms)
+        return [*numbers, *durations.shared, confirmed, *self.parts]
 
 
-def answers_to(call: NumberedCall, reply: Reply) -> list[Answer]:
-    """The answer to each write of a call; UnconfirmedError when it must be sent again."""
-    answer = read_answer(reply)
-    merged = call.writes[0].script in MERGED_SCRIPTS and answer[0] != "DROPPED"
-    if not merged or len(answer) == 1:
-        return [answer] * len(call.writes)
-    answers: list[Answer] = list(zip(answer[::2], answer[1::2], strict=True))
-    if len(answers) != len(call.writes):
-        raise ValueError(f"{len(answers)} answers came to {len(call.writes)} writes")
+class WaitingRuns:
+    """The writes of a partition that wait, of each run in their order."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, deque[WaitingWrite]] = {}
+        self.weight = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, write: WaitingWrite) -> None:
+        waiting = self._runs.get(write.run_id)
+        if waiting is None:
+            waiting = self._runs[write.run_id] = deque()
+        waiting.append(write)
+        self.weight += write.weight
+
+    def take(self) -> list[CommandGroup]:
+        """Take what one call carries: a command of each run in turn, until the call is full."""
+        groups, weight, size = list[CommandGroup](), 0, 0
+        while self._runs:
+            run_id = next(iter(self._runs))
+            waiting = self._runs.pop(run_id)
+            writes = list[WaitingWrite]()
+            while waiting and _may_join(waiting[0], writes):
+                write = waiting[0]
+                weight, size = weight + write.weight, size + write.size
+                if (groups or writes) and (weight > CALL_MICROSECONDS or size > CALL_BYTES):
+                    break
+                writes.append(waiting.popleft())
+                self.weight -= write.weight
+            if writes:
+                groups.append(CommandGroup(writes))
+            if waiting:
+                self._runs[run_id] = waiting
+            if weight > CALL_MICROSECONDS or size > CALL_BYTES:
+                break
+        return groups
+
+    def take_all(self) -> list[WaitingWrite]:
+        """Take every write."""
+        writes = [write for waiting in self._runs.values() for write in waiting]
+        self._runs, self.weight = {}, 0
+        return writes
+
+
+def _may_join(write: WaitingWrite, writes: list[WaitingWrite]) -> bool:
+    """Whether a write can be part of a command that has these writes already."""
+    if not writes:
+        return True
+    return write.command in HOT_COMMANDS and write.command == writes[0].command
+
+
+def weight_of(command: str, events: int) -> int:
+    """About how many microseconds of the server's time a command takes."""
+    return _MICROSECONDS.get(command, _LONGER_MICROSECONDS) + EVENT_MICROSECONDS * events
+
+
+def answers_to(call: NumberedCall, texts: Sequence[bytes]) -> list[Answer | ScriptError]:
+    """The answer to each write of a call, from the texts that its script answered."""
+    if len(texts) != len(call.groups):
+        raise ValueError(f"{len(texts)} answers came to {len(call.groups)} commands")
+    answers: list[Answer | ScriptError] = []
+    for group, text in zip(call.groups, texts, strict=True):
+        count, answer = len(group.writes), text.decode(errors="replace")
+        if answer.startswith("ERROR "):
+            answers += [ScriptError(answer[6:])] * count
+        elif count == 1 or "|" not in answer:
+            answers += [tuple(answer.split(" "))] * count
+        else:
+            answers += [tuple(each.split(" ")) for each in answer.split("|")]
     return answers
 
 
-def take_writes(waiting: deque[WaitingWrite]) -> list[WaitingWrite]:
-    """Take the first write, and those behind it that can go into the same call."""
-    writes = [waiting.popleft()]
-    script, size = writes[0].script, writes[0].size
-    if script not in MERGED_SCRIPTS:
-        return writes
-    while waiting and waiting[0].script == script and len(writes) < MERGED_WRITES:
-        size += waiting[0].size
-        if size > MERGED_BYTES:
-            break
-        writes.append(waiting.popleft())
-    return writes
-
-
-def size_of(own: Arguments) -> int:
+def size_of(arguments: Arguments) -> int:
     """The bytes of a write; InvalidInputError for a text that cannot be encoded."""
+    size = 0
     try:
-        return sum([len(part.encode()) if isinstance(part, str) else 8 for part in own])
+        for part in arguments:
+            if isinstance(part, int):
+                size += 8
+            else:
+                size += len(part) if part.isascii() else len(part.encode())
     except UnicodeEncodeError as error:
         # In a call with other writes it would make them fail, too.
         raise InvalidInputError(
             f"{ascii(error.object)[:60]} is not a text: {error.reason}"
         ) from None
+    return size
 
 
 class WriteBudget:

@@ -3,58 +3,78 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import cast
 
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.connection.connections import Reply
+from murmur_streams.stores.redis.durations import Clock, Durations
+from murmur_streams.stores.redis.scripts import COMMIT
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writer import Writer
-from murmur_streams.stores.redis.writes import MERGED_SCRIPTS, Arguments
+from murmur_streams.stores.redis.writes import (
+    Arguments,
+    NumberedCall,
+    WaitingRuns,
+    WaitingWrite,
+    answers_to,
+)
 
 
 class HandWriter:
     """Sends a call once, under the producer and number that the test chose.
 
-    Writes of one turn of the loop leave in one call, as from the writer. The test must see to it
-    that these are writes to one run, by one script that merges.
+    Writes of one turn of the loop leave in one call, as from the writer.
     """
 
-    def __init__(self, store: RedisRunStore) -> None:
+    def __init__(self, store: RedisRunStore, durations: Durations, clock: Clock) -> None:
         self._store = store
+        self._durations = durations
+        self._clock = clock
         self.producer, self.n = "", 0
-        self.answer: Answer = ()
-        """The last call's answer as it came, of which each write's is a part."""
-        self._owns: list[Arguments] = []
-        self._sending: asyncio.Task[Answer] | None = None
+        self.settled: int | None = None
+        """The call's ``settled``; None: all calls before it are."""
+        self.known = 0
+        self.tag = ""
+        """The tag of the last call's reply."""
+        self._waiting = WaitingRuns()
+        self._sending: asyncio.Task[None] | None = None
 
     async def write(
-        self,
-        name: str,
-        run_id: str,
-        keys: list[str],
-        now_ms: int,
-        shared: Arguments,
-        own: Arguments,
+        self, command: str, run_id: str, arguments: Arguments, events: int = 0
     ) -> Answer:
-        index = len(self._owns)
-        self._owns.append(own)
+        del events
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, answer))
         if self._sending is None:
-            first = [run_id, self.producer, self.n, now_ms, *shared]
-            self._sending = asyncio.create_task(self._send(name, keys, first))
-        answer = await self._sending
-        return answer if len(answer) == 1 else answer[2 * index : 2 * index + 2]
+            self._sending = asyncio.create_task(self._send())
+        await self._sending
+        return await answer
 
-    async def _send(self, name: str, keys: list[str], first: list[str | int]) -> Answer:
-        owns, self._owns, self._sending = self._owns, [], None
-        count = [len(owns)] if name in MERGED_SCRIPTS else []
-        arguments = [*first, *count, *(part for own in owns for part in own)]
-        self.answer = await self._store._server.script(name, keys, arguments)
-        return self.answer
+    def arguments(self, call: NumberedCall) -> list[str | int]:
+        """The ARGV of a call."""
+        settled = call.n - 1 if self.settled is None else self.settled
+        partitions = self._store._keys.partitions
+        return call.arguments(self.producer, settled, self.known, self._durations, partitions)
+
+    async def _send(self) -> None:
+        call = NumberedCall(self.n, self._waiting.take(), self._clock(), 0)
+        self._sending = None
+        server = self._store._server
+        partition = server.keys.partition(call.writes[0].run_id)
+        command = server.loader.command(
+            COMMIT, server.keys.commit_keys(partition), self.arguments(call)
+        )
+        reply: Reply = await server._commands.call(*command)
+        self.tag = reply[0].decode()
+        found = answers_to(call, reply[1:]) if self.tag == "OK" else [(self.tag,)] * len(call.writes)
+        for write, answer in zip(call.writes, found, strict=True):
+            if isinstance(answer, Exception):
+                write.answer.set_exception(answer)
+            else:
+                write.answer.set_result(answer)
 
 
-def calls_by_hand(
-    writer: HandWriter, store: RedisRunStore, durations: Durations, clock: Callable[[], int]
-) -> Calls:
-    """The store's typed calls, sent by this writer."""
-    return Calls(cast("Writer", writer), store._keys, durations, clock)
+def calls_by_hand(writer: HandWriter, durations: Durations) -> Calls:
+    """The typed calls of a store, sent by this writer."""
+    return Calls(cast("Writer", writer), durations)

@@ -17,7 +17,8 @@ from redis import Redis
 from murmur_streams.core.model.commands import Start
 from murmur_streams.core.model.errors import RunNotFoundError
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.replies import read_groups
 from murmur_streams.stores.redis.restoring import rebuild_run
 from murmur_streams.stores.redis.store import RedisRunStore

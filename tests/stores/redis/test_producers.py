@@ -10,7 +10,8 @@ import pytest
 
 from murmur_streams.core.model.commands import PushEvent
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.redis.hand import HandWriter, calls_by_hand

@@ -23,7 +23,8 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
 from murmur_streams.core.rules.decide import LIVE_GRACE_MS
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore

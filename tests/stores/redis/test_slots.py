@@ -26,7 +26,8 @@ from murmur_streams.core.model.commands import (
     UpdateProgress,
 )
 from murmur_streams.core.model.states import RunProgress, RunState
-from murmur_streams.stores.redis.calls import Calls, Durations
+from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.scripts import script_folder
 from murmur_streams.stores.redis.writer import Writer

@@ -22,8 +22,8 @@ from murmur_streams.stores.redis.keys import Keys
 logger = logging.getLogger("murmur_streams.redis")
 
 OLDEST_SERVER = (6, 2)
+SCRIPT_PROBE = "EVALSHA 0000000000000000000000000000000000000000 1 {key}"
 PROBES: tuple[str, ...] = (
-    "EVALSHA 0000000000000000000000000000000000000000 1 {key}",
     *(probe for name, probe in scripts.PROBES.items() if name not in {"HSETNX", "SADD", "SREM"}),
     "MULTI",
     "SADD {key} m",
@@ -113,7 +113,13 @@ class Eviction:
 
 
 async def check_server(
-    connections: Connections, keys: Keys, where: str, eviction: Eviction, *, is_first: bool
+    connections: Connections,
+    keys: Keys,
+    where: str,
+    eviction: Eviction,
+    *,
+    is_first: bool,
+    probes: Sequence[str],
 ) -> dict[str, str]:
     """Reject a server on which the guarantees do not hold.
 
@@ -124,6 +130,7 @@ async def check_server(
         eviction: gets the server's eviction policy.
         is_first: whether this is the program's first check. Later, a server that may evict runs is
             not rejected: stopping would end all runs instead of some.
+        probes: the commands of the scripts, in forms that change nothing.
 
     Returns:
         The server's INFO; empty for a user without the right to it.
@@ -151,7 +158,7 @@ async def check_server(
             "runs could vanish; set maxmemory-policy noeviction"
         )
     eviction.note(info)
-    await check_permissions(connections, keys, where, PROBES + OWN_PROBES)
+    await check_permissions(connections, keys, where, (*probes, *OWN_PROBES))
     return info
 
 

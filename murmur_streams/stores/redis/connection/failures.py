@@ -35,6 +35,15 @@ class UnconfirmedError(Exception):
     """
 
 
+class ScriptError(exceptions.ResponseError):
+    """The error of one command in a call whose other commands were executed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        code = text.split(" ", 1)[0]
+        self.status_code = code if code.isupper() else "ERR"
+
+
 UNCONFIRMED = "UNCONFIRMED"
 """The tag of that answer."""
 
@@ -43,7 +52,7 @@ _ELSEWHERE = frozenset({"MASTERDOWN", "LOADING", "READONLY"})
 _LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"}
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 """A retry cannot end differently."""
-_NEVER_EXECUTED = (exceptions.MaxConnectionsError, exceptions.NoScriptError, UnconfirmedError)
+_NEVER_EXECUTED = (exceptions.MaxConnectionsError, UnconfirmedError)
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # The answer to a long command before the password: a server has smaller limits until then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
@@ -72,7 +81,7 @@ def code_of(error: BaseException) -> str:
 def fate_of(error: BaseException) -> Fate:
     """Judge whether the server may have executed the call."""
     code = code_of(error)
-    if code in _LATER or isinstance(error, _NEVER_EXECUTED):
+    if code in _LATER or isinstance(error, _NEVER_EXECUTED) or is_not_loaded(error):
         return Fate.NOT_EXECUTED
     if code in _AUTH:
         return Fate.REFUSED
@@ -91,6 +100,13 @@ def fate_of(error: BaseException) -> Fate:
     if isinstance(error, (exceptions.RedisError, errors.MurmurError)):
         return Fate.REFUSED
     return Fate.UNKNOWN if _is_of_closed_transport(error) else Fate.BUG
+
+
+def is_not_loaded(error: BaseException) -> bool:
+    """Whether a server did not execute a call because it does not have its script or function."""
+    return isinstance(error, exceptions.NoScriptError) or (
+        isinstance(error, exceptions.ResponseError) and "Function not found" in str(error)
+    )
 
 
 def _is_of_closed_transport(error: BaseException) -> bool:

@@ -1,0 +1,23 @@
+-- Creates a run that waits, all of it visible at once.
+--
+-- ARGV
+--   1 target       text
+--   2 epoch        text
+--   3 input        text
+--   4 input_size   integer
+--   5 input_sha256 text
+--   6 metadata     text
+--   7 tenant       text or ''
+-- RETURNS
+--   OK version
+--   EXISTS
+-- WRITES run journal input
+-- COST 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), and sweep_a_little
+-- include: keys, create
+
+local function create(run_id, at)
+  local target, epoch, input, input_size, input_sha256, metadata, tenant = unpack(ARGV, at, at + 6)
+  if redis.call('EXISTS', run_key(CALL.base, run_id)) == 1 then return 'EXISTS' end
+  return create_run(run_id, {target = target, epoch = epoch, input = input, input_size = input_size,
+    input_sha256 = input_sha256, metadata = metadata, tenant = tenant})
+end

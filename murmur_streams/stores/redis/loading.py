@@ -1,0 +1,111 @@
+"""Loads the scripts into a server: as a library of functions, or one by one.
+
+A function runs in half the time of a script: a script makes all its local functions anew in each
+call. Servers before 7.0 have no functions, and some managed servers refuse to load any. Whatever
+prevents it, the scripts serve instead, with the same meaning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from murmur_streams.settings import DAY_SECONDS
+from murmur_streams.stores.redis.connection.connections import Connections, Reply
+from murmur_streams.stores.redis.connection.failures import is_not_loaded
+from murmur_streams.stores.redis.replies import pairs
+from murmur_streams.stores.redis.scripts import (
+    FREEING_COMMIT,
+    LOADED,
+    load_commands,
+    load_library,
+    load_scripts,
+)
+
+logger = logging.getLogger("murmur_streams.redis")
+
+STAMP_MS = DAY_SECONDS * 1000
+UNUSED_MS = 7 * STAMP_MS
+"""After this time a library of another version, which no program has stamped since, is removed."""
+_STAMP = "library:"
+
+
+class Loader:
+    """Knows how one store's server is called, and loads what that needs."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.uses_functions = False
+
+    async def find_functions(self) -> None:
+        """Find out, by trying, whether the server has the library or takes it."""
+        library = load_library()
+        loaded = ("FCALL", library.function(LOADED), 0)
+        [found] = await self._connections.every_reply([loaded])
+        if isinstance(found, RedisError) and is_not_loaded(found):
+            # It fails where another program has loaded the library in the same moment, too.
+            commands: list[tuple[object, ...]] = [("FUNCTION", "LOAD", library.text), loaded]
+            _, found = await self._connections.every_reply(commands)
+        self.uses_functions = not isinstance(found, RedisError)
+        if not self.uses_functions:
+            logger.debug("the server has no functions, scripts are used: %s", found)
+
+    def first_commands(self) -> list[tuple[object, ...]]:
+        """What a new connection sends first, so that its calls find their scripts."""
+        return [] if self.uses_functions else load_commands()
+
+    def command(
+        self, script: str, keys: Sequence[str], arguments: Sequence[object]
+    ) -> tuple[object, ...]:
+        """The command that executes a script."""
+        if self.uses_functions:
+            function = load_library().function(script)
+            return ("FCALL", function, len(keys), *keys, *arguments)
+        # Without functions, what a script writes first decides whether it is executed while the
+        # server has no free memory.
+        sha = load_scripts()["commit" if script == FREEING_COMMIT else script].sha
+        return ("EVALSHA", sha, len(keys), *keys, *arguments)
+
+    def probe(self) -> tuple[object, ...]:
+        """A command that shows whether the scripts are loaded."""
+        if self.uses_functions:
+            return ("FCALL", load_library().function(LOADED), 0)
+        return ("SCRIPT", "EXISTS", *(script.sha for script in load_scripts().values()))
+
+    async def stamp(self, meta: str, now_ms: int) -> None:
+        """Note once a day that the library is in use, and remove those that no program uses.
+
+        A server keeps libraries for ever, and each version of this package has its own. A library
+        that a program with another prefix still uses is loaded again by its next call.
+
+        Args:
+            meta: the key of the hash that has the stamps.
+            now_ms: Unix milliseconds.
+        """
+        if not self.uses_functions:
+            return
+        own = f"{_STAMP}{load_library().name}"
+        try:
+            stored = pairs(await self._connections.call("HGETALL", meta))
+            if now_ms - int(stored.get(own, 0)) >= STAMP_MS:
+                await self._connections.call("HSET", meta, own, now_ms)
+            for field, stamped in stored.items():
+                if field.startswith(_STAMP) and now_ms - int(stamped) >= UNUSED_MS:
+                    await self._remove(meta, field)
+        except (RedisError, ValueError) as error:
+            logger.debug("the use of the library was not noted: %s", error)
+
+    async def _remove(self, meta: str, field: str) -> None:
+        commands: list[tuple[Any, ...]] = [
+            ("FUNCTION", "DELETE", field.removeprefix(_STAMP)),
+            ("HDEL", meta, field),
+        ]
+        await self._connections.every_reply(commands)
+
+
+def is_complete(reply: Reply) -> bool:
+    """Whether the reply to ``Loader.probe`` says that all scripts are loaded."""
+    return all(reply) if isinstance(reply, list) else bool(reply)

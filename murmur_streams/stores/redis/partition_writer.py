@@ -1,0 +1,344 @@
+"""Sends the writes of one partition: all that wait leave together, each is applied exactly once.
+
+At most two calls are in flight. The second follows without a timer, when as many writes wait as are
+half of the first one. A call has a number, dense in its partition; ``lua/commit.lua`` executes it
+only right after its predecessor, and records its answers. So calls need no order on the network:
+when one fails, it and its successor are sent again, one after the other and each with its number,
+until their answers are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.own_tasks import start_task
+from murmur_streams.stores.redis.connection import failures
+from murmur_streams.stores.redis.connection.connections import Reply
+from murmur_streams.stores.redis.connection.failures import Fate, ScriptError, UnconfirmedError
+from murmur_streams.stores.redis.connection.lane import Lane
+from murmur_streams.stores.redis.durations import Clock, Durations
+from murmur_streams.stores.redis.scripts import (
+    COMMIT,
+    FREEING_COMMANDS,
+    FREEING_COMMIT,
+    HOT_COMMANDS,
+    HOT_COMMIT,
+)
+from murmur_streams.stores.redis.server import Server
+from murmur_streams.stores.redis.writes import (
+    NumberedCall,
+    WaitingRuns,
+    WaitingWrite,
+    WriteBudget,
+    answers_to,
+)
+
+logger = logging.getLogger("murmur_streams.redis")
+
+CALLS_IN_FLIGHT = 2
+WAITING_WRITES = 10_000
+WAITING_BYTES = 64 * 1024 * 1024
+"""Callers beyond these limits wait: a slow server must not fill the memory of the program."""
+PRODUCER_SECONDS = 240.0
+"""An idle producer takes a new id after this time: the server forgets a record after ten minutes."""
+
+Prepare = Callable[[BaseException], Awaitable[None]]
+
+
+class _NotExecutedError(Exception):
+    """The script executed nothing; the text is its answer."""
+
+
+class PartitionWriter:
+    """The writes of one store to one partition.
+
+    Args:
+        server: the server.
+        partition: which.
+        lane: the connection that its calls share.
+        durations: the store's settings.
+        clock: of the store.
+        prepare: prepares the server again, once for all partitions.
+        when_idle: called when nothing waits or is in flight any more.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        partition: int,
+        lane: Lane,
+        durations: Durations,
+        clock: Clock,
+        prepare: Prepare,
+        when_idle: Callable[[], None],
+    ) -> None:
+        self.budget = WriteBudget(WAITING_WRITES, WAITING_BYTES)
+        self._server = server
+        self._script_keys = server.keys.commit_keys(partition)
+        self._lane = lane
+        self._durations = durations
+        self._clock = clock
+        self._prepare = prepare
+        self._when_idle = when_idle
+        self._waiting = WaitingRuns()
+        self._in_flight: deque[NumberedCall] = deque()
+        self._is_scheduled = False
+        self._recovering: asyncio.Task[None] | None = None
+        self._is_abandoned = False
+        self._restart_numbers()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits, and nothing is in flight."""
+        return not self._waiting and not self._in_flight
+
+    def add(self, write: WaitingWrite) -> None:
+        """Queue a write; its future yields the answer."""
+        self._waiting.add(write)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            # At the end of this turn of the event loop: writes of other tasks join the call.
+            asyncio.get_running_loop().call_soon(self._send_next)
+
+    async def abandon(self) -> None:
+        """Give up what waits and what is in flight."""
+        self._is_abandoned = True
+        for write in self._waiting.take_all():
+            self._finish(write, StoreClosedError("the store was closed before the write"))
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.gather(self._recovering, return_exceptions=True)
+
+    def _restart_numbers(self) -> None:
+        """Begin with a new producer id, and number the calls in flight anew."""
+        self._producer = secrets.token_hex(8)
+        self._known = 0
+        self._last_used = 0.0
+        for n, call in enumerate(self._in_flight, 1):
+            call.n = n
+        self._n = len(self._in_flight)
+
+    def _send_next(self) -> None:
+        self._is_scheduled = False
+        while self._waiting and self._may_send():
+            self._send(self._new_call())
+        if self.is_idle:
+            self._when_idle()
+
+    def _may_send(self) -> bool:
+        if self._recovering is not None or len(self._in_flight) == CALLS_IN_FLIGHT:
+            return False
+        if not self._in_flight:
+            return True
+        first = self._in_flight[0]
+        # A reply that has come and is not read yet may be an error: then what is in flight is sent
+        # again first, in its order.
+        is_answered = first.reply is not None and first.reply.done()
+        return not is_answered and 2 * self._waiting.weight >= first.weight
+
+    def _new_call(self) -> NumberedCall:
+        now = asyncio.get_running_loop().time()
+        if not self._in_flight and now - self._last_used > PRODUCER_SECONDS:
+            self._restart_numbers()
+        self._last_used = now
+        self._n += 1
+        weight = self._waiting.weight
+        groups = self._waiting.take()
+        weight -= self._waiting.weight
+        call = NumberedCall(self._n, groups, self._clock(), weight)
+        self._in_flight.append(call)
+        return call
+
+    def _send(self, call: NumberedCall) -> asyncio.Future[Reply]:
+        call.reply = self._lane.call(*self._command(call))
+        call.reply.add_done_callback(functools.partial(self._on_reply, call))
+        return call.reply
+
+    def _command(self, call: NumberedCall) -> tuple[object, ...]:
+        server, names = self._server, call.names
+        if not call.mode and names <= FREEING_COMMANDS:
+            call.mode = "freeing"
+        script = FREEING_COMMIT if call.mode else COMMIT
+        if not server.loader.uses_functions and names <= HOT_COMMANDS:
+            script = HOT_COMMIT
+        settled, partitions = self._in_flight[0].n - 1, server.keys.partitions
+        return server.loader.command(
+            script,
+            self._script_keys,
+            call.arguments(self._producer, settled, self._known, self._durations, partitions),
+        )
+
+    def _on_reply(self, call: NumberedCall, reply: asyncio.Future[Reply]) -> None:
+        error = reply.exception()
+        if self._recovering is not None or call is not self._in_flight[0]:
+            return  # The recovery reads it, or that of its predecessor begins one.
+        if error is None:
+            error = self._settle(call, reply.result())
+        if error is None:
+            self._send_next()
+        elif self._is_abandoned:
+            self._fail(call, self._lost(call, error))
+        else:
+            self._recovering = start_task(self._recover(), "repeat writes")
+
+    def _settle(self, call: NumberedCall, reply: Reply) -> BaseException | None:
+        """Give each write its answer; returns why the call must be sent again."""
+        tag, *texts = cast("Sequence[bytes]", reply)
+        if tag == b"UNCONFIRMED":
+            return UnconfirmedError("the number of partitions is not confirmed")
+        if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
+            return _NotExecutedError(tag.decode())
+        answers: Sequence[Answer | BaseException]
+        if tag == b"OK":
+            try:
+                answers = answers_to(call, texts)
+            except ValueError as bug:
+                self._fail(call, bug)
+                return None
+        else:
+            answers = [(tag.decode(),)] * len(call.writes)
+        self._known = max(self._known, call.n)
+        self._in_flight.popleft()
+        for write, answer in zip(call.writes, answers, strict=True):
+            if isinstance(answer, ScriptError):
+                answer = failures.clear_error(answer, self._server.where)
+            self._finish(write, answer)
+        return None
+
+    def _finish(self, write: WaitingWrite, answer: Answer | BaseException) -> None:
+        # Also when its caller was cancelled: its bytes stayed in the budget until the answer came.
+        self.budget.release(write.size)
+        if write.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            write.answer.set_exception(answer)
+        else:
+            write.answer.set_result(answer)
+
+    async def _recover(self) -> None:
+        """Send what is in flight again, in its order, until each answer is known."""
+        try:
+            while self._in_flight:
+                await self._until_known(self._in_flight[0])
+        finally:
+            self._recovering = None
+            while self._in_flight:
+                call = self._in_flight[0]
+                self._fail(call, self._lost(call, ConnectionError("the store was closed")))
+        self._send_next()
+
+    async def _until_known(self, call: NumberedCall) -> None:
+        """Send a call again, with the same number, until its answer is known or time is over.
+
+        A lost reply leaves two cases: the call was applied, or it was not. The script knows: for a
+        number that it has seen it returns the recorded answers, for a new one it applies the call.
+        Without the number the repeat would append the events a second time. Once a try may have
+        been applied, a refusal of a later try says nothing about the first one: the call is tried
+        on until time is over, and its outcome is then reported as unknown and not as refused.
+        """
+        loop = asyncio.get_running_loop()
+        give_up, attempt = loop.time() + self._server.retry_seconds, 0
+        while True:
+            error = await self._error_of(call)
+            if error is None:
+                return
+            reason = failures.reason_of(error)
+            if self._is_decided(call, error, reason, over=loop.time() >= give_up):
+                return
+            logger.debug("a write failed, trying again with its number: %r", reason)
+            try:
+                if not isinstance(error, _NotExecutedError) and not call.mode == "recorded":
+                    await self._prepare_retry(error, attempt)
+                    attempt += 1
+            except Exception as again:  # noqa: BLE001  # judged at the top of the loop
+                call.reply = loop.create_future()
+                call.reply.set_exception(again)
+            else:
+                self._send(call)
+
+    async def _error_of(self, call: NumberedCall) -> BaseException | None:
+        """Wait for the reply to the last try; None when it settled the call."""
+        assert call.reply is not None  # noqa: S101  # set when the call was sent
+        await asyncio.wait([call.reply])
+        return call.reply.exception() or self._settle(call, call.reply.result())
+
+    def _is_decided(
+        self, call: NumberedCall, error: BaseException, reason: BaseException, *, over: bool
+    ) -> bool:
+        """Judge a failed try: True when the call is given up, else it is ready for the next one."""
+        if isinstance(error, _NotExecutedError):
+            self._start_anew(call, str(error))
+            return False
+        fate = failures.fate_of(reason)
+        # A call that was not sent was not applied, whatever prevented it.
+        call.maybe_applied |= fate is Fate.UNKNOWN and reason is error
+        if failures.code_of(reason) == "OOM" and call.mode != "freeing":
+            return self._shrink(call, reason)
+        if fate is Fate.BUG or (fate is Fate.REFUSED and not call.maybe_applied):
+            self._fail(call, failures.clear_error(reason, self._server.where))
+            return True
+        # A refused password stays refused: a later try cannot learn the answer.
+        if over or failures.is_shut(reason):
+            self._fail(call, self._lost(call, reason))
+            return True
+        return False
+
+    def _start_anew(self, call: NumberedCall, answer: str) -> None:
+        """Prepare a call that the script found not to be executed for its next try."""
+        call.maybe_applied = False
+        if answer == "UNKNOWN":
+            call.mode = ""
+        if answer == "REWOUND":
+            logger.warning(
+                "%s has lost writes that it had acknowledged: a failover or a restart without its "
+                "last data",
+                self._server.where,
+            )
+            self._restart_numbers()
+
+    def _shrink(self, call: NumberedCall, reason: BaseException) -> bool:
+        """After a refusal for lack of memory: keep the commands that free some.
+
+        If an earlier try may have been applied, the record is asked first.
+        """
+        if call.maybe_applied:
+            call.mode = "recorded"
+            return False
+        refused = failures.clear_error(reason, self._server.where)
+        for write in call.keep_freeing():
+            self._finish(write, refused)
+        if call.groups:
+            call.mode = "freeing"
+            return False
+        self._in_flight.popleft()
+        return True
+
+    async def _prepare_retry(self, error: BaseException, attempt: int) -> None:
+        emptied = failures.is_not_loaded(error) or isinstance(error, UnconfirmedError)
+        if attempt > 0 or not emptied:
+            await self._server.recover(attempt)
+        if emptied:
+            await self._prepare(error)
+
+    def _fail(self, call: NumberedCall, error: BaseException) -> None:
+        self._in_flight.remove(call)
+        for write in call.writes:
+            self._finish(write, error)
+        self._send_next()
+
+    def _lost(self, call: NumberedCall, reason: BaseException) -> MurmurError:
+        if not call.maybe_applied:
+            return self._server.unavailable(reason)
+        write, said = call.writes[0], str(reason) or type(reason).__name__
+        return OutcomeUnknownError(
+            f"the {write.command} of run {write.run_id!r} was sent to {self._server.where}, but no "
+            f"answer came back ({said}); it was applied once or not at all: read the run to know"
+        )
