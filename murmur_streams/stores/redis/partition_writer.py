@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -121,7 +122,7 @@ class PartitionWriter:
         """Begin with a new producer id, and number the calls in flight anew."""
         self._producer = secrets.token_hex(8)
         self._known = 0
-        self._last_used = 0.0
+        self._last_used = math.inf
         for n, call in enumerate(self._in_flight, 1):
             call.n = n
         self._n = len(self._in_flight)
