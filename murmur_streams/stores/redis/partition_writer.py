@@ -91,6 +91,8 @@ class PartitionWriter:
         self._when_idle = when_idle
         self._waiting = WaitingRuns()
         self._in_flight: deque[NumberedCall] = deque()
+        self._last_weights = (0, 0)
+        """Of the last two calls."""
         self._is_scheduled = False
         self._recovering: asyncio.Task[None] | None = None
         self._is_abandoned = False
@@ -104,10 +106,10 @@ class PartitionWriter:
     def add(self, write: WaitingWrite) -> None:
         """Queue a write; its future yields the answer."""
         self._waiting.add(write)
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            # At the end of this turn of the event loop: writes of other tasks join the call.
-            asyncio.get_running_loop().call_soon(self._send_next)
+        if self._is_half():
+            self._send(self._new_call())
+        else:
+            self._schedule()
 
     async def abandon(self) -> None:
         """Give up what waits and what is in flight."""
@@ -126,6 +128,24 @@ class PartitionWriter:
         for n, call in enumerate(self._in_flight, 1):
             call.n = n
         self._n = len(self._in_flight)
+
+    def _is_half(self) -> bool:
+        """Whether half of what usually waits is here, so that the server can begin with it.
+
+        A hundred tasks that write in turn get their answers together and write again together. With
+        all of that in one call, client and server would wait for each other.
+        """
+        if self._recovering is not None or len(self._in_flight) == CALLS_IN_FLIGHT:
+            return False
+        if not self._in_flight:
+            return 2 * self._waiting.weight >= sum(self._last_weights)
+        return self._may_send() and self._waiting.weight >= self._in_flight[0].weight
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            # At the end of this turn of the event loop: writes of other tasks join the call.
+            asyncio.get_running_loop().call_soon(self._send_next)
 
     def _send_next(self) -> None:
         self._is_scheduled = False
@@ -154,14 +174,14 @@ class PartitionWriter:
         weight = self._waiting.weight
         groups = self._waiting.take()
         weight -= self._waiting.weight
+        self._last_weights = (self._last_weights[1], weight)
         call = NumberedCall(self._n, groups, self._clock(), weight)
         self._in_flight.append(call)
         return call
 
-    def _send(self, call: NumberedCall) -> asyncio.Future[Reply]:
-        call.reply = self._lane.call(*self._command(call))
-        call.reply.add_done_callback(functools.partial(self._on_reply, call))
-        return call.reply
+    def _send(self, call: NumberedCall) -> None:
+        on_reply = functools.partial(self._on_reply, call)
+        call.reply = self._lane.call(*self._command(call), notify=on_reply)
 
     def _command(self, call: NumberedCall) -> tuple[object, ...]:
         server, names = self._server, call.names
@@ -177,14 +197,16 @@ class PartitionWriter:
             call.arguments(self._producer, settled, self._known, self._durations, partitions),
         )
 
-    def _on_reply(self, call: NumberedCall, reply: asyncio.Future[Reply]) -> None:
-        error = reply.exception()
+    def _on_reply(self, call: NumberedCall) -> None:
+        assert call.reply is not None  # noqa: S101  # set when the call was sent
+        error = call.reply.exception()
         if self._recovering is not None or call is not self._in_flight[0]:
             return  # The recovery reads it, or that of its predecessor begins one.
         if error is None:
-            error = self._settle(call, reply.result())
+            error = self._settle(call, call.reply.result())
         if error is None:
-            self._send_next()
+            # Later: the tasks that have got their answers write again in the next turn.
+            self._schedule()
         elif self._is_abandoned:
             self._fail(call, self._lost(call, error))
         else:
