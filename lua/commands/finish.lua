@@ -3,10 +3,10 @@
 -- ARGV
 --   1 state         text
 --   2 claim         text or ''
---   3 error         text or ''
+--   3 failure       text or ''
 --   4 result        text or ''
---   5 result_size   integer
---   6 result_sha256 text
+--   5 size          integer
+--   6 sha256        text
 --   7 dead          text or '' why it goes to the dead letters
 --   8 stopped       text or '' what made a cancelled execution stop
 --   9 count         integer

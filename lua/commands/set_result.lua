@@ -1,9 +1,9 @@
 -- Stores a run's result: any time before the end, and once after it if it has none.
 --
 -- ARGV
---   1 result        text
---   2 result_size   integer
---   3 result_sha256 text
+--   1 result       text
+--   2 size         integer
+--   3 sha256       text
 -- RETURNS
 --   OK version
 --   NO state

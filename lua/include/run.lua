@@ -90,15 +90,15 @@ local function read_whole_run(key)
 end
 
 -- The id of a journal's last entry; false when it has none.
-local function last_entry_id(journal_key)
-  local last = redis.call('XREVRANGE', journal_key, '+', '-', 'COUNT', 1)[1]
+local function last_entry_id(journal)
+  local last = redis.call('XREVRANGE', journal, '+', '-', 'COUNT', 1)[1]
   return last and last[1]
 end
 
 -- Before the first write: the journal must end where the hash says, or the next entry would get a seq
 -- that another entry has already. A lost journal continues after the hash's version.
-local function check_journal(run, journal_key)
-  local last = last_entry_id(journal_key)
+local function check_journal(run, journal)
+  local last = last_entry_id(journal)
   if last and last ~= digits(run.last_ms) .. '-' .. digits(run.version) then
     fail_damaged(run.key, 'version')
   end
