@@ -67,7 +67,9 @@ class HandWriter:
         )
         reply: Reply = await server._commands.call(*command)
         self.tag = reply[0].decode()
-        found = answers_to(call, reply[1:]) if self.tag == "OK" else [(self.tag,)] * len(call.writes)
+        found = (
+            answers_to(call, reply[1:]) if self.tag == "OK" else [(self.tag,)] * len(call.writes)
+        )
         for write, answer in zip(call.writes, found, strict=True):
             if isinstance(answer, Exception):
                 write.answer.set_exception(answer)
