@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -33,3 +35,11 @@ class Space:
     def dump(self) -> dict[str, object]:
         """Everything on the server."""
         return dump_keys(self.admin)
+
+
+def forget_scripts(admin: Redis) -> None:
+    """Remove every script and every library of functions from the server."""
+    admin.execute_command("SCRIPT", "FLUSH")
+    # Servers before 7.0 have no functions.
+    with contextlib.suppress(ResponseError):
+        admin.execute_command("FUNCTION", "FLUSH")

@@ -16,10 +16,10 @@ from murmur_streams.server.auth import Principal, Scope
 from murmur_streams.server.pod import Pod
 from murmur_streams.server.routes import health
 from murmur_streams.stores.redis.connection.checks import server_info
-from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.scripts import LOADED, load_library
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.server.serving import Callers, check_problem, client_of, submitted, task, unchanged
-from tests.servers import Space
+from tests.servers import Space, forget_scripts
 from tests.stores.faults.refusals import rotate
 from tests.stores.faults.servers import spare_server
 
@@ -76,11 +76,11 @@ async def test_a_store_that_does_not_answer_in_time_is_not_waited_for(
 async def test_scripts_that_are_gone_are_loaded_again(
     client: httpx.AsyncClient, space: Space
 ) -> None:
-    """/readyz loads them."""
-    space.admin.script_flush()
+    """/readyz loads them, as a library on a server with functions."""
+    forget_scripts(space.admin)
     assert (await client.get("/readyz")).json() == {"status": "ready"}
-    hashes = [script.sha for script in load_scripts().values()]
-    assert all(space.admin.script_exists(*hashes))
+    library = load_library()
+    assert space.admin.fcall(library.function(LOADED), 0) == b"OK"
 
 
 async def test_a_pod_is_unready_on_a_server_that_others_filled(

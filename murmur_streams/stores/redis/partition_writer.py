@@ -16,7 +16,6 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
 
 from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
@@ -208,26 +207,24 @@ class PartitionWriter:
             # Later: the tasks that have got their answers write again in the next turn.
             self._schedule()
         elif self._is_abandoned:
-            self._fail(call, self._lost(call, error))
+            self._give_up()
         else:
             self._recovering = start_task(self._recover(), "repeat writes")
 
     def _settle(self, call: NumberedCall, reply: Reply) -> BaseException | None:
         """Give each write its answer; returns why the call must be sent again."""
-        tag, *texts = cast("Sequence[bytes]", reply)
-        if tag == b"UNCONFIRMED":
-            return UnconfirmedError("the number of partitions is not confirmed")
-        if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
-            return _NotExecutedError(tag.decode())
-        answers: Sequence[Answer | BaseException]
-        if tag == b"OK":
-            try:
+        try:
+            tag, *texts = reply
+            if tag == b"UNCONFIRMED":
+                return UnconfirmedError("the number of partitions is not confirmed")
+            if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
+                return _NotExecutedError(tag.decode())
+            answers: Sequence[Answer | BaseException] = [(tag.decode(),)] * len(call.writes)
+            if tag == b"OK":
                 answers = answers_to(call, texts)
-            except ValueError as bug:
-                self._fail(call, bug)
-                return None
-        else:
-            answers = [(tag.decode(),)] * len(call.writes)
+        except (TypeError, ValueError, AttributeError) as bug:  # not the form of a script's reply
+            self._fail(call, bug)
+            return None
         self._known = max(self._known, call.n)
         self._in_flight.popleft()
         for write, answer in zip(call.writes, answers, strict=True):
@@ -251,12 +248,32 @@ class PartitionWriter:
         try:
             while self._in_flight:
                 await self._until_known(self._in_flight[0])
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
         finally:
             self._recovering = None
-            while self._in_flight:
-                call = self._in_flight[0]
-                self._fail(call, self._lost(call, ConnectionError("the store was closed")))
         self._send_next()
+
+    def _give_up(self) -> None:
+        """Fail what is in flight: the store is closed."""
+        for call in tuple(self._in_flight):
+            reply, error = call.reply, None
+            if reply is None or not reply.done():
+                call.maybe_applied |= reply is not None
+            elif (error := reply.exception()) is not None:
+                self._note(call, error)
+            closed = StoreClosedError("the store was closed before the write")
+            reason = failures.reason_of(error) if error is not None else closed
+            self._fail(call, self._lost(call, reason) if call.maybe_applied else closed)
+
+    def _note(self, call: NumberedCall, error: BaseException) -> Fate:
+        """Judge a failed try, and note whether it may have been applied."""
+        reason = failures.reason_of(error)
+        fate = failures.fate_of(reason)
+        # A call that was not sent was not applied, whatever prevented it.
+        call.maybe_applied |= fate is Fate.UNKNOWN and reason is error
+        return fate
 
     async def _until_known(self, call: NumberedCall) -> None:
         """Send a call again, with the same number, until its answer is known or time is over.
@@ -268,7 +285,7 @@ class PartitionWriter:
         on until time is over, and its outcome is then reported as unknown and not as refused.
         """
         loop = asyncio.get_running_loop()
-        give_up, attempt = loop.time() + self._server.retry_seconds, 0
+        give_up, attempt = call.since + self._server.retry_seconds, 0
         while True:
             error = await self._error_of(call)
             if error is None:
@@ -300,9 +317,7 @@ class PartitionWriter:
         if isinstance(error, _NotExecutedError):
             self._start_anew(call, str(error))
             return False
-        fate = failures.fate_of(reason)
-        # A call that was not sent was not applied, whatever prevented it.
-        call.maybe_applied |= fate is Fate.UNKNOWN and reason is error
+        fate = self._note(call, error)
         if failures.code_of(reason) == "OOM" and call.mode != "freeing":
             return self._shrink(call, reason)
         if fate is Fate.BUG or (fate is Fate.REFUSED and not call.maybe_applied):

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
+import re
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Self
 
-from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.scripts import COMMIT, LOADED, load_library, load_scripts
 from tests.stores.faults.resp import parts_of, take_frame
 
+COUNT_AT = 12
+"""Where a call of the commit says how many commands it carries; see ``lua/commit.lua``."""
 Parts = list[bytes]
 Answer = Callable[[Parts], bytes | None]
 
@@ -46,10 +50,37 @@ def nothing(_: Parts) -> Fault:
 
 
 def calls(*names: str) -> Callable[[Parts], bool]:
-    """Whether a request is a call of one of these scripts; without names, of any."""
-    scripts = load_scripts()
-    shas = {scripts[name].sha.encode() for name in names or scripts}
-    return lambda parts: parts[0] == b"EVALSHA" and parts[1] in shas
+    """Whether a request executes one of these scripts or commands; without names, any."""
+    wanted = set(names)
+    return lambda parts: bool(wanted & set(executed_by(parts)) if wanted else executed_by(parts))
+
+
+def executed_by(parts: Parts) -> list[str]:
+    """The script that a request calls; if it is the commit, the commands that the call carries."""
+    script = _scripts().get(parts[1]) if parts[0] in {b"FCALL", b"EVALSHA"} else None
+    if script is None or not script.startswith(COMMIT):
+        return [] if script is None else [script]
+    arguments, names = parts[3 + int(parts[2]) :], list[str]()
+    at = COUNT_AT + 1
+    for _ in range(int(arguments[COUNT_AT])):
+        names.append(arguments[at].decode())
+        at += 3 + int(arguments[at + 2])
+    return names
+
+
+def number_of(parts: Parts) -> int:
+    """The number of a call of the commit."""
+    return int(parts[3 + int(parts[2]) + 1])
+
+
+@functools.cache
+def _scripts() -> dict[bytes, str]:
+    """The name of the script that each function and each hash stands for."""
+    scripts, library = load_scripts(), load_library()
+    found = {script.sha.encode(): name for name, script in scripts.items()}
+    functions = re.findall(rf"{library.name}_(\w+)", library.text)
+    named = {library.function(name).encode(): name for name in functions if name != LOADED}
+    return found | named
 
 
 def commands(*names: str) -> Callable[[Parts], bool]:

@@ -9,10 +9,13 @@ import subprocess
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
+from murmur_streams.embedded import EmbeddedServer
 from tests.key_audit import audit_server
 from tests.server_choice import server_binary
+from tests.servers import forget_scripts
 from tests.stores.faults.waiting import wait_until
 
 
@@ -94,6 +97,12 @@ async def spare_server(
         await asyncio.to_thread(server.audit)
     finally:
         await server.kill()
+
+
+def forget_all(server: EmbeddedServer) -> None:
+    """Remove all scripts and functions from the server."""
+    with BlockingRedis(unix_socket_path=str(server.socket_path)) as plain:
+        forget_scripts(plain)
 
 
 def _free_port() -> int:

@@ -89,7 +89,7 @@ async def test_a_request_that_arrives_after_its_retry_is_dropped(
     await store.create("run", "work")
     proxy.plan = in_turn([Fault.STALL_LATE] * 3, calls("append"))
     assert await store.append("run", note("run", "a")) == 2
-    assert await proxy.execute_stalled() == [b"*2\r\n$2\r\nOK\r\n$1\r\n2\r\n"] * 3
+    assert await proxy.execute_stalled() == [b"*2\r\n$2\r\nOK\r\n$4\r\nOK 2\r\n"] * 3
     assert await names_in_journal(straight, "run") == ["a"]
 
 

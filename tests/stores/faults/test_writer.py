@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import pytest
-from redis import Redis as PlainRedis
 from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import (
@@ -24,15 +23,17 @@ from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.writer import WAITING_BYTES
+from murmur_streams.stores.redis.partition_writer import WAITING_BYTES, PartitionWriter
 from murmur_streams.stores.redis.writes import WriteBudget
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
+from tests.stores.faults.servers import forget_all
 from tests.stores.faults.waiting import wait_until
 
 TASKS = 1_000
 RUNS = [f"run-{number}" for number in range(20)]
 MOST_WAITING = 8
+PARTITIONS = 16
 BIG = "x" * 60_000
 PROGRESS = RunProgress(total=1)
 
@@ -58,6 +59,17 @@ async def in_journal(store: RedisRunStore, run_id: str) -> dict[str, list[int]]:
         if "name" in entry.fields:
             found[entry.fields["name"]].append(entry.seq)
     return found
+
+
+def only_partition(store: RedisRunStore) -> PartitionWriter:
+    """The writer of a store with one partition."""
+    return store._writer._of(0)
+
+
+def under_way(partition: PartitionWriter) -> int:
+    """How many writes wait or are in flight."""
+    waiting = sum(len(writes) for writes in partition._waiting._runs.values())
+    return waiting + sum(len(call.writes) for call in partition._in_flight)
 
 
 class Crowd:
@@ -239,15 +251,15 @@ async def test_callers_over_the_budget_wait_their_turn(
     runs: list[str], store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
 ) -> None:
     """None of them starves."""
-    writer = store._writer
-    writer._budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
+    partition = only_partition(store)
+    partition.budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
     proxy.plan = some(random.Random(5), 0.05)
     crowd, most = Crowd(store, random.Random(5)), 0
     tasks = [crowd.start(number) for number in range(300)]
     for task in tasks[::3]:
         task.cancel()
     while not all(task.done() for task in tasks):
-        most = max(most, sum(len(queue.waiting) for queue in writer._queues.values()))
+        most = max(most, under_way(partition))
         await asyncio.sleep(0)
     await asyncio.gather(*(store.update_progress(run_id, PROGRESS) for run_id in runs))
     assert 0 < most <= MOST_WAITING
@@ -260,8 +272,8 @@ async def test_callers_with_large_writes_wait_for_the_budget_in_bytes(
 ) -> None:
     """The bytes that wait in the writer stay below the limit."""
     await store.create("run", "work")
-    writer = store._writer
-    writer._budget = WriteBudget(1_000, 2 * len(BIG))
+    partition = only_partition(store)
+    partition.budget = WriteBudget(1_000, 2 * len(BIG))
     proxy.plan = some(random.Random(9), 0.05)
     events = [
         RunEvent(type=RunEventType.LOG, run_id="run", data=f"{number}{BIG}") for number in range(30)
@@ -269,8 +281,7 @@ async def test_callers_with_large_writes_wait_for_the_budget_in_bytes(
     tasks = [asyncio.create_task(store.append("run", event)) for event in events]
     most = 0
     while not all(task.done() for task in tasks):
-        under_way = sum(len(queue.waiting) for queue in writer._queues.values())
-        most = max(most, under_way)
+        most = max(most, under_way(partition))
         await asyncio.sleep(0)
     assert [task.result() for task in tasks] == list(range(2, 32))
     assert most <= 2
@@ -281,63 +292,75 @@ async def test_writes_of_cancelled_callers_still_count(
 ) -> None:
     """Cancelled writes that may still be applied count against the limit."""
     await store.create("run", "work")
-    writer = store._writer
-    writer._budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
+    partition = only_partition(store)
+    partition.budget = WriteBudget(MOST_WAITING, WAITING_BYTES)
     proxy.plan = lambda parts: Fault.DROP_REQUEST if calls("append")(parts) else Fault.NONE
     for number in range(5 * MOST_WAITING):
         task = asyncio.create_task(store.append("run", note("run", str(number))))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert writer._queues["run"].waiting
-    assert len(writer._queues["run"].waiting) <= MOST_WAITING
+    assert 0 < under_way(partition) <= MOST_WAITING
     proxy.plan = lambda _: Fault.NONE
     await store.append("run", note("run", "last"))
 
 
-async def test_two_connections_carry_calls_of_many_runs_at_once(
-    store: RedisRunStore, proxy: FaultProxy, straight: RedisRunStore
+async def test_two_connections_carry_calls_of_all_partitions(
+    make_store: Callable[..., RedisRunStore], proxy: FaultProxy
 ) -> None:
-    """A stalled call delays only the runs on its connection."""
-    many = [f"many-{number}" for number in range(100)]
-    await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
+    """A stalled call delays only the partitions on its connection."""
+    store = make_store(proxy.url, partitions=PARTITIONS)
+    runs = one_run_in_each(store)
+    await asyncio.gather(*(store.create(run_id, "work") for run_id in runs))
     lanes = store._writer._lanes
     is_append = calls("append")
     proxy.plan = lambda parts: (
         Fault.STALL if len(proxy.seen) < 2 and is_append(parts) else Fault.NONE
     )
-    writes = [asyncio.create_task(store.append(run_id, note(run_id, "a"))) for run_id in many]
-    await wait_until(lambda: sum(len(lane._sent) for lane in lanes) == 100, "all calls were sent")
+    writes = [asyncio.create_task(store.append(run_id, note(run_id, "a"))) for run_id in runs]
+    await wait_until(
+        lambda: sum(len(lane._sent) for lane in lanes) == PARTITIONS, "all calls were sent"
+    )
     # No reply has come; then both lanes give up, and every call is sent again with its number.
-    assert await asyncio.gather(*writes) == [2] * 100
-    for run_id in many:
-        assert await names_in_journal(straight, run_id) == ["a"]
+    assert await asyncio.gather(*writes) == [2] * PARTITIONS
+    for run_id in runs:
+        assert await names_in_journal(store, run_id) == ["a"]
 
 
-@pytest.mark.parametrize("broken", [0, 7, 39])
+@pytest.mark.parametrize("broken", [0, 7, PARTITIONS - 1])
 @pytest.mark.parametrize("fault", [*CUTS, Fault.GARBAGE, Fault.STALL])
 async def test_a_broken_lane_loses_and_repeats_no_write(
-    fault: Fault, broken: int, proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
+    fault: Fault, broken: int, proxy: FaultProxy, make_store: Callable[..., RedisRunStore]
 ) -> None:
-    """The connection breaks in the middle of a pipeline."""
-    many = [f"{fault.name}-{broken}-{number}" for number in range(40)]
-    await asyncio.gather(*(store.create(run_id, "work") for run_id in many))
+    """The connection breaks in the middle of a pipeline of the calls of many partitions."""
+    store = make_store(proxy.url, partitions=PARTITIONS)
+    runs = one_run_in_each(store)
+    await asyncio.gather(*(store.create(run_id, "work") for run_id in runs))
     proxy.plan = nth(fault, broken, calls("append"))
-    writes = [store.append(run_id, note(run_id, "a")) for run_id in many]
-    assert await asyncio.gather(*writes) == [2] * 40
+    writes = [store.append(run_id, note(run_id, "a")) for run_id in runs]
+    assert await asyncio.gather(*writes) == [2] * PARTITIONS
     assert proxy.seen == [fault.name]
-    for run_id in many:
-        assert await names_in_journal(straight, run_id) == ["a"]
+    for run_id in runs:
+        assert await names_in_journal(store, run_id) == ["a"]
+
+
+def one_run_in_each(store: RedisRunStore) -> list[str]:
+    """Ids of runs, one in each partition of the store."""
+    found: dict[int, str] = {}
+    for number in range(100 * PARTITIONS):
+        found.setdefault(store._keys.partition(f"run-{number}"), f"run-{number}")
+    assert len(found) == PARTITIONS
+    return [*found.values()]
 
 
 async def test_a_script_flush_under_many_writers_keeps_their_order(
-    runs: list[str], store: RedisRunStore, straight: RedisRunStore, admin: Redis
+    runs: list[str], store: RedisRunStore, straight: RedisRunStore, server: EmbeddedServer
 ) -> None:
-    """Scripts are loaded again, and the writes of each run stay in order."""
+    """Scripts or functions are loaded again, and the writes of each run stay in order."""
     crowd = Crowd(store, random.Random(7))
     writing = asyncio.create_task(crowd.run(TASKS, share_cancelled=0.0))
     for _ in range(20):
-        await admin.script_flush()
+        await asyncio.to_thread(forget_all, server)
         answered = len(crowd.answered)
         await wait_until(
             lambda reported=answered: len(crowd.answered) > reported or writing.done(),
@@ -360,8 +383,7 @@ async def test_missing_scripts_are_loaded_before_a_retry(
             return Fault.NONE
         number = next(tries)
         if number in {1, 2}:
-            with PlainRedis(unix_socket_path=str(server.socket_path)) as plain:
-                plain.script_flush()
+            forget_all(server)
         return Fault.DROP_REQUEST if number == 0 else Fault.NONE
 
     proxy.plan = cut_then_forget
@@ -370,12 +392,12 @@ async def test_missing_scripts_are_loaded_before_a_retry(
 
 
 async def test_a_server_that_was_emptied_is_prepared_again(
-    store: RedisRunStore, admin: Redis
+    store: RedisRunStore, admin: Redis, server: EmbeddedServer
 ) -> None:
     """After FLUSHALL, meta and scripts are written again before the next write."""
     await store.create("run", "work")
     await admin.flushall()
-    await admin.script_flush()
+    await asyncio.to_thread(forget_all, server)
     with pytest.raises(RunNotFoundError):
         await store.append("run", note("run", "a"))
     assert await admin.exists(store._keys.meta)

@@ -16,9 +16,11 @@ from murmur_streams.core.model.errors import (
 )
 from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunProgress, RunState
+from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.proxy import Fault, FaultProxy, Plan, calls, once
+from tests.stores.faults.servers import forget_all
 from tests.stores.faults.waiting import wait_until
 
 FAULTS = 200
@@ -283,14 +285,14 @@ async def test_a_run_is_sealed_once_by_its_subscribers(
 
 
 async def test_scripts_that_the_server_forgot_are_loaded_again_unseen(
-    proxy: FaultProxy, store: RedisRunStore, straight: RedisRunStore
+    server: EmbeddedServer, store: RedisRunStore, straight: RedisRunStore
 ) -> None:
-    """SCRIPT FLUSH between writes is invisible to their callers."""
+    """SCRIPT FLUSH and FUNCTION FLUSH between writes are invisible to their callers."""
     await store.create("run", "work")
     for number in range(10):
-        await store.client.execute_command("SCRIPT", "FLUSH")
+        await asyncio.to_thread(forget_all, server)
         assert await store.append("run", note("run", str(number))) == number + 2
-    await store.client.execute_command("SCRIPT", "FLUSH")
+    await asyncio.to_thread(forget_all, server)
     appends = [store.append("run", note("run", f"same time {n}")) for n in range(20)]
     assert sorted(await asyncio.gather(*appends)) == list(range(12, 32))
     assert (await straight.audit("run")).problems == ()

@@ -46,7 +46,7 @@ class HandWriter:
     ) -> Answer:
         del events
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, answer))
+        self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, 0.0, answer))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         await self._sending

@@ -18,7 +18,7 @@ from murmur_streams.core.model.errors import InvalidInputError, StoreClosedError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
-from tests.servers import Space
+from tests.servers import Space, forget_scripts
 from tests.stores.faults.waiting import wait_until
 from tests.stores.redis.test_clients import lives_a_run
 
@@ -29,7 +29,7 @@ OWN_TASKS = {
     "live check",
     "live source",
     "prepare again",
-    "retry a write of run run",
+    "repeat writes",
     "shared read",
     "feed",
     "extend owned runs",
@@ -110,7 +110,7 @@ async def test_no_task_of_the_store_inherits_what_its_caller_set(space: Space) -
     CALLER.set("an agent")
     async with space.store(owner_lease_seconds=3600) as store:
         await store.create("run", "t")
-        space.admin.script_flush()
+        forget_scripts(space.admin)
         event = RunEvent(type=RunEventType.LOG, run_id="run", data="a")
         await store.append("run", event)
         stream = store.stream("run")

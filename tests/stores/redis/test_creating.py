@@ -16,9 +16,9 @@ async def test_a_retried_delete_spares_a_new_run_with_the_same_id(
 ) -> None:
     """A delete whose reply was lost is sent again; it must not remove a run created since."""
     await store.create("run", "t")
-    hand = HandWriter(store)
+    hand = HandWriter(store, store._durations, lambda: 1)
     hand.producer, hand.n = "a", 1
-    calls = calls_by_hand(hand, store, store._durations, lambda: 1)
+    calls = calls_by_hand(hand, store._durations)
     first = await calls.execute("run", Delete(force=True))
     await store.create("run", "t")
     assert await calls.execute("run", Delete(force=True)) == first

@@ -216,9 +216,9 @@ async def test_a_requeue_whose_answer_was_lost_is_done_once(
     """The repeated call gets the first answer and creates no second run."""
     await fail(store, queue, "run")
     letter = await dead.get("run")
-    hand = HandWriter(store)
+    hand = HandWriter(store, store._durations, lambda: 1)
     hand.producer, hand.n = "p", 1
-    calls = calls_by_hand(hand, store, store._durations, lambda: 1)
+    calls = calls_by_hand(hand, store._durations)
     command = submit_command("new", "work", store.limits, input=1)
     first = await calls.requeue("new", command, letter.letter_id)
     assert await calls.requeue("new", command, letter.letter_id) == first == ("OK", "1")

@@ -17,6 +17,7 @@ from tests.key_audit import expiry_times
 from tests.servers import Space
 
 RUN_ID = "run:1"
+RECORD_MS = 600_000
 RESULT = AgentResult[int](output=1, agent_name="t", task_id="1")
 Ending = Callable[[RedisRunStore], Awaitable[object]]
 
@@ -66,6 +67,14 @@ def expiries(space: Space) -> set[int]:
     return {int(str(moment)) for moment in found} - {-2}
 
 
+def all_keys(space: Space) -> set[str]:
+    """Every key but the record of the test's one store, which expires ten minutes after a call."""
+    keys = {key.decode() for key in space.admin.scan_iter()}
+    (record,) = [key for key in keys if key.startswith(space.keys.producer("", 0))]
+    assert 0 < space.admin.pttl(record) <= RECORD_MS
+    return keys - {record}
+
+
 @pytest.fixture
 async def stores(space: Space) -> AsyncIterator[Callable[..., RedisRunStore]]:
     """Opens stores that are closed at the test's end."""
@@ -110,14 +119,14 @@ async def test_without_a_ttl_no_key_of_an_ended_run_expires(
 async def test_after_expiry_and_one_sweep_nothing_of_the_run_is_left(
     space: Space, stores: Stores, ending: str
 ) -> None:
-    """Only the feed and the two meta keys remain."""
+    """Only the feed, the two meta keys and the store's record remain."""
     store = stores(ttl_seconds=0.3)
     await store.create(RUN_ID, "t", input=1)
     await ENDINGS[ending](store)
     await wait_until(lambda: expiries(space) == set(), "the keys expire")
     await store.sweep()
-    keys = {key.decode() for key in space.admin.scan_iter()}
-    assert keys == {space.keys.meta, space.keys.partition_meta(0), space.keys.feed(0)}
+    metas = {space.keys.meta, space.keys.partition_meta(0)}
+    assert all_keys(space) == {*metas, space.keys.feed(0)}
 
 
 async def test_an_ended_run_leaves_no_row_in_queue_and_leases(space: Space, stores: Stores) -> None:
@@ -127,9 +136,8 @@ async def test_an_ended_run_leaves_no_row_in_queue_and_leases(space: Space, stor
     await store.set_state(RUN_ID, RunState.CANCELLED)
     await wait_until(lambda: expiries(space) == set(), "the keys expire")
     await store.sweep()
-    keys = {key.decode() for key in space.admin.scan_iter()}
     metas = {space.keys.meta, space.keys.partition_meta(0)}
-    assert keys == {*metas, space.keys.feed(0), space.keys.wake("t", 0)}
+    assert all_keys(space) == {*metas, space.keys.feed(0), space.keys.wake("t", 0)}
 
 
 @pytest.mark.parametrize(
@@ -237,20 +245,32 @@ async def test_a_busy_run_lives_whatever_its_writers_clock_says(
 async def test_a_deleted_run_leaves_only_a_tombstone_for_a_minute(
     space: Space, stores: Stores
 ) -> None:
-    """Its journal and producers' record stay, with one expiry."""
+    """Its journal stays, until it expires."""
     store = stores()
     await store.create(RUN_ID, "t", input=1)
     await finish_with_everything(store)
     await store.delete(RUN_ID)
-    keys = {key.decode() for key in space.admin.scan_iter()}
-    assert keys == {
-        space.keys.meta,
-        space.keys.partition_meta(0),
-        space.keys.feed(0),
-        space.keys.journal(RUN_ID),
-        space.keys.producers(RUN_ID),
-    }
-    assert len(expiries(space)) == 1
+    metas = {space.keys.meta, space.keys.partition_meta(0)}
+    assert all_keys(space) == {*metas, space.keys.feed(0), space.keys.journal(RUN_ID)}
+    assert len(expiries(space) - {-1}) == 1
+
+
+@pytest.mark.parametrize(("ttl_seconds", "deletes"), [(100, False), (0, False), (100, True)])
+async def test_a_record_of_an_earlier_version_expires_with_its_run(
+    space: Space, stores: Stores, ttl_seconds: float, deletes: bool
+) -> None:
+    """A run has the hash ``producers`` if a program of an earlier version wrote to it."""
+    store = stores(ttl_seconds=ttl_seconds)
+    await store.create(RUN_ID, "t")
+    (live,) = expiry_times(space.admin, [space.keys.run(RUN_ID)])
+    space.admin.hset(space.keys.producers(RUN_ID), "p", "1 OK 2")
+    space.admin.pexpireat(space.keys.producers(RUN_ID), live)
+    await store.finish(RUN_ID, RunState.COMPLETED)
+    if deletes:
+        await store.delete(RUN_ID)
+    (moment,) = expiries(space)
+    assert (moment == -1) == (ttl_seconds == 0)
+    assert space.admin.exists(space.keys.producers(RUN_ID))
 
 
 async def test_creating_runs_removes_what_expiry_left_behind(space: Space, stores: Stores) -> None:

@@ -25,9 +25,10 @@ NAMES: dict[str, Any] = {
     "reader_id": "<reader_id>",
     "worker_id": "<worker_id>",
     "digest": "<digest>",
+    "producer": "<producer_id>",
     "partition": 0,
 }
-NOT_KEYS = {"of_run", "script_keys", "base_and_feed", "partition", "base"}
+NOT_KEYS = {"of_run", "base_and_feed", "commit_keys", "partition", "base"}
 
 
 class Shown(Keys):
@@ -87,6 +88,13 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
     ("function", "arguments", "row"),
     [
         ("run_key", ["<run_id>"], Shown().run("<run_id>")),
+        ("journal_key", ["<run_id>"], Shown().journal("<run_id>")),
+        (
+            "restoring_key",
+            ["<run_id>", "<digest>"],
+            Shown().restoring("<run_id>", "<digest>"),
+        ),
+        ("producer_key", ["<producer_id>"], Shown().producer("<producer_id>", 0)),
         ("queue_key", ["<target>"], Shown().queue("<target>", 0)),
         ("wake_key", ["<target>"], Shown().wake("<target>", 0)),
         ("index_key", [], Shown().index(0)),
@@ -112,21 +120,22 @@ def test_lua_forms_the_key_that_python_forms(
     assert lua[function](BASE, *arguments) == row
 
 
-@pytest.mark.parametrize("prefix", ["murmur:runs", "a:run:b"])
-def test_lua_forms_the_key_of_a_checkpoint_from_that_of_its_run(prefix: str) -> None:
-    """Prefix and id may contain colons."""
-    source = (script_folder() / "include" / "keys.lua").read_text(encoding="utf-8")
-    keys = Keys(prefix)
-    given = f"KEYS = {{'{keys.run('a:run:b')}'}}"
-    lua: Any = LuaRuntime(unpack_returned_tuples=True)
-    formed = lua.execute(f"{given}\n{source}\nreturn passed_run_keys().checkpoint")
-    assert formed == keys.checkpoint("a:run:b")
+def test_lua_forms_the_keys_of_events_as_those_of_a_run(lua: Any) -> None:
+    """The keys that an append writes to are the run's hash and its journal."""
+    formed = lua.keys_of_events(BASE, "<run_id>")
+    own = lua.keys_of_run(BASE, "<run_id>")
+    assert {name: formed[name] for name in formed} == {
+        name: own[name] for name in ("run", "journal")
+    }
 
 
 def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None:
     """A new function that forms a key needs a case above."""
     assert {name for name in lua if name.endswith("_key")} == {
         "run_key",
+        "journal_key",
+        "restoring_key",
+        "producer_key",
         "queue_key",
         "wake_key",
         "index_key",

@@ -158,7 +158,7 @@ class Twins:
         waiting, future = WaitingRuns(), asyncio.get_running_loop().create_future()
         for index, part in enumerate(step.parts):
             name = part.name
-            waiting.add(WaitingWrite(name, part.run_id, [], 0, index, future))
+            waiting.add(WaitingWrite(name, part.run_id, [], 0, index, 0.0, future))
         call = NumberedCall(0, waiting.take(), 0, 0)
         groups = [
             (group.writes[0].run_id, [commands[write.size] for write in group.writes])

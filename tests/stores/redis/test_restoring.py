@@ -221,7 +221,7 @@ async def test_an_ended_run_expires_from_now_on(
     """All its keys get the store's time to live."""
     async with space.store(ttl_seconds=ttl_seconds) as store:
         assert await store.restore(archive) is True
-        for name in ("run", "journal", "input", "producers"):
+        for name in ("run", "journal", "input"):
             left = space.admin.pttl(getattr(space.keys, name)(RUN_ID))
             assert left == -1 if wanted_ms is None else 0 <= wanted_ms - left < 60_000
 
@@ -307,19 +307,19 @@ def test_all_keys_of_a_restore_share_a_slot(run_id: str) -> None:
     """Its scripts could run on a cluster."""
     keys = Keys("prefix", 7)
     base = keys.base(keys.partition(run_id))
-    names = [*keys.script_keys(run_id), base, keys.restoring(run_id, "0" * 64)]
+    commit = keys.commit_keys(keys.partition(run_id))
+    names = [*keys.of_run(run_id), *commit, base, keys.restoring(run_id, "0" * 64)]
     assert len({slot(name) for name in names}) == 1
 
 
 async def test_the_last_step_sends_what_its_script_declares(archive: RunArchive) -> None:
-    """Keys and arguments agree with the header of restore.lua."""
-    recorder, keys = Recorder(), Keys("prefix")
-    calls = Calls(cast("Writer", recorder), keys, Durations(1, 2, 3, 4), lambda: 5)
-    restoring = keys.restoring(RUN_ID, "0" * 64)
-    await calls.restore(archive, restorable(archive), restoring)
-    ((name, sent, arguments),) = recorder.calls
-    assert (name, sent[:-1]) == ("restore", [*keys.script_keys(RUN_ID), keys.base(0)])
-    rows = declared("restore", "ARGV")
+    """The arguments agree with the header of its file."""
+    recorder = Recorder()
+    calls = Calls(cast("Writer", recorder), Durations(1, 2, 3, 4))
+    await calls.restore(archive, restorable(archive), "0" * 64)
+    ((name, arguments),) = recorder.calls
+    assert name == "restore"
+    rows = declared("commands/restore", "ARGV")
     assert len(arguments) > len(rows)
     for (row, kind), value in zip(rows, arguments, strict=False):
         assert isinstance(value, int if kind.startswith("integer") else str), row
