@@ -128,12 +128,11 @@ class RunContext:
         Args:
             value: any JSON value, up to the limit of a result.
         """
-        text = encode_json(value, "the checkpoint")
-        self._store.limits.checkpoint(text)
+        payload = self._store.limits.checkpoint(encode_json(value, "the checkpoint"))
 
         async def keep() -> None:
-            await self._store.checkpoint(self.run_id, decode_json(text), self._claim.token)
-            self._checkpoint_json = text
+            await self._store.checkpoint_encoded(self.run_id, payload, self._claim.token)
+            self._checkpoint_json = payload.text
 
         return self._perform(keep)
 
@@ -161,11 +160,10 @@ class RunContext:
         given = RunEvent(
             type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
         )
-        # A copy, because the write begins later, in a task, and the agent may change its value.
+        # Encoded now: the write begins later, in a task, and the agent may change its value.
         fields = event_fields(given, self.run_id, self._store.limits.max_event_bytes)
-        event = given.model_copy(update={"data": decode_json(fields.get("data", "null"))})
         return self._perform(
-            partial(self._store.append, self.run_id, event, claim=self._claim.token)
+            partial(self._store.append_encoded, self.run_id, fields, self._claim.token)
         )
 
     def _perform(self, write: Callable[[], Awaitable[object]]) -> PendingWrite:

@@ -215,10 +215,6 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
         raise errors.InvalidEventError(
             f"the event's run_id is {event.run_id!r}, but it was written to run {run_id!r}"
         )
-    if event.timestamp.utcoffset() is None:
-        raise errors.InvalidEventError(
-            "the event's timestamp has no time zone; use datetime.now(tz=UTC), or leave it out"
-        )
     fields = {"type": str(event.type)}
     for name in _TEXT_FIELDS:
         value = cast("str | None", getattr(event, name))
@@ -228,7 +224,7 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
         fields["data"] = encode_json(event.data, "the event's data", errors.InvalidEventError)
     fields["ts"] = _moment(event.timestamp)
     try:
-        size = sum([len(value.encode()) for value in fields.values()])
+        size = len("".join(fields.values()).encode())
     except UnicodeEncodeError:
         raise _lone_surrogate(fields) from None
     if size > max_bytes:
@@ -237,8 +233,18 @@ def event_fields(event: RunEvent, run_id: str, max_bytes: int) -> dict[str, str]
 
 
 def _moment(timestamp: datetime) -> str:
+    if timestamp.tzinfo is not UTC:
+        timestamp = _in_utc(timestamp)
+    return timestamp.isoformat()
+
+
+def _in_utc(timestamp: datetime) -> datetime:
+    if timestamp.utcoffset() is None:
+        raise errors.InvalidEventError(
+            "the event's timestamp has no time zone; use datetime.now(tz=UTC), or leave it out"
+        )
     try:
-        return timestamp.astimezone(UTC).isoformat()
+        return timestamp.astimezone(UTC)
     except OverflowError:
         raise errors.InvalidEventError(
             f"the event's timestamp {timestamp} is outside the years 1 to 9999 in UTC"
