@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import cast
 
 from pydantic import JsonValue
@@ -73,6 +74,13 @@ def decode_json(text: str | bytes) -> JsonValue:
     except (TypeError, ValueError):
         # Older releases may have stored what only the json module reads, such as lone surrogates.
         return cast("JsonValue", json.loads(text))
+
+
+def utc_text(moment: datetime) -> str:
+    """The ISO text of a time that is in UTC, as ``isoformat`` makes it."""
+    if _dumps is not None and type(moment) is datetime:
+        return _dumps(moment)[1:-1].decode()  # JSON has it in quotes.
+    return moment.isoformat()
 
 
 def copy_json(

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.entries import event_fields
+from murmur_streams.core.model.entries import new_event_fields
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import check_progress
 from murmur_streams.core.model.run import moment_of
@@ -157,11 +157,12 @@ class RunContext:
             raise error
 
     def _write(self, event_type: RunEventType, name: str | None, data: JsonValue) -> PendingWrite:
-        given = RunEvent(
-            type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
-        )
+        if name is not None and type(name) is not str:
+            # What else is text, and the error for what is not, are those of every event's name.
+            name = RunEvent(type=event_type, run_id=self.run_id, name=name).name
         # Encoded now: the write begins later, in a task, and the agent may change its value.
-        fields = event_fields(given, self.run_id, self._store.limits.max_event_bytes)
+        limit = self._store.limits.max_event_bytes
+        fields = new_event_fields(event_type, self.agent, name, data, limit)
         return self._perform(
             partial(self._store.append_encoded, self.run_id, fields, self._claim.token)
         )
