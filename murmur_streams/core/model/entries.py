@@ -197,6 +197,7 @@ class JournalEntry:
 
 
 _ALL_FIELDS = set(RunEvent.model_fields)
+_new = RunEvent.__new__
 _set: Callable[[RunEvent, str, Any], None] = object.__setattr__
 
 
@@ -207,7 +208,7 @@ def stored_event(values: dict[str, Any]) -> RunEvent:
     and so would ``model_construct``, which looks at each field. A test holds that the event is the
     same as a validated one.
     """
-    event = RunEvent.__new__(RunEvent)
+    event = _new(RunEvent)
     _set(event, "__dict__", values)
     _set(event, "__pydantic_fields_set__", _ALL_FIELDS.copy())
     _set(event, "__pydantic_extra__", None)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from murmur_streams.core.json_values import decode_json
+from pydantic_core import from_json
+
 from murmur_streams.core.model.entries import JournalEntry, stored_event
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.rules.reading import Reading
@@ -23,9 +24,10 @@ _READERS: dict[bytes, tuple[str, Callable[[bytes], Any]]] = {
     b"ts": ("timestamp", lambda value: datetime.fromisoformat(value.decode())),
     b"attempt": ("attempt", int),
     b"name": ("name", bytes.decode),
-    b"data": ("data", lambda value: decode_json(value.decode())),
+    b"data": ("data", from_json),
 }
-"""By the name of a stored field: the event's field, and how to read its value."""
+"""By the name of a stored field: the event's field, and how to read its value. What ``from_json``
+refuses, ``decode_json`` decides, in the way of the unusual entries."""
 _NOTHING = dict.fromkeys(RunEvent.model_fields)
 
 
@@ -42,18 +44,19 @@ def events_of(reading: Reading, raws: Sequence[Raw]) -> Iterable[RunEvent]:
         entry_id, flat = raw
         values, parts = nothing.copy(), iter(flat)
         try:
-            for name, value in zip(parts, parts, strict=True):
+            for name, value in zip(parts, parts):  # noqa: B905  # strict is slower; Redis has pairs
                 field, read = _READERS[name]
                 values[field] = read(value)
             ms, _, number = entry_id.partition(b"-")
-            at, values["seq"] = int(ms), int(number)
+            at, seq = int(ms), int(number)
         except (KeyError, ValueError, OverflowError, RecursionError):
-            is_usual = False
+            taken = 0
         else:
             has_all = values["type"] is not None and values["timestamp"] is not None
-            is_usual = has_all and reading.take_next(at, values["seq"])
-        if is_usual:
+            taken = seq if has_all and reading.take_next(at, seq) else 0
+        if taken:
             values["id"] = epoch + entry_id.decode()
+            values["seq"] = taken
             yield stored_event(values)
             continue
         entry = read_entry(reading.run_id, reading.epoch, raw)
