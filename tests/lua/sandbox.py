@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -170,7 +170,11 @@ class Sandbox:
 
 async def sandbox(stage: Stage, play: Scenario, way: str) -> Sandbox:
     """Play a scenario up to its call, which is recorded and not sent."""
-    call = await play(stage)
+    return Sandbox(stage.space, await caught_call(stage, await play(stage)), way)
+
+
+async def caught_call(stage: Stage, call: Awaitable[Any]) -> Script:
+    """The script that a call would send, with its keys and arguments."""
     loader, caught = stage.store._server.loader, list[Script]()
     command = loader.command
 
@@ -187,4 +191,4 @@ async def sandbox(stage: Stage, play: Scenario, way: str) -> Sandbox:
         # How the store treats that is tested elsewhere.
         with contextlib.suppress(CaughtError, MurmurError):
             await call
-    return Sandbox(stage.space, caught[0], way)
+    return caught[0]
