@@ -1,7 +1,7 @@
 """In a commit of many runs an error is raised at every inner call in turn, whatever causes it.
 
-The command that is hit answers with the error. All others have their answers and effects, the record
-has the answers, and a repeat of the call changes nothing.
+The command that is hit answers with the error. All others have their answers and effects, the
+record has the answers, and a repeat of the call changes nothing.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ class Batch:
     async def journal(self, run_id: str) -> list[str]:
         """The seqs and types of a run's entries."""
         entries = self.stage.admin.xrange(self.stage.keys.journal(run_id))
-        return [f"{id_.split(b'-')[1].decode()} {fields[b'type'].decode()}" for id_, fields in entries]
+        return [
+            f"{id_.split(b'-')[1].decode()} {fields[b'type'].decode()}" for id_, fields in entries
+        ]
 
     async def problems(self, run_ids: list[str]) -> list[str]:
         """What audit finds in these runs, and a feed with a gap."""
@@ -282,7 +284,7 @@ async def test_an_error_at_any_inner_call_is_one_commands_own(
 
 
 def whole_call(batch: Batch, untouched: Any, error: RedisError, *, is_last: bool) -> list[str]:
-    """What is wrong after an error of the commit itself: its reads, and its writes of the record."""
+    """What is wrong after an error of the commit itself: at a read, or at a write of the record."""
     dump = batch.box.dump()
     if "planted" not in str(error):
         return [f"another error: {error}"]
@@ -290,8 +292,8 @@ def whole_call(batch: Batch, untouched: Any, error: RedisError, *, is_last: bool
         return [] if dump == untouched else ["something was written"]
     # The record was written before the commands: a repeat finds it and executes nothing.
     repeated = batch.call()
-    is_kept = batch.box.dump() == dump
-    return [] if is_kept and repeated == Outcome([], 0, "") else [f"executed again: {repeated}"]
+    is_same = batch.box.dump() == dump
+    return [] if is_same and repeated == Outcome([], 0, "") else [f"executed again: {repeated}"]
 
 
 async def one_command(
@@ -303,7 +305,9 @@ async def one_command(
     expected = zip(batch.commands, good.answers, found.answers, strict=True)
     for command, right, answer in expected:
         if command == found.hit:
-            is_own = answer == f"ERROR {why}" or (why == DENIED and answer.startswith("ERROR NOPERM"))
+            is_own = answer == f"ERROR {why}" or (
+                why == DENIED and answer.startswith("ERROR NOPERM")
+            )
             is_contained = answer == right and (why == CONTAINED or found.is_optional)
             if not (is_own or is_contained):
                 wrong.append(f"{command} was hit and answered {answer}")

@@ -56,13 +56,15 @@ OPTIONAL = {"COPY"}
 
 
 def command_of(scenario: str) -> str:
-    """The script or the command that the scenario is about: the longest name that it begins with."""
+    """The script or command that the scenario is about: the longest name that it begins with."""
     return max((name for name in [*SCRIPTS, *COMMANDS] if scenario.startswith(name)), key=len)
 
 
 CALLED = (SCRIPT,) if chosen() == WITHOUT_FUNCTIONS else (SCRIPT, FUNCTION)
-WAYS = [(scenario, way) for scenario in SCENARIOS for way in CALLED]
-WAYS += [(scenario, EVENTS) for scenario in SCENARIOS if command_of(scenario) in HOT_COMMANDS]
+WAYS = [
+    *((scenario, way) for scenario in SCENARIOS for way in CALLED),
+    *((scenario, EVENTS) for scenario in SCENARIOS if command_of(scenario) in HOT_COMMANDS),
+]
 every_way = pytest.mark.parametrize(("scenario", "way"), WAYS)
 
 
