@@ -16,10 +16,14 @@ from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.stores.redis.connection.failures import ScriptError
 from murmur_streams.stores.redis.scripts import HOT_COMMIT, load_library, load_scripts
 from tests.lua.scenarios import CaughtError, Scenario, Script, Stage
+from tests.server_choice import chosen
 from tests.servers import Space
 
 SCRIPT, EVENTS, FUNCTION = "script", "script of events", "function"
 """The ways of calling: the second is that of the commands of events alone."""
+WITHOUT_FUNCTIONS = "redis-6.2"
+WAYS = (SCRIPT,) if chosen() == WITHOUT_FUNCTIONS else (SCRIPT, FUNCTION)
+"""Those of this server for all scripts."""
 COMMAND_AT = 13
 """Where the first command's name stands in the arguments of a commit."""
 SECRET = "hunter2"
@@ -106,23 +110,27 @@ class Sandbox:
         )
 
     def call(self) -> Reply:
-        """Call the script."""
-        call = [len(self.keys), *self.keys, *self.args]
+        """Call the script, which is a commit of one command or none."""
         try:
-            if self._way == FUNCTION:
-                answer = self._limited.fcall(load_library().function(self.script), *call)
-            else:
-                name = HOT_COMMIT if self._way == EVENTS else self.script
-                answer = self._limited.evalsha(load_scripts()[name].sha, *call)
+            texts = self.send()
         except RedisError as error:
             return Reply([], error)
-        texts = [part.decode(errors="replace") for part in answer]
         if not self.is_commit or texts[0] != "OK":
             return Reply(texts, None)
         _, text = texts
         if text.startswith("ERROR "):
             return Reply([], ScriptError(text[6:]), has_record=True)
         return Reply([text], None, has_record=True)
+
+    def send(self) -> list[str]:
+        """Call the script, whatever it answers."""
+        call = [len(self.keys), *self.keys, *self.args]
+        if self._way == FUNCTION:
+            answer = self._limited.fcall(load_library().function(self.script), *call)
+        else:
+            name = HOT_COMMIT if self._way == EVENTS else self.script
+            answer = self._limited.evalsha(load_scripts()[name].sha, *call)
+        return [part.decode(errors="replace") for part in answer]
 
     def dump(self) -> Dump:
         """All that is on the server."""

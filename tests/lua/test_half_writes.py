@@ -18,12 +18,9 @@ from murmur_streams.stores.redis.connection.failures import clear_error, code_of
 from murmur_streams.stores.redis.rights import commands_in
 from murmur_streams.stores.redis.scripts import HOT_COMMANDS
 from tests.lua.headers import COMMANDS, SCRIPTS, reachable_code
-from tests.lua.sandbox import EVENTS, FUNCTION, SCRIPT, Sandbox, sandbox
+from tests.lua.sandbox import EVENTS, WAYS, Sandbox, sandbox
 from tests.lua.scenarios import OTHER, RUN, SCENARIOS, Stage
-from tests.server_choice import chosen
 from tests.servers import Space
-
-WITHOUT_FUNCTIONS = "redis-6.2"
 
 LATER = {
     "queue": "tend puts the run into its queue, or claim takes it out, when they come past it",
@@ -60,12 +57,11 @@ def command_of(scenario: str) -> str:
     return max((name for name in [*SCRIPTS, *COMMANDS] if scenario.startswith(name)), key=len)
 
 
-CALLED = (SCRIPT,) if chosen() == WITHOUT_FUNCTIONS else (SCRIPT, FUNCTION)
-WAYS = [
-    *((scenario, way) for scenario in SCENARIOS for way in CALLED),
+CALLS = [
+    *((scenario, way) for scenario in SCENARIOS for way in WAYS),
     *((scenario, EVENTS) for scenario in SCENARIOS if command_of(scenario) in HOT_COMMANDS),
 ]
-every_way = pytest.mark.parametrize(("scenario", "way"), WAYS)
+every_way = pytest.mark.parametrize(("scenario", "way"), CALLS)
 
 
 @pytest.fixture
@@ -113,6 +109,16 @@ def test_a_denied_command_is_refused_before_any_write(box: Sandbox, scenario: st
         else:
             assert isinstance(clear_error(found.error, "server"), StoreConfigurationError)
     assert halves == []
+
+
+@every_way
+async def test_a_user_without_optional_rights_is_served(stage: Stage, box: Sandbox) -> None:
+    """Without them a journal takes more memory, and nothing else changes."""
+    box.permit(*(f"-{command.lower()}" for command in OPTIONAL))
+    found = box.call()
+    box.permit()
+    assert found.error is None
+    assert await unmended(stage) == []
 
 
 @every_way
