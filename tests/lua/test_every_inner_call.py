@@ -15,7 +15,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import RunNotFoundError
-from murmur_streams.stores.redis.scripts import FREEING_COMMANDS, load_scripts
+from murmur_streams.stores.redis.script_rights import FREEING_COMMANDS
+from murmur_streams.stores.redis.scripts import load_scripts
 from tests.lua.batches import BATCHES
 from tests.lua.headers import COMMANDS
 from tests.lua.sandbox import COMMAND_AT, SCRIPT, Sandbox

@@ -15,7 +15,7 @@ from murmur_streams.core.model.errors import (
     StoreError,
 )
 from murmur_streams.stores.redis.connection.failures import clear_error, code_of
-from murmur_streams.stores.redis.rights import commands_in
+from murmur_streams.stores.redis.script_rights import commands_in
 from murmur_streams.stores.redis.scripts import HOT_COMMANDS
 from tests.lua.headers import COMMANDS, SCRIPTS, reachable_code
 from tests.lua.sandbox import EVENTS, WAYS, Sandbox, sandbox

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import RedisError
 
@@ -108,4 +108,4 @@ class Loader:
 
 def is_complete(reply: Reply) -> bool:
     """Whether the reply to ``Loader.probe`` says that all scripts are loaded."""
-    return all(reply) if isinstance(reply, list) else bool(reply)
+    return all(cast("list[object]", reply)) if isinstance(reply, list) else bool(reply)

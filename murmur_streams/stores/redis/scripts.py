@@ -1,4 +1,4 @@
-"""Finds and composes the Lua scripts, each with a check of the user's rights before it.
+"""Finds and composes the Lua scripts.
 
 ``lua/*.lua`` are the scripts, ``lua/commands/*.lua`` the commands that ``commit.lua`` executes. A
 server from 7.0 on gets all of them as one library of functions, others get each by its hash.
@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from murmur_streams.stores.redis.rights import (
+from murmur_streams.stores.redis.script_rights import (
     CALL_THAT_FAILS,
+    CHECK_OF_COMMAND,
+    CHECK_OF_FUNCTIONS_COMMAND,
+    COMMIT,
     FREEING_SCRIPTS,
-    check_of_command,
+    asked_all,
+    commands_in,
+    probes_of,
     with_check,
 )
-
-FREEING_COMMANDS = frozenset({"delete", "finish", "release", "request_cancel", "set_state"})
-"""Commands that are executed while the server has no free memory: they free some."""
 
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
@@ -31,7 +33,6 @@ _NAME = re.compile(r"\w+")
 _CAPITALS = re.compile(r"\b[A-Z_]+\b")
 _BODY = re.compile(r"^--body (\w+)\n", re.MULTILINE)
 _PACKAGE = Path(__file__).resolve().parents[2]
-COMMIT = "commit"
 FREEING_COMMIT = "commit_freeing"
 """The function of the same script that is called while the server has no free memory, too."""
 LOADED = "loaded"
@@ -90,7 +91,7 @@ def load_library() -> Library:
     folder = script_folder()
     paths = sorted(folder.glob("*.lua"))
     parts, seen = list[str](), set[Path]()
-    _collect_commands(folder, command_names(folder), parts, seen, is_function=True)
+    _collect_commands(folder, command_names(folder), parts, seen, CHECK_OF_FUNCTIONS_COMMAND)
     for path in paths:
         includes, _ = _read(path, folder)
         for included in includes:
@@ -170,19 +171,24 @@ def _collect_commands(
     names: Sequence[str],
     parts: list[str],
     seen: set[Path],
-    *,
-    is_function: bool = False,
+    check: str = CHECK_OF_COMMAND,
 ) -> None:
     """Add the commands, the check of the rights for each, and the tables of both."""
     for name in names:
         _collect(folder / "commands" / f"{name}.lua", folder, parts, seen)
-    called = {name: _called_by(folder / "commands" / f"{name}.lua", folder) for name in names}
-    checks = [check_of_command(*each, is_function=is_function) for each in called.items()]
+    checks = [_check_of_command(folder, name, check) for name in names]
     functions = ", ".join(f"{name} = {name}" for name in names)
     parts += [f"local COMMANDS, DENIED = {{{functions}}}, {{}}", *checks]
 
 
 @cache
+def _check_of_command(folder: Path, name: str, check: str) -> str:
+    commands = commands_in(_called_by(folder / "commands" / f"{name}.lua", folder))
+    return check.format(
+        name=name, asked=asked_all(commands, "key"), probes=probes_of(commands, frees=False)
+    )
+
+
 def _called_by(path: Path, folder: Path) -> str:
     """The code of a command or a script with all that it calls."""
     parts: list[str] = []

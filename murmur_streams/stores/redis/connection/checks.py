@@ -14,7 +14,7 @@ from typing import cast
 from redis.exceptions import ReadOnlyError, RedisError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.stores.redis import rights
+from murmur_streams.stores.redis import script_rights
 from murmur_streams.stores.redis.connection.connections import Connections
 from murmur_streams.stores.redis.connection.failures import NeverSentError, clear_error, code_of
 from murmur_streams.stores.redis.keys import Keys
@@ -24,7 +24,11 @@ logger = logging.getLogger("murmur_streams.redis")
 OLDEST_SERVER = (6, 2)
 SCRIPT_PROBE = "EVALSHA 0000000000000000000000000000000000000000 1 {key}"
 PROBES: tuple[str, ...] = (
-    *(probe for name, probe in rights.PROBES.items() if name not in {"HSETNX", "SADD", "SREM"}),
+    *(
+        probe
+        for name, probe in script_rights.PROBES.items()
+        if name not in {"HSETNX", "SADD", "SREM"}
+    ),
     "MULTI",
     "SADD {key} m",
     "SREM {key} m",

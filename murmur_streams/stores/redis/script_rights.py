@@ -1,4 +1,4 @@
-"""Checks, before a script writes, that the user may call all commands that the script may need.
+"""Checks, inside each script and before its first write, that the user may call its commands.
 
 A script is atomic, but an error does not undo its writes: a command that the user may not call
 would end it half-way, for example with an entry in the journal and the old version in the hash.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+COMMIT = "commit"
 _CALL = re.compile(r"\bredis\.call(?:\(|, )'([A-Z]+)'")
 _FORMS = {
     "{key}": "DEL EXISTS GET HGETALL HLEN PERSIST PTTL ZCARD",
@@ -40,8 +41,10 @@ _CAN_GROW = frozenset({"HSET", "SADD", "SET", "XADD", "ZADD"})
 """Commands that a server without free memory refuses as the first write of a script."""
 _ARE_ERRORS = frozenset({"HSET", "RENAME", "XINFO"})
 """Forms above that fail for another reason where the user may call them."""
+FREEING_COMMANDS = frozenset({"delete", "finish", "release", "request_cancel", "set_state"})
+"""Commands that are executed while the server has no free memory: they free some."""
 FREEING_SCRIPTS = frozenset({"heartbeat", "own", "rebuild", "resume", "sweep", "tend"})
-"""Scripts that are executed while the server has no free memory: their first write frees some."""
+"""The same of scripts: their first write frees memory."""
 _WITHOUT_TAG = frozenset({"confirm", "register"})
 """Scripts whose first key has no partition's hash tag: on a cluster, a probe key could lie in
 another slot. Their first commands change nothing where a right is missing."""
@@ -68,24 +71,16 @@ def with_check(name: str, code: str, called: str, *, is_function: bool = False) 
         is_function: servers with functions have ``redis.acl_check_cmd``.
     """
     commands = commands_in(called)
-    asked = _asked_all(commands, "KEYS[1]")
+    asked = asked_all(commands, "KEYS[1]")
     if is_function:
         return _CHECK_OF_FUNCTION.format(asked=asked, code=code)
-    probes = "" if name in _WITHOUT_TAG else _probes(commands, frees=name in FREEING_SCRIPTS)
-    if name == "commit":
+    probes = "" if name in _WITHOUT_TAG else probes_of(commands, frees=name in FREEING_SCRIPTS)
+    if name == COMMIT:
         probes = f"  if ARGV[5] == 'freeing' then {_probe('PEXPIRE').strip()} end\n{probes}"
     return _CHECK.format(probes=probes, asked=asked, code=code)
 
 
-def check_of_command(name: str, called: str, *, is_function: bool) -> str:
-    """The same check as a function of ``DENIED``, for a command of ``commit.lua``."""
-    commands = commands_in(called)
-    return (_CHECK_OF_FUNCTIONS_COMMAND if is_function else _CHECK_OF_COMMAND).format(
-        name=name, asked=_asked_all(commands, "key"), probes=_probes(commands, frees=False)
-    )
-
-
-def _probes(commands: Iterable[str], *, frees: bool) -> str:
+def probes_of(commands: Iterable[str], *, frees: bool) -> str:
     """Calls of all commands in their harmless forms."""
     commands = set(commands)
     probed = sorted(
@@ -100,7 +95,7 @@ def _probes(commands: Iterable[str], *, frees: bool) -> str:
     return "\n".join(_probe(each) for each in probed)
 
 
-def _asked_all(commands: Iterable[str], key: str) -> str:
+def asked_all(commands: Iterable[str], key: str) -> str:
     """An expression that is the first command that the user may not call, or nil."""
     asked = [f"not allowed({_asked(each, key)}) and '{each}'" for each in sorted(commands)]
     return " or ".join([*asked, "nil"])
@@ -135,7 +130,7 @@ local allowed = redis.acl_check_cmd
 local denied = {asked}
 if denied then return redis.error_reply('NOPERM the user may not call ' .. denied) end
 {code}"""
-_CHECK_OF_COMMAND = """\
+CHECK_OF_COMMAND = """\
 DENIED.{name} = function(key)
   local allowed, call, fails = redis.acl_check_cmd, redis.call, call_that_fails
   if allowed then return {asked} end
@@ -143,7 +138,7 @@ DENIED.{name} = function(key)
 {probes}
 end
 """
-_CHECK_OF_FUNCTIONS_COMMAND = """\
+CHECK_OF_FUNCTIONS_COMMAND = """\
 DENIED.{name} = function(key)
   local allowed = redis.acl_check_cmd
   return {asked}
