@@ -22,8 +22,8 @@ from murmur_streams.core.model.errors import (
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunProgress, RunState
 from murmur_streams.embedded import EmbeddedServer
-from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.partition_writer import WAITING_BYTES, PartitionWriter
+from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writes import WriteBudget
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
