@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test newest oldest matrix check lint format bench lock clean distclean
+.PHONY: help demo test newest oldest matrix check lint format bench bench-quick bench-peers lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -27,7 +27,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) \
 	  | while IFS='|' read -r verb text; do printf '%-16s %s\n' "$$verb" "$$text"; done
 	@echo 'ARGS="..." is passed on: make demo ARGS=src, make test ARGS="-k cursor".'
 
@@ -60,8 +60,14 @@ format: $(VENV)/.stamp-dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
-bench: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## Run the benchmarks and print their tables
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.stamp-dev $(VENV)/.stamp-interop $(VENV)/.stamp-peers ## Measure everything beside floors and peers
+	@$(BIN)/python -m benchmarks run $(ARGS)
+
+bench-quick: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## The same with small sizes, in two minutes
+	@$(BIN)/python -m benchmarks run --size quick $(ARGS)
+
+bench-peers: $(VENV)/.stamp-dev $(VENV)/.stamp-peers ## Only no-op jobs, beside other job engines
+	@$(BIN)/python -m benchmarks run --only jobs $(ARGS)
 
 lock: ## Rewrite constraints.txt with the newest releases that fit (needs Python 3.11)
 	@python3.11 -c 'pass' || { echo 'The pins are made on the oldest Python: install 3.11.'; exit 1; }
@@ -149,6 +155,20 @@ $(VENV)/.stamp-interop: tests/interop/pins.txt | $(VENV)/.stamp-dev
 	@rm -rf $(VENV)/interop
 	@$(PIP) install --quiet --no-deps --only-binary=:all: --target $(VENV)/interop \
 	  --requirement tests/interop/pins.txt
+	@touch $@
+
+# The job engines that the benchmarks compare with, each in a folder that only its own programs have
+# on their path. They are not pinned: the comparison is with their newest releases, and names them.
+$(VENV)/.stamp-peers: Makefile | $(VENV)/.stamp-dev
+	@echo 'Installing other job engines for the benchmarks into $(VENV)/peers (once) ...'
+	@rm -rf $(VENV)/peers && mkdir -p $(VENV)/peers
+	@for peer in 'taskiq taskiq-redis uvloop' streaq pydocket arq 'dramatiq[redis]'; do \
+	  folder=$(VENV)/peers/$$(echo "$$peer" | sed 's/[^a-z].*//'); \
+	  $(PIP) install --quiet --quiet --target "$$folder" $$peer 2>/dev/null \
+	    || { rm -rf "$$folder"; echo "NOT INSTALLED: $$peer"; }; \
+	done
+	@npm install --prefix $(VENV)/peers/bullmq --silent --no-audit --no-fund bullmq ioredis \
+	  || { rm -rf $(VENV)/peers/bullmq; echo 'NOT INSTALLED: bullmq (it needs node and npm)'; }
 	@touch $@
 
 comma := ,

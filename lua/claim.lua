@@ -82,7 +82,11 @@ local function is_over() return looked_at >= LOOKED_AT or bytes >= REPLY_BYTES e
 
 local function serve(target, max_attempts)
   if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
-  move_due(base, target, now, MOVED)
+  local due = next_due_ms(base, target, now)
+  if due == 0 then
+    move_due(base, target, now, MOVED)
+    due = next_due_ms(base, target, now)
+  end
   -- Entries that only get removed do not count: they must not hide the runs behind them.
   while claimed < count and not is_over() do
     local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
@@ -95,14 +99,13 @@ local function serve(target, max_attempts)
       if is_over() then break end
     end
   end
-  local due = next_due_ms(base, target, now)
   if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
 end
 
 local refused = unconfirmed(base, ARGV[8])
 if refused then return refused end
 -- Every claim writes these keys: one of another type must refuse the call before it takes a run.
-check_state_rows(base, {leases_key(base), owners_key(base)})
+check_state_rows(base, {owners_key(base)})
 open_feed(feed)
 -- This changes nothing. A replica and a server without free memory refuse it, so that the call fails
 -- before it takes a run that could not be executed there. An idle worker learns of it in this way, too.

@@ -91,7 +91,8 @@ CALL.ttl_ms, CALL.late_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 if mode == 'freeing' then redis.call('DEL', record_key) end
 redis.call('SET', record_key, ARGV[2])
 
-local answers, at, checked = {'OK'}, 14, {}
+local answers, checked = {'OK'}, {}
+local at = 14
 for i = 2, tonumber(ARGV[13]) + 1 do
   local name, run_id, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local done, answer = pcall(execute, name, run_id, at + 3, checked)

@@ -59,7 +59,7 @@ end
 -- leaves the leases and loses its claim in one step, so that the heartbeat is answered "lost" and the
 -- worker's writes are fenced. If only the lease were removed, the old worker and the next one could
 -- both write to the run, and the journal would mix two executions.
-local function requeue(run_id)
+local function requeue_run(run_id)
   local keys = keys_of_run(base, run_id)
   local run, damaged = try_run(keys)
   redis.call('ZREM', leases_key(base), run_id)
@@ -78,7 +78,7 @@ local function requeue_lost()
     open_feed(feed)
   end
   for _, run_id in ipairs(expired) do
-    if not try(requeue, run_id) then report(run_id, 'damaged') end
+    if not try(requeue_run, run_id) then report(run_id, 'damaged') end
   end
   return #expired
 end

@@ -24,9 +24,7 @@ local function checkpoint(run_id, at)
   local writer = open_journal(run, run_id, keys.journal, CALL.feed, CALL.now_ms)
   add_entry(writer, {'type', 'run.checkpoint', 'attempt', digits(run.attempt), 'size', size,
     'sha256', sha256})
-  redis.call('SET', keys.checkpoint, value)
-  local deadline = deadline_of(run)
-  if deadline > 0 then redis.call('PEXPIREAT', keys.checkpoint, digits(deadline)) end
+  set_payload(keys.checkpoint, value, deadline_of(run))
   local changes = {'checkpoint_size', size, 'checkpoint_sha256', sha256}
   write_changes(run, keys, writer, changes, CALL.max_events, CALL.now_ms)
   touch_live(run, keys, CALL.now_ms, CALL.live_ttl_ms)

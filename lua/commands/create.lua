@@ -17,7 +17,8 @@
 
 local function create(run_id, at)
   local target, epoch, input, input_size, input_sha256, metadata, tenant = unpack(ARGV, at, at + 6)
-  if redis.call('EXISTS', run_key(CALL.base, run_id)) == 1 then return 'EXISTS' end
+  local exists, is_reused = look_up(run_id)
+  if exists then return 'EXISTS' end
   return create_run(run_id, {target = target, epoch = epoch, input = input, input_size = input_size,
-    input_sha256 = input_sha256, metadata = metadata, tenant = tenant})
+    input_sha256 = input_sha256, metadata = metadata, tenant = tenant}, is_reused)
 end

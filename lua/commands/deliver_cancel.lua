@@ -14,7 +14,7 @@
 local function deliver_cancel(run_id, at)
   local claim = ARGV[at]
   local keys = keys_of_run(CALL.base, run_id)
-  local run = read_run(keys.run)
+  local run = read_whole_run(keys.run)
   if not run then return 'NOT_FOUND' end
   if claim == '' or claim ~= run.claim then return 'FENCED' end
   read_work(run)

@@ -3,10 +3,10 @@
 -- ARGV
 --   1 state         text
 --   2 claim         text or ''
---   3 error         text or ''
+--   3 failure       text or ''
 --   4 result        text or ''
---   5 result_size   integer
---   6 result_sha256 text
+--   5 size          integer
+--   6 sha256        text
 --   7 dead          text or '' why it goes to the dead letters
 --   8 stopped       text or '' what made a cancelled execution stop
 --   9 count         integer
@@ -31,7 +31,6 @@ local function finish(run_id, at)
   local now, events = server_ms(), read_events(at + 9, tonumber(count))
   read_work(run)
   check_journal(run, keys.journal)
-  check_state_rows(base)
   local writer = open_journal(run, run_id, keys.journal, CALL.feed, now)
   if claim ~= '' and run.cancel_requested then
     -- A cancel and an end race. The request's caller was answered that the run will end cancelled, and
@@ -44,6 +43,7 @@ local function finish(run_id, at)
       state, failure, result, events, dead = 'cancelled', '', '', {}, ''
     end
   end
+  check_end_rows(base, run.state, state)
   local ending = {state = state, error = failure, seal = true, events = {}, changes = {},
     details = claim ~= '' and execution(run) or {}, dead = dead ~= '' and dead or nil}
   if stopped ~= '' then set_field(ending.details, 'stopped', stopped) end
@@ -57,7 +57,10 @@ local function finish(run_id, at)
     ending.events[#ending.events + 1] = fields
   end
   end_run(run, run_id, keys, base, writer, ending, now, CALL.ttl_ms)
-  if result ~= '' then redis.call('SET', keys.result, result) end
+  if result ~= '' then
+    set_payload(keys.result, result, run.expire_at)
+    keys.result = nil
+  end
   expire_ended(run, keys)
   sweep_a_little(base, CALL.feed, CALL.ttl_ms, now)
   return 'OK ' .. digits(writer.seq)

@@ -3,7 +3,7 @@
 --
 -- ARGV
 --   1 count        integer
---   2 events       texts, see include/events.lua
+--   2 events       groups: size integer, event texts
 -- RETURNS
 --   NOT_FOUND
 --   each OK version

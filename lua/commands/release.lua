@@ -4,7 +4,7 @@
 --   1 claim        text
 --   2 reason       text
 --   3 delay_ms     integer
---   4 error        text or ''
+--   4 failure      text or ''
 -- RETURNS
 --   OK state                the state afterwards
 --   NO state

@@ -27,9 +27,10 @@
 local function requeue(run_id, at)
   local letter_id, target = ARGV[at], ARGV[at + 1]
   local letters = dead_key(CALL.base, target)
-  if redis.call('EXISTS', run_key(CALL.base, run_id)) == 1 then return 'EXISTS' end
+  local exists, is_reused = look_up(run_id)
+  if exists then return 'EXISTS' end
   if #redis.call('XRANGE', letters, letter_id, letter_id) == 0 then return 'NOT_FOUND' end
-  local answer = create_run(run_id, read_submission(at + 1))
+  local answer = create_run(run_id, read_submission(at + 1), is_reused)
   redis.call('XDEL', letters, letter_id)
   try(forget_letters, CALL.base, target)
   return answer

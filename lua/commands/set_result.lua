@@ -1,9 +1,9 @@
 -- Stores a run's result: any time before the end, and once after it if it has none.
 --
 -- ARGV
---   1 result        text
---   2 result_size   integer
---   3 result_sha256 text
+--   1 result       text
+--   2 size         integer
+--   3 sha256       text
 -- RETURNS
 --   OK version
 --   NO state
@@ -27,12 +27,11 @@ local function set_result(run_id, at)
   local fields = {'type', 'run.result', 'size', size, 'sha256', sha256}
   if run.seal then set_field(fields, 'late', '1') end
   add_entry(writer, fields)
-  redis.call('SET', keys.result, result)
+  set_payload(keys.result, result, deadline_of(run))
   write_head(run, writer, {'result_size', size, 'result_sha256', sha256})
   if ended then
     expire_ended(run, keys)
-  elseif run.live_until > 0 then
-    expire_keys({keys.result}, deadline_of(run))
+  else
     touch_live(run, keys, CALL.now_ms, CALL.live_ttl_ms)
   end
   return 'OK ' .. digits(writer.seq)

@@ -23,6 +23,7 @@
 -- include: keys, create
 
 local function submit(run_id, at)
-  if redis.call('EXISTS', run_key(CALL.base, run_id)) == 1 then return 'EXISTS' end
-  return create_run(run_id, read_submission(at))
+  local exists, is_reused = look_up(run_id)
+  if exists then return 'EXISTS' end
+  return create_run(run_id, read_submission(at), is_reused)
 end

@@ -2,11 +2,10 @@
 -- A claim's reads, which can fail and so come before its first write to the run.
 
 local function read_payloads(run, keys, now)
-  local trace = redis.call('HMGET', keys.run, 'traceparent', 'tracestate')
-  local deadline = run.deadline_ms > 0
-  return {{'input', redis.call('GET', keys.input)},
-    {'checkpoint', redis.call('GET', keys.checkpoint)},
-    {'traceparent', trace[1]}, {'tracestate', trace[2]},
+  local deadline, has = run.deadline_ms > 0, run.payloads
+  return {{'input', has.input and redis.call('GET', keys.input)},
+    {'checkpoint', has.checkpoint and redis.call('GET', keys.checkpoint)},
+    {'traceparent', run.traceparent}, {'tracestate', run.tracestate},
     {'deadline_ms', deadline and digits(run.deadline_ms)},
     {'deadline_left_ms', deadline and digits(run.deadline_ms - now)}}
 end

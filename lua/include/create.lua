@@ -37,23 +37,33 @@ local function read_submission(at)
     request_sha256 = request_sha256}
 end
 
+-- Whether the id has a run, and whether it has a journal: of a run, or the tombstone of one.
+local function look_up(run_id)
+  local base = CALL.base
+  if redis.call('EXISTS', run_key(base, run_id), journal_key(base, run_id)) == 0 then
+    return false, false
+  end
+  return redis.call('EXISTS', run_key(base, run_id)) == 1, true
+end
+
 -- Writes a new run, for create, submit and requeue. If a run with this id was deleted within the last
 -- minute, its journal still exists as a tombstone, and a reader may be blocked on it, after its last id.
 -- The server wakes that reader only for an entry with a higher id. So the first entry of the new run gets
--- a higher id than the last one of the tombstone.
-local function create_run(run_id, p)
+-- a higher id than the last one of the tombstone. is_reused: whether the id has a journal.
+local function create_run(run_id, p, is_reused)
   local base, live_ttl_ms, now = CALL.base, CALL.live_ttl_ms, server_ms()
   local keys = keys_of_run(base, run_id)
-  local tombstone = redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
+  local tombstone = is_reused and redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
   local ms = tombstone and math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1) or now
   local run = {target = p.target, tenant = p.tenant, version = 0, last_ms = 0, created_ms = ms}
   read_order(run, p, now)
   local live_until = live_ttl_ms > 0 and math.max(now, run.due_ms) + live_ttl_ms or 0
+  local deadline = live_until > 0 and live_until + LIVE_GRACE_MS or 0
   run.live_until = live_until
   -- Before the first write: these fail where an index is a key of another type.
   local writer = open_journal(run, run_id, keys.journal, CALL.feed, ms)
   check_zsets({index_key(base), state_index_key(base, 'pending'), overdue_key(base),
-    target_index_key(base, p.target), tenant_index_key(base, p.tenant)})
+    target_index_key(base, p.target), p.tenant ~= '' and tenant_index_key(base, p.tenant)})
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}
   local hash = {'target', p.target, 'state', 'pending', 'version', '1', 'epoch', p.epoch,
@@ -63,7 +73,7 @@ local function create_run(run_id, p)
       set_field(f, 'input_size', p.input_size)
       set_field(f, 'input_sha256', p.input_sha256)
     end
-    redis.call('SET', keys.input, p.input)
+    set_payload(keys.input, p.input, deadline)
   end
   if p.metadata ~= '' then
     set_field(fields, 'metadata_json', p.metadata)
@@ -77,18 +87,18 @@ local function create_run(run_id, p)
   set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
   add_entry(writer, fields)
+  compact_journal(keys.journal)
   local member = index_member(ms, run_id)
   redis.call('ZADD', index_key(base), 0, member)
   redis.call('ZADD', state_index_key(base, 'pending'), 0, member)
   redis.call('ZADD', target_index_key(base, p.target), 0, member)
   if p.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, p.tenant), 0, member) end
-  local deadline = live_until > 0 and live_until + LIVE_GRACE_MS or 0
   local overdue = overdue_at(run, 'pending')
   if overdue > 0 then
     redis.call('ZADD', overdue_key(base), digits(overdue), removal_row(run, member))
   end
   if run.queued then enqueue(base, run, run_id, now) end
-  if deadline > 0 then expire_keys(keys, deadline) else persist_keys(keys) end
+  if deadline > 0 then expire_keys({keys.run, keys.journal}, deadline) end
   sweep_a_little(base, CALL.feed, CALL.ttl_ms, now)
   return 'OK 1'
 end

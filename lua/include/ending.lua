@@ -29,10 +29,10 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   local member = index_member(run.created_ms, run_id)
   -- ZREM first: a server without free memory refuses a script whose first write can grow, and the
   -- end of a run is what frees memory.
-  remove_member(leases_key(base), run_id)
-  remove_member(owners_key(base), run_id)
+  if run.claim ~= '' then remove_member(leases_key(base), run_id) end
+  if run.owner and run.owner ~= '' then remove_member(owners_key(base), run_id) end
   remove_member(overdue_key(base), removal_row(run, member))
-  remove_from_queue(base, run.target, run_id)
+  if run.state == 'pending' then remove_from_queue(base, run.target, run_id) end
   if p.state == 'failed' and p.details and field(p.details, 'attempt') then
     run.failures = run.failures + 1
     set_field(counted, 'failures', digits(run.failures))
@@ -42,7 +42,7 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
     local letter_id = write_dead_letter(base, run, run_id, keys, p.dead, p.error, now)
     if letter_id then set_field(counted, 'letter', letter_id) end
   end
-  local changes = flush_progress(keys, writer, now)
+  local changes = run.is_dirty and flush_progress(keys, writer, now) or {}
   for _, more in ipairs({p.changes or {}, counted}) do
     for i = 1, #more do changes[#changes + 1] = more[i] end
   end

@@ -17,6 +17,15 @@ local function persist_keys(keys)
   for _, key in pairs(keys) do redis.call('PERSIST', key) end
 end
 
+-- Writes a payload that expires with its run. deadline: 0 for never.
+local function set_payload(key, payload, deadline)
+  if deadline > 0 then
+    redis.call('SET', key, payload, 'PXAT', digits(deadline))
+  else
+    redis.call('SET', key, payload)
+  end
+end
+
 -- Returns the new live_until of a live run, or nil if it stays; called before the first write. It moves
 -- only when a tenth of live_ttl_ms has passed since the last move, so that most writes do not move it.
 -- It never moves back. So the row in overdue, which does not move, can be too early but not too late.
@@ -48,5 +57,9 @@ end
 
 -- Called last by every write to an ended run, so that new keys expire with the others.
 local function expire_ended(run, keys)
+  -- A payload that the run does not have needs no expiry; only read_whole_run knows.
+  for name, size in pairs(run.payloads or {}) do
+    if not size then keys[name] = nil end
+  end
   if run.expire_at > 0 then expire_keys(keys, run.expire_at) else persist_keys(keys) end
 end

@@ -2,9 +2,17 @@
 -- The indexes of a partition.
 local EXPIRED_PER_CALL = 3
 
--- Before the first write: a key that is not a sorted set refuses the call.
+-- Before the first write: a key that is not a sorted set refuses the call. A key that was checked stays
+-- sound until the call ends, because nothing else is executed meanwhile.
 local function check_zsets(keys)
-  for _, key in ipairs(keys) do redis.call('ZSCORE', key, '') end
+  local sound = CALL.sound_zsets or {}
+  CALL.sound_zsets = sound
+  for _, key in ipairs(keys) do
+    if key and not sound[key] then
+      redis.call('ZSCORE', key, '')
+      sound[key] = true
+    end
+  end
 end
 
 -- Before the first write: the rows that a change of state may write. more: further keys.
@@ -12,6 +20,12 @@ local function check_state_rows(base, more)
   check_zsets({overdue_key(base), expiring_key(base)})
   for _, state in ipairs(all_states()) do check_zsets({state_index_key(base, state)}) end
   check_zsets(more or {})
+end
+
+-- The same for a run that ends, from one state in another.
+local function check_end_rows(base, from, to)
+  check_zsets({overdue_key(base), expiring_key(base), state_index_key(base, from),
+    state_index_key(base, to)})
 end
 
 -- Removes a member of a sorted set. A key of another type cannot hold it, so that is not an error here.

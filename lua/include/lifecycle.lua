@@ -20,7 +20,8 @@ local function enter_state(run, run_id, base, writer, state, extra)
   end
   if state == 'running' then
     if not run.started then set_field(changes, 'started_ms', digits(writer.ms)) end
-    remove_from_queue(base, run.target, run_id)
+    -- A claim has removed it already.
+    if claim == '' then remove_from_queue(base, run.target, run_id) end
     -- Only queued runs are claimed: a hash that lost the field gets it back from the claim.
     if claim ~= '' and not run.queued then set_field(changes, 'queued', '1') end
   end

@@ -81,8 +81,10 @@ local function fail_overdue(base, feed, ttl_ms, now, limit)
 end
 
 -- Does a small part of what sweep.lua does, whenever a run begins or ends, so that a store whose
--- programs never call sweep is cleaned, too.
+-- programs never call sweep is cleaned, too. Once it has found nothing, it does nothing until the call ends.
 local function sweep_a_little(base, feed, ttl_ms, now)
-  try(remove_expired, base, now, EXPIRED_PER_CALL)
-  try(fail_overdue, base, feed, ttl_ms, now, OVERDUE_PER_CALL)
+  if CALL.is_swept then return end
+  local removes, removed = try(remove_expired, base, now, EXPIRED_PER_CALL)
+  local fails, found = try(fail_overdue, base, feed, ttl_ms, now, OVERDUE_PER_CALL)
+  CALL.is_swept = not (removes and removed > 0 or fails and found.seen > 0)
 end

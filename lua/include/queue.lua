@@ -5,11 +5,9 @@ local PRIORITY_STEP_MS = 60000
 local WAKE_TOKENS = 64
 local WAKE_TTL_MS = 86400000
 
--- Reads the fields that only claims, ends and cancels need, so that other writes do not pay for them.
+-- Checks the fields that only claims, ends and cancels need: damage to them does not prevent a delete.
 local function read_work(run)
-  local v = redis.call('HMGET', run.key, 'queued', 'priority', 'due_ms', 'deadline_ms',
-    'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host', 'silent',
-    'started_ms')
+  local v = run.work
   run.queued = v[1] == '1'
   run.priority = number_of(run.key, 'priority', v[2], 0)
   run.due_ms = count_of(run.key, 'due_ms', v[3], 0)

@@ -25,10 +25,8 @@ local function count_of(key, name, text, default)
   return number
 end
 
--- The fields that every write needs, checked in one pass: the hot scripts call this.
-local function read_run(key)
-  local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
-    'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at')
+-- Checks the fields that every write needs, in one pass.
+local function sound_run(key, v)
   local state, version, last_ms = v[1], tonumber(v[2] or ''), tonumber(v[3] or '')
   if not state then
     if redis.call('EXISTS', key) == 1 then fail_damaged(key, 'state') end
@@ -65,29 +63,42 @@ local function read_run(key)
   }
 end
 
--- Reads also the fields that only changes of state need: the hot scripts would pay for each of them.
+-- Reads the fields that events need: the hot commands call this.
+local function read_run(key)
+  return sound_run(key, redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
+    'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at'))
+end
+
+-- Reads also the fields that changes of state need; read_work checks those that only some of them need.
 local function read_whole_run(key)
-  local run = read_run(key)
+  local v = redis.call('HMGET', key, 'state', 'version', 'last_ms', 'target', 'epoch',
+    'created_ms', 'attempt', 'claim', 'live_until', 'seal', 'snapshot', 'expire_at',
+    'closing', 'cancel_event', 'owner', 'owner_lease_ms', 'tenant', 'queued', 'priority', 'due_ms',
+    'deadline_ms', 'failures', 'excused', 'cancel_requested', 'cancel_delivered', 'worker', 'host',
+    'silent', 'started_ms', 'traceparent', 'tracestate', 'progress_dirty', 'input_size',
+    'checkpoint_size', 'result_size')
+  local run = sound_run(key, v)
   if not run then return nil end
-  local v = redis.call('HMGET', key, 'closing', 'cancel_event', 'owner', 'owner_lease_ms', 'tenant')
-  run.closing, run.cancel_event, run.owner = v[1], v[2], v[3]
-  run.owner_lease_ms = count_of(key, 'owner_lease_ms', v[4], 0)
+  run.closing, run.cancel_event, run.owner = v[13], v[14], v[15]
+  run.owner_lease_ms = count_of(key, 'owner_lease_ms', v[16], 0)
   run.created_ms = count_of(key, 'created_ms', run.created_ms)
   if not run.created_ms then fail_damaged(key, 'created_ms') end
-  run.tenant = v[5] or ''
+  run.tenant, run.work = v[17] or '', {unpack(v, 18, 29)}
+  run.traceparent, run.tracestate, run.is_dirty = v[30], v[31], v[32] == '1'
+  run.payloads = {input = v[33], checkpoint = v[34], result = v[35]}
   return run
 end
 
 -- The id of a journal's last entry; false when it has none.
-local function last_entry_id(journal_key)
-  local last = redis.call('XREVRANGE', journal_key, '+', '-', 'COUNT', 1)[1]
+local function last_entry_id(journal)
+  local last = redis.call('XREVRANGE', journal, '+', '-', 'COUNT', 1)[1]
   return last and last[1]
 end
 
 -- Before the first write: the journal must end where the hash says, or the next entry would get a seq
 -- that another entry has already. A lost journal continues after the hash's version.
-local function check_journal(run, journal_key)
-  local last = last_entry_id(journal_key)
+local function check_journal(run, journal)
+  local last = last_entry_id(journal)
   if last and last ~= digits(run.last_ms) .. '-' .. digits(run.version) then
     fail_damaged(run.key, 'version')
   end

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import cast
 
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from murmur_streams.core.model.errors import InvalidInputError, InvalidPayloadError
+
+try:
+    from orjson import dumps
+except ImportError:
+    _dumps: Callable[[object], bytes] | None = None
+else:
+    _dumps = dumps
 
 MAX_DEPTH = 100
 MAX_INT_BITS = 1024
@@ -24,6 +34,9 @@ def encode_json(
 ) -> str:
     """Encode ``value`` as compact JSON text.
 
+    The text is the same with orjson and without it: digests of texts are compared between
+    processes, of which only some may have orjson.
+
     Args:
         value: None, bool, int (to 1,024 bits), finite float, str, and lists, tuples and
             dicts (with str keys) of these, at most 100 levels deep.
@@ -33,6 +46,13 @@ def encode_json(
     Raises:
         InvalidInputError: (as ``error``) the value is not JSON; the text says why.
     """
+    if _dumps is not None and _is_plain(value):
+        try:
+            return _dumps(value).decode()
+        except TypeError:
+            # A key that is not text, an integer of over 64 bits or a lone surrogate: the check
+            # below decides about it, and names it if it is refused.
+            pass
     _check(value, what, error)
     text = _encode(value)
     try:
@@ -43,8 +63,24 @@ def encode_json(
 
 
 def decode_json(text: str | bytes) -> JsonValue:
-    """Decode JSON text that this package encoded."""
-    return cast("JsonValue", json.loads(text))
+    """Decode JSON text that this package encoded.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or is nested too deep.
+    """
+    # Not orjson, which reads an integer of over 64 bits as a float.
+    try:
+        return cast("JsonValue", from_json(text))
+    except (TypeError, ValueError):
+        # Older releases may have stored what only the json module reads, such as lone surrogates.
+        return cast("JsonValue", json.loads(text))
+
+
+def utc_text(moment: datetime) -> str:
+    """The ISO text of a time that is in UTC, as ``isoformat`` makes it."""
+    if _dumps is not None and type(moment) is datetime:
+        return _dumps(moment)[1:-1].decode()  # JSON has it in quotes.
+    return moment.isoformat()
 
 
 def copy_json(
@@ -57,6 +93,40 @@ def copy_json(
     if value is None:
         return None
     return decode_json(encode_json(value, what, error))
+
+
+_LEAVES = frozenset({type(None), bool, int, str})
+_LEAST_WITHOUT_EXPONENT = 1e-4
+_LEAST_WITH_EXPONENT = 1e16
+
+
+def _is_plain(value: object, deeper: int = MAX_DEPTH - 1) -> bool:
+    """Whether orjson encodes a value as the json module does, or raises TypeError.
+
+    That holds for values of exactly these types. Of others, orjson encodes some that this package
+    refuses, such as UUIDs, and writes enums by rules of its own. It holds for floats that are
+    written without an exponent; orjson writes NaN as null.
+
+    Args:
+        value: the value.
+        deeper: how many levels it may have below its own.
+    """
+    kind = type(value)
+    items: Iterable[object]
+    if kind is dict:
+        items = cast("dict[object, object]", value).values()
+    elif kind is list or kind is tuple:
+        items = cast("Iterable[object]", value)
+    elif kind is float:
+        size = abs(cast("float", value))
+        return _LEAST_WITHOUT_EXPONENT <= size < _LEAST_WITH_EXPONENT or size == 0
+    else:
+        return kind in _LEAVES
+    # A loop instead of all(...), and leaves without a call: this is most of the time of encoding.
+    for item in items:
+        if type(item) not in _LEAVES and not (deeper and _is_plain(item, deeper - 1)):
+            return False
+    return True
 
 
 def _check(value: object, what: str, error: type[InvalidInputError]) -> None:

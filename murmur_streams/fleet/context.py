@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.entries import event_fields
+from murmur_streams.core.model.entries import new_event_fields
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import check_progress
 from murmur_streams.core.model.run import moment_of
@@ -128,12 +128,11 @@ class RunContext:
         Args:
             value: any JSON value, up to the limit of a result.
         """
-        text = encode_json(value, "the checkpoint")
-        self._store.limits.checkpoint(text)
+        payload = self._store.limits.checkpoint(encode_json(value, "the checkpoint"))
 
         async def keep() -> None:
-            await self._store.checkpoint(self.run_id, decode_json(text), self._claim.token)
-            self._checkpoint_json = text
+            await self._store.checkpoint_encoded(self.run_id, payload, self._claim.token)
+            self._checkpoint_json = payload.text
 
         return self._perform(keep)
 
@@ -158,14 +157,14 @@ class RunContext:
             raise error
 
     def _write(self, event_type: RunEventType, name: str | None, data: JsonValue) -> PendingWrite:
-        given = RunEvent(
-            type=event_type, run_id=self.run_id, agent=self.agent, name=name, data=data
-        )
-        # A copy, because the write begins later, in a task, and the agent may change its value.
-        fields = event_fields(given, self.run_id, self._store.limits.max_event_bytes)
-        event = given.model_copy(update={"data": decode_json(fields.get("data", "null"))})
+        if name is not None and type(name) is not str:
+            # What else is text, and the error for what is not, are those of every event's name.
+            name = RunEvent(type=event_type, run_id=self.run_id, name=name).name
+        # Encoded now: the write begins later, in a task, and the agent may change its value.
+        limit = self._store.limits.max_event_bytes
+        fields = new_event_fields(event_type, self.agent, name, data, limit)
         return self._perform(
-            partial(self._store.append, self.run_id, event, claim=self._claim.token)
+            partial(self._store.append_encoded, self.run_id, fields, self._claim.token)
         )
 
     def _perform(self, write: Callable[[], Awaitable[object]]) -> PendingWrite:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.entries import JournalEntry, copied_entry
+from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.rules.reading import Reading
 
+Item = TypeVar("Item")
+"""An entry in the form in which a store's tail fetches it."""
+Item_co = TypeVar("Item_co", covariant=True)
 T = TypeVar("T")
 
 
-class Tail(Protocol):
+class Tail(Protocol[Item_co]):
     """One reader's access to a run's journal in one store."""
 
     reading: Reading
 
-    async def fetch(self) -> Sequence[JournalEntry]:
+    async def fetch(self) -> Sequence[Item_co]:
         """Fetch entries after the position, in order; wait for news when there are none yet.
 
         Entries may come that were seen already, and an empty answer means: call again.
@@ -26,26 +30,32 @@ class Tail(Protocol):
 
 
 async def read_tail(
-    opened: AbstractAsyncContextManager[Tail],
-    view: Callable[[JournalEntry], T | None],
+    opened: AbstractAsyncContextManager[Tail[Item]],
+    view: Callable[[Reading, Sequence[Item]], Iterable[T]],
     *,
     follow: bool = True,
 ) -> AsyncGenerator[T]:
-    """Yield what ``view`` makes of each entry, until the stream ends.
+    """Yield what ``view`` makes of the entries, until the stream ends.
 
     Args:
         opened: the tail, open while the reader reads.
-        view: what to yield of an entry; None for nothing.
+        view: offers each entry to the reading, and yields what the reader gets.
         follow: whether to wait for entries that are yet to come.
     """
     async with opened as tail:
         reading = tail.reading
         while not reading.is_over and (follow or not reading.is_caught_up):
-            for entry in await tail.fetch():
-                if reading.take(entry) and (shown := view(entry)) is not None:
-                    yield shown
+            for shown in view(reading, await tail.fetch()):
+                yield shown
 
 
-def whole_entry(entry: JournalEntry) -> JournalEntry:
-    """The view of a reader of the journal."""
-    return entry
+def events_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[RunEvent]:
+    """The view of a reader of events."""
+    for entry in entries:
+        if reading.take(entry) and (event := entry.event()) is not None:
+            yield event
+
+
+def copies_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[JournalEntry]:
+    """The view of a reader of the journal, where several readers share the entries."""
+    return (copied_entry(entry) for entry in entries if reading.take(entry))

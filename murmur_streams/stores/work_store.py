@@ -17,7 +17,7 @@ from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import commands, run
 from murmur_streams.core.model import limits as bounds
 from murmur_streams.core.model.commands import Command
-from murmur_streams.core.model.entries import JournalEntry, event_fields
+from murmur_streams.core.model.entries import Fields, JournalEntry, event_fields
 from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.limits import check_run_id, new_run_id
@@ -208,6 +208,16 @@ class WorkStore(RunStore, ABC):
         )
         return int(answer[1])
 
+    async def append_encoded(self, run_id: str, fields: Fields, claim: str) -> None:
+        """Append one event that ``event_fields`` has encoded. The errors are those of ``append``.
+
+        Args:
+            run_id: the run.
+            fields: the event.
+            claim: the fencing token of the worker that holds the run.
+        """
+        await self._execute(run_id, commands.Append((fields,), None, _held(claim)))
+
     async def finish(
         self,
         run_id: str,
@@ -295,6 +305,10 @@ class WorkStore(RunStore, ABC):
             LeaseLostError: ``claim`` does not hold the run; nothing was written.
         """
         payload = self._limits.checkpoint(encode_json(value, "the checkpoint"))
+        await self.checkpoint_encoded(run_id, payload, claim)
+
+    async def checkpoint_encoded(self, run_id: str, payload: commands.Payload, claim: str) -> None:
+        """Store a checkpoint that is encoded and checked already; otherwise as ``checkpoint``."""
         await self._execute(run_id, commands.Checkpoint(payload, _held(claim)))
 
     async def _decoded(

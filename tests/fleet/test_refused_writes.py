@@ -153,7 +153,7 @@ async def test_an_event_that_the_server_does_not_take_is_no_failure(
             await written
         return run.attempt
 
-    refuse_once(monkeypatch, "append", error)
+    refuse_once(monkeypatch, "append_encoded", error)
     await is_done_again(fleet, emits)
 
 

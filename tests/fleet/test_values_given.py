@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from murmur_streams import Fleet, RunContext
 from murmur_streams.core.model.errors import (
@@ -101,7 +101,8 @@ async def test_the_last_checkpoint_is_a_new_value_each_time() -> None:
     assert (done.output, done.checkpoint) == ([0, 1], [0, 1])
 
 
-BAD: list[tuple[str, dict[str, Any], type[InvalidInputError]]] = [
+BAD: list[tuple[str, dict[str, Any], type[ValueError]]] = [
+    ("emit", {"name": 5}, ValidationError),
     ("emit", {"name": "x", "data": object()}, InvalidEventError),
     ("emit", {"name": "a\udc80", "data": 1}, InvalidEventError),
     ("emit", {"name": "x", "data": "x" * 300_000}, PayloadTooLargeError),
@@ -115,7 +116,7 @@ BAD: list[tuple[str, dict[str, Any], type[InvalidInputError]]] = [
 
 @pytest.mark.parametrize(("method", "given", "error"), BAD, ids=range(len(BAD)))
 async def test_a_bad_value_raises_at_the_call(
-    method: str, given: dict[str, Any], error: type[InvalidInputError]
+    method: str, given: dict[str, Any], error: type[ValueError]
 ) -> None:
     """A value that cannot be written raises where it is given, awaited or not."""
     fleet = Fleet()

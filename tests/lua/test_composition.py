@@ -7,8 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from murmur_streams.stores.redis.scripts import compose, load_scripts, script_folder
-from tests.lua.headers import SCRIPTS, path_of
+from murmur_streams.stores.redis.scripts import (
+    FREEING_COMMANDS,
+    HOT_COMMANDS,
+    HOT_COMMIT,
+    compose,
+    load_library,
+    load_scripts,
+    script_folder,
+)
+from tests.lua.bytecode import compiled
+from tests.lua.headers import COMMANDS, SCRIPTS, path_of
+
+MOST_LOCALS, MOST_UPVALUES = 200, 60
+"""The limits of Lua 5.1: of a chunk, and of each function."""
+TEXTS = {name: script.text for name, script in load_scripts().items()}
+TEXTS["library"] = load_library().text
+every_text = pytest.mark.parametrize("name", TEXTS)
 
 USED = """-- include: tools
 local function first(x)
@@ -36,10 +51,10 @@ return first(KEYS[1])
 """
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_every_function_has_a_caller(script: str) -> None:
+@every_text
+def test_every_function_has_a_caller(name: str) -> None:
     """Functions that a script does not call are left out."""
-    text = load_scripts()[script].text
+    text = TEXTS[name]
     names = re.findall(r"local function (\w+)", text)
     assert [name for name in names if len(re.findall(rf"\b{name}\b", text)) == 1] == []
 
@@ -51,7 +66,41 @@ def names_without_use(code: str) -> list[str]:
     return sorted(name for name in names if len(re.findall(rf"\b{name}\b", code)) == 1)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@every_text
+def test_no_text_comes_near_the_limits_of_lua(name: str) -> None:
+    """A library that has too many locals or upvalues is not loaded, and nothing else would tell."""
+    text = TEXTS[name]
+    chunk = compiled(text.split("\n", 1)[1] if name == "library" else text)
+    assert chunk.most_locals() < MOST_LOCALS
+    assert max(len(function.upvalues) for function in chunk.all()) < MOST_UPVALUES
+
+
+def test_the_commands_are_those_of_the_commit_scripts() -> None:
+    """Each is executed by its name, and only after a check of the rights that it needs."""
+    for name, commands in {
+        "commit": COMMANDS,
+        HOT_COMMIT: [*HOT_COMMANDS],
+        "library": COMMANDS,
+    }.items():
+        text = TEXTS[name]
+        table = ", ".join(f"{each} = {each}" for each in sorted(commands))
+        assert f"local COMMANDS, DENIED = {{{table}}}, {{}}\n" in text
+        assert re.findall(r"^DENIED\.(\w+) = function\(key\)", text, re.MULTILINE) == sorted(
+            commands
+        )
+    assert set(COMMANDS) >= FREEING_COMMANDS
+
+
+def test_the_librarys_name_is_that_of_its_code() -> None:
+    """Programs of two versions load two libraries; every function has the library's name."""
+    library = load_library()
+    assert library.text.startswith(f"#!lua name={library.name}\n")
+    names = re.findall(r"register_function\((?:\{function_name = )?'(\w+)'", library.text)
+    functions = [*SCRIPTS, "commit_freeing", "loaded"]
+    assert sorted(names) == sorted(library.function(each) for each in functions)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *COMMANDS])
 def test_every_local_of_a_script_has_a_use(script: str) -> None:
     """A name that is never read is a mistake."""
     code = "\n".join(

@@ -1,4 +1,4 @@
-"""Every script says what it takes, answers, writes and costs, and says the truth."""
+"""Every script and command says what it takes, answers, writes and costs, and says the truth."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import re
 
 import pytest
 
-from murmur_streams.stores.redis.scripts import load_scripts
+from murmur_streams.stores.redis.scripts import HOT_COMMIT, load_library, load_scripts
 from tests.key_audit import key_table
 from tests.lua.generated import failure_texts_lua, states_lua
 from tests.lua.headers import (
+    COMMANDS,
     INCLUDES,
     SCRIPTS,
     Row,
+    arguments_of,
     code_of,
+    functions_of,
+    group_of,
     header_of,
     included,
     names_of,
@@ -22,27 +26,50 @@ from tests.lua.headers import (
     used_names,
 )
 
+TEXTS = {name: script.text for name, script in load_scripts().items()}
+TEXTS["library"] = load_library().text
+"""All that a server is sent."""
+RUN_KEYS = set(re.findall(r"^    (\w+) = ", functions_of("keys")["keys_of_run"], re.MULTILINE))
+every_header = pytest.mark.parametrize("script", [*SCRIPTS, *COMMANDS])
 every_script = pytest.mark.parametrize("script", SCRIPTS)
+every_command = pytest.mark.parametrize("command", COMMANDS)
+every_text = pytest.mark.parametrize("name", TEXTS)
 every_file = pytest.mark.parametrize(
     ("name", "include"),
-    [(name, False) for name in SCRIPTS] + [(name, True) for name in INCLUDES],
+    [(name, False) for name in [*SCRIPTS, *COMMANDS]] + [(name, True) for name in INCLUDES],
 )
 ARGUMENT = re.compile(r"(text|texts|integer|0 or 1)( or '')?\b.*")
 GROUPS = re.compile(r"groups: \w+ (text|integer)( or '')?(, \w+ (text|integer|texts)( or '')?)*")
 """As often as the row before says: these arguments, of which the last may be a list."""
 ANSWER = re.compile(r"([A-Z_]+)((?: \(?\w+\*?|\s\w+\)\*)*)(?:\s{2,}.+)?")
-ANSWER_OF_EACH = re.compile(r"each ([A-Z_]+) (\w+|-)")
-"""Two texts for each group."""
-SHARED = ("run_id", "producer", "n", "now_ms", "feed_max", "live_ttl_ms", "max_events")
-"""The arguments that every numbered write gets, whether it needs them or not."""
+ANSWER_OF_COMMAND = re.compile(r"(each )?[A-Z_]+( \w+)?(\s{2,}.+)?")
+"""One text for each group, or for the command."""
 WRITING = re.compile(
-    r"redis\.call\('(HSET|HSETNX|HDEL|XADD|XTRIM|SET|DEL|ZADD|ZREM|PEXPIREAT|PERSIST)', ([\w.]+)"
+    r"redis\.call\('(?:HSET|HSETNX|HDEL|XADD|XTRIM|SET|DEL|ZADD|ZREM|PEXPIREAT|PERSIST|RENAME)', "
+    r"([^)]+)\)"
 )
+ANSWERING = re.compile(r"(?:return|\w+ =) (\w+)\(run_id,")
+"""A call of a function whose answer is the command's."""
 
 
 def tags_in(code: str) -> set[str]:
-    """Every upper-case tag that begins a table, or a pair of texts."""
+    """Every upper-case tag that begins a table."""
     return set(re.findall(r"(?:\{|return |= )'([A-Z_]+)'(?=[,}])", code))
+
+
+def tags_of_command(command: str) -> set[str]:
+    """Every upper-case word that begins an answer of a command."""
+    code = code_of(path_of(command))
+    functions = {name: text for each in INCLUDES for name, text in functions_of(each).items()}
+    code += "".join(functions.get(name, "") for name in ANSWERING.findall(code))
+    return set(re.findall(r"(?:return|=|or) '([A-Z_]+)[' ]", code))
+
+
+def written_by_name(script: str) -> set[str]:
+    """The keys that the code itself writes, by the names that it has for them."""
+    called = WRITING.findall(code_of(path_of(script)))
+    names = {part.removeprefix("keys.") for each in called for part in each.split(", ")}
+    return {name for name in names if re.fullmatch(r"\w+", name)}
 
 
 def is_list(row: Row) -> bool:
@@ -50,19 +77,19 @@ def is_list(row: Row) -> bool:
     return row.rest.startswith(("texts", "groups"))
 
 
-@every_script
+@every_header
 def test_a_header_begins_with_a_summary(script: str) -> None:
     """The summary is one sentence."""
     assert re.fullmatch(r"[A-Z].*\.", header_of(script).summary)
 
 
-@every_script
+@every_header
 def test_a_header_has_the_cost(script: str) -> None:
     """The commands that a call executes."""
     assert header_of(script).cost
 
 
-@every_script
+@every_header
 def test_keys_and_arguments_are_numbered_without_a_gap(script: str) -> None:
     """The numbers begin with 1."""
     header = header_of(script)
@@ -70,7 +97,7 @@ def test_keys_and_arguments_are_numbered_without_a_gap(script: str) -> None:
         assert [row.number for row in rows] == list(range(1, len(rows) + 1))
 
 
-@every_script
+@every_header
 def test_no_two_rows_of_a_section_have_one_name(script: str) -> None:
     """Names can be searched for."""
     header = header_of(script)
@@ -78,7 +105,7 @@ def test_no_two_rows_of_a_section_have_one_name(script: str) -> None:
         assert len({row.name for row in rows}) == len(rows)
 
 
-@every_script
+@every_header
 def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
     """The prefix of a partition is allowed, too."""
     table = {row.key: row.type for row in key_table()}
@@ -87,7 +114,7 @@ def test_a_key_is_a_row_of_the_key_table_with_its_type(script: str) -> None:
         assert (kind, key) == ("prefix", "<prefix>:{p}") or table.get(key) == kind
 
 
-@every_script
+@every_header
 def test_an_argument_has_a_known_type(script: str) -> None:
     """It is text, an integer, or one of a few other types."""
     argv = header_of(script).argv
@@ -99,19 +126,29 @@ def test_an_argument_has_a_known_type(script: str) -> None:
     assert strangers == []
 
 
-@every_script
+@every_header
 def test_groups_come_after_their_number(script: str) -> None:
     """So that a script knows how many there are."""
     argv = header_of(script).argv
-    if argv[-1].rest.startswith("groups"):
+    if argv and argv[-1].rest.startswith("groups"):
         assert argv[-2].rest == "integer"
 
 
-@every_script
+@pytest.mark.parametrize("script", ["commit", "append"])
+def test_the_names_of_a_group_are_those_of_the_code(script: str) -> None:
+    """In their order, up to the list at the group's end."""
+    groups = header_of(script).argv[-1].rest
+    declared = re.findall(r"(\w+) (?:text|integer)\b", groups)
+    assert declared == group_of(script)
+
+
+@every_header
 def test_the_keys_that_are_used_are_those_that_are_declared(script: str) -> None:
     """Script and includes are searched for KEYS."""
-    used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", reachable_code(script))}
+    code = reachable_code(script)
+    used = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", code)}
     assert used == {row.number for row in header_of(script).keys}
+    assert len(re.findall(r"\bKEYS\b", code)) == len(re.findall(r"KEYS\[\d+\]", code))
 
 
 @every_script
@@ -125,12 +162,42 @@ def test_the_arguments_that_are_used_are_those_that_are_declared(script: str) ->
     last = argv[-1].number
     if is_list(argv[-1]) and re.search(rf"ARGV\[\d+ \+ |\b(?:at|i) = {last}\b", code):
         used.add(last)
-    if tuple(row.name for row in argv[: len(SHARED)]) == SHARED:
-        used |= set(range(1, len(SHARED) + 1))
     assert used == {row.number for row in argv}
 
 
-@every_script
+@every_command
+def test_arguments_have_the_names_of_the_code(command: str) -> None:
+    """A command unpacks them in the order in which it declares them."""
+    names, lists = arguments_of(command)
+    argv = header_of(command).argv
+    declared = {row.number: {row.name} for row in argv if not is_list(row)}
+    assert names == declared
+    assert lists == {row.number for row in argv if is_list(row)}
+
+
+@every_command
+def test_a_command_counts_its_arguments_from_at(command: str) -> None:
+    """Where they begin depends on the commands before it in the call."""
+    assert not re.search(r"ARGV\[\d|unpack\(ARGV, \d|#ARGV", reachable_code(command))
+    used = re.search(r"\bARGV\b", code_of(path_of(command))) or "read_" in reachable_code(command)
+    parameters = "run_id, at" if header_of(command).argv else "run_id"
+    assert f"\nlocal function {command}({parameters})\n" in f"\n{code_of(path_of(command))}"
+    assert used or not header_of(command).argv
+
+
+@every_command
+def test_a_command_file_is_one_function_and_its_helpers(command: str) -> None:
+    """Other code would be executed once in a library, and by each call of a script."""
+    outside = re.sub(r"(?ms)^local function .*?^end$", "", code_of(path_of(command)))
+    strangers = [
+        line
+        for line in outside.splitlines()
+        if line and not re.match(r"local [A-Z_]+ = \d+$", line)
+    ]
+    assert strangers == []
+
+
+@every_header
 def test_only_the_last_argument_is_a_list(script: str) -> None:
     """Everything after it would have no fixed number."""
     assert not any(is_list(row) for row in header_of(script).argv[:-1])
@@ -139,44 +206,56 @@ def test_only_the_last_argument_is_a_list(script: str) -> None:
 @every_script
 def test_the_answers_that_are_given_are_those_that_are_declared(script: str) -> None:
     """The tags of all answers are compared."""
-    declared = {line.removeprefix("each ").split()[0] for line in header_of(script).returns}
+    declared = {line.split()[0] for line in header_of(script).returns}
     assert tags_in(reachable_code(script)) == declared
+
+
+@every_command
+def test_the_texts_that_are_answered_are_those_that_are_declared(command: str) -> None:
+    """Their first words are compared."""
+    declared = {line.removeprefix("each ").split()[0] for line in header_of(command).returns}
+    assert tags_of_command(command) == declared
 
 
 @every_script
 def test_an_answer_is_a_tag_and_the_names_of_its_fields(script: str) -> None:
     """Each row of RETURNS has this form."""
-    odd = [
-        line
-        for line in header_of(script).returns
-        if not ANSWER.fullmatch(line) and not ANSWER_OF_EACH.fullmatch(line)
-    ]
-    assert odd == []
+    assert [line for line in header_of(script).returns if not ANSWER.fullmatch(line)] == []
 
 
-@every_script
+@every_command
+def test_an_answer_of_a_command_is_a_tag_and_a_value(command: str) -> None:
+    """Each row of RETURNS has this form, so that an answer has no line break and no "|"."""
+    returns = header_of(command).returns
+    assert returns
+    assert [line for line in returns if not ANSWER_OF_COMMAND.fullmatch(line)] == []
+
+
+@every_header
 def test_a_script_answers_for_each_of_its_groups_or_has_none(script: str) -> None:
     """Both are declared together."""
     header = header_of(script)
-    answers_each = any(line.startswith("each ") for line in header.returns)
-    assert answers_each == header.argv[-1].rest.startswith("groups")
+    answers_each = any(re.search(r"^each | answer\*", line) for line in header.returns)
+    has_groups = bool(header.argv) and header.argv[-1].rest.startswith("groups")
+    assert answers_each == has_groups
 
 
-@every_script
-def test_what_is_written_is_a_declared_key(script: str) -> None:
-    """The row WRITES names keys of the header."""
+@every_header
+def test_what_is_written_is_a_known_key(script: str) -> None:
+    """The row WRITES names keys of the header; that of a command names the run's keys."""
     header = header_of(script)
     assert header.writes
-    assert set(header.writes) <= {row.name for row in header.keys}
+    keys = RUN_KEYS | {"restoring"} if script in COMMANDS else {row.name for row in header.keys}
+    assert set(header.writes) <= keys
 
 
-@every_script
+@every_header
 def test_keys_that_are_written_by_name_are_declared(script: str) -> None:
     """Each writing command on a key of the run is in the row WRITES."""
     header = header_of(script)
-    names = {row.name for row in header.keys}
-    written = {key.removeprefix("keys.") for _, key in WRITING.findall(code_of(path_of(script)))}
-    assert {name for name in written if name in names} <= set(header.writes)
+    is_command = script in COMMANDS
+    names = RUN_KEYS | {"restoring"} if is_command else {row.name for row in header.keys}
+    assert written_by_name(script) & names <= set(header.writes)
 
 
 @every_file
@@ -188,10 +267,11 @@ def test_a_file_names_each_include_that_it_uses(name: str, include: bool) -> Non
     assert set(included(name, include=include)) == needed
 
 
-@every_script
-def test_an_include_comes_before_what_uses_it(script: str) -> None:
+@every_text
+def test_an_include_comes_before_what_uses_it(name: str) -> None:
     """Lua calls a local function only below its definition."""
-    text = load_scripts()[script].text
+    # In the library each script's own functions lie within the function of the script.
+    text = TEXTS[name].split("\nlocal function run_claim()")[0]
     for match in re.finditer(r"^local function (\w+)\(", text, re.MULTILINE):
         before = text[: match.start()]
         assert not re.search(rf"\b{match[1]}\(", before), f"{match[1]} is used before it is there"
@@ -204,8 +284,8 @@ def test_every_include_exists(name: str, include: bool) -> None:
 
 
 def test_every_include_is_used() -> None:
-    """Each file is named by a script or an include."""
-    used = {part for name in SCRIPTS for part in included(name)}
+    """Each file is named by a script, a command or an include."""
+    used = {part for name in [*SCRIPTS, *COMMANDS] for part in included(name)}
     used |= {part for name in INCLUDES for part in included(name, include=True)}
     assert used == set(INCLUDES)
 
@@ -220,26 +300,32 @@ def test_the_generated_tables_are_not_stale() -> None:
 def test_every_script_has_a_hash_of_its_own() -> None:
     """Two equal scripts would be one too many."""
     scripts = load_scripts()
-    assert len({script.sha for script in scripts.values()}) == len(scripts) == len(SCRIPTS)
+    assert set(scripts) == {*SCRIPTS, HOT_COMMIT}
+    assert len({script.sha for script in scripts.values()}) == len(scripts)
 
 
-@every_script
-def test_a_write_checks_for_a_repeat_before_everything_else(script: str) -> None:
-    """A repeated call must do nothing else."""
-    if "producer" not in {row.name for row in header_of(script).argv}:
-        return
-    code = code_of(path_of(script))
-    first = min(match.start() for match in re.finditer(r"recorded_answer\(", code))
-    assert "redis.call" not in code[:first]
+def test_a_commit_reads_its_record_before_everything_else() -> None:
+    """A repeated call must do nothing else, and the record is the first write of the others."""
+    code = code_of(path_of("commit"))
+    calls = re.findall(r"redis\.call\('(\w+)', (\w+)|p(call)\((execute)", code)
+    found = ["".join(call) for call in calls]
+    record = [f"{command}record_key" for command in ("GET", "PEXPIRE", "DEL", "SET")]
+    assert found == [*record, "callexecute", "SETrecord_key"]
 
 
-@every_script
-def test_nothing_random_decides(script: str) -> None:
+def test_only_commit_executes_commands() -> None:
+    """Every other script stands for itself: no command is written without a record."""
+    for name in set(SCRIPTS) - {"commit"}:
+        assert not set(COMMANDS) & set(re.findall(r"local function (\w+)", TEXTS[name]))
+
+
+@every_text
+def test_nothing_random_decides(name: str) -> None:
     """Replicas of old versions execute scripts again."""
-    assert not re.search(r"math\.random|RANDOMKEY|SRANDMEMBER", load_scripts()[script].text)
+    assert not re.search(r"math\.random|RANDOMKEY|SRANDMEMBER", TEXTS[name])
 
 
-@every_script
-def test_payloads_are_never_decoded(script: str) -> None:
+@every_text
+def test_payloads_are_never_decoded(name: str) -> None:
     """Only the Python side reads JSON."""
-    assert "cjson" not in load_scripts()[script].text
+    assert "cjson" not in TEXTS[name]

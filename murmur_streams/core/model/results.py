@@ -83,7 +83,8 @@ class GroupResult(BaseModel):
         return next(iter(self.outputs.values()))
 
 
-RunResult = AgentResult[Any] | GroupResult
+_AnyResult = AgentResult[Any]  # Made once: the subscript takes as long as the validation.
+RunResult = _AnyResult | GroupResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _read_agent(members: Mapping[str, Any], model: str | None) -> AgentResult[An
     if members.get("model", model) is not None and isinstance(output, dict):
         output = StoredModel.model_validate(output)
     kind, frames = members.get("error_type") or "RuntimeError", members.get("error_traceback")
-    return AgentResult[Any](
+    return _AnyResult(
         output=output,
         error=None if message is None else RemoteAgentError(kind, message, frames),
         metadata=ResultMetadata.model_validate(members.get("metadata") or {}),

@@ -181,6 +181,7 @@ def _fields_of_type(kind: str) -> frozenset[str]:
 _INT_FIELDS = _fields_of_type("int")
 _FLAGS = _fields_of_type("bool")
 _TEXT_FIELDS = _fields_of_type("str") - {"run_id"}
+_SORTED_FIELDS, _SORTED_FLAGS = sorted(_INT_FIELDS | _TEXT_FIELDS), sorted(_FLAGS)
 _LEFT_OUT_WHEN_ZERO = frozenset({"priority", "failures", "excused"})
 FOLDED_FIELDS = (
     _INT_FIELDS
@@ -244,15 +245,17 @@ def _value(run_id: str, name: str, text: str) -> object:
 
 def run_to_fields(run: Run) -> dict[str, str]:
     """Write a run as the text fields of its hash; unset fields are left out."""
-    fields = {"state": str(run.state)}
-    for name in sorted(_INT_FIELDS | _TEXT_FIELDS):
-        value = getattr(run, name)
+    fields, values = {"state": str(run.state)}, run.__dict__
+    for name in _SORTED_FIELDS:
+        value = values[name]
         if value is not None and not (value == 0 and name in _LEFT_OUT_WHEN_ZERO):
             fields[name] = str(value)
     if run.progress is not None:
         for name in PROGRESS_FIELDS:
             fields[f"progress_{name}"] = str(getattr(run.progress, name))
-    fields |= {name: "1" for name in sorted(_FLAGS) if getattr(run, name)}
+    for name in _SORTED_FLAGS:
+        if values[name]:
+            fields[name] = "1"
     return fields
 
 

@@ -53,10 +53,14 @@ def fold(entries: Iterable[JournalEntry]) -> Run | None:
     return run
 
 
+_BLANK = Run("", "", "")
+
+
 def _created(entry: JournalEntry) -> Run:
     fields = entry.fields
     texts: dict[str, Any] = {name: fields.get(name) for name in CREATED_TEXTS}
-    return Run(
+    return changed(
+        _BLANK,
         run_id=entry.run_id,
         target=fields["target"],
         epoch=fields["epoch"],

@@ -107,6 +107,19 @@ class Reading:
             self.seal = seq
         return True
 
+    def take_next(self, ms: int, seq: int) -> bool:
+        """Whether the reader gets this entry, which is an event of its life without any mark.
+
+        A shorter way to what ``take`` decides, for almost every entry of a long journal. The answer
+        False only means that ``take`` must decide, by the whole entry.
+        """
+        if seq != self.seq + 1 or (self.seal is not None and seq > self.seal):
+            return False
+        self.ms, self.seq = ms, seq
+        if seq > self.version:  # noqa: PLR1730  # max() would cost a third of this method
+            self.version = seq
+        return True
+
     def end(self) -> None:
         """End here: the run was deleted, and its last entry cannot be had."""
         self.seal = self.version = self.seq

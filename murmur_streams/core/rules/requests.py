@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypedDict, Unpack, cast
 
@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import limits as bounds
-from murmur_streams.core.model.commands import Create
+from murmur_streams.core.model.commands import Create, Payload
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.model.run import Run
 
@@ -29,6 +29,17 @@ class RunOptions(TypedDict, total=False):
 
 
 def create_command(
+    run_id: str, target: str, limits: bounds.Limits, **options: Unpack[RunOptions]
+) -> Create:
+    """Check the arguments of ``create`` and build its command.
+
+    Raises:
+        InvalidInputError: an id, target, input, metadata or tenant breaks a rule.
+    """
+    return Create(*_beginning(run_id, target, limits, **options))
+
+
+def _beginning(
     run_id: str,
     target: str,
     limits: bounds.Limits,
@@ -36,14 +47,10 @@ def create_command(
     input: JsonValue = None,  # noqa: A002  # the interface's name
     metadata: Mapping[str, JsonValue] | None = None,
     tenant: str | None = None,
-) -> Create:
-    """Check the arguments of ``create`` and build its command.
-
-    Raises:
-        InvalidInputError: an id, target, input, metadata or tenant breaks a rule.
-    """
+) -> tuple[str, str, Payload | None, str | None, str | None]:
+    """Check what all runs begin with: the first fields of Create."""
     bounds.check_run_id(run_id)
-    return Create(
+    return (
         bounds.check_target(target),
         bounds.new_epoch(),
         None if input is None else limits.input(encode_json(input, "the input")),
@@ -88,18 +95,20 @@ def submit_command(
     Raises:
         InvalidInputError: an argument breaks a rule.
     """
-    created, deadline = create_command(run_id, target, limits, **options), deadline_seconds
-    headers = {name: _trace((trace or {}).get(name)) for name in TRACE_NAMES}
+    beginning = _beginning(run_id, target, limits, **options)
+    headers = {name: _trace(trace.get(name)) for name in TRACE_NAMES} if trace else {}
     if at is not None and delay_seconds:
         raise InvalidInputError("pass at or a delay, not both")
-    return replace(
-        created,
+    return Create(
+        *beginning,
         queued=True,
         priority=check_priority(priority),
         delay_ms=milliseconds("the delay", delay_seconds),
         due_ms=None if at is None else due_milliseconds(at),
         # 0 would mean no deadline.
-        deadline_ms=0 if deadline is None else max(1, milliseconds("the deadline", deadline)),
+        deadline_ms=0
+        if deadline_seconds is None
+        else max(1, milliseconds("the deadline", deadline_seconds)),
         request_sha256=request_sha256,
         **headers,
     )

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
 
 from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
@@ -90,6 +90,8 @@ class PartitionWriter:
         self._when_idle = when_idle
         self._waiting = WaitingRuns()
         self._in_flight: deque[NumberedCall] = deque()
+        self._last_weights = (0, 0)
+        """Of the last two calls."""
         self._is_scheduled = False
         self._recovering: asyncio.Task[None] | None = None
         self._is_abandoned = False
@@ -103,10 +105,10 @@ class PartitionWriter:
     def add(self, write: WaitingWrite) -> None:
         """Queue a write; its future yields the answer."""
         self._waiting.add(write)
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            # At the end of this turn of the event loop: writes of other tasks join the call.
-            asyncio.get_running_loop().call_soon(self._send_next)
+        if self._is_half():
+            self._send(self._new_call())
+        else:
+            self._schedule()
 
     async def abandon(self) -> None:
         """Give up what waits and what is in flight."""
@@ -121,10 +123,28 @@ class PartitionWriter:
         """Begin with a new producer id, and number the calls in flight anew."""
         self._producer = secrets.token_hex(8)
         self._known = 0
-        self._last_used = 0.0
+        self._last_used = math.inf
         for n, call in enumerate(self._in_flight, 1):
             call.n = n
         self._n = len(self._in_flight)
+
+    def _is_half(self) -> bool:
+        """Whether half of what usually waits is here, so that the server can begin with it.
+
+        A hundred tasks that write in turn get their answers together and write again together. With
+        all of that in one call, client and server would wait for each other.
+        """
+        if self._recovering is not None or len(self._in_flight) == CALLS_IN_FLIGHT:
+            return False
+        if not self._in_flight:
+            return 2 * self._waiting.weight >= sum(self._last_weights)
+        return self._may_send() and self._waiting.weight >= self._in_flight[0].weight
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            # At the end of this turn of the event loop: writes of other tasks join the call.
+            asyncio.get_running_loop().call_soon(self._send_next)
 
     def _send_next(self) -> None:
         self._is_scheduled = False
@@ -153,14 +173,14 @@ class PartitionWriter:
         weight = self._waiting.weight
         groups = self._waiting.take()
         weight -= self._waiting.weight
+        self._last_weights = (self._last_weights[1], weight)
         call = NumberedCall(self._n, groups, self._clock(), weight)
         self._in_flight.append(call)
         return call
 
-    def _send(self, call: NumberedCall) -> asyncio.Future[Reply]:
-        call.reply = self._lane.call(*self._command(call))
-        call.reply.add_done_callback(functools.partial(self._on_reply, call))
-        return call.reply
+    def _send(self, call: NumberedCall) -> None:
+        on_reply = functools.partial(self._on_reply, call)
+        call.reply = self._lane.call(*self._command(call), notify=on_reply)
 
     def _command(self, call: NumberedCall) -> tuple[object, ...]:
         server, names = self._server, call.names
@@ -176,35 +196,35 @@ class PartitionWriter:
             call.arguments(self._producer, settled, self._known, self._durations, partitions),
         )
 
-    def _on_reply(self, call: NumberedCall, reply: asyncio.Future[Reply]) -> None:
-        error = reply.exception()
+    def _on_reply(self, call: NumberedCall) -> None:
+        assert call.reply is not None  # noqa: S101  # set when the call was sent
+        error = call.reply.exception()
         if self._recovering is not None or call is not self._in_flight[0]:
             return  # The recovery reads it, or that of its predecessor begins one.
         if error is None:
-            error = self._settle(call, reply.result())
+            error = self._settle(call, call.reply.result())
         if error is None:
-            self._send_next()
+            # Later: the tasks that have got their answers write again in the next turn.
+            self._schedule()
         elif self._is_abandoned:
-            self._fail(call, self._lost(call, error))
+            self._give_up()
         else:
             self._recovering = start_task(self._recover(), "repeat writes")
 
     def _settle(self, call: NumberedCall, reply: Reply) -> BaseException | None:
         """Give each write its answer; returns why the call must be sent again."""
-        tag, *texts = cast("Sequence[bytes]", reply)
-        if tag == b"UNCONFIRMED":
-            return UnconfirmedError("the number of partitions is not confirmed")
-        if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
-            return _NotExecutedError(tag.decode())
-        answers: Sequence[Answer | BaseException]
-        if tag == b"OK":
-            try:
+        try:
+            tag, *texts = reply
+            if tag == b"UNCONFIRMED":
+                return UnconfirmedError("the number of partitions is not confirmed")
+            if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
+                return _NotExecutedError(tag.decode())
+            answers: Sequence[Answer | BaseException] = [(tag.decode(),)] * len(call.writes)
+            if tag == b"OK":
                 answers = answers_to(call, texts)
-            except ValueError as bug:
-                self._fail(call, bug)
-                return None
-        else:
-            answers = [(tag.decode(),)] * len(call.writes)
+        except (TypeError, ValueError, AttributeError) as bug:  # not the form of a script's reply
+            self._fail(call, bug)
+            return None
         self._known = max(self._known, call.n)
         self._in_flight.popleft()
         for write, answer in zip(call.writes, answers, strict=True):
@@ -228,12 +248,32 @@ class PartitionWriter:
         try:
             while self._in_flight:
                 await self._until_known(self._in_flight[0])
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
         finally:
             self._recovering = None
-            while self._in_flight:
-                call = self._in_flight[0]
-                self._fail(call, self._lost(call, ConnectionError("the store was closed")))
         self._send_next()
+
+    def _give_up(self) -> None:
+        """Fail what is in flight: the store is closed."""
+        for call in tuple(self._in_flight):
+            reply, error = call.reply, None
+            if reply is None or not reply.done():
+                call.maybe_applied |= reply is not None
+            elif (error := reply.exception()) is not None:
+                self._note(call, error)
+            closed = StoreClosedError("the store was closed before the write")
+            reason = failures.reason_of(error) if error is not None else closed
+            self._fail(call, self._lost(call, reason) if call.maybe_applied else closed)
+
+    def _note(self, call: NumberedCall, error: BaseException) -> Fate:
+        """Judge a failed try, and note whether it may have been applied."""
+        reason = failures.reason_of(error)
+        fate = failures.fate_of(reason)
+        # A call that was not sent was not applied, whatever prevented it.
+        call.maybe_applied |= fate is Fate.UNKNOWN and reason is error
+        return fate
 
     async def _until_known(self, call: NumberedCall) -> None:
         """Send a call again, with the same number, until its answer is known or time is over.
@@ -245,7 +285,7 @@ class PartitionWriter:
         on until time is over, and its outcome is then reported as unknown and not as refused.
         """
         loop = asyncio.get_running_loop()
-        give_up, attempt = loop.time() + self._server.retry_seconds, 0
+        give_up, attempt = call.since + self._server.retry_seconds, 0
         while True:
             error = await self._error_of(call)
             if error is None:
@@ -277,9 +317,7 @@ class PartitionWriter:
         if isinstance(error, _NotExecutedError):
             self._start_anew(call, str(error))
             return False
-        fate = failures.fate_of(reason)
-        # A call that was not sent was not applied, whatever prevented it.
-        call.maybe_applied |= fate is Fate.UNKNOWN and reason is error
+        fate = self._note(call, error)
         if failures.code_of(reason) == "OOM" and call.mode != "freeing":
             return self._shrink(call, reason)
         if fate is Fate.BUG or (fate is Fate.REFUSED and not call.maybe_applied):

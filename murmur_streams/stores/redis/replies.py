@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from murmur_streams.core.model.entries import Fields, JournalEntry
-from murmur_streams.core.model.feed import read_position
+from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.work import Claim, ControlMessage
 from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.redis.connection.failures import UNCONFIRMED, UnconfirmedError
@@ -58,12 +58,16 @@ def read_answer(reply: Any) -> Answer:
     return answer
 
 
+def read_id(raw: bytes) -> Position:
+    """Read the raw id of a stream entry."""
+    ms, _, n = raw.partition(b"-")
+    return int(ms), int(n)
+
+
 def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
     """Read one raw stream entry."""
-    ms, seq = read_position(text(raw[0]))
-    texts = [text(part) for part in raw[1]]
-    fields = dict(zip(texts[::2], texts[1::2], strict=True))
-    return JournalEntry(run_id, epoch, ms, seq, fields)
+    ms, seq = read_id(raw[0])
+    return JournalEntry(run_id, epoch, ms, seq, pairs(raw[1]))
 
 
 def read_groups(flat: Answer) -> Iterator[tuple[str, dict[str, str]]]:

@@ -63,17 +63,29 @@ def commands_in(code: str) -> set[str]:
     return set(_CALL.findall(code))
 
 
-def with_check(name: str, code: str) -> str:
+def with_check(name: str, code: str, called: str, *, is_function: bool = False) -> str:
     """Put the check before a script.
 
     ``redis.acl_check_cmd`` costs 0.1 to 0.2 microseconds. Servers before 7.0 do not have it: there
     each command is called in a form that changes nothing, on a key that never exists, since ids
     have no slash. A server without free memory judges a script by its first write: so the first
     probe is one that it refuses, or, for a script that frees memory, one that it allows.
+
+    Args:
+        name: the script's.
+        code: its text.
+        called: the text with all functions that it calls, without the commands of ``commit.lua``:
+            each of those has a check of its own.
+        is_function: servers with functions have ``redis.acl_check_cmd``.
     """
-    commands = commands_in(code)
+    commands = commands_in(called)
+    asked = _asked_all(commands, "KEYS[1]")
+    if is_function:
+        return _CHECK_OF_FUNCTION.format(asked=asked, code=code)
     probes = "" if name in _WITHOUT_TAG else _probes(commands, frees=name in _FREEING)
-    return _CHECK.format(probes=probes, asked=_asked_all(commands, "KEYS[1]"), code=code)
+    if name == COMMIT:
+        probes = f"  if ARGV[5] == 'freeing' then {_probe('DEL').strip()} end\n{probes}"
+    return _CHECK.format(probes=probes, asked=asked, code=code)
 
 
 def _probes(commands: Iterable[str], *, frees: bool) -> str:
@@ -121,12 +133,23 @@ else
   if denied then return redis.error_reply('NOPERM the user may not call ' .. denied) end
 end
 {code}"""
+_CHECK_OF_FUNCTION = """\
+local allowed = redis.acl_check_cmd
+local denied = {asked}
+if denied then return redis.error_reply('NOPERM the user may not call ' .. denied) end
+{code}"""
 _CHECK_OF_COMMAND = """\
 DENIED.{name} = function(key)
   local allowed, call, fails = redis.acl_check_cmd, redis.call, call_that_fails
   if allowed then return {asked} end
   key = key .. '/'
 {probes}
+end
+"""
+_CHECK_OF_FUNCTIONS_COMMAND = """\
+DENIED.{name} = function(key)
+  local allowed = redis.acl_check_cmd
+  return {asked}
 end
 """
 _CALL_THAT_FAILS = """\
@@ -149,8 +172,8 @@ FREEING_COMMIT = "commit_freeing"
 LOADED = "loaded"
 """A function that does nothing: an answer shows that the library is there and may be called."""
 HOT_COMMIT = "commit_events"
-"""The same script with the commands of events alone: without functions, each call makes all that its
-script defines anew."""
+"""The same script with the commands of events alone: without functions, each call makes all that
+its script defines anew."""
 HOT_COMMANDS = frozenset({"append", "push_event"})
 
 
@@ -190,7 +213,8 @@ def load_scripts() -> dict[str, Script]:
     texts[HOT_COMMIT] = compose_commit(folder, sorted(HOT_COMMANDS))
     scripts: dict[str, Script] = {}
     for name, code in texts.items():
-        text = f"local CALL = {{}}\n{_CALL_THAT_FAILS}{with_check(name, code)}"
+        called = _called_by(folder / f"{COMMIT if name == HOT_COMMIT else name}.lua", folder)
+        text = f"local CALL = {{}}\n{_CALL_THAT_FAILS}{with_check(name, code, called)}"
         scripts[name] = Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
     return scripts
 
@@ -201,7 +225,7 @@ def load_library() -> Library:
     folder = script_folder()
     paths = sorted(folder.glob("*.lua"))
     parts, seen = list[str](), set[Path]()
-    _collect_commands(folder, command_names(folder), parts, seen)
+    _collect_commands(folder, command_names(folder), parts, seen, _CHECK_OF_FUNCTIONS_COMMAND)
     for path in paths:
         includes, _ = _read(path, folder)
         for included in includes:
@@ -209,18 +233,22 @@ def load_library() -> Library:
     bodies = [f"--body {path.stem}\n{_read(path, folder)[1]}" for path in paths]
     code = _without_unused(_with_numbers("\n".join([*parts, *bodies]) + "\n"))
     shared, *named = _BODY.split(code)
-    name = f"murmur_{hashlib.sha256(code.encode()).hexdigest()[:16]}"
-    text = [f"#!lua name={name}\nlocal KEYS, ARGV, CALL = nil, nil, nil\n{_CALL_THAT_FAILS}{shared}"]
-    for each, body in zip(named[::2], named[1::2], strict=True):
-        text.append(f"local function run_{each}()\n{with_check(each, body)}end\n")
-        text.append(_registered(name, each, each, frees=each in _FREEING))
+    scripts = dict(zip(named[::2], named[1::2], strict=True))
+    text = [f"local KEYS, ARGV, CALL = nil, nil, nil\n{shared}"]
+    for each, body in scripts.items():
+        called = _called_by(folder / f"{each}.lua", folder)
+        checked = with_check(each, body, called, is_function=True)
+        text.append(f"local function run_{each}()\n{checked}end\n")
+    name = f"murmur_{hashlib.sha256(''.join(text).encode()).hexdigest()[:16]}"
+    text.insert(0, f"#!lua name={name}\n")
+    text += [_registered(name, each, each, frees=each in _FREEING) for each in scripts]
     text.append(_registered(name, FREEING_COMMIT, COMMIT, frees=True))
     text.append(f"redis.register_function('{name}_{LOADED}', function() return 'OK' end)\n")
     return Library(name, "".join(text))
 
 
 def _registered(library: str, name: str, script: str, *, frees: bool) -> str:
-    """Register a script as a function; one that frees memory is called while memory is full, too."""
+    """Register a script as a function; one that frees memory may be called without free memory."""
     flags = ", flags = {'allow-oom'}" if frees else ""
     return (
         f"redis.register_function({{function_name = '{library}_{name}'{flags},\n"
@@ -273,26 +301,30 @@ def compose_commit(folder: Path, names: Sequence[str]) -> str:
 
 
 def _collect_commands(
-    folder: Path, names: Sequence[str], parts: list[str], seen: set[Path]
+    folder: Path,
+    names: Sequence[str],
+    parts: list[str],
+    seen: set[Path],
+    check: str = _CHECK_OF_COMMAND,
 ) -> None:
     """Add the commands, the check of the rights for each, and the tables of both."""
     for name in names:
         _collect(folder / "commands" / f"{name}.lua", folder, parts, seen)
-    checks = [_check_of_command(folder, name) for name in names]
+    checks = [_check_of_command(folder, name, check) for name in names]
     functions = ", ".join(f"{name} = {name}" for name in names)
     parts += [f"local COMMANDS, DENIED = {{{functions}}}, {{}}", *checks]
 
 
 @cache
-def _check_of_command(folder: Path, name: str) -> str:
+def _check_of_command(folder: Path, name: str, check: str) -> str:
     commands = commands_in(_called_by(folder / "commands" / f"{name}.lua", folder))
-    return _CHECK_OF_COMMAND.format(
+    return check.format(
         name=name, asked=_asked_all(commands, "key"), probes=_probes(commands, frees=False)
     )
 
 
 def _called_by(path: Path, folder: Path) -> str:
-    """A command's code with all that it calls."""
+    """The code of a command or a script with all that it calls."""
     parts: list[str] = []
     _collect(path, folder, parts, set())
     return _without_unused("\n".join([*parts, f"return {path.stem}"]) + "\n")

@@ -69,9 +69,10 @@ class Writer:
         if self._closed:
             partition.budget.release(size)
             self._refuse_when_closed()
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
         weight = weight_of(command, events)
-        partition.add(WaitingWrite(command, run_id, arguments, weight, size, answer))
+        partition.add(WaitingWrite(command, run_id, arguments, weight, size, loop.time(), answer))
         return await answer
 
     async def close(self, seconds: float) -> None:

@@ -38,6 +38,8 @@ class WaitingWrite:
     """About how many microseconds of the server's time it takes."""
     size: int
     """Its bytes."""
+    since: float
+    """When it was made, by the loop's clock."""
     answer: asyncio.Future[Answer]
 
 
@@ -78,6 +80,11 @@ class NumberedCall:
     @property
     def writes(self) -> list[WaitingWrite]:
         return [write for group in self.groups for write in group.writes]
+
+    @property
+    def since(self) -> float:
+        """When its oldest write was made, by the loop's clock."""
+        return min(write.since for write in self.writes)
 
     @property
     def names(self) -> set[str]:

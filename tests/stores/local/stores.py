@@ -15,6 +15,15 @@ STORES: dict[str, type[FileRunStore]] = {"sqlite": SQLiteRunStore, "rocksdb": Ro
 Open = Callable[..., FileRunStore]
 
 
+class Clock:
+    """The same time for all, until a test moves it."""
+
+    ms = 1_800_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
 def opener(name: str, folder: Path) -> Open:
     """Opens the same store again and again."""
 

@@ -13,16 +13,9 @@ from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.rocksdb import keys
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 from murmur_streams.testing.workbench import note, types_of
-from tests.stores.local.stores import Open
+from tests.stores.local.stores import Clock, Open
 
 HOUR_MS = 3_600_000
-
-
-class Clock:
-    ms = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.ms
 
 
 def garble_run(kind: str, folder: Path, run_id: str) -> None:

@@ -22,7 +22,7 @@ from murmur_streams import (
     RunState,
     RunStore,
 )
-from tests.stores.local.stores import STORES
+from tests.stores.local.stores import STORES, Clock
 
 RUN_IDS = ("one", "two")
 TARGET = "researcher"
@@ -44,15 +44,6 @@ STEPS = st.one_of(
     st.tuples(st.just("move"), st.sampled_from(RUN_IDS), st.none()),
     st.tuples(st.just("wait"), st.sampled_from(RUN_IDS), st.sampled_from([1, 900, 5_000, 70_000])),
 )
-
-
-class Clock:
-    """The same time for all."""
-
-    ms = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.ms
 
 
 async def _create(store: RunStore, run_id: str, given: Any) -> object:

@@ -8,6 +8,7 @@ from typing import cast
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.connection.connections import Reply
+from murmur_streams.stores.redis.connection.failures import UnconfirmedError
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.scripts import COMMIT
 from murmur_streams.stores.redis.store import RedisRunStore
@@ -35,8 +36,8 @@ class HandWriter:
         self.settled: int | None = None
         """The call's ``settled``; None: all calls before it are."""
         self.known = 0
-        self.tag = ""
-        """The tag of the last call's reply."""
+        self.reply: list[str] = []
+        """The last call's reply as it came."""
         self._waiting = WaitingRuns()
         self._sending: asyncio.Task[None] | None = None
 
@@ -45,7 +46,7 @@ class HandWriter:
     ) -> Answer:
         del events
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, answer))
+        self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, 0.0, answer))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         await self._sending
@@ -60,21 +61,26 @@ class HandWriter:
     async def _send(self) -> None:
         call = NumberedCall(self.n, self._waiting.take(), self._clock(), 0)
         self._sending = None
-        server = self._store._server
-        partition = server.keys.partition(call.writes[0].run_id)
-        command = server.loader.command(
-            COMMIT, server.keys.commit_keys(partition), self.arguments(call)
-        )
-        reply: Reply = await server._commands.call(*command)
-        self.tag = reply[0].decode()
-        found = (
-            answers_to(call, reply[1:]) if self.tag == "OK" else [(self.tag,)] * len(call.writes)
-        )
-        for write, answer in zip(call.writes, found, strict=True):
+        reply = await self._reply_to(call, call.writes[0].run_id)
+        self.reply = [text.decode() for text in reply]
+        is_for_it = self.reply[0] == "OK" and len(reply) == len(call.groups) + 1
+        # A repeated number gets the answers of the first call with it, whatever it carries.
+        answers = answers_to(call, reply[1:]) if is_for_it else [(self.reply[0],)] * len(call.writes)
+        for write, answer in zip(call.writes, answers, strict=False):
             if isinstance(answer, Exception):
                 write.answer.set_exception(answer)
             else:
                 write.answer.set_result(answer)
+
+    async def _reply_to(self, call: NumberedCall, run_id: str) -> list[bytes]:
+        server = self._store._server
+        keys = server.keys.commit_keys(server.keys.partition(run_id))
+        while True:
+            command = server.loader.command(COMMIT, keys, self.arguments(call))
+            reply: Reply = await server._commands.call(*command)
+            if reply[0] != b"UNCONFIRMED":
+                return reply
+            await server.preparation.for_retry(UnconfirmedError())
 
 
 def calls_by_hand(writer: HandWriter, durations: Durations) -> Calls:

@@ -19,7 +19,6 @@ from murmur_streams.core.model.commands import (
     PushEvent,
     Reclaim,
     RequestCancel,
-    Seal,
     SetResult,
     Start,
 )
@@ -31,7 +30,9 @@ from murmur_streams.core.rules.evolve import evolve, fold
 
 WAKE_TOKENS = 64
 MERGED = (Append, PushEvent)
-"""The commands that may come together in one call."""
+"""The commands of several callers to one run become one command of a call."""
+Group = tuple[str, Sequence[Command]]
+"""A run id and what is executed on it together: one command, or several of those."""
 
 
 @dataclass
@@ -46,17 +47,25 @@ class Life:
 
 
 @dataclass
+class Record:
+    """The last call of a producer, and the answers of it and of the call before it."""
+
+    n: int
+    answers: list[str]
+    earlier: list[str]
+
+
+@dataclass
 class Model:
-    """The runs of a partition, and its record of them."""
+    """The runs of a partition, and the records of their producers."""
 
     late_event_ms: int
     caller_ms: int
     max_events: int = 0
     lives: dict[str, Life] = field(default_factory=dict)
     tombstones: dict[str, list[JournalEntry]] = field(default_factory=dict)
-    producers: dict[str, dict[str, tuple[int, Answer]]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
+    records: dict[str, Record] = field(default_factory=dict[str, "Record"])
+    """producer -> its last calls."""
     queues: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     leases: dict[str, bool] = field(default_factory=dict)
     """run id -> whether the lease has run out."""
@@ -73,27 +82,27 @@ class Model:
         life = self.lives.get(run_id)
         return None if life is None else life.run
 
-    def execute(self, run_id: str, command: Command, producer: str, n: int) -> Answer:
-        """Send a numbered command: the producer rule first, then the core."""
-        if isinstance(command, MERGED):
-            return self.execute_together(run_id, [command], producer, n)
-        if (repeat := self._repeated(run_id, producer, n)) is not None:
-            return repeat
-        decision = self._decide(run_id, command, self.run(run_id))
-        self._apply(run_id, command, decision)
-        if _is_remembered(command, decision):
-            self.producers[run_id][producer] = (n, decision.answer)
-        return decision.answer
+    def execute(self, groups: Sequence[Group], producer: str, n: int) -> list[str]:
+        """Send a numbered call: the producer rule first, then the core; the script's reply."""
+        record = self.records.get(producer)
+        if record is not None and n == record.n:
+            return ["OK", *record.answers]
+        if record is not None and n == record.n - 1 and record.earlier:
+            return ["OK", *record.earlier]
+        if record is not None and n < record.n:
+            return ["DROPPED"]
+        answers = [self._execute_group(run_id, commands) for run_id, commands in groups]
+        is_next = record is not None and n == record.n + 1
+        earlier = record.answers if record is not None and is_next else []
+        self.records[producer] = Record(n, answers, earlier)
+        return ["OK", *answers]
 
-    def execute_together(
-        self, run_id: str, commands: Sequence[Command], producer: str, n: int
-    ) -> Answer:
-        """Send commands in one numbered call: two texts of answer for each, or one for all."""
-        if (repeat := self._repeated(run_id, producer, n)) is not None:
-            return repeat
+    def _execute_group(self, run_id: str, commands: Sequence[Command]) -> str:
         run = self.run(run_id)
-        if run is None:
-            return ("NOT_FOUND",)
+        if run is None or not isinstance(commands[0], MERGED):
+            (decision,) = (self._decide(run_id, command, run) for command in commands[:1])
+            self._apply(run_id, commands[0], decision)
+            return _untimed(decision.answer)
         decisions: list[Decision] = []
         written: list[tuple[int, Run]] = []
         for index, command in enumerate(commands):
@@ -103,15 +112,12 @@ class Model:
             for entry in decisions[-1].entries:
                 run = evolve(run, entry)
         if written:
-            # A call has one snapshot at most, after all that it writes.
+            # A command has one snapshot at most, after all that it writes.
             index, before = written[-1]
             decisions[index] = self._decide(run_id, commands[index], before)
         for command, decision in zip(commands, decisions, strict=True):
             self._apply(run_id, command, decision)
-        pairs = [(*decision.answer, "-")[:2] for decision in decisions]
-        answer = tuple(itertools.chain.from_iterable(pairs))
-        self.producers[run_id][producer] = (n, answer)
-        return answer
+        return "|".join(_untimed(decision.answer) for decision in decisions)
 
     def rebuild(self, run_id: str) -> None:
         """Fold the journal: progress that only the hash had is gone."""
@@ -189,12 +195,6 @@ class Model:
             fates.append("queued" if decision.answer == ("OK", "pending") else "ended")
         return fates
 
-    def _repeated(self, run_id: str, producer: str, n: int) -> Answer | None:
-        last, answer = self.producers[run_id].get(producer, (-1, ()))
-        if n > last:
-            return None
-        return answer if n == last else ("DROPPED",)
-
     def _decide(
         self, run_id: str, command: Command, run: Run | None, max_events: int | None = None
     ) -> Decision:
@@ -256,11 +256,8 @@ class Model:
         self.wakes[target] = min(WAKE_TOKENS, self.wakes[target] + 1)
 
 
-def _is_remembered(command: Command, decision: Decision) -> bool:
-    # A call that wrote nothing and would get the same answer again needs no record.
-    if decision.answer[0] in {"NOT_FOUND", "EXISTS"}:
-        return False
-    return bool(decision.entries) or not isinstance(command, Seal)
+def _untimed(answer: Answer) -> str:
+    return "WAIT" if answer[0] == "WAIT" else " ".join(answer)
 
 
 def _claimed(life: Life, claim: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from murmur_streams.core.model.run import (
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.redis.keys import Keys
-from tests.stores.redis.model import Model
+from tests.stores.redis.model import Model, Record
 
 TIMES = frozenset(
     {
@@ -103,9 +103,10 @@ class Partition:
             return self._client.get(key).decode()
         return kind
 
-    def _producers(self, key: str) -> object:
-        records = {name: text.split() for name, text in _texts(self._client.hgetall(key)).items()}
-        return {name: (int(n), tuple(answer)) for name, (n, _, *answer) in records.items()}
+    def _producer(self, key: str) -> object:
+        numbered, _, earlier = self._client.get(key).decode().partition("\n\n")
+        n, *answers = numbered.split("\n")
+        return Record(int(n), untimed_answers(answers), untimed_answers(earlier.splitlines()))
 
     def _dead(self, key: str) -> object:
         if self._client.type(key) == b"set":
@@ -174,7 +175,7 @@ def expected_dump(
     ):
         remaining = since(entries, partition.oldest(run_id))
         dump[keys.journal(run_id)] = [(entry.seq, untimed(entry.fields)) for entry in remaining]
-        dump[keys.producers(run_id)] = model.producers[run_id]
+    dump |= {keys.producer(name, PARTITION): each for name, each in model.records.items()}
     dump |= index
     dump |= {keys.queue(target, PARTITION): members for target, members in model.queues.items()}
     dump |= {keys.wake(target, PARTITION): count for target, count in model.wakes.items()}
@@ -214,6 +215,11 @@ def without_times(fields: dict[str, str]) -> dict[str, str]:
         for name, text in fields.items()
         if name not in NOT_FOLDED
     }
+
+
+def untimed_answers(texts: list[str]) -> list[str]:
+    """Answers of a call; how long to wait depends on the clock."""
+    return ["WAIT" if text.startswith("WAIT ") else text for text in texts]
 
 
 def untimed(fields: Any) -> dict[str, str]:

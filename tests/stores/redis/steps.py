@@ -30,7 +30,6 @@ from murmur_streams.core.model.events import RunEventType
 from murmur_streams.core.model.limits import Limits, new_epoch
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import TERMINAL_STATES, RunProgress, RunState
-from murmur_streams.stores.redis.writes import MERGED_SCRIPTS
 
 RUN_IDS = ("a", "b:1", "c")
 TARGETS = ("alpha", "beta.2")
@@ -41,22 +40,31 @@ Build = Callable[[Run | None], Command]
 
 
 @dataclass(frozen=True)
+class Part:
+    """One caller's command on a run."""
+
+    run_id: str
+    name: str
+    build: Build
+
+    def __repr__(self) -> str:
+        return f"{self.name} {self.run_id}"
+
+
+@dataclass(frozen=True)
 class Send:
-    """Commands on a run in one call, by the store's writer or by hand; of most scripts only one.
+    """Commands in one call, by the store's writer or by hand.
 
     ``ahead`` None: through the store. Else: its number is the producer's last one plus this.
     """
 
-    run_id: str
-    name: str
-    builds: tuple[Build, ...]
+    parts: tuple[Part, ...]
     producer: str = ""
     ahead: int | None = None
 
     def __repr__(self) -> str:
         way = "" if self.ahead is None else f" by {self.producer}{self.ahead:+d}"
-        times = "" if len(self.builds) == 1 else f"{len(self.builds)} "
-        return f"<{times}{self.name} {self.run_id}{way}>"
+        return f"<{', '.join(map(repr, self.parts))}{way}>"
 
 
 @dataclass(frozen=True)
@@ -247,17 +255,24 @@ BUILDS: dict[str, st.SearchStrategy[Build]] = {
 }
 
 
+names = st.sampled_from(("update_progress", "append", "push_event", "set_state", *BUILDS))
+
+
 @st.composite
 def sends(draw: st.DrawFn) -> Send:
-    name = draw(st.sampled_from(("update_progress", "append", "push_event", "set_state", *BUILDS)))
-    most = 4 if name in MERGED_SCRIPTS and draw(st.booleans()) else 1
-    builds = draw(st.lists(BUILDS[name], min_size=1, max_size=most).map(tuple))
+    count = draw(st.sampled_from((1, 1, 1, 2, 4, 6)))
+    one_name = draw(st.booleans())
+    name = draw(names)
+    parts: list[Part] = []
+    for _ in range(count):
+        name = name if one_name else draw(names)
+        parts.append(Part(draw(runs), name, draw(BUILDS[name])))
     producer, ahead = draw(
         st.sampled_from(
             (("", None), ("", None), ("", None), ("p", 0), ("p", 1), ("p", -1), ("q", 2))
         )
     )
-    return Send(draw(runs), name, builds, producer, ahead)
+    return Send(tuple(parts), producer, ahead)
 
 
 KINDS: dict[str, st.SearchStrategy[Step]] = {
@@ -283,12 +298,12 @@ steps: st.SearchStrategy[Step] = st.sampled_from(
 def _opening(target: str, *, enqueue: bool, tenant: str | None) -> list[Step]:
     created = _create(target, None, None, tenant)
     if not enqueue:
-        return [Send("a", "create", (created,))]
-    return [Send("a", "submit", (_submit(created, {}),))]
+        return [Send((Part("a", "create", created),))]
+    return [Send((Part("a", "submit", _submit(created, {})),))]
 
 
 def _running() -> Step:
-    return Send("a", "set_state", (_always(SetState(RunState.RUNNING)),))
+    return Send((Part("a", "set_state", _always(SetState(RunState.RUNNING))),))
 
 
 def _openings(tenant: str | None) -> tuple[list[Step], ...]:
@@ -305,7 +320,7 @@ def _openings(tenant: str | None) -> tuple[list[Step], ...]:
         [
             *submitted,
             Claim(TARGETS, 1, lost=True),
-            Send("a", "request_cancel", (_always(RequestCancel()),)),
+            Send((Part("a", "request_cancel", _always(RequestCancel())),)),
         ],
     )
 

@@ -20,9 +20,13 @@ from tests.stores.redis.working import INTERVAL_SECONDS, WORK, expire_leases, ha
 RUNS = (SOUND[0], DAMAGED, SOUND[1])
 BOTH = [*WORK, TargetRule("other")]
 PAYLOADS: dict[str, Damage] = {
-    "the input is not a string": lambda client, keys: client.sadd(keys.input(DAMAGED), "x"),
-    "the checkpoint is not a string": lambda client, keys: client.sadd(
-        keys.checkpoint(DAMAGED), "x"
+    "the input is not a string": lambda client, keys: (
+        client.delete(keys.input(DAMAGED)),
+        client.sadd(keys.input(DAMAGED), "x"),
+    ),
+    "the checkpoint is not a string": lambda client, keys: (
+        client.hset(keys.run(DAMAGED), "checkpoint_size", 1),
+        client.sadd(keys.checkpoint(DAMAGED), "x"),
     ),
     "the attempt is not a number": lambda client, keys: client.hset(
         keys.run(DAMAGED), "attempt", "x"
@@ -58,7 +62,7 @@ async def test_a_run_that_is_damaged_takes_no_other_claim_with_it(
 ) -> None:
     """One claim call of three runs still hands out the two sound ones."""
     for run_id in RUNS:
-        await store.submit(run_id, "work")
+        await store.submit(run_id, "work", input=1)
     (DAMAGES | PAYLOADS)[damage](space.admin, space.keys)
     found = ids(await take(queue, 3))
     assert [run_id for run_id in found if run_id != DAMAGED] == [*SOUND]

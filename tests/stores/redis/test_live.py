@@ -262,7 +262,7 @@ async def test_a_slow_subscriber_costs_bounded_memory(
     await writer.finish("run", RunState.COMPLETED)
     run = store._tails._live[0]._followed["run"]
     await wait_until(lambda: run.last_id.endswith("-5003"), "all of it was delivered")
-    assert len(run._tail) == 256
+    assert len(run._tail or ()) == 256
     assert [event.data async for event in slow] == list(range(1, 5_001))
 
 

@@ -121,13 +121,13 @@ async def test_a_run_gone_when_its_seal_is_due_is_reported_at_once(
     """The follower that wants to seal it finds out that it is gone."""
     async with space.store(late_event_seconds=0) as store:
         await store.create(RUN_ID, "t")
-        seal = store._tails._seal
+        seal = store._tails.seal
 
         async def too_late(run_id: str) -> Answer:
             space.admin.delete(*space.keys.of_run(run_id))
             return await seal(run_id)
 
-        store._tails._seal = too_late
+        store._tails.seal = too_late
         await store.set_state(RUN_ID, RunState.COMPLETED)
         [end] = await ends_of(store, READERS[reader], [RUN_ID])
         assert isinstance(end, CursorResetError), end

@@ -14,20 +14,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from murmur_streams.core.model.commands import Start
+from murmur_streams.core.model.commands import Command, Start
 from murmur_streams.core.model.errors import RunNotFoundError
-from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.replies import read_groups
 from murmur_streams.stores.redis.restoring import rebuild_run
 from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.stores.redis.writer import Writer
+from murmur_streams.stores.redis.writes import NumberedCall, WaitingRuns, WaitingWrite, answers_to
 from tests.key_audit import audit_keys
 from tests.servers import Space
 from tests.stores.redis.damage import damage
 from tests.stores.redis.hand import HandWriter, calls_by_hand
 from tests.stores.redis.model import Model
-from tests.stores.redis.partition import Partition, expected_dump, model_as_compared
+from tests.stores.redis.partition import (
+    Partition,
+    expected_dump,
+    model_as_compared,
+    untimed_answers,
+)
 from tests.stores.redis.steps import (
     RUN_IDS,
     TARGETS,
@@ -63,10 +69,12 @@ class Twins:
         self.partition = Partition(admin, store._keys)
         durations = Durations(ttl_ms, LIVE_TTL_MS, late_ms, FEED_MAX, max_events)
         self.durations = durations
-        self.writer = store._writer
-        self.hand = HandWriter(store)
-        self.calls = Calls(self.writer, store._keys, durations, lambda: self.model.caller_ms)
-        self.hand_calls = calls_by_hand(self.hand, store, durations, lambda: self.model.caller_ms)
+        clock = lambda: self.model.caller_ms  # noqa: E731
+        self.writer = Writer(store._server, durations, clock)
+        self.writer._lanes = store._writer._lanes
+        self.calls = Calls(self.writer, durations)
+        self.hand = HandWriter(store, durations, clock)
+        self.hand_calls = calls_by_hand(self.hand, durations)
         self._tokens = itertools.count()
 
     async def take(self, step: Step) -> None:
@@ -113,27 +121,50 @@ class Twins:
             assert (await self.store.audit(run_id)).problems == ()
 
     async def _send(self, step: Send) -> None:
-        commands = [build(self.model.run(step.run_id)) for build in step.builds]
+        commands = [part.build(self.model.run(part.run_id)) for part in step.parts]
+        call, groups = self._planned(step, commands)
+        writer = self.writer._of(0)
+        # So many writes are expected that it waits for the end of the turn of the loop.
+        writer._last_weights = (10**9, 10**9)
         if step.ahead is None:
-            calls, producer, n = self.calls, self.writer._producer, self.writer._n + 1
+            calls, producer, n = self.calls, writer._producer, writer._n + 1
         else:
-            last, _ = self.model.producers[step.run_id].get(step.producer, (1, ()))
+            record = self.model.records.get(step.producer)
+            last = 2 if record is None else record.n
             calls, producer, n = self.hand_calls, step.producer, last + step.ahead
             self.hand.producer, self.hand.n = producer, n
         answers = await asyncio.gather(
-            *(calls.execute(step.run_id, command) for command in commands)
+            *(
+                calls.execute(part.run_id, command)
+                for part, command in zip(step.parts, commands, strict=True)
+            ),
         )
-        # However many there are, they left in one call.
-        assert step.ahead is not None or self.writer._n == n
-        if len(commands) == 1:
-            wanted = self.model.execute(step.run_id, commands[0], producer, n)
-        else:
-            wanted = self.model.execute_together(step.run_id, commands, producer, n)
-        found = answers[0] if len(wanted) == 1 else tuple(itertools.chain.from_iterable(answers))
+        wanted = self.model.execute(groups, producer, n)
         if step.ahead is not None:
-            found = self.hand.answer
-        assert _times_aside(found) == _times_aside(wanted)
-        self.compare((step.run_id,))
+            assert untimed_answers(self.hand.reply) == wanted
+        else:
+            # However many there are, they left in one call.
+            assert writer._n == n
+            texts = answers_to(call, [text.encode() for text in wanted[1:]])
+            order = [write.size for write in call.writes]
+            found = [answers[index] for index in order]
+            assert [each[:1] if each[0] == "WAIT" else each for each in found] == texts
+        self.compare(tuple({part.run_id for part in step.parts}))
+
+    def _planned(
+        self, step: Send, commands: list[Command]
+    ) -> tuple[NumberedCall, list[tuple[str, list[Command]]]]:
+        """How the writer forms the call; the size of each write is its part's index."""
+        waiting, future = WaitingRuns(), asyncio.get_running_loop().create_future()
+        for index, part in enumerate(step.parts):
+            name = part.name
+            waiting.add(WaitingWrite(name, part.run_id, [], 0, index, 0.0, future))
+        call = NumberedCall(0, waiting.take(), 0, 0)
+        groups = [
+            (group.writes[0].run_id, [commands[write.size] for write in group.writes])
+            for group in call.groups
+        ]
+        return call, groups
 
     async def _rebuild(self, step: Rebuild) -> None:
         run_id = step.run_id
@@ -211,10 +242,6 @@ class Twins:
 def _in_any_time(found: tuple[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
     kind, fields = found
     return kind, {name: text for name, text in fields.items() if name not in LEFT}
-
-
-def _times_aside(answer: Answer) -> Answer:
-    return answer[:1] if answer[:1] == ("WAIT",) else answer
 
 
 @pytest.fixture

@@ -51,7 +51,8 @@ async def test_the_time_left_to_a_deadline_is_by_the_servers_clock(
     await store.submit("run", "work", deadline_seconds=3600)
     await store.submit("for-ever", "work")
     before = server_ms(space)
-    run, for_ever = await take(queue, 2)
+    claims = {claim.run_id: claim for claim in await take(queue, 2)}
+    run, for_ever = claims["run"], claims["for-ever"]
     assert run.deadline_ms is not None
     assert run.deadline_left_seconds is not None
     claimed_ms = run.deadline_ms - run.deadline_left_seconds * 1000

@@ -121,6 +121,7 @@ def test_a_run_whose_row_was_changed_is_damaged_and_left_out(
 @pytest.mark.parametrize("change", ["version = 'abc'", "version = 3.5", "last_ms = x'00'"])
 def test_a_version_that_is_no_number_is_damage(database: Database, change: str) -> None:
     """So is one with a fraction, or a time of a wrong type."""
+    _change(database, "INSERT INTO versions VALUES (1, 6, 6)")
     _change(database, f"UPDATE versions SET {change} WHERE run_no = 1")
     with pytest.raises(RunDamagedError):
         database.stored("r1")
@@ -137,7 +138,7 @@ def test_a_page_of_a_listing_is_full_when_others_cannot_be_read(database: Databa
 
 def test_a_version_that_is_too_low_concerns_its_run_only(database: Database) -> None:
     """The error names that run, and the other run can be written."""
-    _change(database, "UPDATE versions SET version = 2 WHERE run_no = 1")
+    _change(database, "INSERT INTO versions VALUES (1, 2, 6)")
     with pytest.raises(
         RunDamagedError, match=r"'r1' .*version is 2, .*entry 6\); .*rebuild"
     ) as reported:

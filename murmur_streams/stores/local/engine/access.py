@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from murmur_streams.stores.local.engine.database import Database, Reader, Stored
+from murmur_streams.stores.local.engine.run_writes import KnownRows
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 
 T = TypeVar("T")
 
-Begin = Callable[[Database, dict[str, Stored], set[str]], Transaction]
-"""Makes a transaction: of the database, the runs whose rows are known, and the ids of those that
-could not be read."""
+Begin = Callable[[Database, KnownRows], Transaction]
+"""Makes a transaction of a database and what its writer knows of it."""
 Committed = Callable[[list[Written]], None]
 """Called on the event loop with what a group wrote, before its callers get their answers."""
 

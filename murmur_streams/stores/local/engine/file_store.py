@@ -161,7 +161,7 @@ class FileAccess(Access):
 
     async def stored(self, run_id: str) -> Stored | None:
         file = await self.get()
-        if self.look_seconds is None and (known := file.writer.known.get(run_id)) is not None:
+        if self.look_seconds is None and (known := file.writer.known.runs.get(run_id)) is not None:
             # No other process writes this file: what was written last is what it holds.
             return known
         return await file.read(lambda reader: reader.stored(run_id))

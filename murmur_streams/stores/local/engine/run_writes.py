@@ -33,6 +33,23 @@ _PLAIN = (Append, PushEvent)
 
 
 @dataclass(slots=True)
+class KnownRows:
+    """The writer's knowledge of a database, which it need not read again."""
+
+    runs: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    """Runs as they were committed last, the oldest first; any thread may read it."""
+    damaged: set[str] = field(default_factory=set[str])
+    """Runs that housekeeping could not read."""
+    first_due_ms: int = 0
+    """Before this moment no run expires or is overdue."""
+
+    def forget(self) -> None:
+        """Another process wrote."""
+        self.runs.clear()
+        self.first_due_ms = 0
+
+
+@dataclass(slots=True)
 class Written:
     """The effect of a write on a run, for subscribers and workers of this process."""
 
@@ -49,24 +66,24 @@ class RunWrites:
 
     Args:
         database: begun; for rows that were committed before.
-        known: stored runs that are known without a read, by id; never changed here.
+        known: shared by all groups of a writer.
         durations: of the store.
         max_events: the journal's cap; 0 for none.
         now_ms: the group's moment, Unix milliseconds.
     """
 
     database: Database
-    known: dict[str, Stored]
+    known: KnownRows
     durations: RunDurations
     max_events: int
     now_ms: int
     changes: Changes = field(default_factory=Changes)
     written: list[Written] = field(default_factory=lambda: [])
-    damaged: set[str] = field(default_factory=set[str])
-    """Runs that housekeeping could not read; the set is shared by all groups."""
     due_runs: int = 0
     """How many due runs the group ends or removes before its end."""
 
+    _read: dict[str, Stored | None] = field(default_factory=dict[str, "Stored | None"])
+    """Runs that were not known, as this group read them."""
     _now: Now = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,17 +119,21 @@ class RunWrites:
     def _found(self, run_id: str) -> Stored | None:
         """The stored run, expired or not; None when it does not exist."""
         change = self.changes.runs.get(run_id)
-        if change is not None:
-            return change.after
-        known = self.known.get(run_id)
-        return self.database.stored(run_id) if known is None else known
+        return self._committed(run_id) if change is None else change.after
+
+    def _committed(self, run_id: str) -> Stored | None:
+        """The stored run as it was before the group."""
+        known = self.known.runs.get(run_id)
+        if known is not None:
+            return known
+        if run_id not in self._read:
+            self._read[run_id] = self.database.stored(run_id)
+        return self._read[run_id]
 
     def _change(self, run_id: str, after: Stored | None) -> RunChange:
         change = self.changes.runs.get(run_id)
         if change is None:
-            known = self.known.get(run_id)
-            before = self.database.stored(run_id) if known is None else known
-            change = self.changes.runs[run_id] = RunChange(before, after)
+            change = self.changes.runs[run_id] = RunChange(self._committed(run_id), after)
         change.after = after
         change.is_plain = False
         return change

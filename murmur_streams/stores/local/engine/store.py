@@ -34,6 +34,7 @@ from murmur_streams.stores.local.engine.bookkeeping import RunDurations, is_due
 from murmur_streams.stores.local.engine.claiming import Signals
 from murmur_streams.stores.local.engine.dead import LocalDeadLetters
 from murmur_streams.stores.local.engine.feed import LocalFeed
+from murmur_streams.stores.local.engine.run_writes import KnownRows
 from murmur_streams.stores.local.engine.tails import LocalTails
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 from murmur_streams.stores.local.engine.work import LocalQueue, LocalWorkers
@@ -272,11 +273,8 @@ class LocalRunStore(WorkStore):
         page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
         return None if page is None or is_due(page[0], self._clock()) else page
 
-    def _begin(
-        self, database: engine.Database, known: dict[str, engine.Stored], damaged: set[str]
-    ) -> Transaction:
-        now_ms, most = self._clock(), self._max_events
-        return Transaction(database, known, self._durations, most, now_ms, damaged=damaged)
+    def _begin(self, database: engine.Database, known: KnownRows) -> Transaction:
+        return Transaction(database, known, self._durations, self._max_events, self._clock())
 
     def _committed(self, written: list[Written]) -> None:
         self._tails.publish(written)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry, copied_entry
+from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.run import Run
@@ -22,7 +22,7 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.local.engine.database import JournalPage
 from murmur_streams.stores.local.engine.transaction import Written
-from murmur_streams.stores.tail import read_tail
+from murmur_streams.stores.tail import copies_of, events_of, read_tail
 
 PAGE = 500
 PAST_LIVES = 4
@@ -161,14 +161,14 @@ class LocalTails:
 
     def events(self, run_id: str, after: str | None) -> AsyncGenerator[RunEvent]:
         """Yield the run's events after a cursor, until its stream has ended."""
-        return read_tail(self._tail(run_id, after, late=False), JournalEntry.event)
+        return read_tail(self._tail(run_id, after, late=False), events_of)
 
     def journal(
         self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries after a cursor; with ``follow`` until the run's stream has ended."""
         # The buffer hands one entry to several readers.
-        return read_tail(self._tail(run_id, after, late=True), copied_entry, follow=follow)
+        return read_tail(self._tail(run_id, after, late=True), copies_of, follow=follow)
 
     @asynccontextmanager
     async def _tail(

@@ -25,6 +25,7 @@ from murmur_streams.stores.local.engine.run_writes import RunWrites, Written
 logger = logging.getLogger("murmur_streams.store")
 
 PAGE = 500
+NEVER_MS = 1 << 62
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Transaction(RunWrites):
 
     def promote_due(self, target: str, limit: int) -> None:
         """Move delayed runs of a target that are due to the ready ones."""
-        limit += len(self.damaged)
+        limit += len(self.known.damaged)
         for due_ms, run_id in self.database.queue(target, is_ready=False, limit=limit):
             before = self._readable(run_id) if due_ms <= self.now_ms else None
             if before is not None and before.queue is not None:
@@ -45,23 +46,23 @@ class Transaction(RunWrites):
         A run that cannot be read is passed over, or removed when its time is over: it must not
         keep the housekeeping from the runs behind it.
         """
-        now_ms, count = self.now_ms, 0
+        now_ms, damaged, count = self.now_ms, self.known.damaged, 0
         for run_id in self.database.due(Due.EXPIRE, now_ms, limit):
             found = self._readable(run_id)
-            if run_id in self.damaged:
+            if run_id in damaged:
                 self.replace_damaged(run_id, None)
                 count += 1
             elif found is not None and is_due(found, now_ms):
                 self._remove(run_id, found)
                 count += 1
-        for run_id in self.database.due(Due.OVERDUE, now_ms, limit + len(self.damaged)):
+        for run_id in self.database.due(Due.OVERDUE, now_ms, limit + len(damaged)):
             if self._readable(run_id) is not None:
                 count += self._fail_overdue(run_id, now_ms)
         return count
 
     def replace_damaged(self, run_id: str, after: Stored | None) -> None:
         """Remove all rows of a run that cannot be read, and write it anew unless it is to go."""
-        self.damaged.discard(run_id)
+        self.known.damaged.discard(run_id)
         self.changes.runs[run_id] = RunChange(None, after, is_repair=True, is_plain=False)
         self.written.append(Written(run_id, None, after))
 
@@ -126,17 +127,39 @@ class Transaction(RunWrites):
 
     def finish(self) -> None:
         """Remove some due runs if runs began or ended; the last step of a group."""
-        if self.due_runs:
-            self.do_housekeeping(self.due_runs)
+        known = self.known
+        if (
+            self.due_runs
+            and self.now_ms >= known.first_due_ms
+            and not self.do_housekeeping(self.due_runs)
+        ):
+            known.first_due_ms = self._first_due_ms()
+        # Before the commit: when its outcome is unknown, its rows may be there.
+        for change in self.changes.runs.values():
+            if not change.is_plain and change.after is not None:
+                known.first_due_ms = min(known.first_due_ms, _first_moment_ms(change.after))
+
+    def _first_due_ms(self) -> int:
+        """The first moment of a committed run; 0 when a run that has one cannot be read."""
+        first_ms = NEVER_MS
+        for what in (Due.EXPIRE, Due.OVERDUE):
+            for run_id in self.database.due(what, NEVER_MS, 1):
+                try:
+                    stored = self._committed(run_id)
+                except RunDamagedError:
+                    return 0
+                if stored is not None:
+                    first_ms = min(first_ms, _first_moment_ms(stored))
+        return first_ms
 
     def _readable(self, run_id: str) -> Stored | None:
         """The stored run, expired or not; None also when it is damaged, which is noted."""
         try:
             return self._found(run_id)
         except RunDamagedError as error:
-            if run_id not in self.damaged:
+            if run_id not in self.known.damaged:
                 logger.error("%s", error)  # noqa: TRY400  # damaged rows, not a bug: no traceback
-            self.damaged.add(run_id)
+            self.known.damaged.add(run_id)
             return None
 
     def _fail_overdue(self, run_id: str, now_ms: int) -> int:
@@ -163,6 +186,12 @@ class Transaction(RunWrites):
             dead = reason if run.queued else None
             self.perform(run_id, Finish(RunState.FAILED, error=error, dead=dead))
         return 1
+
+
+def _first_moment_ms(stored: Stored) -> int:
+    """When the run expires or is to be checked whether it is overdue, whichever comes first."""
+    moments = (stored.expire_at_ms, stored.overdue_ms)
+    return min((ms for ms in moments if ms is not None), default=NEVER_MS)
 
 
 def _folded(run_id: str, entries: list[JournalEntry], before: Stored | None) -> Run:

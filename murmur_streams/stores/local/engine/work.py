@@ -175,7 +175,7 @@ def _do_housekeeping(
     """
     if not _is_our_turn(group, worker, interval_ms):
         return work.Housekeeping([], []), False
-    lost = group.database.due(Due.LEASE, group.now_ms, HOUSEKEEPING_PAGE + len(group.damaged))
+    lost = group.database.due(Due.LEASE, group.now_ms, HOUSEKEEPING_PAGE + len(group.known.damaged))
     requeued = [run_id for run_id in lost if _requeue(group, run_id)]
     count = group.do_housekeeping(HOUSEKEEPING_PAGE)
     ended = {

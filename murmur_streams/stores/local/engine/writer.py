@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
 from murmur_streams.stores.local.engine.access import Begin
-from murmur_streams.stores.local.engine.database import Database, Stored
+from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.engine.run_writes import KnownRows
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 
 T = TypeVar("T")
@@ -160,8 +161,7 @@ class GroupWriter:
     committed: Callable[[list[Written], range], None]
     """Called on the event loop with what a group wrote and the n of its entries in the feed,
     before its callers get their answers."""
-    known: dict[str, Stored] = field(default_factory=dict[str, Stored])
-    """Runs as they were committed last, the oldest first; any thread may read it."""
+    known: KnownRows = field(default_factory=KnownRows)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _waiting: deque[_GroupedCall] = field(default_factory=deque[_GroupedCall])
     _is_busy: bool = False
@@ -170,7 +170,6 @@ class GroupWriter:
     """Whether the last group was of several callers."""
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _damaged: set[str] = field(default_factory=set[str])
 
     async def close(self) -> None:
         """Write the waiting calls; later ones are refused."""
@@ -235,12 +234,12 @@ class GroupWriter:
 
     def _begin_group(self) -> None:
         if self.database.begin():
-            self.known.clear()
+            self.known.forget()
 
     def _write(self, group: list[_GroupedCall]) -> _Outcome:
         """Call the operations of a group that has begun, and commit it."""
         try:
-            transaction = self.begin(self.database, self.known, self._damaged)
+            transaction = self.begin(self.database, self.known)
             for call in group:
                 call.value = call.operation(transaction)
             transaction.finish()
@@ -255,19 +254,20 @@ class GroupWriter:
             _, last_n = self.database.commit(changes)
         except BaseException:
             for run_id in changes.runs:
-                self.known.pop(run_id, None)
+                self.known.runs.pop(run_id, None)
             raise
         self._remember(transaction)
         feed = range(last_n - len(changes.feed) + 1, last_n + 1)
         return group, transaction.written, feed
 
     def _remember(self, transaction: Transaction) -> None:
+        runs = self.known.runs
         for run_id, change in transaction.changes.runs.items():
-            self.known.pop(run_id, None)
+            runs.pop(run_id, None)
             if change.after is not None:
-                self.known[run_id] = change.after
-        while len(self.known) > MOST_KNOWN:
-            self.known.pop(next(iter(self.known)))
+                runs[run_id] = change.after
+        while len(runs) > MOST_KNOWN:
+            runs.pop(next(iter(runs)))
 
     def _finish(self, done: list[_GroupedCall], written: list[Written], feed: range) -> None:
         self._answer(done, written, feed)

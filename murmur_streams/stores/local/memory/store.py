@@ -18,6 +18,7 @@ from murmur_streams.core.model.results import AgentResult, GroupResult, RunResul
 from murmur_streams.core.model.run import PayloadKind, Run, RunFilter, listing_key
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
+from murmur_streams.stores.local.engine.run_writes import KnownRows
 from murmur_streams.stores.local.engine.store import LocalRunStore
 from murmur_streams.stores.local.engine.transaction import Transaction
 
@@ -224,6 +225,8 @@ class MemoryAccess(Access):
     begin: Begin
     committed: Committed
     is_closed: bool = False
+    _known: KnownRows = field(default_factory=KnownRows)
+    """The runs stay out of it: the database has them at hand."""
 
     async def open(self) -> None:
         self._check_open()
@@ -239,7 +242,7 @@ class MemoryAccess(Access):
     async def write(self, operation: Callable[[Transaction], T]) -> T:
         # No await between the decision and the rows: tasks of one loop cannot interleave here.
         self._check_open()
-        group = self.begin(self.database, {}, set())
+        group = self.begin(self.database, self._known)
         value = operation(group)
         group.finish()
         if not group.changes.is_empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 from murmur_streams.core.model.entries import JournalEntry
@@ -13,13 +13,13 @@ from murmur_streams.stores.local.engine.database import Changes, Database, RunCh
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.binding import (
     Row,
+    Translated,
     View,
     is_ours_to_translate,
     rocksdict,
-    translated,
 )
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
-from murmur_streams.stores.local.rocksdb.reading import RocksReader
+from murmur_streams.stores.local.rocksdb.reading import RocksReader, read_stored
 
 # A range that is removed costs every later read a little, a row only those that pass it.
 _MOST_ROWS_ONE_BY_ONE = 1000
@@ -72,6 +72,10 @@ class RocksDatabase(RocksReader, Database):
     def close(self) -> None:
         self._folder.close()
 
+    def stored(self, run_id: str) -> Stored | None:
+        with Translated(self._folder.path):
+            return read_stored(View(self._folder.family, is_one_moment=False), run_id)
+
     def _first(self, prefix: bytes, stop: bytes, limit: int) -> list[Row]:
         # Rows leave a queue at its head, and what left is in the way until it is compacted.
         if limit <= 0:
@@ -82,13 +86,13 @@ class RocksDatabase(RocksReader, Database):
 
     @contextmanager
     def _view(self, *, is_one_moment: bool = False) -> Generator[View]:  # noqa: ARG002  # this is the only writer
-        with translated(self._folder.path):
+        with Translated(self._folder.path):
             yield View(self._folder.family, is_one_moment=False)
 
     def _write(self, batch: rocksdict.WriteBatch) -> None:
         self._is_broken = True  # until all of it has succeeded
         try:
-            with translated(self._folder.path):
+            with Translated(self._folder.path):
                 self._folder.write(batch)
         except StoreError:
             self._folder.check_there()
@@ -135,20 +139,23 @@ class RocksDatabase(RocksReader, Database):
 
     def _add_head(self, batch: rocksdict.WriteBatch, run_id: str, change: RunChange) -> None:
         before, after = change.before, change.after
-        old, new = _index_rows(before), _index_rows(after)
+        old = {} if before is None else _index_rows(before, keys.positions(before))
+        new: dict[bytes, bytes] = {}
+        if after is not None:
+            positions = keys.positions(after)
+            for key, prefix in positions.items():
+                if key < self._heads.get(prefix, key):
+                    self._heads[prefix] = key
+            new = _index_rows(after, positions)
+            batch[keys.run(run_id)] = rows.run_row(after)
+        elif before is not None or change.is_repair:
+            del batch[keys.run(run_id)]
+            del batch[keys.version(run_id)]
         for key in old.keys() - new.keys():
             del batch[key]
         for key, row in new.items():
             if old.get(key) != row:
                 batch[key] = row
-        if after is not None:
-            for key, prefix in keys.positions(after).items():
-                if key < self._heads.get(prefix, key):
-                    self._heads[prefix] = key
-            batch[keys.run(run_id)] = rows.run_row(after)
-        elif before is not None or change.is_repair:
-            del batch[keys.run(run_id)]
-            del batch[keys.version(run_id)]
 
     def _remove_rows(self, batch: rocksdict.WriteBatch, run_id: str) -> None:
         prefix = keys.journal(run_id)
@@ -194,11 +201,9 @@ class RocksDatabase(RocksReader, Database):
         return ms, new_n
 
 
-def _index_rows(stored: Stored | None) -> dict[bytes, bytes]:
-    if stored is None:
-        return {}
+def _index_rows(stored: Stored, positions: Iterable[bytes]) -> dict[bytes, bytes]:
     found = dict.fromkeys(keys.listings(stored.run), rows.listing_row(stored))
-    found.update(dict.fromkeys(keys.positions(stored), b""))
+    found.update(dict.fromkeys(positions, b""))
     return found
 
 

@@ -153,7 +153,7 @@ class OpenFolder:
             return True  # RocksDB reports better what is wrong with it
 
     def _open(self) -> None:
-        with binding.translated(self.path):
+        with binding.Translated(self.path):
             self._root = rocksdict.Rdict(str(self.path), options(), {FAMILY: options()})
             self._family = self._root.get_column_family(FAMILY)
             self._column = self._root.get_column_family_handle(FAMILY)

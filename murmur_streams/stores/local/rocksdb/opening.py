@@ -15,12 +15,12 @@ from murmur_streams.stores.local.engine.database import Database
 from murmur_streams.stores.local.rocksdb import keys, rows
 from murmur_streams.stores.local.rocksdb.binding import (
     FAMILY,
+    Translated,
     View,
     damaged,
     in_use,
     options,
     rocksdict,
-    translated,
 )
 from murmur_streams.stores.local.rocksdb.database import RocksDatabase
 from murmur_streams.stores.local.rocksdb.open_folder import (
@@ -73,7 +73,7 @@ def check_folder(path: Path) -> None:
     try:
         check_manifest(path)
         # Reads CURRENT and the manifest, writes nothing.
-        with translated(path):
+        with Translated(path):
             families = rocksdict.Rdict.list_cf(str(path), rocksdict.Options(raw_mode=True))
         if FAMILY in families:
             _check_ours(path)
@@ -169,7 +169,7 @@ def _through_links(path: Path) -> Generator[Path]:
         for each in path.absolute().iterdir():
             if each.name not in {"LOCK", "LOG", "rocksdict-config.json"}:
                 (links / each.name).symlink_to(each)
-        with translated(path, links):
+        with Translated(path, links):
             yield links
 
 
@@ -271,7 +271,7 @@ def migrate(
         StoreConfigurationError: a newer release wrote it.
         StoreDamagedError: it has rows, but does not say of which version.
     """
-    with translated(folder.path):
+    with Translated(folder.path):
         view = View(folder.family, is_one_moment=False)
         found = known_version(folder.path, view, version=version)
         for old in range(version - 1 if found is None else found, version):

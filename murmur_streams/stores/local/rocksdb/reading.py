@@ -13,7 +13,7 @@ from murmur_streams.core.model.run import PayloadKind, Run, RunFilter
 from murmur_streams.stores.local.engine import database as engine
 from murmur_streams.stores.local.engine.bookkeeping import is_due
 from murmur_streams.stores.local.rocksdb import keys, rows
-from murmur_streams.stores.local.rocksdb.binding import Row, View, translated
+from murmur_streams.stores.local.rocksdb.binding import Row, Translated, View
 from murmur_streams.stores.local.rocksdb.open_folder import OpenFolder
 
 _PAGE = 1000
@@ -33,7 +33,7 @@ class RocksReader(engine.Reader):
     @contextmanager
     def _view(self, *, is_one_moment: bool = False) -> Generator[View]:
         """The view to read from; ``is_one_moment``: several reads must see the same moment."""
-        with self._folder.lock, translated(self._folder.path):
+        with self._folder.lock, Translated(self._folder.path):
             view = View(self._folder.family, is_one_moment=is_one_moment)
             try:
                 yield view
@@ -42,12 +42,12 @@ class RocksReader(engine.Reader):
 
     def stored(self, run_id: str) -> engine.Stored | None:
         with self._view(is_one_moment=True) as view:
-            return _stored(view, run_id)
+            return read_stored(view, run_id)
 
     def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
         prefix, first_seq = keys.journal(run_id), max(0, after_seq) + 1
         with self._view(is_one_moment=True) as view:
-            stored = _stored(view, run_id)
+            stored = read_stored(view, run_id)
             if stored is None:
                 return None
             # The newest entry is known, so the scan ends at it: the rows behind it belong to
@@ -131,7 +131,8 @@ class RocksReader(engine.Reader):
             return view.scan(prefix, stop, limit)
 
 
-def _stored(view: View, run_id: str) -> engine.Stored | None:
+def read_stored(view: View, run_id: str) -> engine.Stored | None:
+    """The stored run; None when it does not exist. RunDamagedError: it cannot be read."""
     row = view.get(keys.run(run_id))
     return None if row is None else rows.read_run(run_id, row, view.get(keys.version(run_id)))
 
@@ -152,7 +153,7 @@ def _listed(view: View, page: list[Row], wanted: RunFilter, now_ms: int) -> Iter
         if not rows.may_be_listed(row, wanted, now_ms):
             continue
         with suppress(RunDamagedError, ValueError):
-            stored = _stored(view, keys.listed_run(key))
+            stored = read_stored(view, keys.listed_run(key))
             if stored is not None and wanted.wants(stored.run) and not is_due(stored, now_ms):
                 yield stored.run
 

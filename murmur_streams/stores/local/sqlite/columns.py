@@ -37,7 +37,7 @@ _NUMBER_OR_NONE = frozenset({int, NoneType})
 _TEXTS = SchemaValidator(
     core_schema.dict_schema(core_schema.str_schema(), core_schema.str_schema(), strict=True)
 )
-_OWN_COLUMNS = ("version", "last_ms", "state", *_NAMES)
+_OWN_COLUMNS = ("state", *_NAMES)
 
 
 class Insert(NamedTuple):
@@ -86,12 +86,14 @@ def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> Journ
     return JournalEntry(run_id, epoch, ms, seq, texts)
 
 
-def run_row(no: int, stored: Stored) -> Row:
-    """The row of a run in the table ``runs``."""
+def run_row(no: int, stored: Stored, *, is_new: bool = False) -> Row:
+    """The row of a run in the table ``runs``; a new run has no row in ``versions`` yet."""
     run = stored.run
     fields = run_to_fields(run)
     for name in _OWN_COLUMNS:
         fields.pop(name, None)
+    if not is_new:
+        del fields["version"], fields["last_ms"]
     queue = stored.queue
     position = (None, None) if queue is None else (int(queue.is_ready), queue.score)
     return _encode(fields), str(run.state), *_names_of(run), *_moments_of(stored), *position, no
@@ -151,7 +153,7 @@ def write_rows(connection: sqlite3.Connection, insert: Insert, rows: Sequence[Ro
     Every call into SQLite lets go of the interpreter's lock and takes it back, which costs much
     when the event loop is busy: a statement per row would be dear.
     """
-    for part in _parts(rows):
+    for part in _parts(rows) if rows else ():
         values = list(chain.from_iterable(part)) if len(part) > 1 else part[0]
         connection.execute(_many_rows(*insert, len(part)), values)
 

@@ -213,8 +213,9 @@ class SQLiteDatabase(SQLiteReader, Database):
             self._make_room(rows, no, change)
         run = change.after.run
         if is_new or change.is_repair or not change.is_plain:
-            rows.runs.append(columns.run_row(no, change.after))
-        rows.versions.append((no, run.version, run.last_ms))
+            rows.runs.append(columns.run_row(no, change.after, is_new=is_new))
+        if not is_new:
+            rows.versions.append((no, run.version, run.last_ms))
         for entry in change.entries:
             position = positions.pop(id(entry), None)
             if position is None:

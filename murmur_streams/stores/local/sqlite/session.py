@@ -242,11 +242,12 @@ class SQLiteSession:
 
         A text that is not UTF-8 is returned as bytes.
         """
-        until, wait = time.monotonic() + self._busy_seconds, _FIRST_WAIT_SECONDS
+        until, wait = None, _FIRST_WAIT_SECONDS
         while True:
             try:
                 return self.connection.execute(sql, values).fetchall()
             except sqlite3.Error as error:
+                until = until or time.monotonic() + self._busy_seconds
                 if is_undecodable(error):
                     return self._fetch_leniently(sql, values)
                 if (

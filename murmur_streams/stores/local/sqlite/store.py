@@ -125,7 +125,7 @@ def _size(path: Path) -> int:
 
 _OLDEST_SQLITE = (3, 32)
 _CACHE_KIB = 8 * 1024
-_CHECKPOINT_PAGES = 1000
+_CHECKPOINT_PAGES = 4000
 _WAL_BYTES = 16 * 1024 * 1024
 
 

@@ -21,10 +21,11 @@ MIGRATIONS: Mapping[int, Migration] = MappingProxyType({})
 """By the version it starts from: makes one version more. It must not commit."""
 
 # Version and last_ms change with every entry, and a row is written as a whole: they lie beside
-# the runs, which may hold much metadata. The journal lies in the order it was written, which
-# touches a third of the pages that it would if each run's entries lay together, and which makes
-# it the feed as well: n is the entry's n there, dense from 1, and below 0 for what was written
-# without being in the feed. feed_ms is null where the feed has the entry's own ms.
+# the runs, which may hold much metadata. Until the second write to a run, its fields have them.
+# The journal lies in the order it was written, which touches a third of the pages that it would
+# if each run's entries lay together, and which makes it the feed as well: n is the entry's n
+# there, dense from 1, and below 0 for what was written without being in the feed. feed_ms is null
+# where the feed has the entry's own ms.
 TABLES: tuple[str, ...] = (
     """CREATE TABLE runs (
         no INTEGER PRIMARY KEY,

@@ -14,6 +14,7 @@ from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply, drop_connection
+from murmur_streams.stores.redis.connection.reply_protocol import take_over
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: the connection before it broke."""
@@ -25,16 +26,28 @@ class _Call:
 
     packed: bytes
     reply: asyncio.Future[Reply]
+    notify: Callable[[], None] | None
     sent_at: float = 0.0
+
+    def answer(self, reply: Reply) -> None:
+        """Hand the reply, or the exception that stands for it, to the caller."""
+        # A cancelled caller's reply is dropped. If it were not read, the next caller would get it,
+        # and from then on every reply would go to the wrong call.
+        if not self.reply.done():
+            if isinstance(reply, BaseException):
+                self.reply.set_exception(reply)
+            else:
+                self.reply.set_result(reply)
+        if self.notify is not None:
+            self.notify()
 
 
 class Lane:
     """Sends commands as they come, without waiting for earlier replies.
 
-    Calls that arrive in one turn of the event loop leave in one write. When the connection breaks,
-    every call that was sent fails with the driver's error, and every other one with
-    NeverSentError: the caller must know the difference, because a call that was sent may have been
-    applied. The next call connects again.
+    When the connection breaks, every call that was sent fails with the driver's error, and every
+    other one with NeverSentError: the caller must know the difference, because a call that was sent
+    may have been applied. The next call connects again.
 
     Args:
         connect: makes a connection.
@@ -49,17 +62,36 @@ class Lane:
         self._more = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._broke = False
+        self._transport: Any = None
+        """The open connection's transport, where calls are written to it at once."""
+        self._outdated: RedisError | None = None
+        """The reply that says that this server is not the primary any more."""
 
-    def call(self, *command: object) -> asyncio.Future[Reply]:
-        """Queue a command; the future yields its reply or raises its error."""
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    def call(
+        self, *command: object, notify: Callable[[], None] | None = None
+    ) -> asyncio.Future[Reply]:
+        """Send a command; the future yields its reply or raises its error.
+
+        Args:
+            command: the command.
+            notify: called as soon as the future is done, in the same turn of the event loop.
+        """
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Reply] = loop.create_future()
         try:
             # Here, and not when it is sent: a command that cannot be packed must fail alone.
             packed = _packed(command)
         except Exception as error:  # noqa: BLE001  # the caller judges it
             reply.set_exception(error)
+            if notify is not None:
+                loop.call_soon(notify)
             return reply
-        self._unsent.append(_Call(packed, reply))
+        call = _Call(packed, reply, notify, loop.time())
+        if self._transport is not None and self._may_write():
+            self._sent.append(call)
+            self._transport.write(packed)
+            return reply
+        self._unsent.append(call)
         if self._running is None:
             self._running = start_task(self._run(), "lane")
         self._more.set()
@@ -95,60 +127,78 @@ class Lane:
                 await drop_connection(connection)
 
     async def _use(self, connection: Any) -> None:
-        parts = [
-            asyncio.create_task(self._send(connection), name="lane sends"),
-            asyncio.create_task(self._receive(connection), name="lane receives"),
-            asyncio.create_task(self._watch(), name="lane watches"),
-        ]
+        taken = take_over(connection, self._on_reply)
+        if taken is None:
+            works = [self._send(connection), self._receive(connection)]
+        else:
+            self._transport, protocol = taken
+            works = [self._write(), _until(protocol.lost)]
+        parts = [asyncio.create_task(work, name="lane") for work in (*works, self._watch())]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
                 part.result()
         finally:
+            self._transport = None
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
 
+    def _may_write(self) -> bool:
+        """Whether the next call may leave at once: nothing waits, and the connection is open."""
+        if self._unsent or self._transport.is_closing():
+            return False
+        return bool(self._sent) or not _is_stale(self._transport)
+
+    async def _write(self) -> None:
+        """Write what came before the connection was open, or while it seemed to be closed."""
+        while True:
+            if self._unsent and not self._sent and _is_stale(self._transport):
+                raise _StaleError
+            for call in self._take_unsent():
+                self._transport.write(call.packed)
+            self._more.clear()
+            await self._more.wait()
+
+    def _take_unsent(self) -> list[_Call]:
+        calls, self._unsent = self._unsent, []
+        now = asyncio.get_running_loop().time()
+        for call in calls:
+            call.sent_at = now
+        self._sent.extend(calls)
+        return calls
+
     async def _send(self, connection: Any) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._more.wait()
             self._more.clear()
-            if not self._sent and _is_stale(connection):
-                raise _StaleError
-            calls, self._unsent = self._unsent, []
-            now = loop.time()
-            for call in calls:
-                call.sent_at = now
-            self._sent.extend(calls)
+            calls = self._take_unsent()
             await connection.send_packed_command([call.packed for call in calls])
 
     async def _receive(self, connection: Any) -> None:
-        outdated: RedisError | None = None
         while True:
             try:
                 reply = await connection.read_response()
             except RedisError as error:
-                # An error with a code is the server's answer to one call, whatever its class.
-                if not isinstance(error, ResponseError) and not failures.code_of(error):
-                    raise
-                self._answered().set_exception(error)
-                if failures.needs_new_connection(error):
-                    outdated = error
-            else:
-                self._answered().set_result(reply)
-            if outdated is not None and not self._sent:
-                # Only when all replies were read: closing earlier would leave the calls that were
-                # sent without an answer, and so unknown, although the server answers each of them.
-                raise outdated
+                reply = error
+            self._on_reply(reply)
 
-    def _answered(self) -> asyncio.Future[Reply]:
+    def _on_reply(self, reply: Reply) -> None:
+        """Hand a reply to its call; raises what ends the connection."""
+        # An error with a code is the server's answer to one call, whatever its class.
+        is_error = isinstance(reply, RedisError)
+        if is_error and not isinstance(reply, ResponseError) and not failures.code_of(reply):
+            raise reply
         if not self._sent:
             raise InvalidResponse("the server sent a reply that no call asked for")
-        reply = self._sent.popleft().reply
-        # A cancelled caller's reply is read and dropped. If it were not, the next caller would get
-        # it, and from then on every reply would go to the wrong call.
-        return asyncio.get_running_loop().create_future() if reply.done() else reply
+        if is_error and failures.needs_new_connection(reply):
+            self._outdated = reply
+        self._sent.popleft().answer(reply)
+        if self._outdated is not None and not self._sent:
+            # Only when all replies were read: closing earlier would leave the calls that were
+            # sent without an answer, and so unknown, although the server answers each of them.
+            outdated, self._outdated = self._outdated, None
+            raise outdated
 
     async def _watch(self) -> None:
         # One timer for all calls: one for each would cost more than the call itself.
@@ -164,23 +214,22 @@ class Lane:
         sent, self._sent = self._sent, deque()
         unsent, self._unsent = self._unsent, []
         for call in sent:
-            if not call.reply.done():
-                call.reply.set_exception(failure)
+            call.answer(failure)
         for call in unsent:
-            if not call.reply.done():
-                call.reply.set_exception(never_sent)
+            call.answer(never_sent)
 
 
 class _StaleError(Exception):
     """The server closed an idle connection; nothing was sent on it."""
 
 
-def _is_stale(connection: Any) -> bool:
+async def _until(lost: asyncio.Future[None]) -> None:
+    await lost
+
+
+def _is_stale(transport: Any) -> bool:
     """Whether an idle connection has something to read: its end, or an unasked reply."""
-    info = getattr(connection._writer, "get_extra_info", None)
-    socket = None if info is None else info("socket")
-    # fakeredis has no socket.
-    return socket is not None and _is_readable(socket)
+    return _is_readable(transport.get_extra_info("socket"))
 
 
 def _is_readable(socket: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from itertools import chain
 from typing import Any
 
@@ -52,15 +52,14 @@ class Live:
         """The number of subscribers."""
         return sum(run.followers for run in self._followed.values())
 
-    @contextlib.asynccontextmanager
-    async def follow(self, run_id: str, last_id: str) -> AsyncGenerator[Followed]:
-        """Follow a run while the block lasts.
+    def follow(self, run_id: str, last_id: str) -> Followed:
+        """Follow a run, until ``leave``.
 
         Args:
             run_id: the run.
             last_id: the id of its last entry, read before this call.
 
-        Inside the block, read the journal to its end first. In the other order an entry that is
+        After this call, read the journal to its end first. In the other order an entry that is
         appended between that read and this call would be in neither: the journal was read before
         it, and the source delivers only what comes after ``last_id``.
         """
@@ -70,15 +69,16 @@ class Live:
         if run is None:
             run = self._followed[run_id] = Followed(run_id, last_id)
         run.followers += 1
-        try:
-            self._serve(run)
-            yield run
-        finally:
-            run.followers -= 1
-            if run.followers == 0 and self._followed.get(run_id) is run:
-                del self._followed[run_id]
-                if not self._followed:
-                    self._stop()
+        self._serve(run)
+        return run
+
+    def leave(self, run: Followed) -> None:
+        """End what ``follow`` began."""
+        run.followers -= 1
+        if run.followers == 0 and self._followed.get(run.run_id) is run:
+            del self._followed[run.run_id]
+            if not self._followed:
+                self._stop()
 
     async def close(self) -> None:
         """Wake every subscriber with StoreClosedError."""
@@ -174,6 +174,8 @@ class Live:
             self._source = source
         self._armed.set()
         await self._source.read()
+        # The subscribers that were woken come first: to send the next read takes longer than they.
+        await asyncio.sleep(0)
 
     async def _check_existence(self) -> None:
         """Look once a minute, in slices, for runs that were deleted by hand or expired.

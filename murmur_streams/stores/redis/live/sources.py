@@ -6,14 +6,15 @@ A source is a blocking XREAD, either on the journals of a few runs or on the fee
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from murmur_streams.core.model.feed import read_position
-from murmur_streams.stores.redis.replies import text
+from murmur_streams.core.model.feed import Position, read_position
+from murmur_streams.stores.redis.replies import read_id, text
 from murmur_streams.stores.redis.server import Server
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -32,52 +33,75 @@ TAIL_ENTRIES = 256
 class Followed:
     """The entries of one run that the live source has delivered since it was followed.
 
-    The buffer only saves reads. A subscriber goes by seq, and reads the journal when the buffer has
-    a hole, begins too late, or was marked as incomplete.
+    The buffer only saves reads. A subscriber goes by seq, and reads the journal when the buffer
+    begins too late, or was marked as incomplete.
     """
+
+    __slots__ = (
+        "_last_ms",
+        "_last_seq",
+        "_tail",
+        "_waiting",
+        "changes",
+        "error",
+        "followers",
+        "is_armed",
+        "rereads",
+        "run_id",
+        "verifies",
+    )
 
     def __init__(self, run_id: str, last_id: str) -> None:
         self.run_id = run_id
-        self.last_id = last_id
-        """The id of the last entry that the live source has delivered."""
         self.followers = 0
         self.is_armed = False
         """Whether the live source serves it."""
+        self.changes = 0
+        """Counts the times when subscribers have something to look at."""
         self.rereads = 0
         """Counts the times when entries may be missing here: read the journal from the position."""
         self.verifies = 0
         """Counts the times when the journal may be another one: check the cursor first."""
         self.error: BaseException | None = None
-        self._tail: deque[tuple[int, Any]] = deque(maxlen=TAIL_ENTRIES)
-        self._changed = asyncio.Event()
+        self._last_ms, self._last_seq = read_position(last_id)
+        self._tail: deque[Any] | None = None
+        """The last entries without a hole, if any; none in a run that is idle, to save memory."""
+        self._waiting: list[asyncio.Future[None]] = []
 
-    def put(self, entry_id: str, raw: Any | None) -> None:
+    @property
+    def last_id(self) -> str:
+        """The id of the last entry that the live source has delivered."""
+        return f"{self._last_ms}-{self._last_seq}"
+
+    def put(self, entry_id: bytes, raw: Any | None) -> None:
         """Add an entry; ``raw`` is None when it must be read from the journal."""
-        last_ms, last_seq = read_position(self.last_id)
-        ms, seq = read_position(entry_id)
-        if seq <= last_seq and ms <= last_ms:
+        ms, seq = read_id(entry_id)
+        last_seq = self._last_seq
+        if seq <= last_seq and ms <= self._last_ms:
             return  # Delivered before, by the other source.
-        self.last_id = entry_id
+        self._last_ms, self._last_seq = ms, seq
         if seq <= last_seq:
             # A failover rewound the journal, or the id has a new run.
             self.verify()
             return
         if raw is None or seq != last_seq + 1:
-            self._tail.clear()
+            self._tail = None
             self.rereads += 1
         if raw is not None:
-            self._tail.append((seq, raw))
+            if self._tail is None:
+                self._tail = deque(maxlen=TAIL_ENTRIES)
+            self._tail.append(raw)
         self.wake()
 
     def reread(self) -> None:
         """Entries may have been missed."""
-        self._tail.clear()
+        self._tail = None
         self.rereads += 1
         self.wake()
 
     def verify(self) -> None:
         """The connection broke, or the run may be gone."""
-        self._tail.clear()
+        self._tail = None
         self.verifies += 1
         self.wake()
 
@@ -88,48 +112,46 @@ class Followed:
 
     def wake(self) -> None:
         """Wake every waiting subscriber."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.changes += 1
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def since(self, seq: int) -> list[Any] | None:
         """The entries after ``seq`` without a hole; None: read the journal."""
-        tail = self._tail
-        if not tail or tail[-1][0] <= seq:
+        tail, missing = self._tail, self._last_seq - seq
+        if tail is None or missing <= 0:
             return []
-        if tail[0][0] > seq + 1:
-            return None
-        raws: list[Any] = []
-        wanted = seq + 1
-        for found, raw in tail:
-            if found < wanted:
-                continue
-            if found > wanted:
-                return raws or None
-            raws.append(raw)
-            wanted += 1
-        return raws
+        return None if missing > len(tail) else [tail[index] for index in range(-missing, 0)]
 
     def oldest(self) -> Any | None:
         """The oldest entry of the buffer."""
-        return self._tail[0][1] if self._tail else None
+        return self._tail[0] if self._tail else None
 
-    @property
-    def news(self) -> asyncio.Event:
-        """An event that the next change sets.
+    async def changed(self, since: int, seconds: float | None) -> None:
+        """Wait for a change, at most ``seconds``.
 
-        Take it before looking at the entries. Taken afterwards, it would miss a change between the
-        look and the wait, and the subscriber would sleep although there is an entry for it.
+        Args:
+            since: ``changes``, read before looking at the entries. Read afterwards, it would hide a
+                change between the look and the wait, and the subscriber would sleep although there
+                is an entry for it.
+            seconds: None: without a limit, and without a timer for each idle subscriber.
         """
-        return self._changed
-
-    @staticmethod
-    async def changed(news: asyncio.Event, seconds: float) -> None:
-        """Wait for news, at most ``seconds``."""
-        try:
-            async with asyncio.timeout(seconds):
-                await news.wait()
-        except TimeoutError:
+        if self.changes != since:
             return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            if seconds is None:
+                await future
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await future
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
 
 
 class DirectSource:
@@ -167,7 +189,7 @@ class DirectSource:
                 self._wake_id = text(entries[-1][0])
                 continue
             for raw in entries:
-                run.put(text(raw[0]), raw)
+                run.put(raw[0], raw)
 
     async def recover(self) -> None:
         """After a broken connection: make every subscriber check its cursor."""
@@ -188,7 +210,7 @@ class FeedSource:
         self._server = server
         self._followed = followed
         self._feed = server.keys.feed(partition)
-        self._at = "0-0"
+        self._at: Position = (0, 0)
 
     async def start(self) -> None:
         """Find the end of the feed; earlier entries are read from the journals."""
@@ -203,7 +225,8 @@ class FeedSource:
 
     async def read(self) -> None:
         """Wait for entries once, and hand them to the followed among their runs."""
-        after = {self._feed: self._at}
+        ms, n = self._at
+        after = {self._feed: f"{ms}-{n}"}
         reply = await self._server.read_streams(after, FEED_PAGE, BLOCK_SECONDS)
         if not reply:
             # A feed that was deleted or rewound ends no read until it has grown past this position.
@@ -219,29 +242,29 @@ class FeedSource:
             run.verify()
 
     def _take(self, raw: Any) -> None:
-        feed_id, fields = text(raw[0]), raw[1]
-        if read_position(feed_id)[1] != read_position(self._at)[1] + 1:
-            logger.info("the feed broke after %s (now %s): reading the journals", self._at, feed_id)
+        at, fields = read_id(raw[0]), raw[1]
+        if at[1] != self._at[1] + 1:
+            logger.info("the feed broke after %s (now %s): reading the journals", self._at, at)
             for run in self._followed.values():
                 run.verify()
-        self._at = feed_id
+        self._at = at
         run = self._followed.get(text(fields[1]))
         if run is None:
             return
         own = fields[_FEED_HEAD:]
-        run.put(text(fields[3]), None if own[0] == b"big" else [fields[3], own])
+        run.put(fields[3], None if own[0] == b"big" else [fields[3], own])
 
     async def _check_end(self) -> None:
         end = await self._end()
-        if read_position(end) < read_position(self._at):
+        if end < self._at:
             logger.info("the feed ends at %s, before %s: reading the journals", end, self._at)
             self._at = end
             for run in self._followed.values():
                 run.verify()
 
-    async def _end(self) -> str:
+    async def _end(self) -> Position:
         last = await self._server.read("XREVRANGE", self._feed, "+", "-", "COUNT", 1)
-        return text(last[0][0]) if last else "0-0"
+        return read_id(last[0][0]) if last else (0, 0)
 
 
 Source = DirectSource | FeedSource

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
 from murmur_streams.core.model.errors import CursorResetError, RunDamagedError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.feed import read_position
 from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.decide import Answer
@@ -24,14 +22,12 @@ from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.live.hub import Live
 from murmur_streams.stores.redis.live.sources import Followed
-from murmur_streams.stores.redis.replies import read_entry, text
+from murmur_streams.stores.redis.live.views import Raw, entries_of, events_of
+from murmur_streams.stores.redis.replies import read_entry, read_id, text
 from murmur_streams.stores.redis.server import Server
-from murmur_streams.stores.tail import read_tail, whole_entry
+from murmur_streams.stores.tail import read_tail
 
 PAGE_ENTRIES = 256
-LONGEST_WAIT_SECONDS = 3600.0
-"""How long a tail waits for news of a live run. The live source itself checks more often whether
-the server answers and the run exists."""
 
 Seal = Callable[[str], Awaitable[Answer]]
 
@@ -40,10 +36,10 @@ class RedisTails:
     """Opens tails on the journals of one store."""
 
     def __init__(self, server: Server, seal: Seal) -> None:
-        self._server = server
-        self._seal = seal
+        self.server = server
+        self.seal = seal
+        self.shared = SharedReads()
         self._live: dict[int, Live] = {}
-        self._shared = SharedReads()
 
     @property
     def followers(self) -> int:
@@ -64,82 +60,90 @@ class RedisTails:
                 entries.
             StoreUnavailableError: the server stayed out of reach; resume by the last cursor.
         """
-        return read_tail(self._tail(run_id, after, late=False, follow=True), JournalEntry.event)
+        tail = RedisTail(self, Reading(run_id), after, follow=True)
+        return read_tail(tail, events_of)
 
     def journal(
         self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries, late ones included; with ``follow`` also those until the seal."""
-        tail = self._tail(run_id, after, late=True, follow=follow)
-        return read_tail(tail, whole_entry, follow=follow)
+        tail = RedisTail(self, Reading(run_id, reads_late=True), after, follow=follow)
+        return read_tail(tail, entries_of, follow=follow)
 
-    @asynccontextmanager
-    async def _tail(
-        self, run_id: str, after: str | None, *, late: bool, follow: bool
-    ) -> AsyncGenerator[RedisTail]:
-        check_run_id(run_id)
-        cursor = None if after is None else Cursor.parse(after)
-        tail = RedisTail(self._server, self._shared, self._seal, Reading(run_id, late))
-        last_id = await tail.look(cursor)
-        if cursor is not None:
-            tail.reading.start_after(cursor)
-        if not follow or tail.reading.seal is not None:
-            # The stream of a sealed run is in its journal: nothing to follow.
-            yield tail
-            return
-        partition = self._server.keys.partition(run_id)
-        live = self._live.setdefault(partition, Live(self._server, partition))
-        async with live.follow(run_id, last_id) as run:
-            tail.follow(run)
-            yield tail
+    def live(self, run_id: str) -> Live:
+        """The live source of a run's partition."""
+        partition = self.server.keys.partition(run_id)
+        live = self._live.get(partition)
+        if live is None:
+            live = self._live[partition] = Live(self.server, partition)
+        return live
 
 
 class RedisTail:
     """One reader of one run, on the journal and on the buffer that local readers share."""
 
     __slots__ = (
+        "_after",
         "_hole_at",
+        "_is_live",
         "_is_replaying",
-        "_journal",
         "_missed",
         "_run",
-        "_seal",
-        "_server",
-        "_shared",
+        "_tails",
         "reading",
     )
 
-    def __init__(self, server: Server, shared: SharedReads, seal: Seal, reading: Reading) -> None:
+    def __init__(
+        self, tails: RedisTails, reading: Reading, after: str | None, *, follow: bool
+    ) -> None:
         self.reading = reading
-        self._server = server
-        self._shared = shared
-        self._seal = seal
-        self._journal = server.keys.journal(reading.run_id)
+        self._tails = tails
+        self._after = after
+        self._is_live = follow
         self._run: Followed | None = None
         self._missed: tuple[int, int] = (0, 0)
         self._is_replaying = True
         self._hole_at: int | None = None
 
-    def follow(self, run: Followed) -> None:
-        """Take what comes after the replay from the run's buffer."""
-        self._run, self._missed = run, (run.rereads, run.verifies)
+    async def __aenter__(self) -> Self:
+        reading = self.reading
+        check_run_id(reading.run_id)
+        cursor = None if self._after is None else Cursor.parse(self._after)
+        last_id = await self.look(cursor)
+        if cursor is not None:
+            reading.start_after(cursor)
+        # The stream of a sealed run is in its journal: nothing to follow.
+        if self._is_live and reading.seal is None:
+            self._run = run = self._tails.live(reading.run_id).follow(reading.run_id, last_id)
+            self._missed = (run.rereads, run.verifies)
+        return self
 
-    async def fetch(self) -> list[JournalEntry]:
+    async def __aexit__(self, *_: object) -> None:
+        if self._run is not None:
+            self._tails.live(self.reading.run_id).leave(self._run)
+
+    @property
+    def _journal(self) -> str:
+        return self._tails.server.keys.journal(self.reading.run_id)
+
+    async def fetch(self) -> list[Raw]:
         """Fetch a page of the journal, or what the live source has; wait when it has nothing."""
         run, reading = self._run, self.reading
         if run is None or self._is_replaying:
             return await self._read_page()
-        if run.error is not None:
-            raise run.error
-        # In this order: news that comes while the buffer is looked at ends the wait below. If the
-        # tail took ``news`` after it had looked, an entry that came in between would have set the
-        # event before, and the reader would get that entry only with the next one.
-        news, missed = run.news, (run.rereads, run.verifies)
-        raws = run.since(reading.seq)
-        if raws is not None and missed == self._missed:
-            if not raws:
-                await run.changed(news, await self._patience(run))
-            return [read_entry(reading.run_id, reading.epoch, raw) for raw in raws]
+        while True:
+            if run.error is not None:
+                raise run.error
+            # In this order: a change that comes while the buffer is looked at ends the wait below.
+            # If the tail counted changes after it had looked, an entry that came in between would
+            # be counted already, and the reader would get it only with the next one.
+            changes, missed = run.changes, (run.rereads, run.verifies)
+            raws = run.since(reading.seq)
+            if raws is None or missed != self._missed:
+                break
+            if raws:
+                return raws
+            await run.changed(changes, await self._patience(run))
         if missed[1] != self._missed[1]:
             await self._look_again()
         self._missed, self._is_replaying = missed, True
@@ -152,16 +156,16 @@ class RedisTail:
         Returns:
             The id of the journal's last entry.
         """
-        run_id, keys = self.reading.run_id, self._server.keys
+        run_id, tails = self.reading.run_id, self._tails
         at = after.entry_id if after is not None else "0-0"
         commands = (
-            ("HMGET", keys.run(run_id), "epoch", "version", "state", "seal"),
+            ("HMGET", tails.server.keys.run(run_id), "epoch", "version", "state", "seal"),
             ("XRANGE", self._journal, at, at),
             ("XRANGE", self._journal, "-", "+", "COUNT", 1),
             ("XREVRANGE", self._journal, "+", "-", "COUNT", 1),
         )
-        fields, found, oldest, newest = await self._shared.read(
-            commands, lambda: self._server.read_all(*commands)
+        fields, found, oldest, newest = await tails.shared.read(
+            commands, lambda: tails.server.read_all(*commands)
         )
         if fields[0] is None:
             raise RunNotFoundError(run_id)
@@ -182,17 +186,16 @@ class RedisTail:
         )
         return text(newest[0][0])
 
-    async def _read_page(self) -> list[JournalEntry]:
+    async def _read_page(self) -> list[Raw]:
         """Read on in the journal; the replay is over where it ends."""
-        reading = self.reading
+        reading, tails = self.reading, self._tails
         command = ("XRANGE", self._journal, f"({reading.cursor.entry_id}", "+")
         command = (*command, "COUNT", PAGE_ENTRIES)
-        page = await self._shared.read(command, lambda: self._server.read(*command))
-        entries = [read_entry(reading.run_id, reading.epoch, raw) for raw in page]
-        last = entries[-1].seq if entries else reading.seq
+        page: list[Raw] = await tails.shared.read(command, lambda: tails.server.read(*command))
+        last = read_id(page[-1][0])[1] if page else reading.seq
         self._is_replaying = len(page) == PAGE_ENTRIES or last < reading.version
-        if entries:
-            return entries
+        if page:
+            return page
         if self._is_replaying:
             await self._check_short_journal()
         elif self._run is not None and self._hole_at == reading.seq:
@@ -211,20 +214,24 @@ class RedisTail:
             what = f"its journal ends at entry {reading.seq} of {reading.version}"
             raise RunDamagedError(reading.run_id, what)
 
-    def _after_hole(self, run: Followed) -> list[JournalEntry]:
+    def _after_hole(self, run: Followed) -> list[Raw]:
         """The oldest buffered entry, when the journal no longer has those before it."""
         oldest = run.oldest()
         if oldest is None or run.since(self.reading.seq) is not None:
             return []
-        return [read_entry(run.run_id, self.reading.epoch, oldest)]
+        return [oldest]
 
-    async def _patience(self, run: Followed) -> float:
-        """How many seconds to wait for news; a run that has ended is sealed when its time comes."""
+    async def _patience(self, run: Followed) -> float | None:
+        """How many seconds to wait for news; a run that has ended is sealed when its time comes.
+
+        None: without a limit. The live source itself checks whether the server answers and whether
+        the run exists.
+        """
         if not self.reading.has_ended or self.reading.seal is not None:
-            return LONGEST_WAIT_SECONDS
-        run_id = run.run_id
+            return None
+        run_id, tails = run.run_id, self._tails
         try:
-            answer = await self._shared.read(("seal", run_id), lambda: self._seal(run_id))
+            answer = await tails.shared.read(("seal", run_id), lambda: tails.seal(run_id))
         except RunNotFoundError:
             # Deleted or expired meanwhile. Only a deletion leaves an entry, so look at the run.
             run.verify()
@@ -249,7 +256,7 @@ class RedisTail:
         # A deletion leaves the journal for a minute; its last entry is then run.deleted.
         reading = self.reading
         after = f"({reading.cursor.entry_id}"
-        last = await self._server.read("XREVRANGE", self._journal, "+", after, "COUNT", 1)
+        last = await self._tails.server.read("XREVRANGE", self._journal, "+", after, "COUNT", 1)
         if not last:
             return False
         return read_entry(reading.run_id, reading.epoch, last[0]).type == EntryType.DELETED
@@ -316,5 +323,5 @@ def _before(oldest: list[Any], epoch: str) -> Cursor | None:
     """The position just before the oldest entry, where a reader may resume after a gap."""
     if not oldest:
         return None
-    ms, seq = read_position(text(oldest[0][0]))
+    ms, seq = read_id(oldest[0][0])
     return Cursor(epoch, ms, seq - 1)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import hiredis
 
@@ -38,9 +39,10 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def raw_connection(socket_path: str) -> AsyncGenerator[Raw]:
-    """Connect to a server's socket."""
-    reader, writer = await asyncio.open_unix_connection(socket_path)
+async def raw_connection(url: str) -> AsyncGenerator[Raw]:
+    """Connect to a server."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
         yield Raw(reader, writer)
     finally:

@@ -11,7 +11,6 @@ import asyncio
 import json
 import queue
 import sqlite3
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -19,9 +18,17 @@ from pathlib import Path
 
 from rocksdict import Options, Rdict, WriteBatch
 
-from benchmarks.store_floors import INSERT, PAUSE_SECONDS, SCHEMA, Found
-from benchmarks.store_program import TASKS
+from benchmarks.harness.meter import Meter
+from benchmarks.harness.results import Reading
+from benchmarks.programs.bench import TASKS
+from benchmarks.programs.reading import PAUSE_SECONDS, latencies
 
+SCHEMA = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=NORMAL",
+    "CREATE TABLE events (seq INTEGER PRIMARY KEY, event TEXT NOT NULL)",
+)
+INSERT = "INSERT INTO events (seq, event) VALUES (?, ?)"
 Fields = dict[str, str]
 Write = Callable[[list[tuple[int, str]]], object]
 
@@ -83,8 +90,28 @@ class LeastStore:
             self._is_busy = False
 
 
-async def least_floors(folder: Path, count: int, deliveries: int) -> Found:
-    """Its rate and its delivery over SQLite and over RocksDB."""
+async def least(
+    folder: Path, meter: Meter, kind: str, count: int, deliveries: int
+) -> list[Reading]:
+    """Its rate and its delivery over SQLite or over RocksDB."""
+    write, close = _sqlite(folder) if kind == "sqlite" else _rocksdb(folder)
+    store = LeastStore(write)
+    fields = {"type": "agent_started", "agent": "bench", "task_id": "t", "ts": "2026-01-01T00:00"}
+
+    async def push() -> None:
+        for _ in range(count // TASKS):
+            await store.push(fields)
+
+    found = await meter.rate(
+        "append_one_run", count, lambda: asyncio.gather(*(push() for _ in range(TASKS)))
+    )
+    delays = await _delivery(store, deliveries)
+    store.close()
+    close()
+    return [found, *latencies("delivery", delays)]
+
+
+def _sqlite(folder: Path) -> tuple[Write, Callable[[], object]]:
     connection = sqlite3.connect(folder / "least.db", isolation_level=None, check_same_thread=False)
     for statement in SCHEMA:
         connection.execute(statement)
@@ -94,6 +121,10 @@ async def least_floors(folder: Path, count: int, deliveries: int) -> Found:
         connection.executemany(INSERT, rows)
         connection.execute("COMMIT")
 
+    return insert, connection.close
+
+
+def _rocksdb(folder: Path) -> tuple[Write, Callable[[], object]]:
     database = Rdict(str(folder / "least"), Options(raw_mode=True))
 
     def put(rows: list[tuple[int, str]]) -> None:
@@ -102,30 +133,10 @@ async def least_floors(folder: Path, count: int, deliveries: int) -> Found:
             batch.put(b"%020d" % number, text.encode())
         database.write(batch)
 
-    found: Found = {}
-    for name, write in (("sqlite", insert), ("rocksdb", put)):
-        store = LeastStore(write)
-        found[f"{name} least"] = await _throughput(store, count)
-        found[f"{name} least p50"] = await _delivery(store, deliveries)
-        store.close()
-    connection.close()
-    database.close()
-    return found
+    return put, database.close
 
 
-async def _throughput(store: LeastStore, count: int) -> float:
-    fields = {"type": "agent_started", "agent": "bench", "task_id": "t", "ts": "2026-01-01T00:00"}
-
-    async def push() -> None:
-        for _ in range(count // TASKS):
-            await store.push(fields)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(push() for _ in range(TASKS)))
-    return count // TASKS * TASKS / (time.perf_counter() - began)
-
-
-async def _delivery(store: LeastStore, deliveries: int) -> float:
+async def _delivery(store: LeastStore, deliveries: int) -> list[float]:
     delays: list[float] = []
     left = 0.0
 
@@ -140,4 +151,4 @@ async def _delivery(store: LeastStore, deliveries: int) -> float:
         left = time.perf_counter()
         await store.push({"type": "agent_started", "agent": "bench", "task_id": str(number)})
     subscriber.cancel()
-    return statistics.median(delays)
+    return delays

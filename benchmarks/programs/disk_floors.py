@@ -1,7 +1,8 @@
 """The floors of the disk stores: the same databases, used from one thread without a store.
 
 Each event is one JSON text. The settings are those of the stores: a write-ahead log, and
-no fsync for each event.
+no fsync for each event. ``python -m benchmarks.programs.disk_floors`` takes orders; the address is
+an empty folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +19,13 @@ from pathlib import Path
 
 from rocksdict import Options, Rdict, WriteBatch
 
-Found = dict[str, float]
+from benchmarks.harness.meter import Meter
+from benchmarks.harness.program import Order, serve
+from benchmarks.harness.results import Reading
+from benchmarks.programs.least_store import INSERT, SCHEMA, least
+from benchmarks.programs.reading import PAUSE_SECONDS, latencies
 
 TOGETHER = 100
-PAUSE_SECONDS = 0.01
-SCHEMA = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=NORMAL",
-    "CREATE TABLE events (seq INTEGER PRIMARY KEY, event TEXT NOT NULL)",
-)
-INSERT = "INSERT INTO events (seq, event) VALUES (?, ?)"
 
 
 def event_json(number: int) -> str:
@@ -42,13 +39,16 @@ def event_json(number: int) -> str:
     return json.dumps(fields)
 
 
-def sqlite_floors(folder: Path, count: int) -> Found:
-    """Writes and reads of SQLite per second."""
+def sqlite_floors(folder: Path, meter: Meter, count: int) -> list[Reading]:
+    """Writes and reads of SQLite."""
     rows = [(number, event_json(number)) for number in range(count)]
     with closing(sqlite3.connect(folder / "each.db", isolation_level=None)) as each:
         for statement in SCHEMA:
             each.execute(statement)
-        in_turn = _rate(count, lambda: [each.execute(INSERT, row) for row in rows])
+        began = meter.mark()
+        for row in rows:
+            each.execute(INSERT, row)
+        in_turn = meter.since(began, "write", count)
         assert each.execute("SELECT count(*) FROM events").fetchone() == (count,)
     with closing(sqlite3.connect(folder / "groups.db", isolation_level=None)) as groups:
         for statement in SCHEMA:
@@ -69,24 +69,17 @@ def sqlite_floors(folder: Path, count: int) -> Found:
         def read() -> None:
             assert len(groups.execute("SELECT seq, event FROM events").fetchall()) == count
 
-        return {
-            "sqlite write": in_turn,
-            f"sqlite write by {TOGETHER}": _rate(count, write),
-            "sqlite get": _rate(count, get),
-            "sqlite read all": _rate(count, read),
-        }
+        return [in_turn, *_measured(meter, count, write, get, read)]
 
 
-def rocksdb_floors(folder: Path, count: int) -> Found:
-    """Writes and reads of RocksDB per second."""
+def rocksdb_floors(folder: Path, meter: Meter, count: int) -> list[Reading]:
+    """Writes and reads of RocksDB."""
     rows = [(b"%020d" % number, event_json(number).encode()) for number in range(count)]
     each = Rdict(str(folder / "each"), Options(raw_mode=True))
-
-    def put() -> None:
-        for key, value in rows:
-            each.put(key, value)
-
-    in_turn = _rate(count, put)
+    began = meter.mark()
+    for key, value in rows:
+        each.put(key, value)
+    in_turn = meter.since(began, "write", count)
     each.close()
     groups = Rdict(str(folder / "groups"), Options(raw_mode=True))
 
@@ -104,38 +97,54 @@ def rocksdb_floors(folder: Path, count: int) -> Found:
     def read() -> None:
         assert sum(1 for _ in groups.items()) == count
 
-    found = {
-        "rocksdb write": in_turn,
-        f"rocksdb write by {TOGETHER}": _rate(count, write),
-        "rocksdb get": _rate(count, get),
-        "rocksdb read all": _rate(count, read),
-    }
+    found = [in_turn, *_measured(meter, count, write, get, read)]
     groups.close()
     return found
 
 
-async def hop_floors(count: int, deliveries: int) -> Found:
+async def hop(meter: Meter, count: int, deliveries: int) -> list[Reading]:
     """From a task to another thread and back: the lower bound of a call that waits for a thread."""
     loop, delays = asyncio.get_running_loop(), list[float]()
     with ThreadPoolExecutor(1) as thread:
-        began = time.perf_counter()
-        for _ in range(count):
-            await loop.run_in_executor(thread, _nothing)
-        per_second = count / (time.perf_counter() - began)
+
+        async def work() -> None:
+            for _ in range(count):
+                await loop.run_in_executor(thread, _nothing)
+
+        found = await meter.rate("hop", count, work)
         for _ in range(deliveries):
             await asyncio.sleep(PAUSE_SECONDS)
             left = time.perf_counter()
             await loop.run_in_executor(thread, _nothing)
             delays.append((time.perf_counter() - left) * 1000)
-    p99 = sorted(delays)[int(len(delays) * 0.99)]
-    return {"hop": per_second, "hop p50": statistics.median(delays), "hop p99": p99}
+    return [found, *latencies("hop", delays)[:2]]
 
 
 def _nothing() -> None:
     pass
 
 
-def _rate(count: int, work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - began)
+def _measured(meter: Meter, count: int, *works: Callable[[], None]) -> list[Reading]:
+    found: list[Reading] = []
+    for name, work in zip(("write_together", "read_one", "read_all"), works, strict=True):
+        began = meter.mark()
+        work()
+        found.append(meter.since(began, name, count))
+    return found
+
+
+async def _do(order: Order) -> list[Reading]:
+    meter, folder, arguments = Meter(""), Path(order.address), order.arguments
+    match order.work:
+        case "sqlite":
+            return sqlite_floors(folder, meter, **arguments)
+        case "rocksdb":
+            return rocksdb_floors(folder, meter, **arguments)
+        case "hop":
+            return await hop(meter, **arguments)
+        case _:
+            return await least(folder, meter, order.store, **arguments)
+
+
+if __name__ == "__main__":
+    serve(_do)

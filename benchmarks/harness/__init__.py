@@ -1,0 +1,1 @@
+"""Rounds, programs, servers and results: what every benchmark shares."""

@@ -1,0 +1,92 @@
+"""The benchmarks run, with tiny sizes. No test judges their results."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.goals import GOALS, PEERS, judge
+from benchmarks.harness.results import Results
+from benchmarks.suites.all_suites import SUITES
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-W", "error", "-m", "benchmarks")
+RUN_SECONDS = 280
+INTERRUPTED = 130
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_SECONDS,
+    )
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "soak"])
+def test_a_suite_measures_every_goal_it_has(suite: str, tmp_path: Path) -> None:
+    """A tiny run has a row for each goal of the suite; peers that are not installed are named."""
+    saved = tmp_path / "results.json"
+    done = run("run", "--size", "tiny", "--only", suite, "--json", str(saved))
+    assert done.returncode == 0, done.stderr
+    results = Results.load(saved)
+    missing = {peer for peer in PEERS if any(note.startswith(peer) for note in results.notes)}
+    goals = tuple(goal for goal in GOALS if goal.suite == suite and goal.against not in missing)
+    assert [verdict.goal.title for verdict in judge(results, goals) if verdict.found is None] == []
+    assert results.rows
+    assert f"--- {suite}" in done.stdout
+
+
+def test_saved_results_are_shown_again(tmp_path: Path) -> None:
+    """`show` prints the tables of a saved file; another file is an error in one line."""
+    saved, other = tmp_path / "results.json", tmp_path / "other.json"
+    done = run("run", "--size", "tiny", "--only", "footprint", "--json", str(saved))
+    assert run("show", str(saved)).stdout.strip() in done.stdout
+    other.write_text(json.dumps([1]))
+    failed = run("show", str(other))
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "Traceback" not in failed.stderr
+    assert str(other) in failed.stderr
+
+
+def test_ctrl_c_prints_what_was_measured() -> None:
+    """The tables of the finished suites are printed; no server or program is left."""
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--size", "tiny", "--only", "footprint", "live", "--rounds", "1000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "live" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED
+    assert "memory of a live run" in printed
+    assert "the run was interrupted" in printed
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []
+
+
+def test_help_teaches_by_examples() -> None:
+    """`--help` names the commands and suites, and shows examples."""
+    text = run("--help").stdout
+    for part in ("run", "show", "examples:", *SUITES):
+        assert part in text
