@@ -65,7 +65,9 @@ class HandWriter:
         self.reply = [text.decode() for text in reply]
         is_for_it = self.reply[0] == "OK" and len(reply) == len(call.groups) + 1
         # A repeated number gets the answers of the first call with it, whatever it carries.
-        answers = answers_to(call, reply[1:]) if is_for_it else [(self.reply[0],)] * len(call.writes)
+        answers = (
+            answers_to(call, reply[1:]) if is_for_it else [(self.reply[0],)] * len(call.writes)
+        )
         for write, answer in zip(call.writes, answers, strict=False):
             if isinstance(answer, Exception):
                 write.answer.set_exception(answer)

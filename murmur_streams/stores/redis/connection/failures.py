@@ -39,7 +39,7 @@ class ScriptError(exceptions.ResponseError):
     """The error of one command in a call whose other commands were executed."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
+        super().__init__(text)  # pyright: ignore[reportUnknownMemberType]  # the driver's is untyped
         code = text.split(" ", 1)[0]
         self.status_code = code if code.isupper() else "ERR"
 
@@ -104,9 +104,12 @@ def fate_of(error: BaseException) -> Fate:
 
 def is_not_loaded(error: BaseException) -> bool:
     """Whether a server did not execute a call because it does not have its script or function."""
-    return isinstance(error, exceptions.NoScriptError) or (
-        isinstance(error, exceptions.ResponseError) and "Function not found" in str(error)
-    )
+    return isinstance(error, exceptions.NoScriptError) or is_not_found(error)
+
+
+def is_not_found(error: BaseException) -> bool:
+    """Whether a server that has functions does not have the one that was called."""
+    return isinstance(error, exceptions.ResponseError) and "Function not found" in str(error)
 
 
 def _is_of_closed_transport(error: BaseException) -> bool:
