@@ -15,6 +15,7 @@ from murmur_streams.stores.redis.replies import counted, flatten
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.redis.writes import Arguments
 
+
 class Calls:
     """Sends commands of the core to their scripts."""
 

@@ -31,9 +31,9 @@ from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls
-from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.connection.connections import client_from_url
 from murmur_streams.stores.redis.dead import RedisDeadLetters
+from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.live.feed import Feeds

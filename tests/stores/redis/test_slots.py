@@ -69,7 +69,7 @@ class Recorder:
         self, command: str, run_id: str, arguments: Arguments, events: int = 0
     ) -> tuple[str, ...]:
         del events
-        write = WaitingWrite(command, run_id, arguments, 0, 0, asyncio.Future())
+        write = WaitingWrite(command, run_id, arguments, 0, 0, 0.0, asyncio.Future())
         name, of_run, size, *own = CommandGroup([write]).arguments()
         assert (name, of_run, size) == (command, run_id, len(own))
         self.calls.append((command, own))
@@ -145,7 +145,7 @@ def test_a_call_sends_the_keys_that_the_commit_declares() -> None:
 @pytest.mark.parametrize("name", ["append", "create"])
 def test_a_call_sends_the_arguments_that_the_commit_declares(name: str) -> None:
     """Their number and types are those of the header of commit.lua."""
-    write = WaitingWrite(name, "r", ["a", "b"], 0, 0, cast("asyncio.Future[Any]", None))
+    write = WaitingWrite(name, "r", ["a", "b"], 0, 0, 0.0, cast("asyncio.Future[Any]", None))
     call = NumberedCall(2, [CommandGroup([write])], 3, 4)
     arguments = call.arguments("producer", 1, 1, DURATIONS, 7)
     *first, group_name, group_run, group_size, group_arguments = declared("commit", "ARGV")
