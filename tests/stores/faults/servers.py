@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import socket
 import subprocess
 from collections.abc import AsyncGenerator
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 
 from murmur_streams.embedded import EmbeddedServer
 from tests.key_audit import audit_server
-from tests.server_choice import server_binary
+from tests.server_choice import own_settings, server_binary
 from tests.servers import forget_scripts
 from tests.stores.faults.waiting import wait_until
 
@@ -54,6 +55,8 @@ class SpareServer:
         command += ["--save", "", "--dir", str(self.folder), "--logfile", "server.log"]
         for name, value in zip(self._settings[::2], self._settings[1::2], strict=True):
             command += [f"--{name}", value]
+        for name, value in own_settings().items():
+            command += [f"--{name}", *shlex.split(value)]
         # Python ignores SIGXFSZ; the server shall, too, so that a limit is a full disk to it.
         self._process = await asyncio.to_thread(
             subprocess.Popen[bytes],
