@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from murmur_streams.core.model.errors import (
     StoreConfigurationError,
@@ -23,7 +22,7 @@ from murmur_streams.stores.redis.scripts import load_library, load_scripts
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited, refusal
-from tests.stores.faults.servers import SpareServer
+from tests.stores.faults.servers import SpareServer, has_functions
 
 SOURCES = Path(str(store_modules.__file__)).parent
 PROBED = sorted({probe.split()[0] for probe in PROBES + OWN_PROBES} | {"HSETNX"})
@@ -40,15 +39,6 @@ MAY_BE_DENIED = {"COPY"}
 async def ways_of(admin: Redis) -> list[tuple[str, ...]]:
     """The rights of each way to call the scripts of the store on this server."""
     return [FUNCTIONS, SCRIPTS] if await has_functions(admin) else [SCRIPTS]
-
-
-async def has_functions(admin: Redis) -> bool:
-    """Whether the server has functions, and this server's tests allow them."""
-    try:
-        await admin.function_list()
-    except ResponseError:
-        return False
-    return True
 
 
 def commands_of_python() -> set[str]:
