@@ -281,10 +281,8 @@ class Server:
         preparation = self.preparation
         preparation.is_protocol_known = False
         info = await self._retrying(preparation.begin, min(self.retry_seconds, OPENING_SECONDS))
-        if "maxmemory_policy" in info:
-            look = functools.partial(checks.server_info, self._commands, "memory")
-            watching = preparation.eviction.watch(look)
-            self._watching = start_task(watching, "watch the eviction policy")
+        watching = preparation.watch(may_ask="maxmemory_policy" in info)
+        self._watching = start_task(watching, "watch the server")
         if self.when_ready is not None:
             self.when_ready()
 

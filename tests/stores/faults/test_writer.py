@@ -191,6 +191,8 @@ async def test_each_caller_of_a_merged_call_gets_its_own_answer(
     store: RedisRunStore, proxy: FaultProxy
 ) -> None:
     """Appends that travel in one call have separate versions and refusals."""
+    # While few writes wait, compared with the last two calls, they wait for the end of the turn.
+    await store.create("another", "work")
     await store.create("run", "work")
     sent: list[Parts] = []
     is_append = calls("append")
