@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from murmur_streams.stores.redis.script_rights import FREEING_COMMANDS
 from murmur_streams.stores.redis.scripts import (
-    FREEING_COMMANDS,
     HOT_COMMANDS,
     HOT_COMMIT,
     compose,

@@ -15,7 +15,8 @@ from murmur_streams.core.model.errors import (
     StoreError,
 )
 from murmur_streams.stores.redis.connection.failures import clear_error, code_of
-from murmur_streams.stores.redis.scripts import commands_in, load_scripts
+from murmur_streams.stores.redis.script_rights import commands_in
+from murmur_streams.stores.redis.scripts import load_scripts
 from tests.lua.headers import SCRIPTS
 from tests.lua.sandbox import Sandbox, sandbox
 from tests.lua.scenarios import OTHER, RUN, SCENARIOS, Stage

@@ -122,4 +122,4 @@ class Loader:
 
 def is_complete(reply: Reply) -> bool:
     """Whether the reply to ``Loader.probe`` says that all scripts are loaded."""
-    return all(cast("list[Any]", reply)) if isinstance(reply, list) else bool(reply)
+    return all(cast("list[object]", reply)) if isinstance(reply, list) else bool(reply)

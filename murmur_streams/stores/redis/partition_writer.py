@@ -12,10 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import math
-import secrets
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
@@ -25,36 +22,25 @@ from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import Fate, ScriptError, UnconfirmedError
 from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.durations import Clock, Durations
-from murmur_streams.stores.redis.scripts import (
-    COMMIT,
-    FREEING_COMMANDS,
-    FREEING_COMMIT,
-    HOT_COMMANDS,
-    HOT_COMMIT,
-)
+from murmur_streams.stores.redis.numbered_calls import NumberedCalls
+from murmur_streams.stores.redis.script_rights import COMMIT, FREEING_COMMANDS
+from murmur_streams.stores.redis.scripts import FREEING_COMMIT, HOT_COMMANDS, HOT_COMMIT
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import (
+    NotExecutedError,
     NumberedCall,
     WaitingRuns,
     WaitingWrite,
     WriteBudget,
-    answers_to,
+    read_reply,
 )
 
 logger = logging.getLogger("murmur_streams.redis")
 
-CALLS_IN_FLIGHT = 2
 WAITING_WRITES = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
 """Callers beyond these limits wait: a slow server must not fill the memory of the program."""
-PRODUCER_SECONDS = 240.0
-"""An idle producer takes a new id after this time: the server forgets a record after ten minutes."""
-
 Prepare = Callable[[BaseException], Awaitable[None]]
-
-
-class _NotExecutedError(Exception):
-    """The script executed nothing; the text is its answer."""
 
 
 class PartitionWriter:
@@ -89,13 +75,11 @@ class PartitionWriter:
         self._prepare = prepare
         self._when_idle = when_idle
         self._waiting = WaitingRuns()
-        self._in_flight: deque[NumberedCall] = deque()
-        self._last_weights = (0, 0)
-        """Of the last two calls."""
+        self._calls = NumberedCalls()
+        self._in_flight = self._calls.in_flight
         self._is_scheduled = False
         self._recovering: asyncio.Task[None] | None = None
         self._is_abandoned = False
-        self._restart_numbers()
 
     @property
     def is_idle(self) -> bool:
@@ -105,8 +89,8 @@ class PartitionWriter:
     def add(self, write: WaitingWrite) -> None:
         """Queue a write; its future yields the answer."""
         self._waiting.add(write)
-        if self._is_half():
-            self._send(self._new_call())
+        if self._recovering is None and self._calls.may_send_early(self._waiting.weight):
+            self._send_first()
         else:
             self._schedule()
 
@@ -119,27 +103,6 @@ class PartitionWriter:
             self._recovering.cancel()
             await asyncio.gather(self._recovering, return_exceptions=True)
 
-    def _restart_numbers(self) -> None:
-        """Begin with a new producer id, and number the calls in flight anew."""
-        self._producer = secrets.token_hex(8)
-        self._known = 0
-        self._last_used = math.inf
-        for n, call in enumerate(self._in_flight, 1):
-            call.n = n
-        self._n = len(self._in_flight)
-
-    def _is_half(self) -> bool:
-        """Whether half of what usually waits is here, so that the server can begin with it.
-
-        A hundred tasks that write in turn get their answers together and write again together. With
-        all of that in one call, client and server would wait for each other.
-        """
-        if self._recovering is not None or len(self._in_flight) == CALLS_IN_FLIGHT:
-            return False
-        if not self._in_flight:
-            return 2 * self._waiting.weight >= sum(self._last_weights)
-        return self._may_send() and self._waiting.weight >= self._in_flight[0].weight
-
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
@@ -148,35 +111,17 @@ class PartitionWriter:
 
     def _send_next(self) -> None:
         self._is_scheduled = False
-        while self._waiting and self._may_send():
-            self._send(self._new_call())
+        while self._waiting and self._recovering is None:
+            if not self._calls.may_send(self._waiting.weight):
+                break
+            self._send_first()
         if self.is_idle:
             self._when_idle()
 
-    def _may_send(self) -> bool:
-        if self._recovering is not None or len(self._in_flight) == CALLS_IN_FLIGHT:
-            return False
-        if not self._in_flight:
-            return True
-        first = self._in_flight[0]
-        # A reply that has come and is not read yet may be an error: then what is in flight is sent
-        # again first, in its order.
-        is_answered = first.reply is not None and first.reply.done()
-        return not is_answered and 2 * self._waiting.weight >= first.weight
-
-    def _new_call(self) -> NumberedCall:
+    def _send_first(self) -> None:
+        """Send what has waited longest."""
         now = asyncio.get_running_loop().time()
-        if not self._in_flight and now - self._last_used > PRODUCER_SECONDS:
-            self._restart_numbers()
-        self._last_used = now
-        self._n += 1
-        weight = self._waiting.weight
-        groups = self._waiting.take()
-        weight -= self._waiting.weight
-        self._last_weights = (self._last_weights[1], weight)
-        call = NumberedCall(self._n, groups, self._clock(), weight)
-        self._in_flight.append(call)
-        return call
+        self._send(self._calls.form(self._waiting, self._clock(), now))
 
     def _send(self, call: NumberedCall) -> None:
         on_reply = functools.partial(self._on_reply, call)
@@ -189,17 +134,14 @@ class PartitionWriter:
         script = FREEING_COMMIT if call.mode else COMMIT
         if not server.loader.uses_functions and names <= HOT_COMMANDS:
             script = HOT_COMMIT
-        settled, partitions = self._in_flight[0].n - 1, server.keys.partitions
-        return server.loader.command(
-            script,
-            self._script_keys,
-            call.arguments(self._producer, settled, self._known, self._durations, partitions),
-        )
+        arguments = self._calls.arguments(call, self._durations, server.keys.partitions)
+        return server.loader.command(script, self._script_keys, arguments)
 
     def _on_reply(self, call: NumberedCall) -> None:
         assert call.reply is not None  # noqa: S101  # set when the call was sent
         error = call.reply.exception()
-        if self._recovering is not None or call is not self._in_flight[0]:
+        is_first = bool(self._in_flight) and call is self._in_flight[0]
+        if self._recovering is not None or not is_first:
             return  # The recovery reads it, or that of its predecessor begins one.
         if error is None:
             error = self._settle(call, call.reply.result())
@@ -214,34 +156,24 @@ class PartitionWriter:
     def _settle(self, call: NumberedCall, reply: Reply) -> BaseException | None:
         """Give each write its answer; returns why the call must be sent again."""
         try:
-            tag, *texts = reply
-            if tag == b"UNCONFIRMED":
-                return UnconfirmedError("the number of partitions is not confirmed")
-            if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
-                return _NotExecutedError(tag.decode())
-            answers: Sequence[Answer | BaseException] = [(tag.decode(),)] * len(call.writes)
-            if tag == b"OK":
-                answers = answers_to(call, texts)
+            answers = read_reply(call, reply)
+        except (UnconfirmedError, NotExecutedError) as not_executed:
+            return not_executed
         except (TypeError, ValueError, AttributeError) as bug:  # not the form of a script's reply
             self._fail(call, bug)
             return None
-        self._known = max(self._known, call.n)
-        self._in_flight.popleft()
+        self._calls.settle(call)
         for write, answer in zip(call.writes, answers, strict=True):
             if isinstance(answer, ScriptError):
-                answer = failures.clear_error(answer, self._server.where)
-            self._finish(write, answer)
+                self._finish(write, failures.clear_error(answer, self._server.where))
+            else:
+                self._finish(write, answer)
         return None
 
     def _finish(self, write: WaitingWrite, answer: Answer | BaseException) -> None:
         # Also when its caller was cancelled: its bytes stayed in the budget until the answer came.
         self.budget.release(write.size)
-        if write.answer.done():
-            return
-        if isinstance(answer, BaseException):
-            write.answer.set_exception(answer)
-        else:
-            write.answer.set_result(answer)
+        write.finish(answer)
 
     async def _recover(self) -> None:
         """Send what is in flight again, in its order, until each answer is known."""
@@ -251,6 +183,9 @@ class PartitionWriter:
         except asyncio.CancelledError:
             self._give_up()
             raise
+        except Exception as bug:  # noqa: BLE001  # no caller may wait for ever
+            for call in tuple(self._in_flight):
+                self._fail(call, bug)
         finally:
             self._recovering = None
         self._send_next()
@@ -290,12 +225,12 @@ class PartitionWriter:
             error = await self._error_of(call)
             if error is None:
                 return
-            reason = failures.reason_of(error)
+            reason, mode = failures.reason_of(error), call.mode
             if self._is_decided(call, error, reason, over=loop.time() >= give_up):
                 return
             logger.debug("a write failed, trying again with its number: %r", reason)
             try:
-                if not isinstance(error, _NotExecutedError) and not call.mode == "recorded":
+                if not isinstance(error, NotExecutedError) and call.mode == mode:
                     await self._prepare_retry(error, attempt)
                     attempt += 1
             except Exception as again:  # noqa: BLE001  # judged at the top of the loop
@@ -314,7 +249,7 @@ class PartitionWriter:
         self, call: NumberedCall, error: BaseException, reason: BaseException, *, over: bool
     ) -> bool:
         """Judge a failed try: True when the call is given up, else it is ready for the next one."""
-        if isinstance(error, _NotExecutedError):
+        if isinstance(error, NotExecutedError):
             self._start_anew(call, str(error))
             return False
         fate = self._note(call, error)
@@ -340,7 +275,7 @@ class PartitionWriter:
                 "last data",
                 self._server.where,
             )
-            self._restart_numbers()
+            self._calls.restart()
 
     def _shrink(self, call: NumberedCall, reason: BaseException) -> bool:
         """After a refusal for lack of memory: keep the commands that free some.

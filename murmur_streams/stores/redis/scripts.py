@@ -1,10 +1,4 @@
-"""Finds and composes the Lua scripts, each with a check of the user's rights before it.
-
-The check asks: may the user call all commands that the script may need? A script is atomic, but an
-error does not undo its writes: a command that the user may not call would end it half-way, for
-example with an entry in the journal and the old version in the hash. Rights cannot change while a
-script runs, so one check before the first write is enough. It is made from the script's own text,
-so that no script can forget a command.
+"""Finds and composes the Lua scripts.
 
 ``lua/*.lua`` are the scripts, ``lua/commands/*.lua`` the commands that ``commit.lua`` executes. A
 server from 7.0 on gets all of them as one library of functions, others get each by its hash.
@@ -15,151 +9,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_CALL = re.compile(r"\bredis\.call(?:\(|, )'([A-Z]+)'")
-_FORMS = {
-    "{key}": "DEL EXISTS GET HGETALL HLEN PERSIST PTTL ZCARD",
-    "{key} f": "HDEL HEXISTS HGET HMGET",
-    "{key} f v": "HSETNX",
-    "{key} f v f": "HSET",
-    "{key} m": "SADD SISMEMBER SREM ZREM ZSCORE",
-    "{key} v XX": "SET",
-    "{key} 1": "PEXPIRE PEXPIREAT",
-    "{key} {key}": "RENAME",
-    "{key} 1-1": "XDEL",
-    "{key} MAXLEN 1": "XTRIM",
-    "{key} - + COUNT 1": "XRANGE",
-    "{key} + - COUNT 1": "XREVRANGE",
-    "{key} NOMKSTREAM * f v": "XADD",
-    "{key} XX 0 m": "ZADD",
-    "{key} - + LIMIT 0 1": "ZRANGEBYLEX",
-    "{key} -inf 0 LIMIT 0 1": "ZRANGEBYSCORE",
-    "STREAM {key}": "XINFO",
-}
-PROBES = {name: f"{name} {form}" for form, names in _FORMS.items() for name in names.split()}
-PROBES["TIME"] = "TIME"
-"""The commands of the scripts, in forms that change nothing while the key does not exist. SADD and
-HSETNX do not have such a form: SREM removes what SADD added, and the only script that calls HSETNX
-calls no other command after its first write."""
-_CAN_GROW = frozenset({"HSET", "SADD", "SET", "XADD", "ZADD"})
-"""Commands that a server without free memory refuses as the first write of a script."""
-_ARE_ERRORS = frozenset({"HSET", "RENAME", "XINFO"})
-"""Forms above that fail for another reason where the user may call them."""
-FREEING_COMMANDS = frozenset({"delete", "finish", "release", "request_cancel", "set_state"})
-"""Commands that are executed while the server has no free memory: they free some."""
-_FREEING = frozenset(
-    {"forget_letters", "heartbeat", "own", "rebuild", "resume", "sweep", "tend"}
+from murmur_streams.stores.redis.script_rights import (
+    CALL_THAT_FAILS,
+    CHECK_OF_COMMAND,
+    CHECK_OF_FUNCTIONS_COMMAND,
+    COMMIT,
+    FREEING_SCRIPTS,
+    asked_all,
+    commands_in,
+    probes_of,
+    with_check,
 )
-"""The same of scripts: their first write frees memory."""
-_WITHOUT_TAG = frozenset({"confirm", "register"})
-"""Scripts whose first key has no partition's hash tag: on a cluster, a probe key could lie in
-another slot. Their first commands change nothing where a right is missing."""
-
-
-def commands_in(code: str) -> set[str]:
-    """Every command of the server that a script may call."""
-    return set(_CALL.findall(code))
-
-
-def with_check(name: str, code: str, called: str, *, is_function: bool = False) -> str:
-    """Put the check before a script.
-
-    ``redis.acl_check_cmd`` costs 0.1 to 0.2 microseconds. Servers before 7.0 do not have it: there
-    each command is called in a form that changes nothing, on a key that never exists, since ids
-    have no slash. A server without free memory judges a script by its first write: so the first
-    probe is one that it refuses, or, for a script that frees memory, one that it allows.
-
-    Args:
-        name: the script's.
-        code: its text.
-        called: the text with all functions that it calls, without the commands of ``commit.lua``:
-            each of those has a check of its own.
-        is_function: servers with functions have ``redis.acl_check_cmd``.
-    """
-    commands = commands_in(called)
-    asked = _asked_all(commands, "KEYS[1]")
-    if is_function:
-        return _CHECK_OF_FUNCTION.format(asked=asked, code=code)
-    probes = "" if name in _WITHOUT_TAG else _probes(commands, frees=name in _FREEING)
-    if name == COMMIT:
-        probes = f"  if ARGV[5] == 'freeing' then {_probe('DEL').strip()} end\n{probes}"
-    return _CHECK.format(probes=probes, asked=asked, code=code)
-
-
-def _probes(commands: Iterable[str], *, frees: bool) -> str:
-    """Calls of all commands in their harmless forms."""
-    commands = set(commands)
-    probed = sorted(
-        commands - {"SADD", "SREM"},
-        key=lambda each: ((each not in _CAN_GROW) != frees or each in _ARE_ERRORS, each),
-    )
-    if "SADD" in commands:
-        # SREM first: it must be permitted before SADD adds what it has to remove.
-        probed += ["SREM", "SADD", "SREM"]
-    elif "SREM" in commands:
-        probed.append("SREM")
-    return "\n".join(_probe(each) for each in probed)
-
-
-def _asked_all(commands: Iterable[str], key: str) -> str:
-    """An expression that is the first command that the user may not call, or nil."""
-    asked = [f"not allowed({_asked(each, key)}) and '{each}'" for each in sorted(commands)]
-    return " or ".join([*asked, "nil"])
-
-
-def _asked(command: str, key: str) -> str:
-    """The arguments of ``acl_check_cmd`` for a command and its keys."""
-    parts = PROBES[command].split()
-    count = parts.count("{key}")
-    before = parts[: parts.index("{key}")] if count else parts
-    return ", ".join([*(f"'{part}'" for part in before), *([key] * count)])
-
-
-def _probe(command: str) -> str:
-    parts = PROBES[command].split()
-    arguments = ", ".join("key" if part == "{key}" else f"'{part}'" for part in parts)
-    return f"  {'fails' if command in _ARE_ERRORS else 'call'}({arguments})"
-
-
-_CHECK = """\
-local allowed = redis.acl_check_cmd
-if not allowed then
-  local key, call, fails = KEYS[1] .. '/', redis.call, call_that_fails
-{probes}
-else
-  local denied = {asked}
-  if denied then return redis.error_reply('NOPERM the user may not call ' .. denied) end
-end
-{code}"""
-_CHECK_OF_FUNCTION = """\
-local allowed = redis.acl_check_cmd
-local denied = {asked}
-if denied then return redis.error_reply('NOPERM the user may not call ' .. denied) end
-{code}"""
-_CHECK_OF_COMMAND = """\
-DENIED.{name} = function(key)
-  local allowed, call, fails = redis.acl_check_cmd, redis.call, call_that_fails
-  if allowed then return {asked} end
-  key = key .. '/'
-{probes}
-end
-"""
-_CHECK_OF_FUNCTIONS_COMMAND = """\
-DENIED.{name} = function(key)
-  local allowed = redis.acl_check_cmd
-  return {asked}
-end
-"""
-_CALL_THAT_FAILS = """\
-local function call_that_fails(...)
-  local why = tostring(redis.pcall(...).err)
-  if string.find(why, 'The user executing the script', 1, true) then error(why, 0) end
-end
-"""
 
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 _CONSTANT = re.compile(r"^local ([A-Z_]+) = (\d+)\n", re.MULTILINE)
@@ -168,7 +33,6 @@ _NAME = re.compile(r"\w+")
 _CAPITALS = re.compile(r"\b[A-Z_]+\b")
 _BODY = re.compile(r"^--body (\w+)\n", re.MULTILINE)
 _PACKAGE = Path(__file__).resolve().parents[2]
-COMMIT = "commit"
 FREEING_COMMIT = "commit_freeing"
 """The function of the same script that is called while the server has no free memory, too."""
 LOADED = "loaded"
@@ -216,7 +80,7 @@ def load_scripts() -> dict[str, Script]:
     scripts: dict[str, Script] = {}
     for name, code in texts.items():
         called = _called_by(folder / f"{COMMIT if name == HOT_COMMIT else name}.lua", folder)
-        text = f"local CALL = {{}}\n{_CALL_THAT_FAILS}{with_check(name, code, called)}"
+        text = f"local CALL = {{}}\n{CALL_THAT_FAILS}{with_check(name, code, called)}"
         scripts[name] = Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # Redis names scripts by SHA-1
     return scripts
 
@@ -227,7 +91,7 @@ def load_library() -> Library:
     folder = script_folder()
     paths = sorted(folder.glob("*.lua"))
     parts, seen = list[str](), set[Path]()
-    _collect_commands(folder, command_names(folder), parts, seen, _CHECK_OF_FUNCTIONS_COMMAND)
+    _collect_commands(folder, command_names(folder), parts, seen, CHECK_OF_FUNCTIONS_COMMAND)
     for path in paths:
         includes, _ = _read(path, folder)
         for included in includes:
@@ -243,7 +107,7 @@ def load_library() -> Library:
         text.append(f"local function run_{each}()\n{checked}end\n")
     name = f"murmur_{hashlib.sha256(''.join(text).encode()).hexdigest()[:16]}"
     text.insert(0, f"#!lua name={name}\n")
-    text += [_registered(name, each, each, frees=each in _FREEING) for each in scripts]
+    text += [_registered(name, each, each, frees=each in FREEING_SCRIPTS) for each in scripts]
     text.append(_registered(name, FREEING_COMMIT, COMMIT, frees=True))
     # Answered by a replica, and by a server that takes no writes now.
     text.append(
@@ -311,7 +175,7 @@ def _collect_commands(
     names: Sequence[str],
     parts: list[str],
     seen: set[Path],
-    check: str = _CHECK_OF_COMMAND,
+    check: str = CHECK_OF_COMMAND,
 ) -> None:
     """Add the commands, the check of the rights for each, and the tables of both."""
     for name in names:
@@ -325,7 +189,7 @@ def _collect_commands(
 def _check_of_command(folder: Path, name: str, check: str) -> str:
     commands = commands_in(_called_by(folder / "commands" / f"{name}.lua", folder))
     return check.format(
-        name=name, asked=_asked_all(commands, "key"), probes=_probes(commands, frees=False)
+        name=name, asked=asked_all(commands, "key"), probes=probes_of(commands, frees=False)
     )
 
 

@@ -11,9 +11,10 @@ from itertools import chain
 from murmur_streams.core.model.errors import InvalidInputError
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.connection.connections import Reply
-from murmur_streams.stores.redis.connection.failures import ScriptError
+from murmur_streams.stores.redis.connection.failures import ScriptError, UnconfirmedError
 from murmur_streams.stores.redis.durations import Durations
-from murmur_streams.stores.redis.scripts import FREEING_COMMANDS, HOT_COMMANDS
+from murmur_streams.stores.redis.script_rights import FREEING_COMMANDS
+from murmur_streams.stores.redis.scripts import HOT_COMMANDS
 
 Arguments = Sequence[str | int]
 CREATING_COMMANDS = frozenset({"create", "submit", "requeue", "restore"})
@@ -41,6 +42,15 @@ class WaitingWrite:
     since: float
     """When it was made, by the loop's clock."""
     answer: asyncio.Future[Answer]
+
+    def finish(self, answer: Answer | BaseException) -> None:
+        """Give the answer or the error to the caller, unless it was cancelled."""
+        if self.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
 
 
 @dataclass(slots=True)
@@ -175,6 +185,27 @@ def _may_join(write: WaitingWrite, writes: list[WaitingWrite]) -> bool:
 def weight_of(command: str, events: int) -> int:
     """About how many microseconds of the server's time a command takes."""
     return _MICROSECONDS.get(command, _LONGER_MICROSECONDS) + EVENT_MICROSECONDS * events
+
+
+class NotExecutedError(Exception):
+    """The script executed nothing; the text is its answer."""
+
+
+def read_reply(call: NumberedCall, reply: Reply) -> Sequence[Answer | ScriptError]:
+    """The answer to each write of a call, from the reply of its script.
+
+    Raises:
+        NotExecutedError, UnconfirmedError: the call must be sent again.
+        TypeError, ValueError, AttributeError: the reply does not have the form of a script's.
+    """
+    tag, *texts = reply
+    if tag == b"OK":
+        return answers_to(call, texts)
+    if tag == b"UNCONFIRMED":
+        raise UnconfirmedError("the number of partitions is not confirmed")
+    if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
+        raise NotExecutedError(tag.decode())
+    return [(tag.decode(),)] * len(call.writes)
 
 
 def answers_to(call: NumberedCall, texts: Sequence[bytes]) -> list[Answer | ScriptError]:

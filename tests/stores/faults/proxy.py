@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Self
 
-from murmur_streams.stores.redis.scripts import COMMIT, LOADED, load_library, load_scripts
+from murmur_streams.stores.redis.script_rights import COMMIT
+from murmur_streams.stores.redis.scripts import LOADED, load_library, load_scripts
 from tests.stores.faults.resp import parts_of, take_frame
 
 COUNT_AT = 12

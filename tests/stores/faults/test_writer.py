@@ -29,6 +29,7 @@ from tests.stores.faults.events import names_in_journal, note, send_together
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
 from tests.stores.faults.servers import forget_all
 from tests.stores.faults.waiting import wait_until
+from tests.stores.redis.hand import expect_many
 
 TASKS = 1_000
 RUNS = [f"run-{number}" for number in range(20)]
@@ -198,6 +199,7 @@ async def test_each_caller_of_a_merged_call_gets_its_own_answer(
         (sent.append(parts), Fault.NONE)[1] if is_append(parts) else Fault.NONE
     )
     event = note("run", "a")
+    expect_many(store._writer)
     answers = await asyncio.gather(
         store.append("run", event, event),
         store.append("run", event, expected_version=2),

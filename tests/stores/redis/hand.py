@@ -10,7 +10,7 @@ from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import UnconfirmedError
 from murmur_streams.stores.redis.durations import Clock, Durations
-from murmur_streams.stores.redis.scripts import COMMIT
+from murmur_streams.stores.redis.script_rights import COMMIT
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.redis.writes import (
@@ -83,6 +83,11 @@ class HandWriter:
             if reply[0] != b"UNCONFIRMED":
                 return reply
             await server.preparation.for_retry(UnconfirmedError())
+
+
+def expect_many(writer: Writer) -> None:
+    """Let the next writes of one turn of the loop leave in one call, at its end."""
+    writer._of(0)._calls._last_weights = (10**9, 10**9)
 
 
 def calls_by_hand(writer: HandWriter, durations: Durations) -> Calls:

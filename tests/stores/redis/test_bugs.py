@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -14,6 +15,7 @@ from redis.exceptions import InvalidResponse
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
+from murmur_streams.stores.redis import partition_writer
 from murmur_streams.stores.redis.connection import lane
 from murmur_streams.stores.redis.connection.failures import Fate, fate_of
 from murmur_streams.stores.redis.connection.lane import Lane
@@ -79,7 +81,7 @@ class Buggy:
         reply = await super().read_response(*given, **options)  # type: ignore[misc]
         if self.broken == "read":
             _takes_nothing(reply)  # pyright: ignore[reportCallIssue]
-        return 7 if self.broken == "reply" else reply
+        return reply
 
     async def _connect(self) -> None:
         if self.broken == "connect":
@@ -136,8 +138,12 @@ CALLS: dict[str, Call] = {
 }
 
 
-@pytest.mark.parametrize("broken", ["send", "read", "connect"])
-@pytest.mark.parametrize("call", CALLS)
+BROKEN = ("send", "read", "connect")
+# A write uses the driver's connection only to connect; the next test is about the rest of its way.
+CASES = [(call, how) for call in CALLS for how in BROKEN if call != "write" or how == "connect"]
+
+
+@pytest.mark.parametrize(("call", "broken"), CASES)
 async def test_a_bug_is_raised_at_once(
     store: RedisRunStore,
     space: Space,
@@ -167,6 +173,32 @@ async def test_a_bug_is_raised_at_once(
     assert len(pauses) <= (1 if broken == "connect" else 0)
 
 
+@pytest.mark.parametrize("broken", ["write", "gets"])
+async def test_a_bug_on_the_way_of_a_write_is_raised_at_once(
+    store: RedisRunStore, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A TypeError where a write's bytes leave, or where those of its reply arrive."""
+    await write(store)
+    lane = store._writer._lanes[0]
+
+    def takes_nothing(*_: object) -> None:
+        raise TypeError("_takes_nothing")
+
+    if broken == "write":
+        lane._transport = SimpleNamespace(
+            write=takes_nothing,
+            is_closing=lambda: False,
+            get_extra_info=lane._transport.get_extra_info,
+        )
+    else:
+        protocol: Any = lane._protocol
+        protocol._reader = SimpleNamespace(feed=lambda _: None, gets=takes_nothing)
+    async with asyncio.timeout(AT_ONCE_SECONDS):
+        with pytest.raises(TypeError, match="_takes_nothing"):
+            await write(store)
+    await write(store)
+
+
 def _are_blocked(space: Space) -> int:
     return space.admin.info("clients")["blocked_clients"]
 
@@ -185,13 +217,16 @@ async def test_open_subscribers_learn_of_a_bug(store: RedisRunStore, space: Spac
                 await reader
 
 
-async def test_an_answer_of_no_known_form_settles(store: RedisRunStore) -> None:
+async def test_an_answer_of_no_known_form_settles(
+    store: RedisRunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All writes of a call whose reply cannot be read get the error; the next ones are taken."""
-    Buggy.broken = "reply"
-    async with asyncio.timeout(AT_ONCE_SECONDS):
-        ends = await asyncio.gather(*(write(store) for _ in range(3)), return_exceptions=True)
+    with monkeypatch.context() as patch:
+        read = partition_writer.read_reply
+        patch.setattr(partition_writer, "read_reply", lambda call, _: read(call, 7))
+        async with asyncio.timeout(AT_ONCE_SECONDS):
+            ends = await asyncio.gather(*(write(store) for _ in range(3)), return_exceptions=True)
     assert [type(end) for end in ends] == [TypeError] * 3
-    Buggy.broken = ""
     async with asyncio.timeout(AT_ONCE_SECONDS):
         await write(store)
 

@@ -26,7 +26,7 @@ from murmur_streams.stores.redis.writes import NumberedCall, WaitingRuns, Waitin
 from tests.key_audit import audit_keys
 from tests.servers import Space
 from tests.stores.redis.damage import damage
-from tests.stores.redis.hand import HandWriter, calls_by_hand
+from tests.stores.redis.hand import HandWriter, calls_by_hand, expect_many
 from tests.stores.redis.model import Model
 from tests.stores.redis.partition import (
     Partition,
@@ -123,11 +123,10 @@ class Twins:
     async def _send(self, step: Send) -> None:
         commands = [part.build(self.model.run(part.run_id)) for part in step.parts]
         call, groups = self._planned(step, commands)
-        writer = self.writer._of(0)
-        # So many writes are expected that it waits for the end of the turn of the loop.
-        writer._last_weights = (10**9, 10**9)
+        writer = self.writer._of(0)._calls
+        expect_many(self.writer)
         if step.ahead is None:
-            calls, producer, n = self.calls, writer._producer, writer._n + 1
+            calls, producer, n = self.calls, writer.producer, writer.n + 1
         else:
             record = self.model.records.get(step.producer)
             last = 2 if record is None else record.n
@@ -144,7 +143,7 @@ class Twins:
             assert untimed_answers(self.hand.reply) == wanted
         else:
             # However many there are, they left in one call.
-            assert writer._n == n
+            assert writer.n == n
             texts = answers_to(call, [text.encode() for text in wanted[1:]])
             order = [write.size for write in call.writes]
             found = [answers[index] for index in order]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -98,7 +98,7 @@ async def test_a_server_that_lost_answered_calls_is_noticed(hand: Hand, left: st
     await hand.push("p", 2)
     hand.space.admin.delete(key)
     if left != "nothing":
-        hand.space.admin.set(key, before, px=60_000)
+        hand.space.admin.set(key, cast("bytes", before), px=60_000)
     assert await hand.push("p", 3, known=2) == ("REWOUND",)
     assert await hand.version() == 3
 
@@ -106,10 +106,10 @@ async def test_a_server_that_lost_answered_calls_is_noticed(hand: Hand, left: st
 async def test_a_store_goes_on_when_the_server_lost_its_record(hand: Hand) -> None:
     """Its writer begins with a new producer, and its next write is applied once."""
     await hand.store.create("other", "t")
-    producer = hand.store._writer._of(0)._producer
+    producer = hand.store._writer._of(0)._calls.producer
     hand.space.admin.delete(hand.space.keys.producer(producer, 0))
     await hand.store.create("third", "t")
-    assert hand.store._writer._of(0)._producer != producer
+    assert hand.store._writer._of(0)._calls.producer != producer
     assert (await hand.store.snapshot("third")).version == 1
 
 
@@ -137,10 +137,10 @@ async def test_a_record_expires_ten_minutes_after_the_last_call(hand: Hand) -> N
 async def test_an_idle_store_takes_a_new_producer(hand: Hand) -> None:
     """After four minutes: its record could be gone before the next call."""
     store = hand.store
-    writer = store._writer._of(0)
-    producer, writer._last_used = writer._producer, writer._last_used - 241
+    writer = store._writer._of(0)._calls
+    producer, writer.last_used = writer.producer, writer.last_used - 241
     await store.set_state(RUN_ID, RunState.RUNNING)
-    assert writer._producer != producer
+    assert writer.producer != producer
 
 
 async def test_one_command_fails_and_the_others_do_not(hand: Hand) -> None:

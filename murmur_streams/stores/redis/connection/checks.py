@@ -12,7 +12,7 @@ from typing import cast
 from redis.exceptions import ReadOnlyError, RedisError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
-from murmur_streams.stores.redis import scripts
+from murmur_streams.stores.redis import script_rights
 from murmur_streams.stores.redis.connection.connections import Connections
 from murmur_streams.stores.redis.connection.failures import clear_error, code_of
 from murmur_streams.stores.redis.keys import Keys
@@ -22,7 +22,11 @@ logger = logging.getLogger("murmur_streams.redis")
 OLDEST_SERVER = (6, 2)
 SCRIPT_PROBE = "EVALSHA 0000000000000000000000000000000000000000 1 {key}"
 PROBES: tuple[str, ...] = (
-    *(probe for name, probe in scripts.PROBES.items() if name not in {"HSETNX", "SADD", "SREM"}),
+    *(
+        probe
+        for name, probe in script_rights.PROBES.items()
+        if name not in {"HSETNX", "SADD", "SREM"}
+    ),
     "MULTI",
     "SADD {key} m",
     "SREM {key} m",

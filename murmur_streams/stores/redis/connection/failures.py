@@ -39,8 +39,8 @@ class ScriptError(exceptions.ResponseError):
     """The error of one command in a call whose other commands were executed."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)  # pyright: ignore[reportUnknownMemberType]  # the driver's is untyped
         code = text.split(" ", 1)[0]
+        super().__init__(text)  # pyright: ignore[reportUnknownMemberType]  # redis-py's *args
         self.status_code = code if code.isupper() else "ERR"
 
 

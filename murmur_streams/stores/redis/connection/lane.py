@@ -14,7 +14,7 @@ from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply, drop_connection
-from murmur_streams.stores.redis.connection.reply_protocol import take_over
+from murmur_streams.stores.redis.connection.reply_protocol import ReplyProtocol, take_over
 
 Connect = Callable[[bool], Awaitable[Any]]
 """Makes a connection with all scripts loaded; True: the connection before it broke."""
@@ -64,6 +64,7 @@ class Lane:
         self._broke = False
         self._transport: Any = None
         """The open connection's transport, where calls are written to it at once."""
+        self._protocol: ReplyProtocol | None = None
         self._outdated: RedisError | None = None
         """The reply that says that this server is not the primary any more."""
 
@@ -87,9 +88,12 @@ class Lane:
                 loop.call_soon(notify)
             return reply
         call = _Call(packed, reply, notify, loop.time())
-        if self._transport is not None and self._may_write():
+        if self._protocol is not None and self._may_write():
             self._sent.append(call)
-            self._transport.write(packed)
+            try:
+                self._transport.write(packed)
+            except Exception as error:  # noqa: BLE001  # the lane ends with it
+                self._protocol.lose(error)
             return reply
         self._unsent.append(call)
         if self._running is None:
@@ -131,15 +135,15 @@ class Lane:
         if taken is None:
             works = [self._send(connection), self._receive(connection)]
         else:
-            self._transport, protocol = taken
-            works = [self._write(), _until(protocol.lost)]
+            self._transport, self._protocol = taken
+            works = [self._write(), _until(self._protocol.lost)]
         parts = [asyncio.create_task(work, name="lane") for work in (*works, self._watch())]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
                 part.result()
         finally:
-            self._transport = None
+            self._protocol = None
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)

@@ -43,12 +43,13 @@ class ReplyProtocol(asyncio.Protocol):
             while (reply := self._reader.gets()) is not _NOTHING:
                 self._on_reply(reply)
         except Exception as error:  # noqa: BLE001  # the lane judges it
-            self._lose(error)
+            self.lose(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(exc or RedisConnectionError("Connection closed by server."))
+        self.lose(exc or RedisConnectionError("Connection closed by server."))
 
-    def _lose(self, error: Exception) -> None:
+    def lose(self, error: Exception) -> None:
+        """Note that the connection cannot be used any more."""
         if not self.lost.done():
             self.lost.set_exception(error)
 
@@ -64,8 +65,9 @@ def take_over(connection: Any, on_reply: OnReply) -> tuple[Any, ReplyProtocol] |
         for connections that have no transport (fakeredis).
     """
     stream, writer = getattr(connection, "_reader", None), getattr(connection, "_writer", None)
-    is_plain = isinstance(stream, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
-    if hiredis is None or not is_plain:
+    if hiredis is None or not isinstance(stream, asyncio.StreamReader):
+        return None
+    if not isinstance(writer, asyncio.StreamWriter):
         return None
     protocol = ReplyProtocol(on_reply, connection._parser.parse_error)
     writer.transport.set_protocol(protocol)

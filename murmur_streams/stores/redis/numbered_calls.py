@@ -1,0 +1,92 @@
+"""The calls of one store to one partition that are in flight, and the numbers that they carry."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import deque
+
+from murmur_streams.stores.redis.durations import Durations
+from murmur_streams.stores.redis.writes import NumberedCall, WaitingRuns
+
+CALLS_IN_FLIGHT = 2
+PRODUCER_SECONDS = 240.0
+"""An idle producer takes a new id after this time: the server forgets a record after ten
+minutes."""
+
+
+class NumberedCalls:
+    """Numbers calls without a gap; decides when the next one may leave."""
+
+    def __init__(self) -> None:
+        self.in_flight: deque[NumberedCall] = deque()
+        self.restart()
+        self._last_weights: tuple[int, int] = (0, 0)
+        """Of the last two calls."""
+
+    def restart(self) -> None:
+        """Begin with a new producer id, and number the calls in flight anew."""
+        self.producer = secrets.token_hex(8)
+        self.known = 0
+        self.last_used = math.inf
+        for n, call in enumerate(self.in_flight, 1):
+            call.n = n
+        self.n = len(self.in_flight)
+
+    def form(self, waiting: WaitingRuns, now_ms: int, now: float) -> NumberedCall:
+        """Form the next call of what waits; it is in flight from then on.
+
+        Args:
+            waiting: what it is taken from.
+            now_ms: the clock of the store, for the ids of entries.
+            now: the loop's clock.
+        """
+        if not self.in_flight and now - self.last_used > PRODUCER_SECONDS:
+            self.restart()
+        self.last_used = now
+        self.n += 1
+        weight = waiting.weight
+        groups = waiting.take()
+        weight -= waiting.weight
+        self._last_weights = (self._last_weights[1], weight)
+        call = NumberedCall(self.n, groups, now_ms, weight)
+        self.in_flight.append(call)
+        return call
+
+    def settle(self, call: NumberedCall) -> None:
+        """Note that the first call in flight was answered."""
+        self.known = max(self.known, call.n)
+        self.in_flight.popleft()
+
+    def arguments(
+        self, call: NumberedCall, durations: Durations, partitions: int
+    ) -> list[str | int]:
+        """The ARGV of a call."""
+        settled = self.in_flight[0].n - 1
+        return call.arguments(self.producer, settled, self.known, durations, partitions)
+
+    def may_send(self, weight: int) -> bool:
+        """Whether the next call may leave at the end of a turn of the loop.
+
+        Args:
+            weight: of all that waits.
+        """
+        if len(self.in_flight) == CALLS_IN_FLIGHT:
+            return False
+        if not self.in_flight:
+            return True
+        first = self.in_flight[0]
+        # A reply that has come and is not read yet may be an error: then what is in flight is sent
+        # again first, in its order.
+        is_answered = first.reply is not None and first.reply.done()
+        return not is_answered and 2 * weight >= first.weight
+
+    def may_send_early(self, weight: int) -> bool:
+        """Whether half of what usually waits is there, so that the server can begin with it.
+
+        A hundred tasks that write in turn get their answers together and write again together. With
+        all of that in one call, client and server would wait for each other.
+        """
+        if not self.in_flight:
+            return 2 * weight >= sum(self._last_weights)
+        return weight >= self.in_flight[0].weight and self.may_send(weight)
