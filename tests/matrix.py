@@ -13,10 +13,20 @@ import sys
 import time
 from dataclasses import dataclass
 
-from tests.server_choice import BINARIES, DOCKER, VARIABLE, NoServerError, server_binary
+from tests.server_choice import (
+    BINARIES,
+    DOCKER,
+    EMBEDDED,
+    VARIABLE,
+    WITHOUT_FUNCTIONS,
+    NoServerError,
+    server_binary,
+)
 
 IMAGES = ("redis:8", "valkey/valkey:9")
 """Servers for a machine with a container engine."""
+SCRIPTED = (f"{EMBEDDED}{WITHOUT_FUNCTIONS}", f"redis-8.2{WITHOUT_FUNCTIONS}")
+"""Servers with functions, on which the store has to load scripts nevertheless."""
 TESTS = (
     "tests/stores/test_contract.py::TestValkey",
     "tests/stores/redis",
@@ -27,6 +37,7 @@ TESTS = (
 OWN_SERVERS = (
     "tests/stores/faults/test_permissions.py",
     "tests/stores/faults/test_full_server.py",
+    "tests/stores/faults/test_loading.py",
 )
 """These tests start servers with settings of their own, so they do not run in containers."""
 _TOTAL = re.compile(r"\d+ (?:passed|failed|error).* in .*", re.MULTILINE)
@@ -43,7 +54,7 @@ class Outcome:
 
 def main(names: list[str]) -> int:
     """Run the tests on each server and print a summary; the exit code is 1 when one failed."""
-    everything = [*BINARIES, *(DOCKER + image for image in IMAGES)]
+    everything = [*BINARIES, *SCRIPTED, *(DOCKER + image for image in IMAGES)]
     outcomes = [run_on(name) for name in names or everything]
     print("\nThe server matrix; fakeredis and Valkey 9 are part of `make test`:")
     for outcome in outcomes:

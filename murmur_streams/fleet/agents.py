@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Unpack, cast, overload
 
 from pydantic import BaseModel, JsonValue
 
-from murmur_streams.core.json_type import JsonType, loose_json
+from murmur_streams.core.json_type import JsonType, loose_text
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model import errors
 from murmur_streams.core.model.limits import check_target
@@ -93,12 +93,12 @@ class Agent:
         model = type(value) if isinstance(value, BaseModel) else None
         what = f"the output of agent {self.name!r}"
         if self.output_type is not Any:
-            encoded = self._output.encode(value)
+            text = self._output.encode_text(value)
         elif model is not None:
-            encoded = _of_model(model, what).encode(value)
+            text = _of_model(model, what).encode_text(value)
         else:
-            encoded = loose_json(value, what)
-        return EncodedOutput(encoded, None if model is None else model.__qualname__)
+            text = loose_text(value, what)
+        return EncodedOutput(text, None if model is None else model.__qualname__)
 
     def decode_output(self, value: object) -> object:
         """Read a stored output as the declared type; InvalidPayloadError when it does not fit."""

@@ -106,7 +106,9 @@ class Fleet(AgentRegistry):
         known = self._find(agent)
         name = known.name if known is not None else cast("str", agent)
         given = copy_json(input, "the input") if known is None else known.encode_input(input)
-        return await self._submit(known, name, given, sent=sent_form(input, given), **options)
+        # Only the digest of a key needs it.
+        sent = None if options.get("idempotency_key") is None else sent_form(input, given)
+        return await self._submit(known, name, given, sent=sent, **options)
 
     async def submit_json(
         self,

@@ -182,7 +182,6 @@ async def _submit_or_find(
 ) -> str:
     """Submit a run with an id derived from a key, or find the existing one; returns the id."""
     given = order.get("input")
-    input_json = None if given is None else encode_json(given, "the input")
     digest, tenant = order.get("request_sha256") or "", order.get("tenant")
     for _ in range(_TRIES):
         with contextlib.suppress(errors.RunExistsError):
@@ -193,6 +192,7 @@ async def _submit_or_find(
         except errors.RunNotFoundError:
             # It expired after the submission was rejected, so the key is free again.
             continue
+        input_json = None if given is None else encode_json(given, "the input")
         if not is_same(run, digest, input_json=input_json, target=target, tenant=tenant):
             raise errors.IdempotencyConflictError(run_id, target, key)
         return run_id

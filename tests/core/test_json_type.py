@@ -34,7 +34,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict
 
-from murmur_streams.core.json_type import JsonType
+from murmur_streams.core.json_type import JsonType, loose_json, loose_text
 from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.errors import InvalidPayloadError
 
@@ -386,3 +386,30 @@ def test_an_output_has_computed_fields_if_it_can(kind: Any, value: Any, expected
     declared = JsonType(kind, "the output", computed=True)
     assert declared.encode(value) == expected
     assert set(declared.schema()["properties"]) == set(expected)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 1.5, [1, (2, {"a": "é"})], {1: 2, None: 3}, {"a": {date(2026, 1, 2)}}, Colour.RED,
+        [Number.ONE], {Colour.RED: Number.ONE}, STRICT, [Area(side=2)], Point(1), uuid.UUID(int=7),
+        collections.OrderedDict(a=1), collections.UserString("a"), b"text", Decimal("0.1"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_value_without_a_type_has_the_text_of_its_json(value: Any) -> None:
+    """The text is that of the JSON that pydantic makes; a value without JSON is refused."""
+    try:
+        expected = encode_json(loose_json(value, "it"), "it")
+    except InvalidPayloadError as error:
+        with pytest.raises(InvalidPayloadError, match=re.escape(str(error))):
+            loose_text(value, "it")
+    else:
+        assert loose_text(value, "it") == expected
+
+
+@pytest.mark.parametrize("value", [[float("nan")], "\ud800", object(), 2**1024, SecretStr("a")])
+def test_a_value_without_json_is_refused(value: Any) -> None:
+    """What neither this package nor pydantic has as JSON raises InvalidPayloadError."""
+    with pytest.raises(InvalidPayloadError, match=r"^it "):
+        loose_text(value, "it")

@@ -11,10 +11,12 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from murmur_streams.core.json_values import encode_json
 from murmur_streams.core.model.errors import InvalidPayloadError, RemoteAgentError
 from murmur_streams.core.model.limits import MAX_ERROR_CHARACTERS
 from murmur_streams.core.model.results import (
     AgentResult,
+    EncodedOutput,
     GroupResult,
     ResultMetadata,
     StoredModel,
@@ -116,6 +118,20 @@ def test_a_group_of_murmur_runtime_is_a_group() -> None:
 def test_the_form_of_this_version_is_pinned(name: str, result: AgentResult[Any]) -> None:
     """A result that this version writes equals its golden file."""
     assert json.loads(encode_result(result)) == json.loads(golden(f"murmur_streams_0_1_0_{name}"))
+
+
+@pytest.mark.parametrize("output", [None, 0, "a", [], {"output": None}, {"a": [1.5, None, "é"]}])
+@pytest.mark.parametrize("model", [None, "Finding"])
+@pytest.mark.parametrize("name", ["worker", '","output":null,"'])
+def test_an_encoded_output_makes_the_same_text(output: Any, model: str | None, name: str) -> None:
+    """An output whose text exists already is written as if it were encoded with the result."""
+    text = encode_json(output, "it")
+    result = result_of(EncodedOutput(text, model)).model_copy(update={"agent_name": name})
+    plain = json.loads(encode_result(result.model_copy(update={"output": output})))
+    expected = encode_json({**plain, "model": model}, "it")
+    assert encode_result(result) == expected
+    group = GroupResult(outputs={"a": result}, metadata=METADATA)
+    assert encode_json(json.loads(encode_result(group))["outputs"]["a"], "it") == expected
 
 
 def test_a_dict_that_was_no_model_stays_a_dict() -> None:

@@ -91,7 +91,8 @@ RunResult = _AnyResult | GroupResult
 class EncodedOutput:
     """An output that is JSON already, encoded by the declared type of its agent."""
 
-    json: JsonValue
+    text: str
+    """The JSON."""
     model: str | None = None
     """The name of the output's pydantic model; None when it was not a model."""
 
@@ -115,6 +116,12 @@ def encode_result(result: RunResult) -> str:
             "metadata": result.metadata.model_dump(mode="json"),
         }
     elif isinstance(cast("object", result), AgentResult):
+        output = cast("object", result.output)
+        if isinstance(output, EncodedOutput):
+            before, after = _around_output(result)
+            head, tail = encode_json(before, "the result"), encode_json(after, "the result")
+            # Its text is not decoded only to be encoded again: it may be megabytes.
+            return f'{head[:-1]},"output":{output.text},{tail[1:]}'
         payload = _encode_agent(result)
     else:
         raise InvalidPayloadError(
@@ -170,29 +177,32 @@ def dump_output(output: object) -> JsonValue:
         InvalidPayloadError: it has no JSON, or holds a secret, which JSON would replace by stars.
     """
     if isinstance(output, EncodedOutput):
-        return output.json
+        return decode_json(output.text)
     if isinstance(output, BaseModel):
         return loose_json(output, f"the output of type {type(output).__name__}", by_alias=False)
     return cast("JsonValue", output)
 
 
 def _encode_agent(result: AgentResult[Any]) -> dict[str, object]:
-    output = cast("object", result.output)
-    payload: dict[str, object] = {
+    before, after = _around_output(result)
+    return {**before, "output": dump_output(cast("object", result.output)), **after}
+
+
+def _around_output(result: AgentResult[Any]) -> tuple[dict[str, object], dict[str, object]]:
+    """The members of a result that are written before and after its output."""
+    before: dict[str, object] = {
         "kind": "agent",
         "agent_name": result.agent_name,
         "task_id": result.task_id,
         "metadata": result.metadata.model_dump(mode="json"),
-        "output": dump_output(output),
-        "error": None,
-        "model": _model_name(output),
     }
+    after: dict[str, object] = {"error": None, "model": _model_name(cast("object", result.output))}
     if result.error is not None:
-        payload["error"] = error_message(result.error)
-        payload["error_type"] = error_type_name(result.error)
+        after["error"] = error_message(result.error)
+        after["error_type"] = error_type_name(result.error)
         if (frames := error_traceback(result.error)) is not None:
-            payload["error_traceback"] = frames
-    return payload
+            after["error_traceback"] = frames
+    return before, after
 
 
 def _model_name(output: object) -> str | None:

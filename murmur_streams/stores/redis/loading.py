@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from redis.exceptions import RedisError
 
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
-from murmur_streams.stores.redis.connection.failures import is_not_loaded
+from murmur_streams.stores.redis.connection.failures import NeverSentError, is_not_found
 from murmur_streams.stores.redis.replies import pairs
 from murmur_streams.stores.redis.scripts import (
     FREEING_COMMIT,
@@ -39,13 +39,14 @@ class Loader:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.uses_functions = False
+        self._stamped_ms = 0
 
     async def find_functions(self) -> None:
         """Find out, by trying, whether the server has the library or takes it."""
         library = load_library()
         loaded = ("FCALL", library.function(LOADED), 0)
         [found] = await self._connections.every_reply([loaded])
-        if isinstance(found, RedisError) and is_not_loaded(found):
+        if isinstance(found, RedisError) and is_not_found(found):
             # It fails where another program has loaded the library in the same moment, too.
             commands: list[tuple[object, ...]] = [("FUNCTION", "LOAD", library.text), loaded]
             _, found = await self._connections.every_reply(commands)
@@ -54,8 +55,12 @@ class Loader:
             logger.debug("the server has no functions, scripts are used: %s", found)
 
     def first_commands(self) -> list[tuple[object, ...]]:
-        """What a new connection sends first, so that its calls find their scripts."""
-        return [] if self.uses_functions else load_commands()
+        """What a new connection sends first, so that its calls find their scripts.
+
+        Never nothing: a TLS server sends session tickets after the handshake, and until a reply was
+        read they make a new connection look like one that the server has closed.
+        """
+        return [("PING",)] if self.uses_functions else load_commands()
 
     def command(
         self, script: str, keys: Sequence[str], arguments: Sequence[object]
@@ -75,11 +80,16 @@ class Loader:
             return ("FCALL", load_library().function(LOADED), 0)
         return ("SCRIPT", "EXISTS", *(script.sha for script in load_scripts().values()))
 
-    async def stamp(self, meta: str, now_ms: int) -> None:
-        """Note once a day that the library is in use, and remove those that no program uses.
+    def is_stamp_due(self, now_ms: int) -> bool:
+        """Whether a day has passed since this program looked at the stamps."""
+        return self.uses_functions and now_ms - self._stamped_ms >= STAMP_MS
 
-        A server keeps libraries for ever, and each version of this package has its own. A library
-        that a program with another prefix still uses is loaded again by its next call.
+    async def stamp(self, meta: str, now_ms: int) -> None:
+        """Note that the library is in use, and remove those that no program uses.
+
+        A server keeps libraries for ever, and each version of this package has its own. Programs
+        stamp theirs once a day. A library that is removed although a program with another key
+        prefix uses it is loaded again by that program's next call.
 
         Args:
             meta: the key of the hash that has the stamps.
@@ -93,17 +103,21 @@ class Loader:
             if now_ms - int(stored.get(own, 0)) >= STAMP_MS:
                 await self._connections.call("HSET", meta, own, now_ms)
             for field, stamped in stored.items():
-                if field.startswith(_STAMP) and now_ms - int(stamped) >= UNUSED_MS:
+                is_library = field.startswith(_STAMP) and field != own
+                if is_library and now_ms - int(stamped) >= UNUSED_MS:
                     await self._remove(meta, field)
-        except (RedisError, ValueError) as error:
+        except (RedisError, NeverSentError, OSError, ValueError) as error:
             logger.debug("the use of the library was not noted: %s", error)
+        else:
+            self._stamped_ms = now_ms
 
     async def _remove(self, meta: str, field: str) -> None:
-        commands: list[tuple[Any, ...]] = [
-            ("FUNCTION", "DELETE", field.removeprefix(_STAMP)),
-            ("HDEL", meta, field),
-        ]
-        await self._connections.every_reply(commands)
+        [removed] = await self._connections.every_reply(
+            [("FUNCTION", "DELETE", field.removeprefix(_STAMP))]
+        )
+        # A user without the right leaves the stamp for a program that has it.
+        if not isinstance(removed, RedisError) or "not found" in str(removed):
+            await self._connections.call("HDEL", meta, field)
 
 
 def is_complete(reply: Reply) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
+import random
 from collections.abc import Awaitable
 from typing import Any
 
@@ -11,16 +12,14 @@ from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
-from murmur_streams.stores.redis.connection import failures
-from murmur_streams.stores.redis.connection.checks import (
-    PROBES,
-    SCRIPT_PROBE,
-    Eviction,
-    check_server,
-)
+from murmur_streams.stores.redis.connection import checks, failures
+from murmur_streams.stores.redis.connection.checks import PROBES, SCRIPT_PROBE, Eviction
 from murmur_streams.stores.redis.connection.connections import Connections
 from murmur_streams.stores.redis.keys import SCHEMA_VERSION, Keys
 from murmur_streams.stores.redis.loading import Loader
+from murmur_streams.stores.timing import wall_clock_ms
+
+logger = logging.getLogger("murmur_streams.redis")
 
 SILENT_SECONDS = 1.0
 """A server that is silent for so long may speak another protocol (TLS or plain)."""
@@ -80,9 +79,29 @@ class Preparation:
         else:
             await self.again()
 
+    async def watch(self, *, may_ask: bool) -> None:
+        """Look about once a minute, until cancelled: a server changes while programs use it.
+
+        It looks at the eviction policy, and notes once a day that the library is in use.
+
+        Args:
+            may_ask: whether the user may call INFO.
+        """
+        while True:
+            # At most LOOK_SECONDS; random, so that programs do not ask all at once.
+            await asyncio.sleep(checks.LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
+            try:
+                if may_ask:
+                    self.eviction.note(await checks.server_info(self._connections, "memory"))
+            except (RedisError, failures.NeverSentError, OSError) as error:
+                logger.debug("the eviction policy of %s is not known: %r", self._where, error)
+            now_ms = wall_clock_ms()
+            if self._loader.is_stamp_due(now_ms):
+                await self._loader.stamp(self._keys.meta, now_ms)
+
     async def _prepare(self, *, is_first: bool) -> dict[str, str]:
         await self._loader.find_functions()
-        info = await check_server(
+        info = await checks.check_server(
             self._connections,
             self._keys,
             self._where,
@@ -93,7 +112,7 @@ class Preparation:
         if first := self._loader.first_commands():
             await self._connections.pipeline(first)
         await self._check_meta()
-        await self._loader.stamp(self._keys.meta, time.time_ns() // 1_000_000)
+        await self._loader.stamp(self._keys.meta, wall_clock_ms())
         return info
 
     async def _check_meta(self) -> None:

@@ -109,7 +109,11 @@ def load_library() -> Library:
     text.insert(0, f"#!lua name={name}\n")
     text += [_registered(name, each, each, frees=each in FREEING_SCRIPTS) for each in scripts]
     text.append(_registered(name, FREEING_COMMIT, COMMIT, frees=True))
-    text.append(f"redis.register_function('{name}_{LOADED}', function() return 'OK' end)\n")
+    # Answered by a replica, and by a server that takes no writes now.
+    text.append(
+        f"redis.register_function({{function_name = '{name}_{LOADED}', flags = {{'no-writes'}},\n"
+        "  callback = function() return 'OK' end})\n"
+    )
     return Library(name, "".join(text))
 
 

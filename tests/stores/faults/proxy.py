@@ -37,10 +37,13 @@ class Fault(Enum):
     GARBAGE = "the server executes the request, the store reads what is not a reply"
     STALL = "executed as soon as the store has given up waiting"
     STALL_LATE = "executed when the test says so, after retries and later calls"
+    LOSE_REQUEST = "the server never sees the request, and sees later ones; no reply comes any more"
+    LOSE_REPLY = "the server executes this and later requests; no reply comes any more"
     BYTE_BY_BYTE = "request and reply travel in pieces of one byte"
     DELAY = "request and reply take a moment"
 
 
+LOSSES = frozenset({Fault.LOSE_REQUEST, Fault.LOSE_REPLY})
 CUTS = (Fault.DROP_REQUEST, Fault.DROP_REPLY, Fault.CUT_REQUEST, Fault.CUT_REPLY)
 Plan = Callable[[Parts], Fault]
 
@@ -207,12 +210,18 @@ class FaultProxy:
         fault = self.plan(parts)
         if fault is not Fault.NONE:
             self.seen.append(fault.name)
+        store.is_mute |= fault in LOSSES
+        if fault is Fault.LOSE_REQUEST:
+            return
         await self._before(fault, request, store, up_writer)
         made_up = self.answer(parts) if self.answer is not None else None
         if made_up is None:
             await _send(up_writer, request, fault)
             made_up = await store.or_gone(_read_frame(up_reader))
-        await _answer(writer, made_up, fault)
+        if not store.is_mute:
+            await _answer(writer, made_up, fault)
+        elif fault not in LOSSES | {Fault.NONE}:
+            raise _CutError
 
     async def _before(
         self, fault: Fault, request: bytes, store: _Store, up_writer: asyncio.StreamWriter
@@ -262,6 +271,8 @@ class _Store:
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.gone = asyncio.Event()
+        self.is_mute = False
+        """Nothing is answered any more."""
         self._buffer = bytearray()
         self._more = asyncio.Event()
         self._reading = asyncio.create_task(self._read(reader))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import socket
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from murmur_streams.embedded import EmbeddedServer
 from tests.key_audit import audit_server
-from tests.server_choice import server_binary
+from tests.server_choice import own_settings, server_binary
 from tests.servers import forget_scripts
 from tests.stores.faults.waiting import wait_until
 
@@ -54,6 +56,8 @@ class SpareServer:
         command += ["--save", "", "--dir", str(self.folder), "--logfile", "server.log"]
         for name, value in zip(self._settings[::2], self._settings[1::2], strict=True):
             command += [f"--{name}", value]
+        for name, value in own_settings().items():
+            command += [f"--{name}", *shlex.split(value)]
         # Python ignores SIGXFSZ; the server shall, too, so that a limit is a full disk to it.
         self._process = await asyncio.to_thread(
             subprocess.Popen[bytes],
@@ -103,6 +107,25 @@ def forget_all(server: EmbeddedServer) -> None:
     """Remove all scripts and functions from the server."""
     with BlockingRedis(unix_socket_path=str(server.socket_path)) as plain:
         forget_scripts(plain)
+
+
+async def blocking(server: SpareServer, act: Callable[[BlockingRedis], None]) -> None:
+    """Let a function for a blocking client act on a server."""
+
+    def connected() -> None:
+        with BlockingRedis(host="127.0.0.1", port=server.port) as client:
+            act(client)
+
+    await asyncio.to_thread(connected)
+
+
+async def has_functions(admin: Redis) -> bool:
+    """Whether the server has functions, and this server's tests allow them."""
+    try:
+        await admin.function_list()
+    except ResponseError:
+        return False
+    return True
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from murmur_streams.core.model.errors import MurmurError, StoreFullError
@@ -17,9 +18,10 @@ from murmur_streams.core.model.work import Beat, Claim, NoticeKind, TargetRule
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
-from tests.stores.faults.events import note
-from tests.stores.faults.refusals import TRIED_AGAIN
-from tests.stores.faults.servers import SpareServer
+from tests.stores.faults.events import names_in_journal, note, send_together
+from tests.stores.faults.proxy import Fault, FaultProxy, Parts, executed_by
+from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited
+from tests.stores.faults.servers import SpareServer, has_functions
 from tests.stores.faults.waiting import wait_until
 
 WORK = [TargetRule("work")]
@@ -31,7 +33,9 @@ class Full:
     """A server with a held, a waiting and an ended run, whose memory is used up then."""
 
     url: str
+    server: SpareServer
     admin: Redis
+    proxy: FaultProxy
     store: RedisRunStore
     queue: Queue
     held: Claim
@@ -47,17 +51,26 @@ class Full:
         await self.store.submit("new", "work")
 
 
-@pytest.fixture
-async def full(spare: SpareServer, make_store: StoreMaker) -> AsyncIterator[Full]:
-    async with spare.client() as admin:
-        store = make_store(spare.url())
+@pytest.fixture(params=["functions", "scripts"])
+async def full(
+    request: pytest.FixtureRequest, spare: SpareServer, make_store: StoreMaker
+) -> AsyncIterator[Full]:
+    """Of a store that calls functions where the server has them, and of one that never does."""
+    async with spare.client() as admin, FaultProxy(spare.address) as proxy:
+        credentials = ""
+        if request.param == "scripts" and await has_functions(admin):
+            await limited(admin, "+@all", "-fcall")
+            credentials = f"limited:{SECRET}"
+        store = make_store(proxy.url.replace("//", f"//{credentials}@" if credentials else "//"))
         await store.submit("held", "work", input=1)
         queue = store.queue(lease_seconds=60)
         (held,) = (await queue.claim("worker", WORK, 1)).claims
         await store.submit("waits", "work", input=1)
         await store.submit("ended", "other", input=1)
         await store.finish("ended", RunState.COMPLETED, result=RESULT)
-        yield Full(spare.url(), admin, store, queue, held)
+        is_scripted = request.param == "scripts" or not await has_functions(admin)
+        assert store._server.loader.uses_functions is not is_scripted
+        yield Full(spare.url(credentials), spare, admin, proxy, store, queue, held)
 
 
 async def test_a_full_server_takes_no_new_work(full: Full) -> None:
@@ -77,6 +90,92 @@ async def test_a_full_server_takes_no_new_work(full: Full) -> None:
     await full.is_as_it_must_be()
     (claim,) = (await full.queue.claim("worker", [TargetRule("work")], 1)).claims
     assert claim.run_id == "waits"
+
+
+async def mixed(full: Full) -> list[object]:
+    """Writes that one call carries: two that take memory, and three that free some."""
+    store, claim = full.store, full.held.token
+    send_together(store)
+    return await asyncio.gather(
+        store.append("waits", note("waits", "a")),
+        store.release("held", claim, "worker_stopped"),
+        store.create("another", "other"),
+        store.request_cancel("waits"),
+        store.delete("ended"),
+        return_exceptions=True,
+    )
+
+
+def sent_together(full: Full) -> list[list[str]]:
+    """What each call of writes carries, from now on."""
+    sent: list[list[str]] = []
+
+    def plan(parts: Parts) -> Fault:
+        if names := [name for name in executed_by(parts) if name in MIXED]:
+            sent.append(names)
+        return Fault.NONE
+
+    full.proxy.plan = plan
+    return sent
+
+
+MIXED = ["append", "create", "delete", "release", "request_cancel"]
+
+
+async def check_refused(full: Full, found: list[object]) -> None:
+    """Of the mixed writes, those that free memory were applied, and the others were not."""
+    assert [type(each) for each in (found[0], found[2])] == [StoreFullError] * 2
+    assert (found[1], found[3], found[4]) == (RunState.PENDING, RunState.CANCELLED, True)
+    assert await names_in_journal(full.store, "waits") == []
+    runs = {run.run_id: run.state for run in (await full.store.list_runs()).runs}
+    assert runs == {"held": RunState.PENDING, "waits": RunState.CANCELLED}
+    await full.is_as_it_must_be()
+
+
+async def test_a_mixed_call_is_applied_as_far_as_it_frees_memory(full: Full) -> None:
+    """Its appends and creates are refused; cancel, release and delete are executed once."""
+    await full.fill()
+    sent = sent_together(full)
+    found = await mixed(full)
+    # The whole call first; after its refusal what frees memory.
+    assert [sorted(names) for names in sent] == [MIXED, ["delete", "release", "request_cancel"]]
+    await check_refused(full, found)
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_REQUEST, Fault.CUT_REQUEST])
+async def test_a_mixed_call_that_was_lost_before_memory_was_full(full: Full, fault: Fault) -> None:
+    """It may have been applied, so its record is asked first: it was not, and is judged anew."""
+    fill_after(full, fault)
+    await check_refused(full, await mixed(full))
+    assert full.proxy.seen == [fault.name]
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_REPLY, Fault.CUT_REPLY, Fault.GARBAGE])
+async def test_a_mixed_call_that_was_applied_before_memory_was_full(
+    full: Full, fault: Fault
+) -> None:
+    """Its record has all answers: no write is refused, and none is applied a second time."""
+    fill_after(full, fault)
+    found = await mixed(full)
+    assert found == [2, RunState.PENDING, None, RunState.CANCELLED, True]
+    assert await names_in_journal(full.store, "waits") == ["a"]
+    await full.is_as_it_must_be()
+
+
+def fill_after(full: Full, fault: Fault) -> None:
+    """Let the fault meet the first call of writes, and the server be full for its repeat."""
+    tries = iter(range(100))
+
+    def plan(parts: Parts) -> Fault:
+        if not set(MIXED) & set(executed_by(parts)):
+            return Fault.NONE
+        number = next(tries)
+        if number == 1:
+            with BlockingRedis(host="127.0.0.1", port=full.server.port) as admin:
+                admin.config_set("maxmemory", 1)
+        return fault if number == 0 else Fault.NONE
+
+    full.proxy.plan = plan
 
 
 async def finish(full: Full) -> None:

@@ -16,7 +16,7 @@ from murmur_streams.stores.redis.live import hub
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_stream, note
-from tests.stores.faults.proxy import Fault, FaultProxy, always, commands, nothing
+from tests.stores.faults.proxy import Fault, FaultProxy, always, calls, commands, nothing
 from tests.stores.faults.waiting import wait_for_subscribers, wait_until
 
 SUBSCRIBERS = 10
@@ -110,7 +110,7 @@ async def test_a_delete_before_the_seal_ends_subscribers(
     await store.create("run", "work")
     await store.set_state("run", RunState.FAILED)
     # The subscriber's call that would seal the run finds no run any more.
-    proxy.plan = always(Fault.DROP_REQUEST, commands("EVALSHA"))
+    proxy.plan = always(Fault.DROP_REQUEST, calls("seal"))
     reader = asyncio.create_task(names_in_stream(store, "run"))
     await wait_until(lambda: bool(proxy.seen), "the subscriber asks for the seal")
     await straight.delete("run")
@@ -118,7 +118,7 @@ async def test_a_delete_before_the_seal_ends_subscribers(
     assert await reader == []
 
 
-@pytest.mark.leaves("*:journal:*", "*:producers:*")
+@pytest.mark.leaves("*:journal:*")
 async def test_a_lost_hash_ends_the_subscriber(
     run: str, store: RedisRunStore, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,14 @@ from redis.exceptions import InvalidResponse
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
 from murmur_streams.stores.redis import partition_writer
+from murmur_streams.stores.redis.connection import lane
 from murmur_streams.stores.redis.connection.failures import Fate, fate_of
 from murmur_streams.stores.redis.connection.lane import Lane
+from murmur_streams.stores.redis.connection.reply_protocol import (
+    OnReply,
+    ReplyProtocol,
+    take_over,
+)
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
@@ -31,6 +37,33 @@ INFO = WorkerInfo(
     id="w", host="h", pid=1, version="0", python="3", targets=["t"],
     concurrency=1, started_ms=1, state="working", held=0, runs=[],
 )  # fmt: skip
+
+
+def broken_take_over(connection: Any, on_reply: OnReply) -> tuple[Any, ReplyProtocol] | None:
+    """``take_over``, with the bugs of ``Buggy`` in what the lane writes and reads."""
+
+    def received(reply: Any) -> None:
+        if Buggy.broken == "read":
+            _takes_nothing(reply)  # pyright: ignore[reportCallIssue]
+        on_reply(7 if Buggy.broken == "reply" else reply)
+
+    taken = take_over(connection, received)
+    return None if taken is None else (BuggyTransport(taken[0]), taken[1])
+
+
+class BuggyTransport:
+    """A transport of a lane; ``write`` may have a bug."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if Buggy.broken == "send":
+            _takes_nothing(data)  # pyright: ignore[reportCallIssue]
+        self._transport.write(data)
 
 
 class Buggy:
@@ -64,6 +97,7 @@ def _takes_nothing() -> None:
 async def store(space: Space, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisRunStore]:
     """A store that has run ``there``, over a client whose connections may get a bug."""
     monkeypatch.setattr(Buggy, "broken", "")
+    monkeypatch.setattr(lane, "take_over", broken_take_over)
     async with Redis.from_url(space.url) as client:
         pool: Any = client.connection_pool
         pool.connection_class = type("Theirs", (Buggy, pool.connection_class), {})
@@ -222,13 +256,13 @@ async def test_a_reply_that_no_call_asked_for() -> None:
     async def connect(again: bool) -> Chatty:
         return connection
 
-    lane = Lane(connect, deadline_seconds=60)
-    asked = lane.call("PING")
+    chatting = Lane(connect, deadline_seconds=60)
+    asked = chatting.call("PING")
     connection.replies.put_nowait(b"PONG")
     assert await asked == b"PONG"
     connection.replies.put_nowait(b"nobody asked for this")
     with pytest.raises(InvalidResponse) as raised:
-        await lane.call("PING")
+        await chatting.call("PING")
     assert fate_of(raised.value) is Fate.UNKNOWN
 
 

@@ -5,10 +5,8 @@ The eviction policy is watched afterwards, too: it can change at any time.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from redis.exceptions import ReadOnlyError, RedisError
@@ -16,7 +14,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.stores.redis import script_rights
 from murmur_streams.stores.redis.connection.connections import Connections
-from murmur_streams.stores.redis.connection.failures import NeverSentError, clear_error, code_of
+from murmur_streams.stores.redis.connection.failures import clear_error, code_of
 from murmur_streams.stores.redis.keys import Keys
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -56,6 +54,8 @@ WORKER_PROBES: tuple[str, ...] = (
     "ZREMRANGEBYSCORE {key} -inf 0",
 )
 """Commands that only workers call."""
+_GRANTS = {"evalsha": "+evalsha +script|load (from 7.0 on better: +fcall +function|load)"}
+"""How a right is granted whose name alone does not suffice."""
 LOOK_SECONDS = 60.0
 """The longest time between two looks at the policy."""
 NO_EVICTION = "noeviction"
@@ -100,20 +100,6 @@ class Eviction:
             "%s",
             self.warning or f"{self._where} evicts nothing any more (maxmemory-policy {policy})",
         )
-
-    async def watch(self, ask: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
-        """Look about once a minute, until cancelled.
-
-        Args:
-            ask: gets the server's INFO; after a failed call the next look asks again.
-        """
-        while True:
-            # At most LOOK_SECONDS; random, so that programs do not ask all at once.
-            await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311  # no secret
-            try:
-                self.note(await ask())
-            except (RedisError, NeverSentError, OSError) as error:
-                logger.debug("the eviction policy of %s is not known: %r", self._where, error)
 
 
 async def check_server(
@@ -201,7 +187,8 @@ async def check_permissions(
         return
     if len(refused) == len(probes):
         raise clear_error(next(iter(refused.values())), where)
+    grants = [_GRANTS.get(name, f"+{name}") for name in sorted(refused)]
     raise StoreConfigurationError(
-        f"{where} does not permit this user what the store needs: grant "
-        f"{' '.join(f'+{name}' for name in sorted(refused))} on ~{keys.prefix}:*"
+        f"{where} does not permit this user what the store needs: grant {' '.join(grants)} "
+        f"on ~{keys.prefix}:*"
     )

@@ -104,9 +104,12 @@ def fate_of(error: BaseException) -> Fate:
 
 def is_not_loaded(error: BaseException) -> bool:
     """Whether a server did not execute a call because it does not have its script or function."""
-    return isinstance(error, exceptions.NoScriptError) or (
-        isinstance(error, exceptions.ResponseError) and "Function not found" in str(error)
-    )
+    return isinstance(error, exceptions.NoScriptError) or is_not_found(error)
+
+
+def is_not_found(error: BaseException) -> bool:
+    """Whether a server that has functions does not have the one that was called."""
+    return isinstance(error, exceptions.ResponseError) and "Function not found" in str(error)
 
 
 def _is_of_closed_transport(error: BaseException) -> bool:
