@@ -42,7 +42,13 @@ class HandWriter:
         self._sending: asyncio.Task[None] | None = None
 
     async def write(
-        self, command: str, run_id: str, arguments: Arguments, events: int = 0
+        self,
+        command: str,
+        run_id: str,
+        arguments: Arguments,
+        events: int = 0,
+        *,
+        size: int | None = None,
     ) -> Answer:
         del events
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -66,7 +66,7 @@ class Recorder:
         self.calls: list[tuple[str, list[Any]]] = []
 
     async def write(
-        self, command: str, run_id: str, arguments: Arguments, events: int = 0
+        self, command: str, run_id: str, arguments: Arguments, events: int = 0, **_: Any
     ) -> tuple[str, ...]:
         del events
         write = WaitingWrite(command, run_id, arguments, 0, 0, 0.0, asyncio.Future())
