@@ -82,8 +82,8 @@ def test_every_function_of_the_library_begins_with_a_new_state() -> None:
     begins = re.compile(
         r"callback = function\(keys, arguments\)\n\s+KEYS, ARGV, CALL = keys, arguments, \{\}\n"
     )
-    (other,) = [text for text in registered if not begins.search(text)]
-    assert load_library().function("loaded") in other
+    [other] = [text for text in registered if not begins.search(text)]
+    assert f"'{load_library().function('loaded')}'" in other
     assert other.endswith("callback = function() return 'OK' end})\n")
 
 

@@ -50,7 +50,7 @@ class HandWriter:
         *,
         size: int | None = None,
     ) -> Answer:
-        del events
+        del events, size
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, 0.0, answer))
         if self._sending is None:
