@@ -87,9 +87,10 @@ open_feed(CALL.feed)
 CALL.now_ms, CALL.live_ttl_ms, CALL.max_events = tonumber(ARGV[6]), tonumber(ARGV[8]), tonumber(ARGV[9])
 CALL.ttl_ms, CALL.late_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 -- The record is the first write, so that a server that takes no writes now refuses the whole call here. One
--- without free memory judges a script by its first write: DEL lets a call that frees memory pass.
-if mode == 'freeing' then redis.call('DEL', record_key) end
-redis.call('SET', record_key, ARGV[2])
+-- without free memory judges a script by its first write: PEXPIRE lets a call that frees memory pass. If the
+-- call ends before its answers are recorded, the record without answers still prevents a second execution.
+if mode == 'freeing' then redis.call('PEXPIRE', record_key, RECORD_MS) end
+redis.call('SET', record_key, ARGV[2] .. '\n\n\n', 'PX', RECORD_MS)
 
 local answers, checked = {'OK'}, {}
 local at = 14
@@ -97,7 +98,9 @@ for i = 2, tonumber(ARGV[13]) + 1 do
   local name, run_id, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local done, answer = pcall(execute, name, run_id, at + 3, checked)
   if not done then
-    answer = 'ERROR ' .. string.gsub(type(answer) == 'table' and answer.err or tostring(answer), '\n', ' ')
+    -- A "-" marks the code of an error that was raised as a text; see fail in include/refusals.lua.
+    local why = type(answer) == 'table' and answer.err or tostring(answer)
+    answer = 'ERROR ' .. string.gsub(string.gsub(why, '^%-', ''), '[\r\n]', ' ')
   end
   answers[i] = answer
   at = at + 3 + size

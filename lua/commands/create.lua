@@ -13,7 +13,7 @@
 --   EXISTS
 -- WRITES run journal input
 -- COST 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), and sweep_a_little
--- include: keys, create
+-- include: create
 
 local function create(run_id, at)
   local target, epoch, input, input_size, input_sha256, metadata, tenant = unpack(ARGV, at, at + 6)

@@ -20,7 +20,7 @@
 --   EXISTS
 -- WRITES run journal input
 -- COST as create, 1 ZADD, 1 XADD
--- include: keys, create
+-- include: create
 
 local function submit(run_id, at)
   local exists, is_reused = look_up(run_id)

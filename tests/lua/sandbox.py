@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,11 +13,19 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from murmur_streams.core.model.errors import MurmurError
-from murmur_streams.stores.redis.scripts import load_scripts
-from murmur_streams.stores.redis.writes import Arguments
+from murmur_streams.stores.redis.connection.failures import ScriptError
+from murmur_streams.stores.redis.scripts import HOT_COMMIT, load_library, load_scripts
 from tests.lua.scenarios import CaughtError, Scenario, Script, Stage
+from tests.server_choice import chosen
 from tests.servers import Space
 
+SCRIPT, EVENTS, FUNCTION = "script", "script of events", "function"
+"""The ways of calling: the second is that of the commands of events alone."""
+WITHOUT_FUNCTIONS = "redis-6.2"
+WAYS = (SCRIPT,) if chosen() == WITHOUT_FUNCTIONS else (SCRIPT, FUNCTION)
+"""Those of this server for all scripts."""
+COMMAND_AT = 13
+"""Where the first command's name stands in the arguments of a commit."""
 SECRET = "hunter2"
 _DUMP = """
 local found, names = {}, redis.call('KEYS', '*')
@@ -34,10 +43,12 @@ Dump = list[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The outcome of a call."""
+    """The outcome of a call: of a commit that of its only command."""
 
     answer: list[str]
     error: RedisError | None
+    has_record: bool = False
+    """It is a commit that answered for its commands, so its producer's record was written."""
 
     @property
     def is_ok(self) -> bool:
@@ -47,9 +58,13 @@ class Reply:
 class Sandbox:
     """The moment before a scenario's call, which can be brought back."""
 
-    def __init__(self, space: Space, script: Script) -> None:
+    def __init__(self, space: Space, script: Script, way: str) -> None:
         self.space = space
-        self.name, self.keys, self.args = script
+        self.script, self.keys, self.args = script
+        self.is_commit = self.script == "commit"
+        self.name = str(self.args[COMMAND_AT]) if self.is_commit else self.script
+        """The script, or the command that the commit executes."""
+        self._way = way
         self._admin: Any = space.admin
         self._limited: Any = Redis.from_url(space.url, username="limited", password=SECRET)
         self.permit()
@@ -57,8 +72,7 @@ class Sandbox:
             (name, max(0, expires_at), content)
             for name, (_, expires_at, content) in cast("Any", space.dump()).items()
         ]
-        for each in load_scripts().values():
-            self._admin.script_load(each.text)
+        self._load()
 
     def reset(self) -> None:
         """Bring the moment back."""
@@ -72,7 +86,7 @@ class Sandbox:
         """Put a key of another type in the place of a key."""
         left_ms = self._admin.pttl(key)
         self._admin.delete(key)
-        if re.search(r":(input|result|checkpoint|sweeper)\b", key):
+        if re.search(r":(input|result|checkpoint|sweeper|producer)\b", key):
             self._admin.rpush(key, "x")
         else:
             self._admin.set(key, "x")
@@ -96,17 +110,40 @@ class Sandbox:
         )
 
     def call(self) -> Reply:
-        """Call the script."""
-        sha = load_scripts()[self.name].sha
+        """Call the script, which is a commit of one command or none."""
         try:
-            answer = self._limited.evalsha(sha, len(self.keys), *self.keys, *self.args)
+            texts = self.send()
         except RedisError as error:
             return Reply([], error)
-        return Reply([part.decode(errors="replace") for part in answer], None)
+        if not self.is_commit or texts[0] != "OK":
+            return Reply(texts, None)
+        _, text = texts
+        if text.startswith("ERROR "):
+            return Reply([], ScriptError(text[6:]), has_record=True)
+        return Reply([text], None, has_record=True)
+
+    def send(self) -> list[str]:
+        """Call the script, whatever it answers."""
+        call = [len(self.keys), *self.keys, *self.args]
+        if self._way == FUNCTION:
+            answer = self._limited.fcall(load_library().function(self.script), *call)
+        else:
+            name = HOT_COMMIT if self._way == EVENTS else self.script
+            answer = self._limited.evalsha(load_scripts()[name].sha, *call)
+        return [part.decode(errors="replace") for part in answer]
 
     def dump(self) -> Dump:
         """All that is on the server."""
         return self._admin.eval(_DUMP, 0)
+
+    def is_unchanged(self, before: Dump, found: Reply) -> bool:
+        """Whether a refused call has changed nothing; a commit that answers writes its record."""
+        record = self.space.keys.producer(str(self.args[0]), 0).encode()
+        now = self.dump()
+        if found.has_record:
+            at = now.index(record)
+            now = now[:at] + now[at + 3 :]
+        return now == before
 
     def touched(self) -> tuple[set[str], set[str]]:
         """Call it; which commands the script called, and on which keys."""
@@ -131,28 +168,35 @@ class Sandbox:
     def close(self) -> None:
         self._limited.close()
 
+    def _load(self) -> None:
+        if self._way == FUNCTION:
+            self._admin.function_load(load_library().text, replace=True)
+            return
+        for each in load_scripts().values():
+            self._admin.script_load(each.text)
 
-async def sandbox(stage: Stage, play: Scenario) -> Sandbox:
+
+async def sandbox(stage: Stage, play: Scenario, way: str) -> Sandbox:
     """Play a scenario up to its call, which is recorded and not sent."""
-    call = await play(stage)
-    server, writer, caught = stage.store._server, stage.store._writer, list[Script]()
-    send = server.script
+    return Sandbox(stage.space, await caught_call(stage, await play(stage)), way)
 
-    async def catch(name: str, keys: list[str], args: list[str | int]) -> Any:
+
+async def caught_call(stage: Stage, call: Awaitable[Any]) -> Script:
+    """The script that a call would send, with its keys and arguments."""
+    loader, caught = stage.store._server.loader, list[Script]()
+    command = loader.command
+
+    def catch(name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[object, ...]:
         if name == stage.allowed:
-            return await send(name, keys, args)
-        caught.append((name, keys, args))
+            return command(name, keys, args)
+        caught.append((name, [*keys], [*args]))
         raise CaughtError
 
-    async def catch_write(
-        name: str, run_id: str, keys: list[str], now: int, shared: Arguments, own: Arguments
-    ) -> Any:
-        return await catch(name, keys, [run_id, "producer", 1, now, *shared, *own])
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "script", catch)
-        patch.setattr(writer, "write", catch_write)
+        patch.setattr(loader, "command", catch)
+        # The store's own writer would send the call again.
+        patch.setattr(stage.store._writer, "write", stage.hand().write)
         # How the store treats that is tested elsewhere.
         with contextlib.suppress(CaughtError, MurmurError):
             await call
-    return Sandbox(stage.space, caught[0])
+    return caught[0]

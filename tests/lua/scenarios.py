@@ -56,7 +56,7 @@ class Stage:
     space: Space
     store: RedisRunStore
     allowed: str = ""
-    """A script that is sent, and not the one that the scenario is about."""
+    """A script that is sent although the scenario is about another one."""
 
     def __post_init__(self) -> None:
         self.queue = self.store.queue(lease_seconds=60)
@@ -71,10 +71,13 @@ class Stage:
 
     async def send(self, command: Any, run_id: str = RUN) -> None:
         """Send a command to its script, under a producer of its own."""
-        writer = HandWriter(self.store)
+        await calls_by_hand(self.hand(), self.short).execute(run_id, command)
+
+    def hand(self) -> HandWriter:
+        """A writer with a producer of its own, for one call."""
+        writer = HandWriter(self.store, self.short, lambda: server_ms(self.space))
         writer.producer, writer.n = secrets.token_hex(4), 1
-        clock = lambda: server_ms(self.space)  # noqa: E731
-        await calls_by_hand(writer, self.store, self.short, clock).execute(run_id, command)
+        return writer
 
     async def submit(self, run_id: str = RUN, **options: Any) -> None:
         await self.store.submit(run_id, "work", input=1, tenant="acme", metadata={}, **options)

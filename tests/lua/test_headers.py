@@ -309,7 +309,7 @@ def test_a_commit_reads_its_record_before_everything_else() -> None:
     code = code_of(path_of("commit"))
     calls = re.findall(r"redis\.call\('(\w+)', (\w+)|p(call)\((execute)", code)
     found = ["".join(call) for call in calls]
-    record = [f"{command}record_key" for command in ("GET", "PEXPIRE", "DEL", "SET")]
+    record = [f"{command}record_key" for command in ("GET", "PEXPIRE", "PEXPIRE", "SET")]
     assert found == [*record, "callexecute", "SETrecord_key"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from murmur_streams.core.archive.run_archive import RunArchive
@@ -23,7 +23,7 @@ class Calls:
         self._writer = writer
         self._owner = durations.owner
 
-    async def execute(self, run_id: str, command: Command) -> Answer:
+    def execute(self, run_id: str, command: Command) -> Awaitable[Answer]:
         """Execute a command on a run, exactly once.
 
         Args:
@@ -34,17 +34,19 @@ class Calls:
             The tagged answer, as ``core.decide`` documents it.
         """
         if isinstance(command, commands.Append):
-            own = _append(command)
-            return await self._writer.write("append", run_id, own, len(command.events))
+            # The fields of events were found to be texts that can be encoded when they were made.
+            size = sum([len("".join(fields.values())) for fields in command.events])
+            own, events = _append(command), len(command.events)
+            return self._writer.write("append", run_id, own, events, size=size)
         name, arguments = _COMMANDS[type(command)]
         own = arguments(command)
         if isinstance(command, Create) and command.queued:
             name, own = "submit", [*own, *_order(command)]
         if isinstance(command, commands.SetState):
             own = [*own, *self._owner]
-        return await self._writer.write(name, run_id, own)
+        return self._writer.write(name, run_id, own)
 
-    async def requeue(self, run_id: str, command: Create, letter_id: str) -> Answer:
+    def requeue(self, run_id: str, command: Create, letter_id: str) -> Awaitable[Answer]:
         """Submit a run that replaces a dead letter, exactly once.
 
         Args:
@@ -56,9 +58,9 @@ class Calls:
             The tagged answer; NOT_FOUND when the letter does not exist.
         """
         own = [letter_id, *_create(command), *_order(command)]
-        return await self._writer.write("requeue", run_id, own)
+        return self._writer.write("requeue", run_id, own)
 
-    async def restore(self, archive: RunArchive, run: Run, digest: str) -> Answer:
+    def restore(self, archive: RunArchive, run: Run, digest: str) -> Awaitable[Answer]:
         """Make a run of the journal that ``restore_page`` collected, exactly once.
 
         Args:
@@ -75,7 +77,7 @@ class Calls:
             *(archive.input_json or "", archive.result_json or "", archive.checkpoint_json or ""),
             *(len(fields), *fields),
         ]
-        return await self._writer.write("restore", archive.run_id, own)
+        return self._writer.write("restore", archive.run_id, own)
 
 
 def _create(command: Create) -> Arguments:

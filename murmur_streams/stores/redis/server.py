@@ -74,7 +74,7 @@ class Server:
         self._revive = revive
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._was_ready = False
         self._watching: asyncio.Task[None] | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         """The process and event loop that it belongs to, from the first use on."""
@@ -82,11 +82,11 @@ class Server:
         """Called once the server has been checked."""
 
     def is_ready(self) -> bool:
-        """Whether ``ready`` would return at once."""
-        check = self._ready
-        if self._closed or check is None or not check.done() or self._is_elsewhere():
+        """Whether ``ready`` would return at once, as it does for every call but the first ones."""
+        home = self._home
+        if not self._was_ready or home is None or home[0] != os.getpid():
             return False
-        return not check.cancelled() and check.exception() is None
+        return home[1] is asyncio.get_running_loop()
 
     async def ready(self) -> None:
         """Check the server once, before the first use.
@@ -104,6 +104,7 @@ class Server:
         check = self._ready
         if check is None or check.done():
             if check is not None and not check.cancelled() and check.exception() is None:
+                self._was_ready = True
                 return
             check = self._ready = start_task(self._check(), "check the server")
         try:
@@ -246,7 +247,7 @@ class Server:
 
     async def close(self) -> None:
         """Close every connection; calls under way fail, and later ones raise StoreClosedError."""
-        self._closed = True
+        self._closed, self._was_ready = True, False
         tasks = [task for task in (self._ready, self._watching) if task is not None]
         for task in tasks:
             task.cancel()

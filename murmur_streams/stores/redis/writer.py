@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.core.rules.decide import Answer
@@ -41,9 +42,15 @@ class Writer:
         """Set when the store is closed and its last write is answered."""
         self._closed = False
 
-    async def write(
-        self, command: str, run_id: str, arguments: Arguments, events: int = 0
-    ) -> Answer:
+    def write(
+        self,
+        command: str,
+        run_id: str,
+        arguments: Arguments,
+        events: int = 0,
+        *,
+        size: int | None = None,
+    ) -> Awaitable[Answer]:
         """Execute a command on a run, exactly once.
 
         Args:
@@ -51,6 +58,7 @@ class Writer:
             run_id: the run that it changes.
             arguments: its ARGV.
             events: how many events it appends.
+            size: about how many bytes the arguments have, if all were found to be valid texts.
 
         A bug is raised as it is, at once; whether the write was applied is then unknown.
 
@@ -61,19 +69,26 @@ class Writer:
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
-        size = size_of(arguments)
-        if not self._server.is_ready():
-            await self._server.ready()
-        partition = self._of(self._server.keys.partition(run_id))
-        await partition.budget.reserve(size)
-        if self._closed:
-            partition.budget.release(size)
-            self._refuse_when_closed()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
+        size = size_of(arguments) if size is None else size
         weight = weight_of(command, events)
-        partition.add(WaitingWrite(command, run_id, arguments, weight, size, loop.time(), answer))
-        return await answer
+        write = WaitingWrite(command, run_id, arguments, weight, size, loop.time(), answer)
+        partition = self._of(self._server.keys.partition(run_id))
+        if self._server.is_ready() and partition.budget.take(size):
+            partition.add(write)
+            return answer
+        return self._write_later(partition, write)
+
+    async def _write_later(self, partition: PartitionWriter, write: WaitingWrite) -> Answer:
+        """Wait until the server was checked, and for room."""
+        await self._server.ready()
+        await partition.budget.reserve(write.size)
+        if self._closed:
+            partition.budget.release(write.size)
+            self._refuse_when_closed()
+        partition.add(write)
+        return await write.answer
 
     async def close(self, seconds: float) -> None:
         """Reject new writes; wait at most ``seconds`` for those under way."""

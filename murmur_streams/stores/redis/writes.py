@@ -256,10 +256,16 @@ class WriteBudget:
         self._writes = self._size = 0
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    def take(self, size: int) -> bool:
+        """Take room for ``size`` bytes, if there is any and no other write waits for it."""
+        if self._line or not self._fits(size):
+            return False
+        self._take(size)
+        return True
+
     async def reserve(self, size: int) -> None:
         """Wait until a write of ``size`` bytes fits; ``release`` must be called after the write."""
-        if not self._line and self._fits(size):
-            self._take(size)
+        if self.take(size):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (size, turn)
@@ -276,10 +282,11 @@ class WriteBudget:
             raise
 
     def release(self, size: int) -> None:
-        """Give back what ``reserve`` took."""
+        """Give back what ``take`` or ``reserve`` took."""
         self._writes -= 1
         self._size -= size
-        self._admit_next()
+        if self._line:
+            self._admit_next()
 
     def _fits(self, size: int) -> bool:
         writes, most = self._most
