@@ -30,4 +30,4 @@ def send_together(store: RedisRunStore) -> None:
 
     The writer sends earlier when half as much waits as the last two calls carried.
     """
-    store._writer._of(0)._last_weights = (CALL_MICROSECONDS, CALL_MICROSECONDS)
+    store._writer._of(0)._calls._last_weights = (CALL_MICROSECONDS, CALL_MICROSECONDS)

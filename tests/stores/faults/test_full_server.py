@@ -96,14 +96,14 @@ async def mixed(full: Full) -> list[object]:
     """Writes that one call carries: two that take memory, and three that free some."""
     store, claim = full.store, full.held.token
     send_together(store)
-    return await asyncio.gather(
+    writes: list[Awaitable[object]] = [
         store.append("waits", note("waits", "a")),
         store.release("held", claim, "worker_stopped"),
         store.create("another", "other"),
         store.request_cancel("waits"),
         store.delete("ended"),
-        return_exceptions=True,
-    )
+    ]
+    return [*await asyncio.gather(*writes, return_exceptions=True)]
 
 
 def sent_together(full: Full) -> list[list[str]]:

@@ -115,7 +115,7 @@ async def test_a_restore_whose_last_step_is_missing_needs_no_page(
 ) -> None:
     """If all pages are there, a repeated restore sends only the last step."""
 
-    async def lost(archive: RunArchive, run: Run, restoring: str) -> Any:
+    async def lost(archive: RunArchive, run: Run, digest: str) -> Any:
         raise StoreError("the process ends here")
 
     restore, store._calls.restore = store._calls.restore, lost
@@ -158,9 +158,9 @@ async def test_a_run_that_is_created_before_the_last_step_wins(
     """So does a run that is created in the last moment."""
     restore = store._calls.restore
 
-    async def late(archive: RunArchive, run: Run, restoring: str) -> Any:
+    async def late(archive: RunArchive, run: Run, digest: str) -> Any:
         await store.create(RUN_ID, "other")
-        return await restore(archive, run, restoring)
+        return await restore(archive, run, digest)
 
     store._calls.restore = late
     with pytest.raises(RunExistsError):

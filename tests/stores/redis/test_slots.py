@@ -98,7 +98,11 @@ def recorded(command: Command) -> tuple[str, list[Any]]:
     """The name and the arguments with which a command of the core is sent."""
     recorder = Recorder()
     calls = Calls(cast("Writer", recorder), DURATIONS)
-    asyncio.run(calls.execute("r", command))
+
+    async def execute() -> None:
+        await calls.execute("r", command)
+
+    asyncio.run(execute())
     (call,) = recorder.calls
     return call
 
