@@ -42,9 +42,15 @@ class HandWriter:
         self._sending: asyncio.Task[None] | None = None
 
     async def write(
-        self, command: str, run_id: str, arguments: Arguments, events: int = 0
+        self,
+        command: str,
+        run_id: str,
+        arguments: Arguments,
+        events: int = 0,
+        *,
+        size: int | None = None,
     ) -> Answer:
-        del events
+        del events, size
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.add(WaitingWrite(command, run_id, arguments, 0, 0, 0.0, answer))
         if self._sending is None:
