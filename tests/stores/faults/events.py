@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.stores.redis.store import RedisRunStore
-from murmur_streams.stores.redis.writes import CALL_MICROSECONDS
 
 
 def note(run_id: str, name: str) -> RunEvent:
@@ -23,11 +22,3 @@ async def names_in_stream(
 ) -> list[str | None]:
     """The names that a subscriber sees, up to the end of the stream."""
     return [event.name async for event in store.stream(run_id, after=after)]
-
-
-def send_together(store: RedisRunStore) -> None:
-    """Let the writes of the next turn of the event loop leave in one call.
-
-    The writer sends earlier when half as much waits as the last two calls carried.
-    """
-    store._writer._of(0)._calls._last_weights = (CALL_MICROSECONDS, CALL_MICROSECONDS)

@@ -18,11 +18,12 @@ from murmur_streams.core.model.work import Beat, Claim, NoticeKind, TargetRule
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.stores.faults.conftest import StoreMaker
-from tests.stores.faults.events import names_in_journal, note, send_together
+from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import Fault, FaultProxy, Parts, executed_by
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited
 from tests.stores.faults.servers import SpareServer, has_functions
 from tests.stores.faults.waiting import wait_until
+from tests.stores.redis.hand import expect_many
 
 WORK = [TargetRule("work")]
 RESULT = AgentResult(output="x" * 1000, agent_name="work", task_id="t")
@@ -95,15 +96,16 @@ async def test_a_full_server_takes_no_new_work(full: Full) -> None:
 async def mixed(full: Full) -> list[object]:
     """Writes that one call carries: two that take memory, and three that free some."""
     store, claim = full.store, full.held.token
-    send_together(store)
-    writes: list[Awaitable[object]] = [
+    expect_many(store._writer)
+    found = await asyncio.gather(
         store.append("waits", note("waits", "a")),
         store.release("held", claim, "worker_stopped"),
         store.create("another", "other"),
         store.request_cancel("waits"),
         store.delete("ended"),
-    ]
-    return [*await asyncio.gather(*writes, return_exceptions=True)]
+        return_exceptions=True,
+    )
+    return [*found]
 
 
 def sent_together(full: Full) -> list[list[str]]:

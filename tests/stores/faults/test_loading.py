@@ -96,7 +96,7 @@ async def test_a_library_that_is_there_is_not_sent_again(
             await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         info: dict[str, Any] = await admin.info("commandstats")
         assert "cmdstat_function|load" not in info
-        # Where there are no functions, each new connection loads the scripts.
+        # On a server without functions, each new connection loads the scripts.
         loads = {name for name in info if name.startswith("cmdstat_script")}
         assert bool(loads) != await has_functions(admin)
 

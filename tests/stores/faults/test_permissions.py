@@ -95,7 +95,7 @@ async def test_a_user_who_may_load_nothing_fails_at_once(
         assert await admin.keys("*") == []
 
 
-async def test_a_user_who_may_call_nothing_is_told_both_ways(
+async def test_a_user_who_may_call_nothing_learns_both_ways(
     spare: SpareServer, make_store: StoreMaker
 ) -> None:
     """Without FCALL and EVALSHA the error names the rights of functions and those of scripts."""

@@ -25,7 +25,7 @@ from murmur_streams.embedded import EmbeddedServer
 from murmur_streams.stores.redis.partition_writer import WAITING_BYTES, PartitionWriter
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.stores.redis.writes import WriteBudget
-from tests.stores.faults.events import names_in_journal, note, send_together
+from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.proxy import CUTS, Fault, FaultProxy, Parts, Plan, calls, once
 from tests.stores.faults.servers import forget_all
 from tests.stores.faults.waiting import wait_until
@@ -192,7 +192,7 @@ async def test_each_caller_of_a_merged_call_gets_its_own_answer(
 ) -> None:
     """Appends that travel in one call have separate versions and refusals."""
     await store.create("run", "work")
-    send_together(store)
+    expect_many(store._writer)
     sent: list[Parts] = []
     is_append = calls("append")
     proxy.plan = lambda parts: (
