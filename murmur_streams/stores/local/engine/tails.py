@@ -22,7 +22,8 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
 from murmur_streams.stores.local.engine.database import JournalPage
 from murmur_streams.stores.local.engine.transaction import Written
-from murmur_streams.stores.tail import copies_of, events_of, read_tail
+from murmur_streams.stores.local.engine.views import copies_of, events_of
+from murmur_streams.stores.tail import read_tail
 
 PAGE = 500
 PAST_LIVES = 4
@@ -61,8 +62,10 @@ class RecentEntries:
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
-            async with asyncio.timeout(seconds):
+            if seconds is None:
                 await future
+            else:
+                await asyncio.wait_for(future, seconds)
         except TimeoutError:
             return False
         finally:
@@ -167,7 +170,6 @@ class LocalTails:
         self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries after a cursor; with ``follow`` until the run's stream has ended."""
-        # The buffer hands one entry to several readers.
         return read_tail(self._tail(run_id, after, late=True), copies_of, follow=follow)
 
     @asynccontextmanager
@@ -227,7 +229,9 @@ class LocalTail:
         self._tails.check_open()
         followed, reading = self._followed, self.reading
         if self._seen_writes == followed.writes:
-            return [] if await self._wait() else await self._read_page()
+            if not await self._wait():
+                return await self._read_page()
+            self._tails.check_open()
         self._seen_writes = followed.writes
         page = followed.after(reading.epoch, reading.seq)
         if page is None:
