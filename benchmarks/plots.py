@@ -13,7 +13,7 @@ from benchmarks.harness.results import Results, Row, Spread, quantiles
 from benchmarks.harness.session import FLOOR, OURS, PEER, PEERS
 from benchmarks.suites.redis_store import RAW
 
-LABELS = {FLOOR: "minimal script, redis-py", RAW: "minimal script, bare socket"}
+LABELS = {FLOOR: "floor: redis-py", RAW: "floor: bare socket"}
 TEXT = "#6e7781"
 """Grey that can be read on white and on black."""
 COLORS = {OURS: "#2f81f7", FLOOR: "#8b949e", RAW: "#b1bac4", PEER: "#d29922"}
@@ -136,7 +136,7 @@ def _costs(results: Results) -> Any:
                 of = column.removesuffix("_us")
                 axes.plot(*zip(*points, strict=True), style, color=color, label=f"{name}, {of}")
         _logarithmic(axes)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.set_xlabel(f"{label}, logarithmic")
         axes.set_ylabel("µs of CPU each")
         axes.grid(visible=True)
@@ -178,8 +178,12 @@ def _logarithmic(axes: Any) -> None:
     """A logarithmic axis whose ticks are plain numbers."""
     axes.set_xscale("log")
     ticker = import_module("matplotlib.ticker")
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_plain))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _plain(value: float, _position: int) -> str:
+    return f"{value:,.10g}"
 
 
 def _rows(results: Results, suite: str, figure: str, subjects: Sequence[str]) -> list[Row]:
