@@ -107,7 +107,7 @@ async def measure_revisions(
 ) -> None:
     """Measure two revisions in interleaved rounds."""
     async with compare.revisions(names) as subjects:
-        results.setting |= {"A": subjects[0].name, "B": subjects[1].name}
+        results.setting |= dict(zip("AB", names, strict=True))
         await measure(results, sizes, suites, subjects)
 
 
@@ -163,7 +163,7 @@ def run_comparison(options: argparse.Namespace) -> int:
         except compare.RevisionError as error:
             raise UsageError(str(error)) from error
         print("\n" + tables.setting_text(results))
-        found = compare.compared(results, *(results.setting[letter] for letter in "AB"))
+        found = compare.compared(results, *compare.titles(names))
     print(tables.as_text(compare.comparison_table(found)))
     return 0 if is_whole else INTERRUPTED
 

@@ -21,6 +21,8 @@ from benchmarks.tables import Table
 
 HEAD = ("", "A", "B", "B/A", "quartiles", "client µs B/A", "server µs B/A", "")
 WORK_TREE = "."
+FEWEST_ROUNDS = 4
+"""Fewer rounds say nothing about the noise."""
 SMALLEST = 0.02
 """A difference of less than two percent is never called one."""
 PACKAGE = ("murmur_streams", "lua")
@@ -61,6 +63,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Which is better; within the noise when the quartiles of the ratio span 1."""
+        if min(len(self.first.values), len(self.second.values)) < FEWEST_ROUNDS:
+            return "too few rounds"
         found, is_rate = self.ratio, figure_of(self.first.figure).is_rate
         is_noise = found.lower_quartile <= 1 <= found.upper_quartile
         if is_noise or abs(found.median - 1) < SMALLEST:
@@ -85,6 +89,11 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     return [HEAD, *(_line(each) for each in comparisons)]
 
 
+def titles(names: tuple[str, str]) -> tuple[str, str]:
+    """The subjects of two revisions; the same revision twice has two."""
+    return f"A: {names[0]}", f"B: {names[1]}"
+
+
 @contextlib.asynccontextmanager
 async def revisions(names: tuple[str, str]) -> AsyncGenerator[tuple[Subject, Subject]]:
     """The packages of two revisions, each in a folder of its own; ``.`` is the working tree.
@@ -95,8 +104,8 @@ async def revisions(names: tuple[str, str]) -> AsyncGenerator[tuple[Subject, Sub
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="murmur-bench-")))
         subjects = [
-            _revision(f"{letter}: {name}", name, folder / letter)
-            for letter, name in zip("AB", names, strict=True)
+            _revision(title, name, folder / title[0])
+            for title, name in zip(titles(names), names, strict=True)
         ]
         yield subjects[0], subjects[1]
 

@@ -178,7 +178,7 @@ class Session:
     async def interleave(
         self, suite: str, steps: list[Step], *, is_once: bool = False, is_flushed: bool = True
     ) -> None:
-        """Do all steps in turn, A B A B ..., so that a machine that slows down slows all.
+        """Do all steps in turn, A B, B A, A B, ..., so that a machine that slows down slows all.
 
         Args:
             suite: whose readings these are.
@@ -190,7 +190,7 @@ class Session:
         async with driver(self.url) as admin:
             for number in range(-warm_ups, rounds):
                 name = f"round {number + 1} of {rounds}" if number >= 0 else "warm-up"
-                for step in steps:
+                for step in steps if number % 2 == 0 else reversed(steps):
                     self.show(f"{suite}: {name}: {step.subject}")
                     found = await step.work(number < 0)
                     for reading in found if number >= 0 else ():

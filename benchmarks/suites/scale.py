@@ -70,7 +70,7 @@ async def footprint(session: Session) -> None:
     order = Order("memory", "redis", session.url, {"count": MEASURED_RUNS})
     async with session.stores() as stores:
         steps = [ordered(name, each, order) for name, each in stores.items()]
-        await session.interleave("footprint", steps, is_once=True)
+        await session.interleave("footprint", steps)
 
 
 async def _ours(session: Session, suite: str, order: Order, *, is_once: bool = False) -> None:
