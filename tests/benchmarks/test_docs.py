@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def results() -> Results:
     """A few rows of every plot."""
     found = Results({"Python": "3.11"}, {"cores": "2"})
     for number in (1.0, 2.0, 3.0):
-        cost = {"client_us": number, "server_us": number}
+        cost: dict[str, Any] = {"client_us": number, "server_us": number}
         for subject in (OURS, PEER, FLOOR):
             found.record("redis", subject, Reading("append", 1_000 * number, **cost))
             samples = [number, 2 * number]
