@@ -14,7 +14,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         compare.add_argument(name, metavar="REVISION|FILE", help="`.` is the working tree")
     for name, text in (("show", "print the tables"), ("docs", "rewrite docs/performance.md")):
         saved = commands.add_parser(name, help=f"{text} of saved results")
-        saved.add_argument("file", type=Path, metavar="FILE")
+        saved.add_argument("files", type=Path, nargs="+", metavar="FILE", help="later ones win")
     return parser.parse_args(arguments)
 
 
@@ -90,9 +90,16 @@ def sizes_of(options: argparse.Namespace) -> Sizes:
 
 
 async def measure(
-    results: Results, sizes: Sizes, suites: Sequence[str], ours: tuple[Subject, ...] = (THIS,)
+    results: Results,
+    sizes: Sizes,
+    suites: Sequence[str],
+    ours: tuple[Subject, ...] = (THIS,),
+    save: Callable[[], object] = lambda: None,
 ) -> None:
-    """Measure the suites, each on a server of its own; two revisions without floors and peers."""
+    """Measure the suites, each on a server of its own; two revisions without floors and peers.
+
+    ``save`` is called after each suite.
+    """
     began = time.monotonic()
     for name in suites:
         async with server() as url:
@@ -100,6 +107,7 @@ async def measure(
             session = Session(url, sizes, results, ours, has_others=has_others, began=began)
             session.show(name)
             await SUITES[name](session)
+        save()
 
 
 async def measure_revisions(
@@ -122,22 +130,33 @@ def measured(results: Results, work: Coroutine[Any, Any, None]) -> bool:
     return True
 
 
-def load(path: Path) -> Results:
-    """The results in a file; UsageError when it has none."""
-    try:
-        return Results.load(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from error
+def load(*paths: Path) -> Results:
+    """The results in files, which may have different suites; UsageError when one has none."""
+    found: list[Results] = []
+    for path in paths:
+        try:
+            found.append(Results.load(path))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: {error}") from error
+    whole = found[0]
+    for other in found[1:]:
+        whole.rows |= other.rows
+        whole.notes += [note for note in other.notes if note not in whole.notes]
+    return whole
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and write what was asked for."""
     sizes = sizes_of(options)
     results = Results(versions(), setting(sizes))
-    is_whole = measured(results, measure(results, sizes, options.only))
+
+    def save() -> None:
+        if options.json:
+            options.json.write_text(results.to_json())
+
+    is_whole = measured(results, measure(results, sizes, options.only, save=save))
     print("\n" + tables.report(results))
-    if options.json:
-        options.json.write_text(results.to_json())
+    save()
     if options.markdown:
         options.markdown.write_text(tables.report(results, is_markdown=True))
     if options.write_docs and is_whole:
@@ -178,9 +197,9 @@ def main() -> int:
             case "compare":
                 return run_comparison(options)
             case "show":
-                print(tables.report(load(options.file)))
+                print(tables.report(load(*options.files)))
             case _:
-                docs.write_docs(load(options.file))
+                docs.write_docs(load(*options.files))
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

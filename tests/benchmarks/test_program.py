@@ -53,10 +53,12 @@ def test_a_suite_measures_every_goal_it_has(suite: str, tmp_path: Path) -> None:
 
 
 def test_saved_results_are_shown_again(tmp_path: Path) -> None:
-    """`show` prints the tables of a saved file; another file is an error in one line."""
+    """`show` prints the tables of saved files; another file is an error in one line."""
     saved, other = tmp_path / "results.json", tmp_path / "other.json"
     done = run("run", "--size", "tiny", "--only", "footprint", "--json", str(saved))
     assert run("show", str(saved)).stdout.strip() in done.stdout
+    twice = run("show", str(saved), str(saved))
+    assert twice.stdout == run("show", str(saved)).stdout
     other.write_text(json.dumps([1]))
     failed = run("show", str(other))
     assert (failed.returncode, failed.stdout) == (2, "")
