@@ -11,6 +11,7 @@ from murmur_streams.core.model.entries import JournalEntry, event_fields
 from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.rules.reading import Reading
+from murmur_streams.stores.local.engine.database import EntryRow
 from murmur_streams.stores.local.engine.views import events_of
 
 RUN_ID, EPOCH, OTHER_EPOCH = "run", "0badcafe", "00000000"
@@ -29,7 +30,7 @@ VALUES: dict[str, list[str]] = {
 
 
 @st.composite
-def entries(draw: st.DrawFn) -> JournalEntry:
+def rows(draw: st.DrawFn) -> EntryRow:
     """An entry of any kind, as another release or a hand may have written it."""
     names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=4, unique=True))
     fields = {name: draw(st.sampled_from(VALUES[name])) for name in names}
@@ -37,7 +38,7 @@ def entries(draw: st.DrawFn) -> JournalEntry:
         fields = {"type": "log", "ts": "2026-11-27T10:00:00+00:00"} | fields
     seq, epoch = draw(st.integers(1, 6)), draw(st.sampled_from([EPOCH] * 4 + [OTHER_EPOCH]))
     ms = draw(st.sampled_from([1_000 + seq] * 3 + [1_003, 1_009]))
-    return JournalEntry(RUN_ID, epoch, ms, seq, fields)
+    return epoch, ms, seq, fields
 
 
 def reading_of(after: int, seal: int | None) -> Reading:
@@ -46,7 +47,8 @@ def reading_of(after: int, seal: int | None) -> Reading:
     return reading
 
 
-def by_the_longer_way(reading: Reading, entry: JournalEntry) -> list[RunEvent]:
+def by_the_longer_way(reading: Reading, row: EntryRow) -> list[RunEvent]:
+    entry = JournalEntry(RUN_ID, *row)
     event = entry.event() if reading.take(entry) else None
     return [] if event is None else [event]
 
@@ -58,16 +60,16 @@ def outcome(read: Callable[[], list[RunEvent]]) -> object:
         return type(error), str(error)
 
 
-@given(st.lists(entries(), max_size=6), st.integers(0, 3), st.none() | st.integers(1, 6))
+@given(st.lists(rows(), max_size=6), st.integers(0, 3), st.none() | st.integers(1, 6))
 def test_any_entries_are_read_as_by_the_longer_way(
-    offers: list[JournalEntry], after: int, seal: int | None
+    offers: list[EntryRow], after: int, seal: int | None
 ) -> None:
     """The same events, the same errors, and the same position, for entries of every kind."""
     short, long = reading_of(after, seal), reading_of(after, seal)
-    for entry in offers:
-        seen = outcome(lambda entry=entry: list(events_of(short, [entry])))
+    for row in offers:
+        seen = outcome(lambda row=row: list(events_of(short, [row])))
         # As text, because NaN is not equal to itself.
-        assert repr(seen) == repr(outcome(lambda entry=entry: by_the_longer_way(long, entry)))
+        assert repr(seen) == repr(outcome(lambda row=row: by_the_longer_way(long, row)))
         assert short == long
 
 
@@ -77,7 +79,7 @@ def test_an_event_has_all_of_its_fields_in_their_order() -> None:
         type=RunEventType.LOG, run_id=RUN_ID, agent="a", task_id="t", error="e", name="n", data=[1]
     )
     fields = event_fields(event, RUN_ID, 100_000) | {"attempt": "3"}
-    (read,) = events_of(reading_of(0, None), [JournalEntry(RUN_ID, EPOCH, 1_001, 1, fields)])
+    (read,) = events_of(reading_of(0, None), [(EPOCH, 1_001, 1, fields)])
     written = {"id": f"{EPOCH}-1001-1", "seq": 1, "attempt": 3}
     validated = RunEvent.model_validate(event.model_dump() | written)
     assert read == validated

@@ -267,10 +267,8 @@ class LocalRunStore(WorkStore):
         self._found(run_id, stored)
         return text
 
-    async def _read_page(
-        self, run_id: str, after_seq: int, limit: int
-    ) -> engine.JournalPage | None:
-        page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
+    async def _read_page(self, run_id: str, after_seq: int, limit: int) -> engine.RowPage | None:
+        page = await self._access.read(lambda reader: reader.journal_rows(run_id, after_seq, limit))
         return None if page is None or is_due(page[0], self._clock()) else page
 
     def _begin(self, database: engine.Database, known: KnownRows) -> Transaction:

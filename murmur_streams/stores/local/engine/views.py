@@ -7,24 +7,25 @@ from datetime import datetime
 from typing import Any
 
 from murmur_streams.core.json_values import decode_json
-from murmur_streams.core.model.entries import JournalEntry, copied_entry, stored_event
+from murmur_streams.core.model.entries import JournalEntry, stored_event
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.rules.reading import Reading
+from murmur_streams.stores.local.engine.database import EntryRow
 
 _KINDS: dict[str, RunEventType] = {str(kind): kind for kind in RunEventType}
 _NOTHING = dict.fromkeys(RunEvent.model_fields)
 
 
-def events_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[RunEvent]:
+def events_of(reading: Reading, rows: Sequence[EntryRow]) -> Iterable[RunEvent]:
     """The view of a reader of events.
 
     Almost every entry is an event with known fields, and the next one: its event is made of them
     here. What is unusual in any way is left to ``take`` and ``JournalEntry.event``, which are
     complete and also judge damage, but take twice as long.
     """
-    for entry in entries:
-        ms, seq = entry.ms, entry.seq
-        values: dict[str, Any] = {**_NOTHING, **entry.fields}
+    for row in rows:
+        epoch, ms, seq, fields = row
+        values: dict[str, Any] = {**_NOTHING, **fields}
         try:
             values["type"] = _KINDS[values["type"]]
             values["timestamp"] = datetime.fromisoformat(values.pop("ts"))
@@ -36,16 +37,21 @@ def events_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[Run
             is_usual = False
         else:
             # Other fields, such as the marks of late and last entries, make the dict longer.
-            is_usual = len(values) == len(_NOTHING) and entry.epoch == reading.epoch
+            is_usual = len(values) == len(_NOTHING) and epoch == reading.epoch
         if is_usual and reading.take_next(ms, seq):
-            values["run_id"] = entry.run_id
-            values["id"] = f"{entry.epoch}-{ms}-{seq}"
+            values["run_id"] = reading.run_id
+            values["id"] = f"{epoch}-{ms}-{seq}"
             values["seq"] = seq
             yield stored_event(values)
-        elif reading.take(entry) and (event := entry.event()) is not None:
+            continue
+        entry = JournalEntry(reading.run_id, *row)
+        if reading.take(entry) and (event := entry.event()) is not None:
             yield event
 
 
-def copies_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[JournalEntry]:
-    """The view of a reader of the journal; several readers share the entries."""
-    return (copied_entry(entry) for entry in entries if reading.take(entry))
+def entries_of(reading: Reading, rows: Sequence[EntryRow]) -> Iterable[JournalEntry]:
+    """The view of a reader of the journal, who may change the fields of what it gets."""
+    for epoch, ms, seq, fields in rows:
+        entry = JournalEntry(reading.run_id, epoch, ms, seq, dict(fields))
+        if reading.take(entry):
+            yield entry

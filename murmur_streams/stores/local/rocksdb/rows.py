@@ -11,7 +11,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import RunFilter, run_from_fields, run_to_fields
-from murmur_streams.stores.local.engine.database import FeedRow, QueuePosition, Stored
+from murmur_streams.stores.local.engine.database import EntryRow, FeedRow, QueuePosition, Stored
 from murmur_streams.stores.local.engine.fields_json import FIELDS
 
 FEED_INLINE_BYTES = 1024
@@ -117,9 +117,14 @@ def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
     Raises:
         RunDamagedError: the row is not an entry.
     """
+    return JournalEntry(run_id, *read_entry_row(run_id, seq, row))
+
+
+def read_entry_row(run_id: str, seq: int, row: bytes) -> EntryRow:
+    """The same without the run's id."""
     try:
         ms, epoch, fields = row.split(b"\n", 2)
-        return JournalEntry(run_id, epoch.decode(), int(ms), seq, _read_fields(fields))
+        return epoch.decode(), int(ms), seq, _read_fields(fields)
     except ValueError as error:
         what = f"entry {seq} of its journal is not an entry"
         raise RunDamagedError(run_id, what, can_rebuild=False) from error

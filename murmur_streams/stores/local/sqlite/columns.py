@@ -74,11 +74,16 @@ def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
 
 def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> JournalEntry:
     """An entry from its columns; RunDamagedError when one of them cannot be read."""
+    return JournalEntry(run_id, epoch, ms, seq, read_entry_fields(run_id, ms, seq, fields))
+
+
+def read_entry_fields(run_id: str, ms: Any, seq: Any, fields: Any) -> dict[str, str]:
+    """The fields of an entry; RunDamagedError when one of its columns cannot be read."""
     if type(ms) is not int or type(seq) is not int:
         raise RunDamagedError(
             run_id, f"entry {_shown(seq)} has the ms {_shown(ms)}", can_rebuild=False
         )
-    return JournalEntry(run_id, epoch, ms, seq, read_texts(run_id, fields, seq))
+    return read_texts(run_id, fields, seq)
 
 
 def run_row(no: int, stored: Stored, *, is_new: bool = False) -> Row:

@@ -77,14 +77,14 @@ class SQLiteReader(engine.Reader):
         row = self._session.first(STORED, (run_id,))
         return None if row is None else columns.read_stored(row)
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
+    def journal_rows(self, run_id: str, after_seq: int, limit: int) -> engine.RowPage | None:
         entries = _JOURNAL, (run_id, _number(after_seq), _count(limit))
         found, rows = self._session.fetch_both((STORED, (run_id,)), entries)
         if not found:
             return None
         stored = columns.read_stored(found[0])
-        epoch, read = stored.run.epoch, columns.read_entry
-        return stored, [read(run_id, epoch, ms, seq, fields) for seq, ms, fields in rows]
+        epoch, read = stored.run.epoch, columns.read_entry_fields
+        return stored, [(epoch, ms, seq, read(run_id, ms, seq, fields)) for seq, ms, fields in rows]
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         after_seq, limit = _number(after_seq), _count(limit)
