@@ -253,7 +253,7 @@ class PartitionWriter:
             self._start_anew(call, str(error))
             return False
         fate = self._note(call, error)
-        if failures.code_of(reason) == "OOM" and call.mode != "freeing":
+        if failures.code_of(reason) == "OOM" and not call.mode:
             return self._shrink(call, reason)
         if fate is Fate.BUG or (fate is Fate.REFUSED and not call.maybe_applied):
             self._fail(call, failures.clear_error(reason, self._server.where))

@@ -78,7 +78,7 @@ def with_check(name: str, code: str, called: str, *, is_function: bool = False) 
         return _CHECK_OF_FUNCTION.format(asked=asked, code=code)
     probes = "" if name in _WITHOUT_TAG else probes_of(commands, frees=name in FREEING_SCRIPTS)
     if name == COMMIT:
-        probes = f"  if ARGV[5] == 'freeing' then {_probe('PEXPIRE').strip()} end\n{probes}"
+        probes = f"  if ARGV[5] ~= '' then {_probe('PEXPIRE').strip()} end\n{probes}"
     return _CHECK.format(probes=probes, asked=asked, code=code)
 
 

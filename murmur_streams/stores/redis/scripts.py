@@ -109,10 +109,13 @@ def load_library() -> Library:
     text.insert(0, f"#!lua name={name}\n")
     text += [_registered(name, each, each, frees=each in FREEING_SCRIPTS) for each in scripts]
     text.append(_registered(name, FREEING_COMMIT, COMMIT, frees=True))
-    # Answered by a replica, and by a server that takes no writes now.
+    # Answered by a replica, and by a server that takes no writes now. An imitation of a server may
+    # have functions and no check of rights (fakeredis).
     text.append(
         f"redis.register_function({{function_name = '{name}_{LOADED}', flags = {{'no-writes'}},\n"
-        "  callback = function() return 'OK' end})\n"
+        "  callback = function()\n"
+        "    return redis.acl_check_cmd and 'OK' or redis.error_reply('ERR no acl_check_cmd')\n"
+        "  end})\n"
     )
     return Library(name, "".join(text))
 

@@ -24,6 +24,7 @@ from tests.stores.faults.events import names_in_stream, note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited, refusal
 from tests.stores.faults.servers import SpareServer, has_functions
 
+DOCS = Path(__file__).parents[3] / "docs" / "server-faults.md"
 SOURCES = Path(str(store_modules.__file__)).parent
 PROBED = sorted({probe.split()[0] for probe in PROBES + OWN_PROBES} | {"HSETNX"})
 WORKER_PROBED = sorted({probe.split()[0] for probe in WORKER_PROBES})
@@ -162,6 +163,31 @@ async def test_the_checked_permissions_suffice_for_a_run(
             assert (await store.audit(run)).problems == ()
             assert await store.delete(run) is True
             assert await store.sweep() == 0
+
+
+async def test_the_rights_in_the_documentation_suffice(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    """These are the lines of docs/server-faults.md, without what the server does not know."""
+    lines = re.findall(
+        r"^    ACL SETUSER app (.*)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    rights = [right for line in lines for right in line.split() if right.startswith("+")]
+    needed = {f"+{name.lower()}" for name in PROBED + WORKER_PROBED}
+    named = {*FUNCTIONS, *SCRIPTS, *needed, "+info", "+copy", "+function|delete"}
+    assert sorted(rights) == sorted(named)
+    async with spare.client() as admin:
+        without = {*FUNCTIONS, "+function|delete"} if not await has_functions(admin) else set()
+        await limited(admin, "-@all", *sorted({*rights} - without))
+        store = make_store(spare.url(f"limited:{SECRET}"))
+        queue = store.queue(lease_seconds=15)
+        await queue.prepare(["work"])
+        await store.submit("run", "work")
+        (claim,) = (await queue.claim("w", [TargetRule("work")], 1)).claims
+        await store.append("run", note("run", "a"))
+        await store.finish("run", RunState.COMPLETED, claim=claim.token)
+        assert "a" in await names_in_stream(store, "run")
+        assert await admin.acl_log() == []
 
 
 async def test_what_only_a_worker_needs_is_asked_of_workers_alone(

@@ -192,7 +192,6 @@ async def test_each_caller_of_a_merged_call_gets_its_own_answer(
 ) -> None:
     """Appends that travel in one call have separate versions and refusals."""
     await store.create("run", "work")
-    expect_many(store._writer)
     sent: list[Parts] = []
     is_append = calls("append")
     proxy.plan = lambda parts: (
