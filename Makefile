@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test newest oldest matrix check lint format bench bench-quick bench-peers lock clean distclean
+.PHONY: help demo test newest oldest matrix check lint format bench bench-quick bench-peers bench-compare lock clean distclean
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -28,7 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) \
-	  | while IFS='|' read -r verb text; do printf '%-16s %s\n' "$$verb" "$$text"; done
+	  | while IFS='|' read -r verb text; do printf '%-20s %s\n' "$$verb" "$$text"; done
 	@echo 'ARGS="..." is passed on: make demo ARGS=src, make test ARGS="-k cursor".'
 
 demo: $(VENV)/.stamp-demo ## Run the demo: a server, two workers, real files, and the proof
@@ -68,6 +68,15 @@ bench-quick: $(VENV)/.stamp-dev $(VENV)/.stamp-interop ## The same with small si
 
 bench-peers: $(VENV)/.stamp-dev $(VENV)/.stamp-peers ## Only no-op jobs, beside other job engines
 	@$(BIN)/python -m benchmarks run --only jobs $(ARGS)
+
+# The two words after the verb name what is compared. They become targets that do nothing.
+COMPARED := $(if $(filter bench-compare,$(firstword $(MAKECMDGOALS))),$(wordlist 2,3,$(MAKECMDGOALS)))
+bench-compare: $(VENV)/.stamp-dev ## Compare two revisions or saved results: make bench-compare HEAD~1 .
+	@$(BIN)/python -m benchmarks compare $(or $(COMPARED),HEAD .) $(ARGS)
+ifneq ($(COMPARED),)
+.PHONY: $(COMPARED)
+$(COMPARED): ; @:
+endif
 
 lock: ## Rewrite constraints.txt with the newest releases that fit (needs Python 3.11)
 	@python3.11 -c 'pass' || { echo 'The pins are made on the oldest Python: install 3.11.'; exit 1; }

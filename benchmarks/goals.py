@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.harness.results import Results, Row, Spread, ratio
-from benchmarks.harness.session import FLOOR, OURS, PEER
+from benchmarks.harness.session import BULLMQ, DRAMATIQ, FLOOR, OURS, PEER, PEERS, TASKIQ
 
-TASKIQ, DRAMATIQ, BULLMQ = "taskiq", "dramatiq", "BullMQ"
-PEERS = (TASKIQ, "streaq", "pydocket", "arq", DRAMATIQ, BULLMQ)
 LEAST_STORE = "floor, least store"
 
 

@@ -31,6 +31,9 @@ TESTS = (
     "tests/stores/test_contract.py::TestValkey",
     "tests/stores/redis",
     "tests/lua/test_half_writes.py",
+    "tests/lua/test_every_inner_call.py",
+    "tests/lua/test_isolation.py",
+    "tests/lua/test_library.py",
     "tests/fleet/test_queue.py",
 )
 """The contract, properties with 200 sequences, expiry, slots, audit; claim, heartbeat, reclaim."""

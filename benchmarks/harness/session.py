@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +16,8 @@ from benchmarks.harness.program import ROOT, Order, Program
 from benchmarks.harness.results import Reading, Results
 from benchmarks.harness.servers import driver
 
+TASKIQ, DRAMATIQ, BULLMQ = "taskiq", "dramatiq", "BullMQ"
+PEERS = (TASKIQ, "streaq", "pydocket", "arq", DRAMATIQ, BULLMQ)
 OURS, PEER, FLOOR = "murmur-streams", "murmur-runtime", "floor"
 PACKAGES = Path(sys.prefix) / "interop"
 """`make` installs murmur-runtime and its dependencies here."""
@@ -45,28 +47,31 @@ class Sizes:
     asked: int = 200
     streams: int = 5_000
     local_appends: int = 2_000
+    peers: tuple[str, ...] = PEERS
+    """The job engines beside ours."""
 
 
 FULL = Sizes()
 QUICK = Sizes(
     rounds=3,
     appends=2_000,
-    in_turn=500,
+    in_turn=300,
     lifecycles=200,
-    deliveries=50,
+    deliveries=30,
     replayed=2_000,
-    idle=1_000,
-    idle_seconds=2.0,
-    live=500,
-    live_seconds=2.0,
-    fan_out=(1, 100, 500),
+    idle=500,
+    idle_seconds=1.0,
+    live=200,
+    live_seconds=1.0,
+    fan_out=(1, 100),
     lengths=(10, 1_000),
     runs=(500, 5_000),
     growth=100,
     jobs=1_000,
     asked=30,
-    streams=200,
-    local_appends=500,
+    streams=100,
+    local_appends=200,
+    peers=(TASKIQ,),
 )
 TINY = Sizes(
     rounds=1,
@@ -106,6 +111,11 @@ class Subject:
     module: str
     folder: Path = ROOT
     path: str | None = None
+
+    def program(self) -> AbstractAsyncContextManager[Program]:
+        """A process with the stores of this library."""
+        arguments = (self.name, STORE_PROGRAM, self.module)
+        return program.program(*arguments, folder=self.folder, path=self.path)
 
 
 THIS = Subject(OURS, "murmur_streams.runs")
@@ -168,7 +178,7 @@ class Session:
     async def interleave(
         self, suite: str, steps: list[Step], *, is_once: bool = False, is_flushed: bool = True
     ) -> None:
-        """Do all steps in turn, A B A B ..., so that a machine that slows down slows all.
+        """Do all steps in turn, A B, B A, A B, ..., so that a machine that slows down slows all.
 
         Args:
             suite: whose readings these are.
@@ -180,7 +190,7 @@ class Session:
         async with driver(self.url) as admin:
             for number in range(-warm_ups, rounds):
                 name = f"round {number + 1} of {rounds}" if number >= 0 else "warm-up"
-                for step in steps:
+                for step in steps if number % 2 == 0 else reversed(steps):
                     self.show(f"{suite}: {name}: {step.subject}")
                     found = await step.work(number < 0)
                     for reading in found if number >= 0 else ():
@@ -207,14 +217,7 @@ class Session:
             else:
                 subjects.append(peer)
         async with AsyncExitStack() as stack:
-            yield {
-                each.name: await stack.enter_async_context(
-                    program.program(
-                        each.name, STORE_PROGRAM, each.module, folder=each.folder, path=each.path
-                    )
-                )
-                for each in subjects
-            }
+            yield {each.name: await stack.enter_async_context(each.program()) for each in subjects}
 
     def miss(self, note: str) -> None:
         """Note what cannot be measured."""

@@ -24,7 +24,7 @@ from benchmarks.programs.reading import latencies
 SUBMITTERS = 100
 WARM_UP = 3
 START_SECONDS = 60.0
-JOBS_SECONDS = 300.0
+JOBS_SECONDS = 120.0
 LOOK_SECONDS = 0.01
 SETTLING_SECONDS = 0.5
 _hundreds = counted(1)

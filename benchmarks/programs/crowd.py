@@ -18,15 +18,24 @@ BATCH_SECONDS = 0.01
 KIB = 1024
 
 
-async def idle(bench: Bench, count: int, seconds: float) -> list[Reading]:
-    """The cost of subscriptions while nothing happens."""
-    run_ids = await bench.begin_many(count)
+async def idle_runs(bench: Bench, run_ids: list[str]) -> list[Reading]:
+    """Runs to follow, each with an event."""
+    await in_tasks(bench.begin, run_ids)
+    await _push_first(bench, run_ids)
+    return []
+
+
+async def idle(bench: Bench, run_ids: list[str], seconds: float) -> list[Reading]:
+    """The cost of subscriptions while nothing happens.
+
+    Another process has made the runs, so that this one has no memory to use again.
+    """
     # What the first subscription brings is not the cost of one more.
-    first = await _subscribe(bench, [await bench.begin()], [])
+    first = await _subscribe(bench, run_ids[:1], [])
     process = psutil.Process()
     gc.collect()
     before = process.memory_info().rss
-    readers = await _subscribe(bench, run_ids, [])
+    readers = await _subscribe(bench, run_ids[1:], [])
     await asyncio.sleep(SETTLING_SECONDS)
     gc.collect()
     taken = process.memory_info().rss - before
@@ -38,7 +47,7 @@ async def idle(bench: Bench, count: int, seconds: float) -> list[Reading]:
     return [
         Reading("idle_commands", (found.commands or 0) / watched),
         Reading("idle_cpu", (found.client_us or 0) / 1e4 / watched),
-        Reading("idle_kib", taken / KIB / count),
+        Reading("idle_kib", taken / KIB / len(run_ids)),
     ]
 
 
@@ -48,6 +57,7 @@ async def follow_many(
     """Subscribers while another process pushes ``expected`` events, spread over their runs."""
     delays: list[float] = []
     await in_tasks(bench.begin, run_ids)
+    await _push_first(bench, run_ids)
     readers = await _subscribe(bench, run_ids, delays)
     ready()
     began = bench.meter.mark()
@@ -83,7 +93,7 @@ async def feed_many(
 async def _subscribe(
     bench: Bench, run_ids: list[str], delays: list[float]
 ) -> list[asyncio.Task[None]]:
-    """Follow each run, from an event on that is pushed here; return when all follow."""
+    """Follow each run; return when each has yielded its first event."""
     arrived = asyncio.Semaphore(0)
 
     async def read(run_id: str) -> None:
@@ -95,15 +105,18 @@ async def _subscribe(
             else:
                 delays.append((time.monotonic() - float(str(event.task_id))) * 1000)
 
+    readers = [asyncio.create_task(read(run_id)) for run_id in run_ids]
+    for _ in run_ids:
+        await arrived.acquire()
+    return readers
+
+
+async def _push_first(bench: Bench, run_ids: list[str]) -> None:
     async def push(run_id: str) -> None:
         kind = bench.library.RunEventType.AGENT_STARTED
         await bench.store.push_event(run_id, bench.event(kind, run_id, TARGET))
 
     await in_tasks(push, run_ids)
-    readers = [asyncio.create_task(read(run_id)) for run_id in run_ids]
-    for _ in run_ids:
-        await arrived.acquire()
-    return readers
 
 
 async def _cancel(readers: list[asyncio.Task[None]]) -> None:
@@ -112,4 +125,4 @@ async def _cancel(readers: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*readers, return_exceptions=True)
 
 
-WORKS = (idle, follow_many, feed_many)
+WORKS = (idle_runs, idle, follow_many, feed_many)

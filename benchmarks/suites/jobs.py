@@ -7,10 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.goals import BULLMQ, PEERS
 from benchmarks.harness.program import ROOT, Order, Program, process_of
 from benchmarks.harness.results import Reading
-from benchmarks.harness.session import Session, Step
+from benchmarks.harness.session import BULLMQ, Session, Step
 from benchmarks.peers.engine import URL
 
 FOLDER = Path(sys.prefix) / "peers"
@@ -74,7 +73,7 @@ def _engines(session: Session) -> list[JobEngine]:
     if not session.has_others:
         return ours
     peers: list[JobEngine] = []
-    for name in PEERS:
+    for name in session.sizes.peers:
         folder = FOLDER / name.lower()
         if not folder.is_dir():
             session.miss(f"{name} is not installed: `make bench-peers` installs it")

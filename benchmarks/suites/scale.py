@@ -6,7 +6,7 @@ import uuid
 
 from benchmarks.harness.program import Order, Program
 from benchmarks.harness.results import Reading
-from benchmarks.harness.session import Session, Step, ordered
+from benchmarks.harness.session import Session, Step, Subject, ordered
 
 LIVE_PER_SECOND = 2_000
 FAN_OUT_PER_SECOND = 1_000
@@ -16,8 +16,18 @@ MEASURED_RUNS = 50
 async def idle(session: Session) -> None:
     """Subscriptions in one process while nothing happens."""
     sizes = session.sizes
-    arguments = {"count": sizes.idle, "seconds": sizes.idle_seconds}
-    await _ours(session, "idle", Order("idle", "redis", session.url, arguments))
+
+    async def work(subject: Subject) -> list[Reading]:
+        run_ids = {"run_ids": [str(uuid.uuid4()) for _ in range(sizes.idle)]}
+        async with subject.program() as writer, subject.program() as reader:
+            await writer.do(Order("idle_runs", "redis", session.url, run_ids))
+            watched = run_ids | {"seconds": sizes.idle_seconds}
+            return await reader.do(Order("idle", "redis", session.url, watched))
+
+    def step(subject: Subject) -> Step:
+        return Step(subject.name, lambda _is_warm_up: work(subject))
+
+    await session.interleave("idle", [step(each) for each in session.ours])
 
 
 async def live(session: Session) -> None:
@@ -60,7 +70,7 @@ async def footprint(session: Session) -> None:
     order = Order("memory", "redis", session.url, {"count": MEASURED_RUNS})
     async with session.stores() as stores:
         steps = [ordered(name, each, order) for name, each in stores.items()]
-        await session.interleave("footprint", steps, is_once=True)
+        await session.interleave("footprint", steps)
 
 
 async def _ours(session: Session, suite: str, order: Order, *, is_once: bool = False) -> None:

@@ -112,19 +112,23 @@ def _is_plain(value: object, deeper: int = MAX_DEPTH - 1) -> bool:
         deeper: how many levels it may have below its own.
     """
     kind = type(value)
-    items: Iterable[object]
     if kind is dict:
-        items = cast("dict[object, object]", value).values()
+        items: Iterable[object] = cast("dict[object, object]", value).values()
     elif kind is list or kind is tuple:
         items = cast("Iterable[object]", value)
-    elif kind is float:
-        size = abs(cast("float", value))
-        return _LEAST_WITHOUT_EXPONENT <= size < _LEAST_WITH_EXPONENT or size == 0
     else:
-        return kind in _LEAVES
-    # A loop instead of all(...), and leaves without a call: this is most of the time of encoding.
+        items = (value,)
+        deeper = 0
+    # A loop without calls for leaves: this is most of the time of encoding.
     for item in items:
-        if type(item) not in _LEAVES and not (deeper and _is_plain(item, deeper - 1)):
+        kind = type(item)
+        if kind in _LEAVES:
+            continue
+        if kind is float:
+            size = abs(cast("float", item))
+            if not (_LEAST_WITHOUT_EXPONENT <= size < _LEAST_WITH_EXPONENT or size == 0):
+                return False
+        elif not (deeper and _is_plain(item, deeper - 1)):
             return False
     return True
 

@@ -128,8 +128,7 @@ def _set_fields(model: BaseModel) -> object:
     return {**named, **(model.__pydantic_extra__ or {})}
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+_text = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
 _TRIES = 3

@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
-from murmur_streams.core.model.entries import JournalEntry, copied_entry
-from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.rules.reading import Reading
 
 Item = TypeVar("Item")
@@ -47,15 +45,3 @@ async def read_tail(
         while not reading.is_over and (follow or not reading.is_caught_up):
             for shown in view(reading, await tail.fetch()):
                 yield shown
-
-
-def events_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[RunEvent]:
-    """The view of a reader of events."""
-    for entry in entries:
-        if reading.take(entry) and (event := entry.event()) is not None:
-            yield event
-
-
-def copies_of(reading: Reading, entries: Sequence[JournalEntry]) -> Iterable[JournalEntry]:
-    """The view of a reader of the journal, where several readers share the entries."""
-    return (copied_entry(entry) for entry in entries if reading.take(entry))

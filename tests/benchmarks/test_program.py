@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-W", "error", "-m", "benchmarks")
 RUN_SECONDS = 280
 INTERRUPTED = 130
+SOON = 0.3
+"""Seconds after which the second suite has begun, and has not ended."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,10 +53,12 @@ def test_a_suite_measures_every_goal_it_has(suite: str, tmp_path: Path) -> None:
 
 
 def test_saved_results_are_shown_again(tmp_path: Path) -> None:
-    """`show` prints the tables of a saved file; another file is an error in one line."""
+    """`show` prints the tables of saved files; another file is an error in one line."""
     saved, other = tmp_path / "results.json", tmp_path / "other.json"
     done = run("run", "--size", "tiny", "--only", "footprint", "--json", str(saved))
     assert run("show", str(saved)).stdout.strip() in done.stdout
+    twice = run("show", str(saved), str(saved))
+    assert twice.stdout == run("show", str(saved)).stdout
     other.write_text(json.dumps([1]))
     failed = run("show", str(other))
     assert (failed.returncode, failed.stdout) == (2, "")
@@ -62,22 +66,37 @@ def test_saved_results_are_shown_again(tmp_path: Path) -> None:
     assert str(other) in failed.stderr
 
 
+def test_two_trees_are_compared_in_one_run() -> None:
+    """`compare` measures both in interleaved rounds; a wrong name is an error in one line."""
+    sizes = ("--size", "tiny", "--rounds", "2", "--only", "footprint", "journals")
+    done = run("compare", ".", ".", *sizes)
+    assert done.returncode == 0, done.stderr
+    for part in ("footprint: memory of a live run", "journals: append", "too few rounds"):
+        assert part in done.stdout
+    failed = run("compare", "nonsense", ".", *sizes)
+    assert (failed.returncode, "Traceback" in failed.stderr) == (2, False)
+
+
 def test_ctrl_c_prints_what_was_measured() -> None:
     """The tables of the finished suites are printed; no server or program is left."""
     process = subprocess.Popen(
-        [*COMMAND, "run", "--size", "tiny", "--only", "footprint", "live", "--rounds", "1000"],
+        [*COMMAND, "run", "--size", "tiny", "--only", "footprint", "live"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stderr is not None
-    while "live" not in process.stderr.readline():
-        assert process.poll() is None
-    time.sleep(1)
-    started = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    try:
+        while "live" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(SOON)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGINT)
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == INTERRUPTED
     assert "memory of a live run" in printed
     assert "the run was interrupted" in printed
@@ -88,5 +107,5 @@ def test_ctrl_c_prints_what_was_measured() -> None:
 def test_help_teaches_by_examples() -> None:
     """`--help` names the commands and suites, and shows examples."""
     text = run("--help").stdout
-    for part in ("run", "show", "examples:", *SUITES):
+    for part in ("run", "show", "compare", "docs", "examples:", *SUITES):
         assert part in text

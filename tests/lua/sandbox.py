@@ -16,13 +16,13 @@ from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.stores.redis.connection.failures import ScriptError
 from murmur_streams.stores.redis.scripts import HOT_COMMIT, load_library, load_scripts
 from tests.lua.scenarios import CaughtError, Scenario, Script, Stage
-from tests.server_choice import chosen
+from tests.server_choice import WITHOUT_FUNCTIONS, chosen
 from tests.servers import Space
 
 SCRIPT, EVENTS, FUNCTION = "script", "script of events", "function"
 """The ways of calling: the second is that of the commands of events alone."""
-WITHOUT_FUNCTIONS = "redis-6.2"
-WAYS = (SCRIPT,) if chosen() == WITHOUT_FUNCTIONS else (SCRIPT, FUNCTION)
+HAS_FUNCTIONS = chosen() != "redis-6.2" and not chosen().endswith(WITHOUT_FUNCTIONS)
+WAYS = (SCRIPT, FUNCTION) if HAS_FUNCTIONS else (SCRIPT,)
 """Those of this server for all scripts."""
 COMMAND_AT = 13
 """Where the first command's name stands in the arguments of a commit."""

@@ -82,9 +82,9 @@ def test_every_function_of_the_library_begins_with_a_new_state() -> None:
     begins = re.compile(
         r"callback = function\(keys, arguments\)\n\s+KEYS, ARGV, CALL = keys, arguments, \{\}\n"
     )
-    assert [text for text in registered if not begins.search(text)] == [
-        f"'{load_library().function('loaded')}', function() return 'OK' end)\n"
-    ]
+    [other] = [text for text in registered if not begins.search(text)]
+    assert f"'{load_library().function('loaded')}'" in other
+    assert other.endswith("callback = function() return 'OK' end})\n")
 
 
 @every_text

@@ -41,17 +41,17 @@ async def stage(space: Space) -> AsyncIterator[Stage]:
     space.admin.flushall()
 
 
-def execute(stage: Stage, way: str, script: Script, text: str = "") -> list[str]:
-    """Call a script as a function or by its hash; text: another library than that of the store."""
+def execute(stage: Stage, way: str, script: Script) -> list[str]:
+    """Call a script as a function of the library that stays loaded, or by its hash."""
     name, keys, args = script
     if way == SCRIPT:
         sha = stage.admin.script_load(load_scripts()[name].text)
         found = stage.admin.evalsha(sha, len(keys), *keys, *args)
     else:
-        stage.admin.function_load(text or load_library().text, replace=True)
-        library = re.match(r"#!lua name=(\w+)", text)
-        function = f"{library[1]}_{name}" if library else load_library().function(name)
-        found = stage.admin.fcall(function, len(keys), *keys, *args)
+        # Loading it again would begin with a new state, and hide what a call leaves.
+        if not stage.admin.function_list(library=load_library().name):
+            stage.admin.function_load(load_library().text)
+        found = stage.admin.fcall(load_library().function(name), len(keys), *keys, *args)
     return [each.decode() for each in found]
 
 

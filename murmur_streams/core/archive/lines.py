@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from murmur_streams.core.archive.run_archive import RunArchive, pages
+from murmur_streams.core.json_values import decode_json
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import InvalidArchiveError
 from murmur_streams.core.model.limits import MAX_COUNT
@@ -140,7 +141,7 @@ class ArchiveDecoder:
 
     def _decoded(self, line: bytes) -> dict[str, Any]:
         try:
-            value: object = json.loads(line)
+            value: object = decode_json(line)
         except (ValueError, RecursionError) as error:
             why = "it is not JSON" if self._has_header else _NOT_OURS
             raise self._wrong(f"{why} ({ascii(str(error))[1:-1][:80]})") from None
@@ -210,7 +211,7 @@ _NOT_OURS = "this is not an export of runs, or its first line was lost"
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        decode_json(line)
     except (ValueError, RecursionError):
         return False
     return True

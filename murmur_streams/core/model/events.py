@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation
 
@@ -35,7 +36,7 @@ class RunEvent(BaseModel):
     """The agent's name; None for events of the run as a whole."""
     task_id: str | None = None
     error: str | None = None
-    timestamp: datetime = Field(default_factory=lambda: datetime.now(tz=UTC))
+    timestamp: datetime = Field(default_factory=partial(datetime.now, UTC))
     """When it happened, by the emitter's clock, with a time zone."""
     id: str | None = None
     """The cursor of this event, set by the store: resume with ``stream(after=event.id)``."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.entries import Fields, JournalEntry
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import PayloadKind, Run, RunFilter
 
@@ -133,6 +133,10 @@ class ItemRange:
 
 JournalPage = tuple[Stored, list[JournalEntry]]
 """A run, and entries of its journal."""
+EntryRow = tuple[str, int, int, Fields]
+"""Epoch, ms, seq and fields of a run's entry: the most that a reader of events needs."""
+RowPage = tuple[Stored, list[EntryRow]]
+"""A run, and rows of its journal."""
 
 
 class Reader(Protocol):
@@ -146,9 +150,21 @@ class Reader(Protocol):
         """The run, expired or not; None when it does not exist."""
         ...
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
-        """The run and the first ``limit`` stored entries whose seq is above ``after_seq``."""
+    def journal_rows(self, run_id: str, after_seq: int, limit: int) -> RowPage | None:
+        """The run and the first ``limit`` stored entries whose seq is above ``after_seq``.
+
+        The fields may be shared: they must not be changed.
+        """
         ...
+
+    def journal(self, run_id: str, after_seq: int, limit: int) -> JournalPage | None:
+        """The same as entries, which the caller may change."""
+        page = self.journal_rows(run_id, after_seq, limit)
+        if page is None:
+            return None
+        return page[0], [
+            JournalEntry(run_id, epoch, ms, seq, dict(fields)) for epoch, ms, seq, fields in page[1]
+        ]
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         """The same entries, also of a run whose own row cannot be read.

@@ -144,7 +144,7 @@ class FileAccess(Access):
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")
         here = os.getpid(), asyncio.get_running_loop()
-        if self._home not in {None, here}:
+        if self._home is not None and self._home != here:
             raise StoreClosedError(
                 "the store is open on another event loop, or was before a fork: "
                 "each needs a store of its own"

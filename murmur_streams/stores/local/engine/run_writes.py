@@ -68,36 +68,36 @@ class RunWrites:
         database: begun; for rows that were committed before.
         known: shared by all groups of a writer.
         durations: of the store.
-        max_events: the journal's cap; 0 for none.
-        now_ms: the group's moment, Unix milliseconds.
+        now: the group's moment, and the journal's cap.
     """
 
     database: Database
     known: KnownRows
     durations: RunDurations
-    max_events: int
-    now_ms: int
+    now: Now
     changes: Changes = field(default_factory=Changes)
     written: list[Written] = field(default_factory=lambda: [])
     due_runs: int = 0
     """How many due runs the group ends or removes before its end."""
 
-    _read: dict[str, Stored | None] = field(default_factory=dict[str, "Stored | None"])
+    _read: dict[str, Stored | None] = field(default_factory=lambda: {})
     """Runs that were not known, as this group read them."""
-    _now: Now = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._now = Now(self.now_ms, self.now_ms, self.durations.late_event_ms, self.max_events)
+    @property
+    def now_ms(self) -> int:
+        """The group's moment, Unix milliseconds."""
+        return self.now.server_ms
 
     def stored(self, run_id: str) -> Stored | None:
         """The run as it is now; None when it does not exist, or has expired."""
-        found = self._found(run_id)
+        change = self.changes.runs.get(run_id)
+        found = self._committed(run_id) if change is None else change.after
         return None if found is None or is_due(found, self.now_ms) else found
 
     def perform(self, run_id: str, command: Command) -> Decision:
         """Decide a command and apply it; a refused one changes nothing."""
         before = self.stored(run_id)
-        decision = decide(None if before is None else before.run, run_id, command, self._now)
+        decision = decide(None if before is None else before.run, run_id, command, self.now)
         if decision.progress is not None and before is not None:
             run = changed(before.run, progress=decision.progress, progress_dirty=True)
             self._put(run_id, keep(before, run, self.now_ms, self.durations))
@@ -155,7 +155,9 @@ class RunWrites:
             run = evolve(run, entry)
         assert run is not None  # noqa: S101  # there are entries
         self.changes.feed += [(run.target, entry) for entry in decision.entries]
-        after = self._advanced(before, run) if isinstance(command, _PLAIN) else None
+        after: Stored | None = None
+        if before is not None and isinstance(command, _PLAIN) and _is_only_longer(before.run, run):
+            after = advanced(before, run, self.now_ms, self.durations)
         if after is None:
             after = self._apply_more(run_id, before, run, command, decision)
         else:
@@ -165,18 +167,6 @@ class RunWrites:
             change.after = after
             change.entries += decision.entries
         self.written.append(Written(run_id, before, after, decision.entries))
-
-    def _advanced(self, before: Stored | None, run: Run) -> Stored | None:
-        """The bookkeeping after events that changed only the version; None if more changes."""
-        assert before is not None  # noqa: S101  # events are written to runs that are there
-        was = before.run
-        is_plain = (run.closing, run.cancel_event, run.seal, run.snapshot) == (
-            was.closing,
-            was.cancel_event,
-            was.seal,
-            was.snapshot,
-        )
-        return advanced(before, run, self.now_ms, self.durations) if is_plain else None
 
     def _apply_more(
         self, run_id: str, before: Stored | None, run: Run, command: Command, decision: Decision
@@ -188,8 +178,9 @@ class RunWrites:
             change.is_new_life = change.before is not None
             change.entries, change.payloads = [], {}
         change.entries += decision.entries
-        if decision.entries[-1].type == EntryType.SNAPSHOT and run.version > self.max_events:
-            change.keep_from_seq = run.version - self.max_events + 1
+        most = self.now.max_events
+        if decision.entries[-1].type == EntryType.SNAPSHOT and run.version > most:
+            change.keep_from_seq = run.version - most + 1
         self._keep_payloads(change, command, decision.entries)
         if decision.dead is not None:
             self._bury(run, decision.dead)
@@ -232,3 +223,13 @@ class RunWrites:
         if change is not None and (kind in change.payloads or change.is_new_life):
             return change.payloads.get(kind)
         return self.database.payload(run_id, kind)
+
+
+def _is_only_longer(before: Run, after: Run) -> bool:
+    """Whether events changed only the version of a run, and when it was written last."""
+    return (
+        after.closing == before.closing
+        and after.cancel_event == before.cancel_event
+        and after.seal == before.seal
+        and after.snapshot == before.snapshot
+    )

@@ -24,7 +24,7 @@ from murmur_streams.core.model.run import PayloadKind, Run, RunFilter, RunPage, 
 from murmur_streams.core.model.states import RunStatus
 from murmur_streams.core.model.work import MAX_SILENT_BEATS
 from murmur_streams.core.rules.audit import AuditReport
-from murmur_streams.core.rules.decide import Answer
+from murmur_streams.core.rules.decide import Answer, Now
 from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.local.engine import database as engine
@@ -267,14 +267,14 @@ class LocalRunStore(WorkStore):
         self._found(run_id, stored)
         return text
 
-    async def _read_page(
-        self, run_id: str, after_seq: int, limit: int
-    ) -> engine.JournalPage | None:
-        page = await self._access.read(lambda reader: reader.journal(run_id, after_seq, limit))
+    async def _read_page(self, run_id: str, after_seq: int, limit: int) -> engine.RowPage | None:
+        page = await self._access.read(lambda reader: reader.journal_rows(run_id, after_seq, limit))
         return None if page is None or is_due(page[0], self._clock()) else page
 
     def _begin(self, database: engine.Database, known: KnownRows) -> Transaction:
-        return Transaction(database, known, self._durations, self._max_events, self._clock())
+        ms, durations = self._clock(), self._durations
+        now = Now(ms, ms, durations.late_event_ms, self._max_events)
+        return Transaction(database, known, durations, now)
 
     def _committed(self, written: list[Written]) -> None:
         self._tails.publish(written)

@@ -20,16 +20,17 @@ from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
-from murmur_streams.stores.local.engine.database import JournalPage
+from murmur_streams.stores.local.engine.database import EntryRow, RowPage
 from murmur_streams.stores.local.engine.transaction import Written
-from murmur_streams.stores.tail import copies_of, events_of, read_tail
+from murmur_streams.stores.local.engine.views import entries_of, events_of
+from murmur_streams.stores.tail import read_tail
 
 PAGE = 500
 PAST_LIVES = 4
 RECENT = 1_000
 """A followed run buffers this many entries; a reader further behind reads the database."""
 
-ReadPage = Callable[[str, int, int], Awaitable[JournalPage | None]]
+ReadPage = Callable[[str, int, int], Awaitable[RowPage | None]]
 
 
 class RecentEntries:
@@ -61,8 +62,10 @@ class RecentEntries:
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
-            async with asyncio.timeout(seconds):
+            if seconds is None:
                 await future
+            else:
+                await asyncio.wait_for(future, seconds)
         except TimeoutError:
             return False
         finally:
@@ -84,7 +87,7 @@ class RecentEntries:
         self.is_sure = self.run is None or self.run.version == last_seq
         self.wake()
 
-    def after(self, epoch: str, seq: int) -> list[JournalEntry] | None:
+    def after(self, epoch: str, seq: int) -> list[EntryRow] | None:
         """The entries of a life after ``seq``; None when they must be read from the database."""
         past = self._past.get(epoch)
         if past is not None:
@@ -110,9 +113,12 @@ class RecentEntries:
         self._past[epoch] = deque(self.recent)
 
 
-def _last_of(entries: deque[JournalEntry], seq: int) -> list[JournalEntry] | None:
+def _last_of(entries: deque[JournalEntry], seq: int) -> list[EntryRow] | None:
     missing = max(0, entries[-1].seq - seq)
-    return None if missing > len(entries) else [entries[index] for index in range(-missing, 0)]
+    if missing > len(entries):
+        return None
+    last = [entries[index] for index in range(-missing, 0)]
+    return [(each.epoch, each.ms, each.seq, each.fields) for each in last]
 
 
 @dataclass(eq=False)
@@ -167,8 +173,7 @@ class LocalTails:
         self, run_id: str, after: str | None, *, follow: bool
     ) -> AsyncGenerator[JournalEntry]:
         """Yield all entries after a cursor; with ``follow`` until the run's stream has ended."""
-        # The buffer hands one entry to several readers.
-        return read_tail(self._tail(run_id, after, late=True), copies_of, follow=follow)
+        return read_tail(self._tail(run_id, after, late=True), entries_of, follow=follow)
 
     @asynccontextmanager
     async def _tail(
@@ -201,7 +206,7 @@ class LocalTail:
         self._tails = tails
         self._followed = followed
         self._seen_writes = followed.writes
-        self._first: list[JournalEntry] = []
+        self._first: list[EntryRow] = []
 
     async def begin(self, cursor: Cursor | None) -> None:
         """Read the first page, and check that the journal continues after the cursor."""
@@ -217,7 +222,7 @@ class LocalTail:
             self.reading.start_after(cursor)
         self._learn(stored.run)
 
-    async def fetch(self) -> list[JournalEntry]:
+    async def fetch(self) -> list[EntryRow]:
         """Fetch a page, or what this process has written since; wait when that is nothing."""
         if self._first:
             page, self._first = self._first, []
@@ -227,7 +232,9 @@ class LocalTail:
         self._tails.check_open()
         followed, reading = self._followed, self.reading
         if self._seen_writes == followed.writes:
-            return [] if await self._wait() else await self._read_page()
+            if not await self._wait():
+                return await self._read_page()
+            self._tails.check_open()
         self._seen_writes = followed.writes
         page = followed.after(reading.epoch, reading.seq)
         if page is None:
@@ -238,16 +245,17 @@ class LocalTail:
             self._end_of_life(is_known=True)
         return page
 
-    async def _check(self, cursor: Cursor, run: Run, page: list[JournalEntry]) -> None:
+    async def _check(self, cursor: Cursor, run: Run, page: list[EntryRow]) -> None:
         first = page[0] if page else None
-        if first is None or first.seq != cursor.seq:
-            oldest = await self._tails.read(run.run_id, 0, 1)
-            first = oldest[1][0] if oldest and oldest[1] else None
+        if first is None or first[2] != cursor.seq:
+            found = await self._tails.read(run.run_id, 0, 1)
+            first = found[1][0] if found and found[1] else None
+        oldest = None if first is None else Cursor(first[0], first[1], first[2] - 1)
         cursor.check(
             epoch=run.epoch,
             version=run.version,
-            found=first is not None and (first.seq, first.ms) == (cursor.seq, cursor.ms),
-            oldest=None if first is None else Cursor(first.epoch, first.ms, first.seq - 1),
+            found=first is not None and first[1:3] == (cursor.ms, cursor.seq),
+            oldest=oldest,
         )
 
     def _learn(self, run: Run) -> None:
@@ -255,7 +263,7 @@ class LocalTail:
             epoch=run.epoch, version=run.version, seal=run.seal, has_ended=run.state.is_terminal
         )
 
-    async def _read_page(self) -> list[JournalEntry]:
+    async def _read_page(self) -> list[EntryRow]:
         """Read on in the database."""
         reading = self.reading
         self._seen_writes = self._followed.writes

@@ -43,7 +43,7 @@ class _RunRows:
     def after(self, seq: int, limit: int) -> list[JournalEntry]:
         """The first entries whose seq is above ``seq``."""
         first = max(0, seq - self.entries[0].seq + 1) if self.entries else 0
-        return [copied_entry(each) for each in self.entries[first : first + max(0, limit)]]
+        return self.entries[first : first + max(0, limit)]
 
 
 class MemoryDatabase(engine.Database):
@@ -83,13 +83,16 @@ class MemoryDatabase(engine.Database):
         rows = self._runs.get(run_id)
         return None if rows is None else rows.stored
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
+    def journal_rows(self, run_id: str, after_seq: int, limit: int) -> engine.RowPage | None:
         rows = self._runs.get(run_id)
-        return None if rows is None else (rows.stored, rows.after(after_seq, limit))
+        if rows is None:
+            return None
+        found = rows.after(after_seq, limit)
+        return rows.stored, [(each.epoch, each.ms, each.seq, each.fields) for each in found]
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         rows = self._runs.get(run_id)
-        return [] if rows is None else rows.after(after_seq, limit)
+        return [] if rows is None else [*map(copied_entry, rows.after(after_seq, limit))]
 
     def payload(self, run_id: str, kind: PayloadKind) -> str | None:
         rows = self._runs.get(run_id)

@@ -50,7 +50,8 @@ class RocksDatabase(RocksReader, Database):
         if self._is_broken:
             self._folder.reopen()
             self._feed_floor, self._feed_last = self.feed_ends()
-        with self._folder.batch() as batch:
+        batch = self._folder.batch()
+        try:
             texts: dict[int, bytes] = {}
             for run_id, change in changes.runs.items():
                 self._add_run(batch, run_id, change, texts)
@@ -63,6 +64,9 @@ class RocksDatabase(RocksReader, Database):
             if len(batch):
                 self._write(batch)
             self._is_broken = False
+        finally:
+            # The traceback of an error keeps the batch: it must not keep the folder open as well.
+            batch.set_default_column_family(None)
         self._feed_floor, self._feed_last = floor, last
         return last
 

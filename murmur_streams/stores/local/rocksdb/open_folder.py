@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from ctypes import py_object, pythonapi
 from pathlib import Path
 from threading import Lock
@@ -74,16 +73,11 @@ class OpenFolder:
             )
         return self._family
 
-    @contextmanager
-    def batch(self) -> Generator[rocksdict.WriteBatch]:
-        """An empty group of writes to the family."""
+    def batch(self) -> rocksdict.WriteBatch:
+        """An empty group of writes to the family, which it keeps open."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         batch.set_default_column_family(self._column)
-        try:
-            yield batch
-        finally:
-            # The traceback of an error keeps the batch: it must not keep the folder open as well.
-            batch.set_default_column_family(None)
+        return batch
 
     def delete_range(self, batch: rocksdict.WriteBatch, first: bytes, stop: bytes) -> None:
         """Remove what is in the range, in a batch."""

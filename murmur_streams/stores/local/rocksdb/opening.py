@@ -275,9 +275,12 @@ def migrate(
         view = View(folder.family, is_one_moment=False)
         found = known_version(folder.path, view, version=version)
         for old in range(version - 1 if found is None else found, version):
-            with folder.batch() as batch:
+            batch = folder.batch()
+            try:
                 if found is not None:
                     migrations[old](view, batch)
                 batch[keys.SCHEMA] = b"%d" % (old + 1)
                 folder.write(batch)
                 folder.sync()
+            finally:
+                batch.set_default_column_family(None)  # it would keep the folder open

@@ -44,7 +44,7 @@ class RocksReader(engine.Reader):
         with self._view(is_one_moment=True) as view:
             return read_stored(view, run_id)
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
+    def journal_rows(self, run_id: str, after_seq: int, limit: int) -> engine.RowPage | None:
         prefix, first_seq = keys.journal(run_id), max(0, after_seq) + 1
         with self._view(is_one_moment=True) as view:
             stored = read_stored(view, run_id)
@@ -55,9 +55,8 @@ class RocksReader(engine.Reader):
             newest = stored.run.version
             first, stop = keys.numbered(prefix, first_seq), keys.numbered(prefix, newest + 1)
             found = view.scan(first, stop, min(_most(limit), newest + 1 - first_seq))
-        return stored, [
-            rows.read_entry(run_id, keys.number_at(key, len(prefix)), row) for key, row in found
-        ]
+        start, read = len(prefix), rows.read_entry_row
+        return stored, [read(run_id, keys.number_at(key, start), row) for key, row in found]
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         with self._view(is_one_moment=True) as view:

@@ -11,7 +11,8 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError, StoreDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import RunFilter, run_from_fields, run_to_fields
-from murmur_streams.stores.local.engine.database import FeedRow, QueuePosition, Stored
+from murmur_streams.stores.local.engine.database import EntryRow, FeedRow, QueuePosition, Stored
+from murmur_streams.stores.local.engine.fields_json import FIELDS
 
 FEED_INLINE_BYTES = 1024
 
@@ -116,9 +117,14 @@ def read_entry(run_id: str, seq: int, row: bytes) -> JournalEntry:
     Raises:
         RunDamagedError: the row is not an entry.
     """
+    return JournalEntry(run_id, *read_entry_row(run_id, seq, row))
+
+
+def read_entry_row(run_id: str, seq: int, row: bytes) -> EntryRow:
+    """The same without the run's id."""
     try:
         ms, epoch, fields = row.split(b"\n", 2)
-        return JournalEntry(run_id, epoch.decode(), int(ms), seq, _texts(read_json(fields)))
+        return epoch.decode(), int(ms), seq, _read_fields(fields)
     except ValueError as error:
         what = f"entry {seq} of its journal is not an entry"
         raise RunDamagedError(run_id, what, can_rebuild=False) from error
@@ -154,7 +160,7 @@ def read_feed_row(n: int, row: bytes | None, least_ms: int) -> tuple[FeedRow, bo
         nothing = JournalEntry("", "", least_ms, 0, {"type": ""})
         return FeedRow((least_ms, n), "", nothing), False
     try:
-        return FeedRow(position, target, JournalEntry(*key, _texts(read_json(fields)))), mark == "+"
+        return FeedRow(position, target, JournalEntry(*key, _read_fields(fields))), mark == "+"
     except ValueError:
         return FeedRow(position, target, JournalEntry(*key, {"type": ""})), True
 
@@ -207,6 +213,13 @@ def read_text(row: bytes | None) -> str | None:
 def text(row: bytes) -> str:
     """Read a payload or an item that is there."""
     return row.decode(errors="surrogatepass")
+
+
+def _read_fields(row: bytes) -> dict[str, str]:
+    try:
+        return FIELDS.validate_json(row)
+    except ValueError:
+        return _texts(read_json(row))
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -10,13 +10,14 @@ from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic_core import SchemaValidator, core_schema, to_json
+from pydantic_core import to_json
 
 from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run, run_from_fields, run_to_fields
 from murmur_streams.stores.local.engine.database import QueuePosition, Stored
+from murmur_streams.stores.local.engine.fields_json import FIELDS
 from murmur_streams.stores.local.sqlite.session import Row
 
 T = TypeVar("T")
@@ -31,12 +32,7 @@ _names_of, _moments_of = attrgetter(*_NAMES), attrgetter(*_MOMENTS)
 _RUN_COLUMNS = f"fields, state, {', '.join(_NAMES + _MOMENTS)}, queue_ready, queue_score, no"
 STORED = f"version, last_ms, {_RUN_COLUMNS}"
 """What ``read_stored`` reads, of ``runs LEFT JOIN versions ON run_no = no``."""
-STORED_WIDTH = STORED.count(",") + 1
 _NUMBER_OR_NONE = frozenset({int, NoneType})
-# Reads and checks in one step, which costs no more than reading alone.
-_TEXTS = SchemaValidator(
-    core_schema.dict_schema(core_schema.str_schema(), core_schema.str_schema(), strict=True)
-)
 _OWN_COLUMNS = ("state", *_NAMES)
 
 
@@ -78,12 +74,16 @@ def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
 
 def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> JournalEntry:
     """An entry from its columns; RunDamagedError when one of them cannot be read."""
+    return JournalEntry(run_id, epoch, ms, seq, read_entry_fields(run_id, ms, seq, fields))
+
+
+def read_entry_fields(run_id: str, ms: Any, seq: Any, fields: Any) -> dict[str, str]:
+    """The fields of an entry; RunDamagedError when one of its columns cannot be read."""
     if type(ms) is not int or type(seq) is not int:
         raise RunDamagedError(
             run_id, f"entry {_shown(seq)} has the ms {_shown(ms)}", can_rebuild=False
         )
-    texts = read_texts(run_id, f"entry {seq}", fields, can_rebuild=False)
-    return JournalEntry(run_id, epoch, ms, seq, texts)
+    return read_texts(run_id, fields, seq)
 
 
 def run_row(no: int, stored: Stored, *, is_new: bool = False) -> Row:
@@ -128,7 +128,7 @@ def _read_run(row: Row) -> Run:
     for value in (run_id, epoch, target, "" if tenant is None else tenant):
         if type(value) is not str:
             raise RunDamagedError(str(run_id), f"a name of it is {_shown(value)}")
-    fields = read_texts(run_id, "fields", text)
+    fields = read_texts(run_id, text)
     fields |= {"epoch": epoch, "target": target, "state": str(state), "created_ms": str(created_ms)}
     if tenant is not None:
         fields["tenant"] = tenant
@@ -137,14 +137,15 @@ def _read_run(row: Row) -> Run:
     return run_from_fields(run_id, fields)
 
 
-def read_texts(run_id: str, what: str, text: Any, *, can_rebuild: bool = True) -> dict[str, str]:
-    """A JSON object of texts, from a column; RunDamagedError when it is anything else."""
+def read_texts(run_id: str, text: Any, seq: int | None = None) -> dict[str, str]:
+    """The fields of a run or of its entry ``seq``; RunDamagedError when they cannot be read."""
     if type(text) is str:
         try:
-            return _TEXTS.validate_json(text)
+            return FIELDS.validate_json(text)
         except ValueError:
             pass
-    raise RunDamagedError(run_id, f"{what} is {_shown(text)}", can_rebuild=can_rebuild)
+    what = "fields" if seq is None else f"entry {seq}"
+    raise RunDamagedError(run_id, f"{what} is {_shown(text)}", can_rebuild=seq is None)
 
 
 def write_rows(connection: sqlite3.Connection, insert: Insert, rows: Sequence[Row]) -> None:

@@ -45,22 +45,23 @@ class _Head(NamedTuple):
 
 @dataclass(slots=True)
 class _Rows:
-    """The rows of one group, by table."""
+    """The rows of one group, by table.
+
+    Each group makes one. A lambda takes a fifth of the time of ``list[Row]``.
+    """
 
     next_no: int
-    removed: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    removed: dict[str, tuple[int, str]] = field(default_factory=lambda: {})
     """By run id: number and epoch of the life that goes."""
-    runs: list[Row] = field(default_factory=list[Row])
-    versions: list[Row] = field(default_factory=list[Row])
-    journal: list[Row] = field(default_factory=list[Row])
-    outside_feed: list[tuple[int, JournalEntry]] = field(
-        default_factory=list[tuple[int, JournalEntry]]
-    )
+    runs: list[Row] = field(default_factory=lambda: [])
+    versions: list[Row] = field(default_factory=lambda: [])
+    journal: list[Row] = field(default_factory=lambda: [])
+    outside_feed: list[tuple[int, JournalEntry]] = field(default_factory=lambda: [])
     """Entries, by their run's number, that are not in the feed."""
-    gone: dict[tuple[str, str, str], Row] = field(default_factory=dict[tuple[str, str, str], Row])
+    gone: dict[tuple[str, str, str], Row] = field(default_factory=lambda: {})
     """By run id, target and epoch: lives that began and ended within the group."""
-    trimmed: list[Row] = field(default_factory=list[Row])
-    payloads: list[Row] = field(default_factory=list[Row])
+    trimmed: list[Row] = field(default_factory=lambda: [])
+    payloads: list[Row] = field(default_factory=lambda: [])
 
     def number(self) -> int:
         """The next free number of a run."""

@@ -18,15 +18,9 @@ from murmur_streams.stores.local.sqlite.tables import no_feed_start
 STORED = f"""
 SELECT {columns.STORED} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1"""
 """The run with an id, for ``read_stored``."""
-# One statement sees one moment: no transaction is needed for the run and its entries. The run is
-# the first row, by the number in front.
-_JOURNAL = f"""
-SELECT 0, {columns.STORED} FROM runs LEFT JOIN versions ON run_no = no WHERE run_id = ?1
-UNION ALL SELECT * FROM (
-    SELECT 1, seq, ms, fields{", NULL" * (columns.STORED_WIDTH - 3)} FROM journal
-    WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1) AND seq > ?2
-    ORDER BY seq LIMIT ?3
-)"""
+_JOURNAL = """
+SELECT seq, ms, fields FROM journal
+WHERE run_no = (SELECT no FROM runs WHERE run_id = ?1) AND seq > ?2 ORDER BY seq LIMIT ?3"""
 _STORED_ENTRIES = """
 SELECT runs.epoch, journal.ms, journal.seq, journal.fields
 FROM runs CROSS JOIN journal ON run_no = no
@@ -83,15 +77,14 @@ class SQLiteReader(engine.Reader):
         row = self._session.first(STORED, (run_id,))
         return None if row is None else columns.read_stored(row)
 
-    def journal(self, run_id: str, after_seq: int, limit: int) -> engine.JournalPage | None:
-        rows = self._session.fetch(_JOURNAL, (run_id, _number(after_seq), _count(limit)))
-        if not rows:
+    def journal_rows(self, run_id: str, after_seq: int, limit: int) -> engine.RowPage | None:
+        entries = _JOURNAL, (run_id, _number(after_seq), _count(limit))
+        found, rows = self._session.fetch_both((STORED, (run_id,)), entries)
+        if not found:
             return None
-        stored = columns.read_stored(rows[0][1:])
-        epoch = stored.run.epoch
-        return stored, [
-            columns.read_entry(run_id, epoch, row[2], row[1], row[3]) for row in rows[1:]
-        ]
+        stored = columns.read_stored(found[0])
+        epoch, read = stored.run.epoch, columns.read_entry_fields
+        return stored, [(epoch, ms, seq, read(run_id, ms, seq, fields)) for seq, ms, fields in rows]
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         after_seq, limit = _number(after_seq), _count(limit)
@@ -192,7 +185,7 @@ class SQLiteReader(engine.Reader):
         """The epoch by the journal's first entry, when the run's row has none."""
         text = self._session.value(_FIRST_FIELDS, (run_id,))
         with suppress(RunDamagedError):
-            return columns.read_texts(run_id, "entry", text).get("epoch") or _UNKNOWN_EPOCH
+            return columns.read_texts(run_id, text).get("epoch") or _UNKNOWN_EPOCH
         return _UNKNOWN_EPOCH
 
     def _text(self, space: engine.Space, key: Any, text: Any) -> str:

@@ -216,6 +216,8 @@ _FIRST_WAIT_SECONDS = 0.0002
 _LONGEST_WAIT_SECONDS = 0.005
 
 Row = tuple[Any, ...]
+Query = tuple[str, Sequence[object]]
+"""A statement and its values."""
 
 
 class SQLiteSession:
@@ -233,6 +235,8 @@ class SQLiteSession:
         self.path = path
         self._name = str(path)
         self._busy_seconds = busy_seconds
+        self._is_reading = False
+        """Whether ``fetch_both`` began the transaction."""
         # One that is forgotten is closed as well, so that its file is known to be no longer open.
         self._close = weakref.finalize(self, close_file, connection, file)
         self._close.atexit = False
@@ -250,14 +254,23 @@ class SQLiteSession:
                 until = until or time.monotonic() + self._busy_seconds
                 if is_undecodable(error):
                     return self._fetch_leniently(sql, values)
-                if (
-                    not is_locked(error)
-                    or self.connection.in_transaction
-                    or time.monotonic() >= until
-                ):
+                if not is_locked(error) or self._is_in_group or time.monotonic() >= until:
                     raise self.failure(error) from error
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+
+    def fetch_both(self, one: Query, other: Query) -> tuple[list[Row], list[Row]]:
+        """Run two statements that see the same moment."""
+        with self.translated():
+            if self._is_in_group:
+                return self.fetch(*one), self.fetch(*other)
+        self._is_reading = True
+        try:
+            self.fetch("BEGIN")
+            return self.fetch(*one), self.fetch(*other)
+        finally:
+            self._is_reading = False
+            self.rollback()
 
     def first(self, sql: str, values: Sequence[object] = ()) -> Row | None:
         """The first row; None when there is none."""
@@ -318,6 +331,11 @@ class SQLiteSession:
         """Close it; a second call does nothing."""
         with self.translated():
             self._close()
+
+    @property
+    def _is_in_group(self) -> bool:
+        """Whether other processes wait for this one, which must not wait itself."""
+        return self.connection.in_transaction and not self._is_reading
 
     def _fetch_leniently(self, sql: str, values: Sequence[object]) -> list[Row]:
         self.connection.text_factory = _text_or_bytes

@@ -150,7 +150,9 @@ class Followed:
                     async with asyncio.timeout(seconds):
                         await future
         finally:
-            if future in self._waiting:
+            # Not after a wake: to search the list would then cost a thousand subscribers of one run
+            # half a million steps for each entry.
+            if (future.cancelled() or not future.done()) and future in self._waiting:
                 self._waiting.remove(future)
 
 

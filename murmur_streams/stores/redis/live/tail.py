@@ -156,15 +156,18 @@ class RedisTail:
         Returns:
             The id of the journal's last entry.
         """
-        run_id, tails = self.reading.run_id, self._tails
-        at = after.entry_id if after is not None else "0-0"
-        commands = (
+        run_id, journal, tails = self.reading.run_id, self._journal, self._tails
+        commands: tuple[tuple[object, ...], ...] = (
             ("HMGET", tails.server.keys.run(run_id), "epoch", "version", "state", "seal"),
-            ("XRANGE", self._journal, at, at),
-            ("XRANGE", self._journal, "-", "+", "COUNT", 1),
-            ("XREVRANGE", self._journal, "+", "-", "COUNT", 1),
+            ("XREVRANGE", journal, "+", "-", "COUNT", 1),
         )
-        fields, found, oldest, newest = await tails.shared.read(
+        if after is not None:
+            at = after.entry_id
+            commands += (
+                ("XRANGE", journal, at, at),
+                ("XRANGE", journal, "-", "+", "COUNT", 1),
+            )
+        fields, newest, *around = await tails.shared.read(
             commands, lambda: tails.server.read_all(*commands)
         )
         if fields[0] is None:
@@ -178,6 +181,7 @@ class RedisTail:
                 None,
             )
         if after is not None:
+            found, oldest = around
             before = _before(oldest, epoch)
             after.check(epoch=epoch, version=version, found=bool(found), oldest=before)
         seal, has_ended = fields[3], text(fields[2]) in TERMINAL_STATES
@@ -264,6 +268,8 @@ class RedisTail:
 
 class _Read:
     """A read that callers wait for; others can join until it is sent."""
+
+    __slots__ = ("_key", "_reads", "is_sent", "task", "waiting")
 
     def __init__(
         self, reads: dict[Hashable, _Read], key: Hashable, ask: Callable[[], Awaitable[Any]]
