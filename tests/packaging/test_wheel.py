@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from murmur_streams.stores.redis.scripts import HOT_COMMIT, load_library
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LUA = ROOT / "lua"
@@ -181,15 +183,26 @@ def test_the_installed_package_is_the_wheels(installed_python: Path, tmp_path: P
 
 
 def test_the_installed_package_loads_every_script(installed_python: Path, tmp_path: Path) -> None:
-    """The scripts come from inside the wheel."""
+    """The scripts, the commands of one of them and the library come from inside the wheel."""
     code = """
         import json
-        from murmur_streams.stores.redis.scripts import load_scripts
-        print(json.dumps({name: repr(script) for name, script in load_scripts().items()}))
+        from murmur_streams.stores.redis import scripts
+        folder = scripts.script_folder()
+        print(json.dumps({
+            "scripts": sorted(scripts.load_scripts()),
+            "commands": scripts.command_names(folder),
+            "library": scripts.load_library().name,
+        }))
     """
     answer = run_installed(installed_python, code, tmp_path)
-    commands = {Path(name).stem for name in lua_files() if not name.startswith("include/")}
-    assert set(answer) == commands
+    files = [Path(name) for name in lua_files()]
+    scripts = {file.stem for file in files if len(file.parts) == 1}
+    commands = {file.stem for file in files if file.parent.name == "commands"}
+    assert answer == {
+        "scripts": sorted(scripts | {HOT_COMMIT}),
+        "commands": sorted(commands),
+        "library": load_library().name,
+    }
 
 
 def test_importing_the_package_imports_no_optional_extra(
