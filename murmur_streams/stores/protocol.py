@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol, Unpack, runtime_checkable
 
@@ -349,6 +350,33 @@ class WorkQueue(Protocol):
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         """Wait for work, at most ``seconds``; returning early is harmless."""
+
+    async def wait_and_claim(
+        self,
+        worker: str,
+        targets: Sequence[work.TargetRule],
+        count: int,
+        host: str = "",
+        *,
+        seconds: float,
+        until: asyncio.Future[None],
+    ) -> work.Claimed:
+        """Wait for work, at most ``seconds``, then claim it; arguments and result as ``claim``.
+
+        When ``until`` is done first, the wait ends early and nothing is claimed. A store that
+        cannot claim in the same round trip only waits, and returns that ``claim`` be called next.
+        """
+        del worker, count, host
+        waiting = asyncio.ensure_future(self.wait([rule.name for rule in targets], seconds))
+        try:
+            await asyncio.wait([waiting, until], return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+                await asyncio.wait([waiting])
+        return work.Claimed([], 0.0)
 
     async def control(
         self, worker: str, after: str, seconds: float

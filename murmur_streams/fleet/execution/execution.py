@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import logging
@@ -61,7 +62,9 @@ class Execution:
         self._endings = endings or Endings(store, agent, claim)
         self._context = RunContext(store, claim, worker, loop)
         self._verdict: Verdict | None = None
-        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._woken: asyncio.Future[None] = loop.create_future()
+        """Done when a verdict has arrived or the handler has ended, while ``run`` waits for it."""
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._handler: asyncio.Task[None] | None = None
         self._in_thread = False
@@ -108,8 +111,7 @@ class Execution:
         self._context.cancel()
         if self._handler is not None and not self._in_thread:
             self._handler.cancel()
-        if not self._stopped.done():
-            self._stopped.set_result(None)
+        self._wake()
         return True
 
     def _stop_again(self, verdict: Verdict) -> bool:
@@ -120,8 +122,25 @@ class Execution:
             self._hurried.set_result(None)
         return False
 
-    async def run(self) -> ExecutionOutcome:
-        """Execute the run and write its end; cancelled itself, it writes nothing."""
+    def start(self) -> asyncio.Task[ExecutionOutcome]:
+        """Execute the run in tasks of its own; cancelled, the returned one writes nothing."""
+        if self._verdict is None:
+            # Before ``_run``, whose first step then finds a handler that never waits at its end.
+            contextvars.copy_context().run(self._begin)
+        return asyncio.create_task(self._run(), name=f"run {self.claim.run_id}")
+
+    def _begin(self) -> None:
+        """Start the handler.
+
+        In a task of its own: an agent, or a timer that it has started, may cancel the task it runs
+        in. In the task of ``_run`` that would cancel the write that ends the run, and the run would
+        be executed again when its lease has run out.
+        """
+        enter_execution(self._current)
+        self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
+
+    async def _run(self) -> ExecutionOutcome:
+        enter_execution(self._current)
         delivery = None
         try:
             await self._execute()
@@ -140,20 +159,23 @@ class Execution:
         return outcome
 
     async def _execute(self) -> None:
-        """Run the handler until it has ended, its time is over, or a verdict arrives."""
-        if self._verdict is not None:
+        """Wait until the handler has ended, its time is over, or a verdict arrives."""
+        if (handler := self._running()) is None or self._verdict is not None:
             return
-        # In a task of its own: an agent, or a timer that it has started, may cancel the task it
-        # runs in. In this task that would cancel the write that ends the run, and the run would be
-        # executed again when its lease has run out.
-        enter_execution(self._current)
-        self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
+        handler.add_done_callback(self._wake)
         seconds, verdict = self._limit()
-        await asyncio.wait(
-            (self._handler, self._stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        if not self._handler.done() and self._verdict is None:
+        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
+        try:
+            await self._woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not handler.done() and self._verdict is None:
             self.stop(verdict)
+
+    def _wake(self, _: object = None) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     def _limit(self) -> tuple[float | None, Verdict]:
         """How long the handler may take, and the verdict when it takes longer."""

@@ -11,10 +11,17 @@ from collections.abc import Sequence
 from murmur_streams.core.model import work
 from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
-from murmur_streams.core.rules.executions import check_answer
+from murmur_streams.core.rules.executions import Answer, check_answer
 from murmur_streams.stores.protocol import WorkQueue
 from murmur_streams.stores.redis.calls import Calls, Durations
-from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text
+from murmur_streams.stores.redis.connection.failures import UnconfirmedError
+from murmur_streams.stores.redis.replies import (
+    read_answer,
+    read_claim,
+    read_groups,
+    read_message,
+    text,
+)
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.workers import WakeStreams, judge_read
 
@@ -84,16 +91,26 @@ class Queue(WorkQueue):
     async def _claim(
         self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str, partition: int
     ) -> tuple[list[work.Claim], float | None]:
-        durations = self._durations
-        rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
-        tokens = [secrets.token_hex(8) for _ in range(count)]
-        arguments = [
-            *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
-        ]
+        arguments = self._claim_arguments(worker, targets, count, host)
         answer = await self._server.single_script(
             "claim", self._keys.base_and_feed(partition), arguments
         )
+        return self._read_claimed(answer, partition)
+
+    def _claim_arguments(
+        self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str
+    ) -> list[str | int]:
+        durations = self._durations
+        rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
+        tokens = [secrets.token_hex(8) for _ in range(count)]
+        return [
+            *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
+            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
+        ]
+
+    def _read_claimed(
+        self, answer: Answer, partition: int
+    ) -> tuple[list[work.Claim], float | None]:
         claims, unserved = list[work.Claim](), set[str]()
         for kind, fields in read_groups(answer[3:]):
             if kind == "claimed":
@@ -205,6 +222,50 @@ class Queue(WorkQueue):
         # One call may take a token of every target. Runs that this worker does not claim
         # afterwards are left to the workers that ``tend`` wakes.
         self._woken = await self._wake.wait(targets, seconds)
+
+    async def wait_and_claim(
+        self,
+        worker: str,
+        targets: Sequence[work.TargetRule],
+        count: int,
+        host: str = "",
+        *,
+        seconds: float,
+        until: asyncio.Future[None],
+    ) -> work.Claimed:
+        # The claim is sent behind the read that waits for a token, on the same connection: the
+        # server executes it in the moment in which the read ends. With several partitions the
+        # token's partition is not known before.
+        await self._server.ready()
+        if self._keys.partitions > 1 or not self._server.can_half_close:
+            return await super().wait_and_claim(
+                worker, targets, count, host, seconds=seconds, until=until
+            )
+        names, (partition,) = [rule.name for rule in targets], self._keys.all_partitions
+        arguments = self._claim_arguments(worker, targets, count, host)
+        claim = self._server.script_command("claim", self._keys.base_and_feed(partition), arguments)
+        wait = await self._wake.command(names, seconds)
+        again = work.Claimed([], 0.0)
+        try:
+            replies = await self._server.blocking_all(wait, claim, seconds=seconds, until=until)
+        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
+            await judge_read(self._server, error)
+            return again
+        if replies is None:
+            return again
+        woken, claimed = replies
+        # First of all the claims: these runs are ours now, whatever became of the wait.
+        try:
+            answer = () if isinstance(claimed, Exception) else read_answer(claimed)
+        except UnconfirmedError:
+            answer = ()
+        if not answer:
+            # The script is not loaded, or it refused the call; ``claim`` mends or raises that.
+            return again
+        claims, next_due = self._read_claimed(answer, partition)
+        if not claims and isinstance(woken, Exception):
+            await self._wake.mend(woken, names)
+        return work.Claimed(claims, next_due)
 
     async def control(
         self, worker: str, after: str, seconds: float

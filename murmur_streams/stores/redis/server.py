@@ -157,6 +157,18 @@ class Server:
         self._check_home()
         return await self._blocking.blocking(*command, seconds=seconds)
 
+    @property
+    def can_half_close(self) -> bool:
+        """Whether ``blocking_all`` takes ``until``."""
+        return self._blocking.can_half_close
+
+    async def blocking_all(
+        self, *commands: tuple[object, ...], seconds: float, until: asyncio.Future[None] | None
+    ) -> list[Reply] | None:
+        """Execute a blocking command and those behind it; see ``Connections.blocking_all``."""
+        self._check_home()
+        return await self._blocking.blocking_all(list(commands), seconds, until)
+
     async def read_streams(self, after: Mapping[str, str], count: int, seconds: float) -> Reply:
         """Wait for entries of streams, each after its position, at most ``seconds``."""
         block = ("BLOCK", max(1, round(seconds * 1000)))
@@ -177,17 +189,19 @@ class Server:
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""
-        script = load_scripts()[name]
-        command = (script.sha, len(keys), *keys, *args)
+        command = self.script_command(name, keys, args)
         try:
-            return await self._evalsha(command)
+            return read_answer(await self._commands.call(*command))
         except (NoScriptError, failures.UnconfirmedError) as error:
             missing = error
         await self.preparation.for_retry(missing)
-        return await self._evalsha(command)
+        return read_answer(await self._commands.call(*command))
 
-    async def _evalsha(self, command: tuple[object, ...]) -> Answer:
-        return read_answer(await self._commands.call("EVALSHA", *command))
+    def script_command(
+        self, name: str, keys: list[str], args: list[str | int]
+    ) -> tuple[object, ...]:
+        """The command that executes a script."""
+        return ("EVALSHA", load_scripts()[name].sha, len(keys), *keys, *args)
 
     async def idempotent_script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script that may safely run twice, retried like ``read``."""

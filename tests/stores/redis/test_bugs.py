@@ -95,6 +95,9 @@ CALLS: dict[str, Call] = {
     "heartbeat": lambda store: store.queue(15).heartbeat([Beat(CLAIM)]),
     "tend": lambda store: store.queue(15).tend("w", ["t"], 1),
     "wait": lambda store: store.queue(15).wait(["t"], 0.01),
+    "wait_and_claim": lambda store: store.queue(15).wait_and_claim(
+        "w", [TargetRule("t")], 1, seconds=0.01, until=asyncio.get_running_loop().create_future()
+    ),
     "control": lambda store: store.queue(15).control("w", "", 0.01),
     "registration": lambda store: store.workers().beat(INFO),
     "stream": follow,
@@ -112,7 +115,7 @@ async def test_a_bug_is_raised_at_once(
     broken: str,
 ) -> None:
     """A TypeError of the client is raised as it is, and no call waits for it to pass."""
-    if call == "wait":
+    if call.startswith("wait"):
         await store.queue(15).prepare(["t"])
     if broken == "connect":
         # Connections that are there hide it; those of the pool would be found broken one by one.
