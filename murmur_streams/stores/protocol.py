@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Protocol, Unpack, runtime_checkable
 
@@ -18,6 +17,7 @@ from murmur_streams.core.model.run import ListOptions, Run, RunPage
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.requests import RunOptions
+from murmur_streams.stores.bell import Bell
 
 
 @runtime_checkable
@@ -359,24 +359,10 @@ class WorkQueue(Protocol):
         host: str = "",
         *,
         seconds: float,
-        until: asyncio.Future[None],
+        bell: Bell,
     ) -> work.Claimed:
-        """Wait for work, at most ``seconds``, then claim it; arguments and result as ``claim``.
-
-        When ``until`` is done first, the wait ends early and nothing is claimed. A store that
-        cannot claim in the same round trip only waits, and returns that ``claim`` be called next.
-        """
-        del worker, count, host
-        waiting = asyncio.ensure_future(self.wait([rule.name for rule in targets], seconds))
-        try:
-            await asyncio.wait([waiting, until], return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                waiting.result()
-        finally:
-            if not waiting.done():
-                waiting.cancel()
-                await asyncio.wait([waiting])
-        return work.Claimed([], 0.0)
+        """Wait up to ``seconds``, then claim; nothing when the bell rings first. May only wait."""
+        ...
 
     async def control(
         self, worker: str, after: str, seconds: float

@@ -11,6 +11,7 @@ import pytest
 
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claimed, TargetRule
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
@@ -34,11 +35,9 @@ async def queue(store: RedisRunStore) -> Queue:
     return queue
 
 
-def waiting(
-    queue: Queue, until: asyncio.Future[None], seconds: float = 30, count: int = 2
-) -> asyncio.Task[Claimed]:
+def waiting(queue: Queue, bell: Bell, seconds: float = 30, count: int = 2) -> asyncio.Task[Claimed]:
     """A worker that waits for work."""
-    claim = queue.wait_and_claim("worker", WORK, count, "host", seconds=seconds, until=until)
+    claim = queue.wait_and_claim("worker", WORK, count, "host", seconds=seconds, bell=bell)
     return asyncio.create_task(claim)
 
 
@@ -52,16 +51,11 @@ async def until_blocked(space: Space, clients: int = 1) -> None:
     await wait_until(are_blocked, "the worker waits")
 
 
-def never() -> asyncio.Future[None]:
-    """Nothing ends the wait early."""
-    return asyncio.get_running_loop().create_future()
-
-
 async def test_a_submission_is_claimed_by_the_wait(
     store: RedisRunStore, queue: Queue, space: Space
 ) -> None:
     """The worker has the run with its wake-up."""
-    claim = waiting(queue, never())
+    claim = waiting(queue, Bell())
     await until_blocked(space)
     await store.submit("run", "work", input=1)
     (found,) = (await claim).claims
@@ -74,19 +68,19 @@ async def test_a_wait_that_is_over_looks_at_the_queue(
     """A run whose token was lost is found when the time is over."""
     await store.submit("run", "work")
     space.admin.xtrim(space.keys.wake("work", 0), maxlen=0)
-    found = await waiting(queue, never(), seconds=0.05)
+    found = await waiting(queue, Bell(), seconds=0.05)
     assert [claim.run_id for claim in found.claims] == ["run"]
-    assert (await waiting(queue, never(), seconds=0.05)).claims == []
+    assert (await waiting(queue, Bell(), seconds=0.05)).claims == []
 
 
 async def test_a_wait_that_was_ended_early_claims_nothing(
     store: RedisRunStore, queue: Queue, space: Space
 ) -> None:
     """The server drops the claim of a worker that does not wait any more."""
-    until = never()
-    claim = waiting(queue, until)
+    bell = Bell()
+    claim = waiting(queue, bell)
     await until_blocked(space)
-    until.set_result(None)
+    bell.ring()
     assert await asyncio.wait_for(claim, 5) == Claimed([], 0.0)
     await until_blocked(space, clients=0)
     await store.submit("run", "work")
@@ -98,13 +92,13 @@ async def test_no_claim_is_lost_when_a_wait_is_ended(
 ) -> None:
     """However a token and the end of the wait meet: a run that was started is in the answer."""
     for number in range(60):
-        until, run_id = never(), secrets.token_hex(4)
-        claim = waiting(queue, until)
+        bell, run_id = Bell(), secrets.token_hex(4)
+        claim = waiting(queue, bell)
         await until_blocked(space)
         submission = asyncio.create_task(store.submit(run_id, "work"))
         for _ in range(number % 12):
             await asyncio.sleep(0)
-        until.set_result(None)
+        bell.ring()
         found = [each.run_id for each in (await claim).claims]
         await submission
         is_started = (await store.get_status(run_id)).state is RunState.RUNNING
@@ -120,9 +114,9 @@ async def test_a_claim_counts_although_its_wait_failed(
     """Without its wake-up stream the worker gets the run, and makes the stream again."""
     await store.submit("run", "work")
     space.admin.delete(space.keys.wake("work", 0))
-    found = await waiting(queue, never())
+    found = await waiting(queue, Bell())
     assert [claim.run_id for claim in found.claims] == ["run"]
-    assert (await waiting(queue, never())).claims == []
+    assert (await waiting(queue, Bell())).claims == []
     assert space.admin.exists(space.keys.wake("work", 0)) == 1
 
 
@@ -132,5 +126,5 @@ async def test_a_wait_without_loaded_scripts_asks_for_a_claim(
     """After a restart of the server the next claim loads them."""
     await store.submit("run", "work")
     space.admin.script_flush()
-    assert await waiting(queue, never()) == Claimed([], 0.0)
+    assert await waiting(queue, Bell()) == Claimed([], 0.0)
     assert len((await queue.claim("worker", WORK, 1)).claims) == 1

@@ -16,8 +16,7 @@ from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.current import Awaited, CurrentExecution, enter_execution, enter_trace
 from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.endings import Endings
-from murmur_streams.fleet.execution.tasks import leave_behind, running_tasks
-from murmur_streams.fleet.logs import loggable
+from murmur_streams.fleet.execution.tasks import leave_behind, log_running_tasks
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
@@ -26,8 +25,6 @@ logger = logging.getLogger("murmur_streams.worker")
 
 STOP_SECONDS = 1.0
 """How long a handler may take to end when its worker stops."""
-
-_MOST_TASKS_NAMED = 5
 
 
 class Verdict(Enum):
@@ -155,7 +152,7 @@ class Execution:
             self._leave()
             raise
         outcome = await self._conclude()
-        self._log_running_tasks()
+        log_running_tasks(self._current, {*self._context.unfinished, self._handler})
         return outcome
 
     async def _execute(self) -> None:
@@ -260,19 +257,6 @@ class Execution:
             # but what a handler raises after a verdict must not decide about retries.
             error.__context__ = self._error
         return error
-
-    def _log_running_tasks(self) -> None:
-        """Log the tasks that outlive the execution."""
-        running = running_tasks(self._current, {*self._context.unfinished, self._handler})
-        if running:
-            more = len(running) - _MOST_TASKS_NAMED
-            named = loggable(", ".join(running[:_MOST_TASKS_NAMED]))
-            logger.warning(
-                "run %s: its execution has ended, and tasks that its agent started go on: %s%s; "
-                "what they write to the run is refused; start tasks in an asyncio.TaskGroup to end "
-                "them with the run",
-                self.claim.run_id, named, f" and {more} more" if more > 0 else "",
-            )  # fmt: skip
 
     async def _end_as_handled(self) -> ExecutionOutcome:
         error = self._error

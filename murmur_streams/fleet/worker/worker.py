@@ -20,6 +20,7 @@ from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.fleet.worker import loops
 from murmur_streams.fleet.worker.executions import Blocked, Executions
 from murmur_streams.fleet.worker.process import host_name, let_go_of_children, name_of, worker_id_of
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.protocol import WorkerList, WorkQueue
 from murmur_streams.stores.work_store import WorkStore
 
@@ -85,7 +86,7 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._drain_seconds = drain_seconds
         self._on_beat = on_beat
-        self._bell: asyncio.Future[None] | None = None
+        self._bell: Bell | None = None
         """While the worker waits: what ends the wait. Rung, it asks for a look at the queue."""
         self._waits_for_slot = False
         self._may_find_work = True
@@ -231,12 +232,12 @@ class Worker:
         were made after the claim, that run would wait for the next wake-up token, or for the look
         that an idle worker takes every few seconds.
         """
-        if self._bell is None or self._bell.done():
-            self._bell, self._may_find_work = asyncio.get_running_loop().create_future(), True
+        if self._bell is None or self._bell.is_rung:
+            self._bell, self._may_find_work = Bell(), True
         free = self._concurrency - len(self._executions)
         if free <= 0:
             self._waits_for_slot = True
-            await self._bell
+            await self._bell.wait()
             return
         self._waits_for_slot = False
         claimed, asked = await self._claimed(queue, free, self._bell)
@@ -247,21 +248,19 @@ class Worker:
         self._may_find_work = len(claimed.claims) >= asked or claimed.next_due_seconds == 0
         self._next_due_seconds = claimed.next_due_seconds
 
-    async def _claimed(
-        self, queue: WorkQueue, free: int, bell: asyncio.Future[None]
-    ) -> tuple[work.Claimed, int]:
+    async def _claimed(self, queue: WorkQueue, free: int, bell: Bell) -> tuple[work.Claimed, int]:
         """Claim at once, or when there is work again; also returns for how many it asked."""
         if self._may_find_work:
             return await queue.claim(self.name, self._rules(), free, self._host), free
         asked, seconds = min(free, MOST_AFTER_A_WAIT), _idle_seconds(self._next_due_seconds)
         claimed = await queue.wait_and_claim(
-            self.name, self._rules(), asked, self._host, seconds=seconds, until=bell
+            self.name, self._rules(), asked, self._host, seconds=seconds, bell=bell
         )
         return claimed, asked
 
     def _ring(self) -> None:
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
+        if self._bell is not None:
+            self._bell.ring()
 
     def _on_slot_free(self) -> None:
         if self._waits_for_slot:

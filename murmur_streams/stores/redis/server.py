@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
@@ -69,6 +70,8 @@ class Server:
         connections = functools.partial(Connections, client, deadline_seconds=call_seconds)
         self._commands = connections(size=COMMAND_CONNECTIONS)
         self._blocking = connections(size=BLOCKING_CONNECTIONS)
+        self.can_half_close = self._blocking.can_half_close
+        """Whether ``blocking_all`` takes a bell."""
         self.preparation = Preparation(self._commands, keys, where)
         self._revive = revive
         self._not_revived: MurmurError | None = None
@@ -157,17 +160,15 @@ class Server:
         self._check_home()
         return await self._blocking.blocking(*command, seconds=seconds)
 
-    @property
-    def can_half_close(self) -> bool:
-        """Whether ``blocking_all`` takes ``until``."""
-        return self._blocking.can_half_close
-
     async def blocking_all(
-        self, *commands: tuple[object, ...], seconds: float, until: asyncio.Future[None] | None
+        self,
+        *commands: tuple[object, ...],
+        seconds: float,
+        bell: Bell | None = None,
     ) -> list[Reply] | None:
         """Execute a blocking command and those behind it; see ``Connections.blocking_all``."""
         self._check_home()
-        return await self._blocking.blocking_all(list(commands), seconds, until)
+        return await self._blocking.blocking_all(list(commands), seconds, bell)
 
     async def read_streams(self, after: Mapping[str, str], count: int, seconds: float) -> Reply:
         """Wait for entries of streams, each after its position, at most ``seconds``."""

@@ -14,6 +14,7 @@ from redis.exceptions import InvalidResponse
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.connection.failures import Fate, fate_of
 from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.server import Server
@@ -96,7 +97,7 @@ CALLS: dict[str, Call] = {
     "tend": lambda store: store.queue(15).tend("w", ["t"], 1),
     "wait": lambda store: store.queue(15).wait(["t"], 0.01),
     "wait_and_claim": lambda store: store.queue(15).wait_and_claim(
-        "w", [TargetRule("t")], 1, seconds=0.01, until=asyncio.get_running_loop().create_future()
+        "w", [TargetRule("t")], 1, seconds=0.01, bell=Bell()
     ),
     "control": lambda store: store.queue(15).control("w", "", 0.01),
     "registration": lambda store: store.workers().beat(INFO),

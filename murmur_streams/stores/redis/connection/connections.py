@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.connection import transport
 from murmur_streams.stores.redis.connection.failures import NeverSentError, needs_new_connection
 
@@ -145,7 +146,7 @@ class Connections:
         self,
         commands: list[tuple[object, ...]],
         seconds: float,
-        until: asyncio.Future[None] | None = None,
+        bell: Bell | None = None,
     ) -> list[Reply] | None:
         """Send several commands at once, the first of which blocks up to ``seconds``.
 
@@ -154,24 +155,26 @@ class Connections:
         Args:
             commands: all of them; error replies are elements of the result.
             seconds: how long the first one blocks.
-            until: ends the wait early when it is done; only where ``can_half_close``.
+            bell: ends the wait early; only where ``can_half_close``.
 
         Returns:
-            The replies. None when ``until`` was done first, and none of the commands behind the
+            The replies. None when the bell has rung first, and none of the commands behind the
             first one was executed.
         """
         async with self.connection() as connection:
+            if bell is not None and bell.is_rung:
+                return None
             try:
                 async with asyncio.timeout(seconds + self._deadline_seconds) as limit:
-                    with _half_closed(connection, until, limit):
+                    with _half_closed(connection, bell, limit):
                         await connection.send_packed_command(connection.pack_commands(commands))
                         return [await _reply_or_error(connection) for _ in commands]
             except (RedisError, OSError, TimeoutError):
-                if until is None or not until.done():
+                if bell is None or not bell.is_rung:
                     raise
                 return None
             finally:
-                if until is not None and until.done():
+                if bell is not None and bell.is_rung:
                     await drop_connection(connection)
 
     async def new_connection(self, commands: list[tuple[object, ...]]) -> Any:
@@ -267,10 +270,8 @@ def _can_half_close(kind: type[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _half_closed(
-    connection: Any, until: asyncio.Future[None] | None, limit: asyncio.Timeout
-) -> Generator[None]:
-    """Close our direction of a connection once ``until`` is done.
+def _half_closed(connection: Any, bell: Bell | None, limit: asyncio.Timeout) -> Generator[None]:
+    """Close our direction of a connection when the bell rings.
 
     A client that closed both directions would not learn whether the server had executed the
     commands behind the blocked one: a worker would lose runs that it has just claimed. When only
@@ -278,20 +279,17 @@ def _half_closed(
     when it was faster, it sends their replies first. So the replies, or the end of the connection
     without them, say what happened.
     """
-    if until is None:
+    if bell is None:
         yield
         return
 
-    def half_close(_: object) -> None:
+    def half_close() -> None:
         with contextlib.suppress(OSError, RuntimeError):
             connection._writer.write_eof()
         limit.reschedule(asyncio.get_running_loop().time() + HALF_CLOSED_SECONDS)
 
-    until.add_done_callback(half_close)
-    try:
+    with bell.calling(half_close):
         yield
-    finally:
-        until.remove_done_callback(half_close)
 
 
 async def _reply_or_error(connection: Any) -> Reply:
