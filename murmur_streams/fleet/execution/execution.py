@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import logging
@@ -120,21 +119,17 @@ class Execution:
         return False
 
     def start(self) -> asyncio.Task[ExecutionOutcome]:
-        """Execute the run in tasks of its own; cancelled, the returned one writes nothing."""
+        """Execute the run in tasks of its own; cancelled, the returned one writes nothing.
+
+        The handler has a task of its own: an agent, or a timer that it has started, may cancel the
+        task it runs in. In the task of ``_run`` that would cancel the write that ends the run, and
+        the run would be executed again when its lease has run out.
+        """
+        name = f"run {self.claim.run_id}"
         if self._verdict is None:
             # Before ``_run``, whose first step then finds a handler that never waits at its end.
-            contextvars.copy_context().run(self._begin)
-        return asyncio.create_task(self._run(), name=f"run {self.claim.run_id}")
-
-    def _begin(self) -> None:
-        """Start the handler.
-
-        In a task of its own: an agent, or a timer that it has started, may cancel the task it runs
-        in. In the task of ``_run`` that would cancel the write that ends the run, and the run would
-        be executed again when its lease has run out.
-        """
-        enter_execution(self._current)
-        self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
+            self._handler = asyncio.create_task(self._work(), name=name)
+        return asyncio.create_task(self._run(), name=name)
 
     async def _run(self) -> ExecutionOutcome:
         enter_execution(self._current)
@@ -152,7 +147,7 @@ class Execution:
             self._leave()
             raise
         outcome = await self._conclude()
-        log_running_tasks(self._current, {*self._context.unfinished, self._handler})
+        log_running_tasks(self._current, self._context.unfinished)
         return outcome
 
     async def _execute(self) -> None:
@@ -272,6 +267,7 @@ class Execution:
         return await self._endings.fail(error, as_dead=as_dead)
 
     async def _work(self) -> None:
+        enter_execution(self._current)
         try:
             enter_trace(self.claim.trace)
             self._output = await self._call()

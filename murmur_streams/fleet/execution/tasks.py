@@ -56,10 +56,10 @@ def leave_behind(task: asyncio.Task[Any]) -> None:
     asyncio._unregister_task(task)
 
 
-def log_running_tasks(
-    execution: CurrentExecution, but: Collection[asyncio.Task[Any] | None]
-) -> None:
-    """Log the tasks that outlive an execution: each with its and its coroutine's name."""
+def log_running_tasks(execution: CurrentExecution, but: Collection[asyncio.Task[None]]) -> None:
+    """Log the tasks that outlive an execution, but these: each with its coroutine's name."""
+    if execution.tasks is None:
+        return
     running = sorted(
         f"{task.get_name()} ({_coroutine_name(task)})"
         for task in execution.tasks
@@ -124,7 +124,7 @@ class _Factory:
         )
         # A factory of the user's may return a future of any kind.
         if execution is not None and isinstance(cast("object", task), asyncio.Task):
-            execution.tasks.add(task)
+            execution.add_task(task)
         return task
 
 
