@@ -29,12 +29,13 @@ class EndWaits:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._waits = 0
+        self.waits = 0
+        """How many are under way."""
 
     @property
     def is_full(self) -> bool:
         """Whether no more runs should be awaited in this way."""
-        return self._waits >= MOST_WAITS
+        return self.waits >= MOST_WAITS
 
     async def wait(self, run_id: str, note: NoteState) -> str | None:
         """Wait until the run has ended; return the JSON of its result, None without one.
@@ -43,11 +44,11 @@ class EndWaits:
             RunNotFoundError: the run does not exist, or was deleted meanwhile.
         """
         await self._server.ready()
-        self._waits += 1
+        self.waits += 1
         try:
             return await self._wait(run_id, note)
         finally:
-            self._waits -= 1
+            self.waits -= 1
 
     async def _wait(self, run_id: str, note: NoteState) -> str | None:
         retries = Retries(self._server, "while the end of a run was awaited")
