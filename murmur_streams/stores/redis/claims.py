@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 from murmur_streams.core.model.work import Claim, Claimed
 from murmur_streams.core.rules.executions import Answer
 from murmur_streams.stores.redis.keys import Keys
-from murmur_streams.stores.redis.replies import read_claim
+from murmur_streams.stores.redis.replies import read_claim, read_groups
 
 logger = logging.getLogger("murmur_streams.queue")
 
@@ -23,7 +22,7 @@ class ClaimReplies:
     def read(self, answer: Answer, partition: int) -> Claimed:
         """Read the reply of a partition, and log what was not claimed."""
         claims, unserved = list[Claim](), set[str]()
-        for kind, fields in _groups(answer):
+        for kind, fields in read_groups(answer[3:]):
             if kind == "claimed":
                 claims.append(read_claim(fields))
             elif kind == "damaged":
@@ -48,16 +47,6 @@ class ClaimReplies:
                 self._keys.paused(partition),
             )
         self._unserved[partition] = targets
-
-
-def _groups(answer: Answer) -> Iterator[tuple[str, dict[str, str]]]:
-    """The groups of a reply, each a kind and its fields."""
-    at = 3
-    while at < len(answer):
-        first = at + 2
-        end = first + int(answer[at + 1])
-        yield answer[at], dict(zip(answer[first:end:2], answer[first + 1 : end : 2], strict=True))
-        at = end
 
 
 def log_damaged(run_id: str) -> None:

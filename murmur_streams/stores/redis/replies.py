@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -68,6 +68,16 @@ def read_entry(run_id: str, epoch: str, raw: Any) -> JournalEntry:
     """Read one raw stream entry."""
     ms, seq = read_id(raw[0])
     return JournalEntry(run_id, epoch, ms, seq, pairs(raw[1]))
+
+
+def read_groups(flat: Answer) -> Iterator[tuple[str, dict[str, str]]]:
+    """Split the claim script's reply into groups, each a kind and its fields."""
+    at = 0
+    while at < len(flat):
+        first = at + 2
+        end = first + int(flat[at + 1])
+        yield flat[at], dict(zip(flat[first:end:2], flat[first + 1 : end : 2], strict=True))
+        at = end
 
 
 def read_claim(fields: Mapping[str, str]) -> Claim:
