@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ class Verdict:
     goal: Goal
     found: Spread | None
     """None: a row that it needs was not measured."""
+    cpu: float | None = None
+    """The CPU time of client and server that the other one takes, over ours: as a rate's ratio."""
 
     @property
     def is_met(self) -> bool:
@@ -123,7 +126,21 @@ GOALS = (
 
 def judge(results: Results, goals: tuple[Goal, ...] = GOALS) -> list[Verdict]:
     """What was measured for each goal."""
-    return [Verdict(goal, _found(results, goal)) for goal in goals]
+    return [Verdict(goal, _found(results, goal), _cpu(results, goal)) for goal in goals]
+
+
+def _cpu(results: Results, goal: Goal) -> float | None:
+    """Steadier than a ratio of rates on a busy machine. A worker's CPU time is not in its row."""
+    if goal.against is None or not goal.is_least or goal.suite == "jobs":
+        return None
+    rows = [results.find(goal.suite, goal.figure, each) for each in (OURS, goal.against)]
+    ours, theirs = (_cpu_us(row) if row is not None else 0.0 for row in rows)
+    return theirs / ours if ours and theirs else None
+
+
+def _cpu_us(row: Row) -> float:
+    parts = (row.client_us, row.server_us)
+    return sum(statistics.median(part) for part in parts if part)
 
 
 def _found(results: Results, goal: Goal) -> Spread | None:

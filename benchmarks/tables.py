@@ -20,7 +20,7 @@ HEAD = (
     "server µs",
     "commands",
 )
-GOAL_HEAD = ("goal", "bound", "measured", "quartiles", "")
+GOAL_HEAD = ("goal", "bound", "measured", "quartiles", "by CPU time", "")
 COST_COLUMNS = ("client_us", "server_us", "commands")
 Table = list[tuple[str, ...]]
 
@@ -36,7 +36,13 @@ def row_tables(results: Results) -> dict[str, Table]:
 def goal_table(verdicts: Iterable[Verdict]) -> Table:
     """Every goal with what was measured."""
     lines = [
-        (verdict.goal.title, _bound(verdict.goal), *_measured(verdict.found), verdict.text)
+        (
+            verdict.goal.title,
+            _bound(verdict.goal),
+            *_measured(verdict.found),
+            shown(verdict.cpu) if verdict.cpu else "",
+            verdict.text,
+        )
         for verdict in verdicts
     ]
     return [GOAL_HEAD, *lines]

@@ -135,27 +135,27 @@ def _is_plain(value: object, deeper: int = MAX_DEPTH - 1) -> bool:
 
 def _check(value: object, what: str, error: type[InvalidInputError]) -> None:
     # With recursion, a value that is nested too deep would raise RecursionError.
-    stack: list[tuple[object, int]] = [(value, 1)]
+    stack: list[tuple[Iterable[object], int]] = [((value,), 0)]
     while stack:
-        item, depth = stack.pop()
-        if item is None or isinstance(item, (bool, str)):
-            continue
-        if isinstance(item, int):
-            if item.bit_length() > MAX_INT_BITS:
-                raise error(f"{what} holds an integer of more than {MAX_INT_BITS} bits")
-        elif isinstance(item, float):
-            if not math.isfinite(item):
-                raise error(f"{what} holds {item!r}, which JSON cannot express")
-        elif isinstance(item, (list, tuple, dict)):
-            if depth > MAX_DEPTH:
-                raise error(f"{what} is nested more than {MAX_DEPTH} levels deep")
-            children = _children(cast("_Container", item), what, error)
-            stack.extend((child, depth + 1) for child in children)
-        else:
-            raise error(
-                f"{what} holds a value of type {type(item).__name__}, which is not JSON; "
-                "convert it first (for a pydantic model: model_dump(mode='json'))"
-            )
+        items, depth = stack.pop()
+        for item in items:
+            if item is None or isinstance(item, (str, bool)):
+                continue
+            if isinstance(item, float):
+                if not math.isfinite(item):
+                    raise error(f"{what} holds {item!r}, which JSON cannot express")
+            elif isinstance(item, int):
+                if item.bit_length() > MAX_INT_BITS:
+                    raise error(f"{what} holds an integer of more than {MAX_INT_BITS} bits")
+            elif isinstance(item, (list, tuple, dict)):
+                if depth == MAX_DEPTH:
+                    raise error(f"{what} is nested more than {MAX_DEPTH} levels deep")
+                stack.append((_children(cast("_Container", item), what, error), depth + 1))
+            else:
+                raise error(
+                    f"{what} holds a value of type {type(item).__name__}, which is not JSON; "
+                    "convert it first (for a pydantic model: model_dump(mode='json'))"
+                )
 
 
 def _children(item: _Container, what: str, error: type[InvalidInputError]) -> list[object]:

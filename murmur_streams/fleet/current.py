@@ -34,10 +34,14 @@ class CurrentExecution:
     attempt: int
     awaited: list[Awaited] = field(default_factory=list[Awaited])
     """The waits under way. Its worker uses them to detect that it is blocked."""
-    tasks: weakref.WeakSet[asyncio.Task[object]] = field(
-        default_factory=weakref.WeakSet[asyncio.Task[object]]
-    )
-    """The tasks that it has started; those that have ended may be among them."""
+    tasks: weakref.WeakSet[asyncio.Task[object]] | None = None
+    """The tasks that its code has started, if any; those that have ended may be among them."""
+
+    def add_task(self, task: asyncio.Task[object]) -> None:
+        """Note a task that its code has started."""
+        if self.tasks is None:
+            self.tasks = weakref.WeakSet()
+        self.tasks.add(task)
 
 
 _CURRENT: contextvars.ContextVar[CurrentExecution | None] = contextvars.ContextVar(

@@ -11,10 +11,9 @@ from typing import Any, Generic, TypeVar, cast
 
 from murmur_streams.core.exception_text import error_message, error_traceback, error_type_name
 from murmur_streams.core.model import errors
-from murmur_streams.core.model.entries import EntryType
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.limits import check_seconds
-from murmur_streams.core.model.results import AgentResult, GroupResult
+from murmur_streams.core.model.results import AgentResult, GroupResult, RunResult
 from murmur_streams.core.model.run import Run
 from murmur_streams.core.model.states import RunState, RunStatus
 from murmur_streams.core.rules import evolve
@@ -119,7 +118,7 @@ class RunHandle(Generic[T]):
         if not state.is_terminal and wait is not False:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is True else wait):
-                    await self._ended()
+                    await self._ended([])
         return await self._cancellation(store, evolve.recorded_cancellation(run), before)
 
     async def result(self, timeout: float | None = None) -> AgentResult[T]:
@@ -139,9 +138,7 @@ class RunHandle(Generic[T]):
         """
         if timeout is not None:
             check_seconds("timeout", timeout, least=0)
-        await self._ended_within(timeout)
-        store = await self._stores.get()
-        result = await store.get_result(self.run_id)
+        result = await self._ended_within(timeout)
         if isinstance(result, GroupResult):
             raise errors.MurmurError(
                 f"run {self.run_id!r} left the result of a group, and a handle reads an agent's; "
@@ -152,7 +149,7 @@ class RunHandle(Generic[T]):
                 output = self._agent.decode_output(cast("object", result.output))
                 result = result.model_copy(update={"output": output})
             return cast("AgentResult[T]", result)
-        run = await store.snapshot(self.run_id)
+        run = await self.snapshot()
         return AgentResult[Any](
             error=run.error_without_result, agent_name=run.target, task_id=self.run_id
         )
@@ -174,39 +171,33 @@ class RunHandle(Generic[T]):
             self.run_id, error_message(error), error_type_name(error), error_traceback(error)
         )
 
-    async def _ended_within(self, seconds: float | None) -> None:
+    async def _ended_within(self, seconds: float | None) -> RunResult | None:
         seen: list[RunState] = []
+        if seconds is None:
+            return await self._ended(seen)
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                await self._ended(seen)
+                return await self._ended(seen)
         except TimeoutError:
-            if seconds is None or not limit.expired():
+            if not limit.expired():
                 raise
             # The last state that arrived: another read might take as long again.
             found = f"is still {seen[-1]}" if seen else "could not be asked for its state"
             raise TimeoutError(f"run {self.run_id!r} {found} after {seconds:g} s") from None
 
-    async def _ended(self, seen: list[RunState] | None = None) -> None:
-        """Wait for the end; ``seen`` gets the newest state that has arrived."""
-        seen = [] if seen is None else seen
+    async def _ended(self, seen: list[RunState]) -> RunResult | None:
+        """Wait for the end and read the result; ``seen`` gets the newest state that has arrived."""
         store = await self._stores.get()
-        run = await store.snapshot(self.run_id)
-        seen.append(run.state)
-        if run.state.is_terminal:
-            return
-        awaited = Awaited(self.run_id, run.target, run.state)
-        follow = store.journal(self.run_id, after=run.cursor, follow=True)
-        async with aclosing(follow) as entries:
-            with awaiting(awaited):
-                async for entry in entries:
-                    if entry.type == EntryType.DELETED:
-                        raise errors.RunNotFoundError(self.run_id)
-                    if entry.type == EntryType.STATE:
-                        awaited.state = RunState(entry.fields["state"])
-                        seen[:] = [awaited.state]
-                        if awaited.state.is_terminal:
-                            return
+        # Without its target the run counts as one that may go on.
+        awaited = Awaited(self.run_id, "", RunState.PENDING)
+
+        def note(target: str, state: RunState) -> None:
+            awaited.target, awaited.state = target, state
+            seen[:] = [state]
+
+        with awaiting(awaited):
+            return await store.result_at_end(self.run_id, note)
 
     async def _cancellation(
         self, store: WorkStore, known: Cancellation, before: str | None

@@ -97,7 +97,7 @@ async def _executed(execution: Execution) -> None:
     try:
         # In a task of its own, so that what the caller does afterwards is not taken as a part of
         # this execution.
-        await asyncio.create_task(execution.run())
+        await execution.start()
     except asyncio.CancelledError:
         # The caller is cancelled, and the agent with it: let the agent end first.
         if (handler := execution.left_behind) is not None:

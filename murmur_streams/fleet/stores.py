@@ -60,6 +60,8 @@ class StoreOfLoop:
         if known is None or _failed(known):
             self._forget_closed_loops()
             known = self._opened[here] = start_task(self._open(), "open the store")
+        elif known.done():
+            return known.result()
         return await asyncio.shield(known)
 
     @contextmanager

@@ -17,6 +17,7 @@ from murmur_streams.core.model.run import ListOptions, Run, RunPage
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.rules.audit import AuditReport
 from murmur_streams.core.rules.requests import RunOptions
+from murmur_streams.stores.bell import Bell
 
 
 @runtime_checkable
@@ -349,6 +350,19 @@ class WorkQueue(Protocol):
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         """Wait for work, at most ``seconds``; returning early is harmless."""
+
+    async def wait_and_claim(
+        self,
+        worker: str,
+        targets: Sequence[work.TargetRule],
+        count: int,
+        host: str = "",
+        *,
+        seconds: float,
+        bell: Bell,
+    ) -> work.Claimed:
+        """Wait up to ``seconds``, then claim; nothing when the bell rings first. May only wait."""
+        ...
 
     async def control(
         self, worker: str, after: str, seconds: float

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TypeVar, Unpack
 
 from pydantic import JsonValue
@@ -17,7 +18,7 @@ from murmur_streams.core.json_values import decode_json, encode_json
 from murmur_streams.core.model import commands, run
 from murmur_streams.core.model import limits as bounds
 from murmur_streams.core.model.commands import Command
-from murmur_streams.core.model.entries import Fields, JournalEntry, event_fields
+from murmur_streams.core.model.entries import EntryType, Fields, JournalEntry, event_fields
 from murmur_streams.core.model.errors import InvalidInputError, RunNotFoundError
 from murmur_streams.core.model.events import RunEvent
 from murmur_streams.core.model.limits import check_run_id, new_run_id
@@ -29,6 +30,8 @@ from murmur_streams.stores.dead_letters import DeadLetterBox
 from murmur_streams.stores.protocol import RunStore, WorkerList, WorkQueue
 
 T = TypeVar("T")
+NoteState = Callable[[str, RunState], None]
+"""Called with the target and the state of a run, each time that its state was read."""
 
 
 class WorkStore(RunStore, ABC):
@@ -163,6 +166,30 @@ class WorkStore(RunStore, ABC):
 
     async def get_result(self, run_id: str) -> RunResult | None:
         return await self._decoded(run_id, run.PayloadKind.RESULT, decode_result)
+
+    async def result_at_end(self, run_id: str, note: NoteState) -> RunResult | None:
+        """Wait until the run has ended, and read its result; None when it ended without one.
+
+        Raises:
+            RunNotFoundError: the run does not exist, or was deleted meanwhile.
+        """
+        known = await self.snapshot(run_id)
+        note(known.target, known.state)
+        if not known.state.is_terminal:
+            await self._follow_to_end(known, note)
+        return await self.get_result(run_id)
+
+    async def _follow_to_end(self, known: run.Run, note: NoteState) -> None:
+        follow = self.journal(known.run_id, after=known.cursor, follow=True)
+        async with aclosing(follow) as entries:
+            async for entry in entries:
+                if entry.type == EntryType.DELETED:
+                    raise RunNotFoundError(known.run_id)
+                if entry.type == EntryType.STATE:
+                    state = RunState(entry.fields["state"])
+                    note(known.target, state)
+                    if state.is_terminal:
+                        return
 
     async def get_input(self, run_id: str) -> JsonValue:
         return await self._decoded(run_id, run.PayloadKind.INPUT, decode_json)

@@ -61,7 +61,10 @@ class SseBlock:
 
 
 def _lines(text: str | None) -> list[str]:
-    return [] if text is None else _LINE_END.split(text)
+    if text is None:
+        return []
+    # JSON text, which almost every message has, is one line: it is not searched by the pattern.
+    return _LINE_END.split(text) if "\n" in text or "\r" in text else [text]
 
 
 def _digits(retry: int) -> str:

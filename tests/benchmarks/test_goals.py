@@ -25,6 +25,17 @@ def test_a_goal_is_a_ratio_to_another_row() -> None:
         assert verdict.found.median == ours / 10
 
 
+def test_a_goal_for_a_rate_has_the_ratio_of_the_cpu_time() -> None:
+    """The floor's client and server time over ours; a latency and a worker have none."""
+    results = Results({}, {})
+    for subject, client_us, server_us in ((OURS, 6.0, 4.0), (FLOOR, 3.0, 2.0)):
+        reading = Reading("append", 1, client_us=client_us, server_us=server_us)
+        for suite in ("redis", "jobs"):
+            results.record(suite, subject, reading)
+    worker = Goal("jobs", "jobs", "append", 1, against=FLOOR)
+    assert [verdict.cpu for verdict in judge(results, (RATE, MOST, worker))] == [0.5, None, None]
+
+
 def test_a_goal_may_be_a_bound_for_the_value() -> None:
     """At most 100 is met by 100 and missed by 101."""
     for value, is_met in ((100.0, True), (101.0, False)):

@@ -395,7 +395,6 @@ def test_an_output_has_computed_fields_if_it_can(kind: Any, value: Any, expected
         [Number.ONE], {Colour.RED: Number.ONE}, STRICT, [Area(side=2)], Point(1), uuid.UUID(int=7),
         collections.OrderedDict(a=1), collections.UserString("a"), b"text", Decimal("0.1"),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_a_value_without_a_type_has_the_text_of_its_json(value: Any) -> None:
     """The text is that of the JSON that pydantic makes; a value without JSON is refused."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -130,6 +130,30 @@ def test_a_reader_and_its_resumptions_miss_nothing_that_is_there(
             reading.start_after(cursor)
     assert got == sorted(set(got))
     assert set(got) | gaps | set(range(1, (got or [1])[0])) == set(range(1, length + 1))
+
+
+@given(
+    st.lists(st.builds(entry_of, st.integers(2, 6), ms=st.sampled_from([0, 0, 7])), max_size=8),
+    st.integers(1, 3),
+    st.none() | st.integers(1, 6),
+    st.booleans(),
+)
+def test_the_shorter_way_decides_nothing_differently(
+    offers: list[JournalEntry], after: int, seal: int | None, late: bool
+) -> None:
+    """``take_next`` is True only where ``take`` is, moves as it does, and else moves nothing."""
+    short, long = (reading_of(after=after, late=late, seal=seal) for _ in range(2))
+    for entry in offers:
+        before = replace(short)
+        if short.take_next(entry.ms, entry.seq):
+            assert long.take(entry)
+        else:
+            assert short == before
+            reader, other = Reader(short), Reader(long)
+            reader.offer([entry])
+            other.offer([entry])
+            assert reader.got == other.got
+        assert short == long
 
 
 def test_entries_that_were_seen_are_dropped() -> None:

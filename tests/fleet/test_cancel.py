@@ -356,28 +356,29 @@ async def test_a_cancel_that_overtakes_its_own_claim_is_not_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has handed the run out, and its worker does not know yet."""
-    claim: Callable[..., Awaitable[Claimed]] = Queue.claim
     ran: list[int] = []
 
     @fleet.agent
     async def never() -> None:
         ran.append(1)
 
-    async with working(fleet, lease_seconds=3600) as worker:
-
-        async def claims_slowly(self: Queue, *given: Any) -> Claimed:
-            claimed = await claim(self, *given)
+    def slowly(claim: Callable[..., Awaitable[Claimed]]) -> Callable[..., Awaitable[Claimed]]:
+        async def claims(*given: Any, **named: Any) -> Claimed:
+            claimed = await claim(*given, **named)
             for each in claimed.claims:
-                if each.target == "never":
-                    await fleet.handle(each.run_id).cancel()
+                await fleet.handle(each.run_id).cancel()
 
-                    async def has_come(token: str = each.token) -> bool:
-                        return token in worker._executions._early
+                async def has_come(token: str = each.token) -> bool:
+                    return token in worker._executions._early
 
-                    await wait_until(has_come, "the cancel has come before the claim")
+                await wait_until(has_come, "the cancel has come before the claim")
             return claimed
 
-        monkeypatch.setattr(Queue, "claim", claims_slowly)
+        return claims
+
+    monkeypatch.setattr(Queue, "claim", slowly(Queue.claim))
+    monkeypatch.setattr(Queue, "wait_and_claim", slowly(Queue.wait_and_claim))
+    async with working(fleet, lease_seconds=3600) as worker:
         handle = await fleet.submit(never)
         with pytest.raises(RunCancelledError):
             await handle.output(timeout=30)

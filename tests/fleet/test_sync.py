@@ -236,7 +236,8 @@ handle = fleet.sync.submit("any", 1)
 events = handle.stream()
 threading.Thread(target=lambda: next(events), daemon=True).start()
 threading.Thread(target=handle.output, daemon=True).start()
-while fleet.sync.run(fleet.store)._tails.followers < 2:
+store = fleet.sync.run(fleet.store)
+while store._tails.followers + store._ends.waits < 2:
     time.sleep(0.01)
 async def append():
     event = RunEvent(type=RunEventType.LOG, run_id=handle.run_id, data="a")
@@ -285,7 +286,7 @@ handle = fleet.sync.submit("any", 1)
 main = threading.main_thread().ident
 
 def announce():
-    while fleet.sync.run(fleet.store)._tails.followers < 1:
+    while fleet.sync.run(fleet.store)._ends.waits < 1:
         time.sleep(0.01)
     while sys._current_frames()[main].f_code.co_name != "wait":
         time.sleep(0.01)

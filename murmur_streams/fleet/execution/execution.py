@@ -15,8 +15,7 @@ from murmur_streams.fleet.context import RunContext
 from murmur_streams.fleet.current import Awaited, CurrentExecution, enter_execution, enter_trace
 from murmur_streams.fleet.execution.end_writes import ExecutionOutcome
 from murmur_streams.fleet.execution.endings import Endings
-from murmur_streams.fleet.execution.tasks import leave_behind, running_tasks
-from murmur_streams.fleet.logs import loggable
+from murmur_streams.fleet.execution.tasks import leave_behind, log_running_tasks
 from murmur_streams.fleet.policy import NOT_RETRYABLE, Dead
 from murmur_streams.stores.work_store import WorkStore
 from murmur_streams.threads import call_in_thread
@@ -25,8 +24,6 @@ logger = logging.getLogger("murmur_streams.worker")
 
 STOP_SECONDS = 1.0
 """How long a handler may take to end when its worker stops."""
-
-_MOST_TASKS_NAMED = 5
 
 
 class Verdict(Enum):
@@ -61,7 +58,9 @@ class Execution:
         self._endings = endings or Endings(store, agent, claim)
         self._context = RunContext(store, claim, worker, loop)
         self._verdict: Verdict | None = None
-        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._woken: asyncio.Future[None] = loop.create_future()
+        """Done when a verdict has arrived or the handler has ended, while ``run`` waits for it."""
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._handler: asyncio.Task[None] | None = None
         self._in_thread = False
@@ -108,8 +107,7 @@ class Execution:
         self._context.cancel()
         if self._handler is not None and not self._in_thread:
             self._handler.cancel()
-        if not self._stopped.done():
-            self._stopped.set_result(None)
+        self._wake()
         return True
 
     def _stop_again(self, verdict: Verdict) -> bool:
@@ -120,8 +118,21 @@ class Execution:
             self._hurried.set_result(None)
         return False
 
-    async def run(self) -> ExecutionOutcome:
-        """Execute the run and write its end; cancelled itself, it writes nothing."""
+    def start(self) -> asyncio.Task[ExecutionOutcome]:
+        """Execute the run in tasks of its own; cancelled, the returned one writes nothing.
+
+        The handler has a task of its own: an agent, or a timer that it has started, may cancel the
+        task it runs in. In the task of ``_run`` that would cancel the write that ends the run, and
+        the run would be executed again when its lease has run out.
+        """
+        name = f"run {self.claim.run_id}"
+        if self._verdict is None:
+            # Before ``_run``, whose first step then finds a handler that never waits at its end.
+            self._handler = asyncio.create_task(self._work(), name=name)
+        return asyncio.create_task(self._run(), name=name)
+
+    async def _run(self) -> ExecutionOutcome:
+        enter_execution(self._current)
         delivery = None
         try:
             await self._execute()
@@ -136,24 +147,27 @@ class Execution:
             self._leave()
             raise
         outcome = await self._conclude()
-        self._log_running_tasks()
+        log_running_tasks(self._current, self._context.unfinished)
         return outcome
 
     async def _execute(self) -> None:
-        """Run the handler until it has ended, its time is over, or a verdict arrives."""
-        if self._verdict is not None:
+        """Wait until the handler has ended, its time is over, or a verdict arrives."""
+        if (handler := self._running()) is None or self._verdict is not None:
             return
-        # In a task of its own: an agent, or a timer that it has started, may cancel the task it
-        # runs in. In this task that would cancel the write that ends the run, and the run would be
-        # executed again when its lease has run out.
-        enter_execution(self._current)
-        self._handler = asyncio.create_task(self._work(), name=f"run {self.claim.run_id}")
+        handler.add_done_callback(self._wake)
         seconds, verdict = self._limit()
-        await asyncio.wait(
-            (self._handler, self._stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        if not self._handler.done() and self._verdict is None:
+        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
+        try:
+            await self._woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not handler.done() and self._verdict is None:
             self.stop(verdict)
+
+    def _wake(self, _: object = None) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     def _limit(self) -> tuple[float | None, Verdict]:
         """How long the handler may take, and the verdict when it takes longer."""
@@ -239,19 +253,6 @@ class Execution:
             error.__context__ = self._error
         return error
 
-    def _log_running_tasks(self) -> None:
-        """Log the tasks that outlive the execution."""
-        running = running_tasks(self._current, {*self._context.unfinished, self._handler})
-        if running:
-            more = len(running) - _MOST_TASKS_NAMED
-            named = loggable(", ".join(running[:_MOST_TASKS_NAMED]))
-            logger.warning(
-                "run %s: its execution has ended, and tasks that its agent started go on: %s%s; "
-                "what they write to the run is refused; start tasks in an asyncio.TaskGroup to end "
-                "them with the run",
-                self.claim.run_id, named, f" and {more} more" if more > 0 else "",
-            )  # fmt: skip
-
     async def _end_as_handled(self) -> ExecutionOutcome:
         error = self._error
         if error is None:
@@ -266,6 +267,7 @@ class Execution:
         return await self._endings.fail(error, as_dead=as_dead)
 
     async def _work(self) -> None:
+        enter_execution(self._current)
         try:
             enter_trace(self.claim.trace)
             self._output = await self._call()

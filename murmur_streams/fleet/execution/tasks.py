@@ -21,6 +21,8 @@ from murmur_streams.fleet.logs import loggable, loggable_traceback
 
 logger = logging.getLogger("murmur_streams.worker")
 
+_MOST_TASKS_NAMED = 5
+
 
 async def first_of(*waits: Coroutine[Any, Any, object], seconds: float | None = None) -> None:
     """Wait until one of several coroutines has ended, or for ``seconds``; then cancel the rest."""
@@ -54,15 +56,24 @@ def leave_behind(task: asyncio.Task[Any]) -> None:
     asyncio._unregister_task(task)
 
 
-def running_tasks(
-    execution: CurrentExecution, but: Collection[asyncio.Task[Any] | None]
-) -> list[str]:
-    """The tasks of an execution that have not ended: each with its and its coroutine's name."""
-    return sorted(
+def log_running_tasks(execution: CurrentExecution, but: Collection[asyncio.Task[None]]) -> None:
+    """Log the tasks that outlive an execution, but these: each with its coroutine's name."""
+    if execution.tasks is None:
+        return
+    running = sorted(
         f"{task.get_name()} ({_coroutine_name(task)})"
         for task in execution.tasks
         if not task.done() and task not in but
     )
+    if running:
+        more = len(running) - _MOST_TASKS_NAMED
+        named = loggable(", ".join(running[:_MOST_TASKS_NAMED]))
+        logger.warning(
+            "run %s: its execution has ended, and tasks that its agent started go on: %s%s; "
+            "what they write to the run is refused; start tasks in an asyncio.TaskGroup to end "
+            "them with the run",
+            execution.run_id, named, f" and {more} more" if more > 0 else "",
+        )  # fmt: skip
 
 
 def _coroutine_name(task: asyncio.Task[Any]) -> str:
@@ -113,7 +124,7 @@ class _Factory:
         )
         # A factory of the user's may return a future of any kind.
         if execution is not None and isinstance(cast("object", task), asyncio.Task):
-            execution.tasks.add(task)
+            execution.add_task(task)
         return task
 
 

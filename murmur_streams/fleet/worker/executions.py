@@ -74,7 +74,7 @@ class Executions:
         if claim.token in self._early:
             del self._early[claim.token]
             execution.stop(Verdict.CANCELLED)
-        task = asyncio.create_task(execution.run(), name=f"run {claim.run_id}")
+        task = execution.start()
         self._under_way[claim.token] = (execution, task)
         self.counts["claimed"] += 1
         task.add_done_callback(lambda done: self._ended(execution, done))

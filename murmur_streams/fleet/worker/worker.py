@@ -20,6 +20,7 @@ from murmur_streams.fleet.logs import LogThrottle
 from murmur_streams.fleet.worker import loops
 from murmur_streams.fleet.worker.executions import Blocked, Executions
 from murmur_streams.fleet.worker.process import host_name, let_go_of_children, name_of, worker_id_of
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.protocol import WorkerList, WorkQueue
 from murmur_streams.stores.work_store import WorkStore
 
@@ -27,6 +28,10 @@ logger = logging.getLogger("murmur_streams.worker")
 
 IDLE_SECONDS = 5.0
 """How long an idle worker waits for a wake-up token before it looks at the queue anyway."""
+MOST_AFTER_A_WAIT = 2
+"""For how many runs an idle worker asks while it waits. The server makes this claim also for a
+worker whose machine has just died, and so many runs then wait until their leases run out. Two and
+not one: a claim that is answered with fewer runs than it asked for has emptied the queue."""
 REGISTER_SECONDS = 5.0
 _REFUSALS = (errors.StoreConfigurationError, errors.StoreFullError, errors.StoreReadOnlyError)
 HAND_BACK_SECONDS = 5.0
@@ -81,14 +86,19 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._drain_seconds = drain_seconds
         self._on_beat = on_beat
-        self._slot_free = asyncio.Event()
-        self._requeued = asyncio.Event()
+        self._bell: Bell | None = None
+        """While the worker waits: what ends the wait. Rung, it asks for a look at the queue."""
+        self._waits_for_slot = False
+        self._may_find_work = True
+        """Whether the next claim is made at once, and not when a wake-up token has come."""
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._changed = asyncio.Event()
-        self._executions = Executions(self.name, self._slot_free.set)
+        self._executions = Executions(self.name, self._on_slot_free)
         self._blocked = Blocked(self.name, concurrency, self._targets)
         self._logged_errors: dict[str, float] = {}
+        self._host = host_name()
+        self._next_due_seconds: float | None = None
         self.refusal: str | None = None
         """Why the server refuses its claims; None while it accepts them or cannot be reached."""
         self._started_ms = time.time_ns() // 1_000_000
@@ -122,6 +132,7 @@ class Worker:
             self._hurrying.set()
         self._stopping.set()
         self._changed.set()
+        self._ring()
 
     async def run(self) -> None:
         """Work until ``stop`` is called, then drain.
@@ -166,7 +177,7 @@ class Worker:
         of_queue = loops.WorkerLoops(queue, self.name, self._targets, lease, self._log_throttle)
         coroutines = (
             of_queue.heartbeats(every, self._executions.beats, self._on_notice),
-            of_queue.housekeeping(self._requeued.set),
+            of_queue.housekeeping(self._ring),
             of_queue.control_messages(self._on_control_message),
             loops.registration(workers, self._info, REGISTER_SECONDS, self._changed, self._on_beat),
         )
@@ -174,8 +185,12 @@ class Worker:
         for task in tasks:
             # Only a bug ends them. A worker without heartbeats would lose its leases and go on
             # claiming runs, so it stops.
-            task.add_done_callback(lambda _: self._stopping.set())
+            task.add_done_callback(self._on_loop_ended)
         return tasks
+
+    def _on_loop_ended(self, _: asyncio.Task[None]) -> None:
+        self._stopping.set()
+        self._ring()
 
     def _log_throttle(self, what: str) -> LogThrottle:
         return LogThrottle(logger, what, logged=self._logged_errors)
@@ -205,31 +220,51 @@ class Worker:
             except errors.StoreError as error:
                 log.failed(error)
                 self.refusal = str(error) if isinstance(error, _REFUSALS) else None
+                self._may_find_work = True
                 await self._until_stopping(queue.recover(failures))
                 failures += 1
 
     async def _take(self, store: WorkStore, queue: WorkQueue, log: LogThrottle) -> None:
-        """Fill the free slots, then wait for a free slot or for more work.
+        """Fill the free slots; without one wait for a slot, and without work for work.
 
-        The order matters: ``_requeued`` is cleared before the claim and not after it. Housekeeping
-        may requeue a run while the claim is on its way, and sets the event again; if it were
-        cleared after the claim, that run would wait for the next wake-up token, or for the look
+        The bell is made anew before a claim and not after it. Housekeeping may requeue a run while
+        the claim is on its way, and rings: the wait that follows then ends at once. If a new bell
+        were made after the claim, that run would wait for the next wake-up token, or for the look
         that an idle worker takes every few seconds.
         """
+        if self._bell is None or self._bell.is_rung:
+            self._bell, self._may_find_work = Bell(), True
         free = self._concurrency - len(self._executions)
         if free <= 0:
-            self._slot_free.clear()
-            await self._until_stopping(self._slot_free.wait())
+            self._waits_for_slot = True
+            await self._bell.wait()
             return
-        self._requeued.clear()
-        claimed = await queue.claim(self.name, self._rules(), free, host_name())
+        self._waits_for_slot = False
+        claimed, asked = await self._claimed(queue, free, self._bell)
         log.recovered()
         self.refusal = None
         for claim in claimed.claims:
             self._executions.start(store, self._fleet.agents[claim.target], claim)
-        if len(claimed.claims) < free and claimed.next_due_seconds != 0:
-            wake_up = queue.wait(self._targets, _idle_seconds(claimed.next_due_seconds))
-            await self._until_stopping(first_of(wake_up, self._requeued.wait()))
+        self._may_find_work = len(claimed.claims) >= asked or claimed.next_due_seconds == 0
+        self._next_due_seconds = claimed.next_due_seconds
+
+    async def _claimed(self, queue: WorkQueue, free: int, bell: Bell) -> tuple[work.Claimed, int]:
+        """Claim at once, or when there is work again; also returns for how many it asked."""
+        if self._may_find_work:
+            return await queue.claim(self.name, self._rules(), free, self._host), free
+        asked, seconds = min(free, MOST_AFTER_A_WAIT), _idle_seconds(self._next_due_seconds)
+        claimed = await queue.wait_and_claim(
+            self.name, self._rules(), asked, self._host, seconds=seconds, bell=bell
+        )
+        return claimed, asked
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
+
+    def _on_slot_free(self) -> None:
+        if self._waits_for_slot:
+            self._ring()
 
     def _rules(self) -> list[work.TargetRule]:
         # In random order, so that a full queue does not starve the targets after it.
@@ -255,7 +290,7 @@ class Worker:
         held = self._executions.run_ids
         return work.WorkerInfo(
             id=self.name,
-            host=host_name(),
+            host=self._host,
             pid=os.getpid(),
             version=version("murmur-streams"),
             python=loops.PYTHON,

@@ -12,10 +12,13 @@ from murmur_streams.core.model import work
 from murmur_streams.core.model.commands import Release
 from murmur_streams.core.model.errors import LeaseLostError, RunNotFoundError
 from murmur_streams.core.rules.executions import check_answer
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.protocol import WorkQueue
 from murmur_streams.stores.redis.calls import Calls
+from murmur_streams.stores.redis.claims import ClaimReplies, log_damaged
+from murmur_streams.stores.redis.connection.failures import UnconfirmedError
 from murmur_streams.stores.redis.durations import Durations
-from murmur_streams.stores.redis.replies import read_claim, read_groups, read_message, text
+from murmur_streams.stores.redis.replies import read_answer, read_message, text
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.workers import WakeStreams, judge_read
 
@@ -49,7 +52,7 @@ class Queue(WorkQueue):
         self._lease_ms = round(lease_seconds * 1000)
         self._scrubbed: dict[int, str] = {}
         """Partition -> cursor of the comparison of its runs with queues and leases."""
-        self._unserved: dict[int, set[str]] = {}
+        self._replies = ClaimReplies(server.keys)
         self._woken: list[int] = []
         """Partitions of the last wake-up tokens: they are claimed from first."""
         self._wake = WakeStreams(server)
@@ -68,11 +71,10 @@ class Queue(WorkQueue):
         waits: list[float] = []
         for partition in self._partitions_to_claim():
             if len(claims) < count:
-                found, wait = await self._claim(
-                    worker, targets, count - len(claims), host, partition
-                )
-                claims += found
-                waits += [] if wait is None else [wait]
+                found = await self._claim(worker, targets, count - len(claims), host, partition)
+                claims += found.claims
+                if found.next_due_seconds is not None:
+                    waits.append(found.next_due_seconds)
         return work.Claimed(claims, min(waits, default=None))
 
     def _partitions_to_claim(self) -> list[int]:
@@ -84,43 +86,23 @@ class Queue(WorkQueue):
 
     async def _claim(
         self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str, partition: int
-    ) -> tuple[list[work.Claim], float | None]:
-        durations = self._durations
-        rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
-        tokens = [secrets.token_hex(8) for _ in range(count)]
-        arguments = [
-            *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
-            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
-        ]
+    ) -> work.Claimed:
+        arguments = self._claim_arguments(worker, targets, count, host)
         answer = await self._server.single_script(
             "claim", self._keys.base_and_feed(partition), arguments
         )
-        claims, unserved = list[work.Claim](), set[str]()
-        for kind, fields in read_groups(answer[3:]):
-            if kind == "claimed":
-                claims.append(read_claim(fields))
-            elif kind == "damaged":
-                _log_damaged(fields["run_id"])
-            elif kind == "unserved":
-                unserved.add(fields["target"])
-            else:
-                logger.info("run %s was not started: %s", fields["run_id"], fields["reason"])
-        self._log_unserved(partition, unserved)
-        more, next_due_ms = answer[1] == "1", int(answer[2])
-        if more:
-            return claims, 0.0
-        return claims, None if next_due_ms < 0 else next_due_ms / 1000
+        return self._replies.read(answer, partition)
 
-    def _log_unserved(self, partition: int, targets: set[str]) -> None:
-        """Log a target that cannot be served, once until it was served again."""
-        for target in sorted(targets - self._unserved.get(partition, set())):
-            logger.error(
-                "no run of %s in partition %d can be taken: the type of %s or of %s was changed "
-                "by hand; `redis-cli TYPE KEY` names it, and a queue that is deleted is restored",
-                *(target, partition, self._keys.queue(target, partition)),
-                self._keys.paused(partition),
-            )
-        self._unserved[partition] = targets
+    def _claim_arguments(
+        self, worker: str, targets: Sequence[work.TargetRule], count: int, host: str
+    ) -> list[str | int]:
+        durations = self._durations
+        rules = [part for rule in targets for part in (rule.name, rule.max_attempts)]
+        tokens = [secrets.token_hex(8) for _ in range(count)]
+        return [
+            *(worker, host, self._lease_ms, durations.feed_max_entries, durations.ttl_ms),
+            *(count, len(targets), str(self._keys.partitions), *rules, *tokens),
+        ]
 
     async def heartbeat(self, beats: Sequence[work.Beat]) -> list[work.ClaimNotice]:
         by_partition: dict[int, list[work.Beat]] = {}
@@ -165,7 +147,7 @@ class Queue(WorkQueue):
         fates = [fate for part in parts for fate in part]
         for run_id, fate in fates:
             if fate == "damaged":
-                _log_damaged(run_id)
+                log_damaged(run_id)
             elif fate == "wrong_type":
                 log_wrong_type(run_id)
         return work.Housekeeping(
@@ -207,6 +189,49 @@ class Queue(WorkQueue):
         # afterwards are left to the workers that ``tend`` wakes.
         self._woken = await self._wake.wait(targets, seconds)
 
+    async def wait_and_claim(
+        self,
+        worker: str,
+        targets: Sequence[work.TargetRule],
+        count: int,
+        host: str = "",
+        *,
+        seconds: float,
+        bell: Bell,
+    ) -> work.Claimed:
+        # The claim is sent behind the read that waits for a token, on the same connection: the
+        # server executes it in the moment in which the read ends. With several partitions the
+        # token's partition is not known before.
+        again = work.Claimed([], 0.0)
+        await self._server.ready()
+        if self._keys.partitions > 1 or not self._server.can_half_close:
+            await bell.ends(self.wait([rule.name for rule in targets], seconds))
+            return again
+        names, (partition,) = [rule.name for rule in targets], self._keys.all_partitions
+        arguments = self._claim_arguments(worker, targets, count, host)
+        claim = self._server.loader.command("claim", self._keys.base_and_feed(partition), arguments)
+        wait = await self._wake.command(names, seconds)
+        try:
+            replies = await self._server.blocking_all(wait, claim, seconds=seconds, bell=bell)
+        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
+            await judge_read(self._server, error)
+            return again
+        if replies is None:
+            return again
+        woken, claimed = replies
+        # First of all the claims: these runs are ours now, whatever became of the wait.
+        try:
+            answer = () if isinstance(claimed, Exception) else read_answer(claimed)
+        except UnconfirmedError:
+            answer = ()
+        if not answer:
+            # The script is not loaded, or it refused the call; ``claim`` mends or raises that.
+            return again
+        found = self._replies.read(answer, partition)
+        if not found.claims and isinstance(woken, Exception):
+            await self._wake.mend(woken, names)
+        return found
+
     async def control(
         self, worker: str, after: str, seconds: float
     ) -> tuple[list[work.ControlMessage], str]:
@@ -233,12 +258,4 @@ def log_wrong_type(key: str) -> None:
         "was left out; `redis-cli TYPE KEY` names the type. Delete the key or move it away, then "
         "`murmur-streams rebuild` writes the rows of a run again",
         key,
-    )
-
-
-def _log_damaged(run_id: str) -> None:
-    logger.error(
-        "run %s is damaged and was taken out of the queue: one of its keys was changed by "
-        "hand; `murmur-streams audit %s` says how, `murmur-streams rebuild %s` mends it",
-        *(run_id, run_id, run_id),
     )

@@ -76,7 +76,7 @@ def read_groups(flat: Answer) -> Iterator[tuple[str, dict[str, str]]]:
     while at < len(flat):
         first = at + 2
         end = first + int(flat[at + 1])
-        yield flat[at], pairs(flat[first:end])
+        yield flat[at], dict(zip(flat[first:end:2], flat[first + 1 : end : 2], strict=True))
         at = end
 
 

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from murmur_streams.core.model.errors import InvalidInputError, MurmurError, StoreClosedError
 from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
 from murmur_streams.stores.redis.connection import checks, failures
 from murmur_streams.stores.redis.connection.connections import Connections, Reply
@@ -71,6 +72,8 @@ class Server:
         self._blocking = connections(size=BLOCKING_CONNECTIONS)
         self.loader = Loader(self._commands)
         self.preparation = Preparation(self._commands, keys, where, self.loader)
+        self.can_half_close = self._blocking.can_half_close
+        """Whether ``blocking_all`` takes a bell."""
         self._revive = revive
         self._not_revived: MurmurError | None = None
         self._ready: asyncio.Task[None] | None = None
@@ -167,6 +170,16 @@ class Server:
         """Execute one blocking read on a connection of its own; errors are the driver's."""
         self._check_home()
         return await self._blocking.blocking(*command, seconds=seconds)
+
+    async def blocking_all(
+        self,
+        *commands: tuple[object, ...],
+        seconds: float,
+        bell: Bell | None = None,
+    ) -> list[Reply] | None:
+        """Execute a blocking command and those behind it; see ``Connections.blocking_all``."""
+        self._check_home()
+        return await self._blocking.blocking_all(list(commands), seconds, bell)
 
     async def read_streams(self, after: Mapping[str, str], count: int, seconds: float) -> Reply:
         """Wait for entries of streams, each after its position, at most ``seconds``."""

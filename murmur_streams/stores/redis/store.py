@@ -22,7 +22,7 @@ from murmur_streams.core.model.limits import (
     check_target,
     duration_ms,
 )
-from murmur_streams.core.model.results import RunResult
+from murmur_streams.core.model.results import RunResult, decode_result
 from murmur_streams.core.model.states import RunProgress, RunState, RunStatus
 from murmur_streams.core.redaction import redacted
 from murmur_streams.core.rules.audit import AuditReport
@@ -34,6 +34,7 @@ from murmur_streams.stores.redis.calls import Calls
 from murmur_streams.stores.redis.connection.connections import client_from_url
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.durations import Durations
+from murmur_streams.stores.redis.ends import EndWaits
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.listing import list_runs
 from murmur_streams.stores.redis.live.feed import Feeds
@@ -46,7 +47,7 @@ from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server
 from murmur_streams.stores.redis.workers import Workers
 from murmur_streams.stores.redis.writer import Writer
 from murmur_streams.stores.timing import wall_clock_ms
-from murmur_streams.stores.work_store import WorkStore
+from murmur_streams.stores.work_store import NoteState, WorkStore
 
 STATUS_FIELDS = ("state", *(f"progress_{counter}" for counter in run.PROGRESS_FIELDS))
 
@@ -127,6 +128,7 @@ class RedisRunStore(WorkStore):
         self._calls = Calls(self._writer, self._durations)
         self._tails = RedisTails(self._server, lambda run_id: self._execute(run_id, Seal()))
         self._feeds = Feeds(self._server)
+        self._ends = EndWaits(self._server)
         self._owners = Owners(self._server, self._durations)
         self._server.when_ready = self._owners.start
 
@@ -171,6 +173,14 @@ class RedisRunStore(WorkStore):
         if not flat:
             raise RunNotFoundError(run_id)
         return run.run_from_fields(run_id, pairs(flat))
+
+    async def result_at_end(self, run_id: str, note: NoteState) -> RunResult | None:
+        if self._ends.is_full:
+            return await super().result_at_end(run_id, note)
+        stored = await self._ends.wait(check_run_id(run_id), note)
+        if stored is None:
+            return None
+        return run.read_payload(run_id, run.PayloadKind.RESULT, decode_result, stored)
 
     async def _list(self, wanted: run.RunFilter, limit: int, cursor: str | None) -> run.RunPage:
         return await list_runs(self._server, wanted, limit, cursor)

@@ -61,25 +61,33 @@ class WakeStreams:
     async def wait(self, targets: Sequence[str], seconds: float) -> list[int]:
         """Wait for a token, at most ``seconds``; the partitions that it came from."""
         keys = self._wake_keys(targets)
+        command = await self.command(targets, seconds)
+        try:
+            reply = await self._server.blocking(*command, seconds=seconds)
+        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
+            await self.mend(error, targets)
+            return []
+        woken = {text(key) for key, _ in reply or ()}
+        found = {keys.index(key) // len(targets) for key in woken if key in keys}
+        return sorted(found, key=lambda _: random.random())  # noqa: S311  # no secret
+
+    async def command(self, targets: Sequence[str], seconds: float) -> tuple[object, ...]:
+        """The command that waits for a token; extends the expiry of the streams now and then."""
+        keys = self._wake_keys(targets)
         if asyncio.get_running_loop().time() - self._extended_at >= RENEWED_SECONDS:
             await self._extend(targets)
-        try:
-            reply = await self._server.blocking(
-                "XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1,
-                "BLOCK", max(1, round(seconds * 1000)), "NOACK",
-                "STREAMS", *keys, *(">" for _ in keys),
-                seconds=seconds,
-            )  # fmt: skip
-        except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
-            if code_of(error) in {"NOGROUP", "UNBLOCKED", "WRONGTYPE"}:
-                await self.create(targets)
-                return []
-            await judge_read(self._server, error)
+        return (
+            *("XREADGROUP", "GROUP", WAKE_GROUP, WAKE_CONSUMER, "COUNT", 1),
+            *("BLOCK", max(1, round(seconds * 1000)), "NOACK"),
+            *("STREAMS", *keys, *(">" for _ in keys)),
+        )
+
+    async def mend(self, error: Exception, targets: Sequence[str]) -> None:
+        """After a wait has failed: make lost streams again, raise what no later wait can avoid."""
+        if code_of(error) in {"NOGROUP", "UNBLOCKED", "WRONGTYPE"}:
+            await self.create(targets)
         else:
-            woken = {text(key) for key, _ in reply or ()}
-            found = {keys.index(key) // len(targets) for key in woken if key in keys}
-            return sorted(found, key=lambda _: random.random())  # noqa: S311  # no secret
-        return []
+            await judge_read(self._server, error)
 
     def _wake_keys(self, targets: Sequence[str]) -> list[str]:
         return [

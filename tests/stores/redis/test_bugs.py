@@ -15,6 +15,7 @@ from redis.exceptions import InvalidResponse
 
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.work import Beat, Claim, TargetRule, WorkerInfo
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis import partition_writer
 from murmur_streams.stores.redis.connection import lane
 from murmur_streams.stores.redis.connection.failures import Fate, fate_of
@@ -131,6 +132,9 @@ CALLS: dict[str, Call] = {
     "heartbeat": lambda store: store.queue(15).heartbeat([Beat(CLAIM)]),
     "tend": lambda store: store.queue(15).tend("w", ["t"], 1),
     "wait": lambda store: store.queue(15).wait(["t"], 0.01),
+    "wait_and_claim": lambda store: store.queue(15).wait_and_claim(
+        "w", [TargetRule("t")], 1, seconds=0.01, bell=Bell()
+    ),
     "control": lambda store: store.queue(15).control("w", "", 0.01),
     "registration": lambda store: store.workers().beat(INFO),
     "stream": follow,
@@ -152,7 +156,7 @@ async def test_a_bug_is_raised_at_once(
     broken: str,
 ) -> None:
     """A TypeError of the client is raised as it is, and no call waits for it to pass."""
-    if call == "wait":
+    if call.startswith("wait"):
         await store.queue(15).prepare(["t"])
     if broken == "connect":
         # Connections that are there hide it; those of the pool would be found broken one by one.

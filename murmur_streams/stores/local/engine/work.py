@@ -13,6 +13,7 @@ from murmur_streams.core.model import work
 from murmur_streams.core.model.commands import NoteSilence, Reclaim, Release
 from murmur_streams.core.model.errors import InvalidInputError, RunDamagedError
 from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.local.engine.access import Access
 from murmur_streams.stores.local.engine.claiming import Claiming, Signals, idle_until
 from murmur_streams.stores.local.engine.database import Due, ItemRange, Reader, Space
@@ -99,6 +100,20 @@ class LocalQueue(WorkQueue):
 
     async def wait(self, targets: Sequence[str], seconds: float) -> None:
         await self.signals.queued(targets, seconds)
+
+    async def wait_and_claim(
+        self,
+        worker: str,
+        targets: Sequence[work.TargetRule],
+        count: int,
+        host: str = "",
+        *,
+        seconds: float,
+        bell: Bell,
+    ) -> work.Claimed:
+        del worker, count, host
+        await bell.ends(self.wait([rule.name for rule in targets], seconds))
+        return work.Claimed([], 0.0)
 
     async def control(
         self, worker: str, after: str, seconds: float

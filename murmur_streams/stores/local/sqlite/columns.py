@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -16,7 +17,7 @@ from murmur_streams.core.model.entries import JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.core.model.run import Run, run_from_fields, run_to_fields
-from murmur_streams.stores.local.engine.database import QueuePosition, Stored
+from murmur_streams.stores.local.engine.database import EntryRow, QueuePosition, Stored
 from murmur_streams.stores.local.engine.fields_json import FIELDS
 from murmur_streams.stores.local.sqlite.session import Row
 
@@ -75,6 +76,21 @@ def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
 def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> JournalEntry:
     """An entry from its columns; RunDamagedError when one of them cannot be read."""
     return JournalEntry(run_id, epoch, ms, seq, read_entry_fields(run_id, ms, seq, fields))
+
+
+def read_entry_rows(run_id: str, epoch: str, rows: Sequence[Row]) -> list[EntryRow]:
+    """The entries of rows of seq, ms and fields; RunDamagedError when one cannot be read."""
+    decode = FIELDS.validate_json
+    with suppress(ValueError):
+        # In one loop without calls of our own: a replay spends a fifth of its time here.
+        found = [
+            (epoch, ms, seq, decode(text))
+            for seq, ms, text in rows
+            if type(ms) is type(seq) is int and type(text) is str
+        ]
+        if len(found) == len(rows):
+            return found
+    return [(epoch, ms, seq, read_entry_fields(run_id, ms, seq, text)) for seq, ms, text in rows]
 
 
 def read_entry_fields(run_id: str, ms: Any, seq: Any, fields: Any) -> dict[str, str]:

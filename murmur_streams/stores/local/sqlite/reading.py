@@ -83,8 +83,7 @@ class SQLiteReader(engine.Reader):
         if not found:
             return None
         stored = columns.read_stored(found[0])
-        epoch, read = stored.run.epoch, columns.read_entry_fields
-        return stored, [(epoch, ms, seq, read(run_id, ms, seq, fields)) for seq, ms, fields in rows]
+        return stored, columns.read_entry_rows(run_id, stored.run.epoch, rows)
 
     def stored_entries(self, run_id: str, after_seq: int, limit: int) -> list[JournalEntry]:
         after_seq, limit = _number(after_seq), _count(limit)

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -23,12 +23,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
 from murmur_streams.core.redaction import redacted
+from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.connection import transport
 from murmur_streams.stores.redis.connection.failures import NeverSentError, needs_new_connection
 
 logger = logging.getLogger("murmur_streams.redis")
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+HALF_CLOSED_SECONDS = 1.0
+"""How long the server may take to end a connection that was closed in one direction."""
 _PINNED: dict[str, Any] = {
     "protocol": 2,
     "decode_responses": False,
@@ -99,6 +102,8 @@ class Connections:
         given = cast("dict[str, Any]", pool.connection_kwargs)
         cloned = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
         self._class = transport.with_own_lookups(pool.connection_class)
+        self.can_half_close = _can_half_close(pool.connection_class)
+        """Whether our direction of a connection can be closed alone: not with TLS."""
         self._settings: dict[str, Any] = cloned | _PINNED | {"retry": Retry(NoBackoff(), 0)}
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
@@ -136,6 +141,41 @@ class Connections:
             async with asyncio.timeout(seconds + self._deadline_seconds):
                 await connection.send_command(*command)
                 return await connection.read_response()
+
+    async def blocking_all(
+        self,
+        commands: list[tuple[object, ...]],
+        seconds: float,
+        bell: Bell | None = None,
+    ) -> list[Reply] | None:
+        """Send several commands at once, the first of which blocks up to ``seconds``.
+
+        The server executes the others as soon as the first has ended, without a further round trip.
+
+        Args:
+            commands: all of them; error replies are elements of the result.
+            seconds: how long the first one blocks.
+            bell: ends the wait early; only where ``can_half_close``.
+
+        Returns:
+            The replies. None when the bell has rung first, and none of the commands behind the
+            first one was executed.
+        """
+        async with self.connection() as connection:
+            if bell is not None and bell.is_rung:
+                return None
+            try:
+                async with asyncio.timeout(seconds + self._deadline_seconds) as limit:
+                    with _half_closed(connection, bell, limit):
+                        await connection.send_packed_command(connection.pack_commands(commands))
+                        return [await _reply_or_error(connection) for _ in commands]
+            except (RedisError, OSError, TimeoutError):
+                if bell is None or not bell.is_rung:
+                    raise
+                return None
+            finally:
+                if bell is not None and bell.is_rung:
+                    await drop_connection(connection)
 
     async def new_connection(self, commands: list[tuple[object, ...]]) -> Any:
         """Make a connection outside the pool, and send it its first commands."""
@@ -221,6 +261,35 @@ class Connections:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise NeverSentError from StoreClosedError("the store is closed; open a new one")
+
+
+def _can_half_close(kind: type[Any]) -> bool:
+    theirs: list[Any] = [Connection, UnixDomainSocketConnection]
+    opens_a_socket = getattr(kind, "_connect", None) in [each._connect for each in theirs]
+    return opens_a_socket and not issubclass(kind, SSLConnection)
+
+
+@contextlib.contextmanager
+def _half_closed(connection: Any, bell: Bell | None, limit: asyncio.Timeout) -> Generator[None]:
+    """Close our direction of a connection when the bell rings.
+
+    A client that closed both directions would not learn whether the server had executed the
+    commands behind the blocked one: a worker would lose runs that it has just claimed. When only
+    our direction is closed, the server drops a client that is still blocked, with its commands;
+    when it was faster, it sends their replies first. So the replies, or the end of the connection
+    without them, say what happened.
+    """
+    if bell is None:
+        yield
+        return
+
+    def half_close() -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            connection._writer.write_eof()
+        limit.reschedule(asyncio.get_running_loop().time() + HALF_CLOSED_SECONDS)
+
+    with bell.calling(half_close):
+        yield
 
 
 async def _reply_or_error(connection: Any) -> Reply:
