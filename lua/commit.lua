@@ -37,7 +37,7 @@
 --   UNKNOWN                 mode recorded: it was not executed
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES feed base
--- COST 1 GET, 2 SET, 1 XREVRANGE, and the commands
+-- COST 1 GET, 2 SET, 1 XREVRANGE, 1 TIME; with a command that creates 1 HGET; and the commands
 -- include: refusals, keys, journal, partition
 
 local RECORD_MS = 600000

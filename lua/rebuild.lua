@@ -14,7 +14,7 @@
 --   OK version
 --   WRONG_VERSION id
 -- WRITES base
--- COST 1 XREVRANGE, 1 PTTL, 4 HMGET, 1 DEL, 2 HSET, 11 ZREM, 6 ZADD (with a tenant 7)
+-- COST 1 XREVRANGE, 1 PTTL, 2 HMGET, 12 ZSCORE, 1 DEL, 2 HSET, 10 ZREM, 6 ZADD (with a tenant), 6 PEXPIREAT
 -- include: states, time, refusals, keys, run, events, index, foldable, rows
 
 local base, run_id, last_id, state = KEYS[1], ARGV[1], ARGV[2], ARGV[5]

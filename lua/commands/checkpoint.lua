@@ -10,7 +10,7 @@
 --   NOT_FOUND
 --   FENCED
 -- WRITES run journal checkpoint
--- COST 1 HMGET, 1 XREVRANGE, 2 XADD, 1 HSET, 1 SET, 1 PEXPIREAT
+-- COST 1 HMGET, 1 XREVRANGE, 2 XADD, 1 HSET, 1 SET
 -- include: time, keys, expiry, run, journal, snapshot
 
 local function checkpoint(run_id, at)

@@ -12,7 +12,7 @@
 --   OK version
 --   EXISTS
 -- WRITES run journal input
--- COST 1 EXISTS, 5 ZSCORE, 1 HSET, 2 XADD, 4 ZADD (with a tenant 5), and sweep_a_little
+-- COST 1 EXISTS, 5 ZSCORE, 1 SET, 1 HSET, 2 XADD, 1 COPY, 1 RENAME, 5 ZADD, 2 PEXPIREAT, and sweep_a_little
 -- include: create
 
 local function create(run_id, at)

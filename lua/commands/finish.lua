@@ -17,7 +17,7 @@
 --   NOT_FOUND
 --   FENCED
 -- WRITES run journal result
--- COST 3 HMGET, 1 XREVRANGE, 4 to 6 XADD, 1 HSET, 1 SET, zset moves, and sweep_a_little
+-- COST 1 HMGET, 1 XREVRANGE, 4 ZSCORE, 2 to 6 XADD, 1 HSET, 1 SET, 3 ZREM, 2 ZADD, and sweep_a_little
 -- include: states, time, keys, expiry, run, events, index, journal, queue, lifecycle, ending, overdue
 
 local function finish(run_id, at)

@@ -14,7 +14,7 @@
 --   EXISTS                  the id has a run; the caller finds out whether it is this one
 --   ELSEWHERE               the collected journal is incomplete, or does not exist
 -- WRITES run journal input result checkpoint restoring
--- COST 1 EXISTS, 1 XREVRANGE, 15 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 2 HSET, 10 ZREM, 5 ZADD
+-- COST 1 EXISTS, 1 XREVRANGE, 12 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 1 HSET, 1 HMGET, 9 ZREM, 6 ZADD, 6 PEXPIREAT
 -- include: states, time, keys, run, events, foldable, rows
 
 local function restore(run_id, at)

@@ -7,7 +7,7 @@
 --   WAIT milliseconds
 --   NOT_FOUND
 -- WRITES run journal
--- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 1 HSET
+-- COST 1 HGET, 1 HMGET, 1 XREVRANGE, 2 XADD, 1 HSET, 6 PEXPIREAT
 -- include: states, time, keys, expiry, run, journal
 
 local function seal(run_id)

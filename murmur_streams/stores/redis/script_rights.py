@@ -43,7 +43,9 @@ _ARE_ERRORS = frozenset({"HSET", "RENAME", "XINFO"})
 """Forms above that fail for another reason where the user may call them."""
 FREEING_COMMANDS = frozenset({"delete", "finish", "release", "request_cancel", "set_state"})
 """Commands that are executed while the server has no free memory: they free some."""
-FREEING_SCRIPTS = frozenset({"heartbeat", "own", "rebuild", "resume", "sweep", "tend"})
+FREEING_SCRIPTS = frozenset(
+    {"forget_letters", "heartbeat", "own", "rebuild", "resume", "sweep", "tend"}
+)
 """The same of scripts: their first write frees memory."""
 _WITHOUT_TAG = frozenset({"confirm", "register"})
 """Scripts whose first key has no partition's hash tag: on a cluster, a probe key could lie in

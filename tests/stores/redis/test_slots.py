@@ -76,8 +76,8 @@ class Recorder:
     ) -> tuple[str, ...]:
         del events, size
         write = WaitingWrite(command, run_id, arguments, 0, 0, 0.0, asyncio.Future())
-        name, of_run, size, *own = CommandGroup([write]).arguments()
-        assert (name, of_run, size) == (command, run_id, len(own))
+        name, of_run, count, *own = CommandGroup([write]).arguments()
+        assert (name, of_run, count) == (command, run_id, len(own))
         self.calls.append((command, own))
         return ("OK", "1")
 
