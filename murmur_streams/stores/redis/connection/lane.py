@@ -232,8 +232,8 @@ async def _until(lost: asyncio.Future[None]) -> None:
 
 
 def _is_stale(transport: Any) -> bool:
-    """Whether an idle connection has something to read: its end, or an unasked reply."""
-    return _is_readable(transport.get_extra_info("socket"))
+    """Whether an idle connection is closing, or has something to read: its end, or a reply."""
+    return transport.is_closing() or _is_readable(transport.get_extra_info("socket"))
 
 
 def _is_readable(socket: Any) -> bool:
