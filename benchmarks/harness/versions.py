@@ -41,6 +41,7 @@ def setting(sizes: Sizes) -> dict[str, str]:
     """On what, how and when the results were measured."""
     return {
         "cores": str(os.cpu_count()),
+        "load at the start": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
         "server": "TCP on loopback, no AOF",
         "rounds": f"{sizes.rounds} after {sizes.warm_ups} warm-up",

@@ -10,6 +10,7 @@ const address = new URL(process.env.BENCH_URL);
 const connection = { host: address.hostname, port: Number(address.port), maxRetriesPerRequest: null };
 const CONCURRENCY = 100, SUBMITTERS = 100, TOGETHER = 100, WARM_UP = 3, LOOK_MS = 10, SETTLING_MS = 500;
 const DONE = "bench:done";
+const settled = () => new Promise((done) => setTimeout(done, SETTLING_MS));
 const now = () => performance.timeOrigin + performance.now();
 
 function work() {
@@ -46,19 +47,20 @@ async function serve() {
     await Promise.all(Array.from({ length: SUBMITTERS }, async () => {
       for (let each = 0; each < count / SUBMITTERS; each += 1) await queue.add("noop", {});
     }));
-    while (!(await client.setbit(DONE, submitted / TOGETHER, 0))) await new Promise((done) => setTimeout(done, LOOK_MS));
+    while (!(await client.setbit(DONE, submitted / TOGETHER - 1, 0))) await new Promise((done) => setTimeout(done, LOOK_MS));
   }
 
   async function jobs({ count }) {
     for (let each = 0; each < WARM_UP; each += 1) await ask();
-    await executed(SUBMITTERS);
+    await executed(2 * SUBMITTERS);
+    await settled();
     const before = await usage();
     await executed(count);
     const seconds = (performance.now() - before.wall) / 1000;
-    await new Promise((done) => setTimeout(done, SETTLING_MS));
+    await settled();
     const after = await usage(), cpu = process.cpuUsage(before.client);
     return [{
-      figure: "noops", value: count / seconds,
+      figure: "noops", value: (count - TOGETHER) / seconds,
       client_us: (cpu.user + cpu.system) / count, server_us: ((after.server - before.server) * 1e6) / count,
       script_us: (after.script - before.script) / count, commands: (after.commands - before.commands) / count,
     }];

@@ -18,6 +18,7 @@ from murmur_streams import (
     StoreUnavailableError,
     WrongExpectedVersionError,
 )
+from murmur_streams.stores.local.engine import writer
 from murmur_streams.stores.local.engine.database import Changes
 from murmur_streams.stores.local.engine.file_store import FileRunStore
 from murmur_streams.stores.local.engine.transaction import Transaction
@@ -249,3 +250,17 @@ async def test_a_store_is_one_event_loops(store: FileRunStore) -> None:
 
     await asyncio.to_thread(elsewhere)
     assert (await store.get_status("run")).state == "pending"
+
+
+async def test_a_writer_knows_only_the_latest_runs(
+    store: FileRunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest ones are forgotten; they are read from the file again."""
+    monkeypatch.setattr(writer, "MOST_KNOWN", 10)
+    names = [f"run{number}" for number in range(40)]
+    for name in names:
+        await store.create(name, "target")
+    known = [*(await file_of(store)).writer.known.runs]
+    assert len(known) <= 10
+    assert known == names[-len(known) :]
+    assert [(await store.get_status(name)).run_id for name in names] == names
