@@ -105,7 +105,8 @@ def load_library() -> Library:
         called = _called_by(folder / f"{each}.lua", folder)
         checked = with_check(each, body, called, is_function=True)
         text.append(f"local function run_{each}()\n{checked}end\n")
-    name = f"murmur_{hashlib.sha256(''.join(text).encode()).hexdigest()[:16]}"
+    flags = " ".join(sorted(FREEING_SCRIPTS))
+    name = f"murmur_{hashlib.sha256(''.join([*text, flags]).encode()).hexdigest()[:16]}"
     text.insert(0, f"#!lua name={name}\n")
     text += [_registered(name, each, each, frees=each in FREEING_SCRIPTS) for each in scripts]
     text.append(_registered(name, FREEING_COMMIT, COMMIT, frees=True))

@@ -86,10 +86,7 @@ class Server:
 
     def is_ready(self) -> bool:
         """Whether ``ready`` would return at once, as it does for every call but the first ones."""
-        home = self._home
-        if not self._was_ready or home is None or home[0] != os.getpid():
-            return False
-        return home[1] is asyncio.get_running_loop()
+        return self._was_ready and not self._is_elsewhere()
 
     async def ready(self) -> None:
         """Check the server once, before the first use.
@@ -107,11 +104,11 @@ class Server:
         check = self._ready
         if check is None or check.done():
             if check is not None and not check.cancelled() and check.exception() is None:
-                self._was_ready = True
                 return
             check = self._ready = start_task(self._check(), "check the server")
         try:
             await asyncio.shield(check)
+            self._was_ready = not self._closed
         except asyncio.CancelledError:
             if self._closed and check.cancelled() and not is_cancelled():
                 raise StoreClosedError("the store was closed during the call") from None

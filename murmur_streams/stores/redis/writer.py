@@ -69,20 +69,26 @@ class Writer:
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
+        size = size_of(arguments) if size is None else size
+        if not self._server.is_ready():
+            return self._write_when_ready(command, run_id, arguments, events, size)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        size = size_of(arguments) if size is None else size
         weight = weight_of(command, events)
         write = WaitingWrite(command, run_id, arguments, weight, size, loop.time(), answer)
         partition = self._of(self._server.keys.partition(run_id))
-        if self._server.is_ready() and partition.budget.take(size):
-            partition.add(write)
-            return answer
-        return self._write_later(partition, write)
+        if not partition.budget.take(size):
+            return self._write_with_room(partition, write)
+        partition.add(write)
+        return answer
 
-    async def _write_later(self, partition: PartitionWriter, write: WaitingWrite) -> Answer:
-        """Wait until the server was checked, and for room."""
+    async def _write_when_ready(
+        self, command: str, run_id: str, arguments: Arguments, events: int, size: int
+    ) -> Answer:
         await self._server.ready()
+        return await self.write(command, run_id, arguments, events, size=size)
+
+    async def _write_with_room(self, partition: PartitionWriter, write: WaitingWrite) -> Answer:
         await partition.budget.reserve(write.size)
         if self._closed:
             partition.budget.release(write.size)
