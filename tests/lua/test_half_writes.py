@@ -15,7 +15,7 @@ from murmur_streams.core.model.errors import (
     StoreError,
 )
 from murmur_streams.stores.redis.connection.failures import clear_error, code_of
-from murmur_streams.stores.redis.script_rights import commands_in
+from murmur_streams.stores.redis.script_rights import commands_in, needed_by
 from murmur_streams.stores.redis.scripts import HOT_COMMANDS
 from tests.lua.headers import COMMANDS, SCRIPTS, reachable_code
 from tests.lua.sandbox import EVENTS, WAYS, Sandbox, sandbox
@@ -95,8 +95,10 @@ def test_a_scenario_is_about_what_it_is_named_after(box: Sandbox, scenario: str)
 @every_way
 def test_a_denied_command_is_refused_before_any_write(box: Sandbox, scenario: str) -> None:
     """Each command that the script may call is denied in turn: an error, and nothing is written."""
-    commands, _ = box.touched()
-    commands |= commands_in(reachable_code(box.name) + reachable_code(box.script))
+    touched, _ = box.touched()
+    codes = {name: reachable_code(name) for name in (box.name, box.script)}
+    commands = touched | commands_in("".join(codes.values()))
+    needed = {each for name, code in codes.items() for each in needed_by(name, code)}
     halves: list[str] = []
     for command in sorted(commands - OPTIONAL):
         box.reset()
@@ -104,6 +106,8 @@ def test_a_denied_command_is_refused_before_any_write(box: Sandbox, scenario: st
         box.permit(f"-{command.lower()}")
         found = box.call()
         box.permit()
+        if command not in touched | needed:
+            continue  # A read that this call has no use for, and that no check asks for.
         if found.error is None or not box.is_unchanged(before, found):
             halves.append(f"{command}: {found}")
         else:

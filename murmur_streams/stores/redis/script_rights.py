@@ -52,6 +52,22 @@ _WITHOUT_TAG = frozenset({"confirm", "register"})
 another slot. Their first commands change nothing where a right is missing."""
 
 
+_EVENTS_READ = frozenset({"EXISTS", "HMGET", "TIME", "XINFO", "XREVRANGE"})
+_ONLY_BEFORE_WRITES = {
+    COMMIT: _EVENTS_READ | {"GET", "HGET"},
+    "commit_events": _EVENTS_READ | {"GET", "HGET"},
+    "append": _EVENTS_READ,
+    "push_event": _EVENTS_READ,
+}
+"""What the hot texts call only before their first write: without the right that call itself fails,
+and nothing is written. A check of one command costs as much as a small command."""
+
+
+def needed_by(name: str, code: str) -> set[str]:
+    """The commands of a script, or of a command of ``commit.lua``, that are checked before it."""
+    return commands_in(code) - _ONLY_BEFORE_WRITES.get(name, frozenset())
+
+
 def commands_in(code: str) -> set[str]:
     """Every command of the server that a script may call."""
     return set(_CALL.findall(code))
@@ -72,7 +88,7 @@ def with_check(name: str, code: str, called: str, *, is_function: bool = False) 
             each of those has a check of its own.
         is_function: servers with functions have ``redis.acl_check_cmd``.
     """
-    commands = commands_in(called)
+    commands = needed_by(name, called)
     asked = asked_all(commands, "KEYS[1]")
     if is_function:
         return _CHECK_OF_FUNCTION.format(asked=asked, code=code)

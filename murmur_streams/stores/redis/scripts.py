@@ -21,7 +21,7 @@ from murmur_streams.stores.redis.script_rights import (
     COMMIT,
     FREEING_SCRIPTS,
     asked_all,
-    commands_in,
+    needed_by,
     probes_of,
     with_check,
 )
@@ -191,7 +191,7 @@ def _collect_commands(
 
 @cache
 def _check_of_command(folder: Path, name: str, check: str) -> str:
-    commands = commands_in(_called_by(folder / "commands" / f"{name}.lua", folder))
+    commands = needed_by(name, _called_by(folder / "commands" / f"{name}.lua", folder))
     return check.format(
         name=name, asked=asked_all(commands, "key"), probes=probes_of(commands, frees=False)
     )
