@@ -20,7 +20,7 @@
 --   OK more next_due_ms (kind size fields)*  more: 1 if another call may find runs; -1: no run is delayed
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES base feed
--- COST 1 HGET, 1 SISMEMBER, 3 ZRANGEBYSCORE a target, 7 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
+-- COST 1 HGET, 1 SISMEMBER, 2 ZRANGEBYSCORE a target, 8 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
 -- include: time, refusals, keys, expiry, run, events, index, journal, queue, lifecycle, cancel, claiming, partition
 
 local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576

@@ -14,8 +14,9 @@ from benchmarks.programs.bench import TARGET, Bench, in_tasks
 from benchmarks.programs.reading import latencies
 
 SETTLING_SECONDS = 1.0
-MOST_SETTLING = 60
-FEW_COMMANDS = 20
+LOOK_SECONDS = 0.5
+MOST_SETTLING = 120
+FEW_COMMANDS = 10
 BATCH_SECONDS = 0.01
 KIB = 1024
 
@@ -61,6 +62,7 @@ async def follow_many(
     await in_tasks(bench.begin, run_ids)
     await _push_first(bench, run_ids)
     readers = await _subscribe(bench, run_ids, delays)
+    await _settled(bench)
     ready()
     began = bench.meter.mark()
     while len(delays) < expected:
@@ -117,7 +119,7 @@ async def _settled(bench: Bench) -> None:
     """Wait until the subscriptions have read all that there is: on a busy machine, for a while."""
     for _ in range(MOST_SETTLING):
         began = bench.meter.mark()
-        await asyncio.sleep(SETTLING_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)
         if bench.meter.mark().commands - began.commands < FEW_COMMANDS:
             return
 

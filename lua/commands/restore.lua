@@ -14,8 +14,10 @@
 --   EXISTS                  the id has a run; the caller finds out whether it is this one
 --   ELSEWHERE               the collected journal is incomplete, or does not exist
 -- WRITES run journal input result checkpoint restoring
--- COST 1 EXISTS, 1 XREVRANGE, 12 ZSCORE, 1 RENAME, 1 DEL, 3 SET, 1 HSET, 1 HMGET, 9 ZREM, 6 ZADD, 6 PEXPIREAT
--- include: states, time, keys, run, events, foldable, rows
+-- COST 1 EXISTS, 1 XREVRANGE, 12 ZSCORE, 1 DEL, 1 COPY, 2 RENAME, 3 SET, 1 HSET, 1 HMGET, 9 ZREM, 6 ZADD, 6 PEXPIREAT
+-- include: states, time, keys, run, events, journal, foldable, rows
+
+local COMPACTED = 32
 
 local function restore(run_id, at)
   local digest, last_id, due_ms, input, result, checkpoint, count = unpack(ARGV, at, at + 6)
@@ -37,11 +39,14 @@ local function restore(run_id, at)
   end
   -- RENAME replaces the tombstone of a deleted run with the same id, if one is left.
   redis.call('RENAME', restoring, keys.journal)
+  -- A long journal has no room to save, and a copy of it would take long.
+  local version = string.match(last_id, '-(%d+)$')
+  if tonumber(version) <= COMPACTED then compact_journal(keys.journal) end
   redis.call('DEL', keys.input, keys.result, keys.checkpoint)
   for name, payload in pairs({input = input, result = result, checkpoint = checkpoint}) do
     if payload ~= '' then redis.call('SET', keys[name], payload) end
   end
   redis.call('HSET', keys.run, 'live_until', digits(live_until), unpack(fields))
   write_rows(base, run_id, keys, deadline, now)
-  return 'OK ' .. string.match(last_id, '-(%d+)$')
+  return 'OK ' .. version
 end

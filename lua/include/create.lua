@@ -8,21 +8,24 @@ local function read_order(run, p, now)
   run.deadline_ms = (p.deadline_ms or 0) > 0 and math.max(now, run.due_ms) + p.deadline_ms or 0
 end
 
+-- Adds a value, unless it is empty, to the run's first entry and to its hash.
+local function set_both(fields, hash, name, value, name_in_hash)
+  if value == '' then return end
+  set_field(fields, name, value)
+  set_field(hash, name_in_hash or name, value)
+end
+
 local function write_order(run, p, fields, hash)
-  local options = {{'queued', 'queued', run.queued and '1' or ''},
-    {'priority', 'priority', run.priority ~= 0 and digits(run.priority) or ''},
-    {'due', 'due_ms', run.due_ms > 0 and digits(run.due_ms) or ''},
-    {'deadline', 'deadline_ms', run.deadline_ms > 0 and digits(run.deadline_ms) or ''},
-    {'deadline_span', 'deadline_span_ms', run.deadline_ms > 0 and digits(p.deadline_ms) or ''},
-    {'traceparent', 'traceparent', p.traceparent or ''},
-    {'tracestate', 'tracestate', p.tracestate or ''},
-    {'request_sha256', 'request_sha256', p.request_sha256 or ''}}
-  for _, each in ipairs(options) do
-    if each[3] ~= '' then
-      set_field(fields, each[1], each[3])
-      set_field(hash, each[2], each[3])
-    end
+  set_both(fields, hash, 'queued', '1')
+  if run.priority ~= 0 then set_both(fields, hash, 'priority', digits(run.priority)) end
+  if run.due_ms > 0 then set_both(fields, hash, 'due', digits(run.due_ms), 'due_ms') end
+  if run.deadline_ms > 0 then
+    set_both(fields, hash, 'deadline', digits(run.deadline_ms), 'deadline_ms')
+    set_both(fields, hash, 'deadline_span', digits(p.deadline_ms), 'deadline_span_ms')
   end
+  set_both(fields, hash, 'traceparent', p.traceparent)
+  set_both(fields, hash, 'tracestate', p.tracestate)
+  set_both(fields, hash, 'request_sha256', p.request_sha256)
 end
 
 -- The arguments of a run that is put into a queue.
@@ -67,23 +70,15 @@ local function create_run(run_id, p, is_reused)
   if tombstone then redis.call('DEL', keys.journal) end
   local fields = {'type', 'run.created', 'target', p.target, 'epoch', p.epoch}
   local hash = {'target', p.target, 'state', 'pending', 'version', '1', 'epoch', p.epoch,
-    'last_ms', digits(ms), 'created_ms', digits(ms), 'attempt', '0'}
+    'last_ms', writer.moment, 'created_ms', writer.moment, 'attempt', '0'}
   if p.input ~= '' then
-    for _, f in ipairs({fields, hash}) do
-      set_field(f, 'input_size', p.input_size)
-      set_field(f, 'input_sha256', p.input_sha256)
-    end
+    set_both(fields, hash, 'input_size', p.input_size)
+    set_both(fields, hash, 'input_sha256', p.input_sha256)
     set_payload(keys.input, p.input, deadline)
   end
-  if p.metadata ~= '' then
-    set_field(fields, 'metadata_json', p.metadata)
-    set_field(hash, 'metadata_json', p.metadata)
-  end
-  if p.tenant ~= '' then
-    set_field(fields, 'tenant', p.tenant)
-    set_field(hash, 'tenant', p.tenant)
-  end
-  write_order(run, p, fields, hash)
+  set_both(fields, hash, 'metadata_json', p.metadata)
+  set_both(fields, hash, 'tenant', p.tenant)
+  if run.queued then write_order(run, p, fields, hash) end
   set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
   add_entry(writer, fields)

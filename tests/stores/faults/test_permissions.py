@@ -20,7 +20,7 @@ from murmur_streams.stores import redis as store_modules
 from murmur_streams.stores.redis.connection.checks import OWN_PROBES, PROBES, WORKER_PROBES
 from murmur_streams.stores.redis.scripts import load_library, load_scripts
 from tests.stores.faults.conftest import StoreMaker
-from tests.stores.faults.events import names_in_stream, note
+from tests.stores.faults.events import names_in_journal, names_in_stream, note
 from tests.stores.faults.refusals import SECRET, TRIED_AGAIN, limited, refusal
 from tests.stores.faults.servers import SpareServer, has_functions
 
@@ -188,6 +188,21 @@ async def test_the_rights_in_the_documentation_suffice(
         await store.finish("run", RunState.COMPLETED, claim=claim.token)
         assert "a" in await names_in_stream(store, "run")
         assert await admin.acl_log() == []
+
+
+async def test_a_user_who_may_not_copy_has_larger_journals(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    """COPY only saves memory: without it runs are written all the same, and nothing is denied."""
+    async with spare.client() as admin:
+        await limited(admin, "+@all", "-copy")
+        store = make_store(spare.url(f"limited:{SECRET}"))
+        await store.create("run", "work")
+        await store.append("run", note("run", "a"))
+        assert await names_in_journal(store, "run") == ["a"]
+        assert (await store.audit("run")).problems == ()
+        if int((await admin.info("server"))["redis_version"].split(".")[0]) >= 7:
+            assert await admin.acl_log() == []
 
 
 async def test_what_only_a_worker_needs_is_asked_of_workers_alone(
