@@ -15,7 +15,7 @@ from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
-from tests.servers import Space
+from tests.servers import Space, forget_scripts
 
 WORK = [TargetRule("work")]
 
@@ -125,6 +125,6 @@ async def test_a_wait_without_loaded_scripts_asks_for_a_claim(
 ) -> None:
     """After a restart of the server the next claim loads them."""
     await store.submit("run", "work")
-    space.admin.script_flush()
+    forget_scripts(space.admin)
     assert await waiting(queue, Bell()) == Claimed([], 0.0)
     assert len((await queue.claim("worker", WORK, 1)).claims) == 1

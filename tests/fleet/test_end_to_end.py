@@ -124,10 +124,10 @@ async def test_a_refused_submission_writes_nothing(
 ) -> None:
     """A bad input, id or agent leaves the server as it was."""
     await typed.submit(app.counts, Job())
-    before = space.dump()
+    before = space.dump_without_records()
     with pytest.raises(error):
         await typed.submit(agent, given, run_id=run_id)
-    assert space.dump() == before
+    assert space.dump_without_records() == before
 
 
 async def test_a_run_id_is_taken_once(typed: Fleet) -> None:

@@ -44,14 +44,9 @@ def unchanged(space: Space) -> Generator[None]:
 
     Except for the records of calls: a refused call is recorded, too.
     """
-    before = without_records(space)
+    before = space.dump_without_records()
     yield
-    assert without_records(space) == before
-
-
-def without_records(space: Space) -> dict[str, object]:
-    """Everything on the server, but for what makes a call repeatable."""
-    return {key: value for key, value in space.dump().items() if ":producer:" not in key}
+    assert space.dump_without_records() == before
 
 
 @dataclass

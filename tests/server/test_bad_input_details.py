@@ -18,7 +18,6 @@ from tests.server.serving import (
     submitted,
     task,
     unchanged,
-    without_records,
 )
 from tests.server.test_bad_input import JSON, OF_RUNS, RUN_IDS
 from tests.servers import Space
@@ -238,9 +237,9 @@ async def test_a_cancel_of_what_is_cancelled_or_over_changes_nothing(
     elif state.is_terminal:
         await store.finish(run_id, state)
     first = await client.post(f"/runs/{run_id}/cancel", json={"reason": "first"})
-    before = without_records(space)
+    before = space.dump_without_records()
     again = await client.post(f"/runs/{run_id}/cancel", json={"reason": reason})
-    assert without_records(space) == before
+    assert space.dump_without_records() == before
     assert (first.status_code, again.status_code) == (200, 200)
     assert again.json() == first.json()
 
