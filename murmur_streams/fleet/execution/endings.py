@@ -31,6 +31,7 @@ from murmur_streams.stores.work_store import WorkStore
 logger = logging.getLogger("murmur_streams.worker")
 
 BACKEND = "murmur-streams"
+_AnyResult = AgentResult[object]
 WORKER_STOPPED = "worker_stopped"
 _OUR_FRAMES = re.compile(r"/murmur_streams/(fleet/execution/\w+|threads)\.py$")
 """The frames between a worker and the agent that it calls."""
@@ -215,7 +216,7 @@ class Endings:
 
     def _result(self, output: object, error: BaseException | None) -> RunResult:
         duration_ms = round((time.monotonic() - self._began) * 1000)
-        return AgentResult[object](
+        return _AnyResult(
             output=output,
             error=error,
             metadata=ResultMetadata(duration_ms=duration_ms, backend=BACKEND),

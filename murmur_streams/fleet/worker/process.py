@@ -29,7 +29,10 @@ def worker_id_of(given: str | None) -> str:
         InvalidInputError: the id breaks the rules.
     """
     if given is None:
-        return f"{host_name()}-{os.getpid()}-{secrets.token_hex(2)}"
+        # At most 64 characters: a longer value doubles the memory of a run's hash. The names of
+        # pods differ at their end.
+        host = host_name()[-48:].lstrip("._-")
+        return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
     if _ID.fullmatch(given):
         return given
     raise InvalidInputError(
