@@ -221,6 +221,8 @@ def answers_to(call: NumberedCall, texts: Sequence[bytes]) -> list[Answer | Scri
             answers += [tuple(answer.split(" "))] * count
         else:
             answers += [tuple(each.split(" ")) for each in answer.split("|")]
+    if len(answers) != len(call.writes):
+        raise ValueError(f"{len(answers)} answers came to {len(call.writes)} writes")
     return answers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import cast
 
 from murmur_streams.core.rules.decide import Answer
@@ -69,16 +70,14 @@ class HandWriter:
         self._sending = None
         reply = await self._reply_to(call, call.writes[0].run_id)
         self.reply = [text.decode() for text in reply]
-        is_for_it = self.reply[0] == "OK" and len(reply) == len(call.groups) + 1
-        # A repeated number gets the answers of the first call with it, whatever it carries.
-        answers = (
-            answers_to(call, reply[1:]) if is_for_it else [(self.reply[0],)] * len(call.writes)
-        )
-        for write, answer in zip(call.writes, answers, strict=False):
-            if isinstance(answer, Exception):
-                write.answer.set_exception(answer)
-            else:
-                write.answer.set_result(answer)
+        answers = [(self.reply[0],)] * len(call.writes)
+        if self.reply[0] == "OK":
+            # A repeated number gets the answers of the first call with it. They need not be as many
+            # as its writes.
+            with contextlib.suppress(ValueError):
+                answers = answers_to(call, reply[1:])
+        for write, answer in zip(call.writes, answers, strict=True):
+            write.finish(answer)
 
     async def _reply_to(self, call: NumberedCall, run_id: str) -> list[bytes]:
         server = self._store._server
