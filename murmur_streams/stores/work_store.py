@@ -229,7 +229,7 @@ class WorkStore(RunStore, ABC):
         bounds.check_event_count(len(events))
         bounds.check_expected_version(expected_version)
         limit = self._limits.max_event_bytes
-        fields = tuple(event_fields(event, run_id, limit) for event in events)
+        fields = tuple([event_fields(event, run_id, limit) for event in events])
         answer = await self._execute(
             run_id, commands.Append(fields, expected_version, check_claim(claim))
         )

@@ -23,6 +23,13 @@ class NumberedCalls:
         self.restart()
         self._last_weights: tuple[int, int] = (0, 0)
         """Of the last two calls."""
+        self.early_weight = 0
+        """From this weight of waiting writes on, the next call may leave before the end of a turn.
+
+        A hundred tasks that write in turn get their answers together and write again together. With
+        all of that in one call, client and server would wait for each other. So the server begins
+        when half of what usually waits is there.
+        """
 
     def restart(self) -> None:
         """Begin with a new producer id, and number the calls in flight anew."""
@@ -51,12 +58,28 @@ class NumberedCalls:
         self._last_weights = (self._last_weights[1], weight)
         call = NumberedCall(self.n, groups, now_ms, weight)
         self.in_flight.append(call)
+        self._note_change()
         return call
 
     def settle(self, call: NumberedCall) -> None:
         """Note that the first call in flight was answered."""
         self.known = max(self.known, call.n)
-        self.in_flight.popleft()
+        self.drop(call)
+
+    def drop(self, call: NumberedCall) -> None:
+        """Remove a call from those in flight."""
+        self.in_flight.remove(call)
+        self._note_change()
+
+    def expect(self, weight: int) -> None:
+        """Expect that so much waits together: the next call leaves at the end of a turn."""
+        self._last_weights = (weight, weight)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self.early_weight = (sum(self._last_weights) + 1) // 2
+        if self.in_flight:
+            self.early_weight = self.in_flight[0].weight
 
     def arguments(
         self, call: NumberedCall, durations: Durations, partitions: int
@@ -80,13 +103,3 @@ class NumberedCalls:
         # again first, in its order.
         is_answered = first.reply is not None and first.reply.done()
         return not is_answered and 2 * weight >= first.weight
-
-    def may_send_early(self, weight: int) -> bool:
-        """Whether half of what usually waits is there, so that the server can begin with it.
-
-        A hundred tasks that write in turn get their answers together and write again together. With
-        all of that in one call, client and server would wait for each other.
-        """
-        if not self.in_flight:
-            return 2 * weight >= sum(self._last_weights)
-        return weight >= self.in_flight[0].weight and self.may_send(weight)

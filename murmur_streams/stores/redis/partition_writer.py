@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
-from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
@@ -88,17 +87,19 @@ class PartitionWriter:
 
     def add(self, write: WaitingWrite) -> None:
         """Queue a write; its future yields the answer."""
-        self._waiting.add(write)
-        if self._recovering is None and self._calls.may_send_early(self._waiting.weight):
+        waiting, calls = self._waiting, self._calls
+        waiting.add(write)
+        is_enough = waiting.weight >= calls.early_weight and self._recovering is None
+        if is_enough and calls.may_send(waiting.weight):
             self._send_first()
-        else:
+        elif not self._is_scheduled:
             self._schedule()
 
     async def abandon(self) -> None:
         """Give up what waits and what is in flight."""
         self._is_abandoned = True
-        for write in self._waiting.take_all():
-            self._finish(write, StoreClosedError("the store was closed before the write"))
+        closed = StoreClosedError("the store was closed before the write")
+        self._refuse(self._waiting.take_all(), closed)
         if self._recovering is not None:
             self._recovering.cancel()
             await asyncio.gather(self._recovering, return_exceptions=True)
@@ -163,17 +164,20 @@ class PartitionWriter:
             self._fail(call, bug)
             return None
         self._calls.settle(call)
-        for write, answer in zip(call.writes, answers, strict=True):
+        writes = call.writes
+        # Also of cancelled callers: their bytes stayed in the budget until the answer came.
+        self.budget.release(sum([write.size for write in writes]), len(writes))
+        for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, ScriptError):
-                self._finish(write, failures.clear_error(answer, self._server.where))
+                write.finish(failures.clear_error(answer, self._server.where))
             else:
-                self._finish(write, answer)
+                write.finish(answer)
         return None
 
-    def _finish(self, write: WaitingWrite, answer: Answer | BaseException) -> None:
-        # Also when its caller was cancelled: its bytes stayed in the budget until the answer came.
-        self.budget.release(write.size)
-        write.finish(answer)
+    def _refuse(self, writes: Sequence[WaitingWrite], error: BaseException) -> None:
+        for write in writes:
+            self.budget.release(write.size)
+            write.finish(error)
 
     async def _recover(self) -> None:
         """Send what is in flight again, in its order, until each answer is known."""
@@ -285,13 +289,11 @@ class PartitionWriter:
         if call.maybe_applied:
             call.mode = "recorded"
             return False
-        refused = failures.clear_error(reason, self._server.where)
-        for write in call.keep_freeing():
-            self._finish(write, refused)
+        self._refuse(call.keep_freeing(), failures.clear_error(reason, self._server.where))
         if call.groups:
             call.mode = "freeing"
             return False
-        self._in_flight.popleft()
+        self._calls.drop(call)
         return True
 
     async def _prepare_retry(self, error: BaseException, attempt: int) -> None:
@@ -302,9 +304,8 @@ class PartitionWriter:
             await self._prepare(error)
 
     def _fail(self, call: NumberedCall, error: BaseException) -> None:
-        self._in_flight.remove(call)
-        for write in call.writes:
-            self._finish(write, error)
+        self._calls.drop(call)
+        self._refuse(call.writes, error)
         self._send_next()
 
     def _lost(self, call: NumberedCall, reason: BaseException) -> MurmurError:

@@ -45,8 +45,8 @@ def counted(events: Sequence[Fields]) -> list[Any]:
     arguments: list[Any] = []
     for fields in events:
         arguments.append(2 * len(fields))
-        for name, value in fields.items():
-            arguments += (name, value)
+        for pair in fields.items():
+            arguments += pair
     return arguments
 
 

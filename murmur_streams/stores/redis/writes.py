@@ -283,9 +283,9 @@ class WriteBudget:
                 self.release(size)
             raise
 
-    def release(self, size: int) -> None:
-        """Give back what ``take`` or ``reserve`` took."""
-        self._writes -= 1
+    def release(self, size: int, writes: int = 1) -> None:
+        """Give back what ``take`` or ``reserve`` took for so many writes."""
+        self._writes -= writes
         self._size -= size
         if self._line:
             self._admit_next()
