@@ -71,7 +71,6 @@ def inspections_of(keys: Keys, run: Run) -> list[Inspection]:
         ("its last entries, newest first", "XREVRANGE", journal, "+", "-", "COUNT", "5"),
         ("the input, as JSON", "GET", keys.input(run_id)),
         ("the result, as JSON", "GET", keys.result(run_id)),
-        (_PRODUCERS, "HGETALL", keys.producers(run_id)),
         ("milliseconds until it expires; -1: never", "PTTL", hash_key),
         ("its position in the list of runs", "ZSCORE", keys.index(partition), listed),
     ]
@@ -79,9 +78,6 @@ def inspections_of(keys: Keys, run: Run) -> list[Inspection]:
         rows.append(("its last checkpoint, as JSON", "GET", keys.checkpoint(run_id)))
     rows += _when_ended(keys, run) if run.state.is_terminal else _while_live(keys, run)
     return [Inspection(shows, tuple(argv)) for shows, *argv in rows]
-
-
-_PRODUCERS = "the last write of each producer: this makes retries safe"
 
 
 def _when_ended(keys: Keys, run: Run) -> list[tuple[str, ...]]:
