@@ -71,11 +71,6 @@ class NumberedCalls:
         self.in_flight.remove(call)
         self._note_change()
 
-    def expect(self, weight: int) -> None:
-        """Expect that so much waits together: the next call leaves at the end of a turn."""
-        self._last_weights = (weight, weight)
-        self._note_change()
-
     def _note_change(self) -> None:
         self.early_weight = (sum(self._last_weights) + 1) // 2
         if self.in_flight:

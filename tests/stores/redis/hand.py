@@ -92,7 +92,9 @@ class HandWriter:
 
 def expect_many(writer: Writer) -> None:
     """Let the next writes of one turn of the loop leave in one call, at its end."""
-    writer._of(0)._calls.expect(10**9)
+    calls = writer._of(0)._calls
+    calls._last_weights = (10**9, 10**9)
+    calls._note_change()
 
 
 def calls_by_hand(writer: HandWriter, durations: Durations) -> Calls:
