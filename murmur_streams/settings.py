@@ -185,8 +185,8 @@ class Settings:
     url: str | None = _setting(
         None,
         _URL,
-        "The store of the runs: `redis://`, `rediss://`, `unix://`, `embedded:`, `sqlite:` or "
-        "`rocksdb:`.",
+        "The store of the runs: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, "
+        "`embedded:`, `sqlite:` or `rocksdb:`.",
         "the embedded server",
     )
     data_dir: Path | None = _setting(

@@ -17,6 +17,7 @@ from tests.server_choice import (
     BINARIES,
     DOCKER,
     EMBEDDED,
+    SENTINEL,
     VARIABLE,
     WITHOUT_FUNCTIONS,
     NoServerError,
@@ -25,6 +26,8 @@ from tests.server_choice import (
 
 IMAGES = ("redis:8", "valkey/valkey:9")
 """Servers for a machine with a container engine."""
+SERVICES = (f"{SENTINEL}{EMBEDDED}", f"{SENTINEL}redis-7.0")
+"""Services of Sentinels: the tests that go through a store's connections."""
 SCRIPTED = (f"{EMBEDDED}{WITHOUT_FUNCTIONS}", f"redis-8.2{WITHOUT_FUNCTIONS}")
 """Servers with functions, on which the store has to load scripts nevertheless."""
 TESTS = (
@@ -57,7 +60,7 @@ class Outcome:
 
 def main(names: list[str]) -> int:
     """Run the tests on each server and print a summary; the exit code is 1 when one failed."""
-    everything = [*BINARIES, *SCRIPTED, *(DOCKER + image for image in IMAGES)]
+    everything = [*BINARIES, *SCRIPTED, *SERVICES, *(DOCKER + image for image in IMAGES)]
     outcomes = [run_on(name) for name in names or everything]
     print("\nThe server matrix; fakeredis and Valkey 9 are part of `make test`:")
     for outcome in outcomes:
@@ -72,7 +75,7 @@ def run_on(name: str) -> Outcome:
         shown = name.replace(":", " ", 1) if name.startswith(DOCKER) else name.replace("-", " ")
         print(f"NOT RUN: {shown} ({missing})", flush=True)
         return Outcome(name, f"NOT RUN: {missing}", ok=True)
-    tests = TESTS if name.startswith(DOCKER) else TESTS + OWN_SERVERS
+    tests = TESTS if name.startswith((DOCKER, SENTINEL)) else TESTS + OWN_SERVERS
     command = [sys.executable, "-m", "pytest", *tests, "--hypothesis-profile=matrix", "-q"]
     command += ["-n", os.environ.get("WORKERS", "2"), "--maxfail=10"]
     command += ["-p", "no:cacheprovider", "--timeout=60"]

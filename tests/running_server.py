@@ -1,4 +1,4 @@
-"""The chosen server, running: on a socket in a temporary folder, or in a container."""
+"""The chosen server, running: on a socket in a temporary folder, a service, or in a container."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from redis.exceptions import RedisError
 
 from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.embedded.launch import config_text
-from tests.server_choice import DOCKER, EMBEDDED, chosen, own_settings, server_binary
+from tests.sentinel_group import sentinel_group
+from tests.server_choice import (
+    DOCKER,
+    EMBEDDED,
+    SENTINEL,
+    chosen,
+    own_settings,
+    server_binary,
+)
 
 PATIENCE_SECONDS = 30.0
 
@@ -25,6 +33,10 @@ PATIENCE_SECONDS = 30.0
 def running_server(folder: Path) -> Generator[tuple[str, Redis]]:
     """The chosen server: its URL, and a client that may do everything."""
     name = chosen()
+    if name.startswith(SENTINEL):
+        with short_folder() as short, sentinel_group(short) as group, group.primary.client as admin:
+            yield group.url, admin
+        return
     if name == EMBEDDED:
         server = _embedded(folder)
     elif name.startswith(DOCKER):
@@ -51,8 +63,11 @@ def _embedded(folder: Path) -> Generator[str]:
 
 @contextlib.contextmanager
 def _process(binary: Path) -> Generator[str]:
-    # In a folder with a short name: a socket's path has at most about a hundred bytes.
-    folder = Path(tempfile.mkdtemp(prefix="murmur-test-"))
+    with short_folder() as folder:
+        yield from _process_in(folder, binary)
+
+
+def _process_in(folder: Path, binary: Path) -> Generator[str]:
     socket, config = folder / "s", folder / "server.conf"
     # Every version knows each of these settings.
     text = config_text(folder, socket)
@@ -67,6 +82,15 @@ def _process(binary: Path) -> Generator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def short_folder() -> Generator[Path]:
+    """A folder with a short name: a socket's path has at most about a hundred bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="murmur-test-"))
+    try:
+        yield folder
+    finally:
         shutil.rmtree(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -13,6 +13,10 @@ from redis.exceptions import ResponseError
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.key_audit import dump_keys
+
+OF_SENTINELS = ("ping", "info", "publish", "replconf")
+"""The commands that Sentinels and replicas send all the time."""
+_OF_OTHERS = frozenset(f"cmdstat_{name}" for name in OF_SENTINELS)
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,25 @@ class Space:
     prefix: str = field(default_factory=lambda: f"test-{secrets.token_hex(4)}")
 
     @property
+    def server_url(self) -> str:
+        """The address of the one server; of a service, that of the primary."""
+        if "sentinel" not in self.url:
+            return self.url
+        given = self.admin.connection_pool.connection_kwargs
+        return f"redis://{given['host']}:{given['port']}/0"
+
+    @property
     def keys(self) -> Keys:
         return Keys(self.prefix)
 
     def store(self, **options: Any) -> RedisRunStore:
         """Open a store; the caller closes it."""
         return RedisRunStore(self.url, key_prefix=self.prefix, **options)
+
+    def commands(self) -> int:
+        """How many commands the server has executed, those of Sentinels and replicas left out."""
+        stats = cast("dict[str, dict[str, int]]", self.admin.info("commandstats"))
+        return sum(each["calls"] for name, each in stats.items() if name not in _OF_OTHERS)
 
     def dump(self) -> dict[str, object]:
         """Everything on the server."""

@@ -9,8 +9,8 @@ _OF_PATHS = frozenset({"sqlite:", "rocksdb:", "embedded:", "unix:", "memory:"})
 _OPTION = re.compile(
     r"([?&;](?:[^=&#]*(?:password|passwd|secret|token)[^=&]*|user(?:name)?)=)[^&]*", re.IGNORECASE
 )
-# A port that is not a number may be a password whose @ was forgotten.
-_BAD_PORT = re.compile(r"([^/?#:\[]*):(?!\d*(?:[/?#]|$)).*", re.DOTALL)
+# A port that is not a number may be a password whose @ was forgotten. Several hosts have a comma.
+_BAD_PORT = re.compile(r"((?:[^/?#:,\[]*(?::\d*)?,)*[^/?#:\[]*):(?!\d*(?:[/?#,]|$)).*", re.DOTALL)
 
 
 def redacted(url: str) -> str:

@@ -217,7 +217,7 @@ class RedisRunStore(MurmurRunStore):
     """Runs in Redis or Valkey, shared by every server that names the same one and prefix.
 
     Args:
-        url: redis://, rediss:// or unix://; exactly one of ``url`` and ``client``.
+        url: redis://, rediss://, unix:// or redis+sentinel://; exactly one of it and ``client``.
         client: the caller's own client; this store does not close it.
         owner_lease_seconds: how long after the death of a server another server fails its runs
             with ``owner_lost``; None: they stay running.

@@ -14,9 +14,11 @@ from murmur_streams.stores.local.engine.store import LocalRunStore
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 
-_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+_REDIS_SCHEMES = frozenset({"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"})
 _DISK_SCHEMES = frozenset({"sqlite", "rocksdb"})
-_SCHEMES = "memory:, redis://, rediss://, unix://, embedded:, sqlite: or rocksdb:"
+_SCHEMES = (
+    "memory:, redis://, rediss://, unix://, redis+sentinel://, embedded:, sqlite: or rocksdb:"
+)
 
 AnyStore = RedisRunStore | LocalRunStore
 
@@ -26,6 +28,7 @@ def open_store(url: str, **options: Any) -> AnyStore:
 
     Args:
         url: ``memory:``, ``redis://host:6379/0``, ``rediss://…``, ``unix:///path/to/socket``,
+            ``redis+sentinel://host:26379,host:26379/service`` (``rediss+sentinel://…``),
             ``embedded:`` (the default folder) or ``embedded:///path/to/folder``,
             ``sqlite:///path/to/file`` or ``rocksdb:///path/to/folder`` (``sqlite:runs.db`` is a
             path from the current folder). An embedded server is started here if none runs, which

@@ -16,10 +16,15 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def pause_before_retry(attempt: int) -> None:
-    """Wait after so many failures, counted from 0; two seconds at the longest.
+def retry_pause_seconds(attempt: int) -> float:
+    """How long to wait after so many failures, counted from 0; two seconds at the longest.
 
     The pause is longer each time, and random, so that not all callers try again at once.
     """
     pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(attempt, _MOST_DOUBLINGS))
-    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, no secret
+
+
+async def pause_before_retry(attempt: int) -> None:
+    """Wait for ``retry_pause_seconds``."""
+    await asyncio.sleep(retry_pause_seconds(attempt))

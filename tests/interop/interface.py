@@ -342,7 +342,7 @@ async def test_closing_twice_is_closing_once(space: Space) -> None:
 
 async def test_a_client_of_the_callers_stays_open(space: Space) -> None:
     """The store does not close it."""
-    client = Redis.from_url(space.url)
+    client = Redis.from_url(space.server_url)
     store = RedisRunStore(client=client, key_prefix=space.prefix)
     assert store.client is client
     await store.create("once", TARGET)
@@ -353,7 +353,7 @@ async def test_a_client_of_the_callers_stays_open(space: Space) -> None:
 
 def test_exactly_one_of_url_and_client_is_given(space: Space) -> None:
     """None or both raise ValueError."""
-    for url, client in ((None, None), (space.url, Redis.from_url(space.url))):
+    for url, client in ((None, None), (space.url, Redis.from_url(space.server_url))):
         with pytest.raises(ValueError, match="exactly one"):
             RedisRunStore(url, client=client)
 

@@ -66,7 +66,7 @@ class Sandbox:
         """The script, or the command that the commit executes."""
         self._way = way
         self._admin: Any = space.admin
-        self._limited: Any = Redis.from_url(space.url, username="limited", password=SECRET)
+        self._limited: Any = Redis.from_url(space.server_url, username="limited", password=SECRET)
         self.permit()
         self._saved = [
             (name, max(0, expires_at), content)

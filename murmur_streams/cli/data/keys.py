@@ -111,8 +111,11 @@ def client_for(session: Session, store: RedisRunStore) -> ClientCommand:
     """How to reach the server from a shell; a password is never printed."""
     given = store.client.connection_pool.connection_kwargs
     cli = redis_cli(given, tls=store.where.startswith("rediss:"))
+    url = ("--url", redacted(session.given.url)) if session.given.url else ()
+    if "+sentinel:" in store.where:
+        hint = "it asks the Sentinels for the primary: SENTINEL GET-MASTER-ADDR-BY-NAME names it"
+        return ClientCommand(("murmur-streams", "redis", *url), hint)
     if session.is_embedded:
-        url = ("--url", redacted(session.given.url)) if session.given.url else ()
         hint = f"redis-cli does it, too, while the server runs: {shlex.join(cli)}"
         return ClientCommand(("murmur-streams", "redis", *url), hint)
     if given.get("password"):

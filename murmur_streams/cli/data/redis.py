@@ -18,7 +18,7 @@ from murmur_streams.cli.shell.command import FAILED, command
 from murmur_streams.cli.shell.session import Session
 from murmur_streams.core.model.errors import InvalidInputError, StoreUnavailableError
 from murmur_streams.stores.redis.connection import failures
-from murmur_streams.stores.redis.connection.connections import Connections
+from murmur_streams.stores.redis.connection.pools import Pools
 
 CONNECT_SECONDS = 5.0
 Reply = object
@@ -92,9 +92,9 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
         StoreUnavailableError, StoreConfigurationError: it failed, or was lost.
     """
     async with session.redis_store() as store:
-        connections = Connections(store.client, size=1, deadline_seconds=CONNECT_SECONDS)
+        pools = Pools(store.client, CONNECT_SECONDS)
         try:
-            async with connections.connection() as connection:
+            async with pools.commands.connection() as connection:
                 yield connection
         except failures.NeverSentError as error:
             cause = error.__cause__ or error
@@ -102,7 +102,7 @@ async def raw_connection(session: Session) -> AsyncGenerator[Any]:
                 raise failures.clear_error(cause, store.where) from None
             raise failures.unavailable(store.where, cause) from None
         finally:
-            await connections.close()
+            await pools.close()
 
 
 async def ask(connection: Any, argv: Sequence[str]) -> Reply:

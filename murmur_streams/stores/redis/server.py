@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,12 +16,12 @@ from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.own_tasks import is_cancelled, start_task
 from murmur_streams.stores.redis.connection import checks, failures
-from murmur_streams.stores.redis.connection.connections import Connections, Reply
+from murmur_streams.stores.redis.connection.connections import Reply
+from murmur_streams.stores.redis.connection.pools import Pools
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.loading import Loader, is_complete
 from murmur_streams.stores.redis.preparation import Preparation
 from murmur_streams.stores.redis.replies import read_answer, text
-from murmur_streams.stores.timing import pause_before_retry
 
 logger = logging.getLogger("murmur_streams.redis")
 
@@ -32,8 +31,6 @@ OPENING_SECONDS = 5.0
 """Patience for the first connection: a wrong address is more likely than a broken network."""
 LONGEST_RETRY_SECONDS = 300.0
 """Scripts remember a write for ten minutes: a retry after that would be applied a second time."""
-COMMAND_CONNECTIONS = 4
-BLOCKING_CONNECTIONS = 1_000
 
 _T = TypeVar("_T")
 Revive = Callable[[], Awaitable[None]]
@@ -67,9 +64,8 @@ class Server:
         self.where = where
         self.retry_seconds = retry_seconds
         self.call_seconds = call_seconds
-        connections = functools.partial(Connections, client, deadline_seconds=call_seconds)
-        self._commands = connections(size=COMMAND_CONNECTIONS)
-        self._blocking = connections(size=BLOCKING_CONNECTIONS)
+        self._pools = Pools(client, call_seconds)
+        self._commands, self._blocking = self._pools.commands, self._pools.blocking
         self.loader = Loader(self._commands)
         self.preparation = Preparation(self._commands, keys, where, self.loader)
         self.can_half_close = self._blocking.can_half_close
@@ -239,7 +235,7 @@ class Server:
 
     async def recover(self, attempt: int) -> None:
         """Wait with backoff and jitter before a further try, and revive an embedded server."""
-        await pause_before_retry(attempt)
+        await self._pools.pause_before_retry(attempt)
         if self._revive is None or self._closed:
             return
         try:
@@ -262,8 +258,7 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._commands.close()
-        await self._blocking.close()
+        await self._pools.close()
 
     @property
     def closed(self) -> bool:
@@ -294,6 +289,7 @@ class Server:
         info = await self._retrying(preparation.begin, min(self.retry_seconds, OPENING_SECONDS))
         watching = preparation.watch(may_ask="maxmemory_policy" in info)
         self._watching = start_task(watching, "watch the server")
+        self._pools.watch()
         if self.when_ready is not None:
             self.when_ready()
 

@@ -31,7 +31,7 @@ from murmur_streams.core.rules.executions import check_answer
 from murmur_streams.settings import DAY_SECONDS
 from murmur_streams.stores.redis.audit import gather_audit
 from murmur_streams.stores.redis.calls import Calls
-from murmur_streams.stores.redis.connection.connections import client_from_url
+from murmur_streams.stores.redis.connection.urls import client_from_url
 from murmur_streams.stores.redis.dead import RedisDeadLetters
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.ends import EndWaits
@@ -60,7 +60,7 @@ class RedisRunStore(WorkStore):
     written. Whether the journal survives a crash of the machine is up to the server's persistence.
 
     Args:
-        url: redis://, rediss:// or unix://; exactly one of ``url`` and ``client``.
+        url: redis://, rediss://, unix:// or redis+sentinel://; exactly one of it and ``client``.
         client: the caller's client, which the caller closes; the store's own connections use its
             address and credentials.
         key_prefix: the beginning of every key.

@@ -31,6 +31,14 @@ BAD_URLS = {
     "redis://[::1": "malformed",
     "redis://127.0.0.1?socket_keepalive_time=1": "socket_keepalive_time",
     "redis://127.0.0.1?socket_timeout=soon": "value",
+    "redis+sentinel://127.0.0.1": "names no service",
+    "redis+sentinel://127.0.0.1/": "names no service",
+    "redis+sentinel:///runs": "not host or host:port",
+    "redis+sentinel://127.0.0.1,/runs": "not host or host:port",
+    "redis+sentinel://127.0.0.1:99999/runs": "not host or host:port",
+    "redis+sentinel://127.0.0.1:26379,127.0.0.1:port/runs": "not host or host:port",
+    "redis+sentinel://127.0.0.1/runs/zero": "database",
+    "redis+sentinel://127.0.0.1/runs?socket_keepalive_time=1": "socket_keepalive_time",
     "memory://host": "names no store",
     "embedded://host/path": "names a host",
 }
@@ -46,6 +54,10 @@ def test_a_malformed_url_is_refused_before_anything_is_connected(url: str) -> No
 
 
 SECRET_URLS = [
+    f"redis+sentinel://user:{SECRET}@127.0.0.1:1,127.0.0.1:2/runs",
+    f"redis+sentinel://:{SECRET}@127.0.0.1:1,127.0.0.1:2/runs",
+    f"redis+sentinel://127.0.0.1:1,127.0.0.1:{SECRET}/runs",
+    f"redis+sentinel://127.0.0.1:1/runs?sentinel_password={SECRET}",
     f"redis://user:{SECRET}@127.0.0.1:1",
     f"redis://{SECRET}@127.0.0.1:1",
     f"redis://{SECRET}@127.0.0.1:port",

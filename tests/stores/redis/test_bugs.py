@@ -99,7 +99,7 @@ async def store(space: Space, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     """A store that has run ``there``, over a client whose connections may get a bug."""
     monkeypatch.setattr(Buggy, "broken", "")
     monkeypatch.setattr(lane, "take_over", broken_take_over)
-    async with Redis.from_url(space.url) as client:
+    async with Redis.from_url(space.server_url) as client:
         pool: Any = client.connection_pool
         pool.connection_class = type("Theirs", (Buggy, pool.connection_class), {})
         async with RedisRunStore(client=client, key_prefix=space.prefix) as store:

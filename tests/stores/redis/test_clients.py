@@ -103,7 +103,7 @@ async def lives_a_run(store: RedisRunStore) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 async def test_a_store_works_over_a_client_of_any_settings(space: Space, name: str) -> None:
     """For each setting of redis-py, a run lives through the store and the client stays open."""
-    async with Redis.from_url(space.url, **SETTINGS[name]) as client:
+    async with Redis.from_url(space.server_url, **SETTINGS[name]) as client:
         async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
             await lives_a_run(store)
         assert await client.ping()
@@ -112,7 +112,7 @@ async def test_a_store_works_over_a_client_of_any_settings(space: Space, name: s
 @pytest.mark.parametrize("name", POOLS)
 async def test_a_store_works_over_a_client_of_any_pool(space: Space, name: str) -> None:
     """A run lives through the store with each kind of connection pool."""
-    client = POOLS[name](space.url)
+    client = POOLS[name](space.server_url)
     async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
         await lives_a_run(store)
     assert await client.ping()
@@ -149,7 +149,7 @@ async def test_a_store_uses_its_clients_credentials_over_tcp(tmp_path: Path, how
 
 async def test_a_store_outlives_its_closed_client(space: Space) -> None:
     """The store makes connections of its own."""
-    client = Redis.from_url(space.url)
+    client = Redis.from_url(space.server_url)
     await client.ping()
     await client.aclose()
     async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
@@ -161,7 +161,7 @@ async def test_a_clients_retries_and_timeouts_are_not_inherited(
 ) -> None:
     """The store's connections do not inherit the retries and timeouts of the given client."""
     for name in ("timeouts", "retries", "health checks"):
-        async with Redis.from_url(space.url, **SETTINGS[name]) as client:
+        async with Redis.from_url(space.server_url, **SETTINGS[name]) as client:
             connections = Connections(client, size=1, deadline_seconds=5)
             async with connections.connection() as connection:
                 assert connection.retry._retries == 0
@@ -173,7 +173,7 @@ async def test_a_clients_retries_and_timeouts_are_not_inherited(
 
 async def test_a_store_uses_its_clients_connection_class(space: Space) -> None:
     """A subclass of a connection, given by the pool, is used by the store too."""
-    pool = ConnectionPool.from_url(space.url)
+    pool = ConnectionPool.from_url(space.server_url)
     if pool.connection_class is not UnixDomainSocketConnection:
         pytest.skip("the server is not on a socket")
     pool.connection_class = TheirConnection
@@ -203,14 +203,14 @@ assert not redis.utils.HIREDIS_AVAILABLE
 asyncio.run(main(*sys.argv[1:]))
 print("lived")
 """
-    command = [sys.executable, "-W", "error", "-c", program, space.url, space.prefix]
+    command = [sys.executable, "-W", "error", "-c", program, space.server_url, space.prefix]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("lived\n", "")
 
 
 async def test_a_given_client_stays_open_when_the_store_is_closed(space: Space) -> None:
     """It belongs to the caller."""
-    async with Redis.from_url(space.url) as client:
+    async with Redis.from_url(space.server_url) as client:
         async with RedisRunStore(client=client, key_prefix=space.prefix) as store:
             assert store.client is client
         assert await client.ping()
@@ -218,7 +218,7 @@ async def test_a_given_client_stays_open_when_the_store_is_closed(space: Space) 
 
 async def test_a_given_client_and_a_url_are_not_taken_together(space: Space) -> None:
     """Both at once raise ValueError."""
-    async with Redis.from_url(space.url) as client:
+    async with Redis.from_url(space.server_url) as client:
         with pytest.raises(ValueError, match="exactly one"):
             RedisRunStore(space.url, client=client)
 

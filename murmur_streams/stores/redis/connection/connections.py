@@ -10,85 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
+import weakref
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from redis.asyncio import Connection, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from murmur_streams.core.model.errors import StoreClosedError, StoreConfigurationError
-from murmur_streams.core.redaction import redacted
+from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.connection import transport
 from murmur_streams.stores.redis.connection.failures import NeverSentError, needs_new_connection
+from murmur_streams.stores.redis.connection.sentinel import Primary
 
 logger = logging.getLogger("murmur_streams.redis")
 
-CONNECT_TIMEOUT_SECONDS = 5.0
 HALF_CLOSED_SECONDS = 1.0
 """How long the server may take to end a connection that was closed in one direction."""
-_PINNED: dict[str, Any] = {
-    "protocol": 2,
-    "decode_responses": False,
-    "encoding": "utf-8",
-    "encoding_errors": "strict",
-    "socket_timeout": None,
-    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-    "health_check_interval": 0,
-    # CLIENT SETINFO fills the ACL log of servers that deny it.
-    "driver_info": None,
-    "legacy_responses": True,
-}
-_NOT_CLONED = ("maint_", "orig_", "himport_", "oss_", "event_dispatcher", "retry")
 Reply = Any
 """A server's reply: bytes, int, None, or lists of these."""
-
-
-_SCHEMES = ("redis://", "rediss://", "unix://")
-
-
-def client_from_url(url: str) -> Redis:
-    """Make a client for a redis://, rediss:// or unix:// URL; nothing is connected yet.
-
-    Raises:
-        StoreConfigurationError: the URL is malformed; its password is not repeated.
-    """
-    try:
-        if not url.startswith(_SCHEMES):
-            raise ValueError  # noqa: TRY301  # the driver would take "redis:host" for localhost
-        client = cast("Any", Redis).from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
-        # Making a connection, without using it, fails for unknown options.
-        unused = client.connection_pool.make_connection()
-    except (ValueError, TypeError, AttributeError, RedisError) as error:
-        raise StoreConfigurationError(
-            f"the URL {redacted(url)} is refused ({_fault_of(url, error)}); "
-            "use redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
-        ) from None
-    transport.check_tls_files(unused, redacted(url))
-    return cast("Redis", client)
-
-
-_BAD_PORT = "its port is not a number from 0 to 65535; a / ? # or @ in a password must be %-encoded"
-_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
-
-
-def _fault_of(url: str, error: Exception) -> str:
-    # The driver's own text may repeat a part of the password.
-    option = _UNKNOWN_OPTION.search(str(error))
-    if option:
-        return f"it has the unknown option {option[1]!r}"
-    if not url.startswith(_SCHEMES):
-        return "it does not begin with one of the known schemes"
-    try:
-        _ = urlsplit(url).port
-    except ValueError as fault:
-        return _BAD_PORT if str(fault).startswith("Port") else "its host is malformed"
-    return "one of its options has a value that cannot be read"
 
 
 class Connections:
@@ -97,17 +38,22 @@ class Connections:
     Lending waits for a free connection. Returning one never waits, so no cancellation can lose it.
     """
 
-    def __init__(self, client: Redis, *, size: int, deadline_seconds: float) -> None:
+    def __init__(
+        self, client: Redis, *, size: int, deadline_seconds: float, primary: Primary | None = None
+    ) -> None:
         pool = cast("Any", client).connection_pool
-        given = cast("dict[str, Any]", pool.connection_kwargs)
-        cloned = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
-        self._class = transport.with_own_lookups(pool.connection_class)
-        self.can_half_close = _can_half_close(pool.connection_class)
+        kind = pool.connection_class if primary is None else primary.kind_of(pool)
+        self._class = transport.with_own_lookups(kind)
+        self.can_half_close = _can_half_close(kind)
         """Whether our direction of a connection can be closed alone: not with TLS."""
-        self._settings: dict[str, Any] = cloned | _PINNED | {"retry": Retry(NoBackoff(), 0)}
+        self._settings = transport.own_settings(pool.connection_kwargs)
+        self._primary = primary
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
         self._lent: set[Any] = set()
+        self._given: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Connections outside the pool."""
+        self._connecting: set[asyncio.Timeout] = set()
         self._deadline_seconds = deadline_seconds
         self._closed = False
 
@@ -181,8 +127,8 @@ class Connections:
         """Make a connection outside the pool, and send it its first commands."""
         connection = self._new()
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                await connection.connect()
+            async with self._connecting_deadline():
+                await self._open(connection)
                 await connection.send_packed_command(connection.pack_commands(commands))
                 for _ in commands:
                     await connection.read_response()
@@ -192,6 +138,7 @@ class Connections:
             if real is error:
                 raise
             raise real from None
+        self._given.add(connection)
         return connection
 
     @contextlib.asynccontextmanager
@@ -225,12 +172,26 @@ class Connections:
 
     async def protocol_refusal(self) -> str | None:
         """Why the address does not answer: only one of the two sides speaks TLS; None otherwise."""
-        return await transport.protocol_refusal(self._class, self._settings)
+        settings = self._settings
+        if self._primary is not None:
+            if self._primary.last_address is None:
+                return None
+            host, port = self._primary.last_address
+            settings = settings | {"host": host, "port": port}
+        return await transport.protocol_refusal(self._class, settings)
 
     async def drop_idle(self) -> None:
         """Close the idle connections, which lead to a server that must not be used any more."""
         idle, self._idle = self._idle, []
         for connection in idle:
+            await drop_connection(connection)
+
+    async def drop_all(self) -> None:
+        """Close every connection, also those outside the pool; calls under way fail."""
+        for limit in self._connecting:
+            limit.reschedule(asyncio.get_running_loop().time())
+        await self.drop_idle()
+        for connection in (*self._lent, *self._given):
             await drop_connection(connection)
 
     async def close(self) -> None:
@@ -250,13 +211,41 @@ class Connections:
         # The handshake has no deadline of its own once the socket is open.
         self._refuse_when_closed()
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with self._connecting_deadline():
                 if connection.is_connected and await _is_stale(connection):
                     await drop_connection(connection)
-                await connection.connect()
+                await self._open(connection)
         except Exception as error:  # noqa: BLE001  # it is the cause of ours
             raise NeverSentError from _real_error(error)
         self._refuse_when_closed()
+
+    async def _open(self, connection: Any) -> None:
+        """Connect it, to the present primary where Sentinels name one."""
+        primary = self._primary
+        if primary is None or connection.is_connected:
+            await connection.connect()
+            return
+        connection.host, connection.port = await primary.address()
+        try:
+            await connection.connect()
+            await connection.send_command("ROLE")
+            role = await _reply_or_error(connection)
+            # A user without the right to ROLE learns of a replica by the answer to a write.
+            if not isinstance(role, RedisError) and role[0] != b"master":
+                raise ReadOnlyError("READONLY the server is a replica")  # noqa: TRY301
+        except BaseException:
+            primary.doubt()
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _connecting_deadline(self) -> AsyncGenerator[None]:
+        """The time to connect: over when another server becomes the primary."""
+        async with asyncio.timeout(self._deadline_seconds) as limit:
+            self._connecting.add(limit)
+            try:
+                yield
+            finally:
+                self._connecting.discard(limit)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

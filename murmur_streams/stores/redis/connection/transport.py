@@ -20,6 +20,35 @@ from murmur_streams.core.model.errors import StoreConfigurationError
 from murmur_streams.core.tls import TlsCheck, tls_fault
 from murmur_streams.threads import call_in_thread
 
+CONNECT_TIMEOUT_SECONDS = 5.0
+_PINNED: dict[str, Any] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
+    "socket_timeout": None,
+    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "health_check_interval": 0,
+    # CLIENT SETINFO fills the ACL log of servers that deny it.
+    "driver_info": None,
+    "legacy_responses": True,
+}
+_NOT_CLONED = (
+    "maint_",
+    "orig_",
+    "himport_",
+    "oss_",
+    "event_dispatcher",
+    "retry",
+    "connection_pool",
+)
+
+
+def own_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a client's connections, changed to the store's own rules."""
+    cloned = {name: value for name, value in given.items() if not name.startswith(_NOT_CLONED)}
+    return cloned | _PINNED | {"retry": Retry(NoBackoff(), 0)}
+
 
 def with_own_lookups(connection_class: type[Any]) -> type[Any]:
     """The same class, whose look-ups do not wait for the event loop's default executor.

@@ -1,0 +1,241 @@
+"""Sentinel: where the primary of a service is, and when another server takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis.asyncio import Connection, Redis, SSLConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from murmur_streams.core.model.errors import StoreConfigurationError
+from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.redis.connection import transport
+
+logger = logging.getLogger("murmur_streams.redis")
+
+ASK_SECONDS = 1.0
+"""How long the Sentinels get to answer, all at once."""
+SILENT_SECONDS = 10.0
+"""A Sentinel that reported nothing for so long must answer a PING: its host may be gone."""
+_CHANNELS = ("+switch-master", "+promoted-slave")
+"""In an orderly failover the second one comes first, while the old primary still takes writes."""
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The primary as one Sentinel sees it. Each failover has a higher epoch than those before."""
+
+    epoch: int
+    address: Address
+
+
+class Primary:
+    """The present primary of a service.
+
+    The answer with the highest configuration epoch counts, and none below the highest one seen: an
+    old primary that comes back after a failover still takes itself for one, and so do the
+    Sentinels that were cut off with it.
+
+    Args:
+        service: the name under which the Sentinels monitor it.
+        sentinels: the class and the settings of a connection to each of them.
+    """
+
+    def __init__(self, service: str, sentinels: Sequence[tuple[type[Any], dict[str, Any]]]) -> None:
+        self._service = service
+        self._sentinels = sentinels
+        self._epoch = -1
+        self._address: Address | None = None
+        self._is_sure = False
+        self._asking: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self.when_moved: Callable[[], Awaitable[None]] | None = None
+        """Called when another server has become the primary."""
+
+    @staticmethod
+    def kind_of(pool: Any) -> type[Any]:
+        """The class of connections to the primary: redis-py's own one would ask by itself."""
+        return SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
+
+    @property
+    def last_address(self) -> Address | None:
+        """The address as of the last answer."""
+        return self._address
+
+    async def address(self) -> Address:
+        """Where the primary is; asks the Sentinels the first time, and after ``doubt``.
+
+        Raises:
+            StoreConfigurationError: they do not know the service.
+            ConnectionError: none of them answers.
+        """
+        if not self._is_sure:
+            await self._ask_once()
+        assert self._address is not None  # noqa: S101  # an ask that found none has raised
+        return self._address
+
+    def doubt(self) -> None:
+        """Ask again before the next connection: this address answered as no primary does."""
+        self._is_sure = False
+
+    def watch(self) -> None:
+        """Listen to every Sentinel from now on, and learn of a failover when it happens."""
+        if not self._watches:
+            self._watches = [
+                start_task(self._watch(kind, settings), "listen to a Sentinel")
+                for kind, settings in self._sentinels
+            ]
+
+    async def close(self) -> None:
+        """Stop listening."""
+        tasks = [*self._watches, *([self._asking] if self._asking else [])]
+        await end_tasks(tasks)
+
+    async def _ask_once(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = start_task(self._ask(), "ask the Sentinels")
+        await asyncio.shield(self._asking)
+
+    async def _ask(self) -> None:
+        asks = [
+            asyncio.create_task(self._answer(kind, settings)) for kind, settings in self._sentinels
+        ]
+        try:
+            done, _ = await asyncio.wait(asks, timeout=ASK_SECONDS)
+        finally:
+            await end_tasks(asks)
+        failures = [task.exception() for task in done]
+        seen = [task.result() for task in done if task.exception() is None]
+        newest = max(seen, key=lambda each: each.epoch, default=None)
+        if newest is None:
+            raise self._no_answer([each for each in failures if each is not None])
+        if newest.epoch < self._epoch:
+            raise RedisConnectionError(
+                f"the Sentinels that answer know an older primary of {self._service!r} than others "
+                "have named before"
+            )
+        await self._note(newest)
+
+    def _no_answer(self, failures: Sequence[BaseException]) -> Exception:
+        for failure in failures:
+            if isinstance(failure, ResponseError) and "No such master" in str(failure):
+                return StoreConfigurationError(
+                    f"the Sentinels monitor no service {self._service!r}: the URL ends with "
+                    "/service, as in their setting `sentinel monitor service ...`"
+                )
+        where = ", ".join(
+            f"{settings.get('host')}:{settings.get('port')}" for _, settings in self._sentinels
+        )
+        said = str(failures[0]) if failures else f"no answer within {ASK_SECONDS:g} s"
+        return RedisConnectionError(f"none of the Sentinels {where} names a primary: {said}")
+
+    async def _note(self, seen: _Seen) -> None:
+        before, self._address = self._address, seen.address
+        self._epoch, self._is_sure = seen.epoch, True
+        if before is None or before == seen.address:
+            return
+        host, port = seen.address
+        logger.warning("the primary of %r is now %s:%d", self._service, host, port)
+        if self.when_moved is not None:
+            await self.when_moved()
+
+    async def _answer(self, kind: type[Any], settings: dict[str, Any]) -> _Seen:
+        """Ask one Sentinel.
+
+        The one that leads a failover names the new primary here before it reports the switch.
+        """
+        connection = _connection(kind, settings)
+        try:
+            await connection.connect()
+            commands = [
+                ("SENTINEL", "MASTER", self._service),
+                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
+            ]
+            await connection.send_packed_command(connection.pack_commands(commands))
+            flat = cast("list[bytes]", await connection.read_response())
+            host, port = cast("list[bytes]", await connection.read_response())
+        finally:
+            await _drop(connection)
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        return _Seen(int(fields[b"config-epoch"]), (host.decode(), int(port)))
+
+    async def _watch(self, kind: type[Any], settings: dict[str, Any]) -> None:
+        while True:
+            connection = _connection(kind, settings)
+            try:
+                await connection.connect()
+                await connection.send_command("SUBSCRIBE", *_CHANNELS)
+                # It may have happened before the subscription.
+                await self._ask_again()
+                await self._listen(connection)
+            except (RedisError, OSError) as error:
+                logger.debug("a Sentinel is not listened to: %r", error)
+            finally:
+                await _drop(connection)
+            await asyncio.sleep(ASK_SECONDS)
+
+    async def _listen(self, connection: Any) -> None:
+        """Ask all Sentinels whenever this one reports something; raises when it is gone."""
+        is_asked = False
+        message = asyncio.ensure_future(connection.read_response())
+        try:
+            while True:
+                done, _ = await asyncio.wait({message}, timeout=SILENT_SECONDS)
+                if not done:
+                    if is_asked:
+                        raise RedisConnectionError("it does not answer")
+                    is_asked = True
+                    await connection.send_command("PING")
+                    continue
+                is_asked = False
+                if message.result()[0] == b"message":
+                    await self._ask_again()
+                message = asyncio.ensure_future(connection.read_response())
+        finally:
+            await end_tasks([message])
+
+    async def _ask_again(self) -> None:
+        # Who needs the address gets the error of an ask of its own.
+        with contextlib.suppress(RedisError, OSError, StoreConfigurationError):
+            await self._ask_once()
+
+
+def primary_of(client: Redis) -> Primary | None:
+    """The service whose primary a client uses; None for the client of one address.
+
+    Raises:
+        StoreConfigurationError: the client is for replicas.
+    """
+    pool = cast("Any", client).connection_pool
+    if not isinstance(pool, SentinelConnectionPool):
+        return None
+    if not cast("Any", pool).is_master:
+        raise StoreConfigurationError(
+            "the client reads from replicas; make it with Sentinel.master_for(...)"
+        )
+    sentinels = [each.connection_pool for each in cast("Any", pool).sentinel_manager.sentinels]
+    return Primary(
+        str(cast("Any", pool).service_name),
+        [
+            (transport.with_own_lookups(each.connection_class), each.connection_kwargs)
+            for each in sentinels
+        ],
+    )
+
+
+def _connection(kind: type[Any], settings: dict[str, Any]) -> Any:
+    return kind(**(transport.own_settings(settings) | {"socket_connect_timeout": ASK_SECONDS}))
+
+
+async def _drop(connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        await connection.disconnect(nowait=True)

@@ -1,0 +1,167 @@
+"""A service of Sentinels: what programs notice when another server becomes its primary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from redis.asyncio.sentinel import Sentinel
+
+from murmur_streams import Fleet
+from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from tests.fleet.working import working
+from tests.running_server import short_folder
+from tests.sentinel_group import SERVICE, Node, SentinelGroup, sentinel_group, wait_for
+from tests.stores.faults.conftest import StoreMaker
+from tests.stores.faults.events import names_in_journal, note
+from tests.stores.faults.refusals import refusal
+from tests.stores.faults.waiting import wait_until
+
+
+@pytest.fixture
+def group() -> Iterator[SentinelGroup]:
+    """Three Sentinels, a primary and a replica; a new service costs less than a mended one."""
+    with short_folder() as folder, sentinel_group(folder) as group:
+        yield group
+
+
+async def fail_over(group: SentinelGroup, how: str) -> Node:
+    """Bring another server to power; returns the old primary."""
+    old = group.primary
+    if how == "killed":
+        old.kill()
+    elif how == "frozen":
+        old.freeze()
+    else:
+        await asyncio.to_thread(group.fail_over)
+    await asyncio.to_thread(wait_for, lambda: group.primary is not old, "another primary")
+    return old
+
+
+class Writing:
+    """A task that appends to a run; the names of the events that were acknowledged."""
+
+    def __init__(self, store: RedisRunStore) -> None:
+        self._store = store
+        self.acknowledged: list[str] = []
+        self._task = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        number = 0
+        while True:
+            await self._store.append("run", note("run", str(number)))
+            self.acknowledged.append(str(number))
+            number += 1
+            await asyncio.sleep(0.002)
+
+    async def continues(self) -> None:
+        """Wait for further acknowledged writes."""
+        count = len(self.acknowledged) + 20
+        await wait_until(lambda: len(self.acknowledged) >= count, "writes go on")
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        assert self._task.cancelled(), self._task.exception()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_writers_and_readers_outlive_their_primary(how: str, group: SentinelGroup) -> None:
+    """What the replica had received is there, once, and an open stream goes on."""
+    async with RedisRunStore(group.url) as store:
+        await store.create("run", "work")
+        read: list[str | None] = []
+
+        async def follow() -> None:
+            read.extend([event.name async for event in store.stream("run")])
+
+        reading = asyncio.create_task(follow())
+        writing = Writing(store)
+        await writing.continues()
+        # What is acknowledged now and not yet with the replica is what the fault may take away.
+        with group.primary.client as admin:
+            admin.wait(1, 5_000)
+        replicated = list(writing.acknowledged)
+        old = await fail_over(group, how)
+        await writing.continues()
+        old.start() if how == "killed" else old.thaw()
+        await writing.continues()
+        await writing.stop()
+        await store.finish("run", RunState.COMPLETED)
+        names = await names_in_journal(store, "run")
+        assert len(names) == len(set(names))
+        assert set(replicated) <= set(names)
+        assert (await store.audit("run")).problems == ()
+        await asyncio.wait_for(reading, 30)
+        assert len(read) == len(set(read))
+
+
+async def test_an_orderly_failover_ends_no_run(group: SentinelGroup) -> None:
+    """The worker of a run goes on, and so does the caller that waits for its output."""
+    fleet = Fleet(group.url)
+    begun = asyncio.Event()
+    may_end = asyncio.Event()
+
+    @fleet.agent
+    async def waits(text: str) -> str:
+        begun.set()
+        await may_end.wait()
+        return text
+
+    async with fleet, working(fleet):
+        handle = await fleet.submit("waits", "done")
+        await begun.wait()
+        with group.primary.client as admin:
+            admin.wait(1, 5_000)
+        output = asyncio.create_task(handle.output(timeout=30))
+        await fail_over(group, "in order")
+        may_end.set()
+        assert await output == "done"
+
+
+async def test_a_service_that_no_sentinel_monitors_is_refused(
+    group: SentinelGroup, make_store: StoreMaker
+) -> None:
+    """The error says where the name comes from."""
+    store = make_store(group.url.replace(f"/{SERVICE}/", "/another/"))
+    text = await refusal(store.create("run", "work"), StoreConfigurationError)
+    assert "'another'" in text
+    assert "sentinel monitor" in text
+
+
+async def test_sentinels_that_do_not_answer_are_named(make_store: StoreMaker) -> None:
+    """The error names each address that was asked."""
+    store = make_store("redis+sentinel://127.0.0.1:1,127.0.0.1:2/runs", retry_seconds=0.1)
+    text = await refusal(store.create("run", "work"), StoreUnavailableError)
+    assert "127.0.0.1:1, 127.0.0.1:2" in text
+
+
+async def test_one_sentinel_that_is_gone_is_no_hindrance(
+    group: SentinelGroup, make_store: StoreMaker
+) -> None:
+    """The others know the primary."""
+    store = make_store(group.url.replace("redis+sentinel://", "redis+sentinel://127.0.0.1:1,"))
+    await store.create("run", "work")
+    assert await store.append("run", note("run", "a")) == 2
+
+
+async def test_a_client_of_theirs_is_followed_to_the_primary(group: SentinelGroup) -> None:
+    """The client of ``Sentinel.master_for`` names the Sentinels, as a URL does."""
+    sentinels = [("127.0.0.1", each.port) for each in group.sentinels]
+    client = Sentinel(sentinels).master_for(SERVICE)
+    async with client, RedisRunStore(client=client) as store:
+        await store.create("run", "work")
+        with group.primary.client as admin:
+            admin.wait(1, 5_000)
+        await fail_over(group, "in order")
+        assert await store.append("run", note("run", "a")) == 2
+
+
+def test_a_client_of_replicas_is_refused() -> None:
+    """The error says which client to make."""
+    client = Sentinel([("127.0.0.1", 1)]).slave_for(SERVICE)
+    with pytest.raises(StoreConfigurationError, match="master_for"):
+        RedisRunStore(client=client)
