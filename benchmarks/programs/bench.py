@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -59,10 +59,15 @@ class Bench:
         await in_tasks(self.begin, run_ids)
         return run_ids
 
-    async def end(self, run_id: str, task_id: str) -> None:
-        """End a run as murmur does: the state first, and then the last event."""
+    async def end(self, run_id: str, task_id: Callable[[], str]) -> None:
+        """End a run as murmur does: the state first, and then the last event.
+
+        Args:
+            run_id: the run.
+            task_id: makes the last event's task_id, just before that event is pushed.
+        """
         await self.store.set_state(run_id, self.library.RunState.COMPLETED)
-        last = self.event(self.library.RunEventType.AGENT_COMPLETED, run_id, task_id)
+        last = self.event(self.library.RunEventType.AGENT_COMPLETED, run_id, task_id())
         await self.store.push_event(run_id, last)
 
     async def push(self, events: Iterable[Any], tasks: int) -> None:

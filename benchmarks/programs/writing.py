@@ -79,7 +79,7 @@ async def fill(bench: Bench, run_id: str, count: int) -> list[Reading]:
     await bench.begin(run_id)
     if count:
         await bench.push(bench.events(run_id, count - 1), TASKS)
-        await bench.end(run_id, f"task-{count - 1}")
+        await bench.end(run_id, lambda: f"task-{count - 1}")
     return []
 
 
