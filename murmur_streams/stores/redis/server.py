@@ -165,10 +165,7 @@ class Server:
         return await self._blocking.blocking(*command, seconds=seconds)
 
     async def blocking_all(
-        self,
-        *commands: tuple[object, ...],
-        seconds: float,
-        bell: Bell | None = None,
+        self, *commands: tuple[object, ...], seconds: float, bell: Bell | None = None
     ) -> list[Reply] | None:
         """Execute a blocking command and those behind it; see ``Connections.blocking_all``."""
         self._check_home()
@@ -191,6 +188,11 @@ class Server:
         if again:
             await self.preparation.again()
         return await self._commands.new_connection(self.loader.first_commands())
+
+    async def blocking_connection(self, _again: bool) -> Any:
+        """Make a connection for the caller alone, for reads that block; a lane makes it again."""
+        self._check_home()
+        return await self._blocking.new_connection([("PING",)])
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""

@@ -12,9 +12,10 @@ import pytest
 from murmur_streams.core.model.errors import CursorGapError, CursorResetError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.states import RunState
-from murmur_streams.stores.redis.live import hub, sources
+from murmur_streams.core.rules.decide import Answer
+from murmur_streams.stores.redis.live import hub, sources, tail
 from murmur_streams.stores.redis.live.hub import MOST_DIRECT
-from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource
+from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource, Followed
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.servers import Space
 from tests.stores.faults.waiting import wait_until
@@ -277,3 +278,54 @@ async def test_the_end_of_a_bounded_read_finds_a_deleted_feed(
     await writer.append("run", note("run", 5))
     assert (await anext(resumed)).entry.fields["data"] == "5"
     await resumed.aclose()
+
+
+async def test_a_closing_event_in_time_is_not_asked_for(
+    store: RedisRunStore, writer: RedisRunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question when a run is sealed would delay its last event."""
+    monkeypatch.setattr(tail, "CLOSING_SECONDS", 60.0)
+    asked: list[str] = []
+    seal = store._tails.seal
+
+    async def counted(run_id: str) -> Answer:
+        asked.append(run_id)
+        return await seal(run_id)
+
+    store._tails.seal = counted
+    await writer.create("run", "t")
+    reader = asyncio.create_task(numbers(store, "run"))
+    await wait_for(store, 1, DirectSource)
+    await writer.set_state("run", RunState.COMPLETED)
+    await wait_until(lambda: store._tails._live[0]._followed["run"].changes > 0, "it has ended")
+    await writer.push_event("run", RunEvent(type=RunEventType.AGENT_COMPLETED, run_id="run"))
+    assert await reader == [None]
+    assert not asked
+
+
+async def test_without_a_closing_event_the_seal_is_asked_for(space: Space) -> None:
+    """The stream of a run that ended while it was followed ends, too."""
+    async with space.store(late_event_seconds=0) as store:
+        await store.create("run", "t")
+        reader = asyncio.create_task(numbers(store, "run"))
+        await wait_for(store, 1, DirectSource)
+        await store.set_state("run", RunState.COMPLETED)
+        assert await reader == []
+
+
+@pytest.mark.parametrize("kind", [DirectSource, FeedSource])
+async def test_a_fault_while_entries_are_taken_ends_subscribers(
+    store: RedisRunStore, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    """It happens where the bytes arrive, and must neither be lost nor be tried again for ever."""
+    runs = await idle_runs(store, 1 if kind is DirectSource else MOST_DIRECT + 1)
+    readers = [asyncio.create_task(numbers(store, run_id)) for run_id in runs]
+    await wait_for(store, len(runs), kind)
+
+    def put(*_: object) -> None:
+        raise LookupError("a fault")
+
+    monkeypatch.setattr(Followed, "put", put)
+    await store.append(runs[0], note(runs[0], 1))
+    ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert {str(end) for end in ends} == {"a fault"}

@@ -11,6 +11,8 @@ from typing import Any
 
 from murmur_streams.core.model.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.redis.connection.lane import Lane
+from murmur_streams.stores.redis.live import sources
 from murmur_streams.stores.redis.live.sources import DirectSource, FeedSource, Followed, Source
 from murmur_streams.stores.redis.server import Retries, Server
 
@@ -145,11 +147,19 @@ class Live:
                 await self._armed.wait()
 
     async def _read(self) -> None:
+        seconds = sources.BLOCK_SECONDS + self._server.call_seconds
+        lane = Lane(self._server.blocking_connection, deadline_seconds=seconds)
+        try:
+            await self._read_on(lane)
+        finally:
+            await lane.close()
+
+    async def _read_on(self, lane: Lane) -> None:
         loop, retries = asyncio.get_running_loop(), Retries(self._server, _WHILE_OPEN)
         while True:
             began = loop.time()
             try:
-                await self._read_once()
+                await self._read_once(lane)
                 retries.restart()
                 continue
             except Exception as error:  # noqa: BLE001  # every error of the driver is judged here
@@ -166,14 +176,14 @@ class Live:
                 self._give_up(error)
                 return
 
-    async def _read_once(self) -> None:
+    async def _read_once(self, lane: Lane) -> None:
         wanted = self._wanted()
         if not isinstance(self._source, wanted):
             source = wanted(self._server, self._partition, self._followed)
             await source.start()
             self._source = source
         self._armed.set()
-        await self._source.read()
+        await self._source.read(lane)
         # The subscribers that were woken come first: to send the next read takes longer than they.
         await asyncio.sleep(0)
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from murmur_streams.core.model.feed import Position, read_position
+from murmur_streams.stores.redis.connection.lane import Lane
 from murmur_streams.stores.redis.replies import read_id, text
 from murmur_streams.stores.redis.server import Server
 
@@ -156,6 +158,33 @@ class Followed:
                 self._waiting.remove(future)
 
 
+async def read_once(
+    lane: Lane, after: Mapping[str, str], count: int, take: Callable[[Any], None]
+) -> None:
+    """Wait once for entries of streams, each after its position.
+
+    ``take`` gets the reply in the turn of the event loop in which its bytes came, so the
+    subscribers that it wakes run in the next turn. A task that waits for the reply and then wakes
+    them would cost them one turn more.
+    """
+    faults: list[Exception] = []
+
+    def on_reply() -> None:
+        if reply.cancelled() or reply.exception() is not None:
+            return
+        try:
+            take(reply.result())
+        except Exception as fault:  # noqa: BLE001  # a bug must end the reader, and not the lane
+            faults.append(fault)
+
+    block = ("BLOCK", max(1, round(BLOCK_SECONDS * 1000)))
+    command = ("XREAD", "COUNT", count, *block, "STREAMS", *after, *after.values())
+    reply = lane.call(*command, notify=on_reply)
+    await reply
+    if faults:
+        raise faults[0]
+
+
 class DirectSource:
     """Reads the journals of the followed runs; each read names every journal."""
 
@@ -177,14 +206,16 @@ class DirectSource:
             ("EXEC",),
         )
 
-    async def read(self) -> None:
+    async def read(self, lane: Lane) -> None:
         """Wait for entries once, and hand them to their runs."""
         runs = {self._server.keys.journal(run_id): run for run_id, run in self._followed.items()}
         after = {self._wake: self._wake_id}
         for key, run in runs.items():
             after[key] = run.last_id
             run.is_armed = True
-        reply = await self._server.read_streams(after, JOURNAL_PAGE, BLOCK_SECONDS)
+        await read_once(lane, after, JOURNAL_PAGE, functools.partial(self._take, runs))
+
+    def _take(self, runs: Mapping[str, Followed], reply: Any) -> None:
         for key, entries in reply or ():
             run = runs.get(text(key))
             if run is None:
@@ -225,23 +256,24 @@ class FeedSource:
         for run in self._followed.values():
             run.is_armed = True
 
-    async def read(self) -> None:
+    async def read(self, lane: Lane) -> None:
         """Wait for entries once, and hand them to the followed among their runs."""
-        ms, n = self._at
-        after = {self._feed: f"{ms}-{n}"}
-        reply = await self._server.read_streams(after, FEED_PAGE, BLOCK_SECONDS)
-        if not reply:
+        before = self._at
+        ms, n = before
+        await read_once(lane, {self._feed: f"{ms}-{n}"}, FEED_PAGE, self._take_all)
+        if self._at == before:
             # A feed that was deleted or rewound ends no read until it has grown past this position.
             await self._check_end()
-            return
-        for raw in reply[0][1]:
-            self._take(raw)
 
     async def recover(self) -> None:
         """After a broken connection: check this position; subscribers check their cursors."""
         await self._check_end()
         for run in self._followed.values():
             run.verify()
+
+    def _take_all(self, reply: Any) -> None:
+        for raw in reply[0][1] if reply else ():
+            self._take(raw)
 
     def _take(self, raw: Any) -> None:
         at, fields = read_id(raw[0]), raw[1]

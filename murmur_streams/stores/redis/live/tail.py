@@ -28,6 +28,9 @@ from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.tail import read_tail
 
 PAGE_ENTRIES = 256
+CLOSING_SECONDS = 0.05
+"""How long a reader waits for the closing event after a terminal state, before it asks when the run
+is sealed without one. Most programs push that event at once; the question would delay it."""
 
 Seal = Callable[[str], Awaitable[Answer]]
 
@@ -84,6 +87,7 @@ class RedisTail:
 
     __slots__ = (
         "_after",
+        "_expects_closing",
         "_hole_at",
         "_is_live",
         "_is_replaying",
@@ -104,12 +108,14 @@ class RedisTail:
         self._missed: tuple[int, int] = (0, 0)
         self._is_replaying = True
         self._hole_at: int | None = None
+        self._expects_closing = True
 
     async def __aenter__(self) -> Self:
         reading = self.reading
         check_run_id(reading.run_id)
         cursor = None if self._after is None else Cursor.parse(self._after)
         last_id = await self.look(cursor)
+        self._expects_closing = not reading.has_ended
         if cursor is not None:
             reading.start_after(cursor)
         # The stream of a sealed run is in its journal: nothing to follow.
@@ -193,8 +199,8 @@ class RedisTail:
     async def _read_page(self) -> list[Raw]:
         """Read on in the journal; the replay is over where it ends."""
         reading, tails = self.reading, self._tails
-        command = ("XRANGE", self._journal, f"({reading.cursor.entry_id}", "+")
-        command = (*command, "COUNT", PAGE_ENTRIES)
+        after = f"({reading.cursor.entry_id}"
+        command = ("XRANGE", self._journal, after, "+", "COUNT", PAGE_ENTRIES)
         page: list[Raw] = await tails.shared.read(command, lambda: tails.server.read(*command))
         last = read_id(page[-1][0])[1] if page else reading.seq
         self._is_replaying = len(page) == PAGE_ENTRIES or last < reading.version
@@ -233,6 +239,9 @@ class RedisTail:
         """
         if not self.reading.has_ended or self.reading.seal is not None:
             return None
+        if self._expects_closing:
+            self._expects_closing = False
+            return CLOSING_SECONDS
         run_id, tails = run.run_id, self._tails
         try:
             answer = await tails.shared.read(("seal", run_id), lambda: tails.seal(run_id))
@@ -261,9 +270,8 @@ class RedisTail:
         reading = self.reading
         after = f"({reading.cursor.entry_id}"
         last = await self._tails.server.read("XREVRANGE", self._journal, "+", after, "COUNT", 1)
-        if not last:
-            return False
-        return read_entry(reading.run_id, reading.epoch, last[0]).type == EntryType.DELETED
+        entries = [read_entry(reading.run_id, reading.epoch, raw) for raw in last]
+        return any(entry.type == EntryType.DELETED for entry in entries)
 
 
 class _Read:
