@@ -270,6 +270,21 @@ async def test_a_reply_that_no_call_asked_for() -> None:
     assert fate_of(raised.value) is Fate.UNKNOWN
 
 
+async def test_a_call_without_a_reply_breaks_the_lane_at_its_deadline() -> None:
+    """The caller gets a TimeoutError: the server may have executed the call."""
+    loop = asyncio.get_running_loop()
+
+    async def connect(again: bool) -> Chatty:
+        return Chatty()
+
+    silent = Lane(connect, deadline_seconds=0.2)
+    began = loop.time()
+    with pytest.raises(TimeoutError) as raised:
+        await silent.call("PING")
+    assert loop.time() - began >= 0.2
+    assert fate_of(raised.value) is Fate.UNKNOWN
+
+
 class LetGo(asyncio.Transport):
     """A transport as CPython 3.12.1 leaves it when the peer has closed: without its loop."""
 

@@ -206,11 +206,13 @@ class Lane:
 
     async def _watch(self) -> None:
         # One timer for all calls: one for each would cost more than the call itself.
-        loop, pause = asyncio.get_running_loop(), self._deadline_seconds / 4
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(pause)
-            if self._sent and loop.time() - self._sent[0].sent_at > self._deadline_seconds:
+            since = self._sent[0].sent_at if self._sent else loop.time()
+            left = since + self._deadline_seconds - loop.time()
+            if left <= 0:
                 raise TimeoutError(f"no reply within {self._deadline_seconds} s")
+            await asyncio.sleep(left)
 
     def _fail(self, failure: BaseException) -> None:
         never_sent = failures.NeverSentError()
