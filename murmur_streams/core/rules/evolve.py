@@ -54,26 +54,33 @@ def fold(entries: Iterable[JournalEntry]) -> Run | None:
 
 
 _BLANK = Run("", "", "")
+_CREATED_TEXTS = frozenset({*CREATED_TEXTS, "input_sha256"})
+_CREATED_NUMBERS = {
+    "input_size": "input_size",
+    "priority": "priority",
+    "due": "due_ms",
+    "deadline": "deadline_ms",
+    "deadline_span": "deadline_span_ms",
+}
+"""By the name in the entry: the name in the run."""
 
 
 def _created(entry: JournalEntry) -> Run:
     fields = entry.fields
-    texts: dict[str, Any] = {name: fields.get(name) for name in CREATED_TEXTS}
-    return changed(
-        _BLANK,
-        run_id=entry.run_id,
-        target=fields["target"],
-        epoch=fields["epoch"],
-        created_ms=entry.ms,
-        input_size=_int(fields.get("input_size")),
-        input_sha256=fields.get("input_sha256"),
-        queued=fields.get("queued") == "1",
-        priority=_int(fields.get("priority")) or 0,
-        due_ms=_int(fields.get("due")),
-        deadline_ms=_int(fields.get("deadline")),
-        deadline_span_ms=_int(fields.get("deadline_span")),
-        **texts,
-    )
+    values: dict[str, Any] = {
+        "run_id": entry.run_id,
+        "target": fields["target"],
+        "epoch": fields["epoch"],
+        "created_ms": entry.ms,
+        "queued": fields.get("queued") == "1",
+    }
+    # By the few fields that most runs have, not by all that one may have.
+    for name, text in fields.items():
+        if name in _CREATED_TEXTS:
+            values[name] = text
+        elif text and name in _CREATED_NUMBERS:
+            values[_CREATED_NUMBERS[name]] = int(text)
+    return changed(_BLANK, **values)
 
 
 def _state(run: Run, entry: JournalEntry) -> Run:
@@ -144,9 +151,10 @@ def _progress(run: Run, entry: JournalEntry) -> Run:
 def _event(run: Run, entry: JournalEntry) -> Run:
     if entry.is_late:
         return run
-    if run.closing is None and is_closing(entry.type, entry.fields.get("agent"), run.target):
+    kind = entry.type
+    if run.closing is None and is_closing(kind, entry.fields.get("agent"), run.target):
         return changed(run, closing=entry.seq)
-    if run.cancel_event is None and entry.type == RunEventType.RUN_CANCELLED:
+    if run.cancel_event is None and kind == RunEventType.RUN_CANCELLED:
         return changed(run, cancel_event=entry.seq)
     return run
 

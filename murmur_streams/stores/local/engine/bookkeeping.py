@@ -112,9 +112,9 @@ def _is_old(live_until_ms: int, run: Run, now_ms: int, durations: RunDurations) 
 
 
 def _overdue(run: Run, live_until_ms: int | None) -> int | None:
-    waits = run.state is RunState.PENDING
-    moments = [live_until_ms, run.deadline_ms if waits else None]
-    return min((each for each in moments if each is not None), default=None)
+    if run.state is not RunState.PENDING or run.deadline_ms is None:
+        return live_until_ms
+    return run.deadline_ms if live_until_ms is None else min(live_until_ms, run.deadline_ms)
 
 
 def _queue_position(before: Stored | None, run: Run, now_ms: int) -> QueuePosition | None:

@@ -16,9 +16,10 @@ from typing import TypeVar, Unpack
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
 from murmur_streams.stores.local.engine.access import Access, Begin, Committed
 from murmur_streams.stores.local.engine.database import Database, Reader, Stored
+from murmur_streams.stores.local.engine.database_thread import DatabaseThread
 from murmur_streams.stores.local.engine.store import LocalOptions, LocalRunStore
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
-from murmur_streams.stores.local.engine.writer import DatabaseThread, GroupWriter
+from murmur_streams.stores.local.engine.writer import GroupWriter
 from murmur_streams.stores.own_tasks import start_task
 
 T = TypeVar("T")

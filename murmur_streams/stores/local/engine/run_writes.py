@@ -92,7 +92,7 @@ class RunWrites:
         """The run as it is now; None when it does not exist, or has expired."""
         change = self.changes.runs.get(run_id)
         found = self._committed(run_id) if change is None else change.after
-        return None if found is None or is_due(found, self.now_ms) else found
+        return None if found is None or is_due(found, self.now.server_ms) else found
 
     def perform(self, run_id: str, command: Command) -> Decision:
         """Decide a command and apply it; a refused one changes nothing."""
@@ -150,14 +150,14 @@ class RunWrites:
     def _apply(
         self, run_id: str, before: Stored | None, command: Command, decision: Decision
     ) -> None:
-        run = None if before is None else before.run
+        run, feed = None if before is None else before.run, self.changes.feed
         for entry in decision.entries:
             run = evolve(run, entry)
+            feed.append((run.target, entry))
         assert run is not None  # noqa: S101  # there are entries
-        self.changes.feed += [(run.target, entry) for entry in decision.entries]
         after: Stored | None = None
         if before is not None and isinstance(command, _PLAIN) and _is_only_longer(before.run, run):
-            after = advanced(before, run, self.now_ms, self.durations)
+            after = advanced(before, run, self.now.server_ms, self.durations)
         if after is None:
             after = self._apply_more(run_id, before, run, command, decision)
         else:

@@ -117,7 +117,7 @@ def _last_of(entries: deque[JournalEntry], seq: int) -> list[EntryRow] | None:
     missing = max(0, entries[-1].seq - seq)
     if missing > len(entries):
         return None
-    last = [entries[index] for index in range(-missing, 0)]
+    last = map(entries.__getitem__, range(-missing, 0))
     return [(each.epoch, each.ms, each.seq, each.fields) for each in last]
 
 

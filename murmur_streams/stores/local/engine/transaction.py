@@ -190,8 +190,9 @@ class Transaction(RunWrites):
 
 def _first_moment_ms(stored: Stored) -> int:
     """When the run expires or is to be checked whether it is overdue, whichever comes first."""
-    moments = (stored.expire_at_ms, stored.overdue_ms)
-    return min((ms for ms in moments if ms is not None), default=NEVER_MS)
+    expire_ms, overdue_ms = stored.expire_at_ms, stored.overdue_ms
+    first_ms = NEVER_MS if expire_ms is None else expire_ms
+    return first_ms if overdue_ms is None else min(first_ms, overdue_ms)
 
 
 def _folded(run_id: str, entries: list[JournalEntry], before: Stored | None) -> Run:

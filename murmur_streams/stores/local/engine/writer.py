@@ -1,126 +1,23 @@
-"""The two threads of a file, and the writer that commits the calls that wait as one group."""
+"""The writer that commits the calls that wait as one group."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 from murmur_streams.core.model.errors import StoreClosedError, StoreError
 from murmur_streams.stores.local.engine.access import Begin
 from murmur_streams.stores.local.engine.database import Database
+from murmur_streams.stores.local.engine.database_thread import DatabaseThread
 from murmur_streams.stores.local.engine.run_writes import KnownRows
 from murmur_streams.stores.local.engine.transaction import Transaction, Written
 
 T = TypeVar("T")
-
-
-class DatabaseThread:
-    """Runs blocking functions in order and hands their outcomes to the event loop.
-
-    A daemon thread: a program that does not close its store can still end, and every acknowledged
-    write is in the file.
-
-    Args:
-        name: of the thread, for debuggers.
-        loop: gets the outcomes.
-    """
-
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._look: Callable[[], object] | None = None
-        self._look_seconds = 0.0
-        self._look_at = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def submit(self, call: Callable[[], object]) -> None:
-        """Run ``call``, which must not raise, after those before it."""
-        self._calls.put(call)
-
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run ``call`` and return what it returns, or raise what it raises.
-
-        A caller that is cancelled does not stop it.
-        """
-        outcome: asyncio.Future[T] = self._loop.create_future()
-
-        def work() -> None:
-            try:
-                result = call()
-            except BaseException as error:  # noqa: BLE001  # the caller's, whatever it is
-                self.call_on_loop(_fail, outcome, error)
-            else:
-                self.call_on_loop(_succeed, outcome, result)
-
-        self._calls.put(work)
-        return await outcome
-
-    def call_on_loop(self, call: Callable[..., object], *given: object) -> None:
-        """Call a function on the event loop; do nothing when that is closed."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call, *given)
-
-    def watch(self, look: Callable[[], object] | None, seconds: float = 0.0) -> None:
-        """Call ``look``, which must not raise, every ``seconds``; None stops that.
-
-        Submitted calls do not delay it: it runs between two of them.
-        """
-        self._look, self._look_seconds = look, seconds
-        self._calls.put(lambda: None)  # wakes the thread, which then waits again
-
-    async def stop(self) -> None:
-        """Let the thread end after the submitted calls, and wait for that."""
-        ended: asyncio.Future[None] = self._loop.create_future()
-        # The thread reports its own end: all threads of the default executor may be busy.
-        self._calls.put(lambda: self.call_on_loop(_succeed, ended, None))
-        self._calls.put(None)
-        await ended
-        self._thread.join()
-
-    def leave(self) -> None:
-        """Let the thread end after the submitted calls, without waiting for it."""
-        self._calls.put(None)
-
-    def _work(self) -> None:
-        while (call := self._next()) is not None:
-            call()
-            # The name would keep the call's store alive until the next call comes.
-            del call
-
-    def _next(self) -> Callable[[], object] | None:
-        while True:
-            look = self._look
-            if look is None:
-                return self._calls.get()
-            left = self._look_at - time.monotonic()
-            if left <= 0:
-                look()
-                self._look_at = time.monotonic() + self._look_seconds
-                continue
-            try:
-                return self._calls.get(timeout=left)
-            except queue.Empty:
-                continue
-
-
-def _succeed(outcome: asyncio.Future[T], result: T) -> None:
-    if not outcome.done():
-        outcome.set_result(result)
-
-
-def _fail(outcome: asyncio.Future[T], error: BaseException) -> None:
-    if not outcome.done():
-        outcome.set_exception(error)
-
 
 MOST_TOGETHER = 500
 """A larger group would make its first caller wait, and save little."""
@@ -190,7 +87,6 @@ class GroupWriter:
         self._waiting.append(_GroupedCall(operation, outcome, is_alone))
         if not self._is_busy:
             self._is_busy = True
-            self._idle.clear()
             if self._has_company:
                 # After the other tasks of this turn of the loop, whose writes join the group.
                 self._loop.call_soon(self._start)
@@ -205,7 +101,7 @@ class GroupWriter:
                 group.append(self._waiting.popleft())
         self._has_company = len(group) > 1 or bool(self._waiting)
         self._room.set()
-        self.thread.submit(lambda: self._work(group))
+        self.thread.submit(partial(self._work, group))
 
     def _work(self, group: list[_GroupedCall]) -> None:
         """In the thread: write a group; when that fails, write each of its calls by itself."""
@@ -280,7 +176,8 @@ class GroupWriter:
             self._loop.call_soon(self._start)
         else:
             self._is_busy = False
-            self._idle.set()
+            if self._is_closed:
+                self._idle.set()
 
     def _answer(self, done: list[_GroupedCall], written: list[Written], feed: range) -> None:
         if written:

@@ -38,6 +38,7 @@ class RocksDatabase(RocksReader, Database):
 
     def __init__(self, folder: OpenFolder, *, sync: bool, feed_max_entries: int) -> None:
         self._folder = folder
+        self._translated = Translated(folder.path)
         self._sync = sync
         self._feed_max = feed_max_entries
         self._is_broken = False
@@ -77,7 +78,7 @@ class RocksDatabase(RocksReader, Database):
         self._folder.close()
 
     def stored(self, run_id: str) -> Stored | None:
-        with Translated(self._folder.path):
+        with self._translated:
             return read_stored(View(self._folder.family, is_one_moment=False), run_id)
 
     def _first(self, prefix: bytes, stop: bytes, limit: int) -> list[Row]:
@@ -90,13 +91,13 @@ class RocksDatabase(RocksReader, Database):
 
     @contextmanager
     def _view(self, *, is_one_moment: bool = False) -> Generator[View]:  # noqa: ARG002  # this is the only writer
-        with Translated(self._folder.path):
+        with self._translated:
             yield View(self._folder.family, is_one_moment=False)
 
     def _write(self, batch: rocksdict.WriteBatch) -> None:
         self._is_broken = True  # until all of it has succeeded
         try:
-            with Translated(self._folder.path):
+            with self._translated:
                 self._folder.write(batch)
         except StoreError:
             self._folder.check_there()
@@ -155,8 +156,9 @@ class RocksDatabase(RocksReader, Database):
         elif before is not None or change.is_repair:
             del batch[keys.run(run_id)]
             del batch[keys.version(run_id)]
-        for key in old.keys() - new.keys():
-            del batch[key]
+        for key in old:
+            if key not in new:
+                del batch[key]
         for key, row in new.items():
             if old.get(key) != row:
                 batch[key] = row

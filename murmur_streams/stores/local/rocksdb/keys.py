@@ -36,9 +36,11 @@ INDEXES = (b"a", b"d", b"n", b"q", b"s", b"t")
 """The prefix of the keys by which a run is found."""
 
 _NUMBER = struct.Struct(">Q")
+_pack = _NUMBER.pack
 _HALF = 1 << 63
 _MOST = (1 << 64) - 1
 _DUE_LETTERS = {Due.EXPIRE: b"e", Due.OVERDUE: b"o", Due.LEASE: b"l"}
+_MOMENTS = tuple((b"d" + letter, what.value) for what, letter in _DUE_LETTERS.items())
 
 
 def run(run_id: str) -> bytes:
@@ -58,7 +60,11 @@ def journal(run_id: str) -> bytes:
 
 def numbered(prefix: bytes, number: int) -> bytes:
     """The key of an entry of a journal or of the feed: ``number`` is 0 or more."""
-    return prefix + _packed(number)
+    try:
+        return prefix + _pack(number)
+    except struct.error:
+        # No row lies so far out: the end of the range is as good.
+        return prefix + _pack(0 if number < 0 else _MOST)
 
 
 def number_at(key: bytes, start: int) -> int:
@@ -73,7 +79,7 @@ def payload(run_id: str, kind: PayloadKind) -> bytes:
 
 def feed(n: int) -> bytes:
     """Where entry ``n`` of the feed is stored."""
-    return b"f" + _packed(n)
+    return numbered(b"f", n)
 
 
 def item(space: Space, key: str) -> bytes:
@@ -98,7 +104,7 @@ def queue(target: str, *, is_ready: bool) -> bytes:
 
 def scored(prefix: bytes, score: int) -> bytes:
     """The first key of ``due`` or ``queue`` that a score may have."""
-    return prefix + _packed(score + _HALF)
+    return numbered(prefix, score + _HALF)
 
 
 def score_and_run(key: bytes, prefix: bytes) -> tuple[int, str]:
@@ -129,19 +135,20 @@ def after_all(prefix: bytes) -> bytes:
 def listings(run: Run) -> list[bytes]:
     """Every key by which a listing finds the run."""
     position = listing_key(run.created_ms, run.run_id).encode()
-    names = ((b"s", run.state), (b"t", run.target), (b"n", run.tenant))
-    named = [letter + name.encode() + b"\0" for letter, name in names if name is not None]
-    return [prefix + position for prefix in (ALL_RUNS, *named)]
+    found = [ALL_RUNS + position]
+    for letter, name in ((b"s", run.state), (b"t", run.target), (b"n", run.tenant)):
+        if name is not None:
+            found.append(letter + name.encode() + b"\0" + position)
+    return found
 
 
 def positions(stored: Stored) -> dict[bytes, bytes]:
     """Every key by which a moment or a queue finds the run -> what that range's keys begin with."""
     run_id = stored.run.run_id.encode()
     found: dict[bytes, bytes] = {}
-    for what, letter in _DUE_LETTERS.items():
-        moment: int | None = getattr(stored, what.value)
+    for prefix, name in _MOMENTS:
+        moment: int | None = getattr(stored, name)
         if moment is not None:
-            prefix = b"d" + letter
             found[scored(prefix, moment) + run_id] = prefix
     if stored.queue is not None:
         prefix = queue(stored.run.target, is_ready=stored.queue.is_ready)
@@ -159,11 +166,3 @@ def is_of(key: bytes, run_id: bytes) -> bool:
     if key[:1] == b"q":
         return start == key.find(b"\0") + 2 + _NUMBER.size
     return start == key.find(b":") + 1
-
-
-def _packed(number: int) -> bytes:
-    try:
-        return _NUMBER.pack(number)
-    except struct.error:
-        # No row lies so far out: the end of the range is as good.
-        return _NUMBER.pack(0 if number < 0 else _MOST)

@@ -50,8 +50,11 @@ def run_row(stored: Stored) -> bytes:
     """All but that."""
     fields = run_to_fields(stored.run)
     del fields["version"], fields["last_ms"]
-    times = {name: getattr(stored, name) for name in _TIMES}
-    value = {"run": fields, **{name: ms for name, ms in times.items() if ms is not None}}
+    value: dict[str, object] = {"run": fields}
+    for name in _TIMES:
+        ms: int | None = getattr(stored, name)
+        if ms is not None:
+            value[name] = ms
     if stored.queue is not None:
         value["queue"] = [int(stored.queue.is_ready), stored.queue.score]
     return json_bytes(value)

@@ -170,9 +170,11 @@ def write_rows(connection: sqlite3.Connection, insert: Insert, rows: Sequence[Ro
     Every call into SQLite lets go of the interpreter's lock and takes it back, which costs much
     when the event loop is busy: a statement per row would be dear.
     """
+    if len(rows) == 1:
+        connection.execute(_many_rows(*insert, 1), rows[0])
+        return
     for part in _parts(rows) if rows else ():
-        values = list(chain.from_iterable(part)) if len(part) > 1 else part[0]
-        connection.execute(_many_rows(*insert, len(part)), values)
+        connection.execute(_many_rows(*insert, len(part)), [*chain.from_iterable(part)])
 
 
 def write_numbers(

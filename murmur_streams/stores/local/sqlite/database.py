@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from murmur_streams.core.model.entries import JournalEntry
@@ -43,25 +42,37 @@ class _Head(NamedTuple):
     """When the feed's window has moved past it, there is something to purge."""
 
 
-@dataclass(slots=True)
 class _Rows:
     """The rows of one group, by table.
 
-    Each group makes one. A lambda takes a fifth of the time of ``list[Row]``.
+    Each group makes one: a dataclass would call a function for each of its lists.
     """
 
-    next_no: int
-    removed: dict[str, tuple[int, str]] = field(default_factory=lambda: {})
-    """By run id: number and epoch of the life that goes."""
-    runs: list[Row] = field(default_factory=lambda: [])
-    versions: list[Row] = field(default_factory=lambda: [])
-    journal: list[Row] = field(default_factory=lambda: [])
-    outside_feed: list[tuple[int, JournalEntry]] = field(default_factory=lambda: [])
-    """Entries, by their run's number, that are not in the feed."""
-    gone: dict[tuple[str, str, str], Row] = field(default_factory=lambda: {})
-    """By run id, target and epoch: lives that began and ended within the group."""
-    trimmed: list[Row] = field(default_factory=lambda: [])
-    payloads: list[Row] = field(default_factory=lambda: [])
+    __slots__ = (
+        "gone",
+        "journal",
+        "next_no",
+        "outside_feed",
+        "payloads",
+        "removed",
+        "runs",
+        "trimmed",
+        "versions",
+    )
+
+    def __init__(self, next_no: int) -> None:
+        self.next_no = next_no
+        self.removed: dict[str, tuple[int, str]] = {}
+        """By run id: number and epoch of the life that goes."""
+        self.runs: list[Row] = []
+        self.versions: list[Row] = []
+        self.journal: list[Row] = []
+        self.outside_feed: list[tuple[int, JournalEntry]] = []
+        """Entries, by their run's number, that are not in the feed."""
+        self.gone: dict[tuple[str, str, str], Row] = {}
+        """By run id, target and epoch: lives that began and ended within the group."""
+        self.trimmed: list[Row] = []
+        self.payloads: list[Row] = []
 
     def number(self) -> int:
         """The next free number of a run."""
@@ -86,10 +97,9 @@ class SQLiteDatabase(SQLiteReader, Database):
 
     def begin(self) -> bool:
         self._session.check_there()
-        self._session.fetch("BEGIN IMMEDIATE")
         # Inside the group: no other process can write between this answer and the commit.
         try:
-            version = self._session.value("PRAGMA data_version")
+            version = self._session.begin()
         except BaseException:
             self.rollback()
             raise
@@ -162,7 +172,8 @@ class SQLiteDatabase(SQLiteReader, Database):
         columns.write_rows(connection, columns.RUNS, rows.runs)
         columns.write_rows(connection, columns.VERSIONS, rows.versions)
         columns.write_rows(connection, columns.PAYLOADS, rows.payloads)
-        _write_items(connection, changes)
+        if changes.items:
+            _write_items(connection, changes)
         self._head = _Head(rows.next_no, last, start_n, gone_n)
         return last
 
@@ -243,7 +254,10 @@ class SQLiteDatabase(SQLiteReader, Database):
             rows.journal.append(columns.journal_row(no, entry, (entry.ms, n)))
 
     def _number(self, run_id: str) -> int | None:
-        no = self._numbers.get(run_id) or self._session.value(_NO, (run_id,))
+        known = self._numbers.get(run_id)
+        if known is not None:
+            return known
+        no = self._session.value(_NO, (run_id,))
         if no is not None:
             self._keep_number(run_id, no)
         return no

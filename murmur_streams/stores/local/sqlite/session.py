@@ -282,6 +282,20 @@ class SQLiteSession:
         row = self.first(sql, values)
         return row[0] if row else None
 
+    def begin(self) -> int:
+        """Begin a group of writes; the number that each commit of another connection changes.
+
+        The caller rolls back when this fails.
+        """
+        try:
+            # Each group begins so: only a locked file takes the patient way.
+            self.connection.execute("BEGIN IMMEDIATE")
+            return self.connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            self.rollback()
+            self.fetch("BEGIN IMMEDIATE")
+            return self.value("PRAGMA data_version")
+
     def check_there(self) -> None:
         """Refuse to write to a file that no path leads to any more.
 
