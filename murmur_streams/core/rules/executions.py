@@ -51,13 +51,10 @@ def written(run: Run, ms: int, drafts: Sequence[Fields]) -> Decision:
     """Append entries. Their ms is at least the last entry's, even if the caller's clock is slow."""
     ms = max(ms, run.last_ms)
     run_id, epoch, first = run.run_id, run.epoch, run.version + 1
-    entries = tuple(
-        [
-            JournalEntry(run_id, epoch, ms, seq, fields)
-            for seq, fields in enumerate(drafts, start=first)
-        ]
-    )
-    return Decision(("OK", str(run.version + len(entries))), entries)
+    entries: list[JournalEntry] = []
+    for seq, fields in enumerate(drafts, start=first):
+        entries.append(JournalEntry(run_id, epoch, ms, seq, fields))
+    return Decision(("OK", str(run.version + len(entries))), tuple(entries))
 
 
 def ended(

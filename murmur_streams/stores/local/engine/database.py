@@ -89,17 +89,29 @@ class RunChange:
     """To write; other payloads stay as they are."""
 
 
-@dataclass(slots=True)
 class Changes:
-    """The effect of a group of writes, all of it or nothing."""
+    """The effect of a group of writes, all of it or nothing.
 
-    runs: dict[str, RunChange] = field(default_factory=lambda: {})
-    """By run id."""
-    feed: list[tuple[str, JournalEntry]] = field(default_factory=lambda: [])
-    """Target and entry, in order; the database gives each the next n, dense, and
-    ``max(ms before, entry.ms)``."""
-    items: dict[tuple[Space, str], str | None] = field(default_factory=lambda: {})
-    """By space and key; None removes it."""
+    Each group makes one: a dataclass would call a function for each of its three.
+
+    Args:
+        runs: by run id.
+        feed: target and entry, in order; the database gives each the next n, dense, and
+            ``max(ms before, entry.ms)``.
+        items: by space and key; None removes it.
+    """
+
+    __slots__ = ("feed", "items", "runs")
+
+    def __init__(
+        self,
+        runs: dict[str, RunChange] | None = None,
+        feed: list[tuple[str, JournalEntry]] | None = None,
+        items: dict[tuple[Space, str], str | None] | None = None,
+    ) -> None:
+        self.runs = {} if runs is None else runs
+        self.feed = [] if feed is None else feed
+        self.items = {} if items is None else items
 
     @property
     def is_empty(self) -> bool:

@@ -136,12 +136,8 @@ class FileAccess(Access):
     _closing: asyncio.Task[None] | None = None
     _file: OpenFile | None = None
 
-    async def get(self) -> OpenFile:
-        """The open file.
-
-        Raises:
-            StoreClosedError: the store was closed, or another event loop or process opened it.
-        """
+    def _opened(self) -> OpenFile | None:
+        """The open file; None until it is open. Raises as ``get``."""
         if self._is_closed:
             raise StoreClosedError("the store is closed; open a new one")
         here = os.getpid(), asyncio.get_running_loop()
@@ -150,10 +146,18 @@ class FileAccess(Access):
                 "the store is open on another event loop, or was before a fork: "
                 "each needs a store of its own"
             )
-        if self._file is not None:
-            return self._file
+        return self._file
+
+    async def get(self) -> OpenFile:
+        """The open file.
+
+        Raises:
+            StoreClosedError: the store was closed, or another event loop or process opened it.
+        """
+        if (file := self._opened()) is not None:
+            return file
         if self._opening is None or (self._opening.done() and self._opening.exception()):
-            self._home = here
+            self._home = os.getpid(), asyncio.get_running_loop()
             self._opening = start_task(self._open(), f"open {self.path}")
         return await asyncio.shield(self._opening)
 
@@ -171,7 +175,8 @@ class FileAccess(Access):
         return await (await self.get()).read(call)
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
-        return await (await self.get()).writer.write(operation)
+        file = self._opened() or await self.get()
+        return await file.writer.write(operation)
 
     async def write_alone(self, operation: Callable[[Transaction], T]) -> T:
         return await (await self.get()).writer.write(operation, is_alone=True)

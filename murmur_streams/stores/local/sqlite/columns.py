@@ -70,7 +70,7 @@ def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
     """The row of an entry of the run ``no`` in the table ``journal``."""
     ms, n = position
     feed_ms = None if ms == entry.ms else ms
-    return n, no, entry.seq, entry.ms, feed_ms, _encode(entry.fields)
+    return n, no, entry.seq, entry.ms, feed_ms, to_json(entry.fields).decode()
 
 
 def read_entry(run_id: str, epoch: str, ms: Any, seq: Any, fields: Any) -> JournalEntry:

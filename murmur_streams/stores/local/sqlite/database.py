@@ -11,6 +11,7 @@ from murmur_streams.core.model.errors import RunDamagedError, StoreError
 from murmur_streams.core.model.feed import Position
 from murmur_streams.stores.local.engine.database import Changes, Database, RunChange, Stored
 from murmur_streams.stores.local.sqlite import columns, removal
+from murmur_streams.stores.local.sqlite.columns import PAYLOADS, RUNS, VERSIONS
 from murmur_streams.stores.local.sqlite.reading import STORED, SQLiteReader
 from murmur_streams.stores.local.sqlite.session import Row, SQLiteSession
 
@@ -167,11 +168,13 @@ class SQLiteDatabase(SQLiteReader, Database):
         # In order, or pages would be split in the middle.
         rows.journal.sort()
         columns.write_rows(connection, columns.JOURNAL, rows.journal)
-        columns.write_rows(connection, columns.GONE, [*rows.gone.values()])
+        if rows.gone:
+            columns.write_rows(connection, columns.GONE, [*rows.gone.values()])
         start_n, gone_n = self._let_go(connection, head, rows, last[1])
-        columns.write_rows(connection, columns.RUNS, rows.runs)
-        columns.write_rows(connection, columns.VERSIONS, rows.versions)
-        columns.write_rows(connection, columns.PAYLOADS, rows.payloads)
+        tables = (RUNS, rows.runs), (VERSIONS, rows.versions), (PAYLOADS, rows.payloads)
+        for insert, of_table in tables:
+            if of_table:
+                columns.write_rows(connection, insert, of_table)
         if changes.items:
             _write_items(connection, changes)
         self._head = _Head(rows.next_no, last, start_n, gone_n)
@@ -254,11 +257,8 @@ class SQLiteDatabase(SQLiteReader, Database):
             rows.journal.append(columns.journal_row(no, entry, (entry.ms, n)))
 
     def _number(self, run_id: str) -> int | None:
-        known = self._numbers.get(run_id)
-        if known is not None:
-            return known
-        no = self._session.value(_NO, (run_id,))
-        if no is not None:
+        no = self._numbers.get(run_id)
+        if no is None and (no := self._session.value(_NO, (run_id,))) is not None:
             self._keep_number(run_id, no)
         return no
 
