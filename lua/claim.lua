@@ -20,7 +20,7 @@
 --   OK more next_due_ms (kind size fields)*  more: 1 if another call may find runs; -1: no run is delayed
 --   UNCONFIRMED             this number of partitions is not recorded here; nothing was written
 -- WRITES base feed
--- COST 1 HGET, 1 SISMEMBER, 2 ZRANGEBYSCORE a target, 8 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
+-- COST 1 HGET, 1 EXISTS, 1 ZCARD and up to 2 ZRANGEBYSCORE a target, 6 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
 -- include: time, refusals, keys, expiry, run, events, index, journal, queue, lifecycle, cancel, claiming, partition
 
 local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
@@ -28,11 +28,11 @@ local base, worker, host, feed = KEYS[1], ARGV[1], ARGV[2], {key = KEYS[2], max 
 local lease_ms, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[5])
 local count, targets = tonumber(ARGV[6]), tonumber(ARGV[7])
 local now, claimed, looked_at, bytes, next_due = server_ms(), 0, 0, 0, -1
-local answer = {'OK', '0', '-1'}
+local answer, any_paused = {'OK', '0', '-1'}, false
 
 local function add_group(kind, fields)
   answer[#answer + 1], answer[#answer + 2] = kind, digits(#fields)
-  for i = 1, #fields do answer[#answer + 1] = fields[i] end
+  add_all(answer, fields)
 end
 
 -- Two workers can ask for the same run at once. The script is atomic, so the second one finds neither
@@ -47,14 +47,12 @@ local function start(run, run_id, writer, claim, payloads)
   local changes = enter_state(run, run_id, base, writer, 'running', extra)
   add_entry(writer, {'type', 'agent_started', 'agent', run.target, 'attempt', attempt})
   write_head(run, writer, changes)
-  redis.call('ZADD', leases_key(base), digits(now + lease_ms), run_id)
+  redis.call('ZADD', leases_key(base), now + lease_ms, run_id)
   local fields = {'run_id', run_id, 'target', run.target, 'attempt', attempt, 'claim', claim,
     'version', digits(writer.seq), 'failures', digits(run.failures), 'excused', digits(run.excused)}
-  for _, each in ipairs(payloads) do
-    if each[2] and each[2] ~= '' then
-      set_field(fields, each[1], each[2])
-      bytes = bytes + #each[2]
-    end
+  for name, text in pairs(payloads) do
+    set_field(fields, name, text)
+    bytes = bytes + #text
   end
   add_group('claimed', fields)
 end
@@ -64,7 +62,7 @@ local function take(target, run_id, max_attempts)
   local run, damaged = try_run(keys)
   if not run or run.state ~= 'pending' then return not damaged end
   read_work(run)
-  local payloads = read_payloads(run, keys, now)
+  local payloads = read_payloads(run, base, run_id, now)
   local writer = open_journal(run, run_id, keys.journal, feed, now)
   local reason, why = refusal(run, max_attempts, now)
   if reason then
@@ -80,24 +78,38 @@ end
 
 local function is_over() return looked_at >= LOOKED_AT or bytes >= REPLY_BYTES end
 
+local function next_ready(target)
+  return ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
+end
+
+local function take_all(target, ready, max_attempts)
+  for _, run_id in ipairs(ready) do
+    looked_at = looked_at + 1
+    redis.call('ZREM', queue_key(base, target), run_id)
+    local done, sound = try(take, target, run_id, max_attempts)
+    if not (done and sound) then add_group('damaged', {'run_id', run_id}) end
+    if is_over() then return end
+  end
+end
+
 local function serve(target, max_attempts)
-  if redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
-  local due = next_due_ms(base, target, now)
-  if due == 0 then
-    move_due(base, target, now, MOVED)
+  if any_paused and redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
+  local waiting = redis.call('ZCARD', queue_key(base, target))
+  if waiting == 0 then return end
+  local ready, due = next_ready(target), -1
+  if #ready < waiting then
     due = next_due_ms(base, target, now)
+    if due == 0 then
+      move_due(base, target, now, MOVED)
+      due, ready = next_due_ms(base, target, now), next_ready(target)
+    end
   end
   -- Entries that only get removed do not count: they must not hide the runs behind them.
-  while claimed < count and not is_over() do
-    local ready = ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
-    if #ready == 0 then break end
-    for _, run_id in ipairs(ready) do
-      looked_at = looked_at + 1
-      redis.call('ZREM', queue_key(base, target), run_id)
-      local done, sound = try(take, target, run_id, max_attempts)
-      if not (done and sound) then add_group('damaged', {'run_id', run_id}) end
-      if is_over() then break end
-    end
+  while #ready > 0 do
+    take_all(target, ready, max_attempts)
+    waiting = waiting - #ready
+    if waiting == 0 or claimed >= count or is_over() then break end
+    ready = next_ready(target)
   end
   if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
 end
@@ -105,8 +117,10 @@ end
 local refused = unconfirmed(base, ARGV[8])
 if refused then return refused end
 -- Every claim writes these keys: one of another type must refuse the call before it takes a run.
-check_state_rows(base, {owners_key(base)})
+check_zsets({overdue_key(base), expiring_key(base), owners_key(base), state_index_key(base, 'pending'),
+  state_index_key(base, 'running'), state_index_key(base, 'failed')})
 open_feed(feed)
+any_paused = redis.call('EXISTS', paused_key(base)) == 1
 -- This changes nothing. A replica and a server without free memory refuse it, so that the call fails
 -- before it takes a run that could not be executed there. An idle worker learns of it in this way, too.
 redis.call('ZADD', leases_key(base), 'XX', '0', '')

@@ -13,7 +13,7 @@
 -- RETURNS
 --   OK (claim notice)*  each notice: lost, cancel or silent
 -- WRITES base feed
--- COST a run: 1 HMGET, 1 XREVRANGE, 1 ZREM, 1 ZADD
+-- COST a run: 1 HGETALL, 1 XREVRANGE, 1 ZREM, 1 ZADD
 -- include: time, refusals, keys, expiry, run, journal, queue
 
 local base, lease_ms, live_ttl_ms = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -14,7 +14,7 @@
 -- RETURNS
 --   OK run_id*  those that this owner no longer owns, or that no longer run
 -- WRITES base feed
--- COST 1 ZRANGEBYSCORE; a run: 1 HMGET, 1 XREVRANGE, 1 ZREM, 1 ZADD; a lost one: as finish
+-- COST 1 ZRANGEBYSCORE; a run: 1 HGETALL, 1 XREVRANGE, 1 ZREM, 1 ZADD; a lost one: as finish
 -- include: time, refusals, keys, expiry, run, owners
 
 local base, owner, lease_ms = KEYS[1], ARGV[1], tonumber(ARGV[2])

@@ -18,7 +18,7 @@
 --   OK more cursor (name fate)*  more: 1 to call again; a run is queued, ended or damaged, a key wrong_type
 --   HELD worker                    another worker is doing it
 -- WRITES base feed
--- COST 1 GET, 1 SET, 4 ZRANGEBYSCORE, 1 ZRANGEBYLEX; a lost run: as release; 50 HMGET and XREVRANGE
+-- COST 1 GET, 1 SET, 4 ZRANGEBYSCORE, 1 ZRANGEBYLEX; a lost run: as release; 50 HGETALL and XREVRANGE
 -- include: time, refusals, keys, expiry, run, index, journal, queue, cancel, owners, scrub
 
 local base, worker, feed = KEYS[1], ARGV[1], {key = KEYS[2], max = ARGV[4]}

@@ -8,7 +8,7 @@
 --   NOT_TERMINAL state
 --   NOT_FOUND
 -- WRITES run journal producers input result checkpoint
--- COST 1 HMGET, 1 XREVRANGE, 1 DEL, 9 ZREM, 2 XADD, 2 PEXPIREAT
+-- COST 1 HGETALL, 1 XREVRANGE, 1 DEL, 9 ZREM, 2 XADD, 2 PEXPIREAT
 -- include: states, time, keys, run, index, journal, queue
 
 local TOMBSTONE_MS = 60000

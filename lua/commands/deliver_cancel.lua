@@ -8,7 +8,7 @@
 --   NOT_FOUND
 --   FENCED
 -- WRITES run journal
--- COST 1 HMGET, 1 XREVRANGE, 2 XADD, 1 HSET
+-- COST 1 HGETALL, 1 XREVRANGE, 2 XADD, 1 HSET
 -- include: time, keys, expiry, run, events, journal, queue, lifecycle
 
 local function deliver_cancel(run_id, at)

@@ -17,18 +17,19 @@
 --   NOT_FOUND
 --   FENCED
 -- WRITES run journal result
--- COST 1 HMGET, 1 XREVRANGE, 4 ZSCORE, 2 to 6 XADD, 1 HSET, 1 SET, 3 ZREM, 2 ZADD, and sweep_a_little
--- include: states, time, keys, expiry, run, events, index, journal, queue, lifecycle, ending, overdue
+-- COST 1 HGETALL, 1 EXISTS, 1 XREVRANGE, 4 ZSCORE, 2 to 6 XADD, 1 HSET, 1 SET, 3 ZREM, 2 ZADD, and sweep_a_little
+-- include: states, time, keys, ahead, expiry, run, events, index, journal, queue, lifecycle, ending, overdue
 
 local function finish(run_id, at)
   local state, claim, failure, result, size, sha256, dead, stopped, count = unpack(ARGV, at, at + 8)
-  local base, keys = CALL.base, keys_of_run(CALL.base, run_id)
-  local run = read_whole_run(keys.run)
+  local base, run = CALL.base, read_whole_run(run_key(CALL.base, run_id))
   if not run then return 'NOT_FOUND' end
   if claim ~= '' and claim ~= run.claim then return 'FENCED' end
   if TERMINAL[run.state] then return 'NO ' .. run.state end
 
   local now, events = server_ms(), read_events(at + 9, tonumber(count))
+  if CALL.has_producers == nil then CALL.has_producers = find_producers() end
+  local keys = keys_it_has(base, run_id, run, CALL.has_producers)
   read_work(run)
   check_journal(run, keys.journal)
   local writer = open_journal(run, run_id, keys.journal, CALL.feed, now)
@@ -58,7 +59,7 @@ local function finish(run_id, at)
   end
   end_run(run, run_id, keys, base, writer, ending, now, CALL.ttl_ms)
   if result ~= '' then
-    set_payload(keys.result, result, run.expire_at)
+    set_payload(result_key(base, run_id), result, run.expire_at)
     keys.result = nil
   end
   expire_ended(run, keys)

@@ -11,7 +11,7 @@
 --   NOT_FOUND
 --   FENCED
 -- WRITES run journal
--- COST 1 HMGET, 1 XREVRANGE, 7 ZSCORE, 3 XADD, 1 HSET, 2 ZREM, 2 ZADD; or as finish
+-- COST 1 HGETALL, 1 XREVRANGE, 7 ZSCORE, 3 XADD, 1 HSET, 2 ZREM, 2 ZADD; or as finish
 -- include: time, keys, expiry, run, index, journal, queue, cancel
 
 local function release(run_id, at)

@@ -8,7 +8,7 @@
 --   NO state
 --   NOT_FOUND
 -- WRITES run journal
--- COST 1 HMGET, 1 XREVRANGE, 7 ZSCORE, 2 XADD, 1 HSET; 1 XADD and PEXPIREAT for the worker; or as finish
+-- COST 1 HGETALL, 1 XREVRANGE, 7 ZSCORE, 2 XADD, 1 HSET; 1 XADD and PEXPIREAT for the worker; or as finish
 -- include: states, time, refusals, keys, expiry, run, events, index, journal, queue, cancel
 
 local CONTROL_MESSAGES = 100

@@ -10,7 +10,7 @@
 --   NO state
 --   NOT_FOUND
 -- WRITES run journal
--- COST 1 HMGET, 1 XREVRANGE, 8 ZSCORE, 2 XADD, 1 HSET, 2 ZREM, 2 ZADD; at an end sweep_a_little
+-- COST 1 HGETALL, 1 XREVRANGE, 8 ZSCORE, 2 XADD, 1 HSET, 2 ZREM, 2 ZADD; at an end sweep_a_little
 -- include: states, time, keys, expiry, run, events, index, journal, queue, lifecycle, ending, cancel, overdue
 
 local function set_state(run_id, at)

@@ -1,13 +1,18 @@
--- include: time, failure_texts
+-- include: time, keys, failure_texts
 -- A claim's reads, which can fail and so come before its first write to the run.
 
-local function read_payloads(run, keys, now)
-  local deadline, has = run.deadline_ms > 0, run.payloads
-  return {{'input', has.input and redis.call('GET', keys.input)},
-    {'checkpoint', has.checkpoint and redis.call('GET', keys.checkpoint)},
-    {'traceparent', run.traceparent}, {'tracestate', run.tracestate},
-    {'deadline_ms', deadline and digits(run.deadline_ms)},
-    {'deadline_left_ms', deadline and digits(run.deadline_ms - now)}}
+-- Returns what the worker gets beside the fields of every claim, by name; without empty texts.
+local function read_payloads(run, base, run_id, now)
+  local found, has = {traceparent = run.traceparent, tracestate = run.tracestate}, run.payloads
+  if has.input then found.input = redis.call('GET', input_key(base, run_id)) end
+  if has.checkpoint then found.checkpoint = redis.call('GET', checkpoint_key(base, run_id)) end
+  if run.deadline_ms > 0 then
+    found.deadline_ms, found.deadline_left_ms = digits(run.deadline_ms), digits(run.deadline_ms - now)
+  end
+  for name, text in pairs(found) do
+    if not text or text == '' then found[name] = nil end
+  end
+  return found
 end
 
 local function given_up(run)

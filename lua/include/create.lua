@@ -1,4 +1,4 @@
--- include: states, time, keys, expiry, events, index, journal, queue, overdue
+-- include: states, time, keys, ahead, expiry, events, index, journal, queue, overdue
 -- Reads the options of a queued run; p.delay_ms counts from now, p.deadline_ms from the due time.
 local function read_order(run, p, now)
   run.queued, run.priority = p.queued, p.priority or 0
@@ -42,6 +42,8 @@ end
 
 -- Whether the id has a run, and whether it has a journal: of a run, or the tombstone of one.
 local function look_up(run_id)
+  CALL.absent = CALL.absent or find_absent()
+  if CALL.absent[run_id] then return false, false end
   local base = CALL.base
   if redis.call('EXISTS', run_key(base, run_id), journal_key(base, run_id)) == 0 then
     return false, false
@@ -55,7 +57,7 @@ end
 -- a higher id than the last one of the tombstone. is_reused: whether the id has a journal.
 local function create_run(run_id, p, is_reused)
   local base, live_ttl_ms, now = CALL.base, CALL.live_ttl_ms, server_ms()
-  local keys = keys_of_run(base, run_id)
+  local keys = keys_of_events(base, run_id)
   local tombstone = is_reused and redis.call('XREVRANGE', keys.journal, '+', '-', 'COUNT', 1)[1]
   local ms = tombstone and math.max(now, tonumber(string.match(tombstone[1], '^(%d+)')) + 1) or now
   local run = {target = p.target, tenant = p.tenant, version = 0, last_ms = 0, created_ms = ms}
@@ -74,12 +76,12 @@ local function create_run(run_id, p, is_reused)
   if p.input ~= '' then
     set_both(fields, hash, 'input_size', p.input_size)
     set_both(fields, hash, 'input_sha256', p.input_sha256)
-    set_payload(keys.input, p.input, deadline)
+    set_payload(input_key(base, run_id), p.input, deadline)
   end
   set_both(fields, hash, 'metadata_json', p.metadata)
   set_both(fields, hash, 'tenant', p.tenant)
   if run.queued then write_order(run, p, fields, hash) end
-  set_field(hash, 'live_until', digits(live_until))
+  set_field(hash, 'live_until', live_until)
   redis.call('HSET', keys.run, unpack(hash))
   add_entry(writer, fields)
   compact_journal(keys.journal)
@@ -90,7 +92,7 @@ local function create_run(run_id, p, is_reused)
   if p.tenant ~= '' then redis.call('ZADD', tenant_index_key(base, p.tenant), 0, member) end
   local overdue = overdue_at(run, 'pending')
   if overdue > 0 then
-    redis.call('ZADD', overdue_key(base), digits(overdue), removal_row(run, member))
+    redis.call('ZADD', overdue_key(base), overdue, removal_row(run, member))
   end
   if run.queued then enqueue(base, run, run_id, now) end
   if deadline > 0 then expire_keys({keys.run, keys.journal}, deadline) end

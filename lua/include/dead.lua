@@ -11,7 +11,7 @@ end
 -- letter is better than a run that cannot end.
 local function write_dead_letter(base, run, run_id, keys, reason, failure, now)
   if not try(are_sound, base, run.target) then return nil end
-  local _, given = try(redis.call, 'GET', keys.input)
+  local _, given = try(redis.call, 'GET', input_key(base, run_id))
   local stored = redis.call('HMGET', keys.run, 'errors', 'metadata_json', 'deadline_span_ms',
     'traceparent', 'tracestate', 'tenant')
   local letter = {'run_id', run_id, 'reason', reason, 'attempts', digits(run.attempt),

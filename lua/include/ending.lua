@@ -16,7 +16,7 @@ local function write_ends(run, writer, p, now, changes)
     set_field(changes, 'error', p.error)
   end
   if p.seal or p.state == 'cancelled' then set_field(last, 'seal', '1') end
-  for i = 1, #(p.details or {}) do last[#last + 1] = p.details[i] end
+  if p.details then add_all(last, p.details) end
   add_entry(writer, last)
   if p.seal or p.state == 'cancelled' then set_field(changes, 'seal', digits(writer.seq)) end
 end
@@ -25,7 +25,7 @@ end
 -- p: state, error, seal, events (written before the end), changes (more fields of the hash), details
 -- (more fields of the last entry), dead (the reason why it goes to the dead letters).
 local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
-  local counted = {}
+  local changes = p.changes or {}
   local member = index_member(run.created_ms, run_id)
   -- ZREM first: a server without free memory refuses a script whose first write can grow, and the
   -- end of a run is what frees memory.
@@ -35,25 +35,21 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
   if run.state == 'pending' then remove_from_queue(base, run.target, run_id) end
   if p.state == 'failed' and p.details and field(p.details, 'attempt') then
     run.failures = run.failures + 1
-    set_field(counted, 'failures', digits(run.failures))
-    note_error(run, counted, p.error)
+    set_field(changes, 'failures', digits(run.failures))
+    note_error(run, changes, p.error)
   end
   if p.dead then
     local letter_id = write_dead_letter(base, run, run_id, keys, p.dead, p.error, now)
-    if letter_id then set_field(counted, 'letter', letter_id) end
+    if letter_id then set_field(changes, 'letter', letter_id) end
   end
-  local changes = run.is_dirty and flush_progress(keys, writer, now) or {}
-  for _, more in ipairs({p.changes or {}, counted}) do
-    for i = 1, #more do changes[#changes + 1] = more[i] end
-  end
+  if run.is_dirty then add_all(changes, flush_progress(keys, writer, now)) end
   write_ends(run, writer, p, now, changes)
   local expire_at = ttl_ms > 0 and now + ttl_ms or 0
-  redis.call('HSET', keys.run, 'state', p.state, 'version', digits(writer.seq), 'last_ms',
-    digits(writer.ms), 'ended_ms', digits(now), 'claim', '', 'expire_at', digits(expire_at),
-    unpack(changes))
+  redis.call('HSET', keys.run, 'state', p.state, 'version', writer.seq, 'last_ms', writer.ms,
+    'ended_ms', now, 'claim', '', 'expire_at', expire_at, unpack(changes))
   move_state(base, member, run.state, p.state)
   if expire_at > 0 then
-    redis.call('ZADD', expiring_key(base), digits(expire_at), removal_row(run, member))
+    redis.call('ZADD', expiring_key(base), expire_at, removal_row(run, member))
   end
   run.expire_at = expire_at
 end

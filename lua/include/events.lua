@@ -25,6 +25,11 @@ local function set_field(fields, name, value)
   fields[#fields + 1] = value
 end
 
+local function add_all(fields, more)
+  local count = #fields
+  for i = 1, #more do fields[count + i] = more[i] end
+end
+
 -- Whether an event closes the run: its group is complete, or its target's agent, or an unnamed one.
 local function is_closing(target, list, first, last)
   local kind = list[first + 1]

@@ -1,4 +1,4 @@
--- include: states, time, refusals, keys
+-- include: states, refusals, keys
 -- The indexes of a partition.
 local EXPIRED_PER_CALL = 3
 
@@ -24,8 +24,12 @@ end
 
 -- The same for a run that ends, from one state in another.
 local function check_end_rows(base, from, to)
+  local ends = CALL.sound_ends or {}
+  CALL.sound_ends = ends
+  if ends[from] == to then return end
   check_zsets({overdue_key(base), expiring_key(base), state_index_key(base, from),
     state_index_key(base, to)})
+  ends[from] = to
 end
 
 -- Removes a member of a sorted set. A key of another type cannot hold it, so that is not an error here.
@@ -68,7 +72,7 @@ end
 
 -- Removes the rows of expired runs from the indexes.
 local function remove_expired(base, now_ms, limit)
-  local due = redis.call('ZRANGEBYSCORE', expiring_key(base), '-inf', digits(now_ms),
+  local due = redis.call('ZRANGEBYSCORE', expiring_key(base), '-inf', now_ms,
     'LIMIT', 0, limit)
   for _, entry in ipairs(due) do
     redis.call('ZREM', expiring_key(base), entry)

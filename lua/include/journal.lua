@@ -59,7 +59,7 @@ end
 
 -- Writes version and time of the last entry to the hash. changes: more names and values.
 local function write_head(run, writer, changes)
-  redis.call('HSET', run.key, 'version', digits(writer.seq), 'last_ms', digits(writer.ms),
+  redis.call('HSET', run.key, 'version', writer.seq, 'last_ms', writer.ms,
     unpack(changes))
 end
 
@@ -68,7 +68,7 @@ local function add_entry(writer, list, first, last)
   first, last = first or 1, last or #list
   local feed, seq = writer.feed, writer.seq + 1
   local n = feed.n + 1
-  local id, feed_id = writer.moment .. '-' .. seq, feed.moment .. '-' .. n
+  local id, feed_id = writer.moment .. '-' .. digits(seq), feed.moment .. '-' .. digits(n)
   local size = 0
   for i = first, last, 2 do size = size + #list[i] + #list[i + 1] end
   redis.call('XADD', writer.key, id, unpack(list, first, last))

@@ -1,6 +1,10 @@
 -- Keys that a script forms itself, because only it knows the run (from a queue) or the target (from a
 -- hash). All begin with the partition's base key, "<prefix>:{p}", and so stay in its slot.
 local function run_key(base, run_id) return base .. ':run:' .. run_id end
+local function input_key(base, run_id) return base .. ':input:' .. run_id end
+local function result_key(base, run_id) return base .. ':result:' .. run_id end
+local function checkpoint_key(base, run_id) return base .. ':checkpoint:' .. run_id end
+local function producers_key(base, run_id) return base .. ':producers:' .. run_id end
 local function queue_key(base, target) return base .. ':queue:' .. target end
 local function journal_key(base, run_id) return base .. ':journal:' .. run_id end
 local function restoring_key(base, run_id, digest)
@@ -28,10 +32,23 @@ local function keys_of_run(base, run_id)
   return {
     run = run_key(base, run_id),
     journal = journal_key(base, run_id),
-    producers = base .. ':producers:' .. run_id,
-    input = base .. ':input:' .. run_id,
-    result = base .. ':result:' .. run_id,
-    checkpoint = base .. ':checkpoint:' .. run_id,
+    producers = producers_key(base, run_id),
+    input = input_key(base, run_id),
+    result = result_key(base, run_id),
+    checkpoint = checkpoint_key(base, run_id),
+  }
+end
+
+-- The same without those that a run does not have, as read_whole_run found it.
+local function keys_it_has(base, run_id, run, has_producers)
+  local has = run.payloads
+  return {
+    run = run.key,
+    journal = journal_key(base, run_id),
+    producers = has_producers and producers_key(base, run_id) or nil,
+    input = has.input and input_key(base, run_id) or nil,
+    result = has.result and result_key(base, run_id) or nil,
+    checkpoint = has.checkpoint and checkpoint_key(base, run_id) or nil,
   }
 end
 

@@ -7,7 +7,7 @@ local EXCUSED = {worker_stopped = true, retry_later = true}
 -- missing claim clears the claim.
 local function enter_state(run, run_id, base, writer, state, extra)
   local fields = {'type', 'run.state', 'state', state}
-  for i = 1, #extra do fields[#fields + 1] = extra[i] end
+  add_all(fields, extra)
   -- ZREM first: a server without free memory refuses a script whose first write can grow, and it must
   -- still be possible to take runs back.
   if state ~= 'running' then remove_member(leases_key(base), run_id) end
@@ -60,7 +60,7 @@ local function wait_again(run, run_id, base, writer, p, now)
     set_field(counted, 'due_ms', digits(p.due_ms))
   end
   local changes = enter_state(run, run_id, base, writer, 'pending', extra)
-  for i = 1, #counted do changes[#changes + 1] = counted[i] end
+  add_all(changes, counted)
   write_head(run, writer, changes)
   if run.queued or run.claim ~= '' then enqueue(base, run, run_id, now) end
   if run.deadline_ms > 0 then

@@ -46,7 +46,7 @@ end
 -- and damaged (ids of runs).
 local function fail_overdue(base, feed, ttl_ms, now, limit)
   local found = {changed = 0, ended = {}, damaged = {}}
-  local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', digits(now), 'LIMIT', 0, limit)
+  local due = redis.call('ZRANGEBYSCORE', overdue_key(base), '-inf', now, 'LIMIT', 0, limit)
   found.seen = #due
   if #due == 0 then return found end
   check_state_rows(base)

@@ -7,28 +7,28 @@ local WAKE_TTL_MS = 86400000
 
 -- Checks the fields that only claims, ends and cancels need: damage to them does not prevent a delete.
 local function read_work(run)
-  local v = run.work
-  run.queued = v[1] == '1'
-  run.priority = number_of(run.key, 'priority', v[2], 0)
-  run.due_ms = count_of(run.key, 'due_ms', v[3], 0)
-  run.deadline_ms = count_of(run.key, 'deadline_ms', v[4], 0)
-  run.failures = count_of(run.key, 'failures', v[5], 0)
-  run.excused = count_of(run.key, 'excused', v[6], 0)
-  run.cancel_requested = v[7] and v[7] ~= ''
-  run.cancel_delivered = v[8] and v[8] ~= ''
-  run.worker, run.host = v[9] or '', v[10] or ''
-  run.silent = count_of(run.key, 'silent', v[11], 0)
-  run.started = v[12] and v[12] ~= ''
+  local all = run.work
+  run.queued = all.queued == '1'
+  run.priority = number_of(run.key, 'priority', all.priority, 0)
+  run.due_ms = count_of(run.key, 'due_ms', all.due_ms, 0)
+  run.deadline_ms = count_of(run.key, 'deadline_ms', all.deadline_ms, 0)
+  run.failures = count_of(run.key, 'failures', all.failures, 0)
+  run.excused = count_of(run.key, 'excused', all.excused, 0)
+  run.cancel_requested = all.cancel_requested and all.cancel_requested ~= ''
+  run.cancel_delivered = all.cancel_delivered and all.cancel_delivered ~= ''
+  run.worker, run.host = all.worker or '', all.host or ''
+  run.silent = count_of(run.key, 'silent', all.silent, 0)
+  run.started = all.started_ms and all.started_ms ~= ''
 end
 
 -- A run that was handed back without a new due time has its old position, not one behind all others.
 local function ready_score(run)
   local waiting_since = run.due_ms > 0 and run.due_ms or run.created_ms
-  return digits(waiting_since - run.priority * PRIORITY_STEP_MS)
+  return waiting_since - run.priority * PRIORITY_STEP_MS
 end
 
 local function queue_score(run, now)
-  return run.due_ms > now and digits(DELAYED + run.due_ms) or ready_score(run)
+  return run.due_ms > now and DELAYED + run.due_ms or ready_score(run)
 end
 
 -- Adds a wake-up token for one idle worker. A token is only a hint, so a short stream is enough. Waiting
@@ -39,7 +39,7 @@ local function wake(base, target, run_id)
   local there = redis.call('XADD', key, 'NOMKSTREAM', 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
   if there then return end
   redis.call('XADD', key, '*', 'run', run_id)
-  redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_TTL_MS))
+  redis.call('PEXPIREAT', key, server_ms() + WAKE_TTL_MS)
 end
 
 -- A delayed run wakes a worker, too: that worker then knows when the run is due. If the queue's key has
@@ -65,7 +65,7 @@ end
 local function live_until_due(run, keys, live_ttl_ms)
   if run.live_until == 0 or run.due_ms + live_ttl_ms <= run.live_until then return end
   run.live_until = run.due_ms + live_ttl_ms
-  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
+  redis.call('HSET', run.key, 'live_until', run.live_until)
   expire_keys(keys, run.live_until + LIVE_GRACE_MS)
 end
 
@@ -78,7 +78,7 @@ end
 -- here; the claim that takes the run reports it.
 local function move_due(base, target, now, limit)
   local queue = queue_key(base, target)
-  local due = redis.call('ZRANGEBYSCORE', queue, digits(DELAYED), digits(DELAYED + now),
+  local due = redis.call('ZRANGEBYSCORE', queue, DELAYED, DELAYED + now,
     'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #due, 2 do
     local run = {due_ms = tonumber(due[i + 1]) - DELAYED}
@@ -90,7 +90,7 @@ end
 
 -- How long until the next delayed run of a target is due; -1 when there is none.
 local function next_due_ms(base, target, now)
-  local first = redis.call('ZRANGEBYSCORE', queue_key(base, target), digits(DELAYED), '+inf',
+  local first = redis.call('ZRANGEBYSCORE', queue_key(base, target), DELAYED, '+inf',
     'WITHSCORES', 'LIMIT', 0, 1)
   if #first == 0 then return -1 end
   return math.max(0, tonumber(first[2]) - DELAYED - now)

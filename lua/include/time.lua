@@ -7,7 +7,12 @@ local function server_ms()
   return CALL.server_ms
 end
 
--- Lua would print a large number as 1.79e+15; ids and fields need all digits.
+-- '%d' takes half the time of '%.0f', but is only right where a C long has 64 bits. Not string.format,
+-- which does not exist yet while a library is loaded.
+local DIGITS = ('%d'):format(1099511627776) == '1099511627776' and '%d' or '%.0f'
+
+-- Lua would print a large number as 1.79e+15; ids and fields need all digits. A number that is itself an
+-- argument of a command needs none of this: the server writes all its digits.
 local function digits(number)
-  return string.format('%.0f', number)
+  return string.format(DIGITS, number)
 end

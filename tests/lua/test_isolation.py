@@ -84,3 +84,19 @@ def test_a_shared_key_of_a_wrong_type_refuses_the_call(box: Sandbox, key: str) -
         box.send()
     assert code_of(refused.value) == "WRONGTYPE"
     assert box.dump() == before
+
+
+@every_way
+async def test_one_of_two_creates_of_an_id_in_a_call_makes_the_run(space: Space, way: str) -> None:
+    """New ids are looked up together, before the first of the two has made the run."""
+    async with space.store(retry_seconds=0) as store:
+        stage = Stage(space, store)
+        calls = calls_by_hand(stage.hand(), stage.short)
+        creates = (
+            calls.execute(run_id, Create("work", "e", PAYLOAD)) for run_id in (RUN, OTHER, RUN)
+        )
+        box = Sandbox(space, await caught_call(stage, asyncio.gather(*creates)), way)
+    # The first command is of the helper that catches the call.
+    assert codes(box.send())[1:] == ["OK", "OK", "EXISTS"]
+    box.close()
+    space.admin.flushall()

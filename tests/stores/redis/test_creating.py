@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from murmur_streams.core.model.commands import Create, Delete
@@ -35,6 +37,17 @@ async def test_leftovers_of_a_deleted_run_expire_with_the_new_one(
         await store.delete("run", force=True)
         await store.create("run", "t")
         assert (await store.audit("run")).problems == ()
+
+
+async def test_a_submit_after_a_delete_in_a_call_makes_a_new_run(store: RedisRunStore) -> None:
+    """The tombstone in the journal is found although the call also makes a run that was absent."""
+    await store.create("run", "t")
+    epoch = (await store.snapshot("run")).epoch
+    await asyncio.gather(
+        store.delete("run", force=True), store.submit("run", "t"), store.submit("other", "t")
+    )
+    assert (await store.snapshot("run")).epoch != epoch
+    assert (await store.audit("run")).problems == ()
 
 
 @pytest.mark.leaves("*:feed")

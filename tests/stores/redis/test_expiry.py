@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -271,6 +272,20 @@ async def test_a_record_of_an_earlier_version_expires_with_its_run(
     (moment,) = expiries(space)
     assert (moment == -1) == (ttl_seconds == 0)
     assert space.admin.exists(space.keys.producers(RUN_ID))
+
+
+async def test_one_record_of_an_earlier_version_among_many_ends_expires(
+    space: Space, stores: Stores
+) -> None:
+    """The ends of a call look for such records together."""
+    store = stores()
+    await asyncio.gather(*(store.create(run_id, "t") for run_id in (RUN_ID, "b", "c")))
+    space.admin.hset(space.keys.producers("b"), "p", "1 OK 2")
+    ends = (store.finish(run_id, RunState.COMPLETED) for run_id in (RUN_ID, "b", "c"))
+    await asyncio.gather(*ends)
+    assert expiry_times(space.admin, [space.keys.producers("b")]) == expiry_times(
+        space.admin, [space.keys.run("b")]
+    )
 
 
 async def test_creating_runs_removes_what_expiry_left_behind(space: Space, stores: Stores) -> None:

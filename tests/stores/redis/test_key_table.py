@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,10 @@ def test_lua_forms_the_keys_of_a_run_as_python_does(lua: Any) -> None:
             Shown().restoring("<run_id>", "<digest>"),
         ),
         ("producer_key", ["<producer_id>"], Shown().producer("<producer_id>", 0)),
+        ("input_key", ["<run_id>"], Shown().input("<run_id>")),
+        ("result_key", ["<run_id>"], Shown().result("<run_id>")),
+        ("checkpoint_key", ["<run_id>"], Shown().checkpoint("<run_id>")),
+        ("producers_key", ["<run_id>"], Shown().producers("<run_id>")),
         ("queue_key", ["<target>"], Shown().queue("<target>", 0)),
         ("wake_key", ["<target>"], Shown().wake("<target>", 0)),
         ("index_key", [], Shown().index(0)),
@@ -129,6 +134,16 @@ def test_lua_forms_the_keys_of_events_as_those_of_a_run(lua: Any) -> None:
     }
 
 
+def test_lua_forms_the_keys_that_a_run_has(lua: Any) -> None:
+    """Without payloads that it does not have, and records of programs of an earlier version."""
+    own = lua.keys_of_run(BASE, "<run_id>")
+    payloads = SimpleNamespace(input="2", result=False, checkpoint=False)
+    run = SimpleNamespace(key=own["run"], payloads=payloads)
+    formed = lua.keys_it_has(BASE, "<run_id>", run, False)
+    assert dict(formed) == {name: own[name] for name in ("run", "journal", "input")}
+    assert lua.keys_it_has(BASE, "<run_id>", run, True)["producers"] == own["producers"]
+
+
 def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None:
     """A new function that forms a key needs a case above."""
     assert {name for name in lua if name.endswith("_key")} == {
@@ -136,6 +151,10 @@ def test_every_function_of_the_include_is_compared_with_python(lua: Any) -> None
         "journal_key",
         "restoring_key",
         "producer_key",
+        "input_key",
+        "result_key",
+        "checkpoint_key",
+        "producers_key",
         "queue_key",
         "wake_key",
         "index_key",
