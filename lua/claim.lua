@@ -23,7 +23,7 @@
 -- COST 1 HGET, 1 EXISTS, 1 ZCARD and up to 2 ZRANGEBYSCORE a target, 6 ZSCORE; a run: as set_state, 1 ZADD, 2 GET
 -- include: time, refusals, keys, expiry, run, events, index, journal, queue, lifecycle, cancel, claiming, partition
 
-local LOOKED_AT, MOVED, REPLY_BYTES = 500, 100, 1048576
+local LOOKED_AT, REPLY_BYTES = 500, 1048576
 local base, worker, host, feed = KEYS[1], ARGV[1], ARGV[2], {key = KEYS[2], max = ARGV[4]}
 local lease_ms, ttl_ms = tonumber(ARGV[3]), tonumber(ARGV[5])
 local count, targets = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -50,10 +50,7 @@ local function start(run, run_id, writer, claim, payloads)
   redis.call('ZADD', leases_key(base), now + lease_ms, run_id)
   local fields = {'run_id', run_id, 'target', run.target, 'attempt', attempt, 'claim', claim,
     'version', digits(writer.seq), 'failures', digits(run.failures), 'excused', digits(run.excused)}
-  for name, text in pairs(payloads) do
-    set_field(fields, name, text)
-    bytes = bytes + #text
-  end
+  bytes = bytes + add_payloads(fields, payloads)
   add_group('claimed', fields)
 end
 
@@ -78,9 +75,7 @@ end
 
 local function is_over() return looked_at >= LOOKED_AT or bytes >= REPLY_BYTES end
 
-local function next_ready(target)
-  return ready_runs(base, target, math.min(count - claimed, LOOKED_AT - looked_at))
-end
+local function room() return math.min(count - claimed, LOOKED_AT - looked_at) end
 
 local function take_all(target, ready, max_attempts)
   for _, run_id in ipairs(ready) do
@@ -94,22 +89,13 @@ end
 
 local function serve(target, max_attempts)
   if any_paused and redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
-  local waiting = redis.call('ZCARD', queue_key(base, target))
-  if waiting == 0 then return end
-  local ready, due = next_ready(target), -1
-  if #ready < waiting then
-    due = next_due_ms(base, target, now)
-    if due == 0 then
-      move_due(base, target, now, MOVED)
-      due, ready = next_due_ms(base, target, now), next_ready(target)
-    end
-  end
+  local ready, waiting, due = read_queue(base, target, now, room())
   -- Entries that only get removed do not count: they must not hide the runs behind them.
   while #ready > 0 do
     take_all(target, ready, max_attempts)
     waiting = waiting - #ready
     if waiting == 0 or claimed >= count or is_over() then break end
-    ready = next_ready(target)
+    ready = ready_runs(base, target, room())
   end
   if due >= 0 and (next_due < 0 or due < next_due) then next_due = due end
 end

@@ -1,4 +1,4 @@
--- include: time, keys, failure_texts
+-- include: time, keys, events, failure_texts
 -- A claim's reads, which can fail and so come before its first write to the run.
 
 -- Returns what the worker gets beside the fields of every claim, by name; without empty texts.
@@ -13,6 +13,16 @@ local function read_payloads(run, base, run_id, now)
     if not text or text == '' then found[name] = nil end
   end
   return found
+end
+
+-- Returns how many bytes they have.
+local function add_payloads(fields, payloads)
+  local bytes = 0
+  for name, text in pairs(payloads) do
+    set_field(fields, name, text)
+    bytes = bytes + #text
+  end
+  return bytes
 end
 
 local function given_up(run)

@@ -4,6 +4,7 @@ local DELAYED = 10000000000000
 local PRIORITY_STEP_MS = 60000
 local WAKE_TOKENS = 64
 local WAKE_TTL_MS = 86400000
+local MOVED_AT_ONCE = 100
 
 -- Checks the fields that only claims, ends and cancels need: damage to them does not prevent a delete.
 local function read_work(run)
@@ -94,6 +95,21 @@ local function next_due_ms(base, target, now)
     'WITHSCORES', 'LIMIT', 0, 1)
   if #first == 0 then return -1 end
   return math.max(0, tonumber(first[2]) - DELAYED - now)
+end
+
+-- Reads the front of a queue, after delayed runs that are due became ready. Returns at most limit ready
+-- runs, how many runs wait in all, and how long until the next delayed run is due; -1 when there is none.
+local function read_queue(base, target, now, limit)
+  local waiting, due = redis.call('ZCARD', queue_key(base, target)), -1
+  if waiting == 0 then return {}, 0, due end
+  local ready = ready_runs(base, target, limit)
+  if #ready == waiting then return ready, waiting, due end
+  due = next_due_ms(base, target, now)
+  if due == 0 then
+    move_due(base, target, now, MOVED_AT_ONCE)
+    due, ready = next_due_ms(base, target, now), ready_runs(base, target, limit)
+  end
+  return ready, waiting, due
 end
 
 -- Wakes one more worker of a target that has work: an earlier token may have gone to a worker that died.

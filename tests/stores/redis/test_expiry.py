@@ -274,7 +274,7 @@ async def test_a_record_of_an_earlier_version_expires_with_its_run(
     assert space.admin.exists(space.keys.producers(RUN_ID))
 
 
-async def test_one_record_of_an_earlier_version_among_many_ends_expires(
+async def test_an_earlier_versions_record_among_many_ends_expires(
     space: Space, stores: Stores
 ) -> None:
     """The ends of a call look for such records together."""
