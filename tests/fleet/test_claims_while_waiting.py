@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from murmur_streams import Fleet
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import Claimed, TargetRule
 from murmur_streams.stores.bell import Bell
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing import wait_until
+from tests.fleet.working import working
 from tests.servers import Space, forget_scripts
 
 WORK = [TargetRule("work")]
@@ -128,3 +130,29 @@ async def test_a_wait_without_loaded_scripts_asks_for_a_claim(
     forget_scripts(space.admin)
     assert await waiting(queue, Bell()) == Claimed([], 0.0)
     assert len((await queue.claim("worker", WORK, 1)).claims) == 1
+
+
+async def test_an_agent_begins_before_its_worker_waits_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending the next wait takes longer than the rest of a start."""
+    waits, when_begun = list[str](), list[list[str]]()
+
+    async def noted(self: Queue, *args: Any, **options: Any) -> Claimed:
+        waits.append("begun")
+        try:
+            return await wait_and_claim(self, *args, **options)
+        finally:
+            waits.append("ended")
+
+    wait_and_claim = Queue.wait_and_claim
+    monkeypatch.setattr(Queue, "wait_and_claim", noted)
+
+    @fleet.agent
+    async def note() -> None:
+        when_begun.append(waits[-1:])
+
+    async with working(fleet, lease_seconds=3600):
+        await wait_until(lambda: waits[-1:] == ["begun"], "the worker waits")
+        await (await fleet.submit(note)).output(timeout=30)
+    assert when_begun == [["ended"]]

@@ -89,6 +89,8 @@ async def submit_all(bench: Bench, cases: Cases) -> None:
             waiting.append((name, value, await bench.fleet.submit(name, value)))
         except InvalidPayloadError:
             bench.count("refused at submit")
+    if not waiting:
+        return  # A fleet whose agents were all refused has none to execute.
     async with working(bench.fleet):
         for name, value, handle in waiting:
             output = await handle.output(timeout=30)
@@ -154,6 +156,8 @@ async def submit_over_http(bench: Bench, client: Any, cases: Cases) -> None:
             continue
         assert answer.status_code == 200, answer.text
         waiting.append((name, expected, answer.json()["run_id"]))
+    if not waiting:
+        return
     async with working(bench.fleet):
         for name, expected, run_id in waiting:
             output = await bench.fleet.handle(run_id, name).output(timeout=30)

@@ -245,8 +245,12 @@ class Worker:
         self.refusal = None
         for claim in claimed.claims:
             self._executions.start(store, self._fleet.agents[claim.target], claim)
-        self._may_find_work = len(claimed.claims) >= asked or claimed.next_due_seconds == 0
+        waited, found = not self._may_find_work, len(claimed.claims)
+        self._may_find_work = found >= asked or claimed.next_due_seconds == 0
         self._next_due_seconds = claimed.next_due_seconds
+        if waited and found:
+            # The agents begin before the next wait is sent, which takes longer than their start.
+            await asyncio.sleep(0)
 
     async def _claimed(self, queue: WorkQueue, free: int, bell: Bell) -> tuple[work.Claimed, int]:
         """Claim at once, or when there is work again; also returns for how many it asked."""
