@@ -60,8 +60,8 @@ _NAMES = {
         DeadLetterNotFoundError EmbeddedServerError IdempotencyConflictError
         InvalidArchiveError InvalidCursorError InvalidEventError InvalidInputError
         InvalidPayloadError InvalidRunIdError InvalidTargetError LeaseLostError
-        MurmurError NonRetryableError OutcomeUnknownError PayloadTooLargeError
-        RegistryError RemoteAgentError RunCancelledError RunDamagedError RunExistsError
+        MurmurError NonRetryableError NotReplicatedError OutcomeUnknownError
+        PayloadTooLargeError RegistryError RemoteAgentError RunCancelledError RunDamagedError RunExistsError
         RunFailedError RunNotFoundError RunNotTerminalError RunTerminatedError
         StoreClosedError StoreConfigurationError StoreDamagedError StoreError
         StoreFullError StoreReadOnlyError StoreUnavailableError WrongExpectedVersionError

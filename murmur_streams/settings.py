@@ -197,9 +197,10 @@ class Settings:
     )
     key_prefix: str = _setting("murmur:runs", _PREFIX, "The first part of every key on the server.")
     partitions: int = _setting(
-        1,
-        _whole(1, 256),
-        "How many partitions the runs are spread over; the same in every program.",
+        1, _whole(1, 256), "How many partitions the runs are spread over; the same in all programs."
+    )
+    durability: str = _setting(
+        "primary", _one_of("primary", "replicated"), "Which of Redis's servers must have a write."
     )
     ttl_seconds: int = _setting(
         3600, _whole(0, TEN_YEARS_SECONDS), "How long an ended run is kept; 0 keeps it for ever."

@@ -120,7 +120,10 @@ def default_options(url: str, settings: Settings) -> dict[str, Any]:
     }
     if _is_local(url):
         return lifetimes
-    return {**lifetimes, "key_prefix": settings.key_prefix, "partitions": settings.partitions}
+    of_redis = {
+        name: getattr(settings, name) for name in ("key_prefix", "partitions", "durability")
+    }
+    return lifetimes | of_redis
 
 
 async def open_work_store(url: str, options: Mapping[str, Any]) -> WorkStore:

@@ -26,6 +26,7 @@
     ├── StoreError
     │   ├── StoreUnavailableError
     │   ├── OutcomeUnknownError
+    │   │   └── NotReplicatedError
     │   ├── StoreReadOnlyError
     │   ├── StoreFullError
     │   ├── StoreClosedError
@@ -213,6 +214,13 @@ class StoreUnavailableError(StoreError):
 
 class OutcomeUnknownError(StoreError):
     """The connection failed and retries ran out: the write was applied once, or not at all."""
+
+
+class NotReplicatedError(OutcomeUnknownError):
+    """The primary applied the write, but its replicas did not confirm it in time.
+
+    Only stores with ``durability="replicated"`` raise it.
+    """
 
 
 class StoreReadOnlyError(StoreError):

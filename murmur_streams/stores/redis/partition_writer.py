@@ -14,12 +14,12 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from murmur_streams.core.model.errors import MurmurError, OutcomeUnknownError, StoreClosedError
+from murmur_streams.core.model.errors import MurmurError, StoreClosedError
 from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.connection import failures
 from murmur_streams.stores.redis.connection.connections import Reply
 from murmur_streams.stores.redis.connection.failures import Fate, ScriptError, UnconfirmedError
-from murmur_streams.stores.redis.connection.lane import Lane
+from murmur_streams.stores.redis.connection.lane import Calling
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.numbered_calls import NumberedCalls
 from murmur_streams.stores.redis.script_rights import COMMIT, FREEING_COMMANDS
@@ -32,6 +32,7 @@ from murmur_streams.stores.redis.writes import (
     WaitingWrite,
     WriteBudget,
     read_reply,
+    unknown_outcome,
 )
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -59,7 +60,7 @@ class PartitionWriter:
         self,
         server: Server,
         partition: int,
-        lane: Lane,
+        lane: Calling,
         durations: Durations,
         clock: Clock,
         prepare: Prepare,
@@ -311,8 +312,4 @@ class PartitionWriter:
     def _lost(self, call: NumberedCall, reason: BaseException) -> MurmurError:
         if not call.maybe_applied:
             return self._server.unavailable(reason)
-        write, said = call.writes[0], str(reason) or type(reason).__name__
-        return OutcomeUnknownError(
-            f"the {write.command} of run {write.run_id!r} was sent to {self._server.where}, but no "
-            f"answer came back ({said}); it was applied once or not at all: read the run to know"
-        )
+        return unknown_outcome(call, self._server.where, reason)

@@ -21,6 +21,7 @@ from murmur_streams.stores.redis.connection.pools import Pools
 from murmur_streams.stores.redis.keys import Keys
 from murmur_streams.stores.redis.loading import Loader, is_complete
 from murmur_streams.stores.redis.preparation import Preparation
+from murmur_streams.stores.redis.replication import Replicas
 from murmur_streams.stores.redis.replies import read_answer, text
 
 logger = logging.getLogger("murmur_streams.redis")
@@ -193,6 +194,10 @@ class Server:
         """Make a connection for the caller alone, for reads that block; a lane makes it again."""
         self._check_home()
         return await self._blocking.new_connection([("PING",)])
+
+    def replicas(self) -> Replicas:
+        """This server's replicas, for calls that wait for them."""
+        return Replicas(self._commands, self.where, self.call_seconds)
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:
         """Execute a script once; the caller judges the driver's errors."""

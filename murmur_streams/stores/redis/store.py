@@ -41,6 +41,7 @@ from murmur_streams.stores.redis.live.feed import Feeds
 from murmur_streams.stores.redis.live.tail import RedisTails
 from murmur_streams.stores.redis.owners import Owners, new_owner, sweep
 from murmur_streams.stores.redis.queue import Queue
+from murmur_streams.stores.redis.replication import Durability, check_durability
 from murmur_streams.stores.redis.replies import clock_ms, pairs, read_entry, text, text_or_none
 from murmur_streams.stores.redis.restoring import archive_run, rebuild_run, restore_run
 from murmur_streams.stores.redis.server import CALL_SECONDS, Revive, Server
@@ -78,6 +79,8 @@ class RedisRunStore(WorkStore):
         retry_seconds: how long a call retries a broken connection, at most 300; the first
             connection of all gets 5 seconds.
         call_seconds: how long one try of a call may take before its connection counts as broken.
+        durability: ``primary``: a write returns when the primary has it. ``replicated``: when every
+            replica that keeps up has it, too, and at least one.
         limits: sizes of events, inputs and results.
         clock: milliseconds of Unix time, for entry ids.
         revive: called before each retry; starts an embedded server again.
@@ -98,6 +101,7 @@ class RedisRunStore(WorkStore):
         feed_max_entries: int = 10_000,
         retry_seconds: float = 60.0,
         call_seconds: float = CALL_SECONDS,
+        durability: Durability = "primary",
         limits: Limits | None = None,
         clock: Callable[[], int] = wall_clock_ms,
         revive: Revive | None = None,
@@ -124,13 +128,18 @@ class RedisRunStore(WorkStore):
             max_events=check_max_events(max_events),
             owner=new_owner(owner_lease_seconds),
         )
-        self._writer = Writer(self._server, self._durations, clock)
+        is_replicated = check_durability(durability)
+        self._writer = Writer(self._server, self._durations, clock, is_replicated=is_replicated)
         self._calls = Calls(self._writer, self._durations)
         self._tails = RedisTails(self._server, lambda run_id: self._execute(run_id, Seal()))
         self._feeds = Feeds(self._server)
         self._ends = EndWaits(self._server)
         self._owners = Owners(self._server, self._durations)
-        self._server.when_ready = self._owners.start
+        self._server.when_ready = self._start
+
+    def _start(self) -> None:
+        self._owners.start()
+        self._writer.start()
 
     @property
     def client(self) -> Redis:

@@ -8,10 +8,11 @@ from collections.abc import Awaitable
 
 from murmur_streams.core.model.errors import StoreClosedError
 from murmur_streams.core.rules.decide import Answer
-from murmur_streams.stores.own_tasks import start_task
-from murmur_streams.stores.redis.connection.lane import Lane
+from murmur_streams.stores.own_tasks import end_tasks, start_task
+from murmur_streams.stores.redis.connection.lane import Calling, Lane
 from murmur_streams.stores.redis.durations import Clock, Durations
 from murmur_streams.stores.redis.partition_writer import PartitionWriter
+from murmur_streams.stores.redis.replication import ReplicatedLane
 from murmur_streams.stores.redis.server import Server
 from murmur_streams.stores.redis.writes import Arguments, WaitingWrite, size_of, weight_of
 
@@ -29,13 +30,19 @@ class Writer:
     caller is still sent.
     """
 
-    def __init__(self, server: Server, durations: Durations, clock: Clock) -> None:
+    def __init__(
+        self, server: Server, durations: Durations, clock: Clock, *, is_replicated: bool = False
+    ) -> None:
         self._server = server
+        self._replicas = server.replicas() if is_replicated else None
         self._durations = durations
         self._clock = clock
         self._lanes = [
-            Lane(server.new_connection, deadline_seconds=server.call_seconds) for _ in range(LANES)
+            Lane(server.new_connection, deadline_seconds=server.call_seconds)
+            # A call that waits for replicas blocks its connection.
+            for _ in range(server.keys.partitions if is_replicated else LANES)
         ]
+        self._counting: asyncio.Task[None] | None = None
         self._partitions: dict[int, PartitionWriter] = {}
         self._preparing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
@@ -66,6 +73,7 @@ class Writer:
             InvalidInputError: a text cannot be encoded; nothing was written.
             StoreUnavailableError: the server was never reached; nothing was written.
             OutcomeUnknownError: the connection broke, and retries ran out or the store was closed.
+            NotReplicatedError: too few replicas confirmed it until then.
             StoreError: the server refused the write; nothing was written.
         """
         self._refuse_when_closed()
@@ -96,6 +104,11 @@ class Writer:
         partition.add(write)
         return await write.answer
 
+    def start(self) -> None:
+        """Watch the replicas from now on, if writes wait for them; the server is ready."""
+        if self._replicas is not None and self._counting is None:
+            self._counting = start_task(self._replicas.watch(), "count the replicas")
+
     async def close(self, seconds: float) -> None:
         """Reject new writes; wait at most ``seconds`` for those under way."""
         self._closed = True
@@ -107,9 +120,7 @@ class Writer:
             logger.debug("the store is closed with writes under way; their outcome is unknown")
         for partition in self._partitions.values():
             await partition.abandon()
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.gather(self._preparing, return_exceptions=True)
+        await end_tasks([task for task in (self._preparing, self._counting) if task is not None])
         for lane in self._lanes:
             await lane.close()
 
@@ -120,10 +131,13 @@ class Writer:
     def _of(self, partition: int) -> PartitionWriter:
         found = self._partitions.get(partition)
         if found is None:
+            lane: Calling = self._lanes[partition % len(self._lanes)]
+            if self._replicas is not None:
+                lane = ReplicatedLane(lane, self._replicas)
             found = self._partitions[partition] = PartitionWriter(
                 self._server,
                 partition,
-                self._lanes[partition % LANES],
+                lane,
                 self._durations,
                 self._clock,
                 self._prepare_once,

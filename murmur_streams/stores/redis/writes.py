@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from murmur_streams.core.model.errors import InvalidInputError
+from murmur_streams.core.model.errors import (
+    InvalidInputError,
+    NotReplicatedError,
+    OutcomeUnknownError,
+)
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.stores.redis.connection.connections import Reply
-from murmur_streams.stores.redis.connection.failures import ScriptError, UnconfirmedError
+from murmur_streams.stores.redis.connection.failures import (
+    NotConfirmedError,
+    ScriptError,
+    UnconfirmedError,
+)
 from murmur_streams.stores.redis.durations import Durations
 from murmur_streams.stores.redis.script_rights import FREEING_COMMANDS
 from murmur_streams.stores.redis.scripts import HOT_COMMANDS
@@ -206,6 +214,27 @@ def read_reply(call: NumberedCall, reply: Reply) -> Sequence[Answer | ScriptErro
     if tag in {b"GAP", b"REWOUND", b"UNKNOWN"}:
         raise NotExecutedError(tag.decode())
     return [(tag.decode(),)] * len(call.writes)
+
+
+def unknown_outcome(call: NumberedCall, where: str, reason: BaseException) -> OutcomeUnknownError:
+    """The error of a call that was sent and has no confirmed answer.
+
+    Args:
+        call: its oldest write is named.
+        where: the server's address, without a password.
+        reason: of the last try.
+    """
+    write, said = call.writes[0], str(reason) or type(reason).__name__
+    name = f"the {write.command} of run {write.run_id!r}"
+    if isinstance(reason, NotConfirmedError):
+        return NotReplicatedError(
+            f"{name} was applied on {where}, but {said}: a failover would take it away; read the "
+            "run to know"
+        )
+    return OutcomeUnknownError(
+        f"{name} was sent to {where}, but no answer came back ({said}); it was applied once or not "
+        "at all: read the run to know"
+    )
 
 
 def answers_to(call: NumberedCall, texts: Sequence[bytes]) -> list[Answer | ScriptError]:

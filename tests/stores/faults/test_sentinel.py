@@ -14,11 +14,11 @@ from murmur_streams.core.model.states import RunState
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.working import working
 from tests.running_server import short_folder
-from tests.sentinel_group import SERVICE, Node, SentinelGroup, sentinel_group, wait_for
+from tests.sentinel_group import SERVICE, SentinelGroup, sentinel_group
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
+from tests.stores.faults.failovers import Writing, fail_over
 from tests.stores.faults.refusals import refusal
-from tests.stores.faults.waiting import wait_until
 
 
 @pytest.fixture
@@ -26,46 +26,6 @@ def group() -> Iterator[SentinelGroup]:
     """Three Sentinels, a primary and a replica; a new service costs less than a mended one."""
     with short_folder() as folder, sentinel_group(folder) as group:
         yield group
-
-
-async def fail_over(group: SentinelGroup, how: str) -> Node:
-    """Bring another server to power; returns the old primary."""
-    old = group.primary
-    if how == "killed":
-        old.kill()
-    elif how == "frozen":
-        old.freeze()
-    else:
-        await asyncio.to_thread(group.fail_over)
-    await asyncio.to_thread(wait_for, lambda: group.primary is not old, "another primary")
-    return old
-
-
-class Writing:
-    """A task that appends to a run; the names of the events that were acknowledged."""
-
-    def __init__(self, store: RedisRunStore) -> None:
-        self._store = store
-        self.acknowledged: list[str] = []
-        self._task = asyncio.create_task(self._write())
-
-    async def _write(self) -> None:
-        number = 0
-        while True:
-            await self._store.append("run", note("run", str(number)))
-            self.acknowledged.append(str(number))
-            number += 1
-            await asyncio.sleep(0.002)
-
-    async def continues(self) -> None:
-        """Wait for further acknowledged writes."""
-        count = len(self.acknowledged) + 20
-        await wait_until(lambda: len(self.acknowledged) >= count, "writes go on")
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        assert self._task.cancelled(), self._task.exception()
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

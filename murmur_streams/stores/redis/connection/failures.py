@@ -27,6 +27,10 @@ class NeverSentError(Exception):
     """The server cannot have received the call; the cause says why, such as no connection."""
 
 
+class NotConfirmedError(Exception):
+    """Too few replicas have confirmed a call in time; the primary has executed it."""
+
+
 class UnconfirmedError(Exception):
     """A script wrote nothing, because its partition does not record this number of partitions.
 
@@ -53,6 +57,10 @@ _LATER = _ELSEWHERE | {"BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCK
 FINAL = frozenset({Fate.REFUSED, Fate.BUG})
 """A retry cannot end differently."""
 _NEVER_EXECUTED = (exceptions.MaxConnectionsError, UnconfirmedError)
+_MAYBE_EXECUTED = (
+    *(exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse, OSError),
+    NotConfirmedError,
+)
 _AUTH = frozenset({"NOAUTH", "WRONGPASS"})
 # The answer to a long command before the password: a server has smaller limits until then.
 _UNAUTHENTICATED = "Protocol error: unauthenticated"
@@ -92,10 +100,7 @@ def fate_of(error: BaseException) -> Fate:
         return Fate.REFUSED
     if tls_refusal(error) is not None:
         return Fate.REFUSED
-    if isinstance(
-        error,
-        (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.InvalidResponse, OSError),
-    ):
+    if isinstance(error, _MAYBE_EXECUTED):
         return Fate.UNKNOWN
     if isinstance(error, (exceptions.RedisError, errors.MurmurError)):
         return Fate.REFUSED

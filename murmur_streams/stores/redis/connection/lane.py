@@ -7,7 +7,7 @@ import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
@@ -40,6 +40,14 @@ class _Call:
                 self.reply.set_result(reply)
         if self.notify is not None:
             self.notify()
+
+
+class Calling(Protocol):
+    """Sends commands as they come; ``Lane`` explains it."""
+
+    def call(
+        self, *command: object, notify: Callable[[], None] | None = None
+    ) -> asyncio.Future[Reply]: ...
 
 
 class Lane:
