@@ -61,10 +61,11 @@ _NAMES = {
         InvalidArchiveError InvalidCursorError InvalidEventError InvalidInputError
         InvalidPayloadError InvalidRunIdError InvalidTargetError LeaseLostError
         MurmurError NonRetryableError NotReplicatedError OutcomeUnknownError
-        PayloadTooLargeError RegistryError RemoteAgentError RunCancelledError RunDamagedError RunExistsError
-        RunFailedError RunNotFoundError RunNotTerminalError RunTerminatedError
-        StoreClosedError StoreConfigurationError StoreDamagedError StoreError
-        StoreFullError StoreReadOnlyError StoreUnavailableError WrongExpectedVersionError
+        PayloadTooLargeError RegistryError RemoteAgentError RunCancelledError
+        RunDamagedError RunExistsError RunFailedError RunNotFoundError
+        RunNotTerminalError RunTerminatedError StoreClosedError StoreConfigurationError
+        StoreDamagedError StoreError StoreFullError StoreReadOnlyError
+        StoreUnavailableError WrongExpectedVersionError
     """,
     "core.model.events": "RunEvent RunEventType",
     "core.model.feed": "FeedEntry",

@@ -39,6 +39,8 @@ class Preparation:
         self.eviction = Eviction(where)
         self.is_protocol_known = False
         """False until a silent server was probed for the other protocol."""
+        self.further_probes: tuple[str, ...] = ()
+        """Of this store's settings."""
         self._connections = connections
         self._keys = keys
         self._where = where
@@ -101,13 +103,14 @@ class Preparation:
 
     async def _prepare(self, *, is_first: bool) -> dict[str, str]:
         await self._loader.find_functions()
+        probes = PROBES if self._loader.uses_functions else (SCRIPT_PROBE, *PROBES)
         info = await checks.check_server(
             self._connections,
             self._keys,
             self._where,
             self.eviction,
             is_first=is_first,
-            probes=PROBES if self._loader.uses_functions else (SCRIPT_PROBE, *PROBES),
+            probes=(*self.further_probes, *probes),
         )
         if first := self._loader.first_commands():
             await self._connections.pipeline(first)

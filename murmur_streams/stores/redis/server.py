@@ -196,7 +196,8 @@ class Server:
         return await self._blocking.new_connection([("PING",)])
 
     def replicas(self) -> Replicas:
-        """This server's replicas, for calls that wait for them."""
+        """This server's replicas, for calls that wait for them; called before the first use."""
+        self.preparation.further_probes = checks.REPLICATED_PROBES
         return Replicas(self._commands, self.where, self.call_seconds)
 
     async def script(self, name: str, keys: list[str], args: list[str | int]) -> Answer:

@@ -18,7 +18,12 @@ from murmur_streams.core.model.results import AgentResult
 from murmur_streams.core.model.states import RunState
 from murmur_streams.core.model.work import TargetRule
 from murmur_streams.stores import redis as store_modules
-from murmur_streams.stores.redis.connection.checks import OWN_PROBES, PROBES, WORKER_PROBES
+from murmur_streams.stores.redis.connection.checks import (
+    OWN_PROBES,
+    PROBES,
+    REPLICATED_PROBES,
+    WORKER_PROBES,
+)
 from murmur_streams.stores.redis.scripts import load_library, load_scripts
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, names_in_stream, note
@@ -29,6 +34,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "server-faults.md"
 SOURCES = Path(str(store_modules.__file__)).parent
 PROBED = sorted({probe.split()[0] for probe in PROBES + OWN_PROBES} | {"HSETNX"})
 WORKER_PROBED = sorted({probe.split()[0] for probe in WORKER_PROBES})
+REPLICATED_PROBED = sorted({probe.split()[0] for probe in REPLICATED_PROBES})
 SCRIPTS = ("+evalsha", "+script|load")
 FUNCTIONS = ("+fcall", "+function|load")
 OPTIONAL = {"INFO", "SCRIPT", "EVALSHA", "FCALL", "FUNCTION"}
@@ -252,6 +258,19 @@ async def test_the_checked_permissions_suffice_for_a_worker(
             assert {run.run_id for run in (await store.list_runs()).runs} >= set(runs)
 
 
+async def test_a_store_that_waits_for_replicas_needs_the_right_to(
+    spare: SpareServer, make_store: StoreMaker
+) -> None:
+    """Without WAIT the first call names it; a store that does not wait works."""
+    async with spare.client() as admin:
+        await limited(admin, "+@all", "-wait")
+        store = make_store(spare.url(f"limited:{SECRET}"), durability="replicated")
+        text = await refusal(store.create("run", "work"), StoreConfigurationError)
+        assert "+wait" in text
+        assert await admin.keys("*") == []
+        await make_store(spare.url(f"limited:{SECRET}")).create("run", "work")
+
+
 async def test_every_command_of_the_python_code_is_checked(
     admin: Redis,
 ) -> None:
@@ -259,7 +278,8 @@ async def test_every_command_of_the_python_code_is_checked(
     commands = {str(name).upper() for name in await admin.command()}
     called = commands_of_python() & commands
     assert {"XREADGROUP", "ZREVRANGEBYLEX", "MULTI"} <= called
-    assert called - set(PROBED) - set(WORKER_PROBED) - OPTIONAL == set()
+    checked = {*PROBED, *WORKER_PROBED, *REPLICATED_PROBED}
+    assert called - checked - OPTIONAL == set()
 
 
 async def test_a_connection_with_a_denied_transaction_is_dropped(
@@ -291,7 +311,7 @@ async def test_looking_for_permissions_changes_nothing(
 ) -> None:
     """No probe of a right creates a key."""
     key = "faults:nothing:probe"
-    for probe in PROBES + OWN_PROBES + WORKER_PROBES:
+    for probe in PROBES + OWN_PROBES + WORKER_PROBES + REPLICATED_PROBES:
         await admin.execute_command("EVAL", _PCALL, 0, *probe.format(key=key).split())
     assert await admin.exists(key) == 0
 

@@ -54,6 +54,8 @@ WORKER_PROBES: tuple[str, ...] = (
     "ZREMRANGEBYSCORE {key} -inf 0",
 )
 """Commands that only workers call."""
+REPLICATED_PROBES: tuple[str, ...] = ("WAIT 0 1",)
+"""Commands that only stores call whose writes wait for replicas."""
 _GRANTS = {"evalsha": "+evalsha +script|load (from 7.0 on better: +fcall +function|load)"}
 """How a right is granted whose name alone does not suffice."""
 LOOK_SECONDS = 60.0
