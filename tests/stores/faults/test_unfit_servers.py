@@ -127,3 +127,16 @@ async def test_a_meta_key_of_another_program_is_refused(
     text = await refusal(straight.create("run", "work"), StoreConfigurationError)
     assert "not of murmur-streams" in text
     await admin.delete(straight._keys.meta)
+
+
+async def test_a_node_of_a_cluster_is_refused(
+    tmp_path: Path, make_store: StoreMaker, nothing_is_left: None
+) -> None:
+    """It would take the runs of its slots, and no program would see the others."""
+    async with spare_server(tmp_path / "node", "cluster-enabled", "yes") as node:
+        async with node.client() as admin:
+            await admin.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+        text = await refusal(opening(make_store(node.url())), StoreConfigurationError)
+        assert "Cluster is not supported" in text
+        async with node.client() as admin:
+            assert await admin.keys("*") == []

@@ -128,8 +128,8 @@ async def check_server(
         The server's INFO; empty for a user without the right to it.
 
     Raises:
-        StoreConfigurationError: it is older than 6.2, evicts live runs, or does not permit a
-            command that the scripts call.
+        StoreConfigurationError: it is older than 6.2, evicts live runs, is a node of a
+            cluster, or does not permit a command that the scripts call.
         ReadOnlyError: it is a replica.
     """
     info = await server_info(connections)
@@ -143,6 +143,12 @@ async def check_server(
         # The same error as the answer to a write, so that it is judged and retried in the same way.
         await connections.drop_idle()
         raise ReadOnlyError("READONLY the server is a replica")
+    if info.get("cluster_enabled") == "1":
+        # It would take the runs of its own slots, and no worker would find the others.
+        raise StoreConfigurationError(
+            f"{where} is a node of a cluster, and Redis Cluster is not supported yet; use a server "
+            "without cluster mode, or Sentinel: redis+sentinel://host,host,host/service"
+        )
     policy = info.get("maxmemory_policy", "")
     if is_first and policy.startswith("allkeys"):
         raise StoreConfigurationError(
