@@ -62,16 +62,44 @@ async def test_a_change_after_the_look_ends_the_wait_at_once() -> None:
         await run.changed(seen, None)
 
 
+async def change(run: Followed, seconds: float | None = None) -> None:
+    """What a subscriber does that has seen all."""
+    await run.changed(run.changes, seconds)
+
+
 async def test_every_waiting_subscriber_wakes() -> None:
-    """One change wakes all; those that went away before it are forgotten."""
+    """One change wakes all, also those that are impatient; some went away before it."""
     run = Followed("run", "1-0")
-    waiting = [asyncio.create_task(run.changed(run.changes, None)) for _ in range(4)]
-    patient = asyncio.create_task(run.changed(run.changes, 60))
-    hasty = asyncio.create_task(run.changed(run.changes, 0.001))
-    await hasty
+    waiting = [asyncio.create_task(change(run)) for _ in range(4)]
+    patient = asyncio.create_task(change(run, 60))
+    await change(run, 0.001)
     waiting[0].cancel()
     await asyncio.wait([waiting[0]])
-    assert len(run._waiting) == 4
     run.wake()
-    await asyncio.gather(*waiting[1:], patient)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting[1:], patient)
     assert run._waiting == []
+
+
+async def test_subscribers_that_left_are_forgotten() -> None:
+    """A run that is silent for days does not remember each that came and went."""
+    run = Followed("run", "1-0")
+    for _ in range(1_000):
+        left = asyncio.create_task(change(run))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+    assert len(run._waiting) < 20
+
+
+def test_the_only_subscriber_lets_its_entries_go() -> None:
+    """With another one beside it the buffer stays, because that one may be behind."""
+    run = Followed("run", "1-0")
+    for followers, left in ((2, 1), (1, 0)):
+        run.followers = followers
+        run._tail = None
+        run._last_seq = 0
+        run.put(b"2-1", entry(2, 1))
+        run._last_ms = 1
+        run.release()
+        assert len(run._tail or ()) == left

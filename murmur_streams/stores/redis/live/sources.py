@@ -11,7 +11,7 @@ import functools
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from murmur_streams.core.model.feed import Position, read_position
@@ -30,6 +30,9 @@ _FEED_HEAD = 6
 """The names and values of run, entry and target come before an entry's own fields."""
 
 TAIL_ENTRIES = 256
+_MOST_ENDED = 8
+_NOTHING: list[Any] = []
+"""One for all subscribers; nobody changes it."""
 
 
 class Followed:
@@ -124,14 +127,22 @@ class Followed:
         """The entries after ``seq`` without a hole; None: read the journal."""
         tail, missing = self._tail, self._last_seq - seq
         if tail is None or missing <= 0:
-            return []
+            return _NOTHING
         return None if missing > len(tail) else [tail[index] for index in range(-missing, 0)]
+
+    def release(self) -> None:
+        """Drop the buffer when its only subscriber has taken all: an idle one keeps no entries.
+
+        A subscriber that joins later reads them from the journal, after it has joined.
+        """
+        if self.followers == 1:
+            self._tail = None
 
     def oldest(self) -> Any | None:
         """The oldest entry of the buffer."""
         return self._tail[0] if self._tail else None
 
-    async def changed(self, since: int, seconds: float | None) -> None:
+    def changed(self, since: int, seconds: float | None) -> Awaitable[None]:
         """Wait for a change, at most ``seconds``.
 
         Args:
@@ -140,22 +151,26 @@ class Followed:
                 is an entry for it.
             seconds: None: without a limit, and without a timer for each idle subscriber.
         """
-        if self.changes != since:
-            return
         future = asyncio.get_running_loop().create_future()
+        if self.changes != since:
+            future.set_result(None)
+        else:
+            self._wait_with(future)
+        # An idle subscriber waits for the future itself: a coroutine would take more memory.
+        return future if seconds is None else _within(seconds, future)
+
+    def _wait_with(self, future: asyncio.Future[None]) -> None:
+        if len(self._waiting) > 2 * self.followers + _MOST_ENDED:
+            # Those whose subscribers have left. Not one by one as they leave: to search the list
+            # would cost a thousand subscribers of one run half a million steps.
+            self._waiting = [each for each in self._waiting if not each.done()]
         self._waiting.append(future)
-        try:
-            if seconds is None:
-                await future
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await future
-        finally:
-            # Not after a wake: to search the list would then cost a thousand subscribers of one run
-            # half a million steps for each entry.
-            if (future.cancelled() or not future.done()) and future in self._waiting:
-                self._waiting.remove(future)
+
+
+async def _within(seconds: float, future: asyncio.Future[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await future
 
 
 async def read_once(

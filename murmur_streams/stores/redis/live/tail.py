@@ -8,8 +8,7 @@ of reconnects costs one read for each run.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Self
 
 from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
@@ -19,8 +18,8 @@ from murmur_streams.core.model.limits import check_run_id
 from murmur_streams.core.model.states import TERMINAL_STATES
 from murmur_streams.core.rules.decide import Answer
 from murmur_streams.core.rules.reading import Reading
-from murmur_streams.stores.own_tasks import start_task
 from murmur_streams.stores.redis.live.hub import Live
+from murmur_streams.stores.redis.live.shared_reads import SharedReads
 from murmur_streams.stores.redis.live.sources import Followed
 from murmur_streams.stores.redis.live.views import Raw, entries_of, events_of
 from murmur_streams.stores.redis.replies import read_entry, read_id, text
@@ -148,6 +147,7 @@ class RedisTail:
             if raws is None or missed != self._missed:
                 break
             if raws:
+                run.release()
                 return raws
             await run.changed(changes, await self._patience(run))
         if missed[1] != self._missed[1]:
@@ -272,65 +272,6 @@ class RedisTail:
         last = await self._tails.server.read("XREVRANGE", self._journal, "+", after, "COUNT", 1)
         entries = [read_entry(reading.run_id, reading.epoch, raw) for raw in last]
         return any(entry.type == EntryType.DELETED for entry in entries)
-
-
-class _Read:
-    """A read that callers wait for; others can join until it is sent."""
-
-    __slots__ = ("_key", "_reads", "is_sent", "task", "waiting")
-
-    def __init__(
-        self, reads: dict[Hashable, _Read], key: Hashable, ask: Callable[[], Awaitable[Any]]
-    ) -> None:
-        self._reads = reads
-        self._key = key
-        self.waiting = 0
-        self.is_sent = False
-        before = reads.get(key)
-        reads[key] = self
-        self.task = start_task(self._run(before, ask), "shared read")
-
-    def forget(self) -> None:
-        """Make the next caller start a new read."""
-        if self._reads.get(self._key) is self:
-            del self._reads[self._key]
-
-    async def _run(self, before: _Read | None, ask: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            if before is not None:
-                await asyncio.wait([before.task])
-            self.is_sent = True
-            return await ask()
-        finally:
-            self.forget()
-
-
-class SharedReads:
-    """Joins callers that make the same read at the same time.
-
-    A caller never receives the reply to a read that was sent before its own call. If it did, a
-    reader could miss an entry: the entry is appended, the reader looks, gets a reply from before
-    the append, and then waits for news that it has already missed. So a caller joins only a read
-    that was not sent yet. While one is under way, one more waits behind it, and can be joined.
-    """
-
-    def __init__(self) -> None:
-        self._reads: dict[Hashable, _Read] = {}
-
-    async def read(self, key: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """The reply of ``ask``; callers with the same ``key`` share it."""
-        shared = self._reads.get(key)
-        if shared is None or shared.is_sent:
-            shared = _Read(self._reads, key, ask)
-        shared.waiting += 1
-        try:
-            return await asyncio.shield(shared.task)
-        finally:
-            shared.waiting -= 1
-            if not shared.waiting and not shared.task.done():
-                # Every caller was cancelled.
-                shared.task.cancel()
-                shared.forget()
 
 
 def _before(oldest: list[Any], epoch: str) -> Cursor | None:
