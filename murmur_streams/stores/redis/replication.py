@@ -80,7 +80,9 @@ class ReplicatedLane:
         applied = self._lane.call(*command)
 
         def finish() -> None:
-            error = applied.exception() or confirmed.exception()
+            # Both are read: asyncio logs an exception that nobody reads.
+            failed, unconfirmed = applied.exception(), confirmed.exception()
+            error = failed or unconfirmed
             if error is None and confirmed.result() < needed:
                 error = failures.NotConfirmedError(
                     f"{confirmed.result()} of {needed} replicas have it"

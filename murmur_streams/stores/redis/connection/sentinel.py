@@ -22,6 +22,7 @@ logger = logging.getLogger("murmur_streams.redis")
 
 ASK_SECONDS = 1.0
 """How long the Sentinels get to answer, all at once."""
+ANEW_SECONDS = 10.0
 SILENT_SECONDS = 10.0
 """A Sentinel that reported nothing for so long must answer a PING: its host may be gone."""
 _CHANNELS = ("+switch-master", "+promoted-slave")
@@ -56,6 +57,8 @@ class Primary:
         self._epoch = -1
         self._address: Address | None = None
         self._is_sure = False
+        self._behind_since: float | None = None
+        """Since when most Sentinels have named an epoch below the highest one seen."""
         self._asking: asyncio.Task[None] | None = None
         self._watches: list[asyncio.Task[None]] = []
         self.when_moved: Callable[[], Awaitable[None]] | None = None
@@ -118,12 +121,24 @@ class Primary:
         newest = max(seen, key=lambda each: each.epoch, default=None)
         if newest is None:
             raise self._no_answer([each for each in failures if each is not None])
-        if newest.epoch < self._epoch:
+        if newest.epoch < self._epoch and not self._have_begun_anew(seen, newest):
             raise RedisConnectionError(
                 f"the Sentinels that answer know an older primary of {self._service!r} than others "
                 "have named before"
             )
         await self._note(newest)
+
+    def _have_begun_anew(self, seen: Sequence[_Seen], newest: _Seen) -> bool:
+        """Whether the Sentinels count from a lower epoch now: they were set up anew.
+
+        Most of them say so, and have for longer than news of a failover takes to get around.
+        """
+        if 2 * seen.count(newest) <= len(self._sentinels):
+            self._behind_since = None
+            return False
+        now = asyncio.get_running_loop().time()
+        self._behind_since = now if self._behind_since is None else self._behind_since
+        return now - self._behind_since > ANEW_SECONDS
 
     def _no_answer(self, failures: Sequence[BaseException]) -> Exception:
         for failure in failures:
@@ -140,7 +155,7 @@ class Primary:
 
     async def _note(self, seen: _Seen) -> None:
         before, self._address = self._address, seen.address
-        self._epoch, self._is_sure = seen.epoch, True
+        self._epoch, self._is_sure, self._behind_since = seen.epoch, True, None
         if before is None or before == seen.address:
             return
         host, port = seen.address
@@ -204,6 +219,9 @@ class Primary:
             await end_tasks([message])
 
     async def _ask_again(self) -> None:
+        # An ask that is under way may have begun before what was reported.
+        if self._asking is not None:
+            await asyncio.wait([self._asking])
         # Who needs the address gets the error of an ask of its own.
         with contextlib.suppress(RedisError, OSError, StoreConfigurationError):
             await self._ask_once()
