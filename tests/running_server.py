@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from murmur_streams.embedded import ensure_server, stop_server
 from murmur_streams.embedded.launch import config_text
-from tests.sentinel_group import sentinel_group
+from tests.sentinel_service import sentinel_service
 from tests.server_choice import (
     DOCKER,
     EMBEDDED,
@@ -34,7 +34,11 @@ def running_server(folder: Path) -> Generator[tuple[str, Redis]]:
     """The chosen server: its URL, and a client that may do everything."""
     name = chosen()
     if name.startswith(SENTINEL):
-        with short_folder() as short, sentinel_group(short) as group, group.primary.client as admin:
+        with (
+            short_folder() as short,
+            sentinel_service(short) as group,
+            group.primary.client as admin,
+        ):
             yield group.url, admin
         return
     if name == EMBEDDED:

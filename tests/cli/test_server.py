@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,19 @@ def test_the_version_has_a_command_and_an_option(line: CommandLine) -> None:
     """Both print the same."""
     flag, command = line.run("--version"), line.run("version", "--json")
     assert flag.stdout == f"murmur-streams {json.loads(command.stdout)['version']}\n"
+
+
+def test_a_sentinel_service_runs_until_it_is_interrupted(line: CommandLine) -> None:
+    """`server start --sentinel` prints the URL of a service that works, and leaves nothing."""
+    service = line.start("server", "start", "--sentinel", "--json")
+    assert service.stdout is not None
+    try:
+        started = json.loads(service.stdout.readline())
+        assert len(started["servers"]) == len(started["sentinels"]) == 3
+        listed = line.run("runs", "--url", started["url"])
+        assert listed.returncode == 0
+    finally:
+        service.send_signal(signal.SIGINT)
+    assert service.wait(timeout=30) == 130
+    pids = [*started["servers"].values(), *started["sentinels"].values()]
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +20,7 @@ from murmur_streams.embedded import (
     set_keep,
     stop_server,
 )
+from murmur_streams.embedded.launch import find_binary
 
 Keep = Annotated[
     bool,
@@ -24,13 +28,27 @@ Keep = Annotated[
 ]
 
 
+Sentinel = Annotated[
+    bool,
+    typer.Option(
+        "--sentinel",
+        help="Instead, start a Sentinel service with two replicas, until Ctrl-C; it keeps no data.",
+    ),
+]
+REPLICAS = 2
+
+
 @command("start")
-def start(session: Session, keep: Keep = False) -> None:
-    """Start the embedded server, or find that it runs.
+def start(session: Session, keep: Keep = False, sentinel: Sentinel = False) -> None:
+    """Start the embedded server, or find that it runs; or a Sentinel service to try failovers on.
 
     Examples:
         murmur-streams server start --keep
+        murmur-streams server start --sentinel
     """
+    if sentinel:
+        _serve_sentinels(session)
+        return
     _remark_on_url(session)
     if keep:
         set_keep(session.data_dir, True)
@@ -71,6 +89,24 @@ server = group(
     "The embedded server: it starts by itself, and ends after 30 s without a client.",
     *(start, stop, status),
 )
+
+
+def _serve_sentinels(session: Session) -> None:
+    from murmur_streams.embedded.sentinel_group import sentinel_group
+
+    with tempfile.TemporaryDirectory(prefix="murmur-sentinel-") as folder:
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+        with sentinel_group(find_binary(), Path(folder), REPLICAS) as group:
+            servers = {f"127.0.0.1:{each.port}": each.pid for each in group.servers}
+            sentinels = {f"127.0.0.1:{each.port}": each.pid for each in group.sentinels}
+            lines = [f"server    {address}   pid {pid}" for address, pid in servers.items()]
+            lines += [f"Sentinel  {address}   pid {pid}" for address, pid in sentinels.items()]
+            hint = "kill -9 or kill -STOP a server, and look at what your programs notice"
+            session.print(
+                {"url": group.url, "servers": servers, "sentinels": sentinels},
+                "\n".join([*lines, f"export MURMUR_URL={group.url}", hint, "Ctrl-C ends all"]),
+            )
+            signal.pause()
 
 
 def _remark_on_url(session: Session) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from murmur_streams.embedded.sentinel_group import Node, SentinelGroup, wait_for
 from murmur_streams.stores.redis.store import RedisRunStore
-from tests.sentinel_group import Node, SentinelGroup, wait_for
 from tests.stores.faults.events import note
 from tests.stores.faults.waiting import wait_until
 

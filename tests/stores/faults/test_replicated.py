@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from murmur_streams.core.model.errors import InvalidInputError, NotReplicatedError
+from murmur_streams.embedded.sentinel_group import SentinelGroup
 from murmur_streams.stores.redis.replication import replicas_that_keep_up
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.running_server import short_folder
-from tests.sentinel_group import SentinelGroup, sentinel_group
+from tests.sentinel_service import sentinel_service
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal
 from tests.stores.faults.failovers import Writing, fail_over
@@ -23,7 +25,7 @@ from tests.stores.faults.servers import SpareServer, spare_server
 @pytest.fixture
 def group() -> Iterator[SentinelGroup]:
     """A primary with two replicas: one is left to confirm writes after a failover."""
-    with short_folder() as folder, sentinel_group(folder, replicas=2) as group:
+    with short_folder() as folder, sentinel_service(folder, replicas=2) as group:
         yield group
 
 
@@ -34,7 +36,9 @@ async def replica(tmp_path: Path) -> AsyncIterator[SpareServer]:
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "in order"])
-async def test_nothing_acknowledged_is_lost(how: str, group: SentinelGroup) -> None:
+async def test_nothing_acknowledged_is_lost(
+    how: str, group: SentinelGroup, log: pytest.LogCaptureFixture
+) -> None:
     """Writes of many tasks, under way all the time: each acknowledged one is there, once."""
     async with RedisRunStore(group.url, durability="replicated") as store:
         await store.create("run", "work")
@@ -54,6 +58,8 @@ async def test_nothing_acknowledged_is_lost(how: str, group: SentinelGroup) -> N
         acknowledged = {name for writing in writers for name in writing.acknowledged}
         assert acknowledged <= set(names)
         assert (await store.audit("run")).problems == ()
+    gc.collect()
+    assert "never retrieved" not in log.text
 
 
 async def test_the_error_says_how_many_replicas_have_a_write(

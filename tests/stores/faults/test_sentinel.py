@@ -11,10 +11,11 @@ from redis.asyncio.sentinel import Sentinel
 from murmur_streams import Fleet
 from murmur_streams.core.model.errors import StoreConfigurationError, StoreUnavailableError
 from murmur_streams.core.model.states import RunState
+from murmur_streams.embedded.sentinel_group import SERVICE, SentinelGroup
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.working import working
 from tests.running_server import short_folder
-from tests.sentinel_group import SERVICE, SentinelGroup, sentinel_group
+from tests.sentinel_service import sentinel_service
 from tests.stores.faults.conftest import StoreMaker
 from tests.stores.faults.events import names_in_journal, note
 from tests.stores.faults.failovers import Writing, fail_over
@@ -24,7 +25,7 @@ from tests.stores.faults.refusals import refusal
 @pytest.fixture
 def group() -> Iterator[SentinelGroup]:
     """Three Sentinels, a primary and a replica; a new service costs less than a mended one."""
-    with short_folder() as folder, sentinel_group(folder) as group:
+    with short_folder() as folder, sentinel_service(folder) as group:
         yield group
 
 

@@ -1,35 +1,58 @@
-"""Three Sentinels, a primary and replicas, on loopback ports: a service that can fail over."""
+"""Three Sentinels, a primary and replicas on this machine: for trying out, and for tests.
+
+All listen on loopback ports, need no password, and keep nothing on the disk but their own settings.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.server_choice import own_settings, server_binary
+from murmur_streams.core.model.errors import EmbeddedServerError
 
 SERVICE = "runs"
 DOWN_AFTER_MS = 1_000
 PATIENCE_SECONDS = 30.0
+SENTINELS = 3
+_SETTINGS = ('save ""', "repl-diskless-sync-delay 0", "repl-backlog-size 16mb")
 
 
 class Node:
-    """One process of the group."""
+    """One process of the group.
 
-    def __init__(self, folder: Path, *arguments: str, sentinel: bool = False) -> None:
+    Args:
+        binary: the server's executable, which is a Sentinel, too.
+        folder: where it keeps its settings and its log.
+        settings: lines of its settings.
+        sentinel: whether it is a Sentinel.
+    """
+
+    def __init__(
+        self, binary: Path, folder: Path, settings: Sequence[str], *, sentinel: bool = False
+    ) -> None:
         self.port = free_port()
         self.folder = folder
-        self._arguments = arguments
+        self._binary = binary
+        self._settings = settings
         self._is_sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs; EmbeddedServerError when none does."""
+        if self._process is None:
+            raise EmbeddedServerError(f"the node on port {self.port} does not run")
+        return self._process.pid
 
     @property
     def client(self) -> Redis:
@@ -42,14 +65,19 @@ class Node:
         config = self.folder / "node.conf"
         if not config.exists():
             lines = [f"port {self.port}", "bind 127.0.0.1", f'dir "{self.folder}"', "logfile log"]
-            config.write_text("\n".join([*lines, *self._arguments]) + "\n", encoding="latin-1")
-        command = [str(server_binary()), str(config), *(["--sentinel"] * self._is_sentinel)]
+            config.write_text("\n".join([*lines, *self._settings]) + "\n", encoding="latin-1")
+        command = [str(self._binary), str(config), *(["--sentinel"] * self._is_sentinel)]
         self._process = subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.DEVNULL, start_new_session=True
         )
         wait_for(self.answers, f"the node on port {self.port} answers")
+        if self._is_sentinel:
+            # Servers from 7.0 on: else it looks at replicas only every ten seconds.
+            with self.client as client, contextlib.suppress(RedisError):
+                cast("Any", client).execute_command("SENTINEL", "DEBUG", "info-period", "500")
 
     def answers(self) -> bool:
+        """Whether it answers a PING."""
         with self.client as client, contextlib.suppress(RedisError, OSError):
             return bool(cast("Any", client).ping())
         return False
@@ -63,41 +91,45 @@ class Node:
 
     def freeze(self) -> None:
         """Stop it: it keeps its connections and answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
 
 class SentinelGroup:
     """The processes of a service.
 
     Args:
-        folder: where they keep their files; its path should be short.
+        binary: the server's executable.
+        folder: where they keep their files.
         replicas: how many servers besides the primary.
+        settings: further lines of the servers' settings.
     """
 
-    def __init__(self, folder: Path, replicas: int = 1) -> None:
-        settings = ['save ""', "repl-diskless-sync-delay 0", "repl-backlog-size 16mb"]
-        settings += [f"{name} {value}" for name, value in own_settings().items()]
-        self.servers = [Node(folder / "server0", *settings)]
+    def __init__(
+        self, binary: Path, folder: Path, replicas: int = 1, settings: Sequence[str] = ()
+    ) -> None:
+        settings = [*_SETTINGS, *settings]
+        self.servers = [Node(binary, folder / "server0", settings)]
         first = f"127.0.0.1 {self.servers[0].port}"
         for number in range(1, replicas + 1):
-            self.servers.append(Node(folder / f"server{number}", f"replicaof {first}", *settings))
+            own = [f"replicaof {first}", *settings]
+            self.servers.append(Node(binary, folder / f"server{number}", own))
         monitor = [
             f"sentinel monitor {SERVICE} {first} 2",
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
             f"sentinel failover-timeout {SERVICE} 5000",
         ]
         self.sentinels = [
-            Node(folder / f"sentinel{number}", *monitor, sentinel=True) for number in range(3)
+            Node(binary, folder / f"sentinel{number}", monitor, sentinel=True)
+            for number in range(SENTINELS)
         ]
 
     @property
     def url(self) -> str:
+        """For a store."""
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
         return f"redis+sentinel://{hosts}/{SERVICE}/0"
 
@@ -108,19 +140,16 @@ class SentinelGroup:
             with sentinel.client as client, contextlib.suppress(RedisError, OSError):
                 found = cast("Any", client).sentinel_get_master_addr_by_name(SERVICE)
                 return next(each for each in self.servers if each.port == found[1])
-        raise AssertionError("no Sentinel answers")
+        raise EmbeddedServerError("none of the group's Sentinels answers")
 
     def start(self) -> None:
         """Start all of it, and return when a failover is possible."""
-        for server in self.servers:
-            server.start()
-        # Sentinels look at a replica every ten seconds: it should be linked when they begin.
-        wait_for(self._are_linked, "the replicas follow the primary")
-        for sentinel in self.sentinels:
-            sentinel.start()
-        wait_for(self._is_complete, "the Sentinels know each other and the replicas")
+        for node in (*self.servers, *self.sentinels):
+            node.start()
+        self.wait_until_whole()
 
     def stop(self) -> None:
+        """End every process."""
         for node in (*self.sentinels, *self.servers):
             node.kill()
 
@@ -129,13 +158,25 @@ class SentinelGroup:
         with self.sentinels[0].client as client:
             cast("Any", client).execute_command("SENTINEL", "FAILOVER", SERVICE)
 
+    def wait_until_whole(self) -> None:
+        """Wait until every server follows the primary again, and the Sentinels know it.
+
+        A server that was away is told whom to follow: Sentinels would take ten seconds for that.
+        """
+        wait_for(self._are_linked, "the replicas follow the primary")
+        wait_for(self._is_complete, "the Sentinels know each other and the replicas")
+
     def _are_linked(self) -> bool:
-        for server in self.servers[1:]:
+        primary, are_linked = self.primary, True
+        for server in self.servers:
+            if server is primary:
+                continue
             with server.client as client:
                 seen = cast("Any", client).info("replication")
-            if seen["master_link_status"] != "up":
-                return False
-        return True
+                if seen.get("master_port") != primary.port:
+                    cast("Any", client).replicaof("127.0.0.1", primary.port)
+            are_linked &= seen.get("master_link_status") == "up"
+        return are_linked
 
     def _is_complete(self) -> bool:
         for sentinel in self.sentinels:
@@ -151,9 +192,11 @@ class SentinelGroup:
 
 
 @contextlib.contextmanager
-def sentinel_group(folder: Path, replicas: int = 1) -> Generator[SentinelGroup]:
-    """A running group."""
-    group = SentinelGroup(folder, replicas)
+def sentinel_group(
+    binary: Path, folder: Path, replicas: int = 1, settings: Sequence[str] = ()
+) -> Generator[SentinelGroup]:
+    """A running group; its processes end with the block."""
+    group = SentinelGroup(binary, folder, replicas, settings)
     try:
         group.start()
         yield group
@@ -162,10 +205,18 @@ def sentinel_group(folder: Path, replicas: int = 1) -> Generator[SentinelGroup]:
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition holds; an AssertionError after half a minute."""
+    """Wait until a condition holds; a server that does not answer is one reason why it does not.
+
+    Raises:
+        EmbeddedServerError: it did not hold within half a minute.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS:g} s"
+    while True:
+        with contextlib.suppress(RedisError, OSError):
+            if condition():
+                return
+        if time.monotonic() > deadline:
+            raise EmbeddedServerError(f"waited {PATIENCE_SECONDS:g} s in vain until {what}")
         time.sleep(0.05)
 
 
