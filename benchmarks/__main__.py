@@ -32,7 +32,7 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C."""
 SIZES = {"full": FULL, "quick": QUICK, "tiny": TINY}
 EXAMPLES = """examples:
-  python -m benchmarks run                          everything, about half an hour
+  python -m benchmarks run                          everything, about 20 minutes
   python -m benchmarks run --only redis delivery    two suites
   python -m benchmarks run --size quick --json a.json
   python -m benchmarks run --write-docs             and rewrite docs/performance.md
