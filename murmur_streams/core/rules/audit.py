@@ -49,7 +49,7 @@ def audit_run(
         result_json: the stored result, None when there is none.
         checkpoint_json: the stored checkpoint, None when there is none.
     """
-    problems = _order_problems(entries)
+    problems = order_problems(entries)
     notes: list[str] = []
     try:
         folded = fold(entries)
@@ -67,7 +67,8 @@ def audit_run(
     return AuditReport(run_id, len(entries), tuple(problems), tuple(notes))
 
 
-def _order_problems(entries: Sequence[JournalEntry]) -> list[str]:
+def order_problems(entries: Sequence[JournalEntry]) -> list[str]:
+    """What is wrong with the order of a journal, its seal and its late entries."""
     problems: list[str] = []
     for before, after in pairwise(entries):
         if after.seq != before.seq + 1:

@@ -1,0 +1,101 @@
+"""A history: what programs asked of runs, and what they were answered. ``checker`` judges it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from murmur_streams.core.model.commands import Command
+from murmur_streams.core.model.entries import JournalEntry
+from murmur_streams.core.model.errors import RunNotFoundError
+from murmur_streams.core.model.events import RunEvent
+from murmur_streams.core.model.feed import FeedEntry
+from murmur_streams.core.model.run import Run
+from murmur_streams.core.rules.executions import Answer
+from murmur_streams.stores.protocol import RunStore
+
+
+class Outcome(StrEnum):
+    """How a call ended for its caller."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+    """The caller was told that nothing was written."""
+    UNKNOWN = "unknown"
+    """It may have been applied, once."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one program."""
+
+    run_id: str
+    command: Command
+    began: float
+    """By any one clock that all programs of the history share."""
+    ended: float = math.inf
+    """Infinite for a call without an answer."""
+    outcome: Outcome = Outcome.UNKNOWN
+    answer: Answer | None = None
+    """The store's answer, tagged as ``core.rules.decide`` documents; None when none came."""
+
+    @property
+    def version(self) -> int | None:
+        """The run's version after an acknowledged write."""
+        if self.outcome is not Outcome.ACKNOWLEDGED or self.answer is None:
+            return None
+        text = self.answer[1] if len(self.answer) > 1 else ""
+        return int(text) if text.isdigit() else None
+
+
+@dataclass(slots=True)
+class ReaderSession:
+    """One reading of a run's stream."""
+
+    run_id: str
+    after: str | None = None
+    """The cursor with which it began."""
+    events: list[RunEvent] = field(default_factory=list[RunEvent])
+    is_complete: bool = False
+    """Whether the stream ended by itself, at the run's seal."""
+
+
+@dataclass(slots=True)
+class History:
+    """What programs did."""
+
+    calls: list[Call] = field(default_factory=list[Call])
+    readers: list[ReaderSession] = field(default_factory=list[ReaderSession])
+    feeds: list[list[FeedEntry]] = field(default_factory=list[list[FeedEntry]])
+    """What each reader of the feed received."""
+    is_whole: bool = True
+    """Whether every event of these runs was written by a call of the history."""
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs that its calls and readers name."""
+        return [*dict.fromkeys(each.run_id for each in (*self.calls, *self.readers))]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """What a store has of a run at the end."""
+
+    run: Run | None
+    journal: tuple[JournalEntry, ...] = ()
+
+
+async def stored_runs(store: RunStore, run_ids: Iterable[str]) -> dict[str, StoredRun]:
+    """Read what a store has of each run."""
+    found: dict[str, StoredRun] = {}
+    for run_id in run_ids:
+        try:
+            run = await store.snapshot(run_id)
+            journal = tuple([entry async for entry in store.journal(run_id)])
+        except RunNotFoundError:
+            found[run_id] = StoredRun(None)
+        else:
+            found[run_id] = StoredRun(run, journal)
+    return found

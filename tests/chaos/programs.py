@@ -1,0 +1,149 @@
+"""The programs of a chaos run: each has a store of its own, and they share their runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+
+from murmur_streams.core.model.errors import CursorError, MurmurError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.limits import new_run_id
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.history import History
+from murmur_streams.testing.recorder import Recorder
+
+TASKS = 4
+MOST_EVENTS = 3
+
+
+class SharedRuns:
+    """The runs that all programs work on: one that ends is replaced by a new one."""
+
+    def __init__(self, count: int) -> None:
+        self.alive: list[str] = []
+        self.created: list[str] = []
+        self._count = count
+
+    async def fill(self, recorder: Recorder) -> None:
+        """Create runs until there are enough."""
+        while len(self.alive) < self._count:
+            run_id = new_run_id()
+            self.created.append(run_id)
+            await recorder.create(run_id, "work")
+            self.alive.append(run_id)
+
+    def end(self, run_id: str) -> None:
+        """Leave a run alone from now on."""
+        if run_id in self.alive:
+            self.alive.remove(run_id)
+
+
+class Program:
+    """Makes random calls until it is stopped.
+
+    Args:
+        number: of the program; its events carry it.
+        open_store: opens its store. The argument is what its clock adds to the time, in ms.
+        history: where its calls are recorded.
+        runs: shared with the others.
+        seed: of its choices.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        open_store: Callable[[Callable[[], int]], RedisRunStore],
+        history: History,
+        runs: SharedRuns,
+        seed: int,
+    ) -> None:
+        self.clock_error_ms = 0
+        self._number = number
+        self._open = lambda: open_store(lambda: self.clock_error_ms)
+        self._recorder = Recorder(self._open(), history)
+        self._runs = runs
+        self._random = random.Random(seed)
+        self._events = 0
+        self._versions: dict[str, int] = {}
+        self._cursors: dict[str, str] = {}
+
+    @property
+    def recorder(self) -> Recorder:
+        """Its store, recorded."""
+        return self._recorder
+
+    async def run(self, is_over: asyncio.Event) -> None:
+        """Work until it is over."""
+        await asyncio.gather(*(self._work(is_over) for _ in range(TASKS)))
+
+    async def close(self) -> None:
+        """Close its store."""
+        await self._recorder.store.close()
+
+    async def reopen(self) -> None:
+        """End and begin again, as a program that is deployed anew."""
+        old, self._recorder.store = self._recorder.store, self._open()
+        await old.close()
+
+    async def _work(self, is_over: asyncio.Event) -> None:
+        steps = [
+            *([self._append] * 14),
+            *([self._append_expecting] * 4),
+            *([self._push] * 2),
+            *([self._read] * 2),
+            *(self._cancelled, self._start, self._finish),
+        ]
+        while not is_over.is_set():
+            with contextlib.suppress(MurmurError):
+                await self._runs.fill(self._recorder)
+                await self._random.choice(steps)(self._random.choice(self._runs.alive))
+            await asyncio.sleep(self._random.uniform(0, 0.01))
+
+    def _event(self, run_id: str) -> RunEvent:
+        self._events += 1
+        data = f"{self._number}.{self._events}"
+        return RunEvent(type=RunEventType.LOG, run_id=run_id, data=data)
+
+    async def _append(self, run_id: str) -> None:
+        events = [self._event(run_id) for _ in range(self._random.randint(1, MOST_EVENTS))]
+        self._versions[run_id] = await self._recorder.append(run_id, *events)
+
+    async def _append_expecting(self, run_id: str) -> None:
+        version = self._versions.get(run_id, 1)
+        self._versions[run_id] = await self._recorder.append(
+            run_id, self._event(run_id), expected_version=version
+        )
+
+    async def _push(self, run_id: str) -> None:
+        await self._recorder.push_event(run_id, self._event(run_id))
+
+    async def _start(self, run_id: str) -> None:
+        await self._recorder.set_state(run_id, RunState.RUNNING)
+
+    async def _finish(self, run_id: str) -> None:
+        self._runs.end(run_id)
+        await self._recorder.finish(run_id, RunState.COMPLETED, self._event(run_id))
+
+    async def _cancelled(self, run_id: str) -> None:
+        """A call whose caller does not wait for the answer."""
+        call = asyncio.create_task(self._recorder.append(run_id, self._event(run_id)))
+        await asyncio.sleep(self._random.uniform(0, 0.003))
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    async def _read(self, run_id: str) -> None:
+        """Read for a moment, from where this program's last reader of the run stopped."""
+        readers = self._recorder.history.readers
+        after = self._cursors.get(run_id)
+        reading = asyncio.create_task(self._recorder.read(run_id, after))
+        await asyncio.sleep(self._random.uniform(0, 0.3))
+        mine = [each for each in readers if each.run_id == run_id and each.after == after]
+        reading.cancel()
+        (outcome,) = await asyncio.gather(reading, return_exceptions=True)
+        if isinstance(outcome, CursorError):
+            self._cursors.pop(run_id, None)
+        elif mine and mine[-1].events:
+            self._cursors[run_id] = str(mine[-1].events[-1].id)

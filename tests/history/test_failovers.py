@@ -1,0 +1,81 @@
+"""Histories over failovers of a Sentinel service: with replicated writes no promise is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from murmur_streams.core.model.errors import CursorResetError, MurmurError
+from murmur_streams.core.model.events import RunEvent, RunEventType
+from murmur_streams.core.model.states import RunState
+from murmur_streams.stores.redis.store import RedisRunStore
+from murmur_streams.testing.checker import check
+from murmur_streams.testing.history import History, Outcome, stored_runs
+from murmur_streams.testing.recorder import Recorder
+from tests.running_server import short_folder
+from tests.sentinel_service import sentinel_service
+from tests.stores.faults.failovers import fail_over
+from tests.stores.faults.waiting import wait_until
+
+RUNS, WRITERS = 4, 3
+
+
+async def write(recorder: Recorder, run_id: str, name: str, is_over: asyncio.Event) -> None:
+    """Append until it is over; every third write expects the version of the one before."""
+    version, number = 1, 0
+    while not is_over.is_set():
+        event = RunEvent(type=RunEventType.LOG, run_id=run_id, data=f"{name}-{number}")
+        expected = version if number % 3 == 0 else None
+        with contextlib.suppress(MurmurError):
+            version = await recorder.append(run_id, event, expected_version=expected)
+        number += 1
+        await asyncio.sleep(0.002)
+
+
+async def read(recorder: Recorder, run_id: str) -> None:
+    """Read to the end, again from the start after a reset.
+
+    A reader sees what the primary has, and a replica that is promoted may lack its last entries: no
+    writer was answered for them.
+    """
+    readers = recorder.history.readers
+    while True:
+        try:
+            await recorder.read(run_id)
+        except CursorResetError:
+            readers[:] = [reader for reader in readers if reader.run_id != run_id]
+        else:
+            return
+
+
+def acknowledged(history: History) -> int:
+    return sum(call.outcome is Outcome.ACKNOWLEDGED for call in history.calls)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen", "in order"])
+async def test_replicated_writes_keep_every_promise(how: str) -> None:
+    """Writers with and without expected versions, and readers, while the primary changes."""
+    history, is_over = History(), asyncio.Event()
+    with short_folder() as folder, sentinel_service(folder, replicas=2) as service:
+        async with RedisRunStore(service.url, durability="replicated") as store:
+            recorder = Recorder(store, history)
+            runs = [f"run{number}" for number in range(RUNS)]
+            await asyncio.gather(*(recorder.create(run_id, "work") for run_id in runs))
+            readers = [asyncio.create_task(read(recorder, run_id)) for run_id in runs]
+            writers = [
+                asyncio.create_task(write(recorder, run_id, f"{number}", is_over))
+                for run_id in runs
+                for number in range(WRITERS)
+            ]
+            await wait_until(lambda: acknowledged(history) > 100, "writes are under way")
+            await fail_over(service, how)
+            count = acknowledged(history)
+            await wait_until(lambda: acknowledged(history) > count + 100, "writes go on")
+            is_over.set()
+            await asyncio.gather(*writers)
+            for run_id in runs:
+                await recorder.finish(run_id, RunState.COMPLETED)
+            await asyncio.gather(*readers)
+            assert check(history, await stored_runs(store, runs)) == []
