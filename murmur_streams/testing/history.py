@@ -73,6 +73,10 @@ class History:
     is_whole: bool = True
     """Whether every event of these runs was written by a call of the history."""
 
+    may_rewind: bool = False
+    """Whether a failover may have taken entries away. Readers see what the primary has, also what
+    no replica has yet."""
+
     @property
     def run_ids(self) -> list[str]:
         """The runs that its calls and readers name."""

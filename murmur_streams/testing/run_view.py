@@ -22,6 +22,7 @@ class RunView:
     feeds: list[list[JournalEntry]]
     stored: StoredRun
     is_whole: bool
+    may_rewind: bool
     seqs_of: dict[frozenset[tuple[str, str]], list[int]]
     """The seqs of each event in the journal, by its own fields."""
 
@@ -38,6 +39,7 @@ class RunView:
             [[each.entry for each in feed if each.run_id == run_id] for feed in history.feeds],
             stored,
             history.is_whole,
+            history.may_rewind,
             seqs_of,
         )
 

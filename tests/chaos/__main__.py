@@ -66,6 +66,7 @@ async def chaos(topology: str, seed: int, faults: int, show: Callable[[str], Non
     began, is_over, runs = time.monotonic(), asyncio.Event(), SharedRuns(RUNS)
     with short_folder() as folder:
         async with WORLDS[topology](folder, choice) as world:
+            history.may_rewind = world.may_rewind
 
             def open_store(error_ms: Callable[[], int]) -> RedisRunStore:
                 return RedisRunStore(

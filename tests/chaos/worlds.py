@@ -29,6 +29,8 @@ class World:
     options: dict[str, Any]
     """Of the programs' stores."""
     faults: dict[str, Act]
+    may_rewind: bool = False
+    """Whether a failover may take away what readers have seen."""
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +90,7 @@ async def sentinel(folder: Path, choice: random.Random) -> AsyncGenerator[World]
             return Redis(host="127.0.0.1", port=group.primary.port, protocol=2)
 
         faults = of_server(client, choice) | _of_service(group, choice)
-        yield World(group.url, {"durability": "replicated"}, faults)
+        yield World(group.url, {"durability": "replicated"}, faults, may_rewind=True)
 
 
 def _of_service(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:

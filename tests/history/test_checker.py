@@ -273,3 +273,16 @@ def test_calls_out_of_order_are_found() -> None:
     )
     found = check(History([first, second]), {"run": StoredRun(None, journal)})
     assert "order is that of the calls" in " ".join(each.rule for each in found)
+
+
+def test_a_reader_may_have_seen_what_a_failover_took(true_history: tuple[History, Stored]) -> None:
+    """Only at the end of what it received, and only where that may happen."""
+    history, stored = copy.deepcopy(true_history)
+    reader = history.readers[0]
+    seen = reader.events[-1].model_copy(update={"id": "0badcafe-1-1"})
+    reader.events[-1], reader.is_complete = seen, False
+    assert check(history, stored)
+    history.may_rewind = True
+    assert check(history, stored) == []
+    reader.events[3] = seen
+    assert check(history, stored)

@@ -95,7 +95,9 @@ def _serve_sentinels(session: Session) -> None:
     from murmur_streams.embedded.sentinel_group import sentinel_group
 
     with tempfile.TemporaryDirectory(prefix="murmur-sentinel-") as folder:
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+        # Both, also in a shell's background, where SIGINT begins as ignored.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.default_int_handler)
         with sentinel_group(find_binary(), Path(folder), REPLICAS) as group:
             servers = {f"127.0.0.1:{each.port}": each.pid for each in group.servers}
             sentinels = {f"127.0.0.1:{each.port}": each.pid for each in group.sentinels}
