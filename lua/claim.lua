@@ -91,7 +91,7 @@ local function serve(target, max_attempts)
   if any_paused and redis.call('SISMEMBER', paused_key(base), target) == 1 then return end
   local ready, waiting, due = read_queue(base, target, now, room())
   -- Entries that only get removed do not count: they must not hide the runs behind them.
-  while #ready > 0 do
+  while #ready > 0 and not is_over() do
     take_all(target, ready, max_attempts)
     waiting = waiting - #ready
     if waiting == 0 or claimed >= count or is_over() then break end

@@ -1,6 +1,7 @@
 -- include: keys
 -- Looks at all commands of a call at once: one EXISTS for the runs of all of them costs little more than
--- one for a single run.
+-- one for a single run. A call carries fewer than 20 commands that create or finish (CALL_MICROSECONDS in
+-- stores/redis/writes.py), far below the limit of unpack, which is about 8,000.
 
 -- Calls visit with the name and the run id of each command of the call; commit.lua says where they are.
 local function each_command(visit)

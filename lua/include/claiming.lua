@@ -15,7 +15,7 @@ local function read_payloads(run, base, run_id, now)
   return found
 end
 
--- Returns how many bytes they have.
+-- Adds the payloads to fields, and returns their size in bytes.
 local function add_payloads(fields, payloads)
   local bytes = 0
   for name, text in pairs(payloads) do

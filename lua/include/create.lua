@@ -81,7 +81,7 @@ local function create_run(run_id, p, is_reused)
   set_both(fields, hash, 'metadata_json', p.metadata)
   set_both(fields, hash, 'tenant', p.tenant)
   if run.queued then write_order(run, p, fields, hash) end
-  set_field(hash, 'live_until', live_until)
+  set_field(hash, 'live_until', digits(live_until))
   redis.call('HSET', keys.run, unpack(hash))
   add_entry(writer, fields)
   compact_journal(keys.journal)

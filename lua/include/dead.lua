@@ -9,16 +9,16 @@ end
 
 -- Returns the letter's id; nil where a key of another type prevents it: a run that ends without a
 -- letter is better than a run that cannot end.
-local function write_dead_letter(base, run, run_id, keys, reason, failure, now)
+local function write_dead_letter(base, run, run_id, reason, failure, now)
   if not try(are_sound, base, run.target) then return nil end
   local _, given = try(redis.call, 'GET', input_key(base, run_id))
-  local stored = redis.call('HMGET', keys.run, 'errors', 'metadata_json', 'deadline_span_ms',
-    'traceparent', 'tracestate', 'tenant')
+  local stored = run.work
   local letter = {'run_id', run_id, 'reason', reason, 'attempts', digits(run.attempt),
     'failures', digits(run.failures), 'at', digits(now)}
-  local more = {error = failure, errors = run.errors or stored[1], metadata_json = stored[2],
-    input = given, deadline_span = stored[3], traceparent = stored[4],
-    tracestate = stored[5], tenant = stored[6], priority = run.priority ~= 0 and digits(run.priority)}
+  local more = {error = failure, errors = run.errors or stored.errors,
+    metadata_json = stored.metadata_json, input = given, deadline_span = stored.deadline_span_ms,
+    traceparent = stored.traceparent, tracestate = stored.tracestate, tenant = stored.tenant,
+    priority = run.priority ~= 0 and digits(run.priority)}
   for name, text in pairs(more) do
     if text and text ~= '' then
       letter[#letter + 1] = name

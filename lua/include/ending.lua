@@ -39,14 +39,14 @@ local function end_run(run, run_id, keys, base, writer, p, now, ttl_ms)
     note_error(run, changes, p.error)
   end
   if p.dead then
-    local letter_id = write_dead_letter(base, run, run_id, keys, p.dead, p.error, now)
+    local letter_id = write_dead_letter(base, run, run_id, p.dead, p.error, now)
     if letter_id then set_field(changes, 'letter', letter_id) end
   end
   if run.is_dirty then add_all(changes, flush_progress(keys, writer, now)) end
   write_ends(run, writer, p, now, changes)
   local expire_at = ttl_ms > 0 and now + ttl_ms or 0
-  redis.call('HSET', keys.run, 'state', p.state, 'version', writer.seq, 'last_ms', writer.ms,
-    'ended_ms', now, 'claim', '', 'expire_at', expire_at, unpack(changes))
+  redis.call('HSET', keys.run, 'state', p.state, 'version', writer.seq, 'last_ms',
+    writer.moment, 'ended_ms', digits(now), 'claim', '', 'expire_at', digits(expire_at), unpack(changes))
   move_state(base, member, run.state, p.state)
   if expire_at > 0 then
     redis.call('ZADD', expiring_key(base), expire_at, removal_row(run, member))

@@ -9,7 +9,8 @@ local function deadline_of(run)
 end
 
 local function expire_keys(keys, at_ms)
-  for _, key in pairs(keys) do redis.call('PEXPIREAT', key, at_ms) end
+  local at = digits(at_ms)
+  for _, key in pairs(keys) do redis.call('PEXPIREAT', key, at) end
 end
 
 local function persist_keys(keys)
@@ -19,7 +20,7 @@ end
 -- Writes a payload that expires with its run. deadline: 0 for never.
 local function set_payload(key, payload, deadline)
   if deadline > 0 then
-    redis.call('SET', key, payload, 'PXAT', deadline)
+    redis.call('SET', key, payload, 'PXAT', digits(deadline))
   else
     redis.call('SET', key, payload)
   end
@@ -45,7 +46,7 @@ end
 
 local function move_live(run, keys, live_until)
   run.live_until = live_until
-  redis.call('HSET', run.key, 'live_until', run.live_until)
+  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
   expire_keys(keys, run.live_until + LIVE_GRACE_MS)
 end
 

@@ -59,7 +59,7 @@ end
 
 -- Writes version and time of the last entry to the hash. changes: more names and values.
 local function write_head(run, writer, changes)
-  redis.call('HSET', run.key, 'version', writer.seq, 'last_ms', writer.ms,
+  redis.call('HSET', run.key, 'version', writer.seq, 'last_ms', writer.moment,
     unpack(changes))
 end
 

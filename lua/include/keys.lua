@@ -39,7 +39,7 @@ local function keys_of_run(base, run_id)
   }
 end
 
--- The same without those that a run does not have, as read_whole_run found it.
+-- The keys of keys_of_run that the run has, as read_whole_run found them.
 local function keys_it_has(base, run_id, run, has_producers)
   local has = run.payloads
   return {

@@ -35,7 +35,7 @@ end
 
 -- Adds the text of a failure to the run's errors, unless they are too long already.
 local function note_error(run, changes, failure)
-  local before = redis.call('HGET', run.key, 'errors') or ''
+  local before = run.work.errors or ''
   run.errors = before
   if failure == '' or #before >= ERRORS_BYTES then return end
   local line = digits(run.attempt) .. ' ' .. string.gsub(failure, '\n', ' ')

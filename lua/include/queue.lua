@@ -40,7 +40,7 @@ local function wake(base, target, run_id)
   local there = redis.call('XADD', key, 'NOMKSTREAM', 'MAXLEN', WAKE_TOKENS, '*', 'run', run_id)
   if there then return end
   redis.call('XADD', key, '*', 'run', run_id)
-  redis.call('PEXPIREAT', key, server_ms() + WAKE_TTL_MS)
+  redis.call('PEXPIREAT', key, digits(server_ms() + WAKE_TTL_MS))
 end
 
 -- A delayed run wakes a worker, too: that worker then knows when the run is due. If the queue's key has
@@ -66,7 +66,7 @@ end
 local function live_until_due(run, keys, live_ttl_ms)
   if run.live_until == 0 or run.due_ms + live_ttl_ms <= run.live_until then return end
   run.live_until = run.due_ms + live_ttl_ms
-  redis.call('HSET', run.key, 'live_until', run.live_until)
+  redis.call('HSET', run.key, 'live_until', digits(run.live_until))
   expire_keys(keys, run.live_until + LIVE_GRACE_MS)
 end
 

@@ -71,7 +71,8 @@ local function read_run(key)
 end
 
 -- Reads also the fields that changes of state need; read_work checks those that only some of them need.
--- All fields, because HMGET with 35 names, of which most runs have 15, takes twice as long.
+-- All fields, because HMGET with 35 names, of which most runs have 15, takes twice as long. With the most
+-- metadata, 64 KiB, a read takes 20 microseconds more.
 local function read_whole_run(key)
   local list, all = redis.call('HGETALL', key), {}
   for i = 1, #list, 2 do all[list[i]] = list[i + 1] end

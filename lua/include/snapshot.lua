@@ -36,7 +36,7 @@ end
 
 -- Writes the hash; writes a snapshot, too, once half of the cap was written since the last one.
 local function write_changes(run, keys, writer, changes, max_events, now_ms)
-  redis.call('HSET', keys.run, 'version', writer.seq, 'last_ms', writer.ms, unpack(changes))
+  redis.call('HSET', keys.run, 'version', writer.seq, 'last_ms', writer.moment, unpack(changes))
   if max_events > 0 and writer.seq - run.snapshot >= math.floor(max_events / 2) then
     write_snapshot(keys, writer, max_events, now_ms)
   end

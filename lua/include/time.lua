@@ -11,8 +11,9 @@ end
 -- which does not exist yet while a library is loaded.
 local DIGITS = ('%d'):format(1099511627776) == '1099511627776' and '%d' or '%.0f'
 
--- Lua would print a large number as 1.79e+15; ids and fields need all digits. A number that is itself an
--- argument of a command needs none of this: the server writes all its digits.
+-- Lua would print a large number as 1.79e+15; ids, fields and times of expiry need all digits. Redis 7.2.0
+-- to 7.2.4 do the same to a number that is an argument of a command and ends in eight zeros. So only
+-- scores, which are read as floating point, and small numbers may be arguments as they are.
 local function digits(number)
   return string.format(DIGITS, number)
 end

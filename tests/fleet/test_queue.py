@@ -12,7 +12,7 @@ import pytest
 
 from murmur_streams.core.model.errors import LeaseLostError
 from murmur_streams.core.model.states import RunState
-from murmur_streams.core.model.work import Claim
+from murmur_streams.core.model.work import Claim, TargetRule
 from murmur_streams.stores.redis.queue import Queue
 from murmur_streams.stores.redis.store import RedisRunStore
 from tests.fleet.queueing import hand_on, over, take
@@ -228,3 +228,14 @@ async def test_a_damaged_run_costs_only_itself_when_it_is_taken_back(
     assert f"run {bad} is damaged" in caplog.text
     assert await hand_on(queue) == []
     await store._server.read("DEL", *store._keys.of_run(bad))
+
+
+async def test_a_claim_ends_where_its_reply_is_large_enough(store: RedisRunStore) -> None:
+    """A worker of many targets does not get one more large input of each."""
+    targets = ["a", "b", "c"]
+    for number in range(2):
+        for target in targets:
+            await store.submit(f"{target}{number}", target, input="x" * 700_000)
+    queue = store.queue(lease_seconds=60)
+    found = await queue.claim("worker", [TargetRule(target) for target in targets], 10)
+    assert [claim.run_id for claim in found.claims] == ["a0", "a1"]
