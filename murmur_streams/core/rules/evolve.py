@@ -74,7 +74,7 @@ def _created(entry: JournalEntry) -> Run:
         "created_ms": entry.ms,
         "queued": fields.get("queued") == "1",
     }
-    # By the few fields that most runs have, not by all that one may have.
+    # This loops over the entry's fields, of which most have few, not over all that a run may have.
     for name, text in fields.items():
         if name in _CREATED_TEXTS:
             values[name] = text

@@ -67,7 +67,7 @@ async def test_an_error_on_the_loop_loses_no_other_call() -> None:
 
 
 async def test_a_thread_that_has_ended_leaves_no_descriptor() -> None:
-    """Each thread has a descriptor of its own, which goes with it, also when nobody stopped it."""
+    """Each thread has a descriptor of its own, which goes with it, also without a stop."""
     loop, before = asyncio.get_running_loop(), descriptors()
     for _ in range(5):
         await DatabaseThread("stopped", loop).stop()

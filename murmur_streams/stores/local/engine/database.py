@@ -92,7 +92,7 @@ class RunChange:
 class Changes:
     """The effect of a group of writes, all of it or nothing.
 
-    Each group makes one: a dataclass would call a function for each of its three.
+    Not a dataclass: each group makes one, and a dataclass would call a function for each field.
 
     Args:
         runs: by run id.

@@ -17,45 +17,49 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class _LoopDoor:
-    """The calls of one thread that an event loop is to make, and the counter that wakes it.
+class _LoopCalls:
+    """The calls of one thread that an event loop is to make, and the eventfd that wakes the loop.
 
     asyncio's ``call_soon_threadsafe`` sends a byte through a socket pair, which the loop reads with
-    two calls, one of them in vain. A counter of the system takes two thirds of the time.
+    two calls, one of them in vain. An eventfd takes two thirds of the time.
 
-    Only the loop keeps it alive. When the loop is closed, the calls that it did not make are
-    dropped with it; they would else keep a store alive that nobody closed, and its file locked.
+    Only the loop keeps this object alive. When the loop is closed, the calls that it has not made
+    are dropped with it. They would otherwise keep an unclosed store alive, and its file locked.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, counter: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, eventfd: int) -> None:
         self.calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self.counter = counter
-        loop.add_reader(counter, self._answer)
+        self.eventfd = eventfd
+        loop.add_reader(eventfd, self._make_calls)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the loop."""
-        os.eventfd_write(self.counter, 1)
+        os.eventfd_write(self.eventfd, 1)
 
-    def _answer(self) -> None:
-        os.eventfd_read(self.counter)
+    def _make_calls(self) -> None:
+        os.eventfd_read(self.eventfd)
         while self.calls:
             call, given = self.calls.popleft()
             try:
                 call(*given)
             except BaseException:
                 # The loop logs it. The calls behind it are made in its next turn.
-                self.ring()
+                self.wake()
                 raise
 
     def __del__(self) -> None:
-        os.close(self.counter)
+        os.close(self.eventfd)
 
 
-def _open_door(loop: asyncio.AbstractEventLoop) -> Callable[[], _LoopDoor | None]:
-    """A weak reference to a door; to none where the system or the loop has no such thing."""
+def _open_calls(loop: asyncio.AbstractEventLoop) -> Callable[[], _LoopCalls | None]:
+    """Return a weak reference to the calls.
+
+    It returns None if the system has no eventfd (or no descriptor left), or the loop has no
+    ``add_reader``.
+    """
     if sys.platform == "linux":
         with suppress(OSError, NotImplementedError):
-            return weakref.ref(_LoopDoor(loop, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)))
+            return weakref.ref(_LoopCalls(loop, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)))
     return lambda: None
 
 
@@ -76,9 +80,10 @@ class DatabaseThread:
         self._look: Callable[[], object] | None = None
         self._look_seconds = 0.0
         self._look_at = 0.0
-        self._door = _open_door(loop)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+        # After the thread, which a full system may refuse: its end closes the descriptor.
+        self._loop_calls = _open_calls(loop)
 
     def submit(self, call: Callable[[], object]) -> None:
         """Run ``call``, which must not raise, after those before it."""
@@ -104,10 +109,10 @@ class DatabaseThread:
 
     def call_on_loop(self, call: Callable[..., object], *given: object) -> None:
         """Call a function on the event loop; do nothing when that is closed."""
-        door = self._door()
-        if door is not None:
-            door.calls.append((call, given))
-            door.ring()
+        waiting = self._loop_calls()
+        if waiting is not None:
+            waiting.calls.append((call, given))
+            waiting.wake()
             return
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *given)
@@ -138,8 +143,8 @@ class DatabaseThread:
             call()
             # The name would keep the call's store alive until the next call comes.
             del call
-        if (door := self._door()) is not None:
-            self.call_on_loop(self._loop.remove_reader, door.counter)
+        if (waiting := self._loop_calls()) is not None:
+            self.call_on_loop(self._loop.remove_reader, waiting.eventfd)
 
     def _next(self) -> Callable[[], object] | None:
         while True:

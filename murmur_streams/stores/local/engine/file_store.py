@@ -219,14 +219,15 @@ class FileAccess(Access):
 
     async def _open(self) -> OpenFile:
         loop = asyncio.get_running_loop()
-        writing = DatabaseThread(f"write {self.path}", loop)
-        reading = DatabaseThread(f"read {self.path}", loop)
+        threads: list[DatabaseThread] = []
         try:
+            threads.append(writing := DatabaseThread(f"write {self.path}", loop))
+            threads.append(reading := DatabaseThread(f"read {self.path}", loop))
             database = await writing.run(self.open_database)
             reader = await writing.run(database.reader)
         except BaseException:
-            await writing.stop()
-            await reading.stop()
+            for thread in threads:
+                await thread.stop()
             raise
         self._file = OpenFile(
             database, reader, writing, reading, self.begin, self.committed, self.looked

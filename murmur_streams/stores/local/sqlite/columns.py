@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
@@ -62,10 +62,6 @@ PAYLOADS = _insert("payloads", "run_no, kind, json", unique="run_no, kind")
 ITEMS = _insert("items", "space, key, text", unique="space, key")
 
 
-def _encode(fields: Mapping[str, str]) -> str:
-    return to_json(fields).decode()
-
-
 def journal_row(no: int, entry: JournalEntry, position: Position) -> Row:
     """The row of an entry of the run ``no`` in the table ``journal``."""
     ms, n = position
@@ -112,7 +108,14 @@ def run_row(no: int, stored: Stored, *, is_new: bool = False) -> Row:
         del fields["version"], fields["last_ms"]
     queue = stored.queue
     position = (None, None) if queue is None else (int(queue.is_ready), queue.score)
-    return _encode(fields), str(run.state), *_names_of(run), *_moments_of(stored), *position, no
+    return (
+        to_json(fields).decode(),
+        str(run.state),
+        *_names_of(run),
+        *_moments_of(stored),
+        *position,
+        no,
+    )
 
 
 def read_stored(row: Row) -> Stored:
@@ -170,10 +173,12 @@ def write_rows(connection: sqlite3.Connection, insert: Insert, rows: Sequence[Ro
     Every call into SQLite lets go of the interpreter's lock and takes it back, which costs much
     when the event loop is busy: a statement per row would be dear.
     """
+    if not rows:
+        return
     if len(rows) == 1:
         connection.execute(_many_rows(*insert, 1), rows[0])
         return
-    for part in _parts(rows) if rows else ():
+    for part in _parts(rows):
         connection.execute(_many_rows(*insert, len(part)), [*chain.from_iterable(part)])
 
 

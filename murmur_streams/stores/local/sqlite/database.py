@@ -168,13 +168,11 @@ class SQLiteDatabase(SQLiteReader, Database):
         # In order, or pages would be split in the middle.
         rows.journal.sort()
         columns.write_rows(connection, columns.JOURNAL, rows.journal)
-        if rows.gone:
-            columns.write_rows(connection, columns.GONE, [*rows.gone.values()])
+        columns.write_rows(connection, columns.GONE, [*rows.gone.values()])
         start_n, gone_n = self._let_go(connection, head, rows, last[1])
         tables = (RUNS, rows.runs), (VERSIONS, rows.versions), (PAYLOADS, rows.payloads)
         for insert, of_table in tables:
-            if of_table:
-                columns.write_rows(connection, insert, of_table)
+            columns.write_rows(connection, insert, of_table)
         if changes.items:
             _write_items(connection, changes)
         self._head = _Head(rows.next_no, last, start_n, gone_n)

@@ -283,12 +283,12 @@ class SQLiteSession:
         return row[0] if row else None
 
     def begin(self) -> int:
-        """Begin a group of writes; the number that each commit of another connection changes.
+        """Begin a group of writes; SQLite's data_version, which commits of others change.
 
         The caller rolls back when this fails.
         """
         try:
-            # Each group begins so: only a locked file takes the patient way.
+            # ``fetch`` waits for a locked file and costs more, so it is only the second try.
             self.connection.execute("BEGIN IMMEDIATE")
             return self.connection.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
