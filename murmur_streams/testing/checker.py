@@ -1,4 +1,4 @@
-"""Judges a history: whether the stores kept what they promise, whatever happened meanwhile.
+"""Judges a history: whether a store broke a promise, whatever happened meanwhile.
 
 The journal of a run is a witness of the order in which its writes were applied. So a history needs
 no search for a possible order, as a checker of linearizability without a witness does (Wing and
@@ -13,15 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from murmur_streams.core.model import commands
 from murmur_streams.core.model.entries import Cursor, EntryType, JournalEntry
 from murmur_streams.core.model.errors import RunDamagedError
 from murmur_streams.core.model.events import RunEvent
-from murmur_streams.core.model.run import FOLDED_FIELDS, Run, run_to_fields
-from murmur_streams.core.model.states import TERMINAL_STATES
-from murmur_streams.core.rules.audit import order_problems
+from murmur_streams.core.model.run import Run, run_to_fields
+from murmur_streams.core.model.states import TERMINAL_STATES, RunState
+from murmur_streams.core.rules.audit import field_problems, order_problems
 from murmur_streams.core.rules.decide import Now, decide
 from murmur_streams.core.rules.evolve import evolve, fold
 from murmur_streams.testing.history import Call, History, Outcome, StoredRun
@@ -29,12 +29,11 @@ from murmur_streams.testing.run_view import RunView, events_of, own_fields
 
 _BETWEEN = frozenset({EntryType.SNAPSHOT, EntryType.SEALED})
 """Entries that may follow a write within its version."""
-_PROGRESS = frozenset(name for name in FOLDED_FIELDS if name.startswith("progress_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that was not kept."""
+    """A broken promise."""
 
     run_id: str
     rule: str
@@ -85,15 +84,7 @@ def _state(view: RunView) -> Iterator[str]:
     if folded is None:
         yield "the journal is missing"
         return
-    stored, expected = run_to_fields(run), run_to_fields(folded)
-    # A live run's progress may be newer than the journal's.
-    compared = FOLDED_FIELDS if run.state.is_terminal else FOLDED_FIELDS - _PROGRESS
-    for name in sorted(compared):
-        if stored.get(name, "") != expected.get(name, ""):
-            yield (
-                f"{name}: the run has {stored.get(name, '')!r}, the journal says "
-                f"{expected.get(name, '')!r}"
-            )
+    yield from field_problems(run_to_fields(run), folded, [])
 
 
 def _ends_once(view: RunView) -> Iterator[str]:
@@ -107,38 +98,39 @@ def _acknowledged(view: RunView) -> Iterator[str]:
     for call in view.calls:
         if call.outcome is not Outcome.ACKNOWLEDGED or view.was_deleted:
             continue
-        version = call.version
-        if (version or 1) < view.first_seq:
+        command, run, version = call.command, view.stored.run, call.version
+        is_dropped = _may_be_dropped(view, call)
+        end = command.state if isinstance(command, commands.Finish) and not is_dropped else None
+        if run is not None and end not in {None, run.state}:
+            yield f"the run was ended as {end}, and it is {run.state}"
+        seqs = view.seqs_of_write(command)
+        if view.first_seq > 1 and not any(seqs) and (version or 1) <= view.first_seq:
             continue  # Trimmed away.
-        seqs = [view.seqs(event) for event in events_of(call.command)]
-        if version is None:
-            yield from _once(
-                "that was acknowledged", seqs, at_least=not _may_be_dropped(view, call)
-            )
-            continue
-        yield from _once(f"acknowledged at version {version}", seqs, at_least=True)
+        what = "that was acknowledged" if version is None else f"acknowledged at version {version}"
+        yield from _once(what, seqs, at_least=not is_dropped)
         at = [each[0] for each in seqs if len(each) == 1]
-        if len(at) == len(seqs) and at:
+        if version is not None and len(at) == len(seqs) and at:
             between = [entry for entry in view.stored.journal if at[-1] < entry.seq <= version]
             if at[-1] > version or any(entry.type not in _BETWEEN for entry in between):
                 yield f"a write acknowledged at version {version} ends at entry {at[-1]}"
 
 
 def _may_be_dropped(view: RunView, call: Call) -> bool:
-    """A run whose cancel was requested ends cancelled, without the event of its ``finish``."""
+    """A worker's ``finish`` becomes a cancellation, without its event, once that was requested."""
     command, run = call.command, view.stored.run
-    return isinstance(command, commands.Finish) and run is not None and run.state != command.state
+    is_of_worker = isinstance(command, commands.Finish) and command.claim is not None
+    return is_of_worker and run is not None and run.state is RunState.CANCELLED
 
 
 def _unknown(view: RunView) -> Iterator[str]:
     for call in view.calls:
         if call.outcome is Outcome.UNKNOWN:
-            seqs = [view.seqs(event) for event in events_of(call.command)]
+            seqs = view.seqs_of_write(call.command)
             yield from _once("whose outcome is unknown", seqs, at_least=False)
 
 
 def _once(what: str, seqs: Sequence[list[int]], *, at_least: bool) -> Iterator[str]:
-    """A write's events are all there, once, one after the other; or none is, if that may be."""
+    """All events of a write are in the journal once, without gaps; or none, unless ``at_least``."""
     count = sum(bool(each) for each in seqs)
     if count < len(seqs) and (count or at_least):
         yield f"a write {what} has {len(seqs)} events, and the journal has {count} of them"
@@ -166,18 +158,23 @@ def _known_events(view: RunView) -> Iterator[str]:
         # The store's own event of a cancellation is not a caller's.
         is_event = not entry.type.startswith("run.") and entry.type != "run_cancelled"
         if is_event and own_fields(entry.fields) not in written:
-            yield f"nobody wrote the event of entry {entry.id}, as it is there"
+            yield f"no call wrote the event of entry {entry.id} with these fields"
 
 
 def _real_time(view: RunView) -> Iterator[str]:
     """A write that was answered before another began comes before it in the journal."""
-    placed = [(call.version, call) for call in view.calls if call.version is not None]
-    placed = [each for each in placed if events_of(each[1].command)]
-    placed.sort(key=lambda each: each[0])
+    if view.was_deleted:
+        return
+    written = [
+        (max(seqs), call)
+        for call in view.calls
+        if (seqs := [*chain.from_iterable(view.seqs_of_write(call.command))])
+    ]
+    written.sort(key=lambda each: each[0])
     earliest_end = math.inf
-    for version, call in reversed(placed):
+    for seq, call in reversed(written):
         if earliest_end < call.began:
-            yield f"the write at version {version} began after one at a later version had returned"
+            yield f"the write at entry {seq} began after one at a later entry had returned"
         earliest_end = min(earliest_end, call.ended)
 
 
@@ -212,6 +209,8 @@ def _versions_met(view: RunView, call: Call, newest: int) -> tuple[int, int]:
         elif other.began > call.ended:
             count = len(events_of(other.command)) or 1
             high = min(high, max(version - count, 0))
+    # An acknowledged write may be missing: another rule reports it.
+    low = min(low, newest)
     return low, max(low, high)
 
 
@@ -230,10 +229,11 @@ def _attempts(view: RunView) -> Iterator[str]:
 def _readers(view: RunView) -> Iterator[str]:
     visible = visible_events(view.stored.journal)
     stored = {event.id for event in visible}
-    for reader in view.readers:
+    for reader in [] if view.was_deleted else view.readers:
         start = 0 if reader.after is None else Cursor.parse(reader.after).seq
         expected = [event for event in visible if (event.seq or 0) > start]
-        received = [*reader.events]
+        # What was trimmed away since cannot be compared any more.
+        received = [event for event in reader.events if (event.seq or 0) >= view.first_seq]
         while view.may_rewind and received and received[-1].id not in stored:
             received.pop()
         ids = [event.id for event in received]
@@ -254,6 +254,8 @@ def visible_events(journal: Sequence[JournalEntry]) -> list[RunEvent]:
 
 
 def _feed(view: RunView) -> Iterator[str]:
+    if view.was_deleted or view.may_rewind:
+        return
     by_seq = {entry.seq: entry for entry in view.stored.journal}
     for feed in view.feeds:
         for before, after in pairwise(feed):
@@ -261,7 +263,9 @@ def _feed(view: RunView) -> Iterator[str]:
                 yield f"the feed has entry {after.id} after {before.id}"
         for entry in feed:
             stored = by_seq.get(entry.seq)
-            if stored is not None and stored.fields != entry.fields:
+            if stored is None and entry.seq >= view.first_seq and by_seq:
+                yield f"the feed has entry {entry.id}, and the journal does not"
+            elif stored is not None and stored.fields != entry.fields:
                 yield f"the feed's entry {entry.id} is not the journal's"
 
 
@@ -273,7 +277,7 @@ RULES: dict[str, Callable[[RunView], Iterator[str]]] = {
     "an acknowledged write is there, once": _acknowledged,
     "a write whose outcome is unknown is there at most once": _unknown,
     "a refused write is not there": _refused,
-    "every event was written by somebody": _known_events,
+    "a call wrote every event": _known_events,
     "the journal's order is that of the calls": _real_time,
     "a refusal has its reason": _refusals,
     "attempts do not interleave": _attempts,

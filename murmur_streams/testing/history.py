@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
     ACKNOWLEDGED = "acknowledged"
     REFUSED = "refused"
-    """The caller was told that nothing was written."""
+    """The store reported that it wrote nothing."""
     UNKNOWN = "unknown"
     """It may have been applied, once."""
 
@@ -74,8 +74,8 @@ class History:
     """Whether every event of these runs was written by a call of the history."""
 
     may_rewind: bool = False
-    """Whether a failover may have taken entries away. Readers see what the primary has, also what
-    no replica has yet."""
+    """Whether a failover may have taken entries away: readers see what the primary has, also what
+    no replica has yet. What readers of the feed received is not judged then."""
 
     @property
     def run_ids(self) -> list[str]:

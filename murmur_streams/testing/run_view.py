@@ -56,6 +56,13 @@ class RunView:
             for call in self.calls
         )
 
+    def seqs_of_write(self, command: commands.Command) -> list[list[int]]:
+        """The seqs of each event of a command, without events that were trimmed away."""
+        seqs = [self.seqs(event) for event in events_of(command)]
+        while self.first_seq > 1 and seqs and not seqs[0] and [self.first_seq] in seqs:
+            seqs.pop(0)
+        return seqs
+
     def seqs(self, event: Fields) -> list[int]:
         """Where an event is in the journal."""
         return self.seqs_of.get(own_fields(event), [])

@@ -15,7 +15,6 @@ from tests.stores.faults.proxy import Fault, FaultProxy, calls, commands, nothin
 
 Act = Callable[[], Awaitable[None]]
 READS = ("XREAD", "XRANGE", "HGETALL", "HMGET")
-HOUR_MS = 3_600_000
 
 
 def of_connections(proxy: FaultProxy, choice: random.Random) -> dict[str, Act]:
@@ -58,9 +57,9 @@ def of_server(client: Callable[[], Redis], choice: random.Random) -> dict[str, A
 
         return act
 
-    def at_once(*command: object) -> Act:
+    def pause(*mode: str) -> Act:
         async def act() -> None:
-            await send(*command)
+            await send("CLIENT", "PAUSE", choice.randint(50, 500), *mode)
 
         return act
 
@@ -86,8 +85,8 @@ def of_server(client: Callable[[], Redis], choice: random.Random) -> dict[str, A
         "a right is taken away": for_a_moment(
             ("ACL", "SETUSER", "default", "-hset"), ("ACL", "SETUSER", "default", "+hset")
         ),
-        "clients are killed": at_once("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
-        "clients are paused": at_once("CLIENT", "PAUSE", choice.randint(50, 500)),
-        "writes are paused": at_once("CLIENT", "PAUSE", choice.randint(50, 500), "WRITE"),
+        "clients are killed": lambda: send("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+        "clients are paused": pause(),
+        "writes are paused": pause("WRITE"),
         "blocked readers are unblocked": unblock,
     }

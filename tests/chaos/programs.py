@@ -70,11 +70,6 @@ class Program:
         self._versions: dict[str, int] = {}
         self._cursors: dict[str, str] = {}
 
-    @property
-    def recorder(self) -> Recorder:
-        """Its store, recorded."""
-        return self._recorder
-
     async def run(self, is_over: asyncio.Event) -> None:
         """Work until it is over."""
         await asyncio.gather(*(self._work(is_over) for _ in range(TASKS)))
@@ -135,15 +130,15 @@ class Program:
         await asyncio.gather(call, return_exceptions=True)
 
     async def _read(self, run_id: str) -> None:
-        """Read for a moment, from where this program's last reader of the run stopped."""
+        """Read for a moment, from where an earlier reader of the run stopped."""
         readers = self._recorder.history.readers
         after = self._cursors.get(run_id)
         reading = asyncio.create_task(self._recorder.read(run_id, after))
         await asyncio.sleep(self._random.uniform(0, 0.3))
-        mine = [each for each in readers if each.run_id == run_id and each.after == after]
+        same = [each for each in readers if each.run_id == run_id and each.after == after]
         reading.cancel()
         (outcome,) = await asyncio.gather(reading, return_exceptions=True)
         if isinstance(outcome, CursorError):
             self._cursors.pop(run_id, None)
-        elif mine and mine[-1].events:
-            self._cursors[run_id] = str(mine[-1].events[-1].id)
+        elif same and same[-1].events:
+            self._cursors[run_id] = str(same[-1].events[-1].id)

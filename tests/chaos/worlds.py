@@ -14,9 +14,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from murmur_streams.embedded.sentinel_group import Node, SentinelGroup, wait_for
+from murmur_streams.embedded.sentinel_group import Node, SentinelGroup
 from tests.chaos.faults import Act, of_connections, of_server
 from tests.sentinel_service import sentinel_service
+from tests.stores.faults.failovers import fail_over
 from tests.stores.faults.proxy import FaultProxy
 from tests.stores.faults.servers import SpareServer, spare_server
 
@@ -112,19 +113,12 @@ def _of_service(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
 
 
 def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
-    async def another_than(old: Node) -> None:
-        await asyncio.to_thread(wait_for, lambda: group.primary is not old, "another primary")
-
     async def killed() -> None:
-        old = group.primary
-        old.kill()
-        await another_than(old)
+        old = await fail_over(group, "killed")
         await asyncio.to_thread(old.start)
 
     async def frozen() -> None:
-        old = group.primary
-        old.freeze()
-        await another_than(old)
+        old = await fail_over(group, "frozen")
         await asyncio.sleep(choice.uniform(0, 1))
         old.thaw()
 
@@ -135,9 +129,7 @@ def _of_primary(group: SentinelGroup, choice: random.Random) -> dict[str, Act]:
         old.thaw()
 
     async def in_order() -> None:
-        old = group.primary
-        await asyncio.to_thread(group.fail_over)
-        await another_than(old)
+        await fail_over(group, "in order")
 
     return {
         "the primary is killed": killed,

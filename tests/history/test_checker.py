@@ -16,6 +16,7 @@ from murmur_streams.core.model.errors import MurmurError
 from murmur_streams.core.model.events import RunEvent, RunEventType
 from murmur_streams.core.model.feed import FeedEntry
 from murmur_streams.core.model.states import RunState
+from murmur_streams.core.rules.evolve import fold
 from murmur_streams.stores.local.memory.store import InMemoryRunStore
 from murmur_streams.stores.redis.store import RedisRunStore
 from murmur_streams.testing.checker import check
@@ -136,9 +137,19 @@ def refused_event_written(history: History, stored: Stored) -> None:
     changed_journal(stored, lambda entries: with_fields(entries, 3, **command.events[0]))
 
 
-def written_by_somebody(history: History, stored: Stored) -> None:
+def forged_event(history: History, stored: Stored) -> None:
+    del history
     changed_journal(stored, lambda entries: with_fields(entries, 3, data='"forged"'))
-    history.calls = [call for call in history.calls if not isinstance(call.command, Append)]
+
+
+def end_lost(history: History, stored: Stored) -> None:
+    del history
+    run = stored["one"].run
+    assert run is not None
+    at = next(at for at, entry in enumerate(stored["one"].journal) if entry.type == "run.state")
+    changed_journal(stored, lambda entries: entries[: at - 1])
+    folded = fold(stored["one"].journal)
+    stored["one"] = replace(stored["one"], run=folded)
 
 
 def unknown_twice(history: History, stored: Stored) -> None:
@@ -206,10 +217,15 @@ TAMPERINGS: dict[str, tuple[str, Callable[[History, Stored], None]]] = {
         "ends once",
         lambda _, stored: changed_journal(stored, ended_again),
     ),
+    "an acknowledged end that is lost": ("acknowledged", end_lost),
+    "a tail that is lost": (
+        "acknowledged",
+        lambda _, stored: changed_journal(stored, lambda entries: entries[:5]),
+    ),
     "a second seal": ("seal is the end", no_seal),
     "another state in the hash": ("fold", state_of_the_hash),
     "a refused event that is there": ("refused", refused_event_written),
-    "an event that nobody wrote": ("written by somebody", written_by_somebody),
+    "an event that no call wrote": ("a call wrote every event", forged_event),
     "an unknown write that is there twice": ("unknown", unknown_twice),
     "a refusal without a reason": ("refusal has its reason", refused_for_no_reason),
     "a created run that is gone": ("created run exists", created_run_gone),
@@ -286,3 +302,28 @@ def test_a_reader_may_have_seen_what_a_failover_took(true_history: tuple[History
     assert check(history, stored) == []
     reader.events[3] = seen
     assert check(history, stored)
+
+
+async def test_a_run_that_was_deleted_and_made_again_is_no_violation() -> None:
+    """Its id has two lives; the first one's journal is gone."""
+    history, store = History(), InMemoryRunStore()
+    recorder = Recorder(store, history)
+    for life in ("first", "second"):
+        await recorder.create("run", "work")
+        await recorder.append("run", event("run", life))
+        await recorder.finish("run", RunState.COMPLETED)
+        await recorder.read("run")
+        if life == "first":
+            await recorder.delete("run")
+    assert check(history, await stored_runs(store, ["run"])) == []
+
+
+def test_a_trimmed_journal_is_no_violation(true_history: tuple[History, Stored]) -> None:
+    """Writes and readers are compared with what is left, also where the cut is inside a write."""
+    history, stored = copy.deepcopy(true_history)
+    for first in (4, 5):
+        left = stored["one"].journal[first - 1 :]
+        run = stored["one"].run
+        found = check(history, stored | {"one": StoredRun(run, left)})
+        # Without a snapshot the rest of a journal has no fold.
+        assert {each.rule for each in found} <= {"the run is the fold of its journal"}

@@ -59,7 +59,7 @@ def audit_run(
     if folded is None:
         problems.append("the journal is missing, or nothing of it can be folded")
     else:
-        problems += _field_problems(stored, folded, notes)
+        problems += field_problems(stored, folded, notes)
         payloads = {"input": input_json, "result": result_json, "checkpoint": checkpoint_json}
         for what, text in payloads.items():
             size, sha256 = getattr(folded, f"{what}_size"), getattr(folded, f"{what}_sha256")
@@ -89,7 +89,14 @@ def order_problems(entries: Sequence[JournalEntry]) -> list[str]:
     return problems
 
 
-def _field_problems(stored: Mapping[str, str], folded: Run, notes: list[str]) -> list[str]:
+def field_problems(stored: Mapping[str, str], folded: Run, notes: list[str]) -> list[str]:
+    """How the fields of a stored run differ from the fold of its journal.
+
+    Args:
+        stored: the run's fields, as text.
+        folded: the fold.
+        notes: gets the differences that are by design.
+    """
     expected = run_to_fields(folded)
     compared = FOLDED_FIELDS
     if stored.get("progress_dirty") == "1" and not folded.state.is_terminal:
